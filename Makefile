@@ -1,0 +1,61 @@
+# make demo    set everything up, turn prompts into pictures, write out/report/
+# make test    set everything up, run the tests
+# make lint    style, types, import directions
+# make bench   our steps beside a peer's, timed in the same run
+# make train   train the embedded model again from nothing (hours; resumes after a kill)
+# make clean   remove caches and results (.venv and training runs stay)
+#
+# Settings: VENV=path  PYTHON=python3.12  DEMO_FLAGS=...  TEST_FLAGS="-m slow"  BENCH_FLAGS=...  TRAIN_FLAGS=...
+
+VENV ?= .venv
+PYTHON ?=
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+READY := $(VENV)/.installed
+SOURCES := diffusion_math sd experiments benchmarks tests .ci
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint format bench train clean
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile
+
+setup: $(READY)
+
+$(PY):
+	@for candidate in $(PYTHON) python3.11 python3 python3.12 python3.13 python; do \
+	  if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "creating $(VENV) with $$candidate"; exec "$$candidate" -m venv $(VENV); \
+	  fi; \
+	done; echo "make: no Python 3.11 or newer with venv found; set PYTHON=/path/to/python3.11" >&2; exit 2
+
+$(READY): pyproject.toml constraints.txt | $(PY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,docs,train]'
+	@touch $@
+
+demo: $(READY)
+	$(PY) -m experiments report --out out/report $(DEMO_FLAGS)
+
+test: $(READY)
+	$(PY) -m pytest $(TEST_FLAGS)
+
+lint: $(READY)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(READY)
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+bench: $(READY)
+	$(PY) -m benchmarks $(BENCH_FLAGS)
+
+train: $(READY)
+	$(PY) -m sd.train $(TRAIN_FLAGS)
+
+clean:
+	rm -rf out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find $(filter-out .ci,$(SOURCES)) -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,1 @@
+"""Timings of this project beside those of its peers."""

@@ -1,0 +1,191 @@
+"""Time our steps and our U-Net beside diffusers': `python -m benchmarks`.
+
+A number of milliseconds says little about code and much about a machine; a ratio measured in turns,
+A B A B, on the same tensors says which of the two is slower. Both sides of a row do the same
+arithmetic on the same input, and the run fails unless they agree on the result.
+"""
+
+import argparse
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from diffusion_math.denoiser import from_eps
+from diffusion_math.sample import trajectory
+from diffusion_math.schedule import Discrete
+from diffusion_math.solver import ddim, dpmpp_2m
+from sd.config import SHAPES as PRESET
+from sd.unet import UNet
+
+STEPS = 25
+EVENTS = {"1x4x8x8": (1, 4, 8, 8), "4x4x64x64": (4, 4, 64, 64)}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Two timings in milliseconds and the quartiles of their ratio over the rounds."""
+
+    name: str
+    ours: float
+    theirs: float
+    low: float
+    ratio: float
+    high: float
+
+
+def compare(
+    name: str,
+    ours: Callable[[], Tensor],
+    theirs: Callable[[], Tensor],
+    rounds: int,
+    units: int,
+    tolerance: float,
+) -> Row:
+    """Time two ways to one result, in turns after one warm-up each.
+
+    Args:
+        name: what the row is called.
+        ours, theirs: the two computations; each returns its result.
+        rounds: how often each is timed.
+        units: steps in one computation; times are per step.
+        tolerance: largest difference of the results, relative to the largest entry.
+
+    Raises:
+        ArithmeticError: the two results differ by more than `tolerance`.
+    """
+    a, b = ours(), theirs()
+    difference = float((a - b).abs().max() / b.abs().max())
+    if difference > tolerance:
+        raise ArithmeticError(f"{name}: results differ by {difference:.1e}, more than {tolerance}")
+    pairs = [(_seconds(ours), _seconds(theirs)) for _ in range(rounds)]
+    low, ratio, high = statistics.quantiles([x / y for x, y in pairs], n=4)
+    milliseconds = 1e3 / units
+    return Row(
+        name,
+        statistics.median(x for x, _ in pairs) * milliseconds,
+        statistics.median(y for _, y in pairs) * milliseconds,
+        low,
+        ratio,
+        high,
+    )
+
+
+def solver_rows(rounds: int) -> list[Row]:
+    """A whole trajectory of 25 steps around a network that costs nothing."""
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+
+    table = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    peers = {
+        "ddim": DDIMScheduler(**table, clip_sample=False, steps_offset=1, set_alpha_to_one=True),
+        "dpmpp_2m": DPMSolverMultistepScheduler(
+            **table,
+            steps_offset=1,
+            timestep_spacing="leading",
+            final_sigmas_type="zero",
+            lower_order_final=True,
+        ),
+    }
+    schedule = Discrete.scaled_linear(steps=1000)
+    rows = []
+    for solver, factory in (("ddim", ddim), ("dpmpp_2m", dpmpp_2m)):
+        scheduler = peers[solver]
+        scheduler.set_timesteps(STEPS)
+        nodes = [float(t) + 1 for t in scheduler.timesteps]  # the peer counts its table from 0
+        grid = torch.tensor([*nodes, 0.0], dtype=torch.float64)
+        step = factory(schedule)
+        for label, shape in EVENTS.items():
+            generator = torch.Generator().manual_seed(0)
+            x = torch.randn(shape, generator=generator)
+            eps = torch.randn(shape, generator=generator)
+            denoise = from_eps(lambda x_t, time, eps=eps: eps + 0.1 * x_t, schedule)
+
+            def ours(x: Tensor = x, grid: Tensor = grid, step=step, denoise=denoise) -> Tensor:
+                *_, end = trajectory(step, denoise, x, grid)
+                return end.x
+
+            def theirs(x: Tensor = x, eps: Tensor = eps, scheduler=scheduler) -> Tensor:
+                scheduler.set_timesteps(STEPS)
+                for t in scheduler.timesteps:
+                    x = scheduler.step(eps + 0.1 * x, t, x).prev_sample
+                return x
+
+            # Both round to float32 at every step, and the last divides by alpha_T = 0.07.
+            rows.append(compare(f"{solver} {label}", ours, theirs, rounds, STEPS, 1e-4))
+    return rows
+
+
+def network_rows(rounds: int) -> list[Row]:
+    """One pass of the embedded model's U-Net beside diffusers', with the same random weights."""
+    from diffusers import UNet2DConditionModel
+
+    model = PRESET
+    config = model.unet
+    torch.manual_seed(0)
+    mine = UNet(config).eval()
+    peer = UNet2DConditionModel(
+        sample_size=model.latent_shape[-1],
+        in_channels=config.in_channels,
+        out_channels=config.out_channels,
+        block_out_channels=config.channels,
+        layers_per_block=config.layers_per_block,
+        attention_head_dim=config.heads,
+        cross_attention_dim=config.context_width,
+        norm_num_groups=config.groups,
+        norm_eps=config.eps,
+        down_block_types=_blocks("Down", config.attention),
+        up_block_types=_blocks("Up", config.attention[::-1]),
+    ).eval()
+    peer.load_state_dict(mine.state_dict(), strict=True)
+    rows = []
+    for batch in (2, 16):  # one guided picture, eight guided pictures
+        x = torch.randn(batch, *model.latent_shape)
+        t = torch.full((batch,), 500.0)
+        context = torch.randn(batch, model.text.context_length, config.context_width)
+
+        def ours(x: Tensor = x, t: Tensor = t, context: Tensor = context) -> Tensor:
+            return mine(x, t, context)
+
+        def theirs(x: Tensor = x, t: Tensor = t, context: Tensor = context) -> Tensor:
+            return peer(x, t, context).sample
+
+        # The same float32 sums, taken in another order.
+        rows.append(compare(f"unet batch {batch}", ours, theirs, rounds, 1, 1e-4))
+    return rows
+
+
+def _blocks(half: str, attention: tuple[bool, ...]) -> tuple[str, ...]:
+    return tuple(f"CrossAttn{half}Block2D" if attend else f"{half}Block2D" for attend in attention)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    """Print the table; `--rounds` says how often each side is timed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
+    parser.add_argument("--rounds", type=int, default=15, help="timings a side, at least 2")
+    rounds = parser.parse_args().rounds
+    if rounds < 2:
+        parser.error(f"--rounds: at least 2 wanted, got {rounds}")
+    warnings.simplefilter("ignore", FutureWarning)
+    with torch.inference_mode():
+        rows = [*solver_rows(rounds), *network_rows(rounds)]
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, median of {rounds}")
+    print(f"{'one step of':<22}{'ours ms':>10}{'peer ms':>10}{'ratio':>8}  quartiles")
+    for row in rows:
+        print(
+            f"{row.name:<22}{row.ours:>10.3f}{row.theirs:>10.3f}{row.ratio:>8.2f}"
+            f"  {row.low:.2f} .. {row.high:.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Denoisers: every network, whatever it was trained to predict, seen as E[x_0 | x_t]."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from diffusion_math import checks, predict
+from diffusion_math.schedule import Discrete, Schedule
+
+Denoiser: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""`(x_t, t) -> x0_hat`: x_t `(batch, *event)`, t `()` or `(batch,)`, x0_hat like x_t."""
+
+Network: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""`(x_t, time) -> prediction`: `time` is `(batch,)`, in the network's own count of time."""
+
+_ToX0: TypeAlias = Callable[[Schedule, Tensor, Tensor, Tensor], Tensor]
+
+
+def network_time(schedule: Schedule, x_t: Tensor, t: Tensor) -> Tensor:
+    """The time a network trained under `schedule` is fed at schedule time `t`.
+
+        t - 1 under a `Discrete` schedule (networks count their T tables from 0),  t otherwise
+
+    Args:
+        schedule: the schedule the network was trained under.
+        x_t: `(batch, *event)`; its dtype is the network's.
+        t: `()` or `(batch,)`.
+
+    Returns:
+        `(batch,)` on the device of `x_t`, float32 or wider: bfloat16 cannot hold the integer 999.
+
+    Raises:
+        ValueError: under a `Discrete` schedule some t < 1: there is no table entry for clean data.
+    """
+    checks.scalar_or_batch("t", t, x_t)
+    if isinstance(schedule, Discrete):
+        checks.all_between("t", t, 1.0, schedule.T)
+        t = t - 1
+    dtype = torch.promote_types(x_t.dtype, torch.float32)
+    return t.to(dtype).to(x_t.device).expand(x_t.shape[0])
+
+
+def from_x0(network: Network, schedule: Schedule) -> Denoiser:
+    """The denoiser of a network that predicts the clean data itself.
+
+        x0_hat = f(x_t, time)
+
+    Args:
+        network: `(x_t, time) -> x0`, with `time` from `network_time`.
+        schedule: the schedule the network was trained under.
+    """
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        return network(x_t, network_time(schedule, x_t, t))
+
+    return denoise
+
+
+def from_eps(network: Network, schedule: Schedule) -> Denoiser:
+    """The denoiser of a network that predicts the noise.
+
+        x0_hat = (x_t - sigma_t eps(x_t, time)) / alpha_t
+
+    Args:
+        network: `(x_t, time) -> eps`, with `time` from `network_time`.
+        schedule: the schedule the network was trained under.
+
+    Source: DDPM (arXiv:2006.11239), Eq. 15.
+    """
+    return _through(predict.x0_from_eps, network, schedule)
+
+
+def from_v(network: Network, schedule: Schedule) -> Denoiser:
+    """The denoiser of a network that predicts v = alpha_t eps - sigma_t x_0.
+
+        x0_hat = alpha_t x_t - sigma_t v(x_t, time)        (where alpha_t^2 + sigma_t^2 = 1)
+
+    Args:
+        network: `(x_t, time) -> v`, with `time` from `network_time`.
+        schedule: the schedule the network was trained under.
+
+    Source: Salimans and Ho (arXiv:2202.00512), Appendix D.
+    """
+    return _through(predict.x0_from_v, network, schedule)
+
+
+def from_score(network: Network, schedule: Schedule) -> Denoiser:
+    """The denoiser of a network that predicts the score: Tweedie's formula.
+
+        x0_hat = (x_t + sigma_t^2 score(x_t, time)) / alpha_t
+
+    Args:
+        network: `(x_t, time) -> grad log q(x_t)`, with `time` from `network_time`.
+        schedule: the schedule the network was trained under.
+
+    Source: Score SDE (arXiv:2011.13456), Appendix G; EDM (arXiv:2206.00364), Eq. 3.
+    """
+    return _through(predict.x0_from_score, network, schedule)
+
+
+def from_flow(network: Network, schedule: Schedule) -> Denoiser:
+    """The denoiser of a network that predicts the straight-line velocity u = eps - x_0.
+
+        x0_hat = x_t - t u(x_t, time)        (rectified flow: alpha_t = 1 - t, sigma_t = t)
+
+    Args:
+        network: `(x_t, time) -> u`, with `time` from `network_time`.
+        schedule: the schedule the network was trained under.
+
+    Source: Rectified flow (arXiv:2209.03003), Eq. 1, with time running from data to noise.
+    """
+    return _through(predict.x0_from_flow, network, schedule)
+
+
+def _through(to_x0: _ToX0, network: Network, schedule: Schedule) -> Denoiser:
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        prediction = network(x_t, network_time(schedule, x_t, t))
+        return to_x0(schedule, x_t, prediction, t)
+
+    return denoise

@@ -1,0 +1,139 @@
+"""Gaussians with independent entries, and the four of them that make the forward process.
+
+Everywhere s < t, alpha_{t|s} = alpha_t / alpha_s and sigma_{t|s}^2 = sigma_t^2 - alpha_{t|s}^2
+sigma_s^2. The last is computed as -sigma_t^2 expm1(log_snr(t) - log_snr(s)), which is never
+negative; its relative rounding is that of the log-SNR over the step's difference in log-SNR.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffusion_math.checks import earlier, require, same_shape, whole
+from diffusion_math.schedule import Discrete, Schedule, Time, coefficients, shape_like
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """N(mean, diag(variance)): mean (batch, *event), variance of any shape that broadcasts to it.
+
+    A variance of 0 is a point mass. Raises ValueError where the shapes do not broadcast.
+    """
+
+    mean: Float[Tensor, "*shape"]
+    variance: Float[Tensor, "..."]
+
+    def __post_init__(self) -> None:
+        given, wanted = self.variance.shape, self.mean.shape
+        fits = len(given) <= len(wanted) and all(
+            v in (1, m) for v, m in zip(given[::-1], wanted[::-1], strict=False)
+        )
+        require(fits, "variance", f"a shape that broadcasts to {tuple(wanted)}", tuple(given))
+
+    def draw(self, z: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """mean + sqrt(variance) z: a sample where z, of mean's shape, is standard normal."""
+        same_shape("z", z, self.mean)
+        return self.mean + self.variance.sqrt() * z
+
+    def log_density(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, " batch"]:
+        """log N(x; mean, variance), summed over the event; needs variance > 0."""
+        same_shape("x", x, self.mean)
+        squared = (x - self.mean).square() / self.variance
+        return -_over_event(squared + torch.log(2 * math.pi * self.variance)) / 2
+
+    def entropy(self) -> Float[Tensor, " batch"]:
+        """E[-log N] = sum over the event of (1 + log(2 pi variance)) / 2, in nats."""
+        each = 1 + torch.log(2 * math.pi * self.variance)
+        return _over_event(each.expand_as(self.mean)) / 2
+
+
+def kl(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
+    """KL(q || p) in nats, summed over the event (claim C10: never negative).
+
+    sum ((m_q - m_p)^2 / v_p + d - log(1 + d)) / 2 with d = v_q / v_p - 1, so that equal Gaussians
+    give 0 exactly. Raises ValueError where the means' shapes differ.
+    """
+    same_shape("p.mean", p.mean, q.mean)
+    d = (q.variance - p.variance) / p.variance
+    return _over_event((q.mean - p.mean).square() / p.variance + (d - torch.log1p(d))) / 2
+
+
+def wasserstein2(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
+    """The 2-Wasserstein distance: sqrt(sum (m_q - m_p)^2 + (sqrt(v_q) - sqrt(v_p))^2).
+
+    Raises ValueError where the means' shapes differ.
+    """
+    same_shape("p.mean", p.mean, q.mean)
+    spread = (q.variance.sqrt() - p.variance.sqrt()).square()
+    return _over_event((q.mean - p.mean).square() + spread).sqrt()
+
+
+def forward_step(schedule: Discrete, x: Float[Tensor, "*shape"], t: int) -> Gaussian:
+    """q(x_t | x_{t-1} = x) = N(sqrt(1 - beta_t) x, beta_t I), t in 1..T.
+
+    Raises ValueError for any other t. Source: DDPM (arXiv:2006.11239) eq. 2.
+    """
+    whole("t", t, 1, len(schedule.betas))
+    beta = shape_like(schedule.betas[t - 1], x)
+    return Gaussian(shape_like(torch.sqrt(1 - schedule.betas[t - 1]), x) * x, beta)
+
+
+def marginal(schedule: Schedule, x0: Float[Tensor, "*shape"], t: Time) -> Gaussian:
+    """q(x_t | x_0) = N(alpha_t x_0, sigma_t^2 I), t in [0, T] of shape () or (batch,).
+
+    Source: DDPM (arXiv:2006.11239) eq. 4; VDM (arXiv:2107.00630) eq. 1.
+    """
+    alpha_t, sigma_t = coefficients(schedule, t, x0)
+    return Gaussian(alpha_t * x0, sigma_t.square())
+
+
+def transition(schedule: Schedule, x_s: Float[Tensor, "*shape"], s: Time, t: Time) -> Gaussian:
+    """q(x_t | x_s) = N(alpha_{t|s} x_s, sigma_{t|s}^2 I) for any s < t, each () or (batch,).
+
+    Raises ValueError unless 0 <= s < t <= T. Source: VDM (arXiv:2107.00630) eq. 20-22 (appendix A).
+    """
+    alpha_ratio, _, fresh, (_, sigma_t) = _between(schedule, s, t)
+    variance = fresh * sigma_t.square()
+    return Gaussian(shape_like(alpha_ratio, x_s) * x_s, shape_like(variance, x_s))
+
+
+def posterior(
+    schedule: Schedule,
+    x_t: Float[Tensor, "*shape"],
+    x0: Float[Tensor, "*shape"],
+    t: Time,
+    s: Time,
+) -> Gaussian:
+    """q(x_s | x_t, x_0) for any s < t, each () or (batch,); at s = 0 the point mass at x_0.
+
+    mean     = alpha_{t|s} (sigma_s^2 / sigma_t^2) x_t + alpha_s (sigma_{t|s}^2 / sigma_t^2) x_0
+    variance = sigma_s^2 sigma_{t|s}^2 / sigma_t^2
+
+    At s = t - 1 these are DDPM's mu_tilde, beta_tilde. Raises ValueError unless 0 <= s < t <= T.
+    Source: DDPM (arXiv:2006.11239) eq. 6-7; VDM (arXiv:2107.00630) eq. 25-26 (appendix A).
+    """
+    same_shape("x0", x0, x_t)
+    alpha_ratio, (alpha_s, sigma_s), fresh, (_, sigma_t) = _between(schedule, s, t)
+    of_x_t = shape_like(alpha_ratio * (sigma_s / sigma_t).square(), x_t)
+    of_x0 = shape_like(alpha_s * fresh, x_t)
+    return Gaussian(of_x_t * x_t + of_x0 * x0, shape_like(sigma_s.square() * fresh, x_t))
+
+
+_Pair = tuple[Tensor, Tensor]
+
+
+def _between(schedule: Schedule, s: Time, t: Time) -> tuple[Tensor, _Pair, Tensor, _Pair]:
+    """alpha_{t|s}, (alpha_s, sigma_s), sigma_{t|s}^2 / sigma_t^2, (alpha_t, sigma_t)."""
+    earlier(torch.as_tensor(s, dtype=torch.float64), torch.as_tensor(t, dtype=torch.float64))
+    at_s, at_t = schedule(s), schedule(t)
+    fresh = -torch.expm1(schedule.log_snr(t) - schedule.log_snr(s))
+    return at_t[0] / at_s[0], at_s, fresh, at_t
+
+
+def _over_event(each: Float[Tensor, "*shape"]) -> Float[Tensor, " batch"]:
+    return each.flatten(1).sum(1) if each.ndim > 1 else each

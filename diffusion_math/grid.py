@@ -1,0 +1,176 @@
+"""Time grids: steps + 1 strictly decreasing nodes, float64, from `start` to `end` exactly.
+
+The last node says where sampling ends: 0 for exact data, or any time above it. A grid that starts
+below T is image-to-image's. All raise ValueError for steps < 1, for ends that are not
+0 <= end < start <= T, and on a `Discrete` schedule for more steps than start - end.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from diffusion_math.checks import Number, between, require, strictly_decreasing, whole
+from diffusion_math.schedule import Discrete, Schedule
+
+
+class Grid(Protocol):
+    """What every function of this module is; start = None stands for the schedule's T."""
+
+    def __call__(
+        self, schedule: Schedule, steps: int, start: Number | None = None, end: Number = 0.0
+    ) -> Float64[Tensor, " nodes"]: ...
+
+
+def trailing(
+    schedule: Schedule, steps: int, start: Number | None = None, end: Number = 0.0
+) -> Float64[Tensor, " nodes"]:
+    """Uniform from start to end: t_i = end + (start - end) (steps - i) / steps.
+
+    Whole numbers on a `Discrete` schedule (halves round to even), whose ends must be whole.
+    Source: Lin et al. (arXiv:2305.08891) table 2, "trailing".
+    """
+    start, end = _ends(schedule, steps, start, end, whole_ends=True)
+    counts = torch.arange(steps, -1, -1, dtype=torch.float64)
+    return _between(start, end, _rounded(schedule, end + (start - end) * counts / steps)[1:-1])
+
+
+def leading(
+    schedule: Schedule, steps: int, start: Number | None = None, end: Number = 0.0
+) -> Float64[Tensor, " nodes"]:
+    """Multiples of one stride above the least time, then end: it does not begin at start.
+
+    t_i = end + t_min + (steps - 1 - i) stride with stride = (start - end) / steps, rounded down on
+    a `Discrete` schedule (t_min = 1), whose ends must be whole; elsewhere steps must not exceed
+    (start - end) / t_min. Source: Lin et al. (arXiv:2305.08891) table 2, "leading"; DDIM's own.
+    """
+    start, end = _ends(schedule, steps, start, end, whole_ends=True)
+    stride = (start - end) / steps
+    wanted = f"at most (start - end) / t_min = {(start - end) / schedule.t_min:g}"
+    require(steps == 1 or stride >= schedule.t_min, "steps", wanted, steps)
+    stride = float(int(stride)) if isinstance(schedule, Discrete) else stride
+    least = min(end + schedule.t_min, start)
+    counts = torch.arange(steps - 1, 0, -1, dtype=torch.float64)
+    inner = torch.cat([least + counts * stride, torch.tensor([least], dtype=torch.float64)])
+    return _between(float(inner[0]), end, inner[1:])
+
+
+def linspace(
+    schedule: Schedule, steps: int, start: Number | None = None, end: Number = 0.0
+) -> Float64[Tensor, " nodes"]:
+    """`steps` uniform nodes from start to end + t_min, then end; one step is start, end.
+
+    Whole numbers on a `Discrete` schedule (t_min = 1), whose ends must be whole.
+    Source: Lin et al. (arXiv:2305.08891) table 2, "linspace".
+    """
+    start, end = _ends(schedule, steps, start, end, whole_ends=True)
+    if steps == 1:
+        return _between(start, end)
+    least = end + schedule.t_min
+    require(least < start, "start", f"more than end + t_min = {least:g} for two steps", start)
+    counts = torch.arange(steps - 1, -1, -1, dtype=torch.float64)
+    nodes = least + _rounded(schedule, (start - least) * counts / (steps - 1))
+    return _between(start, end, nodes[1:])
+
+
+def uniform_log_snr(
+    schedule: Schedule, steps: int, start: Number | None = None, end: Number = 0.0
+) -> Float64[Tensor, " nodes"]:
+    """Uniform in log-SNR, the time in which DPM-Solver++ is exact for a constant x0.
+
+    An end below t_min (as 0, where the log-SNR is infinite) or a start above t_max (as T where
+    alpha_T = 0) is a node beyond the uniform ones, which then go to t_min, or come from t_max.
+    Source: DPM-Solver (arXiv:2206.00927) section 3.4, also used by DPM-Solver++ (2211.01095).
+    """
+    return _uniform_in(lambda level: level, lambda level: level, schedule, steps, start, end)
+
+
+def karras(
+    schedule: Schedule,
+    steps: int,
+    start: Number | None = None,
+    end: Number = 0.0,
+    rho: Number = 7.0,
+) -> Float64[Tensor, " nodes"]:
+    """Uniform in r^(1/rho) with r = sigma_t / alpha_t, the noise level in EDM's sense; rho > 0.
+
+    Ends beyond [t_min, t_max] as in `uniform_log_snr`. Source: Karras et al. (arXiv:2206.00364) eq. 5.
+    """
+    between("rho", rho, 1e-3, 1e3)
+    return _uniform_in(
+        lambda log_snr: torch.exp(-log_snr / (2 * rho)),
+        lambda warped: -2 * rho * warped.log(),
+        schedule,
+        steps,
+        start,
+        end,
+    )
+
+
+GRIDS: dict[str, Grid] = {
+    "leading": leading,
+    "trailing": trailing,
+    "linspace": linspace,
+    "uniform_log_snr": uniform_log_snr,
+    "karras": karras,
+}
+
+
+def _uniform_in(
+    warp: Callable[[Tensor], Tensor],
+    unwarp: Callable[[Tensor], Tensor],
+    schedule: Schedule,
+    steps: int,
+    start: Number | None,
+    end: Number,
+) -> Float64[Tensor, " nodes"]:
+    """Nodes equally spaced in warp(log_snr), between the ends or their finite stand-ins."""
+    start, end = _ends(schedule, steps, start, end)
+    if steps == 1:
+        return _between(start, end)
+    first, last = min(start, schedule.t_max), max(end, schedule.t_min)
+    count = steps + 1 - (first != start) - (last != end)
+    wanted = f"times around part of [t_min, t_max] for {steps} steps"
+    require(last < first, "start, end", wanted, (start, end))
+    # Two steps between two ends beyond have one inner node, which is put in the middle.
+    parts = torch.linspace(0, 1, count, dtype=torch.float64) if count > 1 else torch.tensor([0.5])
+    low, high = schedule.log_snr(first), schedule.log_snr(last)
+    log_snr = unwarp(warp(low) + (warp(high) - warp(low)) * parts).clamp(low, high)
+    nodes = schedule.time(log_snr)
+    if count > 1:  # exact where rounding in and out of the warp may have moved the last bit
+        nodes[0], nodes[-1] = first, last
+    return _between(start, end, nodes[int(first == start) : count - int(last == end)])
+
+
+def _ends(
+    schedule: Schedule, steps: int, start: Number | None, end: Number, whole_ends: bool = False
+) -> tuple[float, float]:
+    """(start, end) as floats, where they and the number of steps are legal."""
+    whole("steps", steps, 1)
+    start = schedule.T if start is None else float(start)
+    between("start", start, 0, schedule.T)
+    between("end", end, 0, schedule.T)
+    require(end < start, "end", f"less than start = {start:g}", end)
+    if isinstance(schedule, Discrete):
+        most = max(1, int(start - end))
+        require(steps <= most, "steps", f"at most start - end = {most}", steps)
+        for name, value in (("start", start), ("end", end)):
+            legal = value == int(value) if whole_ends else value == 0 or value >= 1
+            wanted = "a whole number" if whole_ends else "0 or at least 1"
+            require(legal, name, f"{wanted} on a discrete schedule", value)
+    return start, float(end)
+
+
+def _rounded(schedule: Schedule, nodes: Tensor) -> Tensor:
+    """Whole numbers on a discrete schedule: a spacing of at least 1 keeps them apart."""
+    return nodes.round() if isinstance(schedule, Discrete) else nodes
+
+
+def _between(start: Number, end: Number, inner: Tensor | None = None) -> Tensor:
+    """start, the inner nodes, end; ValueError where float64 cannot tell two nodes apart."""
+    inner = torch.empty(0, dtype=torch.float64) if inner is None else inner
+    nodes = torch.cat([inner.new_tensor([start]), inner, inner.new_tensor([end])])
+    strictly_decreasing("steps (the grid they give)", nodes)
+    return nodes

@@ -1,0 +1,212 @@
+"""Where randomness enters: a `Noise` gives the standard normal of the step from t to s.
+
+A step asks for it as noise(x, t, s). Because the answer is indexed by the step and not by how
+often it was asked, it can be replayed, shared across step counts, or replaced by unit vectors.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from struct import pack
+from typing import TypeAlias, final
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffusion_math.checks import Number, require, strictly_decreasing, whole
+
+Noise: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""`(x, t, s) -> z`: standard normal like x (shape, dtype, device) for the step from t to s."""
+
+
+def none(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """Zeros: the noise of a deterministic solver."""
+    return torch.zeros_like(x)
+
+
+def from_generator(generator: torch.Generator) -> Noise:
+    """Fresh draws from one generator, on its device: the cheapest, but it cannot be replayed."""
+
+    def noise(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device)
+        return z.to(x.device)
+
+    return noise
+
+
+def from_seeds(seeds: Sequence[int]) -> Noise:
+    """One seed per sample: sample i's noise depends on seeds[i], t and s, and on nothing else.
+
+    The returned noise takes x of shape (len(seeds), *event) and t, s of shape () or (batch,). It is
+    drawn on the CPU in float32 and then moved, so every device and dtype sees the same numbers.
+    Raises ValueError for a seed outside [0, 2^64) or a batch that is not len(seeds).
+    """
+    kept = _legal_seeds(seeds)
+
+    def noise(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        _check_batch(x, kept)
+        times = zip(_each(t, kept), _each(s, kept), strict=True)
+        drawn = [
+            _normal(("step", i, *step), x.shape[1:]) for i, step in zip(kept, times, strict=True)
+        ]
+        return _stack(drawn, x.shape, x.dtype).to(x.device)
+
+    return noise
+
+
+def start_noise(
+    seeds: Sequence[int], shape: Sequence[int], dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "batch *event"]:
+    """Standard normals (len(seeds), *shape) on the CPU to start from, one seed per sample.
+
+    Drawn in float32 whatever the dtype, so the start is the same on every device. Independent of
+    `from_seeds(seeds)`. Raises ValueError for a seed outside [0, 2^64).
+    """
+    kept = _legal_seeds(seeds)
+    drawn = [_normal(("start", seed, 0.0, 0.0), shape) for seed in kept]
+    return _stack(drawn, (len(kept), *shape), dtype)
+
+
+@final
+@dataclass(frozen=True)
+class BrownianPath:
+    """One Brownian path W per sample on [0, T], read as noise: (W(t) - W(s)) / sqrt(t - s).
+
+    Fine and coarse grids see the same path, so a solver's strong error can be measured. W is
+    Levy's construction, W(mid) = (W(lo) + W(hi)) / 2 + sqrt((hi - lo) / 4) z(mid), on the dyadic
+    lattice of T / 2^levels; times are rounded to it and the increment is divided by the root of
+    the rounded t - s, so each noise is exactly standard normal.
+
+    seeds: one in [0, 2^64) per sample; T: the last time; levels: 1..52.
+    Calling raises ValueError for times outside [0, T], for t and s that round to one lattice
+    point, and for a batch that is not len(seeds).
+    """
+
+    seeds: tuple[int, ...]
+    T: Number
+    levels: int = 24
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seeds", _legal_seeds(self.seeds))
+        require(0 < self.T < math.inf, "T", "a positive finite time", self.T)
+        whole("levels", self.levels, 1, 52)
+
+    def __call__(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        _check_batch(x, self.seeds)
+        here, there = self._node(t), self._node(s)
+        require(there < here, "t - s", f"at least T / 2^{self.levels}", (float(t), float(s)))
+        spread = math.sqrt((here - there) / 2**self.levels)
+        drawn = [
+            (self._walk(i, here, x.shape[1:]) - self._walk(i, there, x.shape[1:])) / spread
+            for i in self.seeds
+        ]
+        return _stack(drawn, x.shape, x.dtype).to(x.device)
+
+    def _node(self, t: Tensor) -> int:
+        require(0 <= float(t) <= self.T, "t, s", f"times in [0, {self.T:g}]", float(t))
+        return round(float(t) / self.T * 2.0**self.levels)
+
+    def _walk(self, seed: int, node: int, shape: Sequence[int]) -> Tensor:
+        """W at a lattice point, in units of sqrt(T): halve [0, 1] until the point is an end."""
+        low, high = 0, 2**self.levels
+        at_low = torch.zeros(tuple(shape), dtype=torch.float64)
+        at_high = _normal(("path", seed, 1.0, 0.0), shape).double()
+        while node not in (low, high):
+            mid = (low + high) // 2
+            z = _normal(("path", seed, mid / 2**self.levels, 0.0), shape)
+            at_mid = (at_low + at_high) / 2 + math.sqrt((high - low) / 2**self.levels / 4) * z
+            low, high = (low, mid) if node <= mid else (mid, high)
+            at_low, at_high = (at_low, at_mid) if high == mid else (at_mid, at_high)
+        return at_low if node == low else at_high
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """Unit vectors for noise, to read a linear sampler's exact mean and covariance off one run.
+
+    With a denoiser that is affine in x (Gaussian data), x_end is affine in the start and in the
+    noises, each of which gets a batch row per coordinate: row 0 has none, the next D rows move the
+    start, then D rows for each step of the grid. Run `trajectory` from `start(...)` with this as
+    its noise; `mean` and `covariance` of the last state are then those of the sampler's output.
+
+    grid: (nodes,) strictly decreasing times; event: the event's shape, of D entries.
+    Calling raises ValueError for a step that is not the grid's, or a batch that is not `rows`.
+    """
+
+    grid: Float[Tensor, " nodes"]
+    event: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        strictly_decreasing("grid", self.grid)
+
+    @property
+    def rows(self) -> int:
+        """The batch: 1 + D nodes."""
+        return 1 + math.prod(self.event) * len(self.grid)
+
+    def start(self, mean: Tensor, std: Number) -> Float[Tensor, "rows *event"]:
+        """The batch to start from when the start is N(mean, std^2 I); mean broadcasts to event."""
+        x = mean.expand(self.rows, *self.event).clone()
+        return x + std * self._units(x, 0)
+
+    def __call__(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        step = (self.grid[:-1] == t).logical_and(self.grid[1:] == s).nonzero()
+        require(len(step) == 1, "t, s", "a step of the grid", (float(t), float(s)))
+        wanted = (self.rows, *self.event)
+        require(tuple(x.shape) == wanted, "x", f"shape {wanted}", f"shape {tuple(x.shape)}")
+        return self._units(x, 1 + int(step))
+
+    def mean(self, x: Float[Tensor, "rows *event"]) -> Float[Tensor, "*event"]:
+        """The sampler's mean, of the last state's x."""
+        return x[0]
+
+    def covariance(self, x: Float[Tensor, "rows *event"]) -> Float[Tensor, "D D"]:
+        """The sampler's covariance over the flattened event, of the last state's x."""
+        columns = (x[1:] - x[0]).reshape(self.rows - 1, math.prod(self.event))
+        return columns.T @ columns
+
+    def _units(self, x: Tensor, block: int) -> Tensor:
+        """Zeros like x with the D unit vectors in the rows of one block."""
+        size = math.prod(self.event)
+        z = torch.zeros(self.rows, size, dtype=x.dtype, device=x.device)
+        z[1 + block * size : 1 + (block + 1) * size] = torch.eye(size, dtype=x.dtype)
+        return z.reshape(x.shape)
+
+
+def _normal(key: tuple[str, int, float, float], shape: Sequence[int]) -> Tensor:
+    """float32 standard normals that are a function of the key (a counter-based stream each).
+
+    The key is hashed to Philox's 128 bits: torch's CPU generator has 2^32 streams, few enough for
+    two of a large run's draws to coincide.
+    """
+    name, seed, t, s = key
+    # Adding 0.0 turns -0.0 into 0.0, which would otherwise be another key.
+    digest = blake2b(pack("<8sQdd", name.encode(), seed, t + 0.0, s + 0.0), digest_size=16).digest()
+    stream = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
+    drawn = stream.standard_normal(tuple(shape), np.float32)
+    return torch.from_numpy(np.asarray(drawn))
+
+
+def _stack(drawn: list[Tensor], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """The samples as one batch, which may be empty."""
+    return torch.stack(drawn).to(dtype) if drawn else torch.zeros(tuple(shape), dtype=dtype)
+
+
+def _each(t: Tensor, seeds: tuple[int, ...]) -> list[float]:
+    times: list[float] = torch.as_tensor(t, dtype=torch.float64).expand(len(seeds)).tolist()
+    return times
+
+
+def _legal_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    for seed in seeds:
+        whole("seeds", seed, 0, 2**64 - 1)
+    return tuple(seeds)
+
+
+def _check_batch(x: Tensor, seeds: tuple[int, ...]) -> None:
+    fits = x.ndim > 0 and len(x) == len(seeds)
+    require(fits, "x", f"a batch of {len(seeds)}, one per seed", f"shape {tuple(x.shape)}")

@@ -1,0 +1,292 @@
+"""Gaussian mixtures under noise: data whose score, denoiser and reverse kernel are known exactly.
+
+If x_0 ~ sum_k w_k N(m_k, C_k), then at every t, with S_k(t) = alpha_t^2 C_k + sigma_t^2 I,
+
+    q(x_t)       = sum_k w_k N(alpha_t m_k, S_k(t))
+    q(x_s | x_t) = sum_k r_k N(m_k', C_k'),    r_k = P(k | x_t),    s < t
+
+This is Bayes' rule with the marginals that nobody has for real data. All of it is computed in
+float64, in the eigenbasis of each C_k, where S_k(t) is diagonal whatever t is. Distances are sums
+of squared differences, never an expanded square, so components may lie 1e6 apart.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from diffusion_math import gaussian
+from diffusion_math.checks import require, same_shape, scalar_or_batch
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.schedule import Schedule, Time
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class GaussianMixture:
+    """The data distribution q(x_0) = sum_k w_k N(m_k, C_k), and what noise makes of it.
+
+    Methods take `x` as `(batch, *event)` in any floating dtype and `t` as a number, `()` or
+    `(batch,)`; work is in float64 on the device of `means`, and at t = 0 raises ValueError if some
+    component has a zero variance (a point mass has a density only at t > 0).
+
+    Attributes:
+        log_weights: `(K,)` log w_k up to a common constant; stored normalised.
+        means: `(K, *event)`, an event of any shape, `()` included, with D >= 1 entries.
+        covariances: `(K,)` isotropic variances, `(K, *event)` diagonals, or `(K, D, D)` matrices
+            over the flattened event.
+
+    Raises:
+        ValueError: shapes disagree, a number is not finite, a variance or an eigenvalue is
+            negative, or a matrix is not symmetric.
+    """
+
+    log_weights: Float[Tensor, " K"]
+    means: Float[Tensor, "K *event"]
+    covariances: Float[Tensor, "K *covariance"]
+
+    def __post_init__(self) -> None:
+        for name in ("log_weights", "means", "covariances"):
+            value = getattr(self, name).detach().to(torch.float64)
+            require(bool(value.isfinite().all()), name, "finite numbers", value)
+            object.__setattr__(self, name, value)
+        K = len(self.means)
+        got = tuple(self.log_weights.shape)
+        require(K > 0 and self.means.numel() > 0, "means", "K, D >= 1", tuple(self.means.shape))
+        require(got == (K,), "log_weights", f"shape {(K,)}", f"shape {got}")
+        object.__setattr__(self, "log_weights", self.log_weights.log_softmax(0))
+        legal = {(K,), tuple(self.means.shape), (K, self._size, self._size)}
+        shape = tuple(self.covariances.shape)
+        require(shape in legal, "covariances", f"a shape among {sorted(legal)}", f"shape {shape}")
+        variances, _ = self._spectrum
+        require(bool((variances >= 0).all()), "covariances", "no negative variance", variances)
+
+    def log_density(
+        self, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time
+    ) -> Float64[Tensor, " batch"]:
+        """The log-density of x_t at `x`, shape `(batch,)`.
+
+        log q_t(x) = log sum_k w_k N(x; alpha_t m_k, S_k)
+        """
+
+        def at_one_time(x: Tensor, t: Tensor) -> Tensor:
+            return self._log_joint(schedule, x, t).logsumexp(1)
+
+        return self._each_time(at_one_time, schedule, x, t)
+
+    def score(
+        self, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time
+    ) -> Float[Tensor, "batch *event"]:
+        """The gradient of `log_density` in x, like `x`.
+
+        grad log q_t(x) = -sum_k r_k S_k^-1 (x - alpha_t m_k),    r_k = P(k | x_t = x)
+        """
+
+        def at_one_time(x: Tensor, t: Tensor) -> Tensor:
+            r = self._log_joint(schedule, x, t).softmax(1)
+            alpha_t, _ = schedule(t)
+            precision = 1 / self._noisy(schedule, t)
+            return self._blend(r, alpha_t * precision, -precision, x)
+
+        return self._each_time(at_one_time, schedule, x, t).reshape(x.shape).to(x)
+
+    def posterior_mean(
+        self, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time
+    ) -> Float[Tensor, "batch *event"]:
+        """The mean of the clean data given x_t = x, like `x`; x itself at t = 0.
+
+        E[x_0 | x_t] = sum_k r_k S_k^-1 (sigma_t^2 m_k + alpha_t C_k x)
+        """
+
+        def at_one_time(x: Tensor, t: Tensor) -> Tensor:
+            r = self._log_joint(schedule, x, t).softmax(1)
+            (alpha_t, sigma_t), noisy = schedule(t), self._noisy(schedule, t)
+            on_x = alpha_t * self._spectrum[0] / noisy
+            return self._blend(r, sigma_t.square() / noisy, on_x, x)
+
+        return self._each_time(at_one_time, schedule, x, t).reshape(x.shape).to(x)
+
+    def denoiser(self, schedule: Schedule) -> Denoiser:
+        """`posterior_mean` under `schedule`: the best denoiser there is for this data."""
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            return self.posterior_mean(schedule, x_t, t)
+
+        return denoise
+
+    def marginal(self, schedule: Schedule, t: Time) -> "GaussianMixture":
+        """The distribution of x_t: q_t = sum_k w_k N(alpha_t m_k, alpha_t^2 C_k + sigma_t^2 I)."""
+        alpha_t, _ = schedule(t)
+        covariances = self._like_covariances(self._noisy(schedule, t))
+        return GaussianMixture(self.log_weights, alpha_t * self.means, covariances)
+
+    def reverse(
+        self, schedule: Schedule, x: Float[Tensor, "*event"], t: Time, s: Time = 0
+    ) -> "GaussianMixture":
+        """The true reverse kernel q(x_s | x_t = x) for one x: Bayes' rule, with nothing modelled.
+
+            q(x_s | x_t) = q(x_t | x_s) q(x_s) / q(x_t) = sum_k r_k N(m_k', C_k')
+            m_k' = S_k(t)^-1 (b^2 alpha_s m_k + a S_k(s) x),    C_k' = b^2 S_k(s) S_k(t)^-1
+            q(x_t | x_s) = N(a x_s, b^2 I)
+
+        Args:
+            x: `(*event)`, one point.
+            t, s: numbers or `()`, s < t; the default s = 0 gives q(x_0 | x_t).
+
+        Returns:
+            The distribution of x_s; its mean at s = 0 is `posterior_mean`.
+
+        Source: DDPM (arXiv:2006.11239), Section 2, before a Gaussian is put in its place.
+        """
+        same_shape("x", x, self.means[0])
+        flat = x.to(self.means).reshape(1, self._size)
+        log_r = self._log_joint(schedule, flat, t).log_softmax(1)[0]
+        link = gaussian.transition(schedule, self.means.new_ones(1), s, t)  # mean a, variance b^2
+        (alpha_s, _), noisy_s = schedule(s), self._noisy(schedule, s)
+        gain = noisy_s / self._noisy(schedule, t)
+        one_each = torch.eye(len(log_r)).to(self.means)
+        every = flat.expand(len(log_r), self._size)
+        on_mean = link.variance * alpha_s / self._noisy(schedule, t)
+        means = self._blend(one_each, on_mean, link.mean * gain, every)
+        spread = self._like_covariances(link.variance * gain)
+        return GaussianMixture(log_r, means.reshape(self.means.shape), spread)
+
+    def probability_flow(
+        self, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time, s: Time
+    ) -> Float[Tensor, "batch *event"]:
+        """Where the probability flow carries x from t to s, for one Gaussian: a closed form.
+
+            x_s = alpha_s m + S(s)^{1/2} S(t)^{-1/2} (x_t - alpha_t m)
+
+        Args:
+            x: `(batch, *event)`, points at time t.
+            t, s: numbers or `()`, in either order.
+
+        Raises:
+            ValueError: the mixture has more than one component.
+
+        Source: Score SDE (arXiv:2011.13456), Eq. 13, solved for Gaussian data.
+        """
+        require(len(self.means) == 1, "mixture", "one component", f"{len(self.means)}")
+        (alpha_t, _), (alpha_s, _) = schedule(t), schedule(s)
+        stretch = (self._noisy(schedule, s) / self._noisy(schedule, t)).sqrt()
+        flat = x.to(self.means).reshape(len(x), self._size)
+        r = flat.new_ones(len(x), 1)
+        moved = self._blend(r, alpha_s - alpha_t * stretch, stretch, flat)
+        return moved.reshape(x.shape).to(x)
+
+    def sample(self, generator: torch.Generator, n: int) -> Float64[Tensor, "n *event"]:
+        """`n` independent draws of x_0, shape `(n, *event)`: a component, then a normal in it.
+
+        x_0 = m_k + C_k^{1/2} z,    k ~ w,    z ~ N(0, I)
+        """
+        variances, basis = self._spectrum
+        edges = self.log_weights.exp().cumsum(0)[:-1].cpu()
+        uniform = torch.rand(n, generator=generator, dtype=torch.float64)
+        k = torch.bucketize(uniform, edges, right=True).to(self.means.device)
+        z = torch.randn(n, self._size, generator=generator, dtype=torch.float64).to(self.means)
+        z = variances.sqrt()[k] * z
+        if basis is not None:
+            z = torch.cat([z[k == i] @ Q.mT for i, Q in enumerate(basis)])[_places(k)]
+        return self.means[k] + z.reshape(n, *self.means.shape[1:])
+
+    def moments(self) -> tuple[Float64[Tensor, "*event"], Float64[Tensor, "D D"]]:
+        """The mean, `(*event)`, and the covariance over the flattened event, `(D, D)`.
+
+        mean = sum_k w_k m_k,    covariance = sum_k w_k (C_k + (m_k - mean)(m_k - mean)^T)
+        """
+        weights = self.log_weights.exp()
+        mean = torch.tensordot(weights, self.means, dims=1)
+        apart = (self.means - mean).reshape(-1, self._size)
+        within = torch.tensordot(weights, self._full(self._spectrum[0]), dims=1)
+        return mean, within + torch.einsum("k,kd,ke->de", weights, apart, apart)
+
+    @property
+    def _size(self) -> int:
+        """D, the number of entries of an event."""
+        return self.means[0].numel()
+
+    @cached_property
+    def _spectrum(self) -> tuple[Tensor, Tensor | None]:
+        """Eigenvalues of C_k, `(K, 1)` or `(K, D)`, and eigenvectors in columns, `(K, D, D)`."""
+        C = self.covariances
+        if C.ndim == 1 or C.shape == self.means.shape:
+            return C.reshape(len(C), -1), None
+        require(torch.allclose(C, C.mT), "covariances", "symmetric matrices", C)
+        values, basis = torch.linalg.eigh(C)
+        rounding = self._size * torch.finfo(C.dtype).eps * values.abs().amax(1, keepdim=True)
+        return torch.where(values.abs() <= rounding, 0, values), basis
+
+    def _full(self, variances: Tensor) -> Tensor:
+        """Matrices `(K, D, D)` that have these eigenvalues in the components' eigenbases."""
+        spread = torch.diag_embed(variances.expand(-1, self._size))
+        _, basis = self._spectrum
+        return spread if basis is None else basis @ spread @ basis.mT
+
+    def _like_covariances(self, variances: Tensor) -> Tensor:
+        """The same in the form `covariances` has: isotropic, diagonal or full."""
+        full = self._spectrum[1] is not None
+        return self._full(variances) if full else variances.reshape(self.covariances.shape)
+
+    def _noisy(self, schedule: Schedule, t: Time) -> Tensor:
+        """Eigenvalues of S_k(t), as `_spectrum` has those of C_k."""
+        alpha_t, sigma_t = schedule(t)
+        return alpha_t.square() * self._spectrum[0] + sigma_t.square()
+
+    def _log_joint(self, schedule: Schedule, x: Tensor, t: Time) -> Tensor:
+        """log w_k + log N(x; alpha_t m_k, S_k(t)), shape (batch, K), for x of shape (batch, D)."""
+        noisy, (alpha_t, _) = self._noisy(schedule, t), schedule(t)
+        require(bool((noisy > 0).all()), "t", "a time > 0: there is a point mass", t)
+        means = alpha_t * self.means.reshape(-1, self._size)
+        _, basis = self._spectrum
+        if noisy.shape[1] == 1 and basis is None:
+            distance = torch.cdist(x, means, compute_mode="donot_use_mm_for_euclid_dist")
+            squares = distance.square() / noisy[:, 0]
+        else:
+            apart = ((x - m) if basis is None else (x - m) @ basis[k] for k, m in enumerate(means))
+            scaled = [(z.square() / S).sum(1) for z, S in zip(apart, noisy, strict=True)]
+            squares = torch.stack(scaled, dim=1)
+        log_det = (2 * math.pi * noisy).log().expand(-1, self._size).sum(1)
+        return self.log_weights - (squares + log_det) / 2
+
+    def _blend(self, r: Tensor, on_mean: Tensor, on_x: Tensor, x: Tensor) -> Tensor:
+        """sum_k r_k (on_mean_k m_k + on_x_k x), shape (batch, D), the factors in eigenbases."""
+        means = self.means.reshape(-1, self._size)
+        _, basis = self._spectrum
+        if basis is None:
+            return r @ (on_mean * means) + (r @ on_x) * x
+        total = torch.zeros_like(x)
+        for k, Q in enumerate(basis):
+            inner = on_mean[k] * (means[k] @ Q) + on_x[k] * (x @ Q)
+            total = total + r[:, k, None] * (inner @ Q.mT)
+        return total
+
+    def _each_time(
+        self,
+        at_one_time: Callable[[Tensor, Tensor], Tensor],
+        schedule: Schedule,
+        x: Tensor,
+        t: Time,
+    ) -> Tensor:
+        """`at_one_time` on the rows of x, flattened, that share a time; rows in x's order."""
+        event = tuple(self.means.shape[1:])
+        got = tuple(x.shape[1:])
+        require(x.ndim > 0 and got == event, "x", f"shape (batch, *{event})", f"shape {x.shape}")
+        flat = x.to(self.means).reshape(len(x), self._size)
+        t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
+        scalar_or_batch("t", t, x)
+        if t.ndim == 0 or len(t) == 0:
+            return at_one_time(flat, t if t.ndim == 0 else torch.tensor(schedule.T))
+        times, which = torch.unique(t, return_inverse=True)
+        parts = [at_one_time(flat[which == i], time) for i, time in enumerate(times)]
+        return torch.cat(parts)[_places(which)]
+
+
+def _places(group: Tensor) -> Tensor:
+    """Where each row went when rows were gathered group by group: gathered[places] is in order."""
+    return group.argsort(stable=True).argsort()

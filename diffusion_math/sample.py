@@ -1,0 +1,54 @@
+"""The one loop over time that every sampler in this project runs."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from jaxtyping import Float
+from torch import Tensor
+
+from diffusion_math import checks
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.noise import Noise, none
+from diffusion_math.solver import State, Step
+
+
+def trajectory(
+    step: Step,
+    denoise: Denoiser,
+    x: Float[Tensor, "batch *event"],
+    grid: Float[Tensor, " nodes"],
+    noise: Noise = none,
+) -> Iterator[State]:
+    """Walk `x` down the grid, one step between each two neighbouring nodes.
+
+        x_{t_{i+1}} = step(denoise, x_{t_i}, t_i, t_{i+1}, noise)        i = 0 .. nodes - 2
+
+    The walk is lazy: a state is computed when it is asked for, and `*_, end = trajectory(...)`
+    keeps only the last. The solver sees no more of the grid than the two ends of its step and
+    what it wrote into `State.history`.
+
+    Args:
+        step: one of `diffusion_math.solver`'s, already bound to its schedule.
+        denoise: `(x_t, t) -> E[x_0 | x_t]`.
+        x: `(batch, *event)`, a draw of x_t at `grid[0]`; the batch may be empty.
+        grid: `(nodes,)` strictly decreasing times; the last says where sampling ends.
+        noise: the standard normals of the steps; the default gives zeros.
+
+    Returns:
+        An iterator of `nodes` states: the start itself, then the state after each step.
+
+    Raises:
+        ValueError: at the call, when `grid` is no strictly decreasing 1-D tensor.
+
+    Source: DDPM (arXiv:2006.11239), Algorithm 2, with the step left open.
+    """
+    checks.strictly_decreasing("grid", grid)
+    return _walk(step, denoise, x, grid, noise)
+
+
+def _walk(step: Step, denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Iterator[State]:
+    state = State(x, grid[0])
+    yield state
+    for t, s in pairwise(grid):
+        state = step(denoise, state, t, s, noise)
+        yield state

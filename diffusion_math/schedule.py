@@ -1,0 +1,313 @@
+"""Noise schedules: t -> (alpha_t, sigma_t) with x_t = alpha_t x_0 + sigma_t eps.
+
+t = 0 is clean data, (1, 0) exactly; t = T is noise. The log signal-to-noise ratio
+log_snr(t) = log(alpha_t^2 / sigma_t^2) falls strictly, from +inf at t = 0. Coefficients are
+float64 CPU tensors of t's shape; `coefficients` brings them to a sample's shape and dtype.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias, final
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from diffusion_math.checks import Number, all_between, require, scalar_or_batch, whole
+
+Time: TypeAlias = Number | Tensor
+
+
+class Schedule(ABC):
+    """A map from time to (alpha_t, sigma_t), strictly decreasing in log-SNR."""
+
+    @property
+    @abstractmethod
+    def T(self) -> float:
+        """The final time: t = T is noise."""
+
+    @property
+    @abstractmethod
+    def t_min(self) -> float:
+        """The least positive time worth a node of a grid."""
+
+    @property
+    @abstractmethod
+    def t_max(self) -> float:
+        """The greatest time worth a node where log-SNR must be finite: T unless alpha_T = 0."""
+
+    @abstractmethod
+    def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
+        """(alpha_t, sigma_t) for times t in [0, T], in t's shape; ValueError outside."""
+
+    @abstractmethod
+    def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
+        """log(alpha_t^2 / sigma_t^2) in t's shape, +inf at t = 0; ValueError outside [0, T]."""
+
+    @abstractmethod
+    def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
+        """The t in [0, T] with that log-SNR, in its shape; ValueError below log_snr(T)."""
+
+
+def coefficients(
+    schedule: Schedule, t: Time, x: Float[Tensor, "*shape"]
+) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    """(alpha_t, sigma_t) ready to multiply x: see `shape_like`."""
+    alpha_t, sigma_t = schedule(t)
+    return shape_like(alpha_t, x), shape_like(sigma_t, x)
+
+
+def shape_like(coefficient: Tensor, x: Float[Tensor, "*shape"]) -> Float[Tensor, "..."]:
+    """A coefficient of shape () or (batch,) in x's dtype and device, shaped to multiply x.
+
+    () stays (); (batch,) becomes (batch, 1, ..., 1). Raises ValueError for any other shape.
+    """
+    scalar_or_batch("coefficient", coefficient, x)
+    shape = coefficient.shape + (1,) * (x.ndim - 1) if coefficient.ndim else ()
+    return coefficient.to(x.device, x.dtype).reshape(shape)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Discrete(Schedule):
+    """A table of T variances: alpha_t^2 = abar_t = prod_{i<=t} (1 - beta_i), alpha^2 + sigma^2 = 1.
+
+    betas: shape (T,), beta_t = betas[t - 1] in (0, 1). Times are 0, 1, ..., T; a fractional
+    t >= 1 interpolates the log-SNR linearly; 0 < t < 1 has no meaning and is rejected.
+    Raises ValueError for betas that float64 cannot tell apart from 0, or from 1 in product.
+    Source: DDPM (arXiv:2006.11239) eq. 4.
+    """
+
+    betas: Float[Tensor, " T"]
+    t_min = 1.0
+
+    def __post_init__(self) -> None:
+        betas = self.betas.detach().to("cpu", torch.float64, copy=True)
+        require(betas.ndim == 1 and len(betas) > 0, "betas", "shape (T,)", tuple(betas.shape))
+        tiny = torch.finfo(torch.float64).tiny
+        require(bool(((betas >= tiny) & (betas < 1)).all()), "betas", "all in (0, 1)", betas)
+        object.__setattr__(self, "betas", betas)
+        table = self._log_snr_table
+        falls = bool((table[1:] < table[:-1]).all())
+        require(falls, "betas", "each large enough to lower the log-SNR in float64", betas)
+        wanted = "prod(1 - betas) within float64's normal range"
+        require(table[-1].item() >= math.log(tiny), "betas", wanted, f"exp({table[-1]:g})")
+
+    @classmethod
+    def linear(cls, steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> "Discrete":
+        """beta_t linear in t from first to last; the defaults are DDPM's section 4."""
+        whole("steps", steps, 1)
+        return cls(torch.linspace(first, last, steps, dtype=torch.float64))
+
+    @classmethod
+    def scaled_linear(
+        cls, steps: int = 1000, first: float = 0.00085, last: float = 0.012
+    ) -> "Discrete":
+        """sqrt(beta_t) linear in t; the defaults are Stable Diffusion v1's table.
+
+        Source: Rombach et al. (arXiv:2112.10752), released configurations.
+        """
+        whole("steps", steps, 1)
+        roots = torch.linspace(math.sqrt(first), math.sqrt(last), steps, dtype=torch.float64)
+        return cls(roots.square())
+
+    @classmethod
+    def cosine(cls, steps: int = 1000, offset: float = 0.008, largest: float = 0.999) -> "Discrete":
+        """abar_t = f(t) / f(0), f(t) = cos^2(pi/2 (t/T + offset) / (1 + offset)), beta <= largest.
+
+        Written as beta_t = sin(b - a) sin(b + a) / cos^2(a) for the angles a, b at t - 1, t,
+        which is 1 - cos^2(b) / cos^2(a) without its cancellation.
+        Source: Nichol & Dhariwal (arXiv:2102.09672) eq. 17.
+        """
+        whole("steps", steps, 1)
+        unit = math.pi / 2 / (1 + offset) / steps
+        b = unit * (torch.arange(1, steps + 1, dtype=torch.float64) + steps * offset)
+        a = b - unit
+        return cls((math.sin(unit) * (a + b).sin() / a.cos().square()).clamp(max=largest))
+
+    @property
+    def T(self) -> float:
+        return float(len(self.betas))
+
+    @property
+    def t_max(self) -> float:
+        return self.T
+
+    @cached_property
+    def _log_snr_table(self) -> Float64[Tensor, " nodes"]:
+        """log-SNR at 0..T: log abar_t - log(1 - abar_t), with 1 - abar_t = -expm1(log abar_t)."""
+        logs = torch.log1p(-self.betas).tolist()
+        # fsum rounds once a sum; cumsum's rounding would grow with t and then be exponentiated.
+        sums = [math.fsum(logs[:t]) for t in range(1, len(logs) + 1)]
+        log_abar = torch.tensor(sums, dtype=torch.float64)
+        clean = torch.full((1,), math.inf, dtype=torch.float64)
+        return torch.cat([clean, log_abar - torch.log(-torch.expm1(log_abar))])
+
+    def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
+        """(sqrt(sigmoid(log_snr)), sqrt(sigmoid(-log_snr))): VDM (arXiv:2107.00630) eq. 3."""
+        log_snr = self.log_snr(t)
+        return torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt()
+
+    def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
+        time = _legal_time(t, self.T)
+        illegal = (time > 0) & (time < 1)
+        wanted = "0 or a time in [1, T]: a discrete schedule has nothing between 0 and 1"
+        require(not bool(illegal.any()), "t", wanted, t)
+        node = time.floor().long()
+        part = time - node
+        here = self._log_snr_table[node]
+        after = self._log_snr_table[(node + 1).clamp(max=len(self.betas))]
+        return torch.where(part == 0, here, (1 - part) * here + part * after)
+
+    def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
+        value = _legal_log_snr(log_snr, self)
+        table = self._log_snr_table[1:]
+        illegal = (value > table[0]) & (value < math.inf)
+        require(not bool(illegal.any()), "log_snr", f"at most {table[0]:g}, or inf", log_snr)
+        node = torch.searchsorted(-table, -value, right=True) - 1
+        here = table[node.clamp(min=0)]
+        after = table[(node + 1).clamp(max=len(table) - 1)]
+        # At a node, and at clean data (node = -1), the fraction is 0 / 0 or inf: 1 + node is exact.
+        exact = (value == here) | (node < 0)
+        return 1 + node + torch.where(exact, 0.0, (here - value) / (here - after))
+
+
+@final
+@dataclass(frozen=True)
+class VPLinear(Schedule):
+    """The variance-preserving SDE with beta(t) = beta_min + t (beta_max - beta_min), T = 1.
+
+    alpha_t = exp(-B/2), sigma_t^2 = 1 - exp(-B), B(t) = t beta_min + t^2 (beta_max - beta_min)/2.
+    Needs 0 < beta_min <= beta_max <= 1000. Source: Song et al. (arXiv:2011.13456) eq. 32-33.
+    """
+
+    beta_min: Number = 0.1
+    beta_max: Number = 20.0
+    T = 1.0
+    t_min = 1e-3
+    t_max = 1.0
+
+    def __post_init__(self) -> None:
+        legal = 0 < self.beta_min <= self.beta_max <= 1000
+        got = (self.beta_min, self.beta_max)
+        require(legal, "beta_min, beta_max", "0 < beta_min <= beta_max <= 1000", got)
+
+    def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
+        integral = self._integral(t)
+        return torch.exp(-integral / 2), torch.sqrt(-torch.expm1(-integral))
+
+    def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
+        integral = self._integral(t)
+        return -integral - torch.log(-torch.expm1(-integral))
+
+    def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
+        # B = log(1 + exp(-log_snr)), then the root of the quadratic that does not cancel.
+        integral = logsigmoid(_legal_log_snr(log_snr, self)).abs()
+        slope = self.beta_max - self.beta_min
+        root = torch.sqrt(self.beta_min**2 + 2 * slope * integral)
+        return (2 * integral / (self.beta_min + root)).clamp(max=self.T)
+
+    def _integral(self, t: Time) -> Float64[Tensor, "*shape"]:
+        time = _legal_time(t, self.T)
+        return time * (self.beta_min + time * (self.beta_max - self.beta_min) / 2)
+
+
+@final
+@dataclass(frozen=True)
+class VPCosine(Schedule):
+    """alpha_t = cos(pi t / 2), sigma_t = sin(pi t / 2), T = 1; log-SNR = -2 log tan(pi t / 2).
+
+    alpha is computed as sin(pi (1 - t) / 2), which is 0 at T and exact to rounding near it.
+    Source: Nichol & Dhariwal (arXiv:2102.09672) eq. 17 without its offset.
+    """
+
+    T = 1.0
+    t_min = 1e-3
+    t_max = 1 - 1e-3
+
+    def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
+        time = _legal_time(t, self.T)
+        return torch.sin(math.pi / 2 * (1 - time)), torch.sin(math.pi / 2 * time)
+
+    def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
+        alpha_t, sigma_t = self(t)
+        return 2 * (alpha_t.log() - sigma_t.log())
+
+    def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
+        value = _legal_log_snr(log_snr, self)
+        return (2 / math.pi * torch.atan(torch.exp(-value / 2))).clamp(max=self.T)
+
+
+@final
+@dataclass(frozen=True)
+class VE(Schedule):
+    """Variance exploding in EDM's time: alpha_t = 1, sigma_t = t, T = sigma_max.
+
+    Needs sigma_max > 0.002, EDM's sigma_min and this schedule's t_min.
+    Source: Karras et al. (arXiv:2206.00364) table 1, column "Ours".
+    """
+
+    sigma_max: Number = 80.0
+    t_min = 2e-3
+
+    def __post_init__(self) -> None:
+        require(self.t_min < self.sigma_max < math.inf, "sigma_max", "> 0.002", self.sigma_max)
+
+    @property
+    def T(self) -> float:
+        return float(self.sigma_max)
+
+    @property
+    def t_max(self) -> float:
+        return self.T
+
+    def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
+        time = _legal_time(t, self.T)
+        return torch.ones_like(time), time
+
+    def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
+        return -2 * _legal_time(t, self.T).log()
+
+    def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
+        return torch.exp(-_legal_log_snr(log_snr, self) / 2).clamp(max=self.T)
+
+
+@final
+@dataclass(frozen=True)
+class RectifiedFlow(Schedule):
+    """The straight path x_t = (1 - t) x_0 + t eps, T = 1; log-SNR = 2 log((1 - t) / t).
+
+    Source: Liu et al. (arXiv:2209.03003) eq. 1, with time running from data to noise.
+    """
+
+    T = 1.0
+    t_min = 1e-3
+    t_max = 1 - 1e-3
+
+    def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
+        time = _legal_time(t, self.T)
+        return 1 - time, time
+
+    def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
+        time = _legal_time(t, self.T)
+        return 2 * (torch.log1p(-time) - time.log())
+
+    def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
+        return torch.sigmoid(-_legal_log_snr(log_snr, self) / 2)
+
+
+def _legal_time(t: Time, T: float) -> Float64[Tensor, "*shape"]:
+    """t as a float64 CPU tensor of its own that lies in [0, T]."""
+    time = torch.as_tensor(t, dtype=torch.float64, device="cpu").detach().clone()
+    all_between("t", time, 0.0, T)
+    return time
+
+
+def _legal_log_snr(log_snr: Time, schedule: Schedule) -> Float64[Tensor, "*shape"]:
+    """log_snr as a float64 CPU tensor that is not below the schedule's least value."""
+    value = torch.as_tensor(log_snr, dtype=torch.float64, device="cpu").detach()
+    all_between("log_snr", value, schedule.log_snr(schedule.T).item(), math.inf)
+    return value

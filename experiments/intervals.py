@@ -1,0 +1,94 @@
+"""Intervals for what the experiments measure; all are two-sided, at 95% unless told otherwise."""
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist, fmean, median, stdev
+
+Interval = tuple[float, float]
+
+
+def wilson(right: int, count: int, level: float = 0.95) -> Interval:
+    """Wilson's interval for a proportion of which `right` of `count` trials were seen.
+
+        (p + z^2/2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2/n)
+
+    Unlike the normal interval it never leaves [0, 1] and is not a point at 0 or `count`.
+    Raises ValueError unless 0 <= right <= count and count >= 1.
+    Source: Wilson (1927), doi:10.1080/01621459.1927.10502953.
+    """
+    if not 0 <= right <= count or count < 1:
+        raise ValueError(f"right, count: wanted 0 <= right <= count >= 1, got {right}, {count}")
+    z = _z(level)
+    p, shrink = right / count, 1 + z**2 / count
+    middle = p + z**2 / (2 * count)
+    half = z * math.sqrt(p * (1 - p) / count + z**2 / (4 * count**2))
+    low = 0.0 if right == 0 else (middle - half) / shrink
+    return low, 1.0 if right == count else (middle + half) / shrink
+
+
+def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Interval:
+    """Newcombe's interval for p_first - p_second of paired verdicts (same prompt, same seed).
+
+    With Wilson's intervals (l_i, u_i) of each proportion and phi the verdicts' correlation,
+
+        d - sqrt((p1 - l1)^2 - 2 phi (p1 - l1)(u2 - p2) + (u2 - p2)^2)
+
+    is the lower end, and the upper end is the same with the parts exchanged.
+    Raises ValueError for empty sequences or different lengths.
+    Source: Newcombe (1998), Statistics in Medicine 17, 2635-2650, method 10 with its phi
+    uncorrected for continuity (method 8 of that paper).
+    """
+    if len(first) != len(second) or not first:
+        wanted = "wanted two sequences of one length >= 1"
+        raise ValueError(f"first, second: {wanted}, got {len(first)} and {len(second)}")
+    n = len(first)
+    both = sum(a and b for a, b in zip(first, second, strict=True))
+    x1, x2 = sum(first), sum(second)
+    p1, p2 = x1 / n, x2 / n
+    (l1, u1), (l2, u2) = wilson(x1, n), wilson(x2, n)
+    spread = math.sqrt(x1 * (n - x1) * x2 * (n - x2))
+    phi = (both * n - x1 * x2) / spread if spread > 0 else 0.0
+
+    def reach(a: float, b: float) -> float:
+        return math.sqrt(max(0.0, a**2 - 2 * phi * a * b + b**2))
+
+    d = p1 - p2
+    return max(-1.0, d - reach(p1 - l1, u2 - p2)), min(1.0, d + reach(u1 - p1, p2 - l2))
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Student's interval for a mean: mean +- t_{n-1} s / sqrt(n); infinite for one value.
+
+    Raises ValueError for no values.
+    """
+    if not values:
+        raise ValueError("values: wanted at least one, got none")
+    if len(values) == 1:
+        return -math.inf, math.inf
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * stdev(values) / math.sqrt(len(values))
+    return fmean(values) - half, fmean(values) + half
+
+
+def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, Interval]:
+    """The median and its distribution-free interval, between two order statistics.
+
+    (x_(k), x_(n+1-k)) covers the median with probability 1 - 2 P(Bin(n, 1/2) < k); k is the
+    largest for which that is at least `level`. Fewer than 6 values can't reach 95%: then the
+    interval is the range, (x_(1), x_(n)). Raises ValueError for no values.
+    """
+    if not values:
+        raise ValueError("values: wanted at least one, got none")
+    ordered, n = sorted(values), len(values)
+    k, below = 1, 1 / 2**n  # below = P(Bin(n, 1/2) < k)
+    while k + 1 <= (n + 1) // 2 and 1 - 2 * (below + math.comb(n, k) / 2**n) >= level:
+        below += math.comb(n, k) / 2**n
+        k += 1
+    return median(ordered), (ordered[k - 1], ordered[n - k])
+
+
+def _z(level: float) -> float:
+    if not 0 < level < 1:
+        raise ValueError(f"level: wanted a number in (0, 1), got {level}")
+    return NormalDist().inv_cdf((1 + level) / 2)

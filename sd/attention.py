@@ -1,0 +1,123 @@
+"""Attention: over tokens (self and cross) in the U-Net, over pixels in the VAE."""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Multi-head scaled dot-product attention: softmax(Q K^T / sqrt(d)) V, then a linear map.
+
+    Queries come from `x`, keys and values from `context` (from `x` itself where none is given).
+    Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1.
+    """
+
+    def __init__(self, width: int, context_width: int, heads: int, bias: bool = False) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width, bias=bias)
+        self.to_k = nn.Linear(context_width, width, bias=bias)
+        self.to_v = nn.Linear(context_width, width, bias=bias)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch query width"],
+        context: Float[Tensor, "batch key context_width"] | None = None,
+    ) -> Float[Tensor, "batch query width"]:
+        """Mix the values of `context` into each query; shapes as annotated."""
+        context = x if context is None else context
+        q, k, v = (
+            y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for y in (self.to_q(x), self.to_k(context), self.to_v(context))
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.to_out[0](mixed.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Module):
+    """Gated feed-forward layer: W2 (a * gelu(b)) with (a, b) = W1 x, four times as wide as x.
+
+    Source: Shazeer 2020, arXiv:2002.05202 (GEGLU).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        gated = nn.ModuleDict({"proj": nn.Linear(width, 8 * width)})
+        self.net = nn.ModuleList([gated, nn.Identity(), nn.Linear(4 * width, width)])
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        """Apply the layer to each token by itself."""
+        value, gate = self.net[0]["proj"](x).chunk(2, dim=-1)
+        return self.net[2](value * F.gelu(gate))
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention to the prompt, feed-forward; pre-norm, each with a residual.
+
+    Source: Rombach et al. 2022, arXiv:2112.10752, appendix E.2.1.
+    """
+
+    def __init__(self, width: int, context_width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn1 = Attention(width, width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.attn2 = Attention(width, context_width, heads)
+        self.norm3 = nn.LayerNorm(width)
+        self.ff = FeedForward(width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch pixel width"],
+        context: Float[Tensor, "batch token context_width"],
+    ) -> Float[Tensor, "batch pixel width"]:
+        """Let every pixel attend to all pixels, then to all tokens."""
+        x = x + self.attn1(self.norm1(x))
+        x = x + self.attn2(self.norm2(x), context)
+        return x + self.ff(self.norm3(x))
+
+
+class SpatialTransformer(nn.Module):
+    """A transformer block over the pixels of a feature map, between two 1 x 1 convolutions."""
+
+    def __init__(self, channels: int, context_width: int, heads: int, groups: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.proj_in = nn.Conv2d(channels, channels, 1)
+        self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, context_width, heads)])
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch channel height width"],
+        context: Float[Tensor, "batch token context_width"],
+    ) -> Float[Tensor, "batch channel height width"]:
+        """Condition the feature map on the prompt; residual."""
+        y = self.proj_in(self.norm(x))
+        tokens = y.flatten(2).transpose(1, 2)
+        for block in self.transformer_blocks:
+            tokens = block(tokens, context)
+        return x + self.proj_out(tokens.transpose(1, 2).reshape_as(y))
+
+
+class PixelAttention(nn.Module):
+    """Single-head self-attention over the pixels of a feature map, with a residual (VAE)."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.group_norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.to_q = nn.Linear(channels, channels)
+        self.to_k = nn.Linear(channels, channels)
+        self.to_v = nn.Linear(channels, channels)
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+    def forward(
+        self, x: Float[Tensor, "batch channel height width"]
+    ) -> Float[Tensor, "batch channel height width"]:
+        """Let every pixel attend to all pixels."""
+        tokens = self.group_norm(x).flatten(2).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(
+            self.to_q(tokens)[:, None], self.to_k(tokens)[:, None], self.to_v(tokens)[:, None]
+        )
+        return x + self.to_out[0](mixed[:, 0]).transpose(1, 2).reshape_as(x)

@@ -1,0 +1,295 @@
+"""The numbers that tell one latent-diffusion model from another, checked as they are set."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar, get_type_hints
+
+__all__ = [
+    "PREDICTIONS",
+    "SCHEDULES",
+    "SHAPES",
+    "V15",
+    "ModelConfig",
+    "TextConfig",
+    "UNetConfig",
+    "VAEConfig",
+    "from_dict",
+    "from_json",
+    "to_dict",
+    "to_json",
+]
+
+ACTIVATIONS = ("quick_gelu", "gelu")
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+SCHEDULES = ("linear", "scaled_linear", "cosine")
+
+
+def _whole(owner: object, *names: str) -> None:
+    """Raise ValueError unless each named field is an integer of 1 or more."""
+    for name in names:
+        value = getattr(owner, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            kind = type(owner).__name__
+            raise ValueError(f"{kind}.{name} must be an integer of 1 or more, got {value!r}")
+
+
+def _positive(owner: object, *names: str) -> None:
+    """Raise ValueError unless each named field is a finite number above 0."""
+    for name in names:
+        value = getattr(owner, name)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or value <= 0:
+            kind = type(owner).__name__
+            raise ValueError(f"{kind}.{name} must be a finite number above 0, got {value!r}")
+
+
+def _one_of(owner: object, name: str, legal: tuple[str, ...]) -> None:
+    """Raise ValueError unless the named field is one of the legal strings."""
+    value = getattr(owner, name)
+    if value not in legal:
+        wanted = ", ".join(legal)
+        raise ValueError(f"{type(owner).__name__}.{name} must be one of {wanted}; got {value!r}")
+
+
+def _divides(owner: object, divisor: str, width: int, of: str) -> None:
+    """Raise ValueError unless the named field divides a width."""
+    value = getattr(owner, divisor)
+    if width % value:
+        raise ValueError(
+            f"{type(owner).__name__}.{divisor} must divide {of}: {value} does not divide {width}"
+        )
+
+
+def _channels(owner: Any, divisor: str) -> None:
+    """Raise ValueError unless `channels` is a non-empty tuple of multiples of a field."""
+    value = owner.channels
+    kind = type(owner).__name__
+    whole = isinstance(value, tuple) and all(
+        isinstance(width, int) and not isinstance(width, bool) and width > 0 for width in value
+    )
+    if not whole or not value:
+        raise ValueError(f"{kind}.channels must be a tuple of integers of 1 or more, got {value!r}")
+    for width in value:
+        _divides(owner, divisor, width, "every entry of channels")
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The CLIP text transformer; the defaults are Stable Diffusion v1.x (CLIP ViT-L/14).
+
+    The token `end_token` (the last of the vocabulary, as in CLIP's) ends a prompt and pads it.
+    """
+
+    vocab_size: int = 49408
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    context_length: int = 77
+    intermediate: int = 3072
+    activation: str = "quick_gelu"
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        _whole(self, "vocab_size", "width", "layers", "heads", "context_length", "intermediate")
+        _positive(self, "eps")
+        _one_of(self, "activation", ACTIVATIONS)
+        _divides(self, "heads", self.width, "width")
+        if self.vocab_size < 2 or self.context_length < 2:
+            raise ValueError(
+                "TextConfig needs vocab_size and context_length of 2 or more (start and end "
+                f"tokens), got {self.vocab_size} and {self.context_length}"
+            )
+
+    @property
+    def start_token(self) -> int:
+        """The id of `<|startoftext|>`."""
+        return self.vocab_size - 2
+
+    @property
+    def end_token(self) -> int:
+        """The id of `<|endoftext|>`, which also pads."""
+        return self.vocab_size - 1
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """The autoencoder (AutoencoderKL); one halving of the side between neighbouring channels."""
+
+    in_channels: int = 3
+    latent_channels: int = 4
+    channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    groups: int = 32
+    scaling_factor: float = 0.18215
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _whole(self, "in_channels", "latent_channels", "layers_per_block", "groups")
+        _positive(self, "scaling_factor", "eps")
+        _channels(self, "groups")
+
+    @property
+    def factor(self) -> int:
+        """Pixels of the picture's side to one of the latent's."""
+        return int(2 ** (len(self.channels) - 1))
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The noise predictor (UNet2DConditionModel); `attention[i]`: level i attends to the prompt.
+
+    `heads` is the number of heads at every level (diffusers calls v1.x's 8 `attention_head_dim`).
+    """
+
+    in_channels: int = 4
+    out_channels: int = 4
+    channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    layers_per_block: int = 2
+    heads: int = 8
+    context_width: int = 768
+    attention: tuple[bool, ...] = (True, True, True, False)
+    groups: int = 32
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        _whole(self, "in_channels", "out_channels", "layers_per_block", "heads", "context_width")
+        _whole(self, "groups")
+        _positive(self, "eps")
+        _channels(self, "groups")
+        flags = self.attention
+        if not isinstance(flags, tuple) or not all(isinstance(flag, bool) for flag in flags):
+            raise ValueError(f"UNetConfig.attention must be a tuple of booleans, got {flags!r}")
+        if len(flags) != len(self.channels):
+            raise ValueError(
+                "UNetConfig.attention must have one entry per level of channels: "
+                f"wanted {len(self.channels)}, got {len(flags)}"
+            )
+        attended = [c for c, flag in zip(self.channels, flags, strict=True) if flag]
+        for width in (*attended, self.channels[-1]):  # the middle block attends at the last width
+            _divides(self, "heads", width, "every level that attends, and the middle")
+
+    @property
+    def factor(self) -> int:
+        """The side of a latent must be a multiple of this."""
+        return int(2 ** (len(self.channels) - 1))
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A text-to-image model: three networks, what the U-Net predicts and the schedule it knows."""
+
+    text: TextConfig = field(default_factory=TextConfig)
+    vae: VAEConfig = field(default_factory=VAEConfig)
+    unet: UNetConfig = field(default_factory=UNetConfig)
+    prediction: str = "epsilon"
+    schedule: str = "scaled_linear"
+    steps: int = 1000
+    image_size: int = 512
+    guidance_scale: float = 7.5
+
+    def __post_init__(self) -> None:
+        for name, kind in (("text", TextConfig), ("vae", VAEConfig), ("unet", UNetConfig)):
+            found = type(getattr(self, name))
+            if found is not kind:
+                wanted = kind.__name__
+                raise ValueError(f"ModelConfig.{name} must be a {wanted}, got {found.__name__}")
+        _one_of(self, "prediction", PREDICTIONS)
+        _one_of(self, "schedule", SCHEDULES)
+        _whole(self, "steps", "image_size")
+        scale = self.guidance_scale
+        number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
+        if not number or not math.isfinite(scale) or scale < 0:
+            raise ValueError(
+                f"ModelConfig.guidance_scale must be a finite number of 0 or more, got {scale!r}"
+            )
+        if self.image_size % self.side_multiple:
+            raise ValueError(
+                f"ModelConfig.image_size must be a multiple of {self.side_multiple} "
+                f"(the two networks' halvings), got {self.image_size}"
+            )
+        if self.unet.context_width != self.text.width:
+            raise ValueError(
+                "UNetConfig.context_width must equal TextConfig.width: "
+                f"got {self.unet.context_width} and {self.text.width}"
+            )
+        for name in ("in_channels", "out_channels"):
+            if getattr(self.unet, name) != self.vae.latent_channels:
+                raise ValueError(
+                    f"UNetConfig.{name} must equal VAEConfig.latent_channels: "
+                    f"got {getattr(self.unet, name)} and {self.vae.latent_channels}"
+                )
+
+    @property
+    def side_multiple(self) -> int:
+        """Every picture's side must be a multiple of this many pixels."""
+        return self.vae.factor * self.unet.factor
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one latent at the model's own image size."""
+        side = self.image_size // self.vae.factor
+        return (self.vae.latent_channels, side, side)
+
+
+Config = TypeVar("Config", TextConfig, VAEConfig, UNetConfig, ModelConfig)
+
+
+def to_dict(config: TextConfig | VAEConfig | UNetConfig | ModelConfig) -> dict[str, Any]:
+    """A configuration as plain JSON values: tuples become lists."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    return plain
+
+
+def from_dict(kind: type[Config], values: Mapping[str, Any]) -> Config:
+    """The inverse of `to_dict`: absent names take their defaults, unknown ones raise ValueError."""
+    if not issubclass(type(values), Mapping):
+        raise ValueError(f"{kind.__name__} must come from a JSON object, got {values!r}")
+    legal = {entry.name for entry in fields(kind)}
+    unknown = sorted(str(name) for name in values if name not in legal)
+    if unknown:
+        raise ValueError(f"{kind.__name__} has no field named {', '.join(unknown)}")
+    hints = get_type_hints(kind)
+    read: dict[str, Any] = {}
+    for name, value in values.items():
+        if hints[name] in (TextConfig, VAEConfig, UNetConfig):
+            value = from_dict(hints[name], value)
+        read[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**read)
+
+
+def to_json(config: TextConfig | VAEConfig | UNetConfig | ModelConfig) -> str:
+    """A configuration as one line of JSON (for the metadata of a weights file)."""
+    return json.dumps(to_dict(config), sort_keys=True)
+
+
+def from_json(kind: type[Config], text: str) -> Config:
+    """The inverse of `to_json`; raises ValueError for anything else."""
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{kind.__name__} is not legal JSON: {error}") from error
+    return from_dict(kind, values)
+
+
+V15 = ModelConfig()
+"""Stable Diffusion v1.5."""
+
+SHAPES = ModelConfig(
+    text=TextConfig(
+        vocab_size=29, width=96, layers=2, heads=4, context_length=24, intermediate=384
+    ),
+    vae=VAEConfig(channels=(32, 32, 64, 96), layers_per_block=1, groups=8, scaling_factor=1.0),
+    unet=UNetConfig(
+        channels=(64, 128),
+        layers_per_block=1,
+        heads=4,
+        context_width=96,
+        attention=(True, True),
+        groups=16,
+    ),
+    image_size=64,
+    guidance_scale=3.0,
+)
+"""The embedded model of captioned shapes (latents 4 x 8 x 8)."""

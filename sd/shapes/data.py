@@ -1,0 +1,31 @@
+"""The data set: an endless, numbered list of captioned pictures."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sd.shapes.caption import caption
+from sd.shapes.render import Picture, render
+from sd.shapes.scene import Scene, sample_scene
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture (width, width, 3) of uint8, its caption, and the scene that both show."""
+
+    picture: Picture
+    caption: str
+    scene: Scene
+
+
+def example(seed: int, index: int, held_out: bool = False, width: int = 64) -> Example:
+    """Example `index` of the data set `seed`: the same arguments always give the same example.
+
+    With `held_out` at least one thing is of a (color, shape) pair that no other example contains.
+    Raises ValueError for a negative seed or index.
+    """
+    if seed < 0 or index < 0:
+        raise ValueError(f"seed, index: wanted integers of at least 0, got {seed}, {index}")
+    rng = np.random.default_rng([seed, index, int(held_out)])
+    scene = sample_scene(rng, held_out)
+    return Example(render(scene, width), caption(scene, rng), scene)

@@ -1,0 +1,209 @@
+"""Training of the text encoder: captions against pictures, by contrast (CLIP)."""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, UInt8
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sd.config import SHAPES, TextConfig, to_json
+from sd.text_encoder import TextEncoder
+from sd.tokenizer import Tokenizer
+from sd.train.loop import Training, fit
+from sd.train.pairs import Pairs, pairs
+
+Batch = tuple[
+    UInt8[Tensor, "batch side side 3"], Int[Tensor, "batch length"], Bool[Tensor, "batch batch"]
+]
+
+FRESH = 10_000_000
+"""First step number of the batches that no training run draws: the figures are taken on them."""
+
+
+class _Residual(nn.Module):
+    """x + conv(silu(norm(x))), the side kept."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(8, width)
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
+        y: Tensor = x + self.conv(F.silu(self.norm(x)))
+        return y
+
+
+class ImageTower(nn.Module):
+    """A small convolutional network from a 64 x 64 picture to one vector; it is not shipped.
+
+    The last features keep their place (they are flattened, not averaged), since left and right,
+    above and below have to be told apart.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 48, 4, stride=4),
+            nn.SiLU(),
+            nn.Conv2d(48, 96, 3, stride=2, padding=1),
+            _Residual(96),
+            _Residual(96),
+            nn.Conv2d(96, 128, 3, stride=2, padding=1),
+            _Residual(128),
+            nn.GroupNorm(8, 128),
+            nn.SiLU(),
+        )
+        self.head = nn.Sequential(
+            nn.Linear(128 * 4 * 4, 512), nn.LayerNorm(512), nn.GELU(), nn.Linear(512, width)
+        )
+
+    def forward(self, pictures: UInt8[Tensor, "batch 64 64 3"]) -> Float[Tensor, "batch width"]:
+        """One vector a picture (its length is of no meaning)."""
+        x = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        y: Tensor = self.head(self.features(x).flatten(1))
+        return y
+
+
+class CLIP(nn.Module):
+    """Both towers, their projections into one sphere, and the learned temperature."""
+
+    def __init__(self, config: TextConfig, width: int = 128) -> None:
+        super().__init__()
+        self.text = TextEncoder(config)
+        self.text_projection = nn.Linear(config.width, width, bias=False)
+        self.image = ImageTower(width)
+        self.log_scale = nn.Parameter(torch.tensor(1.0 / 0.07).log())
+
+    def forward(
+        self,
+        pictures: UInt8[Tensor, "batch side side 3"],
+        tokens: Int[Tensor, "batch length"],
+    ) -> Float[Tensor, "batch batch"]:
+        """Similarity of each picture (rows) to each prompt (columns): cosines over temperature."""
+        pooled = self.text.pooled(self.text(tokens), tokens)
+        words = F.normalize(self.text_projection(pooled).float(), dim=-1)
+        seen = F.normalize(self.image(pictures).float(), dim=-1)
+        logits: Tensor = self.log_scale.exp().clamp(max=100.0) * seen @ words.T
+        return logits
+
+
+def info_nce(
+    logits: Float[Tensor, "batch batch"], true: Bool[Tensor, "batch batch"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Symmetric InfoNCE of pairs on the diagonal, and the share of rows and columns matched.
+
+    loss = -1/2 mean_i (log softmax_j logits_ij + log softmax_j logits_ji) at j = i. An entry off
+    the diagonal whose caption is true of the picture is no negative: it is left out of the sums.
+    Source: Radford et al. 2021, arXiv:2103.00020, figure 3.
+
+    Args:
+        logits: picture i against caption j.
+        true: whether caption j says nothing wrong of picture i.
+    """
+    own = torch.arange(len(logits), device=logits.device)
+    twin = true & ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+    kept = logits.masked_fill(twin, -torch.inf)
+    loss = 0.5 * (F.cross_entropy(kept, own) + F.cross_entropy(kept.T, own))
+    matched = [(kept.argmax(dim=axis) == own).float().mean() for axis in (0, 1)]
+    return loss, torch.stack(matched).mean()
+
+
+def loss(module: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    """The figures of one batch; "loss" is what is minimised."""
+    pictures, tokens, true = batch
+    value, matched = info_nce(module(pictures, tokens), true)
+    return {"loss": value, "matched": matched}
+
+
+def batches(
+    tokenizer: Tokenizer, seed: int, size: int, alike: float = 0.5
+) -> Callable[[int], Batch]:
+    """The batch of each step, of `size` pairs, a share `alike` of them in groups of four."""
+
+    def batch(step: int) -> Batch:
+        found: Pairs = pairs(seed, step, size, alike)
+        tokens = tokenizer.encode(found.captions)
+        return torch.from_numpy(found.pictures), tokens, torch.from_numpy(found.true)
+
+    return batch
+
+
+def matching(module: nn.Module, batch: Callable[[int], Batch], count: int = 8) -> dict[str, float]:
+    """Mean figures over `count` batches that no training run draws."""
+    sums: dict[str, float] = {}
+    training = module.training
+    module.eval()
+    with torch.no_grad():
+        device = next(module.parameters()).device
+        for step in range(FRESH, FRESH + count):
+            pictures, tokens, true = (x.to(device) for x in batch(step))
+            for name, value in loss(module, (pictures, tokens, true), torch.Generator()).items():
+                sums[name] = sums.get(name, 0.0) + float(value) / count
+    module.train(training)
+    return sums
+
+
+def train(training: Training, config: TextConfig = SHAPES.text, evaluation: int = 8) -> Path:
+    """Train, or resume, and write `text_encoder.safetensors` into `training.out`; its path.
+
+    The figures are means over `evaluation` batches of 256 fresh pairs.
+    """
+    tokenizer = Tokenizer.embedded(config.context_length)
+    torch.manual_seed(training.seed)
+    module = CLIP(config)
+    module.text.initialize()
+    size = training.batch_size
+
+    def evaluate(model: nn.Module) -> dict[str, float]:
+        figures: dict[str, float] = {}
+        for name, alike in (("fresh", 0.0), ("fresh_alike", 1.0)):
+            found = matching(model, batches(tokenizer, training.seed, 256, alike), evaluation)
+            figures.update({f"{name}_{key}": value for key, value in found.items()})
+        return figures
+
+    average = fit(module, batches(tokenizer, training.seed, size), loss, training, evaluate)
+    module.load_state_dict(average)
+    module.cpu()
+    figures = evaluate(module)
+    print(json.dumps(figures))
+    path = training.out / "text_encoder.safetensors"
+    metadata = {
+        "config": to_json(config),
+        "licence": "MIT",
+        "command": "python -m sd.train.clip " + shlex.join(sys.argv[1:]),
+        "seed": str(training.seed),
+        "figures": json.dumps(figures),
+    }
+    temporary = path.with_suffix(".tmp")
+    save_file({k: v.contiguous() for k, v in module.text.state_dict().items()}, temporary, metadata)
+    temporary.replace(path)
+    return path
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line of the training."""
+    parser = argparse.ArgumentParser(prog="python -m sd.train.clip", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and result")
+    parser.add_argument("--steps", type=int, default=2000, help="optimiser steps (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=256, help="pairs a step (%(default)s)")
+    parser.add_argument("--learning-rate", type=float, default=2e-3, help="peak (%(default)s)")
+    parser.add_argument("--warmup", type=int, default=50, help="steps (%(default)s)")
+    parser.add_argument("--ema", type=float, default=0.99, help="of the weights (%(default)s)")
+    parser.add_argument("--checkpoint-every", type=int, default=200, help="steps (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything (%(default)s)")
+    parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
+    options = vars(parser.parse_args(arguments))
+    defaults = Training(steps=1, batch_size=1, learning_rate=1e-3, out=Path(), bfloat16=False)
+    print(train(replace(defaults, weight_decay=0.05, **options)))
+
+
+if __name__ == "__main__":
+    main()

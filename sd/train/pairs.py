@@ -1,0 +1,144 @@
+"""Batches of (picture, caption) pairs for the contrastive training, some of them nearly alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from sd.shapes.caption import Description, caption, describe, parse
+from sd.shapes.data import example
+from sd.shapes.render import render
+from sd.shapes.scene import (
+    BACKGROUNDS,
+    COLORS,
+    HELD_OUT,
+    INVERSE,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+    Scene,
+    sample_scene,
+)
+
+__all__ = ["Pairs", "alter", "pairs", "truths"]
+
+GROUP = 4
+"""Scenes in a group of nearly alike ones."""
+
+_TURNED = {"left of": "above", "above": "left of", "right of": "below", "below": "right of"}
+_ABSENT, _UNSAID = -2, -1
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pictures (batch, 64, 64, 3) of uint8, their captions, and which caption is true of which.
+
+    `true[i, j]`: caption j says nothing wrong of picture i.
+    """
+
+    pictures: npt.NDArray[np.uint8]
+    captions: list[str]
+    true: npt.NDArray[np.bool_]
+
+
+def pairs(seed: int, step: int, size: int, alike: float) -> Pairs:
+    """The pairs of one step: fresh examples, and a share `alike` in groups of four near twins.
+
+    Each group is one scene and three altered forms of it: colours or shapes swapped between the
+    two things, the picture mirrored or turned, one attribute changed. Only what binds colour to
+    shape, and shape to place, tells them apart, so batches of them teach exactly that (compare
+    Yuksekgonul et al. 2023, arXiv:2210.01936). Held-out pairs never occur.
+    Same arguments, same pairs. Raises ValueError for a share outside [0, 1].
+    """
+    if not 0.0 <= alike <= 1.0:
+        raise ValueError(f"alike must be within [0, 1], got {alike}")
+    groups = round(size * alike / GROUP)
+    examples = [example(seed, step * size + i) for i in range(size - groups * GROUP)]
+    pictures = [one.picture for one in examples]
+    captions = [one.caption for one in examples]
+    scenes = [one.scene for one in examples]
+    rng = np.random.default_rng([seed, step, size])
+    for _ in range(groups):
+        first = sample_scene(rng)
+        for scene in (first, *(alter(first, rng) for _ in range(GROUP - 1))):
+            scenes.append(scene)
+            pictures.append(render(scene))
+            captions.append(caption(scene, rng))
+    return Pairs(np.stack(pictures), captions, truths(scenes, captions))
+
+
+def alter(scene: Scene, rng: np.random.Generator) -> Scene:
+    """A scene that differs from the given one in a single respect, drawn by lot."""
+    for _ in range(20):
+        other = _alter(scene, rng)
+        pairs = [(thing.color, thing.shape) for thing in other.things]
+        new = describe(other) != describe(scene)
+        if new and len(set(pairs)) == len(pairs) and not HELD_OUT.intersection(pairs):
+            return other
+    return sample_scene(rng)
+
+
+def _alter(scene: Scene, rng: np.random.Generator) -> Scene:
+    """One change by lot; it may be without effect or end in a pair that is not allowed."""
+    things, relation = list(scene.things), scene.relation
+    change = int(rng.integers(8 if relation is not None else 4))
+    one = int(rng.integers(len(things)))
+    if change == 0:
+        return replace(scene, background=str(rng.choice(list(BACKGROUNDS))))
+    if change == 1:
+        things[one] = replace(things[one], color=str(rng.choice(list(COLORS))))
+    elif change == 2:
+        things[one] = replace(things[one], shape=str(rng.choice(SHAPES)))
+    elif change == 3:  # only smaller: a thing that grows might leave the picture
+        radius = SIZES["small"] / SIZES[things[one].size] * things[one].radius
+        things[one] = replace(things[one], size="small", radius=radius)
+    elif change == 4:
+        a, b = things
+        things = [replace(a, color=b.color), replace(b, color=a.color)]
+    elif change == 5:
+        a, b = things
+        things = [replace(a, shape=b.shape), replace(b, shape=a.shape)]
+    elif change == 6 and relation is not None:  # mirror
+        axis = "x" if relation in ("left of", "right of") else "y"
+        things = [replace(thing, **{axis: -getattr(thing, axis)}) for thing in things]
+        relation = INVERSE[relation]
+    elif relation is not None:  # turn
+        things = [replace(thing, x=thing.y, y=thing.x) for thing in things]
+        relation = _TURNED[relation]
+    return Scene(tuple(things), relation, scene.background)
+
+
+def truths(scenes: Sequence[Scene], captions: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """`[i, j]`: caption j says nothing wrong of scene i, the number of things included.
+
+    "a left of b" and "b right of a" are the same. Raises ValueError for a foreign caption.
+    """
+    facts = np.array([_code(describe(scene)) for scene in scenes])
+    said = []
+    for text in captions:
+        description = parse(text)
+        if description is None:
+            raise ValueError(f"not a caption of this data set: {text!r}")
+        said.append(_code(description))
+    claims = np.array(said)
+    agree = (claims[None] == facts[:, None]) | (claims[None] == _UNSAID)
+    return np.asarray(agree.all(axis=-1))
+
+
+def _code(description: Description) -> list[int]:
+    """A description as integers: what is unsaid is -1, a missing second thing is -2."""
+    things, relation = description.things, description.relation
+    if relation in ("right of", "below"):
+        things, relation = things[::-1], INVERSE[relation]
+    code = [_UNSAID if description.background is None else _BACKGROUND[description.background]]
+    code.append(_ABSENT if relation is None else RELATIONS.index(relation))
+    for thing in things:
+        size = _UNSAID if thing.size is None else _SIZE[thing.size]
+        code += [SHAPES.index(thing.shape), _COLOR[thing.color], size]
+    return code + [_ABSENT] * (8 - len(code))
+
+
+_BACKGROUND = {name: i for i, name in enumerate(BACKGROUNDS)}
+_COLOR = {name: i for i, name in enumerate(COLORS)}
+_SIZE = {name: i for i, name in enumerate(SIZES)}

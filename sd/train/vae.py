@@ -1,0 +1,104 @@
+"""The autoencoder: reconstruction, weighted towards the things, plus its KL divergence (C31)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sd.config import VAEConfig
+from sd.shapes.data import example
+from sd.train.loop import Training, fit
+from sd.vae import VAE
+
+THINGS = 10.0  # weight of a pixel that differs from the background
+KL = 1e-4  # weight of the divergence per latent number
+FRESH = 1_000_000_000  # the first data seed that no training run uses
+
+
+@dataclass(frozen=True)
+class VAETraining(Training):
+    """Flags of the autoencoder's training."""
+
+    steps: int = 9000
+    batch_size: int = 16
+    learning_rate: float = 2e-3
+    out: Path = Path("runs/vae")
+
+
+def pictures(seed: int, indices: range, held_out: bool = False) -> Tensor:
+    """Pictures of the data set as uint8, shape (batch, 3, height, width)."""
+    stack = np.stack([example(seed, index, held_out).picture for index in indices])
+    return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
+
+
+def signed(picture: Tensor) -> Tensor:
+    """uint8 to float32 in [-1, 1]."""
+    return picture.float() / 127.5 - 1.0
+
+
+def vae_loss(vae: nn.Module, picture: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    """Weighted squared error + KL(q(z | x) || N(0, I)), both per number.
+
+    KL = (mean^2 + variance - log variance - 1) / 2. Source: Kingma & Welling, arXiv:1312.6114,
+    appendix B. A pixel weighs `THINGS` times as much where it differs from the picture's corner.
+    """
+    x = signed(picture).contiguous(memory_format=torch.channels_last)
+    mean, log_variance = (y.float() for y in vae.moments(x))
+    noise = torch.randn(mean.shape, generator=generator).to(mean.device)
+    y = vae.decode((mean + torch.exp(0.5 * log_variance) * noise) * vae.config.scaling_factor)
+    error = (y.float() - x).square()
+    corner = picture[:, :, :1, :1]
+    differs = (picture != corner).any(dim=1, keepdim=True)
+    weight = 1.0 + (THINGS - 1.0) * differs
+    weighted = (weight * error).sum() / (weight.sum() * x.shape[1])
+    kl = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1.0).mean()
+    return {"loss": weighted + KL * kl, "squared_error": error.mean(), "kl": kl}
+
+
+def psnr(vae: VAE, picture: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of each reconstruction: 10 log10(255^2 / mean error^2)."""
+    y = vae.decode(vae.encode(signed(picture)).mean)
+    bytes_ = ((y + 1.0) * 127.5).round().clamp(0.0, 255.0)
+    error = (bytes_ - picture).square().mean(dim=(1, 2, 3))
+    return 10.0 * torch.log10(255.0**2 / error.clamp(min=1e-12))
+
+
+def train_vae(training: VAETraining, config: VAEConfig) -> dict[str, Tensor]:
+    """Train the autoencoder; returns the averaged weights."""
+    torch.manual_seed(training.seed)
+    vae = VAE(config)
+
+    def batch(step: int) -> Tensor:
+        first = step * training.batch_size
+        return pictures(training.seed, range(first, first + training.batch_size))
+
+    fresh = pictures(FRESH, range(256))
+
+    @torch.no_grad()
+    def evaluate(module: nn.Module) -> dict[str, float]:
+        device = next(module.parameters()).device
+        return {"psnr_db": float(psnr(module, fresh.to(device)).mean())}
+
+    return fit(vae, batch, vae_loss, training, evaluate)
+
+
+@torch.no_grad()
+def standardise(vae: VAE, picture: Tensor) -> None:
+    """Give every latent channel mean 0 and variance 1 over `picture`, without changing the VAE.
+
+    The two 1 x 1 convolutions around the latent absorb z -> (z - mean) / std and its inverse.
+    """
+    moments = [vae.moments(signed(some)) for some in picture.split(100)]
+    mean = torch.cat([m for m, _ in moments])
+    variance = torch.cat([v for _, v in moments]).exp()
+    centre = mean.mean(dim=(0, 2, 3))
+    std = (mean.var(dim=(0, 2, 3)) + variance.mean(dim=(0, 2, 3))).sqrt()
+    channels = len(std)
+    quant, post = vae.quant_conv, vae.post_quant_conv
+    quant.weight[:channels] /= std[:, None, None, None]
+    quant.bias[:channels] = (quant.bias[:channels] - centre) / std
+    quant.bias[channels:] -= 2.0 * std.log()
+    post.bias += post.weight[:, :, 0, 0] @ centre
+    post.weight *= std[None, :, None, None]

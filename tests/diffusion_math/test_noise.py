@@ -1,0 +1,204 @@
+"""Noise: indexed by seed and step, replayable, independent of the batch, standard normal.
+
+The random tests' seeds are fixed, so a verdict is a function of the commit; their thresholds are
+those of a false-alarm rate of 1e-8 for fresh seeds, so they do not depend on luck either.
+"""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from diffusion_math.noise import Basis, BrownianPath, from_generator, from_seeds, none, start_noise
+
+FALSE_ALARM = 1e-8
+seeds = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=5, unique=True)
+events = st.lists(st.integers(0, 4), max_size=3).map(tuple)
+times = st.tuples(st.floats(0, 1000), st.floats(0, 1000)).filter(lambda p: p[0] != p[1])
+
+
+def time(value: float) -> torch.Tensor:
+    return torch.tensor(value, dtype=torch.float64)
+
+
+@given(seeds, events, times, st.data())
+def test_a_sample_does_not_depend_on_its_batch(
+    seeds: list[int], event: tuple[int, ...], step: tuple[float, float], data: st.DataObject
+) -> None:
+    """Row i is a function of seeds[i], t, s: any subset, in any order, gives the same rows."""
+    t, s = time(max(step)), time(min(step))
+    whole = from_seeds(seeds)(torch.zeros(len(seeds), *event), t, s)
+    assert torch.equal(whole, from_seeds(seeds)(torch.ones(len(seeds), *event), t, s))
+    order = data.draw(st.permutations(range(len(seeds))))[: data.draw(st.integers(0, 5))]
+    part = from_seeds([seeds[i] for i in order])(torch.zeros(len(order), *event), t, s)
+    assert torch.equal(part, whole[list(order)])
+    start = start_noise(seeds, event)
+    assert start.shape == (len(seeds), *event)
+    assert torch.equal(start_noise([seeds[i] for i in order], event), start[list(order)])
+
+
+@given(times)
+def test_steps_seeds_and_the_start_are_told_apart(step: tuple[float, float]) -> None:
+    t, s = time(max(step)), time(min(step))
+    x = torch.zeros(2, 16)
+    z = from_seeds([1, 2])(x, t, s)
+    others = [
+        z.flip(0),  # another seed
+        from_seeds([1, 2])(x, s, t),  # another order of times
+        from_seeds([1, 2])(x, t + 1, s),
+        from_seeds([1, 2])(x, t, s + 1e-9 * (1 + s)),
+        start_noise([1, 2], (16,)),
+    ]
+    assert all(not torch.equal(z, other) for other in others)
+    assert torch.equal(from_seeds([1])(x[:1], t, time(0.0)), from_seeds([1])(x[:1], t, time(-0.0)))
+
+
+def test_times_of_a_batch_and_dtypes() -> None:
+    noise, x = from_seeds([3, 4]), torch.zeros(2, 5)
+    t, s = torch.tensor([2.0, 3.0]), torch.tensor([1.0, 0.5])
+    both = noise(x, t, s)
+    for i in range(2):
+        assert torch.equal(both[i], noise(x, t[i], s[i])[i])
+    for dtype in (torch.float64, torch.bfloat16):
+        z = noise(x.to(dtype), t, s)
+        assert z.dtype == dtype
+        assert torch.equal(z, both.to(dtype))  # one draw, cast
+        assert start_noise([3], (2,), dtype).dtype == dtype
+
+
+SOURCES = {
+    "seeds": lambda n: from_seeds([7])(torch.zeros(1, n), time(2.0), time(1.0))[0],
+    "many seeds": lambda n: from_seeds(range(n))(torch.zeros(n, 1), time(2.0), time(1.0))[:, 0],
+    "start": lambda n: start_noise([7], (n,))[0],
+    "generator": lambda n: from_generator(torch.Generator().manual_seed(7))(
+        torch.zeros(n), time(2.0), time(1.0)
+    ),
+    "path": lambda n: BrownianPath((7,), 3.0)(torch.zeros(1, n), time(2.0), time(0.3))[0],
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_draws_are_standard_normal(name: str) -> None:
+    """Kolmogorov-Smirnov at 1e-8; N(0.1, 1), N(0, 1.15^2) and the uniform of unit variance fail."""
+    z = SOURCES[name](8000).double()
+    assert stats.kstest(z.numpy(), "norm").pvalue > FALSE_ALARM
+    uniform = (stats.norm.cdf(z.numpy()) - 0.5) * math.sqrt(12)
+    for wrong in ((z + 0.1).numpy(), (1.15 * z).numpy(), uniform):
+        assert stats.kstest(wrong, "norm").pvalue < FALSE_ALARM
+
+
+def test_different_steps_are_uncorrelated() -> None:
+    """Twelve consecutive steps: each correlation of n pairs is N(0, 1/n) to first order; 6.6 of
+    its standard deviations is 1e-8 over 66 pairs with room. Equal noise (correlation 1) fails."""
+    n, x = 20_000, torch.zeros(1, 20_000)
+    noise = from_seeds([11])
+    z = torch.cat([noise(x, time(k + 1.0), time(float(k))) for k in range(12)]).double()
+    r = torch.corrcoef(z) - torch.eye(12)
+    assert r.abs().max() < 6.6 / math.sqrt(n)
+
+
+@given(
+    st.integers(0, 2**64 - 1),
+    st.lists(st.integers(0, 64), min_size=3, max_size=3, unique=True),
+)
+def test_a_brownian_path_adds_up(seed: int, nodes: list[int]) -> None:
+    """W(t) - W(s) = (W(t) - W(u)) + (W(u) - W(s)): coarse and fine grids see one path. The wrong
+    version, independent noise for each pair, misses by order 1. Rounding: float64."""
+    s, u, t = (time(k / 64 * 5) for k in sorted(nodes))
+    path, x = BrownianPath((seed,), 5.0), torch.zeros(1, 3, dtype=torch.float64)
+
+    def increment(t: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
+        return path(x, t, s) * (t - s).sqrt()
+
+    assert torch.allclose(increment(t, s), increment(t, u) + increment(u, s), atol=1e-12)
+    fresh = from_seeds([seed])
+    wrong = fresh(x, t, u) * (t - u).sqrt() + fresh(x, u, s) * (u - s).sqrt()
+    assert not torch.allclose(fresh(x, t, s) * (t - s).sqrt(), wrong, atol=1e-3)
+
+
+def test_brownian_increments_are_independent() -> None:
+    n = 20_000
+    path, x = BrownianPath((5,), 1.0, levels=10), torch.zeros(1, n)
+    z = torch.cat([path(x, time((k + 1) / 7), time(k / 7)) for k in range(7)]).double()
+    assert (torch.corrcoef(z) - torch.eye(7)).abs().max() < 6.6 / math.sqrt(n)
+
+
+def test_a_path_does_not_depend_on_its_batch() -> None:
+    x, t, s = torch.zeros(3, 2), time(0.7), time(0.2)
+    whole = BrownianPath((1, 2, 3), 1.0)(x, t, s)
+    assert torch.equal(BrownianPath((3, 1), 1.0)(x[:2], t, s), whole[[2, 0]])
+
+
+@given(events, st.integers(1, 4), st.floats(0.1, 3))
+def test_basis_reads_off_an_affine_chain(event: tuple[int, ...], steps: int, std: float) -> None:
+    """x <- a x + b + c z, iterated: mean and covariance have the closed forms computed here. A
+    start that is left out, or noise shared by two steps (c summed before squaring), fails."""
+    grid = torch.arange(steps, -1, -1, dtype=torch.float64)
+    basis = Basis(grid, event)
+    mean = torch.full(event, 2.0, dtype=torch.float64)
+    x = basis.start(mean, std)
+    a, b, c = 0.5, 0.25, 0.75
+    m, variance, shared = 2.0, std**2, std
+    for t, s in itertools.pairwise(grid):
+        x = a * x + b + c * basis(x, t, s)
+        m, variance, shared = a * m + b, a**2 * variance + c**2, a * shared + c
+    size = math.prod(event)
+    assert torch.allclose(basis.mean(x), torch.full(event, m, dtype=torch.float64))
+    covariance = basis.covariance(x)
+    assert torch.allclose(covariance, variance * torch.eye(size, dtype=torch.float64))
+    assert size == 0 or abs(covariance[0, 0] - shared**2) > 1e-3
+    assert size == 0 or abs(covariance[0, 0] - (variance - a ** (2 * steps) * std**2)) > 1e-6
+
+
+def test_none_is_zeros() -> None:
+    x = torch.randn(2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert torch.equal(none(x, time(1.0), time(0.0)), torch.zeros_like(x))
+
+
+def test_a_generator_advances_and_repeats() -> None:
+    x, t, s = torch.zeros(2, 3, dtype=torch.float64), time(1.0), time(0.0)
+    noise = from_generator(torch.Generator().manual_seed(1))
+    first = noise(x, t, s)
+    assert first.dtype == torch.float64
+    assert not torch.equal(first, noise(x, t, s))
+    assert torch.equal(first, from_generator(torch.Generator().manual_seed(1))(x, t, s))
+
+
+def test_the_global_random_state_is_left_alone() -> None:
+    before = torch.get_rng_state()
+    from_seeds([1])(torch.zeros(1, 4), time(1.0), time(0.0))
+    start_noise([1], (4,))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_illegal_arguments() -> None:
+    x, t, s = torch.zeros(2, 3), time(1.0), time(0.0)
+    for seed in (-1, 2**64):
+        with pytest.raises(ValueError, match=r"^seeds: "):
+            from_seeds([seed])
+        with pytest.raises(ValueError, match=r"^seeds: "):
+            start_noise([seed], (2,))
+        with pytest.raises(ValueError, match=r"^seeds: "):
+            BrownianPath((seed,), 1.0)
+    for noise in (from_seeds([1]), BrownianPath((1,), 1.0)):
+        with pytest.raises(ValueError, match=r"^x: wanted a batch of 1"):
+            noise(x, t, s)
+    path = BrownianPath((1, 2), 1.0, levels=4)
+    for bad in ((s, t), (t, t), (time(0.51), time(0.5))):
+        with pytest.raises(ValueError, match=r"^t - s: "):
+            path(x, *bad)
+    with pytest.raises(ValueError, match=r"^t, s: "):
+        path(x, time(1.1), s)
+    with pytest.raises(ValueError, match=r"^T: "):
+        BrownianPath((1,), 0.0)
+    with pytest.raises(ValueError, match=r"^levels: "):
+        BrownianPath((1,), 1.0, levels=0)
+    basis = Basis(torch.tensor([1.0, 0.5, 0.0]), (1,))
+    with pytest.raises(ValueError, match=r"^t, s: wanted a step of the grid"):
+        basis(torch.zeros(4, 1), t, s)
+    with pytest.raises(ValueError, match=r"^x: wanted shape"):
+        basis(torch.zeros(3, 1), t, time(0.5))

@@ -1,0 +1,499 @@
+"""Solvers: each step's formula, its marginals, its order, and its exact output on Gaussian data."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.integrate import solve_ivp
+
+from diffusion_math import gaussian, noise, predict
+from diffusion_math.grid import GRIDS
+from diffusion_math.oracle import GaussianMixture
+from diffusion_math.sample import trajectory
+from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
+from diffusion_math.solver import SOLVERS, State, ddim, ddpm, dpmpp_2m, euler, heun
+
+SCHEDULES = [Discrete.scaled_linear(40), VPLinear(), VPCosine(), VE(10.0), RectifiedFlow()]
+by_name = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
+
+
+def f64(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+MIXTURE = GaussianMixture(
+    f64(0.2, 0.5, 0.3).log(), f64([-1, 0.5], [1, 1], [0.3, -1.2]), f64(0.3, 0.2, 0.4)
+)
+ONE = GaussianMixture(f64(0.0), f64([0.7, -0.4]), f64([[0.5, 0.3], [0.3, 0.8]]))
+X = f64([0.3, -1.2], [2.0, 0.1], [-0.5, 0.5])
+
+
+def time_at(schedule, part):
+    """A legal time, whole on a discrete schedule."""
+    return f64(round(part * schedule.T) if isinstance(schedule, Discrete) else part * schedule.T)[0]
+
+
+def unit_noise(x, t, s):
+    return torch.ones_like(x)
+
+
+def forbidden_noise(x, t, s):
+    raise AssertionError("no noise may be drawn here")
+
+
+def one_step(step, schedule, t, s, x=X, data=MIXTURE, source=unit_noise, history=()):
+    return step(data.denoiser(schedule), State(x, t, history), t, s, source).x
+
+
+times = given(
+    schedule=st.sampled_from(SCHEDULES),
+    t=st.sampled_from([0.3, 0.7, 0.95, 1.0]),
+    s=st.sampled_from([0.0, 0.05, 0.2]),
+    eta=st.floats(0, 1),
+)
+
+
+# One step, against the paper's formula in the paper's own symbols.
+
+
+@pytest.mark.parametrize("t", [1, 2, 20, 40])
+def test_ddpm_is_algorithm_2(t):
+    """C09, C20: one step in DDPM's betas and alphas, by Eq. 11's mean and beta-tilde of Eq. 7."""
+    schedule = Discrete.scaled_linear(40)
+    beta, abar = schedule.betas[t - 1], (1 - schedule.betas).cumprod(0)
+    before = abar[t - 2] if t > 1 else 1.0
+    x0 = MIXTURE.posterior_mean(schedule, X, t)
+    eps = (X - abar[t - 1].sqrt() * x0) / (1 - abar[t - 1]).sqrt()
+    mean = (X - beta / (1 - abar[t - 1]).sqrt() * eps) / (1 - beta).sqrt()
+    std = ((1 - before) / (1 - abar[t - 1]) * beta) ** 0.5
+    got = one_step(ddpm(schedule), schedule, f64(t)[0], f64(t - 1)[0])
+    torch.testing.assert_close(got, mean + std, rtol=1e-10, atol=1e-12)
+
+
+@times
+def test_ddim_is_equation_12(schedule, t, s, eta):
+    """sigma of Eq. 16 as eta times the posterior's deviation, its square taken off sigma_s^2.
+
+    Tolerance: here the difference of squares cancels, to sqrt(EPS) = 1.5e-8 at worst.
+    """
+    t, s = time_at(schedule, t), time_at(schedule, s)
+    alpha_s, sigma_s = schedule(s)
+    x0 = MIXTURE.posterior_mean(schedule, X, t)
+    eps = predict.eps_from_x0(schedule, X, x0, t)
+    std = eta * gaussian.posterior(schedule, X, x0, t, s).variance.sqrt()
+    wanted = alpha_s * x0 + (sigma_s**2 - std**2).clamp(min=0).sqrt() * eps + std
+    got = one_step(ddim(schedule, eta), schedule, t, s)
+    torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-6)
+
+
+@times
+def test_ddim_with_eta_one_is_ddpm(schedule, t, s, eta):
+    """Two formulas, one step: coefficients to rounding, amplified by 1 / sigma_t < 20."""
+    t, s = time_at(schedule, t), time_at(schedule, s)
+    left = one_step(ddim(schedule, 1), schedule, t, s)
+    right = one_step(ddpm(schedule), schedule, t, s)
+    torch.testing.assert_close(left, right, rtol=1e-12, atol=1e-12)
+
+
+@times
+def test_euler_is_euler_in_the_variable_of_karras(schedule, t, s, eta):
+    """y + (r_s - r_t) dy/dr with y = x / alpha, r = sigma / alpha, where alpha_t > 0; ddim(0)."""
+    t, s = time_at(schedule, min(t, 0.95)), time_at(schedule, s)
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+    y, r = X / alpha_t, sigma_t / alpha_t
+    slope = (y - MIXTURE.posterior_mean(schedule, X, t)) / r
+    wanted = alpha_s * (y + (sigma_s / alpha_s - r) * slope)
+    got = one_step(euler(schedule), schedule, t, s, source=forbidden_noise)
+    torch.testing.assert_close(got, wanted, rtol=1e-11, atol=1e-11)
+    same = one_step(ddim(schedule), schedule, t, s, source=forbidden_noise)
+    torch.testing.assert_close(got, same, rtol=1e-14, atol=1e-14)
+
+
+@times
+def test_heun_is_edm_s_algorithm_1(schedule, t, s, eta):
+    """Lines 4-8 in y = x / alpha and r = sigma / alpha, with line 6's exception for sigma_s = 0."""
+    t, s = time_at(schedule, min(t, 0.95)), time_at(schedule, s)
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+    y, r_t, r_s = X / alpha_t, sigma_t / alpha_t, sigma_s / alpha_s
+    d = (y - MIXTURE.posterior_mean(schedule, X, t)) / r_t
+    wanted = y + (r_s - r_t) * d
+    if r_s > 0:
+        after = (wanted - MIXTURE.posterior_mean(schedule, alpha_s * wanted, s)) / r_s
+        wanted = y + (r_s - r_t) * (d + after) / 2
+    got = one_step(heun(schedule), schedule, t, s, source=forbidden_noise)
+    torch.testing.assert_close(got, alpha_s * wanted, rtol=1e-10, atol=1e-10)
+
+
+@times
+def test_dpmpp_2m_is_algorithm_2(schedule, t, s, eta):
+    """D = (1 + 1/(2r)) x0 - 1/(2r) x0_before, r = h_before / h, in lambda = log(alpha / sigma)."""
+    before, t, s = (time_at(schedule, part) for part in (0.97, min(t, 0.7), max(s, 0.05)))
+    lam = {u: (schedule(u)[0] / schedule(u)[1]).log() for u in (before, t, s)}
+    h, h_before = lam[s] - lam[t], lam[t] - lam[before]
+    x0, x0_before = MIXTURE.posterior_mean(schedule, X, t), X.flip(0)
+    r = h_before / h
+    D = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * x0_before
+    (alpha_s, sigma_s), (_, sigma_t) = schedule(s), schedule(t)
+    wanted = sigma_s / sigma_t * X - alpha_s * ((-h).exp() - 1) * D
+    history = ((before, x0_before),)
+    got = one_step(dpmpp_2m(schedule), schedule, t, s, X, MIXTURE, forbidden_noise, history)
+    torch.testing.assert_close(got, wanted, rtol=1e-11, atol=1e-11)
+
+
+@times
+def test_dpmpp_2m_starts_and_ends_with_order_one(schedule, t, s, eta):
+    """Without a past, out of pure noise, and into s = 0 (lambda infinite), it is ddim(0)."""
+    t, s, zero = time_at(schedule, t), time_at(schedule, s), f64(0)[0]
+    step = dpmpp_2m(schedule)
+    first = one_step(step, schedule, t, s)
+    same = one_step(ddim(schedule), schedule, t, s)
+    torch.testing.assert_close(first, same, rtol=1e-12, atol=1e-12)
+    early = time_at(schedule, 1.0)
+    t = time_at(schedule, 0.5)
+    last = one_step(step, schedule, t, zero, history=((early, X.flip(0)),))
+    torch.testing.assert_close(last, MIXTURE.posterior_mean(schedule, X, t), rtol=0, atol=0)
+
+
+# What every solver owes at the ends.
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@by_name
+def test_the_last_step_returns_the_prediction_without_noise(name, schedule):
+    """C20: into s = 0 the answer is E[x_0 | x_t] exactly, and no normal is drawn (z = 0)."""
+    t, zero = time_at(schedule, 0.5), f64(0)[0]
+    got = one_step(SOLVERS[name](schedule), schedule, t, zero, source=forbidden_noise)
+    torch.testing.assert_close(got, MIXTURE.posterior_mean(schedule, X, t), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("schedule", [RectifiedFlow(), VPCosine()], ids=["flow", "cosine"])
+def test_pure_noise_is_a_legal_start(name, schedule):
+    """alpha_T = 0: log-SNR is -inf and x / alpha is infinite, yet the walk to 0 is finite."""
+    grid = torch.linspace(1, 0, 11, dtype=torch.float64)
+    source = noise.from_seeds([1, 2, 3])
+    *_, end = trajectory(SOLVERS[name](schedule), MIXTURE.denoiser(schedule), X, grid, source)
+    assert end.x.isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "calls"), [("heun", 9), ("dpmpp_2m", 5), ("ddpm", 5)])
+def test_calls_of_the_denoiser(name, calls):
+    """Five steps to t = 0: one call a step, and Heun's second in all but the last."""
+    schedule, seen = VPLinear(), []
+
+    def denoise(x, t):
+        seen.append(t.item())
+        return MIXTURE.posterior_mean(schedule, x, t)
+
+    grid = GRIDS["trailing"](schedule, 5)
+    list(trajectory(SOLVERS[name](schedule), denoise, X, grid))
+    assert len(seen) == calls
+    assert min(seen) > 0
+
+
+@pytest.mark.parametrize("eta", [-0.1, 1.1, math.nan])
+def test_eta_outside_the_unit_interval(eta):
+    """It is rejected when the step is made."""
+    with pytest.raises(ValueError, match=r"eta: wanted a number in \[0, 1\]"):
+        ddim(VPLinear(), eta)
+
+
+# Marginals: with a known x_0, a step carries q(x_t | x_0) into q(x_s | x_0) exactly.
+
+
+def marginal_error(step, schedule, t, s):
+    """The largest error of a step's mean and standard deviation, when x_0 is one known point.
+
+    The step is affine, so three rows give it: the mean, one deviation more in x_t, one in z.
+    """
+    x0 = f64(0.8)
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+    x = torch.stack([alpha_t * x0, alpha_t * x0 + sigma_t, alpha_t * x0])
+
+    def last_row_noise(x, t, s):
+        return f64([0.0], [0.0], [1.0])
+
+    rows = step(lambda x, t: x0.expand_as(x), State(x, t), t, s, last_row_noise).x
+    spread = (rows[1:] - rows[0]).square().sum().sqrt()
+    return max((rows[0] - alpha_s * x0).abs().item(), (spread - sigma_s).abs().item())
+
+
+@times
+def test_steps_preserve_the_marginals(schedule, t, s, eta):
+    """C09: DDIM's Lemma 1 for any s < t and any eta, to 1e-13 of sigma_t <= 10."""
+    t, s = time_at(schedule, t), time_at(schedule, s)
+    for step in (ddpm(schedule), ddim(schedule, eta), euler(schedule), dpmpp_2m(schedule)):
+        assert marginal_error(step, schedule, t, s) < 1e-12
+    if schedule(t)[0] > 0:
+        assert marginal_error(heun(schedule), schedule, t, s) < 1e-12
+
+
+def wrong_ddpm(change):
+    """A DDPM step on a discrete schedule, from the paper's formula, with one thing `change`d."""
+
+    def make(schedule):
+        def step(denoise, state, t, s, noise):
+            parts = {"s": s, "of_variance": lambda v: v.sqrt(), "noisy_end": False, "sign": 1}
+            parts.update(change(t, s))
+            x0 = denoise(state.x, t)
+            q = gaussian.posterior(schedule, state.x, x0, t, parts["s"])
+            variance = q.variance
+            if parts.get("variance_at") is not None:
+                variance = gaussian.posterior(schedule, state.x, x0, *parts["variance_at"]).variance
+            if parts["noisy_end"] and s == 0:
+                variance = gaussian.transition(schedule, state.x, s, t).variance
+            z = noise(state.x, t, s)
+            mean = q.mean if parts["sign"] == 1 else 2 * state.x - q.mean
+            return State(mean + parts["of_variance"](variance) * z, s)
+
+        return step
+
+    return make
+
+
+WRONG_STEPS = {
+    "previous time guessed from the current": wrong_ddpm(lambda t, s: {"s": t - 1}),
+    "variance for deviation": wrong_ddpm(lambda t, s: {"of_variance": lambda v: v}),
+    "noise in the last step": wrong_ddpm(lambda t, s: {"noisy_end": True}),
+    "variance of the wrong index": wrong_ddpm(
+        lambda t, s: {"variance_at": (t + 1, s + 1) if t < 40 else (t - 1, s)}
+    ),
+    "flipped sign": wrong_ddpm(lambda t, s: {"sign": -1}),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_STEPS)
+def test_wrong_ancestral_steps_lose_the_marginals(name):
+    """C09, C20: each is off by 1e-3 or more at some (t, s) where the right one is not."""
+    schedule = Discrete.scaled_linear(40, 0.01, 0.2)
+    pairs = [(f64(t)[0], f64(s)[0]) for t, s in [(40, 20), (20, 8), (3, 0), (1, 0)]]
+    assert max(marginal_error(ddpm(schedule), schedule, t, s) for t, s in pairs) < 1e-12
+    wrong = WRONG_STEPS[name](schedule)
+    assert max(marginal_error(wrong, schedule, t, s) for t, s in pairs) > 1e-3
+
+
+# Orders, against the exact solution of the probability flow.
+
+ORDERS = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp_2m": 2}
+LADDER = [48, 96, 192, 384]
+SPANS = {
+    "VPLinear": (VPLinear(), 1.0, 0.02),
+    "VE": (VE(10.0), 10.0, 0.05),
+    "RectifiedFlow": (RectifiedFlow(), 0.98, 0.02),
+    "VPCosine": (VPCosine(), 0.98, 0.02),
+}
+
+
+def fitted_order(errors, ladder=LADDER):
+    """Minus the slope of log error against log steps, by least squares."""
+    return -np.polyfit(np.log(ladder), np.log(errors), 1)[0]
+
+
+def exact_flow(data, schedule, x, t, s):
+    """The probability flow from t to s by DOP853, in y = x / alpha and log-SNR, to 1e-12."""
+    denoise = data.denoiser(schedule)
+
+    def slope(log_snr, y):
+        at = schedule.time(f64(log_snr)[0])
+        y = torch.from_numpy(y).reshape(x.shape)
+        return (-(y - denoise(schedule(at)[0] * y, at)) / 2).flatten().numpy()
+
+    ends = (schedule.log_snr(t).item(), schedule.log_snr(s).item())
+    start = (x / schedule(t)[0]).flatten().numpy()
+    path = solve_ivp(slope, ends, start, method="DOP853", rtol=1e-12, atol=1e-12)
+    return schedule(s)[0] * torch.from_numpy(path.y[:, -1]).reshape(x.shape)
+
+
+def end_of(step, data, schedule, x, grid, source=noise.none):
+    *_, end = trajectory(step, data.denoiser(schedule), x, grid, source)
+    return end.x
+
+
+def flow_errors(step, data, schedule, t, s, exact, spacing):
+    x = schedule(t)[1] * X
+    ends = (end_of(step, data, schedule, x, GRIDS[spacing](schedule, n, t, s)) for n in LADDER)
+    return [(end - exact).square().mean().sqrt().item() for end in ends]
+
+
+@pytest.mark.parametrize("spacing", ["uniform_log_snr", "karras"])
+@pytest.mark.parametrize("span", SPANS)
+def test_orders_on_gaussian_data(span, spacing):
+    """ddim(0) and euler: 1; heun and dpmpp_2m: 2; within 0.1, against the closed-form flow."""
+    schedule, t, s = SPANS[span]
+    exact = ONE.probability_flow(schedule, schedule(t)[1] * X, t, s)
+    for name, order in ORDERS.items():
+        errors = flow_errors(SOLVERS[name](schedule), ONE, schedule, t, s, exact, spacing)
+        assert fitted_order(errors) == pytest.approx(order, abs=0.1), name
+
+
+@pytest.mark.parametrize("span", ["VPLinear", "RectifiedFlow"])
+def test_orders_on_a_mixture(span):
+    """The same on a mixture, against an eighth-order integration to 1e-12."""
+    schedule, t, s = SPANS[span]
+    exact = exact_flow(MIXTURE, schedule, schedule(t)[1] * X, t, s)
+    for name, order in ORDERS.items():
+        step = SOLVERS[name](schedule)
+        errors = flow_errors(step, MIXTURE, schedule, t, s, exact, "uniform_log_snr")
+        assert fitted_order(errors) == pytest.approx(order, abs=0.1), name
+
+
+def wrong_2m(factor):
+    """DPM-Solver++(2M) with another coefficient of x0 - x0_before than h / (2 h_before)."""
+
+    def make(schedule):
+        def step(denoise, state, t, s, noise):
+            x0 = denoise(state.x, t)
+            D = x0
+            if state.history:
+                before, x0_before = state.history[-1]
+                h = schedule.log_snr(s) - schedule.log_snr(t)
+                h_before = schedule.log_snr(t) - schedule.log_snr(before)
+                D = x0 + factor(h, h_before) * (x0 - x0_before)
+            return State(gaussian_free_step(schedule, state.x, D, t, s), s, ((t, x0),))
+
+        return step
+
+    return make
+
+
+def gaussian_free_step(schedule, x, x0, t, s):
+    alpha_s, sigma_s = schedule(s)
+    return alpha_s * x0 + sigma_s * predict.eps_from_x0(schedule, x, x0, t)
+
+
+def one_sided_heun(schedule):
+    """Heun with the last slope alone in the place of the mean of both."""
+
+    def step(denoise, state, t, s, noise):
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+        x_s = gaussian_free_step(schedule, state.x, denoise(state.x, t), t, s)
+        eps = predict.eps_from_x0(schedule, x_s, denoise(x_s, s), s)
+        return State(
+            alpha_s * (state.x / alpha_t + (sigma_s / alpha_s - sigma_t / alpha_t) * eps), s
+        )
+
+    return step
+
+
+def shifted(make):
+    """A solver that asks the denoiser at s where t is meant."""
+
+    def wrong(schedule):
+        step = make(schedule)
+
+        def shifted_step(denoise, state, t, s, noise):
+            return step(lambda x, time: denoise(x, s), state, t, s, noise)
+
+        return shifted_step
+
+    return wrong
+
+
+WRONG_SOLVERS = {
+    "2m: right": (wrong_2m(lambda h, before: h / (2 * before)), 2, True),
+    "2m: h / h_before inverted": (wrong_2m(lambda h, before: before / (2 * h)), 2, False),
+    "2m: lost one half": (wrong_2m(lambda h, before: h / before), 2, False),
+    "2m: flipped sign": (wrong_2m(lambda h, before: -h / (2 * before)), 2, False),
+    "2m: steps taken as equal": (wrong_2m(lambda h, before: 0.5), 2, False),
+    "heun: end slope only": (one_sided_heun, 2, False),
+    "heun: s for t": (shifted(heun), 2, False),
+    "2m: s for t": (shifted(dpmpp_2m), 2, False),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_SOLVERS)
+def test_wrong_solvers_lose_their_order(name):
+    """On a grid that alternates long and short steps, wrong coefficients drop to order 1.
+
+    The alternation does not fade as the grid is refined, so no step ratio tends to one.
+    """
+    make, order, right = WRONG_SOLVERS[name]
+    schedule, t, s = SPANS["VPLinear"]
+    exact = ONE.probability_flow(schedule, schedule(t)[1] * X, t, s)
+    errors = []
+    for n in LADDER:
+        u = torch.arange(n + 1, dtype=torch.float64)
+        u[1::2] += 0.4
+        levels = schedule.log_snr(t) + u / n * (schedule.log_snr(s) - schedule.log_snr(t))
+        grid = schedule.time(levels)
+        end = end_of(make(schedule), ONE, schedule, schedule(t)[1] * X, grid)
+        errors.append((end - exact).square().mean().sqrt().item())
+    assert (abs(fitted_order(errors) - order) < 0.1) == right
+
+
+def test_into_zero_the_last_stretch_is_a_mean():
+    """At exact 0 the last step returns E[x_0 | x_t]: off the flow's end by O(t_min^2) only.
+
+    On N(m, C) the flow ends at m + sqrt(C / S) (x - alpha m) and the mean is m + alpha C / S
+    (x - alpha m): on rectified flow from t = 0.1, 0.05, .. their distance falls with order 2.
+    """
+    schedule, ladder = RectifiedFlow(), [10, 20, 40, 80]
+    errors = []
+    for n in ladder:
+        t = f64(1 / n)[0]
+        exact = ONE.probability_flow(schedule, X, t, 0)
+        got = one_step(ddim(schedule), schedule, t, f64(0)[0], data=ONE)
+        errors.append((got - exact).square().mean().sqrt().item())
+    assert fitted_order(errors, ladder) > 1.8
+
+
+# The exact law of the output on Gaussian data, by basis vectors for noise.
+
+
+def law_errors(make, schedule, t, s, ladder):
+    """Errors of the output's mean and covariance at s, from the exact q(x_t) at t.
+
+    The start's covariance is brought in by hand: the rows that move the start move it by a
+    square root of the covariance of x_t.
+    """
+    start, end = ONE.marginal(schedule, t).moments(), ONE.marginal(schedule, s).moments()
+    root = torch.linalg.cholesky(start[1])
+    errors = []
+    for n in ladder:
+        grid = GRIDS["uniform_log_snr"](schedule, n, t, s)
+        basis = noise.Basis(grid, (2,))
+        x = start[0] + basis.start(torch.zeros_like(start[0]), 1.0) @ root.T
+        out = end_of(make(schedule), ONE, schedule, x, grid, basis)
+        mean, covariance = basis.mean(out), basis.covariance(out)
+        errors.append(((mean - end[0]).norm().item(), (covariance - end[1]).norm().item()))
+    return np.array(errors).T
+
+
+STOCHASTIC = {
+    "ddpm": ddpm,
+    "ddim(0.5)": lambda schedule: ddim(schedule, 0.5),
+    "ddim(1)": lambda schedule: ddim(schedule, 1.0),
+    "ddim(0)": ddim,
+}
+
+
+@pytest.mark.parametrize("name", STOCHASTIC)
+def test_the_output_s_law_converges_with_order_one(name):
+    """C09, C20: mean and covariance of the samples, exact, without sampling; within 0.1 of 1.
+
+    From q(x_t) on a mean that the steps must move; the posterior variance that DDPM leaves out
+    (that of x_0 given x_t) is what the order-1 error is made of.
+    """
+    schedule, ladder = VPLinear(), [24, 48, 96, 192]
+    mean, covariance = law_errors(STOCHASTIC[name], schedule, 0.9, 0.05, ladder)
+    assert fitted_order(covariance, ladder) == pytest.approx(1, abs=0.1)
+    # Noise has no mean: the mean obeys the deterministic recursion on affine data.
+    assert mean.max() < 1e-12 or fitted_order(mean, ladder) == pytest.approx(1, abs=0.1)
+
+
+def test_a_wrong_variance_does_not_converge():
+    """C20: a step whose noise has sigma^2 for sigma keeps an error that no step count removes."""
+
+    def wrong(schedule):
+        def step(denoise, state, t, s, noise):
+            q = gaussian.posterior(schedule, state.x, denoise(state.x, t), t, s)
+            return State(q.mean + q.variance * noise(state.x, t, s), s)
+
+        return step
+
+    ladder = [24, 48, 96]
+    _, covariance = law_errors(wrong, VPLinear(), 0.9, 0.05, ladder)
+    assert fitted_order(covariance, ladder) < 0.2

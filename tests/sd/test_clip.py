@@ -1,0 +1,129 @@
+"""The contrastive training: its loss in closed form, which captions are true of which picture."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+
+from sd.config import SHAPES, TextConfig, from_json
+from sd.shapes.caption import caption, describe, parse
+from sd.shapes.reader import agrees
+from sd.shapes.scene import HELD_OUT, Scene, Thing, sample_scene
+from sd.text_encoder import TextEncoder
+from sd.tokenizer import Tokenizer
+from sd.train.clip import batches, info_nce, train
+from sd.train.loop import Training
+from sd.train.pairs import alter, pairs, truths
+
+seeds = st.integers(0, 2**32)
+
+
+def test_the_loss_is_its_closed_form() -> None:
+    """Logits c on the diagonal, 0 elsewhere: -log(e^c / (e^c + n - 1)), in both directions."""
+    n, c = 5, 1.7
+    logits, own = c * torch.eye(n, dtype=torch.float64), torch.eye(n, dtype=torch.bool)
+    loss, matched = info_nce(logits, own)
+    assert float(loss) == pytest.approx(math.log(math.exp(c) + n - 1) - c, rel=1e-12)
+    assert float(matched) == 1.0
+
+
+def test_true_captions_are_no_negatives() -> None:
+    """Caption 1 is true of picture 0: that entry is out of the sums of row 0 and column 1."""
+    logits = torch.tensor([[1.0, 9.0], [2.0, 3.0]], dtype=torch.float64)
+    true = torch.tensor([[True, True], [False, True]])
+    loss, matched = info_nce(logits, true)
+    rows = [0.0, math.log(math.exp(2) + math.exp(3)) - 3]
+    columns = [math.log(math.exp(1) + math.exp(2)) - 1, 0.0]
+    assert float(loss) == pytest.approx((sum(rows) + sum(columns)) / 4, rel=1e-12)
+    assert float(matched) == pytest.approx(0.75)  # column 0 prefers picture 1
+
+
+@settings(max_examples=20)
+@given(seeds)
+def test_truth_agrees_with_the_reader_of_pictures(seed: int) -> None:
+    """Two independent comparisons of what is said with what there is."""
+    rng = np.random.default_rng(seed)
+    scenes = [sample_scene(rng) for _ in range(6)]
+    scenes += [alter(scene, rng) for scene in scenes]
+    captions = [caption(scene, rng) for scene in scenes]
+    said = [parse(text) for text in captions]
+    assert None not in said
+    wanted = [[agrees(describe(scene), text) for text in said if text] for scene in scenes]
+    found = truths(scenes, captions)
+    assert found.tolist() == wanted
+    assert found.diagonal().all()
+
+
+def test_either_order_of_the_things_says_the_same() -> None:
+    a, b = Thing("ring", "red", "small", -0.5, 0, 0.2), Thing("star", "blue", "large", 0.5, 0, 0.3)
+    scene = Scene((a, b), "left of", "gray")
+    claims = {
+        "a red ring left of a blue star": True,
+        "a blue star right of a red ring": True,
+        "a blue star right of a small red ring on a gray background": True,
+        "a blue star left of a red ring": False,
+        "a red ring above a blue star": False,
+        "a large red ring left of a blue star": False,
+        "a red ring left of a blue star on a black background": False,
+        "a red star left of a blue ring": False,
+        "a red ring": False,
+    }
+    assert truths([scene], list(claims))[0].tolist() == list(claims.values())
+    with pytest.raises(ValueError, match="not a caption"):
+        truths([scene], ["a red dog"])
+
+
+@given(seeds)
+def test_an_altered_scene_is_new_and_of_the_training_world(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scene = sample_scene(rng)
+    other = alter(scene, rng)
+    found = [(thing.color, thing.shape) for thing in other.things]
+    assert describe(other) != describe(scene)
+    assert not HELD_OUT.intersection(found)
+    assert len(set(found)) == len(found)
+    for thing in other.things:  # a change of shape widens a box by at most 20% of its radius
+        assert max(abs(thing.x) + thing.half_extent[0], abs(thing.y) + thing.half_extent[1]) < 1.03
+
+
+def test_pairs_are_a_function_of_their_arguments() -> None:
+    one, two, other = pairs(0, 3, 16, 0.5), pairs(0, 3, 16, 0.5), pairs(0, 4, 16, 0.5)
+    assert one.captions == two.captions
+    assert np.array_equal(one.pictures, two.pictures)
+    assert one.captions != other.captions
+    assert one.pictures.shape == (16, 64, 64, 3)
+    with pytest.raises(ValueError, match="alike must be within"):
+        pairs(0, 0, 16, 1.5)
+
+
+def test_a_short_training_learns_and_writes_an_encoder(tmp_path: Path) -> None:
+    config = TextConfig(
+        vocab_size=29, width=32, layers=1, heads=2, context_length=24, intermediate=64
+    )
+    training = Training(
+        steps=12, batch_size=16, learning_rate=2e-3, out=tmp_path, warmup=2, ema=0.5,
+        log_every=1, checkpoint_every=12, bfloat16=False, cpu=True,
+    )  # fmt: skip
+    path = train(training, config, evaluation=1)
+    with safe_open(path, "pt") as found:
+        weights = {name: found.get_tensor(name) for name in found.keys()}  # noqa: SIM118
+        metadata = found.metadata()
+    encoder = TextEncoder(from_json(TextConfig, metadata["config"]))
+    encoder.load_state_dict(weights, strict=True)
+    assert encoder.config == config
+    assert {"licence", "command", "seed", "figures"} <= set(metadata)
+    again = path.read_bytes()
+    assert train(training, config, evaluation=1).read_bytes() == again  # nothing left to do
+
+
+def test_batches_hold_tokens_of_the_captions() -> None:
+    pictures, tokens, true = batches(Tokenizer.embedded(), 1, 8)(5)
+    assert pictures.dtype == torch.uint8
+    assert tokens.tolist() == Tokenizer.embedded().encode(pairs(1, 5, 8, 0.5).captions).tolist()
+    assert true.shape == (8, 8)
+    assert int(tokens.max()) == SHAPES.text.end_token

@@ -1,0 +1,157 @@
+"""The configurations: what they refuse, and that JSON keeps them whole."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import FrozenInstanceError, fields, replace
+from typing import Any
+
+import jaxtyping
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sd.config import (
+    SHAPES,
+    V15,
+    ModelConfig,
+    TextConfig,
+    UNetConfig,
+    VAEConfig,
+    from_dict,
+    from_json,
+    to_dict,
+    to_json,
+)
+
+KINDS = (TextConfig, VAEConfig, UNetConfig, ModelConfig)
+WHOLE = [
+    (kind, entry.name) for kind in KINDS for entry in fields(kind) if entry.type in (int, "int")
+]
+BAD: list[tuple[type, dict[str, Any], str]] = [
+    (TextConfig, {"heads": 7}, "TextConfig.heads must divide width: 7 does not divide 768"),
+    (TextConfig, {"activation": "relu"}, "one of quick_gelu, gelu; got 'relu'"),
+    (TextConfig, {"eps": 0.0}, "TextConfig.eps must be a finite number above 0"),
+    (TextConfig, {"vocab_size": 1}, "vocab_size and context_length of 2 or more"),
+    (TextConfig, {"context_length": 1}, "vocab_size and context_length of 2 or more"),
+    (VAEConfig, {"channels": ()}, "VAEConfig.channels must be a tuple of integers"),
+    (VAEConfig, {"channels": [32]}, "VAEConfig.channels must be a tuple of integers"),
+    (VAEConfig, {"channels": (32, -32)}, "VAEConfig.channels must be a tuple of integers"),
+    (VAEConfig, {"channels": (32, 48)}, "groups must divide every entry of channels"),
+    (VAEConfig, {"scaling_factor": math.nan}, "scaling_factor must be a finite number above 0"),
+    (VAEConfig, {"scaling_factor": "1"}, "scaling_factor must be a finite number above 0"),
+    (UNetConfig, {"attention": (True,)}, "one entry per level of channels: wanted 4, got 1"),
+    (UNetConfig, {"attention": (1, 1, 1, 0)}, "attention must be a tuple of booleans"),
+    (UNetConfig, {"heads": 3}, "heads must divide every level that attends"),
+    (ModelConfig, {"prediction": "eps"}, "one of epsilon, v_prediction, sample; got 'eps'"),
+    (ModelConfig, {"schedule": "karras"}, "one of linear, scaled_linear, cosine; got 'karras'"),
+    (ModelConfig, {"guidance_scale": math.nan}, "finite number of 0 or more, got nan"),
+    (ModelConfig, {"guidance_scale": -1.0}, "finite number of 0 or more, got -1.0"),
+    (ModelConfig, {"image_size": 500}, "multiple of 64"),
+    (ModelConfig, {"text": TextConfig(width=96)}, "context_width must equal TextConfig.width"),
+    (ModelConfig, {"vae": VAEConfig(latent_channels=8)}, "in_channels must equal VAEConfig"),
+    (ModelConfig, {"unet": UNetConfig(out_channels=8)}, "out_channels must equal VAEConfig"),
+    (ModelConfig, {"text": VAEConfig()}, "ModelConfig.text must be a TextConfig, got VAEConfig"),
+]
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """What a user's call meets: the suite's own type checker, which would refuse first, is off."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("kind", "change", "message"), BAD)
+def test_bad_values_are_refused_by_name(
+    kind: type[Any], change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        kind(**change)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("kind", "name"), WHOLE)
+@pytest.mark.parametrize("value", [0, -1, 1.0, True, "8", None])
+def test_counts_are_whole_numbers_of_one_or_more(kind: type[Any], name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{kind.__name__}.{name} must be an integer of 1 or more"):
+        kind(**{name: value})
+
+
+def test_all_counts_are_covered() -> None:
+    assert len(WHOLE) == 6 + 4 + 6 + 2
+
+
+def test_the_presets_are_what_they_are_named_after() -> None:
+    assert V15.latent_shape == (4, 64, 64)
+    assert V15.side_multiple == 64
+    assert (V15.text.start_token, V15.text.end_token) == (49406, 49407)  # CLIP's own ids
+    assert SHAPES.latent_shape == (4, 8, 8)
+    assert SHAPES.side_multiple == 16
+    assert SHAPES.image_size == 64
+
+
+def test_a_configuration_does_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        V15.unet.heads = 4  # type: ignore[misc]
+
+
+texts = st.builds(
+    lambda heads, width, **rest: TextConfig(heads=heads, width=heads * width, **rest),
+    heads=st.integers(1, 12),
+    width=st.integers(1, 64),
+    layers=st.integers(1, 24),
+    vocab_size=st.integers(2, 10**6),
+    activation=st.sampled_from(["quick_gelu", "gelu"]),
+    eps=st.floats(1e-12, 1.0),
+)
+vaes = st.builds(
+    lambda groups, levels, **rest: VAEConfig(
+        groups=groups, channels=tuple(groups * n for n in levels), **rest
+    ),
+    groups=st.integers(1, 32),
+    levels=st.lists(st.integers(1, 16), min_size=1, max_size=5),
+    scaling_factor=st.floats(1e-6, 1e6),
+)
+
+
+@given(texts, vaes, st.floats(0.0, 100.0))
+def test_json_keeps_a_configuration_whole(text: TextConfig, vae: VAEConfig, scale: float) -> None:
+    unet = UNetConfig(context_width=text.width)
+    size = vae.factor * unet.factor
+    model = ModelConfig(text, vae, unet, image_size=size, guidance_scale=scale)
+    assert from_json(ModelConfig, to_json(model)) == model
+    assert from_dict(TextConfig, to_dict(text)) == text
+    assert hash(from_json(VAEConfig, to_json(vae))) == hash(vae)
+
+
+def test_names_that_are_absent_take_their_defaults() -> None:
+    assert from_dict(ModelConfig, {}) == V15
+    assert from_dict(ModelConfig, {"text": {"layers": 3}}).text == replace(V15.text, layers=3)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "ModelConfig is not legal JSON"),
+        ("[1]", "ModelConfig must come from a JSON object"),
+        ('{"vea": {}}', "ModelConfig has no field named vea"),
+        ('{"vae": {"chanels": [8]}}', "VAEConfig has no field named chanels"),
+        ('{"vae": 3}', "VAEConfig must come from a JSON object, got 3"),
+        ('{"vae": {"channels": 8}}', "VAEConfig.channels must be a tuple"),
+        ('{"guidance_scale": NaN}', "guidance_scale must be a finite number"),
+    ],
+)
+def test_bad_json_is_refused_by_name(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_json(ModelConfig, text)
+
+
+def test_the_dictionary_holds_json_values_only() -> None:
+    values = to_dict(SHAPES)
+    assert json.loads(json.dumps(values)) == values
+    assert values["vae"]["channels"] == [16, 32, 64, 96]

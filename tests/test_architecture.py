@@ -1,0 +1,285 @@
+"""The house rules, read off the source: who imports whom, how long files are, what an import does.
+
+Every check is a function of a folder, so that each is also run on a small folder that breaks it.
+"""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("diffusion_math", "sd", "experiments")  # each may import what stands before it
+PEERS = {"transformers", "diffusers"}
+FOREIGN = {
+    "diffusion_math": {*PEERS, "matplotlib", "PIL", "tokenizers"},
+    "sd": {*PEERS, "matplotlib"},
+    "experiments": PEERS,
+}
+DISTRIBUTION = {"PIL": "pillow", "torch": "torch", "yaml": "pyyaml"}
+LONGEST = 320
+
+
+def sources(root: Path, *rooms: str) -> list[Path]:
+    """Every Python file of the rooms."""
+    return sorted(path for room in rooms for path in (root / room).rglob("*.py"))
+
+
+def module_name(root: Path, path: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(root: Path, path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each import statement of a file, in functions too, as (module, names taken from it)."""
+    package = path.relative_to(root).parent.parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, []) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield module, [alias.name for alias in node.names]
+
+
+def wrong_directions(root: Path) -> list[str]:
+    """Imports of a room that stands above, or of a package foreign to the room."""
+    found = []
+    for rank, room in enumerate(ROOMS):
+        banned = {*ROOMS[rank + 1 :], "tests", "benchmarks", *FOREIGN[room]}
+        for path in sources(root, room):
+            for module, _ in imports(root, path):
+                if module.split(".")[0] in banned:
+                    found.append(f"{path.relative_to(root)}: {module}")
+    return found
+
+
+def stray_plots(root: Path) -> list[str]:
+    """Imports of matplotlib outside experiments/plots."""
+    return [
+        str(path.relative_to(root))
+        for path in sources(root, *ROOMS)
+        if any(module.split(".")[0] == "matplotlib" for module, _ in imports(root, path))
+        and not module_name(root, path).startswith("experiments.plots")
+    ]
+
+
+def cycle(root: Path) -> list[str]:
+    """One cycle of imports between modules, or nothing.
+
+    `from package import module` counts as an import of the module, not of the package's `__init__`.
+    """
+    known = {module_name(root, path): path for path in sources(root, *ROOMS)}
+    graph: dict[str, set[str]] = {}
+    for name, path in known.items():
+        edges = graph.setdefault(name, set())
+        for module, taken in imports(root, path):
+            inner = {f"{module}.{one}" for one in taken if f"{module}.{one}" in known}
+            edges |= inner
+            if module in known and len(inner) < max(len(taken), 1):
+                edges.add(module)
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def undeclared(root: Path, rooms: tuple[str, ...], declared: set[str]) -> list[str]:
+    """Imports of packages that are neither Python's, nor ours, nor declared in pyproject.toml."""
+    own = {*ROOMS, "tests", "benchmarks"}
+    return sorted(
+        {
+            f"{path.relative_to(root)}: {top}"
+            for path in sources(root, *rooms)
+            for module, _ in imports(root, path)
+            if (top := module.split(".")[0]) not in own | sys.stdlib_module_names
+            and DISTRIBUTION.get(top, top).lower() not in declared
+        }
+    )
+
+
+def too_long(root: Path, *rooms: str) -> list[str]:
+    return [
+        f"{path.relative_to(root)}: {lines} lines"
+        for path in sources(root, *rooms)
+        if (lines := path.read_text(encoding="utf-8").count("\n")) > LONGEST
+    ]
+
+
+WORKPLACE = re.compile(
+    r"\bsessions?\b|\bissue #?\d|(?<![\w.~/-])/(?:work|root|home|Users|tmp|opt)/", re.I
+)
+
+
+def workplace_words(paths: list[Path]) -> list[str]:
+    """Lines that speak of where or how the project was made instead of what it is."""
+    return [
+        f"{path.name}:{number}: {line.strip()}"
+        for path in paths
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if WORKPLACE.search(line)
+    ]
+
+
+def weights_header(path: Path) -> str:
+    """The JSON header of a safetensors file, where its metadata stand."""
+    raw = path.read_bytes()
+    return raw[8 : 8 + int.from_bytes(raw[:8], "little")].decode("utf-8")
+
+
+def requirements(*extras: str) -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"]]
+    for extra in extras:
+        lines += project["optional-dependencies"][extra]
+    return {re.split(r"[\s<>=!~;\[]", line)[0].lower() for line in lines}
+
+
+def test_imports_point_down() -> None:
+    assert wrong_directions(ROOT) == []
+
+
+def test_only_plots_draws() -> None:
+    assert stray_plots(ROOT) == []
+
+
+def test_no_import_cycles() -> None:
+    assert cycle(ROOT) == []
+
+
+def test_every_dependency_is_declared() -> None:
+    assert undeclared(ROOT, ROOMS, requirements("train")) == []
+    assert undeclared(ROOT, ("tests", "benchmarks"), requirements("train", "docs", "test")) == []
+
+
+def test_pinned_versions_cover_what_is_declared() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert [pin for pin in pins if not re.fullmatch(r"[\w.-]+==[\w.!]+", pin)] == []
+    pinned = {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
+    assert requirements("train", "docs", "test") - pinned == set()
+
+
+def test_no_file_grows_a_second_noun() -> None:
+    assert too_long(ROOT, *ROOMS, "tests", "benchmarks") == []
+
+
+def test_the_project_speaks_of_itself_alone() -> None:
+    texts = [
+        *sources(ROOT, *ROOMS, "benchmarks"),
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+    ]
+    texts += [ROOT / "pyproject.toml", ROOT / "Makefile", ROOT / "constraints.txt"]
+    assert workplace_words(texts) == []
+    for path in (ROOT / "sd" / "assets").glob("*.safetensors"):
+        assert WORKPLACE.search(weights_header(path)) is None, path.name
+    for path in (ROOT / "sd" / "assets").glob("*.json"):
+        assert WORKPLACE.search(path.read_text(encoding="utf-8")) is None, path.name
+
+
+PROBE = """
+import contextlib, importlib, io, json, pkgutil, random, socket, sys
+import numpy, torch
+socket.socket.connect = None  # a module that opens a connection fails on import
+random.seed(1), numpy.random.seed(2), torch.manual_seed(3)
+def state():
+    name, keys, *rest = numpy.random.get_state()
+    return random.getstate(), name, keys.tolist(), rest, torch.get_rng_state().tolist()
+def settings():
+    return (torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled(),
+            torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision(),
+            numpy.geterr())
+before = state(), settings()
+said = io.StringIO()
+with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+    package = importlib.import_module(sys.argv[1])
+    modules = [package.__name__]
+    for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        if not found.name.endswith("__main__"):
+            importlib.import_module(found.name)
+            modules.append(found.name)
+    unchanged = [before[0] == state(), before[1] == settings()]
+top = sorted({name.split(".")[0] for name in sys.modules})
+print(json.dumps(dict(said=said.getvalue(), unchanged=unchanged, modules=modules, top=top)))
+"""
+
+
+def probe(room: str, root: Path = ROOT) -> dict[str, object]:
+    """What importing every module of a room does, seen from a fresh interpreter."""
+    command = [sys.executable, "-W", "error", "-c", PROBE, room]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    report: dict[str, object] = json.loads(done.stdout)
+    return report
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_importing_does_nothing_else(room: str) -> None:
+    report = probe(room)
+    assert report["said"] == ""
+    assert report["unchanged"] == [True, True], "random state, global settings"
+    expected = {module_name(ROOT, path) for path in sources(ROOT, room)}
+    expected = {name for name in expected if not name.endswith("__main__")}
+    assert set(report["modules"]) == expected  # type: ignore[call-overload]
+    above = set(ROOMS[ROOMS.index(room) + 1 :])
+    if room == "sd":  # accelerate, of the training extra, looks for transformers itself
+        assert set(report["top"]) & (above | {"matplotlib"}) == set()  # type: ignore[call-overload]
+    elif room == "diffusion_math":
+        assert set(report["top"]) & (above | FOREIGN[room]) == set()  # type: ignore[call-overload]
+
+
+def lay(root: Path, **files: str) -> Path:
+    """A small project in `root`: `sd__unet="text"` is sd/unet.py."""
+    for name, text in files.items():
+        path = root / f"{name.replace('__', '/')}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        for folder in path.relative_to(root).parents:
+            if folder.parts and not (root / folder / "__init__.py").exists():
+                (root / folder / "__init__.py").write_text("", encoding="utf-8")
+    return root
+
+
+def test_checks_reject_what_breaks_the_rules(tmp_path: Path) -> None:
+    root = lay(
+        tmp_path,
+        diffusion_math__a="def late():\n    from sd import unet\n",
+        diffusion_math__b="from . import c\nimport matplotlib.pyplot\n",
+        diffusion_math__c="from .b import x\nimport elsewhere\n",
+        sd__unet="from experiments.report import run\n" + "\n" * LONGEST,
+        sd__path="'the " + "session'\nwhere = '/" + "root/x'\nfine = 'https://a.b/" + "home/c'\n",
+        experiments__plots="import matplotlib\nimport transformers\n",
+    )
+    assert [line.split(": ")[1] for line in wrong_directions(root)] == [
+        "sd",
+        "matplotlib.pyplot",
+        "experiments.report",
+        "transformers",
+    ]
+    assert stray_plots(root) == [str(Path("diffusion_math/b.py"))]
+    assert set(cycle(root)) == {"diffusion_math.b", "diffusion_math.c"}
+    declared = {"matplotlib", "transformers"}
+    assert [line.split(": ")[1] for line in undeclared(root, ROOMS, declared)] == ["elsewhere"]
+    assert too_long(root, *ROOMS) == [f"{Path('sd/unet.py')}: {LONGEST + 1} lines"]
+    assert len(workplace_words([root / "sd" / "path.py"])) == 2
+
+
+def test_probe_notices(tmp_path: Path) -> None:
+    lay(
+        tmp_path,
+        noisy__draws="import torch\ntorch.rand(1)\n",
+        noisy__sets="import torch\ntorch.set_default_dtype(torch.float64)\n",
+        noisy__prints="import sys\nprint('hello', file=sys.stderr)\n",
+    )
+    report = probe("noisy", tmp_path)
+    assert report["unchanged"] == [False, False]
+    assert report["said"] == "hello\n"
