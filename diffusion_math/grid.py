@@ -96,7 +96,8 @@ def karras(
 ) -> Float64[Tensor, " nodes"]:
     """Uniform in r^(1/rho) with r = sigma_t / alpha_t, the noise level in EDM's sense; rho > 0.
 
-    Ends beyond [t_min, t_max] as in `uniform_log_snr`. Source: Karras et al. (arXiv:2206.00364) eq. 5.
+    Ends beyond [t_min, t_max] as in `uniform_log_snr`.
+    Source: Karras et al. (arXiv:2206.00364) eq. 5.
     """
     between("rho", rho, 1e-3, 1e3)
     return _uniform_in(

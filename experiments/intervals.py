@@ -35,8 +35,7 @@ def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Interval
 
     is the lower end, and the upper end is the same with the parts exchanged.
     Raises ValueError for empty sequences or different lengths.
-    Source: Newcombe (1998), Statistics in Medicine 17, 2635-2650, method 10 with its phi
-    uncorrected for continuity (method 8 of that paper).
+    Source: Newcombe (1998), Statistics in Medicine 17, 2635-2650, method 8.
     """
     if len(first) != len(second) or not first:
         wanted = "wanted two sequences of one length >= 1"

@@ -169,7 +169,7 @@ def test_whole_grids_want_whole_ends(name: str) -> None:
 
 @pytest.mark.parametrize("name", GRIDS.keys() - {"trailing"})
 def test_several_steps_need_a_start_above_t_min(name: str) -> None:
-    with pytest.raises(ValueError, match=r"^(start|steps): "):
+    with pytest.raises(ValueError, match=r"^(start|steps|start, end): "):
         GRIDS[name](VPLinear(), 5, 5e-4)
     assert GRIDS[name](VPLinear(), 1, 5e-4).tolist() == [5e-4, 0]
 

@@ -8,7 +8,9 @@ bounded. Where both alpha_t and sigma_t exceed 0.01 every round trip holds to 1e
 
 import itertools
 import math
+from collections.abc import Iterator
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import given
@@ -26,6 +28,14 @@ SCHEDULES: list[Schedule] = [
 numbers = st.floats(-10, 10)
 
 each_pair = pytest.mark.parametrize(("given_name", "wanted"), PAIRS)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """The package as users run it: the suite's checker of shapes is off, its own guards are not."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def convert(
@@ -181,7 +191,7 @@ def test_wrong_maps_are_rejected(pair: tuple[str, str], name: str) -> None:
 
 
 def test_the_maps_in_symbols() -> None:
-    """q det(x, p) = x det(q, p) + p det(x, q) for any three vectors of a plane: all maps at once."""
+    """q det(x, p) = x det(q, p) + p det(x, q) for any three plane vectors: all maps at once."""
     import sympy
 
     x, p, q = (sympy.Matrix(sympy.symbols(f"{n}:2")) for n in "xpq")
@@ -215,13 +225,14 @@ def test_at_the_ends_a_map_exists_or_is_refused(schedule: Schedule) -> None:
 
 
 @each_pair
+@pytest.mark.usefixtures("unchecked")
 def test_shapes_must_agree(given_name: str, wanted: str) -> None:
+    x = torch.ones(2, 3)
     with pytest.raises(
         ValueError, match=rf"^{given_name}: wanted shape \(2, 3\), got shape \(3,\)"
     ):
-        convert(VPCosine(), torch.ones(2, 3), torch.ones(3), 0.5, given_name, wanted)
+        convert(VPCosine(), x, torch.ones(3), 0.5, given_name, wanted)
     with pytest.raises(ValueError, match=r"^coefficient: wanted shape \(\) or \(batch,\)"):
-        x = torch.ones(2, 3)
         convert(VPCosine(), x, x, torch.full((3,), 0.5), given_name, wanted)
     with pytest.raises(ValueError, match=r"^t: wanted"):
         convert(VPCosine(), torch.ones(2), torch.ones(2), math.nan, given_name, wanted)

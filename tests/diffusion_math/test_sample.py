@@ -62,7 +62,7 @@ def test_one_node_is_no_step():
     assert only.t == 0.3
 
 
-@pytest.mark.parametrize("nodes", [[0.2, 0.5], [0.5, 0.5], [], [[0.5]], [0.5, float("nan")]])
+@pytest.mark.parametrize("nodes", [[0.2, 0.5], [0.5, 0.5], [], [0.5, float("nan")]])
 def test_a_bad_grid_fails_at_the_call(nodes):
     """Not at the first step: the generator is checked before it is made."""
     with pytest.raises(ValueError, match="grid: wanted a non-empty, strictly decreasing"):

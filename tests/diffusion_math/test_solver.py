@@ -143,6 +143,18 @@ def test_dpmpp_2m_is_algorithm_2(schedule, t, s, eta):
     torch.testing.assert_close(got, wanted, rtol=1e-11, atol=1e-11)
 
 
+def test_dpmpp_2m_does_not_invert_its_ratio():
+    """The step with h_before / h for h / h_before is another step."""
+    schedule, (before, t, s) = VPLinear(), f64(0.9, 0.6, 0.5)
+    state = State(X, t, ((before, X.flip(0)),))
+    denoise = MIXTURE.denoiser(schedule)
+    wrong = wrong_2m(lambda h, before: before / (2 * h))(schedule)(denoise, state, t, s, noise.none)
+    right = wrong_2m(lambda h, before: h / (2 * before))(schedule)(denoise, state, t, s, noise.none)
+    got = dpmpp_2m(schedule)(denoise, state, t, s, noise.none)
+    torch.testing.assert_close(got.x, right.x, rtol=1e-12, atol=1e-12)
+    assert (got.x - wrong.x).abs().max() > 1e-2
+
+
 @times
 def test_dpmpp_2m_starts_and_ends_with_order_one(schedule, t, s, eta):
     """Without a past, out of pure noise, and into s = 0 (lambda infinite), it is ddim(0)."""
@@ -278,7 +290,7 @@ def test_wrong_ancestral_steps_lose_the_marginals(name):
 # Orders, against the exact solution of the probability flow.
 
 ORDERS = {"ddim": 1, "euler": 1, "heun": 2, "dpmpp_2m": 2}
-LADDER = [48, 96, 192, 384]
+LADDER = [32, 64, 128]
 SPANS = {
     "VPLinear": (VPLinear(), 1.0, 0.02),
     "VE": (VE(10.0), 10.0, 0.05),
@@ -318,8 +330,15 @@ def flow_errors(step, data, schedule, t, s, exact, spacing):
     return [(end - exact).square().mean().sqrt().item() for end in ends]
 
 
-@pytest.mark.parametrize("spacing", ["uniform_log_snr", "karras"])
-@pytest.mark.parametrize("span", SPANS)
+@pytest.mark.parametrize(
+    ("span", "spacing"),
+    [
+        ("VPLinear", "uniform_log_snr"),
+        ("VE", "karras"),
+        ("RectifiedFlow", "uniform_log_snr"),
+        ("VPCosine", "karras"),
+    ],
+)
 def test_orders_on_gaussian_data(span, spacing):
     """ddim(0) and euler: 1; heun and dpmpp_2m: 2; within 0.1, against the closed-form flow."""
     schedule, t, s = SPANS[span]
@@ -394,7 +413,6 @@ def shifted(make):
 
 WRONG_SOLVERS = {
     "2m: right": (wrong_2m(lambda h, before: h / (2 * before)), 2, True),
-    "2m: h / h_before inverted": (wrong_2m(lambda h, before: before / (2 * h)), 2, False),
     "2m: lost one half": (wrong_2m(lambda h, before: h / before), 2, False),
     "2m: flipped sign": (wrong_2m(lambda h, before: -h / (2 * before)), 2, False),
     "2m: steps taken as equal": (wrong_2m(lambda h, before: 0.5), 2, False),
@@ -408,7 +426,9 @@ WRONG_SOLVERS = {
 def test_wrong_solvers_lose_their_order(name):
     """On a grid that alternates long and short steps, wrong coefficients drop to order 1.
 
-    The alternation does not fade as the grid is refined, so no step ratio tends to one.
+    The alternation does not fade as the grid is refined, so no step ratio tends to one. (With
+    h / h_before inverted each step makes its neighbour's error, which leaves the order: that
+    version is for the one-step test.)
     """
     make, order, right = WRONG_SOLVERS[name]
     schedule, t, s = SPANS["VPLinear"]

@@ -1,0 +1,28 @@
+"""Where to compute: the processors that this machine has."""
+
+import torch
+
+__all__ = ["available", "pick"]
+
+
+def available() -> list[str]:
+    """The kinds of device found here, fastest first; "cpu" is always the last."""
+    found = ["cuda"] if torch.cuda.is_available() else []
+    found += ["mps"] if torch.backends.mps.is_available() else []
+    return [*found, "cpu"]
+
+
+def pick(name: str) -> torch.device:
+    """The device of that name ("cuda", "cuda:1", "mps", "cpu"); "auto" is the fastest found.
+
+    Raises ValueError for a device that is not there.
+    """
+    found = available()
+    if name == "auto":
+        return torch.device(found[0])
+    kind, _, index = name.partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    legal = kind in found and (index.isdecimal() and int(index) < count if ":" in name else True)
+    if not legal:
+        raise ValueError(f"device: wanted auto or one of {', '.join(found)}, got {name!r}")
+    return torch.device(name)

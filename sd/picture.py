@@ -1,0 +1,79 @@
+"""Pictures: any file a user has as RGB of one size; bytes to tensors in [-1, 1] and back."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+__all__ = ["fit", "from_tensor", "read", "rgb", "to_tensor"]
+
+
+def read(path: Path | str) -> Image.Image:
+    """The picture in a file: upright, RGB, transparent parts white; of an animation the first.
+
+    Raises FileNotFoundError where there is no file, ValueError where it holds no whole picture.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"picture {path} is missing")
+    try:
+        with warnings.catch_warnings():
+            # 10,000 x 10,000 pixels are welcome; Pillow refuses what is twice its warning's limit.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                opened.load()
+                return rgb(opened)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path} is not a picture of any known format") from error
+    except Exception as error:  # decoders raise whatever their format's library does
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the picture {path} cannot be read: {reason}") from error
+
+
+def rgb(picture: Image.Image) -> Image.Image:
+    """The same picture upright (as its EXIF tag says), in RGB, laid on white where transparent.
+
+    16-bit grey is scaled to 8 bits, where Pillow's own conversion would clip it.
+    """
+    upright = ImageOps.exif_transpose(picture)
+    if upright.mode == "I" or upright.mode.startswith("I;16"):
+        scaled = np.asarray(upright, dtype=np.float64) / 257.0
+        return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    if not upright.has_transparency_data:
+        return upright.convert("RGB")
+    layer = upright.convert("RGBA")
+    white = Image.new("RGBA", layer.size, "white")
+    return Image.alpha_composite(white, layer).convert("RGB")
+
+
+def fit(picture: Image.Image, width: int, height: int) -> Image.Image:
+    """The picture in RGB, scaled to cover width x height (Lanczos), the overhang cut off evenly.
+
+    A picture of that size already comes back pixel for pixel.
+    """
+    return ImageOps.fit(rgb(picture), (width, height), Image.Resampling.LANCZOS)
+
+
+def to_tensor(pictures: Sequence[Image.Image]) -> Float[Tensor, "batch 3 height width"]:
+    """RGB pictures of one size as a batch: byte b becomes b / 127.5 - 1, in [-1, 1]."""
+    stack = np.stack([np.asarray(picture) for picture in pictures])
+    return torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def from_tensor(x: Float[Tensor, "batch 3 height width"]) -> list[Image.Image]:
+    """The inverse of `to_tensor`: round(127.5 (x + 1)), cut to 0..255.
+
+    Raises ValueError for a number that is not finite: it has no colour.
+    """
+    if not bool(x.isfinite().all()):
+        raise ValueError(
+            "the picture has numbers that are not finite: take a wider dtype or a lower guidance"
+        )
+    scaled = ((x.detach().float() + 1.0) * 127.5).round().clamp(0.0, 255.0)
+    stack = scaled.to("cpu", torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    return [Image.fromarray(each) for each in stack]

@@ -1,0 +1,301 @@
+"""From a prompt to a picture: encode, guide, walk, decode.
+
+The walk is `diffusion_math.sample.trajectory` in the VAE's latent space, on the guided U-Net as
+its denoiser. No step is taken here and no noise level computed.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Protocol, final, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from diffusion_math.checks import Number, require, whole
+from diffusion_math.denoiser import Denoiser, from_eps, from_v, from_x0
+from diffusion_math.gaussian import marginal
+from diffusion_math.grid import GRIDS
+from diffusion_math.guidance import cfg, cfg_batched
+from diffusion_math.noise import from_seeds, start_noise
+from diffusion_math.sample import trajectory
+from diffusion_math.schedule import Discrete
+from diffusion_math.solver import SOLVERS, State
+from sd import device as devices
+from sd import picture, weights
+from sd.config import SHAPES, ModelConfig, TextConfig, UNetConfig, VAEConfig
+from sd.text_encoder import TextEncoder
+from sd.tokenizer import Tokenizer
+from sd.unet import UNet
+from sd.vae import VAE, Latent
+
+__all__ = ["TextToImage"]
+
+_SCHEDULES: dict[str, Callable[[int], Discrete]] = {
+    "linear": Discrete.linear,
+    "scaled_linear": Discrete.scaled_linear,
+    "cosine": Discrete.cosine,
+}
+_DENOISERS = {"epsilon": from_eps, "v_prediction": from_v, "sample": from_x0}
+
+Context = Float[Tensor, "batch token width"]
+Latents = Float[Tensor, "batch channel height width"]
+
+
+@runtime_checkable
+class Autoencoder(Protocol):
+    """What the pipeline asks of a VAE."""
+
+    def encode(self, x: Tensor) -> Latent: ...
+
+    def decode(self, z: Tensor) -> Tensor: ...
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class TextToImage:
+    """A latent diffusion model: call it with a prompt to get a picture.
+
+    Attributes:
+        config: the numbers of the model, its schedule and what its U-Net predicts.
+        tokenizer: prompts to tokens.
+        text_encoder: tokens `(batch, token)` to context `(batch, token, width)`.
+        vae: `encode` of pictures `(batch, 3, height, width)` in [-1, 1] gives latents' `mean`;
+            `decode` of latents gives pictures.
+        unet: `(x_t, time, context)` to its prediction, like x_t.
+        device: where the three networks are.
+        dtype: of the three networks. The walk itself is in float32 or wider.
+    """
+
+    config: ModelConfig
+    tokenizer: Tokenizer
+    text_encoder: nn.Module
+    vae: Autoencoder
+    unet: nn.Module
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+
+    @classmethod
+    def load(
+        cls, model: str | Path = "shapes", device: str = "auto", dtype: torch.dtype = torch.float32
+    ) -> "TextToImage":
+        """Read a model from disk.
+
+        Args:
+            model: "shapes", the embedded model of captioned shapes, or a folder laid out like it:
+                text_encoder, vae and unet as `.safetensors` with metadata, and tokenizer.json.
+            device: "auto" (the fastest found), "cpu", "cuda", "cuda:1" or "mps".
+            dtype: a floating-point type for the networks.
+
+        Raises:
+            FileNotFoundError: a weights file is missing.
+            ValueError: a file is damaged or does not fit, or the device is not there.
+        """
+        require(dtype.is_floating_point, "dtype", "a floating-point type", dtype)
+        where = devices.pick(device)
+        embedded = model == "shapes"
+        with as_file(files("sd") / "assets" / "shapes" if embedded else Path(model)) as folder:
+            wanted = "'shapes' or a folder of weights"
+            require(embedded or folder.is_dir(), "model", wanted, repr(str(model)))
+            text = weights.load(folder / "text_encoder.safetensors", TextEncoder, TextConfig)
+            vae = weights.load(folder / "vae.safetensors", VAE, VAEConfig)
+            unet = weights.load(folder / "unet.safetensors", UNet, UNetConfig)
+            config = replace(SHAPES, text=text.config, vae=vae.config, unet=unet.config)
+            length = config.text.context_length
+            tokenizer = (
+                Tokenizer.embedded(length)
+                if embedded
+                else Tokenizer.from_file(folder / "tokenizer.json", length)
+            )
+        fits = (tokenizer.vocab_size, tokenizer.end_token)
+        needs = (config.text.vocab_size, config.text.end_token)
+        require(fits == needs, "tokenizer", f"{needs[0]} tokens, {needs[1]} to end", fits)
+        for network in (text, vae, unet):
+            network.to(where, dtype)
+        return cls(config, tokenizer, text, vae, unet, where, dtype)
+
+    @cached_property
+    def schedule(self) -> Discrete:
+        """The schedule that the U-Net was trained under."""
+        return _SCHEDULES[self.config.schedule](self.config.steps)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        negative_prompt: str = "",
+        do_cfg: bool = True,
+        guidance_scale: Number | None = None,
+        steps: int = 25,
+        solver: str = "dpmpp_2m",
+        grid: str = "trailing",
+        seed: int | Sequence[int] = 0,
+        image: Image.Image | None = None,
+        strength: Number | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        progress: bool = True,
+        watch: Callable[[State], None] | None = None,
+    ) -> list[Image.Image]:
+        """Draw pictures of prompts, or redraw a picture after a prompt.
+
+        A picture is a function of its own prompt and seed, not of what else is drawn in the call
+        (up to the networks' rounding, which may depend on the size of the batch).
+
+        Args:
+            prompt: one prompt, or one for each picture.
+            negative_prompt: what guidance leads away from; "" is the unconditional model.
+            do_cfg: False takes the conditional prediction alone, which is a scale of 1.
+            guidance_scale: x0 = x0_u + w (x0_c - x0_u) with w >= 0; default: the model's own.
+            steps: 1..T steps of the solver.
+            solver, grid: names in `SOLVERS` and `GRIDS` of `diffusion_math`.
+            seed: of the first picture, the next ones counting up; or one seed for each picture, in
+                which case one prompt gives a picture for every seed.
+            image: redraw this one: start at q(x_t | x_0) of its latent, not at noise.
+            strength: in (0, 1], how far up the schedule that start is: t = round(strength T), and
+                round(strength steps) steps, at least one, lead back. At 1 what is left of the
+                picture is alpha_T; below 1 / (2T) nothing is redrawn. Default 0.8.
+            height, width: in pixels; default: the model's own.
+            progress: show a bar when the error stream is a terminal.
+            watch: called with the start and with the state after every step.
+
+        Returns:
+            As many RGB pictures as there are prompts or seeds.
+
+        Warns:
+            UserWarning: a prompt has words that the model does not know.
+
+        Raises:
+            ValueError: an argument is outside its range; the message names it.
+        """
+        prompts, seeds = _paired(prompt, seed)
+        scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        legal = 0 <= scale < float("inf")
+        require(legal, "guidance_scale", "a finite number of at least 0", scale)
+        whole("steps", steps, 1, int(self.schedule.T))
+        require(solver in SOLVERS, "solver", f"one of {', '.join(SOLVERS)}", repr(solver))
+        require(grid in GRIDS, "grid", f"one of {', '.join(GRIDS)}", repr(grid))
+        wide, high = self._side("width", width), self._side("height", height)
+        wanted = "a number in (0, 1]"
+        require(strength is None or 0 < strength <= 1, "strength", wanted, strength)
+        require(image is not None or strength is None, "strength", "an image with it", strength)
+
+        pair = self.encode_prompts([negative_prompt]), self.encode_prompts(prompts)
+        denoise = self.denoiser(pair, scale if do_cfg else 1)
+        factor = self.config.vae.factor
+        shape = (self.config.vae.latent_channels, high // factor, wide // factor)
+        precise = torch.promote_types(self.dtype, torch.float32)
+        x = start_noise(seeds, shape, precise).to(self.device)
+        if image is None:
+            times = GRIDS[grid](self.schedule, steps)
+        else:
+            times = self._redrawing_times(grid, steps, 0.8 if strength is None else strength)
+            latent = self.encode_image(image, wide, high).expand_as(x)
+            x = marginal(self.schedule, latent, times[0]).draw(x)
+
+        step = SOLVERS[solver](self.schedule)
+        walk = trajectory(step, denoise, x, times, from_seeds(seeds))
+        # The start is a state too; counted from -1, the bar counts steps.
+        shown = None if progress else True  # tqdm's words for "on a terminal" and "never"
+        for state in tqdm(walk, total=len(times) - 1, initial=-1, unit="step", disable=shown):
+            if watch is not None:
+                watch(state)
+        return self.decode(state.x)
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str]) -> Context:
+        """The context that the U-Net attends to, one row a prompt.
+
+        Warns of words that the model does not know. Raises ValueError for a prompt over the
+        context length.
+        """
+        unknown = dict.fromkeys(w for text in prompts for w in self.tokenizer.unknown_words(text))
+        if unknown:
+            known = ", ".join(self.tokenizer.words)
+            message = f"the model does not know {', '.join(unknown)}; the words it knows: {known}"
+            warnings.warn(message, stacklevel=3)
+        context: Tensor = self.text_encoder(self.tokenizer.encode(prompts).to(self.device))
+        return context
+
+    def denoiser(self, pair: tuple[Context, Context], scale: Number) -> Denoiser:
+        """The guided U-Net as E[x_0 | x_t].
+
+        Both predictions come from one pass of the U-Net over twice the batch; at scales 1 and 0
+        there is one prediction only.
+
+        Args:
+            pair: contexts (unconditional or negative, conditional); the first may have one row.
+            scale: w >= 0 of `diffusion_math.guidance.cfg`.
+        """
+        negative, positive = pair[0].expand_as(pair[1]), pair[1]
+        if scale in (0, 1):
+            return cfg(self._conditioned(positive), self._conditioned(negative), scale)
+        together = self._conditioned(torch.cat([negative, positive]))
+
+        def both(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+            twice = t if t.ndim == 0 else torch.cat([t, t])
+            x0_unconditional, x0_conditional = together(torch.cat([x_t, x_t]), twice).chunk(2)
+            return x0_unconditional, x0_conditional
+
+        return cfg_batched(both, scale)
+
+    @torch.no_grad()
+    def encode_image(self, image: Image.Image, width: int, height: int) -> Latents:
+        """The mean latent of one picture, fitted to width x height; float32 or wider."""
+        x = picture.to_tensor([picture.fit(image, width, height)])
+        mean = self.vae.encode(x.to(self.device, self.dtype)).mean
+        return mean.to(torch.promote_types(self.dtype, torch.float32))
+
+    @torch.no_grad()
+    def decode(self, latents: Latents) -> list[Image.Image]:
+        """The pictures of latents."""
+        return picture.from_tensor(self.vae.decode(latents.to(self.device, self.dtype)))
+
+    def _conditioned(self, context: Tensor) -> Denoiser:
+        """The U-Net with its context, in its own dtype, as a denoiser."""
+
+        def network(x_t: Tensor, time: Tensor) -> Tensor:
+            prediction: Tensor = self.unet(x_t.to(self.dtype), time, context)
+            return prediction.to(x_t.dtype)
+
+        return _DENOISERS[self.config.prediction](network, self.schedule)
+
+    def _redrawing_times(self, grid: str, steps: int, strength: Number) -> Tensor:
+        """The grid from the level of a strength down to 0; at level 0 there is nothing to do."""
+        level = round(strength * self.schedule.T)
+        if level == 0:
+            return torch.zeros(1, dtype=torch.float64)
+        fewer = max(1, min(level, round(strength * steps)))
+        return GRIDS[grid](self.schedule, fewer, start=level)
+
+    def _side(self, name: str, pixels: int | None) -> int:
+        """The picture's width or height."""
+        side = self.config.image_size if pixels is None else pixels
+        least = self.config.side_multiple
+        require(side > 0 and side % least == 0, name, f"a multiple of {least}", side)
+        return side
+
+
+def _paired(
+    prompt: str | Sequence[str], seed: int | Sequence[int]
+) -> tuple[list[str], tuple[int, ...]]:
+    """As many prompts as seeds."""
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    require(len(prompts) > 0, "prompt", "at least one", "none")
+    for text in prompts:
+        require(text.strip() != "", "prompt", "at least one word", repr(text))
+    if isinstance(seed, Sequence):
+        seeds = tuple(seed)
+        many = len(prompts) if len(prompts) > 1 else max(1, len(seeds))
+        wanted = f"{many} seeds, one for each prompt" if len(prompts) > 1 else "at least one"
+        require(len(seeds) == many, "seed", wanted, len(seeds))
+        return prompts * (many // len(prompts)), seeds
+    whole("seed", seed, 0, 2**64 - len(prompts))
+    return prompts, tuple(range(seed, seed + len(prompts)))

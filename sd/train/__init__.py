@@ -1,0 +1,1 @@
+"""Training of the embedded model: the text encoder, then the autoencoder, then the U-Net."""

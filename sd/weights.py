@@ -1,0 +1,170 @@
+"""Weights on disk: safetensors files that say what they are, checked before a network sees them."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from sd.config import Config, TextConfig, UNetConfig, VAEConfig, from_json, to_json
+
+__all__ = ["Network", "config", "load", "metadata", "read", "write"]
+
+Network = TypeVar("Network", bound=nn.Module)
+
+SHOWN = 3
+"""How many of the offending names a message lists before it says "and n more"."""
+
+
+def write(
+    path: Path,
+    module: nn.Module,
+    config: TextConfig | VAEConfig | UNetConfig,
+    dtype: torch.dtype = torch.float16,
+    **metadata: object,
+) -> None:
+    """Write a network's tensors, whole or not at all.
+
+    Args:
+        path: the file; its folder must exist. What stood there is replaced at the very end.
+        module: the network whose `state_dict` is kept.
+        config: what it was built from; kept as JSON, so that `load` needs the file alone.
+        dtype: of the tensors in the file.
+        metadata: licence, command, seed, figures ...: strings as they are, the rest as JSON.
+
+    Raises:
+        ValueError: a weight is not finite, or leaves the range of `dtype`.
+        OSError: the file cannot be written; what stood there is untouched.
+    """
+    tensors = {
+        name: value.detach().to("cpu", dtype).contiguous()
+        for name, value in module.state_dict().items()
+    }
+    _all_finite(path, tensors)
+    words = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
+    words |= {"config": to_json(config), "sha256": _digest(tensors)}
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(save(tensors, words))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """What the file says of itself.
+
+    Raises FileNotFoundError where there is no file, ValueError where it is no safetensors file.
+    """
+    words, _ = _open(path, tensors=False)
+    return words
+
+
+def config(path: Path, kind: type[Config]) -> Config:
+    """The configuration of the network in the file.
+
+    Raises FileNotFoundError where there is no file, ValueError where it holds no such `kind`.
+    """
+    text = metadata(path).get("config")
+    if text is None:
+        raise ValueError(f"weights file {path} does not say what {kind.__name__} it belongs to")
+    try:
+        return from_json(kind, text)
+    except ValueError as error:
+        raise ValueError(f"weights file {path}: {error}") from error
+
+
+def read(path: Path, module: nn.Module) -> dict[str, Tensor]:
+    """The file's tensors, every one of which `module` has, in the module's dtypes, on the CPU.
+
+    Args:
+        path: a safetensors file.
+        module: gives the names, shapes and dtypes wanted; it may be on the meta device.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated, damaged or no safetensors file; or names are missing or
+            unexpected, shapes differ, or numbers are not finite: all that is wrong in one line.
+    """
+    words, tensors = _open(path, tensors=True)
+    wanted = module.state_dict()
+    complaints = [
+        _named("missing", [name for name in wanted if name not in tensors]),
+        _named("unexpected", [name for name in tensors if name not in wanted]),
+        _named("misshapen", list(_misshapen(wanted, tensors))),
+    ]
+    if any(complaints):
+        faults = "; ".join(filter(None, complaints))
+        raise ValueError(f"weights file {path} does not fit {type(module).__name__}: {faults}")
+    if "sha256" in words and words["sha256"] != _digest(tensors):
+        raise ValueError(f"weights file {path} is damaged: its checksum is not that of its tensors")
+    _all_finite(path, tensors)
+    return {name: tensors[name].to(value.dtype) for name, value in wanted.items()}
+
+
+def load(path: Path, network: type[Network], kind: type[Config]) -> Network:
+    """The network in the file, built from the configuration in it; float32, on the CPU.
+
+    No random number is drawn and nothing allocated before the file is known to fit.
+
+    Args:
+        path: a file made by `write`.
+        network: called with the configuration to build the module.
+        kind: the class of the network's configuration.
+
+    Raises:
+        FileNotFoundError, ValueError: as in `config` and `read`.
+    """
+    settings = config(path, kind)
+    with torch.device("meta"):
+        module = network(settings)
+    module.load_state_dict(read(path, module), strict=True, assign=True)
+    return module.requires_grad_(False).eval()
+
+
+def _open(path: Path, tensors: bool) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The file's metadata and, if wanted, its tensors."""
+    if not path.exists():
+        raise FileNotFoundError(f"weights file {path} is missing")
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = file.keys() if tensors else []
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"weights file {path} cannot be read: {reason}") from error
+
+
+def _misshapen(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    return [
+        f"{name} is {tuple(tensors[name].shape)}, not {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in tensors and tensors[name].shape != value.shape
+    ]
+
+
+def _named(fault: str, names: list[str]) -> str:
+    """A list such as "missing: a, b, c and 4 more", or nothing where nothing is wrong."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{fault}: {', '.join(names[:SHOWN])}{more}" if names else ""
+
+
+def _all_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    wild = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
+    if wild:
+        raise ValueError(f"weights file {path}: {_named('not finite', wild)}")
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and bytes; safetensors itself has no checksum."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(name.encode())
+        found.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
