@@ -1,0 +1,114 @@
+"""Diffusion models as equations that run: schedules, grids, denoisers, solvers, one loop.
+
+Each name lives in the module of its noun; `predict` and `checks` are used by their module's name.
+Importing this package draws no random number, sets no global and opens no file.
+"""
+
+from diffusion_math import checks, predict
+from diffusion_math.denoiser import (
+    Denoiser,
+    Network,
+    from_eps,
+    from_flow,
+    from_score,
+    from_v,
+    from_x0,
+)
+from diffusion_math.density import DENSITIES
+from diffusion_math.gaussian import (
+    Gaussian,
+    forward_step,
+    kl,
+    marginal,
+    posterior,
+    transition,
+    wasserstein2,
+)
+from diffusion_math.grid import (
+    GRIDS,
+    Grid,
+    karras,
+    leading,
+    linspace,
+    trailing,
+    uniform_log_snr,
+)
+from diffusion_math.guidance import cfg, cfg_batched
+from diffusion_math.noise import (
+    Basis,
+    BrownianPath,
+    Noise,
+    from_generator,
+    from_seeds,
+    none,
+    start_noise,
+)
+from diffusion_math.oracle import GaussianMixture
+from diffusion_math.sample import trajectory
+from diffusion_math.schedule import (
+    VE,
+    Discrete,
+    RectifiedFlow,
+    Schedule,
+    Time,
+    VPCosine,
+    VPLinear,
+    coefficients,
+    shape_like,
+)
+from diffusion_math.solver import SOLVERS, State, Step, ddim, ddpm, dpmpp_2m, euler, heun
+
+__all__ = [
+    "DENSITIES",
+    "GRIDS",
+    "SOLVERS",
+    "VE",
+    "Basis",
+    "BrownianPath",
+    "Denoiser",
+    "Discrete",
+    "Gaussian",
+    "GaussianMixture",
+    "Grid",
+    "Network",
+    "Noise",
+    "RectifiedFlow",
+    "Schedule",
+    "State",
+    "Step",
+    "Time",
+    "VPCosine",
+    "VPLinear",
+    "cfg",
+    "cfg_batched",
+    "checks",
+    "coefficients",
+    "ddim",
+    "ddpm",
+    "dpmpp_2m",
+    "euler",
+    "forward_step",
+    "from_eps",
+    "from_flow",
+    "from_generator",
+    "from_score",
+    "from_seeds",
+    "from_v",
+    "from_x0",
+    "heun",
+    "karras",
+    "kl",
+    "leading",
+    "linspace",
+    "marginal",
+    "none",
+    "posterior",
+    "predict",
+    "shape_like",
+    "start_noise",
+    "trailing",
+    "trajectory",
+    "transition",
+    "uniform_log_snr",
+    "wasserstein2",
+]

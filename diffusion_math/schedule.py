@@ -71,7 +71,7 @@ def shape_like(coefficient: Tensor, x: Float[Tensor, "*shape"]) -> Float[Tensor,
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Discrete(Schedule):
     """A table of T variances: alpha_t^2 = abar_t = prod_{i<=t} (1 - beta_i), alpha^2 + sigma^2 = 1.
 
@@ -95,6 +95,9 @@ class Discrete(Schedule):
         require(falls, "betas", "each large enough to lower the log-SNR in float64", betas)
         wanted = "prod(1 - betas) within float64's normal range"
         require(table[-1].item() >= math.log(tiny), "betas", wanted, f"exp({table[-1]:g})")
+
+    def __repr__(self) -> str:
+        return f"Discrete(T={self.T:g}, betas {self.betas[0]:g} to {self.betas[-1]:g})"
 
     @classmethod
     def linear(cls, steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> "Discrete":

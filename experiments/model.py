@@ -35,7 +35,7 @@ class Model:
     grid: str = "trailing"
     """Where the steps fall: leading, trailing, linspace, uniform_log_snr or karras."""
     guidance_scale: float | None = None
-    """w in x0_u + w (x0_c - x0_u): 0 ignores the prompt, 1 is no guidance (default: the model's)."""
+    """w in x0_u + w (x0_c - x0_u): 0 ignores the prompt, 1 is no guidance; default: the model's."""
 
     def load(self) -> "TextToImage":
         """The model on its device; ValueError or FileNotFoundError, one line, where it can't."""

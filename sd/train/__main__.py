@@ -54,11 +54,20 @@ class All:
 def main(options: All) -> None:
     """Train, or carry on with, each network; write each as soon as it is done."""
     options.model.mkdir(parents=True, exist_ok=True)
-    files = {name: options.model / f"{name}.safetensors" for name in ("text_encoder", "vae", "unet")}
+    files = {
+        name: options.model / f"{name}.safetensors" for name in ("text_encoder", "vae", "unet")
+    }
     tokenizer = Tokenizer.embedded(SHAPES.text.context_length)
     if not files["text_encoder"].exists():
         state, figures = train_clip(options.clip, SHAPES.text)
-        keep(files["text_encoder"], TextEncoder(SHAPES.text), state, SHAPES.text, options.clip, figures)
+        keep(
+            files["text_encoder"],
+            TextEncoder(SHAPES.text),
+            state,
+            SHAPES.text,
+            options.clip,
+            figures,
+        )
     text_encoder = weights.load(files["text_encoder"], TextEncoder, TextConfig)
     if not files["vae"].exists():
         autoencoder = VAE(SHAPES.vae)

@@ -4,7 +4,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,8 +116,10 @@ def info_nce(
     return loss, torch.stack(matched).mean()
 
 
-def loss(module: nn.Module, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-    """The figures of one batch; "loss" is what is minimised."""
+def loss(
+    module: nn.Module, batch: Sequence[Tensor], generator: torch.Generator
+) -> dict[str, Tensor]:
+    """The figures of one `Batch` (a list, once a loader has had it); "loss" is minimised."""
     pictures, tokens, true = batch
     value, matched = info_nce(module(pictures, tokens), true)
     return {"loss": value, "matched": matched}

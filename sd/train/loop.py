@@ -97,7 +97,9 @@ def fit(
         The exponential moving average of the weights, as a state dict on the CPU.
     """
     training.out.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(cpu=training.cpu, mixed_precision="bf16" if training.bfloat16 else "no")
+    accelerator = Accelerator(
+        cpu=training.cpu, mixed_precision="bf16" if training.bfloat16 else "no"
+    )
     optimizer = torch.optim.AdamW(
         module.parameters(), training.learning_rate, weight_decay=training.weight_decay
     )
@@ -118,11 +120,11 @@ def fit(
         num_workers=training.workers,
     )
     bar = tqdm(loader, initial=start, total=training.steps, unit="step", mininterval=2.0)
-    log = (training.out / "log.jsonl").open("a")
 
     def record(step: int, figures: Mapping[str, Any]) -> None:
-        log.write(json.dumps({"step": step, **{k: float(v) for k, v in figures.items()}}) + "\n")
-        log.flush()
+        line = json.dumps({"step": step, **{k: float(v) for k, v in figures.items()}})
+        with (training.out / "log.jsonl").open("a") as log:
+            log.write(line + "\n")
 
     step = start
     for examples in bar:
@@ -155,5 +157,4 @@ def fit(
                 module.load_state_dict(average)
                 record(step, evaluate(module))
                 module.load_state_dict(trained)
-    log.close()
     return {k: v.cpu() for k, v in average.items()}

@@ -1,0 +1,82 @@
+"""The machine an experiment ran on: what it is, its clock's fences, its memory."""
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+MIB = 2**20
+
+
+def describe(devices: list[str]) -> dict[str, str]:
+    """Processor, cores, memory, GPUs, system and versions, as text."""
+    import torch
+
+    told = {"processor": _processor(), "cores": str(_cores())}
+    told["threads"] = str(torch.get_num_threads())
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+        told["memory"] = f"{memory:.0f} GiB"
+    for name in devices:
+        if name.startswith("cuda"):
+            told["GPU"] = torch.cuda.get_device_name(torch.device(name))
+        elif name == "mps":
+            told["GPU"] = "Apple's, by Metal"
+    told["system"] = f"{platform.system()} {platform.machine()}"
+    told["Python"] = platform.python_version()
+    told["torch"] = str(torch.__version__)
+    return told
+
+
+def synchronize(where: "torch.device") -> None:
+    """Wait until the device has done all it was asked to."""
+    import torch
+
+    if where.type == "cuda":
+        torch.cuda.synchronize(where)
+    elif where.type == "mps":
+        torch.mps.synchronize()
+
+
+def reset_peak(where: "torch.device") -> None:
+    """Count peak memory from here on, where the device can."""
+    import torch
+
+    if where.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(where)
+
+
+def peak_memory(where: "torch.device") -> tuple[float, str]:
+    """Peak memory in MiB, and of what: tensors on the GPU, or the whole process on a CPU."""
+    import torch
+
+    if where.type == "cuda":
+        return torch.cuda.max_memory_allocated(where) / MIB, "tensors"
+    if where.type == "mps":
+        return torch.mps.driver_allocated_memory() / MIB, "driver, at the end"
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan"), "not known"
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest * (1 if sys.platform == "darwin" else 1024) / MIB, "process so far"
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _processor() -> str:
+    listing = Path("/proc/cpuinfo")
+    if listing.exists():
+        for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,206 @@
+"""All experiments in one illustrated report: report.md, report.html and report.json."""
+
+import io
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments import autoencoder, cfg, forward, generate, page, strength, timing
+from experiments.model import PROMPT, Model, shows
+from experiments.results import Figure, Result, Row, Table, rows_json, to_json, write_files
+
+if TYPE_CHECKING:
+    from sd.pipeline import TextToImage
+
+TITLE = "From equations to pictures: the report"
+
+LECTURE_PROMPT = (
+    "The lecture's own prompt, “A cat stretching on the floor, highly detailed, ultra sharp, "
+    "cinematic, 100mm lens, 8k resolution.”, is about a world whose words the embedded "
+    "vocabulary does not have, so every experiment here uses prompts of coloured shapes instead."
+)
+PROMPTS = (
+    PROMPT,
+    "a large blue star on a black background",
+    "a small yellow ring above a large purple square",
+    "a green cross right of a red triangle on a gray background",
+    "an orange circle below a blue ring on a white background",
+    "a large purple star on a white background",
+    "a small green ring left of a large yellow cross",
+    "a large orange cross above a small blue circle on a black background",
+    "a large blue triangle on a gray background",
+    "a red square",
+)
+"""Shown on top; the sixth to the ninth name pairs that training never shows."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Run every experiment and write one report that can be shown: HTML, Markdown and JSON.
+
+    The default takes a few minutes on two CPU cores. Open report.html; it needs no other file.
+    """
+
+    quick: bool = False
+    """Few prompts, seeds and repeats: a check that all works, not a measurement."""
+    out: Path = Path("out/report")
+    """Folder for report.html, report.md, report.json and the single experiments' files."""
+    model: Model = field(default_factory=Model)
+    """Which model, where it runs, and how it samples."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The results in order, and the facts above them."""
+
+    results: tuple[Result, ...]
+    lead: tuple[str | Table, ...]
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The rows of all results."""
+        return tuple(row for result in self.results for row in result.rows)
+
+
+def run(config: Config, pipeline: "TextToImage | None" = None) -> Report:
+    """Every experiment, on one loaded model."""
+    started = time.perf_counter()
+    loaded = pipeline or config.model.load()
+    work: list[tuple[str, Callable[[], Result]]] = [
+        ("pictures", lambda: _pictures(config, loaded)),
+        ("cfg", lambda: cfg.run(_cfg(config), loaded)),
+        ("strength", lambda: strength.run(_strength(config), loaded)),
+        ("timing", lambda: timing.run(_timing(config), pipeline)),
+        ("forward", lambda: forward.run(forward.Config(samples=500 if config.quick else 4000))),
+        ("autoencoder", lambda: autoencoder.run(_autoencoder(config), loaded)),
+        ("weights", lambda: _weights(config)),
+    ]
+    results = []
+    for number, (name, one) in enumerate(work, 1):
+        print(f"[{number}/{len(work)}] {name}", file=sys.stderr, flush=True)
+        results.append(one())
+    seconds = time.perf_counter() - started
+    how = "quick setting: too few numbers to conclude from" if config.quick else "default setting"
+    lead = (
+        f"Made by `python -m experiments report` in {seconds:.0f} s ({how}). Every sampling step "
+        "was taken by the primitives of `diffusion_math`; whether a picture shows what its prompt "
+        "says was decided by a reader of pixels, not by eye.",
+        LECTURE_PROMPT,
+        _summary(results),
+    )
+    return Report(tuple(results), lead)
+
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """Everything at once; the paths to look at, report.html first."""
+    files: dict[str, bytes] = {}
+    for result in report.results:
+        files |= {figure.name: figure.png for figure in result.figures}
+        record = {"name": result.name, "rows": rows_json(result.rows), **result.data}
+        files[f"{result.name}.json"] = to_json(record)
+    files["report.json"] = to_json(rows_json(report.rows))
+    files["report.md"] = page.markdown(TITLE, report.results, report.lead).encode()
+    files["report.html"] = page.html(TITLE, report.results, report.lead).encode()
+    return write_files(folder, files)[:-4:-1]
+
+
+def _summary(results: list[Result]) -> Table:
+    """The rows that bear the experiments' own names."""
+    names = {result.name for result in results}
+    rows = [row for result in results for row in result.rows if row.name in names]
+    return page.rows_table(rows)
+
+
+def _pictures(config: Config, pipeline: "TextToImage") -> Result:
+    """Prompts and what became of them, at the default setting."""
+    from PIL import Image
+
+    from experiments import plots
+
+    prompts = PROMPTS[:4] if config.quick else PROMPTS
+    drawn = generate.run(generate.Config(prompt=prompts, model=config.model), pipeline)
+    pictures = [Image.open(io.BytesIO(figure.png)) for figure in drawn.figures]
+    verdicts = [shows(*pair) for pair in zip(pictures, prompts, strict=True)]
+    wide = min(5, len(prompts))
+    lines = range(0, len(prompts), wide)
+    figure = plots.captioned(
+        [pictures[i : i + wide] for i in lines],
+        [list(prompts[i : i + wide]) for i in lines],
+        [verdicts[i : i + wide] for i in lines],
+    )
+    caption = (
+        f"One seed each, nothing picked. Green frame: the reader finds all that the prompt names "
+        f"({sum(map(bool, verdicts))} of {len(verdicts)} here); orange: not all."
+    )
+    alt = "Pictures of coloured shapes with their prompts below them."
+    parts = (Figure("pictures.png", plots.png(figure), caption, alt),)
+    data = {**drawn.data, "right": verdicts}
+    return Result("pictures", "Prompts and pictures", (), parts, data)
+
+
+def _cfg(config: Config) -> cfg.Config:
+    whole = cfg.Config(model=config.model)
+    if not config.quick:
+        return whole
+    few = {"count": 4, "shown": 3, "diversity_prompts": 2, "diversity_seeds": 2}
+    return replace(whole, scales=(), **few)
+
+
+def _strength(config: Config) -> strength.Config:
+    whole = strength.Config(model=config.model)
+    return replace(whole, strengths=(0.3, 0.5, 0.7, 1.0), seeds=2) if config.quick else whole
+
+
+def _timing(config: Config) -> timing.Config:
+    whole = timing.Config(model=config.model)
+    return replace(whole, repeats=3, warmup=1, cold_start=False) if config.quick else whole
+
+
+def _autoencoder(config: Config) -> autoencoder.Config:
+    return autoencoder.Config(count=16 if config.quick else 200, model=config.model)
+
+
+def _weights(config: Config) -> Result:
+    """What the weights' files say of themselves: how they were made, what they reached."""
+    from importlib.resources import as_file, files
+
+    from sd import weights
+
+    embedded = config.model.weights == "shapes"
+    source = files("sd") / "assets" / "shapes" if embedded else Path(config.model.weights)
+    found: dict[str, dict[str, str]] = {}
+    with as_file(source) as folder:  # type: ignore[arg-type]
+        for path in sorted(folder.glob("*.safetensors")):
+            found[path.stem] = weights.metadata(path)
+            found[path.stem]["size"] = f"{path.stat().st_size / 1e6:.2f} MB"
+    lines = [
+        (name, key.replace("_", " "), _readable(value))
+        for name, words in found.items()
+        for key, value in words.items()
+        if key not in ("config", "sha256")
+    ]
+    text = "The weights that ship were trained by this project's own commands; their files say how."
+    caption = (
+        "From the metadata of the safetensors files; figures were measured when training ended."
+    )
+    table = Table(("network", "what", "value"), tuple(lines), caption)
+    parts = (text, table) if lines else (text,)
+    return Result("weights", "The weights", (), parts, {"metadata": found})
+
+
+def _readable(value: str) -> str:
+    """A value of the metadata; a JSON object as "key value, key value"."""
+    try:
+        content: Any = json.loads(value)
+    except json.JSONDecodeError:
+        return value
+    if not isinstance(content, dict):
+        return value
+    pairs = ((key.replace("_", " "), one) for key, one in content.items())
+    return ", ".join(
+        f"{key} {page.number(one) if isinstance(one, float) else one}" for key, one in pairs
+    )

@@ -1,0 +1,258 @@
+"""X3: how long a picture takes on every device and precision found, part by part."""
+
+import copy
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.intervals import Interval, median_interval
+from experiments.machine import describe, peak_memory, reset_peak, synchronize
+from experiments.model import PROMPT, Model
+from experiments.results import MEASURED, Figure, Result, Row, Table, at_most
+
+if TYPE_CHECKING:
+    from sd.pipeline import TextToImage
+
+DTYPES = {
+    "cpu": ("float32", "bfloat16"),
+    "cuda": ("float32", "bfloat16", "float16"),
+    "mps": ("float32", "float16"),
+}
+MOST_SECONDS = 1.5
+"""For one picture on a CPU, once loaded."""
+MOST_SECONDS_COLD = 8.0
+"""For `generate` from a cold start to the file."""
+
+Timed = tuple[float, Interval]
+"""Median and its interval, in milliseconds."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """X3: the time of one picture on every device and precision found.
+
+    Each part is warmed up, synchronised, and repeated; the median is given with a 95% interval.
+    """
+
+    device: str = "all"
+    """`all` that are found, or one of cpu, cuda, mps."""
+    prompt: str = PROMPT
+    """What is drawn."""
+    repeats: int = 15
+    """Timed runs of each part, at least 3 (6 or more for a 95% interval)."""
+    warmup: int = 3
+    """Runs before them that are not counted, at least 1."""
+    cold_start: bool = True
+    """Also time `generate` in a fresh process."""
+    out: Path = Path("out/timing")
+    """Folder for timing.md, timing.json and the figure."""
+    model: Model = field(default_factory=Model)
+    """Which model and how it samples; its device and dtype are not used here."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One device and precision: each part's time, and the peak memory in MiB."""
+
+    device: str
+    dtype: str
+    text_encoder: Timed
+    unet_step: Timed
+    decode: Timed
+    picture: Timed
+    memory: float
+    memory_of: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.device}, {self.dtype}"
+
+
+def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
+    """Time every device and precision, one part after the other."""
+    from tqdm import tqdm
+
+    from sd import device as devices
+
+    if config.repeats < 3 or config.warmup < 1:
+        got = f"{config.repeats} and {config.warmup}"
+        raise ValueError(f"--repeats, --warmup: wanted at least 3 and 1, got {got}")
+    names = devices.available() if config.device == "all" else [str(devices.pick(config.device))]
+    cold = config.cold_start and pipeline is None
+    pipeline = pipeline or replace(config.model, device="cpu", dtype="float32").load()
+    jobs = [(name, dtype) for name in names for dtype in DTYPES[name.partition(":")[0]]]
+    measured: list[Measured] = []
+    refused: list[str] = []
+    for name, dtype in tqdm(jobs, unit="setting", disable=None):
+        try:
+            measured.append(_measure(config, pipeline, name, dtype))
+        except (RuntimeError, NotImplementedError) as error:
+            refused.append(f"{name}, {dtype}: {str(error).splitlines()[0]}")
+    if not measured:
+        raise ValueError(f"--device: nothing could be timed; {'; '.join(refused)}")
+    started = _cold_starts(config) if cold else []
+    rows = _rows(config, measured, started)
+    machine = describe(names)
+    data: dict[str, Any] = {
+        "settings": config,
+        "machine": machine,
+        "milliseconds": measured,
+        "refused": refused,
+        "cold_start_seconds": started,
+    }
+    parts = _parts(config, measured, refused, machine)
+    return Result("timing", "X3: time on every device", rows, parts, data)
+
+
+def _measure(config: Config, pipeline: "TextToImage", name: str, dtype: str) -> Measured:
+    """The parts and the whole on one device in one precision."""
+    import torch
+
+    from diffusion_math.noise import start_noise
+
+    where, kind = torch.device(name), getattr(torch, dtype)
+    moved = {
+        part: copy.deepcopy(getattr(pipeline, part)).to(where, kind)
+        for part in ("text_encoder", "vae", "unet")
+    }
+    own = replace(pipeline, device=where, dtype=kind, **moved)
+    reset_peak(where)
+    scale = config.model.scale(own)
+    pair = own.encode_prompts([""]), own.encode_prompts([config.prompt])
+    denoise = own.denoiser(pair, scale)
+    x = start_noise([0], own.config.latent_shape).to(where)
+    t = torch.tensor(own.schedule.T / 2, dtype=torch.float64)
+    call = config.model.sampling()
+
+    @torch.no_grad()
+    def step() -> None:
+        denoise(x, t)
+
+    def timed(work: Callable[[], Any]) -> Timed:
+        return _timed(work, where, config.repeats, config.warmup)
+
+    return Measured(
+        name,
+        dtype,
+        timed(lambda: (own.encode_prompts([""]), own.encode_prompts([config.prompt]))),
+        timed(step),
+        timed(lambda: own.decode(x)),
+        timed(lambda: own(config.prompt, progress=False, **call)),
+        *peak_memory(where),
+    )
+
+
+def _timed(work: Callable[[], Any], where: Any, repeats: int, warmup: int) -> Timed:
+    """Median milliseconds of the work, device synchronised before and after each run."""
+    for _ in range(warmup):
+        work()
+    seconds = []
+    for _ in range(repeats):
+        synchronize(where)
+        start = time.perf_counter()
+        work()
+        synchronize(where)
+        seconds.append(time.perf_counter() - start)
+    middle, (low, high) = median_interval(seconds)
+    return 1e3 * middle, (1e3 * low, 1e3 * high)
+
+
+def _cold_starts(config: Config) -> list[float]:
+    """Seconds that `generate` takes in a fresh process on the CPU, imports and loading included."""
+    seconds = []
+    for _ in range(3):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "experiments", "generate", "--out", folder]
+            command += ["--device", "cpu", "--weights", str(config.model.weights)]
+            start = time.perf_counter()
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            seconds.append(time.perf_counter() - start)
+        if done.returncode != 0:
+            raise ValueError(f"generate in a fresh process failed: {done.stderr.strip()}")
+    return seconds
+
+
+def _rows(config: Config, measured: list[Measured], started: list[float]) -> tuple[Row, ...]:
+    """The time of a picture on a CPU against its bound, other settings, the cold start."""
+    first = next((m for m in measured if m.device == "cpu"), measured[0])
+    rows = []
+    for one in (first, *(m for m in measured if m is not first)):
+        middle, (low, high) = one.picture
+        claim = f"seconds for one picture on {one.label}: {config.model.steps} steps, guidance on"
+        main = one is first
+        bound = f", at most {MOST_SECONDS:g}" if main and one.device == "cpu" else ""
+        verdict = at_most(low / 1e3, high / 1e3, MOST_SECONDS) if bound else MEASURED
+        name = "timing" if main else f"timing-{one.device}-{one.dtype}"
+        text = f"{'X3: ' if main else ''}{claim}, once loaded{bound}"
+        rows.append(Row(name, text, middle / 1e3, (low / 1e3, high / 1e3), verdict))
+    if started:
+        middle, ends = median_interval(started)
+        rows.append(
+            Row(
+                "timing-cold-start",
+                "seconds from starting `generate` to the file on the CPU, at most "
+                f"{MOST_SECONDS_COLD:g} (interval: the range of {len(started)} starts)",
+                middle,
+                ends,
+                at_most(*ends, MOST_SECONDS_COLD),
+            )
+        )
+    return tuple(rows)
+
+
+def _parts(
+    config: Config, measured: list[Measured], refused: list[str], machine: dict[str, str]
+) -> tuple[str | Figure | Table, ...]:
+    from experiments import plots
+
+    calls = config.model.steps * (2 if config.model.solver == "heun" else 1)
+    bars = {
+        "text encoder": [m.text_encoder[0] for m in measured],
+        f"U-Net, {calls} calls": [calls * m.unet_step[0] for m in measured],
+        "VAE decode": [m.decode[0] for m in measured],
+    }
+    known = [sum(column) for column in zip(*bars.values(), strict=True)]
+    rest = [max(0.0, m.picture[0] - s) for m, s in zip(measured, known, strict=True)]
+    bars["solver and the rest"] = rest
+    header = ("device, precision", "text encoder", "U-Net, a step", "VAE decode", "whole picture")
+    cells = tuple(
+        (
+            m.label,
+            *(_text(part) for part in (m.text_encoder, m.unet_step, m.decode, m.picture)),
+            f"{m.memory:,.0f} MiB ({m.memory_of})",
+        )
+        for m in measured
+    )
+    title = f"One picture, {config.model.steps} steps, guidance on"
+    drawn = plots.stacked([m.label for m in measured], bars, "milliseconds (median)", title)
+    lines: list[str | Figure | Table] = [
+        "The machine: " + "; ".join(f"{key} {value}" for key, value in machine.items()) + ".",
+        Figure(
+            "timing-parts.png",
+            plots.png(drawn),
+            "Where the time of one picture goes: nearly all of it is the U-Net, called once a step "
+            "on both halves of the guided pair.",
+            "Stacked bars of milliseconds for each device and precision.",
+        ),
+        Table(
+            (*header, "peak memory"),
+            cells,
+            f"Medians of {config.repeats} runs in milliseconds with 95% intervals, after "
+            f"{config.warmup} runs to warm up; devices synchronised around every run.",
+        ),
+    ]
+    if not any(m.device.startswith(("cuda", "mps")) for m in measured):
+        lines.append("No GPU was found: the lecture's comparison of a GPU with the CPU needs one.")
+    if refused:
+        lines.append("Not able to run: " + "; ".join(refused) + ".")
+    return tuple(lines)
+
+
+def _text(part: Timed) -> str:
+    middle, (low, high) = part
+    return f"{middle:.3g} [{low:.3g}, {high:.3g}]"
