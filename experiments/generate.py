@@ -76,11 +76,12 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
         "height": config.height,
         "width": config.width,
     }
+    made = _made_with(pipeline)
     common = {
         "call": call,
         "image": None if image is None else _embedded(image),
         "model": {"weights": str(config.model.weights), "dtype": config.model.dtype},
-        "made_with": _made_with(pipeline),
+        "made_with": made,
     }
     figures: list[Figure] = []
     for start in range(0, len(prompts), BATCH):
@@ -89,9 +90,7 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
         for index, (drawn, (prompt, seed)) in enumerate(zip(pictures, batch, strict=True)):
             settings = {"batch": batch, "index": index, **common}
             figures.append(_figure(drawn, prompt, seed, settings, len(figures)))
-    return _result(
-        figures, {"call": call, **common["made_with"]}, list(zip(prompts, seeds, strict=True))
-    )
+    return _result(figures, {"call": call, **made}, list(zip(prompts, seeds, strict=True)))
 
 
 def settings_of(path: Path) -> dict[str, Any]:
@@ -138,7 +137,7 @@ def _repeat(config: Config, pipeline: "TextToImage | None") -> Result:
     if changed:
         warnings.warn(f"{config.like} was made with other {', '.join(changed)}", stacklevel=2)
     drawn = _draw(pipeline, batch, call, image)[int(kept["index"])]
-    figure = _figure(drawn, prompt, seed, kept, 0)
+    figure = replace(_figure(drawn, prompt, seed, kept, 0), name=config.like.name)
     return _result([figure], {"call": call, **now}, [(prompt, seed)])
 
 

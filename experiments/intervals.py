@@ -29,13 +29,14 @@ def wilson(right: int, count: int, level: float = 0.95) -> Interval:
 def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Interval:
     """Newcombe's interval for p_first - p_second of paired verdicts (same prompt, same seed).
 
-    With Wilson's intervals (l_i, u_i) of each proportion and phi the verdicts' correlation,
+    With Wilson's intervals (l_i, u_i) of each proportion and phi the verdicts' correlation (its
+    numerator, where positive, less n/2 but not below 0: a correction for continuity),
 
         d - sqrt((p1 - l1)^2 - 2 phi (p1 - l1)(u2 - p2) + (u2 - p2)^2)
 
     is the lower end, and the upper end is the same with the parts exchanged.
     Raises ValueError for empty sequences or different lengths.
-    Source: Newcombe (1998), Statistics in Medicine 17, 2635-2650, method 8.
+    Source: Newcombe (1998), Statistics in Medicine 17, 2635-2650, method 10.
     """
     if len(first) != len(second) or not first:
         wanted = "wanted two sequences of one length >= 1"
@@ -46,7 +47,9 @@ def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Interval
     p1, p2 = x1 / n, x2 / n
     (l1, u1), (l2, u2) = wilson(x1, n), wilson(x2, n)
     spread = math.sqrt(x1 * (n - x1) * x2 * (n - x2))
-    phi = (both * n - x1 * x2) / spread if spread > 0 else 0.0
+    joint = float(both * n - x1 * x2)
+    joint = joint if joint <= 0 else max(joint - n / 2, 0.0)
+    phi = joint / spread if spread > 0 else 0.0
 
     def reach(a: float, b: float) -> float:
         return math.sqrt(max(0.0, a**2 - 2 * phi * a * b + b**2))

@@ -30,10 +30,10 @@ nav a { margin-right: 1.1rem; }
 
 
 def number(value: float | str) -> str:
-    """A measured value as text, four digits of it."""
+    """A measured value as text, three digits of it."""
     if isinstance(value, str):
         return value
-    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return f"{value:.3g}" if not abs(value) >= 1e3 else f"{value:,.0f}"
 
 
 def interval(row: Row) -> str:

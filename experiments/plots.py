@@ -24,7 +24,7 @@ COLORS = (BLUE, ORANGE, GREEN, PURPLE, GRAY)
 
 RIGHT, WRONG = GREEN, ORANGE
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
     "font.size": 13,
@@ -115,18 +115,23 @@ def gallery(
             axes.grid(False)
             picture = row[j] if j < len(row) else None
             if picture is None:
-                axes.axis("off")
-                continue
-            axes.imshow(np.asarray(picture), interpolation="nearest")
-            verdict = verdicts[i][j] if verdicts is not None else None
-            _frame(axes, verdict)
+                axes.spines[:].set_visible(False)
+            else:
+                axes.imshow(np.asarray(picture), interpolation="nearest")
+                _frame(axes, verdicts[i][j] if verdicts is not None else None)
             if i == 0 and j < len(columns):
                 axes.set_title(columns[j], fontsize=12, fontweight="normal", loc="center", pad=7)
             if j == 0:
-                style = {"rotation": 0, "ha": "right", "va": "center", "labelpad": 12}
+                style: dict[str, Any] = {
+                    "rotation": 0,
+                    "ha": "right",
+                    "va": "center",
+                    "labelpad": 12,
+                }
                 axes.set_ylabel(rows[i], **style)
     if title:
-        figure.suptitle(title, fontsize=14, fontweight="bold", x=0.01, ha="left")
+        text = textwrap.fill(title, int(9 * figure.get_figwidth()))
+        figure.suptitle(text, fontsize=14, fontweight="bold", x=0.01, ha="left")
     return figure
 
 
@@ -153,7 +158,9 @@ def curves(panels: Sequence[Panel], width: float = 6.2, height: float = 4.3) -> 
             value, text = panel.marked_x
             axes.axvline(value, color=GRAY, linestyle="--", linewidth=1.5)
             place = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
-            axes.annotate(text, (value, 0), (6, 7), fontsize=10.5, color="#666666", **place)
+            last = value >= max(max(one.x) for one in panel.series)
+            away = {"ha": "right" if last else "left", "fontsize": 10.5, "color": "#666666"}
+            axes.annotate(text, (value, 0), (-6 if last else 6, 7), **away, **place)
         axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
         axes.set_ylim(*panel.y_range)
         if len(panel.series) > 1:
@@ -173,9 +180,15 @@ def stacked(
         axes.barh(labels, values, left=start, color=color, label=name, height=0.6)
         start = start + np.asarray(values, dtype=float)
     for y, total in enumerate(start):
-        axes.annotate(f"{total:.3g}", (total, y), (6, 0), textcoords="offset points", va="center")
+        axes.annotate(
+            f"{total:,.0f} ms" if total >= 10 else f"{total:.2g} ms",
+            (total, y),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+        )
     axes.invert_yaxis()
-    axes.set(xlabel=x_label, ylabel="device, precision", xlim=(0, 1.12 * start.max()))
+    axes.set(xlabel=x_label, ylabel="device, precision", xlim=(0, 1.15 * start.max()))
     axes.set_title(title, pad=38)
     axes.grid(False, axis="y")
     axes.legend(ncols=len(parts), loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
@@ -230,7 +243,7 @@ def _mass_levels(density: Floats, shares: Sequence[float]) -> list[float]:
     """The density's values that enclose these shares of its mass, rising."""
     values = np.sort(density.ravel())[::-1]
     mass = np.cumsum(values) / values.sum()
-    levels = {float(values[min(np.searchsorted(mass, s), len(values) - 1)]) for s in shares}
+    levels = {float(values[min(int(np.searchsorted(mass, s)), len(values) - 1)]) for s in shares}
     return sorted(levels)
 
 
@@ -243,8 +256,8 @@ def captioned(
 ) -> Figure:
     """Pictures in rows, each with its text below it and a coloured frame for its verdict."""
     wide, high = max(map(len, pictures)), len(pictures)
-    figure = Figure(figsize=(side * wide, (side + 0.55) * high), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)  # type: ignore[union-attr]
+    figure = Figure(figsize=(side * wide, (side + 0.55) * high))
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
     grid = figure.subplots(high, wide, squeeze=False)
     for i, row in enumerate(grid):
         for j, axes in enumerate(row):
@@ -264,4 +277,4 @@ def captioned(
 def _frame(axes: Axes, verdict: bool | None) -> None:
     color = {True: RIGHT, False: WRONG, None: "#bbbbbb"}[verdict]
     for spine in axes.spines.values():
-        spine.set(visible=True, color=color, linewidth=1.0 if verdict is None else 3.5)
+        spine.set(visible=True, color=color, linewidth=1.0 if verdict is None else 3.0)

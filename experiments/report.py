@@ -146,8 +146,7 @@ def _cfg(config: Config) -> cfg.Config:
     whole = cfg.Config(model=config.model)
     if not config.quick:
         return whole
-    few = {"count": 4, "shown": 3, "diversity_prompts": 2, "diversity_seeds": 2}
-    return replace(whole, scales=(), **few)
+    return replace(whole, scales=(), count=4, shown=3, diversity_prompts=2, diversity_seeds=2)
 
 
 def _strength(config: Config) -> strength.Config:

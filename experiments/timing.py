@@ -37,13 +37,13 @@ class Config:
     """X3: the time of one picture on every device and precision found.
 
     Each part is warmed up, synchronised, and repeated; the median is given with a 95% interval.
+    `--device auto` times all devices found, another name that one alone; `--dtype` is not used,
+    since every precision of a device is timed.
     """
 
-    device: str = "all"
-    """`all` that are found, or one of cpu, cuda, mps."""
     prompt: str = PROMPT
     """What is drawn."""
-    repeats: int = 15
+    repeats: int = 11
     """Timed runs of each part, at least 3 (6 or more for a 95% interval)."""
     warmup: int = 3
     """Runs before them that are not counted, at least 1."""
@@ -52,7 +52,7 @@ class Config:
     out: Path = Path("out/timing")
     """Folder for timing.md, timing.json and the figure."""
     model: Model = field(default_factory=Model)
-    """Which model and how it samples; its device and dtype are not used here."""
+    """Which model, where it runs, and how it samples."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
     if config.repeats < 3 or config.warmup < 1:
         got = f"{config.repeats} and {config.warmup}"
         raise ValueError(f"--repeats, --warmup: wanted at least 3 and 1, got {got}")
-    names = devices.available() if config.device == "all" else [str(devices.pick(config.device))]
+    chosen = config.model.device
+    names = devices.available() if chosen == "auto" else [str(devices.pick(chosen))]
     cold = config.cold_start and pipeline is None
     pipeline = pipeline or replace(config.model, device="cpu", dtype="float32").load()
     jobs = [(name, dtype) for name in names for dtype in DTYPES[name.partition(":")[0]]]
@@ -219,6 +220,8 @@ def _parts(
     known = [sum(column) for column in zip(*bars.values(), strict=True)]
     rest = [max(0.0, m.picture[0] - s) for m, s in zip(measured, known, strict=True)]
     bars["solver and the rest"] = rest
+    share = min(1.0, calls * measured[0].unet_step[0] / measured[0].picture[0])
+    spread = "95% intervals" if config.repeats >= 6 else "their ranges"
     header = ("device, precision", "text encoder", "U-Net, a step", "VAE decode", "whole picture")
     cells = tuple(
         (
@@ -235,15 +238,15 @@ def _parts(
         Figure(
             "timing-parts.png",
             plots.png(drawn),
-            "Where the time of one picture goes: nearly all of it is the U-Net, called once a step "
-            "on both halves of the guided pair.",
+            f"Where the time of one picture goes: on {measured[0].label} {share:.0%} of it is the "
+            "U-Net, called once a step on both halves of the guided pair.",
             "Stacked bars of milliseconds for each device and precision.",
         ),
         Table(
             (*header, "peak memory"),
             cells,
-            f"Medians of {config.repeats} runs in milliseconds with 95% intervals, after "
-            f"{config.warmup} runs to warm up; devices synchronised around every run.",
+            f"Medians of {config.repeats} runs in milliseconds with {spread}, after "
+            f"{config.warmup} to warm up; devices synchronised around every run.",
         ),
     ]
     if not any(m.device.startswith(("cuda", "mps")) for m in measured):
@@ -255,4 +258,5 @@ def _parts(
 
 def _text(part: Timed) -> str:
     middle, (low, high) = part
-    return f"{middle:.3g} [{low:.3g}, {high:.3g}]"
+    a, b, c = (f"{one:,.0f}" if one >= 100 else f"{one:.3g}" for one in (middle, low, high))
+    return f"{a} [{b}, {c}]"

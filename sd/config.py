@@ -80,6 +80,8 @@ class TextConfig:
     """The CLIP text transformer; the defaults are Stable Diffusion v1.x (CLIP ViT-L/14).
 
     The token `end_token` (the last of the vocabulary, as in CLIP's) ends a prompt and pads it.
+    `skip` is how many of the last layers the U-Net's condition leaves out: 0 in Stable Diffusion
+    v1.x, 1 in v2.x.
     """
 
     vocab_size: int = 49408
@@ -90,12 +92,16 @@ class TextConfig:
     intermediate: int = 3072
     activation: str = "quick_gelu"
     eps: float = 1e-5
+    skip: int = 0
 
     def __post_init__(self) -> None:
         _whole(self, "vocab_size", "width", "layers", "heads", "context_length", "intermediate")
         _positive(self, "eps")
         _one_of(self, "activation", ACTIVATIONS)
         _divides(self, "heads", self.width, "width")
+        if self.skip not in range(self.layers):
+            wanted = f"an integer in 0..{self.layers - 1}"
+            raise ValueError(f"TextConfig.skip must be {wanted}, got {self.skip!r}")
         if self.vocab_size < 2 or self.context_length < 2:
             raise ValueError(
                 "TextConfig needs vocab_size and context_length of 2 or more (start and end "
@@ -278,7 +284,7 @@ V15 = ModelConfig()
 
 SHAPES = ModelConfig(
     text=TextConfig(
-        vocab_size=29, width=96, layers=2, heads=4, context_length=24, intermediate=384
+        vocab_size=29, width=96, layers=2, heads=4, context_length=24, intermediate=384, skip=1
     ),
     vae=VAEConfig(channels=(32, 32, 64, 96), layers_per_block=1, groups=8, scaling_factor=1.0),
     unet=UNetConfig(

@@ -66,11 +66,10 @@ class TextToImage:
         config: the numbers of the model, its schedule and what its U-Net predicts.
         tokenizer: prompts to tokens.
         text_encoder: tokens `(batch, token)` to context `(batch, token, width)`.
-        vae: `encode` of pictures `(batch, 3, height, width)` in [-1, 1] gives latents' `mean`;
-            `decode` of latents gives pictures.
+        vae: pictures `(batch, 3, height, width)` in [-1, 1] to latents and back.
         unet: `(x_t, time, context)` to its prediction, like x_t.
         device: where the three networks are.
-        dtype: of the three networks. The walk itself is in float32 or wider.
+        dtype: of the networks; the walk itself is in float32 or wider.
     """
 
     config: ModelConfig
@@ -213,8 +212,7 @@ class TextToImage:
     def encode_prompts(self, prompts: Sequence[str]) -> Context:
         """The context that the U-Net attends to, one row a prompt.
 
-        Warns of words that the model does not know. Raises ValueError for a prompt over the
-        context length.
+        Warns of words that the model does not know; ValueError for a prompt over its length.
         """
         unknown = dict.fromkeys(w for text in prompts for w in self.tokenizer.unknown_words(text))
         if unknown:
@@ -224,14 +222,15 @@ class TextToImage:
         context: Tensor = self.text_encoder(self.tokenizer.encode(prompts).to(self.device))
         return context
 
-    def denoiser(self, pair: tuple[Context, Context], scale: Number) -> Denoiser:
-        """The guided U-Net as E[x_0 | x_t].
+    def denoiser(
+        self, pair: tuple[Float[Tensor, "rows token width"], Context], scale: Number
+    ) -> Denoiser:
+        """The guided U-Net as E[x_0 | x_t]: both predictions from one pass over twice the batch.
 
-        Both predictions come from one pass of the U-Net over twice the batch; at scales 1 and 0
-        there is one prediction only.
+        At scales 1 and 0 there is one prediction only.
 
         Args:
-            pair: contexts (unconditional or negative, conditional); the first may have one row.
+            pair: contexts (unconditional or negative, conditional); the first may be one row.
             scale: w >= 0 of `diffusion_math.guidance.cfg`.
         """
         negative, positive = pair[0].expand_as(pair[1]), pair[1]

@@ -88,8 +88,8 @@ class TextEncoder(nn.Module):
     """A causal pre-norm transformer over tokens, the text half of CLIP.
 
     h_0 = E[token] + P[place]; h_l = h' + MLP(LN(h')), h' = h_{l-1} + Attention(LN(h_{l-1}));
-    the result is LN(h_L). Its parameters carry the names and shapes of transformers'
-    `CLIPTextModel`, so `load_state_dict(strict=True)` works in both directions.
+    the summary is LN(h_L), the U-Net's condition LN(h_{L - skip}). Its parameters carry the names
+    and shapes of transformers' `CLIPTextModel`: `load_state_dict(strict=True)` works both ways.
     Source: Radford et al. 2021, arXiv:2103.00020, section 2.4.
     """
 
@@ -102,23 +102,27 @@ class TextEncoder(nn.Module):
         self.final_layer_norm = nn.LayerNorm(config.width, eps=config.eps)
 
     def forward(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length width"]:
-        """Encode tokens (ids below `vocab_size`) into one state a token.
+        """The condition of the U-Net: one state a token (ids below `vocab_size`).
 
         Raises ValueError if there are more tokens than `context_length`.
         """
+        return self.states(tokens, self.config.layers - self.config.skip)
+
+    def states(
+        self, tokens: Int[Tensor, "batch length"], layers: int
+    ) -> Float[Tensor, "batch length width"]:
+        """The normalised states after the first `layers` layers."""
         length, limit = tokens.shape[1], self.config.context_length
         if length > limit:
             raise ValueError(f"tokens must have at most context_length = {limit}, got {length}")
         x = self.embeddings(tokens)
-        for layer in self.encoder["layers"].children():
+        for layer in list(self.encoder["layers"].children())[:layers]:
             x = layer(x)
         states: Tensor = self.final_layer_norm(x)
         return states
 
-    def pooled(
-        self, states: Float[Tensor, "batch length width"], tokens: Int[Tensor, "batch length"]
-    ) -> Float[Tensor, "batch width"]:
-        """Pick each prompt's state at its first end token: the summary that CLIP compares.
+    def pooled(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch width"]:
+        """The last layer's state at each prompt's first end token: the summary CLIP compares.
 
         Raises ValueError if a prompt holds no end token.
         """
@@ -126,6 +130,7 @@ class TextEncoder(nn.Module):
         if not bool(ends.any(dim=1).all()):
             raise ValueError(f"tokens must hold the end token {self.config.end_token} in each row")
         rows = torch.arange(len(tokens), device=tokens.device)
+        states = self.states(tokens, self.config.layers)
         return states[rows, ends.int().argmax(dim=1)]
 
     def initialize(self, generator: torch.Generator | None = None) -> None:

@@ -5,12 +5,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from sd.config import Config, TextConfig, UNetConfig, VAEConfig, from_json, to_json
 
@@ -122,10 +123,22 @@ def load(path: Path, network: type[Network], kind: type[Config]) -> Network:
         FileNotFoundError, ValueError: as in `config` and `read`.
     """
     settings = config(path, kind)
-    with torch.device("meta"):
+    with torch.device("meta"), _Unfilled():
         module = network(settings)
     module.load_state_dict(read(path, module), strict=True, assign=True)
     return module.requires_grad_(False).eval()
+
+
+class _Unfilled(TorchFunctionMode):
+    """Skip the initialisation of parameters, whose normal numbers on the meta device would import
+    torch's compiler, a second of work, to no end."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _open(path: Path, tensors: bool) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -18,7 +18,7 @@ Generate = Callable[[Sequence[str], Sequence[int]], Sequence[npt.NDArray[Any]]]
 
 
 def prompts(seed: int, count: int, held_out: bool = False) -> list[str]:
-    """Fresh prompts; with `held_out`, each names a (color, shape) pair that training never shows."""
+    """Fresh prompts; with `held_out`, each names a (color, shape) pair foreign to training."""
     return [example(FRESH + seed, index, held_out).caption for index in range(count)]
 
 
@@ -33,7 +33,9 @@ def shows(picture: npt.NDArray[Any], prompt: str) -> bool:
     return agrees(read(np.asarray(picture)), asked)
 
 
-def judge(generate: Generate, asked: Sequence[str], first_seed: int = 0, batch: int = 50) -> list[bool]:
+def judge(
+    generate: Generate, asked: Sequence[str], first_seed: int = 0, batch: int = 50
+) -> list[bool]:
     """One verdict a prompt; prompt i is drawn with seed `first_seed + i`, `batch` at a time."""
     verdicts: list[bool] = []
     for start in range(0, len(asked), batch):

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from sd.train.vae import VAETraining, pictures, psnr, signed, standardise, train
 from sd.unet import UNet
 from sd.vae import VAE
 
+Network = TypeVar("Network", bound=nn.Module)
 COMMAND = "python -m sd.train"
 
 
@@ -60,43 +62,40 @@ def main(options: All) -> None:
     tokenizer = Tokenizer.embedded(SHAPES.text.context_length)
     if not files["text_encoder"].exists():
         state, figures = train_clip(options.clip, SHAPES.text)
-        keep(
-            files["text_encoder"],
-            TextEncoder(SHAPES.text),
-            state,
-            SHAPES.text,
-            options.clip,
-            figures,
-        )
+        text = rounded(TextEncoder(SHAPES.text), state)
+        keep(files["text_encoder"], text, SHAPES.text, options.clip, figures)
     text_encoder = weights.load(files["text_encoder"], TextEncoder, TextConfig)
     if not files["vae"].exists():
-        autoencoder = VAE(SHAPES.vae)
-        autoencoder.load_state_dict(train_vae(options.vae, SHAPES.vae))
-        standardise(autoencoder, pictures(options.vae.seed, range(2000)))
-        state, figures = autoencoder.state_dict(), reconstruction(autoencoder, options.judged)
-        keep(files["vae"], autoencoder, state, SHAPES.vae, options.vae, figures)
+        trained = VAE(SHAPES.vae)
+        trained.load_state_dict(train_vae(options.vae, SHAPES.vae))
+        standardise(trained, pictures(options.vae.seed, range(2000)))
+        trained = rounded(trained, trained.state_dict())
+        figures = reconstruction(trained, options.judged)
+        keep(files["vae"], trained, SHAPES.vae, options.vae, figures)
     vae = weights.load(files["vae"], VAE, VAEConfig)
     if not files["unet"].exists():
         schedule = Discrete.scaled_linear(SHAPES.steps)
         state = train_unet(options.unet, SHAPES.unet, vae, text_encoder, tokenizer, schedule)
-        unet = UNet(SHAPES.unet)
-        unet.load_state_dict(state)
-        networks = (text_encoder, vae, unet.eval())
+        unet = rounded(UNet(SHAPES.unet), state)
+        networks = (text_encoder, vae, unet)
         model = TextToImage(SHAPES, tokenizer, *networks, device=torch.device("cpu"))
-        figures = accuracy(model, options.judged)
-        keep(files["unet"], unet, state, SHAPES.unet, options.unet, figures)
+        keep(files["unet"], unet, SHAPES.unet, options.unet, accuracy(model, options.judged))
+
+
+def rounded(module: Network, state: dict[str, Tensor]) -> Network:
+    """The network with weights as float16 keeps them: the figures are those of what ships."""
+    module.load_state_dict({name: value.half() for name, value in state.items()})
+    return module.eval()
 
 
 def keep(
     path: Path,
     module: nn.Module,
-    state: dict[str, Tensor],
     config: TextConfig | VAEConfig | UNetConfig,
     training: Training,
     figures: dict[str, float],
 ) -> None:
     """Write a trained network with what made it and how good it is."""
-    module.load_state_dict(state)
     print(path.name, json.dumps(figures))
     weights.write(
         path, module, config, licence="MIT", command=COMMAND, seed=training.seed, figures=figures

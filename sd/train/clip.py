@@ -1,20 +1,15 @@
 """Training of the text encoder: captions against pictures, by contrast (CLIP)."""
 
-import argparse
-import json
-import shlex
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sd.config import SHAPES, TextConfig, to_json
+from sd.config import TextConfig
 from sd.text_encoder import TextEncoder
 from sd.tokenizer import Tokenizer
 from sd.train.loop import Training, fit
@@ -26,6 +21,21 @@ Batch = tuple[
 
 FRESH = 10_000_000
 """First step number of the batches that no training run draws: the figures are taken on them."""
+
+
+@dataclass(frozen=True)
+class CLIPTraining(Training):
+    """Flags of the text encoder's training."""
+
+    steps: int = 1000
+    batch_size: int = 256
+    learning_rate: float = 1.5e-3
+    out: Path = Path("runs/clip")
+    warmup: int = 50
+    weight_decay: float = 0.05
+    ema: float = 0.99
+    checkpoint_every: int = 200
+    bfloat16: bool = False
 
 
 class _Residual(nn.Module):
@@ -88,7 +98,7 @@ class CLIP(nn.Module):
         tokens: Int[Tensor, "batch length"],
     ) -> Float[Tensor, "batch batch"]:
         """Similarity of each picture (rows) to each prompt (columns): cosines over temperature."""
-        pooled = self.text.pooled(self.text(tokens), tokens)
+        pooled = self.text.pooled(tokens)
         words = F.normalize(self.text_projection(pooled).float(), dim=-1)
         seen = F.normalize(self.image(pictures).float(), dim=-1)
         logits: Tensor = self.log_scale.exp().clamp(max=100.0) * seen @ words.T
@@ -153,16 +163,18 @@ def matching(module: nn.Module, batch: Callable[[int], Batch], count: int = 8) -
     return sums
 
 
-def train(training: Training, config: TextConfig = SHAPES.text, evaluation: int = 8) -> Path:
-    """Train, or resume, and write `text_encoder.safetensors` into `training.out`; its path.
+def train_clip(
+    training: CLIPTraining, config: TextConfig, evaluation: int = 8
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Train, or resume; the text encoder's averaged weights, and the figures of both towers.
 
-    The figures are means over `evaluation` batches of 256 fresh pairs.
+    The figures are means over `evaluation` batches of 256 fresh pairs: of independent pictures,
+    and of groups that differ in a single respect.
     """
     tokenizer = Tokenizer.embedded(config.context_length)
     torch.manual_seed(training.seed)
     module = CLIP(config)
     module.text.initialize()
-    size = training.batch_size
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         figures: dict[str, float] = {}
@@ -171,41 +183,7 @@ def train(training: Training, config: TextConfig = SHAPES.text, evaluation: int 
             figures.update({f"{name}_{key}": value for key, value in found.items()})
         return figures
 
-    average = fit(module, batches(tokenizer, training.seed, size), loss, training, evaluate)
-    module.load_state_dict(average)
+    batch = batches(tokenizer, training.seed, training.batch_size)
+    module.load_state_dict(fit(module, batch, loss, training, evaluate))
     module.cpu()
-    figures = evaluate(module)
-    print(json.dumps(figures))
-    path = training.out / "text_encoder.safetensors"
-    metadata = {
-        "config": to_json(config),
-        "licence": "MIT",
-        "command": "python -m sd.train.clip " + shlex.join(sys.argv[1:]),
-        "seed": str(training.seed),
-        "figures": json.dumps(figures),
-    }
-    temporary = path.with_suffix(".tmp")
-    save_file({k: v.contiguous() for k, v in module.text.state_dict().items()}, temporary, metadata)
-    temporary.replace(path)
-    return path
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Command line of the training."""
-    parser = argparse.ArgumentParser(prog="python -m sd.train.clip", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and result")
-    parser.add_argument("--steps", type=int, default=2000, help="optimiser steps (%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=256, help="pairs a step (%(default)s)")
-    parser.add_argument("--learning-rate", type=float, default=2e-3, help="peak (%(default)s)")
-    parser.add_argument("--warmup", type=int, default=50, help="steps (%(default)s)")
-    parser.add_argument("--ema", type=float, default=0.99, help="of the weights (%(default)s)")
-    parser.add_argument("--checkpoint-every", type=int, default=200, help="steps (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of everything (%(default)s)")
-    parser.add_argument("--cpu", action="store_true", help="stay on the CPU")
-    options = vars(parser.parse_args(arguments))
-    defaults = Training(steps=1, batch_size=1, learning_rate=1e-3, out=Path(), bfloat16=False)
-    print(train(replace(defaults, weight_decay=0.05, **options)))
-
-
-if __name__ == "__main__":
-    main()
+    return module.text.state_dict(), evaluate(module)

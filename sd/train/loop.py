@@ -48,7 +48,7 @@ class Training:
 
 
 class Batches(Dataset[Any]):
-    """The batch of every step, as a function of the step alone: a resumed run sees the same data."""
+    """The batch of every step, a function of the step alone: a resumed run sees the same data."""
 
     def __init__(self, batch: Callable[[int], Any], steps: int) -> None:
         self.batch = batch

@@ -28,12 +28,12 @@ from sd.vae import VAE, Latent
 class UNetTraining(Training):
     """Flags of the U-Net's training."""
 
-    steps: int = 16_000
+    steps: int = 9200
     batch_size: int = 64
     learning_rate: float = 1.5e-3
     out: Path = Path("runs/unet")
-    checkpoint_every: int = 1000
-    latents: int = 40_000
+    checkpoint_every: int = 500
+    latents: int = 30_000
     """Pictures that are encoded once, before the training; captions are drawn anew each time."""
     drop: float = 0.1
     """Probability that the empty prompt stands in for the caption."""

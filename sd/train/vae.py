@@ -21,7 +21,7 @@ FRESH = 1_000_000_000  # the first data seed that no training run uses
 class VAETraining(Training):
     """Flags of the autoencoder's training."""
 
-    steps: int = 9000
+    steps: int = 7000
     batch_size: int = 16
     learning_rate: float = 2e-3
     out: Path = Path("runs/vae")

@@ -41,7 +41,7 @@ def fitted_order(errors, ladder=LADDER):
 
 
 def exact_flow(data, schedule, x, t, s):
-    """The probability flow from t to s by DOP853, in y = x / alpha and log-SNR, to 1e-12."""
+    """The probability flow from t to s by DOP853, in y = x / alpha and log-SNR, to 1e-10."""
     denoise = data.denoiser(schedule)
 
     def slope(log_snr, y):
@@ -51,7 +51,7 @@ def exact_flow(data, schedule, x, t, s):
 
     ends = (schedule.log_snr(t).item(), schedule.log_snr(s).item())
     start = (x / schedule(t)[0]).flatten().numpy()
-    path = solve_ivp(slope, ends, start, method="DOP853", rtol=1e-12, atol=1e-12)
+    path = solve_ivp(slope, ends, start, method="DOP853", rtol=1e-10, atol=1e-10)
     return schedule(s)[0] * torch.from_numpy(path.y[:, -1]).reshape(x.shape)
 
 
@@ -86,7 +86,7 @@ def test_orders_on_gaussian_data(span, spacing):
 
 @pytest.mark.parametrize("span", ["VPLinear", "RectifiedFlow"])
 def test_orders_on_a_mixture(span):
-    """The same on a mixture, against an eighth-order integration to 1e-12."""
+    """The same on a mixture, against an eighth-order integration to 1e-10."""
     schedule, t, s = SPANS[span]
     exact = exact_flow(MIXTURE, schedule, schedule(t)[1] * X, t, s)
     for name, order in ORDERS.items():
@@ -168,14 +168,15 @@ def test_wrong_solvers_lose_their_order(name):
     schedule, t, s = SPANS["VPLinear"]
     exact = ONE.probability_flow(schedule, schedule(t)[1] * X, t, s)
     errors = []
-    for n in LADDER:
+    ladder = [32, 64, 128]
+    for n in ladder:
         u = torch.arange(n + 1, dtype=torch.float64)
         u[1::2] += 0.4
         levels = schedule.log_snr(t) + u / n * (schedule.log_snr(s) - schedule.log_snr(t))
         grid = schedule.time(levels)
         end = end_of(make(schedule), ONE, schedule, schedule(t)[1] * X, grid)
         errors.append((end - exact).square().mean().sqrt().item())
-    assert (abs(fitted_order(errors) - order) < 0.1) == right
+    assert (abs(fitted_order(errors, ladder) - order) < 0.1) == right
 
 
 def test_into_zero_the_last_stretch_is_a_mean():
@@ -239,13 +240,14 @@ def test_the_output_s_law_converges_with_order_one(name):
 def test_ancestral_sampling_converges_to_the_true_reverse_kernel(name):
     """C08, C09: from one point x_t, the output's exact law tends to Bayes' q(x_s | x_t).
 
-    Mean and covariance, each with order 1 within 0.1. The wrong alternatives: ddim(1/2) tends to
-    another law, and the probability flow from the same point ends at another mean.
+    The mean is exact at any step count: E[x_s | x_t] is linear in E[x_0 | x_t]. The covariance
+    has order 1 within 0.1. Wrong alternative: ddim(1/2) tends to another law, in mean and
+    covariance.
     """
     schedule, ladder, t, s = VPLinear(), [32, 64, 128], 0.6, 0.05
+    kernel = ONE.reverse(schedule, X[0], t, s).moments()
 
     def errors(make):
-        kernel = ONE.reverse(schedule, X[0], t, s).moments()
         for n in ladder:
             grid = GRIDS["uniform_log_snr"](schedule, n, t, s)
             basis = noise.Basis(grid, (2,))
@@ -253,8 +255,9 @@ def test_ancestral_sampling_converges_to_the_true_reverse_kernel(name):
             law = basis.mean(out), basis.covariance(out)
             yield [(got - wanted).norm().item() for got, wanted in zip(law, kernel, strict=True)]
 
-    for error in zip(*errors(STOCHASTIC[name]), strict=True):
-        assert fitted_order(error, ladder) == pytest.approx(1, abs=0.1)
+    mean, covariance = zip(*errors(STOCHASTIC[name]), strict=True)
+    assert max(mean) < 1e-12
+    assert fitted_order(covariance, ladder) == pytest.approx(1, abs=0.1)
     for error in zip(*errors(STOCHASTIC["ddim(0.5)"]), strict=True):
         assert fitted_order(error, ladder) < 0.5
 

@@ -25,7 +25,7 @@ SETTINGS = Training(
 )
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for the signal that ends a training run."""
 
 
@@ -56,11 +56,11 @@ def test_a_run_killed_at_any_step_ends_with_the_bits_of_one_that_was_not(tmp_pat
 
     def fatal(step: int) -> tuple[Tensor, Tensor]:
         if step == 27:
-            raise Killed
+            raise KilledError
         return batch(step)
 
     settings = replace(SETTINGS, out=tmp_path / "killed")
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         fit(module(), fatal, loss, settings)
     resumed = fit(module(), batch, loss, settings)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)

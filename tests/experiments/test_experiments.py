@@ -1,0 +1,150 @@
+"""Each experiment on a model of random weights: the wiring, the schema, the numbers it reports."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments import autoencoder, cfg, forward, report, results, strength, timing
+from experiments.model import PROMPT, Model, distance, shows
+from experiments.results import Result
+from sd.pipeline import TextToImage
+
+FEW = Model(steps=2)
+
+
+def check(result: Result, name: str) -> None:
+    """What every result owes: rows of its name, JSON without loss, figures with captions."""
+    rows = {row.name: row for row in result.rows}
+    assert len(rows) == len(result.rows)
+    assert name in rows
+    record = json.loads(results.to_json({"rows": results.rows_json(result.rows), **result.data}))
+    for row in record["rows"]:
+        assert set(row) == {"name", "claim", "measured", "interval", "verdict"}
+        assert row["verdict"] in ("holds", "does not hold", "undecided", "measured")
+        assert isinstance(row["measured"], float | int)
+        if row["interval"] is not None and None not in row["interval"]:
+            low, high = row["interval"]
+            assert low - 1e-9 <= row["measured"] <= high + 1e-9
+    for figure in result.figures:
+        assert figure.name.endswith(".png")
+        assert figure.caption.endswith(".")
+        assert figure.png.startswith(b"\x89PNG")
+
+
+def test_cfg(pipeline: TextToImage) -> None:
+    config = cfg.Config(
+        scales=(0.0, 2.0), count=2, shown=2, diversity_prompts=2, diversity_seeds=2, model=FEW
+    )
+    result = cfg.run(config, pipeline)
+    check(result, "cfg")
+    assert [point["w"] for point in result.data["sweep"]] == [0.0, 1.0, 2.0, 3.0]
+    # w = 0 ignores the prompt, so the two prompts' pictures, of the same seeds, are the same.
+    first, second = result.data["sweep"][0]["diversity"]
+    assert first == pytest.approx(second)
+    assert result.data["sweep"][1]["diversity"][0] != result.data["sweep"][1]["diversity"][1]
+
+
+def test_guidance_off_is_a_scale_of_one(pipeline: TextToImage) -> None:
+    config = cfg.Config(shown=1, model=FEW)
+    from tqdm import tqdm
+
+    pair = cfg._pair(config, pipeline, 3.0, tqdm(disable=True))
+    (one,) = pipeline(PROMPT, guidance_scale=1.0, steps=2, progress=False)
+    assert distance(pair[False][0], one) == 0
+    assert distance(pair[True][0], one) > 0
+
+
+def test_strength(pipeline: TextToImage, tmp_path: Path) -> None:
+    from PIL import Image
+
+    given = tmp_path / "given.png"
+    Image.new("LA", (37, 90), (90, 200)).save(given)
+    for image in (None, given):
+        config = strength.Config(image=image, strengths=(1, 0.2, 0.5, 0.7), seeds=2, model=FEW)
+        result = strength.run(config, pipeline)
+        check(result, "strength")
+        assert result.data["strengths"] == [0.2, 0.5, 0.7, 1]
+        assert result.data["alpha"] == sorted(result.data["alpha"], reverse=True)
+        assert result.data["alpha"][-1] == pytest.approx(0.0683, abs=5e-5)
+        assert len(result.data["distances"]) == 4
+
+
+def test_slope_is_the_least_squares_one() -> None:
+    import numpy as np
+
+    strengths, distances = [0.2, 0.5, 1.0], [[1.0, 2.0], [4.0, 3.0], [5.0, 9.0]]
+    wanted = np.polyfit(strengths, np.array(distances), 1)[0].mean()
+    assert strength._row(strengths, distances).measured == pytest.approx(wanted)
+
+
+def test_timing(pipeline: TextToImage) -> None:
+    config = timing.Config(repeats=3, warmup=1, model=replace(FEW, device="cpu"))
+    result = timing.run(config, pipeline)
+    check(result, "timing")
+    for one in result.data["milliseconds"]:
+        assert one.picture[0] > one.decode[0] > 0
+        assert one.memory > 0
+    assert {"processor", "cores", "torch", "threads"} <= set(result.data["machine"])
+    # Timing other precisions leaves the model it was given as it was.
+    assert next(pipeline.unet.parameters()).dtype == torch.float32
+
+
+def test_forward_finds_the_closed_form() -> None:
+    result = forward.run(forward.Config(samples=200, times=(0, 5, 200)))
+    check(result, "forward")
+    assert result.rows[0].verdict == "holds"
+
+
+def test_forward_notices_a_wrong_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sqrt(beta) taken for beta in the single step: the law after 200 steps is another."""
+    from diffusion_math import gaussian
+
+    right = gaussian.forward_step
+
+    def wrong(schedule, x, t):  # type: ignore[no-untyped-def]
+        step = right(schedule, x, t)
+        return replace(step, variance=step.variance.sqrt())
+
+    monkeypatch.setattr(gaussian, "forward_step", wrong)
+    result = forward.run(forward.Config(samples=100, times=(0, 200)))
+    assert result.rows[0].verdict == "does not hold"
+
+
+def test_autoencoder(pipeline: TextToImage) -> None:
+    result = autoencoder.run(autoencoder.Config(count=20), pipeline)
+    check(result, "autoencoder")
+    assert len(result.data["psnr_db"]) == 20
+    assert result.rows[0].verdict == "does not hold"  # random weights reconstruct nothing
+
+
+def test_reader_has_no_verdict_outside_the_grammar() -> None:
+    picture = strength.rendered()
+    assert shows(picture, PROMPT) is True
+    assert shows(picture, strength.PROMPT) is False
+    assert shows(picture, "a cat") is None
+
+
+def test_report(tiny: Path, pipeline: TextToImage, tmp_path: Path) -> None:
+    model = Model(weights=tiny, steps=2)
+    config = report.Config(quick=True, out=tmp_path, model=model)
+    made = report.run(config, pipeline)
+    written = report.write(made, tmp_path)
+    assert [path.name for path in written] == ["report.html", "report.md", "report.json"]
+    rows = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert isinstance(rows, list)
+    names = [row["name"] for row in rows]
+    assert len(set(names)) == len(names)
+    assert {"cfg", "strength", "timing", "forward", "autoencoder"} <= set(names)
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert text.count(report.LECTURE_PROMPT) == 1
+    assert "loss 0.25" in text  # the figures in the weights' metadata
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for figure in (one for result in made.results for one in result.figures):
+        assert f"({figure.name})" in text
+        assert (tmp_path / figure.name).is_file()
+    assert page.count("<img ") == text.count("![")
+    assert 'src="data:' in page
+    assert 'src="http' not in page

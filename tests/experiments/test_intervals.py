@@ -1,0 +1,116 @@
+"""The intervals against scipy, against enumeration, and against their wrong versions."""
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from experiments.intervals import mean_interval, median_interval, paired_difference, wilson
+
+LEVELS = st.sampled_from([0.5, 0.9, 0.95, 0.99])
+FLOATS = st.floats(-1e3, 1e3)
+
+
+@given(st.integers(1, 600).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), LEVELS)
+def test_wilson_is_scipys(trial: tuple[int, int], level: float) -> None:
+    right, count = trial
+    wanted = stats.binomtest(right, count).proportion_ci(level, method="wilson")
+    # Two square roots and a division: a few roundings of numbers of order 1.
+    assert wilson(right, count, level) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(("right", "count"), [(-1, 5), (6, 5), (0, 0)])
+def test_wilson_refuses(right: int, count: int) -> None:
+    with pytest.raises(ValueError, match="right, count"):
+        wilson(right, count)
+    with pytest.raises(ValueError, match="level"):
+        wilson(1, 2, 1.0)
+
+
+@given(st.lists(FLOATS, min_size=2, max_size=40), LEVELS)
+def test_mean_interval_is_students(values: list[float], level: float) -> None:
+    sem = stats.sem(values)
+    got = mean_interval(values, level)
+    if sem == 0:
+        assert got == pytest.approx((values[0], values[0]))
+        return
+    wanted = stats.t.interval(level, len(values) - 1, np.mean(values), sem)
+    assert got == pytest.approx(wanted, rel=1e-9, abs=1e-9)
+
+
+def test_mean_interval_of_one_and_of_none() -> None:
+    assert mean_interval([3.0]) == (-math.inf, math.inf)
+    for function in (mean_interval, median_interval):
+        with pytest.raises(ValueError, match="at least one"):
+            function([])
+
+
+@given(st.lists(FLOATS, min_size=1, max_size=60), LEVELS)
+def test_median_interval_has_its_level_and_is_the_narrowest(
+    values: list[float], level: float
+) -> None:
+    n, ranks = len(values), [float(i) for i in range(1, len(values) + 1)]
+    middle, (low, high) = median_interval(ranks, level)
+    k = int(low)
+    assert middle == np.median(ranks)
+    assert high == n + 1 - k
+
+    def covers(k: int) -> float:
+        return float(1 - 2 * stats.binom.cdf(k - 1, n, 0.5))
+
+    assert k == 1 or covers(k) >= level - 1e-12
+    assert k + 1 > (n + 1) // 2 or covers(k + 1) < level + 1e-12
+    ordered = sorted(values)
+    assert median_interval(values, level)[1] == (ordered[k - 1], ordered[n - k])
+
+
+def test_six_values_reach_95_percent_and_five_do_not() -> None:
+    assert 1 - 2 * 0.5**5 < 0.95 <= 1 - 2 * 0.5**6
+    assert median_interval([float(i) for i in range(9)])[1] == (1.0, 7.0)
+
+
+VERDICTS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
+
+
+@given(VERDICTS)
+def test_paired_difference_is_antisymmetric_and_holds_its_estimate(
+    pairs: list[tuple[bool, bool]],
+) -> None:
+    first, second = zip(*pairs, strict=True)
+    low, high = paired_difference(first, second)
+    turned = paired_difference(second, first)
+    assert turned == pytest.approx((-high, -low), abs=1e-12)
+    assert -1 <= low <= (sum(first) - sum(second)) / len(pairs) <= high <= 1
+
+
+@pytest.mark.parametrize("cells", [(0.5, 0.3, 0.05, 0.15), (0.25, 0.25, 0.25, 0.25)])
+def test_paired_difference_covers(cells: tuple[float, ...]) -> None:
+    """Exact coverage at n = 20 by enumeration, with both, first only, second only, neither."""
+    n, truth, covered, blind = 20, cells[1] - cells[2], 0.0, 0.0
+    for a, b, c in product(range(n + 1), repeat=3):
+        d = n - a - b - c
+        if d < 0:
+            continue
+        mass = float(stats.multinomial.pmf([a, b, c, d], n, cells))
+        first = [True] * (a + b) + [False] * (c + d)
+        second = [True] * a + [False] * b + [True] * c + [False] * d
+        low, high = paired_difference(first, second)
+        covered += mass * (low <= truth <= high)
+        blind += mass * (abs((b - c) / n - truth) <= (high - low) / 4)  # half as wide: too short
+    assert 0.94 < covered < 0.98
+    assert blind < 0.8
+
+
+def test_pairing_matters() -> None:
+    """Verdicts that agree pair by pair give a shorter interval than the same shares unpaired."""
+    together = [True] * 30 + [False] * 10
+    low, high = paired_difference(together, together)
+    crossed = paired_difference(together, together[::-1])
+    assert low <= 0 <= high
+    assert high - low < (crossed[1] - crossed[0]) / 3
+    with pytest.raises(ValueError, match="one length"):
+        paired_difference([True], [])

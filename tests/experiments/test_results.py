@@ -1,0 +1,116 @@
+"""Folders checked before the work, files whole or absent, JSON that any reader takes."""
+
+import json
+import math
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from experiments import page, results
+from experiments.results import Figure, Result, Row, Table
+
+PNG = b"\x89PNG not really"
+RESULT = Result(
+    "one",
+    "A title",
+    (Row("one", "a | claim", 0.5, (0.25, math.inf), "holds"), Row("two", "b", "text", None, "-")),
+    ("Words with `code` & <angle>.", Figure("a.png", PNG, "See this.", "alt [text]"),
+     Table(("x", "y"), (("1", "a|b"),), "numbers")),
+    {"settings": {"out": Path("here")}, "nan": math.nan},
+)  # fmt: skip
+
+
+def test_write_is_whole(tmp_path: Path) -> None:
+    written = results.write(RESULT, tmp_path)
+    assert sorted(path.name for path in written) == ["a.png", "one.json", "one.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "one.json", "one.md"]
+    record = json.loads((tmp_path / "one.json").read_text(encoding="utf-8"))
+    assert record["rows"][0]["interval"] == [0.25, None]  # JSON has no infinity
+    assert record["settings"] == {"out": "here"}
+    assert record["nan"] is None
+    text = (tmp_path / "one.md").read_text(encoding="utf-8")
+    assert "![alt (text)](a.png)" in text
+    assert "| 1 | a\\|b |" in text
+
+
+def test_nothing_is_left_of_a_write_that_fails(tmp_path: Path) -> None:
+    (tmp_path / "b.png").mkdir()  # the last rename can't replace a folder
+    with pytest.raises(ValueError, match="can't write"):
+        results.write_files(tmp_path, {"b.png": PNG, "c.png": PNG})
+    assert [path.name for path in tmp_path.iterdir()] == ["b.png"]
+
+
+def test_output_folder_is_made_and_taken_back(tmp_path: Path) -> None:
+    deep = tmp_path / "a" / "b"
+    with pytest.raises(ZeroDivisionError), results.output_folder(deep):
+        raise ZeroDivisionError
+    assert not (tmp_path / "a").exists()
+    with results.output_folder(deep) as folder:
+        (folder / "kept").write_text("x", encoding="utf-8")
+    with pytest.raises(ZeroDivisionError), results.output_folder(deep):
+        raise ZeroDivisionError
+    assert (deep / "kept").exists()
+
+
+def test_output_folder_refuses_what_cannot_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("x", encoding="utf-8")
+    for path in (file, file / "below"):
+        with pytest.raises(ValueError, match="--out: can't write"), results.output_folder(path):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("ends", "least", "most"),
+    [
+        ((0.2, 0.4), "holds", "does not hold"),
+        ((0.0, 0.1), "does not hold", "holds"),
+        ((0.1, 0.3), "undecided", "undecided"),
+    ],
+)
+def test_verdicts(ends: tuple[float, float], least: str, most: str) -> None:
+    assert results.at_least(*ends, 0.15) == least
+    assert results.at_most(*ends, 0.15) == most
+
+
+class Reader(HTMLParser):
+    """Sources of images and the balance of tags."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "img":
+            self.sources.append(str(dict(attrs)["src"]))
+        elif tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def test_html_stands_alone_and_escapes() -> None:
+    text = page.html("Title & more", [RESULT], ["A lead."])
+    reader = Reader()
+    reader.feed(text)
+    assert reader.open == []
+    assert all(source.startswith("data:image/png;base64,") for source in reader.sources)
+    assert len(reader.sources) == 1
+    assert "http" not in text
+    assert "<angle>" in " ".join(reader.words)
+
+
+def test_numbers_are_short() -> None:
+    assert [page.number(x) for x in (0.123456, 12345.6, "text", math.inf)] == [
+        "0.123",
+        "12,346",
+        "text",
+        "inf",
+    ]

@@ -1,0 +1,256 @@
+"""The pipeline with the exact oracle where its U-Net stands: every answer is known.
+
+The data are pictures of 2 x 2 pixels, a mixture of a "red" and a "blue" Gaussian; the VAE is the
+identity. The stand-in for the U-Net reads its label off the prompt's tokens and predicts the exact
+noise, so that what the pipeline makes of it can be compared with the mathematics.
+"""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.integrate import solve_ivp
+from torch import Tensor, nn
+
+from diffusion_math import predict
+from diffusion_math.noise import start_noise
+from diffusion_math.oracle import GaussianMixture
+from diffusion_math.schedule import Discrete
+from diffusion_math.solver import State
+from sd.config import SHAPES, ModelConfig, UNetConfig, VAEConfig
+from sd.picture import to_tensor
+from sd.pipeline import TextToImage
+from sd.shapes.caption import VOCABULARY
+from sd.tokenizer import Tokenizer
+from sd.vae import Latent
+
+EVENT = (3, 2, 2)
+SCHEDULE = Discrete.scaled_linear()
+RED, BLUE = (1 + VOCABULARY.index(word) for word in ("red", "blue"))
+CPU = torch.device("cpu")
+
+
+def mixture() -> GaussianMixture:
+    """Two diagonal Gaussians, near enough that their fields mix over most of the walk."""
+    generator = torch.Generator().manual_seed(5)
+    means = 0.5 * torch.randn(2, *EVENT, generator=generator, dtype=torch.float64)
+    variances = 0.05 + 0.2 * torch.rand(2, *EVENT, generator=generator, dtype=torch.float64)
+    return GaussianMixture(torch.tensor([0.3, 0.7]).double().log(), means, variances)
+
+
+def component(k: int) -> GaussianMixture:
+    return GaussianMixture(torch.zeros(1), WHOLE.means[k : k + 1], WHOLE.covariances[k : k + 1])
+
+
+WHOLE = mixture()
+LABELS = {RED: component(0), BLUE: component(1), None: WHOLE}
+
+
+class Words(nn.Module):
+    """The context is the tokens themselves."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens[..., None].double()
+
+
+class Identity(nn.Module):
+    """A VAE that changes nothing."""
+
+    def encode(self, x: Tensor) -> Latent:
+        return Latent(x, torch.zeros_like(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z
+
+
+class Oracle(nn.Module):
+    """The U-Net's signature around the exact answer; `late` shifts its clock, to be wrong."""
+
+    def __init__(self, prediction: str = "epsilon", late: int = 0) -> None:
+        super().__init__()
+        self.prediction, self.late = prediction, late
+        self.rows: list[int] = []
+
+    def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        self.rows.append(len(x))
+        answers = []
+        for row, time, tokens in zip(x, t, context[..., 0], strict=True):
+            named = [word for word in (RED, BLUE) if bool((tokens == word).any())]
+            level = (time + 1 + self.late).clamp(max=1000)
+            known = LABELS[named[0] if named else None]
+            x0 = known.posterior_mean(SCHEDULE, row[None], level)
+            kinds = {"epsilon": predict.eps_from_x0, "v_prediction": predict.v_from_x0}
+            to = kinds.get(self.prediction)
+            answers.append(x0 if to is None else to(SCHEDULE, row[None], x0, level))
+        return torch.cat(answers)
+
+
+def model(unet: Oracle) -> TextToImage:
+    config = ModelConfig(
+        text=SHAPES.text,
+        vae=VAEConfig(latent_channels=3, channels=(4,), groups=4),
+        unet=UNetConfig(3, 3, (4,), 1, 1, SHAPES.text.width, (True,), 4),
+        prediction=unet.prediction,
+        image_size=2,
+        guidance_scale=3.0,
+    )
+    return TextToImage(
+        config, Tokenizer.embedded(24), Words(), Identity(), unet, CPU, torch.float64
+    )
+
+
+def walk(pipeline: TextToImage, prompt: str | list[str], **options: object) -> list[State]:
+    """All states of one call."""
+    states: list[State] = []
+    pipeline(prompt, watch=states.append, progress=False, **options)
+    return states
+
+
+def photo(seed: int) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (2, 2, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def exact_path(
+    x: Tensor, start: int, end: int, w: float, positive: int, negative: int | None
+) -> Tensor:
+    """The guided probability flow from x at `start`, by an adaptive integrator to 1e-6.
+
+    dy / d log r = r eps with y = x / alpha, r = sigma / alpha, eps of x0_u + w (x0_c - x0_u).
+    """
+
+    def slope(log_r: float, y: np.ndarray) -> np.ndarray:
+        t = SCHEDULE.time(-2 * log_r)
+        alpha, sigma = SCHEDULE(t)
+        x_t = alpha * torch.from_numpy(y).reshape(x.shape)
+        x0_c = LABELS[positive].posterior_mean(SCHEDULE, x_t, t)
+        x0_u = LABELS[negative].posterior_mean(SCHEDULE, x_t, t)
+        eps = (x_t - alpha * (x0_u + w * (x0_c - x0_u))) / sigma
+        return (sigma / alpha * eps).flatten().numpy()
+
+    first, last = (-float(SCHEDULE.log_snr(t)) / 2 for t in (start, end))
+    y = (x / SCHEDULE(start)[0]).flatten().numpy()
+    found = solve_ivp(slope, (first, last), y, "DOP853", [last], rtol=1e-6, atol=1e-6)
+    return SCHEDULE(end)[0] * torch.from_numpy(found.y[:, -1]).reshape(x.shape)
+
+
+@pytest.mark.parametrize("solver", ["dpmpp_2m", "heun"])
+def test_a_picture_is_the_end_of_the_exact_flow(solver: str) -> None:
+    """One Gaussian: the flow has a closed form, the steps' error is of order 2, and the last step
+    is the exact posterior mean. A U-Net whose clock is off by one is noticed."""
+
+    def error(unet: Oracle, steps: int) -> float:
+        states = walk(model(unet), "red", solver=solver, steps=steps, do_cfg=False, seed=3)
+        x_T, before, end = states[0], states[-2], states[-1]
+        assert torch.equal(x_T.x, start_noise([3], EVENT, torch.float64)) and x_T.t == 1000
+        assert before.t == 1000 // steps and end.t == 0
+        if unet.late == 0:
+            last = LABELS[RED].posterior_mean(SCHEDULE, before.x, before.t)
+            torch.testing.assert_close(end.x, last, rtol=1e-9, atol=1e-9)
+        (late,) = (state for state in states if state.t == 100)
+        wanted = LABELS[RED].probability_flow(SCHEDULE, x_T.x, 1000, 100)
+        return float((late.x - wanted).abs().max())
+
+    coarse, fine = error(Oracle(), 50), error(Oracle(), 100)
+    assert coarse < 5e-3
+    assert fine < coarse / 3
+    assert error(Oracle(late=1), 100) > 3 * fine
+
+
+@pytest.mark.parametrize(("w", "negative"), [(3.0, ""), (2.0, "blue")])
+def test_guidance_follows_the_exact_guided_field(w: float, negative: str) -> None:
+    pipeline = model(Oracle())
+    options = {"guidance_scale": w, "negative_prompt": negative, "steps": 50, "seed": 1}
+    states = walk(pipeline, "red", **options)
+    (late,) = (state for state in states if state.t == 100)
+    against = BLUE if negative else None
+    path = exact_path(states[0].x, 1000, 100, w, RED, against)
+    error = (late.x - path).abs().max()
+    assert error < 0.01
+    wrong = exact_path(states[0].x, 1000, 100, w + 1, RED, against)  # the paper's count of w
+    assert (late.x - wrong).abs().max() > 5 * error
+
+
+@settings(max_examples=20)
+@given(
+    w=st.sampled_from([0.0, 0.3, 1.0, 1.5, 3.0, 7.5, 100.0]),
+    t=st.integers(1, 1000),
+    each=st.booleans(),
+    prediction=st.sampled_from(["epsilon", "v_prediction", "sample"]),
+)
+def test_the_denoiser_is_the_exact_guided_one_in_one_pass(
+    w: float, t: int, each: bool, prediction: str
+) -> None:
+    unet = Oracle(prediction)
+    pipeline = model(unet)
+    positive = pipeline.encode_prompts(["red", "a blue circle", "star"])
+    denoise = pipeline.denoiser((pipeline.encode_prompts([""]), positive), w)
+    x = torch.randn(3, *EVENT, generator=torch.Generator().manual_seed(t), dtype=torch.float64)
+    time = torch.tensor([t, 1, 1000] if each else t, dtype=torch.float64)
+    x0_u = WHOLE.posterior_mean(SCHEDULE, x, time)
+    x0_c = torch.cat(
+        [
+            LABELS[label].posterior_mean(SCHEDULE, x[i : i + 1], time[i] if each else time)
+            for i, label in enumerate((RED, BLUE, None))
+        ]
+    )
+    # Out of eps, rounding grows as 1 / alpha <= 15, and as w.
+    torch.testing.assert_close(
+        denoise(x, time), x0_u + w * (x0_c - x0_u), rtol=1e-12, atol=1e-13 * (1 + w)
+    )
+    assert unet.rows == [3 if w in (0.0, 1.0) else 6]
+
+
+def test_do_cfg_false_is_scale_one_and_the_default_is_the_models_own() -> None:
+    pipeline = model(Oracle())
+
+    def end(**options: object) -> Tensor:
+        return walk(pipeline, "red", steps=5, **options)[-1].x
+
+    assert torch.equal(end(do_cfg=False), end(guidance_scale=1))
+    assert torch.equal(end(do_cfg=False, guidance_scale=9.0), end(guidance_scale=1))
+    assert torch.equal(end(), end(guidance_scale=3.0))
+    assert not torch.allclose(end(), end(do_cfg=False), atol=1e-3)
+    assert not torch.allclose(end(negative_prompt="blue"), end(), atol=1e-3)
+    assert torch.equal(end(negative_prompt="blue", do_cfg=False), end(do_cfg=False))
+
+
+def test_at_strength_one_a_fifteenth_of_the_picture_is_left() -> None:
+    """SD's table does not end in pure noise: alpha_T = 0.068, and the start says so."""
+    pipeline = model(Oracle())
+    starts = [walk(pipeline, "red", image=photo(i), strength=1, steps=1)[0].x for i in (1, 2)]
+    latents = to_tensor([photo(1), photo(2)]).double()
+    left = (starts[0] - starts[1]) / (latents[:1] - latents[1:])
+    assert torch.allclose(left, torch.tensor(0.0683).double(), atol=5e-5)
+
+
+def test_strength_to_zero_gives_the_reconstruction() -> None:
+    pipeline = model(Oracle())
+    (same,) = pipeline("red", image=photo(1), strength=1e-4, progress=False)
+    assert same.tobytes() == photo(1).tobytes()
+    latent = to_tensor([photo(1)]).double()
+    for level in (1, 2, 4):
+        options = {"image": photo(1), "strength": level / 1000, "do_cfg": False}
+        states = walk(pipeline, "red", **options)
+        sigma = SCHEDULE(level)[1]
+        # Off by the noise (12 normals below 5) and by the oracle's pull, sigma^2 / variance (0.05).
+        assert (states[-1].x - latent).abs().max() < 5 * sigma + 2 * sigma**2 / 0.05
+
+
+@pytest.mark.parametrize("solver", ["ddpm", "dpmpp_2m"])
+def test_a_picture_depends_on_its_own_prompt_and_seed_only(solver: str) -> None:
+    pipeline = model(Oracle())
+    prompts, seeds = ["red", "blue", "circle"], [4, 9, 4]
+
+    def end(prompt: str | list[str], seed: int | list[int]) -> Tensor:
+        return walk(pipeline, prompt, seed=seed, solver=solver, steps=8)[-1].x
+
+    together = end(prompts, seeds)
+    for i in range(3):
+        torch.testing.assert_close(end(prompts[i], seeds[i])[0], together[i], rtol=0, atol=1e-12)
+    torch.testing.assert_close(end("red", [4, 9])[0], together[0], rtol=0, atol=1e-12)
+    assert not torch.allclose(end("red", [4, 9])[1], together[0], atol=1e-3)
+    assert torch.equal(end(prompts, 5), end(prompts, [5, 6, 7]))
+    assert torch.equal(end(prompts, 5), end(prompts, 5))

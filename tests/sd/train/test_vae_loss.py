@@ -1,0 +1,95 @@
+"""The autoencoder's loss (C31), and the standardised latent."""
+
+import math
+
+import pytest
+import torch
+
+from sd.config import VAEConfig
+from sd.train.vae import KL, THINGS, pictures, psnr, signed, standardise, vae_loss
+from sd.vae import VAE
+
+TINY = VAEConfig(channels=(8, 8), layers_per_block=1, groups=4, scaling_factor=0.5)
+
+
+class Given(torch.nn.Module):
+    """Stands where the VAE stands: given moments, a given reconstruction."""
+
+    config = TINY
+
+    def __init__(self, mean: torch.Tensor, log_variance: torch.Tensor, y: torch.Tensor) -> None:
+        super().__init__()
+        self.mean, self.log_variance, self.y = mean, log_variance, y
+
+    def moments(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.mean, self.log_variance
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        self.z = z
+        return self.y
+
+
+def test_the_loss_is_its_closed_form() -> None:
+    """A picture of background 40 with 5 things' pixels of 200; errors 0.1 there, else 0.02."""
+    picture = torch.full((1, 3, 8, 8), 40, dtype=torch.uint8)
+    picture[:, :, 3, 1:6] = 200
+    error = torch.full((1, 3, 8, 8), 0.02)
+    error[:, :, 3, 1:6] = 0.1
+    mean, log_variance = torch.full((1, 4, 4, 4), 0.7), torch.full((1, 4, 4, 4), -1.2)
+    vae = Given(mean, log_variance, signed(picture) + error)
+    figures = vae_loss(vae, picture, torch.Generator().manual_seed(0))
+    kl = 0.5 * (0.7**2 + math.exp(-1.2) + 1.2 - 1.0)
+    weighted = (59 * 0.02**2 + 5 * THINGS * 0.1**2) / (59 + 5 * THINGS)
+    # float32 around 1 holds the differences 0.02 to 1e-5 of their size
+    assert float(figures["kl"]) == pytest.approx(kl, rel=1e-6)
+    assert float(figures["squared_error"]) == pytest.approx(
+        (59 * 0.02**2 + 5 * 0.1**2) / 64, rel=1e-4
+    )
+    assert float(figures["loss"]) == pytest.approx(weighted + KL * kl, rel=1e-4)
+
+
+def test_the_decoder_is_given_a_draw_of_the_latent() -> None:
+    """z / scale ~ N(mean, variance) by 65,536 draws: 6 sd of the mean and of the variance."""
+    count = 65_536
+    shape = (1, 4, 128, 128)
+    picture = torch.zeros(1, 3, 256, 256, dtype=torch.uint8)
+    vae = Given(torch.full(shape, 0.7), torch.full(shape, -1.2), signed(picture))
+    vae_loss(vae, picture, torch.Generator().manual_seed(3))
+    z = vae.z.double() / TINY.scaling_factor
+    variance = math.exp(-1.2)
+    assert float(z.mean()) == pytest.approx(0.7, abs=6 * math.sqrt(variance / count))
+    wanted = pytest.approx(variance, abs=6 * variance * math.sqrt(2 / count))
+    assert float(z.var()) == wanted
+    assert math.exp(-0.6) != wanted  # sigma where sigma^2 belongs
+
+
+@torch.no_grad()
+def test_standardising_moves_the_latent_and_nothing_else() -> None:
+    torch.manual_seed(0)
+    vae = VAE(TINY).eval()
+    for parameter in vae.quant_conv.parameters():
+        parameter.mul_(3.0).add_(0.2)
+    seen = pictures(0, range(24))
+    before = vae.decode(vae.encode(signed(seen)).mean)
+    standardise(vae, seen)
+    latent = vae.encode(signed(seen))
+    after = vae.decode(latent.mean)
+    # Two more roundings of float32 per latent number, carried through some ten layers.
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+    scale = TINY.scaling_factor
+    assert torch.allclose(latent.mean.mean(dim=(0, 2, 3)) / scale, torch.zeros(4), atol=1e-4)
+    total = latent.mean.var(dim=(0, 2, 3)) + latent.variance.mean(dim=(0, 2, 3))
+    assert torch.allclose(total / scale**2, torch.ones(4), rtol=1e-3)
+
+
+@torch.no_grad()
+def test_psnr_of_a_known_error() -> None:
+    """A reconstruction 10 bytes off everywhere has 20 log10(255 / 10) = 28.13 dB."""
+    picture = torch.full((2, 3, 8, 8), 100, dtype=torch.uint8)
+
+    class Shifted(VAE):
+        def decode(self, z: torch.Tensor) -> torch.Tensor:
+            return signed(picture) + 10 / 127.5
+
+    found = psnr(Shifted(TINY), picture)
+    assert found.tolist() == pytest.approx([20 * math.log10(25.5)] * 2, rel=1e-6)
