@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(module: Any, config: Any) -> None:
     """Check the folder, work, and only then write."""
-    from experiments.results import output_folder, write
+    from experiments.page import write
+    from experiments.results import output_folder
 
     with output_folder(config.out) as folder:
         result = module.run(config)

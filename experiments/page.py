@@ -3,8 +3,19 @@
 import base64
 import html as escape
 from collections.abc import Sequence
+from pathlib import Path
 
-from experiments.results import FAILS, HOLDS, Figure, Result, Row, Table
+from experiments.results import (
+    FAILS,
+    HOLDS,
+    Figure,
+    Result,
+    Row,
+    Table,
+    rows_json,
+    to_json,
+    write_files,
+)
 
 STYLE = """
 :root { color-scheme: light; }
@@ -115,3 +126,12 @@ def _html(part: str | Figure | Table) -> str:
 def _cell(text: str) -> str:
     mark = {HOLDS: ' class="holds"', FAILS: ' class="fails"'}.get(text, "")
     return f"<td{mark}>{escape.escape(text)}</td>"
+
+
+def write(result: Result, folder: Path) -> list[Path]:
+    """Write a result as NAME.md, NAME.json and its PNGs."""
+    record = {"name": result.name, "rows": rows_json(result.rows), **result.data}
+    files = {figure.name: figure.png for figure in result.figures}
+    files[f"{result.name}.json"] = to_json(record)
+    files[f"{result.name}.md"] = markdown(result.title, [result]).encode()
+    return write_files(folder, files)

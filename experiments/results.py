@@ -125,17 +125,6 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     return [target for _, target in temporary]
 
 
-def write(result: Result, folder: Path) -> list[Path]:
-    """Write a result as NAME.md, NAME.json and its PNGs."""
-    from experiments.page import markdown
-
-    record = {"name": result.name, "rows": rows_json(result.rows), **result.data}
-    files = {figure.name: figure.png for figure in result.figures}
-    files[f"{result.name}.json"] = to_json(record)
-    files[f"{result.name}.md"] = markdown(result.title, [result]).encode()
-    return write_files(folder, files)
-
-
 def rows_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """The rows as plain JSON values."""
     return [asdict(row) for row in rows]

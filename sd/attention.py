@@ -104,9 +104,9 @@ class SpatialTransformer(nn.Module):
 class PixelAttention(nn.Module):
     """Single-head self-attention over the pixels of a feature map, with a residual (VAE)."""
 
-    def __init__(self, channels: int, groups: int) -> None:
+    def __init__(self, channels: int, groups: int, eps: float) -> None:
         super().__init__()
-        self.group_norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.group_norm = nn.GroupNorm(groups, channels, eps=eps)
         self.to_q = nn.Linear(channels, channels)
         self.to_k = nn.Linear(channels, channels)
         self.to_v = nn.Linear(channels, channels)

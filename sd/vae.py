@@ -11,8 +11,6 @@ from sd.attention import PixelAttention
 from sd.blocks import Downsample, ResBlock, Upsample
 from sd.config import VAEConfig
 
-EPS = 1e-6  # of every group norm in the VAE (the U-Net's is 1e-5)
-
 
 class Latent(NamedTuple):
     """The encoder's answer q(z | x) = N(mean, variance), diagonal; both scaled for the U-Net."""
@@ -24,10 +22,11 @@ class Latent(NamedTuple):
 class MidBlock(nn.Module):
     """ResBlock, attention over pixels, ResBlock, at the lowest resolution."""
 
-    def __init__(self, channels: int, groups: int) -> None:
+    def __init__(self, channels: int, config: VAEConfig) -> None:
         super().__init__()
-        self.attentions = nn.ModuleList([PixelAttention(channels, groups)])
-        self.resnets = nn.ModuleList(ResBlock(channels, channels, groups, EPS) for _ in range(2))
+        groups, eps = config.groups, config.eps
+        self.attentions = nn.ModuleList([PixelAttention(channels, groups, eps)])
+        self.resnets = nn.ModuleList(ResBlock(channels, channels, groups, eps) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map a feature map to one of the same shape."""
@@ -41,7 +40,7 @@ class Level(nn.Module):
         super().__init__()
         count = config.layers_per_block + (1 if up else 0)
         self.resnets = nn.ModuleList(
-            ResBlock(inputs if i == 0 else outputs, outputs, config.groups, EPS)
+            ResBlock(inputs if i == 0 else outputs, outputs, config.groups, config.eps)
             for i in range(count)
         )
         self.downsamplers = nn.ModuleList(
@@ -67,8 +66,8 @@ class Encoder(nn.Module):
             Level(widths[max(i - 1, 0)], width, config, up=False, last=i == len(widths) - 1)
             for i, width in enumerate(widths)
         )
-        self.mid_block = MidBlock(widths[-1], config.groups)
-        self.conv_norm_out = nn.GroupNorm(config.groups, widths[-1], eps=EPS)
+        self.mid_block = MidBlock(widths[-1], config)
+        self.conv_norm_out = nn.GroupNorm(config.groups, widths[-1], eps=config.eps)
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,12 +85,12 @@ class Decoder(nn.Module):
         super().__init__()
         widths = config.channels[::-1]
         self.conv_in = nn.Conv2d(config.latent_channels, widths[0], 3, padding=1)
-        self.mid_block = MidBlock(widths[0], config.groups)
+        self.mid_block = MidBlock(widths[0], config)
         self.up_blocks = nn.ModuleList(
             Level(widths[max(i - 1, 0)], width, config, up=True, last=i == len(widths) - 1)
             for i, width in enumerate(widths)
         )
-        self.conv_norm_out = nn.GroupNorm(config.groups, widths[-1], eps=EPS)
+        self.conv_norm_out = nn.GroupNorm(config.groups, widths[-1], eps=config.eps)
         self.conv_out = nn.Conv2d(widths[-1], config.in_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:

@@ -68,7 +68,8 @@ def main(options: All) -> None:
     if not files["vae"].exists():
         trained = VAE(SHAPES.vae)
         trained.load_state_dict(train_vae(options.vae, SHAPES.vae))
-        standardise(trained, pictures(options.vae.seed, range(2000)))
+        if not options.vae.decoder_only:
+            standardise(trained, pictures(options.vae.seed, range(2000)))
         trained = rounded(trained, trained.state_dict())
         figures = reconstruction(trained, options.judged)
         keep(files["vae"], trained, SHAPES.vae, options.vae, figures)

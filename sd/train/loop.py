@@ -86,7 +86,7 @@ def fit(
     """Minimise `loss(module, batch(step), generator)["loss"]` with AdamW.
 
     Args:
-        module: trained in place.
+        module: trained in place, but for the weights that require no gradient.
         batch: the step's examples, a pure function of the step (tensors, or tuples of them).
         loss: figures of the batch; the one named "loss" is minimised. The generator is seeded
             from the step, on the CPU, so that a resumed run and a GPU draw the same numbers.
@@ -97,11 +97,10 @@ def fit(
         The exponential moving average of the weights, as a state dict on the CPU.
     """
     training.out.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(
-        cpu=training.cpu, mixed_precision="bf16" if training.bfloat16 else "no"
-    )
+    accelerator = Accelerator(cpu=training.cpu)
+    learned = [weight for weight in module.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(
-        module.parameters(), training.learning_rate, weight_decay=training.weight_decay
+        learned, training.learning_rate, weight_decay=training.weight_decay
     )
     model, optimizer = accelerator.prepare(module.to(memory_format=torch.channels_last), optimizer)
     average = {k: v.detach().clone() for k, v in module.state_dict().items()}
@@ -132,13 +131,13 @@ def fit(
             group["lr"] = learning_rate(training, step)
         generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
         examples = torch.utils._pytree.tree_map(lambda x: x.to(accelerator.device), examples)
-        with accelerator.autocast():
+        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=training.bfloat16):
             figures = loss(model, examples, generator)
         if not torch.isfinite(figures["loss"]):
             raise FloatingPointError(f"loss is {float(figures['loss'].detach())} at step {step}")
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(figures["loss"])
-        accelerator.clip_grad_norm_(model.parameters(), 1.0)
+        accelerator.clip_grad_norm_(learned, 1.0)
         optimizer.step()
         step += 1
         keep = min(training.ema, step / (step + 10.0))

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from diffusion_math.denoiser import network_time
 from diffusion_math.gaussian import marginal
 from diffusion_math.schedule import Discrete
+from sd import weights
 from sd.config import UNetConfig
 from sd.shapes.caption import caption
 from sd.shapes.data import example
@@ -32,6 +33,8 @@ class UNetTraining(Training):
     batch_size: int = 64
     learning_rate: float = 1.5e-3
     out: Path = Path("runs/unet")
+    initial: Path | None = None
+    """Weights to start from, a `.safetensors` file; default: random ones."""
     checkpoint_every: int = 500
     latents: int = 30_000
     """Pictures that are encoded once, before the training; captions are drawn anew each time."""
@@ -99,6 +102,8 @@ def train_unet(
     text_encoder = text_encoder.eval()
     torch.manual_seed(training.seed)
     unet = UNet(config)
+    if training.initial is not None:
+        unet.load_state_dict(weights.read(training.initial, unet))
 
     @torch.no_grad()
     def batch(step: int) -> tuple[Tensor, Tensor]:

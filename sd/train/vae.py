@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sd import weights
 from sd.config import VAEConfig
 from sd.shapes.data import example
 from sd.train.loop import Training, fit
@@ -25,6 +26,10 @@ class VAETraining(Training):
     batch_size: int = 16
     learning_rate: float = 2e-3
     out: Path = Path("runs/vae")
+    initial: Path | None = None
+    """Weights to start from, a `.safetensors` file; default: random ones."""
+    decoder_only: bool = False
+    """Leave the encoder alone, and with it the latents that a U-Net was trained on."""
 
 
 def pictures(seed: int, indices: range, held_out: bool = False) -> Tensor:
@@ -69,6 +74,11 @@ def train_vae(training: VAETraining, config: VAEConfig) -> dict[str, Tensor]:
     """Train the autoencoder; returns the averaged weights."""
     torch.manual_seed(training.seed)
     vae = VAE(config)
+    if training.initial is not None:
+        vae.load_state_dict(weights.read(training.initial, vae))
+    if training.decoder_only:
+        for part in (vae.encoder, vae.quant_conv):
+            part.requires_grad_(False)
 
     def batch(step: int) -> Tensor:
         first = step * training.batch_size

@@ -22,7 +22,7 @@ RESULT = Result(
 
 
 def test_write_is_whole(tmp_path: Path) -> None:
-    written = results.write(RESULT, tmp_path)
+    written = page.write(RESULT, tmp_path)
     assert sorted(path.name for path in written) == ["a.png", "one.json", "one.md"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "one.json", "one.md"]
     record = json.loads((tmp_path / "one.json").read_text(encoding="utf-8"))

@@ -1,12 +1,24 @@
 """The autoencoder's loss (C31), and the standardised latent."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
+from sd import weights
 from sd.config import VAEConfig
-from sd.train.vae import KL, THINGS, pictures, psnr, signed, standardise, vae_loss
+from sd.train.vae import (
+    KL,
+    THINGS,
+    VAETraining,
+    pictures,
+    psnr,
+    signed,
+    standardise,
+    train_vae,
+    vae_loss,
+)
 from sd.vae import VAE
 
 TINY = VAEConfig(channels=(8, 8), layers_per_block=1, groups=4, scaling_factor=0.5)
@@ -93,3 +105,18 @@ def test_psnr_of_a_known_error() -> None:
 
     found = psnr(Shifted(TINY), picture)
     assert found.tolist() == pytest.approx([20 * math.log10(25.5)] * 2, rel=1e-6)
+
+
+def test_more_training_of_the_decoder_leaves_the_latents_alone(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    vae, first = VAE(TINY), tmp_path / "vae.safetensors"
+    weights.write(first, vae, TINY, dtype=torch.float32)
+    training = VAETraining(
+        steps=2, batch_size=2, out=tmp_path, warmup=1, initial=first, decoder_only=True, cpu=True
+    )
+    state = train_vae(training, TINY)
+    frozen = {name for name in state if name.startswith(("encoder.", "quant_conv."))}
+    before = vae.state_dict()
+    assert frozen
+    for name, value in state.items():
+        assert torch.equal(value, before[name]) == (name in frozen), name
