@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-__all__ = ["fit", "from_tensor", "read", "rgb", "to_tensor"]
+__all__ = ["fit", "from_tensor", "read", "rgb", "signed", "to_tensor", "unsigned"]
 
 
 def read(path: Path | str) -> Image.Image:
@@ -60,13 +60,13 @@ def fit(picture: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def to_tensor(pictures: Sequence[Image.Image]) -> Float[Tensor, "batch 3 height width"]:
-    """RGB pictures of one size as a batch: byte b becomes b / 127.5 - 1, in [-1, 1]."""
+    """RGB pictures of one size as a batch in [-1, 1]."""
     stack = np.stack([np.asarray(picture) for picture in pictures])
-    return torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    return signed(torch.from_numpy(stack).permute(0, 3, 1, 2))
 
 
 def from_tensor(x: Float[Tensor, "batch 3 height width"]) -> list[Image.Image]:
-    """The inverse of `to_tensor`: round(127.5 (x + 1)), cut to 0..255.
+    """The inverse of `to_tensor`, rounded and cut to 0..255.
 
     Raises ValueError for a number that is not finite: it has no colour.
     """
@@ -74,6 +74,15 @@ def from_tensor(x: Float[Tensor, "batch 3 height width"]) -> list[Image.Image]:
         raise ValueError(
             "the picture has numbers that are not finite: take a wider dtype or a lower guidance"
         )
-    scaled = ((x.detach().float() + 1.0) * 127.5).round().clamp(0.0, 255.0)
-    stack = scaled.to("cpu", torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-    return [Image.fromarray(each) for each in stack]
+    stack = unsigned(x.detach().float()).to("cpu", torch.uint8).permute(0, 2, 3, 1)
+    return [Image.fromarray(each) for each in stack.contiguous().numpy()]
+
+
+def signed(picture: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Bytes b as float32 numbers b / 127.5 - 1 in [-1, 1]."""
+    return picture.float() / 127.5 - 1.0
+
+
+def unsigned(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The inverse of `signed`, rounded to whole numbers and cut to 0..255 (still floating)."""
+    return ((x + 1.0) * 127.5).round().clamp(0.0, 255.0)

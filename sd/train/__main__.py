@@ -29,7 +29,7 @@ from sd.tokenizer import Tokenizer
 from sd.train.clip import CLIPTraining, train_clip
 from sd.train.loop import Training
 from sd.train.unet import UNetTraining, train_unet
-from sd.train.vae import VAETraining, pictures, psnr, signed, standardise, train_vae
+from sd.train.vae import VAETraining, pictures, psnr, standardise, train_vae
 from sd.unet import UNet
 from sd.vae import VAE
 
@@ -111,7 +111,7 @@ def reconstruction(vae: VAE, count: int) -> dict[str, float]:
         indices = range(first, min(first + 50, count))
         original = pictures(FRESH, indices)
         quality.append(psnr(vae, original))
-        drawn = picture.from_tensor(vae.decode(vae.encode(signed(original)).mean))
+        drawn = picture.from_tensor(vae.decode(vae.encode(picture.signed(original)).mean))
         for index, one in zip(indices, drawn, strict=True):
             whole = describe(example(FRESH, index).scene)
             right.append(agrees(read(np.asarray(one)), whole))

@@ -15,12 +15,13 @@ from diffusion_math.gaussian import marginal
 from diffusion_math.schedule import Discrete
 from sd import weights
 from sd.config import UNetConfig
+from sd.picture import signed
 from sd.shapes.caption import caption
 from sd.shapes.data import example
 from sd.text_encoder import TextEncoder
 from sd.tokenizer import Tokenizer
 from sd.train.loop import Training, fit
-from sd.train.vae import pictures, signed
+from sd.train.vae import pictures
 from sd.unet import UNet
 from sd.vae import VAE, Latent
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sd import weights
 from sd.config import VAEConfig
+from sd.picture import signed, unsigned
 from sd.shapes.data import example
 from sd.train.loop import Training, fit
 from sd.vae import VAE
@@ -38,11 +39,6 @@ def pictures(seed: int, indices: range, held_out: bool = False) -> Tensor:
     return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
 
 
-def signed(picture: Tensor) -> Tensor:
-    """uint8 to float32 in [-1, 1]."""
-    return picture.float() / 127.5 - 1.0
-
-
 def vae_loss(vae: nn.Module, picture: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
     """Weighted squared error + KL(q(z | x) || N(0, I)), both per number.
 
@@ -65,8 +61,7 @@ def vae_loss(vae: nn.Module, picture: Tensor, generator: torch.Generator) -> dic
 def psnr(vae: VAE, picture: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of each reconstruction: 10 log10(255^2 / mean error^2)."""
     y = vae.decode(vae.encode(signed(picture)).mean)
-    bytes_ = ((y + 1.0) * 127.5).round().clamp(0.0, 255.0)
-    error = (bytes_ - picture).square().mean(dim=(1, 2, 3))
+    error = (unsigned(y) - picture).square().mean(dim=(1, 2, 3))
     return 10.0 * torch.log10(255.0**2 / error.clamp(min=1e-12))
 
 

@@ -8,9 +8,7 @@ bounded. Where both alpha_t and sigma_t exceed 0.1 every round trip holds to 1e-
 
 import itertools
 import math
-from collections.abc import Iterator
 
-import jaxtyping
 import pytest
 import torch
 from hypothesis import given
@@ -28,14 +26,6 @@ SCHEDULES: list[Schedule] = [
 numbers = st.floats(-10, 10)
 
 each_pair = pytest.mark.parametrize(("given_name", "wanted"), PAIRS)
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """The package as users run it: the suite's checker of shapes is off, its own guards are not."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def convert(

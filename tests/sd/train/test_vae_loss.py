@@ -8,13 +8,13 @@ import torch
 
 from sd import weights
 from sd.config import VAEConfig
+from sd.picture import signed
 from sd.train.vae import (
     KL,
     THINGS,
     VAETraining,
     pictures,
     psnr,
-    signed,
     standardise,
     train_vae,
     vae_loss,

@@ -1,0 +1,69 @@
+"""What the schedules' claims say: C03, C04, C06 and C07, errata E1 and E2."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from mpmath import mpf
+
+from diffusion_math.schedule import VE, Discrete, Schedule, VPCosine, VPLinear
+from tests.diffusion_math.schedules import continuous, relative
+
+EPS = torch.finfo(torch.float64).eps
+
+
+@given(st.one_of(continuous, st.just(Discrete.linear())), st.floats(0, 1))
+def test_variance_is_preserved(schedule: Schedule, share: float) -> None:
+    """C03: alpha^2 + sigma^2 = 1 for every VP schedule, so a unit variance stays one (and the
+    additive VE does not preserve it)."""
+    t = float(round(share * schedule.T)) if isinstance(schedule, Discrete) else share * schedule.T
+    alpha, sigma = schedule(t)
+    total = (alpha.square() + sigma.square()).item()
+    if isinstance(schedule, Discrete | VPLinear | VPCosine):
+        assert abs(total - 1) < 32 * EPS
+    elif isinstance(schedule, VE):
+        assert total == 1 + t**2
+
+
+def test_two_steps_compose_to_one() -> None:
+    """C04, symbolically: (1 - b2) b1 + b2 = 1 - (1 - b1)(1 - b2); and in the code's table."""
+    import sympy
+
+    b1, b2 = sympy.symbols("b1 b2")
+    assert sympy.expand((1 - b2) * b1 + b2 - (1 - (1 - b1) * (1 - b2))) == 0
+    schedule = Discrete(torch.tensor([0.25, 0.5]))
+    assert schedule(2)[0].item() == pytest.approx(math.sqrt(0.75 * 0.5), rel=4 * EPS)
+    assert schedule(2)[1].square().item() == pytest.approx(0.5 * 0.25 + 0.5, rel=4 * EPS)
+
+
+def test_half_a_thousand_times() -> None:
+    """C06 and E2: alpha_t^DDPM = 1/2 for 1000 steps leaves (1/2)^500 of x_0, and the noise
+    coefficient is sqrt(1 - (1/2)^1000): the printed 500 is rejected at the first step that shows
+    it in float64, t = 2, where sqrt(1 - (1/2)^2) is not sqrt(1 - (1/2)^1)."""
+    schedule = Discrete(torch.full((1000,), 0.5))
+    assert relative(schedule(1000)[0], mpf(2) ** -500) < 2 * EPS * 1000 * math.log(2)
+    # 1 - sigma itself is below float64 at t = 1000, but the log-SNR holds it: log(2^-1000).
+    assert schedule.log_snr(1000).item() == pytest.approx(-1000 * math.log(2), rel=8 * EPS)
+    right, printed = math.sqrt(1 - 0.5**2), math.sqrt(1 - 0.5 ** (2 / 2))
+    assert schedule(2)[1].item() == pytest.approx(right, rel=8 * EPS)
+    assert schedule(2)[1].item() != pytest.approx(printed, rel=0.1)
+
+
+@pytest.mark.parametrize("steps", [1, 10, 100, 1000])
+def test_small_betas_leave_half_of_the_signal(steps: int) -> None:
+    """E1: beta_t = 1/(t+1)^2 lies in (0, 1), yet abar_T = (T+2)/(2(T+1)) -> 1/2 and not 0: C07
+    needs sum beta_t = inf."""
+    t = torch.arange(1, steps + 1, dtype=torch.float64)
+    abar = Discrete((t + 1) ** -2)(steps)[0].square().item()
+    assert abar == pytest.approx((steps + 2) / (2 * (steps + 1)), rel=steps * EPS + 16 * EPS)
+    assert abar > 0.5
+
+
+@given(st.floats(1e-3, 0.5), st.integers(1, 1000))
+def test_signal_vanishes_where_the_betas_sum_to_infinity(beta: float, steps: int) -> None:
+    """C07 with its condition: 1 - b <= exp(-b), so abar_T <= exp(-sum beta) -> 0."""
+    assume(steps * -math.log1p(-beta) < 700)
+    alpha, _ = Discrete(torch.full((steps,), beta, dtype=torch.float64))(steps)
+    assert alpha.square().item() <= math.exp(-beta * steps) * (1 + 4 * steps * EPS + 1e3 * EPS)
