@@ -14,7 +14,7 @@ from typing import TypeAlias, final
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, pad
 
 from diffusion_math.checks import Number, all_between, require, scalar_or_batch, whole
 
@@ -35,9 +35,9 @@ class Schedule(ABC):
         """The least positive time worth a node of a grid."""
 
     @property
-    @abstractmethod
     def t_max(self) -> float:
         """The greatest time worth a node where log-SNR must be finite: T unless alpha_T = 0."""
+        return self.T
 
     @abstractmethod
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
@@ -75,10 +75,9 @@ def shape_like(coefficient: Tensor, x: Float[Tensor, "*shape"]) -> Float[Tensor,
 class Discrete(Schedule):
     """A table of T variances: alpha_t^2 = abar_t = prod_{i<=t} (1 - beta_i), alpha^2 + sigma^2 = 1.
 
-    betas: shape (T,), beta_t = betas[t - 1] in (0, 1). Times are 0, 1, ..., T; a fractional
-    t >= 1 interpolates the log-SNR linearly; 0 < t < 1 has no meaning and is rejected.
-    Raises ValueError for betas that float64 cannot tell apart from 0, or from 1 in product.
-    Source: DDPM (arXiv:2006.11239) eq. 4.
+    betas: shape (T,), beta_t = betas[t - 1] in (0, 1). Times are 0, 1, ..., T; a fractional t >= 1
+    interpolates the log-SNR linearly; 0 < t < 1 is rejected. Raises ValueError for betas that
+    float64 cannot tell apart from 0, or from 1 in product. Source: DDPM (arXiv:2006.11239) eq. 4.
     """
 
     betas: Float[Tensor, " T"]
@@ -121,9 +120,8 @@ class Discrete(Schedule):
     def cosine(cls, steps: int = 1000, offset: float = 0.008, largest: float = 0.999) -> "Discrete":
         """abar_t = f(t) / f(0), f(t) = cos^2(pi/2 (t/T + offset) / (1 + offset)), beta <= largest.
 
-        Written as beta_t = sin(b - a) sin(b + a) / cos^2(a) for the angles a, b at t - 1, t,
-        which is 1 - cos^2(b) / cos^2(a) without its cancellation.
-        Source: Nichol & Dhariwal (arXiv:2102.09672) eq. 17.
+        Written as sin(b - a) sin(b + a) / cos^2(a) for the angles a, b at t - 1, t: no cancellation
+        as in 1 - cos^2(b) / cos^2(a). Source: Nichol & Dhariwal (arXiv:2102.09672) eq. 17.
         """
         whole("steps", steps, 1)
         unit = math.pi / 2 / (1 + offset) / steps
@@ -135,10 +133,6 @@ class Discrete(Schedule):
     def T(self) -> float:
         return float(len(self.betas))
 
-    @property
-    def t_max(self) -> float:
-        return self.T
-
     @cached_property
     def _log_snr_table(self) -> Float64[Tensor, " nodes"]:
         """log-SNR at 0..T: log abar_t - log(1 - abar_t), with 1 - abar_t = -expm1(log abar_t)."""
@@ -146,8 +140,7 @@ class Discrete(Schedule):
         # fsum rounds once a sum; cumsum's rounding would grow with t and then be exponentiated.
         sums = [math.fsum(logs[:t]) for t in range(1, len(logs) + 1)]
         log_abar = torch.tensor(sums, dtype=torch.float64)
-        clean = torch.full((1,), math.inf, dtype=torch.float64)
-        return torch.cat([clean, log_abar - torch.log(-torch.expm1(log_abar))])
+        return pad(log_abar - torch.log(-torch.expm1(log_abar)), (1, 0), value=math.inf)
 
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
         """(sqrt(sigmoid(log_snr)), sqrt(sigmoid(-log_snr))): VDM (arXiv:2107.00630) eq. 3."""
@@ -156,11 +149,9 @@ class Discrete(Schedule):
 
     def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
         time = _legal_time(t, self.T)
-        illegal = (time > 0) & (time < 1)
         wanted = "0 or a time in [1, T]: a discrete schedule has nothing between 0 and 1"
-        require(not bool(illegal.any()), "t", wanted, t)
-        node = time.floor().long()
-        part = time - node
+        require(not bool(((time > 0) & (time < 1)).any()), "t", wanted, t)
+        node, part = time.floor().long(), time.frac()
         here = self._log_snr_table[node]
         after = self._log_snr_table[(node + 1).clamp(max=len(self.betas))]
         return torch.where(part == 0, here, (1 - part) * here + part * after)
@@ -191,12 +182,10 @@ class VPLinear(Schedule):
     beta_max: Number = 20.0
     T = 1.0
     t_min = 1e-3
-    t_max = 1.0
 
     def __post_init__(self) -> None:
-        legal = 0 < self.beta_min <= self.beta_max <= 1000
-        got = (self.beta_min, self.beta_max)
-        require(legal, "beta_min, beta_max", "0 < beta_min <= beta_max <= 1000", got)
+        wanted, got = "0 < beta_min <= beta_max <= 1000", (self.beta_min, self.beta_max)
+        require(0 < self.beta_min <= self.beta_max <= 1000, "beta_min, beta_max", wanted, got)
 
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
         integral = self._integral(t)
@@ -249,8 +238,7 @@ class VPCosine(Schedule):
 class VE(Schedule):
     """Variance exploding in EDM's time: alpha_t = 1, sigma_t = t, T = sigma_max.
 
-    Needs sigma_max > 0.002, EDM's sigma_min and this schedule's t_min.
-    Source: Karras et al. (arXiv:2206.00364) table 1, column "Ours".
+    Needs sigma_max > t_min, EDM's sigma_min. Source: EDM (arXiv:2206.00364) table 1, column "Ours".
     """
 
     sigma_max: Number = 80.0
@@ -262,10 +250,6 @@ class VE(Schedule):
     @property
     def T(self) -> float:
         return float(self.sigma_max)
-
-    @property
-    def t_max(self) -> float:
-        return self.T
 
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
         time = _legal_time(t, self.T)

@@ -115,12 +115,13 @@ def reconstruction(vae: VAE, count: int) -> dict[str, float]:
         for index, one in zip(indices, drawn, strict=True):
             whole = describe(example(FRESH, index).scene)
             right.append(agrees(read(np.asarray(one)), whole))
-    return {"psnr_db": float(torch.cat(quality).mean()), "read_rightly": float(np.mean(right))}
+    mean = float(torch.cat(quality).mean())
+    return {"judged": count, "psnr_db": mean, "read_rightly": float(np.mean(right))}
 
 
 def accuracy(model: TextToImage, count: int) -> dict[str, float]:
     """Share of fresh prompts of which all that they name is right, with and without guidance."""
-    figures = {}
+    figures: dict[str, float] = {"judged": count}
     for pairs in ("seen", "held_out"):
         asked = prompts(0, count, held_out=pairs == "held_out")
         for name, guided in (("guided", True), ("unguided", False)):

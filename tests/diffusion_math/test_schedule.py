@@ -1,4 +1,4 @@
-"""Schedules against their definitions in 50 digits; claim C05.
+"""Schedules against their definitions in 50 digits; claim C05, erratum E4.
 
 Tolerances are multiples of float64's rounding, EPS = 2^-52. A coefficient that passes through its
 log-SNR carries that number's rounding, so its relative error is some EPS times (1 + |log-SNR|).

@@ -2,6 +2,7 @@
 
 import math
 
+import mpmath
 import pytest
 import torch
 from hypothesis import assume, given
@@ -12,6 +13,7 @@ from diffusion_math.schedule import VE, Discrete, Schedule, VPCosine, VPLinear
 from tests.diffusion_math.schedules import continuous, relative
 
 EPS = torch.finfo(torch.float64).eps
+mpmath.mp.dps = 50
 
 
 @given(st.one_of(continuous, st.just(Discrete.linear())), st.floats(0, 1))

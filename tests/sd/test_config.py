@@ -26,7 +26,10 @@ from sd.config import (
 
 KINDS = (TextConfig, VAEConfig, UNetConfig, ModelConfig)
 WHOLE = [
-    (kind, entry.name) for kind in KINDS for entry in fields(kind) if entry.type in (int, "int")
+    (kind, entry.name)
+    for kind in KINDS
+    for entry in fields(kind)
+    if entry.type in (int, "int") and entry.name != "skip"
 ]
 BAD: list[tuple[type, dict[str, Any], str]] = [
     (TextConfig, {"heads": 7}, "TextConfig.heads must divide width: 7 does not divide 768"),
@@ -79,6 +82,14 @@ def test_bad_values_are_refused_by_name(
 def test_counts_are_whole_numbers_of_one_or_more(kind: type[Any], name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"{kind.__name__}.{name} must be an integer of 1 or more"):
         kind(**{name: value})
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("value", [-1, 12, 1.5, "1", None])
+def test_the_layers_left_out_are_fewer_than_the_layers(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"TextConfig.skip must be an integer in 0\.\.11, got"):
+        TextConfig(skip=value)
+    assert TextConfig(skip=11).skip == 11
 
 
 def test_all_counts_are_covered() -> None:
