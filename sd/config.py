@@ -296,6 +296,7 @@ SHAPES = ModelConfig(
         groups=16,
     ),
     image_size=64,
+    prediction="v_prediction",
     guidance_scale=3.0,
 )
 """The embedded model of captioned shapes (latents 4 x 8 x 8)."""

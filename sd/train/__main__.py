@@ -76,7 +76,7 @@ def main(options: All) -> None:
     vae = weights.load(files["vae"], VAE, VAEConfig)
     if not files["unet"].exists():
         schedule = Discrete.scaled_linear(SHAPES.steps)
-        state = train_unet(options.unet, SHAPES.unet, vae, text_encoder, tokenizer, schedule)
+        state = train_unet(options.unet, SHAPES, vae, text_encoder, tokenizer, schedule)
         unet = rounded(UNet(SHAPES.unet), state)
         networks = (text_encoder, vae, unet)
         model = TextToImage(SHAPES, tokenizer, *networks, device=torch.device("cpu"))

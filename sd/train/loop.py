@@ -142,8 +142,8 @@ def fit(
         step += 1
         keep = min(training.ema, step / (step + 10.0))
         with torch.no_grad():
-            for name, value in module.state_dict().items():
-                average[name].lerp_(value, 1.0 - keep)
+            values = module.state_dict()
+            torch._foreach_lerp_(list(average.values()), [values[k] for k in average], 1.0 - keep)
         if step % training.log_every == 0:
             figures = {k: v.detach() for k, v in figures.items()}
             bar.set_postfix({k: f"{float(v):.4f}" for k, v in figures.items()}, refresh=False)

@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from diffusion_math.denoiser import network_time
 from diffusion_math.gaussian import marginal
+from diffusion_math.predict import v_from_eps
 from diffusion_math.schedule import Discrete
 from sd import weights
-from sd.config import UNetConfig
+from sd.config import ModelConfig
 from sd.picture import signed
 from sd.shapes.caption import caption
 from sd.shapes.data import example
@@ -30,19 +31,17 @@ from sd.vae import VAE, Latent
 class UNetTraining(Training):
     """Flags of the U-Net's training."""
 
-    steps: int = 9200
-    batch_size: int = 64
-    learning_rate: float = 1.5e-3
+    steps: int = 15_000
+    batch_size: int = 128
+    learning_rate: float = 2e-3
     out: Path = Path("runs/unet")
     initial: Path | None = None
     """Weights to start from, a `.safetensors` file; default: random ones."""
     checkpoint_every: int = 500
-    latents: int = 30_000
+    latents: int = 50_000
     """Pictures that are encoded once, before the training; captions are drawn anew each time."""
     drop: float = 0.1
     """Probability that the empty prompt stands in for the caption."""
-    max_snr: float = 5.0
-    """A step's squared error in eps counts min(SNR, max_snr) / SNR times; inf: always once."""
 
 
 @torch.no_grad()
@@ -58,15 +57,15 @@ def encode(vae: VAE, seed: int, count: int, device: torch.device, batch: int = 1
 
 
 def unet_loss(
-    schedule: Discrete, max_snr: float
+    schedule: Discrete, prediction: str
 ) -> Callable[[nn.Module, tuple[Tensor, Tensor], torch.Generator], dict[str, Tensor]]:
-    """Weighted E ||eps - eps_theta(alpha_t x_0 + sigma_t eps, t, context)||^2, t uniform on 1..T.
+    """E ||y - y_theta(alpha_t x_0 + sigma_t eps, t, context)||^2, t uniform on 1..T.
 
-    The weight min(SNR_t, max_snr) / SNR_t keeps the steps with hardly any noise, whose error
-    nothing can see, from drowning the others. Sources: Ho et al. 2020, arXiv:2006.11239, eq. 14;
-    Hang et al. 2023, arXiv:2303.09556, eq. 9.
+    y is what the network predicts: eps ("epsilon", L_simple), v = alpha_t eps - sigma_t x_0
+    ("v_prediction") or x_0 ("sample"). The three are one loss up to a weight w_t on the squared
+    error in x_0: SNR_t, SNR_t + 1 and 1. Sources: Ho et al. 2020, arXiv:2006.11239, eq. 14;
+    Salimans & Ho 2022, arXiv:2202.00512, section 4.
     """
-
     def loss(
         unet: nn.Module, examples: tuple[Tensor, Tensor], generator: torch.Generator
     ) -> dict[str, Tensor]:
@@ -77,10 +76,10 @@ def unet_loss(
         # The fused attention kernel's backward pass is slow in bfloat16 on a CPU.
         with sdpa_kernel([SDPBackend.MATH] if x0.device.type == "cpu" else _FUSED):
             predicted = unet(x_t, network_time(schedule, x_t, t), context)
-        error = (predicted.float() - eps).square().mean(dim=(1, 2, 3))
-        snr = schedule.log_snr(t).exp()
-        weight = (snr.clamp(max=max_snr) / snr).to(error)
-        return {"loss": (weight * error).mean(), "squared_error": error.mean()}
+        target = {"epsilon": eps, "sample": x0}.get(prediction)
+        if target is None:
+            target = v_from_eps(schedule, x_t, eps, t)
+        return {"loss": (predicted.float() - target).square().mean()}
 
     return loss
 
@@ -90,7 +89,7 @@ _FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend
 
 def train_unet(
     training: UNetTraining,
-    config: UNetConfig,
+    config: ModelConfig,
     vae: VAE,
     text_encoder: TextEncoder,
     tokenizer: Tokenizer,
@@ -102,7 +101,7 @@ def train_unet(
     scenes = [example(training.seed, index).scene for index in range(training.latents)]
     text_encoder = text_encoder.eval()
     torch.manual_seed(training.seed)
-    unet = UNet(config)
+    unet = UNet(config.unet)
     if training.initial is not None:
         unet.load_state_dict(weights.read(training.initial, unet))
 
@@ -115,4 +114,4 @@ def train_unet(
         said = ["" if rng.random() < training.drop else caption(scenes[i], rng) for i in chosen]
         return x0, text_encoder(tokenizer.encode(said))
 
-    return fit(unet, batch, unet_loss(schedule, training.max_snr), training)
+    return fit(unet, batch, unet_loss(schedule, config.prediction), training)
