@@ -95,7 +95,7 @@ def marginal(schedule: Schedule, x0: Float[Tensor, "*shape"], t: Time) -> Gaussi
 def transition(schedule: Schedule, x_s: Float[Tensor, "*shape"], s: Time, t: Time) -> Gaussian:
     """q(x_t | x_s) = N(alpha_{t|s} x_s, sigma_{t|s}^2 I) for any s < t, each () or (batch,).
 
-    Raises ValueError unless 0 <= s < t <= T. Source: VDM (arXiv:2107.00630) eq. 20-22 (appendix A).
+    Raises ValueError unless 0 <= s < t <= T. Source: VDM (arXiv:2107.00630) appendix A.
     """
     alpha_ratio, _, fresh, (_, sigma_t) = _between(schedule, s, t)
     variance = fresh * sigma_t.square()
@@ -115,7 +115,7 @@ def posterior(
     variance = sigma_s^2 sigma_{t|s}^2 / sigma_t^2
 
     At s = t - 1 these are DDPM's mu_tilde, beta_tilde. Raises ValueError unless 0 <= s < t <= T.
-    Source: DDPM (arXiv:2006.11239) eq. 6-7; VDM (arXiv:2107.00630) eq. 25-26 (appendix A).
+    Source: DDPM (arXiv:2006.11239) eq. 6-7; VDM (arXiv:2107.00630) appendix A.
     """
     same_shape("x0", x0, x_t)
     alpha_ratio, (alpha_s, sigma_s), fresh, (_, sigma_t) = _between(schedule, s, t)
