@@ -14,6 +14,7 @@ from sd.shapes.data import example
 from sd.train.loop import Training, fit
 from sd.vae import VAE
 
+THINGS = 10.0  # weight of a pixel that differs from the background
 KL = 1e-4  # weight of the divergence per latent number
 FRESH = 1_000_000_000  # the first data seed that no training run uses
 
@@ -39,26 +40,22 @@ def pictures(seed: int, indices: range, held_out: bool = False) -> Tensor:
 
 
 def vae_loss(vae: nn.Module, picture: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-    """Balanced squared error + KL(q(z | x) || N(0, I)), both per number.
+    """Weighted squared error + KL(q(z | x) || N(0, I)), both per number.
 
-    The error is the mean over the things' pixels plus that over the background's, halved, picture
-    by picture, so that a small thing counts as much as a large one; a thing's pixel is one that
-    differs from the picture's corner. KL = (mean^2 + variance - log variance - 1) / 2. Source:
-    Kingma & Welling, arXiv:1312.6114, appendix B.
+    KL = (mean^2 + variance - log variance - 1) / 2. Source: Kingma & Welling, arXiv:1312.6114,
+    appendix B. A pixel weighs `THINGS` times as much where it differs from the picture's corner.
     """
     x = signed(picture).contiguous(memory_format=torch.channels_last)
     mean, log_variance = (y.float() for y in vae.moments(x))
     noise = torch.randn(mean.shape, generator=generator).to(mean.device)
     y = vae.decode((mean + torch.exp(0.5 * log_variance) * noise) * vae.config.scaling_factor)
     error = (y.float() - x).square()
-    things = (picture != picture[:, :, :1, :1]).any(dim=1).float()
-    each = error.mean(dim=1)
-    balanced = sum(
-        (part * each).sum(dim=(1, 2)) / part.sum(dim=(1, 2)).clamp(min=1.0)
-        for part in (things, 1.0 - things)
-    )
+    corner = picture[:, :, :1, :1]
+    differs = (picture != corner).any(dim=1, keepdim=True)
+    weight = 1.0 + (THINGS - 1.0) * differs
+    weighted = (weight * error).sum() / (weight.sum() * x.shape[1])
     kl = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1.0).mean()
-    return {"loss": 0.5 * balanced.mean() + KL * kl, "squared_error": error.mean(), "kl": kl}
+    return {"loss": weighted + KL * kl, "squared_error": error.mean(), "kl": kl}
 
 
 def psnr(vae: VAE, picture: Tensor) -> Tensor:
