@@ -66,6 +66,7 @@ def unet_loss(
     error in x_0: SNR_t, SNR_t + 1 and 1. Sources: Ho et al. 2020, arXiv:2006.11239, eq. 14;
     Salimans & Ho 2022, arXiv:2202.00512, section 4.
     """
+
     def loss(
         unet: nn.Module, examples: tuple[Tensor, Tensor], generator: torch.Generator
     ) -> dict[str, Tensor]:
