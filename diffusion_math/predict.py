@@ -13,7 +13,7 @@ a map grows with its coefficients: as 1 / alpha_t out of eps and score, as 1 / s
 into score; the maps among v, flow and into eps or x0 from them stay bounded. Where det(x_t, given)
 is 0, or the score does not exist (sigma_t = 0), a function raises ValueError.
 
-Every function takes (schedule, x_t, given, t): x_t and given (batch, *event), t () or (batch,).
+Every map takes (schedule, x_t, given, t): x_t and given (batch, *event), t () or (batch,).
 Sources: eps, DDPM (arXiv:2006.11239) eq. 9 and 15; v, Salimans & Ho (arXiv:2202.00512) app. D;
 score, Song et al. (arXiv:2011.13456) eq. 29; flow, rectified flow (arXiv:2209.03003) eq. 1.
 """
@@ -21,14 +21,38 @@ score, Song et al. (arXiv:2011.13456) eq. 29; flow, rectified flow (arXiv:2209.0
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from diffusion_math.checks import require, same_shape
 from diffusion_math.schedule import Schedule, Time, shape_like
 
 Value = Float[Tensor, "*shape"]
+Coefficient = Float64[Tensor, "*time"]
 _Parts = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def of(schedule: Schedule, kind: str, x0: Value, eps: Value, t: Time) -> Value:
+    """What a perfect network of that kind predicts: a x_0 + b eps, with `parts`' a and b.
+
+    x0, eps: (batch, *event), the clean data and the noise in x_t. Raises ValueError as `parts`.
+    """
+    same_shape("eps", eps, x0)
+    a, b = parts(schedule, kind, t)
+    return shape_like(a, x0) * x0 + shape_like(b, x0) * eps
+
+
+def parts(schedule: Schedule, kind: str, t: Time) -> tuple[Coefficient, Coefficient]:
+    """(a, b) of kind = a x_0 + b eps, in t's shape: the table above.
+
+    kind: "x0", "eps", "v", "flow" or "score". Raises ValueError for any other, and for a score
+    where sigma_t = 0.
+    """
+    require(kind in _KINDS, "kind", f"one of {', '.join(_KINDS)}", repr(kind))
+    alpha_t, sigma_t = schedule(t)
+    exists = kind != "score" or bool((sigma_t > 0).all())
+    require(exists, "t", "sigma_t > 0 for a score", t)
+    return _KINDS[kind](alpha_t, sigma_t)
 
 
 def x0_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
@@ -149,6 +173,13 @@ def _v(alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
 
 def _flow(alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
     return -torch.ones_like(alpha_t), torch.ones_like(alpha_t)
+
+
+def _score(alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.zeros_like(alpha_t), -1 / sigma_t
+
+
+_KINDS: dict[str, _Parts] = {"x0": _x0, "eps": _eps, "v": _v, "flow": _flow, "score": _score}
 
 
 def _det(p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:

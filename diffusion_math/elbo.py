@@ -1,0 +1,301 @@
+"""The variational bound of DDPM, term by term, per example and in nats.
+
+The model is a Markov chain that starts at N(0, I) and walks down a grid T = t_n > ... > t_1 > 0:
+
+    p(x_{0:T}) = N(x_T; 0, I) prod N(x_s; mu(x_t), v I),    s the node after t
+
+where mu(x_t) is the mean of q(x_s | x_t, x_0) with the denoiser's x0_hat put for x_0, and v is a
+`Variance`. That product is a density of paths; that of x_0 is its integral over the rest (erratum
+E3), which the bound replaces by what can be computed (claims C12 to C14):
+
+    -log p(x_0) <= L_T + sum L_s + L_0 = -log p(x_0) + KL(q(x_{1:T} | x_0), p(x_{1:T} | x_0))
+
+Terms are in the dtype of x0. Where a term is an average over x_t it is given for one draw of x_t.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeAlias, final
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+from torch.special import log_ndtr
+
+from diffusion_math import checks, gaussian
+from diffusion_math.checks import Number, require, same_shape
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.gaussian import Gaussian
+from diffusion_math.noise import Noise
+from diffusion_math.schedule import Discrete, Schedule, Time, shape_like
+
+Variance: TypeAlias = Callable[[Schedule, Time, Time], Tensor]
+"""`(schedule, t, s) -> v`, the variance of the model's step from t to s: () or (batch,)."""
+
+LogLikelihood: TypeAlias = Callable[[Gaussian, Tensor], Tensor]
+"""`(p, x0) -> log P(x0)`, (batch,): `quantized_log_probability` or `Gaussian.log_density`."""
+
+
+def large_variance(schedule: Schedule, t: Time, s: Time) -> Float64[Tensor, "*shape"]:
+    """v = sigma_{t|s}^2, that of q(x_t | x_s): beta_t on neighbours.
+
+    True of data N(m, I) where alpha^2 + sigma^2 = 1. Source: DDPM (arXiv:2006.11239) section 3.2.
+    """
+    return _link(schedule, t, s).variance
+
+
+def small_variance(schedule: Schedule, t: Time, s: Time) -> Float64[Tensor, "*shape"]:
+    """v = sigma_s^2 sigma_{t|s}^2 / sigma_t^2, that of q(x_s | x_t, x_0): beta_hat on neighbours.
+
+    True of data that are one point; 0 at s = 0. Source: DDPM (arXiv:2006.11239) eq. 7.
+    """
+    return optimal_variance(0)(schedule, t, s)
+
+
+def optimal_variance(data_variance: Number) -> Variance:
+    """v = Var(x_s | x_t), the true reverse variance of data N(m, c I).
+
+        v = sigma_{t|s}^2 (alpha_s^2 c + sigma_s^2) / (alpha_t^2 c + sigma_t^2)
+
+    It grows with c: from `small_variance` at c = 0 to, where alpha^2 + sigma^2 = 1,
+    `large_variance` at c = 1. Raises ValueError unless 0 <= c is finite.
+    """
+    c = data_variance
+    require(0 <= c < math.inf, "data_variance", "a finite number of at least 0", c)
+
+    def marginal_variance(schedule: Schedule, t: Time) -> Tensor:
+        alpha_t, sigma_t = schedule(t)
+        return alpha_t.square() * c + sigma_t.square()
+
+    def variance(schedule: Schedule, t: Time, s: Time) -> Tensor:
+        shrink = marginal_variance(schedule, s) / marginal_variance(schedule, t)
+        return _link(schedule, t, s).variance * shrink
+
+    return variance
+
+
+def constant_variance(value: Number) -> Variance:
+    """v = value at every step. Raises ValueError unless it is positive and finite."""
+    require(0 < value < math.inf, "value", "a positive finite number", value)
+    return lambda schedule, t, s: torch.tensor(value, dtype=torch.float64)
+
+
+def reverse_step(
+    schedule: Schedule,
+    denoise: Denoiser,
+    x_t: Float[Tensor, "batch *event"],
+    t: Time,
+    s: Time,
+    variance: Variance = large_variance,
+) -> Gaussian:
+    """The model's step p(x_s | x_t) = N(mu(x_t), v I), s < t (claim C09); mu = x0_hat at s = 0.
+
+    mu is the mean of `gaussian.posterior` at x_0 = x0_hat. Raises ValueError unless v > 0 and
+    0 <= s < t <= T. Source: DDPM (arXiv:2006.11239) eq. 1, with the mean of eq. 7.
+    """
+    x0_hat = denoise(x_t, torch.as_tensor(t, dtype=torch.float64))
+    v = _positive(variance, schedule, t, s)
+    mean = gaussian.posterior(schedule, x_t, x0_hat, t, s).mean
+    return Gaussian(mean, shape_like(v, x_t))
+
+
+def prior_term(schedule: Schedule, x0: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
+    """L_T = KL(q(x_T | x_0), N(0, I)), exactly: no model has a part in it (claim C14).
+
+    Source: DDPM (arXiv:2006.11239) eq. 5, first term.
+    """
+    q = gaussian.marginal(schedule, x0, schedule.T)
+    return gaussian.kl(q, Gaussian(torch.zeros_like(x0), x0.new_ones(())))
+
+
+def step_term(
+    schedule: Schedule,
+    denoise: Denoiser,
+    x0: Float[Tensor, "batch *event"],
+    x_t: Float[Tensor, "batch *event"],
+    t: Time,
+    s: Time,
+    variance: Variance = large_variance,
+) -> Float[Tensor, " batch"]:
+    """L_s = KL(q(x_s | x_t, x_0), p(x_s | x_t)) for one draw of x_t, 0 < s < t (claim C14).
+
+    With v = `small_variance` it is (snr(s) - snr(t)) norm(x0 - x0_hat)^2 / 2. Raises ValueError
+    unless v > 0 and 0 < s < t <= T. Source: DDPM (arXiv:2006.11239) eq. 5, second term, and eq. 8.
+    """
+    _, sigma_s = schedule(s)
+    require(bool((sigma_s > 0).all()), "s", "a time > 0: s = 0 is the reconstruction", s)
+    q = gaussian.posterior(schedule, x_t, x0, t, s)
+    return gaussian.kl(q, reverse_step(schedule, denoise, x_t, t, s, variance))
+
+
+def quantized_log_probability(
+    p: Gaussian, x0: Float[Tensor, "batch *event"]
+) -> Float[Tensor, " batch"]:
+    """log P(x0) of 8-bit levels under a Gaussian, summed over the event (claim C15).
+
+        P(x) = Phi((x + 1/255 - mean) / std) - Phi((x - 1/255 - mean) / std)
+
+    The levels are 2 k / 255 - 1, k = 0..255; the bins of the first and the last are open, so that
+    all 256 sum to 1. The difference of two numbers near 1 is that of their complements, and the
+    logarithm is taken as log Phi(near) + log(1 - Phi(far) / Phi(near)): finite however far off.
+    Raises ValueError for an x0 that is no level. Source: DDPM (arXiv:2006.11239) eq. 13.
+    """
+    same_shape("x0", x0, p.mean)
+    level = (127.5 * (x0 + 1)).round()
+    checks.all_between("x0 in levels from 0", level, 0, 255)
+    checks.all_between("x0's distance from a level", 127.5 * (x0 + 1) - level, -1e-3, 1e-3)
+    std = p.variance.sqrt()
+    low, high = (((2 * level + side) / 255 - 1 - p.mean) / std for side in (-1, 1))
+    first, last = level == 0, level == 255
+    mirrored = last | ((low + high > 0) & ~first)
+    log_near = log_ndtr(torch.where(mirrored, -low, high))
+    drop = log_near - log_ndtr(torch.where(mirrored, -high, low))
+    # Open bins lose nothing; a drop of 1 in its place keeps the slope of that branch finite.
+    drop = torch.where(first | last, 1.0, drop)
+    lost = torch.where(first | last, 0.0, torch.log(-torch.expm1(-drop)))
+    return _over_event(log_near + lost)
+
+
+def reconstruction_term(
+    schedule: Schedule,
+    denoise: Denoiser,
+    x0: Float[Tensor, "batch *event"],
+    x_t: Float[Tensor, "batch *event"],
+    t: Time = 1,
+    variance: Variance = large_variance,
+    log_likelihood: LogLikelihood = quantized_log_probability,
+) -> Float[Tensor, " batch"]:
+    """L_0 = -log p(x_0 | x_t) at the grid's last positive time, for one draw of x_t (claim C14).
+
+    log_likelihood: `quantized_log_probability` for 8-bit pictures, `Gaussian.log_density` for data
+    on a continuum. Raises ValueError unless v > 0 (so not for `small_variance`) and 0 < t <= T.
+    Source: DDPM (arXiv:2006.11239) eq. 5, third term, and eq. 13.
+    """
+    return -log_likelihood(reverse_step(schedule, denoise, x_t, t, 0, variance), x0)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """-ELBO in its terms, in nats.
+
+    prior: (batch,) L_T. steps: (steps, batch) the L_s in the grid's order. reconstruction: (batch,)
+    L_0. dimensions: D, the entries of an example.
+    """
+
+    prior: Float[Tensor, " batch"]
+    steps: Float[Tensor, "steps batch"]
+    reconstruction: Float[Tensor, " batch"]
+    dimensions: int
+
+    @property
+    def nats(self) -> Float[Tensor, " batch"]:
+        """L_T + sum L_s + L_0, which on average over the draws is at least -log p(x_0)."""
+        return self.prior + self.steps.sum(0) + self.reconstruction
+
+    @property
+    def bits_per_dimension(self) -> Float[Tensor, " batch"]:
+        """nats / (D log 2); of a density on [-1, 1], add log2(127.5) to compare with levels."""
+        return self.nats / (self.dimensions * math.log(2))
+
+
+def bound(
+    schedule: Schedule,
+    denoise: Denoiser,
+    x0: Float[Tensor, "batch *event"],
+    grid: Float[Tensor, " nodes"],
+    noise: Noise,
+    variance: Variance = large_variance,
+    last_variance: Variance = large_variance,
+    log_likelihood: LogLikelihood = quantized_log_probability,
+) -> Bound:
+    """Every term of -ELBO(x_0) for the chain that walks the grid; unbiased, one draw a term.
+
+    Each x_t = alpha_t x_0 + sigma_t noise(x_0, t, 0) is drawn by itself: a mean of sums needs no
+    path. DDPM's own bound has the grid T, T - 1, ..., 0: `trailing(schedule, T)`.
+
+    grid: `(nodes,)` strictly decreasing from T to 0; variance: of the steps to s > 0;
+    last_variance: of the step to 0, where `small_variance` has none to give. Raises ValueError for
+    other grids, and as `step_term` and `reconstruction_term` do. Source: DDPM (arXiv:2006.11239)
+    eq. 5.
+    """
+    checks.strictly_decreasing("grid", grid)
+    ends = (float(grid[0]), float(grid[-1]))
+    require(ends == (schedule.T, 0.0), "grid", f"nodes from T = {schedule.T:g} to 0", ends)
+
+    def draw(t: Tensor) -> Tensor:
+        z = noise(x0, t, torch.zeros_like(t))
+        return gaussian.marginal(schedule, x0, t).draw(z)
+
+    steps = [
+        step_term(schedule, denoise, x0, draw(t), t, s, variance) for t, s in pairwise(grid[:-1])
+    ]
+    return Bound(
+        prior=prior_term(schedule, x0),
+        steps=torch.stack(steps) if steps else x0.new_zeros(0, len(x0)),
+        reconstruction=reconstruction_term(
+            schedule, denoise, x0, draw(grid[-2]), grid[-2], last_variance, log_likelihood
+        ),
+        dimensions=math.prod(x0.shape[1:]),
+    )
+
+
+def lambda_t(
+    schedule: Discrete, t: Time, variance: Variance = large_variance
+) -> Float64[Tensor, "*shape"]:
+    """The weight of norm(eps - eps_theta)^2 in the step term from t to t - 1 (claim C18).
+
+        lambda_t = beta_t^2 / (2 v (1 - beta_t) (1 - abar_t)),    1 - abar_t = sigma_t^2
+        step_term = lambda_t norm(eps - eps_theta)^2 + D (r - 1 - log r) / 2,    r = beta_hat_t / v
+
+    t: whole times in 1..T, () or (batch,). Raises ValueError for others, and unless v > 0.
+    Source: DDPM (arXiv:2006.11239) eq. 12.
+    """
+    time = torch.as_tensor(t, dtype=torch.float64)
+    checks.all_between("t", time, 1, schedule.T)
+    require(bool((time.frac() == 0).all()), "t", "whole times", t)
+    beta = schedule.betas[time.long() - 1]
+    v = _positive(variance, schedule, time, time - 1)
+    _, sigma_t = schedule(time)
+    return beta.square() / (2 * v * (1 - beta) * sigma_t.square())
+
+
+def continuous_integrand(
+    schedule: Schedule,
+    denoise: Denoiser,
+    x0: Float[Tensor, "batch *event"],
+    z: Float[Tensor, "batch *event"],
+    log_snr: Time,
+) -> Float[Tensor, " batch"]:
+    """What the sum of the step terms integrates, over log-SNR l, as the steps become short.
+
+        sum L_s -> E integral of (1/2) e^l norm(x0 - x0_hat(x_t))^2 dl,   x_t = alpha x0 + sigma z
+
+    over l from log_snr(T) to log_snr of the last positive time, z standard normal: of the schedule
+    only those ends are left. log_snr is () or (batch,); raises ValueError where the schedule has no
+    such time. Source: VDM (arXiv:2107.00630), the continuous-time loss over SNR (dSNR = e^l dl).
+    """
+    t = schedule.time(log_snr)
+    x0_hat = denoise(gaussian.marginal(schedule, x0, t).draw(z), t)
+    same_shape("denoise's result", x0_hat, x0)
+    squared = _over_event((x0 - x0_hat).square())
+    snr = torch.as_tensor(log_snr, dtype=torch.float64).exp()
+    return shape_like(snr / 2, squared) * squared
+
+
+def _over_event(each: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
+    return each[:, None].flatten(1).sum(1)
+
+
+def _link(schedule: Schedule, t: Time, s: Time) -> Gaussian:
+    """q(x_t | x_s = 1): its mean is alpha_{t|s}, its variance sigma_{t|s}^2."""
+    later, earlier = (torch.as_tensor(time, dtype=torch.float64) for time in (t, s))
+    return gaussian.transition(schedule, torch.ones_like(later - earlier), earlier, later)
+
+
+def _positive(variance: Variance, schedule: Schedule, t: Time, s: Time) -> Tensor:
+    v = variance(schedule, t, s)
+    require(bool((v > 0).all()), "variance", f"v > 0 from t = {t} to s = {s}", v)
+    return v

@@ -1,0 +1,274 @@
+"""Langevin samplers: Markov chains that follow a density by its score S(x) = grad log q(x).
+
+With z ~ N(0, I) and a step size delta:
+
+    ascent     x <- x + delta S(x)                          to the modes, not to q (C22)
+    ula        x <- x + delta S(x) + sqrt(2 delta) z        to q as delta -> 0 (C23, E7)
+    mala       ula's move, taken with Metropolis's chance   to q at every delta
+    annealed   ula down a ladder of noise levels            to q's modes in their proportions
+    baoab      position and velocity, with friction         to q as its step -> 0
+
+A move is pure, `(state, noise) -> state`, and `chain` is the one loop over moves. A `Noise` is read
+by a clock that runs down: the move after k moves asks for its normal at (t, s) = (-k, -k - 1). So
+the first moves of a chain do not depend on how many follow, and `Basis` reads off a covariance.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from diffusion_math.checks import (
+    Number,
+    all_between,
+    between,
+    require,
+    same_shape,
+    strictly_decreasing,
+    whole,
+)
+from diffusion_math.gaussian import Gaussian
+from diffusion_math.noise import Noise, none
+
+Score: TypeAlias = Callable[[Tensor], Tensor]
+"""`x -> grad log q(x)`, like x: `(batch, *event)`."""
+
+NoisyScore: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""`(x, sigma) -> grad log q_sigma(x)`, like x, for q with N(0, sigma^2 I) added; sigma `()`."""
+
+Target: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""`x -> (log q(x), grad log q(x))`, `(batch,)` and like x; log q up to a constant."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Particles:
+    """Where a chain's particles stand, and what its next move would otherwise compute again.
+
+    Attributes:
+        x: `(batch, *event)`.
+        moves: how many moves were made.
+        log_density: `(batch,)`, log q(x), where the move keeps it (mala).
+        score: `(batch, *event)`, S(x), where the move keeps it (mala, baoab).
+        accepted: `(batch,)`, how many of its proposals each particle took (mala).
+        velocity: `(batch, *event)` (baoab).
+    """
+
+    x: Float[Tensor, "batch *event"]
+    moves: int = 0
+    log_density: Float[Tensor, " batch"] | None = None
+    score: Float[Tensor, "batch *event"] | None = None
+    accepted: Int64[Tensor, " batch"] | None = None
+    velocity: Float[Tensor, "batch *event"] | None = None
+
+
+Move: TypeAlias = Callable[[Particles, Noise], Particles]
+"""`(state, noise) -> state`, with one more in `state.moves`."""
+
+
+def chain(
+    move: Move, start: Float[Tensor, "batch *event"] | Particles, moves: int, noise: Noise = none
+) -> Iterator[Particles]:
+    """Walk the particles `moves` moves: the start itself, then the state after each move.
+
+    The walk is lazy. `*_, end = chain(...)` holds every state in memory until it has the last; a
+    long chain wants `(end,) = collections.deque(chain(...), maxlen=1)`.
+
+    Args:
+        move: one of this module's.
+        start: `(batch, *event)`, or a state, from which the chain goes on as if never interrupted.
+        moves: at least 0.
+        noise: the standard normals of the moves; the default gives zeros.
+
+    Raises:
+        ValueError: at the call, when `moves` is negative or no whole number.
+    """
+    whole("moves", moves, 0)
+    return _walk(move, start if isinstance(start, Particles) else Particles(start), moves, noise)
+
+
+def ascent(score: Score, delta: Number) -> Move:
+    """Climb the log-density: the mean of `ula`'s move, without its noise.
+
+        x <- x + delta S(x)
+
+    Raises ValueError unless delta > 0. A step too long goes down: for N(0, 1), delta > 2 (E6).
+    """
+    step_size("delta", delta)
+
+    def move(here: Particles, noise: Noise) -> Particles:
+        return Particles(proposal(here.x, score(here.x), delta).mean, here.moves + 1)
+
+    return move
+
+
+def ula(score: Score, delta: Number) -> Move:
+    """The unadjusted Langevin algorithm: the Euler-Maruyama step of dx = S dt + sqrt(2) dW.
+
+        x <- x + delta S(x) + sqrt(2 delta) z
+
+    Raises ValueError unless delta > 0. `langevin_law` has its exact law for Gaussian q.
+    Source: Roberts and Tweedie (1996), Bernoulli 2(4), at delta half of their step.
+    """
+    step_size("delta", delta)
+
+    def move(here: Particles, noise: Noise) -> Particles:
+        law = proposal(here.x, score(here.x), delta)
+        return Particles(law.draw(_fresh(here, noise)), here.moves + 1)
+
+    return move
+
+
+def mala(log_density_and_score: Target, delta: Number) -> Move:
+    """Metropolis-adjusted Langevin: ula's move y, taken with probability min(1, ratio), else x.
+
+        ratio = q(y) N(x; y + delta S(y), 2 delta I) / (q(x) N(y; x + delta S(x), 2 delta I))
+
+    q is stationary at every delta. The test is in log space, log u < log ratio, with u = Phi(w) of
+    a normal w asked for at (t, s) = (-k - 1/2, -k - 1). The state keeps log q(x), S(x) and the
+    count of proposals taken, so a move costs one evaluation. A proposal where log q is -inf or NaN
+    is not taken. Raises ValueError unless delta > 0.
+
+    Source: Roberts and Tweedie (1996), Bernoulli 2(4), at delta half of their step.
+    """
+    step_size("delta", delta)
+
+    def move(here: Particles, noise: Noise) -> Particles:
+        log_q, score, accepted = here.log_density, here.score, here.accepted
+        if log_q is None or score is None:
+            log_q, score = log_density_and_score(here.x)
+        if accepted is None:
+            accepted = torch.zeros(len(here.x), dtype=torch.int64, device=here.x.device)
+        y = proposal(here.x, score, delta).draw(_fresh(here, noise))
+        log_q_y, score_y = log_density_and_score(y)
+        log_ratio = log_acceptance((here.x, log_q, score), (y, log_q_y, score_y), delta)
+        w = noise(log_ratio, _clock(here.moves + 0.5), _clock(here.moves + 1))
+        take = torch.special.log_ndtr(w) < log_ratio
+        wide = take.reshape(-1, *[1] * (here.x.ndim - 1))
+        return Particles(
+            torch.where(wide, y, here.x),
+            here.moves + 1,
+            torch.where(take, log_q_y, log_q),
+            torch.where(wide, score_y, score),
+            accepted + take,
+        )
+
+    return move
+
+
+def annealed(
+    score: NoisyScore, levels: Float[Tensor, " levels"], moves_each: int, delta: Number
+) -> Move:
+    """Annealed Langevin: `moves_each` of ula's moves on q_sigma for each noise level, high to low.
+
+        x <- x + delta_i S(x, sigma_i) + sqrt(2 delta_i) z,    delta_i = delta sigma_i^2 / sigma_L^2
+
+    Moves beyond the ladder stay on its last level.
+
+    Args:
+        score: of q with N(0, sigma^2 I) added.
+        levels: `(L,)`, sigma_1 > ... > sigma_L > 0.
+        moves_each: at least 1.
+        delta: the step size on the last level; the paper's epsilon is 2 delta.
+
+    Raises:
+        ValueError: an argument is outside these ranges.
+
+    Source: Song and Ermon (arXiv:1907.05600), Algorithm 1.
+    """
+    strictly_decreasing("levels", levels)
+    all_between("levels", levels, torch.finfo(levels.dtype).tiny, math.inf)
+    whole("moves_each", moves_each, 1)
+    step_size("delta", delta)
+    sigmas = levels.detach().to("cpu", torch.float64)
+    deltas: list[float] = (delta * (sigmas / sigmas[-1]).square()).tolist()
+
+    def move(here: Particles, noise: Noise) -> Particles:
+        i = min(here.moves // moves_each, len(deltas) - 1)
+        return ula(lambda x: score(x, sigmas[i]), deltas[i])(here, noise)
+
+    return move
+
+
+def baoab(score: Score, h: Number, friction: Number) -> Move:
+    """Underdamped Langevin, dx = v dt, dv = S dt - friction v dt + sqrt(2 friction) dW, by BAOAB.
+
+        B  v <- v + h/2 S(x)                                     A  x <- x + h/2 v
+        O  v <- e^{-friction h} v + sqrt(1 - e^{-2 friction h}) z        then A, then B
+
+    A chain that starts without velocities draws them, N(0, I), from the noise at (t, s) = (1, 0).
+    The state keeps S(x), so a move costs one score. Its stationary law for Gaussian q is
+    `langevin_law.baoab_stationary`: exact in the position.
+
+    Args:
+        score: of the density the positions are to follow.
+        h: the step size in time, > 0; one move goes as far as ula's with delta = h^2 / 2.
+        friction: in [0, inf]; 0 is Hamiltonian motion (velocity Verlet), inf a new velocity a move.
+
+    Raises:
+        ValueError: an argument is outside these ranges.
+
+    Source: Leimkuhler and Matthews (2013), Applied Mathematics Research eXpress 2013(1).
+    """
+    step_size("h", h)
+    between("friction", friction, 0.0, math.inf)
+    kept, fresh = math.exp(-friction * h), math.sqrt(-math.expm1(-2 * friction * h))
+
+    def move(here: Particles, noise: Noise) -> Particles:
+        x = here.x
+        v = noise(x, _clock(-1), _clock(0)) if here.velocity is None else here.velocity
+        v = v + h / 2 * (score(x) if here.score is None else here.score)
+        x = x + h / 2 * v
+        v = kept * v + fresh * _fresh(here, noise)
+        x = x + h / 2 * v
+        force = score(x)
+        return Particles(x, here.moves + 1, score=force, velocity=v + h / 2 * force)
+
+    return move
+
+
+def proposal(
+    x: Float[Tensor, "batch *event"], score: Float[Tensor, "batch *event"], delta: Number
+) -> Gaussian:
+    """The law of ula's move from x: N(x + delta S(x), 2 delta I), with `score` = S(x)."""
+    same_shape("score", score, x)
+    return Gaussian(x + delta * score, torch.tensor(2 * delta, dtype=torch.float64))
+
+
+def log_acceptance(
+    here: tuple[Tensor, Tensor, Tensor], there: tuple[Tensor, Tensor, Tensor], delta: Number
+) -> Float[Tensor, " batch"]:
+    """The logarithm of mala's ratio for moves from x to y, `(batch,)`, not cut off at 0.
+
+        log q(y) - log q(x) + log N(x; y + delta S(y), 2 delta I) - log N(y; x + delta S(x), ...)
+
+    here, there: (x, log q(x), S(x)) and (y, log q(y), S(y)).
+    """
+    (x, log_q_x, score_x), (y, log_q_y, score_y) = here, there
+    back = proposal(y, score_y, delta).log_density(x)
+    return log_q_y - log_q_x + (back - proposal(x, score_x, delta).log_density(y))
+
+
+def step_size(argument: str, value: Number) -> None:
+    """Raise ValueError unless the step size is positive and finite."""
+    require(0 < value < math.inf, argument, "a positive finite number", value)
+
+
+def _walk(move: Move, state: Particles, moves: int, noise: Noise) -> Iterator[Particles]:
+    yield state
+    for _ in range(moves):
+        state = move(state, noise)
+        yield state
+
+
+def _fresh(here: Particles, noise: Noise) -> Tensor:
+    """The normal of the move that starts here."""
+    return noise(here.x, _clock(here.moves), _clock(here.moves + 1))
+
+
+def _clock(moves: Number) -> Tensor:
+    return torch.tensor(-moves, dtype=torch.float64)

@@ -1,0 +1,59 @@
+"""What Langevin chains do to a Gaussian, exactly: the law after k moves, and the law they keep.
+
+For q = N(m, c) the score is (m - x) / c and every move is affine in x, v and z, so the chain's law
+stays Gaussian. These are the curves that a run is to be compared with (C23, E7).
+"""
+
+import math
+
+import torch
+
+from diffusion_math.checks import Number, require, same_shape, whole
+from diffusion_math.gaussian import Gaussian
+from diffusion_math.langevin import step_size
+
+
+def ula_law(target: Gaussian, delta: Number, start: Gaussian, moves: int) -> Gaussian:
+    """The exact law of x after `moves` of ula's moves on N(m, c), started at N(m_0, v_0).
+
+        mean     = m + a^k (m_0 - m)                             a = 1 - delta / c
+        variance = a^{2k} v_0 + 2 delta (1 - a^{2k}) / (1 - a^2)
+
+    for every delta > 0, stable or not (2 delta k at a^2 = 1); each entry is independent. v_0 = 0
+    gives the law from one point. Raises ValueError for another shape, delta <= 0, or moves < 0.
+    """
+    same_shape("start.mean", start.mean, target.mean)
+    step_size("delta", delta)
+    whole("moves", moves, 0)
+    rate = delta / target.variance
+    lost = rate * (2 - rate)  # 1 - a^2, without its cancellation
+    decay = (1 - rate).pow(2 * moves)
+    # Where a^2 is near 1, 1 - a^2k cancels: -expm1(k log1p(-lost)) does not.
+    sums = -torch.expm1(moves * torch.log1p(-lost)) / lost
+    sums = torch.where(lost == 0, moves, torch.where(lost == 1, min(moves, 1), sums))
+    mean = target.mean + (1 - rate).pow(moves) * (start.mean - target.mean)
+    return Gaussian(mean, decay * start.variance + 2 * delta * sums)
+
+
+def ula_stationary(target: Gaussian, delta: Number) -> Gaussian:
+    """The law that ula keeps and tends to on N(m, c): N(m, c / (1 - delta / (2 c))) (E7).
+
+    Raises ValueError unless 0 < delta < 2 c for the least c: beyond it the chain has no such law.
+    """
+    limit = 2 * target.variance.min().item()
+    require(0 < delta < limit, "delta", f"0 < delta < 2 min variance = {limit:g}", delta)
+    return Gaussian(target.mean, target.variance / (1 - delta / (2 * target.variance)))
+
+
+def baoab_stationary(target: Gaussian, h: Number) -> tuple[Gaussian, Gaussian]:
+    """The laws of position and velocity that baoab keeps on N(m, c), at any friction > 0.
+
+        x ~ N(m, c),  exactly        v ~ N(0, 1 - h^2 / (4 c)),  independent of x
+
+    Raises ValueError unless 0 < h < 2 sqrt(c) for the least c: beyond it the chain has no such law.
+    Source: Leimkuhler and Matthews (2013), Applied Mathematics Research eXpress 2013(1).
+    """
+    limit = 2 * math.sqrt(target.variance.min().item())
+    require(0 < h < limit, "h", f"0 < h < 2 min standard deviation = {limit:g}", h)
+    velocity = Gaussian(torch.zeros_like(target.mean), 1 - h * h / (4 * target.variance))
+    return target, velocity

@@ -1,0 +1,221 @@
+"""Training losses of a network that predicts x0, eps, v, flow or score, and their weights.
+
+Take x_t = alpha_t x_0 + sigma_t eps as given, as a network must. An error e in x_0 is then an error
+-(alpha_t / sigma_t) e in eps, and in y = a x_0 + b eps (the table of `predict`) it is
+
+    (a - b alpha_t / sigma_t) e,    of square    ((alpha_t b - sigma_t a) / sigma_t)^2 norm(e)^2
+
+    x0: 1    eps: SNR    v: ((alpha^2 + sigma^2) / sigma)^2 (SNR + 1 where variance is preserved)
+    flow: ((alpha + sigma) / sigma)^2    score: alpha^2 / sigma^4    with SNR = alpha^2 / sigma^2
+
+So all targets have one loss up to a weight (claims C17-C19), and a weighting of the times is said
+once for all of them: as w(t) on norm(x_0 - x0_hat)^2.
+"""
+
+import math
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from diffusion_math import elbo, gaussian, predict
+from diffusion_math.checks import Number, require, same_shape, whole
+from diffusion_math.denoiser import Network, network_time
+from diffusion_math.schedule import (
+    VE,
+    Discrete,
+    RectifiedFlow,
+    Schedule,
+    Time,
+    VPCosine,
+    VPLinear,
+    shape_like,
+)
+
+Weight: TypeAlias = Callable[[Schedule, Time], Tensor]
+"""`(schedule, t) -> w(t)`, float64 in t's shape: the weight on norm(x_0 - x0_hat)^2."""
+
+_Weights = Float64[Tensor, "*time"]
+
+
+def training_loss(
+    schedule: Schedule,
+    network: Network,
+    prediction: str,
+    x0: Float[Tensor, "batch *event"],
+    eps: Float[Tensor, "batch *event"],
+    t: Tensor,
+    weight: Weight | None = None,
+) -> Float[Tensor, " batch"]:
+    """The squared error of a network in its own target, summed over the event, for each example.
+
+        norm(y - y_theta(alpha_t x_0 + sigma_t eps, t))^2 w(t) / x0_weight(t),    y = a x_0 + b eps
+
+    Args:
+        network: `(x_t, time) -> y_theta`, with `time` from `network_time`: t - 1 if discrete.
+        prediction: what it predicts: "x0", "eps", "v", "flow" or "score".
+        x0: `(batch, *event)` clean data.
+        eps: `(batch, *event)` standard normals.
+        t: `()` or `(batch,)` times, as from `uniform_times`.
+        weight: w(t), the weight on the squared error in x_0; default: `x0_weight`, that is 1 on the
+            squared error in y. With "eps", the default is DDPM's simple loss.
+
+    Raises:
+        ValueError: shapes disagree; the prediction is unknown; the score at sigma_t = 0; t = 0 on a
+            discrete schedule; with a weight, sigma_t = 0 or an x0_weight of 0.
+
+    Source: DDPM (arXiv:2006.11239), Algorithm 1 and Eq. 14.
+    """
+    x_t = gaussian.marginal(schedule, x0, t).draw(eps)
+    predicted = network(x_t, network_time(schedule, x_t, t))
+    same_shape("the network's output", predicted, x0)
+    error = predicted - predict.of(schedule, prediction, x0, eps, t)
+    squared = error.square()[:, None].flatten(1).sum(1)
+    if weight is None:
+        return squared
+    factor = x0_weight(schedule, prediction, t)
+    wanted = f"alpha_t > 0: x_t does not turn an error in {prediction} into one in x0"
+    require(bool((factor > 0).all()), "t", wanted, t)
+    return squared * shape_like(weight(schedule, t) / factor, squared)
+
+
+def x0_weight(schedule: Schedule, prediction: str, t: Time) -> _Weights:
+    """norm(y - y_hat)^2 / norm(x_0 - x0_hat)^2 at a given x_t: ((alpha b - sigma a) / sigma)^2.
+
+    prediction: y = a x_0 + b eps, by its name: see `predict.parts`. In t's shape.
+    Raises ValueError where sigma_t = 0 (x_t then is x_0) and for an unknown prediction.
+    Source: Salimans & Ho (arXiv:2202.00512), section 4, for x0, eps and v.
+    """
+    alpha_t, sigma_t = schedule(t)
+    require(bool((sigma_t > 0).all()), "t", "sigma_t > 0", t)
+    a, b = predict.parts(schedule, prediction, t)
+    return ((alpha_t * b - sigma_t * a) / sigma_t).square()
+
+
+def uniform(schedule: Schedule, t: Time) -> _Weights:
+    """w = 1: the squared error in x_0 itself."""
+    return torch.ones_like(schedule(t)[0])
+
+
+def snr(schedule: Schedule, t: Time) -> _Weights:
+    """w = SNR = alpha_t^2 / sigma_t^2: weight 1 on the error in eps, DDPM's simple loss (C19).
+
+    Source: DDPM (arXiv:2006.11239) eq. 14; Salimans & Ho (arXiv:2202.00512), section 4, "SNR".
+    """
+    return schedule.log_snr(t).exp()
+
+
+def truncated_snr(schedule: Schedule, t: Time) -> _Weights:
+    """w = max(SNR, 1): the greater of the errors in eps and in x_0.
+
+    Source: Salimans & Ho (arXiv:2202.00512), section 4, "truncated SNR".
+    """
+    return snr(schedule, t).clamp(min=1)
+
+
+def snr_plus_one(schedule: Schedule, t: Time) -> _Weights:
+    """w = SNR + 1: weight 1 on the error in v where alpha_t^2 + sigma_t^2 = 1.
+
+    Source: Salimans & Ho (arXiv:2202.00512), section 4, "SNR+1".
+    """
+    return snr(schedule, t) + 1
+
+
+def min_snr(gamma: Number = 5.0) -> Weight:
+    """w = min(SNR, gamma): gamma caps the easy times, near clean data.
+
+    Raises ValueError unless 0 < gamma < inf. Source: Hang et al. (arXiv:2303.09556).
+    """
+    require(0 < gamma < math.inf, "gamma", "a positive finite number", gamma)
+
+    def weight(schedule: Schedule, t: Time) -> Tensor:
+        return snr(schedule, t).clamp(max=gamma)
+
+    return weight
+
+
+def variational(schedule: Schedule, t: Time) -> _Weights:
+    """The variational bound's w(t), in nats.
+
+        discrete:      lambda_t SNR, with `elbo.lambda_t` at its default variance, beta_t (C18)
+        continuous:    -dSNR/dt / 2 = alpha_t (alpha_t sigma_t' - sigma_t alpha_t') / sigma_t^3
+
+    The discrete loss summed over t = 1..T is the bound up to a constant, and the continuous one
+    integrated over t is its limit of short steps. Raises ValueError where sigma_t = 0, at
+    fractional times of a discrete schedule, and where the schedule's derivative is not known here.
+    Source: DDPM (arXiv:2006.11239) eq. 12; VDM (arXiv:2107.00630), the continuous-time loss.
+    """
+    alpha_t, sigma_t = schedule(t)
+    require(bool((sigma_t > 0).all()), "t", "sigma_t > 0", t)
+    if isinstance(schedule, Discrete):
+        return elbo.lambda_t(schedule, t) * snr(schedule, t)
+    return alpha_t * _area_rate(schedule, t) / sigma_t.pow(3)
+
+
+WEIGHTS: dict[str, Weight] = {
+    "uniform": uniform,
+    "snr": snr,
+    "truncated_snr": truncated_snr,
+    "snr_plus_one": snr_plus_one,
+    "min_snr": min_snr(),
+    "variational": variational,
+}
+"""Every weight by name, at its default settings."""
+
+
+def uniform_times(
+    schedule: Schedule, generator: torch.Generator, batch: int
+) -> Float64[Tensor, " batch"]:
+    """Independent times: uniform on {1, ..., T} if discrete (C19, E5), else on [t_min, t_max].
+
+    On the CPU, from a CPU generator. Raises ValueError unless batch >= 0.
+    Source: DDPM (arXiv:2006.11239), Algorithm 1.
+    """
+    whole("batch", batch, 0)
+    if isinstance(schedule, Discrete):
+        drawn = torch.randint(1, len(schedule.betas) + 1, (batch,), generator=generator)
+        return drawn.double()
+    return _spread(schedule, torch.rand(batch, generator=generator, dtype=torch.float64))
+
+
+def stratified_times(
+    schedule: Schedule, generator: torch.Generator, batch: int
+) -> Float64[Tensor, " batch"]:
+    """Times that share one draw u: each is uniform as in `uniform_times`, the batch evenly spread.
+
+        u_i = (u + i / batch) mod 1    on [0, 1), then on {1, ..., T} or [t_min, t_max]
+
+    On the CPU, from a CPU generator. Raises ValueError unless batch >= 1.
+    Source: VDM (arXiv:2107.00630), appendix, "low-discrepancy sampler".
+    """
+    whole("batch", batch, 1)
+    u = torch.rand((), generator=generator, dtype=torch.float64)
+    return _spread(schedule, (u + torch.arange(batch, dtype=torch.float64) / batch) % 1)
+
+
+def _spread(schedule: Schedule, u: Tensor) -> Tensor:
+    """Uniforms on [0, 1) as times."""
+    if isinstance(schedule, Discrete):
+        return 1 + (u * len(schedule.betas)).floor()
+    ends = torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64)
+    return torch.lerp(ends[0], ends[1], u)
+
+
+def _area_rate(schedule: Schedule, t: Time) -> Tensor:
+    """alpha sigma' - sigma alpha', twice the area that (alpha_t, sigma_t) sweeps in unit time."""
+    alpha_t, sigma_t = schedule(t)
+    match schedule:
+        case VPLinear(
+            beta_min=low, beta_max=high
+        ):  # alpha' = -beta alpha / 2, alpha^2 + sigma^2 = 1
+            beta = low + torch.as_tensor(t, dtype=torch.float64) * (high - low)
+            return beta * alpha_t / (2 * sigma_t)
+        case VPCosine():
+            return torch.full_like(alpha_t, math.pi / 2)
+        case VE() | RectifiedFlow():
+            return torch.ones_like(alpha_t)
+        case _:
+            kinds = "Discrete, VPLinear, VPCosine, VE or RectifiedFlow"
+            raise ValueError(f"schedule: wanted {kinds}, got {schedule}")
