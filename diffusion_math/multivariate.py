@@ -150,7 +150,7 @@ def condition(
 
         N(m_a + C_ab C_bb^-1 (value - m_b), C_aa - C_ab C_bb^-1 C_ba)
 
-    Raises ValueError unless `known` are distinct entries, some but not all, and C_bb is not singular.
+    Raises ValueError unless `known` are distinct, some but not all, and C_bb is not singular.
     """
     D = joint.mean.shape[-1]
     legal = 0 < len(set(known)) == len(known) < D and all(0 <= i < D for i in known)

@@ -1,4 +1,4 @@
-"""The U-Net that predicts the noise (or v) in a latent, given time and prompt (UNet2DConditionModel)."""
+"""The U-Net: noise (or v) in a latent, given time and prompt (UNet2DConditionModel)."""
 
 import math
 
