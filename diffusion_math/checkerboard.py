@@ -1,0 +1,134 @@
+"""The checkerboard: uniform on every other square of a board, its edges softened by a normal.
+
+Noise only softens them more, so q(x_t) stays a closed form: with S = alpha_t^2 std^2 + sigma_t^2,
+
+    q(x_t) = 1/2 sum_{p in even, odd} A_p(x) A_p(y),    A_p = mean over i = p (mod 2) of A_i
+    A_i(x) = (Phi((x - alpha_t a_i) / sqrt(S)) - Phi((x - alpha_t a_{i+1}) / sqrt(S))) / (alpha_t w)
+
+where column i is [a_i, a_{i+1}], of width w. A square (i, j) is full where i + j is even.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from diffusion_math.checks import Number, require, whole
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.schedule import Schedule, Time, coefficients
+
+
+@final
+@dataclass(frozen=True)
+class Checkerboard:
+    """x_0 = u + std z, u uniform on the full squares of a board about the origin.
+
+    Methods take x as `(batch, 2)` in any floating dtype and t as a number, `()` or `(batch,)`; work
+    is in float64.
+
+    Attributes:
+        squares: to a side, even and at least 2.
+        width: w > 0, of one square.
+        std: > 0, of the softening.
+
+    Raises:
+        ValueError: an argument is outside these ranges; x has another shape.
+    """
+
+    squares: int = 4
+    width: Number = 1.0
+    std: Number = 0.05
+
+    def __post_init__(self) -> None:
+        whole("squares", self.squares, 2)
+        require(self.squares % 2 == 0, "squares", "an even number", self.squares)
+        require(0 < self.width < math.inf, "width", "a positive number", self.width)
+        require(0 < self.std < math.inf, "std", "a positive number", self.std)
+
+    def log_density(
+        self, schedule: Schedule, x: Float[Tensor, "batch 2"], t: Time
+    ) -> Float64[Tensor, " batch"]:
+        """log q(x_t) at x: the module's formula, in logarithms throughout."""
+        return self._parts(schedule, x, t)[0]
+
+    def score(
+        self, schedule: Schedule, x: Float[Tensor, "batch 2"], t: Time
+    ) -> Float[Tensor, "batch 2"]:
+        """The gradient of `log_density` in x, like x: (alpha_t E[u given x_t] - x) / S."""
+        _, u, alpha_t, S = self._parts(schedule, x, t)
+        return ((alpha_t * u - x.to(u)) / S).to(x)
+
+    def posterior_mean(
+        self, schedule: Schedule, x: Float[Tensor, "batch 2"], t: Time
+    ) -> Float[Tensor, "batch 2"]:
+        """The mean of x_0 given x_t, like x: (sigma_t^2 E[u given x_t] + alpha_t std^2 x) / S."""
+        _, u, alpha_t, S = self._parts(schedule, x, t)
+        softened = alpha_t * self.std**2 / S
+        return ((1 - alpha_t * softened) * u + softened * x.to(u)).to(x)
+
+    def denoiser(self, schedule: Schedule) -> Denoiser:
+        """`posterior_mean` under `schedule`: the best denoiser there is for this data."""
+
+        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+            return self.posterior_mean(schedule, x_t, t)
+
+        return denoise
+
+    def sample(self, generator: torch.Generator, n: int) -> Float64[Tensor, "n 2"]:
+        """`n` independent draws of x_0: even or odd, a column and a row, a point, a normal."""
+        odd = torch.randint(2, (n, 1), generator=generator)
+        pair = torch.randint(self.squares // 2, (n, 2), generator=generator)
+        inside = torch.rand(n, 2, generator=generator, dtype=torch.float64) - 0.5
+        z = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+        return self._middles()[2 * pair + odd] + self.width * inside + self.std * z
+
+    def _middles(self) -> Float64[Tensor, " squares"]:
+        """The middles of the columns, which are those of the rows."""
+        places = torch.arange(self.squares, dtype=torch.float64)
+        return self.width * (places - (self.squares - 1) / 2)
+
+    def _parts(
+        self, schedule: Schedule, x: Tensor, t: Time
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """log q(x_t), `(batch,)`; E[u given x_t], `(batch, 2)`; alpha_t and S."""
+        require(x.ndim == 2 and x.shape[1] == 2, "x", "shape (batch, 2)", tuple(x.shape))
+        points = x.to(torch.float64)
+        alpha_t, sigma_t = coefficients(schedule, t, points)
+        S = alpha_t.square() * self.std**2 + sigma_t.square()
+        middles, unit = self._middles().to(x.device), S.sqrt()[..., None]
+        c = (points[..., None] - alpha_t[..., None] * middles) / unit
+        log_mean, offset = _over_interval(c, alpha_t[..., None] * self.width / unit)
+        # (batch, 2 axes, columns) -> (batch, 2 axes, 2 parities, columns of that parity)
+        log_A = torch.stack([log_mean[..., p::2] for p in (0, 1)], dim=2)
+        u = middles + self.width * offset
+        u_given = log_A.softmax(3) * torch.stack([u[..., p::2] for p in (0, 1)], dim=2)
+        log_joint = log_A.logsumexp(3).sum(1)
+        r = log_joint.softmax(1)[:, None]
+        norm = math.log(2) + 2 * math.log(self.squares // 2)
+        log_q = log_joint.logsumexp(1) - norm - S.log().reshape(-1)
+        return log_q, (u_given.sum(3) * r).sum(2), alpha_t, S
+
+
+def _over_interval(c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """log of the normal density's mean over [c - h/2, c + h/2], and an offset k within +-1/2.
+
+    k is the mean of v given c = h v + z, for v uniform on [-1/2, 1/2]: the logarithm's slope in c
+    is h k - c. Differences of Phi are taken in the lower tail, where they keep their digits; for
+    intervals so short that even those cancel, the series in h is exact to rounding.
+    """
+    short = h * (1 + c.abs()) < 0.02
+    safe = torch.where(short, 1.0, h)
+    low, high = -c.abs() - safe / 2, -c.abs() + safe / 2
+    log_high = torch.special.log_ndtr(high)
+    log_mass = log_high + torch.log(-torch.expm1(torch.special.log_ndtr(low) - log_high))
+    log_normal = -(high.square() + math.log(2 * math.pi)) / 2
+    slope = -c.sign() * torch.exp(log_normal - log_mass) * -torch.expm1(-c.abs() * safe)
+    square = c.square()
+    grown = h.square() * ((square - 1) / 24 + h.square() * (square * (square - 6) + 3) / 1920)
+    series = -(square + math.log(2 * math.pi)) / 2 + torch.log1p(grown)
+    by_h = h * c * (1 / 12 + h.square() * (square - 3) / 480) / (1 + grown)
+    log_mean = torch.where(short, series, log_mass - safe.log())
+    return log_mean, torch.where(short, by_h, (c + slope) / safe)
