@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 ACTIVATIONS = ("quick_gelu", "gelu")
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
+PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 SCHEDULES = ("linear", "scaled_linear", "cosine")
 
 
@@ -201,7 +201,7 @@ class ModelConfig:
             if found is not kind:
                 wanted = kind.__name__
                 raise ValueError(f"ModelConfig.{name} must be a {wanted}, got {found.__name__}")
-        _one_of(self, "prediction", PREDICTIONS)
+        _one_of(self, "prediction", tuple(PREDICTIONS))
         _one_of(self, "schedule", SCHEDULES)
         _whole(self, "steps", "image_size")
         scale = self.guidance_scale

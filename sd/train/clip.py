@@ -27,7 +27,7 @@ FRESH = 10_000_000
 class CLIPTraining(Training):
     """Flags of the text encoder's training."""
 
-    steps: int = 1000
+    steps: int = 2000
     batch_size: int = 256
     learning_rate: float = 1.5e-3
     out: Path = Path("runs/clip")

@@ -10,12 +10,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from diffusion_math.denoiser import network_time
-from diffusion_math.gaussian import marginal
-from diffusion_math.predict import v_from_eps
+from diffusion_math.loss import training_loss, uniform_times
 from diffusion_math.schedule import Discrete
 from sd import weights
-from sd.config import ModelConfig
+from sd.config import PREDICTIONS, ModelConfig
 from sd.picture import signed
 from sd.shapes.caption import caption
 from sd.shapes.data import example
@@ -61,26 +59,26 @@ def unet_loss(
 ) -> Callable[[nn.Module, tuple[Tensor, Tensor], torch.Generator], dict[str, Tensor]]:
     """E ||y - y_theta(alpha_t x_0 + sigma_t eps, t, context)||^2, t uniform on 1..T.
 
-    y is what the network predicts: eps ("epsilon", L_simple), v = alpha_t eps - sigma_t x_0
-    ("v_prediction") or x_0 ("sample"). The three are one loss up to a weight w_t on the squared
-    error in x_0: SNR_t, SNR_t + 1 and 1. Sources: Ho et al. 2020, arXiv:2006.11239, eq. 14;
-    Salimans & Ho 2022, arXiv:2202.00512, section 4.
+    y is what the network predicts: eps ("epsilon", L_simple), v ("v_prediction") or x_0
+    ("sample"); the mean is over the numbers of a batch. The equation is
+    `diffusion_math.loss.training_loss`. Source: Ho et al. 2020, arXiv:2006.11239, eq. 14.
     """
 
     def loss(
         unet: nn.Module, examples: tuple[Tensor, Tensor], generator: torch.Generator
     ) -> dict[str, Tensor]:
         x0, context = examples
-        t = torch.randint(1, int(schedule.T) + 1, (len(x0),), generator=generator)
+        t = uniform_times(schedule, generator, len(x0))
         eps = torch.randn(x0.shape, generator=generator).to(x0.device)
-        x_t = marginal(schedule, x0, t).draw(eps)
+
+        def network(x_t: Tensor, time: Tensor) -> Tensor:
+            predicted: Tensor = unet(x_t, time, context)
+            return predicted.float()
+
         # The fused attention kernel's backward pass is slow in bfloat16 on a CPU.
         with sdpa_kernel([SDPBackend.MATH] if x0.device.type == "cpu" else _FUSED):
-            predicted = unet(x_t, network_time(schedule, x_t, t), context)
-        target = {"epsilon": eps, "sample": x0}.get(prediction)
-        if target is None:
-            target = v_from_eps(schedule, x_t, eps, t)
-        return {"loss": (predicted.float() - target).square().mean()}
+            squared = training_loss(schedule, network, PREDICTIONS[prediction], x0, eps, t)
+        return {"loss": squared.mean() / x0[0].numel()}
 
     return loss
 

@@ -1,6 +1,7 @@
 """The autoencoder: reconstruction, weighted towards the things, plus its KL divergence (C31)."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from sd.shapes.data import example
 from sd.train.loop import Training, fit
 from sd.vae import VAE
 
-THINGS = 10.0  # weight of a pixel that differs from the background
 KL = 1e-4  # weight of the divergence per latent number
 FRESH = 1_000_000_000  # the first data seed that no training run uses
 
@@ -31,6 +31,8 @@ class VAETraining(Training):
     """Weights to start from, a `.safetensors` file; default: random ones."""
     decoder_only: bool = False
     """Leave the encoder alone, and with it the latents that a U-Net was trained on."""
+    noise: float = 0.0
+    """Standard deviation, at most, of what is added to a latent: the decoder learns to undo it."""
 
 
 def pictures(seed: int, indices: range, held_out: bool = False) -> Tensor:
@@ -39,23 +41,35 @@ def pictures(seed: int, indices: range, held_out: bool = False) -> Tensor:
     return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
 
 
-def vae_loss(vae: nn.Module, picture: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-    """Weighted squared error + KL(q(z | x) || N(0, I)), both per number.
+def vae_loss(
+    vae: nn.Module, picture: Tensor, generator: torch.Generator, noise: float = 0.0
+) -> dict[str, Tensor]:
+    """Balanced squared error + KL(q(z | x) || N(0, I)), both per number.
 
-    KL = (mean^2 + variance - log variance - 1) / 2. Source: Kingma & Welling, arXiv:1312.6114,
-    appendix B. A pixel weighs `THINGS` times as much where it differs from the picture's corner.
+    The error is the mean over the things' pixels plus that over the background's, halved, picture
+    by picture, so that a small thing counts as much as a large one; a thing's pixel is one that
+    differs from the picture's corner. KL = (mean^2 + variance - log variance - 1) / 2. Source:
+    Kingma & Welling, arXiv:1312.6114, appendix B.
+
+    Each picture's latent is drawn from q(z | x), then gets Gaussian noise of a standard deviation
+    uniform on [0, `noise`], so that the decoder also learns to draw latents that are a little off,
+    as a sampler's are (compare Zheng et al. 2025, arXiv:2510.11690).
     """
     x = signed(picture).contiguous(memory_format=torch.channels_last)
     mean, log_variance = (y.float() for y in vae.moments(x))
-    noise = torch.randn(mean.shape, generator=generator).to(mean.device)
-    y = vae.decode((mean + torch.exp(0.5 * log_variance) * noise) * vae.config.scaling_factor)
+    z = torch.randn(mean.shape, generator=generator).to(mean.device)
+    off = noise * torch.rand((len(mean), 1, 1, 1), generator=generator).to(mean.device)
+    std = (log_variance.exp() + off.square()).sqrt()
+    y = vae.decode((mean + std * z) * vae.config.scaling_factor)
     error = (y.float() - x).square()
-    corner = picture[:, :, :1, :1]
-    differs = (picture != corner).any(dim=1, keepdim=True)
-    weight = 1.0 + (THINGS - 1.0) * differs
-    weighted = (weight * error).sum() / (weight.sum() * x.shape[1])
+    things = (picture != picture[:, :, :1, :1]).any(dim=1).float()
+    each = error.mean(dim=1)
+    balanced = sum(
+        (part * each).sum(dim=(1, 2)) / part.sum(dim=(1, 2)).clamp(min=1.0)
+        for part in (things, 1.0 - things)
+    )
     kl = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1.0).mean()
-    return {"loss": weighted + KL * kl, "squared_error": error.mean(), "kl": kl}
+    return {"loss": 0.5 * balanced.mean() + KL * kl, "squared_error": error.mean(), "kl": kl}
 
 
 def psnr(vae: VAE, picture: Tensor) -> Tensor:
@@ -86,7 +100,7 @@ def train_vae(training: VAETraining, config: VAEConfig) -> dict[str, Tensor]:
         device = next(module.parameters()).device
         return {"psnr_db": float(psnr(module, fresh.to(device)).mean())}
 
-    return fit(vae, batch, vae_loss, training, evaluate)
+    return fit(vae, batch, partial(vae_loss, noise=training.noise), training, evaluate)
 
 
 @torch.no_grad()

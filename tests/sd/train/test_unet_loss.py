@@ -9,12 +9,10 @@ from torch import Tensor, nn
 
 from diffusion_math.gaussian import marginal
 from diffusion_math.schedule import Discrete
+from sd.config import PREDICTIONS
 from sd.train.unet import unet_loss
 
 SCHEDULE = Discrete.scaled_linear(1000)
-
-
-PREDICTIONS = ["epsilon", "v_prediction", "sample"]
 
 
 class Knowing(nn.Module):

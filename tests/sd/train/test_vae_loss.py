@@ -11,7 +11,6 @@ from sd.config import VAEConfig
 from sd.picture import signed
 from sd.train.vae import (
     KL,
-    THINGS,
     VAETraining,
     pictures,
     psnr,
@@ -42,22 +41,22 @@ class Given(torch.nn.Module):
 
 
 def test_the_loss_is_its_closed_form() -> None:
-    """A picture of background 40 with 5 things' pixels of 200; errors 0.1 there, else 0.02."""
-    picture = torch.full((1, 3, 8, 8), 40, dtype=torch.uint8)
-    picture[:, :, 3, 1:6] = 200
-    error = torch.full((1, 3, 8, 8), 0.02)
-    error[:, :, 3, 1:6] = 0.1
-    mean, log_variance = torch.full((1, 4, 4, 4), 0.7), torch.full((1, 4, 4, 4), -1.2)
+    """Backgrounds of 40, one with 5 pixels of 200 and one with 10; errors 0.1 there, else 0.02."""
+    picture = torch.full((2, 3, 8, 8), 40, dtype=torch.uint8)
+    picture[0, :, 3, 1:6] = 200
+    picture[1, :, 3:5, 1:6] = 200
+    error = torch.where(picture == 200, 0.1, 0.02)
+    error[1] *= 2.0
+    mean, log_variance = torch.full((2, 4, 4, 4), 0.7), torch.full((2, 4, 4, 4), -1.2)
     vae = Given(mean, log_variance, signed(picture) + error)
     figures = vae_loss(vae, picture, torch.Generator().manual_seed(0))
     kl = 0.5 * (0.7**2 + math.exp(-1.2) + 1.2 - 1.0)
-    weighted = (59 * 0.02**2 + 5 * THINGS * 0.1**2) / (59 + 5 * THINGS)
+    balanced = (1 + 4) / 2 * (0.1**2 + 0.02**2) / 2
+    plain = (5 * 0.1**2 + 59 * 0.02**2 + 4 * (10 * 0.1**2 + 54 * 0.02**2)) / 128
     # float32 around 1 holds the differences 0.02 to 1e-5 of their size
     assert float(figures["kl"]) == pytest.approx(kl, rel=1e-6)
-    assert float(figures["squared_error"]) == pytest.approx(
-        (59 * 0.02**2 + 5 * 0.1**2) / 64, rel=1e-4
-    )
-    assert float(figures["loss"]) == pytest.approx(weighted + KL * kl, rel=1e-4)
+    assert float(figures["squared_error"]) == pytest.approx(plain, rel=1e-4)
+    assert float(figures["loss"]) == pytest.approx(balanced + KL * kl, rel=1e-4)
 
 
 def test_the_decoder_is_given_a_draw_of_the_latent() -> None:
@@ -73,6 +72,19 @@ def test_the_decoder_is_given_a_draw_of_the_latent() -> None:
     wanted = pytest.approx(variance, abs=6 * variance * math.sqrt(2 / count))
     assert float(z.var()) == wanted
     assert math.exp(-0.6) != wanted  # sigma where sigma^2 belongs
+
+
+def test_noise_widens_each_pictures_draw_by_its_own_amount() -> None:
+    """4,000 pictures of 256 numbers: s uniform on [0, noise], so E s^2 = noise^2 / 3."""
+    shape, noise = (4_000, 4, 8, 8), 0.6
+    picture = torch.zeros(4_000, 3, 1, 1, dtype=torch.uint8)
+    vae = Given(torch.zeros(shape), torch.full(shape, -4.0), signed(picture))
+    vae_loss(vae, picture, torch.Generator().manual_seed(3), noise)
+    each = (vae.z.double() / TINY.scaling_factor).flatten(1).var(dim=1) - math.exp(-4.0)
+    # a picture's s^2 has mean noise^2 / 3 and standard deviation noise^2 sqrt(4 / 45)
+    spread = noise**2 * math.sqrt(4 / 45)
+    assert float(each.mean()) == pytest.approx(noise**2 / 3, abs=6 * spread / math.sqrt(4_000))
+    assert float(each.std()) == pytest.approx(spread, rel=0.1)  # sampling of a variance adds 4%
 
 
 @torch.no_grad()
