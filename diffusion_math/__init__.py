@@ -1,10 +1,22 @@
 """Diffusion models as equations that run: schedules, grids, denoisers, solvers, one loop.
 
-Each name lives in the module of its noun; `predict` and `checks` are used by their module's name.
+Each name lives in the module of its noun. Of the larger fields the module itself is the name:
+`predict`, `multivariate`, `elbo`, `likelihood`, `loss`, `score_matching`, `langevin` (its law at
+finite steps: `langevin_law`) and `checks`.
 Importing this package draws no random number, sets no global and opens no file.
 """
 
-from diffusion_math import checks, predict
+from diffusion_math import (
+    checks,
+    elbo,
+    langevin,
+    langevin_law,
+    likelihood,
+    loss,
+    multivariate,
+    predict,
+    score_matching,
+)
 from diffusion_math.denoiser import (
     Denoiser,
     Network,
@@ -86,6 +98,7 @@ __all__ = [
     "ddim",
     "ddpm",
     "dpmpp_2m",
+    "elbo",
     "euler",
     "forward_step",
     "from_eps",
@@ -98,12 +111,18 @@ __all__ = [
     "heun",
     "karras",
     "kl",
+    "langevin",
+    "langevin_law",
     "leading",
+    "likelihood",
     "linspace",
+    "loss",
     "marginal",
+    "multivariate",
     "none",
     "posterior",
     "predict",
+    "score_matching",
     "shape_like",
     "start_noise",
     "trailing",

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from numpy.typing import NDArray
-from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from diffusion_math import predict
@@ -77,6 +76,8 @@ def flow_log_density(
 
     Source: Song et al. (arXiv:2011.13456) appendix D.2.
     """
+    from scipy.integrate import solve_ivp  # costs more to import than all of this package
+
     s = schedule.t_min if s is None else float(s)
     t = schedule.T if t is None else float(t)
     require(0 < s < t <= schedule.T, "s, t", f"0 < s < t <= T = {schedule.T:g}", (s, t))
