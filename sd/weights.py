@@ -24,7 +24,7 @@ SHOWN = 3
 
 
 def write(
-    path: Path,
+    path: Path | str,
     module: nn.Module,
     config: TextConfig | VAEConfig | UNetConfig,
     dtype: torch.dtype = torch.float16,
@@ -50,6 +50,7 @@ def write(
     _all_finite(path, tensors)
     words = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
     words |= {"config": to_json(config), "sha256": _digest(tensors)}
+    path = Path(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(save(tensors, words))
@@ -58,7 +59,7 @@ def write(
         temporary.unlink(missing_ok=True)
 
 
-def metadata(path: Path) -> dict[str, str]:
+def metadata(path: Path | str) -> dict[str, str]:
     """What the file says of itself.
 
     Raises FileNotFoundError where there is no file, ValueError where it is no safetensors file.
@@ -67,7 +68,7 @@ def metadata(path: Path) -> dict[str, str]:
     return words
 
 
-def config(path: Path, kind: type[Config]) -> Config:
+def config(path: Path | str, kind: type[Config]) -> Config:
     """The configuration of the network in the file.
 
     Raises FileNotFoundError where there is no file, ValueError where it holds no such `kind`.
@@ -81,7 +82,7 @@ def config(path: Path, kind: type[Config]) -> Config:
         raise ValueError(f"weights file {path}: {error}") from error
 
 
-def read(path: Path, module: nn.Module) -> dict[str, Tensor]:
+def read(path: Path | str, module: nn.Module) -> dict[str, Tensor]:
     """The file's tensors, every one of which `module` has, in the module's dtypes, on the CPU.
 
     Args:
@@ -109,7 +110,7 @@ def read(path: Path, module: nn.Module) -> dict[str, Tensor]:
     return {name: tensors[name].to(value.dtype) for name, value in wanted.items()}
 
 
-def load(path: Path, network: type[Network], kind: type[Config]) -> Network:
+def load(path: Path | str, network: type[Network], kind: type[Config]) -> Network:
     """The network in the file, built from the configuration in it; float32, on the CPU.
 
     No random number is drawn and nothing allocated before the file is known to fit.
@@ -141,8 +142,9 @@ class _Unfilled(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _open(path: Path, tensors: bool) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _open(path: Path | str, tensors: bool) -> tuple[dict[str, str], dict[str, Tensor]]:
     """The file's metadata and, if wanted, its tensors."""
+    path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"weights file {path} is missing")
     try:
@@ -168,7 +170,7 @@ def _named(fault: str, names: list[str]) -> str:
     return f"{fault}: {', '.join(names[:SHOWN])}{more}" if names else ""
 
 
-def _all_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def _all_finite(path: Path | str, tensors: Mapping[str, Tensor]) -> None:
     wild = [name for name, value in tensors.items() if not bool(value.isfinite().all())]
     if wild:
         raise ValueError(f"weights file {path}: {_named('not finite', wild)}")

@@ -6,6 +6,8 @@ the same command carries on wherever it stopped.
 """
 
 import json
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +36,6 @@ from sd.unet import UNet
 from sd.vae import VAE
 
 Network = TypeVar("Network", bound=nn.Module)
-COMMAND = "python -m sd.train"
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,9 @@ def keep(
 ) -> None:
     """Write a trained network with what made it and how good it is."""
     print(path.name, json.dumps(figures))
+    command = shlex.join(["python", "-m", "sd.train", *sys.argv[1:]])
     weights.write(
-        path, module, config, licence="MIT", command=COMMAND, seed=training.seed, figures=figures
+        path, module, config, licence="MIT", command=command, seed=training.seed, figures=figures
     )
 
 

@@ -55,6 +55,13 @@ def test_a_file_without_our_metadata_is_read_too(path: Path) -> None:
         weights.load(path, VAE, VAEConfig)
 
 
+def test_a_path_may_be_a_string(tmp_path: Path) -> None:
+    weights.write(str(tmp_path / "vae.safetensors"), SMALL, CONFIG)
+    assert weights.load(str(tmp_path / "vae.safetensors"), VAE, VAEConfig).config == CONFIG
+    with pytest.raises(FileNotFoundError, match="missing"):
+        weights.read(str(tmp_path / "other.safetensors"), SMALL)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     for call in (weights.metadata, lambda path: weights.load(path, VAE, VAEConfig)):
         with pytest.raises(
