@@ -134,10 +134,10 @@ class TextEncoder(nn.Module):
         return states[rows, ends.int().argmax(dim=1)]
 
     def initialize(self, generator: torch.Generator | None = None) -> None:
-        """Draw fresh weights as CLIP did, narrower where residual branches add up; wider embeddings.
+        """Draw fresh weights as CLIP did, narrower where residual branches add up, but embeddings.
 
-        A word's embedding has 25 times CLIP's 0.02 (places: 0.01): in a short training at a high
-        rate the steps that all words share would outgrow a narrow start, and words become one.
+        Those are 25 times as wide as CLIP's (0.02 and 0.01): in a short training at a high rate
+        the steps that all words share would outgrow a narrow start, and words become one.
         """
         width, layers = self.config.width, self.config.layers
         inner = width**-0.5 * (2 * layers) ** -0.5
