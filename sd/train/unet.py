@@ -40,6 +40,8 @@ class UNetTraining(Training):
     """Pictures that are encoded once, before the training; captions are drawn anew each time."""
     drop: float = 0.1
     """Probability that the empty prompt stands in for the caption."""
+    two: float = 0.5
+    """Share of pictures of two things, which are harder to learn than those of one."""
 
 
 @torch.no_grad()
@@ -98,6 +100,7 @@ def train_unet(
     device = torch.device("cuda" if torch.cuda.is_available() and not training.cpu else "cpu")
     latent = encode(vae, training.seed, training.latents, device)
     scenes = [example(training.seed, index).scene for index in range(training.latents)]
+    one, two = (np.flatnonzero([len(y.things) == n for y in scenes]) for n in (1, 2))
     text_encoder = text_encoder.eval()
     torch.manual_seed(training.seed)
     unet = UNet(config.unet)
@@ -107,7 +110,10 @@ def train_unet(
     @torch.no_grad()
     def batch(step: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([training.seed, 1, step])
-        chosen = rng.integers(training.latents, size=training.batch_size)
+        twos = rng.binomial(training.batch_size, training.two)
+        chosen = np.concatenate(
+            [rng.choice(two, twos), rng.choice(one, training.batch_size - twos)]
+        )
         z = torch.from_numpy(rng.standard_normal(latent.mean[chosen].shape, dtype=np.float32))
         x0 = latent.mean[chosen] + latent.variance[chosen].sqrt() * z
         said = ["" if rng.random() < training.drop else caption(scenes[i], rng) for i in chosen]

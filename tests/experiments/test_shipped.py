@@ -2,7 +2,7 @@
 
 The file's share of prompts that come true was measured on 500 other prompts. Sixty fresh ones
 agree with it unless they fall in either tail of 5e-8 of the difference of the two counts; a model
-that draws nothing right, or everything, is rejected. The goals themselves, 95% of seen and 80% of
+that draws nothing right, or a third, is rejected. The goals themselves, 95% of seen and 80% of
 held-out pairs, are judged in the report.
 """
 
@@ -43,7 +43,7 @@ def test_prompts_come_true_as_often_as_the_file_says(shipped: TextToImage, kind:
     pictures = draw(shipped, asked, range(COUNT))
     right = sum(shows(*pair) is True for pair in zip(pictures, asked, strict=True))
     assert min(tails(right, share, judged)) > FALSE_ALARM, f"{right} of {COUNT}, not {share}"
-    for wrong in (0, COUNT):  # none right, all right: both are told apart
+    for wrong in (0, COUNT // 3):  # none right, a third right: both are told apart
         assert min(tails(wrong, share, judged)) < FALSE_ALARM
 
 
