@@ -16,6 +16,7 @@ NAMES: dict[str, str] = {
     "timing": "X3: time and memory of every device and precision found",
     "forward": "the forward process beside its closed forms",
     "autoencoder": "how well the VAE gives pictures back",
+    "verify": "the claims, proved: function, test and number of each",
     "report": "all of these in one illustrated report",
 }
 """Every experiment (a module of this package) and what it does."""

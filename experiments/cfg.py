@@ -40,7 +40,7 @@ class Config:
     """Pictures shown side by side, each a seed."""
     scales: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0, 5.0, 8.0)
     """Values of w to sweep; 1 (no guidance) and the model's own are always among them."""
-    count: int = 30
+    count: int = 100
     """Fresh prompts for the accuracy at each w: this many of seen and of held-out pairs."""
     diversity_prompts: int = 6
     """Prompts for the diversity at each w, at least 2."""
@@ -89,7 +89,7 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
     free = _free_prompts(config.diversity_prompts)
     each = 2 * config.count + config.diversity_prompts * config.diversity_seeds
     with tqdm(total=2 * config.shown + len(scales) * each, unit="picture", disable=None) as bar:
-        pair = _pair(config, pipeline, own, bar)
+        pair = _pair(config, pipeline, bar)
         points = [_point(config, pipeline, w, asked, free, bar) for w in scales]
     rows = _rows(_at(points, own), _at(points, 1.0))
     data: dict[str, Any] = {
@@ -119,12 +119,10 @@ def _free_prompts(count: int) -> list[str]:
     return [f"{'an' if color[0] in 'aeiou' else 'a'} {color} {shape}" for color, shape in chosen]
 
 
-def _pair(
-    config: Config, pipeline: "TextToImage", own: float, bar: "tqdm[Any]"
-) -> "dict[bool, list[Image]]":
+def _pair(config: Config, pipeline: "TextToImage", bar: "tqdm[Any]") -> "dict[bool, list[Image]]":
     """The same prompt and seeds with guidance and without."""
     seeds = [config.seed + i for i in range(config.shown)]
-    call = {**config.model.sampling(), "guidance_scale": own}
+    call = config.model.sampling(pipeline)
     prompts = [config.prompt] * config.shown
     return {on: draw(pipeline, prompts, seeds, bar, do_cfg=on, **call) for on in (True, False)}
 
@@ -138,7 +136,7 @@ def _point(
     bar: "tqdm[Any]",
 ) -> Point:
     """Accuracy and diversity at one scale, on the prompts and seeds of every scale."""
-    call = {**config.model.sampling(), "guidance_scale": scale}
+    call = {**config.model.sampling(pipeline), "guidance_scale": scale}
     right = {}
     for kind, prompts in asked.items():
         pictures = draw(pipeline, prompts, range(len(prompts)), bar, **call)

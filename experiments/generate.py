@@ -68,8 +68,7 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
         size = pipeline.config.image_size
         image = picture.fit(image, config.width or size, config.height or size)
     call = {
-        **config.model.sampling(),
-        "guidance_scale": config.model.scale(pipeline),
+        **config.model.sampling(pipeline),
         "negative_prompt": config.negative_prompt,
         "do_cfg": config.do_cfg,
         "strength": 0.8 if image is not None and config.strength is None else config.strength,

@@ -30,8 +30,8 @@ class Model:
     """Precision of the networks; the coefficients are float64 always."""
     steps: int = 25
     """Steps from noise to picture, 1 to 1000."""
-    solver: str = "dpmpp_2m"
-    """How a step is taken: ddpm, ddim, euler, heun (two U-Net calls a step) or dpmpp_2m."""
+    solver: str | None = None
+    """ddpm, ddim, euler, heun (two U-Net calls a step) or dpmpp_2m; default: the model's."""
     grid: str = "trailing"
     """Where the steps fall: leading, trailing, linspace, uniform_log_snr or karras."""
     guidance_scale: float | None = None
@@ -46,13 +46,13 @@ class Model:
         dtype = getattr(torch, self.dtype)
         return TextToImage.load(self.weights, device=self.device, dtype=dtype)
 
-    def sampling(self) -> dict[str, Any]:
-        """The keywords of a call of the pipeline that these settings fix."""
+    def sampling(self, pipeline: "TextToImage") -> dict[str, Any]:
+        """The keywords of a call of the pipeline that these settings fix, defaults filled in."""
         return {
             "steps": self.steps,
-            "solver": self.solver,
+            "solver": pipeline.config.solver if self.solver is None else self.solver,
             "grid": self.grid,
-            "guidance_scale": self.guidance_scale,
+            "guidance_scale": self.scale(pipeline),
         }
 
     def scale(self, pipeline: "TextToImage") -> float:

@@ -64,7 +64,7 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
     drawn = []
     with tqdm(total=len(strengths) * config.seeds, unit="picture", disable=None) as bar:
         for strength in strengths:
-            call = {**config.model.sampling(), "image": source, "strength": strength}
+            call = {**config.model.sampling(pipeline), "image": source, "strength": strength}
             drawn.append(draw(pipeline, prompts, seeds, bar, **call))
     distances = [[distance(one, source) for one in group] for group in drawn]
     verdicts = [[shows(one, config.prompt) for one in group] for group in drawn]

@@ -106,7 +106,9 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
         "refused": refused,
         "cold_start_seconds": started,
     }
-    parts = _parts(config, measured, refused, machine)
+    solver = config.model.sampling(pipeline)["solver"]
+    calls = config.model.steps * (2 if solver == "heun" else 1)
+    parts = _parts(calls, config, measured, refused, machine)
     return Result("timing", "X3: time on every device", rows, parts, data)
 
 
@@ -128,7 +130,7 @@ def _measure(config: Config, pipeline: "TextToImage", name: str, dtype: str) -> 
     denoise = own.denoiser(pair, scale)
     x = start_noise([0], own.config.latent_shape).to(where)
     t = torch.tensor(own.schedule.T / 2, dtype=torch.float64)
-    call = config.model.sampling()
+    call = config.model.sampling(own)
 
     @torch.no_grad()
     def step() -> None:
@@ -207,11 +209,14 @@ def _rows(config: Config, measured: list[Measured], started: list[float]) -> tup
 
 
 def _parts(
-    config: Config, measured: list[Measured], refused: list[str], machine: dict[str, str]
+    calls: int,
+    config: Config,
+    measured: list[Measured],
+    refused: list[str],
+    machine: dict[str, str],
 ) -> tuple[str | Figure | Table, ...]:
     from experiments import plots
 
-    calls = config.model.steps * (2 if config.model.solver == "heun" else 1)
     bars = {
         "text encoder": [m.text_encoder[0] for m in measured],
         f"U-Net, {calls} calls": [calls * m.unet_step[0] for m in measured],

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar, get_type_hints
 
+from diffusion_math.solver import SOLVERS
+
 __all__ = [
     "PREDICTIONS",
     "SCHEDULES",
@@ -35,14 +37,14 @@ def _whole(owner: object, *names: str) -> None:
             raise ValueError(f"{kind}.{name} must be an integer of 1 or more, got {value!r}")
 
 
-def _positive(owner: object, *names: str) -> None:
-    """Raise ValueError unless each named field is a finite number above 0."""
+def _positive(owner: object, *names: str, zero: bool = False) -> None:
+    """Raise ValueError unless each named field is a finite number above 0 (`zero`: or 0)."""
     for name in names:
         value = getattr(owner, name)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value <= 0:
-            kind = type(owner).__name__
-            raise ValueError(f"{kind}.{name} must be a finite number above 0, got {value!r}")
+        if not number or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+            kind, legal = type(owner).__name__, "of 0 or more" if zero else "above 0"
+            raise ValueError(f"{kind}.{name} must be a finite number {legal}, got {value!r}")
 
 
 def _one_of(owner: object, name: str, legal: tuple[str, ...]) -> None:
@@ -194,6 +196,7 @@ class ModelConfig:
     steps: int = 1000
     image_size: int = 512
     guidance_scale: float = 7.5
+    solver: str = "dpmpp_2m"
 
     def __post_init__(self) -> None:
         for name, kind in (("text", TextConfig), ("vae", VAEConfig), ("unet", UNetConfig)):
@@ -203,13 +206,9 @@ class ModelConfig:
                 raise ValueError(f"ModelConfig.{name} must be a {wanted}, got {found.__name__}")
         _one_of(self, "prediction", tuple(PREDICTIONS))
         _one_of(self, "schedule", SCHEDULES)
+        _one_of(self, "solver", tuple(SOLVERS))
         _whole(self, "steps", "image_size")
-        scale = self.guidance_scale
-        number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
-        if not number or not math.isfinite(scale) or scale < 0:
-            raise ValueError(
-                f"ModelConfig.guidance_scale must be a finite number of 0 or more, got {scale!r}"
-            )
+        _positive(self, "guidance_scale", zero=True)
         if self.image_size % self.side_multiple:
             raise ValueError(
                 f"ModelConfig.image_size must be a multiple of {self.side_multiple} "
@@ -297,6 +296,7 @@ SHAPES = ModelConfig(
     ),
     image_size=64,
     prediction="v_prediction",
-    guidance_scale=3.0,
+    guidance_scale=2.0,
+    solver="ddpm",
 )
 """The embedded model of captioned shapes (latents 4 x 8 x 8)."""

@@ -133,7 +133,7 @@ class TextToImage:
         do_cfg: bool = True,
         guidance_scale: Number | None = None,
         steps: int = 25,
-        solver: str = "dpmpp_2m",
+        solver: str | None = None,
         grid: str = "trailing",
         seed: int | Sequence[int] = 0,
         image: Image.Image | None = None,
@@ -154,7 +154,8 @@ class TextToImage:
             do_cfg: False takes the conditional prediction alone, which is a scale of 1.
             guidance_scale: x0 = x0_u + w (x0_c - x0_u) with w >= 0; default: the model's own.
             steps: 1..T steps of the solver.
-            solver, grid: names in `SOLVERS` and `GRIDS` of `diffusion_math`.
+            solver, grid: names in `SOLVERS` and `GRIDS` of `diffusion_math`; default: the model's
+                own solver.
             seed: of the first picture, the next ones counting up; or one seed for each picture, in
                 which case one prompt gives a picture for every seed.
             image: redraw this one: start at q(x_t | x_0) of its latent, not at noise.
@@ -178,6 +179,7 @@ class TextToImage:
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         legal = 0 <= scale < float("inf")
         require(legal, "guidance_scale", "a finite number of at least 0", scale)
+        solver = self.config.solver if solver is None else solver
         whole("steps", steps, 1, int(self.schedule.T))
         require(solver in SOLVERS, "solver", f"one of {', '.join(SOLVERS)}", repr(solver))
         require(grid in GRIDS, "grid", f"one of {', '.join(GRIDS)}", repr(grid))

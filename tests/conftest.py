@@ -6,11 +6,19 @@ Hypothesis profiles (`HYPOTHESIS_PROFILE=name`; without it `ci` where CI is set,
   blob that repeats it.
 - `ci`: examples are a function of the test, so that the verdict is a function of the commit.
 - `thorough`: fifty times the examples, for an audit by hand.
+
+A test marked `claim(id, function)` proves a claim of `docs/claims.md`. It calls `measured` once in
+its text, and the worst value of all its calls goes to the report as a property of the test, where
+`experiments.verify` reads it (`--junitxml`).
 """
 
 import os
+from collections.abc import Generator
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.measuring import Measured
 
 # A first call pays for torch's warm-up, a busy machine for the rest: time is no property here.
 _SHARED = settings(
@@ -22,3 +30,37 @@ settings.register_profile("thorough", _SHARED, max_examples=2500)
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "default")
 )
+
+# What the running test has measured: one test runs at a time in a process.
+_figure: dict[str, float | str] = {}
+
+
+@pytest.fixture(scope="session")
+def measured() -> Measured:
+    """`measured(value, tolerance, reason)` asserts value <= tolerance and records the figure.
+
+    A session's fixture, since a property-based test calls it once an example; the worst is kept.
+    """
+
+    def record(value: float, tolerance: float, reason: str) -> None:
+        value, tolerance = float(value), float(tolerance)
+        known = (_figure.get("tolerance", tolerance), _figure.get("reason", reason))
+        if known != (tolerance, reason):
+            raise ValueError(
+                f"measured: wanted one tolerance and reason a test, got {tolerance}, {reason!r} "
+                f"after {known[0]}, {known[1]!r}"
+            )
+        assert value <= tolerance, f"{value} > {tolerance}: {reason}"
+        worst = max(value, float(_figure.get("value", value)))
+        _figure.update(value=worst, tolerance=tolerance, reason=reason)
+
+    return record
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Attach to a test's report what it measured."""
+    _figure.clear()
+    yield
+    if _figure and item.get_closest_marker("claim") is not None:
+        item.user_properties += [(key, repr(value)) for key, value in _figure.items()]

@@ -62,10 +62,10 @@ def last(states):
     return end
 
 
+@pytest.mark.claim("E6", "diffusion_math.langevin.ascent")
 @given(x=st.floats(1e-3, 1e3), sign=st.sampled_from([-1, 1]), delta=st.floats(1e-3, 10))
-def test_e6_a_step_along_the_score_raises_the_likelihood_only_if_short(x, sign, delta):
+def test_e6_a_step_along_the_score_raises_the_likelihood_only_if_short(measured, x, sign, delta):
     """Under N(0, 1), x -> (1 - delta) x: likelier for delta < 2, as likely at 2, else less so.
-
     Printed: every delta raises it. Exact in float64 but for a hair's breadth around 2.
     """
     point = torch.tensor([[sign * x]], dtype=torch.float64)
@@ -73,10 +73,12 @@ def test_e6_a_step_along_the_score_raises_the_likelihood_only_if_short(x, sign, 
     gained = point.square() - end.x.square()  # twice the gain in log-density
     if abs(delta - 2) > 1e-9:
         assert bool(gained > 0) == (delta < 2)
-    assert last(chain(ascent(normal_score, 2.0), point, 1)).x.square() == point.square()
+    same = last(chain(ascent(normal_score, 2.0), point, 1)).x.square() - point.square()
+    measured(same.abs(), 0, "change of x^2 at delta = 2, where the gain changes its sign: exact")
 
 
-def test_c22_points_gather_at_the_modes_and_do_not_follow_the_distribution():
+@pytest.mark.claim("C22", "diffusion_math.langevin.ascent")
+def test_c22_points_gather_at_the_modes_and_do_not_follow_the_distribution(measured):
     """Ascent from exact samples of the ring ends on eight points; its within-mode spread, 0.15 in
     the data, is gone. The neighbours of a mode move it by exp(-(2 radius sin(pi/8) / std)^2 / 2),
     e^-52, so it is the component's mean to rounding.
@@ -85,7 +87,7 @@ def test_c22_points_gather_at_the_modes_and_do_not_follow_the_distribution():
     start = data.sample(torch.Generator().manual_seed(0), 500)
     end = last(chain(ascent(score_of(data), 0.4 * 0.15**2), start, 150))
     away, mode = (end.x[:, None] - data.means).norm(dim=2).min(1)
-    assert away.max() < 1e-12
+    measured(away.max(), 1e-12, "largest distance to a mode, where the data's spread is 0.15")
     spread = (start[:, None] - data.means).norm(dim=2).amin(1).square().mean()
     assert spread > 0.15**2  # 2 std^2 expected
     assert len(mode.unique()) == 8
@@ -100,8 +102,9 @@ def all_pairs(data, delta, line):
     return here, (y, log_q.repeat(n), score.repeat(n, 1))
 
 
+@pytest.mark.claim("C23", "diffusion_math.langevin.mala")
 @pytest.mark.parametrize("delta", [0.05, 0.3, 1.0])
-def test_c23_mala_keeps_the_density_exactly(delta):
+def test_c23_mala_keeps_the_density_exactly(measured, delta):
     """pi K = pi by quadrature, K = ula's move times the acceptance plus what is rejected.
 
     The moves' std is at least 8 grid steps, so the trapezoid rule is exact to rounding; detailed
@@ -120,7 +123,7 @@ def test_c23_mala_keeps_the_density_exactly(delta):
         flow = log_pi.exp()[:, None] * move * log_accept.clamp(max=0).exp()
         return (flow.sum(0) - flow.sum(1)).abs().max().item()
 
-    assert drift(ratio) < 1e-13
+    measured(drift(ratio), 1e-13, "drift of the density in one move, by quadrature")
     flow = log_pi[:, None] + move.log() + ratio.clamp(max=0)
     near = (line - line[:, None]).abs() < 3  # where no log has lost its digits
     assert (flow - flow.T)[near].abs().max() < 1e-11

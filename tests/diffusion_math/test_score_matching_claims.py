@@ -1,5 +1,7 @@
 """Score matching's objectives in exact expectation: C21, C24, C25, E8."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -25,6 +27,7 @@ from tests.diffusion_math.scores import (
     tensor,
     weights_of,
 )
+from tests.measuring import Measured
 
 EPS = torch.finfo(torch.float64).eps
 SIGMAS = [0.3, 1.0, 2.0]
@@ -42,8 +45,11 @@ def models(data: GaussianMixture, sigma: float = 0.0) -> dict[str, Score]:
     }
 
 
+@pytest.mark.claim("C24", "diffusion_math.score_matching.implicit")
 @pytest.mark.parametrize("data", [LINE, PLANE], ids=["line", "plane"])
-def test_explicit_and_implicit_differ_by_a_constant(data: GaussianMixture) -> None:
+def test_explicit_and_implicit_differ_by_a_constant(
+    measured: Measured, data: GaussianMixture
+) -> None:
     """C24: E explicit / 2 - E implicit = E norm(S)^2 / 2 = -E tr grad S / 2, whatever the model.
 
     The second form of the constant is that of `right`: 0 - E implicit.
@@ -55,7 +61,8 @@ def test_explicit_and_implicit_differ_by_a_constant(data: GaussianMixture) -> No
     wrong: dict[str, list[float]] = {"sign": [], "half lost": [], "factor 2 lost": []}
     for model in models(data).values():
         constant = w @ (explicit(model, right, x) / 2 - implicit(model, x))
-        assert constant.item() == pytest.approx(theory.item(), abs=1e-9)
+        off = abs(constant.item() - theory.item())
+        measured(off, 1e-9, "error of the constant between the objectives, by quadrature")
         trace = w @ divergence(model, x)
         square = w @ model(x).reshape(len(x), -1).square().sum(1)
         known = w @ explicit(model, right, x) / 2
@@ -116,8 +123,9 @@ WRONG_TARGETS = {
 }
 
 
+@pytest.mark.claim("C25", "diffusion_math.score_matching.denoising")
 @pytest.mark.parametrize("sigma", SIGMAS)
-def test_denoising_and_explicit_differ_by_a_constant(sigma: float) -> None:
+def test_denoising_and_explicit_differ_by_a_constant(measured: Measured, sigma: float) -> None:
     """C25: the constant is 1 / sigma^2 - E S_sigma^2, for every model; not so for wrong targets."""
     x, eps, w = noisy_samples(LINE)
     x_hat, noisy = x + sigma * eps, score_of(LINE, sigma)
@@ -126,7 +134,8 @@ def test_denoising_and_explicit_differ_by_a_constant(sigma: float) -> None:
     for model in models(LINE, sigma).values():
         known = w @ explicit(model, noisy, x_hat)
         got = (w @ denoising(model, x, eps, sigma) - known).item()
-        assert got == pytest.approx(theory, abs=1e-9 * (1 + 1 / sigma**2))
+        off = abs(got - theory) / (1 + 1 / sigma**2)
+        measured(off, 1e-9, "error of the constant between the objectives, by quadrature")
         for name, target in WRONG_TARGETS.items():
             squares = (model(x_hat) - target(eps, sigma)).square()
             wrong[name].append((w @ squares - known).item())
@@ -177,8 +186,9 @@ def test_one_minimiser() -> None:
         assert abs(torch.autograd.grad(value, c)[0].item()) < 1e-9
 
 
+@pytest.mark.claim("E8", "diffusion_math.score_matching.denoising")
 @pytest.mark.parametrize("sigma", SIGMAS)
-def test_the_printed_target_is_wrong_at_the_truth(sigma: float) -> None:
+def test_the_printed_target_is_wrong_at_the_truth(measured: Measured, sigma: float) -> None:
     """E8: x - x_hat = -sigma eps. Taken for eps, the target has a wrong sign and a wrong scale.
 
     At data of one point the truth S = -(x_hat - x) / sigma^2 leaves no error at all, yet the
@@ -188,7 +198,8 @@ def test_the_printed_target_is_wrong_at_the_truth(sigma: float) -> None:
     point, noise = normal(seeded(0), 1, 3).expand(5, 3), normal(seeded(1), 5, 3)
     left = denoising(lambda x: -(x - point) / sigma**2, point, noise, sigma)
     # x_hat - x has the rounding of x_hat, which is divided by sigma^2, and the error is squared.
-    assert left.max() <= 3 * (4 * EPS * (3 + 3 * sigma) / sigma**2) ** 2
+    units = left.max().sqrt() / (math.sqrt(3) * 4 * (3 + 3 * sigma) / sigma**2)
+    measured(units.item(), EPS, "loss left at the truth, as an error of x_hat: rounding")
     squared = noise.square().sum(1)
     x_hat = point + sigma * noise
     printed = (-(x_hat - point) / sigma**2 - noise / sigma**2).square().sum(1)

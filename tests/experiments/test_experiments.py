@@ -40,7 +40,7 @@ def test_cfg(pipeline: TextToImage) -> None:
     )
     result = cfg.run(config, pipeline)
     check(result, "cfg")
-    assert [point["w"] for point in result.data["sweep"]] == [0.0, 1.0, 2.0, 3.0]
+    assert [point["w"] for point in result.data["sweep"]] == [0.0, 1.0, 2.0]
     # w = 0 ignores the prompt, so the two prompts' pictures, of the same seeds, are the same.
     first, second = result.data["sweep"][0]["diversity"]
     assert first == pytest.approx(second)
@@ -51,7 +51,7 @@ def test_guidance_off_is_a_scale_of_one(pipeline: TextToImage) -> None:
     config = cfg.Config(shown=1, model=FEW)
     from tqdm import tqdm
 
-    pair = cfg._pair(config, pipeline, 3.0, tqdm(disable=True))
+    pair = cfg._pair(config, pipeline, tqdm(disable=True))
     (one,) = pipeline(PROMPT, guidance_scale=1.0, steps=2, progress=False)
     assert distance(pair[False][0], one) == 0
     assert distance(pair[True][0], one) > 0

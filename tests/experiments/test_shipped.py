@@ -7,6 +7,7 @@ held-out pairs, are judged in the report.
 """
 
 import json
+import math
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from experiments.model import Model, draw, shows
 from sd import weights
 from sd.pipeline import TextToImage
 from sd.shapes.judge import prompts
+from tests.measuring import Measured
 
 COUNT, FALSE_ALARM = 60, 5e-8
 
@@ -34,15 +36,19 @@ def tails(right: int, share: float, judged: int) -> tuple[float, float]:
     return float(law.cdf(right)), float(law.sf(right - 1))
 
 
+@pytest.mark.claim("C32", "sd.pipeline.TextToImage")
 @pytest.mark.parametrize("kind", ["seen", "held_out"])
-def test_prompts_come_true_as_often_as_the_file_says(shipped: TextToImage, kind: str) -> None:
+def test_prompts_come_true_as_often_as_the_file_says(
+    measured: Measured, shipped: TextToImage, kind: str
+) -> None:
     with as_file(files("sd") / "assets" / "shapes" / "unet.safetensors") as path:
         figures = json.loads(weights.metadata(path)["figures"])
     share, judged = figures[f"{kind}_guided"], figures["judged"]
     asked = prompts(7, COUNT, kind == "held_out")
     pictures = draw(shipped, asked, range(COUNT))
     right = sum(shows(*pair) is True for pair in zip(pictures, asked, strict=True))
-    assert min(tails(right, share, judged)) > FALSE_ALARM, f"{right} of {COUNT}, not {share}"
+    decades = -math.log10(min(tails(right, share, judged)))
+    measured(decades, -math.log10(FALSE_ALARM), "decades of chance against the file's share right")
     for wrong in (0, COUNT // 3):  # none right, a third right: both are told apart
         assert min(tails(wrong, share, judged)) < FALSE_ALARM
 

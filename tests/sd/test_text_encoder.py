@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from sd.config import SHAPES, TextConfig
 from sd.text_encoder import TextEncoder
+from tests.measuring import Measured
 
 transformers = pytest.importorskip("transformers")
 
@@ -80,13 +81,17 @@ def condition(
     return states, found.pooler_output
 
 
+@pytest.mark.claim("C30", "sd.text_encoder.TextEncoder")
 @pytest.mark.parametrize("config", CONFIGS)
 @torch.no_grad()
-def test_agrees_with_transformers_after_copying_its_tensors(config: TextConfig) -> None:
+def test_agrees_with_transformers_after_copying_its_tensors(
+    measured: Measured, config: TextConfig
+) -> None:
     model, ours, tokens = peer(config), TextEncoder(config).eval(), rows(config)
     ours.load_state_dict(model.state_dict(), strict=True)
     states, summary = condition(model, tokens, config)
-    torch.testing.assert_close(ours(tokens), states, **TOLERANCE)
+    off = (ours(tokens) - states).abs() / (1 + states.abs())
+    measured(off.max().item(), 1e-5, "difference from CLIP's own encoder: float32 over 3 layers")
     torch.testing.assert_close(ours.pooled(tokens), summary, **TOLERANCE)
 
 

@@ -1,0 +1,240 @@
+"""The verification page: every claim, the function that computes it, its proof and its number."""
+
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from experiments.claims import AWAITED, IDS, ROOT, Claim, Proof, claims, place, proofs
+from experiments.results import to_json, write_files
+
+PROVEN, OPEN = "proven", "open"
+HEAD = (
+    "This page is written by `python -m experiments verify`, which runs the tests named here and"
+    " writes down what they measured. A claim is proven if every one of its tests compares our"
+    " function with an independent truth and keeps within its tolerance; else it is open."
+)
+HEADER = (
+    "id",
+    "claim",
+    "function",
+    "proof",
+    "measured",
+    "tolerance",
+    "what is measured",
+    "verdict",
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Prove the lecture's claims and write the verification page.
+
+    Runs every test marked with a claim, a minute or two on two cores, and writes for each claim
+    the function, the test, what the test measured and its tolerance.
+    """
+
+    tests: bool = True
+    """Run the tests; else lay the page out anew from the verification.json that is there."""
+    out: Path = Path("docs")
+    """Folder for verification.md and verification.json."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A claim and one of its proofs; `bound` is the tolerance as the test's text has it."""
+
+    id: str
+    claim: str
+    function: str | None
+    test: str | None
+    measured: float | None
+    tolerance: float | None
+    bound: str | None
+    reason: str
+    verdict: str
+
+
+Figures = Mapping[str, tuple[float, float]]
+"""For a test that passed in all its cases: its worst value, and the tolerance."""
+
+
+def run(config: Config) -> list[Row]:
+    """Run the proofs, or read what they gave last; ValueError where there is nothing to read."""
+    if config.tests:
+        found = proofs()
+        return rows(claims(), found, measure(ROOT, found))
+    return stored(config.out)
+
+
+def stored(folder: Path) -> list[Row]:
+    """The rows of verification.json; ValueError if there is none."""
+    path = folder / "verification.json"
+    if not path.is_file():
+        raise ValueError(f"--no-tests: wanted a verification.json in {folder}, got none")
+    return [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def measure(root: Path, found: Sequence[Proof]) -> Figures:
+    """Run the marked tests in a fresh process, and read off its report what they measured."""
+    files = sorted({proof.test.split("::")[0] for proof in found})
+    if not files:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        options = ["-m", "claim and not gpu and not weights", "-q", f"--junitxml={report}"]
+        subprocess.run([sys.executable, "-m", "pytest", *options, *files], cwd=root, check=False)
+        if not report.is_file():
+            raise ValueError("the tests: wanted a report of their run, got none")
+        return figures(report.read_text(encoding="utf-8"))
+
+
+def figures(report: str) -> Figures:
+    """What each test measured, from pytest's JUnit report.
+
+    A test with a case that failed, was skipped or measured nothing is left out.
+    """
+    cases: dict[str, list[tuple[float, float] | None]] = {}
+    for case in ElementTree.fromstring(report).iter("testcase"):
+        path = case.get("classname", "").replace(".", "/") + ".py"
+        test = f"{path}::{case.get('name', '').split('[')[0]}"
+        said = {one.get("name"): one.get("value", "") for one in case.iter("property")}
+        passed = all(case.find(word) is None for word in ("failure", "error", "skipped"))
+        good = passed and "value" in said and "tolerance" in said
+        figure = (float(said["value"]), float(said["tolerance"])) if good else None
+        cases.setdefault(test, []).append(figure)
+    worst = {}
+    for test, seen in cases.items():
+        whole = [one for one in seen if one is not None]
+        if len(whole) == len(seen):
+            worst[test] = max(whole)
+    return worst
+
+
+def rows(all_claims: Sequence[Claim], found: Sequence[Proof], measured: Figures) -> list[Row]:
+    """One row for each proof of a claim; one with nothing but a reason for a claim without any."""
+    lines = []
+    for claim in all_claims:
+        own = [proof for proof in found if proof.id == claim.id]
+        for proof in own:
+            value, tolerance = measured.get(proof.test, (None, None))
+            awaited = AWAITED.get(claim.id)
+            reason = proof.reason if value is not None else f"Its test failed: {proof.reason}"
+            good = value is not None and awaited is None
+            line = Row(
+                claim.id, claim.text, proof.function, proof.test, value, tolerance,
+                proof.tolerance, reason if awaited is None else f"{reason}. {awaited}",
+                PROVEN if good else OPEN,
+            )  # fmt: skip
+            lines.append(line)
+        if not own:
+            reason = AWAITED.get(claim.id, "No test proves it yet.")
+            lines.append(Row(claim.id, claim.text, *(None,) * 5, reason, OPEN))
+    return lines
+
+
+def faults(root: Path, lines: Sequence[Row]) -> list[str]:
+    """Everything in which stored rows differ from the files of a checkout, one line each.
+
+    Measured numbers are not compared: their last digits are the machine's.
+    """
+    found = proofs(root)
+    # As if everything passed: what is open for another reason stays open.
+    expected = rows(claims(root), found, {proof.test: (0.0, 0.0) for proof in found})
+    said = [f"{id}: no row" for id in IDS if id not in {row.id for row in lines}]
+    said += [f"{proof.test}: no claim {proof.id}" for proof in found if proof.id not in IDS]
+    for row in lines:
+        for name in (row.function, row.test):
+            if name is not None and place(name, root) is None:
+                said.append(f"{row.id}: there is no {name}")
+        if row.verdict == PROVEN and not _within(row):
+            said.append(f"{row.id}: {row.test} measured {row.measured}, not <= {row.tolerance}")
+    old, new = ({_static(row) for row in each} for each in (lines, expected))
+    said += [
+        f"{row[0]}: on the page, no longer so: {row[2:]}" for row in sorted(old - new, key=str)
+    ]
+    said += [f"{row[0]}: not on the page: {row[2:]}" for row in sorted(new - old, key=str)]
+    return said
+
+
+def _within(row: Row) -> bool:
+    value, tolerance = row.measured, row.tolerance
+    return value is not None and tolerance is not None and value <= tolerance < math.inf
+
+
+def _static(row: Row) -> tuple[str | None, ...]:
+    return (row.id, row.claim, row.function, row.test, row.bound, row.reason, row.verdict)
+
+
+def page(lines: Sequence[Row], root: Path = ROOT) -> str:
+    """The rows as Markdown whose links lead from `docs/` to the functions' and tests' lines."""
+    known = claims(root)
+    open_ids = {row.id for row in lines if row.verdict != PROVEN}
+    ids = {row.id for row in lines}
+    blocks = ["# Verification", HEAD, f"**{len(ids - open_ids)} of {len(ids)} proven.**"]
+    if open_ids:
+        blocks.append(f"Open: {', '.join(sorted(open_ids))}.")
+    blocks += _mutants(root)
+    for theme in dict.fromkeys(claim.theme for claim in known):
+        table = ["| " + " | ".join(HEADER) + " |", "| --- " * len(HEADER) + "|"]
+        for claim in (one for one in known if one.theme == theme):
+            own = [row for row in lines if row.id == claim.id]
+            table += [_line(row, claim, first=row is own[0], root=root) for row in own]
+        blocks += [f"## {theme}", "\n".join(table)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _line(row: Row, claim: Claim, first: bool, root: Path) -> str:
+    text = row.claim
+    if claim.printed:
+        text = f"*Printed* ({claim.of}): {claim.printed} *True:* {row.claim}"
+    cells = (
+        f"**{row.id}**" if first else row.id,
+        text if first else "″",
+        _link(row.function, root, ".".join((row.function or "").split(".")[-2:])),
+        _link(row.test, root, (row.test or "").rpartition("::")[2]),
+        _number(row.measured),
+        _number(row.tolerance),
+        row.reason,
+        row.verdict if row.verdict == PROVEN else f"**{row.verdict}**",
+    )
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def _link(name: str | None, root: Path, shown: str) -> str:
+    if name is None:
+        return "–"
+    where = place(name, root)
+    return f"[`{shown}`](../{where[0]}#L{where[1]})" if where else f"`{name}`"
+
+
+def _mutants(root: Path) -> list[str]:
+    """The mutation score, where `docs/mutants.json` has one."""
+    path = root / "docs" / "mutants.json"
+    if not path.is_file():
+        return ["Mutation score: not measured yet."]
+    score: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    killed, total, left = score["killed"], score["total"], score["survivors"]
+    count = left if isinstance(left, int) else len(left)
+    share = f"{100 * killed / total:.1f}%" if total else "none"
+    said = f"Mutation score: {killed} of {total} mutants killed ({share}) by {score['tool']};"
+    return [f"{said} the {count} survivors, with reasons, are in [mutants.json](mutants.json)."]
+
+
+def write(lines: Sequence[Row], folder: Path) -> list[Path]:
+    """Write verification.md and verification.json."""
+    files = {
+        "verification.md": page(lines).encode(),
+        "verification.json": to_json([asdict(row) for row in lines]),
+    }
+    return write_files(folder, files)

@@ -1,0 +1,191 @@
+"""The verification page: complete, true to the files it names, and made again by one command."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from experiments.claims import AWAITED, IDS, ROOT, Proof, claims, place, proofs
+from experiments.verify import OPEN, PROVEN, Config, Row, faults, figures, measure, page, rows, run
+
+AGAIN = "run `python -m experiments verify` (or `verify --no-tests` if only the page is old)"
+
+
+def stored() -> list[Row]:
+    return run(Config(tests=False, out=ROOT / "docs"))
+
+
+def without_lines(text: str) -> str:
+    """The page without the line numbers of its links, which move with every edit."""
+    return re.sub(r"(\.py)#L\d+\)", r"\1)", text)
+
+
+def test_the_page_is_complete_and_fresh() -> None:
+    """Every id; functions and tests that exist; claims, bounds and verdicts as they are now."""
+    assert faults(ROOT, stored()) == [], AGAIN
+    text = (ROOT / "docs" / "verification.md").read_text(encoding="utf-8")
+    assert without_lines(text) == without_lines(page(stored())), AGAIN
+
+
+def test_all_claims_are_known() -> None:
+    assert tuple(claim.id for claim in claims()) == IDS
+    assert len(IDS) == 33 + 8
+    assert set(AWAITED) <= set(IDS)
+
+
+def test_nothing_awaited_or_unproved_is_called_proven() -> None:
+    known = {proof.id for proof in proofs()}
+    for row in stored():
+        if row.verdict == PROVEN:
+            assert row.id in known - set(AWAITED)
+            assert row.measured is not None and row.tolerance is not None
+            assert row.measured <= row.tolerance
+        else:
+            assert row.verdict == OPEN and row.reason
+
+
+def changed(old: list[Row], index: int, **fields: object) -> list[Row]:
+    return [replace(row, **fields) if i == index else row for i, row in enumerate(old)]  # type: ignore[arg-type]
+
+
+def test_every_kind_of_fault_is_found() -> None:
+    """What the freshness test would miss, it would not be worth having."""
+    old = stored()
+    i = next(i for i, row in enumerate(old) if row.verdict == PROVEN)
+    row = old[i]
+    assert row.test is not None and row.measured is not None and row.tolerance is not None
+    wrong = {
+        "no row": [one for one in old if one.id != row.id],
+        "there is no": changed(old, i, function=f"{row.function}_not"),
+        "there is no tests": changed(old, i, test=f"{row.test}_not"),
+        "no longer so": changed(old, i, claim="Something else."),
+        "not on the page": changed(old, i, verdict=OPEN),
+        "on the page": changed(old, i, bound="1e-3"),
+        "not <=": changed(old, i, measured=2 * row.tolerance + 1),
+    }
+    for said, lines in wrong.items():
+        assert any(said in fault for fault in faults(ROOT, lines)), said
+    # Another machine's last digits are no fault.
+    assert faults(ROOT, changed(old, i, measured=row.tolerance / 2)) == []
+
+
+CASES = """
+import math
+import pytest
+from tests.measuring import Measured
+
+@pytest.mark.claim("C01", "package.thing.f")
+@pytest.mark.parametrize("error", [0.1, 0.4, 0.2])
+def test_good(measured: Measured, error: float) -> None:
+    measured(error, 0.5, "error")
+
+@pytest.mark.claim("C02", "package.thing.f")
+@pytest.mark.parametrize("error", [0.1, 0.6])
+def test_one_case_fails(measured: Measured, error: float) -> None:
+    measured(error, 0.5, "error")
+
+@pytest.mark.claim("C03", "package.thing.f")
+def test_not_a_number(measured: Measured) -> None:
+    measured(math.nan, 0.5, "error")
+
+@pytest.mark.claim("C04", "package.thing.f")
+def test_skipped(measured: Measured) -> None:
+    pytest.skip("not here")
+    measured(0.1, 0.5, "error")
+
+@pytest.mark.claim("C05", "package.thing.f")
+def test_never_measures(measured: Measured) -> None:
+    if False:
+        measured(0.1, 0.5, "error")
+
+@pytest.mark.claim("C06", "package.thing.f")
+def test_two_bounds(measured: Measured) -> None:
+    for bound in (0.5, 0.6):
+        measured(0.1, bound, "error")
+
+def test_unmarked() -> None:
+    raise AssertionError("not a proof: not to be run")
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A project of one test file under this suite's conftest."""
+    (tmp_path / "tests").mkdir()
+    for name in ("conftest.py", "measuring.py"):
+        shutil.copy(ROOT / "tests" / name, tmp_path / "tests" / name)
+    (tmp_path / "tests" / "test_cases.py").write_text(CASES, encoding="utf-8")
+    settings = (
+        '[tool.pytest.ini_options]\npythonpath = ["."]\nmarkers = ["claim", "gpu", "weights"]\n'
+    )
+    (tmp_path / "pyproject.toml").write_text(settings, encoding="utf-8")
+    return tmp_path
+
+
+def test_only_what_passed_in_all_cases_counts(small: Path) -> None:
+    """The worst case is the figure; a test that fails, is skipped or measures nothing has none."""
+    found = proofs(small)
+    assert [proof.id for proof in found] == ["C01", "C02", "C03", "C04", "C05", "C06"]
+    assert found[0] == Proof(
+        "C01", "package.thing.f", "tests/test_cases.py::test_good", "0.5", "error"
+    )
+    measured = measure(small, found)
+    assert measured == {"tests/test_cases.py::test_good": (0.4, 0.5)}
+    lines = {row.id: row for row in rows(claims(), found, measured)}
+    assert set(lines) == set(IDS)
+    assert all(lines[id].verdict == OPEN for id in IDS)  # C01 is awaited still
+    assert "failed" in lines["C02"].reason
+    awaited = replace(found[0], id="C02")
+    (line,) = (row for row in rows(claims(), [awaited], measured) if row.id == "C02")
+    assert (line.verdict, line.measured) == (PROVEN, 0.4)
+
+
+def test_a_marked_test_measures_exactly_once(small: Path) -> None:
+    path = small / "tests" / "test_cases.py"
+    mark = 'import pytest\n@pytest.mark.claim("C01", "a.b")\ndef test_a(measured):\n    '
+    for body in ("pass", 'measured(1, 2, "a")\n    measured(1, 2, "a")', "measured(1, 2, reason)"):
+        path.write_text(mark + body + "\n", encoding="utf-8")
+        with pytest.raises(ValueError, match="test_a: wanted one measured"):
+            proofs(small)
+    path.write_text('import pytest\n@pytest.mark.claim("C01")\ndef test_a(measured): ...\n')
+    with pytest.raises(ValueError, match=r"wanted claim\(id, function\)"):
+        proofs(small)
+
+
+def test_a_report_that_was_cut_short_proves_nothing() -> None:
+    assert figures("<testsuites><testsuite/></testsuites>") == {}
+
+
+def test_places() -> None:
+    here = Path(__file__).resolve().relative_to(ROOT).as_posix()
+    path, line = place(f"{here}::test_places") or ("", 0)
+    assert (
+        Path(__file__)
+        .read_text(encoding="utf-8")
+        .splitlines()[line - 1]
+        .startswith("def test_places")
+    )
+    assert path == here
+    assert place("diffusion_math.oracle.GaussianMixture.score", ROOT) is not None
+    for name in ("diffusion_math.oracle.nothing", "diffusion_math.oracle", "no.such", f"{here}::a"):
+        assert place(name) is None
+
+
+def test_the_mutation_score_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "claims.md", tmp_path / "docs" / "claims.md")
+    lines = rows(claims(), [], {})
+    assert "Mutation score: not measured yet." in page(lines, tmp_path)
+    score = {"killed": 96, "total": 100, "tool": "a tool", "survivors": [{"why": "equal"}] * 4}
+    (tmp_path / "docs" / "mutants.json").write_text(json.dumps(score), encoding="utf-8")
+    assert "96 of 100 mutants killed (96.0%) by a tool; the 4 survivors" in page(lines, tmp_path)
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"verification\.json"):
+        run(Config(tests=False, out=tmp_path))
+    with pytest.raises(ValueError, match=r"docs/claims\.md: wanted a checkout"):
+        claims(tmp_path)
