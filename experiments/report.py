@@ -10,8 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments import autoencoder, cfg, forward, generate, page, strength, timing
+from experiments.intervals import wilson
 from experiments.model import PROMPT, Model, shows
-from experiments.results import Figure, Result, Row, Table, rows_json, to_json, write_files
+from experiments.results import (
+    Figure,
+    Result,
+    Row,
+    Table,
+    percent,
+    rows_json,
+    to_json,
+    write_files,
+)
 
 if TYPE_CHECKING:
     from sd.pipeline import TextToImage
@@ -187,8 +197,32 @@ def _weights(config: Config) -> Result:
         "From the metadata of the safetensors files; figures were measured when training ended."
     )
     table = Table(("network", "what", "value"), tuple(lines), caption)
-    parts = (text, table) if lines else (text,)
+    parts = (text, *_judged(found), table) if lines else (text,)
     return Result("weights", "The weights", (), parts, {"metadata": found})
+
+
+def _judged(found: dict[str, dict[str, str]]) -> tuple[Table, ...]:
+    """How often the weights' own last examination found all that a prompt names."""
+    figures = json.loads(found.get("unet", {}).get("figures", "{}"))
+    if "judged" not in figures:
+        return ()
+    count = figures["judged"]
+
+    def cell(kind: str, how: str) -> str:
+        share = figures[f"{kind}_{how}"]
+        low, high = wilson(round(share * count), count)
+        return f"{percent(share)} [{percent(low)}, {percent(high)}]"
+
+    lines = tuple(
+        (words, cell(kind, "guided"), cell(kind, "unguided"))
+        for kind, words in (("seen", "seen in training"), ("held_out", "never seen together"))
+    )
+    header = ("pairs of colour and shape", "right with guidance", "right without")
+    caption = (
+        f"{count} fresh prompts of each kind at the model's own solver and scale, drawn when "
+        "training ended; Wilson's 95% intervals."
+    )
+    return (Table(header, lines, caption),)
 
 
 def _readable(value: str) -> str:

@@ -148,3 +148,19 @@ def test_report(tiny: Path, pipeline: TextToImage, tmp_path: Path) -> None:
     assert page.count("<img ") == text.count("![")
     assert 'src="data:' in page
     assert 'src="http' not in page
+
+
+def test_the_report_says_how_often_the_weights_were_right() -> None:
+    (table,) = report._judged(
+        {
+            "unet": {
+                "figures": '{"judged": 200, "seen_guided": 0.955, "seen_unguided": 0.5, '
+                '"held_out_guided": 0.0, "held_out_unguided": 1.0}'
+            }
+        }
+    )
+    # Wilson's interval of 191 of 200.
+    assert table.rows[0][1:] == ("95.5% [91.7%, 97.6%]", "50.0% [43.1%, 56.9%]")
+    assert table.rows[1][1:] == ("0.0% [0.0%, 1.9%]", "100.0% [98.1%, 100.0%]")
+    assert report._judged({}) == ()
+    assert report._judged({"unet": {"figures": '{"loss": 0.1}'}}) == ()
