@@ -1,4 +1,4 @@
-"""Time our steps and our U-Net beside diffusers': `python -m benchmarks`.
+"""Time our steps and U-Net beside diffusers', our oracle beside torch's: `python -m benchmarks`.
 
 A number of milliseconds says little about code and much about a machine; a ratio measured in turns,
 A B A B, on the same tensors says which of the two is slower. Both sides of a row do the same
@@ -6,15 +6,13 @@ arithmetic on the same input, and the run fails unless they agree on the result.
 """
 
 import argparse
-import statistics
-import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from benchmarks.compare import Row, compare
+from benchmarks.oracle import oracle_rows
 from diffusion_math.denoiser import from_eps
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import Discrete
@@ -24,55 +22,6 @@ from sd.unet import UNet
 
 STEPS = 25
 EVENTS = {"1x4x8x8": (1, 4, 8, 8), "4x4x64x64": (4, 4, 64, 64)}
-
-
-@dataclass(frozen=True)
-class Row:
-    """Two timings in milliseconds and the quartiles of their ratio over the rounds."""
-
-    name: str
-    ours: float
-    theirs: float
-    low: float
-    ratio: float
-    high: float
-
-
-def compare(
-    name: str,
-    ours: Callable[[], Tensor],
-    theirs: Callable[[], Tensor],
-    rounds: int,
-    units: int,
-    tolerance: float,
-) -> Row:
-    """Time two ways to one result, in turns after one warm-up each.
-
-    Args:
-        name: what the row is called.
-        ours, theirs: the two computations; each returns its result.
-        rounds: how often each is timed.
-        units: steps in one computation; times are per step.
-        tolerance: largest difference of the results, relative to the largest entry.
-
-    Raises:
-        ArithmeticError: the two results differ by more than `tolerance`.
-    """
-    a, b = ours(), theirs()
-    difference = float((a - b).abs().max() / b.abs().max())
-    if difference > tolerance:
-        raise ArithmeticError(f"{name}: results differ by {difference:.1e}, more than {tolerance}")
-    pairs = [(_seconds(ours), _seconds(theirs)) for _ in range(rounds)]
-    low, ratio, high = statistics.quantiles([x / y for x, y in pairs], n=4)
-    milliseconds = 1e3 / units
-    return Row(
-        name,
-        statistics.median(x for x, _ in pairs) * milliseconds,
-        statistics.median(y for _, y in pairs) * milliseconds,
-        low,
-        ratio,
-        high,
-    )
 
 
 def solver_rows(rounds: int) -> list[Row]:
@@ -115,7 +64,7 @@ def solver_rows(rounds: int) -> list[Row]:
                 return x
 
             # Both round to float32 at every step, and the last divides by alpha_T = 0.07.
-            rows.append(compare(f"{solver} {label}", ours, theirs, rounds, STEPS, 1e-4))
+            rows.append(compare(f"a step of {solver}, {label}", ours, theirs, rounds, STEPS, 1e-4))
     return rows
 
 
@@ -154,18 +103,12 @@ def network_rows(rounds: int) -> list[Row]:
             return peer(x, t, context).sample
 
         # The same float32 sums, taken in another order.
-        rows.append(compare(f"unet batch {batch}", ours, theirs, rounds, 1, 1e-4))
+        rows.append(compare(f"a pass of the U-Net, batch {batch}", ours, theirs, rounds, 1, 1e-4))
     return rows
 
 
 def _blocks(half: str, attention: tuple[bool, ...]) -> tuple[str, ...]:
     return tuple(f"CrossAttn{half}Block2D" if attend else f"{half}Block2D" for attend in attention)
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -176,13 +119,14 @@ def main() -> None:
     if rounds < 2:
         parser.error(f"--rounds: at least 2 wanted, got {rounds}")
     warnings.simplefilter("ignore", FutureWarning)
+    rows = oracle_rows(min(rounds, 5))
     with torch.inference_mode():
-        rows = [*solver_rows(rounds), *network_rows(rounds)]
+        rows += [*solver_rows(rounds), *network_rows(rounds)]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, median of {rounds}")
-    print(f"{'one step of':<22}{'ours ms':>10}{'peer ms':>10}{'ratio':>8}  quartiles")
+    print(f"{'what':<40}{'ours ms':>10}{'peer ms':>10}{'ratio':>8}  quartiles")
     for row in rows:
         print(
-            f"{row.name:<22}{row.ours:>10.3f}{row.theirs:>10.3f}{row.ratio:>8.2f}"
+            f"{row.name:<40}{row.ours:>10.3f}{row.theirs:>10.3f}{row.ratio:>8.2f}"
             f"  {row.low:.2f} .. {row.high:.2f}"
         )
 

@@ -1,19 +1,22 @@
 """Diffusion models as equations that run: schedules, grids, denoisers, solvers, one loop.
 
 Each name lives in the module of its noun. Of the larger fields the module itself is the name:
-`predict`, `multivariate`, `elbo`, `likelihood`, `loss`, `score_matching`, `langevin` (its law at
-finite steps: `langevin_law`) and `checks`.
+`predict`, `multivariate`, `curvature` and `path` (of the mixture), `elbo`, `likelihood`, `loss`,
+`score_matching`, `langevin` (its law at finite steps: `langevin_law`), `metrics` and `checks`.
 Importing this package draws no random number, sets no global and opens no file.
 """
 
 from diffusion_math import (
     checks,
+    curvature,
     elbo,
     langevin,
     langevin_law,
     likelihood,
     loss,
+    metrics,
     multivariate,
+    path,
     predict,
     score_matching,
 )
@@ -46,6 +49,7 @@ from diffusion_math.grid import (
     uniform_log_snr,
 )
 from diffusion_math.guidance import cfg, cfg_batched
+from diffusion_math.labelled import Labelled
 from diffusion_math.noise import (
     Basis,
     BrownianPath,
@@ -82,6 +86,7 @@ __all__ = [
     "Gaussian",
     "GaussianMixture",
     "Grid",
+    "Labelled",
     "Network",
     "Noise",
     "RectifiedFlow",
@@ -95,6 +100,7 @@ __all__ = [
     "cfg_batched",
     "checks",
     "coefficients",
+    "curvature",
     "ddim",
     "ddpm",
     "dpmpp_2m",
@@ -118,8 +124,10 @@ __all__ = [
     "linspace",
     "loss",
     "marginal",
+    "metrics",
     "multivariate",
     "none",
+    "path",
     "posterior",
     "predict",
     "score_matching",

@@ -6,12 +6,12 @@ If x_0 ~ sum_k w_k N(m_k, C_k), then at every t, with S_k(t) = alpha_t^2 C_k + s
     q(x_s | x_t) = sum_k r_k N(m_k', C_k'),    r_k = P(k | x_t),    s < t
 
 This is Bayes' rule with the marginals that nobody has for real data. All of it is computed in
-float64, in the eigenbasis of each C_k, where S_k(t) is diagonal whatever t is. Distances are sums
-of squared differences, never an expanded square, so components may lie 1e6 apart.
+float64, in the eigenbasis of each C_k, where S_k(t) is diagonal whatever t is; components may lie
+1e6 apart (see `quadratic`). Rows are worked on in blocks: memory does not grow with rows times K.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -20,9 +20,10 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from diffusion_math import gaussian
+from diffusion_math import gaussian, quadratic
 from diffusion_math.checks import require, same_shape, scalar_or_batch
 from diffusion_math.denoiser import Denoiser
+from diffusion_math.rows import Rows, by_time, places
 from diffusion_math.schedule import Schedule, Time
 
 
@@ -74,8 +75,23 @@ class GaussianMixture:
         log q_t(x) = log sum_k w_k N(x; alpha_t m_k, S_k)
         """
 
-        def at_one_time(x: Tensor, t: Tensor) -> Tensor:
-            return self._log_joint(schedule, x, t).logsumexp(1)
+        def at_one_time(t: Tensor) -> Rows:
+            log_joint, _ = self._joint(schedule, t)
+            return lambda x: log_joint(x).logsumexp(1)
+
+        return self._each_time(at_one_time, schedule, x, t)
+
+    def responsibilities(
+        self, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time
+    ) -> Float64[Tensor, "batch K"]:
+        """P(k | x_t = x): how likely each component is to be where x came from, `(batch, K)`.
+
+        r_k = w_k N(x; alpha_t m_k, S_k) / q_t(x)
+        """
+
+        def at_one_time(t: Tensor) -> Rows:
+            log_joint, _ = self._joint(schedule, t)
+            return lambda x: log_joint(x).softmax(1)
 
         return self._each_time(at_one_time, schedule, x, t)
 
@@ -87,11 +103,9 @@ class GaussianMixture:
         grad log q_t(x) = -sum_k r_k S_k^-1 (x - alpha_t m_k),    r_k = P(k | x_t = x)
         """
 
-        def at_one_time(x: Tensor, t: Tensor) -> Tensor:
-            r = self._log_joint(schedule, x, t).softmax(1)
-            alpha_t, _ = schedule(t)
-            precision = 1 / self._noisy(schedule, t)
-            return self._blend(r, alpha_t * precision, -precision, x)
+        def at_one_time(t: Tensor) -> Rows:
+            log_joint, forms = self._joint(schedule, t)
+            return lambda x: forms.pull(log_joint(x).softmax(1), x)
 
         return self._each_time(at_one_time, schedule, x, t).reshape(x.shape).to(x)
 
@@ -103,11 +117,11 @@ class GaussianMixture:
         E[x_0 | x_t] = sum_k r_k S_k^-1 (sigma_t^2 m_k + alpha_t C_k x)
         """
 
-        def at_one_time(x: Tensor, t: Tensor) -> Tensor:
-            r = self._log_joint(schedule, x, t).softmax(1)
+        def at_one_time(t: Tensor) -> Rows:
+            log_joint, _ = self._joint(schedule, t)
             (alpha_t, sigma_t), noisy = schedule(t), self._noisy(schedule, t)
-            on_x = alpha_t * self._spectrum[0] / noisy
-            return self._blend(r, sigma_t.square() / noisy, on_x, x)
+            blend = self._blend(sigma_t.square() / noisy, alpha_t * self._spectrum[0] / noisy)
+            return lambda x: blend(log_joint(x).softmax(1), x)
 
         return self._each_time(at_one_time, schedule, x, t).reshape(x.shape).to(x)
 
@@ -145,16 +159,24 @@ class GaussianMixture:
         """
         same_shape("x", x, self.means[0])
         flat = x.to(self.means).reshape(1, self._size)
-        log_r = self._log_joint(schedule, flat, t).log_softmax(1)[0]
+        log_r = self._joint(schedule, t)[0](flat).log_softmax(1)[0]
         link = gaussian.transition(schedule, self.means.new_ones(1), s, t)  # mean a, variance b^2
         (alpha_s, _), noisy_s = schedule(s), self._noisy(schedule, s)
         gain = noisy_s / self._noisy(schedule, t)
         one_each = torch.eye(len(log_r)).to(self.means)
         every = flat.expand(len(log_r), self._size)
         on_mean = link.variance * alpha_s / self._noisy(schedule, t)
-        means = self._blend(one_each, on_mean, link.mean * gain, every)
+        means = self._blend(on_mean, link.mean * gain)(one_each, every)
         spread = self._like_covariances(link.variance * gain)
         return GaussianMixture(log_r, means.reshape(self.means.shape), spread)
+
+    def among(self, components: Sequence[int]) -> "GaussianMixture":
+        """The mixture of these components alone, their weights renormalised.
+
+        Raises ValueError if there are none; IndexError for one that is not there.
+        """
+        k = torch.tensor(components, dtype=torch.int64, device=self.means.device)
+        return GaussianMixture(self.log_weights[k], self.means[k], self.covariances[k])
 
     def probability_flow(
         self, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time, s: Time
@@ -177,7 +199,7 @@ class GaussianMixture:
         stretch = (self._noisy(schedule, s) / self._noisy(schedule, t)).sqrt()
         flat = x.to(self.means).reshape(len(x), self._size)
         r = flat.new_ones(len(x), 1)
-        moved = self._blend(r, alpha_s - alpha_t * stretch, stretch, flat)
+        moved = self._blend(alpha_s - alpha_t * stretch, stretch)(r, flat)
         return moved.reshape(x.shape).to(x)
 
     def sample(self, generator: torch.Generator, n: int) -> Float64[Tensor, "n *event"]:
@@ -192,7 +214,7 @@ class GaussianMixture:
         z = torch.randn(n, self._size, generator=generator, dtype=torch.float64).to(self.means)
         z = variances.sqrt()[k] * z
         if basis is not None:
-            z = torch.cat([z[k == i] @ Q.mT for i, Q in enumerate(basis)])[_places(k)]
+            z = torch.cat([z[k == i] @ Q.mT for i, Q in enumerate(basis)])[places(k)]
         return self.means[k] + z.reshape(n, *self.means.shape[1:])
 
     def moments(self) -> tuple[Float64[Tensor, "*event"], Float64[Tensor, "D D"]]:
@@ -238,55 +260,43 @@ class GaussianMixture:
         alpha_t, sigma_t = schedule(t)
         return alpha_t.square() * self._spectrum[0] + sigma_t.square()
 
-    def _log_joint(self, schedule: Schedule, x: Tensor, t: Time) -> Tensor:
-        """log w_k + log N(x; alpha_t m_k, S_k(t)), shape (batch, K), for x of shape (batch, D)."""
+    def _joint(self, schedule: Schedule, t: Time) -> tuple[Rows, quadratic.Forms]:
+        """x -> log w_k + log N(x; alpha_t m_k, S_k(t)), (rows, D) to (rows, K), and its forms."""
         noisy, (alpha_t, _) = self._noisy(schedule, t), schedule(t)
         require(bool((noisy > 0).all()), "t", "a time > 0: there is a point mass", t)
-        means = alpha_t * self.means.reshape(-1, self._size)
         _, basis = self._spectrum
-        if noisy.shape[1] == 1 and basis is None:
-            distance = torch.cdist(x, means, compute_mode="donot_use_mm_for_euclid_dist")
-            squares = distance.square() / noisy[:, 0]
-        else:
-            apart = ((x - m) if basis is None else (x - m) @ basis[k] for k, m in enumerate(means))
-            scaled = [(z.square() / S).sum(1) for z, S in zip(apart, noisy, strict=True)]
-            squares = torch.stack(scaled, dim=1)
+        forms = quadratic.forms(alpha_t, self.means.reshape(-1, self._size), 1 / noisy, basis)
         log_det = (2 * math.pi * noisy).log().expand(-1, self._size).sum(1)
-        return self.log_weights - (squares + log_det) / 2
+        height = self.log_weights - log_det / 2
+        return lambda x: height - forms.energy(x), forms
 
-    def _blend(self, r: Tensor, on_mean: Tensor, on_x: Tensor, x: Tensor) -> Tensor:
-        """sum_k r_k (on_mean_k m_k + on_x_k x), shape (batch, D), the factors in eigenbases."""
+    def _blend(self, on_mean: Tensor, on_x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """(r, x) -> sum_k r_k (on_mean_k m_k + on_x_k x), (rows, D); factors in eigenbases."""
         means = self.means.reshape(-1, self._size)
         _, basis = self._spectrum
         if basis is None:
-            return r @ (on_mean * means) + (r @ on_x) * x
-        total = torch.zeros_like(x)
-        for k, Q in enumerate(basis):
-            inner = on_mean[k] * (means[k] @ Q) + on_x[k] * (x @ Q)
-            total = total + r[:, k, None] * (inner @ Q.mT)
-        return total
+            pulled = on_mean * means
+            return lambda r, x: r @ pulled + (r @ on_x) * x
+
+        def turned(r: Tensor, x: Tensor) -> Tensor:
+            total = torch.zeros_like(x)
+            for k, Q in enumerate(basis):
+                inner = on_mean[k] * (means[k] @ Q) + on_x[k] * (x @ Q)
+                total = total + r[:, k, None] * (inner @ Q.mT)
+            return total
+
+        return turned
 
     def _each_time(
-        self,
-        at_one_time: Callable[[Tensor, Tensor], Tensor],
-        schedule: Schedule,
-        x: Tensor,
-        t: Time,
+        self, at_one_time: Callable[[Tensor], Rows], schedule: Schedule, x: Tensor, t: Time
     ) -> Tensor:
-        """`at_one_time` on the rows of x, flattened, that share a time; rows in x's order."""
+        """`at_one_time` on the rows of x, flattened, each at its own time."""
         event = tuple(self.means.shape[1:])
         got = tuple(x.shape[1:])
         require(x.ndim > 0 and got == event, "x", f"shape (batch, *{event})", f"shape {x.shape}")
-        flat = x.to(self.means).reshape(len(x), self._size)
         t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
         scalar_or_batch("t", t, x)
-        if t.ndim == 0 or len(t) == 0:
-            return at_one_time(flat, t if t.ndim == 0 else torch.tensor(schedule.T))
-        times, which = torch.unique(t, return_inverse=True)
-        parts = [at_one_time(flat[which == i], time) for i, time in enumerate(times)]
-        return torch.cat(parts)[_places(which)]
-
-
-def _places(group: Tensor) -> Tensor:
-    """Where each row went when rows were gathered group by group: gathered[places] is in order."""
-    return group.argsort(stable=True).argsort()
+        t = t if len(x) else torch.tensor(schedule.T)  # no rows: any legal time
+        return by_time(
+            at_one_time, x.to(self.means).reshape(len(x), self._size), t, len(self.means)
+        )
