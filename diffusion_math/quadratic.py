@@ -43,13 +43,14 @@ def forms(
     # Within 2 reach of the centre a term is at most 9 P reach^2 / 2; farther out an energy is at
     # least a ninth of its largest term. And alpha m_k is rounded by eps |centre|, which moves an
     # energy E by sqrt(2 E P) times as much.
-    of_terms = precision * reach * (5 * reach + centre.abs())
-    of_means = precision.sqrt() * (centre.abs() + reach)
-    lost = (of_terms + of_means).mean(1).max()
+    sharpest = precision.amax(0)
+    of_terms = sharpest * reach * (5 * reach + centre.abs())
+    of_means = sharpest.sqrt() * (centre.abs() + reach)
+    lost = (of_terms + of_means).mean()
     if basis is None and bool(torch.finfo(lost.dtype).eps * lost <= ACCURACY):
         apart = alpha * means - centre
         weights = precision * apart
-        return Products(centre, precision, weights, (weights * apart).sum(1) / 2)
+        return Products(centre, precision, weights, torch.linalg.vecdot(weights, apart) / 2)
     rounded = alpha * means
     return Differences(rounded, _product_error(alpha, means, rounded), precision, basis)
 
