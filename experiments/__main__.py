@@ -15,6 +15,7 @@ NAMES: dict[str, str] = {
     "strength": "X2: one picture redrawn at rising strengths",
     "timing": "X3: time and memory of every device and precision found",
     "forward": "the forward process beside its closed forms",
+    "families": "VAE, GAN and diffusion on one density, by one budget",
     "autoencoder": "how well the VAE gives pictures back",
     "verify": "the claims, proved: function, test and number of each",
     "report": "all of these in one illustrated report",

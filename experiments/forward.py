@@ -51,6 +51,7 @@ def run(config: Config) -> Result:
     from diffusion_math.density import DENSITIES
     from diffusion_math.schedule import Discrete
     from experiments import plots
+    from experiments.plane import density_on
     from sd import picture as pictures
     from sd.shapes.data import example
 
@@ -81,7 +82,7 @@ def run(config: Config) -> Result:
     exact = [_pixel_density(schedule, x0, times[k]) for k in later]
     reach = 3.4
     line = np.linspace(-reach, reach, 161)
-    densities = [(line, _plane_density(mixture, schedule, line, t)) for t in times]
+    densities = [(line, density_on(line, mixture, schedule, t)) for t in times]
 
     rows, checks = _rows(config, schedule, x0, noisy, times)
     parts = (
@@ -146,16 +147,6 @@ def _pixel_density(
     z = (x[:, None] - alpha_t * values.numpy()) / sigma_t
     bells = np.exp(-(z**2) / 2) / (sigma_t * math.sqrt(2 * math.pi))
     return x, bells @ (counts / counts.sum()).double().numpy()
-
-
-def _plane_density(mixture: Any, schedule: "Discrete", line: Any, t: int) -> Any:
-    """The exact density of x_t on line x line, rows along the second coordinate."""
-    import torch
-
-    axis = torch.from_numpy(line)
-    ys, xs = torch.meshgrid(axis, axis, indexing="ij")
-    at = torch.stack([xs.flatten(), ys.flatten()], dim=1)
-    return mixture.log_density(schedule, at, t).exp().reshape(len(line), -1).numpy()
 
 
 def _rows(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import autoencoder, cfg, forward, generate, page, strength, timing
+from experiments import autoencoder, cfg, families, forward, generate, page, strength, timing
 from experiments.intervals import wilson
 from experiments.model import PROMPT, Model, shows
 from experiments.results import (
@@ -86,6 +86,7 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Report:
         ("strength", lambda: strength.run(_strength(config), loaded)),
         ("timing", lambda: timing.run(_timing(config), pipeline)),
         ("forward", lambda: forward.run(forward.Config(samples=500 if config.quick else 4000))),
+        ("families", lambda: families.run(_families(config))),
         ("autoencoder", lambda: autoencoder.run(_autoencoder(config), loaded)),
         ("weights", lambda: _weights(config)),
     ]
@@ -167,6 +168,10 @@ def _strength(config: Config) -> strength.Config:
 def _timing(config: Config) -> timing.Config:
     whole = timing.Config(model=config.model)
     return replace(whole, repeats=3, warmup=1, cold_start=False) if config.quick else whole
+
+
+def _families(config: Config) -> families.Config:
+    return replace(families.Config(), **({"steps": 50, "samples": 200} if config.quick else {}))
 
 
 def _autoencoder(config: Config) -> autoencoder.Config:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import autoencoder, cfg, forward, report, results, strength, timing
+from experiments import autoencoder, cfg, families, forward, report, results, strength, timing
 from experiments.model import PROMPT, Model, distance, shows
 from experiments.results import Result
 from sd.pipeline import TextToImage
@@ -137,7 +137,7 @@ def test_report(tiny: Path, pipeline: TextToImage, tmp_path: Path) -> None:
     assert isinstance(rows, list)
     names = [row["name"] for row in rows]
     assert len(set(names)) == len(names)
-    assert {"cfg", "strength", "timing", "forward", "autoencoder"} <= set(names)
+    assert {"cfg", "strength", "timing", "forward", "families", "autoencoder"} <= set(names)
     text = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert text.count(report.LECTURE_PROMPT) == 1
     assert "loss 0.25" in text  # the figures in the weights' metadata
@@ -164,3 +164,17 @@ def test_the_report_says_how_often_the_weights_were_right() -> None:
     assert table.rows[1][1:] == ("0.0% [0.0%, 1.9%]", "100.0% [98.1%, 100.0%]")
     assert report._judged({}) == ()
     assert report._judged({"unet": {"figures": '{"loss": 0.1}'}}) == ()
+
+
+def test_families() -> None:
+    config = families.Config(density="two_moons", steps=20, samples=200, parameters=800)
+    result = families.run(config)
+    check(result, "families")
+    # Twenty updates of tiny networks draw nothing like the data, and the verdict says so.
+    assert result.rows[0].verdict == "does not hold"
+    assert set(result.data["parameters"]) == {"VAE", "GAN", "diffusion", "autoencoder"}
+    assert max(result.data["parameters"].values()) <= 800
+    again = families.run(config)
+    assert [row.measured for row in again.rows] == [row.measured for row in result.rows]
+    with pytest.raises(ValueError, match="--steps: wanted at least 1, got 0"):
+        families.run(families.Config(steps=0))
