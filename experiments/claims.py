@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 IDS = (*(f"C{i:02d}" for i in range(1, 34)), *(f"E{i}" for i in range(1, 9)))
 """Every claim and every erratum."""
 
-AWAITED: Mapping[str, str] = {
+AWAITED: dict[str, str] = {
     "C19": "That lambda_t = 1 does better in practice awaits trained networks.",
 }
 """What a claim still wants, whatever its tests prove of it already."""
