@@ -2,10 +2,12 @@
 # make test    set everything up, run the tests
 # make lint    style, types, import directions
 # make bench   our steps beside a peer's, timed in the same run
+# make mutants break diffusion_math line by line and see that a test notices (half an hour)
+# make flaky   the tests under 20 seeds (half an hour)
 # make train   train the embedded model again from nothing (hours; resumes after a kill)
 # make clean   remove caches and results (.venv and training runs stay)
 #
-# Settings: VENV=path  PYTHON=python3.12  DEMO_FLAGS=...  TEST_FLAGS="-m slow"  BENCH_FLAGS=...  TRAIN_FLAGS=...
+# Settings: VENV=path  PYTHON=python3.12  DEMO_FLAGS=...  TEST_FLAGS="-m slow"  BENCH_FLAGS=...  FLAKY_FLAGS=...  TRAIN_FLAGS=...
 
 VENV ?= .venv
 PYTHON ?=
@@ -16,7 +18,7 @@ SOURCES := diffusion_math sd experiments benchmarks tests .ci
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format bench train clean
+.PHONY: help setup demo test lint format bench mutants flaky train clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -31,7 +33,7 @@ $(PY):
 	done; echo "make: no Python 3.11 or newer with venv found; set PYTHON=/path/to/python3.11" >&2; exit 2
 
 $(READY): pyproject.toml constraints.txt | $(PY)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,docs,train]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,docs,train,digits]'
 	@touch $@
 
 demo: $(READY)
@@ -51,7 +53,15 @@ format: $(READY)
 	$(BIN)/ruff format $(SOURCES)
 
 bench: $(READY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(PY) -m benchmarks $(BENCH_FLAGS)
+
+mutants: $(READY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
+	$(PY) -m tests.mutants
+
+flaky: $(READY)
+	$(PY) -m tests.flaky $(FLAKY_FLAGS)
 
 train: $(READY)
 	$(PY) -m sd.train $(TRAIN_FLAGS)

@@ -1,4 +1,4 @@
-"""Time our steps and U-Net beside diffusers', our oracle beside torch's: `python -m benchmarks`.
+"""Our steps beside diffusers' and JAX's, our oracle beside torch's: `python -m benchmarks`.
 
 A number of milliseconds says little about code and much about a machine; a ratio measured in turns,
 A B A B, on the same tensors says which of the two is slower. Both sides of a row do the same
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.compare import Row, compare
+from benchmarks.langevin import langevin_rows
 from benchmarks.oracle import oracle_rows
 from diffusion_math.denoiser import from_eps
 from diffusion_math.sample import trajectory
@@ -121,7 +122,7 @@ def main() -> None:
     warnings.simplefilter("ignore", FutureWarning)
     rows = oracle_rows(min(rounds, 5))
     with torch.inference_mode():
-        rows += [*solver_rows(rounds), *network_rows(rounds)]
+        rows += [*langevin_rows(rounds), *solver_rows(rounds), *network_rows(rounds)]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, median of {rounds}")
     print(f"{'what':<40}{'ours ms':>10}{'peer ms':>10}{'ratio':>8}  quartiles")
     for row in rows:

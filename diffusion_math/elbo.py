@@ -29,6 +29,7 @@ from diffusion_math.checks import Number, require, same_shape
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.noise import Noise
+from diffusion_math.rows import over_event
 from diffusion_math.schedule import Discrete, Schedule, Time, shape_like
 
 Variance: TypeAlias = Callable[[Schedule, Time, Time], Tensor]
@@ -155,7 +156,7 @@ def quantized_log_probability(
     # Open bins lose nothing; a drop of 1 in its place keeps the slope of that branch finite.
     drop = torch.where(first | last, 1.0, drop)
     lost = torch.where(first | last, 0.0, torch.log(-torch.expm1(-drop)))
-    return _over_event(log_near + lost)
+    return over_event(log_near + lost)
 
 
 def reconstruction_term(
@@ -280,13 +281,9 @@ def continuous_integrand(
     t = schedule.time(log_snr)
     x0_hat = denoise(gaussian.marginal(schedule, x0, t).draw(z), t)
     same_shape("denoise's result", x0_hat, x0)
-    squared = _over_event((x0 - x0_hat).square())
+    squared = over_event((x0 - x0_hat).square())
     snr = torch.as_tensor(log_snr, dtype=torch.float64).exp()
     return shape_like(snr / 2, squared) * squared
-
-
-def _over_event(each: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
-    return each[:, None].flatten(1).sum(1)
 
 
 def _link(schedule: Schedule, t: Time, s: Time) -> Gaussian:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_math.checks import earlier, require, same_shape, whole
+from diffusion_math.rows import over_event
 from diffusion_math.schedule import Discrete, Schedule, Time, coefficients, shape_like
 
 
@@ -44,12 +45,12 @@ class Gaussian:
         """log N(x; mean, variance), summed over the event; needs variance > 0."""
         same_shape("x", x, self.mean)
         squared = (x - self.mean).square() / self.variance
-        return -_over_event(squared + torch.log(2 * math.pi * self.variance)) / 2
+        return -over_event(squared + torch.log(2 * math.pi * self.variance)) / 2
 
     def entropy(self) -> Float[Tensor, " batch"]:
         """E[-log N] = sum over the event of (1 + log(2 pi variance)) / 2, in nats."""
         each = 1 + torch.log(2 * math.pi * self.variance)
-        return _over_event(each.expand_as(self.mean)) / 2
+        return over_event(each.expand_as(self.mean)) / 2
 
 
 def kl(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
@@ -60,7 +61,7 @@ def kl(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     """
     same_shape("p.mean", p.mean, q.mean)
     d = (q.variance - p.variance) / p.variance
-    return _over_event((q.mean - p.mean).square() / p.variance + (d - torch.log1p(d))) / 2
+    return over_event((q.mean - p.mean).square() / p.variance + (d - torch.log1p(d))) / 2
 
 
 def wasserstein2(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
@@ -70,7 +71,7 @@ def wasserstein2(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     """
     same_shape("p.mean", p.mean, q.mean)
     spread = (q.variance.sqrt() - p.variance.sqrt()).square()
-    return _over_event((q.mean - p.mean).square() + spread).sqrt()
+    return over_event((q.mean - p.mean).square() + spread).sqrt()
 
 
 def forward_step(schedule: Discrete, x: Float[Tensor, "*shape"], t: int) -> Gaussian:
@@ -133,7 +134,3 @@ def _between(schedule: Schedule, s: Time, t: Time) -> tuple[Tensor, _Pair, Tenso
     at_s, at_t = schedule(s), schedule(t)
     fresh = -torch.expm1(schedule.log_snr(t) - schedule.log_snr(s))
     return at_t[0] / at_s[0], at_s, fresh, at_t
-
-
-def _over_event(each: Float[Tensor, "*shape"]) -> Float[Tensor, " batch"]:
-    return each.flatten(1).sum(1) if each.ndim > 1 else each

@@ -23,6 +23,7 @@ from torch import Tensor
 from diffusion_math import elbo, gaussian, predict
 from diffusion_math.checks import Number, require, same_shape, whole
 from diffusion_math.denoiser import Network, network_time
+from diffusion_math.rows import over_event
 from diffusion_math.schedule import (
     VE,
     Discrete,
@@ -72,7 +73,7 @@ def training_loss(
     predicted = network(x_t, network_time(schedule, x_t, t))
     same_shape("the network's output", predicted, x0)
     error = predicted - predict.of(schedule, prediction, x0, eps, t)
-    squared = error.square()[:, None].flatten(1).sum(1)
+    squared = over_event(error.square())
     if weight is None:
         return squared
     factor = x0_weight(schedule, prediction, t)

@@ -136,8 +136,8 @@ def fisher_divergence(q: Multivariate, p: Multivariate) -> Float64[Tensor, "*bat
     Raises ValueError where shapes differ or a covariance is singular.
     """
     same_shape("p.mean", p.mean, q.mean)
-    shift = p.score(q.mean)
     L, P = _cholesky("q.covariance", q.covariance), _cholesky("p.covariance", p.covariance)
+    shift = p.score(q.mean)
     change = torch.linalg.solve_triangular(L, q.covariance - p.covariance, upper=False)
     change = torch.cholesky_solve(change.mT, P)
     return shift.square().sum(-1) + change.square().sum((-2, -1))

@@ -23,7 +23,7 @@ from torch import Tensor
 from diffusion_math import gaussian, quadratic
 from diffusion_math.checks import require, same_shape, scalar_or_batch
 from diffusion_math.denoiser import Denoiser
-from diffusion_math.rows import Rows, by_time, places
+from diffusion_math.rows import Rows, by_time, normalised, places, softmax
 from diffusion_math.schedule import Schedule, Time
 
 
@@ -91,7 +91,7 @@ class GaussianMixture:
 
         def at_one_time(t: Tensor) -> Rows:
             log_joint, _ = self._joint(schedule, t)
-            return lambda x: log_joint(x).softmax(1)
+            return lambda x: softmax(log_joint(x))
 
         return self._each_time(at_one_time, schedule, x, t)
 
@@ -105,9 +105,26 @@ class GaussianMixture:
 
         def at_one_time(t: Tensor) -> Rows:
             log_joint, forms = self._joint(schedule, t)
-            return lambda x: forms.pull(log_joint(x).softmax(1), x)
+            return lambda x: forms.pull(softmax(log_joint(x)), x)
 
         return self._each_time(at_one_time, schedule, x, t).reshape(x.shape).to(x)
+
+    def log_density_and_score(
+        self, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time
+    ) -> tuple[Float64[Tensor, " batch"], Float[Tensor, "batch *event"]]:
+        """`log_density` and `score` in one pass over the components: what `langevin.mala` asks."""
+
+        def at_one_time(t: Tensor) -> Rows:
+            log_joint, forms = self._joint(schedule, t)
+
+            def both(x: Tensor) -> Tensor:
+                log_q, r = normalised(log_joint(x))
+                return torch.cat([log_q[:, None], forms.pull(r, x)], dim=1)
+
+            return both
+
+        both = self._each_time(at_one_time, schedule, x, t)
+        return both[:, 0], both[:, 1:].reshape(x.shape).to(x)
 
     def posterior_mean(
         self, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time
@@ -121,7 +138,7 @@ class GaussianMixture:
             log_joint, _ = self._joint(schedule, t)
             (alpha_t, sigma_t), noisy = schedule(t), self._noisy(schedule, t)
             blend = self._blend(sigma_t.square() / noisy, alpha_t * self._spectrum[0] / noisy)
-            return lambda x: blend(log_joint(x).softmax(1), x)
+            return lambda x: blend(softmax(log_joint(x)), x)
 
         return self._each_time(at_one_time, schedule, x, t).reshape(x.shape).to(x)
 

@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from diffusion_math.rows import sums
+
 __all__ = ["ACCURACY", "Differences", "Forms", "Products", "forms"]
 
 ACCURACY = 1e-11
@@ -69,7 +71,7 @@ class Products:
         y = x - self.centre
         squares = y.square()
         if self.precision.shape[1] == 1:
-            squares = squares.sum(1, keepdim=True)
+            squares = sums(squares)[:, None]
         linear = torch.addmm(self.constant, y, self.weights.mT, alpha=-1)
         return torch.addmm(linear, squares, self.precision.mT, alpha=0.5)
 
@@ -88,7 +90,7 @@ class Differences:
     basis: Tensor | None
 
     def energy(self, x: Tensor) -> Tensor:
-        each = [(self._apart(x, k).square() * P).sum(1) / 2 for k, P in enumerate(self.precision)]
+        each = [sums(self._apart(x, k).square() * P) / 2 for k, P in enumerate(self.precision)]
         return torch.stack(each, dim=1)
 
     def pull(self, r: Tensor, x: Tensor) -> Tensor:

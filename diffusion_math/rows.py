@@ -6,13 +6,40 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Rows", "by_time", "in_blocks", "places"]
+__all__ = ["Rows", "by_time", "in_blocks", "normalised", "over_event", "places", "softmax", "sums"]
 
 Rows: TypeAlias = Callable[[Tensor], Tensor]
 """A function of `(n, D)`, row by row."""
 
 BLOCK = 2**18
 """Numbers in a block of intermediate results: 2 MiB in float64, a core's cache."""
+
+
+FEW = 8
+"""Columns up to which torch's reductions of a row lose to whole columns at a time, tenfold."""
+
+
+def sums(x: Tensor) -> Tensor:
+    """`x.sum(1)` of `(n, D)`."""
+    return sum(x.unbind(1)[1:], x[:, 0]) if 1 <= x.shape[1] <= FEW else x.sum(1)
+
+
+def softmax(x: Tensor) -> Tensor:
+    """`x.softmax(1)` of `(n, K)`."""
+    return x.mT.softmax(0).mT if x.shape[1] <= 4 * FEW else x.softmax(1)
+
+
+def normalised(x: Tensor) -> tuple[Tensor, Tensor]:
+    """`(x.logsumexp(1), x.softmax(1))` of `(n, K)`, with one exponential for both."""
+    highest = x.detach().amax(1, keepdim=True)
+    shares = (x - highest).exp()
+    total = sums(shares)[:, None]
+    return (highest + total.log())[:, 0], shares / total
+
+
+def over_event(each: Tensor) -> Tensor:
+    """The sum over all but the first axis, `(batch,)`; what has no event is itself the sum."""
+    return sums(each.flatten(1)) if each.ndim > 1 else each
 
 
 def in_blocks(function: Rows, x: Tensor, width: int) -> Tensor:

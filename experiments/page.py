@@ -113,7 +113,8 @@ def _html(part: str | Figure | Table) -> str:
         text = "".join(f"<code>{one}</code>" if i % 2 else one for i, one in enumerate(pieces))
         return f"<p>{text}</p>"
     if isinstance(part, Figure):
-        source = "data:image/png;base64," + base64.b64encode(part.png).decode("ascii")
+        kind = part.name.rpartition(".")[2]
+        source = f"data:image/{kind};base64," + base64.b64encode(part.image).decode("ascii")
         image = f'<img src="{source}" alt="{escape.escape(part.alt)}">'
         return f"<figure>{image}<figcaption>{escape.escape(part.caption)}</figcaption></figure>"
     head = "".join(f"<th>{escape.escape(cell)}</th>" for cell in part.header)
@@ -129,9 +130,9 @@ def _cell(text: str) -> str:
 
 
 def write(result: Result, folder: Path) -> list[Path]:
-    """Write a result as NAME.md, NAME.json and its PNGs."""
+    """Write a result as NAME.md, NAME.json and its pictures."""
     record = {"name": result.name, "rows": rows_json(result.rows), **result.data}
-    files = {figure.name: figure.png for figure in result.figures}
+    files = {figure.name: figure.image for figure in result.figures}
     files[f"{result.name}.json"] = to_json(record)
     files[f"{result.name}.md"] = markdown(result.title, [result]).encode()
     return write_files(folder, files)

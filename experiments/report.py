@@ -110,7 +110,7 @@ def write(report: Report, folder: Path) -> list[Path]:
     """Everything at once; the paths to look at, report.html first."""
     files: dict[str, bytes] = {}
     for result in report.results:
-        files |= {figure.name: figure.png for figure in result.figures}
+        files |= {figure.name: figure.image for figure in result.figures}
         record = {"name": result.name, "rows": rows_json(result.rows), **result.data}
         files[f"{result.name}.json"] = to_json(record)
     files["report.json"] = to_json(rows_json(report.rows))
@@ -134,7 +134,7 @@ def _pictures(config: Config, pipeline: "TextToImage") -> Result:
 
     prompts = PROMPTS[:4] if config.quick else PROMPTS
     drawn = generate.run(generate.Config(prompt=prompts, model=config.model), pipeline)
-    pictures = [Image.open(io.BytesIO(figure.png)) for figure in drawn.figures]
+    pictures = [Image.open(io.BytesIO(figure.image)) for figure in drawn.figures]
     verdicts = [shows(*pair) for pair in zip(pictures, prompts, strict=True)]
     wide = min(5, len(prompts))
     lines = range(0, len(prompts), wide)

@@ -31,10 +31,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Figure:
-    """A PNG, the caption that says what to see in it, and its text for those who can't."""
+    """A picture, the caption that says what to see in it, and its text for those who can't.
+
+    `image` is a PNG or, where the name ends in .gif, an animated GIF.
+    """
 
     name: str
-    png: bytes = field(repr=False)
+    image: bytes = field(repr=False)
     caption: str
     alt: str
 

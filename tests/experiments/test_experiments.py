@@ -7,31 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import autoencoder, cfg, families, forward, report, results, strength, timing
+from experiments import autoencoder, cfg, families, forward, report, strength, timing
 from experiments.model import PROMPT, Model, distance, shows
-from experiments.results import Result
 from sd.pipeline import TextToImage
+from tests.experiments.schema import check
 
 FEW = Model(steps=2)
-
-
-def check(result: Result, name: str) -> None:
-    """What every result owes: rows of its name, JSON without loss, figures with captions."""
-    rows = {row.name: row for row in result.rows}
-    assert len(rows) == len(result.rows)
-    assert name in rows
-    record = json.loads(results.to_json({"rows": results.rows_json(result.rows), **result.data}))
-    for row in record["rows"]:
-        assert set(row) == {"name", "claim", "measured", "interval", "verdict"}
-        assert row["verdict"] in ("holds", "does not hold", "undecided", "measured")
-        assert isinstance(row["measured"], float | int)
-        if row["interval"] is not None and None not in row["interval"]:
-            low, high = row["interval"]
-            assert low - 1e-9 <= row["measured"] <= high + 1e-9
-    for figure in result.figures:
-        assert figure.name.endswith(".png")
-        assert figure.caption.endswith(".")
-        assert figure.png.startswith(b"\x89PNG")
 
 
 def test_cfg(pipeline: TextToImage) -> None:

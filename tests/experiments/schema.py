@@ -1,0 +1,26 @@
+"""What every result of an experiment owes."""
+
+import json
+
+from experiments import results
+from experiments.results import Result
+
+
+def check(result: Result, name: str) -> None:
+    """What every result owes: rows of its name, JSON without loss, figures with captions."""
+    rows = {row.name: row for row in result.rows}
+    assert len(rows) == len(result.rows)
+    assert name in rows
+    record = json.loads(results.to_json({"rows": results.rows_json(result.rows), **result.data}))
+    for row in record["rows"]:
+        assert set(row) == {"name", "claim", "measured", "interval", "verdict"}
+        assert row["verdict"] in ("holds", "does not hold", "undecided", "measured")
+        assert isinstance(row["measured"], float | int)
+        if row["interval"] is not None and None not in row["interval"]:
+            low, high = row["interval"]
+            assert low - 1e-9 <= row["measured"] <= high + 1e-9
+    for figure in result.figures:
+        magic = {"png": b"\x89PNG", "gif": b"GIF89a"}[figure.name.rpartition(".")[2]]
+        assert figure.image.startswith(magic)
+        assert figure.caption.endswith(".")
+        assert figure.alt.endswith(".")
