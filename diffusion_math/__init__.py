@@ -32,6 +32,8 @@ from diffusion_math.denoiser import (
 from diffusion_math.density import DENSITIES
 from diffusion_math.gaussian import (
     Gaussian,
+    cross_entropy,
+    fisher_divergence,
     forward_step,
     kl,
     marginal,
@@ -100,12 +102,14 @@ __all__ = [
     "cfg_batched",
     "checks",
     "coefficients",
+    "cross_entropy",
     "curvature",
     "ddim",
     "ddpm",
     "dpmpp_2m",
     "elbo",
     "euler",
+    "fisher_divergence",
     "forward_step",
     "from_eps",
     "from_flow",

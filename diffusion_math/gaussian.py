@@ -47,6 +47,11 @@ class Gaussian:
         squared = (x - self.mean).square() / self.variance
         return -over_event(squared + torch.log(2 * math.pi * self.variance)) / 2
 
+    def score(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """grad log N(x; mean, variance) = (mean - x) / variance, like x (claim C21)."""
+        same_shape("x", x, self.mean)
+        return (self.mean - x) / self.variance
+
     def entropy(self) -> Float[Tensor, " batch"]:
         """E[-log N] = sum over the event of (1 + log(2 pi variance)) / 2, in nats."""
         each = 1 + torch.log(2 * math.pi * self.variance)
@@ -62,6 +67,27 @@ def kl(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     same_shape("p.mean", p.mean, q.mean)
     d = (q.variance - p.variance) / p.variance
     return over_event((q.mean - p.mean).square() / p.variance + (d - torch.log1p(d))) / 2
+
+
+def cross_entropy(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
+    """-E_q[log p] = sum ((m_q - m_p)^2 / v_p + v_q / v_p + log(2 pi v_p)) / 2, in nats.
+
+    It is q's entropy plus KL(q || p). Raises ValueError where the means' shapes differ.
+    """
+    same_shape("p.mean", p.mean, q.mean)
+    squared = ((q.mean - p.mean).square() + q.variance) / p.variance
+    return over_event(squared + torch.log(2 * math.pi * p.variance)) / 2
+
+
+def fisher_divergence(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
+    """E_q norm(grad log q - grad log p)^2, what explicit score matching measures (claim C24).
+
+    sum ((m_q - m_p) / v_p)^2 + ((v_q - v_p) / v_p)^2 / v_q, so that equal Gaussians give 0 exactly.
+    Raises ValueError where the means' shapes differ.
+    """
+    same_shape("p.mean", p.mean, q.mean)
+    spread = ((q.variance - p.variance) / p.variance).square() / q.variance
+    return over_event(((q.mean - p.mean) / p.variance).square() + spread)
 
 
 def wasserstein2(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:

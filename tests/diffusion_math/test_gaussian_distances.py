@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mpmath import mpf
 
-from diffusion_math.gaussian import Gaussian, kl, wasserstein2
+from diffusion_math.gaussian import (
+    Gaussian,
+    cross_entropy,
+    fisher_divergence,
+    kl,
+    wasserstein2,
+)
 from tests.measuring import Measured
 
 EPS = torch.finfo(torch.float64).eps
@@ -47,6 +53,38 @@ def test_kl_entropy_and_density_by_quadrature(
     assert torch.trapezoid(density, line).item() == pytest.approx(1, abs=1e-12)
     assert kl(q, p).item() >= 0
     assert kl(q, q).item() == 0
+
+
+@given(st.floats(-3, 3), st.floats(0.05, 4), st.floats(-3, 3), st.floats(0.05, 4))
+def test_score_cross_entropy_and_fisher_divergence_by_quadrature(
+    m: float, v: float, n: float, w: float
+) -> None:
+    """Expectations of polynomials: the rule is exact; the score is autograd's."""
+    q, p = Gaussian(vector(m), vector(v)), Gaussian(vector(n), vector(w))
+    z, weight = standard_normal_rule(8)
+    x = (m + math.sqrt(v) * z).requires_grad_()
+    wide_q, wide_p = (Gaussian(g.mean.expand(8), g.variance.expand(8)) for g in (q, p))
+    (slope,) = torch.autograd.grad(wide_q.log_density(x).sum(), x)
+    torch.testing.assert_close(wide_q.score(x), slope, rtol=1e-13, atol=1e-13)
+    got = cross_entropy(q, p).item()
+    assert got == pytest.approx(-(weight @ wide_p.log_density(x)).item(), rel=1e-12, abs=1e-12)
+    assert got == pytest.approx(q.entropy().item() + kl(q, p).item(), rel=1e-13, abs=1e-13)
+    apart = (weight @ (wide_q.score(x) - wide_p.score(x)).square()).item()
+    assert fisher_divergence(q, p).item() == pytest.approx(apart, rel=1e-9, abs=1e-11)
+    assert fisher_divergence(q, q).item() == 0
+
+
+@given(st.floats(0.1, 10), st.floats(-15, 8), st.floats(-12, 2))
+def test_fisher_divergence_of_the_nearly_equal_and_the_far_apart(
+    v: float, exponent: float, thin: float
+) -> None:
+    """Against 50 digits, for variances that agree to any digit and for one of nearly 0."""
+    w = v * (1 + 10.0**exponent)
+    for a, b in ((w, v), (v, w), (10.0**thin, v), (v, 10.0**thin)):
+        d = mpf(a) / mpf(b) - 1
+        exact = d**2 / mpf(a) + (mpf(2.5) / mpf(b)) ** 2
+        got = fisher_divergence(Gaussian(vector(2.5), vector(a)), Gaussian(vector(0), vector(b)))
+        assert abs(got.item() / exact - 1) <= 16 * EPS
 
 
 @given(st.floats(-1, 1), st.floats(0.1, 10), st.floats(-15, 3))
@@ -95,6 +133,9 @@ def test_events_are_summed_and_variances_broadcast() -> None:
         distance = math.sqrt(12) * (math.sqrt(2) - 1)
         assert wasserstein2(q, unit).tolist() == pytest.approx([distance] * 2, rel=16 * EPS)
         assert torch.allclose(q.draw(x), math.sqrt(2) * x)
+        assert torch.allclose(q.score(x), -x / 2)
+        assert torch.allclose(cross_entropy(q, unit), q.entropy() + kl(q, unit))
+        assert fisher_divergence(q, unit).tolist() == pytest.approx([12 / 2] * 2)
     empty = Gaussian(mean[:0], vector(1.0)[0])
     assert empty.entropy().shape == kl(empty, empty).shape == (0,)
 
@@ -109,7 +150,10 @@ def test_illegal_arguments() -> None:
     for call in (
         lambda: kl(q, Gaussian(x[:1], torch.ones(()))),
         lambda: wasserstein2(q, Gaussian(x[:1], torch.ones(()))),
+        lambda: cross_entropy(q, Gaussian(x[:1], torch.ones(()))),
+        lambda: fisher_divergence(q, Gaussian(x[:1], torch.ones(()))),
         lambda: q.draw(x[:1]),
+        lambda: q.score(x[:1]),
         lambda: q.log_density(x[:1]),
     ):
         with pytest.raises(ValueError, match="wanted shape"):

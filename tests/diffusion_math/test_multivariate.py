@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
 
-from diffusion_math import gaussian
+from diffusion_math import gaussian, multivariate
 from diffusion_math.multivariate import (
     Multivariate,
     condition,
@@ -98,6 +98,9 @@ def test_a_diagonal_covariance_is_the_diagonal_gaussian(drawing: tuple[int, int,
     distance = gaussian.wasserstein2(flat_q, flat_p).item()
     assert wasserstein2(q, p).item() == pytest.approx(distance, **near)
     assert q.entropy().item() == pytest.approx(flat_q.entropy().item(), **near)
+    for one in ("cross_entropy", "fisher_divergence"):
+        flat = getattr(gaussian, one)(flat_q, flat_p).item()
+        assert getattr(multivariate, one)(q, p).item() == pytest.approx(flat, rel=1e-10, abs=1e-11)
 
 
 @settings(max_examples=25)
