@@ -14,6 +14,7 @@ from torch import Tensor
 from benchmarks.compare import Row, compare
 from benchmarks.langevin import langevin_rows
 from benchmarks.oracle import oracle_rows
+from benchmarks.trace import trace_rows
 from diffusion_math.denoiser import from_eps
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import Discrete
@@ -120,7 +121,7 @@ def main() -> None:
     if rounds < 2:
         parser.error(f"--rounds: at least 2 wanted, got {rounds}")
     warnings.simplefilter("ignore", FutureWarning)
-    rows = oracle_rows(min(rounds, 5))
+    rows = [*oracle_rows(min(rounds, 5)), *trace_rows(rounds)]
     with torch.inference_mode():
         rows += [*langevin_rows(rounds), *solver_rows(rounds), *network_rows(rounds)]
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, median of {rounds}")
