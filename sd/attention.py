@@ -79,14 +79,21 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """A transformer block over the pixels of a feature map, between two 1 x 1 convolutions."""
+    """A transformer block over the pixels of a feature map, between two maps of each pixel.
 
-    def __init__(self, channels: int, context_width: int, heads: int, groups: int) -> None:
+    Those are 1 x 1 convolutions or, with `linear`, linear layers: the same sums, other shapes.
+    """
+
+    def __init__(
+        self, channels: int, context_width: int, heads: int, groups: int, linear: bool = False
+    ) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
-        self.proj_in = nn.Conv2d(channels, channels, 1)
+        self.proj_in, self.proj_out = (
+            nn.Linear(channels, channels) if linear else nn.Conv2d(channels, channels, 1)
+            for _ in range(2)
+        )
         self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, context_width, heads)])
-        self.proj_out = nn.Conv2d(channels, channels, 1)
 
     def forward(
         self,
@@ -94,11 +101,16 @@ class SpatialTransformer(nn.Module):
         context: Float[Tensor, "batch token context_width"],
     ) -> Float[Tensor, "batch channel height width"]:
         """Condition the feature map on the prompt; residual."""
-        y = self.proj_in(self.norm(x))
-        tokens = y.flatten(2).transpose(1, 2)
+        tokens = _pixelwise(self.proj_in, self.norm(x).flatten(2).transpose(1, 2))
         for block in self.transformer_blocks:
             tokens = block(tokens, context)
-        return x + self.proj_out(tokens.transpose(1, 2).reshape_as(y))
+        tokens = _pixelwise(self.proj_out, tokens)
+        return x + tokens.transpose(1, 2).reshape_as(x)
+
+
+def _pixelwise(layer: nn.Linear | nn.Conv2d, tokens: Tensor) -> Tensor:
+    """The layer on each token, whichever shape its weight has."""
+    return F.linear(tokens, layer.weight.flatten(1), layer.bias)
 
 
 class PixelAttention(nn.Module):

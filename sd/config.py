@@ -1,18 +1,20 @@
 """The numbers that tell one latent-diffusion model from another, checked as they are set."""
 
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar, get_type_hints
 
 from diffusion_math.solver import SOLVERS
+from sd import legal
 
 __all__ = [
     "PREDICTIONS",
     "SCHEDULES",
     "SHAPES",
     "V15",
+    "V20",
+    "V21",
     "ModelConfig",
     "TextConfig",
     "UNetConfig",
@@ -26,55 +28,6 @@ __all__ = [
 ACTIVATIONS = ("quick_gelu", "gelu")
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
 SCHEDULES = ("linear", "scaled_linear", "cosine")
-
-
-def _whole(owner: object, *names: str) -> None:
-    """Raise ValueError unless each named field is an integer of 1 or more."""
-    for name in names:
-        value = getattr(owner, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            kind = type(owner).__name__
-            raise ValueError(f"{kind}.{name} must be an integer of 1 or more, got {value!r}")
-
-
-def _positive(owner: object, *names: str, zero: bool = False) -> None:
-    """Raise ValueError unless each named field is a finite number above 0 (`zero`: or 0)."""
-    for name in names:
-        value = getattr(owner, name)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-            kind, legal = type(owner).__name__, "of 0 or more" if zero else "above 0"
-            raise ValueError(f"{kind}.{name} must be a finite number {legal}, got {value!r}")
-
-
-def _one_of(owner: object, name: str, legal: tuple[str, ...]) -> None:
-    """Raise ValueError unless the named field is one of the legal strings."""
-    value = getattr(owner, name)
-    if value not in legal:
-        wanted = ", ".join(legal)
-        raise ValueError(f"{type(owner).__name__}.{name} must be one of {wanted}; got {value!r}")
-
-
-def _divides(owner: object, divisor: str, width: int, of: str) -> None:
-    """Raise ValueError unless the named field divides a width."""
-    value = getattr(owner, divisor)
-    if width % value:
-        raise ValueError(
-            f"{type(owner).__name__}.{divisor} must divide {of}: {value} does not divide {width}"
-        )
-
-
-def _channels(owner: Any, divisor: str) -> None:
-    """Raise ValueError unless `channels` is a non-empty tuple of multiples of a field."""
-    value = owner.channels
-    kind = type(owner).__name__
-    whole = isinstance(value, tuple) and all(
-        isinstance(width, int) and not isinstance(width, bool) and width > 0 for width in value
-    )
-    if not whole or not value:
-        raise ValueError(f"{kind}.channels must be a tuple of integers of 1 or more, got {value!r}")
-    for width in value:
-        _divides(owner, divisor, width, "every entry of channels")
 
 
 @dataclass(frozen=True)
@@ -97,10 +50,12 @@ class TextConfig:
     skip: int = 0
 
     def __post_init__(self) -> None:
-        _whole(self, "vocab_size", "width", "layers", "heads", "context_length", "intermediate")
-        _positive(self, "eps")
-        _one_of(self, "activation", ACTIVATIONS)
-        _divides(self, "heads", self.width, "width")
+        legal.whole(
+            self, "vocab_size", "width", "layers", "heads", "context_length", "intermediate"
+        )
+        legal.positive(self, "eps")
+        legal.one_of(self, "activation", ACTIVATIONS)
+        legal.divides(self, "heads", self.width, "width")
         if self.skip not in range(self.layers):
             wanted = f"an integer in 0..{self.layers - 1}"
             raise ValueError(f"TextConfig.skip must be {wanted}, got {self.skip!r}")
@@ -134,9 +89,9 @@ class VAEConfig:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        _whole(self, "in_channels", "latent_channels", "layers_per_block", "groups")
-        _positive(self, "scaling_factor", "eps")
-        _channels(self, "groups")
+        legal.whole(self, "in_channels", "latent_channels", "layers_per_block", "groups")
+        legal.positive(self, "scaling_factor", "eps")
+        legal.channels(self, "groups")
 
     @property
     def factor(self) -> int:
@@ -148,7 +103,9 @@ class VAEConfig:
 class UNetConfig:
     """The noise predictor (UNet2DConditionModel); `attention[i]`: level i attends to the prompt.
 
-    `heads` is the number of heads at every level (diffusers calls v1.x's 8 `attention_head_dim`).
+    `heads` is the number of heads at every level (diffusers calls v1.x's 8 `attention_head_dim`);
+    or `head_width` is the width of a head at every level, as v2.x's 64, and `heads` is 0.
+    `linear_projection`: the maps around a transformer are linear layers (v2.x), not convolutions.
     """
 
     in_channels: int = 4
@@ -160,12 +117,25 @@ class UNetConfig:
     attention: tuple[bool, ...] = (True, True, True, False)
     groups: int = 32
     eps: float = 1e-5
+    head_width: int = 0
+    linear_projection: bool = False
 
     def __post_init__(self) -> None:
-        _whole(self, "in_channels", "out_channels", "layers_per_block", "heads", "context_width")
-        _whole(self, "groups")
-        _positive(self, "eps")
-        _channels(self, "groups")
+        legal.whole(
+            self, "in_channels", "out_channels", "layers_per_block", "context_width", "groups"
+        )
+        if self.heads == 0 or self.head_width != 0:
+            legal.whole(self, "head_width")
+            if self.heads != 0:
+                found = f"{self.heads!r} and {self.head_width!r}"
+                raise ValueError(f"one of UNetConfig.heads and head_width must be 0, got {found}")
+        else:
+            legal.whole(self, "heads")
+        if not isinstance(self.linear_projection, bool):
+            found = repr(self.linear_projection)
+            raise ValueError(f"UNetConfig.linear_projection must be a boolean, got {found}")
+        legal.positive(self, "eps")
+        legal.channels(self, "groups")
         flags = self.attention
         if not isinstance(flags, tuple) or not all(isinstance(flag, bool) for flag in flags):
             raise ValueError(f"UNetConfig.attention must be a tuple of booleans, got {flags!r}")
@@ -176,7 +146,12 @@ class UNetConfig:
             )
         attended = [c for c, flag in zip(self.channels, flags, strict=True) if flag]
         for width in (*attended, self.channels[-1]):  # the middle block attends at the last width
-            _divides(self, "heads", width, "every level that attends, and the middle")
+            divisor = "head_width" if self.head_width else "heads"
+            legal.divides(self, divisor, width, "every level that attends, and the middle")
+
+    def heads_at(self, width: int) -> int:
+        """The number of heads where feature maps are `width` wide."""
+        return width // self.head_width if self.head_width else self.heads
 
     @property
     def factor(self) -> int:
@@ -204,11 +179,11 @@ class ModelConfig:
             if found is not kind:
                 wanted = kind.__name__
                 raise ValueError(f"ModelConfig.{name} must be a {wanted}, got {found.__name__}")
-        _one_of(self, "prediction", tuple(PREDICTIONS))
-        _one_of(self, "schedule", SCHEDULES)
-        _one_of(self, "solver", tuple(SOLVERS))
-        _whole(self, "steps", "image_size")
-        _positive(self, "guidance_scale", zero=True)
+        legal.one_of(self, "prediction", tuple(PREDICTIONS))
+        legal.one_of(self, "schedule", SCHEDULES)
+        legal.one_of(self, "solver", tuple(SOLVERS))
+        legal.whole(self, "steps", "image_size")
+        legal.positive(self, "guidance_scale", zero=True)
         if self.image_size % self.side_multiple:
             raise ValueError(
                 f"ModelConfig.image_size must be a multiple of {self.side_multiple} "
@@ -251,8 +226,8 @@ def from_dict(kind: type[Config], values: Mapping[str, Any]) -> Config:
     """The inverse of `to_dict`: absent names take their defaults, unknown ones raise ValueError."""
     if not issubclass(type(values), Mapping):
         raise ValueError(f"{kind.__name__} must come from a JSON object, got {values!r}")
-    legal = {entry.name for entry in fields(kind)}
-    unknown = sorted(str(name) for name in values if name not in legal)
+    known = {entry.name for entry in fields(kind)}
+    unknown = sorted(str(name) for name in values if name not in known)
     if unknown:
         raise ValueError(f"{kind.__name__} has no field named {', '.join(unknown)}")
     hints = get_type_hints(kind)
@@ -279,7 +254,16 @@ def from_json(kind: type[Config], text: str) -> Config:
 
 
 V15 = ModelConfig()
-"""Stable Diffusion v1.5."""
+"""Stable Diffusion v1.1 to v1.5."""
+
+V20 = ModelConfig(
+    text=TextConfig(width=1024, layers=23, heads=16, intermediate=4096, activation="gelu"),
+    unet=UNetConfig(heads=0, head_width=64, context_width=1024, linear_projection=True),
+)
+"""Stable Diffusion v2.0 and v2.1 base; OpenCLIP's 24th layer is not read, so it is not kept."""
+
+V21 = replace(V20, prediction="v_prediction", image_size=768)
+"""Stable Diffusion v2.0 and v2.1 at 768 pixels."""
 
 SHAPES = ModelConfig(
     text=TextConfig(

@@ -117,7 +117,10 @@ class Mid(Level):
 
 def transformer(width: int, config: UNetConfig) -> SpatialTransformer:
     """The attention of a level of this width."""
-    return SpatialTransformer(width, config.context_width, config.heads, config.groups)
+    heads = config.heads_at(width)
+    return SpatialTransformer(
+        width, config.context_width, heads, config.groups, config.linear_projection
+    )
 
 
 class UNet(nn.Module):

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from sd.config import (
     SHAPES,
     V15,
+    V20,
+    V21,
     ModelConfig,
     TextConfig,
     UNetConfig,
@@ -29,7 +31,7 @@ WHOLE = [
     (kind, entry.name)
     for kind in KINDS
     for entry in fields(kind)
-    if entry.type in (int, "int") and entry.name != "skip"
+    if entry.type in (int, "int") and entry.name not in ("skip", "head_width")
 ]
 BAD: list[tuple[type, dict[str, Any], str]] = [
     (TextConfig, {"heads": 7}, "TextConfig.heads must divide width: 7 does not divide 768"),
@@ -45,6 +47,10 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (VAEConfig, {"scaling_factor": "1"}, "scaling_factor must be a finite number above 0"),
     (UNetConfig, {"attention": (True,)}, "one entry per level of channels: wanted 4, got 1"),
     (UNetConfig, {"attention": (1, 1, 1, 0)}, "attention must be a tuple of booleans"),
+    (UNetConfig, {"head_width": 64}, "one of UNetConfig.heads and head_width must be 0, got 8 and"),
+    (UNetConfig, {"heads": 0, "head_width": -4}, "UNetConfig.head_width must be an integer"),
+    (UNetConfig, {"heads": 0, "head_width": 48}, "head_width must divide every level that attends"),
+    (UNetConfig, {"linear_projection": 1}, "linear_projection must be a boolean, got 1"),
     (UNetConfig, {"heads": 3}, "heads must divide every level that attends"),
     (ModelConfig, {"prediction": "eps"}, "one of epsilon, v_prediction, sample; got 'eps'"),
     (ModelConfig, {"schedule": "karras"}, "one of linear, scaled_linear, cosine; got 'karras'"),
@@ -81,7 +87,9 @@ def test_bad_values_are_refused_by_name(
 @pytest.mark.parametrize(("kind", "name"), WHOLE)
 @pytest.mark.parametrize("value", [0, -1, 1.0, True, "8", None])
 def test_counts_are_whole_numbers_of_one_or_more(kind: type[Any], name: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"{kind.__name__}.{name} must be an integer of 1 or more"):
+    # heads may be 0 where the width of a head is given
+    said = "head_width" if (kind, name, value) == (UNetConfig, "heads", 0) else name
+    with pytest.raises(ValueError, match=f"{kind.__name__}.{said} must be an integer of 1 or more"):
         kind(**{name: value})
 
 
@@ -101,6 +109,9 @@ def test_the_presets_are_what_they_are_named_after() -> None:
     assert V15.latent_shape == (4, 64, 64)
     assert V15.side_multiple == 64
     assert (V15.text.start_token, V15.text.end_token) == (49406, 49407)  # CLIP's own ids
+    assert V20.latent_shape == (4, 64, 64)
+    assert [V20.unet.heads_at(width) for width in V20.unet.channels] == [5, 10, 20, 20]
+    assert (V21.latent_shape, V21.prediction) == ((4, 96, 96), "v_prediction")
     assert SHAPES.latent_shape == (4, 8, 8)
     assert SHAPES.side_multiple == 16
     assert SHAPES.image_size == 64

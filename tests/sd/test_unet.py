@@ -41,6 +41,16 @@ CONFIGS = [
         attention=(False, True),
         groups=2,
     ),
+    UNetConfig(  # as v2.x: a head's width is given, and the maps around attention are linear
+        channels=(8, 16),
+        layers_per_block=1,
+        heads=0,
+        head_width=4,
+        context_width=6,
+        attention=(True, True),
+        groups=4,
+        linear_projection=True,
+    ),
     SHAPES.unet,
 ]
 TOLERANCE = 1e-5  # some 100 roundings (6e-8) of float32, over the largest entry
@@ -58,7 +68,8 @@ def peer(config: UNetConfig) -> nn.Module:
         block_out_channels=config.channels,
         layers_per_block=config.layers_per_block,
         cross_attention_dim=config.context_width,
-        attention_head_dim=config.heads,
+        attention_head_dim=tuple(map(config.heads_at, config.channels)),
+        use_linear_projection=config.linear_projection,
         norm_num_groups=config.groups,
         norm_eps=config.eps,
     ).eval()

@@ -1,0 +1,53 @@
+"""What the fields of a configuration may hold, said in one line where they hold something else."""
+
+import math
+from typing import Any
+
+
+def whole(owner: object, *names: str) -> None:
+    """Raise ValueError unless each named field is an integer of 1 or more."""
+    for name in names:
+        value = getattr(owner, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            kind = type(owner).__name__
+            raise ValueError(f"{kind}.{name} must be an integer of 1 or more, got {value!r}")
+
+
+def positive(owner: object, *names: str, zero: bool = False) -> None:
+    """Raise ValueError unless each named field is a finite number above 0 (`zero`: or 0)."""
+    for name in names:
+        value = getattr(owner, name)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+            kind, legal = type(owner).__name__, "of 0 or more" if zero else "above 0"
+            raise ValueError(f"{kind}.{name} must be a finite number {legal}, got {value!r}")
+
+
+def one_of(owner: object, name: str, legal: tuple[str, ...]) -> None:
+    """Raise ValueError unless the named field is one of the legal strings."""
+    value = getattr(owner, name)
+    if value not in legal:
+        wanted = ", ".join(legal)
+        raise ValueError(f"{type(owner).__name__}.{name} must be one of {wanted}; got {value!r}")
+
+
+def divides(owner: object, divisor: str, width: int, of: str) -> None:
+    """Raise ValueError unless the named field divides a width."""
+    value = getattr(owner, divisor)
+    if width % value:
+        raise ValueError(
+            f"{type(owner).__name__}.{divisor} must divide {of}: {value} does not divide {width}"
+        )
+
+
+def channels(owner: Any, divisor: str) -> None:
+    """Raise ValueError unless `channels` is a non-empty tuple of multiples of a field."""
+    value = owner.channels
+    kind = type(owner).__name__
+    whole = isinstance(value, tuple) and all(
+        isinstance(width, int) and not isinstance(width, bool) and width > 0 for width in value
+    )
+    if not whole or not value:
+        raise ValueError(f"{kind}.channels must be a tuple of integers of 1 or more, got {value!r}")
+    for width in value:
+        divides(owner, divisor, width, "every entry of channels")
