@@ -10,14 +10,19 @@ Hypothesis profiles (`HYPOTHESIS_PROFILE=name`; without it `ci` where CI is set,
 A test marked `claim(id, function)` proves a claim of `docs/claims.md`. It calls `measured` once in
 its text, and the worst value of all its calls goes to the report as a property of the test, where
 `experiments.verify` reads it (`--junitxml`).
+
+A test marked `chance(rate, against)` is a Monte Carlo test (tests/chance.py): what all its cases
+spend of false alarms may not pass its rate, and a test that is not marked may spend nothing.
 """
 
 import os
+from collections import Counter
 from collections.abc import Generator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.chance import LEDGER
 from tests.measuring import Measured
 
 # A first call pays for torch's warm-up, a busy machine for the rest: time is no property here.
@@ -30,6 +35,9 @@ settings.register_profile("thorough", _SHARED, max_examples=2500)
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "default")
 )
+
+# What each Monte Carlo test has spent so far, over its cases.
+_spent: Counter[str] = Counter()
 
 # What the running test has measured: one test runs at a time in a process.
 _figure: dict[str, float | str] = {}
@@ -57,10 +65,25 @@ def measured() -> Measured:
     return record
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the mark of Monte Carlo tests known."""
+    config.addinivalue_line(
+        "markers",
+        "chance(rate, against): false-alarm rate of a Monte Carlo test (all its cases together), "
+        "and the wrong alternative it rejects",
+    )
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Attach to a test's report what it measured."""
+    """Attach to a test's report what it measured; compare its chance with what it declares."""
     _figure.clear()
+    LEDGER.spent = 0.0
     yield
+    name = item.nodeid.partition("[")[0]
+    _spent[name] += LEDGER.spent  # type: ignore[assignment]
+    mark = item.get_closest_marker("chance")
+    declared = mark.args[0] if mark is not None else 0.0
+    assert _spent[name] <= declared, f"{name}: declares {declared}, has spent {_spent[name]}"
     if _figure and item.get_closest_marker("claim") is not None:
         item.user_properties += [(key, repr(value)) for key, value in _figure.items()]

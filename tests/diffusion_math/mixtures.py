@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from diffusion_math.oracle import GaussianMixture
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
+from tests import chance
 
 SCHEDULES = [Discrete.linear(20), VPLinear(), VPCosine(), VE(), RectifiedFlow()]
 FORMS = ["isotropic", "diagonal", "full"]
@@ -15,7 +16,8 @@ EVENTS = [(), (1,), (3,), (2, 2), (1, 2, 3)]
 
 
 def seeded(seed):
-    return torch.Generator().manual_seed(seed)
+    """A generator of draws, which another SUITE_SEED moves."""
+    return chance.seeded(seed)
 
 
 def normal(generator, *shape):
@@ -23,8 +25,11 @@ def normal(generator, *shape):
 
 
 def mixture(form, event=(2,), K=3, seed=0, apart=1.0):
-    """A mixture with variances between 0.05 and a few, its means `apart` from each other."""
-    generator, D = seeded(seed), math.prod(event)
+    """A mixture with variances between 0.05 and a few, its means `apart` from each other.
+
+    A test chooses it by its seed, whatever the suite's.
+    """
+    generator, D = chance.pinned(seed), math.prod(event)
     means = apart * normal(generator, K, *event)
     if form == "isotropic":
         covariances = 0.05 + normal(generator, K).square()
@@ -34,6 +39,54 @@ def mixture(form, event=(2,), K=3, seed=0, apart=1.0):
         root = normal(generator, K, D, D) / math.sqrt(D)
         covariances = root @ root.mT + 0.05 * torch.eye(D, dtype=torch.float64)
     return GaussianMixture(normal(generator, K), means, covariances)
+
+
+def along(data, u):
+    """The law of the number u . x for x of a mixture: a mixture on the line."""
+    K, u, C = len(data.means), u.flatten(), data.covariances
+    if C.ndim == 1:
+        variances = C * u.square().sum()
+    elif C.shape == data.means.shape:
+        variances = C.reshape(K, -1) @ u.square()
+    else:
+        variances = torch.einsum("d,kde,e->k", u, C, u)
+    return chance.mixed(data.log_weights, data.means.reshape(K, -1) @ u, variances)
+
+
+def directions(D):
+    """The axes and the sums of two: the variances along them fix a covariance."""
+    eye = torch.eye(D, dtype=torch.float64)
+    return [eye[i] if i == j else eye[i] + eye[j] for i in range(D) for j in range(i, D)]
+
+
+class Moments:
+    """Mean and second moment of n draws of a mixture, along all `directions`, but for `rate`."""
+
+    def __init__(self, data, n, rate):
+        self.axes = directions(data.means[0].numel())
+        share = rate / (2 * len(self.axes))
+        laws = [along(data, u) for u in self.axes]
+        self.first = [chance.Mean(law, n, share) for law in laws]
+        self.second = [chance.Mean(law.of(torch.square), n, share) for law in laws]
+
+    def holds(self, draws):
+        """draws: `(n, *event)`."""
+        sides = [draws.reshape(len(draws), -1) @ u for u in self.axes]
+        firsts = zip(self.first, sides, strict=True)
+        seconds = zip(self.second, sides, strict=True)
+        return all(bound.holds(x.mean()) for bound, x in firsts) and all(
+            bound.holds(x.square().mean()) for bound, x in seconds
+        )
+
+    def misses(self, other):
+        """At most the least of all bounds': one that rejects is enough."""
+        laws = [along(other, u) for u in self.axes]
+        firsts = zip(self.first, laws, strict=True)
+        seconds = zip(self.second, laws, strict=True)
+        return min(
+            *(bound.misses(law) for bound, law in firsts),
+            *(bound.misses(law.of(torch.square)) for bound, law in seconds),
+        )
 
 
 def time_at(schedule, part):
