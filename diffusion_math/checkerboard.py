@@ -6,6 +6,7 @@ Noise only softens them more, so q(x_t) stays a closed form: with S = alpha_t^2 
     A_i(x) = (Phi((x - alpha_t a_i) / sqrt(S)) - Phi((x - alpha_t a_{i+1}) / sqrt(S))) / (alpha_t w)
 
 where column i is [a_i, a_{i+1}], of width w. A square (i, j) is full where i + j is even.
+Derivation: (density.8), (density.9).
 """
 
 import math
@@ -36,6 +37,8 @@ class Checkerboard:
 
     Raises:
         ValueError: an argument is outside these ranges; x has another shape.
+
+    Derivation: (density.7).
     """
 
     squares: int = 4
@@ -51,20 +54,29 @@ class Checkerboard:
     def log_density(
         self, schedule: Schedule, x: Float[Tensor, "batch 2"], t: Time
     ) -> Float64[Tensor, " batch"]:
-        """log q(x_t) at x: the module's formula, in logarithms throughout."""
+        """log q(x_t) at x: the module's formula, in logarithms throughout.
+
+        Derivation: (density.9).
+        """
         return self._parts(schedule, x, t)[0]
 
     def score(
         self, schedule: Schedule, x: Float[Tensor, "batch 2"], t: Time
     ) -> Float[Tensor, "batch 2"]:
-        """The gradient of `log_density` in x, like x: (alpha_t E[u given x_t] - x) / S."""
+        """The gradient of `log_density` in x, like x: (alpha_t E[u given x_t] - x) / S.
+
+        Derivation: (density.10).
+        """
         _, u, alpha_t, S = self._parts(schedule, x, t)
         return ((alpha_t * u - x.to(u)) / S).to(x)
 
     def posterior_mean(
         self, schedule: Schedule, x: Float[Tensor, "batch 2"], t: Time
     ) -> Float[Tensor, "batch 2"]:
-        """The mean of x_0 given x_t, like x: (sigma_t^2 E[u given x_t] + alpha_t std^2 x) / S."""
+        """The mean of x_0 given x_t, like x: (sigma_t^2 E[u given x_t] + alpha_t std^2 x) / S.
+
+        Derivation: (density.11).
+        """
         _, u, alpha_t, S = self._parts(schedule, x, t)
         softened = alpha_t * self.std**2 / S
         return ((1 - alpha_t * softened) * u + softened * x.to(u)).to(x)
@@ -118,6 +130,7 @@ def _over_interval(c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     k is the mean of v given c = h v + z, for v uniform on [-1/2, 1/2]: the logarithm's slope in c
     is h k - c. Differences of Phi are taken in the lower tail, where they keep their digits; for
     intervals so short that even those cancel, the series in h is exact to rounding.
+    Derivation: (density.12), (density.13), (density.14), (density.15).
     """
     short = h * (1 + c.abs()) < 0.02
     safe = torch.where(short, 1.0, h)

@@ -33,6 +33,8 @@ def network_time(schedule: Schedule, x_t: Tensor, t: Tensor) -> Tensor:
 
     Raises:
         ValueError: under a `Discrete` schedule some t < 1: there is no table entry for clean data.
+
+    Derivation: (denoiser.8).
     """
     checks.scalar_or_batch("t", t, x_t)
     if isinstance(schedule, Discrete):
@@ -50,6 +52,8 @@ def from_x0(network: Network, schedule: Schedule) -> Denoiser:
     Args:
         network: `(x_t, time) -> x0`, with `time` from `network_time`.
         schedule: the schedule the network was trained under.
+
+    Derivation: (denoiser.3).
     """
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
@@ -67,6 +71,7 @@ def from_eps(network: Network, schedule: Schedule) -> Denoiser:
         network: `(x_t, time) -> eps`, with `time` from `network_time`.
         schedule: the schedule the network was trained under.
 
+    Derivation: (denoiser.4).
     Source: DDPM (arXiv:2006.11239), Eq. 15.
     """
     return _through(predict.x0_from_eps, network, schedule)
@@ -81,6 +86,7 @@ def from_v(network: Network, schedule: Schedule) -> Denoiser:
         network: `(x_t, time) -> v`, with `time` from `network_time`.
         schedule: the schedule the network was trained under.
 
+    Derivation: (denoiser.5).
     Source: Salimans and Ho (arXiv:2202.00512), Appendix D.
     """
     return _through(predict.x0_from_v, network, schedule)
@@ -95,6 +101,7 @@ def from_score(network: Network, schedule: Schedule) -> Denoiser:
         network: `(x_t, time) -> grad log q(x_t)`, with `time` from `network_time`.
         schedule: the schedule the network was trained under.
 
+    Derivation: (denoiser.6).
     Source: Score SDE (arXiv:2011.13456), Appendix G; EDM (arXiv:2206.00364), Eq. 3.
     """
     return _through(predict.x0_from_score, network, schedule)
@@ -109,6 +116,7 @@ def from_flow(network: Network, schedule: Schedule) -> Denoiser:
         network: `(x_t, time) -> u`, with `time` from `network_time`.
         schedule: the schedule the network was trained under.
 
+    Derivation: (denoiser.7).
     Source: Rectified flow (arXiv:2209.03003), Eq. 1, with time running from data to noise.
     """
     return _through(predict.x0_from_flow, network, schedule)

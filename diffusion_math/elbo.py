@@ -11,6 +11,7 @@ E3), which the bound replaces by what can be computed (claims C12 to C14):
     -log p(x_0) <= L_T + sum L_s + L_0 = -log p(x_0) + KL(q(x_{1:T} | x_0), p(x_{1:T} | x_0))
 
 Terms are in the dtype of x0. Where a term is an average over x_t it is given for one draw of x_t.
+Derivation: (elbo.1), (elbo.2).
 """
 
 import math
@@ -40,7 +41,7 @@ LogLikelihood: TypeAlias = Callable[[Gaussian, Tensor], Tensor]
 
 
 def large_variance(schedule: Schedule, t: Time, s: Time) -> Float64[Tensor, "*shape"]:
-    """v = sigma_{t|s}^2, that of q(x_t | x_s): beta_t on neighbours.
+    """v = sigma_{t|s}^2, that of q(x_t | x_s): beta_t on neighbours. Derivation: (elbo.11).
 
     True of data N(m, I) where alpha^2 + sigma^2 = 1. Source: DDPM (arXiv:2006.11239) section 3.2.
     """
@@ -50,7 +51,7 @@ def large_variance(schedule: Schedule, t: Time, s: Time) -> Float64[Tensor, "*sh
 def small_variance(schedule: Schedule, t: Time, s: Time) -> Float64[Tensor, "*shape"]:
     """v = sigma_s^2 sigma_{t|s}^2 / sigma_t^2, that of q(x_s | x_t, x_0): beta_hat on neighbours.
 
-    True of data that are one point; 0 at s = 0. Source: DDPM (arXiv:2006.11239) eq. 7.
+    True of one point; 0 at s = 0. Derivation: (elbo.10). Source: DDPM (arXiv:2006.11239) eq. 7.
     """
     return optimal_variance(0)(schedule, t, s)
 
@@ -61,7 +62,7 @@ def optimal_variance(data_variance: Number) -> Variance:
         v = sigma_{t|s}^2 (alpha_s^2 c + sigma_s^2) / (alpha_t^2 c + sigma_t^2)
 
     It grows with c: from `small_variance` at c = 0 to, where alpha^2 + sigma^2 = 1,
-    `large_variance` at c = 1. Raises ValueError unless 0 <= c is finite.
+    `large_variance` at c = 1. Raises ValueError unless 0 <= c is finite. Derivation: (elbo.9).
     """
     c = data_variance
     require(0 <= c < math.inf, "data_variance", "a finite number of at least 0", c)
@@ -94,7 +95,7 @@ def reverse_step(
     """The model's step p(x_s | x_t) = N(mu(x_t), v I), s < t (claim C09); mu = x0_hat at s = 0.
 
     mu is the mean of `gaussian.posterior` at x_0 = x0_hat. Raises ValueError unless v > 0 and
-    0 <= s < t <= T. Source: DDPM (arXiv:2006.11239) eq. 1, with the mean of eq. 7.
+    0 <= s < t <= T. Derivation: (elbo.8). Source: DDPM (arXiv:2006.11239) eq. 1, mean of eq. 7.
     """
     x0_hat = denoise(x_t, torch.as_tensor(t, dtype=torch.float64))
     v = _positive(variance, schedule, t, s)
@@ -105,7 +106,7 @@ def reverse_step(
 def prior_term(schedule: Schedule, x0: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
     """L_T = KL(q(x_T | x_0), N(0, I)), exactly: no model has a part in it (claim C14).
 
-    Source: DDPM (arXiv:2006.11239) eq. 5, first term.
+    Source: DDPM (arXiv:2006.11239) eq. 5, first term. Derivation: (elbo.7).
     """
     q = gaussian.marginal(schedule, x0, schedule.T)
     return gaussian.kl(q, Gaussian(torch.zeros_like(x0), x0.new_ones(())))
@@ -122,8 +123,8 @@ def step_term(
 ) -> Float[Tensor, " batch"]:
     """L_s = KL(q(x_s | x_t, x_0), p(x_s | x_t)) for one draw of x_t, 0 < s < t (claim C14).
 
-    With v = `small_variance` it is (snr(s) - snr(t)) norm(x0 - x0_hat)^2 / 2. Raises ValueError
-    unless v > 0 and 0 < s < t <= T. Source: DDPM (arXiv:2006.11239) eq. 5, second term, and eq. 8.
+    With v = `small_variance`, (snr(s) - snr(t)) norm(x0 - x0_hat)^2 / 2. ValueError unless v > 0,
+    0 < s < t <= T. Derivation: (elbo.13). Source: DDPM (arXiv:2006.11239) eq. 5, term 2, and eq. 8.
     """
     _, sigma_s = schedule(s)
     require(bool((sigma_s > 0).all()), "s", "a time > 0: s = 0 is the reconstruction", s)
@@ -141,7 +142,8 @@ def quantized_log_probability(
     The levels are 2 k / 255 - 1, k = 0..255; the bins of the first and the last are open, so that
     all 256 sum to 1. The difference of two numbers near 1 is that of their complements, and the
     logarithm is taken as log Phi(near) + log(1 - Phi(far) / Phi(near)): finite however far off.
-    Raises ValueError for an x0 that is no level. Source: DDPM (arXiv:2006.11239) eq. 13.
+    Raises ValueError for an x0 that is no level. Derivation: (elbo.15), (elbo.16).
+    Source: DDPM (arXiv:2006.11239) eq. 13.
     """
     same_shape("x0", x0, p.mean)
     level = (127.5 * (x0 + 1)).round()
@@ -172,7 +174,7 @@ def reconstruction_term(
 
     log_likelihood: `quantized_log_probability` for 8-bit pictures, `Gaussian.log_density` for data
     on a continuum. Raises ValueError unless v > 0 (so not for `small_variance`) and 0 < t <= T.
-    Source: DDPM (arXiv:2006.11239) eq. 5, third term, and eq. 13.
+    Source: DDPM (arXiv:2006.11239) eq. 5, third term, and eq. 13. Derivation: (elbo.17).
     """
     return -log_likelihood(reverse_step(schedule, denoise, x_t, t, 0, variance), x0)
 
@@ -198,7 +200,7 @@ class Bound:
 
     @property
     def bits_per_dimension(self) -> Float[Tensor, " batch"]:
-        """nats / (D log 2); of a density on [-1, 1], add log2(127.5) to compare with levels."""
+        """nats / (D log 2); of a density on [-1, 1] add log2(127.5). Derivation: (elbo.18)."""
         return self.nats / (self.dimensions * math.log(2))
 
 
@@ -220,7 +222,7 @@ def bound(
     grid: `(nodes,)` strictly decreasing from T to 0; variance: of the steps to s > 0;
     last_variance: of the step to 0, where `small_variance` has none to give. Raises ValueError for
     other grids, and as `step_term` and `reconstruction_term` do. Source: DDPM (arXiv:2006.11239)
-    eq. 5.
+    eq. 5. Derivation: (elbo.5), (elbo.6).
     """
     checks.strictly_decreasing("grid", grid)
     ends = (float(grid[0]), float(grid[-1]))
@@ -252,7 +254,7 @@ def lambda_t(
         step_term = lambda_t norm(eps - eps_theta)^2 + D (r - 1 - log r) / 2,    r = beta_hat_t / v
 
     t: whole times in 1..T, () or (batch,). Raises ValueError for others, and unless v > 0.
-    Source: DDPM (arXiv:2006.11239) eq. 12.
+    Source: DDPM (arXiv:2006.11239) eq. 12. Derivation: (elbo.14).
     """
     time = torch.as_tensor(t, dtype=torch.float64)
     checks.all_between("t", time, 1, schedule.T)
@@ -276,7 +278,7 @@ def continuous_integrand(
 
     over l from log_snr(T) to log_snr of the last positive time, z standard normal: of the schedule
     only those ends are left. log_snr is () or (batch,); raises ValueError where the schedule has no
-    such time. Source: VDM (arXiv:2107.00630), the continuous-time loss over SNR (dSNR = e^l dl).
+    such time. Derivation: (elbo.19). Source: VDM (arXiv:2107.00630), loss over SNR: dSNR = e^l dl.
     """
     t = schedule.time(log_snr)
     x0_hat = denoise(gaussian.marginal(schedule, x0, t).draw(z), t)

@@ -3,6 +3,7 @@
 Everywhere s < t, alpha_{t|s} = alpha_t / alpha_s and sigma_{t|s}^2 = sigma_t^2 - alpha_{t|s}^2
 sigma_s^2. The last is computed as -sigma_t^2 expm1(log_snr(t) - log_snr(s)), which is never
 negative; its relative rounding is that of the log-SNR over the step's difference in log-SNR.
+Derivation: (gaussian.10), (gaussian.11).
 """
 
 import math
@@ -37,23 +38,35 @@ class Gaussian:
         require(fits, "variance", f"a shape that broadcasts to {tuple(wanted)}", tuple(given))
 
     def draw(self, z: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """mean + sqrt(variance) z: a sample where z, of mean's shape, is standard normal."""
+        """mean + sqrt(variance) z: a sample where z, of mean's shape, is standard normal.
+
+        Derivation: (gaussian.1).
+        """
         same_shape("z", z, self.mean)
         return self.mean + self.variance.sqrt() * z
 
     def log_density(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, " batch"]:
-        """log N(x; mean, variance), summed over the event; needs variance > 0."""
+        """log N(x; mean, variance), summed over the event; needs variance > 0.
+
+        Derivation: (gaussian.1).
+        """
         same_shape("x", x, self.mean)
         squared = (x - self.mean).square() / self.variance
         return -over_event(squared + torch.log(2 * math.pi * self.variance)) / 2
 
     def score(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """grad log N(x; mean, variance) = (mean - x) / variance, like x (claim C21)."""
+        """grad log N(x; mean, variance) = (mean - x) / variance, like x (claim C21).
+
+        Derivation: (gaussian.2).
+        """
         same_shape("x", x, self.mean)
         return (self.mean - x) / self.variance
 
     def entropy(self) -> Float[Tensor, " batch"]:
-        """E[-log N] = sum over the event of (1 + log(2 pi variance)) / 2, in nats."""
+        """E[-log N] = sum over the event of (1 + log(2 pi variance)) / 2, in nats.
+
+        Derivation: (gaussian.3).
+        """
         each = 1 + torch.log(2 * math.pi * self.variance)
         return over_event(each.expand_as(self.mean)) / 2
 
@@ -62,7 +75,7 @@ def kl(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     """KL(q || p) in nats, summed over the event (claim C10: never negative).
 
     sum ((m_q - m_p)^2 / v_p + d - log(1 + d)) / 2 with d = v_q / v_p - 1, so that equal Gaussians
-    give 0 exactly. Raises ValueError where the means' shapes differ.
+    give 0 exactly. Raises ValueError where the means' shapes differ. Derivation: (gaussian.5).
     """
     same_shape("p.mean", p.mean, q.mean)
     d = (q.variance - p.variance) / p.variance
@@ -73,6 +86,7 @@ def cross_entropy(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     """-E_q[log p] = sum ((m_q - m_p)^2 / v_p + v_q / v_p + log(2 pi v_p)) / 2, in nats.
 
     It is q's entropy plus KL(q || p). Raises ValueError where the means' shapes differ.
+    Derivation: (gaussian.4).
     """
     same_shape("p.mean", p.mean, q.mean)
     squared = ((q.mean - p.mean).square() + q.variance) / p.variance
@@ -83,7 +97,7 @@ def fisher_divergence(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     """E_q norm(grad log q - grad log p)^2, what explicit score matching measures (claim C24).
 
     sum ((m_q - m_p) / v_p)^2 + ((v_q - v_p) / v_p)^2 / v_q, so that equal Gaussians give 0 exactly.
-    Raises ValueError where the means' shapes differ.
+    Raises ValueError where the means' shapes differ. Derivation: (gaussian.6).
     """
     same_shape("p.mean", p.mean, q.mean)
     spread = ((q.variance - p.variance) / p.variance).square() / q.variance
@@ -93,7 +107,7 @@ def fisher_divergence(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
 def wasserstein2(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     """The 2-Wasserstein distance: sqrt(sum (m_q - m_p)^2 + (sqrt(v_q) - sqrt(v_p))^2).
 
-    Raises ValueError where the means' shapes differ.
+    Raises ValueError where the means' shapes differ. Derivation: (gaussian.7).
     """
     same_shape("p.mean", p.mean, q.mean)
     spread = (q.variance.sqrt() - p.variance.sqrt()).square()
@@ -104,6 +118,7 @@ def forward_step(schedule: Discrete, x: Float[Tensor, "*shape"], t: int) -> Gaus
     """q(x_t | x_{t-1} = x) = N(sqrt(1 - beta_t) x, beta_t I), t in 1..T.
 
     Raises ValueError for any other t. Source: DDPM (arXiv:2006.11239) eq. 2.
+    Derivation: (gaussian.8).
     """
     whole("t", t, 1, len(schedule.betas))
     beta = shape_like(schedule.betas[t - 1], x)
@@ -113,6 +128,7 @@ def forward_step(schedule: Discrete, x: Float[Tensor, "*shape"], t: int) -> Gaus
 def marginal(schedule: Schedule, x0: Float[Tensor, "*shape"], t: Time) -> Gaussian:
     """q(x_t | x_0) = N(alpha_t x_0, sigma_t^2 I), t in [0, T] of shape () or (batch,).
 
+    Derivation: (gaussian.9).
     Source: DDPM (arXiv:2006.11239) eq. 4; VDM (arXiv:2107.00630) eq. 1.
     """
     alpha_t, sigma_t = coefficients(schedule, t, x0)
@@ -123,6 +139,7 @@ def transition(schedule: Schedule, x_s: Float[Tensor, "*shape"], s: Time, t: Tim
     """q(x_t | x_s) = N(alpha_{t|s} x_s, sigma_{t|s}^2 I) for any s < t, each () or (batch,).
 
     Raises ValueError unless 0 <= s < t <= T. Source: VDM (arXiv:2107.00630) appendix A.
+    Derivation: (gaussian.10).
     """
     alpha_ratio, _, fresh, (_, sigma_t) = _between(schedule, s, t)
     variance = fresh * sigma_t.square()
@@ -142,6 +159,7 @@ def posterior(
     variance = sigma_s^2 sigma_{t|s}^2 / sigma_t^2
 
     At s = t - 1 these are DDPM's mu_tilde, beta_tilde. Raises ValueError unless 0 <= s < t <= T.
+    Derivation: (gaussian.14), (gaussian.16).
     Source: DDPM (arXiv:2006.11239) eq. 6-7; VDM (arXiv:2107.00630) appendix A.
     """
     same_shape("x0", x0, x_t)

@@ -30,6 +30,7 @@ def trailing(
     """Uniform from start to end: t_i = end + (start - end) (steps - i) / steps.
 
     Whole numbers on a `Discrete` schedule (halves round to even), whose ends must be whole.
+    Derivation: (grid.1).
     Source: Lin et al. (arXiv:2305.08891) table 2, "trailing".
     """
     start, end = _ends(schedule, steps, start, end, whole_ends=True)
@@ -45,6 +46,7 @@ def leading(
     t_i = end + t_min + (steps - 1 - i) stride with stride = (start - end) / steps, rounded down on
     a `Discrete` schedule (t_min = 1), whose ends must be whole; elsewhere steps must not exceed
     (start - end) / t_min. Source: Lin et al. (arXiv:2305.08891) table 2, "leading"; DDIM's own.
+    Derivation: (grid.2).
     """
     start, end = _ends(schedule, steps, start, end, whole_ends=True)
     stride = (start - end) / steps
@@ -63,6 +65,7 @@ def linspace(
     """`steps` uniform nodes from start to end + t_min, then end; one step is start, end.
 
     Whole numbers on a `Discrete` schedule (t_min = 1), whose ends must be whole.
+    Derivation: (grid.3).
     Source: Lin et al. (arXiv:2305.08891) table 2, "linspace".
     """
     start, end = _ends(schedule, steps, start, end, whole_ends=True)
@@ -82,6 +85,7 @@ def uniform_log_snr(
 
     An end below t_min (as 0, where the log-SNR is infinite) or a start above t_max (as T where
     alpha_T = 0) is a node beyond the uniform ones, which then go to t_min, or come from t_max.
+    Derivation: (grid.4).
     Source: DPM-Solver (arXiv:2206.00927) section 3.4, also used by DPM-Solver++ (2211.01095).
     """
     return _uniform_in(lambda level: level, lambda level: level, schedule, steps, start, end)
@@ -97,6 +101,7 @@ def karras(
     """Uniform in r^(1/rho) with r = sigma_t / alpha_t, the noise level in EDM's sense; rho > 0.
 
     Ends beyond [t_min, t_max] as in `uniform_log_snr`.
+    Derivation: (grid.6).
     Source: Karras et al. (arXiv:2206.00364) eq. 5.
     """
     between("rho", rho, 1e-3, 1e3)
@@ -127,7 +132,10 @@ def _uniform_in(
     start: Number | None,
     end: Number,
 ) -> Float64[Tensor, " nodes"]:
-    """Nodes equally spaced in warp(log_snr), between the ends or their finite stand-ins."""
+    """Nodes equally spaced in warp(log_snr), between the ends or their finite stand-ins.
+
+    Derivation: (grid.7).
+    """
     start, end = _ends(schedule, steps, start, end)
     if steps == 1:
         return _between(start, end)

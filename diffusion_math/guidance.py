@@ -30,6 +30,7 @@ def cfg(conditional: Denoiser, unconditional: Denoiser, scale: float | int) -> D
     Raises:
         ValueError: `scale` is negative, NaN or infinite.
 
+    Derivation: (guidance.1), (guidance.2).
     Source: Classifier-free guidance (arXiv:2207.12598), Eq. 6.
     """
     _check_scale(scale)
@@ -56,6 +57,7 @@ def cfg_batched(pair: Pair, scale: float | int) -> Denoiser:
     Raises:
         ValueError: `scale` is negative, NaN or infinite.
 
+    Derivation: (guidance.1).
     Source: Classifier-free guidance (arXiv:2207.12598), Eq. 6.
     """
     _check_scale(scale)

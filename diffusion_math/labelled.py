@@ -5,6 +5,8 @@ Every conditional is a mixture again, and Bayes' rule ties them to the whole at 
     q_t(x) = sum_y P(y) q_t(x | y),      P(y | x_t) = P(y) q_t(x | y) / q_t(x)
     E[x_0 | x_t] = sum_y P(y | x_t) E[x_0 | x_t, y]
     grad log P(y | x_t) = grad log q_t(x | y) - grad log q_t(x)
+
+Derivation: (labelled.2), (labelled.3), (labelled.4), (labelled.5).
 """
 
 from dataclasses import dataclass
@@ -51,7 +53,7 @@ class Labelled:
     def given(self, label: int) -> GaussianMixture:
         """q(x_0 | y = label): the label's components, their weights renormalised.
 
-        Raises ValueError for a label that is not there.
+        Raises ValueError for a label that is not there. Derivation: (labelled.1).
         """
         require(0 <= label < self.count, "label", f"one of 0..{self.count - 1}", label)
         return self.mixture.among((self.labels == label).nonzero()[:, 0].tolist())
@@ -62,6 +64,8 @@ class Labelled:
         """log P(y | x_t = x): the exact classifier of noisy points, `(batch, L)`.
 
         log P(y | x_t) = log P(y) + log q_t(x | y) - log q_t(x)
+
+        Derivation: (labelled.3).
         """
         whole = self.mixture.log_density(schedule, x, t)
         each = [
@@ -72,6 +76,6 @@ class Labelled:
 
     @property
     def log_prior(self) -> Float64[Tensor, " L"]:
-        """log P(y): the log of the sum of the label's weights, `(L,)`."""
+        """log P(y): the log of the sum of the label's weights, `(L,)`. Derivation: (labelled.1)."""
         of = [self.mixture.log_weights[self.labels == y].logsumexp(0) for y in range(self.count)]
         return torch.stack(of)

@@ -11,6 +11,7 @@ With z ~ N(0, I) and a step size delta:
 A move is pure, `(state, noise) -> state`, and `chain` is the one loop over moves. A `Noise` is read
 by a clock that runs down: the move after k moves asks for its normal at (t, s) = (-k, -k - 1). So
 the first moves of a chain do not depend on how many follow, and `Basis` reads off a covariance.
+Derivation: (langevin.1), (langevin.4).
 """
 
 import math
@@ -98,6 +99,7 @@ def ascent(score: Score, delta: Number) -> Move:
         x <- x + delta S(x)
 
     Raises ValueError unless delta > 0. A step too long goes down: for N(0, 1), delta > 2 (E6).
+    Derivation: (langevin.1).
     """
     step_size("delta", delta)
 
@@ -113,6 +115,7 @@ def ula(score: Score, delta: Number) -> Move:
         x <- x + delta S(x) + sqrt(2 delta) z
 
     Raises ValueError unless delta > 0. `langevin_law` has its exact law for Gaussian q.
+    Derivation: (langevin.4).
     Source: Roberts and Tweedie (1996), Bernoulli 2(4), at delta half of their step.
     """
     step_size("delta", delta)
@@ -134,6 +137,7 @@ def mala(log_density_and_score: Target, delta: Number) -> Move:
     count of proposals taken, so a move costs one evaluation. A proposal where log q is -inf or NaN
     is not taken. Raises ValueError unless delta > 0.
 
+    Derivation: (langevin.5), (langevin.6).
     Source: Roberts and Tweedie (1996), Bernoulli 2(4), at delta half of their step.
     """
     step_size("delta", delta)
@@ -180,6 +184,7 @@ def annealed(
     Raises:
         ValueError: an argument is outside these ranges.
 
+    Derivation: (langevin.9).
     Source: Song and Ermon (arXiv:1907.05600), Algorithm 1.
     """
     strictly_decreasing("levels", levels)
@@ -214,6 +219,7 @@ def baoab(score: Score, h: Number, friction: Number) -> Move:
     Raises:
         ValueError: an argument is outside these ranges.
 
+    Derivation: (langevin.10).
     Source: Leimkuhler and Matthews (2013), Applied Mathematics Research eXpress 2013(1).
     """
     step_size("h", h)
@@ -236,7 +242,10 @@ def baoab(score: Score, h: Number, friction: Number) -> Move:
 def proposal(
     x: Float[Tensor, "batch *event"], score: Float[Tensor, "batch *event"], delta: Number
 ) -> Gaussian:
-    """The law of ula's move from x: N(x + delta S(x), 2 delta I), with `score` = S(x)."""
+    """The law of ula's move from x: N(x + delta S(x), 2 delta I), with `score` = S(x).
+
+    Derivation: (langevin.4).
+    """
     same_shape("score", score, x)
     return Gaussian(x + delta * score, torch.tensor(2 * delta, dtype=torch.float64))
 
@@ -249,7 +258,7 @@ def log_acceptance(
         log q(y) - log q(x) + log N(x; y + delta S(y), 2 delta I) - log N(y; x + delta S(x), ...)
         = log q(y) - log q(x) - (S(x) + S(y))^T (y - x - delta (S(x) - S(y)) / 2) / 2
 
-    here, there: (x, log q(x), S(x)) and (y, log q(y), S(y)).
+    here, there: (x, log q(x), S(x)) and (y, log q(y), S(y)). Derivation: (langevin.8).
     """
     (x, log_q_x, score_x), (y, log_q_y, score_y) = here, there
     # The two squares of the proposals, subtracted on paper: nothing is divided by delta.

@@ -2,6 +2,7 @@
 
 For q = N(m, c) the score is (m - x) / c and every move is affine in x, v and z, so the chain's law
 stays Gaussian. These are the curves that a run is to be compared with (C23, E7).
+Derivation: (langevin_law.1).
 """
 
 import math
@@ -21,6 +22,7 @@ def ula_law(target: Gaussian, delta: Number, start: Gaussian, moves: int) -> Gau
 
     for every delta > 0, stable or not (2 delta k at a^2 = 1); each entry is independent. v_0 = 0
     gives the law from one point. Raises ValueError for another shape, delta <= 0, or moves < 0.
+    Derivation: (langevin_law.2), (langevin_law.3).
     """
     same_shape("start.mean", start.mean, target.mean)
     step_size("delta", delta)
@@ -39,6 +41,7 @@ def ula_stationary(target: Gaussian, delta: Number) -> Gaussian:
     """The law that ula keeps and tends to on N(m, c): N(m, c / (1 - delta / (2 c))) (E7).
 
     Raises ValueError unless 0 < delta < 2 c for the least c: beyond it the chain has no such law.
+    Derivation: (langevin_law.4).
     """
     limit = 2 * target.variance.min().item()
     require(0 < delta < limit, "delta", f"0 < delta < 2 min variance = {limit:g}", delta)
@@ -51,6 +54,7 @@ def baoab_stationary(target: Gaussian, h: Number) -> tuple[Gaussian, Gaussian]:
         x ~ N(m, c),  exactly        v ~ N(0, 1 - h^2 / (4 c)),  independent of x
 
     Raises ValueError unless 0 < h < 2 sqrt(c) for the least c: beyond it the chain has no such law.
+    Derivation: (langevin_law.7).
     Source: Leimkuhler and Matthews (2013), Applied Mathematics Research eXpress 2013(1).
     """
     limit = 2 * math.sqrt(target.variance.min().item())

@@ -9,6 +9,7 @@ noise (tau = 1, alpha_t = 0), and one equation for every schedule. On it the den
 
     d log p(u) / dtau = -div(eps - x0_hat),    log p(x_t) = log p(u) - D log(alpha_t + sigma_t)
 
+Derivation: (likelihood.1), (likelihood.3), (likelihood.4).
 Sources: Song et al. (arXiv:2011.13456) section 4.3 and appendix D.2; u and tau, rectified flow
 (arXiv:2209.03003) eq. 1 with time running from data to noise.
 """
@@ -74,6 +75,7 @@ def flow_log_density(
         ValueError: the times or tolerances are not as above, or the denoiser returns NaN or inf.
         RuntimeError: the integrator gave up.
 
+    Derivation: (likelihood.5).
     Source: Song et al. (arXiv:2011.13456) appendix D.2.
     """
     from scipy.integrate import solve_ivp  # costs more to import than all of this package

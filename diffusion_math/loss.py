@@ -9,7 +9,7 @@ Take x_t = alpha_t x_0 + sigma_t eps as given, as a network must. An error e in 
     flow: ((alpha + sigma) / sigma)^2    score: alpha^2 / sigma^4    with SNR = alpha^2 / sigma^2
 
 So all targets have one loss up to a weight (claims C17-C19), and a weighting of the times is said
-once for all of them: as w(t) on norm(x_0 - x0_hat)^2.
+once for all of them: as w(t) on norm(x_0 - x0_hat)^2. Derivation: (loss.1), (loss.2).
 """
 
 import math
@@ -67,6 +67,7 @@ def training_loss(
         ValueError: shapes disagree; the prediction is unknown; the score at sigma_t = 0; t = 0 on a
             discrete schedule; with a weight, sigma_t = 0 or an x0_weight of 0.
 
+    Derivation: (loss.3).
     Source: DDPM (arXiv:2006.11239), Algorithm 1 and Eq. 14.
     """
     x_t = gaussian.marginal(schedule, x0, t).draw(eps)
@@ -87,6 +88,7 @@ def x0_weight(schedule: Schedule, prediction: str, t: Time) -> _Weights:
 
     prediction: y = a x_0 + b eps, by its name: see `predict.parts`. In t's shape.
     Raises ValueError where sigma_t = 0 (x_t then is x_0) and for an unknown prediction.
+    Derivation: (loss.1).
     Source: Salimans & Ho (arXiv:2202.00512), section 4, for x0, eps and v.
     """
     alpha_t, sigma_t = schedule(t)
@@ -96,13 +98,14 @@ def x0_weight(schedule: Schedule, prediction: str, t: Time) -> _Weights:
 
 
 def uniform(schedule: Schedule, t: Time) -> _Weights:
-    """w = 1: the squared error in x_0 itself."""
+    """w = 1: the squared error in x_0 itself. Derivation: (loss.4)."""
     return torch.ones_like(schedule(t)[0])
 
 
 def snr(schedule: Schedule, t: Time) -> _Weights:
     """w = SNR = alpha_t^2 / sigma_t^2: weight 1 on the error in eps, DDPM's simple loss (C19).
 
+    Derivation: (loss.5).
     Source: DDPM (arXiv:2006.11239) eq. 14; Salimans & Ho (arXiv:2202.00512), section 4, "SNR".
     """
     return schedule.log_snr(t).exp()
@@ -111,6 +114,7 @@ def snr(schedule: Schedule, t: Time) -> _Weights:
 def truncated_snr(schedule: Schedule, t: Time) -> _Weights:
     """w = max(SNR, 1): the greater of the errors in eps and in x_0.
 
+    Derivation: (loss.6).
     Source: Salimans & Ho (arXiv:2202.00512), section 4, "truncated SNR".
     """
     return snr(schedule, t).clamp(min=1)
@@ -119,6 +123,7 @@ def truncated_snr(schedule: Schedule, t: Time) -> _Weights:
 def snr_plus_one(schedule: Schedule, t: Time) -> _Weights:
     """w = SNR + 1: weight 1 on the error in v where alpha_t^2 + sigma_t^2 = 1.
 
+    Derivation: (loss.7).
     Source: Salimans & Ho (arXiv:2202.00512), section 4, "SNR+1".
     """
     return snr(schedule, t) + 1
@@ -128,6 +133,7 @@ def min_snr(gamma: Number = 5.0) -> Weight:
     """w = min(SNR, gamma): gamma caps the easy times, near clean data.
 
     Raises ValueError unless 0 < gamma < inf. Source: Hang et al. (arXiv:2303.09556).
+    Derivation: (loss.8).
     """
     require(0 < gamma < math.inf, "gamma", "a positive finite number", gamma)
 
@@ -146,6 +152,7 @@ def variational(schedule: Schedule, t: Time) -> _Weights:
     The discrete loss summed over t = 1..T is the bound up to a constant, and the continuous one
     integrated over t is its limit of short steps. Raises ValueError where sigma_t = 0, at
     fractional times of a discrete schedule, and where the schedule's derivative is not known here.
+    Derivation: (loss.9), (loss.10).
     Source: DDPM (arXiv:2006.11239) eq. 12; VDM (arXiv:2107.00630), the continuous-time loss.
     """
     alpha_t, sigma_t = schedule(t)
@@ -172,6 +179,7 @@ def uniform_times(
     """Independent times: uniform on {1, ..., T} if discrete (C19, E5), else on [t_min, t_max].
 
     On the CPU, from a CPU generator. Raises ValueError unless batch >= 0.
+    Derivation: (loss.12).
     Source: DDPM (arXiv:2006.11239), Algorithm 1.
     """
     whole("batch", batch, 0)
@@ -189,6 +197,7 @@ def stratified_times(
         u_i = (u + i / batch) mod 1    on [0, 1), then on {1, ..., T} or [t_min, t_max]
 
     On the CPU, from a CPU generator. Raises ValueError unless batch >= 1.
+    Derivation: (loss.13).
     Source: VDM (arXiv:2107.00630), appendix, "low-discrepancy sampler".
     """
     whole("batch", batch, 1)
@@ -205,7 +214,10 @@ def _spread(schedule: Schedule, u: Tensor) -> Tensor:
 
 
 def _area_rate(schedule: Schedule, t: Time) -> Tensor:
-    """alpha sigma' - sigma alpha', twice the area that (alpha_t, sigma_t) sweeps in unit time."""
+    """alpha sigma' - sigma alpha', twice the area that (alpha_t, sigma_t) sweeps in unit time.
+
+    Derivation: (loss.11).
+    """
     alpha_t, sigma_t = schedule(t)
     match schedule:
         case VPLinear(

@@ -34,6 +34,7 @@ def energy_distance(x: Float[Tensor, "n *event"], y: Float[Tensor, "m *other"]) 
     Raises:
         ValueError: fewer than two samples, or events of different shapes.
 
+    Derivation: (metrics.1), (metrics.3), (metrics.4).
     Source: Szekely & Rizzo 2013, "Energy statistics", J. Stat. Plan. Inference 143.
     """
     x, y = _flat(x, y)
@@ -57,6 +58,7 @@ def empirical_wasserstein2(
     with that floor. Takes time n^3; n = 2,000 is a second.
 
     Raises ValueError unless x and y are alike in shape and hold 1 point or more.
+    Derivation: (metrics.5).
     Source: Peyre & Cuturi 2019, arXiv:1803.00567, section 2.2.
     """
     from scipy.optimize import linear_sum_assignment

@@ -58,23 +58,29 @@ class Multivariate:
         require(legal, "covariance", "no negative eigenvalue", values)
 
     def draw(self, z: Float[Tensor, "*batch D"]) -> Float64[Tensor, "*batch D"]:
-        """mean + C^{1/2} z: a sample where z, of mean's shape, is standard normal."""
+        """mean + C^{1/2} z: a sample where z, of mean's shape, is standard normal.
+
+        Derivation: (multivariate.2).
+        """
         same_shape("z", z, self.mean)
         return self.mean + (_root(self.covariance) @ z.to(self.mean)[..., None])[..., 0]
 
     def log_density(self, x: Float[Tensor, "*batch D"]) -> Float64[Tensor, "*batch"]:
-        """log N(x; m, C) = -((x - m)^T C^-1 (x - m) + log det(2 pi C)) / 2, by Cholesky."""
+        """log N(x; m, C) = -((x - m)^T C^-1 (x - m) + log det(2 pi C)) / 2, by Cholesky.
+
+        Derivation: (multivariate.1).
+        """
         L = _cholesky("covariance", self.covariance)
         return -(_squared(L, x.to(self.mean) - self.mean) + _log_det(L)) / 2 - self._constant
 
     def score(self, x: Float[Tensor, "*batch D"]) -> Float64[Tensor, "*batch D"]:
-        """grad_x log N(x; m, C) = -C^-1 (x - m) (claim C21)."""
+        """grad_x log N(x; m, C) = -C^-1 (x - m) (claim C21). Derivation: (multivariate.2)."""
         L = _cholesky("covariance", self.covariance)
         apart = (x.to(self.mean) - self.mean)[..., None]
         return -torch.cholesky_solve(apart, L)[..., 0]
 
     def entropy(self) -> Float64[Tensor, "*batch"]:
-        """-E[log N] = (D + log det(2 pi C)) / 2, in nats."""
+        """-E[log N] = (D + log det(2 pi C)) / 2, in nats. Derivation: (multivariate.3)."""
         D = self.mean.shape[-1]
         return D / 2 + self._constant + _log_det(_cholesky("covariance", self.covariance)) / 2
 
@@ -90,6 +96,7 @@ def kl(q: Multivariate, p: Multivariate) -> Float64[Tensor, "*batch"]:
 
     d_i are the eigenvalues of L^-1 (C_q - C_p) L^-T, C_p = L L^T: equal Gaussians give 0 exactly.
     Infinite where C_q is singular. Raises ValueError where shapes differ or C_p is singular.
+    Derivation: (multivariate.5).
     """
     same_shape("p.mean", p.mean, q.mean)
     L = _cholesky("p.covariance", p.covariance)
@@ -102,7 +109,7 @@ def cross_entropy(q: Multivariate, p: Multivariate) -> Float64[Tensor, "*batch"]
     """-E_q[log p] = (m^T C_p^-1 m + tr(C_p^-1 C_q) + log det(2 pi C_p)) / 2 at m = m_q - m_p.
 
     It is q's entropy plus KL(q || p), in nats. Raises ValueError where shapes differ or C_p is
-    singular.
+    singular. Derivation: (multivariate.4).
     """
     same_shape("p.mean", p.mean, q.mean)
     L = _cholesky("p.covariance", p.covariance)
@@ -118,7 +125,7 @@ def wasserstein2(q: Multivariate, p: Multivariate) -> Float64[Tensor, "*batch"]:
 
     The minimum, at the polar factor U of B^T A, equals tr(C_q + C_p - 2 (A C_p A)^{1/2}) for the
     symmetric root A. Raises ValueError where shapes differ. Source: Dowson & Landau 1982; Bhatia,
-    Jain & Lim (arXiv:1712.01504).
+    Jain & Lim (arXiv:1712.01504). Derivation: (multivariate.6), (multivariate.7).
     """
     same_shape("p.mean", p.mean, q.mean)
     A, B = _root(q.covariance), _root(p.covariance)
@@ -133,7 +140,7 @@ def fisher_divergence(q: Multivariate, p: Multivariate) -> Float64[Tensor, "*bat
 
         norm(C_p^-1 (m_q - m_p))^2 + norm(L^-1 (C_q - C_p) C_p^-1)_F^2,    C_q = L L^T
 
-    Raises ValueError where shapes differ or a covariance is singular.
+    Raises ValueError where shapes differ or a covariance is singular. Derivation: (multivariate.8).
     """
     same_shape("p.mean", p.mean, q.mean)
     L, P = _cholesky("q.covariance", q.covariance), _cholesky("p.covariance", p.covariance)
@@ -151,6 +158,7 @@ def condition(
         N(m_a + C_ab C_bb^-1 (value - m_b), C_aa - C_ab C_bb^-1 C_ba)
 
     Raises ValueError unless `known` are distinct, some but not all, and C_bb is not singular.
+    Derivation: (multivariate.9).
     """
     D = joint.mean.shape[-1]
     legal = 0 < len(set(known)) == len(known) < D and all(0 <= i < D for i in known)
@@ -172,6 +180,7 @@ def product(q: Multivariate, p: Multivariate) -> tuple[Multivariate, Float64[Ten
         C = C_q - C_q (C_q + C_p)^-1 C_q,    m = m_q + C_q (C_q + C_p)^-1 (m_p - m_q)
 
     One of the two may be singular. Raises ValueError where shapes differ or both are.
+    Derivation: (multivariate.10), (multivariate.11).
     """
     same_shape("p.mean", p.mean, q.mean)
     total = Multivariate(p.mean, q.covariance + p.covariance)

@@ -43,6 +43,7 @@ def from_seeds(seeds: Sequence[int]) -> Noise:
     The returned noise takes x of shape (len(seeds), *event) and t, s of shape () or (batch,). It is
     drawn on the CPU in float32 and then moved, so every device and dtype sees the same numbers.
     Raises ValueError for a seed outside [0, 2^64) or a batch that is not len(seeds).
+    Derivation: (noise.1).
     """
     kept = _legal_seeds(seeds)
 
@@ -82,7 +83,7 @@ class BrownianPath:
 
     seeds: one in [0, 2^64) per sample; T: the last time; levels: 1..52.
     Calling raises ValueError for times outside [0, T], for t and s that round to one lattice
-    point, and for a batch that is not len(seeds).
+    point, and for a batch that is not len(seeds). Derivation: (noise.2), (noise.4).
     """
 
     seeds: tuple[int, ...]
@@ -135,6 +136,7 @@ class Basis:
 
     grid: (nodes,) strictly decreasing times; event: the event's shape, of D entries.
     Calling raises ValueError for a step that is not the grid's, or a batch that is not `rows`.
+    Derivation: (noise.5), (noise.6).
     """
 
     grid: Float[Tensor, " nodes"]
@@ -165,7 +167,10 @@ class Basis:
         return x[0]
 
     def covariance(self, x: Float[Tensor, "rows *event"]) -> Float[Tensor, "D D"]:
-        """The sampler's covariance over the flattened event, of the last state's x."""
+        """The sampler's covariance over the flattened event, of the last state's x.
+
+        Derivation: (noise.6).
+        """
         columns = (x[1:] - x[0]).reshape(self.rows - 1, math.prod(self.event))
         return columns.T @ columns
 

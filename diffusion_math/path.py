@@ -31,6 +31,8 @@ def draw_clean(
     Args:
         x: `(batch, *event)`, points at time t.
         t: a number or `()`, 0 < t <= T.
+
+    Derivation: (path.5).
     """
     edges = mixture.responsibilities(schedule, x, t).cumsum(1)[:, :-1].contiguous()
     uniform = torch.rand(len(x), 1, generator=generator, dtype=torch.float64).to(edges)
@@ -60,6 +62,7 @@ def draw_reverse(
         x: `(batch, *event)`, points at time t.
         t, s: numbers or `()`, 0 <= s < t <= T.
 
+    Derivation: (path.4).
     Source: DDPM (arXiv:2006.11239), eq. 6, with x_0 drawn where a model has a guess.
     """
     x_0 = draw_clean(mixture, generator, schedule, x, t)
@@ -83,6 +86,8 @@ def path_log_density(
 
     Raises:
         ValueError: path and grid differ in length, or the grid does not fall.
+
+    Derivation: (path.3).
     """
     strictly_decreasing("grid", grid)
     require(len(path) == len(grid), "path", f"{len(grid)} tensors, one a node", f"{len(path)}")

@@ -9,6 +9,7 @@ A square expanded about a centre q costs two matrix products, but subtracts term
 |alpha m_k - q|^2 P_k from each other. `forms` weighs that loss beforehand: where it may pass
 `ACCURACY`, differences are taken one Gaussian after the other. The choice looks at the Gaussians
 alone, never at x, and both ways are plain tensor operations, so derivatives of any order exist.
+Derivation: (oracle.13).
 """
 
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ def forms(
         means: `(K, D)`, the m_k.
         precision: eigenvalues of P_k, `(K, 1)` if all are one, else `(K, D)`.
         basis: eigenvectors of P_k in columns; None for the coordinate axes.
+
+    Derivation: (oracle.16).
     """
     low, high = means.amin(0), means.amax(0)
     centre, reach = alpha * (low + high) / 2, alpha * (high - low) / 2
@@ -60,7 +63,10 @@ def forms(
 @final
 @dataclass(frozen=True, eq=False)
 class Products:
-    """Expanded about the centre q: P |x - q|^2 / 2 - w^T (x - q) + |w|^2 / (2 P), w = P (m - q)."""
+    """Expanded about the centre q: P |x - q|^2 / 2 - w^T (x - q) + |w|^2 / (2 P), w = P (m - q).
+
+    Derivation: (oracle.14).
+    """
 
     centre: Tensor
     precision: Tensor
@@ -82,7 +88,10 @@ class Products:
 @final
 @dataclass(frozen=True, eq=False)
 class Differences:
-    """x - alpha m_k to the last bit, the product alpha m_k being kept with what rounding took."""
+    """x - alpha m_k to the last bit, the product alpha m_k being kept with what rounding took.
+
+    Derivation: (oracle.17).
+    """
 
     means: Tensor
     rest: Tensor

@@ -40,6 +40,7 @@ def trajectory(
     Raises:
         ValueError: at the call, when `grid` is no strictly decreasing 1-D tensor.
 
+    Derivation: (sample.1).
     Source: DDPM (arXiv:2006.11239), Algorithm 2, with the step left open.
     """
     checks.strictly_decreasing("grid", grid)

@@ -1,8 +1,8 @@
 """Noise schedules: t -> (alpha_t, sigma_t) with x_t = alpha_t x_0 + sigma_t eps.
 
-t = 0 is clean data, (1, 0) exactly; t = T is noise. The log signal-to-noise ratio
-log_snr(t) = log(alpha_t^2 / sigma_t^2) falls strictly, from +inf at t = 0. Coefficients are
-float64 CPU tensors of t's shape; `coefficients` brings them to a sample's shape and dtype.
+t = 0 is clean data, (1, 0) exactly; t = T is noise. log_snr(t) = log(alpha_t^2 / sigma_t^2), the
+log signal-to-noise ratio, falls strictly from +inf at t = 0. Coefficients are float64 CPU tensors
+of t's shape; `coefficients` brings them to a sample's shape and dtype. Derivation: (schedule.2).
 """
 
 import math
@@ -76,8 +76,8 @@ class Discrete(Schedule):
     """A table of T variances: alpha_t^2 = abar_t = prod_{i<=t} (1 - beta_i), alpha^2 + sigma^2 = 1.
 
     betas: shape (T,), beta_t = betas[t - 1] in (0, 1). Times are 0, 1, ..., T; a fractional t >= 1
-    interpolates the log-SNR linearly; 0 < t < 1 is rejected. Raises ValueError for betas that
-    float64 cannot tell apart from 0, or from 1 in product. Source: DDPM (arXiv:2006.11239) eq. 4.
+    interpolates the log-SNR linearly; 0 < t < 1 is rejected. Raises ValueError for betas as good as
+    0, or 1 in product, in float64. Derivation: (schedule.6). Source: DDPM (arXiv:2006.11239) eq. 4.
     """
 
     betas: Float[Tensor, " T"]
@@ -100,7 +100,7 @@ class Discrete(Schedule):
 
     @classmethod
     def linear(cls, steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> "Discrete":
-        """beta_t linear in t from first to last; the defaults are DDPM's section 4."""
+        """beta_t linear in t; the defaults are DDPM's section 4. Derivation: (schedule.12)."""
         whole("steps", steps, 1)
         return cls(torch.linspace(first, last, steps, dtype=torch.float64))
 
@@ -110,7 +110,7 @@ class Discrete(Schedule):
     ) -> "Discrete":
         """sqrt(beta_t) linear in t; the defaults are Stable Diffusion v1's table.
 
-        Source: Rombach et al. (arXiv:2112.10752), released configurations.
+        Source: Rombach et al. (arXiv:2112.10752), as released. Derivation: (schedule.12).
         """
         whole("steps", steps, 1)
         roots = torch.linspace(math.sqrt(first), math.sqrt(last), steps, dtype=torch.float64)
@@ -120,8 +120,8 @@ class Discrete(Schedule):
     def cosine(cls, steps: int = 1000, offset: float = 0.008, largest: float = 0.999) -> "Discrete":
         """abar_t = f(t) / f(0), f(t) = cos^2(pi/2 (t/T + offset) / (1 + offset)), beta <= largest.
 
-        Written as sin(b - a) sin(b + a) / cos^2(a) for the angles a, b at t - 1, t: no cancellation
-        as in 1 - cos^2(b) / cos^2(a). Source: Nichol & Dhariwal (arXiv:2102.09672) eq. 17.
+        Written as sin(b - a) sin(b + a) / cos^2(a), angles a, b at t - 1, t: nothing cancels.
+        Derivation: (schedule.13). Source: Nichol & Dhariwal (arXiv:2102.09672) eq. 17.
         """
         whole("steps", steps, 1)
         unit = math.pi / 2 / (1 + offset) / steps
@@ -172,7 +172,7 @@ class Discrete(Schedule):
 @final
 @dataclass(frozen=True)
 class VPLinear(Schedule):
-    """The variance-preserving SDE with beta(t) = beta_min + t (beta_max - beta_min), T = 1.
+    """The VP SDE, beta(t) linear from beta_min to beta_max at T = 1. Derivation: (schedule.14).
 
     alpha_t = exp(-B/2), sigma_t^2 = 1 - exp(-B), B(t) = t beta_min + t^2 (beta_max - beta_min)/2.
     Needs 0 < beta_min <= beta_max <= 1000. Source: Song et al. (arXiv:2011.13456) eq. 32-33.
@@ -213,7 +213,7 @@ class VPCosine(Schedule):
     """alpha_t = cos(pi t / 2), sigma_t = sin(pi t / 2), T = 1; log-SNR = -2 log tan(pi t / 2).
 
     alpha is computed as sin(pi (1 - t) / 2), which is 0 at T and exact to rounding near it.
-    Source: Nichol & Dhariwal (arXiv:2102.09672) eq. 17 without its offset.
+    Source: Nichol & Dhariwal (arXiv:2102.09672) eq. 17, no offset. Derivation: (schedule.17).
     """
 
     T = 1.0
@@ -236,9 +236,9 @@ class VPCosine(Schedule):
 @final
 @dataclass(frozen=True)
 class VE(Schedule):
-    """Variance exploding in EDM's time: alpha_t = 1, sigma_t = t, T = sigma_max.
+    """Variance exploding in EDM's time: alpha_t = 1, sigma_t = t. Derivation: (schedule.18).
 
-    Needs sigma_max > t_min, EDM's sigma_min. Source: EDM (arXiv:2206.00364) table 1, column "Ours".
+    Needs T = sigma_max > t_min = 0.002. Source: EDM (arXiv:2206.00364) table 1, column "Ours".
     """
 
     sigma_max: Number = 80.0
@@ -267,7 +267,7 @@ class VE(Schedule):
 class RectifiedFlow(Schedule):
     """The straight path x_t = (1 - t) x_0 + t eps, T = 1; log-SNR = 2 log((1 - t) / t).
 
-    Source: Liu et al. (arXiv:2209.03003) eq. 1, with time running from data to noise.
+    Source: Liu et al. (arXiv:2209.03003) eq. 1, time reversed. Derivation: (schedule.19).
     """
 
     T = 1.0

@@ -11,7 +11,7 @@ on theta, so the minimisers are the same (claims C24-C26).
 
 A model maps (batch, *event) to its like, each example by itself; an event may have any shape, ()
 included. Objectives are per example, and can be differentiated in the model's parameters to any
-order. For a model of (x_t, t), fix t first.
+order. For a model of (x_t, t), fix t first. Derivation: (score_matching.4), (score_matching.9).
 """
 
 from collections.abc import Callable, Iterator
@@ -36,6 +36,7 @@ def explicit(model: Score, score: Score, x: _X) -> _PerExample:
     """The squared error in a known score: norm(S_theta(x) - S(x))^2.
 
     x: (batch, *event), samples of q. Raises ValueError unless both scores have x's shape.
+    Derivation: (score_matching.1).
     Source: Hyvarinen (2005), JMLR 6, up to a factor 1/2.
     """
     error = _checked(model, x) - _checked(score, x)
@@ -46,6 +47,7 @@ def fisher_divergence(p: Score, q: Score, x: _X) -> Float[Tensor, ""]:
     """The mean over samples x ~ p of norm(S_p(x) - S_q(x))^2: 0 only where the scores agree.
 
     Raises ValueError where there is no sample, or a score has not x's shape.
+    Derivation: (score_matching.1).
     """
     require(len(x) > 0, "x", "at least one sample", f"shape {tuple(x.shape)}")
     return explicit(p, q, x).mean()
@@ -59,6 +61,7 @@ def divergence(field: Score, x: _X, probes: _Probes | None = None) -> _PerExampl
     x: (batch, *event) with D entries an event: the exact trace costs D products with the Jacobian.
     probes: (probes, batch, *event) with E[v v^T] = I, as from `rademacher`: unbiased, and exact for
     a diagonal Jacobian. Raises ValueError unless f(x) and each probe have x's shape.
+    Derivation: (score_matching.3).
     Source: Hutchinson (1989); FFJORD (arXiv:1810.01367).
     """
     return _value_and_divergence(field, x, probes)[1]
@@ -69,6 +72,7 @@ def implicit(model: Score, x: _X, probes: _Probes | None = None) -> _PerExample:
 
     Its mean over x ~ q is half of `explicit`'s less E norm(S)^2 / 2. The trace is exact, or
     Hutchinson's estimate where probes are given: see `divergence`, also for shapes and errors.
+    Derivation: (score_matching.4).
     Source: Hyvarinen (2005), JMLR 6; with probes, Song et al. (arXiv:1905.07088), "SSM-VR".
     """
     value, trace = _value_and_divergence(model, x, probes)
@@ -80,6 +84,7 @@ def sliced(model: Score, x: _X, probes: _Probes) -> _PerExample:
 
     probes: (probes, batch, *event) with E[v v^T] = I, so that its mean over v is `implicit`.
     Raises ValueError unless S_theta(x) and each probe have x's shape.
+    Derivation: (score_matching.6).
     Source: Song et al. (arXiv:1905.07088).
     """
     value, products = _products(model, x, probes)
@@ -100,6 +105,7 @@ def denoising(model: Score, x: _X, eps: _X, sigma: Time) -> _PerExample:
 
     x, eps: (batch, *event), clean data and standard normals; sigma > 0: a number, () or (batch,).
     Raises ValueError unless eps and S_theta(x_hat) have x's shape and sigma is positive and finite.
+    Derivation: (score_matching.8), (score_matching.10).
     Source: Vincent (2011), Neural Computation 23(7), up to a factor 1/2. See also E8.
     """
     same_shape("eps", eps, x)
@@ -113,6 +119,7 @@ def tweedie_mean(model: Score, x_hat: _X, sigma: Time) -> _X:
 
     x_hat: (batch, *event); sigma > 0: a number, () or (batch,). Under a schedule this, at sigma_t,
     is alpha_t E[x_0 | x_t]. Raises ValueError as `denoising` does.
+    Derivation: (score_matching.11).
     Source: Robbins (1956); Efron (2011), JASA 106, "Tweedie's formula".
     """
     return x_hat + _level(sigma, x_hat).square() * _checked(model, x_hat)
@@ -123,6 +130,7 @@ def tweedie_covariance(model: Score, x_hat: _X, sigma: Time) -> Float[Tensor, "b
 
     x_hat: (batch, *event); sigma > 0: a number, () or (batch,). Symmetric where S is a gradient,
     which a network need not be. Raises ValueError as `denoising` does.
+    Derivation: (score_matching.12).
     Source: Meng et al. (arXiv:2111.04726).
     """
     variance = _level(sigma, x_hat).square().reshape(-1, 1, 1)
@@ -133,7 +141,7 @@ def tweedie_covariance(model: Score, x_hat: _X, sigma: Time) -> Float[Tensor, "b
 def jacobian(field: Score, x: _X) -> Float[Tensor, "batch D D"]:
     """grad f(x) over the flattened event: entry [b, i, j] is the slope of f(x[b])_i in x[b]_j.
 
-    Raises ValueError unless f(x) has x's shape.
+    Raises ValueError unless f(x) has x's shape. Derivation: (score_matching.13).
     """
     _, products = _products(field, x, _basis(x))
     return torch.stack([_flat(p) for p in products], dim=1)
@@ -144,6 +152,7 @@ def rademacher(generator: torch.Generator, x: _X, count: int = 1) -> _Probes:
 
     Among probes with E[v v^T] = I and independent entries these have the least variance. They are
     drawn on the generator's device. Raises ValueError unless count >= 1.
+    Derivation: (score_matching.5).
     """
     whole("count", count, 1)
     shape = (count, *x.shape)

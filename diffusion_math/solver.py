@@ -6,6 +6,7 @@ arXiv:2010.02502, Eq. 14), and every deterministic step below is a quadrature of
 
 A step that ends on clean data (s = 0: alpha = 1, sigma = 0) returns x0 itself, without noise:
 the flow's last stretch from t to 0 is not integrated but replaced by the mean it starts from.
+Derivation: (solver.2).
 """
 
 import math
@@ -51,6 +52,7 @@ def ddpm(schedule: Schedule) -> Step:
     Args:
         schedule: gives alpha and sigma at t and s, which need not be neighbours.
 
+    Derivation: (solver.4), (solver.6).
     Source: DDPM (arXiv:2006.11239), Algorithm 2, with the mean and variance of Eqs. 6-7.
     """
 
@@ -80,6 +82,7 @@ def ddim(schedule: Schedule, eta: float | int = 0.0) -> Step:
     Raises:
         ValueError: `eta` lies outside [0, 1].
 
+    Derivation: (solver.7), (solver.8), (solver.9).
     Source: DDIM (arXiv:2010.02502), Eqs. 12 and 16.
     """
     checks.between("eta", float(eta), 0.0, 1.0)
@@ -110,6 +113,7 @@ def euler(schedule: Schedule) -> Step:
     Args:
         schedule: gives alpha and sigma at t and s.
 
+    Derivation: (solver.10).
     Source: EDM (arXiv:2206.00364), Algorithm 1 without lines 6-8; DDIM (arXiv:2010.02502), Eq. 13.
     """
 
@@ -132,6 +136,7 @@ def heun(schedule: Schedule) -> Step:
     Args:
         schedule: gives alpha and sigma at t and s.
 
+    Derivation: (solver.11).
     Source: EDM (arXiv:2206.00364), Algorithm 1.
     """
 
@@ -158,6 +163,7 @@ def dpmpp_2m(schedule: Schedule) -> Step:
     Args:
         schedule: gives alpha, sigma and the log-SNR 2 lambda at t and s.
 
+    Derivation: (solver.12), (solver.14).
     Source: DPM-Solver++ (arXiv:2211.01095), Algorithm 2 and Eq. 12 (k = 1).
     """
 
