@@ -310,7 +310,7 @@ class GaussianMixture:
         """`at_one_time` on the rows of x, flattened, each at its own time."""
         event = tuple(self.means.shape[1:])
         got = tuple(x.shape[1:])
-        require(x.ndim > 0 and got == event, "x", f"shape (batch, *{event})", f"shape {x.shape}")
+        require(x.ndim > 0 and got == event, "x", f"shape (batch, *{event})", f"{tuple(x.shape)}")
         t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
         scalar_or_batch("t", t, x)
         t = t if len(x) else torch.tensor(schedule.T)  # no rows: any legal time

@@ -242,7 +242,7 @@ def _convert(
     p, q = given(*place), wanted(*place)
     volume = _det(place, p)
     if not bool((volume != 0).all()):
-        names = f"{given.__name__.lstrip('_')} to determine {wanted.__name__.lstrip('_')}"
+        names = f"{given.__name__.lstrip('_')} determine {wanted.__name__.lstrip('_')}"
         require(False, "t", f"a time at which x_t and {names}", t)
     of_x = shape_like(_det(q, p) / volume, x_t)
     of_value = shape_like(_det(place, q) / volume, x_t)

@@ -15,6 +15,15 @@ NAMES: dict[str, str] = {
     "strength": "X2: one picture redrawn at rising strengths",
     "timing": "X3: time and memory of every device and precision found",
     "forward": "the forward process beside its closed forms",
+    "posterior": "one step back: Bayes' kernel beside the Gaussian in its place",
+    "bound": "the variational bound term by term, and what it loses",
+    "likelihood": "log p in closed form, by an ODE and by the bound",
+    "score-field": "the exact score from data to noise",
+    "langevin": "ascent, Langevin, Metropolis and annealing on one density",
+    "reverse": "a learned score beside the exact one, and both walked back",
+    "densities": "the densities of the plane that the others draw from",
+    "errata": "E1-E8: the printed forms beside the true ones",
+    "digits": "diffusion on real pixels, with classes and a likelihood",
     "families": "VAE, GAN and diffusion on one density, by one budget",
     "autoencoder": "how well the VAE gives pictures back",
     "verify": "the claims, proved: function, test and number of each",
@@ -36,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             warnings.showwarning = _warn
             if name not in NAMES:
                 raise ValueError(f"no experiment {name!r}; there are {', '.join(NAMES)}")
-            module = importlib.import_module(f"experiments.{name}")
+            module = importlib.import_module(f"experiments.{name.replace('-', '_')}")
             config = _parsed(module.Config, name, flags)
             if config is not None:
                 _run(module, config)

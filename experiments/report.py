@@ -1,15 +1,17 @@
 """All experiments in one illustrated report: report.md, report.html and report.json."""
 
+import importlib
 import io
 import json
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import autoencoder, cfg, families, forward, generate, page, strength, timing
+from experiments import autoencoder, cfg, generate, page, strength, timing
 from experiments.intervals import wilson
 from experiments.model import PROMPT, Model, shows
 from experiments.results import (
@@ -46,6 +48,21 @@ PROMPTS = (
     "a red square",
 )
 """Shown on top; the sixth to the ninth name pairs that training never shows."""
+
+QUICK: dict[str, dict[str, Any]] = {
+    "forward": {"samples": 500},
+    "posterior": {},
+    "bound": {},
+    "likelihood": {},
+    "score-field": {},
+    "langevin": {},
+    "reverse": {},
+    "densities": {"samples": 1000, "densities": ("ring",)},
+    "errata": {"samples": 1000},
+    "digits": {},
+    "families": {"steps": 50, "samples": 200},
+}
+"""The experiments on densities alone, in their order, and what makes each of them quick."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +102,8 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Report:
         ("cfg", lambda: cfg.run(_cfg(config), loaded)),
         ("strength", lambda: strength.run(_strength(config), loaded)),
         ("timing", lambda: timing.run(_timing(config), pipeline)),
-        ("forward", lambda: forward.run(forward.Config(samples=500 if config.quick else 4000))),
-        ("families", lambda: families.run(_families(config))),
         ("autoencoder", lambda: autoencoder.run(_autoencoder(config), loaded)),
+        *((name, partial(_on_its_own, name, config.quick)) for name in QUICK),
         ("weights", lambda: _weights(config)),
     ]
     results = []
@@ -170,8 +186,11 @@ def _timing(config: Config) -> timing.Config:
     return replace(whole, repeats=3, warmup=1, cold_start=False) if config.quick else whole
 
 
-def _families(config: Config) -> families.Config:
-    return replace(families.Config(), **({"steps": 50, "samples": 200} if config.quick else {}))
+def _on_its_own(name: str, quick: bool) -> Result:
+    """An experiment that needs no model of pictures, at its default or its quick setting."""
+    module = importlib.import_module(f"experiments.{name.replace('-', '_')}")
+    result: Result = module.run(module.Config(**QUICK[name] if quick else {}))
+    return result
 
 
 def _autoencoder(config: Config) -> autoencoder.Config:

@@ -3,9 +3,11 @@
 mutmut changes one thing at a time in a copy of the package (an operator, a constant, an argument)
 and runs the tests that reach it. A change that no test notices survives; docs/mutants.json lists
 every survivor with the reason why it is equivalent or harmless, and the score. An interrupted run
-goes on where it stopped. It takes about half an hour on two cores.
+goes on where it stopped; `--survivors` takes the tests anew and runs those alone that got past the
+old ones. A whole run takes about half an hour on two cores.
 """
 
+import argparse
 import json
 import os
 import re
@@ -31,6 +33,9 @@ pytest_add_cli_args_test_selection=
     tests/diffusion_math
 """
 
+LEFT = ("survived", "no tests", "suspicious", "skipped", "not checked")
+"""What is no kill. A mutant that ran out of time is one: it never ends."""
+
 REASONS: tuple[tuple[str, str], ...] = (
     (
         r"\.to\(None|device=None|\.to\(dtype\)\.to\(None|, \) *$.*device"
@@ -50,8 +55,11 @@ REASONS: tuple[tuple[str, str], ...] = (
 
 def main() -> int:
     """Copy, run, and write docs/mutants.json; the exit code is 1 if fewer than 95% are killed."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "out" / "mutants"
-    copy(folder)
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=main.__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "out" / "mutants")
+    parser.add_argument("--survivors", action="store_true", help="run those of the last run alone")
+    asked = parser.parse_args()
+    folder: Path = asked.folder
     environment = {
         # A forked process must not wait for threads that its parent had.
         **os.environ,
@@ -59,24 +67,27 @@ def main() -> int:
         "MKL_NUM_THREADS": "1",
         "HYPOTHESIS_PROFILE": "ci",
     }
-    mutmut = [sys.executable, "-m", "mutmut"]
-    jobs = str(os.cpu_count() or 1)
-    run = [*mutmut, "run", "--max-children", jobs]
-    subprocess.run(run, cwd=folder, env=environment, check=True)
-    listed = [*mutmut, "results", "--all", "true"]
-    said = subprocess.run(
-        listed, cwd=folder, env=environment, check=True, capture_output=True, text=True
-    ).stdout
-    pairs = (line.strip().rpartition(": ") for line in said.splitlines() if "__mutmut_" in line)
-    verdicts = {name: verdict for name, _, verdict in pairs}
+
+    def mutmut(*words: str, shown: bool = False) -> str:
+        command = [sys.executable, "-m", "mutmut", *words]
+        done = subprocess.run(
+            command, cwd=folder, env=environment, check=True, capture_output=not shown, text=True
+        )
+        return done.stdout or ""
+
+    def results() -> dict[str, str]:
+        lines = mutmut("results", "--all", "true").splitlines()
+        pairs = (line.strip().rpartition(": ") for line in lines if "__mutmut_" in line)
+        return {name: verdict for name, _, verdict in pairs}
 
     def show(name: str) -> str:
-        command = [*mutmut, "show", name]
-        return subprocess.run(
-            command, cwd=folder, env=environment, check=True, capture_output=True, text=True
-        ).stdout
+        return mutmut("show", name)
 
-    left = [name for name, verdict in verdicts.items() if verdict not in ("killed", "timeout")]
+    again = [name for name, said in results().items() if said in LEFT] if asked.survivors else []
+    copy(folder)
+    mutmut("run", "--max-children", str(os.cpu_count() or 1), *again, shown=True)
+    verdicts = results()
+    left = [name for name, verdict in verdicts.items() if verdict in LEFT]
     with ThreadPoolExecutor() as pool:
         shown = dict(zip(left, pool.map(show, left), strict=True))
     report = summary(verdicts, shown, known(REPORT))
