@@ -3,10 +3,11 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from diffusion_math.solver import SOLVERS
 from sd import legal
+from sd.prompt import Long
 
 __all__ = [
     "PREDICTIONS",
@@ -161,7 +162,11 @@ class UNetConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A text-to-image model: three networks, what the U-Net predicts and the schedule it knows."""
+    """A text-to-image model: three networks, what the U-Net predicts and the schedule it knows.
+
+    `guidance_scale`, `solver` and `long_prompt` (see `sd.conditioning`) are what a call uses where
+    it does not say otherwise.
+    """
 
     text: TextConfig = field(default_factory=TextConfig)
     vae: VAEConfig = field(default_factory=VAEConfig)
@@ -172,6 +177,7 @@ class ModelConfig:
     image_size: int = 512
     guidance_scale: float = 7.5
     solver: str = "dpmpp_2m"
+    long_prompt: str = "chunk"
 
     def __post_init__(self) -> None:
         for name, kind in (("text", TextConfig), ("vae", VAEConfig), ("unet", UNetConfig)):
@@ -182,6 +188,7 @@ class ModelConfig:
         legal.one_of(self, "prediction", tuple(PREDICTIONS))
         legal.one_of(self, "schedule", SCHEDULES)
         legal.one_of(self, "solver", tuple(SOLVERS))
+        legal.one_of(self, "long_prompt", get_args(Long))
         legal.whole(self, "steps", "image_size")
         legal.positive(self, "guidance_scale", zero=True)
         if self.image_size % self.side_multiple:
@@ -282,5 +289,6 @@ SHAPES = ModelConfig(
     prediction="v_prediction",
     guidance_scale=2.0,
     solver="ddpm",
+    long_prompt="refuse",
 )
 """The embedded model of captioned shapes (latents 4 x 8 x 8)."""

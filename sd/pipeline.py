@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Protocol, final, runtime_checkable
+from typing import Protocol, final, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -29,7 +29,9 @@ from diffusion_math.schedule import Discrete
 from diffusion_math.solver import SOLVERS, State
 from sd import device as devices
 from sd import picture, weights
+from sd.conditioning import context
 from sd.config import SHAPES, ModelConfig, TextConfig, UNetConfig, VAEConfig
+from sd.prompt import Long, paired, words
 from sd.text_encoder import TextEncoder
 from sd.tokenizer import Tokenizer
 from sd.unet import UNet
@@ -142,6 +144,8 @@ class TextToImage:
         width: int | None = None,
         progress: bool = True,
         watch: Callable[[State], None] | None = None,
+        long_prompt: Long | None = None,
+        clip_skip: int | None = None,
     ) -> list[Image.Image]:
         """Draw pictures of prompts, or redraw a picture after a prompt.
 
@@ -165,17 +169,21 @@ class TextToImage:
             height, width: in pixels; default: the model's own.
             progress: show a bar when the error stream is a terminal.
             watch: called with the start and with the state after every step.
+            long_prompt: what becomes of a prompt longer than a row of the text encoder: "chunk",
+                "truncate" (with a warning) or "refuse"; default: the model's own.
+            clip_skip: how many of the text encoder's last layers are left out, 0 for none;
+                default: the model's own.
 
         Returns:
             As many RGB pictures as there are prompts or seeds.
 
         Warns:
-            UserWarning: a prompt has words that the model does not know.
+            UserWarning: a prompt has words that the model does not know, or is cut.
 
         Raises:
             ValueError: an argument is outside its range; the message names it.
         """
-        prompts, seeds = _paired(prompt, seed)
+        prompts, seeds = paired(prompt, seed)
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         legal = 0 <= scale < float("inf")
         require(legal, "guidance_scale", "a finite number of at least 0", scale)
@@ -188,7 +196,9 @@ class TextToImage:
         require(strength is None or 0 < strength <= 1, "strength", wanted, strength)
         require(image is not None or strength is None, "strength", "an image with it", strength)
 
-        pair = self.encode_prompts([negative_prompt]), self.encode_prompts(prompts)
+        texts = [negative_prompt, *prompts]
+        contexts = self.encode_prompts(texts, long_prompt or self.config.long_prompt, clip_skip)
+        pair = contexts[:1], contexts[1:]
         denoise = self.denoiser(pair, scale if do_cfg else 1)
         factor = self.config.vae.factor
         shape = (self.config.vae.latent_channels, high // factor, wide // factor)
@@ -211,18 +221,31 @@ class TextToImage:
         return self.decode(state.x)
 
     @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str]) -> Context:
-        """The context that the U-Net attends to, one row a prompt.
+    def encode_prompts(
+        self, prompts: Sequence[str], long: str = "refuse", clip_skip: int | None = None
+    ) -> Context:
+        """The context that the U-Net attends to, weights and breaks taken out: `sd.conditioning`.
 
-        Warns of words that the model does not know; ValueError for a prompt over its length.
+        Warns of words that the model does not know or that are cut; ValueError for a prompt over
+        its length where `long` is "refuse", for a long or a clip_skip that there is not.
         """
-        unknown = dict.fromkeys(w for text in prompts for w in self.tokenizer.unknown_words(text))
+        require(long in get_args(Long), "long_prompt", f"one of {get_args(Long)}", repr(long))
+        skip = self.config.text.skip if clip_skip is None else clip_skip
+        whole("clip_skip", skip, 0, self.config.text.layers - 1)
+        said = [words(text) for text in prompts]
+        unknown = dict.fromkeys(w for text in said for w in self.tokenizer.unknown_words(text))
         if unknown:
             known = ", ".join(self.tokenizer.words)
             message = f"the model does not know {', '.join(unknown)}; the words it knows: {known}"
             warnings.warn(message, stacklevel=3)
-        context: Tensor = self.text_encoder(self.tokenizer.encode(prompts).to(self.device))
-        return context
+
+        def encoder(tokens: Tensor) -> Tensor:
+            if clip_skip is None:
+                states: Tensor = self.text_encoder(tokens)
+                return states
+            return self.text_encoder.states(tokens, self.config.text.layers - skip)
+
+        return context(encoder, self.tokenizer, prompts, long, device=self.device)
 
     def denoiser(
         self, pair: tuple[Float[Tensor, "rows token width"], Context], scale: Number
@@ -282,21 +305,3 @@ class TextToImage:
         least = self.config.side_multiple
         require(side > 0 and side % least == 0, name, f"a multiple of {least}", side)
         return side
-
-
-def _paired(
-    prompt: str | Sequence[str], seed: int | Sequence[int]
-) -> tuple[list[str], tuple[int, ...]]:
-    """As many prompts as seeds."""
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    require(len(prompts) > 0, "prompt", "at least one", "none")
-    for text in prompts:
-        require(text.strip() != "", "prompt", "at least one word", repr(text))
-    if isinstance(seed, Sequence):
-        seeds = tuple(seed)
-        many = len(prompts) if len(prompts) > 1 else max(1, len(seeds))
-        wanted = f"{many} seeds, one for each prompt" if len(prompts) > 1 else "at least one"
-        require(len(seeds) == many, "seed", wanted, len(seeds))
-        return prompts * (many // len(prompts)), seeds
-    whole("seed", seed, 0, 2**64 - len(prompts))
-    return prompts, tuple(range(seed, seed + len(prompts)))

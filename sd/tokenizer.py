@@ -27,8 +27,13 @@ class Tokenizer:
     (CLIP's byte-level vocabulary lacks no word.)
     """
 
-    def __init__(self, rules: tokenizers.Tokenizer, context_length: int) -> None:
-        """Wrap tokenizer rules; raises ValueError if they lack the start or the end token."""
+    def __init__(
+        self, rules: tokenizers.Tokenizer, context_length: int, pad: int | None = None
+    ) -> None:
+        """Wrap tokenizer rules; raises ValueError if they lack the start or the end token.
+
+        pad: the id that fills a row up; default: the end token (Stable Diffusion v1.x; v2.x: 0).
+        """
         if context_length < 2:
             raise ValueError(f"context_length must be 2 or more, got {context_length}")
         start, end = rules.token_to_id(START), rules.token_to_id(END)
@@ -40,6 +45,7 @@ class Tokenizer:
         self._unknown: int | None = rules.token_to_id(UNKNOWN)
         self.start_token: int = start
         self.end_token: int = end
+        self.pad_token: int = end if pad is None else pad
         self.context_length = context_length
 
     @classmethod
@@ -85,6 +91,25 @@ class Tokenizer:
         unknown = [prompt[a:b] for token, (a, b) in spans if token == self._unknown]
         return list(dict.fromkeys(word for word in unknown if any(map(str.isalnum, word))))
 
+    def words_of(self, text: str) -> list[tuple[str, tuple[int, ...]]]:
+        """The words of a text, each with its tokens; unknown ones are left out.
+
+        What a word is, the vocabulary's own rules say: in CLIP's punctuation is one too.
+        """
+        found = self._rules.encode(text, add_special_tokens=False)
+        words: list[tuple[str, tuple[int, ...]]] = []
+        places: list[int | None] = []
+        for token, place, (a, b) in zip(found.ids, found.word_ids, found.offsets, strict=True):
+            if token == self._unknown:
+                continue
+            if places and places[-1] == place:
+                word, ids = words[-1]
+                words[-1] = (word + text[a:b], (*ids, token))
+            else:
+                words.append((text[a:b], (token,)))
+                places.append(place)
+        return words
+
     def encode(
         self, prompts: Sequence[str], truncate: bool = False
     ) -> Int[Tensor, "batch context_length"]:
@@ -114,7 +139,7 @@ class Tokenizer:
                 f"the prompt {shown!r} has {len(ids)} tokens; this model reads at most {room}"
             )
         row = [self.start_token, *ids[:room], self.end_token]
-        return row + [self.end_token] * (self.context_length - len(row))
+        return row + [self.pad_token] * (self.context_length - len(row))
 
 
 def word_level(words: Sequence[str]) -> tokenizers.Tokenizer:

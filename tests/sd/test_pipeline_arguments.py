@@ -65,6 +65,7 @@ def model(unet: nn.Module, dtype: torch.dtype = torch.float64) -> TextToImage:
         vae=VAEConfig(latent_channels=3, channels=(4,), groups=4),
         unet=UNetConfig(3, 3, (4,), 1, 1, SHAPES.text.width, (True,), 4),
         image_size=2,
+        long_prompt="refuse",
     )
     parts = (Tokenizer.embedded(24), Words(), Identity(), unet)
     return TextToImage(config, *parts, torch.device("cpu"), dtype)
@@ -153,6 +154,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"prompt": []}, "prompt: wanted at least one, got none"),
     ({"prompt": "red " * 23}, "has 23 tokens; this model reads at most 22"),
     ({"negative_prompt": "red " * 23}, "has 23 tokens; this model reads at most 22"),
+    (
+        {"prompt": "red", "long_prompt": "cut"},
+        "long_prompt: wanted one of .'chunk', 'truncate', 'refuse'., got 'cut'",
+    ),
+    (
+        {"prompt": "red", "clip_skip": 2},
+        "clip_skip: wanted a whole number of at least 0 and at most 1",
+    ),
     ({"steps": 0}, "steps: wanted a whole number of at least 1 and at most 1000, got 0"),
     ({"steps": 1001}, "steps: wanted a whole number of at least 1 and at most 1000, got 1001"),
     ({"guidance_scale": -0.5}, "guidance_scale: wanted a finite number of at least 0, got -0.5"),
