@@ -144,7 +144,7 @@ class TextToImage:
         width: int | None = None,
         progress: bool = True,
         watch: Callable[[State], None] | None = None,
-        long_prompt: Long | None = None,
+        long_prompt: str | None = None,
         clip_skip: int | None = None,
     ) -> list[Image.Image]:
         """Draw pictures of prompts, or redraw a picture after a prompt.
