@@ -6,6 +6,7 @@ Hypothesis profiles (`HYPOTHESIS_PROFILE=name`; without it `ci` where CI is set,
   blob that repeats it.
 - `ci`: examples are a function of the test, so that the verdict is a function of the commit.
 - `thorough`: fifty times the examples, for an audit by hand.
+- `flaky`: `default` without a memory, so that the seed alone tells the examples (tests/flaky.py).
 
 A test marked `claim(id, function)` proves a claim of `docs/claims.md`. It calls `measured` once in
 its text, and the worst value of all its calls goes to the report as a property of the test, where
@@ -32,6 +33,7 @@ _SHARED = settings(
 settings.register_profile("default", _SHARED)
 settings.register_profile("ci", _SHARED, derandomize=True, database=None)
 settings.register_profile("thorough", _SHARED, max_examples=2500)
+settings.register_profile("flaky", _SHARED, database=None)
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "default")
 )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from diffusion_math.oracle import GaussianMixture
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
-from tests import chance
+from tests import chance, law
 
 SCHEDULES = [Discrete.linear(20), VPLinear(), VPCosine(), VE(), RectifiedFlow()]
 FORMS = ["isotropic", "diagonal", "full"]
@@ -50,7 +50,7 @@ def along(data, u):
         variances = C.reshape(K, -1) @ u.square()
     else:
         variances = torch.einsum("d,kde,e->k", u, C, u)
-    return chance.mixed(data.log_weights, data.means.reshape(K, -1) @ u, variances)
+    return law.mixed(data.log_weights, data.means.reshape(K, -1) @ u, variances)
 
 
 def directions(D):
@@ -65,9 +65,9 @@ class Moments:
     def __init__(self, data, n, rate):
         self.axes = directions(data.means[0].numel())
         share = rate / (2 * len(self.axes))
-        laws = [along(data, u) for u in self.axes]
-        self.first = [chance.Mean(law, n, share) for law in laws]
-        self.second = [chance.Mean(law.of(torch.square), n, share) for law in laws]
+        sides = [along(data, u) for u in self.axes]
+        self.first = [chance.Mean(side, n, share) for side in sides]
+        self.second = [chance.Mean(side.of(torch.square), n, share) for side in sides]
 
     def holds(self, draws):
         """draws: `(n, *event)`."""
@@ -80,12 +80,12 @@ class Moments:
 
     def misses(self, other):
         """At most the least of all bounds': one that rejects is enough."""
-        laws = [along(other, u) for u in self.axes]
-        firsts = zip(self.first, laws, strict=True)
-        seconds = zip(self.second, laws, strict=True)
+        sides = [along(other, u) for u in self.axes]
+        firsts = zip(self.first, sides, strict=True)
+        seconds = zip(self.second, sides, strict=True)
         return min(
-            *(bound.misses(law) for bound, law in firsts),
-            *(bound.misses(law.of(torch.square)) for bound, law in seconds),
+            *(bound.misses(side) for bound, side in firsts),
+            *(bound.misses(side.of(torch.square)) for bound, side in seconds),
         )
 
 

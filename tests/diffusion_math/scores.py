@@ -15,7 +15,8 @@ from diffusion_math.denoiser import Network
 from diffusion_math.oracle import GaussianMixture
 from diffusion_math.schedule import VE, Schedule
 from diffusion_math.score_matching import Score
-from tests.diffusion_math.mixtures import normal, seeded
+from tests.chance import pinned
+from tests.diffusion_math.mixtures import normal
 
 CLEAN = VE()
 KINDS = ("x0", "eps", "v", "flow", "score")
@@ -66,7 +67,7 @@ def mlp(x: Tensor, first: Tensor, shift: Tensor, last: Tensor) -> Tensor:
 
 
 def weights_of(size: int, hidden: int = 3) -> list[Tensor]:
-    g = seeded(7)
+    g = pinned(7)
     drawn = [normal(g, size, hidden), normal(g, hidden), normal(g, hidden, size)]
     return [(0.6 * p).requires_grad_() for p in drawn]
 

@@ -7,16 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from diffusion_math.checkerboard import Checkerboard
 from diffusion_math.density import DENSITIES, grid25, pinwheel, ring, spirals, two_moons
 from diffusion_math.ribbon import Ribbon, banana, funnel
 from diffusion_math.schedule import VPLinear
+from tests.chance import Cells, Mean, rare
 from tests.diffusion_math.mixtures import SCHEDULES, seeded, time_at
+from tests.law import Law
 
 SCHEDULE = VPLinear()
-FALSE_ALARM = 1e-9
 # Not the density: its least standard deviation is too large, by a fifth or, on the board, twofold.
 WIDER = {
     "ring": lambda: ring(std=0.18),
@@ -156,33 +156,36 @@ def test_score_is_the_gradient_and_obeys_tweedie(name, schedule, part, seed):
     torch.testing.assert_close(got, wanted, rtol=1e-9, atol=atol)
 
 
+@pytest.mark.chance(3.2e-8, "the density of WIDER: its mean log-density is another")
 @pytest.mark.parametrize("name", DENSITIES)
 def test_samples_have_the_density_s_entropy_and_mean(name):
-    """False alarm below 1e-9 a comparison: 20000 draws, six and a half standard errors.
+    """Means of log q_0 and of both coordinates over 20000 draws, of which quadrature has the laws.
 
-    Wrong alternative: the density of `WIDER` fails on the mean log-density.
+    Its rule leaves out next to nothing: not even a draw of the funnel comes to its ends, 360 out.
     """
-    density, n = DENSITIES[name](), 20_000
+    density, wider, n = DENSITIES[name](), WIDER[name](), 20_000
     x, mass, log_q = clean(name)
-    expected, second = mass @ log_q, mass @ log_q.square()
-    error = 6.5 * (second - expected.square()).sqrt() / math.sqrt(n)
-    draws = density.sample(seeded(0), n)
-    wrong = WIDER[name]().sample(seeded(0), n)
+    _, weights = rule(name, 0.04 if name in ("checkerboard", "banana", "funnel") else 0.05)
+    of_wider = weights * wider.log_density(SCHEDULE, x, 0).exp()
+    some = torch.maximum(mass, of_wider) > 1e-25  # 1e-20 in all is left out
+    x, mass, log_q, of_wider = x[some], mass[some], log_q[some], of_wider[some]
+    bound = Mean(Law(log_q, mass), n, 1e-9)
+    draws, wrong = density.sample(seeded(0), n), wider.sample(seeded(1), n)
     assert draws.shape == (n, 2)
-    assert (density.log_density(SCHEDULE, draws, 0).mean() - expected).abs() < error
-    assert (density.log_density(SCHEDULE, wrong, 0).mean() - expected).abs() > error
-    std = (mass @ (x - mass @ x).square()).sqrt()
-    assert ((draws.mean(0) - mean_of(name)).abs() < 6.5 * std / math.sqrt(n)).all()
+    assert bound.holds(density.log_density(SCHEDULE, draws, 0).mean())
+    assert rare(bound.misses(Law(log_q, of_wider)))
+    assert not bound.holds(density.log_density(SCHEDULE, wrong, 0).mean())
+    for side, draw in zip(x.T, draws.T, strict=True):
+        assert Mean(Law(side, mass), n, 1e-9).holds(draw.mean())
 
 
+@pytest.mark.chance(1.2e-8, "the same draws turned by 0.1 rad about the origin")
 @pytest.mark.parametrize("name", [name for name in DENSITIES if name not in ("banana", "funnel")])
 def test_samples_lie_in_every_square_as_often_as_they_should(name):
-    """Chi-square of 20000 draws over squares of side 0.2 (the ribbons have a sharper test).
+    """Pearson's sum of 20000 draws over squares of side 0.2 (the ribbons have a sharper test).
 
     Squares that expect fewer than 20 draws are one. A square's probability is a sum over 16 or
-    more nodes, known to a few thousandths, which moves the statistic by less than 1. False alarm
-    1e-9 by the asymptotic law, of which the threshold is raised by a tenth for what that misses.
-    Wrong alternative: the same draws turned by 0.1 rad about the origin.
+    more nodes, known to a few thousandths, which moves the sum by less than 1: 2 are allowed.
     """
     n, side, reach = 20_000, 0.2, 5.0
     x, mass, _ = clean(name)
@@ -192,20 +195,21 @@ def test_samples_lie_in_every_square_as_often_as_they_should(name):
         i, j = ((points.clamp(-reach, reach - 1e-9) + reach) / side).floor().long().T
         return i * count + j
 
-    expected = n * torch.zeros(count**2, dtype=torch.float64).index_add(0, square(x), mass)
-    enough = expected > 20
+    def every(points, weights):
+        return torch.zeros(count**2, dtype=torch.float64).index_add(0, square(points), weights)
 
-    def chi_square(points):
-        seen = torch.bincount(square(points), minlength=count**2).double()
-        each = torch.stack([seen, expected])
-        seen_all, expected_all = torch.cat([each[:, enough], each[:, ~enough].sum(1)[:, None]], 1)
-        return ((seen_all - expected_all).square() / expected_all).sum().item()
+    enough = n * every(x, mass) > 20
 
-    limit = 1.1 * stats.chi2.isf(FALSE_ALARM, int(enough.sum()))
-    draws = DENSITIES[name]().sample(seeded(1), n)
-    turn = torch.tensor([[math.cos(0.1), math.sin(0.1)], [-math.sin(0.1), math.cos(0.1)]])
-    assert chi_square(draws) < limit
-    assert chi_square(draws @ turn.double()) > limit
+    def cells(points, weights):
+        each = every(points, weights)
+        return torch.cat([each[enough], each[~enough].sum()[None]])
+
+    bound = Cells(cells(x, n * mass), 1e-9)
+    draws, one = DENSITIES[name]().sample(seeded(1), n), torch.ones(n, dtype=torch.float64)
+    turn = torch.tensor([[math.cos(0.1), math.sin(0.1)], [-math.sin(0.1), math.cos(0.1)]]).double()
+    assert bound.of(cells(draws, one)) <= bound.limit + 2
+    assert rare(bound.misses(cells(x @ turn, n * mass)))
+    assert not bound.holds(cells(draws @ turn, one))
 
 
 @pytest.mark.parametrize("name", DENSITIES)

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from diffusion_math.density import ring
 from diffusion_math.langevin import (
@@ -25,8 +24,8 @@ from diffusion_math.langevin import (
 from diffusion_math.noise import from_generator, from_seeds
 from diffusion_math.oracle import GaussianMixture
 from diffusion_math.schedule import VE
+from tests.chance import Count, rare, seeded
 
-FALSE_ALARM = 1e-9
 SCHEDULE = VE()
 LINE = GaussianMixture(
     torch.tensor([0.3, 0.7]).log(), torch.tensor([[-1.0], [1.5]]), torch.tensor([0.25, 0.64])
@@ -217,13 +216,13 @@ def exact_share_on_the_left(steps):
     return 0.1 * density[line < 0].sum().item() + 0.05 * density[300].item()
 
 
+@pytest.mark.chance(6e-9, "plain Langevin, whose share is not the mode's weight of 0.2")
 def test_c23_annealing_finds_the_weights_that_plain_langevin_cannot():
     """Modes of 0.2 and 0.8, fifteen standard deviations apart, from N(0, 25), 400 moves each.
 
     The share on the left is 0.219 in law when annealed (short of infinite patience) and 0.497 for
     plain ula: both computed by quadrature, with no random number. Then 4000 particles: each
-    count is binomial about its own share (false alarm 1e-9 by the exact test), and plain
-    ula's is not binomial about 0.2.
+    count is binomial about its own share, and plain ula's about neither the annealed nor 0.2.
     """
 
     def noisy(x, sigma):
@@ -237,14 +236,15 @@ def test_c23_annealing_finds_the_weights_that_plain_langevin_cannot():
     assert exact == pytest.approx(0.2, abs=0.025)
     assert stuck > 0.4
     n = 4000
-    start = 5 * torch.randn(n, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    start = 5 * torch.randn(n, 1, generator=seeded(0), dtype=torch.float64)
     counts = []
     for move in (annealed(noisy, LEVELS, EACH, DELTA), ula(score_of(MODES), DELTA)):
-        noise = from_generator(torch.Generator().manual_seed(1))
+        noise = from_generator(seeded(1))
         counts.append(int((last(chain(move, start, EACH * len(LEVELS), noise)).x < 0).sum()))
-    assert stats.binomtest(counts[0], n, exact).pvalue > FALSE_ALARM
-    assert stats.binomtest(counts[1], n, stuck).pvalue > FALSE_ALARM
-    assert stats.binomtest(counts[1], n, 0.2).pvalue < FALSE_ALARM
+    found, plain, weight = (Count(n, share, 1e-9) for share in (exact, stuck, 0.2))
+    assert found.holds(counts[0]) and plain.holds(counts[1])
+    assert rare(found.misses(stuck)) and rare(weight.misses(stuck))
+    assert not found.holds(counts[1]) and not weight.holds(counts[1])
 
 
 def test_annealed_step_sizes_follow_the_levels():

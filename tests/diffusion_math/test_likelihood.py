@@ -12,7 +12,9 @@ from diffusion_math.likelihood import flow_log_density
 from diffusion_math.oracle import GaussianMixture
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
 from diffusion_math.score_matching import rademacher
+from tests.chance import Count, Mean, rare
 from tests.diffusion_math.mixtures import FORMS, mixture, normal, seeded
+from tests.law import Law, independent, uniform
 
 SCHEDULES = [Discrete.linear(20), VPLinear(), VPCosine(), VE(), RectifiedFlow()]
 
@@ -153,27 +155,45 @@ def test_hutchinson_is_unbiased_after_integration():
     torch.testing.assert_close(both.log_density, exact, rtol=0, atol=1e-6)
 
 
+def estimate_of_uniforms(estimates, x):
+    """The law of the estimate with probes uniform on [-1, 1]^2, from four probes.
+
+    It is linear in e e^T: c + p e_1^2 + q e_2^2 + r e_1 e_2.
+    """
+    corners = torch.tensor([[0.0, 0], [1, 0], [1, 1], [1, -1]], dtype=torch.float64)
+    c, one, same, other = estimates(corners[None], x.expand(4, 2)).tolist()
+    p, q, r = one - c, (same + other) / 2 - one, (same - other) / 2
+    side = uniform(-1, 1, 400)
+    return independent(side, side, lambda a, b: c + p * a * a + q * b * b + r * a * b)
+
+
+@pytest.mark.chance(4e-9, "probes uniform on [-1, 1], which take a third of the divergence")
 def test_drawn_signs_average_to_the_density():
     """2000 copies of a point with a probe of their own each: 2000 estimates of one log-density.
 
-    Two values are possible, (1, 1)'s and (1, -1)'s, each with probability 1/2. By Hoeffding's bound
-    their mean is within 0.074 of their distance, false alarm 1e-9. Wrong alternative: uniforms on
-    [-1, 1], of variance 1/3, which take a third of the divergence.
+    Two values are possible, (1, 1)'s and (1, -1)'s, each with probability 1/2, and the exact one is
+    half-way. Signs of which two in three are alike are rejected too.
     """
     schedule, data, n = VPLinear(), mixture("full", seed=4), 2000
     x = points(data, schedule, 0.1, 1).expand(n, 2).clone()
     exact = data.log_density(schedule, x[:1], 0.1).item()
 
-    def estimates(probes):
+    def estimates(probes, x=x):
         return solve(data, schedule, x, s=0.1, probes=probes, rtol=1e-6, atol=1e-6).log_density
 
     signs = estimates(rademacher(seeded(11), x))
     distance = (signs.max() - signs.min()).item()
-    assert signs.sub(signs.min()).min(signs.max() - signs).max() < 1e-4 < distance
-    bound = distance * math.sqrt(math.log(2 / 1e-9) / (2 * n))
-    assert abs(signs.mean().item() - exact) < bound
+    ends = torch.stack([signs.min(), signs.max()])
+    assert (signs[:, None] - ends).abs().amin(1).max() < 1e-4 < 1e-2 < distance
+    assert ends.mean().item() == pytest.approx(exact, abs=1e-4)
+    alike = Count(n, 0.5, 1e-9)
+    assert alike.holds(int((signs > exact).sum()))
+    assert rare(alike.misses(2 / 3))
+    bound = Mean(Law(ends, torch.full_like(ends, 0.5)), n, 1e-9)
+    assert bound.holds(signs.mean())
+    assert rare(bound.misses(estimate_of_uniforms(estimates, x[:1])))
     uniforms = 2 * torch.rand(1, n, 2, generator=seeded(12), dtype=torch.float64) - 1
-    assert abs(estimates(uniforms).mean().item() - exact) > 2 * bound
+    assert not bound.holds(estimates(uniforms).mean())
 
 
 def test_a_network_in_single_precision():

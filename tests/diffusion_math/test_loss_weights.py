@@ -21,9 +21,11 @@ from diffusion_math.loss import (
     x0_weight,
 )
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPCosine, VPLinear
+from tests.chance import Count, Distance, Mean, rare
 from tests.diffusion_math.mixtures import SCHEDULES, normal, seeded, time_at
 from tests.diffusion_math.schedules import continuous, discrete
 from tests.diffusion_math.scores import saying, tensor
+from tests.law import uniform
 from tests.measuring import Measured
 
 EPS = torch.finfo(torch.float64).eps
@@ -125,9 +127,10 @@ def test_the_continuous_weight_integrates_to_the_snr(
     assert variational(schedule, schedule.T).isfinite()
 
 
+@pytest.mark.chance(2e-8, "a time drawn a fifth oftener than the others")
 @pytest.mark.claim("E5", "diffusion_math.loss.uniform_times")
 def test_discrete_times_are_uniform_on_1_to_T(measured: Measured) -> None:
-    """C19, E5: 1 and T occur, 0 does not, and each as often: within 6.5 deviations, 1e-10 each.
+    """C19, E5: 1 and T occur, 0 does not, and each as often, by the binomial law.
 
     Off by one fails the support; the printed Uniform(0, 1) has no place in the table at all.
     """
@@ -140,31 +143,35 @@ def test_discrete_times_are_uniform_on_1_to_T(measured: Measured) -> None:
         for k in range(1, steps + 1) if steps > 1 else ():
             off = abs((t == k).sum().item() - n * share) / math.sqrt(n * share * (1 - share))
             measured(off, 6.5, "standard deviations between a time's count and T's share: 1e-10")
+            bound = Count(n, share, 1e-9)
+            assert bound.holds(int((t == k).sum()))
+            assert rare(bound.misses(1.2 * share))
     again = uniform_times(schedule, seeded(0), 4)
     assert again.equal(uniform_times(schedule, seeded(0), 4)) and again.dtype == torch.float64
     with pytest.raises(ValueError, match="nothing between 0 and 1"):
         schedule(torch.rand(3, generator=seeded(0)))
 
 
+@pytest.mark.chance(1.2e-8, "uniform on t^2, or on the first nine tenths")
 @pytest.mark.parametrize("schedule", [VPLinear(), VE(), RectifiedFlow()], ids=lambda s: f"{s}"[:5])
 def test_continuous_times_are_uniform(schedule: Schedule) -> None:
-    """On [t_min, t_max]: mean and second moment within 6.5 standard errors, 1e-10 each.
-
-    Uniform on t^2 (mean 1/3) or on [0, T / 2] would be off by 50 of them.
-    """
+    """On [t_min, t_max]: the mean, and the whole distribution (of t^2 it is 1/4 off at 1/4)."""
     n, low, high = 20_000, schedule.t_min, schedule.t_max
     t = uniform_times(schedule, seeded(0), n)
     assert bool(((t >= low) & (t <= high)).all())
     u = (t - low) / (high - low)
-    for value, known in ((u, 1 / 2), (u.square(), 1 / 3)):
-        assert abs(value.mean() - known) < 6.5 * value.std() / math.sqrt(n)
+    middle, whole = Mean(uniform(), n, 1e-9), Distance(n, 1e-9)
+    assert middle.holds(u.mean()) and whole.holds(u)
+    assert rare(middle.misses(uniform(0, 0.9))) and rare(whole.misses(0.25))
+    assert not middle.holds(0.9 * u.mean()) and not whole.holds(u.square())
 
 
+@pytest.mark.chance(1.6e-8, "a first time on the first four fifths alone, or of t^2")
 @pytest.mark.parametrize("batch", [1, 2, 7, 64])
 def test_stratified_times_are_evenly_spread(batch: int) -> None:
     """Continuous: gaps of exactly 1 / batch. Discrete: one in each of T / k runs of k times.
 
-    Independent draws fail. Over seeds the first of them is uniform: 6.5 standard errors.
+    Independent draws fail. The first of them is uniform, over 2000 batches.
     """
     schedule = VPCosine()
     width = schedule.t_max - schedule.t_min
@@ -180,5 +187,7 @@ def test_stratified_times_are_evenly_spread(batch: int) -> None:
     g, n = seeded(5), 2000
     firsts = torch.stack([stratified_times(schedule, g, batch)[0] for _ in range(n)])
     u = (firsts - schedule.t_min) / width
-    assert abs(u.mean() - 1 / 2) < 6.5 / math.sqrt(12 * n)
+    middle, whole = Mean(uniform(), n, 1e-9), Distance(n, 1e-9)
+    assert middle.holds(u.mean()) and whole.holds(u)
+    assert rare(middle.misses(uniform(0, 0.8))) and rare(whole.misses(0.25))
     assert set(stratified_times(Discrete.linear(1), g, batch).tolist()) == {1.0}

@@ -1,7 +1,7 @@
 """Noise: indexed by seed and step, replayable, independent of the batch, standard normal.
 
-The random tests' seeds are fixed, so a verdict is a function of the commit; their thresholds are
-those of a false-alarm rate of 1e-8 for fresh seeds, so they do not depend on luck either.
+The random tests' seeds are the suite's, so a verdict is a function of the commit and of SUITE_SEED;
+their thresholds hold for fresh seeds, so they do not depend on luck either.
 """
 
 import itertools
@@ -11,11 +11,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from diffusion_math.noise import Basis, BrownianPath, from_generator, from_seeds, none, start_noise
+from tests.chance import Distance, Mean, rare, shifted, spend
+from tests.law import Law, independent, line
 
-FALSE_ALARM = 1e-8
 seeds = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=5, unique=True)
 events = st.lists(st.integers(0, 4), max_size=3).map(tuple)
 times = st.tuples(st.floats(0, 1000), st.floats(0, 1000)).filter(lambda p: p[0] != p[1])
@@ -71,34 +71,56 @@ def test_times_of_a_batch_and_dtypes() -> None:
 
 
 SOURCES = {
-    "seeds": lambda n: from_seeds([7])(torch.zeros(1, n), time(2.0), time(1.0))[0],
-    "many seeds": lambda n: from_seeds(range(n))(torch.zeros(n, 1), time(2.0), time(1.0))[:, 0],
-    "start": lambda n: start_noise([7], (n,))[0],
-    "generator": lambda n: from_generator(torch.Generator().manual_seed(7))(
+    "seeds": lambda n, seed: from_seeds([seed])(torch.zeros(1, n), time(2.0), time(1.0))[0],
+    "many seeds": lambda n, seed: from_seeds(range(seed, seed + n))(
+        torch.zeros(n, 1), time(2.0), time(1.0)
+    )[:, 0],
+    "start": lambda n, seed: start_noise([seed], (n,))[0],
+    "generator": lambda n, seed: from_generator(torch.Generator().manual_seed(seed))(
         torch.zeros(n), time(2.0), time(1.0)
     ),
-    "path": lambda n: BrownianPath((7,), 3.0)(torch.zeros(1, n), time(2.0), time(0.3))[0],
+    "path": lambda n, seed: BrownianPath((seed,), 3.0)(torch.zeros(1, n), time(2.0), time(0.3))[0],
 }
 
 
+@pytest.mark.chance(3e-8, "N(0.1, 1), N(0, 1.15^2) and the uniform of unit variance")
 @pytest.mark.parametrize("name", SOURCES)
 def test_draws_are_standard_normal(name: str) -> None:
-    """Kolmogorov-Smirnov at 1e-8; N(0.1, 1), N(0, 1.15^2) and the uniform of unit variance fail."""
-    z = SOURCES[name](8000).double()
-    assert stats.kstest(z.numpy(), "norm").pvalue > FALSE_ALARM
-    uniform = (stats.norm.cdf(z.numpy()) - 0.5) * math.sqrt(12)
-    for wrong in ((z + 0.1).numpy(), (1.15 * z).numpy(), uniform):
-        assert stats.kstest(wrong, "norm").pvalue < FALSE_ALARM
+    """Mean, variance and the whole distribution of 20000 draws."""
+    n, law = 20_000, line()
+    first, second, whole = (
+        Mean(law, n, 1e-9),
+        Mean(law.of(torch.square), n, 1e-9),
+        Distance(n, 1e-9),
+    )
+    z = SOURCES[name](n, shifted(7)).double()
+    assert first.holds(z.mean()) and second.holds(z.square().mean())
+    assert whole.holds(torch.special.ndtr(z))
+    assert rare(first.misses(law.of(lambda z: z + 0.1)))
+    assert rare(second.misses(law.of(lambda z: (1.15 * z).square())))
+    at = torch.linspace(-math.sqrt(3), math.sqrt(3), 1001, dtype=torch.float64)
+    apart = torch.special.ndtr(at) - torch.linspace(0, 1, 1001, dtype=torch.float64)
+    assert rare(whole.misses(apart.abs().max().item()))
+    uniform = (torch.special.ndtr(z) - 0.5) * math.sqrt(12)
+    assert not whole.holds(torch.special.ndtr(uniform))
 
 
+def products(r: float) -> Law:
+    """The law of a b for standard normals a, b of correlation r, without the 1e-18 beyond 9."""
+    a = line(9, 301)
+    return independent(a, a, lambda a, b: a * (r * a + math.sqrt(1 - r * r) * b))
+
+
+@pytest.mark.chance(2e-9, "a correlation of 0.1")
 def test_different_steps_are_uncorrelated() -> None:
-    """Twelve consecutive steps: each correlation of n pairs is N(0, 1/n) to first order; 6.6 of
-    its standard deviations is 1e-8 over 66 pairs with room. Equal noise (correlation 1) fails."""
+    """Twelve consecutive steps, 66 pairs: the mean product of 20000 draws of each."""
     n, x = 20_000, torch.zeros(1, 20_000)
-    noise = from_seeds([11])
+    noise, bound = from_seeds([shifted(11)]), Mean(products(0.0), n, 1e-9 / 66)
     z = torch.cat([noise(x, time(k + 1.0), time(float(k))) for k in range(12)]).double()
-    r = torch.corrcoef(z) - torch.eye(12)
-    assert r.abs().max() < 6.6 / math.sqrt(n)
+    for one, other in itertools.combinations(z, 2):
+        assert bound.holds((one * other).mean())
+    spend(65 * bound.rate)
+    assert rare(bound.misses(products(0.1)))
 
 
 @given(
@@ -120,11 +142,17 @@ def test_a_brownian_path_adds_up(seed: int, nodes: list[int]) -> None:
     assert not torch.allclose(fresh(x, t, s) * (t - s).sqrt(), wrong, atol=1e-3)
 
 
+@pytest.mark.chance(2e-9, "a correlation of 0.1")
 def test_brownian_increments_are_independent() -> None:
+    """Seven increments, 21 pairs: the mean product of 20000 draws of each."""
     n = 20_000
-    path, x = BrownianPath((5,), 1.0, levels=10), torch.zeros(1, n)
+    path, x = BrownianPath((shifted(5),), 1.0, levels=10), torch.zeros(1, n)
+    bound = Mean(products(0.0), n, 1e-9 / 21)
     z = torch.cat([path(x, time((k + 1) / 7), time(k / 7)) for k in range(7)]).double()
-    assert (torch.corrcoef(z) - torch.eye(7)).abs().max() < 6.6 / math.sqrt(n)
+    for one, other in itertools.combinations(z, 2):
+        assert bound.holds((one * other).mean())
+    spend(20 * bound.rate)
+    assert rare(bound.misses(products(0.1)))
 
 
 def test_a_path_does_not_depend_on_its_batch() -> None:

@@ -22,6 +22,7 @@ from diffusion_math.score_matching import (
     tweedie_covariance,
     tweedie_mean,
 )
+from tests.chance import Count, rare
 from tests.diffusion_math.mixtures import (
     EVENTS,
     FORMS,
@@ -124,11 +125,11 @@ def test_the_mean_over_all_signs_is_exact(event: tuple[int, ...]) -> None:
     assert size == 1 or (sliced(field, x, probes[:1]) - sliced(field, x, probes)).abs().max() > 0.05
 
 
+@pytest.mark.chance(3e-9, "heads at 0.55, or neighbours alike as often")
 def test_rademacher_probes() -> None:
-    """Fair, independent signs from the generator alone; 1e-10 a comparison.
+    """Fair, independent signs from the generator alone: 40000, and whether neighbours agree.
 
-    Mean and neighbours' product of 40000 signs within 6.5 standard errors; heads at 0.55 would be
-    off by 20, and standard normals are no signs.
+    Neighbours agree or not as independently as signs are drawn. Standard normals are no signs.
     """
     x = torch.zeros(100, 4, 10, dtype=torch.float32)
     v = rademacher(seeded(0), x, 10)
@@ -136,9 +137,10 @@ def test_rademacher_probes() -> None:
     assert bool((v.abs() == 1).all()) and v.equal(rademacher(seeded(0), x, 10))
     assert not v.equal(rademacher(seeded(1), x, 10))
     flat = v.flatten()
-    limit = 6.5 / math.sqrt(len(flat))
-    assert abs(flat.mean()) < limit and abs((flat[1:] * flat[:-1]).mean()) < limit
-    assert limit < 0.1 * 0.5
+    for signs in (flat, flat[1:] * flat[:-1]):
+        bound = Count(len(signs), 0.5, 1e-9)
+        assert bound.holds(int((signs > 0).sum()))
+        assert rare(bound.misses(0.55))
 
 
 def test_differentiable_twice_in_the_parameters() -> None:

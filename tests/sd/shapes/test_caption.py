@@ -16,6 +16,8 @@ from sd.shapes.caption import (
     phrase,
 )
 from sd.shapes.scene import BACKGROUNDS, COLORS, RELATIONS, SHAPES, SIZES, sample_scene
+from tests.chance import Count, rare
+from tests.chance import rng as generator
 
 MENTIONS = [Mention(*m) for m in product(SHAPES, COLORS, (None, *SIZES))]
 GROUNDS = (None, *BACKGROUNDS)
@@ -57,8 +59,10 @@ def test_a_caption_says_of_its_scene_nothing_but_the_truth(seed: int, held_out: 
         assert part.size in (None, whole.size)
 
 
+@pytest.mark.chance(1.2e-8, "a rate of 0.2 or 0.4; all three left out together")
 def test_sizes_and_background_are_left_out_independently_at_the_stated_rate() -> None:
-    rng = np.random.default_rng(0)
+    """How often each of the three is left out, and each two, of 4000 captions: binomial counts."""
+    rng = generator(0)
     scene = sample_scene(rng)
     while scene.relation is None:
         scene = sample_scene(rng)
@@ -70,11 +74,16 @@ def test_sizes_and_background_are_left_out_independently_at_the_stated_rate() ->
             if d
         ]
     )
-    # Seven standard deviations of a share, six shares: false alarm below 1e-10.
-    width = 7 * np.sqrt(OMIT * (1 - OMIT) / len(left_out))
-    assert np.abs(left_out.mean(axis=0) - OMIT).max() < width
+    n = len(left_out)
+    assert n == 4000
+    for i in range(3):
+        alone = Count(n, OMIT, 1e-9)
+        assert alone.holds(int(left_out[:, i].sum()))
+        assert rare(alone.misses(OMIT - 0.1) + alone.misses(OMIT + 0.1))
     for i, j in ((0, 1), (0, 2), (1, 2)):
-        assert abs((left_out[:, i] & left_out[:, j]).mean() - OMIT**2) < width
+        both = Count(n, OMIT**2, 1e-9)
+        assert both.holds(int((left_out[:, i] & left_out[:, j]).sum()))
+        assert rare(both.misses(OMIT))
 
 
 @pytest.mark.parametrize(

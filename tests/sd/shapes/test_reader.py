@@ -24,6 +24,8 @@ from sd.shapes.scene import (
     Thing,
     sample_scene,
 )
+from tests.chance import Count, rare
+from tests.chance import rng as generator
 
 Picture = npt.NDArray[Any]
 SEEDS = st.integers(0, 2**63 - 1)
@@ -103,12 +105,18 @@ def test_every_single_thing_is_read(shape: str, background: str) -> None:
                 assert seen == Description((Mention(shape, color, size),), None, background)
 
 
+@pytest.mark.chance(2e-9, "a reader that is wrong once in 25 pictures")
 def test_blur_and_noise_are_borne() -> None:
-    """Blur of 0.7 pixels and noise of 6 of 255, about what an autoencoder of 33 dB leaves."""
-    rng = np.random.default_rng(0)
-    scenes = [drawn(seed) for seed in range(500)]
+    """Blur of 0.7 pixels and noise of 6 of 255, about what an autoencoder of 33 dB leaves.
+
+    Wrong on one picture in 2000 or fewer: measured once on 4,476, none was.
+    """
+    rng, n = generator(0), 1200
+    scenes = [sample_scene(rng, held_out=i % 4 == 0) for i in range(n)]
     right = [agrees(read(worn(render(s), 0.7, 6.0, rng)), describe(s)) for s in scenes]
-    assert np.mean(right) >= 0.998
+    bound = Count(n, (0.9995, 1.0), 1e-9)
+    assert bound.holds(sum(right))
+    assert rare(bound.misses(1 - 1 / 25))
 
 
 @given(st.integers(1, 8))

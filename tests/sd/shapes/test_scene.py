@@ -1,4 +1,5 @@
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from sd.shapes.scene import (
     Scene,
     sample_scene,
 )
+from tests.chance import Count, rare, rng, spend
 
 SEEDS = st.integers(0, 2**63 - 1)
 PIXEL = 2 / 64  # a pixel of the 64 x 64 picture in half widths
@@ -64,23 +66,32 @@ def test_held_out_pairs_are_never_in_training_and_always_in_the_held_out_scenes(
     assert HELD_OUT & {(t.color, t.shape) for t in drawn(seed, held_out=True).things}
 
 
+@pytest.mark.chance(1e-8, "a value a fifth as often as it should be")
 def test_every_value_is_drawn_and_none_is_rare() -> None:
-    scenes = [drawn(seed) for seed in range(3000)]
-    things = [thing for scene in scenes for thing in scene.things]
-    pairs = Counter((t.color, t.shape) for t in things)
-    assert set(pairs) == {(c, s) for c in COLORS for s in SHAPES} - HELD_OUT
-    # Fair shares, each count binomial: six standard deviations, 45 counts, false alarm below 1e-7.
-    counts = [
-        (pairs, len(things), 32),
-        (Counter(t.size for t in things), len(things), 2),
-        (Counter(s.background for s in scenes), len(scenes), 3),
-        (Counter(len(s.things) for s in scenes), len(scenes), 2),
-        (Counter(s.relation for s in scenes if s.relation), len(things) - len(scenes), 4),
-    ]
-    for count, total, kinds in counts:
-        mean = total / kinds
-        for value in count.values():
-            assert abs(value - mean) < 6 * np.sqrt(mean * (1 - 1 / kinds))
+    """Fair shares of all values, each count of 10,000 scenes binomial.
+
+    A second thing differs from the first, so the two are counted apart.
+    """
+    draws = rng(0)
+    scenes = [sample_scene(draws) for _ in range(10_000)]
+    pairs = {(c, s) for c in COLORS for s in SHAPES} - HELD_OUT
+    seconds = [scene.things[1] for scene in scenes if scene.relation]
+    choices: list[tuple[Sequence[object], Sequence[object]]] = [
+        ([len(s.things) for s in scenes], (1, 2)),
+        ([s.background for s in scenes], tuple(BACKGROUNDS)),
+        ([s.relation for s in scenes if s.relation], RELATIONS),
+        *(([(t.color, t.shape) for t in some], tuple(pairs))
+          for some in ([s.things[0] for s in scenes], seconds)),
+        *(([t.size for t in some], tuple(SIZES))
+          for some in ([s.things[0] for s in scenes], seconds)),
+    ]  # fmt: skip
+    for found, values in choices:
+        counts, share = Counter(found), 1 / len(values)
+        assert set(counts) == set(values)
+        bound = Count(len(found), share, 1e-9 / len(values))
+        assert all(bound.holds(count) for count in counts.values())
+        spend(1e-9 - bound.rate)
+        assert rare(bound.misses(share / 5))
     held_out = [drawn(seed, held_out=True) for seed in range(300)]
     first = {(s.things[0].color, s.things[0].shape) for s in held_out if s.relation}
     second = {(s.things[-1].color, s.things[-1].shape) for s in held_out if s.relation}

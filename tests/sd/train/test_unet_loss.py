@@ -1,16 +1,15 @@
 """The U-Net's loss (C19): which times it draws, what it asks of the network, how it weighs it."""
 
-import math
-
 import pytest
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 from diffusion_math.gaussian import marginal
 from diffusion_math.schedule import Discrete
 from sd.config import PREDICTIONS
 from sd.train.unet import unet_loss
+from tests.chance import Cells, Mean, rare, seeded
+from tests.law import Law
 
 SCHEDULE = Discrete.scaled_linear(1000)
 
@@ -34,7 +33,7 @@ class Knowing(nn.Module):
 
 def loss(network: Knowing, x0: Tensor, seed: int = 0) -> float:
     context = torch.zeros(len(x0), 1, 1)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     figures = unet_loss(SCHEDULE, network.prediction)(network, (x0, context), generator)
     return float(figures["loss"])
 
@@ -42,35 +41,44 @@ def loss(network: Knowing, x0: Tensor, seed: int = 0) -> float:
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_a_network_that_knows_x0_has_no_loss(prediction: str) -> None:
     """The target belongs to the very time the network is told; rounding is (sigma_1)^-1 ulps."""
-    x0 = torch.randn(256, 4, 2, 2, generator=torch.Generator().manual_seed(1))
+    x0 = torch.randn(256, 4, 2, 2, generator=seeded(1))
     assert loss(Knowing(prediction, x0), x0) < 1e-9
     if prediction != "sample":
         assert loss(Knowing(prediction, x0, off=2), x0) > 1e-6
         assert loss(Knowing(prediction, x0, off=0), x0) > 1e-6
 
 
+@pytest.mark.chance(4e-9, "a weight a fifth too small")
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_an_error_in_x0_counts_its_square_times_the_weight(prediction: str) -> None:
-    """E[weight] is a finite sum over t = 1..T; the mean of 40,000 draws lies within 6 of its sd."""
-    count = 40_000
+    """E[weight] is a finite sum over t = 1..T, and the mean of 400,000 draws has a known law.
+
+    The rounding adds at most 1e-4 of the value. x_0's weight is 1 at every t.
+    """
+    count = 400_000
     x0 = torch.zeros(count, 1, 1, 1)
     snr = SCHEDULE.log_snr(torch.arange(1, 1001)).exp()
     weight = {"epsilon": snr, "v_prediction": snr + 1.0, "sample": torch.ones_like(snr)}[prediction]
-    expected = 0.09 * float(weight.mean())
-    sd = 0.09 * float(weight.std()) / math.sqrt(count)
-    # two-sided false alarm at 6 sd: 2e-9; the rounding adds at most 1e-4 of the value
     found = loss(Knowing(prediction, x0, error=0.3), x0)
-    assert found == pytest.approx(expected, abs=6 * sd + 1e-4 * expected)
+    if prediction == "sample":
+        assert found == pytest.approx(0.09, rel=1e-4)
+        return
+    law = Law(0.09 * weight, torch.full_like(weight, 1e-3))
+    bound = Mean(law, count, 1e-9)
+    assert bound.low - 1e-4 * law.mean <= found <= bound.high + 1e-4 * law.mean
+    assert rare(bound.misses(law.of(lambda value: 0.8 * value)))
 
 
+@pytest.mark.chance(2e-9, "a range that leaves out t = 1, which 2 has instead")
 def test_times_are_uniform_on_1_to_T() -> None:
-    """E5: chi-square over the 1000 times at a false-alarm rate of 1e-9; 0..T-1 for the network."""
-    x0 = torch.zeros(200_000, 1, 1, 1)
+    """E5: Pearson's sum over the 1000 times; 0..T-1 for the network."""
+    x0 = torch.zeros(500_000, 1, 1, 1)
     network = Knowing("epsilon", x0)
     loss(network, x0)
     counts = torch.bincount(network.times[0].long(), minlength=1000)
     assert len(counts) == 1000
-    assert stats.chisquare(counts.numpy()).pvalue > 1e-9
-    skewed = counts.double().numpy().copy()
-    skewed[0], skewed[1] = 0.0, skewed[0] + skewed[1]  # a range that leaves out t = 1
-    assert stats.chisquare(skewed).pvalue < 1e-9
+    expected = torch.full((1000,), len(x0) / 1000, dtype=torch.float64)
+    bound, skewed = Cells(expected, 1e-9), expected.clone()
+    assert bound.holds(counts.double())
+    skewed[0], skewed[1] = 1e-9, 2 * skewed[1]
+    assert rare(bound.misses(skewed))

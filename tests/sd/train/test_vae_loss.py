@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy import stats
 
 from sd import weights
 from sd.config import VAEConfig
@@ -19,6 +20,8 @@ from sd.train.vae import (
     vae_loss,
 )
 from sd.vae import VAE
+from tests.chance import Mean, rare, seeded
+from tests.law import Law, independent, line, uniform
 
 TINY = VAEConfig(channels=(8, 8), layers_per_block=1, groups=4, scaling_factor=0.5)
 
@@ -59,32 +62,46 @@ def test_the_loss_is_its_closed_form() -> None:
     assert float(figures["loss"]) == pytest.approx(balanced + KL * kl, rel=1e-4)
 
 
+@pytest.mark.chance(4e-9, "sigma for sigma^2, or twice the mean's scale")
 def test_the_decoder_is_given_a_draw_of_the_latent() -> None:
-    """z / scale ~ N(mean, variance) by 65,536 draws: 6 sd of the mean and of the variance."""
+    """z / scale ~ N(mean, variance): the mean and second moment of 65,536 draws."""
     count = 65_536
     shape = (1, 4, 128, 128)
     picture = torch.zeros(1, 3, 256, 256, dtype=torch.uint8)
     vae = Given(torch.full(shape, 0.7), torch.full(shape, -1.2), signed(picture))
-    vae_loss(vae, picture, torch.Generator().manual_seed(3))
+    vae_loss(vae, picture, seeded(3))
     z = vae.z.double() / TINY.scaling_factor
-    variance = math.exp(-1.2)
-    assert float(z.mean()) == pytest.approx(0.7, abs=6 * math.sqrt(variance / count))
-    wanted = pytest.approx(variance, abs=6 * variance * math.sqrt(2 / count))
-    assert float(z.var()) == wanted
-    assert math.exp(-0.6) != wanted  # sigma where sigma^2 belongs
+    law = line().of(lambda z: math.exp(-0.6) * z)
+    first, second = Mean(law, count, 1e-9), Mean(law.of(torch.square), count, 1e-9)
+    assert first.holds(z.mean() - 0.7) and second.holds((z - 0.7).square().mean())
+    assert rare(first.misses(law.of(lambda z: z + 0.7)))
+    assert rare(second.misses(line().of(lambda z: math.exp(-0.6) * z.square())))
 
 
+@pytest.mark.chance(4e-9, "s of one size, the root of noise^2 / 3, or noise itself")
 def test_noise_widens_each_pictures_draw_by_its_own_amount() -> None:
-    """4,000 pictures of 256 numbers: s uniform on [0, noise], so E s^2 = noise^2 / 3."""
+    """4,000 pictures of 256 numbers: s uniform on [0, noise], so E s^2 = noise^2 / 3.
+
+    A picture's sample variance is (e^-4 + s^2) chi^2 / 255, chi^2 of 255 degrees of freedom.
+    """
     shape, noise = (4_000, 4, 8, 8), 0.6
     picture = torch.zeros(4_000, 3, 1, 1, dtype=torch.uint8)
     vae = Given(torch.zeros(shape), torch.full(shape, -4.0), signed(picture))
-    vae_loss(vae, picture, torch.Generator().manual_seed(3), noise)
-    each = (vae.z.double() / TINY.scaling_factor).flatten(1).var(dim=1) - math.exp(-4.0)
-    # a picture's s^2 has mean noise^2 / 3 and standard deviation noise^2 sqrt(4 / 45)
-    spread = noise**2 * math.sqrt(4 / 45)
-    assert float(each.mean()) == pytest.approx(noise**2 / 3, abs=6 * spread / math.sqrt(4_000))
-    assert float(each.std()) == pytest.approx(spread, rel=0.1)  # sampling of a variance adds 4%
+    vae_loss(vae, picture, seeded(3), noise)
+    each = (vae.z.double() / TINY.scaling_factor).flatten(1).var(dim=1)
+    ratio = torch.linspace(0.3, 2.2, 800, dtype=torch.float64)
+    chi_square = Law(ratio, torch.from_numpy(stats.chi2.pdf(255 * ratio.numpy(), 255)))
+
+    def widened(s: Law) -> Law:
+        return independent(s, chi_square, lambda s, ratio: (math.exp(-4.0) + s.square()) * ratio)
+
+    law = widened(uniform(0, noise, 400))
+    first, second = Mean(law, len(each), 1e-9), Mean(law.of(torch.square), len(each), 1e-9)
+    assert first.holds(each.mean()) and second.holds(each.square().mean())
+    one = Law(torch.tensor([1.0], dtype=torch.float64), torch.ones(1, dtype=torch.float64))
+    same = widened(one.of(lambda s: s * noise / math.sqrt(3)))
+    assert rare(second.misses(same.of(torch.square)))
+    assert rare(first.misses(widened(one.of(lambda s: s * noise))))
 
 
 @torch.no_grad()
