@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from experiments.densities import Name
 from experiments.results import FAILS, HOLDS, MEASURED, Figure, Result, Row
 
 if TYPE_CHECKING:
@@ -12,10 +13,12 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
+    from diffusion_math.density import Density
     from diffusion_math.schedule import Discrete
 
 FALSE_ALARM = 1e-6
 PICTURE = 162  # of data set 0, where none is given
+FOLLOWED = 1500  # points in the animation
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Config:
 
     schedule: Literal["scaled_linear", "linear", "cosine"] = "scaled_linear"
     """The table of noise: scaled_linear is Stable Diffusion's, linear DDPM's."""
-    density: Literal["two_moons", "ring", "grid25"] = "two_moons"
+    density: Name = "two_moons"
     """The density of the plane."""
     image: Path | None = None
     """A picture of yours, of any size and kind (default: one of the embedded world)."""
@@ -36,6 +39,8 @@ class Config:
     """Times to show, 0 (clean) to 1000 (noise)."""
     samples: int = 4000
     """Points of the plane to follow, at least 100."""
+    frames: int = 40
+    """Of the animation, 2 to 60."""
     seed: int = 0
     """Of the noise."""
     out: Path = Path("out/forward")
@@ -61,6 +66,11 @@ def run(config: Config) -> Result:
         raise ValueError(f"--times: wanted two or more in 0..{schedule.T:g}, got {config.times}")
     if config.samples < 100:
         raise ValueError(f"--samples: wanted at least 100, got {config.samples}")
+    if not 2 <= config.frames <= 60:
+        raise ValueError(f"--frames: wanted 2..60, got {config.frames}")
+    if config.density not in DENSITIES:
+        legal = ", ".join(DENSITIES)
+        raise ValueError(f"--density: wanted one of {legal}, got {config.density}")
     if not 0 <= config.seed < 2**63:
         raise ValueError(f"--seed: wanted a number in [0, 2^63), got {config.seed}")
     if config.image is None:
@@ -68,21 +78,24 @@ def run(config: Config) -> Result:
     else:
         source = pictures.fit(pictures.read(config.image), 64, 64)
     x0 = pictures.to_tensor([source]).double()
-    mixture = DENSITIES[config.density]()
+    density = DENSITIES[config.density]()
     generator = torch.Generator().manual_seed(config.seed)
-    points = mixture.sample(generator, config.samples)
+    points = density.sample(generator, config.samples)
 
     noisy = _iterated(schedule, x0, times, generator)
-    moved = _iterated(schedule, points, times, generator)
+    shots = _shots(times[-1], config.frames)
+    every = sorted({*times, *shots})
+    path = dict(zip(every, _iterated(schedule, points, every, generator), strict=True))
 
     titles = [f"t = {t}" for t in times]
     shown = [pictures.from_tensor(x.clamp(-1, 1))[0] for x in noisy]
     later = [k for k, t in enumerate(times) if t > 0]
     values = [noisy[k].flatten().numpy() for k in later]
     exact = [_pixel_density(schedule, x0, times[k]) for k in later]
-    reach = 3.4
+    reach = max(3.4, float(torch.quantile(points.abs().amax(1), 0.995)))
     line = np.linspace(-reach, reach, 161)
-    densities = [(line, density_on(line, mixture, schedule, t)) for t in times]
+    densities = [(line, density_on(line, density, schedule, t)) for t in times]
+    clouds = [path[t].numpy() for t in times]
 
     rows, checks = _rows(config, schedule, x0, noisy, times)
     parts = (
@@ -105,14 +118,48 @@ def run(config: Config) -> Result:
         ),
         Figure(
             "forward-plane.png",
-            plots.png(plots.plane_marginals(titles, [x.numpy() for x in moved], densities, reach)),
+            plots.png(plots.plane_marginals(titles, clouds, densities, reach)),
             f"{config.samples} points of the density {config.density} after t single steps; the "
-            "lines enclose 50 and 95% of the exact q(x_t), a mixture known at every t.",
+            "lines enclose 50 and 95% of the exact q(x_t), which is known at every t.",
             "Scatter plots of points that drift from a structured density into one round cloud.",
         ),
+        _animation(config, schedule, density, {t: path[t] for t in shots}, line),
     )
     data: dict[str, Any] = {"settings": config, "checks": checks}
     return Result("forward", "The forward process", rows, parts, data)
+
+
+def _shots(last: int, count: int) -> list[int]:
+    """`count` times or fewer from 0 to `last`, the closer the earlier: that is where much moves."""
+    return sorted({round(last * (k / (count - 1)) ** 2) for k in range(count)})
+
+
+def _animation(
+    config: Config,
+    schedule: "Discrete",
+    density: "Density",
+    path: "dict[int, Tensor]",
+    line: "npt.NDArray[np.float64]",
+) -> Figure:
+    from experiments.plane import density_on
+    from experiments.plots import fields
+    from experiments.plots.animation import gif
+
+    titles = []
+    for t in path:
+        alpha_t, sigma_t = schedule(t)
+        titles.append(f"t = {t},  alpha = {alpha_t:.2f},  sigma = {sigma_t:.2f}")
+    shown = [x[:FOLLOWED].numpy() for x in path.values()]
+    exact = [(line, density_on(line, density, schedule, t)) for t in path]
+    frames = fields.drift(titles, shown, exact, float(line[-1]))
+    return Figure(
+        "forward.gif",
+        gif(frames, seconds=6.0),
+        f"{min(FOLLOWED, config.samples)} points of the density {config.density} on their way from "
+        "data to noise by single steps, and the lines that enclose 50 and 95% of the exact q(x_t) "
+        "at that moment: no step is needed to know them.",
+        "Points that leave a structured density and spread into one round cloud.",
+    )
 
 
 def _iterated(

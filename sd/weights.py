@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from sd.config import Config, TextConfig, UNetConfig, VAEConfig, from_json, to_json
 
-__all__ = ["Network", "config", "load", "metadata", "read", "write"]
+__all__ = ["Network", "blank", "config", "load", "metadata", "read", "write"]
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -124,10 +124,15 @@ def load(path: Path | str, network: type[Network], kind: type[Config]) -> Networ
         FileNotFoundError, ValueError: as in `config` and `read`.
     """
     settings = config(path, kind)
-    with torch.device("meta"), _Unfilled():
-        module = network(settings)
+    module = blank(network, settings)
     module.load_state_dict(read(path, module), strict=True, assign=True)
     return module.requires_grad_(False).eval()
+
+
+def blank(network: type[Network], settings: TextConfig | VAEConfig | UNetConfig) -> Network:
+    """The network on the meta device: names and shapes; no number is drawn, nothing allocated."""
+    with torch.device("meta"), _Unfilled():
+        return network(settings)
 
 
 class _Unfilled(TorchFunctionMode):

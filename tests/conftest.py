@@ -67,15 +67,6 @@ def measured() -> Measured:
     return record
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Make the mark of Monte Carlo tests known."""
-    config.addinivalue_line(
-        "markers",
-        "chance(rate, against): false-alarm rate of a Monte Carlo test (all its cases together), "
-        "and the wrong alternative it rejects",
-    )
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Attach to a test's report what it measured; compare its chance with what it declares."""
