@@ -21,7 +21,7 @@ NAMES: dict[str, str] = {
     "score-field": "the exact score from data to noise",
     "langevin": "ascent, Langevin, Metropolis and annealing on one density",
     "reverse": "a learned score beside the exact one, and both walked back",
-    "densities": "the densities of the plane that the others draw from",
+    "densities": "eight densities of the plane: mass, sampler and score agree",
     "errata": "E1-E8: the printed forms beside the true ones",
     "digits": "diffusion on real pixels, with classes and a likelihood",
     "families": "VAE, GAN and diffusion on one density, by one budget",

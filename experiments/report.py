@@ -50,14 +50,14 @@ PROMPTS = (
 """Shown on top; the sixth to the ninth name pairs that training never shows."""
 
 QUICK: dict[str, dict[str, Any]] = {
-    "forward": {"samples": 500},
-    "posterior": {},
+    "forward": {"samples": 500, "frames": 4},
+    "posterior": {"times": (500,), "steps": (1, 350), "points": 2, "samples": 4000, "curve": 2},
     "bound": {},
     "likelihood": {},
-    "score-field": {},
+    "score-field": {"density": "ring", "times": (100, 1000), "samples": 300},
     "langevin": {},
     "reverse": {},
-    "densities": {"samples": 1000, "densities": ("ring",)},
+    "densities": {"densities": ("ring", "funnel"), "samples": 2000},
     "errata": {"samples": 1000},
     "digits": {},
     "families": {"steps": 50, "samples": 200},

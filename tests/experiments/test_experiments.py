@@ -74,7 +74,7 @@ def test_timing(pipeline: TextToImage) -> None:
 
 
 def test_forward_finds_the_closed_form() -> None:
-    result = forward.run(forward.Config(samples=200, times=(0, 5, 200)))
+    result = forward.run(forward.Config(samples=200, times=(0, 5, 200), frames=2))
     check(result, "forward")
     assert result.rows[0].verdict == "holds"
 
@@ -90,7 +90,7 @@ def test_forward_notices_a_wrong_closed_form(monkeypatch: pytest.MonkeyPatch) ->
         return replace(step, variance=step.variance.sqrt())
 
     monkeypatch.setattr(gaussian, "forward_step", wrong)
-    result = forward.run(forward.Config(samples=100, times=(0, 200)))
+    result = forward.run(forward.Config(samples=100, times=(0, 200), frames=2))
     assert result.rows[0].verdict == "does not hold"
 
 

@@ -1,0 +1,127 @@
+"""The gallery of densities: it holds, and notices a wrong formula, score and sampler."""
+
+import math
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+import torch
+
+from diffusion_math import density
+from diffusion_math.density import DENSITIES
+from diffusion_math.oracle import GaussianMixture
+from diffusion_math.schedule import VPLinear
+from experiments import densities
+from experiments.densities import Config, Name
+from experiments.plane import Cells, cells_about, chi_square
+from tests.experiments.schema import check
+
+TINY = Config(densities=("ring", "funnel"), samples=2000)
+
+
+def verdicts(config: Config) -> dict[str, str]:
+    return {row.name: row.verdict for row in densities.run(config).rows}
+
+
+def test_the_densities_hold() -> None:
+    result = densities.run(TINY)
+    check(result, "densities")
+    assert {row.verdict for row in result.rows} == {"holds"}
+    for one in result.data["densities"].values():
+        # The entropy by draws is that by quadrature: seven standard errors, false alarm 3e-12.
+        assert abs(one["entropy"] - one["drawn"]) < 7 * one["error"]
+    again = densities.run(TINY)
+    assert [row.measured for row in again.rows] == [row.measured for row in result.rows]
+
+
+def test_every_density_is_offered() -> None:
+    assert set(get_args(Name)) == set(DENSITIES)
+
+
+def test_a_sampler_of_another_width_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fifth too wide; the density and its score stay what they are."""
+    config = replace(TINY, densities=("ring",))
+    wide = density.ring(std=0.18)
+    monkeypatch.setattr(
+        GaussianMixture, "sample", lambda _, generator, n: _drawn(wide, generator, n)
+    )
+    assert verdicts(config) == {
+        "densities": "holds",
+        "densities-sampler": "does not hold",
+        "densities-score": "holds",
+    }
+
+
+def _drawn(mixture: GaussianMixture, generator: torch.Generator, n: int) -> torch.Tensor:
+    """Draws of isotropic modes, apart from `sample`, which is replaced."""
+    k = torch.randint(len(mixture.means), (n,), generator=generator)
+    z = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+    return mixture.means[k] + mixture.covariances[k, None].sqrt() * z
+
+
+def test_a_density_without_its_constant_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One part in a million off in log q: the mass, and nothing else."""
+    right = GaussianMixture.log_density
+    monkeypatch.setattr(
+        GaussianMixture, "log_density", lambda *given: right(*given) + math.log1p(1e-6)
+    )
+    found = verdicts(replace(TINY, densities=("ring",)))
+    assert found["densities"] == "does not hold"
+    assert found["densities-score"] == "holds"
+
+
+def test_a_score_of_the_wrong_variance_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = GaussianMixture.score
+    monkeypatch.setattr(GaussianMixture, "score", lambda *given: right(*given) * (1 + 1e-6))
+    found = verdicts(replace(TINY, densities=("ring",)))
+    assert found["densities-score"] == "does not hold"
+    assert found["densities"] == "holds"
+
+
+def test_cells_integrate_and_count() -> None:
+    """Degree 5 in each coordinate is exact for 3 points a cell; a draw on no cell is not counted.
+
+    Tolerance: a few roundings of numbers of order 10.
+    """
+    cells = Cells(torch.tensor([0.0, 1.0, 3.0]).double(), torch.tensor([-1.0, 0.0, 2.0]).double())
+    at, weights = cells.rule(3)
+    sums = cells.sums(weights * at[:, 0] ** 5 * at[:, 1] ** 4)
+    by_first, by_second = torch.tensor([[1 / 6, 364 / 3], [1 / 5, 32 / 5]], dtype=torch.float64)
+    torch.testing.assert_close(sums, torch.outer(by_first, by_second), rtol=1e-13, atol=0)
+    points = torch.tensor([[0.5, -0.5], [2.0, 1.0], [2.5, 1.9], [4.0, 0.0], [0.5, -3.0]]).double()
+    assert cells.counts(points).tolist() == [[1, 0], [0, 2]]
+
+
+def test_cells_about_a_mixture_hold_it() -> None:
+    """The error of six points to a cell of two deviations is below 1e-7; with three it is not."""
+    mixture = density.two_moons(modes=4)
+    at, weights = cells_about(mixture).rule()
+    mass = weights @ mixture.log_density(VPLinear(), at, 0).exp()
+    assert mass.item() == pytest.approx(1, abs=1e-7)
+    at, weights = cells_about(mixture).rule(3)
+    mass = weights @ mixture.log_density(VPLinear(), at, 0).exp()
+    assert mass.item() != pytest.approx(1, abs=1e-7)
+
+
+def test_chi_square_by_hand() -> None:
+    """Two cells of 60 and 40 expected, 70 and 30 seen: 100/60 + 100/40."""
+    cells = Cells(torch.tensor([0.0, 1.0, 2.0]).double(), torch.tensor([0.0, 1.0]).double())
+    points = torch.tensor([[0.5, 0.5]] * 70 + [[1.5, 0.5]] * 30).double()
+    found = chi_square(cells, points, torch.tensor([[0.6], [0.4]]).double(), 1e-3)
+    assert found.value == pytest.approx(100 / 60 + 100 / 40)
+    assert found.freedom == 1
+    assert found.limit == pytest.approx(1.1 * 10.828, rel=1e-4)  # chi-square of one degree
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"densities": ()}, "--densities: wanted one or more of"),
+        ({"densities": ("moon",)}, "--densities: wanted one or more of"),
+        ({"samples": 10}, "--samples: wanted at least 1000, got 10"),
+        ({"seed": -1}, "--seed: wanted a number"),
+    ],
+)
+def test_bad_options(wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        densities.run(replace(TINY, **wrong))
