@@ -49,6 +49,20 @@ def test_boards_of_other_widths_have_mass_one():
         assert mass.item() == pytest.approx(1, abs=1e-6)
 
 
+def test_a_board_is_the_mean_of_points_on_it():
+    """A board of four squares 0.8 wide, two of them black, by 50 x 50 narrow Gaussians on each."""
+    board, schedule = Checkerboard(width=0.8, squares=2), VPLinear()
+    inside = (torch.arange(50, dtype=torch.float64) + 0.5) / 50 - 0.5
+    square = 0.8 * torch.cartesian_prod(inside, inside)
+    corners = torch.tensor([[-0.4, -0.4], [0.4, 0.4]], dtype=torch.float64)
+    means = (corners[:, None] + square).reshape(-1, 2)
+    flat = torch.zeros(len(means), dtype=torch.float64)
+    points = GaussianMixture(flat, means, flat + board.std**2)
+    x = normal(pinned(4), 20, 2)
+    got, wanted = (data.log_density(schedule, x, 0.3) for data in (board, points))
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-3)
+
+
 def test_answers_are_like_the_question():
     x = torch.zeros(3, 2)
     assert banana().posterior_mean(VPLinear(), x, 0.5).dtype == torch.float32

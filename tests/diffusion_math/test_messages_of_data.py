@@ -7,12 +7,15 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from diffusion_math import checks, gaussian, grid, predict
+from diffusion_math import checks, gaussian, grid, loss, predict
 from diffusion_math.oracle import GaussianMixture
 from diffusion_math.schedule import Discrete, RectifiedFlow, VPLinear
 
 POINT = GaussianMixture(torch.zeros(1), torch.zeros(1, 2), torch.zeros(1))
 X = torch.zeros(2, 3)
+
+WIDE = gaussian.Gaussian(X, X + 1)
+NARROW = gaussian.Gaussian(X[:1], X[:1] + 1)
 
 CASES: list[tuple[Callable[[], object], str]] = [
     (
@@ -115,6 +118,21 @@ CASES: list[tuple[Callable[[], object], str]] = [
     (
         lambda: predict.eps_from_x0(RectifiedFlow(), X, X, 0.0),
         "t: wanted a time at which x_t and x0 determine eps, got 0.0",
+    ),
+    (lambda: WIDE.score(X[:1]), "x: wanted shape (2, 3), got shape (1, 3)"),
+    (
+        lambda: gaussian.cross_entropy(WIDE, NARROW),
+        "p.mean: wanted shape (2, 3), got shape (1, 3)",
+    ),
+    (
+        lambda: gaussian.fisher_divergence(WIDE, NARROW),
+        "p.mean: wanted shape (2, 3), got shape (1, 3)",
+    ),
+    (
+        lambda: loss.training_loss(
+            RectifiedFlow(), lambda x, t: x, "eps", X, X, torch.tensor(1.0), loss.uniform
+        ),
+        "t: wanted alpha_t > 0: x_t does not turn an error in eps into one in x0, got 1.0",
     ),
 ]
 
