@@ -1,0 +1,73 @@
+"""A small network that predicts the noise in an 8 x 8 digit, given its time and its label."""
+
+import math
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from diffusion_math.denoiser import Network
+
+PIXELS = 64
+CLASSES = 10
+NOTHING = CLASSES
+"""The label that stands for none: what a dropped label becomes (C28)."""
+
+FREQUENCIES = 16
+"""The time is told as this many sines and cosines."""
+
+
+@final
+class DigitNetwork(nn.Module):
+    """Residual layers over the 64 pixels, each told the time and the label.
+
+        h <- h + W_2 silu(W_1 norm(h) + e),    e = a layer of silu(time + label)
+
+    An argument each: x `(batch, 64)`; time `(batch,)`, indices 0..T-1 as `network_time` gives
+    them; label `(batch,)`, 0..9 or `NOTHING`.
+    """
+
+    def __init__(self, width: int, blocks: int, T: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.T = T
+        self.enter = _linear(PIXELS, width, generator)
+        self.time = _linear(2 * FREQUENCIES, width, generator)
+        self.label = nn.Embedding.from_pretrained(
+            torch.randn(CLASSES + 1, width, generator=generator) / 2, freeze=False
+        )
+        self.inner = nn.ModuleList(_linear(width, width, generator) for _ in range(blocks))
+        self.told = nn.ModuleList(_linear(width, width, generator) for _ in range(blocks))
+        self.outer = nn.ModuleList(_linear(width, width, generator) for _ in range(blocks))
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(blocks + 1))
+        self.leave = _linear(width, PIXELS, generator)
+        with torch.no_grad():
+            for one in (*self.outer, self.leave):
+                one.weight.mul_(0.1)  # type: ignore[operator, union-attr]
+
+    def forward(self, x: Tensor, time: Tensor, label: Tensor) -> Tensor:
+        """The predicted noise, like x."""
+        # Periods from the table's length down to a few indices.
+        rates = math.pi / self.T * torch.logspace(0, 2.5, FREQUENCIES)
+        angles = time[:, None].float() * rates
+        known = self.time(torch.cat([angles.sin(), angles.cos()], dim=1)) + self.label(label)
+        known, h = silu(known), self.enter(x.float())
+        parts = zip(self.norms[:-1], self.inner, self.told, self.outer, strict=True)
+        for norm, inner, told, outer in parts:
+            h = h + outer(silu(inner(norm(h)) + told(known)))
+        out: Tensor = self.leave(self.norms[-1](h))
+        return out.to(x)
+
+    def given(self, label: Tensor) -> Network:
+        """The network of one label a row: `(x_t, time) -> eps`, `label` `(batch,)`."""
+        return lambda x, time: self(x, time, label)
+
+
+def _linear(before: int, after: int, generator: torch.Generator) -> nn.Linear:
+    """A layer whose weights come from `generator` alone, uniform as torch's own."""
+    layer = nn.Linear(before, after)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            uniform = torch.rand(parameter.shape, generator=generator)
+            parameter.copy_((2 * uniform - 1) / math.sqrt(before))
+    return layer

@@ -1,0 +1,201 @@
+"""The digits' data, likelihood, training and rows; the experiment itself in a few updates."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from scipy.stats import norm
+
+from diffusion_math.elbo import lambda_t
+from diffusion_math.gaussian import Gaussian
+from diffusion_math.schedule import Discrete
+from experiments import digit_data, digit_rows, digits
+from experiments.digit_data import Digits
+from experiments.digit_learning import Budget, bound_times, draw, learn
+from experiments.digit_network import NOTHING, PIXELS
+from experiments.weighting import BOUND, DRAWN, SIMPLE, Outcome, effective_share
+from tests.experiments.schema import check
+
+SCHEDULE = Discrete.linear()
+TINY = digits.Config(
+    steps=8, width=8, blocks=1, scales=(2.0,), sampling=3, held_out=30, seeds=2, pair_steps=3,
+    bound_steps=5,
+)  # fmt: skip
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def made(n: int, seed: int = 0, pixels: int = PIXELS) -> Digits:
+    levels = torch.randint(0, 17, (n, pixels), generator=seeded(seed))
+    return Digits(digit_data.from_levels(levels.float()), torch.arange(n) % 10)
+
+
+def test_digits() -> None:
+    pytest.importorskip("sklearn")
+    result = digits.run(TINY)
+    check(result, "digits")
+    verdicts = {row.name: row.verdict for row in result.rows}
+    # Eight updates draw nothing like digits, and write them worse than histograms do.
+    assert verdicts["digits"] == verdicts["digits-distance"] == "does not hold"
+    assert verdicts["digits-bits-saved"] == "does not hold"
+    assert set(result.data["agreement"]) == {"0", "1", "2"}
+
+
+@pytest.mark.slow
+def test_digits_holds() -> None:
+    """The default: every verdict that the lecture's claims ask for."""
+    pytest.importorskip("sklearn")
+    result = digits.run(digits.Config())
+    assert {row.verdict for row in result.rows} == {"holds", "measured"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("steps", 0, "--steps: wanted at least 1, got 0"),
+        ("seeds", 1, "--seeds: wanted at least 2, got 1"),
+        ("sampling", 1001, "--sampling: wanted 1 to 1000, got 1001"),
+        ("held_out", 19, "--held-out: wanted 20 to 1697, got 19"),
+        ("scales", (-1.0,), "--scales: wanted numbers of at least 0"),
+        ("seed", -1, "--seed: wanted a number in"),
+    ],
+)
+def test_illegal_options(name: str, value: object, wanted: str) -> None:
+    with pytest.raises(ValueError, match=wanted):
+        digits.run(replace(TINY, **{name: value}))  # type: ignore[arg-type]
+
+
+def test_the_split_shares_no_digit() -> None:
+    pytest.importorskip("sklearn")
+    train, rest = digit_data.load(400, 1)
+    assert (len(train.x), len(rest.x)) == (digit_data.COUNT - 400, 400)
+    assert torch.equal(digit_data.from_levels(digit_data.to_levels(train.x)), train.x)
+    again = digit_data.load(400, 1)[1]
+    other = digit_data.load(400, 2)[1]
+    assert torch.equal(again.x, rest.x)
+    assert not torch.equal(other.x, rest.x)
+    whole = torch.cat([train.x, rest.x]).sum()
+    assert torch.isclose(whole, torch.cat([*(one.x for one in digit_data.load(9, 3))]).sum())
+
+
+@pytest.mark.parametrize("std", [0.01, 0.07, 0.5])
+def test_levels_have_the_normals_bins(std: float) -> None:
+    """By scipy's distribution function: all 17 levels, the lowest bin open, the highest closed.
+
+    256 levels on the same range (bins of 1/255) give another number at every std.
+    """
+    mean = 0.3
+    x0 = digit_data.from_levels(torch.arange(17, dtype=torch.float64))[:, None]
+    p = Gaussian(torch.full_like(x0, mean), torch.tensor(std**2, dtype=torch.float64))
+    found = digit_data.level_log_probability(p, x0).exp().numpy()
+    edges = (x0[:, 0].numpy() - 1 / 16, x0[:, 0].numpy() + 1 / 16)
+    edges[0][0] = -math.inf
+    wanted = norm.cdf(edges[1], mean, std) - norm.cdf(edges[0], mean, std)
+    # The bins' ends are a few roundings of a number near 1, in units of std.
+    assert found == pytest.approx(wanted, abs=1e-13 / std)
+    assert found.sum() == pytest.approx(norm.cdf(17 / 16, mean, std), abs=1e-12 / std)
+
+
+def test_histogram_is_the_count_of_the_training() -> None:
+    train, rest = made(50, pixels=3), made(7, 1, pixels=3)
+    found = digit_data.histogram_bits(train, rest)
+    for k in range(7):
+        total = 0.0
+        for i in range(3):
+            seen = int((train.x[:, i] == rest.x[k, i]).sum())
+            total -= math.log2((seen + 1) / (50 + 17))
+        assert found[k].item() == pytest.approx(total / 3, rel=1e-6)
+
+
+def test_one_normal_is_charged_more_than_its_bins_hold() -> None:
+    """Jensen's bound, averaged over u, lies above -log2 P of the bin by a fine grid, and near it
+    for a wide normal; without the bins' volume it would lie 3 bits above."""
+    train = made(60, pixels=2)
+    p = digit_data.normal(train, seeded(0))
+    one = Digits(train.x[:1].expand(20_000, 2), train.labels[:1].expand(20_000))
+    bound = digit_data.normal_bits(p, one, seeded(1)).mean().item()
+    inner = (torch.arange(60, dtype=torch.float64) + 0.5) / 60 / 8 - 1 / 16
+    at = train.x[0].double() + torch.cartesian_prod(inner, inner)
+    mass = p.log_density(at).exp().mean() / 64
+    exact = -mass.log2().item() / 2
+    assert -1e-3 < bound - exact < 0.1
+
+
+def test_copies_are_noticed() -> None:
+    train, rest = made(200), made(200, 1)
+    assert all(digit_data.copies(train, rest, train.x[:50]))
+    assert sum(digit_data.copies(train, rest, rest.x)) == 10
+    assert digit_rows.copied([True] * 50).measured == 1
+
+
+def test_independent_pixels_keep_each_pixels_values() -> None:
+    train = made(30)
+    x = digit_data.shuffled(train, 500, seeded(0))
+    for i in (0, 17, 63):
+        assert set(x[:, i].tolist()) <= set(train.x[:, i].tolist())
+    assert len({tuple(row) for row in x.tolist()}) == 500
+
+
+def test_a_dropped_label_teaches_no_label() -> None:
+    """With drop = 1 only the label of nothing moves, with drop = 0 only the real ones (C28)."""
+    budget = Budget(width=8, blocks=1, steps=6, batch=40)
+    never, always, half = (
+        learn(SCHEDULE, made(40), budget, 0, drop).label.weight for drop in (0.0, 1.0, 0.5)
+    )
+    assert torch.equal(never[NOTHING], learn(SCHEDULE, made(40), budget, 0, 0.0).label.weight[10])
+    first = learn(SCHEDULE, made(40), replace(budget, rate=0.0), 0).label.weight
+    assert torch.equal(always[:NOTHING], first[:NOTHING])
+    assert torch.equal(never[NOTHING], first[NOTHING])
+    for kept in (half[0], half[NOTHING]):
+        assert not any(torch.equal(kept, row) for row in first)
+
+
+def test_guidance_of_zero_does_not_hear_the_label() -> None:
+    network = learn(SCHEDULE, made(40), Budget(width=8, blocks=1, steps=6, batch=8), 0)
+    one, other = torch.zeros(3, dtype=torch.long), torch.full((3,), 7)
+    for w, same in ((0.0, True), (1.0, False), (2.0, False)):
+        pair = [draw(SCHEDULE, network, label, 3, seeded(0), w) for label in (one, other)]
+        assert torch.equal(*pair) == same
+
+
+def test_times_are_drawn_in_proportion_to_lambda() -> None:
+    """Hoeffding at a false alarm of 1e-9 for the share of t <= 10; uniform times are rejected."""
+    n = 20_000
+    t = bound_times(SCHEDULE)(SCHEDULE, seeded(0), n)
+    every = lambda_t(SCHEDULE, torch.arange(1, 1001))
+    wanted = float(every[:10].sum() / every.sum())
+    limit = math.sqrt(math.log(2e9) / (2 * n))
+    assert abs(float((t <= 10).double().mean()) - wanted) < limit
+    assert abs(0.01 - wanted) > 2 * limit
+    assert t.min() >= 1
+    assert t.max() <= 1000
+    assert 0.1 < effective_share(SCHEDULE) < 0.3
+    constant = Discrete(torch.tensor([0.1, 0.1]))
+    a, b = lambda_t(constant, torch.tensor([1, 2])).tolist()
+    assert effective_share(constant) == pytest.approx((a + b) ** 2 / (a**2 + b**2) / 2)
+
+
+def test_the_rows_can_fail() -> None:
+    """Real digits stand for perfect draws; labels off by one are rejected, and equal weights."""
+    right, wrong, chance = [True] * 200, [False] * 200, [k % 10 == 0 for k in range(200)]
+
+    def verdicts(free: list[bool], asked: list[bool], guided: list[bool]) -> list[str]:
+        rows = digit_rows.agreement({0.0: free, 1.0: asked, 2.0: guided}, right)
+        return [row.verdict for row in rows if row.name != "digits-real"]
+
+    assert verdicts(chance, right, right) == ["holds"] * 3
+    assert verdicts(right, wrong, wrong)[:2] == ["does not hold"] * 2
+    assert verdicts(chance, right, wrong)[2] == "does not hold"
+    better = [Outcome(0.02 + k / 1000, 0.95 + k / 100, 4.0) for k in range(4)]
+    worse = [Outcome(0.05 + k / 1000, 0.85 + k / 200, 4.0 + k) for k in range(4)]
+    budget = Budget(8, 1, 10)
+    for simple, other, wanted in (
+        (better, worse, "holds"),
+        (better, better, "does not hold"),
+        (worse, better, "does not hold"),
+    ):
+        rows = digit_rows.weight({SIMPLE: simple, BOUND: other, DRAWN: other}, budget, 0.2)
+        assert {row.name: row.verdict for row in rows}["digits-simple"] == wanted

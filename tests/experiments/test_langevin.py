@@ -1,0 +1,119 @@
+"""Langevin's experiment: its verdicts, and what turns them."""
+
+from dataclasses import replace
+
+import jaxtyping
+import pytest
+import torch
+
+from diffusion_math import langevin as moves
+from diffusion_math import langevin_law
+from diffusion_math.langevin import proposal
+from diffusion_math.oracle import GaussianMixture
+from experiments import langevin, langevin_figures, laws, walking
+from tests.experiments.schema import check
+
+TINY = langevin.Config(particles=400, budget=120, chains=2000, frames=3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _unchecked():
+    """No shapes checked at run time, which has tests of its own and costs ten times the work."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="module")
+def result():
+    return langevin.run(TINY)
+
+
+@pytest.fixture
+def unseen(monkeypatch):
+    """No pictures: for runs whose rows alone are looked at."""
+    monkeypatch.setattr(langevin_figures, "plane", lambda *given: ())
+    monkeypatch.setattr(langevin_figures, "laws", lambda *given: "")
+
+
+def verdicts(result):
+    return {row.name: row.verdict for row in result.rows}
+
+
+def rerun():
+    return langevin.run(replace(TINY, frames=0))
+
+
+def test_schema_and_verdicts(result):
+    """All that does not need the annealing's full budget holds; the budget is everyone's."""
+    check(result, "langevin")
+    found = verdicts(result)
+    assert {name for name, one in found.items() if one != "holds"} <= {"langevin"}
+    assert set(result.data["evaluations"].values()) == {TINY.budget}
+    assert [one.name.rpartition(".")[2] for one in result.figures].count("gif") == 1
+
+
+@pytest.mark.usefixtures("unseen")
+def test_a_repeat_is_the_same(result):
+    again = rerun()
+    assert [row.measured for row in again.rows] == [row.measured for row in result.rows]
+    assert not any(one.name.endswith(".gif") for one in again.figures)
+
+
+@pytest.mark.usefixtures("unseen")
+def test_wrong_noise_is_noticed(monkeypatch):
+    """sqrt(delta) z in the place of sqrt(2 delta) z: neither the law on the way nor the last."""
+
+    def halved(x, score, delta):
+        right = proposal(x, score, delta)
+        return replace(right, variance=right.variance / 2)
+
+    monkeypatch.setattr(moves, "proposal", halved)
+    found = verdicts(rerun())
+    assert found["langevin-bias"] == found["langevin-law"] == "does not hold"
+
+
+@pytest.mark.usefixtures("unseen")
+def test_the_printed_stationary_law_is_rejected(monkeypatch):
+    """E7 as printed: the target itself, whatever the step."""
+    monkeypatch.setattr(langevin_law, "ula_stationary", lambda target, delta: target)
+    (row,) = (r for r in rerun().rows if r.name == "langevin-bias")
+    assert row.verdict == "does not hold"
+
+
+@pytest.mark.usefixtures("unseen")
+def test_annealing_without_its_ladder_is_noticed(monkeypatch):
+    """One level alone, the last: no better than ULA, and the main verdict says so."""
+    monkeypatch.setattr(walking, "LEVELS", 1)
+    assert verdicts(rerun())["langevin"] == "does not hold"
+
+
+def test_the_bound_is_a_bound():
+    """More moves never raise it, no ball reaches over the midline, and modes that touch hold
+    nothing for sure.
+    """
+    far = walking.modes()
+    delta = walking.RATE * walking.STD**2
+    few, many = (walking.least_share(far, 0, delta, k) for k in (20, 200))
+    assert 0.1 < many <= few < 0.5
+    near = GaussianMixture(far.log_weights, far.means / 8, far.covariances)
+    assert walking.least_share(near, 0, delta, 20) == 0
+
+
+def test_the_turning_point_is_that_of_the_variance():
+    """2 for N(0, 1); an interval without it is refused."""
+    points = torch.tensor([[0.3], [-2.0]], dtype=torch.float64)
+    assert laws.turning_point(points, 0.5, 5.0) == pytest.approx((2, 2), abs=1e-9)
+    with pytest.raises(ValueError, match="wanted a rise at low alone"):
+        laws.turning_point(points, 2.5, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("particles", 99), ("budget", 19), ("chains", 999), ("frames", 1), ("frames", 51)],
+)
+def test_bad_settings(name, value):
+    with pytest.raises(ValueError, match=f"--{name}: wanted .* got {value}"):
+        langevin.run(replace(TINY, **{name: value}))
+    with pytest.raises(ValueError, match="--seed: wanted"):
+        langevin.run(replace(TINY, seed=-1))
