@@ -12,9 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 IDS = (*(f"C{i:02d}" for i in range(1, 34)), *(f"E{i}" for i in range(1, 9)))
 """Every claim and every erratum."""
 
-AWAITED: dict[str, str] = {
-    "C19": "That lambda_t = 1 does better in practice awaits trained networks.",
-}
+AWAITED: dict[str, str] = {}
 """What a claim still wants, whatever its tests prove of it already."""
 
 

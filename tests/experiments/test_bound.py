@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from diffusion_math import elbo, path
-from experiments import bound, bound_figures, terms
+from experiments import bound, terms
+from experiments.paths import drawn_forward
 from tests.experiments.schema import check
 
 TINY = bound.Config(density="ring", steps=40, draws=200, finest=16)
@@ -26,11 +27,18 @@ def result():
     return bound.run(TINY)
 
 
-@pytest.fixture
-def unseen(monkeypatch):
-    """No pictures: for runs whose rows alone are looked at."""
-    monkeypatch.setattr(bound_figures, "terms", lambda *given: "")
-    monkeypatch.setattr(bound_figures, "limit", lambda *given: "")
+@pytest.fixture(scope="module")
+def world():
+    return terms.World.of("ring", 40)
+
+
+@pytest.fixture(scope="module")
+def points(world):
+    return world.data.sample(seeded(1), 200)
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
 
 
 def verdicts(result):
@@ -46,45 +54,44 @@ def test_schema_and_verdicts(result):
     assert set(found.values()) == {"holds"}
 
 
-@pytest.mark.usefixtures("unseen")
-def test_a_wrong_bound_is_noticed(monkeypatch):
+def test_a_wrong_bound_is_noticed(monkeypatch, world, points):
     """L_T left out: the gap is no KL any more, by far more than rounding."""
     monkeypatch.setattr(elbo, "prior_term", lambda schedule, x0: torch.zeros(len(x0)).double())
-    assert verdicts(bound.run(TINY))["bound"] == "does not hold"
+    assert bound._path_row(terms.path_gaps(world, points[:3], 12)).verdict == "does not hold"
 
 
-@pytest.mark.usefixtures("unseen")
-def test_a_bound_above_the_truth_is_noticed(monkeypatch):
+def test_a_bound_above_the_truth_is_noticed(monkeypatch, world, points):
     """Four nats too little for every path: -ELBO falls below -log q."""
+    (model, *_) = world.models((bound.EXACT, bound.SMALL, bound.AFFINE)).values()
+    walked = drawn_forward(points, world.schedule, world.grid, seeded(2))
     right = path.path_log_density
+    below = bound._below_row({bound.EXACT: world.excess(model, walked)})
+    assert below.verdict == "holds"
     monkeypatch.setattr(path, "path_log_density", lambda *given: right(*given) - 4)
-    assert verdicts(bound.run(TINY))["bound-below"] == "does not hold"
+    below = bound._below_row({bound.EXACT: world.excess(model, walked)})
+    assert below.verdict == "does not hold"
 
 
-@pytest.mark.usefixtures("unseen")
-def test_wrong_weights_and_bins_are_noticed(monkeypatch):
-    """lambda_t without its half, and bins that overlap."""
+def test_wrong_weights_and_bins_are_noticed(monkeypatch, world, points):
+    """lambda_t of twice its size, and probabilities a hundredth too large."""
+    models = world.models((bound.EXACT, bound.SMALL, bound.AFFINE))
     weight, probability = elbo.lambda_t, elbo.quantized_log_probability
     monkeypatch.setattr(elbo, "lambda_t", lambda *given: 2 * weight(*given))
     monkeypatch.setattr(elbo, "quantized_log_probability", lambda p, x0: probability(p, x0) + 0.01)
-    found = verdicts(bound.run(TINY))
-    assert found["bound-weight"] == found["bound-levels"] == "does not hold"
+    off = terms.weighted(world, models, points[:5], seeded(3))
+    assert bound._weight_row(off).verdict == "does not hold"
+    off = terms.mass_of_levels(world, models[bound.EXACT], points[:5])
+    assert bound._levels_row(off).verdict == "does not hold"
 
 
-@pytest.mark.usefixtures("unseen")
-def test_a_wrong_limit_is_noticed(monkeypatch):
-    """The integrand without its half: no number of steps tends to it."""
+def test_a_wrong_limit_is_noticed(monkeypatch, world, points):
+    """The integrand of twice its size: no number of steps tends to it."""
     right = elbo.continuous_integrand
-    world = terms.World.of("ring", 2)
-    x0 = world.data.sample(torch.Generator().manual_seed(1), 50)
-
-    def off():
-        found = terms.limit(world, x0, 64, torch.Generator().manual_seed(2))
-        return abs(sum(found.extrapolated) / 50)
-
-    near = off()
+    near = bound._limit_row(terms.limit(world, points[:50], 512, seeded(2)))
+    assert near.verdict == "holds"
     monkeypatch.setattr(elbo, "continuous_integrand", lambda *given: 2 * right(*given))
-    assert near < 0.5 < off()
+    far = bound._limit_row(terms.limit(world, points[:50], 64, seeded(2)))
+    assert far.verdict == "does not hold"
 
 
 def test_levels_are_levels():

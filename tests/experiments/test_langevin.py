@@ -60,7 +60,10 @@ def test_a_repeat_is_the_same(result):
     assert not any(one.name.endswith(".gif") for one in again.figures)
 
 
-@pytest.mark.usefixtures("unseen")
+def ula(chains=2000):
+    return [one for one in laws.stationary(chains, 1) if one.sampler == "ULA"]
+
+
 def test_wrong_noise_is_noticed(monkeypatch):
     """sqrt(delta) z in the place of sqrt(2 delta) z: neither the law on the way nor the last."""
 
@@ -69,23 +72,28 @@ def test_wrong_noise_is_noticed(monkeypatch):
         return replace(right, variance=right.variance / 2)
 
     monkeypatch.setattr(moves, "proposal", halved)
-    found = verdicts(rerun())
-    assert found["langevin-bias"] == found["langevin-law"] == "does not hold"
+    assert langevin._bias_row(ula()).verdict == "does not hold"
+    assert langevin._law_row("", "", laws.transient(2000, 1)).verdict == "does not hold"
 
 
-@pytest.mark.usefixtures("unseen")
 def test_the_printed_stationary_law_is_rejected(monkeypatch):
     """E7 as printed: the target itself, whatever the step."""
+    assert langevin._bias_row(ula()).verdict == "holds"
     monkeypatch.setattr(langevin_law, "ula_stationary", lambda target, delta: target)
-    (row,) = (r for r in rerun().rows if r.name == "langevin-bias")
-    assert row.verdict == "does not hold"
+    assert langevin._bias_row(ula()).verdict == "does not hold"
 
 
-@pytest.mark.usefixtures("unseen")
-def test_annealing_without_its_ladder_is_noticed(monkeypatch):
-    """One level alone, the last: no better than ULA, and the main verdict says so."""
-    monkeypatch.setattr(walking, "LEVELS", 1)
-    assert verdicts(rerun())["langevin"] == "does not hold"
+@pytest.mark.parametrize(("levels", "verdict"), [(20, "holds"), (1, "does not hold")])
+def test_annealing_needs_its_ladder(monkeypatch, levels, verdict):
+    """With the last level alone it is no better than ULA, and the main verdict says so."""
+    monkeypatch.setattr(walking, "LEVELS", levels)
+    data, count = walking.modes(), 8000
+    generator = torch.Generator().manual_seed(0)
+    start = walking.SPREAD * torch.randn(count, 2, generator=generator, dtype=torch.float64)
+    sampler = walking.samplers(data, 800, 1)[0][-1]
+    *_, end = walking.kept_states(sampler.walk(start), []).values()
+    row = langevin._annealed_row(langevin._shares(data, end.x), TINY)
+    assert row.verdict == verdict
 
 
 def test_the_bound_is_a_bound():
