@@ -71,9 +71,6 @@ def main(arguments: Sequence[str]) -> int:
             only = [] if options.all else economy(record)
             runs += pool.map(lambda seed: reported(seed, [*rest, *only]), seeds[2:])
     bad = [run for run in runs if not run.good]
-    for run in bad:
-        for test in run.failed or (f"pytest ended with code {run.code}: {run.last}",):
-            say(f"seed {run.seed}: {test}")
     seconds = sum(run.seconds for run in runs)
     say(f"{len(runs)} seeds, {len(bad)} with failures, {seconds:.0f} s of test runs")
     if options.out:
@@ -96,6 +93,9 @@ def reported(seed: int, arguments: Sequence[str]) -> Run:
     """Run one seed and print its line."""
     run = one(seed, arguments)
     say(f"{run.seed:>5} {run.passed:>7} {len(run.failed):>7} {run.seconds:>8.0f}")
+    if not run.good:
+        for test in run.failed or (f"pytest ended with code {run.code}: {run.last}",):
+            say(f"      {test}")
     return run
 
 

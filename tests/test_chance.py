@@ -256,7 +256,7 @@ def test_the_run_under_many_seeds_finds_what_one_seed_hides(
     assert flaky.main(["--seeds", "3", "--out", str(tmp_path / "table.json"), str(tmp_path)]) == 1
     said = capsys.readouterr().out
     assert "of 2 tests 1 can depend on a seed" in said
-    assert "seed 3: " in said and "test_fickle.py::test_fickle" in said
+    assert "test_fickle.py::test_fickle" in said
     table = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))
     assert [(run["seed"], run["passed"], len(run["failed"])) for run in table] == [
         (1, 2, 0), (2, 2, 0), (3, 0, 1),
