@@ -23,7 +23,12 @@ FOREIGN = {
     "sd": {*PEERS, "matplotlib"},
     "experiments": PEERS,
 }
-DISTRIBUTION = {"PIL": "pillow", "sklearn": "scikit-learn", "torch": "torch", "yaml": "pyyaml"}
+DISTRIBUTION = {
+    "PIL": "pillow",
+    "huggingface_hub": "huggingface-hub",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 EXTRAS = ("train", "docs", "digits", "test", "bench", "mutants")
 LONGEST = 320
 

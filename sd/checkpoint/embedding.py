@@ -1,0 +1,83 @@
+"""Textual-inversion embeddings: a word's name and its vectors, to be put before the text encoder.
+
+Source: Gal et al. 2022, arXiv:2208.01618.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sd.checkpoint import files, pickled
+from sd.checkpoint.source import ill
+
+__all__ = ["Embedding", "read"]
+
+SDXL = {"clip_l", "clip_g"}
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """A word's name and its vectors, float32 on the CPU."""
+
+    name: str
+    vectors: Float[Tensor, "count width"]
+
+
+def read(path: Path | str, width: int | None = None) -> Embedding:
+    """The embedding in a file.
+
+    Args:
+        path: AUTOMATIC1111's `.pt` ("string_to_param") or `.safetensors` ("emb_params"), which are
+            called as the file is; or diffusers' {token: vectors}, called after the token.
+        width: of the text encoder's embeddings, to be checked.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, hostile, none of these, of more than one word, or of another
+            width.
+    """
+    path = Path(path)
+    if files.is_zip(path):
+        return _checked(path, _states(path, pickled.unpickled(path)), width)
+    with files.opened(path) as source:
+        if len(source.entries) > 2:
+            raise ill(path, f"no embedding: it holds {len(source.entries)} tensors")
+        tensors = {name: source.fetch(name, None) for name in source.entries}
+        return _checked(path, tensors, width)
+
+
+def _states(path: Path, whole: Any) -> dict[str, Any]:
+    """The tensors by name in what torch.save wrote."""
+    if not isinstance(whole, Mapping):
+        raise ill(path, f"no embedding: it holds a {type(whole).__name__}")
+    inner = whole.get("string_to_param")
+    if isinstance(inner, Mapping):
+        return {"emb_params": inner["*"]} if "*" in inner else dict(inner)
+    return {str(name): value for name, value in whole.items()}
+
+
+def _checked(path: Path, tensors: Mapping[str, Any], width: int | None) -> Embedding:
+    """The one word of a file, with legal vectors."""
+    if SDXL & set(tensors):
+        raise ill(path, "an SDXL embedding, not one of Stable Diffusion v1 or v2")
+    if len(tensors) != 1:
+        raise ill(path, f"no embedding of one word: it names {', '.join(tensors) or 'none'}")
+    ((name, value),) = tensors.items()
+    dense = isinstance(value, Tensor) and value.layout == torch.strided
+    if not dense or not value.is_floating_point() or value.ndim not in (1, 2) or not value.numel():
+        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ill(path, f"{name} is {found}, not vectors (count, width)")
+    if value.numel() * value.itemsize > value.untyped_storage().nbytes():
+        raise ill(path, f"{name} claims more bytes than the file has")
+    vectors = value.detach().reshape(-1, value.shape[-1]).to("cpu", torch.float32, copy=True)
+    if not bool(vectors.isfinite().all()):
+        raise ill(path, f"{name} is not finite")
+    if width is not None and vectors.shape[1] != width:
+        raise ill(path, f"{name} is {vectors.shape[1]} wide, the text encoder {width}")
+    return Embedding(path.stem if name == "emb_params" else name, vectors)

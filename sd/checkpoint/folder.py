@@ -1,0 +1,118 @@
+"""A diffusers folder: model_index.json, and a folder with config.json and weights a network."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from sd.checkpoint import family, files, settings
+from sd.checkpoint.part import KINDS, Part
+from sd.checkpoint.settings import Settings
+from sd.checkpoint.source import Source, ill
+
+__all__ = ["component", "components", "kind_of", "scheduler"]
+
+CLASSES = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
+}
+BESIDE = {"tokenizer", "scheduler", "safety_checker", "feature_extractor"}
+"""What a text-to-image pipeline has besides its networks; not read here, but for the scheduler."""
+STEMS = {
+    "unet": ("diffusion_pytorch_model", "diffusion_pytorch_model"),
+    "vae": ("diffusion_pytorch_model", "diffusion_pytorch_model"),
+    "text_encoder": ("model", "pytorch_model"),
+}
+"""The weights' names, before .safetensors and before .bin."""
+
+
+def components(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The networks that a pipeline's folder holds, and what else it names, with a word on each.
+
+    Raises ValueError where model_index.json is of a pipeline that is not text-to-image v1 or v2.
+    """
+    index = folder / "model_index.json"
+    values = settings.json_object(index)
+    pipeline = values.get("_class_name", "a pipeline of no name")
+    held: dict[str, str] = {
+        name: str(value[1])
+        for name, value in values.items()
+        if isinstance(value, list) and len(value) == 2 and value[1] is not None
+    }
+    strange = [
+        name
+        for name, made in held.items()
+        if (made not in CLASSES[name] if name in CLASSES else name not in BESIDE)
+    ]
+    if strange:
+        parts = ", ".join(f"{name} ({held[name]})" for name in strange)
+        raise ill(index, f"a {pipeline} folder with {parts}, {family.WANTED}")
+    networks = [name for name in KINDS if (folder / name).is_dir()]
+    beside = {
+        name: f"a {held[name]}, not read" for name in held if name not in (*KINDS, "scheduler")
+    }
+    return networks, beside
+
+
+def kind_of(folder: Path) -> str:
+    """Which network a component's folder holds, by its config.json."""
+    path = folder / "config.json"
+    values = settings.json_object(path)
+    names = [values.get("_class_name"), *(values.get("architectures") or ())]
+    for kind, classes in CLASSES.items():
+        if any(name in classes for name in names):
+            return kind
+    raise ill(path, f"of {names[-1]}, none of {', '.join(c[0] for c in CLASSES.values())}")
+
+
+@contextmanager
+def component(folder: Path, kind: str, variant: str | None) -> Iterator[Part]:
+    """The network in a component's folder.
+
+    Raises FileNotFoundError or ValueError where its config.json or weights are missing or wrong.
+    """
+    said = settings.read(folder / "config.json", kind)
+    with _weights(folder, kind, variant) as source:
+        found = family.find(source)
+        if kind not in found:
+            raise ill(source.path, f"no {KINDS[kind]}: its names are of something else")
+        yield replace(found[kind], settings=said)
+
+
+def scheduler(folder: Path) -> Settings:
+    """The settings of the scheduler, which are those of the training."""
+    return settings.read(folder / "scheduler" / "scheduler_config.json", "scheduler")
+
+
+@contextmanager
+def _weights(folder: Path, kind: str, variant: str | None) -> Iterator[Source]:
+    """The weights of that variant: safetensors before .bin, one file before shards."""
+    dot = f".{variant}" if variant else ""
+    safe, pickled = STEMS[kind]
+    for stem, suffix in ((safe, ".safetensors"), (pickled, ".bin")):
+        if (whole := folder / f"{stem}{dot}{suffix}").is_file():
+            with files.opened(whole) as source:
+                yield source
+            return
+        if (index := folder / f"{stem}{suffix}.index{dot}.json").is_file():
+            with files.joined(index, _shards(index)) as source:
+                yield source
+            return
+    present = sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".bin"))
+    there = ", ".join(present) or "none"
+    wanted = f"of variant {variant!r}" if variant else "without a variant"
+    hint = "; give variant=" if not variant and any(n.count(".") > 1 for n in present) else ""
+    raise ill(folder, f"no weights {wanted}; there: {there}{hint}")
+
+
+def _shards(index: Path) -> dict[str, Path]:
+    """Which file has which tensor; only files beside the index are legal."""
+    values = settings.json_object(index).get("weight_map")
+    if not isinstance(values, Mapping) or not values:
+        raise ill(index, "no index: it has no weight_map")
+    for name, file in values.items():
+        if not isinstance(file, str) or not re.fullmatch(r"[\w][\w.-]*", file):
+            raise ill(index, f"{name} is in {file!r}, which is no file's name beside the index")
+    return {name: index.parent / file for name, file in values.items()}

@@ -1,0 +1,51 @@
+"""A model of the Hugging Face hub by its id: from the cache, else from the network."""
+
+import re
+from pathlib import Path
+
+from sd.checkpoint.source import ill
+
+__all__ = ["resolved"]
+
+ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+?)(?:/([\w./-]+\.(?:safetensors|ckpt|bin|pt)))?")
+WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt", ".pth")
+READ = ("model_index.json", "*/config.json", "scheduler/scheduler_config.json", "tokenizer/*")
+
+
+def resolved(path: Path | str, variant: str | None = None) -> Path:
+    """A path as it is; the folder or file of a hub id (`org/name` or `org/name/file.safetensors`).
+
+    Raises ValueError where the id is neither in the cache nor to be had; the line says what to do.
+    """
+    asked = str(path)
+    found = ID.fullmatch(asked)
+    local = Path(path)
+    if found is None or local.exists() or (found[2] is None and asked.endswith(WEIGHTS)):
+        return local
+    for cached in (True, False):
+        try:
+            return Path(_fetched(found[1], found[2], variant, cached))
+        except Exception as error:  # whatever the hub's client raises, of any of its versions
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    raise ill(
+        asked,
+        f"no such file or folder, not in the hub's cache, and not to be had ({reason}); where "
+        f"there is a network, run hf download {found[1]}, or give the path of a copy",
+    )
+
+
+def _fetched(name: str, file: str | None, variant: str | None, cached: bool) -> str:
+    """The path of one file, or of the folder with what a load may read."""
+    import huggingface_hub as hub  # a second of import that a local file has no need of
+
+    if file is not None:
+        return str(hub.hf_hub_download(name, file, local_files_only=cached))
+    dot = f".{variant}" if variant else ""
+    ends = (f"{dot}.safetensors", f"{dot}-*.safetensors", f".safetensors.index{dot}.json")
+    wanted = [f"{kind}/*model{end}" for kind in ("unet", "vae", "text_encoder") for end in ends]
+    path = hub.snapshot_download(
+        name, allow_patterns=[*READ, *wanted], local_files_only=cached
+    )
+    if cached and not (Path(path) / "model_index.json").is_file():
+        raise FileNotFoundError(f"{name} is in the cache without model_index.json")
+    return path

@@ -1,0 +1,230 @@
+"""Reading a Stable Diffusion checkpoint of any common layout into our three networks."""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from torch import nn
+
+from diffusion_math.checks import require
+from sd import device as devices
+from sd.checkpoint import family, files, folder, hub, numbers, training
+from sd.checkpoint.account import Account, finite, settle
+from sd.checkpoint.part import KINDS, Part
+from sd.checkpoint.source import Source, ill
+from sd.config import PREDICTIONS, ModelConfig, from_json
+from sd.text_encoder import TextEncoder
+from sd.unet import UNet
+from sd.vae import VAE
+from sd.weights import blank
+
+__all__ = ["Loaded", "load"]
+
+NETWORKS: dict[str, Any] = {"text_encoder": TextEncoder, "vae": VAE, "unet": UNet}
+NUMBERS = {"text_encoder": numbers.text, "vae": numbers.vae, "unet": numbers.unet}
+FIELDS = {"text_encoder": "text", "vae": "vae", "unet": "unet"}
+"""A network's field of ModelConfig."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A checkpoint's networks, in evaluation mode and without gradients, and what they are.
+
+    account: what of the files went where; `str(account)` sums it up.
+    """
+
+    config: ModelConfig
+    text_encoder: TextEncoder
+    vae: VAE
+    unet: UNet
+    account: Account
+
+
+@dataclass
+class _Contents:
+    """What one path holds: networks, files, and what it says of the training."""
+
+    path: Path
+    parts: dict[str, Part] = field(default_factory=dict)
+    sources: list[Source] = field(default_factory=list)
+    config: ModelConfig | None = None
+    folder: bool = False
+
+
+def load(
+    path: Path | str,
+    *,
+    vae: Path | str | None = None,
+    complete: Path | str | None = None,
+    config: ModelConfig | None = None,
+    prediction: str | None = None,
+    ema: bool = False,
+    variant: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> Loaded:
+    """Read Stable Diffusion v1 or v2: one file in the original layout, or a diffusers folder.
+
+    Everything is checked before a weight is read: every name and every shape is accounted for. Each
+    tensor then goes from the mapped file to its type and device at once, so that there is one copy.
+
+    Args:
+        path: a `.safetensors` or `.ckpt` file, a folder, or an id of the Hugging Face hub.
+        vae: read the autoencoder from this file or folder instead.
+        complete: a file or folder that gives the networks which `path` lacks.
+        config: the model's numbers, in place of those that the files tell.
+        prediction: "epsilon", "v_prediction" or "sample", where no config is given.
+        ema: take the U-Net's moving averages; original layout only.
+        variant: such as "fp16", of a diffusers folder's files.
+        dtype, device: of the networks.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged, hostile, of another family, or does not fit; the message's
+            first line names it and says what to do.
+    """
+    wide = dtype.is_floating_point and dtype.itemsize >= 2
+    require(wide, "dtype", "a floating-point type of 16 bits or more", dtype)
+    legal = prediction is None or prediction in PREDICTIONS
+    require(legal, "prediction", f"one of {', '.join(PREDICTIONS)}", repr(prediction))
+    where = device if isinstance(device, torch.device) else devices.pick(device)
+    with ExitStack() as stack:
+        main = _contents(stack, path, ema, variant)
+        own_vae, rest = (
+            None if asked is None else _contents(stack, asked, ema, variant)
+            for asked in (vae, complete)
+        )
+        chosen = _chosen(main, own_vae, rest)
+        if ema:
+            _averaged(chosen["unet"])
+        held = [each for each in (main, own_vae, rest) if each is not None]
+        found = [part for each in held for part in each.parts.values()]
+        sources = [source for each in held for source in each.sources]
+        notes: tuple[str, ...] = ("numbers: as the argument config says",)
+        if config is None:
+            config, notes = _config(held, chosen, prediction)
+        networks: dict[str, Any] = {
+            kind: blank(NETWORKS[kind], getattr(config, FIELDS[kind])) for kind in chosen
+        }
+        account = replace(settle(main.path, chosen, found, sources, networks), notes=notes)
+        for kind, network in networks.items():
+            _fill(network, chosen[kind], dtype, where)
+    return Loaded(config, **networks, account=account)
+
+
+def _contents(stack: ExitStack, path: Path | str, ema: bool, variant: str | None) -> _Contents:
+    """What a path holds, opened until the stack is left."""
+    there = hub.resolved(path, variant)
+    held = _Contents(there)
+    if there.is_dir():
+        whole = (there / "model_index.json").is_file()
+        if not whole and not (there / "config.json").is_file():
+            raise ill(there, "a folder with neither model_index.json nor config.json")
+        kinds, beside = folder.components(there) if whole else ([folder.kind_of(there)], {})
+        for kind in kinds:
+            at = there / kind if whole else there
+            held.parts[kind] = stack.enter_context(folder.component(at, kind, variant))
+        held.sources = [part.source for part in held.parts.values()]
+        if beside:
+            held.sources.append(Source(there / "model_index.json", {}, _nothing, aside=beside))
+        held.folder = whole
+        return held
+    if variant is not None and there.is_file():
+        raise ill(there, f"variant is {variant!r}, which only a diffusers folder can have")
+    source = stack.enter_context(files.opened(there))
+    held.parts, held.sources = family.find(source, ema), [source]
+    if training.CONFIG_KEY in source.metadata:
+        try:
+            held.config = from_json(ModelConfig, source.metadata[training.CONFIG_KEY])
+        except ValueError as error:
+            raise ill(there, f"the config in its metadata is not legal: {error}") from error
+    if not held.parts:
+        raise ill(there, f"none of a {', '.join(KINDS.values())} is in it, by its names")
+    return held
+
+
+def _nothing(name: str, rows: slice | None) -> torch.Tensor:
+    raise KeyError(name)
+
+
+def _chosen(main: _Contents, vae: _Contents | None, rest: _Contents | None) -> dict[str, Part]:
+    """The part that each network is read from."""
+    chosen = {**(rest.parts if rest else {}), **main.parts}
+    if vae is not None:
+        if "vae" not in vae.parts:
+            raise ill(vae.path, "no VAE is in it")
+        chosen["vae"] = vae.parts["vae"]
+    lacking = [called for kind, called in KINDS.items() if kind not in chosen]
+    if lacking:
+        held = ", ".join(KINDS[kind] for kind in KINDS if kind in chosen)
+        wanted = "complete= a checkpoint or folder that has them"
+        raise ill(main.path, f"of a model only its {held}; without {', '.join(lacking)}: {wanted}")
+    return {kind: chosen[kind] for kind in KINDS}
+
+
+def _averaged(unet: Part) -> None:
+    """Raise ValueError unless the U-Net has moving averages."""
+    if not unet.ema or not unet.source.starts("model_ema.diffusion_model"):
+        raise ill(unet.source.path, "it has no moving averages (model_ema.*); leave out ema=True")
+
+
+def _config(
+    contents: list[_Contents], chosen: Mapping[str, Part], prediction: str | None
+) -> tuple[ModelConfig, tuple[str, ...]]:
+    """The model's numbers, and how what no tensor tells was decided."""
+    made = {kind: _numbers(contents, part) for kind, part in chosen.items()}
+    words: dict[str, Any] = {FIELDS[kind]: found for kind, found in made.items()}
+    path, unet = contents[0].path, chosen["unet"]
+    home = next(each for each in contents if unet.source in each.sources)
+    second = made["unet"].linear_projection
+    if home.config is not None:
+        base = home.config if prediction is None else replace(home.config, prediction=prediction)
+        return _fitted(path, base, words), ("numbers: as its metadata say",)
+    if home.folder:
+        words |= training.scheduler(folder.scheduler(home.path))
+        why = "as scheduler_config.json says"
+        if prediction is not None:
+            words["prediction"], why = prediction, "as the argument says"
+    else:
+        words["prediction"], why = training.prediction(unet.source, prediction, second)
+        words |= training.table(unet.source)
+    size = unet.settings.values.get("sample_size") if unet.settings else None
+    if isinstance(size, int):
+        words["image_size"] = size * made["vae"].factor
+    elif second and words["prediction"] == "v_prediction":
+        words["image_size"] = 768
+    family_name = "v2" if second else "v1"
+    notes = (
+        f"family: Stable Diffusion {family_name}, context {made['unet'].context_width} wide",
+        f"prediction: {words['prediction']}, {why}",
+    )
+    return _fitted(path, ModelConfig(), words), notes
+
+
+def _numbers(contents: list[_Contents], part: Part) -> Any:
+    """One network's numbers: as the file's metadata say where we wrote it, else by its tensors."""
+    home = next(each for each in contents if part.source in each.sources)
+    if home.config is not None:
+        return getattr(home.config, FIELDS[part.kind])
+    return NUMBERS[part.kind](part)
+
+
+def _fitted(path: Path, base: ModelConfig, words: dict[str, Any]) -> ModelConfig:
+    try:
+        return replace(base, **words)
+    except ValueError as error:
+        raise ill(path, f"its networks do not fit together: {error}") from error
+
+
+def _fill(network: nn.Module, part: Part, dtype: torch.dtype, device: torch.device) -> None:
+    """Read a network's weights, one tensor at a time."""
+    tensors = {}
+    for name, value in network.state_dict().items():
+        tensors[name] = part.read(name, tuple(value.shape), dtype, device)
+        finite(part.source.path, part.where(name)[0], tensors[name])
+    network.load_state_dict(tensors, strict=True, assign=True)
+    network.requires_grad_(False).eval()

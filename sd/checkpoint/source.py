@@ -1,0 +1,63 @@
+"""A file of tensors: what it says it holds, and its tensors one at a time."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+__all__ = ["Entry", "Source", "ill", "printable"]
+
+LONGEST = 600
+"""Characters of a line that a file's own words may fill."""
+
+
+@final
+@dataclass(frozen=True)
+class Entry:
+    """A tensor's shape and type, known before it is read."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return self.dtype.itemsize * torch.Size(self.shape).numel()
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Source:
+    """Tensors by name, memory-mapped.
+
+    Attributes:
+        path: the file, or the index of several.
+        entries: every tensor in it.
+        fetch: (name, rows) to those rows of the tensor, mapped, not copied; None is all rows.
+        metadata: what the file says of itself.
+        aside: what it holds besides tensors, each with a word on what that is.
+    """
+
+    path: Path
+    entries: Mapping[str, Entry]
+    fetch: Callable[[str, slice | None], Tensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    aside: Mapping[str, str] = field(default_factory=dict)
+
+    def starts(self, prefix: str) -> bool:
+        """Whether a name starts so."""
+        return any(name.startswith(prefix) for name in self.entries)
+
+
+def ill(path: Path | str, what: str) -> ValueError:
+    """The one line that says what is wrong with a file."""
+    return ValueError(f"checkpoint {path}: {printable(what)}")
+
+
+def printable(text: str) -> str:
+    """A text without what would move a terminal's cursor: names come from files of strangers."""
+    plain = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return plain if len(plain) <= LONGEST else f"{plain[:LONGEST]}..."

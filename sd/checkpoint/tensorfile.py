@@ -1,0 +1,126 @@
+"""A safetensors file, whose header is checked to the byte before any tensor is touched."""
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sd.checkpoint.source import Entry, Source, ill
+
+__all__ = ["opened"]
+
+LONGEST_HEADER = 100_000_000
+"""The format's own limit on the header, in bytes."""
+MOST_AXES = 16
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Source]:
+    """The file as a source. Raises ValueError, in one line, for whatever is wrong with it."""
+    entries, metadata = _header(path)
+    try:
+        file = safe_open(path, framework="pt", device="cpu")
+    except (OSError, SafetensorError) as error:
+        raise ill(path, f"cannot be read ({' '.join(str(error).split())})") from error
+
+    def fetch(name: str, rows: slice | None) -> Tensor:
+        tensor: Tensor = file.get_tensor(name) if rows is None else file.get_slice(name)[rows]
+        return tensor
+
+    with file:
+        yield Source(path, entries, fetch, metadata)
+
+
+def _header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
+    """Names, shapes and types, and the metadata."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8:
+            raise ill(path, f"cut short: {size} bytes cannot hold a header")
+        if length > LONGEST_HEADER:
+            raise ill(
+                path,
+                f"no weights: as safetensors its header would be {length} bytes, above the limit "
+                f"of {LONGEST_HEADER}, and it is no zip of torch.save",
+            )
+        if 8 + length > size:
+            raise ill(path, f"cut short: its header is {length} bytes, the file {size}")
+        raw = file.read(length)
+    try:
+        header = json.loads(raw, object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise ill(path, "no weights: its header is not legal JSON") from error
+    if not isinstance(header, dict):
+        raise ill(path, "no weights: its header is not a JSON object")
+    words = header.pop("__metadata__", {})
+    entries, spans = {}, []
+    for name, value in header.items():
+        entry, start, end = _entry(path, name, value, size - 8 - length)
+        entries[name] = entry
+        spans.append((start, end, name))
+    _tiled(path, sorted(spans), size - 8 - length)
+    metadata = words if isinstance(words, dict) else {}
+    return entries, {k: v for k, v in metadata.items() if isinstance(v, str)}
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object in which no name stands twice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
+def _entry(path: Path, name: str, value: object, room: int) -> tuple[Entry, int, int]:
+    """One tensor's entry and its first and last byte, all within the file and of one size."""
+    try:
+        kind, shape, (start, end) = value["dtype"], value["shape"], value["data_offsets"]  # type: ignore[index]
+        counts = (*shape, start, end)
+        legal = all(type(n) is int and 0 <= n < 2**63 for n in counts) and start <= end
+        legal = legal and len(shape) <= MOST_AXES
+    except (TypeError, KeyError, ValueError):
+        legal = False
+    if not legal:
+        raise ill(path, f"the header's entry for {name} is not a tensor's")
+    if not isinstance(kind, str) or kind not in DTYPES:
+        raise ill(path, f"{name} is of type {kind}, not one of {', '.join(DTYPES)}")
+    if end > room:
+        raise ill(path, f"cut short or lying: {name} ends at byte {end} of {room}")
+    needed = math.prod(shape) * DTYPES[kind].itemsize
+    if end - start != needed:
+        raise ill(path, f"{name} has {end - start} bytes where {kind} {tuple(shape)} is {needed}")
+    return Entry(tuple(shape), DTYPES[kind]), start, end
+
+
+def _tiled(path: Path, spans: list[tuple[int, int, str]], room: int) -> None:
+    """Raise unless the tensors cover the data once and wholly, as the format demands."""
+    reached, before = 0, "the header"
+    for start, end, name in spans:
+        if start < reached:
+            raise ill(path, f"{name} overlaps {before}")
+        if start > reached:
+            raise ill(path, f"bytes {reached} to {start} belong to no tensor")
+        reached, before = end, name
+    if reached < room:
+        raise ill(path, f"bytes {reached} to {room} belong to no tensor")

@@ -1,0 +1,14 @@
+"""What the tests of checkpoints share."""
+
+from copy import deepcopy
+from types import SimpleNamespace
+
+import pytest
+
+
+@pytest.fixture
+def model() -> SimpleNamespace:
+    """The small v1 in our networks, to be changed at will."""
+    from tests.sd.checkpoint import models
+
+    return deepcopy(models.networks(models.V1))

@@ -1,0 +1,289 @@
+"""LoRA files of every naming, merged as the formula says and taken out again to the bit."""
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sd.checkpoint import lora
+from sd.checkpoint.names import place
+from sd.checkpoint.saver import skeleton
+from tests.sd.checkpoint import models
+from tests.sd.checkpoint.models import V1, V2
+
+utils = pytest.importorskip("diffusers.loaders.lora_conversion_utils")
+
+LINEAR = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+OUT = "up_blocks.2.attentions.1.transformer_blocks.0.attn2.to_out.0"
+POINT = "mid_block.attentions.0.proj_in"  # a 1 x 1 convolution in v1.x
+CONV = "down_blocks.1.resnets.1.conv1"
+TEXT = "encoder.layers.1.self_attn.q_proj"
+MLP = "encoder.layers.0.mlp.fc1"
+RANK = 3
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def factors(weight: Tensor, seed: int = 0) -> dict[str, Tensor]:
+    """down and up for a weight, as convolutions where it is one."""
+    ones = (1,) * (weight.ndim - 2)
+    return {
+        "down": random(RANK, *weight.shape[1:], seed=seed),
+        "up": random(weight.shape[0], RANK, *ones, seed=seed + 1),
+    }
+
+
+def flat(name: str) -> str:
+    return name.replace(".", "_")
+
+
+def ldm(name: str) -> str:
+    return place("unet", "original", f"{name}.weight", skeleton("unet", V1)).name[: -len(".weight")]
+
+
+def processor(name: str) -> str:
+    return name.replace("attn1.to_q", "attn1.processor.to_q_lora").replace(
+        "attn2.to_out.0", "attn2.processor.to_out_lora"
+    )
+
+
+Spelling = Callable[[str], tuple[str, str]]
+"""A module's name to the names of its two factors in a file."""
+KOHYA = ".lora_down.weight", ".lora_up.weight"
+PEFT = ".lora_A.weight", ".lora_B.weight"
+DIFFUSERS = ".lora.down.weight", ".lora.up.weight"
+BARE = ".down.weight", ".up.weight"
+LAYER = ".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight"
+DEFAULT = ".lora_A.default.weight", ".lora_B.default.weight"
+
+
+def spelled(stem: Callable[[str], str], ends: tuple[str, str]) -> Spelling:
+    return lambda name: (stem(name) + ends[0], stem(name) + ends[1])
+
+
+SPELLINGS: dict[str, tuple[str, tuple[str, ...], Spelling]] = {
+    "kohya": (
+        "unet", (LINEAR, OUT, POINT, CONV), spelled(lambda n: f"lora_unet_{flat(n)}", KOHYA)
+    ),
+    "kohya, original blocks": (
+        "unet", (LINEAR, OUT, POINT, CONV), spelled(lambda n: f"lora_unet_{flat(ldm(n))}", KOHYA)
+    ),
+    "diffusers": ("unet", (LINEAR, OUT, POINT, CONV), spelled("unet.{}".format, DIFFUSERS)),
+    "diffusers, processors": (
+        "unet", (LINEAR, OUT), spelled(lambda n: f"unet.{processor(n)}", BARE)
+    ),
+    "diffusers, U-Net alone": ("unet", (LINEAR, OUT), spelled(processor, BARE)),
+    "peft": ("unet", (LINEAR, OUT, POINT, CONV), spelled("unet.{}".format, PEFT)),
+    "peft, wrapped": (
+        "unet", (LINEAR, CONV), spelled("base_model.model.{}".format, DEFAULT)
+    ),
+    "kohya, text": (
+        "text_encoder", (TEXT, MLP), spelled(lambda n: f"lora_te_text_model_{flat(n)}", KOHYA)
+    ),
+    "kohya, text, numbered": (
+        "text_encoder", (TEXT, MLP), spelled(lambda n: f"lora_te1_text_model_{flat(n)}", KOHYA)
+    ),
+    "diffusers, text": (
+        "text_encoder", (TEXT, MLP), spelled("text_encoder.text_model.{}".format, LAYER)
+    ),
+    "diffusers, text, old": (
+        "text_encoder",
+        (TEXT,),
+        spelled(lambda n: f"text_encoder.text_model.{n.replace('q_proj', 'to_q_lora')}", BARE),
+    ),
+    "peft, text": ("text_encoder", (TEXT, MLP), spelled("text_encoder.{}".format, PEFT)),
+}  # fmt: skip
+
+
+def write(
+    path: Path, model: SimpleNamespace, kind: str, names: tuple[str, ...], spell: Spelling
+) -> dict[str, dict[str, Tensor]]:
+    """A LoRA file of those modules; the factors, by module."""
+    parts = {}
+    tensors: dict[str, Tensor] = {}
+    for i, name in enumerate(names):
+        weight = getattr(model, kind).get_submodule(name).weight
+        parts[name] = factors(weight, 2 * i)
+        down, up = spell(name)
+        tensors |= {down: parts[name]["down"], up: parts[name]["up"]}
+        if down.endswith("lora_down.weight"):
+            tensors[down.removesuffix("lora_down.weight") + "alpha"] = torch.tensor(6.0)
+    save_file(tensors, path)
+    return parts
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_every_naming_merges_into_its_weight_and_unmerges(
+    name: str, model: SimpleNamespace, tmp_path: Path
+) -> None:
+    kind, names, spell = SPELLINGS[name]
+    parts = write(tmp_path / "lora.safetensors", model, kind, names, spell)
+    before = deepcopy(models.truth(V1))
+    merged = lora.merge(model, [(tmp_path / "lora.safetensors", 0.7)])
+    scale = 0.7 * (6.0 / RANK if "kohya" in name else 1.0)
+    assert merged.weights.keys() == {(kind, f"{each}.weight") for each in names}
+    for each, pair in parts.items():
+        weight = getattr(model, kind).get_submodule(each).weight.double()
+        old = before[kind][f"{each}.weight"].double()
+        product = pair["up"].double().flatten(1) @ pair["down"].double().flatten(1)
+        # float32 throughout: sums of three products of normal numbers
+        wanted = old + scale * product.reshape(old.shape)
+        torch.testing.assert_close(weight, wanted, rtol=1e-6, atol=1e-5)
+        assert (wanted - old).abs().max() > 0.1
+    changed = {f"{each}.weight" for each in names}
+    for other in ("text_encoder", "unet"):
+        for key, value in getattr(model, other).state_dict().items():
+            assert torch.equal(value, before[other][key]) != (other == kind and key in changed)
+    merged.unmerge()
+    unchanged(model)
+
+
+def unchanged(model: SimpleNamespace) -> None:
+    for kind, wanted in models.truth(V1).items():
+        for name, value in getattr(model, kind).state_dict().items():
+            assert torch.equal(value, wanted[name]), (kind, name)
+
+
+@pytest.mark.parametrize("mid", [False, True])
+def test_a_convolution_is_the_one_of_the_chain(
+    mid: bool, model: SimpleNamespace, tmp_path: Path
+) -> None:
+    """conv(x) + (alpha / r) up(mid(down(x))), as the network that was trained computed it."""
+    layer = model.unet.get_submodule(CONV)
+    width = layer.weight.shape[1]
+    down = random(RANK, width, 1, 1) if mid else random(RANK, width, 3, 3)
+    up, between = random(len(layer.weight), RANK, 1, 1, seed=1), random(RANK, RANK, 3, 3, seed=2)
+    stem = f"lora_unet_{flat(CONV)}"
+    tensors = {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}
+    if mid:
+        tensors[f"{stem}.lora_mid.weight"] = between
+    save_file({**tensors, f"{stem}.alpha": torch.tensor(1.5)}, tmp_path / "lora.safetensors")
+    x = random(2, width, 5, 6, seed=3)
+    hidden = (
+        F.conv2d(F.conv2d(x, down), between, padding=1) if mid else F.conv2d(x, down, padding=1)
+    )
+    wanted = layer(x) + 1.5 / RANK * F.conv2d(hidden, up)
+    lora.merge(model, [(tmp_path / "lora.safetensors", 1.0)])
+    torch.testing.assert_close(layer(x), wanted, rtol=1e-4, atol=1e-3)  # hundreds of products
+
+
+def two(model: SimpleNamespace, folder: Path) -> list[tuple[Path, float]]:
+    for i, key in enumerate(("kohya", "peft")):
+        kind, names, spell = SPELLINGS[key]
+        write(folder / f"{i}.safetensors", model, kind, names[i:], spell)
+    return [(folder / "0.safetensors", 0.5), (folder / "1.safetensors", -1.25)]
+
+
+def test_several_add_up(model: SimpleNamespace, tmp_path: Path) -> None:
+    files = two(model, tmp_path)
+    merged = lora.merge(model, files)
+    weight = model.unet.get_submodule(OUT).weight
+    first = factors(weight, 2)
+    second = factors(weight, 0)
+    wanted = models.truth(V1)["unet"][f"{OUT}.weight"].double()
+    for pair, scale in ((first, 0.5 * 6 / RANK), (second, -1.25)):
+        wanted = wanted + scale * pair["up"].double() @ pair["down"].double()
+    torch.testing.assert_close(weight.double(), wanted, rtol=1e-6, atol=1e-5)
+    merged.unmerge()
+    unchanged(model)
+
+
+def test_merges_on_merges_are_undone_from_the_last(model: SimpleNamespace, tmp_path: Path) -> None:
+    (one, two_) = two(model, tmp_path)
+    first = lora.merge(model, [one])
+    second = lora.merge(model, [two_])
+    with pytest.raises(ValueError, match="has been changed since it was merged; undo later merges"):
+        first.unmerge()
+    second.unmerge()
+    first.unmerge()
+    unchanged(model)
+
+
+def test_unmerging_twice_or_after_a_move_is_refused(model: SimpleNamespace, tmp_path: Path) -> None:
+    merged = lora.merge(model, two(model, tmp_path))
+    merged.unmerge()
+    with pytest.raises(ValueError, match="unmerge: wanted updates that are still merged, got none"):
+        merged.unmerge()
+    merged = lora.merge(model, two(model, tmp_path))
+    model.unet.half()
+    with pytest.raises(ValueError, match="has been moved since it was merged"):
+        merged.unmerge()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_rounded_once_and_restored(
+    dtype: torch.dtype, model: SimpleNamespace, tmp_path: Path
+) -> None:
+    files = two(model, tmp_path)
+    full = deepcopy(model)
+    for each in (model, full):
+        for network in (each.unet, each.text_encoder):
+            network.to(dtype)
+    full.unet.float()  # the same numbers, merged in float32
+    before = {name: value.clone() for name, value in model.unet.state_dict().items()}
+    merged = lora.merge(model, files)
+    lora.merge(full, files)
+    for name, value in model.unet.state_dict().items():
+        assert torch.equal(value, full.unet.state_dict()[name].to(dtype)), name
+    merged.unmerge()
+    for name, value in model.unet.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("words", "scale"),
+    [
+        ({}, 1.0),
+        ({"unet.lora_alpha": 6}, 2.0),
+        ({"unet.lora_alpha": 6, "unet.use_rslora": True}, 6 / RANK**0.5),
+        ({"unet.lora_alpha": 6, "unet.alpha_pattern": {"attn1.to_q": 12}}, 4.0),
+        ({"unet.alpha_pattern": {"attn2.to_q": 12}}, 1.0),
+    ],
+)
+def test_alpha_may_stand_in_the_metadata(
+    words: dict[str, object], scale: float, tmp_path: Path, model: SimpleNamespace
+) -> None:
+    weight = model.unet.get_submodule(LINEAR).weight
+    pair, before = factors(weight), weight.double()
+    tensors = {f"unet.{LINEAR}{PEFT[0]}": pair["down"], f"unet.{LINEAR}{PEFT[1]}": pair["up"]}
+    metadata = {"lora_adapter_metadata": json.dumps(words)}
+    save_file(tensors, tmp_path / "lora.safetensors", metadata)
+    lora.merge(model, [(tmp_path / "lora.safetensors", 1.0)])
+    product = pair["up"].double() @ pair["down"].double()
+    torch.testing.assert_close(weight.double(), before + scale * product, rtol=1e-6, atol=1e-5)
+
+
+def test_the_names_of_kohya_are_read_as_diffusers_reads_them() -> None:
+    """Every layer of the transformers, by diffusers' own conversion of kohya's names."""
+    state = models.truth(V1)["unet"]
+    names = [n.removesuffix(".weight") for n in state if ".attentions." in n and "norm" not in n]
+    names = [name for name in names if not name.endswith("bias")]
+    assert len(names) > 60
+    for name in names:
+        stem = f"lora_unet_{flat(name)}"
+        tensors = {f"{stem}{end}": torch.zeros(1) for end in KOHYA}
+        found, _ = utils._convert_non_diffusers_lora_to_diffusers(tensors)
+        (down, _) = found
+        plain = down.replace("_lora.down", "").replace(".lora.down", "").replace(".processor", "")
+        wanted = name.removesuffix(".0") if ".to_out.0" in name else name
+        assert plain == f"unet.{wanted}.weight", name
+
+
+def test_v2_has_linear_layers_around_attention(tmp_path: Path) -> None:
+    model = deepcopy(models.networks(V2))
+    weight = model.unet.get_submodule(POINT).weight
+    assert weight.ndim == 2
+    spell = spelled(lambda n: f"lora_unet_{flat(n)}", KOHYA)
+    write(tmp_path / "lora.safetensors", model, "unet", (POINT,), spell)
+    assert lora.merge(model, [(tmp_path / "lora.safetensors", 1.0)]).weights.keys() == {
+        ("unet", f"{POINT}.weight")
+    }
