@@ -138,6 +138,9 @@ def weight(outcomes: dict[str, list[Outcome]], budget: Budget, share: float) -> 
     def energies(one: list[Outcome]) -> list[float]:
         return [each.energy for each in one]
 
+    def shares(one: list[Outcome]) -> list[float]:
+        return [each.agreement for each in one]
+
     return (
         row(
             "digits-simple",
@@ -150,16 +153,24 @@ def weight(outcomes: dict[str, list[Outcome]], budget: Budget, share: float) -> 
         row(
             "digits-simple-read",
             "C19: share of draws read as their label, with weight 1 less with lambda_t, above 0",
-            [each.agreement for each in simple],
-            [each.agreement for each in lambda_t],
+            shares(simple),
+            shares(lambda_t),
             True,
         ),
         row(
-            "digits-simple-drawn",
-            "Why: lambda_t again, but by times drawn in proportion to it and not by a weight: its "
-            "energy distance less that with the weight (negative: the weight's noise did harm)",
-            energies(drawn),
-            energies(lambda_t),
+            "digits-drawn-read",
+            "Why: the same expected loss by times drawn in proportion to lambda_t, without its "
+            "large weights; share read less that with lambda_t (positive: their noise does harm)",
+            shares(drawn),
+            shares(lambda_t),
+            False,
+        ),
+        row(
+            "digits-drawn-rest",
+            "Why: share read with weight 1 less that by those times (positive: so does the "
+            "weighting itself, which neglects the noisy times where a digit is decided)",
+            shares(simple),
+            shares(drawn),
             False,
         ),
         row(

@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,11 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
     common = {
         "call": call,
         "image": None if image is None else _embedded(image),
-        "model": {"weights": str(config.model.weights), "dtype": config.model.dtype},
+        "model": {
+            name: None if value is None else str(value)
+            for name, value in asdict(config.model).items()
+            if name in ("weights", "dtype", "tokenizer", "vae")
+        },
         "made_with": made,
     }
     figures: list[Figure] = []
@@ -123,7 +127,13 @@ def _repeat(config: Config, pipeline: "TextToImage | None") -> Result:
         raise ValueError("--like repeats a picture with its own settings: leave out all but --out")
     kept = settings_of(config.like)
     try:
-        model = Model(kept["model"]["weights"], kept["made_with"]["device"], kept["model"]["dtype"])
+        own_files = {name: kept["model"].get(name) for name in ("tokenizer", "vae")}
+        model = Model(
+            weights=kept["model"]["weights"],
+            device=kept["made_with"]["device"],
+            dtype=kept["model"]["dtype"],
+            **{name: None if path is None else Path(path) for name, path in own_files.items()},
+        )
         batch = [(str(prompt), int(seed)) for prompt, seed in kept["batch"]]
         prompt, seed = batch[int(kept["index"])]
         image = None if kept["image"] is None else _opened(kept["image"])

@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro.conf import arg
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,8 +24,12 @@ BATCH = 16
 class Model:
     """Which model, where it runs, and how it samples."""
 
-    weights: Literal["shapes"] | Path = "shapes"
-    """The embedded model `shapes`, or a folder with weights of the same files."""
+    weights: Annotated[Literal["shapes"] | Path, arg(aliases=("--model",))] = "shapes"
+    """The embedded model `shapes`; or a Stable Diffusion checkpoint: a file, a folder, a hub id."""
+    tokenizer: Path | None = None
+    """CLIP's vocabulary for a checkpoint in one file: a tokenizer.json or a folder with one."""
+    vae: Path | None = None
+    """A VAE to take instead of the checkpoint's own."""
     device: str = "auto"
     """`cpu`, `cuda`, `mps`, or `auto`: the fastest one found."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -44,7 +50,8 @@ class Model:
         from sd.pipeline import TextToImage
 
         dtype = getattr(torch, self.dtype)
-        return TextToImage.load(self.weights, device=self.device, dtype=dtype)
+        options = {"tokenizer": self.tokenizer, "vae": self.vae}
+        return TextToImage.load(self.weights, device=self.device, dtype=dtype, **options)
 
     def sampling(self, pipeline: "TextToImage") -> dict[str, Any]:
         """The keywords of a call of the pipeline that these settings fix, defaults filled in."""

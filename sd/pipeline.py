@@ -6,11 +6,10 @@ its denoiser. No step is taken here and no noise level computed.
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Protocol, final, get_args, runtime_checkable
+from typing import Any, Protocol, final, get_args, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -28,14 +27,12 @@ from diffusion_math.sample import trajectory
 from diffusion_math.schedule import Discrete
 from diffusion_math.solver import SOLVERS, State
 from sd import device as devices
-from sd import picture, weights
+from sd import models, picture
 from sd.conditioning import context
-from sd.config import SHAPES, ModelConfig, TextConfig, UNetConfig, VAEConfig
+from sd.config import ModelConfig
 from sd.prompt import Long, paired, words
-from sd.text_encoder import TextEncoder
 from sd.tokenizer import Tokenizer
-from sd.unet import UNet
-from sd.vae import VAE, Latent
+from sd.vae import Latent
 
 __all__ = ["TextToImage"]
 
@@ -84,13 +81,17 @@ class TextToImage:
 
     @classmethod
     def load(
-        cls, model: str | Path = "shapes", device: str = "auto", dtype: torch.dtype = torch.float32
+        cls,
+        model: str | Path = "shapes",
+        device: str = "auto",
+        dtype: torch.dtype = torch.float32,
+        **options: Any,
     ) -> "TextToImage":
         """Read a model from disk.
 
         Args:
-            model: "shapes", the embedded model of captioned shapes, or a folder laid out like it:
-                text_encoder, vae and unet as `.safetensors` with metadata, and tokenizer.json.
+            model: "shapes", the embedded model of captioned shapes, a folder laid out like it, or a
+                Stable Diffusion checkpoint: see `sd.models.read`, which takes the options too.
             device: "auto" (the fastest found), "cpu", "cuda", "cuda:1" or "mps".
             dtype: a floating-point type for the networks.
 
@@ -100,26 +101,7 @@ class TextToImage:
         """
         require(dtype.is_floating_point, "dtype", "a floating-point type", dtype)
         where = devices.pick(device)
-        embedded = model == "shapes"
-        with as_file(files("sd") / "assets" / "shapes" if embedded else Path(model)) as folder:
-            wanted = "'shapes' or a folder of weights"
-            require(embedded or folder.is_dir(), "model", wanted, repr(str(model)))
-            text = weights.load(folder / "text_encoder.safetensors", TextEncoder, TextConfig)
-            vae = weights.load(folder / "vae.safetensors", VAE, VAEConfig)
-            unet = weights.load(folder / "unet.safetensors", UNet, UNetConfig)
-            config = replace(SHAPES, text=text.config, vae=vae.config, unet=unet.config)
-            length = config.text.context_length
-            tokenizer = (
-                Tokenizer.embedded(length)
-                if embedded
-                else Tokenizer.from_file(folder / "tokenizer.json", length)
-            )
-        fits = (tokenizer.vocab_size, tokenizer.end_token)
-        needs = (config.text.vocab_size, config.text.end_token)
-        require(fits == needs, "tokenizer", f"{needs[0]} tokens, {needs[1]} to end", fits)
-        for network in (text, vae, unet):
-            network.to(where, dtype)
-        return cls(config, tokenizer, text, vae, unet, where, dtype)
+        return cls(*models.read(model, where, dtype, **options), where, dtype)
 
     @cached_property
     def schedule(self) -> Discrete:
@@ -136,7 +118,7 @@ class TextToImage:
         guidance_scale: Number | None = None,
         steps: int = 25,
         solver: str | None = None,
-        grid: str = "trailing",
+        grid: str | Tensor = "trailing",
         seed: int | Sequence[int] = 0,
         image: Image.Image | None = None,
         strength: Number | None = None,
@@ -159,7 +141,7 @@ class TextToImage:
             guidance_scale: x0 = x0_u + w (x0_c - x0_u) with w >= 0; default: the model's own.
             steps: 1..T steps of the solver.
             solver, grid: names in `SOLVERS` and `GRIDS` of `diffusion_math`; default: the model's
-                own solver.
+                own solver. A grid may be the times themselves, falling, in place of `steps`.
             seed: of the first picture, the next ones counting up; or one seed for each picture, in
                 which case one prompt gives a picture for every seed.
             image: redraw this one: start at q(x_t | x_0) of its latent, not at noise.
@@ -190,7 +172,9 @@ class TextToImage:
         solver = self.config.solver if solver is None else solver
         whole("steps", steps, 1, int(self.schedule.T))
         require(solver in SOLVERS, "solver", f"one of {', '.join(SOLVERS)}", repr(solver))
-        require(grid in GRIDS, "grid", f"one of {', '.join(GRIDS)}", repr(grid))
+        named = isinstance(grid, str)
+        require(not named or grid in GRIDS, "grid", f"one of {', '.join(GRIDS)}", repr(grid))
+        require(named or image is None, "grid", "a name where a picture is redrawn", grid)
         wide, high = self._side("width", width), self._side("height", height)
         wanted = "a number in (0, 1]"
         require(strength is None or 0 < strength <= 1, "strength", wanted, strength)
@@ -204,7 +188,9 @@ class TextToImage:
         shape = (self.config.vae.latent_channels, high // factor, wide // factor)
         precise = torch.promote_types(self.dtype, torch.float32)
         x = start_noise(seeds, shape, precise).to(self.device)
-        if image is None:
+        if not isinstance(grid, str):
+            times = grid
+        elif image is None:
             times = GRIDS[grid](self.schedule, steps)
         else:
             times = self._redrawing_times(grid, steps, 0.8 if strength is None else strength)

@@ -24,10 +24,9 @@ def test_c19_weight_one_draws_better_than_lambda_t(measured: Measured) -> None:
 
     8 x 8 digits, T = 1000, six pairs of eps-networks that differ in the weight alone. What the mean
     lies below is Student's at a false alarm of 1e-8: that is the chance of passing were the weights
-    equally good. Measured: about -5 (a factor of 200 at these few updates; the experiment `digits`
-    trains longer). Where the difference's deviation is 0.1, ten times the tolerance's share, the
-    test fails with the chance that a normal is 40 deviations out. The weights exchanged are
-    rejected, and equal weights.
+    equally good. These few updates show a factor of about 200; the experiment `digits` trains
+    longer, and there it is smaller and still above 1. The weights exchanged are rejected, and equal
+    weights, for which the pairs' mean is 0.
     """
     pytest.importorskip("sklearn")
     train, rest = digit_data.load(500, 0)

@@ -43,9 +43,7 @@ def _fetched(name: str, file: str | None, variant: str | None, cached: bool) -> 
     dot = f".{variant}" if variant else ""
     ends = (f"{dot}.safetensors", f"{dot}-*.safetensors", f".safetensors.index{dot}.json")
     wanted = [f"{kind}/*model{end}" for kind in ("unet", "vae", "text_encoder") for end in ends]
-    path = hub.snapshot_download(
-        name, allow_patterns=[*READ, *wanted], local_files_only=cached
-    )
+    path = hub.snapshot_download(name, allow_patterns=[*READ, *wanted], local_files_only=cached)
     if cached and not (Path(path) / "model_index.json").is_file():
         raise FileNotFoundError(f"{name} is in the cache without model_index.json")
     return path
