@@ -87,11 +87,14 @@ def test_wrong_weights_and_bins_are_noticed(monkeypatch, world, points):
 def test_a_wrong_limit_is_noticed(monkeypatch, world, points):
     """The integrand of twice its size: no number of steps tends to it."""
     right = elbo.continuous_integrand
-    near = bound._limit_row(terms.limit(world, points[:50], 512, seeded(2)))
-    assert near.verdict == "holds"
+
+    def off():
+        found = terms.limit(world, points[:50], 32, seeded(2))
+        return abs(bound._mean(found.extrapolated))
+
+    assert off() < 1
     monkeypatch.setattr(elbo, "continuous_integrand", lambda *given: 2 * right(*given))
-    far = bound._limit_row(terms.limit(world, points[:50], 64, seeded(2)))
-    assert far.verdict == "does not hold"
+    assert off() > 3
 
 
 def test_levels_are_levels():
