@@ -38,8 +38,8 @@ def agreement(
                 "the other two ways, nats",
                 [Line("equal", ends, ends, 4, "--", 1.6)],
                 [
+                    Dots("ELBO, true reverse", x, kernels.tolist(), color=1, marker="s", size=110),
                     Dots("probability flow", x, flow.tolist(), color=0),
-                    Dots("ELBO, true reverse", x, kernels.tolist(), color=1, marker="s"),
                 ],
                 legend="upper left",
             ),
@@ -68,7 +68,7 @@ def agreement(
         plots.png(drawing),
         f"Left: {len(x)} points, on one diagonal whichever way their likelihood is found. Middle: "
         "the probability flow's largest error falls with its solver's tolerance; the ELBO of the "
-        "true reverse kernels has rounding alone (dotted). Right: eight digits more for a few "
+        "true reverse kernels has rounding alone (dotted). Right: many digits more for a few "
         "times the work.",
         "Three charts: points on a diagonal, errors falling along a line, errors against cost.",
     )

@@ -245,7 +245,7 @@ def weighted(
     schedule, (first, _, second) = world.schedule, models.values()
     worst = 0.0
     spread = torch.logspace(math.log10(2), math.log10(schedule.T), TIMES, dtype=torch.float64)
-    for t in spread.round().int().unique().tolist():
+    for t in sorted(set(spread.round().int().tolist())):
         eps = torch.randn(x0.shape, generator=generator, dtype=torch.float64)
         x_t = marginal(schedule, x0, t).draw(eps)
         terms, errors = [], []

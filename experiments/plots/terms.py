@@ -26,7 +26,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Dots:
-    """Measured points, with vertical intervals where `low` and `high` are given."""
+    """Measured points, `size` in points squared, with intervals where `low`, `high` are given."""
 
     label: str
     x: Sequence[float]
@@ -35,6 +35,7 @@ class Dots:
     high: Sequence[float] | None = None
     color: int = 0
     marker: str = "o"
+    size: float = 40.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def _chart(axes: Axes, panel: Chart) -> None:
         if dots.low is not None and dots.high is not None:
             bars = np.clip([y - np.asarray(dots.low), np.asarray(dots.high) - y], 0, None)
             axes.errorbar(dots.x, y, bars, fmt="none", color=color, capsize=4, elinewidth=1.5)
-        style = {"s": 40, "marker": dots.marker, "edgecolors": "white", "linewidths": 0.8}
+        style = {"s": dots.size, "marker": dots.marker, "edgecolors": "white", "linewidths": 0.8}
         axes.scatter(dots.x, y, color=color, label=dots.label, zorder=4, **style)
     for value, text in panel.levels:
         axes.axhline(value, color=GRAY, linestyle=":", linewidth=1.6, zorder=1)

@@ -62,25 +62,25 @@ def test_a_wrong_bound_is_noticed(monkeypatch, world, points):
 
 def test_a_bound_above_the_truth_is_noticed(monkeypatch, world, points):
     """Four nats too little for every path: -ELBO falls below -log q."""
-    (model, *_) = world.models((bound.EXACT, bound.SMALL, bound.AFFINE)).values()
+    (model, *_) = world.models((terms.EXACT, terms.SMALL, terms.AFFINE)).values()
     walked = drawn_forward(points, world.schedule, world.grid, seeded(2))
     right = path.path_log_density
-    below = bound._below_row({bound.EXACT: world.excess(model, walked)})
+    below = bound._below_row({terms.EXACT: world.excess(model, walked)})
     assert below.verdict == "holds"
     monkeypatch.setattr(path, "path_log_density", lambda *given: right(*given) - 4)
-    below = bound._below_row({bound.EXACT: world.excess(model, walked)})
+    below = bound._below_row({terms.EXACT: world.excess(model, walked)})
     assert below.verdict == "does not hold"
 
 
 def test_wrong_weights_and_bins_are_noticed(monkeypatch, world, points):
     """lambda_t of twice its size, and probabilities a hundredth too large."""
-    models = world.models((bound.EXACT, bound.SMALL, bound.AFFINE))
+    models = world.models((terms.EXACT, terms.SMALL, terms.AFFINE))
     weight, probability = elbo.lambda_t, elbo.quantized_log_probability
     monkeypatch.setattr(elbo, "lambda_t", lambda *given: 2 * weight(*given))
     monkeypatch.setattr(elbo, "quantized_log_probability", lambda p, x0: probability(p, x0) + 0.01)
     off = terms.weighted(world, models, points[:5], seeded(3))
     assert bound._weight_row(off).verdict == "does not hold"
-    off = terms.mass_of_levels(world, models[bound.EXACT], points[:5])
+    off = terms.mass_of_levels(world, models[terms.EXACT], points[:5])
     assert bound._levels_row(off).verdict == "does not hold"
 
 
