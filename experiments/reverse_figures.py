@@ -75,7 +75,8 @@ def divergence(
         "Fisher divergence of learned scores from the exact one, with 95% intervals; the dashed "
         "line is what predicting 0 would show. Where there is much "
         "noise a network has nearly all of the score; near the data, where the loss weighs little "
-        "and the score is steep, it may have less than none. On the right each point is a training of its own.",
+        "and the score is steep, it may have less than none. On the right each point is a "
+        "training of its own.",
         "Log-log curves of the Fisher divergence against time and against updates.",
     )
 
