@@ -195,10 +195,10 @@ def test_the_variances_are_ordered(schedule, data, c):
     t = data.draw(st.integers(1, int(schedule.T)))
     at_each = (0.0, c, 1.0, 1.5)
     values = torch.stack([optimal_variance(x)(schedule, t, t - 1) for x in at_each])
-    assert bool((values.diff() >= 0).all())
-    assert values[3] > values[2]
+    # Two variances that differ by less than their rounding may come out in either order.
+    assert bool((values.diff() >= -16 * torch.finfo(values.dtype).eps * values[1:]).all())
     if 0.01 < c < 0.99 and schedule.betas[t - 1] > 0.01:
-        assert values[0] < values[1] < values[2]
+        assert values[0] < values[1] < values[2] < values[3]
     beta, abar, before = schedule.betas[t - 1], schedule(t)[0] ** 2, schedule(t - 1)[0] ** 2
     torch.testing.assert_close(values[0], beta * (1 - before) / (1 - abar), rtol=1e-9, atol=1e-15)
     torch.testing.assert_close(values[2], beta, rtol=1e-9, atol=0)
