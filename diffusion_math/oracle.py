@@ -251,6 +251,10 @@ class GaussianMixture:
         return self.means[0].numel()
 
     @cached_property
+    def _centred(self) -> quadratic.Means:
+        return quadratic.Means(self.means.reshape(-1, self._size))
+
+    @cached_property
     def _spectrum(self) -> tuple[Tensor, Tensor | None]:
         """Eigenvalues of C_k, `(K, 1)` or `(K, D)`, and eigenvectors in columns, `(K, D, D)`."""
         C = self.covariances
@@ -282,8 +286,8 @@ class GaussianMixture:
         noisy, (alpha_t, _) = self._noisy(schedule, t), schedule(t)
         require(bool((noisy > 0).all()), "t", "a time > 0: there is a point mass", t)
         _, basis = self._spectrum
-        forms = quadratic.forms(alpha_t, self.means.reshape(-1, self._size), 1 / noisy, basis)
-        log_det = (2 * math.pi * noisy).log().expand(-1, self._size).sum(1)
+        forms = quadratic.forms(alpha_t, self._centred, 1 / noisy, basis)
+        log_det = (2 * math.pi * noisy).log().sum(1) * (self._size / noisy.shape[1])
         height = self.log_weights - log_det / 2
         return lambda x: height - forms.energy(x), forms
 

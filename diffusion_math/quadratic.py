@@ -13,6 +13,7 @@ Derivation: (oracle.13).
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias, final
 
 import torch
@@ -21,15 +22,39 @@ from torch import Tensor
 
 from diffusion_math.rows import sums
 
-__all__ = ["ACCURACY", "Differences", "Forms", "Products", "forms"]
+__all__ = ["ACCURACY", "Differences", "Forms", "Means", "Products", "forms"]
 
 ACCURACY = 1e-11
 """Error allowed to an energy by products, a dimension; relative where that is above 1."""
 
 
+@final
+@dataclass(frozen=True, eq=False)
+class Means:
+    """The m_k, `(K, D)`, and what of them no alpha and no P_k changes."""
+
+    each: Float64[Tensor, "K D"]
+
+    @cached_property
+    def span(self) -> tuple[Tensor, Tensor]:
+        """Middle and half width of the box the means lie in, `(D,)` each."""
+        low, high = self.each.amin(0), self.each.amax(0)
+        return (low + high) / 2, (high - low) / 2
+
+    @cached_property
+    def apart(self) -> Tensor:
+        """From the middle, `(K, D)`."""
+        return self.each - self.span[0]
+
+    @cached_property
+    def squares(self) -> Tensor:
+        """Their squared lengths, `(K,)`."""
+        return self.apart.square().sum(1)
+
+
 def forms(
     alpha: Float64[Tensor, ""],
-    means: Float64[Tensor, "K D"],
+    means: Means,
     precision: Float64[Tensor, "K _"],
     basis: Float64[Tensor, "K D D"] | None = None,
 ) -> "Forms":
@@ -37,14 +62,13 @@ def forms(
 
     Args:
         alpha: the factor of the means.
-        means: `(K, D)`, the m_k.
+        means: the m_k.
         precision: eigenvalues of P_k, `(K, 1)` if all are one, else `(K, D)`.
         basis: eigenvectors of P_k in columns; None for the coordinate axes.
 
     Derivation: (oracle.16).
     """
-    low, high = means.amin(0), means.amax(0)
-    centre, reach = alpha * (low + high) / 2, alpha * (high - low) / 2
+    centre, reach = (alpha * part for part in means.span)
     # Within 2 reach of the centre a term is at most 9 P reach^2 / 2; farther out an energy is at
     # least a ninth of its largest term. And alpha m_k is rounded by eps |centre|, which moves an
     # energy E by sqrt(2 E P) times as much.
@@ -53,36 +77,49 @@ def forms(
     of_means = sharpest.sqrt() * (centre.abs() + reach)
     lost = (of_terms + of_means).mean()
     if basis is None and bool(torch.finfo(lost.dtype).eps * lost <= ACCURACY):
-        apart = alpha * means - centre
-        weights = precision * apart
-        return Products(centre, precision, weights, torch.linalg.vecdot(weights, apart) / 2)
-    rounded = alpha * means
-    return Differences(rounded, _product_error(alpha, means, rounded), precision, basis)
+        return Products.of(alpha, centre, means, precision)
+    rounded = alpha * means.each
+    return Differences(rounded, _product_error(alpha, means.each, rounded), precision, basis)
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Products:
-    """Expanded about the centre q: P |x - q|^2 / 2 - w^T (x - q) + |w|^2 / (2 P), w = P (m - q).
+    """Expanded about the centre q: energy = p (R |y|^2 / 2 - alpha w^T y + alpha^2 w^T d / 2).
 
-    Derivation: (oracle.14).
+    Here y = x - q, d = m - q / alpha, P = p R and w = R d. What all entries share of P_k is kept
+    apart in p, so that nothing is as large as the means when P_k = p I. Derivation: (oracle.14).
     """
 
+    alpha: Tensor
     centre: Tensor
-    precision: Tensor
+    scale: Tensor
+    relative: Tensor
     weights: Tensor
     constant: Tensor
+
+    @staticmethod
+    def of(alpha: Tensor, centre: Tensor, means: Means, precision: Tensor) -> "Products":
+        if precision.shape[1] == 1:
+            scale, relative = precision[:, 0], torch.ones_like(precision)
+            weights, squares = means.apart, means.squares
+        else:
+            scale, relative = torch.ones_like(precision[:, 0]), precision
+            weights = precision * means.apart
+            squares = torch.linalg.vecdot(weights, means.apart)
+        return Products(alpha, centre, scale, relative, weights, alpha.square() * squares / 2)
 
     def energy(self, x: Tensor) -> Tensor:
         y = x - self.centre
         squares = y.square()
-        if self.precision.shape[1] == 1:
+        if self.relative.shape[1] == 1:
             squares = sums(squares)[:, None]
-        linear = torch.addmm(self.constant, y, self.weights.mT, alpha=-1)
-        return torch.addmm(linear, squares, self.precision.mT, alpha=0.5)
+        linear = torch.addmm(self.constant, self.alpha * y, self.weights.mT, alpha=-1)
+        return self.scale * torch.addmm(linear, squares, self.relative.mT, alpha=0.5)
 
     def pull(self, r: Tensor, x: Tensor) -> Tensor:
-        return r @ self.weights - (r @ self.precision) * (x - self.centre)
+        r = r * self.scale
+        return self.alpha * (r @ self.weights) - (r @ self.relative) * (x - self.centre)
 
 
 @final

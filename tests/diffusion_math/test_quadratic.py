@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from diffusion_math import rows
 from diffusion_math.oracle import GaussianMixture
-from diffusion_math.quadratic import ACCURACY, Differences, Products, forms
+from diffusion_math.quadratic import ACCURACY, Differences, Means, Products, forms
 from diffusion_math.schedule import VPLinear
 from tests.diffusion_math.mixtures import FORMS, mixture, normal, seeded
 
@@ -61,7 +61,7 @@ def test_errors_stay_below_what_is_promised(seed, K, D, isotropic, reach, offset
     precision = torch.exp(normal(g, K, 1 if isotropic else D)) / std**2
     x = alpha * means[:1] + std * torch.tensor([[0.0], [1.0], [far]]) * normal(g, 3, D)
     r = normal(g, 3, K).softmax(1)
-    way = forms(alpha, means, precision)
+    way = forms(alpha, Means(means), precision)
     energy, pull = exact(alpha, means, precision, x, r)
     assert ((way.energy(x) - energy).abs() <= 2 * ACCURACY * (D + energy)).all()
     # The largest term of a pull is known to a few EPS by differences, to ACCURACY by products.
@@ -75,13 +75,13 @@ def test_each_way_is_taken_where_it_should_be():
     """Products for modes within 200 standard deviations; differences far apart or far from zero."""
     one, means = torch.ones((), dtype=torch.float64), normal(seeded(0), 5, 3)
     unit = torch.ones(5, 1, dtype=torch.float64)
-    assert isinstance(forms(one, means, unit), Products)
-    assert isinstance(forms(one, 1e3 + means, unit), Products)
-    assert isinstance(forms(one, 1e6 * means, unit), Differences)
-    assert isinstance(forms(one, 1e6 + means, unit), Differences)
-    assert isinstance(forms(one, means, 1e8 * unit), Differences)
+    assert isinstance(forms(one, Means(means), unit), Products)
+    assert isinstance(forms(one, Means(1e3 + means), unit), Products)
+    assert isinstance(forms(one, Means(1e6 * means), unit), Differences)
+    assert isinstance(forms(one, Means(1e6 + means), unit), Differences)
+    assert isinstance(forms(one, Means(means), 1e8 * unit), Differences)
     eye = torch.eye(3, dtype=torch.float64).expand(5, 3, 3)
-    assert isinstance(forms(one, means, unit.expand(5, 3), eye), Differences)
+    assert isinstance(forms(one, Means(means), unit.expand(5, 3), eye), Differences)
 
 
 def test_the_plain_square_would_break_the_promise():
@@ -92,7 +92,8 @@ def test_the_plain_square_would_break_the_promise():
     energy, _ = exact(alpha, means, precision, x, torch.full((1, 2), 0.5).double())
     squares = x.square().sum(1, keepdim=True) - 2 * x @ means.mT + means.square().sum(1)
     assert (squares * 1e4 / 2 - energy).abs().max() > 0.1
-    assert (forms(alpha, means, precision).energy(x) - energy).abs().max() < 1e-9 * energy.max()
+    energies = forms(alpha, Means(means), precision).energy(x)
+    assert (energies - energy).abs().max() < 1e-9 * energy.max()
 
 
 # torch.func.jacfwd warns of a part of torch that torch itself still uses.

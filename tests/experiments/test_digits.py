@@ -15,6 +15,7 @@ from experiments.digit_data import Digits
 from experiments.digit_learning import Budget, bound_times, draw, learn
 from experiments.digit_network import NOTHING, PIXELS
 from experiments.weighting import BOUND, DRAWN, SIMPLE, Outcome, effective_share
+from tests.chance import Count, pinned, rare, seeded
 from tests.experiments.schema import check
 
 SCHEDULE = Discrete.linear()
@@ -24,12 +25,8 @@ TINY = digits.Config(
 )  # fmt: skip
 
 
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def made(n: int, seed: int = 0, pixels: int = PIXELS) -> Digits:
-    levels = torch.randint(0, 17, (n, pixels), generator=seeded(seed))
+    levels = torch.randint(0, 17, (n, pixels), generator=pinned(seed))
     return Digits(digit_data.from_levels(levels.float()), torch.arange(n) % 10)
 
 
@@ -114,9 +111,9 @@ def test_one_normal_is_charged_more_than_its_bins_hold() -> None:
     """Jensen's bound, averaged over u, lies above -log2 P of the bin by a fine grid, and near it
     for a wide normal; without the bins' volume it would lie 3 bits above."""
     train = made(60, pixels=2)
-    p = digit_data.normal(train, seeded(0))
+    p = digit_data.normal(train, pinned(0))
     one = Digits(train.x[:1].expand(20_000, 2), train.labels[:1].expand(20_000))
-    bound = digit_data.normal_bits(p, one, seeded(1)).mean().item()
+    bound = digit_data.normal_bits(p, one, pinned(1)).mean().item()
     inner = (torch.arange(60, dtype=torch.float64) + 0.5) / 60 / 8 - 1 / 16
     at = train.x[0].double() + torch.cartesian_prod(inner, inner)
     mass = p.log_density(at).exp().mean() / 64
@@ -133,7 +130,7 @@ def test_copies_are_noticed() -> None:
 
 def test_independent_pixels_keep_each_pixels_values() -> None:
     train = made(30)
-    x = digit_data.shuffled(train, 500, seeded(0))
+    x = digit_data.shuffled(train, 500, pinned(0))
     for i in (0, 17, 63):
         assert set(x[:, i].tolist()) <= set(train.x[:, i].tolist())
     assert len({tuple(row) for row in x.tolist()}) == 500
@@ -157,19 +154,20 @@ def test_guidance_of_zero_does_not_hear_the_label() -> None:
     network = learn(SCHEDULE, made(40), Budget(width=8, blocks=1, steps=6, batch=8), 0)
     one, other = torch.zeros(3, dtype=torch.long), torch.full((3,), 7)
     for w, same in ((0.0, True), (1.0, False), (2.0, False)):
-        pair = [draw(SCHEDULE, network, label, 3, seeded(0), w) for label in (one, other)]
+        pair = [draw(SCHEDULE, network, label, 3, pinned(0), w) for label in (one, other)]
         assert torch.equal(*pair) == same
 
 
+@pytest.mark.chance(2e-9, "uniform times")
 def test_times_are_drawn_in_proportion_to_lambda() -> None:
-    """Hoeffding at a false alarm of 1e-9 for the share of t <= 10; uniform times are rejected."""
+    """The share of t <= 10."""
     n = 20_000
     t = bound_times(SCHEDULE)(SCHEDULE, seeded(0), n)
     every = lambda_t(SCHEDULE, torch.arange(1, 1001))
     wanted = float(every[:10].sum() / every.sum())
-    limit = math.sqrt(math.log(2e9) / (2 * n))
-    assert abs(float((t <= 10).double().mean()) - wanted) < limit
-    assert abs(0.01 - wanted) > 2 * limit
+    share = Count(n, wanted, 1e-9)
+    assert share.holds(int((t <= 10).sum()))
+    assert rare(share.misses(0.01))
     assert t.min() >= 1
     assert t.max() <= 1000
     assert 0.1 < effective_share(SCHEDULE) < 0.3
