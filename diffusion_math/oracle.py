@@ -285,16 +285,14 @@ class GaussianMixture:
         """x -> log w_k + log N(x; alpha_t m_k, S_k(t)), (rows, D) to (rows, K), and its forms."""
         noisy, (alpha_t, _) = self._noisy(schedule, t), schedule(t)
         require(bool((noisy > 0).all()), "t", "a time > 0: there is a point mass", t)
-        _, basis = self._spectrum
-        forms = quadratic.forms(alpha_t, self._centred, 1 / noisy, basis)
+        forms = quadratic.forms(alpha_t, self._centred, 1 / noisy, self._spectrum[1])
         log_det = (2 * math.pi * noisy).log().sum(1) * (self._size / noisy.shape[1])
         height = self.log_weights - log_det / 2
         return lambda x: height - forms.energy(x), forms
 
     def _blend(self, on_mean: Tensor, on_x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """(r, x) -> sum_k r_k (on_mean_k m_k + on_x_k x), (rows, D); factors in eigenbases."""
-        means = self.means.reshape(-1, self._size)
-        _, basis = self._spectrum
+        means, (_, basis) = self._centred.each, self._spectrum
         if basis is None:
             pulled = on_mean * means
             return lambda r, x: r @ pulled + (r @ on_x) * x
@@ -318,6 +316,5 @@ class GaussianMixture:
         t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
         scalar_or_batch("t", t, x)
         t = t if len(x) else torch.tensor(schedule.T)  # no rows: any legal time
-        return by_time(
-            at_one_time, x.to(self.means).reshape(len(x), self._size), t, len(self.means)
-        )
+        flat = x.to(self.means).reshape(len(x), self._size)
+        return by_time(at_one_time, flat, t, len(self.means))

@@ -16,8 +16,9 @@ A test marked `chance(rate, against)` is a Monte Carlo test (tests/chance.py): w
 spend of false alarms may not pass its rate, and a test that is not marked may spend nothing.
 """
 
+import math
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Generator
 
 import pytest
@@ -38,8 +39,8 @@ settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "default")
 )
 
-# What each Monte Carlo test has spent so far, over its cases.
-_spent: Counter[str] = Counter()
+# What each Monte Carlo test has spent, case by case: a case that runs again spends no more.
+_spent: defaultdict[str, dict[str, float]] = defaultdict(dict)
 
 # What the running test has measured: one test runs at a time in a process.
 _figure: dict[str, float | str] = {}
@@ -74,9 +75,10 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     LEDGER.spent = 0.0
     yield
     name = item.nodeid.partition("[")[0]
-    _spent[name] += LEDGER.spent  # type: ignore[assignment]
+    _spent[name][item.nodeid] = LEDGER.spent
+    spent = math.fsum(_spent[name].values())
     mark = item.get_closest_marker("chance")
     declared = mark.args[0] if mark is not None else 0.0
-    assert _spent[name] <= declared, f"{name}: declares {declared}, has spent {_spent[name]}"
+    assert spent <= declared, f"{name}: declares {declared}, has spent {spent}"
     if _figure and item.get_closest_marker("claim") is not None:
         item.user_properties += [(key, repr(value)) for key, value in _figure.items()]
