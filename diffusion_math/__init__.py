@@ -50,7 +50,7 @@ from diffusion_math.grid import (
     trailing,
     uniform_log_snr,
 )
-from diffusion_math.guidance import cfg, cfg_batched
+from diffusion_math.guidance import cfg, cfg_batched, limited
 from diffusion_math.labelled import Labelled
 from diffusion_math.noise import (
     Basis,
@@ -125,6 +125,7 @@ __all__ = [
     "langevin_law",
     "leading",
     "likelihood",
+    "limited",
     "linspace",
     "loss",
     "marginal",

@@ -1,6 +1,7 @@
 """Guards for arguments: a ValueError names the argument, what was wanted and what came."""
 
 import math
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import torch
@@ -24,6 +25,12 @@ def finite(argument: str, value: Number) -> None:
 def between(argument: str, value: Number, low: Number, high: Number) -> None:
     """Raise ValueError unless low <= value <= high (so NaN raises)."""
     require(low <= value <= high, argument, f"a number in [{low:g}, {high:g}]", value)
+
+
+def interval(argument: str, ends: Sequence[Number]) -> None:
+    """Raise ValueError unless the ends are two numbers, 0 <= low < high (high may be infinite)."""
+    legal = len(ends) == 2 and 0 <= ends[0] < ends[1]
+    require(legal, argument, "two numbers, 0 <= low < high", tuple(ends))
 
 
 def whole(argument: str, value: object, low: int, high: int | None = None) -> None:

@@ -14,6 +14,7 @@ NAMES: dict[str, str] = {
     "cfg": "X1: guidance on and off; accuracy and diversity against its scale",
     "strength": "X2: one picture redrawn at rising strengths",
     "timing": "X3: time and memory of every device and precision found",
+    "tradeoff": "error over seconds: solvers, steps and guidance intervals",
     "forward": "the forward process beside its closed forms",
     "posterior": "one step back: Bayes' kernel beside the Gaussian in its place",
     "bound": "the variational bound term by term, and what it loses",
@@ -49,17 +50,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             config = _parsed(module.Config, name, flags)
             if config is not None:
                 _run(module, config)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, FloatingPointError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"interrupted; {str(stop) or 'nothing was written'}", file=sys.stderr)
         return 130
     return 0
 
 
 def _run(module: Any, config: Any) -> None:
-    """Check the folder, work, and only then write."""
+    """Check the folder, work, and write what the work has not written itself."""
     from experiments.page import write
     from experiments.results import output_folder
 

@@ -1,25 +1,20 @@
 """Prompts to pictures; every PNG carries the settings that repeat it."""
 
-import base64
-import hashlib
-import io
-import json
-import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments import prompts, settings
 from experiments.model import BATCH, PROMPT, Model
-from experiments.results import Figure, Result
+from experiments.prompts import Job
+from experiments.results import Figure, Result, write_files
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from sd.pipeline import TextToImage
-
-KEY = "diffusion-math"
-"""The PNG text chunk that holds the settings, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +22,16 @@ class Config:
     """Turn prompts into pictures, or redraw a picture after a prompt.
 
     Each PNG keeps its settings in its text metadata: `--like file.png` repeats it bit for bit
-    on the same machine and versions.
+    on the same machine and versions. A PNG is there, whole, as soon as its batch is drawn.
     """
 
     prompt: tuple[str, ...] = (PROMPT,)
     """What to draw; several prompts give several pictures."""
+    prompts: Path | None = None
+    """A file of prompts, one a line, in place of `--prompt`: the n-th gives 0000n.png, and those
+    that are there already are kept, so that the same command goes on after a stop. Blank lines and
+    lines that start with # are left out; a line may be
+    {"prompt": "...", "seed": 1, "negative_prompt": "..."}."""
     negative_prompt: str = ""
     """What guidance leads away from."""
     do_cfg: bool = True
@@ -39,6 +39,8 @@ class Config:
     seed: tuple[int, ...] = (0,)
     """One seed for the first picture (the next ones count up), or one for each picture; several
     seeds with one prompt give a picture a seed."""
+    batch: int = BATCH
+    """Pictures drawn at once; fewer take less memory, and are on the disk sooner."""
     image: Path | None = None
     """A picture of yours to redraw, of any size and kind, with `--strength`."""
     strength: float | None = None
@@ -55,15 +57,22 @@ class Config:
     """Which model, where it runs, and how it samples."""
 
 
-def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
-    """Draw, and put the settings into each PNG."""
+Batch = tuple[list[Job], dict[str, Any]]
+"""Pictures to be drawn at once, and the settings that they share."""
+
+
+def run(config: Config, pipeline: "TextToImage | None" = None, hold: bool = False) -> Result:
+    """Draw, and write each batch as it is done; with `hold` the result has the pictures instead.
+
+    Raises KeyboardInterrupt, saying how much is done, where it is stopped.
+    """
     if config.like is not None:
         return _repeat(config, pipeline)
     from sd import picture
 
+    jobs = _jobs(config)
     image = None if config.image is None else picture.read(config.image)
     pipeline = pipeline or config.model.load()
-    prompts, seeds = _paired(config)
     if image is not None:  # fitted now, so that the settings can hold all that is used of it
         size = pipeline.config.image_size
         image = picture.fit(image, config.width or size, config.height or size)
@@ -75,154 +84,156 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
         "height": config.height,
         "width": config.width,
     }
-    made = _made_with(pipeline)
+    _legible(pipeline, jobs, call["long_prompt"])
+    made = settings.made_with(pipeline)
     common = {
-        "call": call,
-        "image": None if image is None else _embedded(image),
-        "model": {
-            name: None if value is None else str(value)
-            for name, value in asdict(config.model).items()
-            if name in ("weights", "dtype", "tokenizer", "vae")
-        },
+        "image": None if image is None else settings.embedded(image),
+        "model": config.model.kept(),
         "made_with": made,
     }
-    figures: list[Figure] = []
-    for start in range(0, len(prompts), BATCH):
-        batch = list(zip(prompts, seeds, strict=True))[start : start + BATCH]
-        pictures = _draw(pipeline, batch, call, image)
-        for index, (drawn, (prompt, seed)) in enumerate(zip(pictures, batch, strict=True)):
-            settings = {"batch": batch, "index": index, **common}
-            figures.append(_figure(drawn, prompt, seed, settings, len(figures)))
-    return _result(figures, {"call": call, **made}, list(zip(prompts, seeds, strict=True)))
+    some = prompts.batches(jobs, config.batch)
+    batches = [(batch, _settings(batch, call, common)) for batch in some]
+    there = set() if config.prompts is None else _there(config.out, batches)
+    drawn = _figures(pipeline, batches, image, there)
+    figures = list(drawn) if hold else _written(config, drawn, len(there), len(jobs))
+    return _result(figures, {"call": call, **made}, jobs)
 
 
-def settings_of(path: Path) -> dict[str, Any]:
-    """The settings kept in a PNG; ValueError where there are none."""
-    from PIL import Image, UnidentifiedImageError
+def _jobs(config: Config) -> list[Job]:
+    """The pictures that are asked for."""
+    if config.batch < 1:
+        raise ValueError(f"--batch: wanted at least 1, got {config.batch}")
+    if config.prompts is None:
+        return prompts.listed(config.prompt, config.seed, config.negative_prompt)
+    if config.prompt != Config.prompt:
+        raise ValueError("--prompts, --prompt: wanted one of them")
+    if len(config.seed) != 1:
+        wanted = "one with --prompts, whose lines may have their own"
+        raise ValueError(f"--seed: wanted {wanted}, got {len(config.seed)}")
+    return prompts.read(config.prompts, config.seed[0], config.negative_prompt)
 
-    if not path.exists():
-        raise FileNotFoundError(f"--like: {path} is missing")
+
+def _legible(pipeline: "TextToImage", jobs: Sequence[Job], long: Any) -> None:
+    """ValueError where the model can't read a prompt, before the first is drawn."""
+    from sd.conditioning import rows
+
+    for text in dict.fromkeys(text for job in jobs for text in (job.prompt, job.negative_prompt)):
+        rows(pipeline.tokenizer, text, long)
+
+
+def _settings(
+    batch: Sequence[Job], call: Mapping[str, Any], common: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the pictures of a batch keep, but for their place in it."""
+    own = {**call, "negative_prompt": batch[0].negative_prompt}
+    return {"batch": [(job.prompt, job.seed) for job in batch], "call": own, **common}
+
+
+def _there(folder: Path, batches: Sequence[Batch]) -> set[str]:
+    """The files that are there with the settings that they would get; ValueError for others.
+
+    A batch is drawn as a whole for one that is missing, so that the missing one gets the same bits
+    as it would have in a run that is not stopped.
+    """
+    found: set[str] = set()
+    changed: dict[str, None] = {}
+    for batch, shared in batches:
+        for index, job in enumerate(batch):
+            path = folder / job.file
+            if not path.exists():
+                continue
+            kept = settings.read(path, "--out")
+            other = settings.differing(kept, {**shared, "index": index})
+            if other:
+                what = f"{path} was made with other {', '.join(other)}"
+                raise ValueError(f"--out: {what}; take another folder, or remove it")
+            now = shared["made_with"]
+            changed |= {name: None for name in now if now[name] != kept["made_with"].get(name)}
+            found.add(job.file)
+    if changed:
+        told = f"the pictures that are in {folder} were made with other {', '.join(changed)}"
+        warnings.warn(told, stacklevel=2)
+    return found
+
+
+def _figures(
+    pipeline: "TextToImage",
+    batches: Sequence[Batch],
+    image: "Image | None",
+    there: Set[str] = frozenset(),
+) -> Iterator[Figure]:
+    """The pictures in order, a batch drawn when its first is asked for; empty ones for those there.
+
+    The bar counts pictures, or the steps of a batch that is alone.
+    """
+    from tqdm import tqdm
+
+    alone = len(batches) == 1
+    total = sum(len(batch) for batch, _ in batches)
+    with tqdm(total=total, unit="picture", disable=True if alone else None) as bar:
+        for batch, shared in batches:
+            files = {job.file for job in batch}
+            drawn = [] if files <= there else _draw(pipeline, shared, image, alone)
+            for index, job in enumerate(batch):
+                own = {**shared, "index": index}
+                png = b"" if job.file in there else settings.png(drawn[index], job.prompt, own)
+                yield _figure(job, png)
+            bar.update(len(batch))
+
+
+def _draw(
+    pipeline: "TextToImage", shared: Mapping[str, Any], image: "Image | None", progress: bool
+) -> "list[Image]":
+    """The pictures of a batch."""
+    texts, seeds = zip(*shared["batch"], strict=True)
+    call = {**shared["call"], "image": image, "progress": progress}
+    return pipeline(list(texts), seed=list(seeds), **call)
+
+
+def _figure(job: Job, png: bytes) -> Figure:
+    return Figure(job.file, png, f"{job.prompt} (seed {job.seed})", job.prompt)
+
+
+def _written(config: Config, figures: Iterator[Figure], there: int, total: int) -> list[Figure]:
+    """Write the pictures that are not there as they come, and let go of their bytes."""
+    written: list[Figure] = []
     try:
-        with Image.open(path) as opened:
-            opened.load()
-            text = opened.info.get(KEY)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"--like: {path} is no picture that can be read") from error
-    try:
-        settings = json.loads(text) if isinstance(text, str) else None
-    except json.JSONDecodeError:
-        settings = None
-    if not isinstance(settings, dict) or not {"batch", "index", "call"} <= settings.keys():
-        raise ValueError(f"--like: {path} holds no settings of `generate`")
-    return settings
+        for figure in figures:
+            if figure.image:
+                print(*write_files(config.out, {figure.name: figure.image}), flush=True)
+                there += 1
+            written.append(replace(figure, image=b""))
+    except KeyboardInterrupt:
+        again = "" if config.prompts is None else "; the same command goes on"
+        told = f"{there} of {total} pictures are in {config.out}{again}"
+        raise KeyboardInterrupt(told if there else "") from None
+    return written
 
 
 def _repeat(config: Config, pipeline: "TextToImage | None") -> Result:
     """Draw the batch that the picture came from, and keep the one."""
-    import warnings
-
     assert config.like is not None
     own = replace(config, like=None, out=Config.out)
     if replace(own, model=Model()) != Config() or own.model != Model():
         raise ValueError("--like repeats a picture with its own settings: leave out all but --out")
-    kept = settings_of(config.like)
+    kept = settings.read(config.like)
     try:
-        own_files = {name: kept["model"].get(name) for name in ("tokenizer", "vae")}
-        model = Model(
-            weights=kept["model"]["weights"],
-            device=kept["made_with"]["device"],
-            dtype=kept["model"]["dtype"],
-            **{name: None if path is None else Path(path) for name, path in own_files.items()},
-        )
-        batch = [(str(prompt), int(seed)) for prompt, seed in kept["batch"]]
-        prompt, seed = batch[int(kept["index"])]
-        image = None if kept["image"] is None else _opened(kept["image"])
-        call = dict(kept["call"])
+        model = Model.of(kept["model"], kept["made_with"]["device"])
+        prompt, seed = kept["batch"][kept["index"]]
+        job = Job(str(prompt), int(seed), kept["call"]["negative_prompt"], config.like.name)
+        image = None if kept["image"] is None else settings.opened(kept["image"])
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ValueError(f"--like: the settings in {config.like} are damaged") from error
     pipeline = pipeline or model.load()
-    now = _made_with(pipeline)
+    now = settings.made_with(pipeline)
     changed = [name for name in now if now[name] != kept["made_with"].get(name)]
     if changed:
         warnings.warn(f"{config.like} was made with other {', '.join(changed)}", stacklevel=2)
-    drawn = _draw(pipeline, batch, call, image)[int(kept["index"])]
-    figure = replace(_figure(drawn, prompt, seed, kept, 0), name=config.like.name)
-    return _result([figure], {"call": call, **now}, [(prompt, seed)])
+    drawn = _draw(pipeline, kept, image, True)[kept["index"]]
+    figure = _figure(job, settings.png(drawn, job.prompt, kept))
+    return _result([figure], {"call": kept["call"], **now}, [job])
 
 
-def _draw(
-    pipeline: "TextToImage",
-    batch: list[tuple[str, int]],
-    call: Mapping[str, Any],
-    image: "Image | None",
-) -> "list[Image]":
-    prompts, seeds = zip(*batch, strict=True)
-    return pipeline(list(prompts), seed=list(seeds), image=image, **call)
-
-
-def _paired(config: Config) -> tuple[list[str], list[int]]:
-    """As many prompts as seeds, with ValueError where they don't fit."""
-    prompts, seeds = list(config.prompt), list(config.seed)
-    if not prompts or not seeds:
-        raise ValueError("--prompt, --seed: wanted at least one of each")
-    if len(seeds) == 1:
-        return prompts, [seeds[0] + i for i in range(len(prompts))]
-    if len(prompts) == 1:
-        return prompts * len(seeds), seeds
-    if len(prompts) != len(seeds):
-        wanted = f"wanted one, or one for each of the {len(prompts)} prompts"
-        raise ValueError(f"--seed: {wanted}, got {len(seeds)}")
-    return prompts, seeds
-
-
-def _made_with(pipeline: "TextToImage") -> dict[str, Any]:
-    """What the bits of a picture depend on beside its settings."""
-    import torch
-
-    digest = hashlib.sha256()
-    for network in (pipeline.text_encoder, pipeline.vae, pipeline.unet):
-        tensors = network.state_dict() if isinstance(network, torch.nn.Module) else {}
-        for name, value in tensors.items():
-            digest.update(name.encode())
-            digest.update(value.detach().float().cpu().contiguous().numpy().data)
-    return {
-        "device": str(pipeline.device),
-        "torch": str(torch.__version__),
-        "threads": torch.get_num_threads(),
-        "weights": digest.hexdigest()[:16],
-    }
-
-
-def _embedded(image: "Image") -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def _opened(text: str) -> "Image":
-    from PIL import Image
-
-    return Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB")
-
-
-def _figure(
-    drawn: "Image", prompt: str, seed: int, settings: Mapping[str, Any], place: int
-) -> Figure:
-    from PIL.PngImagePlugin import PngInfo
-
-    words = PngInfo()
-    words.add_itxt(KEY, json.dumps(settings, ensure_ascii=False))
-    words.add_itxt("Description", prompt)
-    buffer = io.BytesIO()
-    drawn.save(buffer, "PNG", pnginfo=words)
-    slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "picture"
-    name = f"{place:02d}-{slug}-seed{seed}.png"
-    return Figure(name, buffer.getvalue(), f"{prompt} (seed {seed})", prompt)
-
-
-def _result(figures: list[Figure], made: Mapping[str, Any], pairs: list[tuple[str, int]]) -> Result:
-    files = [
-        {"file": figure.name, "prompt": prompt, "seed": seed}
-        for figure, (prompt, seed) in zip(figures, pairs, strict=True)
-    ]
+def _result(figures: Sequence[Figure], made: Mapping[str, Any], jobs: Sequence[Job]) -> Result:
+    files = [asdict(job) for job in jobs]
     return Result("generate", "Prompts and pictures", (), tuple(figures), {**made, "files": files})

@@ -1,6 +1,7 @@
 """The settings that all experiments on the text-to-image model share, and pictures in batches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,10 +12,17 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from tqdm import tqdm
 
+    from sd.config import ModelConfig
     from sd.pipeline import TextToImage
 
 PROMPT = "a large red circle left of a small blue square on a white background"
 """A prompt of the embedded world, for when none is given."""
+
+OPTIONS = ("tokenizer", "vae", "config", "prediction", "ema", "variant")
+"""What `TextToImage.load` takes beside the weights."""
+
+KEPT = ("weights", "dtype", "engine", *OPTIONS, "lora", "embedding")
+"""What says which model it is."""
 
 BATCH = 16
 """Pictures drawn at once: more gains little on a CPU."""
@@ -30,10 +38,24 @@ class Model:
     """CLIP's vocabulary for a checkpoint in one file: a tokenizer.json or a folder with one."""
     vae: Path | None = None
     """A VAE to take instead of the checkpoint's own."""
+    config: Path | None = None
+    """The checkpoint's numbers as JSON, in place of those that its files tell."""
+    prediction: Literal["epsilon", "v_prediction", "sample"] | None = None
+    """What the checkpoint's U-Net predicts (default: as its files tell)."""
+    ema: bool = False
+    """Take the moving averages of the U-Net's weights, of a checkpoint in one file."""
+    variant: str | None = None
+    """Which files of a checkpoint's folder, such as fp16."""
+    lora: tuple[str, ...] = ()
+    """LoRA files to merge into the weights, each PATH or PATH:STRENGTH (default: 1)."""
+    embedding: tuple[Path, ...] = ()
+    """Textual-inversion files: each teaches the model a word, of the file's or its own name."""
     device: str = "auto"
     """`cpu`, `cuda`, `mps`, or `auto`: the fastest one found."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the networks; the coefficients are float64 always."""
+    engine: Literal["eager", "openvino", "compile"] = "eager"
+    """What runs U-Net and decoder: PyTorch, OpenVINO (CPUs), or torch.compile."""
     steps: int = 25
     """Steps from noise to picture, 1 to 1000."""
     solver: str | None = None
@@ -42,16 +64,61 @@ class Model:
     """Where the steps fall: leading, trailing, linspace, uniform_log_snr or karras."""
     guidance_scale: float | None = None
     """w in x0_u + w (x0_c - x0_u): 0 ignores the prompt, 1 is no guidance; default: the model's."""
+    guidance_interval: tuple[float, float] | None = None
+    """LOW HIGH: noise levels sigma/alpha at which w holds (elsewhere 1, half the work); or None."""
+    long_prompt: Literal["chunk", "truncate", "refuse"] | None = None
+    """What becomes of a prompt too long for the text encoder: several rows, a cut, or an error;
+    default: the model's."""
+    clip_skip: int | None = None
+    """How many of the text encoder's last layers are left out; default: the model's."""
 
     def load(self) -> "TextToImage":
         """The model on its device; ValueError or FileNotFoundError, one line, where it can't."""
         import torch
 
+        from sd.checkpoint import embedding, lora
+        from sd.engine import engaged
         from sd.pipeline import TextToImage
 
+        loras = [_weighed(text) for text in self.lora]
+        named = {"lora": [path for path, _ in loras], "embedding": self.embedding}
+        for option, paths in named.items():
+            for path in paths:
+                if not path.is_file():
+                    raise FileNotFoundError(f"--{option}: {path} is missing")
+        options = {name: getattr(self, name) for name in OPTIONS}
+        if self.config is not None:
+            options["config"] = _numbers(self.config)
         dtype = getattr(torch, self.dtype)
-        options = {"tokenizer": self.tokenizer, "vae": self.vae}
-        return TextToImage.load(self.weights, device=self.device, dtype=dtype, **options)
+        pipeline = TextToImage.load(self.weights, device=self.device, dtype=dtype, **options)
+        if loras:
+            lora.merge(pipeline, loras)
+        for path in self.embedding:
+            embedding.teach(pipeline, path)
+        return engaged(pipeline, self.engine)
+
+    def kept(self) -> dict[str, Any]:
+        """The settings that say which model it is, as plain JSON values."""
+        return {name: _plain(getattr(self, name)) for name in KEPT}
+
+    def flags(self) -> list[str]:
+        """The same as flags of the command line."""
+        given: list[str] = []
+        for name, value in self.kept().items():
+            if value not in (None, False, []):
+                values = value if isinstance(value, list) else [] if value is True else [value]
+                given += [f"--{name}", *values]
+        return given
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any], device: str) -> "Model":
+        """The inverse of `kept`; what it does not name has its default."""
+        read: dict[str, Any] = {name: kept[name] for name in KEPT if kept.get(name) is not None}
+        for name in {"weights", "tokenizer", "vae", "config"} & read.keys():
+            read[name] = read[name] if read[name] == "shapes" else Path(read[name])
+        read["lora"] = tuple(map(str, read.get("lora", ())))
+        read["embedding"] = tuple(map(Path, read.get("embedding", ())))
+        return cls(**read, device=device)
 
     def sampling(self, pipeline: "TextToImage") -> dict[str, Any]:
         """The keywords of a call of the pipeline that these settings fix, defaults filled in."""
@@ -60,12 +127,42 @@ class Model:
             "solver": pipeline.config.solver if self.solver is None else self.solver,
             "grid": self.grid,
             "guidance_scale": self.scale(pipeline),
+            "guidance_interval": self.guidance_interval,
+            "long_prompt": self.long_prompt or pipeline.config.long_prompt,
+            "clip_skip": pipeline.config.text.skip if self.clip_skip is None else self.clip_skip,
         }
 
     def scale(self, pipeline: "TextToImage") -> float:
         """The guidance scale that is used when guidance is on."""
         own = pipeline.config.guidance_scale
         return float(own if self.guidance_scale is None else self.guidance_scale)
+
+
+def _weighed(text: str) -> tuple[Path, float]:
+    """PATH or PATH:STRENGTH as both."""
+    path, colon, strength = text.rpartition(":")
+    if colon and not Path(text).exists():
+        with suppress(ValueError):
+            return Path(path), float(strength)
+    return Path(text), 1.0
+
+
+def _numbers(path: Path) -> "ModelConfig":
+    """A model's numbers from a file of JSON."""
+    from sd.config import ModelConfig, from_json
+
+    try:
+        return from_json(ModelConfig, path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"--config: {path} is missing") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"--config: {path} holds no model's numbers: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def draw(

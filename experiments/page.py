@@ -132,7 +132,7 @@ def _cell(text: str) -> str:
 def write(result: Result, folder: Path) -> list[Path]:
     """Write a result as NAME.md, NAME.json and its pictures."""
     record = {"name": result.name, "rows": rows_json(result.rows), **result.data}
-    files = {figure.name: figure.image for figure in result.figures}
+    files = {figure.name: figure.image for figure in result.figures if figure.image}
     files[f"{result.name}.json"] = to_json(record)
     files[f"{result.name}.md"] = markdown(result.title, [result]).encode()
     return write_files(folder, files)

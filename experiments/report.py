@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments import autoencoder, cfg, generate, page, strength, timing
+from experiments import autoencoder, cfg, generate, page, strength, timing, tradeoff
 from experiments.intervals import wilson
 from experiments.model import PROMPT, Model, shows
 from experiments.results import (
@@ -125,6 +125,7 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Report:
         ("cfg", lambda: cfg.run(_cfg(config), loaded)),
         ("strength", lambda: strength.run(_strength(config), loaded)),
         ("timing", lambda: timing.run(_timing(config), pipeline)),
+        ("tradeoff", lambda: tradeoff.run(_tradeoff(config), loaded)),
         ("autoencoder", lambda: autoencoder.run(_autoencoder(config), loaded)),
         *((name, partial(_on_its_own, name, config.quick)) for name in QUICK),
         ("weights", lambda: _weights(config)),
@@ -172,7 +173,7 @@ def _pictures(config: Config, pipeline: "TextToImage") -> Result:
     from experiments import plots
 
     prompts = PROMPTS[:4] if config.quick else PROMPTS
-    drawn = generate.run(generate.Config(prompt=prompts, model=config.model), pipeline)
+    drawn = generate.run(generate.Config(prompt=prompts, model=config.model), pipeline, hold=True)
     pictures = [Image.open(io.BytesIO(figure.image)) for figure in drawn.figures]
     verdicts = [shows(*pair) for pair in zip(pictures, prompts, strict=True)]
     wide = min(5, len(prompts))
@@ -207,6 +208,15 @@ def _strength(config: Config) -> strength.Config:
 def _timing(config: Config) -> timing.Config:
     whole = timing.Config(model=config.model)
     return replace(whole, repeats=3, warmup=1, cold_start=False) if config.quick else whole
+
+
+def _tradeoff(config: Config) -> tradeoff.Config:
+    whole = tradeoff.Config(model=config.model)
+    if not config.quick:
+        return whole
+    return replace(
+        whole, counts=(3, 6), intervals=((0.28, 2.9),), pictures=2, reference=12, judged=4
+    )
 
 
 def _on_its_own(name: str, quick: bool) -> Result:

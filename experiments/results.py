@@ -33,7 +33,8 @@ class Row:
 class Figure:
     """A picture, the caption that says what to see in it, and its text for those who can't.
 
-    `image` is a PNG or, where the name ends in .gif, an animated GIF.
+    `image` is a PNG or, where the name ends in .gif, an animated GIF; empty where that file is
+    written already.
     """
 
     name: str

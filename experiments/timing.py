@@ -1,4 +1,4 @@
-"""X3: how long a picture takes on every device and precision found, part by part."""
+"""X3: how long a picture takes on every device and precision, and how they come apart."""
 
 import copy
 import subprocess
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from experiments import apart
 from experiments.intervals import Interval, median_interval
 from experiments.machine import describe, peak_memory, reset_peak, synchronize
 from experiments.model import PROMPT, Model
@@ -37,6 +38,8 @@ class Config:
     """X3: the time of one picture on every device and precision found.
 
     Each part is warmed up, synchronised, and repeated; the median is given with a 95% interval.
+    The latents of each are compared, step by step, with those of float32 on the CPU (or of the
+    first that is timed, where that is not).
     `--device auto` times all devices found, another name that one alone; `--dtype` is not used,
     since every precision of a device is timed.
     """
@@ -88,42 +91,62 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
     pipeline = pipeline or replace(config.model, device="cpu", dtype="float32").load()
     jobs = [(name, dtype) for name in names for dtype in DTYPES[name.partition(":")[0]]]
     measured: list[Measured] = []
+    walks: list[apart.Walk] = []
     refused: list[str] = []
     for name, dtype in tqdm(jobs, unit="setting", disable=None):
         try:
-            measured.append(_measure(config, pipeline, name, dtype))
-        except (RuntimeError, NotImplementedError) as error:
+            one, walk = _setting(config, pipeline, name, dtype)
+        except (RuntimeError, NotImplementedError, FloatingPointError) as error:
             refused.append(f"{name}, {dtype}: {str(error).splitlines()[0]}")
+        else:
+            measured.append(one)
+            walks.append(walk)
     if not measured:
         raise ValueError(f"--device: nothing could be timed; {'; '.join(refused)}")
     started = _cold_starts(config) if cold else []
-    rows = _rows(config, measured, started)
+    first = next((one for one in walks if one.label == "cpu, float32"), walks[0])
+    found = [apart.apart(one, first) for one in walks if one is not first]
+    rows = (*_rows(config, measured, started), *apart.rows(found))
     machine = describe(names)
     data: dict[str, Any] = {
         "settings": config,
         "machine": machine,
         "milliseconds": measured,
+        "apart": found,
         "refused": refused,
         "cold_start_seconds": started,
     }
     solver = config.model.sampling(pipeline)["solver"]
     calls = config.model.steps * (2 if solver == "heun" else 1)
-    parts = _parts(calls, config, measured, refused, machine)
+    parts = (*_parts(calls, config, measured, refused, machine), *apart.parts(found))
     return Result("timing", "X3: time on every device", rows, parts, data)
 
 
-def _measure(config: Config, pipeline: "TextToImage", name: str, dtype: str) -> Measured:
+def _setting(
+    config: Config, pipeline: "TextToImage", name: str, dtype: str
+) -> tuple[Measured, apart.Walk]:
+    """The times and the walk of a copy on one device in one precision."""
+    import torch
+
+    from sd.finite import roomy
+
+    where, kind = torch.device(name), getattr(torch, dtype)
+    moved = {
+        part: copy.deepcopy(getattr(pipeline, part)).to(where, own_kind)
+        for part, own_kind in (("text_encoder", kind), ("vae", roomy(kind)), ("unet", kind))
+    }
+    own = replace(pipeline, device=where, dtype=kind, **moved)
+    one = _measure(config, own, name, dtype)
+    return one, apart.walk(one.label, own, config.prompt, **config.model.sampling(own))
+
+
+def _measure(config: Config, own: "TextToImage", name: str, dtype: str) -> Measured:
     """The parts and the whole on one device in one precision."""
     import torch
 
     from diffusion_math.noise import start_noise
 
-    where, kind = torch.device(name), getattr(torch, dtype)
-    moved = {
-        part: copy.deepcopy(getattr(pipeline, part)).to(where, kind)
-        for part in ("text_encoder", "vae", "unet")
-    }
-    own = replace(pipeline, device=where, dtype=kind, **moved)
+    where = own.device
     reset_peak(where)
     scale = config.model.scale(own)
     pair = own.encode_prompts([""]), own.encode_prompts([config.prompt])
@@ -171,7 +194,7 @@ def _cold_starts(config: Config) -> list[float]:
     for _ in range(3):
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "experiments", "generate", "--out", folder]
-            command += ["--device", "cpu", "--weights", str(config.model.weights)]
+            command += ["--device", "cpu", *replace(config.model, dtype="float32").flags()]
             start = time.perf_counter()
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             seconds.append(time.perf_counter() - start)

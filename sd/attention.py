@@ -1,8 +1,33 @@
 """Attention: over tokens (self and cross) in the U-Net, over pixels in the VAE."""
 
+from typing import TypeAlias, final
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from sd.strips import tokenwise
+
+Keys: TypeAlias = tuple[Float[Tensor, "batch head key part"], Float[Tensor, "batch head key part"]]
+"""Keys and values."""
+
+
+@final
+class Conditioning:
+    """What all cross-attentions read, `(batch, token, context_width)`, and what each made of it.
+
+    Keys and values depend on the prompt alone, so over the steps of a walk they are made once.
+    """
+
+    def __init__(self, states: Float[Tensor, "batch token context_width"]) -> None:
+        self.states = states
+        self._made: dict[Attention, Keys] = {}
+
+    def of(self, layer: "Attention") -> Keys:
+        """The layer's keys and values."""
+        if layer not in self._made:
+            self._made[layer] = layer.keys(self.states)
+        return self._made[layer]
 
 
 class Attention(nn.Module):
@@ -23,16 +48,22 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch query width"],
-        context: Float[Tensor, "batch key context_width"] | None = None,
+        context: Float[Tensor, "batch key context_width"] | Conditioning | None = None,
     ) -> Float[Tensor, "batch query width"]:
         """Mix the values of `context` into each query; shapes as annotated."""
-        context = x if context is None else context
-        q, k, v = (
-            y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for y in (self.to_q(x), self.to_k(context), self.to_v(context))
-        )
-        mixed = F.scaled_dot_product_attention(q, k, v)
+        if isinstance(context, Conditioning):
+            k, v = context.of(self)
+        else:
+            k, v = self.keys(x if context is None else context)
+        mixed = F.scaled_dot_product_attention(self._by_head(self.to_q(x)), k, v)
         return self.to_out[0](mixed.transpose(1, 2).flatten(2))
+
+    def keys(self, context: Float[Tensor, "batch key context_width"]) -> Keys:
+        """Keys and values of a context."""
+        return self._by_head(self.to_k(context)), self._by_head(self.to_v(context))
+
+    def _by_head(self, y: Tensor) -> Tensor:
+        return y.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class FeedForward(nn.Module):
@@ -48,6 +79,9 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """Apply the layer to each token by itself."""
+        return tokenwise(self._few, x, 2 * self.net[2].in_features)
+
+    def _few(self, x: Tensor) -> Tensor:
         value, gate = self.net[0]["proj"](x).chunk(2, dim=-1)
         return self.net[2](value * F.gelu(gate))
 
@@ -70,7 +104,7 @@ class TransformerBlock(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch pixel width"],
-        context: Float[Tensor, "batch token context_width"],
+        context: Float[Tensor, "batch token context_width"] | Conditioning,
     ) -> Float[Tensor, "batch pixel width"]:
         """Let every pixel attend to all pixels, then to all tokens."""
         x = x + self.attn1(self.norm1(x))
@@ -98,7 +132,7 @@ class SpatialTransformer(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch channel height width"],
-        context: Float[Tensor, "batch token context_width"],
+        context: Float[Tensor, "batch token context_width"] | Conditioning,
     ) -> Float[Tensor, "batch channel height width"]:
         """Condition the feature map on the prompt; residual."""
         tokens = _pixelwise(self.proj_in, self.norm(x).flatten(2).transpose(1, 2))

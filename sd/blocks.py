@@ -1,8 +1,11 @@
 """The convolutional blocks that the U-Net and the VAE are built from."""
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from sd.strips import convolved, normed, plus
 
 
 class ResBlock(nn.Module):
@@ -26,14 +29,15 @@ class ResBlock(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch inputs height width"],
-        time: Float[Tensor, "batch time_width"] | None = None,
+        time: Float[Tensor, "rows time_width"] | None = None,
     ) -> Float[Tensor, "batch outputs height width"]:
-        """Map the feature map `x`, given the embedding of the time where the block has one."""
-        y = self.conv1(F.silu(self.norm1(x)))
+        """Map the feature map `x`, given the embedding of the time where the block has one: a row
+        for each of the batch, or one for all."""
+        y = convolved(self.conv1, x, normed(self.norm1, x))
         if self.time_emb_proj is not None:
-            y = y + self.time_emb_proj(F.silu(time))[:, :, None, None]
-        y = self.conv2(F.silu(self.norm2(y)))
-        return y + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+            y += self.time_emb_proj(F.silu(time))[:, :, None, None]
+        y = convolved(self.conv2, y, normed(self.norm2, y))
+        return plus(y, nn.Identity() if self.conv_shortcut is None else self.conv_shortcut, x)
 
 
 class Downsample(nn.Module):
@@ -62,8 +66,9 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(
-        self, x: Float[Tensor, "batch channel height width"], size: tuple[int, int] | None = None
+        self, x: Float[Tensor, "batch channel height width"], size: torch.Size | None = None
     ) -> Float[Tensor, "batch channel new_height new_width"]:
         """Return the feature map at `size`, or at twice its own."""
-        size = size or (2 * x.shape[-2], 2 * x.shape[-1])
+        if size is None:
+            return convolved(self.conv, x, lambda x: x, twice=True)
         return self.conv(F.interpolate(x, size=size, mode="nearest"))

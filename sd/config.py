@@ -96,7 +96,7 @@ class VAEConfig:
 
     @property
     def factor(self) -> int:
-        """Pixels of the picture's side to one of the latent's."""
+        """Pixels of the picture's side to one of the latent's; a side must be a multiple of it."""
         return int(2 ** (len(self.channels) - 1))
 
 
@@ -154,11 +154,6 @@ class UNetConfig:
         """The number of heads where feature maps are `width` wide."""
         return width // self.head_width if self.head_width else self.heads
 
-    @property
-    def factor(self) -> int:
-        """The side of a latent must be a multiple of this."""
-        return int(2 ** (len(self.channels) - 1))
-
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -191,10 +186,10 @@ class ModelConfig:
         legal.one_of(self, "long_prompt", get_args(Long))
         legal.whole(self, "steps", "image_size")
         legal.positive(self, "guidance_scale", zero=True)
-        if self.image_size % self.side_multiple:
+        if self.image_size % self.vae.factor:
             raise ValueError(
-                f"ModelConfig.image_size must be a multiple of {self.side_multiple} "
-                f"(the two networks' halvings), got {self.image_size}"
+                f"ModelConfig.image_size must be a multiple of {self.vae.factor} "
+                f"(the VAE's halvings), got {self.image_size}"
             )
         if self.unet.context_width != self.text.width:
             raise ValueError(
@@ -207,11 +202,6 @@ class ModelConfig:
                     f"UNetConfig.{name} must equal VAEConfig.latent_channels: "
                     f"got {getattr(self.unet, name)} and {self.vae.latent_channels}"
                 )
-
-    @property
-    def side_multiple(self) -> int:
-        """Every picture's side must be a multiple of this many pixels."""
-        return self.vae.factor * self.unet.factor
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -1,9 +1,10 @@
 """The models that can be named: the embedded one, a folder laid out like it, any checkpoint."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -11,6 +12,7 @@ from diffusion_math.checks import require
 from sd import checkpoint, vocabulary, weights
 from sd.checkpoint.hub import resolved
 from sd.config import SHAPES, ModelConfig, TextConfig, UNetConfig, VAEConfig
+from sd.finite import roomy
 from sd.text_encoder import TextEncoder
 from sd.tokenizer import Tokenizer
 from sd.unet import UNet
@@ -37,6 +39,7 @@ def read(
     dtype: torch.dtype,
     tokenizer: Path | None = None,
     vae: Path | None = None,
+    config: ModelConfig | None = None,
     prediction: str | None = None,
     ema: bool = False,
     variant: str | None = None,
@@ -47,19 +50,26 @@ def read(
         model: "shapes"; a folder with text_encoder, vae and unet as `.safetensors` with metadata
             and tokenizer.json; or a Stable Diffusion checkpoint: a file, a diffusers folder, an id
             of the hub (see `sd.checkpoint`).
-        device, dtype: of the networks.
+        device, dtype: of the networks; the VAE is in float32 where that is float16.
         tokenizer: CLIP's vocabulary, where the checkpoint has none (see `sd.vocabulary`).
-        vae, prediction, ema, variant: as `sd.checkpoint.load` takes them.
+        vae, config, prediction, ema, variant: as `sd.checkpoint.load` takes them.
 
     Raises:
         FileNotFoundError: a weights file is missing.
         ValueError: a file is damaged or does not fit; in one line.
     """
+    options = {
+        "vae": vae,
+        "config": config,
+        "prediction": prediction,
+        "ema": ema,
+        "variant": variant,
+    }
     embedded = model == "shapes"
     native = any((Path(model) / f"{name}.safetensors").exists() for name in NATIVE)
     if not embedded and not native:
-        return _checkpoint(model, device, dtype, tokenizer, vae, prediction, ema, variant)
-    asked = [name for name, value in _asked(tokenizer, vae, prediction, ema, variant) if value]
+        return _checkpoint(model, device, dtype, tokenizer, options)
+    asked = [name for name, value in {"tokenizer": tokenizer, **options}.items() if value]
     require(not asked, ", ".join(asked), "a checkpoint with it", repr(str(model)))
     with as_file(files("sd") / "assets" / "shapes" if embedded else Path(model)) as folder:
         text, own_vae, unet = (
@@ -68,16 +78,16 @@ def read(
                 NATIVE, (TextEncoder, VAE, UNet), (TextConfig, VAEConfig, UNetConfig), strict=True
             )
         )
-        config = replace(SHAPES, text=text.config, vae=own_vae.config, unet=unet.config)
-        length = config.text.context_length
+        numbers = replace(SHAPES, text=text.config, vae=own_vae.config, unet=unet.config)
+        length = numbers.text.context_length
         words = (
             Tokenizer.embedded(length)
             if embedded
             else Tokenizer.from_file(folder / "tokenizer.json", length)
         )
-    _fitting(words, config)
-    networks = (network.to(device, dtype) for network in (text, own_vae, unet))
-    return Parts(config, words, *networks)
+    _fitting(words, numbers)
+    own_vae = own_vae.to(device, roomy(dtype))
+    return Parts(numbers, words, text.to(device, dtype), own_vae, unet.to(device, dtype))
 
 
 def _checkpoint(
@@ -85,19 +95,14 @@ def _checkpoint(
     device: torch.device,
     dtype: torch.dtype,
     tokenizer: Path | None,
-    vae: Path | None,
-    prediction: str | None,
-    ema: bool,
-    variant: str | None,
+    options: Mapping[str, Any],
 ) -> Parts:
     """A checkpoint; its vocabulary is sought before its weights are read."""
-    place = resolved(model, variant)
+    place = resolved(model, options["variant"])
     wanted = "'shapes', a folder of weights, a checkpoint or an id of the hub"
     require(place.exists(), "model", wanted, repr(str(model)))
     words = vocabulary.find(place, tokenizer, TextConfig().context_length, None)
-    found = checkpoint.load(
-        place, vae=vae, prediction=prediction, ema=ema, variant=variant, dtype=dtype, device=device
-    )
+    found = checkpoint.load(place, dtype=dtype, vae_dtype=roomy(dtype), device=device, **options)
     words.context_length = found.config.text.context_length
     # OpenCLIP pads with its first token, OpenAI's CLIP with the last.
     words.pad_token = 0 if found.config.text.activation == "gelu" else words.end_token
@@ -109,8 +114,3 @@ def _fitting(tokenizer: Tokenizer, config: ModelConfig) -> None:
     fits = (tokenizer.vocab_size, tokenizer.end_token)
     needs = (config.text.vocab_size, config.text.end_token)
     require(fits == needs, "tokenizer", f"{needs[0]} tokens, {needs[1]} to end", fits)
-
-
-def _asked(*values: object) -> list[tuple[str, object]]:
-    names = ("tokenizer", "vae", "prediction", "ema", "variant")
-    return list(zip(names, values, strict=True))

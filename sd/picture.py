@@ -10,6 +10,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from sd.finite import finite
+
 __all__ = ["fit", "from_tensor", "read", "rgb", "signed", "to_tensor", "unsigned"]
 
 
@@ -65,16 +67,14 @@ def to_tensor(pictures: Sequence[Image.Image]) -> Float[Tensor, "batch 3 height 
     return signed(torch.from_numpy(stack).permute(0, 3, 1, 2))
 
 
-def from_tensor(x: Float[Tensor, "batch 3 height width"]) -> list[Image.Image]:
+def from_tensor(
+    x: Float[Tensor, "batch 3 height width"], stage: str = "picture"
+) -> list[Image.Image]:
     """The inverse of `to_tensor`, rounded and cut to 0..255.
 
-    Raises ValueError for a number that is not finite: it has no colour.
+    Raises FloatingPointError, with the stage that has made it, for a number that is not finite.
     """
-    if not bool(x.isfinite().all()):
-        raise ValueError(
-            "the picture has numbers that are not finite: take a wider dtype or a lower guidance"
-        )
-    stack = unsigned(x.detach().float()).to("cpu", torch.uint8).permute(0, 2, 3, 1)
+    stack = unsigned(finite(x, stage).detach().float()).to("cpu", torch.uint8).permute(0, 2, 3, 1)
     return [Image.fromarray(each) for each in stack.contiguous().numpy()]
 
 

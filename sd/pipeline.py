@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, final, get_args, runtime_checkable
+from typing import Any, final, get_args
 
 import torch
 from jaxtyping import Float
@@ -17,22 +17,25 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from diffusion_math.checks import Number, require, whole
+from diffusion_math.checks import Number, interval, require, whole
 from diffusion_math.denoiser import Denoiser, from_eps, from_v, from_x0
 from diffusion_math.gaussian import marginal
 from diffusion_math.grid import GRIDS
-from diffusion_math.guidance import cfg, cfg_batched
+from diffusion_math.guidance import cfg, cfg_batched, limited
 from diffusion_math.noise import from_seeds, start_noise
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import Discrete
 from diffusion_math.solver import SOLVERS, State
 from sd import device as devices
 from sd import models, picture
+from sd.attention import Conditioning
+from sd.autoencoder import Autoencoder
 from sd.conditioning import context
 from sd.config import ModelConfig
+from sd.finite import finite, finite_walk, roomy
 from sd.prompt import Long, paired, words
 from sd.tokenizer import Tokenizer
-from sd.vae import Latent
+from sd.unet import UNet
 
 __all__ = ["TextToImage"]
 
@@ -43,17 +46,11 @@ _SCHEDULES: dict[str, Callable[[int], Discrete]] = {
 }
 _DENOISERS = {"epsilon": from_eps, "v_prediction": from_v, "sample": from_x0}
 
+_AT_ONCE = 2**12
+"""Pixels of latents decoded together: one picture of 512 x 512, or many small ones."""
+
 Context = Float[Tensor, "batch token width"]
 Latents = Float[Tensor, "batch channel height width"]
-
-
-@runtime_checkable
-class Autoencoder(Protocol):
-    """What the pipeline asks of a VAE."""
-
-    def encode(self, x: Tensor) -> Latent: ...
-
-    def decode(self, z: Tensor) -> Tensor: ...
 
 
 @final
@@ -68,7 +65,7 @@ class TextToImage:
         vae: pictures `(batch, 3, height, width)` in [-1, 1] to latents and back.
         unet: `(x_t, time, context)` to its prediction, like x_t.
         device: where the three networks are.
-        dtype: of the networks; the walk itself is in float32 or wider.
+        dtype: of the text encoder and the U-Net; the walk itself is in float32 or wider.
     """
 
     config: ModelConfig
@@ -108,6 +105,11 @@ class TextToImage:
         """The schedule that the U-Net was trained under."""
         return _SCHEDULES[self.config.schedule](self.config.steps)
 
+    @property
+    def vae_dtype(self) -> torch.dtype:
+        """The dtype of the VAE: `dtype`, or float32 where that is float16."""
+        return roomy(self.dtype)
+
     @torch.no_grad()
     def __call__(
         self,
@@ -116,6 +118,7 @@ class TextToImage:
         negative_prompt: str = "",
         do_cfg: bool = True,
         guidance_scale: Number | None = None,
+        guidance_interval: Sequence[Number] | None = None,
         steps: int = 25,
         solver: str | None = None,
         grid: str | Tensor = "trailing",
@@ -139,9 +142,12 @@ class TextToImage:
             negative_prompt: what guidance leads away from; "" is the unconditional model.
             do_cfg: False takes the conditional prediction alone, which is a scale of 1.
             guidance_scale: x0 = x0_u + w (x0_c - x0_u) with w >= 0; default: the model's own.
+            guidance_interval: (low, high), the noise levels sigma_t / alpha_t at which the scale
+                holds; at others it is 1, which takes half the work. Default: all.
             steps: 1..T steps of the solver.
             solver, grid: names in `SOLVERS` and `GRIDS` of `diffusion_math`; default: the model's
-                own solver. A grid may be the times themselves, falling, in place of `steps`.
+                own solver. A grid may be the times themselves, falling, in place of `steps` and
+                `strength`.
             seed: of the first picture, the next ones counting up; or one seed for each picture, in
                 which case one prompt gives a picture for every seed.
             image: redraw this one: start at q(x_t | x_0) of its latent, not at noise.
@@ -164,17 +170,20 @@ class TextToImage:
 
         Raises:
             ValueError: an argument is outside its range; the message names it.
+            FloatingPointError: a network's answer is not finite; the message names it and the step.
         """
         prompts, seeds = paired(prompt, seed)
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         legal = 0 <= scale < float("inf")
         require(legal, "guidance_scale", "a finite number of at least 0", scale)
+        if guidance_interval is not None:
+            interval("guidance_interval", guidance_interval)
         solver = self.config.solver if solver is None else solver
         whole("steps", steps, 1, int(self.schedule.T))
         require(solver in SOLVERS, "solver", f"one of {', '.join(SOLVERS)}", repr(solver))
         named = isinstance(grid, str)
         require(not named or grid in GRIDS, "grid", f"one of {', '.join(GRIDS)}", repr(grid))
-        require(named or image is None, "grid", "a name where a picture is redrawn", grid)
+        require(named or strength is None, "grid", "a name beside a strength", grid)
         wide, high = self._side("width", width), self._side("height", height)
         wanted = "a number in (0, 1]"
         require(strength is None or 0 < strength <= 1, "strength", wanted, strength)
@@ -183,7 +192,7 @@ class TextToImage:
         texts = [negative_prompt, *prompts]
         contexts = self.encode_prompts(texts, long_prompt or self.config.long_prompt, clip_skip)
         pair = contexts[:1], contexts[1:]
-        denoise = self.denoiser(pair, scale if do_cfg else 1)
+        denoise = self.denoiser(pair, scale if do_cfg else 1, guidance_interval)
         factor = self.config.vae.factor
         shape = (self.config.vae.latent_channels, high // factor, wide // factor)
         precise = torch.promote_types(self.dtype, torch.float32)
@@ -194,11 +203,13 @@ class TextToImage:
             times = GRIDS[grid](self.schedule, steps)
         else:
             times = self._redrawing_times(grid, steps, 0.8 if strength is None else strength)
+        if image is not None:
             latent = self.encode_image(image, wide, high).expand_as(x)
             x = marginal(self.schedule, latent, times[0]).draw(x)
 
         step = SOLVERS[solver](self.schedule)
-        walk = trajectory(step, denoise, x, times, from_seeds(seeds))
+        states = trajectory(step, denoise, x, times, from_seeds(seeds))
+        walk = finite_walk(states, times, self.dtype)
         # The start is a state too; counted from -1, the bar counts steps.
         shown = None if progress else True  # tqdm's words for "on a terminal" and "never"
         for state in tqdm(walk, total=len(times) - 1, initial=-1, unit="step", disable=shown):
@@ -231,20 +242,28 @@ class TextToImage:
                 return states
             return self.text_encoder.states(tokens, self.config.text.layers - skip)
 
-        return context(encoder, self.tokenizer, prompts, long, device=self.device)
+        found = context(encoder, self.tokenizer, prompts, long, device=self.device)
+        return finite(found, "text encoder")
 
     def denoiser(
-        self, pair: tuple[Float[Tensor, "rows token width"], Context], scale: Number
+        self,
+        pair: tuple[Float[Tensor, "rows token width"], Context],
+        scale: Number,
+        interval: Sequence[Number] | None = None,
     ) -> Denoiser:
         """The guided U-Net as E[x_0 | x_t]: both predictions from one pass over twice the batch.
 
-        At scales 1 and 0 there is one prediction only.
+        At scales 1 and 0, and outside of the interval, there is one prediction only.
 
         Args:
             pair: contexts (unconditional or negative, conditional); the first may be one row.
             scale: w >= 0 of `diffusion_math.guidance.cfg`.
+            interval: of `diffusion_math.guidance.limited`; None is everywhere.
         """
         negative, positive = pair[0].expand_as(pair[1]), pair[1]
+        if interval is not None:
+            guided = self.denoiser(pair, scale)
+            return limited(guided, self._conditioned(positive), self.schedule, interval)
         if scale in (0, 1):
             return cfg(self._conditioned(positive), self._conditioned(negative), scale)
         together = self._conditioned(torch.cat([negative, positive]))
@@ -260,19 +279,23 @@ class TextToImage:
     def encode_image(self, image: Image.Image, width: int, height: int) -> Latents:
         """The mean latent of one picture, fitted to width x height; float32 or wider."""
         x = picture.to_tensor([picture.fit(image, width, height)])
-        mean = self.vae.encode(x.to(self.device, self.dtype)).mean
+        mean = finite(self.vae.encode(x.to(self.device, self.vae_dtype)).mean, "VAE encoder")
         return mean.to(torch.promote_types(self.dtype, torch.float32))
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> list[Image.Image]:
         """The pictures of latents."""
-        return picture.from_tensor(self.vae.decode(latents.to(self.device, self.dtype)))
+        latents = latents.to(self.device, self.vae_dtype)
+        few = max(1, _AT_ONCE // latents[0, 0].numel())
+        decoded = [self.vae.decode(some) for some in latents.split(few)]
+        return picture.from_tensor(torch.cat(decoded), "VAE decoder")
 
     def _conditioned(self, context: Tensor) -> Denoiser:
         """The U-Net with its context, in its own dtype, as a denoiser."""
+        prompt = Conditioning(context) if isinstance(self.unet, UNet) else context
 
         def network(x_t: Tensor, time: Tensor) -> Tensor:
-            prediction: Tensor = self.unet(x_t.to(self.dtype), time, context)
+            prediction: Tensor = self.unet(x_t.to(self.dtype), time, prompt)
             return prediction.to(x_t.dtype)
 
         return _DENOISERS[self.config.prediction](network, self.schedule)
@@ -288,6 +311,6 @@ class TextToImage:
     def _side(self, name: str, pixels: int | None) -> int:
         """The picture's width or height."""
         side = self.config.image_size if pixels is None else pixels
-        least = self.config.side_multiple
+        least = self.config.vae.factor
         require(side > 0 and side % least == 0, name, f"a multiple of {least}", side)
         return side

@@ -1,5 +1,6 @@
 """Prompts to token ids, by a `tokenizer.json` file: CLIP's own, or the embedded list of words."""
 
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
@@ -47,6 +48,7 @@ class Tokenizer:
         self.end_token: int = end
         self.pad_token: int = end if pad is None else pad
         self.context_length = context_length
+        self._learned: dict[str, tuple[int, ...]] = {}
 
     @classmethod
     def from_file(cls, path: Path | str, context_length: int = 77) -> "Tokenizer":
@@ -86,6 +88,8 @@ class Tokenizer:
         """
         if self._unknown is None:
             return []
+        known = self._split(prompt)
+        prompt = " ".join(text for text, ids in known if not ids)
         found = self._rules.encode(prompt, add_special_tokens=False)
         spans = zip(found.ids, found.offsets, strict=True)
         unknown = [prompt[a:b] for token, (a, b) in spans if token == self._unknown]
@@ -96,6 +100,32 @@ class Tokenizer:
 
         What a word is, the vocabulary's own rules say: in CLIP's punctuation is one too.
         """
+        words: list[tuple[str, tuple[int, ...]]] = []
+        for piece, ids in self._split(text):
+            words += [(piece, ids)] if ids else self._own_words(piece)
+        return words
+
+    def learn(self, name: str, ids: Sequence[int]) -> None:
+        """Let a word stand for these tokens, wherever it stands alone; its case is ignored.
+
+        Raises ValueError where the word is empty, or has been learned before.
+        """
+        word = name.strip().lower()
+        if not word or word in self._learned:
+            raise ValueError(f"the word {name!r} is {'known already' if word else 'empty'}")
+        self._learned[word] = tuple(ids)
+
+    def _split(self, text: str) -> list[tuple[str, tuple[int, ...]]]:
+        """The text cut at the words that were learned, which alone have tokens here."""
+        if not self._learned:
+            return [(text, ())]
+        longest = sorted(self._learned, key=len, reverse=True)
+        learned = rf"(?<!\w)({'|'.join(map(re.escape, longest))})(?!\w)"
+        pieces = re.split(learned, text, flags=re.IGNORECASE)
+        return [(piece, self._learned.get(piece.lower(), ())) for piece in pieces if piece]
+
+    def _own_words(self, text: str) -> list[tuple[str, tuple[int, ...]]]:
+        """The words of the vocabulary itself."""
         found = self._rules.encode(text, add_special_tokens=False)
         words: list[tuple[str, tuple[int, ...]]] = []
         places: list[int | None] = []

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sd.attention import SpatialTransformer
+from sd.attention import Conditioning, SpatialTransformer
 from sd.blocks import Downsample, ResBlock, Upsample
 from sd.config import UNetConfig
+from sd.strips import convolved, normed
 
 
 def time_features(
@@ -52,7 +53,7 @@ class Level(nn.Module):
             self.attentions = nn.ModuleList(transformer(outputs, config) for _ in inputs)
         self.attend = attend
 
-    def layer(self, i: int, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
+    def layer(self, i: int, x: Tensor, time: Tensor, context: Tensor | Conditioning) -> Tensor:
         """ResBlock i and, where the level attends, transformer i."""
         x = self.resnets[i](x, time)
         return self.attentions[i](x, context) if self.attend else x
@@ -68,7 +69,7 @@ class Down(Level):
         super().__init__(widths, outputs, config, attend)
         self.downsamplers = nn.ModuleList([] if last else [Downsample(outputs, symmetric=True)])
 
-    def forward(self, x: Tensor, time: Tensor, context: Tensor) -> list[Tensor]:
+    def forward(self, x: Tensor, time: Tensor, context: Tensor | Conditioning) -> list[Tensor]:
         """All feature maps of the level, the last of which goes on down."""
         maps = []
         for i in range(len(self.resnets)):
@@ -94,12 +95,14 @@ class Up(Level):
         super().__init__(widths, outputs, config, attend)
         self.upsamplers = nn.ModuleList([] if last else [Upsample(outputs)])
 
-    def forward(self, x: Tensor, maps: list[Tensor], time: Tensor, context: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, maps: list[Tensor], time: Tensor, context: Tensor | Conditioning
+    ) -> Tensor:
         """Consume the level's maps from the end of `maps`, then go up to the next map's size."""
         for i in range(len(self.resnets)):
             x = self.layer(i, torch.cat([x, maps.pop()], dim=1), time, context)
         for resize in self.upsamplers:
-            x = resize(x, (maps[-1].shape[-2], maps[-1].shape[-1]))
+            x = resize(x, maps[-1].shape[-2:])
         return x
 
 
@@ -110,7 +113,7 @@ class Mid(Level):
         super().__init__([width, width], width, config, attend=False)
         self.attentions = nn.ModuleList([transformer(width, config)])
 
-    def forward(self, x: Tensor, time: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, context: Tensor | Conditioning) -> Tensor:
         """Map a feature map to one of the same shape."""
         return self.resnets[1](self.attentions[0](self.resnets[0](x, time), context), time)
 
@@ -156,10 +159,13 @@ class UNet(nn.Module):
         self,
         x: Float[Tensor, "batch channel height width"],
         t: Float[Tensor, " batch"] | Float[Tensor, ""],
-        context: Float[Tensor, "batch token context_width"],
+        context: Float[Tensor, "batch token context_width"] | Conditioning,
     ) -> Float[Tensor, "batch channel height width"]:
-        """The noise in `x` at network time `t` (one for all, or one each), given the prompt."""
-        features = time_features(t.to(x.device).expand(len(x)), self.config.channels[0])
+        """The noise in `x` at network time `t` (one for all, or one each), given the prompt.
+
+        A time for all is embedded once. A `Conditioning` keeps what the prompt alone decides.
+        """
+        features = time_features(t.to(x.device).reshape(-1), self.config.channels[0])
         time = self.time_embedding(features.to(x.dtype))
         x = self.conv_in(x)
         maps = [x]
@@ -168,4 +174,4 @@ class UNet(nn.Module):
         x = self.mid_block(maps[-1], time, context)
         for level in self.up_blocks:
             x = level(x, maps, time, context)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+        return convolved(self.conv_out, x, normed(self.conv_norm_out, x))

@@ -1,15 +1,17 @@
 """The variational autoencoder: pictures to latents and back (Stable Diffusion's AutoencoderKL)."""
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sd.attention import PixelAttention
 from sd.blocks import Downsample, ResBlock, Upsample
 from sd.config import VAEConfig
+from sd.strips import convolved, normed
 
 
 class Latent(NamedTuple):
@@ -48,11 +50,9 @@ class Level(nn.Module):
         )
         self.upsamplers = nn.ModuleList([Upsample(outputs)] if up and not last else [])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map a feature map through the level."""
-        for block in (*self.resnets, *self.downsamplers, *self.upsamplers):
-            x = block(x)
-        return x
+    def __iter__(self) -> Iterator[nn.Module]:
+        """Its layers in their order. Whoever goes through them holds one large map, not two."""
+        return chain(self.resnets, self.downsamplers, self.upsamplers)
 
 
 class Encoder(nn.Module):
@@ -73,9 +73,10 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map a picture to twice as many channels as the latent has."""
         x = self.conv_in(x)
-        for level in self.down_blocks:
-            x = level(x)
-        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+        for layer in chain.from_iterable(self.down_blocks):
+            x = layer(x)
+        x = self.mid_block(x)
+        return convolved(self.conv_out, x, normed(self.conv_norm_out, x))
 
 
 class Decoder(nn.Module):
@@ -96,9 +97,9 @@ class Decoder(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Map an unscaled latent to a picture."""
         x = self.mid_block(self.conv_in(z))
-        for level in self.up_blocks:
-            x = level(x)
-        return self.conv_out(F.silu(self.conv_norm_out(x)))
+        for layer in chain.from_iterable(self.up_blocks):
+            x = layer(x)
+        return convolved(self.conv_out, x, normed(self.conv_norm_out, x))
 
 
 class VAE(nn.Module):

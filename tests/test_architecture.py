@@ -162,7 +162,7 @@ def test_no_import_cycles() -> None:
 
 
 def test_every_dependency_is_declared() -> None:
-    assert undeclared(ROOT, ROOMS, requirements("train", "digits")) == []
+    assert undeclared(ROOT, ROOMS, requirements("train", "digits", "openvino")) == []
     assert undeclared(ROOT, ("tests", "benchmarks"), requirements(*EXTRAS)) == []
 
 

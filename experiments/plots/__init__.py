@@ -70,6 +70,7 @@ class Panel:
     y_range: tuple[float | None, float | None] = (None, None)
     bounds: Sequence[tuple[float, str]] = ()
     marked_x: tuple[float, str] | None = None
+    y_scale: str = "linear"
 
 
 def png(figure: Figure) -> bytes:
@@ -162,6 +163,7 @@ def curves(panels: Sequence[Panel], width: float = 6.2, height: float = 4.3) -> 
             away = {"ha": "right" if last else "left", "fontsize": 10.5, "color": "#666666"}
             axes.annotate(text, (value, 0), (-6 if last else 6, 7), **away, **place)
         axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+        axes.set_yscale(panel.y_scale)
         axes.set_ylim(*panel.y_range)
         if len(panel.series) > 1:
             axes.legend()

@@ -10,12 +10,12 @@ from typing import Any, final
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from sd.checkpoint import files, pickled
 from sd.checkpoint.source import ill
 
-__all__ = ["Embedding", "read"]
+__all__ = ["Embedding", "read", "teach"]
 
 SDXL = {"clip_l", "clip_g"}
 
@@ -50,6 +50,30 @@ def read(path: Path | str, width: int | None = None) -> Embedding:
             raise ill(path, f"no embedding: it holds {len(source.entries)} tensors")
         tensors = {name: source.fetch(name, None) for name in source.entries}
         return _checked(path, tensors, width)
+
+
+@torch.no_grad()
+def teach(model: Any, path: Path | str) -> Embedding:
+    """Make the word of a file known to a model: its tokenizer and its text encoder.
+
+    Args:
+        model: anything with a tokenizer and a text_encoder, such as `sd.pipeline.TextToImage`.
+        path: as `read` takes it.
+
+    Raises FileNotFoundError and ValueError as `read` does, and where the word is known already.
+    """
+    table = model.text_encoder.embeddings.token_embedding
+    found = read(path, table.embedding_dim)
+    try:
+        model.tokenizer.learn(
+            found.name, range(len(table.weight), len(table.weight) + len(found.vectors))
+        )
+    except ValueError as error:
+        raise ill(Path(path), str(error)) from error
+    weight = torch.cat([table.weight, found.vectors.to(table.weight)])
+    table.weight = nn.Parameter(weight, requires_grad=table.weight.requires_grad)
+    table.num_embeddings = len(weight)
+    return found
 
 
 def _states(path: Path, whole: Any) -> dict[str, Any]:

@@ -65,12 +65,15 @@ def load(
     ema: bool = False,
     variant: str | None = None,
     dtype: torch.dtype = torch.float32,
+    vae_dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
 ) -> Loaded:
     """Read Stable Diffusion v1 or v2: one file in the original layout, or a diffusers folder.
 
     Everything is checked before a weight is read: every name and every shape is accounted for. Each
     tensor then goes from the mapped file to its type and device at once, so that there is one copy.
+    On a CPU, one that has the type already stays mapped: the file may be removed or replaced while
+    the network lives, but not written over in its place.
 
     Args:
         path: a `.safetensors` or `.ckpt` file, a folder, or an id of the Hugging Face hub.
@@ -81,6 +84,7 @@ def load(
         ema: take the U-Net's moving averages; original layout only.
         variant: such as "fp16", of a diffusers folder's files.
         dtype, device: of the networks.
+        vae_dtype: of the VAE, where it is another.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -112,7 +116,8 @@ def load(
         }
         account = replace(settle(main.path, chosen, found, sources, networks), notes=notes)
         for kind, network in networks.items():
-            _fill(network, chosen[kind], dtype, where)
+            own = vae_dtype if kind == "vae" and vae_dtype is not None else dtype
+            _fill(network, chosen[kind], own, where)
     return Loaded(config, **networks, account=account)
 
 

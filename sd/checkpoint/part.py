@@ -107,10 +107,10 @@ class Part:
         return (shape,)
 
     def read(self, name: str, shape: Shape, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Our tensor of that shape: one copy, in its type and on its device."""
+        """Our tensor of that shape: mapped if it has the type and device, else a copy with them."""
         there, third = self.where(name)
         rows = None if third is None else slice(third * shape[0], (third + 1) * shape[0])
-        return self.source.fetch(there, rows).reshape(shape).to(device, dtype, copy=True)
+        return self.source.fetch(there, rows).reshape(shape).to(device, dtype)
 
     def shape(self, name: str) -> Shape | None:
         """The shape in the file of what holds our tensor, if it is there."""

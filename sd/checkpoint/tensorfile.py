@@ -2,13 +2,13 @@
 
 import json
 import math
+import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sd.checkpoint.source import Entry, Source, ill
@@ -37,22 +37,35 @@ DTYPES = {
 @contextmanager
 def opened(path: Path) -> Iterator[Source]:
     """The file as a source. Raises ValueError, in one line, for whatever is wrong with it."""
-    entries, metadata = _header(path)
-    try:
-        file = safe_open(path, framework="pt", device="cpu")
-    except (OSError, SafetensorError) as error:
-        raise ill(path, f"cannot be read ({' '.join(str(error).split())})") from error
+    entries, starts, metadata = _header(path)
+    with path.open("rb") as file:
+        # Private: what is handed out may be written to, the file is not. Closed with its last user.
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    last = slice(0, 0)
 
     def fetch(name: str, rows: slice | None) -> Tensor:
-        tensor: Tensor = file.get_tensor(name) if rows is None else file.get_slice(name)[rows]
-        return tensor
+        nonlocal last
+        _let_go(data, last)
+        entry, start = entries[name], starts[name]
+        last = slice(start, start + entry.size)
+        if not entry.size:
+            return torch.empty(entry.shape, dtype=entry.dtype)[rows or ...]
+        count = entry.size // entry.dtype.itemsize
+        flat = torch.frombuffer(data, dtype=entry.dtype, count=count, offset=start)
+        return flat.reshape(entry.shape)[rows or ...]
 
-    with file:
-        yield Source(path, entries, fetch, metadata)
+    yield Source(path, entries, fetch, metadata)
 
 
-def _header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
-    """Names, shapes and types, and the metadata."""
+def _let_go(data: mmap.mmap, span: slice) -> None:
+    """Give back the pages of a tensor that has been used; they would be read again if need be."""
+    if hasattr(data, "madvise") and span.stop > span.start:
+        first = span.start - span.start % mmap.PAGESIZE
+        data.madvise(mmap.MADV_DONTNEED, first, span.stop - first)
+
+
+def _header(path: Path) -> tuple[dict[str, Entry], dict[str, int], dict[str, str]]:
+    """Names, shapes and types; where each tensor starts in the file; the metadata."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -81,7 +94,8 @@ def _header(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
         spans.append((start, end, name))
     _tiled(path, sorted(spans), size - 8 - length)
     metadata = words if isinstance(words, dict) else {}
-    return entries, {k: v for k, v in metadata.items() if isinstance(v, str)}
+    starts = {name: 8 + length + start for start, _, name in spans}
+    return entries, starts, {k: v for k, v in metadata.items() if isinstance(v, str)}
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -43,6 +43,11 @@ ILLEGAL: dict[str, tuple[Callable[[], None], str]] = {
     "nan in an interval": (lambda: checks.between("w", math.nan, 0, 1), "w: .*nan"),
     "nan in a tensor": (lambda: checks.all_between("t", torch.tensor(math.nan), 0, 1), "t: .*nan"),
     "infinity": (lambda: checks.finite("w", math.inf), "w: wanted a finite number, got inf"),
+    "an interval of one level": (
+        lambda: checks.interval("r", (1.0, 1.0)),
+        r"r: wanted two numbers, 0 <= low < high, got \(1\.0, 1\.0\)",
+    ),
+    "one number is no interval": (lambda: checks.interval("r", (1.0,)), r"got \(1\.0,\)"),
     "bool is no count": (lambda: checks.whole("steps", True, 1), "steps: .*True"),
     "float is no count": (lambda: checks.whole("steps", 2.0, 1), r"steps: .*2\.0"),
     "count too low": (lambda: checks.whole("steps", 0, 1), "at least 1, got 0"),

@@ -7,10 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_math import predict
-from diffusion_math.guidance import cfg, cfg_batched
+from diffusion_math import noise, predict
+from diffusion_math.grid import uniform_log_snr
+from diffusion_math.guidance import cfg, cfg_batched, limited
+from diffusion_math.labelled import Labelled
 from diffusion_math.oracle import GaussianMixture
+from diffusion_math.sample import trajectory
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPLinear
+from diffusion_math.solver import heun
 
 MEANS = torch.tensor([[1.0, -1.0], [-0.5, 0.5], [0.3, 2.0]], dtype=torch.float64)
 VARIANCES = torch.tensor([0.2, 0.4, 0.1], dtype=torch.float64)
@@ -109,3 +113,165 @@ def test_bad_scales_are_rejected(make, scale):
     """Negative, NaN and infinite scales fail when the denoiser is made, not in the loop."""
     with pytest.raises(ValueError, match="scale: wanted a finite number of at least 0, got"):
         make(scale)
+
+
+LABELLED = Labelled(EVERYTHING, torch.tensor([0, 0, 1]))
+INSIDE = st.floats(0, math.inf).flatmap(lambda low: st.tuples(st.just(low), st.floats(low)))
+
+
+class Counted:
+    """A denoiser that counts its calls."""
+
+    def __init__(self, denoise):
+        self.denoise, self.calls = denoise, 0
+
+    def __call__(self, x, t):
+        self.calls += 1
+        return self.denoise(x, t)
+
+
+def level(schedule, t):
+    alpha, sigma = schedule(t)
+    return float(sigma / alpha)
+
+
+def one_label(schedule, w, interval, make=limited):
+    """(limited, guided everywhere, conditional) of label 0, the last two counting their calls."""
+    conditional = Counted(LABELLED.given(0).denoiser(schedule))
+    guided = Counted(cfg(LABELLED.given(0).denoiser(schedule), EVERYTHING.denoiser(schedule), w))
+    return make(guided, conditional, schedule, interval), guided, conditional
+
+
+@given(w=st.floats(0, 20), where=st.sampled_from(TIMES), interval=INSIDE)
+def test_inside_it_is_guided_and_outside_conditional(w, where, interval):
+    """To the bit, and only the one that counts is called."""
+    schedule, t = where[0], torch.tensor(where[1], dtype=torch.float64)
+    if interval[0] == interval[1]:
+        return
+    denoise, guided, conditional = one_label(schedule, w, interval)
+    inside = interval[0] <= level(schedule, t) <= interval[1]
+    got = denoise(X, t)
+    assert (guided.calls, conditional.calls) == ((1, 0) if inside else (0, 1))
+    assert got.equal((guided if inside else conditional)(X, t))
+
+
+@pytest.mark.parametrize("where", TIMES)
+def test_both_ends_belong_to_the_interval(where):
+    schedule, t = where[0], torch.tensor(where[1], dtype=torch.float64)
+    r = level(schedule, t)
+    for interval, inside in {
+        (r, math.inf): True,
+        (0, r): True,
+        (math.nextafter(r, math.inf), math.inf): False,
+        (0, math.nextafter(r, 0)): False,
+    }.items():
+        denoise, guided, conditional = one_label(schedule, 3.0, interval)
+        denoise(X, t)
+        assert (guided.calls, conditional.calls) == ((1, 0) if inside else (0, 1))
+
+
+@given(w=st.floats(0, 20), t=st.floats(0, 1))
+def test_everywhere_is_cfg(w, t):
+    """Clean data, r = 0, and pure noise, r = inf, included."""
+    time = torch.tensor(t, dtype=torch.float64)
+    denoise, guided, conditional = one_label(RectifiedFlow(), w, (0, math.inf))
+    assert denoise(X, time).equal(guided(X, time))
+    assert conditional.calls == 0
+
+
+@pytest.mark.parametrize("event", [(), (2,), (1, 2, 3)])
+def test_rows_with_times_of_their_own(event):
+    """Each row by its own level: r = t / (1 - t) is 1/3, 1 and 3."""
+    x = torch.ones(3, *event)
+    t = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    denoise = limited(lambda x, t: 7 * x, lambda x, t: x, RectifiedFlow(), (0.5, 2.0))
+    assert denoise(x, t).flatten(1).mean(1).tolist() == [1, 7, 1] if event else [1, 7, 1]
+    assert denoise(x, t).dtype == x.dtype and denoise(x, t).shape == x.shape
+
+
+@given(where=st.sampled_from(TIMES), w=st.floats(0, 20))
+def test_guidance_bends_the_flow_by_the_classifiers_slope(where, w):
+    """(guidance.8): (y - x0_hat) / r, less the conditional's, is -(w - 1) r grad log P(c | y).
+
+    The gradient by autograd of the exact classifier, in y = x / alpha.
+    """
+    schedule, t = where[0], torch.tensor(where[1], dtype=torch.float64)
+    alpha, _ = schedule(t)
+    r = level(schedule, t)
+    denoise, _, conditional = one_label(schedule, w, (r / 2, 2 * r))
+    y = (X / alpha).requires_grad_()
+    (slope,) = torch.autograd.grad(LABELLED.log_posterior(schedule, alpha * y, t)[:, 0].sum(), y)
+    got = ((y - denoise(X, t)) - (y - conditional(X, t))) / r
+    torch.testing.assert_close(got.detach(), -(w - 1) * r * slope, rtol=1e-9, atol=1e-9)
+
+
+def guide_below(guided, conditional, schedule, interval):
+    return limited(guided, conditional, schedule, (0, interval[1]))
+
+
+def swap(guided, conditional, schedule, interval):
+    return limited(conditional, guided, schedule, interval)
+
+
+def by_sigma(guided, conditional, schedule, interval):
+    """sigma_t in the place of sigma_t / alpha_t: right for VE alone."""
+    low, high = interval
+
+    def denoise(x, t):
+        return guided(x, t) if low <= schedule(t)[1] <= high else conditional(x, t)
+
+    return denoise
+
+
+def by_time(guided, conditional, schedule, interval):
+    low, high = interval
+    return lambda x, t: guided(x, t) if low <= t <= high else conditional(x, t)
+
+
+@pytest.mark.parametrize("wrong", [guide_below, swap, by_sigma, by_time])
+def test_wrong_intervals_are_rejected(wrong):
+    """On VP from below to above (0.8, 3), each is somewhere another denoiser."""
+    schedule, interval = VPLinear(), (0.8, 3.0)
+    levels = torch.tensor([0.75, 0.9, 1.5, 2.5, 5.0], dtype=torch.float64)
+    times = schedule.time(-2 * levels.log())
+    right, *_ = one_label(schedule, 3.0, interval)
+    other, *_ = one_label(schedule, 3.0, interval, wrong)
+    off = [(right(X, t) - other(X, t)).abs().max() for t in times]
+    assert max(off) > 0.01
+
+
+def test_a_jump_inside_a_step_costs_an_order():
+    """Heun is of order 2 with two nodes at each jump, and falls short of it without.
+
+    Where in its step a jump falls changes with the number of steps, and the error with it: hence
+    the worst of three numbers. At order 2 four times the steps divide it by 16, at order 1 by 4.
+    """
+    schedule, interval = VPLinear(), (0.3, 2.0)
+    denoise, *_ = one_label(schedule, 3.0, interval)
+    ends = torch.tensor([r * (1 + off) for r in interval for off in (-1e-6, 1e-6)]).double()
+    nodes = schedule.time(-2 * ends.log())
+
+    def end(steps, cut):
+        grid = uniform_log_snr(schedule, steps, end=0.01)
+        if cut:
+            grid = torch.cat([grid, nodes]).unique().flip(0)
+        *_, state = trajectory(heun(schedule), denoise, X, grid, noise.none)
+        return state.x
+
+    true = end(1000, True)
+
+    def worst(steps, cut):
+        numbers = (steps + 1, steps + 5, steps + 7)
+        return max(float((end(n, cut) - true).abs().max()) for n in numbers)
+
+    assert worst(160, True) < worst(40, True) / 12
+    assert worst(160, False) > worst(40, False) / 8
+    assert worst(160, False) > 3 * worst(160, True)
+
+
+@pytest.mark.parametrize(
+    "interval", [(1.0, 1.0), (2.0, 1.0), (-1.0, 1.0), (math.nan, 1.0), (0.0, math.nan), (1.0,)]
+)
+def test_bad_intervals_are_rejected(interval):
+    with pytest.raises(ValueError, match="interval: wanted two numbers, 0 <= low < high, got"):
+        limited(never, never, VPLinear(), interval)

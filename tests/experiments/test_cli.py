@@ -15,6 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from experiments import generate
 from experiments.__main__ import NAMES, main
+from experiments.settings import KEY, read
 from sd import weights
 from sd.config import TextConfig
 from sd.text_encoder import TextEncoder
@@ -54,6 +55,8 @@ CASES = {
     "too many steps": (["generate", "--steps", "1001"], "steps"),
     "negative guidance": (["generate", "--guidance-scale", "-1"], "guidance"),
     "guidance that is no number": (["generate", "--guidance-scale", "nan"], "guidance"),
+    "guidance at no level": (["generate", "--guidance-interval", "3", "0.3"], "guidance_interval"),
+    "guidance from one level": (["generate", "--guidance-interval", "3"], "--guidance-interval"),
     "unknown solver": (["generate", "--solver", "magic"], "dpmpp_2m"),
     "unknown grid": (["generate", "--grid", "square"], "trailing"),
     "negative seed": (["generate", "--seed", "-1"], "seed"),
@@ -87,6 +90,11 @@ CASES = {
     "forward of no picture": (["forward", "--image", "{bad}/words.png"], "words.png"),
     "timing on an absent device": (["timing", "--device", "abacus"], "abacus"),
     "too few repeats": (["timing", "--repeats", "1"], "--repeats"),
+    "a tradeoff of one count": (["tradeoff", "--counts", "4"], "--counts"),
+    "a tradeoff of counts that fall": (["tradeoff", "--counts", "8", "4"], "--counts"),
+    "a tradeoff on no such grid": (["tradeoff", "--grids", "square"], "--grids"),
+    "a tradeoff guided at no level": (["tradeoff", "--intervals", "3", "0.3"], "--intervals"),
+    "a tradeoff of one picture": (["tradeoff", "--pictures", "1"], "--pictures"),
     "autoencoder of one": (["autoencoder", "--count", "1"], "--count"),
 }
 
@@ -196,7 +204,7 @@ def test_like_repeats_bit_for_bit(redrawn: bool, tiny: Path, bad: Path, tmp_path
     given.unlink(missing_ok=True)  # the settings hold what was used of it
     pictures = sorted(first.glob("*.png"))
     assert len(pictures) == 2
-    settings = generate.settings_of(pictures[1])
+    settings = read(pictures[1])
     assert settings["batch"][settings["index"]] == ["a blue star", 8]
     assert settings["call"]["guidance_scale"] == 2
     with warnings.catch_warnings():
@@ -209,7 +217,7 @@ def test_like_repeats_bit_for_bit(redrawn: bool, tiny: Path, bad: Path, tmp_path
 def _keep(path: Path, settings: object) -> None:
     """Put other settings into a PNG."""
     words = PngInfo()
-    words.add_itxt(generate.KEY, json.dumps(settings))
+    words.add_itxt(KEY, json.dumps(settings))
     with Image.open(path) as opened:
         picture = opened.copy()
     picture.save(path, pnginfo=words)
@@ -220,7 +228,7 @@ def test_like_says_when_the_bits_may_differ(
 ) -> None:
     assert main(call(["generate", *FEW], tiny, bad, tmp_path)) == 0
     (path,) = tmp_path.glob("*.png")
-    settings = generate.settings_of(path)
+    settings = read(path)
     settings["made_with"]["torch"] = "0.0"
     _keep(path, settings)
     capsys.readouterr()

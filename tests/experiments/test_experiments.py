@@ -69,6 +69,12 @@ def test_timing(pipeline: TextToImage) -> None:
         assert one.picture[0] > one.decode[0] > 0
         assert one.memory > 0
     assert {"processor", "cores", "torch", "threads"} <= set(result.data["machine"])
+    (half,) = result.data["apart"]
+    assert (half.label, half.reference, half.t) == ("cpu, bfloat16", "cpu, float32", (500, 0))
+    assert 0 < half.relative[-1] < 0.1  # bfloat16 rounds to 1/256
+    assert {row.name: row.measured for row in result.rows}["timing-apart-cpu-bfloat16"] == (
+        half.relative[-1]
+    )
     # Timing other precisions leaves the model it was given as it was.
     assert next(pipeline.unet.parameters()).dtype == torch.float32
 

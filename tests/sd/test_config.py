@@ -57,7 +57,7 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (ModelConfig, {"guidance_scale": math.nan}, "finite number of 0 or more, got nan"),
     (ModelConfig, {"solver": "plms"}, "one of ddpm, ddim, euler, heun, dpmpp_2m; got 'plms'"),
     (ModelConfig, {"guidance_scale": -1.0}, "finite number of 0 or more, got -1.0"),
-    (ModelConfig, {"image_size": 500}, "multiple of 64"),
+    (ModelConfig, {"image_size": 500}, "multiple of 8"),
     (ModelConfig, {"text": TextConfig(width=96)}, "context_width must equal TextConfig.width"),
     (ModelConfig, {"vae": VAEConfig(latent_channels=8)}, "in_channels must equal VAEConfig"),
     (ModelConfig, {"unet": UNetConfig(out_channels=8)}, "out_channels must equal VAEConfig"),
@@ -107,13 +107,13 @@ def test_all_counts_are_covered() -> None:
 
 def test_the_presets_are_what_they_are_named_after() -> None:
     assert V15.latent_shape == (4, 64, 64)
-    assert V15.side_multiple == 64
+    assert V15.vae.factor == 8
     assert (V15.text.start_token, V15.text.end_token) == (49406, 49407)  # CLIP's own ids
     assert V20.latent_shape == (4, 64, 64)
     assert [V20.unet.heads_at(width) for width in V20.unet.channels] == [5, 10, 20, 20]
     assert (V21.latent_shape, V21.prediction) == ((4, 96, 96), "v_prediction")
     assert SHAPES.latent_shape == (4, 8, 8)
-    assert SHAPES.side_multiple == 16
+    assert SHAPES.vae.factor == 8
     assert SHAPES.image_size == 64
 
 
@@ -156,8 +156,7 @@ def test_json_keeps_a_configuration_whole(
     channels = tuple(groups * n for n in levels)
     vae = VAEConfig(groups=groups, channels=channels, scaling_factor=factor)
     unet = UNetConfig(context_width=words.width)
-    size = vae.factor * unet.factor
-    model = ModelConfig(words, vae, unet, image_size=size, guidance_scale=scale)
+    model = ModelConfig(words, vae, unet, image_size=3 * vae.factor, guidance_scale=scale)
     assert from_json(ModelConfig, to_json(model)) == model
     assert from_dict(TextConfig, to_dict(words)) == words
     assert hash(from_json(VAEConfig, to_json(vae))) == hash(vae)

@@ -5,18 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffusion_math.noise import start_noise
 from sd import checkpoint
 from sd.pipeline import TextToImage
 from sd.tokenizer import word_level
 from tests.sd.checkpoint import models
+from tests.sd.whole_run import OTHER, Run, apart
 
 diffusers = pytest.importorskip("diffusers")
 
 WORDS = tuple(
     f"word{i}" for i in range(47)
 )  # with three special tokens, the 50 of the small models
-TABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 STEPS, SCALE, SEED = 4, 7.5, 3
 
 
@@ -40,49 +39,21 @@ def end(pipeline: TextToImage, prompt: str, **call: object) -> torch.Tensor:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+@pytest.mark.parametrize("redraws", [False, True])
 @pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
-def test_a_picture_is_diffusers(folder: Path, solver: str) -> None:
-    """Prompts, guidance, schedule and steps together: the latents after four guided steps.
+def test_a_picture_is_diffusers(folder: Path, solver: str, redraws: bool) -> None:
+    """Prompts, guidance, schedule and steps together: the latents after guided steps.
 
     In float64, since random networks and a scale of 7.5 blow rounding up; what is left is that of
     the peer's tables, which are float32.
     """
+    run = Run(solver, redraws, side=64)
     pipeline = TextToImage.load(folder, device="cpu", dtype=torch.float64)
     unet = diffusers.UNet2DConditionModel.from_pretrained(folder / "unet").double()
     vae = diffusers.AutoencoderKL.from_pretrained(folder / "vae").double()
-    if solver == "ddim":
-        scheduler = diffusers.DDIMScheduler(
-            **TABLE, clip_sample=False, steps_offset=1, set_alpha_to_one=True
-        )
-    else:
-        scheduler = diffusers.DPMSolverMultistepScheduler(
-            **TABLE, steps_offset=1, timestep_spacing="leading", final_sigmas_type="zero",
-            lower_order_final=True,
-        )  # fmt: skip
-    peer = diffusers.StableDiffusionPipeline(
-        vae, None, None, unet, scheduler, None, None, requires_safety_checker=False
-    )
-    peer.set_progress_bar_config(disable=True)
-    factor = pipeline.config.vae.factor
-    shape = (pipeline.config.vae.latent_channels, 64 // factor, 64 // factor)
-    contexts = pipeline.encode_prompts(["", "word1 word7"])
-    wanted = peer(
-        prompt_embeds=contexts[1:],
-        negative_prompt_embeds=contexts[:1],
-        latents=start_noise([SEED], shape, torch.float64),
-        num_inference_steps=STEPS,
-        guidance_scale=SCALE,
-        height=64,
-        width=64,
-        output_type="latent",
-    ).images
-    # The pipeline insists on Stable Diffusion's offset: its table is counted from 0, and from 1 on.
-    times = torch.tensor([*(float(t) + 1 for t in scheduler.timesteps), 0.0], dtype=torch.float64)
-    found = end(pipeline, "word1 word7", solver=solver, grid=times)
-    off = (found - wanted).abs().max() / wanted.abs().max()
-    assert off < 1e-3, float(off)
-    other = end(pipeline, "word2 word7", solver=solver, grid=times)
-    assert (other - wanted).abs().max() / wanted.abs().max() > 1e-2
+    wanted = run.theirs(pipeline, unet, vae)
+    assert apart(run.ours(pipeline), wanted) < 1e-4
+    assert apart(run.ours(pipeline, OTHER), wanted) > 1e-2
 
 
 def test_a_single_file_is_the_same_model(folder: Path, tmp_path: Path) -> None:

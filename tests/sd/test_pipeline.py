@@ -208,6 +208,36 @@ def test_the_denoiser_is_the_exact_guided_one_in_one_pass(
     assert unet.rows == [3 if w in (0.0, 1.0) else 6]
 
 
+@pytest.mark.parametrize(("solver", "extra"), [("euler", 0), ("heun", 1)])
+def test_outside_of_the_interval_the_unconditional_half_is_not_computed(
+    solver: str, extra: int
+) -> None:
+    """Rows of the U-Net: 2 a picture at levels inside, 1 outside; heun sees each node twice."""
+    unet = Oracle()
+    options = {"steps": 10, "solver": solver, "grid": "karras", "seed": [1, 2, 3]}
+    states = walk(model(unet), "red", guidance_interval=(0.3, 3.0), **options)
+    times = torch.stack([state.t for state in states[:-1]])
+    alpha, sigma = SCHEDULE(times)
+    inside = (sigma / alpha >= 0.3) & (sigma / alpha <= 3)
+    each = [6 if one else 3 for one in inside.tolist()]
+    assert {*each} == {3, 6} and each[0] == each[-1] == 3
+    assert unet.rows == [each[0], *(rows for rows in each[1:] for _ in range(1 + extra))]
+
+
+def test_an_interval_of_all_levels_is_guidance_and_of_none_is_no_guidance() -> None:
+    pipeline = model(Oracle())
+
+    def end(**options: object) -> Tensor:
+        return walk(pipeline, "red", steps=6, **options)[-1].x
+
+    assert torch.equal(end(guidance_interval=(0, np.inf)), end())
+    assert torch.equal(end(guidance_interval=(50, 100)), end(do_cfg=False))
+    assert torch.equal(end(guidance_interval=(0.3, 3), guidance_scale=1), end(do_cfg=False))
+    limited = end(guidance_interval=(0.3, 3))
+    assert not torch.allclose(limited, end(), atol=1e-3)
+    assert not torch.allclose(limited, end(do_cfg=False), atol=1e-3)
+
+
 def test_do_cfg_false_is_scale_one_and_the_default_is_the_models_own() -> None:
     pipeline = model(Oracle())
 

@@ -168,6 +168,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"guidance_scale": math.nan}, "guidance_scale: wanted a finite number of at least 0, got nan"),
     ({"guidance_scale": math.inf}, "guidance_scale: wanted a finite number of at least 0, got inf"),
     ({"guidance_scale": math.nan, "do_cfg": False}, "guidance_scale: wanted a finite number"),
+    (
+        {"guidance_interval": (2.0, 1.0)},
+        r"guidance_interval: wanted two numbers, 0 <= low < high, got \(2\.0, 1\.0\)",
+    ),
+    ({"guidance_interval": (math.nan, 1.0)}, "guidance_interval: wanted two numbers"),
+    ({"guidance_interval": (1.0,)}, "guidance_interval: wanted two numbers"),
+    ({"guidance_interval": (-1, 1), "do_cfg": False}, "guidance_interval: wanted two numbers"),
     ({"image": photo(1), "strength": 0.0}, r"strength: wanted a number in \(0, 1\], got 0.0"),
     ({"image": photo(1), "strength": 1.01}, r"strength: wanted a number in \(0, 1\], got 1.01"),
     ({"image": photo(1), "strength": math.nan}, r"strength: wanted a number in \(0, 1\], got nan"),
@@ -201,11 +208,11 @@ def test_unknown_words_are_warned_of() -> None:
         pipeline("red", negative_prompt="ugly", steps=2, progress=False)
 
 
-def test_a_side_must_be_a_multiple_of_the_networks_halvings() -> None:
+def test_a_side_must_be_a_multiple_of_the_vaes_halvings() -> None:
     pipeline = model(Nothing())
     coarse = TextToImage(SHAPES, *[getattr(pipeline, name) for name in PARTS])
-    with pytest.raises(ValueError, match="width: wanted a multiple of 16, got 40"):
-        coarse("red", width=40)
+    with pytest.raises(ValueError, match="width: wanted a multiple of 8, got 44"):
+        coarse("red", width=44)
 
 
 PARTS = ("tokenizer", "text_encoder", "vae", "unet", "device", "dtype")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import sd.unet
-from sd.attention import Attention, FeedForward, SpatialTransformer
+from sd.attention import Attention, Conditioning, FeedForward, SpatialTransformer
 from sd.blocks import Downsample
 from sd.config import SHAPES, UNetConfig
 from sd.unet import UNet, time_features
@@ -276,7 +276,13 @@ def test_one_time_for_all_or_one_for_each() -> None:
     ours, _ = V1_PAIR
     x, context = normal(3, 4, 8, 8), normal(3, 5, 12)
     each = ours(x, torch.full((3,), 37.0), context)
-    assert torch.equal(ours(x, torch.tensor(37.0), context), each)
+    one = ours(x, torch.tensor(37.0), context)
+    torch.testing.assert_close(one, each, rtol=1e-5, atol=1e-5)
+    kept = Conditioning(context)
+    for _ in range(2):  # made, then kept
+        assert torch.equal(ours(x, torch.tensor(37.0), kept), one)
+    kept.states.zero_()
+    assert torch.equal(ours(x, torch.tensor(37.0), kept), one)
 
 
 @torch.no_grad()

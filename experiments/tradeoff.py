@@ -1,0 +1,203 @@
+"""How near to the exact end of the flow, in what time: solvers, steps, guidance intervals."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from experiments.intervals import mean_interval, paired_difference
+from experiments.machine import describe
+from experiments.model import Model, draw, shows
+from experiments.results import MEASURED, Result, Row, at_most
+from experiments.tradeoff_parts import Judged, parts
+from experiments.tradeoff_walks import (
+    EVERYWHERE,
+    Interval,
+    Point,
+    Target,
+    Walks,
+    deterministic,
+    each,
+    words,
+)
+
+if TYPE_CHECKING:
+    from sd.pipeline import TextToImage
+
+DOUBT = 0.5
+"""The largest share of the least error measured that the converged solution may be wrong by."""
+JUDGED_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Config:
+    """Error over seconds: every deterministic solver, at several steps and guidance intervals.
+
+    The end of a walk is compared with the end of the flow itself, from the same noise, which many
+    steps of Heun's find on a grid with nodes on both sides of every jump of the guidance. Solvers
+    that draw noise have no such end and are left out. `--steps`, `--solver`, `--grid` and
+    `--guidance-interval` are not used: they are what is measured.
+    """
+
+    counts: tuple[int, ...] = (4, 7, 12, 20, 35)
+    """Numbers of steps, rising, two or more."""
+    grids: tuple[str, ...] = ("trailing", "karras")
+    """Where the steps fall; limited guidance is measured on the last."""
+    intervals: tuple[Interval, ...] = ((0.28, 2.9), (0.28, 5.42))
+    """LOW HIGH, pairs of noise levels sigma/alpha to guide between (default: Kynkaanniemi et al.'s
+    for EDM2-S and for Stable Diffusion XL); guidance at every level is always measured."""
+    pictures: int = 3
+    """Pictures that errors and seconds are taken over, one at a time, at least 2."""
+    reference: int = 100
+    """Steps to the converged solution; half as many certify it. At least 8."""
+    judged: int = 48
+    """Pictures of each interval that the reader compares with their prompts, at least 4."""
+    seed: int = 0
+    """Of the first picture; the next ones count up."""
+    out: Path = Path("out/tradeoff")
+    """Folder for tradeoff.md, tradeoff.json and the figures."""
+    model: Model = field(default_factory=Model)
+    """Which model, and where it runs."""
+
+
+def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
+    """Converge, walk, judge."""
+    from tqdm import tqdm
+
+    from sd.shapes import judge
+
+    _check(config)
+    pipeline = pipeline or config.model.load()
+    scale = config.model.scale(pipeline)
+    seeds = range(config.seed, config.seed + config.pictures)
+    walks = Walks(pipeline, judge.prompts(1, config.pictures), seeds, scale)
+    labels, noisy = deterministic()
+    intervals = list(dict.fromkeys([EVERYWHERE, *config.intervals]))
+    ways = [(grid, EVERYWHERE) for grid in config.grids]
+    ways += [(config.grids[-1], interval) for interval in intervals[1:]]
+    jobs = [(solver, n, *way) for way in ways for solver in labels for n in config.counts]
+    total = 2 * len(intervals) + config.pictures * len(jobs)
+    with tqdm(total=total, unit="walk", disable=None) as bar:
+        targets: dict[Interval, Target] = {}
+        for interval in intervals:
+            targets[interval] = walks.target(interval, config.reference)
+            bar.update()
+        points = walks.points(jobs, targets, bar.update)
+        judged = []
+        for interval in intervals:
+            judged.append(_judged(config, pipeline, interval, targets))
+            bar.update()
+    machine = describe([str(pipeline.device)])
+    data: dict[str, Any] = {
+        "settings": config,
+        "machine": machine,
+        "guidance_scale": scale,
+        "solvers": labels,
+        "left_out": noisy,
+        "points": [{**asdict(p), "error": p.error, "median_seconds": p.time[0]} for p in points],
+        "intervals": [
+            {
+                "interval": one.interval,
+                "doubt_of_the_reference": targets[one.interval].doubt,
+                "distance_from_guided": one.away,
+                "shows_the_prompt": one.right,
+            }
+            for one in judged
+        ],
+    }
+    rows = _rows(points, labels, list(targets.values()), judged)
+    told = parts(points, labels, noisy, judged, scale, machine)
+    return Result("tradeoff", "Error over seconds", rows, told, data)
+
+
+def _check(config: Config) -> None:
+    """ValueError for the first setting that is not legal."""
+    from diffusion_math.checks import interval
+    from diffusion_math.grid import GRIDS
+
+    for name, least in (("pictures", 2), ("judged", 4), ("reference", 8)):
+        if getattr(config, name) < least:
+            raise ValueError(f"--{name}: wanted at least {least}, got {getattr(config, name)}")
+    counts = config.counts
+    if len(counts) < 2 or counts[0] < 1 or any(a >= b for a, b in pairwise(counts)):
+        got = " ".join(map(str, counts))
+        raise ValueError(f"--counts: wanted two or more rising numbers of steps, got {got}")
+    if not config.grids or not set(config.grids) <= set(GRIDS):
+        got = " ".join(config.grids)
+        raise ValueError(f"--grids: wanted one or more of {', '.join(GRIDS)}, got {got}")
+    for one in config.intervals:
+        interval("--intervals", one)
+
+
+def _judged(
+    config: Config,
+    pipeline: "TextToImage",
+    interval: Interval,
+    targets: dict[Interval, Target],
+) -> Judged:
+    """One interval's pictures, of the prompts and seeds of all, by a few steps."""
+    from sd.shapes import judge
+
+    half = config.judged // 2
+    asked = [*judge.prompts(2, config.judged - half), *judge.prompts(2, half, held_out=True)]
+    how: dict[str, Any] = {"solver": "dpmpp_2m", "grid": config.grids[-1]}
+    how["steps"] = min(JUDGED_STEPS, config.counts[-1])
+    how["guidance_scale"] = config.model.scale(pipeline)
+    drawn = draw(pipeline, asked, range(len(asked)), guidance_interval=interval, **how)
+    right = [shows(*pair) for pair in zip(drawn, asked, strict=True)]
+    away = each(targets[interval].ends, targets[EVERYWHERE].ends)
+    return Judged(interval, away, drawn, right)
+
+
+def _rows(
+    points: Sequence[Point],
+    labels: dict[str, str],
+    targets: Sequence[Target],
+    judged: Sequence[Judged],
+) -> tuple[Row, ...]:
+    """Does the second order pay, is the reference fit to measure by, what do limits cost."""
+    euler = next(name for name, label in labels.items() if "euler" in label.split(" = "))
+    grid, steps = points[-1].grid, points[-1].steps
+    at = {p.solver: p for p in points if (p.grid, p.steps, p.interval) == (grid, steps, EVERYWHERE)}
+    pairs = zip(at["dpmpp_2m"].errors, at[euler].errors, strict=True)
+    logs = [math.log(max(a, 1e-12) / max(b, 1e-12)) for a, b in pairs]
+    low, high = (math.exp(min(end, 700.0)) for end in mean_interval(logs))
+    least = {t.interval: min(p.error for p in points if p.interval == t.interval) for t in targets}
+    share = max(t.doubt / max(least[t.interval], 1e-12) for t in targets)
+    rows = [
+        Row(
+            "tradeoff",
+            f"RMS error of dpmpp_2m over that of euler after {steps} steps on the {grid} grid, as "
+            f"many network calls, geometric mean over {len(logs)} pictures, at most 1",
+            math.exp(fmean(logs)),
+            (low, high),
+            at_most(low, high, 1.0),
+        ),
+        Row(
+            "tradeoff-reference",
+            "What the converged solution may be wrong by, over the least error that is measured "
+            f"against it, the worst of {len(targets)} intervals, at most {DOUBT:g}",
+            share,
+            None,
+            at_most(share, share, DOUBT),
+        ),
+    ]
+    whole = judged[0].right
+    for one in judged[1:]:
+        if None in one.right:
+            continue
+        a, b = ([bool(verdict) for verdict in right] for right in (one.right, whole))
+        rows.append(
+            Row(
+                f"tradeoff-{one.interval[0]:g}-{one.interval[1]:g}",
+                f"Share of {len(a)} fresh prompts shown rightly guided {words(one.interval)} "
+                "alone, less the share guided at every level, same seeds",
+                fmean(a) - fmean(b),
+                paired_difference(a, b),
+                MEASURED,
+            )
+        )
+    return tuple(rows)

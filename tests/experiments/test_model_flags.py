@@ -1,0 +1,268 @@
+"""The flags of the model: each reaches the networks, is kept in the picture, and is repeated."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import pytest
+import torch
+import tyro
+from safetensors.torch import save_file
+
+from experiments import settings
+from experiments.__main__ import main
+from experiments.model import KEPT, Model
+from sd import checkpoint
+from sd.config import PREDICTIONS, to_json
+from sd.pipeline import TextToImage
+from sd.prompt import Long
+from sd.tokenizer import word_level
+
+pytest.importorskip("diffusers")
+transformers = pytest.importorskip("transformers")
+
+from tests.sd.checkpoint import models, writers  # noqa: E402 - they need diffusers
+
+CONFIG = models.V1
+LAYER = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
+RANK, ALPHA = 3, 6.0
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder written by diffusers, a file in the original layout, and what the flags name."""
+    place = tmp_path_factory.mktemp("flags")
+    models.write_folder(place / "folder", CONFIG)
+    models.write_folder(place / "half", CONFIG, variant="fp16", dtype=torch.float16)
+    words = word_level([f"word{i}" for i in range(47)])
+    for folder in ("folder", "half"):
+        (place / folder / "tokenizer").mkdir(exist_ok=True)
+        words.save(str(place / folder / "tokenizer" / "tokenizer.json"))
+    writers.file(CONFIG, writers.with_ema)(place)  # model.safetensors
+    (place / "numbers.json").write_text(to_json(CONFIG), encoding="utf-8")
+    weight = models.truth(CONFIG)["unet"][f"{LAYER}.weight"]
+    stem = f"lora_unet_{LAYER.replace('.', '_')}"
+    save_file(
+        {
+            f"{stem}.lora_down.weight": normal(RANK, weight.shape[1], seed=1),
+            f"{stem}.lora_up.weight": normal(weight.shape[0], RANK, seed=2),
+            f"{stem}.alpha": torch.tensor(ALPHA),
+        },
+        place / "style.safetensors",
+    )
+    save_file({"emb_params": normal(2, CONFIG.text.width, seed=3)}, place / "my-cat.safetensors")
+    save_file({"emb_params": normal(2, 8, seed=3)}, place / "narrow.safetensors")
+    return place
+
+
+def normal(*shape: int, seed: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def single(place: Path, **more: Any) -> Model:
+    vocabulary = place / "folder" / "tokenizer"
+    return Model(weights=place / "model.safetensors", tokenizer=vocabulary, device="cpu", **more)
+
+
+def folder(place: Path, **more: Any) -> Model:
+    return Model(weights=place / "folder", device="cpu", **more)
+
+
+def test_prediction(place: Path) -> None:
+    assert folder(place).load().config.prediction == "epsilon"
+    assert folder(place, prediction="sample").load().config.prediction == "sample"
+
+
+def test_config(place: Path, tmp_path: Path) -> None:
+    assert single(place).load().config.guidance_scale == CONFIG.guidance_scale
+    other = tmp_path / "numbers.json"
+    numbers = json.loads(to_json(CONFIG)) | {"guidance_scale": 3.25, "solver": "euler"}
+    other.write_text(json.dumps(numbers), encoding="utf-8")
+    model = single(place, config=other)
+    assert model.sampling(model.load())["guidance_scale"] == 3.25
+    other.write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"--config: .* holds no model's numbers: ModelConfig is"):
+        model.load()
+    with pytest.raises(FileNotFoundError, match=r"--config: .*none\.json is missing"):
+        single(place, config=tmp_path / "none.json").load()
+
+
+def test_ema(place: Path) -> None:
+    wanted = models.truth(CONFIG)["unet"]
+    plain, averaged = (single(place, ema=ema).load().unet.state_dict() for ema in (False, True))
+    for name, weight in wanted.items():
+        assert torch.equal(averaged[name], weight)
+        assert torch.equal(plain[name], weight / 2)
+
+
+def test_variant(place: Path) -> None:
+    loaded = Model(weights=place / "half", variant="fp16", device="cpu").load()
+    for name, weight in models.truth(CONFIG)["unet"].items():
+        assert torch.equal(loaded.unet.state_dict()[name], weight.half().float())
+    with pytest.raises((ValueError, FileNotFoundError)):
+        folder(place, variant="fp16").load()
+
+
+@pytest.mark.parametrize(("end", "strength"), [("", 1.0), (":0.5", 0.5), (":-2", -2.0)])
+def test_lora(end: str, strength: float, place: Path) -> None:
+    """W + s (alpha / r) up down, and twice that where the file is named twice."""
+    name = f"{place / 'style.safetensors'}{end}"
+    weight = models.truth(CONFIG)["unet"][f"{LAYER}.weight"].double()
+    down, up = normal(RANK, weight.shape[1], seed=1), normal(weight.shape[0], RANK, seed=2)
+    for times in (1, 2):
+        pipeline = folder(place, lora=(name,) * times).load()
+        found = pipeline.unet.state_dict()[f"{LAYER}.weight"].double()
+        change = strength * times * ALPHA / RANK * (up.double() @ down.double())
+        torch.testing.assert_close(found, weight + change, rtol=1e-5, atol=1e-5)
+
+
+def test_a_lora_whose_name_has_a_colon(place: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "style:2"
+    odd.write_bytes((place / "style.safetensors").read_bytes())
+    with pytest.raises(FileNotFoundError, match=r"--lora: .*style:3\.x is missing"):
+        folder(place, lora=(f"{tmp_path / 'style:3.x'}",)).load()
+    one, two = (
+        folder(place, lora=(name,)).load().unet.state_dict()[f"{LAYER}.weight"]
+        for name in (str(odd), str(place / "style.safetensors"))
+    )
+    assert torch.equal(one, two)
+
+
+@torch.no_grad()
+def test_embedding(place: Path) -> None:
+    """A word of two tokens, wherever it stands; the states are transformers' own."""
+    pipeline = folder(place, embedding=(place / "my-cat.safetensors",)).load()
+    plain = folder(place).load()
+    text = pipeline.tokenizer.words_of("word3 My-Cat, word5")
+    assert text == [("word3", (4,)), ("My-Cat", (50, 51)), ("word5", (6,))]
+    assert pipeline.tokenizer.words_of("my-cats") == plain.tokenizer.words_of("my-cats")
+    peer = models.peer_text(CONFIG.text)
+    models.scramble(peer, 0)
+    peer.resize_token_embeddings(52, mean_resizing=False)
+    peer.get_input_embeddings().weight[50:] = normal(2, CONFIG.text.width, seed=3)
+    end = CONFIG.text.end_token
+    ids = torch.tensor([[end - 1, 4, 50, 51, 6, *[end] * 15]])
+    found = pipeline.encode_prompts(["word3 my-cat word5"])
+    torch.testing.assert_close(found, peer(ids).last_hidden_state, rtol=1e-4, atol=1e-5)
+    with pytest.warns(UserWarning, match="does not know my, cat;"):
+        plain.encode_prompts(["word3 my-cat word5"])
+    untaught = plain.encode_prompts(["word3 word5"])
+    assert torch.equal(pipeline.encode_prompts(["word3 word5"]), untaught)
+    assert not torch.allclose(pipeline.encode_prompts(["(my-cat:1.5)"]), found, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"lora": ("none.safetensors",)}, r"--lora: none\.safetensors is missing"),
+        ({"lora": ("{place}/my-cat.safetensors",)}, "my-cat.safetensors"),
+        ({"lora": ("{place}/style.safetensors:nan",)}, "wanted a finite strength"),
+        ({"embedding": ("none.pt",)}, r"--embedding: none\.pt is missing"),
+        ({"embedding": ("{place}/narrow.safetensors",)}, "8 wide, the text encoder 64"),
+        ({"embedding": ("{place}/my-cat.safetensors",) * 2}, "the word 'my-cat' is known already"),
+    ],
+)
+def test_bad_files_are_named(more: dict[str, Any], message: str, place: Path) -> None:
+    kind: dict[str, Callable[[str], object]] = {"lora": str, "embedding": Path}
+    filled = {
+        name: tuple(kind[name](text.format(place=place)) for text in texts)
+        for name, texts in more.items()
+    }
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        folder(place, **filled).load()
+
+
+def test_long_prompt_and_clip_skip_reach_the_call(place: Path) -> None:
+    pipeline = folder(place).load()
+    own = folder(place).sampling(pipeline)
+    assert (own["long_prompt"], own["clip_skip"]) == ("chunk", 0)
+    asked = folder(place, long_prompt="refuse", clip_skip=1).sampling(pipeline)
+    assert (asked["long_prompt"], asked["clip_skip"]) == ("refuse", 1)
+    assert end(pipeline, **asked).ne(end(pipeline, **own)).any()
+
+
+def end(pipeline: TextToImage, **call: Any) -> torch.Tensor:
+    states: list[torch.Tensor] = []
+    size = {"width": 16, "height": 16, "progress": False, "watch": lambda s: states.append(s.x)}
+    pipeline("word1", **{**call, "steps": 1}, **size)
+    return states[-1]
+
+
+def test_the_names_are_the_librarys() -> None:
+    """Written out, so that --help imports no library."""
+    hints = get_type_hints(Model)
+    assert get_args(get_args(hints["long_prompt"])[0]) == get_args(Long)
+    assert get_args(get_args(hints["prediction"])[0]) == tuple(PREDICTIONS)
+
+
+def test_what_is_kept_is_the_model_again(place: Path) -> None:
+    models_ = [
+        Model(),
+        single(place, vae=place / "folder", ema=True, prediction="sample", dtype="bfloat16"),
+        folder(place, lora=("a:1", "b"), embedding=(Path("c"), Path("d")), variant="fp16"),
+        single(place, config=place / "numbers.json"),
+    ]
+    for model in models_:
+        kept = json.loads(json.dumps(model.kept()))
+        assert set(kept) == set(KEPT)
+        assert Model.of(kept, model.device) == model
+        on_device = ("--device", model.device)
+        assert tyro.cli(Model, args=[*model.flags(), *on_device]) == model
+    # A picture of before there were these flags.
+    assert Model.of({"weights": "shapes", "dtype": "float32"}, "cpu") == Model(device="cpu")
+
+
+FLAGS: dict[str, tuple[str, ...]] = {
+    "folder": (
+        "--model", "{place}/folder", "--prediction", "v_prediction",
+        "--lora", "{place}/style.safetensors:0.5", "{place}/style.safetensors",
+        "--embedding", "{place}/my-cat.safetensors", "--clip-skip", "1",
+        "--long-prompt", "truncate",
+    ),
+    "file": (
+        "--model", "{place}/model.safetensors", "--tokenizer", "{place}/folder/tokenizer",
+        "--config", "{place}/numbers.json", "--ema",
+    ),
+    "variant": ("--model", "{place}/half", "--variant", "fp16"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FLAGS)
+def test_a_picture_keeps_them_and_is_repeated(
+    case: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [flag.format(place=place) for flag in FLAGS[case]]
+    prompt = "word1 my-cat" if case == "folder" else "word1"
+    size = ["--width", "24", "--height", "16", "--steps", "2", "--device", "cpu"]
+    first, again = tmp_path / "first", tmp_path / "again"
+    assert main(["generate", "--prompt", prompt, *flags, *size, "--out", str(first)]) == 0
+    (path,) = first.glob("*.png")
+    kept = settings.read(path)
+    shown = json.dumps([kept["model"], kept["call"]])
+    assert all(flag in shown for flag in flags if not flag.startswith("--") and flag != "1")
+    assert main(["generate", "--like", str(path), "--out", str(again)]) == 0
+    assert capsys.readouterr().err == ""
+    assert (again / path.name).read_bytes() == path.read_bytes()
+    plain = [flag.format(place=place) for flag in FLAGS[case][: 4 if case == "file" else 2]]
+    if case != "variant":  # each set of flags draws another picture than none
+        other = tmp_path / "other"
+        assert main(["generate", "--prompt", "word1", *plain, *size, "--out", str(other)]) == 0
+        assert next(other.glob("*.png")).read_bytes() != path.read_bytes()
+
+
+def test_the_embedded_model_has_no_options_of_a_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--prediction", "epsilon", "--ema", "--variant", "fp16"]
+    assert main(["generate", *flags, "--out", str(tmp_path / "out")]) == 2
+    words = "error: prediction, ema, variant: wanted a checkpoint with it, got 'shapes'\n"
+    assert capsys.readouterr().err == words
+
+
+def test_a_saved_model_has_the_lora(place: Path, tmp_path: Path) -> None:
+    """Merged updates are weights like others."""
+    pipeline = folder(place, lora=(f"{place / 'style.safetensors'}",)).load()
+    checkpoint.save_single(tmp_path / "merged.safetensors", pipeline)
+    found = checkpoint.load(tmp_path / "merged.safetensors").unet.state_dict()
+    assert torch.equal(found[f"{LAYER}.weight"], pipeline.unet.state_dict()[f"{LAYER}.weight"])

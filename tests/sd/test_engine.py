@@ -1,0 +1,65 @@
+"""Engines beside the eager path: the same numbers, at every size, and clear refusals."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sd import engine
+from sd.engine import engaged
+from sd.pipeline import TextToImage
+
+PROMPT = "a large red circle on a white background"
+
+
+def drawn(pipeline: TextToImage, **call: object) -> tuple[torch.Tensor, np.ndarray]:
+    ends: list[torch.Tensor] = []
+    (picture,) = pipeline(
+        PROMPT, seed=1, steps=3, progress=False, watch=lambda state: ends.append(state.x), **call
+    )
+    return ends[-1], np.asarray(picture, dtype=float)
+
+
+@pytest.fixture(scope="module")
+def eager() -> TextToImage:
+    return TextToImage.load("shapes", device="cpu")
+
+
+@pytest.mark.filterwarnings("ignore")  # of the tracer's, of the compiler's
+@pytest.mark.parametrize("name", ["openvino", pytest.param("compile", marks=pytest.mark.slow)])
+def test_an_engine_draws_the_same_picture(name: str, eager: TextToImage) -> None:
+    """At both sizes, from noise and after a picture; float32 sums in another order."""
+    if name == "openvino":
+        pytest.importorskip("openvino")
+    pipeline = engaged(TextToImage.load("shapes", device="cpu"), name)
+    for call in ({}, {"height": 48, "width": 72}, {"guidance_scale": 1}):
+        (x, picture), (wanted, reference) = drawn(pipeline, **call), drawn(eager, **call)
+        assert (x - wanted).abs().max() < 1e-4 * wanted.abs().max()
+        assert np.abs(picture - reference).max() <= 1  # of 255, where rounding crosses a half
+        assert not np.array_equal(picture, drawn(eager, **call, do_cfg=False, clip_skip=0)[1])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_openvino_in_bfloat16(eager: TextToImage) -> None:
+    """Nearer to float32 than a picture of another seed is, by far; and no float32 in disguise."""
+    pytest.importorskip("openvino")
+    half = TextToImage.load("shapes", device="cpu", dtype=torch.bfloat16)
+    pipeline = engaged(half, "openvino")
+    (x, _), (wanted, _) = drawn(pipeline), drawn(eager)
+    assert 1e-4 < float((x - wanted).std() / wanted.std()) < 0.1
+    picture = eager(PROMPT, steps=1, progress=False)[0]
+    assert drawn(pipeline, image=picture, strength=0.5)[1].shape == (64, 64, 3)
+
+
+def test_refusals(eager: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert engaged(eager, "eager") is eager
+    with pytest.raises(ValueError, match=r"engine: wanted one of \('eager', 'openvino', 'comp"):
+        engaged(eager, "tensorrt")
+    with pytest.raises(ValueError, match="engine: wanted float32 or bfloat16 beside openvino"):
+        engaged(replace(eager, dtype=torch.float64), "openvino")
+    with pytest.raises(ValueError, match="engine: wanted device cpu beside openvino, got cuda"):
+        engaged(replace(eager, device=torch.device("cuda")), "openvino")
+    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install diffusion-math\[openvino\], got no such"):
+        engaged(eager, "openvino")
