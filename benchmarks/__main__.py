@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.compare import Row, compare
+from benchmarks.full_size import full_size_rows
 from benchmarks.langevin import langevin_rows
 from benchmarks.oracle import oracle_rows
 from benchmarks.trace import trace_rows
@@ -117,13 +118,19 @@ def main() -> None:
     """Print the table; `--rounds` says how often each side is timed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="timings a side, at least 2")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--only-full-size", action="store_true", help="Stable Diffusion alone")
+    asked = parser.parse_args()
+    rounds: int = asked.rounds
     if rounds < 2:
         parser.error(f"--rounds: at least 2 wanted, got {rounds}")
     warnings.simplefilter("ignore", FutureWarning)
-    rows = [*oracle_rows(min(rounds, 5)), *trace_rows(rounds)]
+    rows: list[Row] = []
+    if not asked.only_full_size:
+        rows += [*oracle_rows(min(rounds, 5)), *trace_rows(rounds)]
     with torch.inference_mode():
-        rows += [*langevin_rows(rounds), *solver_rows(rounds), *network_rows(rounds)]
+        if not asked.only_full_size:
+            rows += [*langevin_rows(rounds), *solver_rows(rounds), *network_rows(rounds)]
+        rows += full_size_rows(min(rounds, 3))
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, median of {rounds}")
     print(f"{'what':<40}{'ours ms':>10}{'peer ms':>10}{'ratio':>8}  quartiles")
     for row in rows:

@@ -29,7 +29,7 @@ DISTRIBUTION = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-EXTRAS = ("train", "docs", "digits", "test", "bench", "mutants")
+EXTRAS = ("train", "docs", "digits", "openvino", "test", "bench", "mutants")
 LONGEST = 320
 
 
