@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sd.config import SHAPES, TextConfig
@@ -84,6 +84,7 @@ def test_either_order_of_the_things_says_the_same() -> None:
 
 
 @given(seeds)
+@example(967)
 def test_an_altered_scene_is_new_and_of_the_training_world(seed: int) -> None:
     rng = np.random.default_rng(seed)
     scene = sample_scene(rng)
@@ -92,8 +93,9 @@ def test_an_altered_scene_is_new_and_of_the_training_world(seed: int) -> None:
     assert describe(other) != describe(scene)
     assert not HELD_OUT.intersection(found)
     assert len(set(found)) == len(found)
-    for thing in other.things:  # a change of shape widens a box by at most 20% of its radius
-        assert max(abs(thing.x) + thing.half_extent[0], abs(thing.y) + thing.half_extent[1]) < 1.03
+    # Scenes keep within 0.95. A square that becomes a star is wider by 0.35 of a radius, 0.36 at most.
+    for thing in other.things:
+        assert max(abs(thing.x) + thing.half_extent[0], abs(thing.y) + thing.half_extent[1]) < 1.08
 
 
 def test_pairs_are_a_function_of_their_arguments() -> None:
