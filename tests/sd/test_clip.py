@@ -93,7 +93,7 @@ def test_an_altered_scene_is_new_and_of_the_training_world(seed: int) -> None:
     assert describe(other) != describe(scene)
     assert not HELD_OUT.intersection(found)
     assert len(set(found)) == len(found)
-    # Scenes keep within 0.95. A square that becomes a star is wider by 0.35 of a radius, 0.36 at most.
+    # Scenes keep within 0.95. A square that becomes a star is wider by 0.35 radii of 0.36 at most.
     for thing in other.things:
         assert max(abs(thing.x) + thing.half_extent[0], abs(thing.y) + thing.half_extent[1]) < 1.08
 
