@@ -87,7 +87,7 @@ def tokenwise(layer: Pointwise, x: Tensor, width: int) -> Tensor:
         width: numbers that the layer holds for a token.
     """
     tokens = x.flatten(0, -2)
-    if _whole(len(tokens) * width, x):
+    if _whole(tokens.shape[0] * width, x):
         return layer(x)
     some = max(1, STRIP // (width * x.element_size()))
     return torch.cat([layer(part) for part in tokens.split(some)]).unflatten(0, x.shape[:-1])
