@@ -1,4 +1,4 @@
-"""Layers of large feature maps strip by strip: the same sums, in a fraction of the memory.
+"""Layers of large maps strip by strip on a CPU: the same sums, in a fraction of the memory.
 
 A 3 x 3 convolution of what a pointwise function makes of a map needs one row more on either side of
 a strip. Group norm looks at the whole map, but by two numbers a channel: given these, it is
@@ -96,10 +96,11 @@ def tokenwise(layer: Pointwise, x: Tensor, width: int) -> Tensor:
 def _whole(numbers: int | Tensor, x: Tensor) -> bool:
     """Whether so many numbers like those of x are few, or all operations are being recorded.
 
-    Where they are recorded for any size, sizes are tensors.
+    Where they are recorded for any size, sizes are tensors. An accelerator takes all whole: it
+    would wait for its strips.
     """
     recorded = torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling()
-    return recorded or int(numbers) * x.element_size() <= 2 * STRIP
+    return recorded or x.device.type != "cpu" or int(numbers) * x.element_size() <= 2 * STRIP
 
 
 def _trim() -> None:

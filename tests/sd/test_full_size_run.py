@@ -1,6 +1,7 @@
 """Whole runs at full size beside diffusers': text to image and image to image, 512 x 512."""
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,8 @@ def test_a_picture_is_diffusers_at_full_size(name: str, tmp_path: Path) -> None:
     words.save(str(tmp_path / "tokenizer" / "tokenizer.json"))
     pipeline = TextToImage.load(tmp_path, device="cpu")
     assert pipeline.config.prediction == config.prediction
-    runs = [Run(solver, redraws, SIDE) for solver in ("ddim", "dpmpp_2m") for redraws in (0, 1)]
+    ways = product(("ddim", "dpmpp_2m"), (False, True))
+    runs = [Run(solver, redraws, SIDE) for solver, redraws in ways]
     for run in runs:
         wanted = run.theirs(pipeline, networks["unet"], networks["vae"])
         found = run.ours(pipeline)

@@ -292,3 +292,15 @@ def test_a_picture_depends_on_its_own_prompt_and_seed_only(solver: str) -> None:
     assert not torch.allclose(end("red", [4, 9])[1], together[0], atol=1e-3)
     assert torch.equal(end(prompts, 5), end(prompts, [5, 6, 7]))
     assert torch.equal(end(prompts, 5), end(prompts, 5))
+
+
+def test_pictures_decoded_some_at_a_time_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three latents of 64 pixels, two at once and then one."""
+    model = TextToImage.load("shapes", device="cpu")
+    z = start_noise([0, 1, 2], model.config.latent_shape)
+    whole = to_tensor(model.decode(z))
+    monkeypatch.setattr("sd.pipeline._AT_ONCE", 2 * 64)
+    parts = to_tensor(model.decode(z))
+    assert parts.shape == whole.shape
+    assert (parts - whole).abs().max() <= 2 / 255 + 1e-6  # a level, where rounding crosses a half
+    assert (whole[1:] - whole[:-1]).abs().max() > 0.1

@@ -116,3 +116,18 @@ def test_only_the_answer_is_as_large_as_the_map(monkeypatch: pytest.MonkeyPatch)
         with torch.set_grad_enabled(gradients), Held(x) as held:
             strips.convolved(layer, x, strips.normed(norm, x))
         assert held.most == most
+
+
+@pytest.mark.parametrize(("device", "calls"), [("meta", 1), ("cpu", 4)])
+def test_an_accelerator_takes_maps_whole(device: str, calls: int) -> None:
+    """64 MiB: four strips on the CPU, one convolution elsewhere (on "meta" nothing is computed)."""
+    layer = nn.Conv2d(64, 1, 3, padding=1, device=device)
+    x = torch.empty(1, 64, 512, 512, device=device)
+    rows: list[int] = []
+
+    def seen(y: Tensor) -> Tensor:
+        rows.append(y.shape[-2])
+        return y
+
+    assert strips.convolved(layer, x, seen).shape == (1, 1, 512, 512)
+    assert len(rows) == calls
