@@ -63,6 +63,7 @@ from diffusion_math.noise import (
 )
 from diffusion_math.oracle import GaussianMixture
 from diffusion_math.sample import trajectory
+from diffusion_math.samplers import SOLVERS
 from diffusion_math.schedule import (
     VE,
     Discrete,
@@ -74,7 +75,7 @@ from diffusion_math.schedule import (
     coefficients,
     shape_like,
 )
-from diffusion_math.solver import SOLVERS, State, Step, ddim, ddpm, dpmpp_2m, euler, heun
+from diffusion_math.solver import State, Step, ddim, ddpm, dpmpp_2m, euler, heun
 
 __all__ = [
     "DENSITIES",

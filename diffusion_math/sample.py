@@ -47,6 +47,38 @@ def trajectory(
     return _walk(step, denoise, x, grid, noise)
 
 
+def inversion(
+    step: Step,
+    denoise: Denoiser,
+    x: Float[Tensor, "batch *event"],
+    grid: Float[Tensor, " nodes"],
+) -> Iterator[State]:
+    """Walk `x` up the grid, from its last node to its first: the flow from data to its noise.
+
+    The deterministic solvers are quadratures of a line and run either way: `ddim` upwards is DDIM
+    inversion. `trajectory` on the same grid leads back, up to both walks' errors.
+
+    Args:
+        step: a deterministic solver's.
+        denoise: `(x_t, t) -> E[x_0 | x_t]`.
+        x: `(batch, *event)` at `grid[-1]`.
+        grid: `(nodes,)` strictly decreasing times as for `trajectory`, the last above 0: the slope
+            of the flow is not defined on clean data.
+
+    Returns:
+        An iterator of `nodes` states: the start itself, then the state after each step.
+
+    Raises:
+        ValueError: at the call, when `grid` is no strictly decreasing 1-D tensor that ends above 0.
+
+    Derivation: (sample.2).
+    Source: DDIM (arXiv:2010.02502), section 4.3.
+    """
+    checks.strictly_decreasing("grid", grid)
+    checks.require(bool(grid[-1] > 0), "grid", "a last node above 0", float(grid[-1]))
+    return _walk(step, denoise, x, grid.flip(0), none)
+
+
 def _walk(step: Step, denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Iterator[State]:
     state = State(x, grid[0])
     yield state

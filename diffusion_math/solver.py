@@ -21,6 +21,7 @@ from diffusion_math import checks, gaussian, predict
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Schedule
+from diffusion_math.variance import StepVariance
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,8 @@ class State:
     Attributes:
         x: `(batch, *event)`.
         t: `()`, a float64 tensor on the CPU.
-        history: earlier predictions as pairs (time, x0), latest last; empty for one-step solvers.
+        history: earlier predictions as pairs (time, x0 or eps), latest last; which of the two is
+            the solver's own affair. Empty for one-step solvers.
     """
 
     x: Tensor
@@ -42,7 +44,7 @@ Step: TypeAlias = Callable[[Denoiser, State, Tensor, Tensor, Noise], State]
 """`(denoise, state, t, s, noise) -> state`, with `state.t == t > s >= 0`."""
 
 
-def ddpm(schedule: Schedule) -> Step:
+def ddpm(schedule: Schedule, variance: StepVariance | None = None) -> Step:
     """Ancestral sampling: a draw of q(x_s | x_t, x_0) at x_0 = E[x_0 | x_t].
 
         x_s = mu(x_t, x0) + sqrt(beta) z        N(mu, beta I) = q(x_s | x_t, x0)
@@ -51,6 +53,7 @@ def ddpm(schedule: Schedule) -> Step:
 
     Args:
         schedule: gives alpha and sigma at t and s, which need not be neighbours.
+        variance: of `diffusion_math.variance`, in the place of beta; the mean stays.
 
     Derivation: (solver.4), (solver.6).
     Source: DDPM (arXiv:2006.11239), Algorithm 2, with the mean and variance of Eqs. 6-7.
@@ -60,8 +63,10 @@ def ddpm(schedule: Schedule) -> Step:
         _, sigma_s = schedule(s)
         x0 = denoise(state.x, t)
         posterior = gaussian.posterior(schedule, state.x, x0, t, s)
-        x_s = posterior.draw(noise(state.x, t, s)) if sigma_s > 0 else posterior.mean
-        return State(x_s, s)
+        if sigma_s == 0:
+            return State(posterior.mean, s)
+        beta = posterior.variance if variance is None else variance(state.x, t, s)
+        return State(posterior.mean + beta.sqrt() * noise(state.x, t, s), s)
 
     return step
 
@@ -151,6 +156,38 @@ def heun(schedule: Schedule) -> Step:
     return step
 
 
+def flow_heun(schedule: Schedule) -> Step:
+    """Heun's step in the straight chart, where the slope of the flow is flow = eps - x0.
+
+        u_s = u_t + (tau_s - tau_t) (flow_t + flow_s) / 2
+        u = x / (alpha + sigma),    tau = sigma / (alpha + sigma)
+
+    For rectified flow u = x and tau = t: the solver of flow matching, whose Euler's step is
+    `euler`. Unlike `heun` it is of order 2 out of pure noise too; Euler's into s = 0. Two calls of
+    the denoiser a step.
+
+    Args:
+        schedule: gives alpha and sigma at t and s.
+
+    Derivation: (solver.15).
+    Source: Esser et al. (arXiv:2403.03206), section 2, for the field; EDM (arXiv:2206.00364),
+    Algorithm 1, for the rule.
+    """
+
+    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+        x0 = denoise(state.x, t)
+        flow_t = predict.flow_from_x0(schedule, state.x, x0, t)
+        x_s = alpha_s * x0 + sigma_s * predict.eps_from_x0(schedule, state.x, x0, t)
+        if sigma_s > 0:
+            flow_s = predict.flow_from_x0(schedule, x_s, denoise(x_s, s), s)
+            shorter = sigma_s - (alpha_s + sigma_s) * sigma_t / (alpha_t + sigma_t)
+            x_s = x_s + shorter * (flow_s - flow_t) / 2
+        return State(x_s, s)
+
+    return step
+
+
 def dpmpp_2m(schedule: Schedule) -> Step:
     """DPM-Solver++(2M): x0 extrapolated along lambda from the last two predictions.
 
@@ -183,16 +220,6 @@ def dpmpp_2m(schedule: Schedule) -> Step:
         return State(x_s, s, ((t, x0),))
 
     return step
-
-
-SOLVERS: dict[str, Callable[[Schedule], Step]] = {
-    "ddpm": ddpm,
-    "ddim": ddim,
-    "euler": euler,
-    "heun": heun,
-    "dpmpp_2m": dpmpp_2m,
-}
-"""Every solver by name, at its default settings."""
 
 
 def _euler(

@@ -19,7 +19,6 @@ from experiments.tradeoff_walks import (
     Point,
     Target,
     Walks,
-    deterministic,
     each,
     words,
 )
@@ -34,14 +33,16 @@ JUDGED_STEPS = 20
 
 @dataclass(frozen=True)
 class Config:
-    """Error over seconds: every deterministic solver, at several steps and guidance intervals.
+    """Error over seconds: several solvers, numbers of steps and guidance intervals.
 
     The end of a walk is compared with the end of the flow itself, from the same noise, which many
     steps of Heun's find on a grid with nodes on both sides of every jump of the guidance. Solvers
-    that draw noise have no such end and are left out. `--steps`, `--solver`, `--grid` and
-    `--guidance-interval` are not used: they are what is measured.
+    that draw noise have no such end. `--steps`, `--solver`, `--grid` and `--guidance-interval` are
+    not used: they are what is measured.
     """
 
+    solvers: tuple[str, ...] = ("euler", "heun", "dpmpp_2m", "dpmpp_3m", "unipc")
+    """Solvers that draw no noise; euler and dpmpp_2m, which are compared, among them."""
     counts: tuple[int, ...] = (4, 7, 12, 20, 35)
     """Numbers of steps, rising, two or more."""
     grids: tuple[str, ...] = ("trailing", "karras")
@@ -74,11 +75,10 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
     scale = config.model.scale(pipeline)
     seeds = range(config.seed, config.seed + config.pictures)
     walks = Walks(pipeline, judge.prompts(1, config.pictures), seeds, scale)
-    labels, noisy = deterministic()
     intervals = list(dict.fromkeys([EVERYWHERE, *config.intervals]))
     ways = [(grid, EVERYWHERE) for grid in config.grids]
     ways += [(config.grids[-1], interval) for interval in intervals[1:]]
-    jobs = [(solver, n, *way) for way in ways for solver in labels for n in config.counts]
+    jobs = [(solver, n, *way) for way in ways for solver in config.solvers for n in config.counts]
     total = 2 * len(intervals) + config.pictures * len(jobs)
     with tqdm(total=total, unit="walk", disable=None) as bar:
         targets: dict[Interval, Target] = {}
@@ -95,8 +95,7 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
         "settings": config,
         "machine": machine,
         "guidance_scale": scale,
-        "solvers": labels,
-        "left_out": noisy,
+        "solvers": config.solvers,
         "points": [{**asdict(p), "error": p.error, "median_seconds": p.time[0]} for p in points],
         "intervals": [
             {
@@ -108,8 +107,8 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
             for one in judged
         ],
     }
-    rows = _rows(points, labels, list(targets.values()), judged)
-    told = parts(points, labels, noisy, judged, scale, machine)
+    rows = _rows(points, list(targets.values()), judged)
+    told = parts(points, config.solvers, judged, scale, machine)
     return Result("tradeoff", "Error over seconds", rows, told, data)
 
 
@@ -117,6 +116,7 @@ def _check(config: Config) -> None:
     """ValueError for the first setting that is not legal."""
     from diffusion_math.checks import interval
     from diffusion_math.grid import GRIDS
+    from diffusion_math.samplers import SAMPLERS
 
     for name, least in (("pictures", 2), ("judged", 4), ("reference", 8)):
         if getattr(config, name) < least:
@@ -125,6 +125,11 @@ def _check(config: Config) -> None:
     if len(counts) < 2 or counts[0] < 1 or any(a >= b for a, b in pairwise(counts)):
         got = " ".join(map(str, counts))
         raise ValueError(f"--counts: wanted two or more rising numbers of steps, got {got}")
+    quiet = [name for name, claimed in SAMPLERS.items() if not claimed.noisy]
+    if not {"euler", "dpmpp_2m"} <= set(config.solvers) <= set(quiet):
+        got = " ".join(config.solvers)
+        wanted = f"euler, dpmpp_2m and others of {', '.join(quiet)}"
+        raise ValueError(f"--solvers: wanted {wanted}, got {got}")
     if not config.grids or not set(config.grids) <= set(GRIDS):
         got = " ".join(config.grids)
         raise ValueError(f"--grids: wanted one or more of {', '.join(GRIDS)}, got {got}")
@@ -154,15 +159,13 @@ def _judged(
 
 def _rows(
     points: Sequence[Point],
-    labels: dict[str, str],
     targets: Sequence[Target],
     judged: Sequence[Judged],
 ) -> tuple[Row, ...]:
     """Does the second order pay, is the reference fit to measure by, what do limits cost."""
-    euler = next(name for name, label in labels.items() if "euler" in label.split(" = "))
     grid, steps = points[-1].grid, points[-1].steps
     at = {p.solver: p for p in points if (p.grid, p.steps, p.interval) == (grid, steps, EVERYWHERE)}
-    pairs = zip(at["dpmpp_2m"].errors, at[euler].errors, strict=True)
+    pairs = zip(at["dpmpp_2m"].errors, at["euler"].errors, strict=True)
     logs = [math.log(max(a, 1e-12) / max(b, 1e-12)) for a, b in pairs]
     low, high = (math.exp(min(end, 700.0)) for end in mean_interval(logs))
     least = {t.interval: min(p.error for p in points if p.interval == t.interval) for t in targets}

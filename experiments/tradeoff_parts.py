@@ -31,8 +31,7 @@ class Judged:
 
 def parts(
     points: Sequence[Point],
-    labels: dict[str, str],
-    noisy: Sequence[str],
+    solvers: Sequence[str],
     judged: Sequence[Judged],
     scale: float,
     machine: dict[str, str],
@@ -44,19 +43,17 @@ def parts(
     ways: dict[Way, list[Point]] = {}
     for point in points:
         ways.setdefault((point.grid, point.interval), []).append(point)
-    names = [labels[name] for name in labels]
     figure = fronts(
-        [_front(way, some, labels) for way, some in ways.items()],
+        [_front(way, some, solvers) for way, some in ways.items()],
         "seconds for one picture's walk (median, range)",
         "RMS error of the latent",
     )
-    out = f" Left out, because noise leads elsewhere: {', '.join(noisy)}." if noisy else ""
     nearest = {way: min(point.error for point in some) for way, some in ways.items()}
     count = len(points[0].seconds)
     return (
         "How long does a picture take, and how far is it from where an exact walk from the same "
-        f"noise would have ended? The solvers that draw no noise, {', '.join(names)}, with the "
-        f"guidance scale w = {scale:g}; two names for one line are one and the same map.{out}",
+        f"noise would have ended? The solvers {', '.join(solvers)}, none of which draws noise, "
+        f"with the guidance scale w = {scale:g}.",
         _grids(nearest),
         "The machine: " + "; ".join(f"{key} {value}" for key, value in machine.items()) + ".",
         Figure(
@@ -69,7 +66,7 @@ def parts(
             "Error over seconds on logarithmic axes, a line for each solver, in panels for each "
             "grid of steps and guidance interval.",
         ),
-        _budgets(ways, labels),
+        _budgets(ways),
         *_limits(ways, judged),
     )
 
@@ -92,15 +89,15 @@ def _grids(nearest: dict[Way, float]) -> str:
     return text
 
 
-def _front(way: Way, points: Sequence[Point], labels: dict[str, str]) -> "Front":
+def _front(way: Way, points: Sequence[Point], solvers: Sequence[str]) -> "Front":
     from experiments.plots.tradeoff import Front, Line
 
     lines = []
-    for name, label in labels.items():
+    for name in solvers:
         own = [point for point in points if point.solver == name]
         x, ends = zip(*(point.time for point in own), strict=True)
         low, high = zip(*ends, strict=True)
-        lines.append(Line(label, x, [point.error for point in own], low, high))
+        lines.append(Line(name, x, [point.error for point in own], low, high))
     chosen = [points[i] for i in best(points)]
     marks = [(point.time[0], point.error, str(point.steps)) for point in chosen]
     grid, interval = way
@@ -112,7 +109,7 @@ def best(points: Sequence[Point]) -> list[int]:
     return pareto([(point.time[0], point.error) for point in points])
 
 
-def _budgets(ways: dict[Way, list[Point]], labels: dict[str, str]) -> Table:
+def _budgets(ways: dict[Way, list[Point]]) -> Table:
     """The nearest end that fits into a time, for times of 1, 2 and 5 times a power of ten."""
     every = [point.time[0] for points in ways.values() for point in points]
     low, high = math.floor(math.log10(min(every))), math.ceil(math.log10(max(every)))
@@ -128,7 +125,7 @@ def _budgets(ways: dict[Way, list[Point]], labels: dict[str, str]) -> Table:
                 line.append("–")
                 continue
             one = min(fits, key=lambda point: point.error)
-            line.append(f"{labels[one.solver]}, {one.steps} steps: {one.error:.2g}")
+            line.append(f"{one.solver}, {one.steps} steps: {one.error:.2g}")
         if not cells or line[1:] != list(cells[-1][1:]):
             cells.append(tuple(line))
     header = ("budget", *(f"{grid}, guided {words(interval)}" for grid, interval in ways))

@@ -121,7 +121,7 @@ class Walks:
 
         from diffusion_math.noise import none
         from diffusion_math.sample import trajectory
-        from diffusion_math.solver import SOLVERS
+        from diffusion_math.samplers import SOLVERS
 
         limits = None if interval == EVERYWHERE else interval
         negative, positive = self._contexts
@@ -142,47 +142,6 @@ class Walks:
     def _contexts(self) -> "tuple[Tensor, Tensor]":
         found = self.pipeline.encode_prompts(["", *self.prompts])
         return found[:1], found[1:]
-
-
-def deterministic() -> tuple[dict[str, str], list[str]]:
-    """The solvers that ask for no noise, each with its label, and the names of the others.
-
-    Found by a walk of each on two Gaussians; solvers that end at one point are the same map, which
-    is walked once, under both names.
-    """
-    import torch
-
-    from diffusion_math.grid import trailing
-    from diffusion_math.oracle import GaussianMixture
-    from diffusion_math.sample import trajectory
-    from diffusion_math.schedule import Discrete
-    from diffusion_math.solver import SOLVERS
-
-    schedule = Discrete.linear(100)
-    means = torch.tensor([[-1.0], [2.0]], dtype=torch.float64)
-    data = GaussianMixture(torch.zeros(2), means, torch.tensor([0.1, 0.4], dtype=torch.float64))
-    start = torch.tensor([[0.3], [-0.8]], dtype=torch.float64)
-    ends: dict[str, Tensor] = {}
-    labels: dict[str, str] = {}
-    noisy = []
-    for name, make in SOLVERS.items():
-        asked: list[Any] = []
-
-        def noise(x: "Tensor", t: "Tensor", s: "Tensor", asked: list[Any] = asked) -> "Tensor":
-            asked.append(t)
-            return torch.zeros_like(x)
-
-        step, grid = make(schedule), trailing(schedule, 6)
-        *_, state = trajectory(step, data.denoiser(schedule), start, grid, noise)
-        if asked:
-            noisy.append(name)
-            continue
-        like = [one for one, end in ends.items() if torch.allclose(end, state.x, rtol=1e-10)]
-        if like:
-            labels[like[0]] += f" = {name}"
-        else:
-            ends[name], labels[name] = state.x, name
-    return labels, noisy
 
 
 def certain(schedule: "Schedule", steps: int, interval: Interval) -> "Tensor":

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from diffusion_math.solver import SOLVERS
+from diffusion_math.samplers import SOLVERS
 from sd import legal
 from sd.prompt import Long
 

@@ -24,8 +24,9 @@ from diffusion_math.grid import GRIDS
 from diffusion_math.guidance import cfg, cfg_batched, limited
 from diffusion_math.noise import from_seeds, start_noise
 from diffusion_math.sample import trajectory
+from diffusion_math.samplers import SOLVERS
 from diffusion_math.schedule import Discrete
-from diffusion_math.solver import SOLVERS, State
+from diffusion_math.solver import State
 from sd import device as devices
 from sd import models, picture
 from sd.attention import Conditioning

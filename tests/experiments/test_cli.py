@@ -92,6 +92,7 @@ CASES = {
     "too few repeats": (["timing", "--repeats", "1"], "--repeats"),
     "a tradeoff of one count": (["tradeoff", "--counts", "4"], "--counts"),
     "a tradeoff of counts that fall": (["tradeoff", "--counts", "8", "4"], "--counts"),
+    "a tradeoff with noise": (["tradeoff", "--solvers", "euler", "dpmpp_2m", "ddpm"], "--solvers"),
     "a tradeoff on no such grid": (["tradeoff", "--grids", "square"], "--grids"),
     "a tradeoff guided at no level": (["tradeoff", "--intervals", "3", "0.3"], "--intervals"),
     "a tradeoff of one picture": (["tradeoff", "--pictures", "1"], "--pictures"),

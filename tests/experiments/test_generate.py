@@ -136,10 +136,15 @@ def test_an_interrupt_says_what_is_done(
     flags = command.flags(out)
     if not listed:
         flags[1:3] = ["--prompt", *["a red ring"] * 5]
-    with monkeypatch.context() as patched:
-        patched.setattr(generate, "write_files", write)
-        command.capsys.readouterr()
-        assert main(flags) == 130
+    # A process that a shell started in the background ignores the signal, and so would this one.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(generate, "write_files", write)
+            command.capsys.readouterr()
+            assert main(flags) == 130
+    finally:
+        signal.signal(signal.SIGINT, handler)
     again = "; the same command goes on" if listed else ""
     assert command.capsys.readouterr().err == f"interrupted; 3 of 5 pictures are in {out}{again}\n"
     assert len(list(out.iterdir())) == 3

@@ -7,9 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from diffusion_math import solver
 from diffusion_math.schedule import Discrete
-from diffusion_math.solver import SOLVERS, Step, euler
 from experiments import tradeoff
 from experiments.tradeoff_parts import Judged, best
 from experiments.tradeoff_walks import (
@@ -18,7 +16,6 @@ from experiments.tradeoff_walks import (
     Target,
     Walks,
     certain,
-    deterministic,
     each,
     pareto,
     rms,
@@ -47,25 +44,6 @@ def test_the_front_is_of_medians_and_of_root_mean_squares() -> None:
     assert steady.error == pytest.approx(0.3 / math.sqrt(3))
     assert slow_once.time == (1.0, (1.0, 50.0))
     assert best([steady, slow_once]) == [1]
-
-
-def test_solvers_are_told_apart_by_what_they_do() -> None:
-    labels, noisy = deterministic()
-    assert labels["ddim"] == "ddim = euler"
-    assert noisy == ["ddpm"]
-    named = [name for label in labels.values() for name in label.split(" = ")]
-    assert sorted(named + noisy) == sorted(SOLVERS)
-
-
-def test_a_step_that_ignores_its_clock_is_no_euler(monkeypatch: pytest.MonkeyPatch) -> None:
-    def late(schedule: Discrete) -> Step:
-        step = euler(schedule)
-        return lambda denoise, state, t, s, noise: replace(
-            step(denoise, state, t, s, noise), x=state.x
-        )
-
-    monkeypatch.setitem(solver.SOLVERS, "late", late)
-    assert deterministic()[0]["late"] == "late"
 
 
 def test_the_certain_grid_has_nodes_on_both_sides_of_every_jump() -> None:
@@ -117,9 +95,9 @@ def test_tradeoff(pipeline: TextToImage) -> None:
         "tradeoff-reference",
         "tradeoff-0.28-2.9",
     }
-    labels = result.data["solvers"]
+    solvers = result.data["solvers"]
     points = result.data["points"]
-    assert len(points) == 3 * len(labels) * 2
+    assert len(points) == 3 * len(solvers) * 2
     assert all(point["median_seconds"] > 0 and point["error"] > 0 for point in points)
     first, second = result.data["intervals"]
     assert first["distance_from_guided"] == [0, 0]
@@ -141,23 +119,21 @@ def point(solver: str, errors: tuple[float, ...]) -> Point:
 )
 def test_rows_can_fail(errors: tuple[float, ...], doubt: float, verdicts: tuple[str, str]) -> None:
     """dpmpp_2m beside euler's 0.4, 0.41, 0.39; the reference's doubt beside the least error."""
-    points = [point("ddim", (0.40, 0.41, 0.39)), point("dpmpp_2m", errors)]
+    points = [point("euler", (0.40, 0.41, 0.39)), point("dpmpp_2m", errors)]
     target = Target(EVERYWHERE, torch.zeros(3, 1), doubt)
-    labels = {"ddim": "ddim = euler", "dpmpp_2m": "dpmpp_2m"}
-    rows = tradeoff._rows(points, labels, [target], [Judged(EVERYWHERE, [0.0], [], [True])])
+    rows = tradeoff._rows(points, [target], [Judged(EVERYWHERE, [0.0], [], [True])])
     assert tuple(row.verdict for row in rows) == verdicts
 
 
 def test_limited_guidance_is_compared_on_the_same_prompts() -> None:
-    points = [point("ddim", (0.4, 0.4)), point("dpmpp_2m", (0.1, 0.1))]
+    points = [point("euler", (0.4, 0.4)), point("dpmpp_2m", (0.1, 0.1))]
     target = Target(EVERYWHERE, torch.zeros(2, 1), 0.01)
-    labels = {"ddim": "ddim = euler", "dpmpp_2m": "dpmpp_2m"}
     judged = [
         Judged(EVERYWHERE, [0.0], [], [True, False, True, True]),
         Judged(LIMITED, [0.1], [], [True, True, True, True]),
         Judged((1.0, 2.0), [0.1], [], [None, None, None, None]),
     ]
-    *_, row = tradeoff._rows(points, labels, [target], judged)
+    *_, row = tradeoff._rows(points, [target], judged)
     assert (row.name, row.measured, row.verdict) == ("tradeoff-0.28-2.9", 0.25, "measured")
 
 

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 import sd
 from diffusion_math.grid import GRIDS
 from diffusion_math.noise import start_noise
+from diffusion_math.samplers import SOLVERS
 from diffusion_math.schedule import Discrete
-from diffusion_math.solver import SOLVERS, State
+from diffusion_math.solver import State
 from sd import weights
 from sd.config import SHAPES, ModelConfig, TextConfig, UNetConfig, VAEConfig
 from sd.device import available, pick
