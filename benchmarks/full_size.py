@@ -28,6 +28,8 @@ from sd.vae import VAE
 from sd.weights import blank
 
 PROMPT, SIDE, STEPS, SCALE = "word1 word7", 512, 4, 7.5
+PEAKS = ("ours", "low memory", "diffusers")
+"""Whose memory is measured; the second is ours with `low_memory`."""
 NETWORKS = {"text_encoder": (TextEncoder, "text"), "vae": (VAE, "vae"), "unet": (UNet, "unet")}
 
 
@@ -80,7 +82,7 @@ def _rows(folder: Path, dtype: torch.dtype, rounds: int) -> Iterator[Row]:
     ]
     for what, ours, theirs in parts:
         yield compare(f"{what}, {name}", ours, theirs, rounds, 1, off)
-    memory = "/".join(f"{_peak(who, folder, name) / 1e9:.2f}" for who in ("ours", "diffusers"))
+    memory = "/".join(f"{_peak(who, folder, name) / 1e9:.2f}" for who in PEAKS)
     whole = f"picture in {STEPS} steps, {name}, {memory} GB"
     yield compare(whole, lambda: _ours(pipeline), lambda: _theirs(peer), rounds, 1, torch.inf)
     del peer
@@ -179,10 +181,11 @@ def main(who: str, folder: Path, dtype: str) -> None:
     """Draw one picture and print the largest memory that this process held, in bytes."""
     kind = getattr(torch, dtype)
     with torch.inference_mode():
-        if who == "ours":
-            _ours(TextToImage.load(folder, device="cpu", dtype=kind))
-        else:
+        if who == "diffusers":
             _theirs(_peer(folder, kind))
+        else:
+            low = who == "low memory"
+            _ours(TextToImage.load(folder, device="cpu", dtype=kind, low_memory=low))
     status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     line = next(line for line in status if line.startswith("VmHWM"))
     sys.stdout.write(f"{int(line.split()[1]) * 1024}\n")

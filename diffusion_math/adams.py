@@ -1,11 +1,11 @@
 """Linear multistep solvers that extrapolate eps in r = sigma / alpha or in the time itself.
 
 The probability flow is dy/dr = eps with y = x / alpha, so each step is y_s = y_t + a quadrature of
-eps from r_t to r_s through earlier predictions; in terms of x it is the map (adams.1)
+eps from r_t to r_s through earlier predictions; in terms of x it is the map
 
     x_s = (alpha_s / alpha_t) x_t + (sigma_s - alpha_s sigma_t / alpha_t) eps'
 
-at a mean eps'. Into s = 0 every step is x0, as in `solver`; out of pure noise (alpha_t = 0) it is
+at a mean eps'. Where r is not finite (out of or into pure noise), and into s = 0, every step is
 Euler's, alpha_s x0 + sigma_s eps. Derivation: (adams.1).
 """
 
@@ -99,8 +99,9 @@ def plms(schedule: Schedule, runge_kutta: bool = False) -> Step:
 
 
 def _open(schedule: Schedule, t: Tensor, s: Tensor) -> bool:
-    """Whether there is pure noise at t or clean data at s."""
-    return bool(schedule(t)[0] == 0 or schedule(s)[1] == 0)
+    """Whether there is pure noise at an end of the step, or clean data at s."""
+    (alpha_t, _), (alpha_s, sigma_s) = schedule(t), schedule(s)
+    return bool(alpha_t == 0 or alpha_s == 0 or sigma_s == 0)
 
 
 def _ratio(schedule: Schedule, t: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ or in terms of eps, I at the rate -1 in the place of 1 + eta, by
     x_s = (alpha_s / alpha_t) x_t + (1 + eta) sigma_s I[eps] + sigma_s sqrt(eta (e^{2h} - 1)) z
 
 A solver puts for f the polynomial through some predictions. They may lie in the step (single-step
-solvers) or before it (multistep ones). Into s = 0 every step is x0, as in `solver`; out of pure
-noise (alpha_t = 0), where h is infinite, f is the one prediction there.
+solvers) or before it (multistep ones). Where h is infinite, into clean data and out of or into
+pure noise (alpha = 0), f is the one prediction at t. To first order in h, eta is the square of
+`solver.ddim`'s.
 Derivation: (exponential.1), (exponential.2), (exponential.3), (exponential.4).
 Sources: DPM-Solver (arXiv:2206.00927), DPM-Solver++ (arXiv:2211.01095), SA-Solver
 (arXiv:2309.05019) for eta.
@@ -28,7 +29,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from diffusion_math import predict
-from diffusion_math.checks import between, require, whole
+from diffusion_math.checks import Number, between, require, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Schedule
@@ -36,7 +37,7 @@ from diffusion_math.solver import State, Step
 
 Kind: TypeAlias = Literal["x0", "eps"]
 Past: TypeAlias = Sequence[tuple[Tensor, Tensor]]
-"""Predictions as pairs (time, x0 or eps)."""
+"""Predictions as pairs (lambda, x0 or eps)."""
 
 SINGLE: dict[int, tuple[tuple[float, tuple[int, ...]], ...]] = {
     1: ((1, (0,)),),
@@ -49,7 +50,7 @@ interpolated through (0 is the one at t, k the one at stage k). DPM-Solver's Alg
 
 @dataclass(frozen=True)
 class Level:
-    """alpha, sigma and lambda = log(alpha / sigma) of a place to be at: float64, `()`."""
+    """A place to be at: alpha, sigma and log(alpha / sigma), float64, `()`."""
 
     alpha: Tensor
     sigma: Tensor
@@ -79,7 +80,7 @@ def phi(z: float, count: int) -> list[float]:
 
 
 def weights(
-    nodes: Sequence[Tensor], start: Tensor, stop: Tensor, rate: float
+    nodes: Sequence[Tensor], start: Tensor, stop: Tensor, rate: Number
 ) -> Float64[Tensor, " nodes"]:
     """The c_j for which I[p] = sum_j c_j p(lambda_j) for every polynomial p of degree < nodes.
 
@@ -107,38 +108,38 @@ def advance(
     x: Tensor,
     here: Level,
     there: Level,
-    past: Sequence[tuple[Tensor, Tensor]],
-    eta: float = 0.0,
+    past: Past,
+    eta: Number = 0.0,
     z: Tensor | None = None,
 ) -> Tensor:
     """x carried from one level to the other, through predictions at lambdas: see the module.
 
-    An infinite h takes the last prediction alone, an x0.
+    An infinite h takes the last prediction alone, an x0, by (x - alpha_t x0) / sigma_t.
 
     Args:
-        kind: what the predictions are.
-        past: pairs (lambda, x0 or eps).
+        kind: what the predictions `past` are.
         eta: how much is drawn anew; z: standard normal like x, needed where `spread` is not 0.
+
+    Derivation: (exponential.3), (exponential.4), (exponential.11).
     """
     h = there.lam - here.lam
+    decay = torch.exp(-eta * h) if eta > 0 else 1.0
     if not math.isfinite(h):
-        parts = [(1.0, past[-1][1])]
+        x0 = past[-1][1]
+        moved = there.alpha * x0 + there.sigma / here.sigma * decay * (x - here.alpha * x0)
     else:
-        rate = 1 + eta if kind == "x0" else -1.0
+        if kind == "x0":
+            rate, kept, gain = 1 + eta, there.sigma / here.sigma * decay, there.alpha
+        else:
+            rate, kept, gain = -1.0, there.alpha / here.alpha, (1 + eta) * there.sigma
+        moved = kept * x
         found = weights([lam for lam, _ in past], here.lam, there.lam, rate)
-        parts = list(zip(found, [value for _, value in past], strict=True))
-    if kind == "x0":
-        kept = there.sigma / here.sigma * (torch.exp(-eta * h) if eta > 0 else 1.0)
-        gain = there.alpha
-    else:
-        kept, gain = there.alpha / here.alpha, (1 + eta) * there.sigma
-    moved = kept * x
-    for weight, value in parts:
-        moved = moved + gain * weight * value
+        for weight, (_, value) in zip(found, past, strict=True):
+            moved = moved + gain * weight * value
     return moved if z is None else moved + spread(kind, here, there, eta) * z
 
 
-def spread(kind: Kind, here: Level, there: Level, eta: float) -> Tensor:
+def spread(kind: Kind, here: Level, there: Level, eta: Number) -> Tensor:
     """The standard deviation of what `advance` draws anew; 0 into clean data.
 
     Derivation: (exponential.3), (exponential.4).
@@ -164,12 +165,12 @@ def singlestep(schedule: Schedule, order: int, kind: Kind = "eps") -> Step:
     Raises:
         ValueError: another order or kind.
 
-    Derivation: (exponential.7).
+    Derivation: (exponential.7), (exponential.8).
     Source: DPM-Solver (arXiv:2206.00927), Algorithms 1 and 2; DPM-Solver++ (arXiv:2211.01095),
     Algorithm 1.
     """
     whole("order", order, 1, 3)
-    _check(kind)
+    known(kind)
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
         return State(walk(schedule, order, kind, denoise, state.x, t, Level.at(schedule, s)), s)
@@ -211,13 +212,14 @@ def walk(
     return advance(kind, x, here, there, [found[k] for k in stages[-1][1]])
 
 
-def multistep(schedule: Schedule, order: int, kind: Kind = "x0", eta: float | int = 0.0) -> Step:
+def multistep(schedule: Schedule, order: int, kind: Kind = "x0", eta: Number = 0.0) -> Step:
     """Exponential Adams-Bashforth: the polynomial through the last `order` predictions.
 
     kind "x0": DPM-Solver++(kM), with eta = 1 its SDE form; kind "eps": DEIS in log(sigma / alpha),
     which is DPM-Solver(kM). One call of the denoiser a step. At eta = 0 steps that have too few
     predictions behind them to be of order - 1 are made by `singlestep` of that order, so that
-    the start does not lower the order of the whole; at eta > 0 they have as many as there are.
+    the start does not lower the order of the whole; at eta > 0 they have as many as there are, and
+    the weak order is 2 (1 at order = 1), on grids whose neighbouring steps tend to one length.
 
     Args:
         order: 1..4 at eta = 0, 1..3 else.
@@ -226,25 +228,25 @@ def multistep(schedule: Schedule, order: int, kind: Kind = "x0", eta: float | in
     Raises:
         ValueError: `order`, `kind` or `eta` are not as above.
 
-    Derivation: (exponential.8).
+    Derivation: (exponential.9), (stochastic.8).
     Source: DPM-Solver++ (arXiv:2211.01095), section 4.2 and appendix; DEIS (arXiv:2204.13902),
     section 3; SA-Solver (arXiv:2309.05019), section 4.1 (predictor).
     """
     between("eta", float(eta), 0.0, 1.0)
     whole("order", order, 1, 4 if eta == 0 else 3)
-    _check(kind)
+    known(kind)
     starts = order - 1 if eta == 0 else 1
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
         here, there = Level.at(schedule, t), Level.at(schedule, s)
         x0 = denoise(state.x, t)
+        z = noise(state.x, t, s) if eta > 0 and there.sigma > 0 else None
         if not math.isfinite(there.lam - here.lam):
-            return State(_open(state.x, x0, here, there, t, s, eta, noise), s)
+            return State(advance("x0", state.x, here, there, [(here.lam, x0)], eta, z), s)
         past = (*state.history, (t, _of(kind, schedule, state.x, x0, t)))[-order:]
         if len(past) < starts:
             x_s = walk(schedule, starts, kind, denoise, state.x, t, there, x0)
             return State(x_s, s, past)
-        z = noise(state.x, t, s) if eta > 0 else None
         nodes = [(schedule.log_snr(time) / 2, value) for time, value in past]
         return State(advance(kind, state.x, here, there, nodes, eta, z), s, past)
 
@@ -266,7 +268,7 @@ def unipc(schedule: Schedule, order: int = 2) -> Step:
     Raises:
         ValueError: another order.
 
-    Derivation: (exponential.9).
+    Derivation: (exponential.10).
     Source: UniPC (arXiv:2302.04867), Algorithms 1 and 2.
     """
     whole("order", order, 1, 3)
@@ -274,10 +276,9 @@ def unipc(schedule: Schedule, order: int = 2) -> Step:
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
         here, there = Level.at(schedule, t), Level.at(schedule, s)
         x0 = denoise(state.x, t)
-        if not math.isfinite(there.lam - here.lam):
-            x = _corrected(schedule, order, state, t, x0) if there.sigma == 0 else state.x
-            return State(_open(x, x0, here, there, t, s, 0.0, noise), s)
         x = _corrected(schedule, order, state, t, x0)
+        if not math.isfinite(there.lam - here.lam):
+            return State(advance("x0", x, here, there, [(here.lam, x0)]), s)
         past = (*state.history, (t, x0))[-order:]
         if len(past) < order - 1:
             return State(walk(schedule, order, "x0", denoise, x, t, there, x0), s, past)
@@ -302,17 +303,10 @@ def _corrected(schedule: Schedule, order: int, state: State, t: Tensor, x0: Tens
     return x
 
 
-def _open(
-    x: Tensor, x0: Tensor, here: Level, there: Level, t: Tensor, s: Tensor, eta: float, noise: Noise
-) -> Tensor:
-    """A step of infinite h: out of pure noise or into clean data."""
-    z = noise(x, t, s) if spread("x0", here, there, eta) > 0 else None
-    return advance("x0", x, here, there, [(here.lam, x0)], eta, z)
-
-
 def _of(kind: Kind, schedule: Schedule, x: Tensor, x0: Tensor, t: Tensor) -> Tensor:
     return x0 if kind == "x0" else predict.eps_from_x0(schedule, x, x0, t)
 
 
-def _check(kind: str) -> None:
+def known(kind: str) -> None:
+    """Raise ValueError for another kind than "x0" and "eps"."""
     require(kind in ("x0", "eps"), "kind", "x0 or eps", repr(kind))

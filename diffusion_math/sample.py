@@ -71,7 +71,7 @@ def inversion(
     Raises:
         ValueError: at the call, when `grid` is no strictly decreasing 1-D tensor that ends above 0.
 
-    Derivation: (sample.2).
+    Derivation: (sample.4).
     Source: DDIM (arXiv:2010.02502), section 4.3.
     """
     checks.strictly_decreasing("grid", grid)

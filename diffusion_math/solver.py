@@ -55,7 +55,7 @@ def ddpm(schedule: Schedule, variance: StepVariance | None = None) -> Step:
         schedule: gives alpha and sigma at t and s, which need not be neighbours.
         variance: of `diffusion_math.variance`, in the place of beta; the mean stays.
 
-    Derivation: (solver.4), (solver.6).
+    Derivation: (solver.4), (solver.6), (solver.7).
     Source: DDPM (arXiv:2006.11239), Algorithm 2, with the mean and variance of Eqs. 6-7.
     """
 
@@ -87,7 +87,7 @@ def ddim(schedule: Schedule, eta: float | int = 0.0) -> Step:
     Raises:
         ValueError: `eta` lies outside [0, 1].
 
-    Derivation: (solver.7), (solver.8), (solver.9).
+    Derivation: (solver.8), (solver.9), (solver.10).
     Source: DDIM (arXiv:2010.02502), Eqs. 12 and 16.
     """
     checks.between("eta", float(eta), 0.0, 1.0)
@@ -118,7 +118,7 @@ def euler(schedule: Schedule) -> Step:
     Args:
         schedule: gives alpha and sigma at t and s.
 
-    Derivation: (solver.10).
+    Derivation: (solver.11).
     Source: EDM (arXiv:2206.00364), Algorithm 1 without lines 6-8; DDIM (arXiv:2010.02502), Eq. 13.
     """
 
@@ -141,7 +141,7 @@ def heun(schedule: Schedule) -> Step:
     Args:
         schedule: gives alpha and sigma at t and s.
 
-    Derivation: (solver.11).
+    Derivation: (solver.12).
     Source: EDM (arXiv:2206.00364), Algorithm 1.
     """
 
@@ -169,7 +169,7 @@ def flow_heun(schedule: Schedule) -> Step:
     Args:
         schedule: gives alpha and sigma at t and s.
 
-    Derivation: (solver.15).
+    Derivation: (solver.13).
     Source: Esser et al. (arXiv:2403.03206), section 2, for the field; EDM (arXiv:2206.00364),
     Algorithm 1, for the rule.
     """
@@ -194,13 +194,13 @@ def dpmpp_2m(schedule: Schedule) -> Step:
         x_s = (sigma_s / sigma_t) x_t - alpha_s (e^{-h} - 1) D,    h = lambda_s - lambda_t
         D   = x0 + (x0 - x0_before) h / (2 h_before),    lambda = log(alpha / sigma)
 
-    One call of the denoiser a step; order 2. D = x0 on the first step, into s = 0 (h infinite:
-    x_s = x0) and one step out of pure noise (h_before infinite).
+    One call of the denoiser a step; order 2. D = x0 on the first step and one step out of pure
+    noise (h_before infinite); where h is infinite (s = 0, pure noise) it is Euler's step.
 
     Args:
         schedule: gives alpha, sigma and the log-SNR 2 lambda at t and s.
 
-    Derivation: (solver.12), (solver.14).
+    Derivation: (solver.14), (solver.16).
     Source: DPM-Solver++ (arXiv:2211.01095), Algorithm 2 and Eq. 12 (k = 1).
     """
 
@@ -211,8 +211,11 @@ def dpmpp_2m(schedule: Schedule) -> Step:
         (_, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
         h = half_log_snr(s) - half_log_snr(t)
         x0 = denoise(state.x, t)
+        if not math.isfinite(h):
+            x_s = alpha_s * x0 + sigma_s * predict.eps_from_x0(schedule, state.x, x0, t)
+            return State(x_s, s, ((t, x0),))
         direction = x0
-        if state.history and math.isfinite(h):
+        if state.history:
             before, x0_before = state.history[-1]
             h_before = half_log_snr(t) - half_log_snr(before)
             direction = x0 + h / (2 * h_before) * (x0 - x0_before)

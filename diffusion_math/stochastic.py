@@ -13,7 +13,7 @@ from torch import Tensor
 from diffusion_math import predict
 from diffusion_math.checks import Number, between, require, whole
 from diffusion_math.denoiser import Denoiser
-from diffusion_math.exponential import Kind, Level, advance, walk
+from diffusion_math.exponential import Kind, Level, advance, known, walk
 from diffusion_math.noise import Noise, none
 from diffusion_math.schedule import Schedule
 from diffusion_math.solver import State, Step, heun
@@ -35,12 +35,13 @@ def ancestral(schedule: Schedule, order: int, kind: Kind = "eps", eta: float | i
         eta: share of the posterior's standard deviation, in [0, 1].
 
     Raises:
-        ValueError: `order` or `eta` is not as above.
+        ValueError: `order`, `kind` or `eta` is not as above.
 
-    Derivation: (stochastic.2).
+    Derivation: (stochastic.2), (stochastic.3).
     Source: Crowson, k-diffusion (`get_ancestral_step`); DDIM (arXiv:2010.02502), Eq. 16.
     """
     whole("order", order, 1, 3)
+    known(kind)
     between("eta", float(eta), 0.0, 1.0)
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
@@ -84,7 +85,7 @@ def churn(
     Raises:
         ValueError: an argument is not as above.
 
-    Derivation: (stochastic.3).
+    Derivation: (stochastic.3), (stochastic.4).
     Source: EDM (arXiv:2206.00364), Algorithm 2.
     """
     require(0 <= share < math.inf, "share", "a finite number of at least 0", share)
@@ -120,7 +121,7 @@ def dpmpp_sde(schedule: Schedule, eta: float | int = 1.0) -> Step:
     step, one into s = 0 and out of pure noise.
 
     Raises ValueError for `eta` outside (0, 1].
-    Derivation: (stochastic.4).
+    Derivation: (stochastic.5), (stochastic.6).
     Source: Crowson, k-diffusion (`sample_dpmpp_sde`); DPM-Solver++ (arXiv:2211.01095), section 5.
     """
     require(0 < eta <= 1, "eta", "in (0, 1]", eta)
@@ -152,7 +153,7 @@ def sde_heun(schedule: Schedule, eta: float | int = 1.0) -> Step:
     step, one into s = 0 and out of pure noise.
 
     Raises ValueError for `eta` outside (0, 1].
-    Derivation: (stochastic.5).
+    Derivation: (stochastic.5), (stochastic.7).
     Source: Kloeden & Platen 1992, "Numerical Solution of Stochastic Differential Equations",
     section 15.1; on the reverse SDE: EDM (arXiv:2206.00364), section 4.
     """
@@ -191,7 +192,7 @@ def corrected(predictor: Step, schedule: Schedule, share: Number = 0.5, rounds: 
     Raises:
         ValueError: `share` or `rounds` is not as above.
 
-    Derivation: (stochastic.6), (stochastic.7).
+    Derivation: (stochastic.9), (stochastic.10).
     Source: Song et al. (arXiv:2011.13456), Algorithms 1, 4 and 5.
     """
     require(0 < share < math.inf, "share", "a finite number above 0", share)
@@ -203,11 +204,12 @@ def corrected(predictor: Step, schedule: Schedule, share: Number = 0.5, rounds: 
             return predictor(denoise, state, t, s, noise)
         fall = float(schedule.log_snr(s) - schedule.log_snr(t)) / 2
         d = min(share * fall, 1) / rounds
-        # The step's normals come from parts of it, which are independent in every `Noise`.
+        # The normals come from parts of the step, which are independent in every `Noise`: the first
+        # is the predictor's, whose own parts keep their proportions in it.
         parts = [t + (s - t) * k / (rounds + 1) for k in range(rounds + 1)] + [s]
 
-        def own(x: Tensor, _t: Tensor, _s: Tensor) -> Tensor:
-            return noise(x, parts[0], parts[1])
+        def own(x: Tensor, upper: Tensor, lower: Tensor) -> Tensor:
+            return noise(x, t + (upper - t) / (rounds + 1), t + (lower - t) / (rounds + 1))
 
         x = predictor(denoise, state, t, s, own).x
         for upper, lower in pairwise(parts[1:]):

@@ -50,7 +50,8 @@ class Config:
     width: int | None = None
     """Of the pictures, in pixels (default: the model's own)."""
     like: Path | None = None
-    """Repeat this PNG, made by this command; all other settings are then its own."""
+    """Repeat this PNG, made by this command; all other settings are then its own, but
+    `--low-memory`."""
     out: Path = Path("out/generate")
     """Folder for the PNGs, generate.json and generate.md."""
     model: Model = field(default_factory=Model)
@@ -213,12 +214,14 @@ def _written(config: Config, figures: Iterator[Figure], there: int, total: int) 
 def _repeat(config: Config, pipeline: "TextToImage | None") -> Result:
     """Draw the batch that the picture came from, and keep the one."""
     assert config.like is not None
-    own = replace(config, like=None, out=Config.out)
-    if replace(own, model=Model()) != Config() or own.model != Model():
-        raise ValueError("--like repeats a picture with its own settings: leave out all but --out")
+    thrifty = Model(low_memory=config.model.low_memory)
+    if replace(config, like=None, out=Config.out) != Config(model=thrifty):
+        others = "leave out all but --out and --low-memory"
+        raise ValueError(f"--like repeats a picture with its own settings: {others}")
     kept = settings.read(config.like)
     try:
         model = Model.of(kept["model"], kept["made_with"]["device"])
+        model = replace(model, low_memory=thrifty.low_memory)
         prompt, seed = kept["batch"][kept["index"]]
         job = Job(str(prompt), int(seed), kept["call"]["negative_prompt"], config.like.name)
         image = None if kept["image"] is None else settings.opened(kept["image"])

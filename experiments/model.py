@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from tyro.conf import arg
 
@@ -23,6 +23,8 @@ OPTIONS = ("tokenizer", "vae", "config", "prediction", "ema", "variant")
 
 KEPT = ("weights", "dtype", "engine", *OPTIONS, "lora", "embedding")
 """What says which model it is."""
+
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 BATCH = 16
 """Pictures drawn at once: more gains little on a CPU."""
@@ -52,14 +54,18 @@ class Model:
     """Textual-inversion files: each teaches the model a word, of the file's or its own name."""
     device: str = "auto"
     """`cpu`, `cuda`, `mps`, or `auto`: the fastest one found."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Precision = "float32"
     """Precision of the networks; the coefficients are float64 always."""
     engine: Literal["eager", "openvino", "compile"] = "eager"
     """What runs U-Net and decoder: PyTorch, OpenVINO (CPUs), or torch.compile."""
+    low_memory: bool = False
+    """Hold the weights of the network at work alone; the others' are read again from the files
+    when their turn comes. The picture is the same."""
     steps: int = 25
     """Steps from noise to picture, 1 to 1000."""
     solver: str | None = None
-    """ddpm, ddim, euler, heun (two U-Net calls a step) or dpmpp_2m; default: the model's."""
+    """ddpm, ddim, heun (two U-Net calls a step), dpmpp_2m or another of `diffusion_math.samplers`;
+    default: the model's."""
     grid: str = "trailing"
     """Where the steps fall: leading, trailing, linspace, uniform_log_snr or karras."""
     guidance_scale: float | None = None
@@ -76,26 +82,27 @@ class Model:
         """The model on its device; ValueError or FileNotFoundError, one line, where it can't."""
         import torch
 
+        from sd import device, engine
         from sd.checkpoint import embedding, lora
-        from sd.engine import engaged
         from sd.pipeline import TextToImage
 
+        dtype = getattr(torch, self.dtype)
+        engine.able(self.engine, device.pick(self.device), dtype, self.low_memory)
         loras = [_weighed(text) for text in self.lora]
         named = {"lora": [path for path, _ in loras], "embedding": self.embedding}
         for option, paths in named.items():
             for path in paths:
                 if not path.is_file():
                     raise FileNotFoundError(f"--{option}: {path} is missing")
-        options = {name: getattr(self, name) for name in OPTIONS}
+        options = {name: getattr(self, name) for name in (*OPTIONS, "low_memory")}
         if self.config is not None:
             options["config"] = _numbers(self.config)
-        dtype = getattr(torch, self.dtype)
         pipeline = TextToImage.load(self.weights, device=self.device, dtype=dtype, **options)
         if loras:
             lora.merge(pipeline, loras)
         for path in self.embedding:
             embedding.teach(pipeline, path)
-        return engaged(pipeline, self.engine)
+        return engine.engaged(pipeline, self.engine)
 
     def kept(self) -> dict[str, Any]:
         """The settings that say which model it is, as plain JSON values."""

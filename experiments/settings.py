@@ -1,7 +1,6 @@
 """The settings that a PNG keeps of how it was made, as JSON in its text metadata."""
 
 import base64
-import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -78,17 +77,13 @@ def made_with(pipeline: "TextToImage") -> dict[str, Any]:
     """What the bits of a picture depend on beside its settings."""
     import torch
 
-    digest = hashlib.sha256()
-    for network in (pipeline.text_encoder, pipeline.vae, pipeline.unet):
-        tensors = network.state_dict() if isinstance(network, torch.nn.Module) else {}
-        for name, value in tensors.items():
-            digest.update(name.encode())
-            digest.update(value.detach().float().cpu().contiguous().numpy().data)
+    from sd.digest import digest
+
     return {
         "device": str(pipeline.device),
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
-        "weights": digest.hexdigest()[:16],
+        "weights": digest(pipeline),
     }
 
 

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from experiments import apart
 from experiments.intervals import Interval, median_interval
 from experiments.machine import describe, peak_memory, reset_peak, synchronize
-from experiments.model import PROMPT, Model
+from experiments.model import PROMPT, Model, Precision
 from experiments.results import MEASURED, Figure, Result, Row, Table, at_most
 
 if TYPE_CHECKING:
     from sd.pipeline import TextToImage
 
-DTYPES = {
+DTYPES: dict[str, tuple[Precision, ...]] = {
     "cpu": ("float32", "bfloat16"),
     "cuda": ("float32", "bfloat16", "float16"),
     "mps": ("float32", "float16"),
@@ -41,7 +41,7 @@ class Config:
     The latents of each are compared, step by step, with those of float32 on the CPU (or of the
     first that is timed, where that is not).
     `--device auto` times all devices found, another name that one alone; `--dtype` is not used,
-    since every precision of a device is timed.
+    since every precision of a device that the engine can have is timed.
     """
 
     prompt: str = PROMPT
@@ -80,6 +80,7 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
     """Time every device and precision, one part after the other."""
     from tqdm import tqdm
 
+    from diffusion_math.samplers import SAMPLERS
     from sd import device as devices
 
     if config.repeats < 3 or config.warmup < 1:
@@ -88,14 +89,12 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
     chosen = config.model.device
     names = devices.available() if chosen == "auto" else [str(devices.pick(chosen))]
     cold = config.cold_start and pipeline is None
-    pipeline = pipeline or replace(config.model, device="cpu", dtype="float32").load()
-    jobs = [(name, dtype) for name in names for dtype in DTYPES[name.partition(":")[0]]]
+    jobs, refused = _jobs(config.model, names)
     measured: list[Measured] = []
     walks: list[apart.Walk] = []
-    refused: list[str] = []
     for name, dtype in tqdm(jobs, unit="setting", disable=None):
         try:
-            one, walk = _setting(config, pipeline, name, dtype)
+            one, walk, solver = _setting(config, pipeline, name, dtype)
         except (RuntimeError, NotImplementedError, FloatingPointError) as error:
             refused.append(f"{name}, {dtype}: {str(error).splitlines()[0]}")
         else:
@@ -116,28 +115,50 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
         "refused": refused,
         "cold_start_seconds": started,
     }
-    solver = config.model.sampling(pipeline)["solver"]
-    calls = config.model.steps * (2 if solver == "heun" else 1)
+    calls = config.model.steps * SAMPLERS[solver].calls
     parts = (*_parts(calls, config, measured, refused, machine), *apart.parts(found))
     return Result("timing", "X3: time on every device", rows, parts, data)
 
 
+def _jobs(model: Model, names: list[str]) -> tuple[list[tuple[str, Precision]], list[str]]:
+    """What is timed, (device, precision), and what the engine refuses; ValueError for all of it."""
+    import torch
+
+    from sd.engine import able
+
+    jobs, refused = [], []
+    for name in names:
+        for dtype in DTYPES[name.partition(":")[0]]:
+            try:
+                able(model.engine, torch.device(name), getattr(torch, dtype), model.low_memory)
+            except ValueError as error:
+                refused.append(f"{name}, {dtype}: {error}")
+            else:
+                jobs.append((name, dtype))
+    if not jobs:
+        raise ValueError(refused[0])
+    return jobs, refused
+
+
 def _setting(
-    config: Config, pipeline: "TextToImage", name: str, dtype: str
-) -> tuple[Measured, apart.Walk]:
-    """The times and the walk of a copy on one device in one precision."""
+    config: Config, pipeline: "TextToImage | None", name: str, dtype: Precision
+) -> tuple[Measured, apart.Walk, str]:
+    """The model, or a copy of this one, on one device in one precision: times, walk, solver."""
     import torch
 
     from sd.finite import roomy
 
     where, kind = torch.device(name), getattr(torch, dtype)
-    moved = {
-        part: copy.deepcopy(getattr(pipeline, part)).to(where, own_kind)
-        for part, own_kind in (("text_encoder", kind), ("vae", roomy(kind)), ("unet", kind))
-    }
-    own = replace(pipeline, device=where, dtype=kind, **moved)
-    one = _measure(config, own, name, dtype)
-    return one, apart.walk(one.label, own, config.prompt, **config.model.sampling(own))
+    if pipeline is None:
+        own = replace(config.model, device=name, dtype=dtype).load()
+    else:
+        moved = {
+            part: copy.deepcopy(getattr(pipeline, part)).to(where, own_kind)
+            for part, own_kind in (("text_encoder", kind), ("vae", roomy(kind)), ("unet", kind))
+        }
+        own = replace(pipeline, device=where, dtype=kind, **moved)
+    one, call = _measure(config, own, name, dtype), config.model.sampling(own)
+    return one, apart.walk(one.label, own, config.prompt, **call), call["solver"]
 
 
 def _measure(config: Config, own: "TextToImage", name: str, dtype: str) -> Measured:
@@ -195,6 +216,7 @@ def _cold_starts(config: Config) -> list[float]:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "experiments", "generate", "--out", folder]
             command += ["--device", "cpu", *replace(config.model, dtype="float32").flags()]
+            command += ["--low-memory"] if config.model.low_memory else []
             start = time.perf_counter()
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             seconds.append(time.perf_counter() - start)

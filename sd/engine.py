@@ -15,12 +15,31 @@ from torch import Tensor, nn
 
 from diffusion_math.checks import require
 from sd.autoencoder import Autoencoder
+from sd.digest import digest
 from sd.pipeline import TextToImage
 from sd.vae import Latent
 
-__all__ = ["Engine", "engaged"]
+__all__ = ["Engine", "able", "engaged"]
 
 Engine: TypeAlias = Literal["eager", "openvino", "compile"]
+
+
+def able(engine: str, device: torch.device, dtype: torch.dtype, low_memory: bool = False) -> None:
+    """Raise ValueError where there is no such engine, or it can't have the device or dtype.
+
+    OpenVINO needs to be installed, a CPU, and float32 or bfloat16. Only `eager` has networks that
+    take turns in memory: what the others compile holds the weights.
+    """
+    require(engine in get_args(Engine), "engine", f"one of {get_args(Engine)}", repr(engine))
+    legal = engine == "eager" or not low_memory
+    require(legal, "engine", "eager beside low_memory", repr(engine))
+    if engine == "openvino":
+        require(device.type == "cpu", "engine", "device cpu beside openvino", str(device))
+        legal = dtype in (torch.float32, torch.bfloat16)
+        require(legal, "engine", "float32 or bfloat16 beside openvino", str(dtype))
+        there = importlib.util.find_spec("openvino") is not None
+        wanted = "openvino, by pip install diffusion-math[openvino]"
+        require(there, "engine", wanted, "no such package")
 
 
 def engaged(pipeline: TextToImage, engine: str) -> TextToImage:
@@ -29,29 +48,22 @@ def engaged(pipeline: TextToImage, engine: str) -> TextToImage:
     Args:
         pipeline: eager, with all that is to be merged into its weights. OpenVINO takes them over:
             the pipeline that was given is used up.
-        engine: one of `Engine`. OpenVINO needs a CPU, and float32 or bfloat16.
+        engine: one of `Engine`.
 
     Raises:
-        ValueError: there is no such engine, it is not installed, or it can't have the device or
-            dtype.
+        ValueError: as `able` does.
     """
-    require(engine in get_args(Engine), "engine", f"one of {get_args(Engine)}", repr(engine))
+    able(engine, pipeline.device, pipeline.dtype, pipeline.turns is not None)
     if engine == "eager":
         return pipeline
-    device, vae = pipeline.device, pipeline.vae
+    vae, known = pipeline.vae, digest(pipeline)
     if engine == "compile":
-        mode = "reduce-overhead" if device.type == "cuda" else "default"
+        mode = "reduce-overhead" if pipeline.device.type == "cuda" else "default"
         unet, decoder = (torch.compile(one, mode=mode) for one in (pipeline.unet, _Decoding(vae)))
     else:
-        require(device.type == "cpu", "engine", "device cpu beside openvino", str(device))
-        legal = pipeline.dtype in (torch.float32, torch.bfloat16)
-        require(legal, "engine", "float32 or bfloat16 beside openvino", str(pipeline.dtype))
-        there = importlib.util.find_spec("openvino") is not None
-        wanted = "openvino, by pip install diffusion-math[openvino]"
-        require(there, "engine", wanted, "no such package")
         unet = OpenVINO(pipeline.unet, pipeline.dtype)
         decoder = OpenVINO(_Decoding(copy.deepcopy(vae)), pipeline.vae_dtype)
-    return replace(pipeline, unet=unet, vae=_Decoded(vae, decoder))
+    return replace(pipeline, unet=unet, vae=_Decoded(vae, decoder), digest=known)
 
 
 @final

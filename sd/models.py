@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from diffusion_math.checks import require
 from sd import checkpoint, vocabulary, weights
+from sd.checkpoint import tensorfile
 from sd.checkpoint.hub import resolved
+from sd.checkpoint.part import Part
+from sd.checkpoint.turns import Home, Turns
 from sd.config import SHAPES, ModelConfig, TextConfig, UNetConfig, VAEConfig
 from sd.finite import roomy
 from sd.text_encoder import TextEncoder
@@ -20,17 +24,19 @@ from sd.vae import VAE
 
 __all__ = ["Parts", "read"]
 
-NATIVE = ("text_encoder", "vae", "unet")
+NATIVE = {"text_encoder": "transformers", "vae": "diffusers", "unet": "diffusers"}
+"""The files of a folder of ours, and whose names their tensors have."""
 
 
 class Parts(NamedTuple):
-    """A model on its device: its numbers, its tokenizer and its three networks."""
+    """A model: its numbers, its tokenizer, its three networks and their turns, if they take any."""
 
     config: ModelConfig
     tokenizer: Tokenizer
     text_encoder: TextEncoder
     vae: VAE
     unet: UNet
+    turns: Turns | None
 
 
 def read(
@@ -43,6 +49,7 @@ def read(
     prediction: str | None = None,
     ema: bool = False,
     variant: str | None = None,
+    low_memory: bool = False,
 ) -> Parts:
     """The model of a name or a path.
 
@@ -53,6 +60,8 @@ def read(
         device, dtype: of the networks; the VAE is in float32 where that is float16.
         tokenizer: CLIP's vocabulary, where the checkpoint has none (see `sd.vocabulary`).
         vae, config, prediction, ema, variant: as `sd.checkpoint.load` takes them.
+        low_memory: only the network at work has its weights on the device, or in memory at all.
+            Those of the others are in their file, from which they are taken at each turn.
 
     Raises:
         FileNotFoundError: a weights file is missing.
@@ -68,7 +77,7 @@ def read(
     embedded = model == "shapes"
     native = any((Path(model) / f"{name}.safetensors").exists() for name in NATIVE)
     if not embedded and not native:
-        return _checkpoint(model, device, dtype, tokenizer, options)
+        return _checkpoint(model, device, dtype, tokenizer, options, low_memory)
     asked = [name for name, value in {"tokenizer": tokenizer, **options}.items() if value]
     require(not asked, ", ".join(asked), "a checkpoint with it", repr(str(model)))
     with as_file(files("sd") / "assets" / "shapes" if embedded else Path(model)) as folder:
@@ -78,6 +87,8 @@ def read(
                 NATIVE, (TextEncoder, VAE, UNet), (TextConfig, VAEConfig, UNetConfig), strict=True
             )
         )
+        networks = dict(zip(NATIVE, (text, own_vae, unet), strict=True))
+        homes = {name: _home(folder, name, network, dtype) for name, network in networks.items()}
         numbers = replace(SHAPES, text=text.config, vae=own_vae.config, unet=unet.config)
         length = numbers.text.context_length
         words = (
@@ -86,8 +97,17 @@ def read(
             else Tokenizer.from_file(folder / "tokenizer.json", length)
         )
     _fitting(words, numbers)
-    own_vae = own_vae.to(device, roomy(dtype))
-    return Parts(numbers, words, text.to(device, dtype), own_vae, unet.to(device, dtype))
+    if not low_memory:
+        for home in homes.values():
+            home.network.to(device, home.dtype)
+    turns = Turns(homes, device) if low_memory else None
+    return Parts(numbers, words, text, own_vae, unet, turns)
+
+
+def _home(folder: Path, name: str, network: nn.Module, dtype: torch.dtype) -> Home:
+    with tensorfile.opened(folder / f"{name}.safetensors") as source:
+        part = Part(name, NATIVE[name], "", source)
+    return Home(network, part, roomy(dtype) if name == "vae" else dtype)
 
 
 def _checkpoint(
@@ -96,18 +116,22 @@ def _checkpoint(
     dtype: torch.dtype,
     tokenizer: Path | None,
     options: Mapping[str, Any],
+    low_memory: bool,
 ) -> Parts:
     """A checkpoint; its vocabulary is sought before its weights are read."""
-    place = resolved(model, options["variant"])
+    place = resolved(model, (options["variant"],))
     wanted = "'shapes', a folder of weights, a checkpoint or an id of the hub"
     require(place.exists(), "model", wanted, repr(str(model)))
     words = vocabulary.find(place, tokenizer, TextConfig().context_length, None)
-    found = checkpoint.load(place, dtype=dtype, vae_dtype=roomy(dtype), device=device, **options)
+    found = checkpoint.load(
+        place, dtype=dtype, vae_dtype=roomy(dtype), device=device, low_memory=low_memory, **options
+    )
     words.context_length = found.config.text.context_length
     # OpenCLIP pads with its first token, OpenAI's CLIP with the last.
     words.pad_token = 0 if found.config.text.activation == "gelu" else words.end_token
     _fitting(words, found.config)
-    return Parts(found.config, words, found.text_encoder, found.vae, found.unet)
+    networks = found.text_encoder, found.vae, found.unet
+    return Parts(found.config, words, *networks, found.turns)
 
 
 def _fitting(tokenizer: Tokenizer, config: ModelConfig) -> None:

@@ -29,8 +29,10 @@ from diffusion_math.schedule import Discrete
 from diffusion_math.solver import State
 from sd import device as devices
 from sd import models, picture
+from sd import strength as strengths
 from sd.attention import Conditioning
 from sd.autoencoder import Autoencoder
+from sd.checkpoint.turns import Turns
 from sd.conditioning import context
 from sd.config import ModelConfig
 from sd.finite import finite, finite_walk, roomy
@@ -67,6 +69,8 @@ class TextToImage:
         unet: `(x_t, time, context)` to its prediction, like x_t.
         device: where the three networks are.
         dtype: of the text encoder and the U-Net; the walk itself is in float32 or wider.
+        turns: the networks' turns in memory; None where all are in memory.
+        digest: of the weights, where an engine has taken them over: see `sd.digest`.
     """
 
     config: ModelConfig
@@ -76,6 +80,8 @@ class TextToImage:
     unet: nn.Module
     device: torch.device
     dtype: torch.dtype = torch.float32
+    turns: Turns | None = None
+    digest: str | None = None
 
     @classmethod
     def load(
@@ -99,7 +105,8 @@ class TextToImage:
         """
         require(dtype.is_floating_point, "dtype", "a floating-point type", dtype)
         where = devices.pick(device)
-        return cls(*models.read(model, where, dtype, **options), where, dtype)
+        parts = models.read(model, where, dtype, **options)
+        return cls(**parts._asdict(), device=where, dtype=dtype)
 
     @cached_property
     def schedule(self) -> Discrete:
@@ -203,7 +210,8 @@ class TextToImage:
         elif image is None:
             times = GRIDS[grid](self.schedule, steps)
         else:
-            times = self._redrawing_times(grid, steps, 0.8 if strength is None else strength)
+            amount = strengths.DEFAULT if strength is None else strength
+            times = strengths.times(self.schedule, grid, steps, amount)
         if image is not None:
             latent = self.encode_image(image, wide, high).expand_as(x)
             x = marginal(self.schedule, latent, times[0]).draw(x)
@@ -300,14 +308,6 @@ class TextToImage:
             return prediction.to(x_t.dtype)
 
         return _DENOISERS[self.config.prediction](network, self.schedule)
-
-    def _redrawing_times(self, grid: str, steps: int, strength: Number) -> Tensor:
-        """The grid from the level of a strength down to 0; at level 0 there is nothing to do."""
-        level = round(strength * self.schedule.T)
-        if level == 0:
-            return torch.zeros(1, dtype=torch.float64)
-        fewer = max(1, min(level, round(strength * steps)))
-        return GRIDS[grid](self.schedule, fewer, start=level)
 
     def _side(self, name: str, pixels: int | None) -> int:
         """The picture's width or height."""

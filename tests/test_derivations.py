@@ -14,7 +14,7 @@ import pytest
 from tests.test_architecture import lay
 
 ROOT = Path(__file__).resolve().parents[1]
-PLAIN = {"__init__", "checks"}  # exports and guards: no mathematics
+PLAIN = {"__init__", "checks", "samplers"}  # exports, guards, a table: no mathematics
 APART = {"README", "errata"}  # the index, and the page of errata, which derives for no module
 CLAIMS = {f"C{number:02d}" for number in range(2, 30)}  # those of the mathematics
 UNCITED = {

@@ -18,6 +18,8 @@ from sd.checkpoint.source import ill
 __all__ = ["Embedding", "read", "teach"]
 
 SDXL = {"clip_l", "clip_g"}
+TABLE = "embeddings.token_embedding.weight"
+"""Of the text encoder."""
 
 
 @final
@@ -62,7 +64,7 @@ def teach(model: Any, path: Path | str) -> Embedding:
 
     Raises FileNotFoundError and ValueError as `read` does, and where the word is known already.
     """
-    table = model.text_encoder.embeddings.token_embedding
+    table = model.text_encoder.get_submodule(TABLE.rpartition(".")[0])
     found = read(path, table.embedding_dim)
     try:
         model.tokenizer.learn(
@@ -70,8 +72,13 @@ def teach(model: Any, path: Path | str) -> Embedding:
         )
     except ValueError as error:
         raise ill(Path(path), str(error)) from error
-    weight = torch.cat([table.weight, found.vectors.to(table.weight)])
-    table.weight = nn.Parameter(weight, requires_grad=table.weight.requires_grad)
+    turns, place = getattr(model, "turns", None), ("text_encoder", TABLE)
+    before = table.weight if turns is None else turns.read(*place)
+    weight = torch.cat([before, found.vectors.to(before)])
+    if turns is None:
+        table.weight = nn.Parameter(weight, requires_grad=table.weight.requires_grad)
+    else:
+        turns.keep(*place, weight)
     table.num_embeddings = len(weight)
     return found
 

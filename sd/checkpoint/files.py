@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from torch import Tensor
+
 from sd.checkpoint import pickled, tensorfile
 from sd.checkpoint.source import Source, ill
 
@@ -78,4 +80,12 @@ def joined(index: Path, files: Mapping[str, Path]) -> Iterator[Source]:
                 if files.get(name) != path:
                     raise ill(index, f"{name} of {path.name} is not in the index")
         entries = {name: shards[path].entries[name] for name, path in files.items()}
-        yield Source(index, entries, lambda name, rows: shards[files[name]].fetch(name, rows))
+
+        def fetch(name: str, rows: slice | None) -> Tensor:
+            return shards[files[name]].fetch(name, rows)
+
+        def release() -> None:
+            for shard in shards.values():
+                shard.release()
+
+        yield Source(index, entries, fetch, release=release)

@@ -1,9 +1,10 @@
 """A diffusers folder: model_index.json, and a folder with config.json and weights a network."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 from sd.checkpoint import family, files, settings
@@ -68,13 +69,13 @@ def kind_of(folder: Path) -> str:
 
 
 @contextmanager
-def component(folder: Path, kind: str, variant: str | None) -> Iterator[Part]:
-    """The network in a component's folder.
+def component(folder: Path, kind: str, variants: Sequence[str | None]) -> Iterator[Part]:
+    """The network in a component's folder, in the first of these variants that is there.
 
     Raises FileNotFoundError or ValueError where its config.json or weights are missing or wrong.
     """
     said = settings.read(folder / "config.json", kind)
-    with _weights(folder, kind, variant) as source:
+    with _weights(folder, kind, variants) as source:
         found = family.find(source)
         if kind not in found:
             raise ill(source.path, f"no {KINDS[kind]}: its names are of something else")
@@ -87,11 +88,11 @@ def scheduler(folder: Path) -> Settings:
 
 
 @contextmanager
-def _weights(folder: Path, kind: str, variant: str | None) -> Iterator[Source]:
-    """The weights of that variant: safetensors before .bin, one file before shards."""
-    dot = f".{variant}" if variant else ""
-    safe, pickled = STEMS[kind]
-    for stem, suffix in ((safe, ".safetensors"), (pickled, ".bin")):
+def _weights(folder: Path, kind: str, variants: Sequence[str | None]) -> Iterator[Source]:
+    """The weights: by variants, then safetensors before .bin, one file before shards."""
+    kinds = zip(STEMS[kind], (".safetensors", ".bin"), strict=True)
+    for variant, (stem, suffix) in product(variants, kinds):
+        dot = f".{variant}" if variant else ""
         if (whole := folder / f"{stem}{dot}{suffix}").is_file():
             with files.opened(whole) as source:
                 yield source
@@ -102,8 +103,8 @@ def _weights(folder: Path, kind: str, variant: str | None) -> Iterator[Source]:
             return
     present = sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".bin"))
     there = ", ".join(present) or "none"
-    wanted = f"of variant {variant!r}" if variant else "without a variant"
-    hint = "; give variant=" if not variant and any(n.count(".") > 1 for n in present) else ""
+    wanted = " or ".join(f"of variant {one!r}" if one else "without a variant" for one in variants)
+    hint = "; give variant=" if not variants[0] and any(n.count(".") > 1 for n in present) else ""
     raise ill(folder, f"no weights {wanted}; there: {there}{hint}")
 
 

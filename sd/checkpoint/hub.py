@@ -1,6 +1,7 @@
 """A model of the Hugging Face hub by its id: from the cache, else from the network."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from sd.checkpoint.source import ill
@@ -12,8 +13,10 @@ WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt", ".pth")
 READ = ("model_index.json", "*/config.json", "scheduler/scheduler_config.json", "tokenizer/*")
 
 
-def resolved(path: Path | str, variant: str | None = None) -> Path:
+def resolved(path: Path | str, variants: Sequence[str | None] = (None,)) -> Path:
     """A path as it is; the folder or file of a hub id (`org/name` or `org/name/file.safetensors`).
+
+    Of a folder that is not in the cache, the weights in all of these variants are fetched.
 
     Raises ValueError where the id is neither in the cache nor to be had; the line says what to do.
     """
@@ -24,7 +27,7 @@ def resolved(path: Path | str, variant: str | None = None) -> Path:
         return local
     for cached in (True, False):
         try:
-            return Path(_fetched(found[1], found[2], variant, cached))
+            return Path(_fetched(found[1], found[2], variants, cached))
         except Exception as error:  # whatever the hub's client raises, of any of its versions
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
     raise ill(
@@ -34,14 +37,16 @@ def resolved(path: Path | str, variant: str | None = None) -> Path:
     )
 
 
-def _fetched(name: str, file: str | None, variant: str | None, cached: bool) -> str:
+def _fetched(name: str, file: str | None, variants: Sequence[str | None], cached: bool) -> str:
     """The path of one file, or of the folder with what a load may read."""
     import huggingface_hub as hub  # a second of import that a local file has no need of
 
     if file is not None:
         return str(hub.hf_hub_download(name, file, local_files_only=cached))
-    dot = f".{variant}" if variant else ""
-    ends = (f"{dot}.safetensors", f"{dot}-*.safetensors", f".safetensors.index{dot}.json")
+    ends: list[str] = []
+    for variant in variants:
+        dot = f".{variant}" if variant else ""
+        ends += [f"{dot}.safetensors", f"{dot}-*.safetensors", f".safetensors.index{dot}.json"]
     wanted = [f"{kind}/*model{end}" for kind in ("unet", "vae", "text_encoder") for end in ends]
     path = hub.snapshot_download(name, allow_patterns=[*READ, *wanted], local_files_only=cached)
     if cached and not (Path(path) / "model_index.json").is_file():

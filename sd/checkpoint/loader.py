@@ -1,6 +1,6 @@
 """Reading a Stable Diffusion checkpoint of any common layout into our three networks."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from sd.checkpoint import family, files, folder, hub, numbers, training
 from sd.checkpoint.account import Account, finite, settle
 from sd.checkpoint.part import KINDS, Part
 from sd.checkpoint.source import Source, ill
+from sd.checkpoint.turns import Home, Turns
 from sd.config import PREDICTIONS, ModelConfig, from_json
 from sd.text_encoder import TextEncoder
 from sd.unet import UNet
@@ -35,6 +36,7 @@ class Loaded:
     """A checkpoint's networks, in evaluation mode and without gradients, and what they are.
 
     account: what of the files went where; `str(account)` sums it up.
+    turns: of the networks in memory, where that is kept low; else None: they are all there.
     """
 
     config: ModelConfig
@@ -42,6 +44,7 @@ class Loaded:
     vae: VAE
     unet: UNet
     account: Account
+    turns: Turns | None = None
 
 
 @dataclass
@@ -67,6 +70,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     vae_dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
+    low_memory: bool = False,
 ) -> Loaded:
     """Read Stable Diffusion v1 or v2: one file in the original layout, or a diffusers folder.
 
@@ -82,9 +86,10 @@ def load(
         config: the model's numbers, in place of those that the files tell.
         prediction: "epsilon", "v_prediction" or "sample", where no config is given.
         ema: take the U-Net's moving averages; original layout only.
-        variant: such as "fp16", of a diffusers folder's files.
+        variant: such as "fp16", of a diffusers folder's files; of `vae`, where it has that.
         dtype, device: of the networks.
         vae_dtype: of the VAE, where it is another.
+        low_memory: the networks take turns in memory: see `sd.checkpoint.turns`.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -97,11 +102,10 @@ def load(
     require(legal, "prediction", f"one of {', '.join(PREDICTIONS)}", repr(prediction))
     where = device if isinstance(device, torch.device) else devices.pick(device)
     with ExitStack() as stack:
-        main = _contents(stack, path, ema, variant)
-        own_vae, rest = (
-            None if asked is None else _contents(stack, asked, ema, variant)
-            for asked in (vae, complete)
-        )
+        spare = (None,) if variant is None else (variant, None)
+        main = _contents(stack, path, ema, (variant,))
+        own_vae = None if vae is None else _contents(stack, vae, ema, spare)
+        rest = None if complete is None else _contents(stack, complete, ema, (variant,))
         chosen = _chosen(main, own_vae, rest)
         if ema:
             _averaged(chosen["unet"])
@@ -115,15 +119,23 @@ def load(
             kind: blank(NETWORKS[kind], getattr(config, FIELDS[kind])) for kind in chosen
         }
         account = replace(settle(main.path, chosen, found, sources, networks), notes=notes)
+        homes = {}
         for kind, network in networks.items():
+            network.requires_grad_(False).eval()
             own = vae_dtype if kind == "vae" and vae_dtype is not None else dtype
-            _fill(network, chosen[kind], own, where)
-    return Loaded(config, **networks, account=account)
+            if low_memory:
+                homes[kind] = _left(network, chosen[kind], own)
+            else:
+                _fill(network, chosen[kind], own, where)
+    turns = Turns(homes, where) if low_memory else None
+    return Loaded(config, **networks, account=account, turns=turns)
 
 
-def _contents(stack: ExitStack, path: Path | str, ema: bool, variant: str | None) -> _Contents:
-    """What a path holds, opened until the stack is left."""
-    there = hub.resolved(path, variant)
+def _contents(
+    stack: ExitStack, path: Path | str, ema: bool, variants: Sequence[str | None]
+) -> _Contents:
+    """What a path holds, in the first of these variants, opened until the stack is left."""
+    there = hub.resolved(path, variants)
     held = _Contents(there)
     if there.is_dir():
         whole = (there / "model_index.json").is_file()
@@ -132,14 +144,14 @@ def _contents(stack: ExitStack, path: Path | str, ema: bool, variant: str | None
         kinds, beside = folder.components(there) if whole else ([folder.kind_of(there)], {})
         for kind in kinds:
             at = there / kind if whole else there
-            held.parts[kind] = stack.enter_context(folder.component(at, kind, variant))
+            held.parts[kind] = stack.enter_context(folder.component(at, kind, variants))
         held.sources = [part.source for part in held.parts.values()]
         if beside:
             held.sources.append(Source(there / "model_index.json", {}, _nothing, aside=beside))
         held.folder = whole
         return held
-    if variant is not None and there.is_file():
-        raise ill(there, f"variant is {variant!r}, which only a diffusers folder can have")
+    if None not in variants and there.is_file():
+        raise ill(there, f"variant is {variants[0]!r}, which only a diffusers folder can have")
     source = stack.enter_context(files.opened(there))
     held.parts, held.sources = family.find(source, ema), [source]
     if training.CONFIG_KEY in source.metadata:
@@ -227,9 +239,23 @@ def _fitted(path: Path, base: ModelConfig, words: dict[str, Any]) -> ModelConfig
 
 def _fill(network: nn.Module, part: Part, dtype: torch.dtype, device: torch.device) -> None:
     """Read a network's weights, one tensor at a time."""
-    tensors = {}
-    for name, value in network.state_dict().items():
-        tensors[name] = part.read(name, tuple(value.shape), dtype, device)
-        finite(part.source.path, part.where(name)[0], tensors[name])
+    tensors = dict(_read(network, part, dtype, device))
     network.load_state_dict(tensors, strict=True, assign=True)
-    network.requires_grad_(False).eval()
+
+
+def _left(network: nn.Module, part: Part, dtype: torch.dtype) -> Home:
+    """A network whose weights are where they were, each looked at once."""
+    for _ in _read(network, part, dtype, torch.device("cpu")):
+        pass
+    part.source.release()
+    return Home(network, part, dtype)
+
+
+def _read(
+    network: nn.Module, part: Part, dtype: torch.dtype, device: torch.device
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """A network's weights with their names, each of them finite."""
+    for name, value in network.state_dict().items():
+        tensor = part.read(name, tuple(value.shape), dtype, device)
+        finite(part.source.path, part.where(name)[0], tensor)
+        yield name, tensor

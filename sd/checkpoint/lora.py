@@ -65,7 +65,8 @@ def merge(model: Any, loras: Sequence[tuple[Path | str, float]]) -> Merged:
     The sums are made in float32 or wider and rounded once. What is touched is kept, for `unmerge`.
 
     Args:
-        model: a `Loaded`, or anything with a config, a text_encoder and a unet.
+        model: a `Loaded`, or anything with a config, a text_encoder and a unet. Where its networks
+            take turns in memory, the weights that are touched stay there.
         loras: (file, strength); names of kohya's trainer, in diffusers' or the original block
             names, or of diffusers and peft.
 
@@ -78,6 +79,7 @@ def merge(model: Any, loras: Sequence[tuple[Path | str, float]]) -> Merged:
         legal = isinstance(strength, (int, float)) and abs(strength) < float("inf")
         require(legal, "loras", f"a finite strength for {path}", strength)
     weights = _weights(model)
+    turns = getattr(model, "turns", None)
     with ExitStack() as stack:
         planned: dict[Key, list[tuple[Source, Update, float]]] = {}
         for path, strength in loras:
@@ -88,7 +90,7 @@ def merge(model: Any, loras: Sequence[tuple[Path | str, float]]) -> Merged:
                 jobs.append((source, update, float(strength)))
         before, after = {}, {}
         for key, jobs in planned.items():
-            weight = weights[key]
+            weight = weights[key] if turns is None else turns.read(*key)
             wide = torch.promote_types(weight.dtype, torch.float32)
             total = weight.to(wide, copy=True)
             for source, update, strength in jobs:
@@ -97,7 +99,10 @@ def merge(model: Any, loras: Sequence[tuple[Path | str, float]]) -> Merged:
             before[key], after[key] = weight.detach().clone(), total.to(weight.dtype)
             _finite(jobs[-1][0], key, after[key])
     for key, value in after.items():
-        weights[key].copy_(value)
+        if turns is None:
+            weights[key].copy_(value)
+        else:
+            weights[key] = turns.keep(*key, value)
     touched = {key: weights[key] for key in after}
     return Merged(touched, before, {key: _fingerprint(value) for key, value in touched.items()})
 

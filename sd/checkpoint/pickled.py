@@ -28,6 +28,31 @@ def opened(path: Path) -> Iterator[Source]:
 
     Raises ValueError, in one line, for what is damaged, larger than it says, or not tensors alone.
     """
+    stamp = _stamp(path)
+    tensors, aside, metadata = _contents(path)
+    entries = {name: Entry(tuple(value.shape), value.dtype) for name, value in tensors.items()}
+
+    def fetch(name: str, rows: slice | None) -> Tensor:
+        if not tensors:  # released
+            if _stamp(path) != stamp:
+                raise ill(path, "changed or removed since it was first read")
+            tensors.update(_contents(path)[0])
+        return tensors[name] if rows is None else tensors[name][rows]
+
+    yield Source(path, entries, fetch, metadata, aside, tensors.clear)
+    tensors.clear()
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What tells a file from another of its name; None where there is none."""
+    if not path.exists():
+        return None
+    told = path.stat()
+    return told.st_dev, told.st_ino, told.st_size, told.st_mtime_ns
+
+
+def _contents(path: Path) -> tuple[dict[str, Tensor], dict[str, str], dict[str, str]]:
+    """The tensors; what else there is, each with a word on it; what the file says of itself."""
     whole = unpickled(path)
     if not isinstance(whole, Mapping):
         raise ill(path, f"no weights: it holds a {type(whole).__name__}, not tensors by name")
@@ -48,13 +73,7 @@ def opened(path: Path) -> Iterator[Source]:
     size, held = path.stat().st_size, sum(_bytes(tensor) for tensor in tensors.values())
     if held > size:
         raise ill(path, f"its tensors are {held} bytes in a file of {size}: bytes are shared")
-    entries = {name: Entry(tuple(value.shape), value.dtype) for name, value in tensors.items()}
-
-    def fetch(name: str, rows: slice | None) -> Tensor:
-        return tensors[name] if rows is None else tensors[name][rows]
-
-    yield Source(path, entries, fetch, metadata, aside)
-    tensors.clear()
+    return tensors, aside, metadata
 
 
 def unpickled(path: Path) -> Any:

@@ -38,8 +38,9 @@ def save_single(path: Path | str, model: Any, *, dtype: torch.dtype | None = Non
         dtype: of the tensors; default: their own.
 
     Raises:
-        ValueError: the path has another ending.
+        ValueError: the path has another ending; the model's networks take turns in memory.
     """
+    _all_there(model)
     path = Path(path)
     legal = path.suffix in (".safetensors", ".ckpt")
     require(legal, "path", "a name ending in .safetensors or .ckpt", repr(path.name))
@@ -106,8 +107,9 @@ def save_folder(
 
     Raises:
         ValueError: the model reads an inner layer of its text encoder: config.json has no word
-            for that.
+            for that; or its networks take turns in memory.
     """
+    _all_there(model)
     folder, config = Path(folder), model.config
     skip = config.text.skip
     require(
@@ -221,6 +223,12 @@ def scheduler_words(config: ModelConfig) -> dict[str, Any]:
         "set_alpha_to_one": False,
         "steps_offset": 1,
     }
+
+
+def _all_there(model: Any) -> None:
+    """Raise ValueError where networks wait without weights."""
+    turns = getattr(model, "turns", None)
+    require(turns is None, "model", "one loaded without low_memory", "low_memory=True")
 
 
 def _json(path: Path, words: Mapping[str, Any]) -> None:

@@ -39,6 +39,7 @@ class Source:
         fetch: (name, rows) to those rows of the tensor, mapped, not copied; None is all rows.
         metadata: what the file says of itself.
         aside: what it holds besides tensors, each with a word on what that is.
+        release: gives back the memory that tensors took; whoever asks for one again gets it.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class Source:
     fetch: Callable[[str, slice | None], Tensor]
     metadata: Mapping[str, str] = field(default_factory=dict)
     aside: Mapping[str, str] = field(default_factory=dict)
+    release: Callable[[], None] = lambda: None
 
     def starts(self, prefix: str) -> bool:
         """Whether a name starts so."""

@@ -54,11 +54,14 @@ def opened(path: Path) -> Iterator[Source]:
         flat = torch.frombuffer(data, dtype=entry.dtype, count=count, offset=start)
         return flat.reshape(entry.shape)[rows or ...]
 
-    yield Source(path, entries, fetch, metadata)
+    def release() -> None:
+        _let_go(data, slice(0, len(data)))
+
+    yield Source(path, entries, fetch, metadata, release=release)
 
 
 def _let_go(data: mmap.mmap, span: slice) -> None:
-    """Give back the pages of a tensor that has been used; they would be read again if need be."""
+    """Give back pages that have been used; they would be read again if need be."""
     if hasattr(data, "madvise") and span.stop > span.start:
         first = span.start - span.start % mmap.PAGESIZE
         data.madvise(mmap.MADV_DONTNEED, first, span.stop - first)

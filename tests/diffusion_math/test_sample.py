@@ -12,8 +12,8 @@ from diffusion_math import noise
 from diffusion_math.grid import GRIDS
 from diffusion_math.oracle import GaussianMixture
 from diffusion_math.sample import trajectory
-from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
 from diffusion_math.samplers import SOLVERS
+from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
 from diffusion_math.solver import State, ddim, ddpm
 from tests.chance import Distance, rare, seeded
 

@@ -9,8 +9,8 @@ from diffusion_math import gaussian, noise, predict
 from diffusion_math.grid import GRIDS
 from diffusion_math.oracle import GaussianMixture
 from diffusion_math.sample import trajectory
-from diffusion_math.schedule import VE, RectifiedFlow, VPCosine, VPLinear
 from diffusion_math.samplers import SOLVERS
+from diffusion_math.schedule import VE, RectifiedFlow, VPCosine, VPLinear
 from diffusion_math.solver import State, ddim, ddpm, dpmpp_2m, heun
 
 

@@ -10,7 +10,7 @@ import torch
 import tyro
 from safetensors.torch import save_file
 
-from experiments import settings
+from experiments import settings, timing
 from experiments.__main__ import main
 from experiments.model import KEPT, Model
 from sd import checkpoint
@@ -249,6 +249,58 @@ def test_a_picture_keeps_them_and_is_repeated(
         other = tmp_path / "other"
         assert main(["generate", "--prompt", "word1", *plain, *size, "--out", str(other)]) == 0
         assert next(other.glob("*.png")).read_bytes() != path.read_bytes()
+
+
+def test_low_memory_draws_the_same_picture(place: Path, tmp_path: Path) -> None:
+    """LoRA and embedding included; not kept, and legal beside --like."""
+    flags = [flag.format(place=place) for flag in FLAGS["folder"]]
+    size = ["--width", "24", "--height", "16", "--steps", "2", "--device", "cpu"]
+    call = ["generate", "--prompt", "word1 my-cat", *flags, *size]
+    repeated = ["generate", "--like", ""]
+    found = []
+    for name, command in {"one": call, "two": call, "three": repeated}.items():
+        more = [] if name == "one" else ["--low-memory"]
+        assert main([*command, *more, "--out", str(tmp_path / name)]) == 0
+        (path,) = (tmp_path / name).glob("*.png")
+        found.append(path.read_bytes())
+        repeated[2] = str(path)
+    assert found[0] == found[1] == found[2]
+    thrifty = folder(place, low_memory=True).load()
+    assert thrifty.turns is not None and folder(place).load().turns is None
+
+
+@pytest.mark.filterwarnings("ignore")  # of the tracer's
+@pytest.mark.parametrize(
+    "more",
+    [["--low-memory"], pytest.param(["--engine", "openvino"], marks=pytest.mark.slow)],
+)
+def test_timing_of_an_engine_and_in_low_memory(
+    more: list[str], tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "openvino" in more:
+        pytest.importorskip("openvino")
+    flags = ["timing", "--model", str(tiny), "--steps", "2", "--device", "cpu", "--no-cold-start"]
+    flags += ["--repeats", "3", "--warmup", "1", "--out", str(tmp_path / "out")]
+    assert main([*flags, *more]) == 0
+    told = json.loads((tmp_path / "out" / "timing.json").read_text(encoding="utf-8"))
+    assert [one["dtype"] for one in told["milliseconds"]] == ["float32", "bfloat16"]
+    assert told["apart"][0]["relative"][-1] > 0 and told["refused"] == []
+    capsys.readouterr()
+    assert main([*flags, "--low-memory", "--engine", "compile"]) == 2
+    words = "error: cpu, float32: engine: wanted eager beside low_memory, got 'compile'\n"
+    assert capsys.readouterr().err == words
+
+
+def test_timing_leaves_out_what_the_engine_refuses() -> None:
+    pytest.importorskip("openvino")
+    jobs, refused = timing._jobs(Model(engine="openvino"), ["cuda", "cpu"])
+    assert jobs == [("cpu", "float32"), ("cpu", "bfloat16")]
+    line = "cuda, float16: engine: wanted device cpu beside openvino, got cuda"
+    assert len(refused) == 3 and refused[2] == line
+    with pytest.raises(ValueError, match="cuda, float32: engine: wanted device cpu beside open"):
+        timing._jobs(Model(engine="openvino"), ["cuda"])
+    everywhere, none = timing._jobs(Model(), ["cuda", "cpu"])
+    assert (len(everywhere), none) == (5, [])
 
 
 def test_the_embedded_model_has_no_options_of_a_checkpoint(

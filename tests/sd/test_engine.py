@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.settings import made_with
 from sd import engine
+from sd.digest import digest
 from sd.engine import engaged
 from sd.pipeline import TextToImage
 
@@ -75,6 +77,21 @@ def test_openvino_in_bfloat16(eager: TextToImage) -> None:
     assert 1e-4 < float((x - wanted).std() / wanted.std()) < 0.1
     picture = eager(PROMPT, steps=1, progress=False)[0]
     assert drawn(pipeline, image=picture, strength=0.5)[1].shape == (64, 64, 3)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["openvino", "compile"])
+def test_the_digest_is_the_weights_not_the_engines(name: str, eager: TextToImage) -> None:
+    """Also when the engine has used them up; without what was kept it would be another's."""
+    pytest.importorskip("openvino")
+    pipeline = engaged(TextToImage.load("shapes", device="cpu"), name)
+    assert digest(pipeline) == digest(eager) == made_with(pipeline)["weights"]
+    if name == "openvino":
+        drawn(pipeline)
+        assert digest(pipeline) == digest(eager)
+    assert digest(replace(pipeline, digest=None)) != digest(eager)
+    half = engaged(TextToImage.load("shapes", device="cpu", dtype=torch.bfloat16), name)
+    assert digest(half) != digest(eager)
 
 
 def test_refusals(eager: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,7 +180,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"image": photo(1), "strength": 1.01}, r"strength: wanted a number in \(0, 1\], got 1.01"),
     ({"image": photo(1), "strength": math.nan}, r"strength: wanted a number in \(0, 1\], got nan"),
     ({"strength": 0.5}, "strength: wanted an image with it, got 0.5"),
-    ({"solver": "plms"}, "solver: wanted one of ddpm, ddim, .*, got 'plms'"),
+    ({"solver": "abacus"}, "solver: wanted one of ddpm, .*, ddim, .*, got 'abacus'"),
     ({"grid": "quad"}, "grid: wanted one of leading, .*, got 'quad'"),
     ({"seed": -1}, "seed: wanted a whole number of at least 0"),
     ({"seed": [3, -1]}, "seeds: wanted a whole number of at least 0"),

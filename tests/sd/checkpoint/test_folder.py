@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,32 @@ def test_a_variant_that_is_not_there_is_named(folder: Path) -> None:
     (folder / "vae" / WEIGHTS).rename(folder / "vae" / "diffusion_pytorch_model.fp16.safetensors")
     with pytest.raises(ValueError, match=line):
         load(folder, variant="fp16")
+
+
+def test_another_vae_need_not_have_the_variant(folder: Path, whole: Path, tmp_path: Path) -> None:
+    """It is taken where it is, even if it is damaged; a file or folder without it will do."""
+    models.write_folder(tmp_path / "half", V1, variant="fp16", dtype=torch.float16)
+    half, alone = tmp_path / "half", tmp_path / "vae.safetensors"
+    save_file(models.single(V1, "vae"), alone)
+    name, plain = "decoder.conv_in.weight", models.truth(V1)["vae"]
+    for vae in (whole / "vae", whole, alone):
+        found = load(half, variant="fp16", vae=vae)
+        assert torch.equal(found.vae.state_dict()[name], plain[name])
+        models.same(replace(found, vae=load(half, variant="fp16").vae), V1, torch.float16)
+    fresh = folder / "vae" / "diffusion_pytorch_model.fp16.safetensors"
+    save_file({key: value.half() for key, value in plain.items()}, fresh)
+    found = load(half, variant="fp16", vae=folder / "vae")
+    assert torch.equal(found.vae.state_dict()[name], plain[name].half().float())
+    fresh.write_bytes(fresh.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=rf"{fresh.name}: cut short"):
+        load(half, variant="fp16", vae=folder / "vae")
+    for path in (fresh, folder / "vae" / WEIGHTS):
+        path.unlink()
+    line = "vae: no weights of variant 'fp16' or without a variant; there: none$"
+    with pytest.raises(ValueError, match=line):
+        load(half, variant="fp16", vae=folder / "vae")
+    with pytest.raises(ValueError, match=r"vae\.safetensors: variant is 'fp16', which only a diff"):
+        load(alone, variant="fp16", complete=half)
 
 
 def test_a_config_overrides_what_the_folder_says(folder: Path) -> None:

@@ -1,0 +1,37 @@
+"""A model's digest: pictures of one digest and of one setting are the same picture."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from sd.pipeline import TextToImage
+
+__all__ = ["digest"]
+
+DIGITS = 16
+
+
+def digest(model: "TextToImage") -> str:
+    """SHA-256 over the names of all weights and their numbers as float32: its first digits in hex.
+
+    It is that of the weights as they were loaded and changed, whatever engine runs them. What is
+    no module has none.
+    """
+    if model.digest is not None:
+        return model.digest
+    found = hashlib.sha256()
+    for kind in ("text_encoder", "vae", "unet"):
+        for name, value in _weights(model, kind):
+            found.update(name.encode())
+            found.update(value.detach().float().cpu().contiguous().numpy().data)
+    return found.hexdigest()[:DIGITS]
+
+
+def _weights(model: "TextToImage", kind: str) -> Iterable[tuple[str, Tensor]]:
+    if model.turns is not None:
+        return model.turns.weights(kind)
+    network = getattr(model, kind)
+    return network.state_dict().items() if isinstance(network, nn.Module) else ()

@@ -1,0 +1,110 @@
+"""The adaptive solver: its pair, its error control, each sample for itself."""
+
+import pytest
+import torch
+
+from diffusion_math.adaptive import bogacki_shampine
+from diffusion_math.grid import uniform_log_snr
+from diffusion_math.noise import none
+from diffusion_math.oracle import GaussianMixture
+from diffusion_math.sample import trajectory
+from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
+from diffusion_math.solver import State
+from tests.diffusion_math.test_solver import MIXTURE, X, f64
+
+ONE = GaussianMixture(f64(0.0), f64([0.7]), f64(0.3))
+
+
+def solve(schedule, tolerance, t, s, x, data=ONE, most=10_000):
+    calls = []
+
+    def denoise(x, time):
+        calls.append(time)
+        return data.posterior_mean(schedule, x, time)
+
+    step = bogacki_shampine(schedule, tolerance, tolerance, most)
+    return step(denoise, State(x, t), t, s, none).x, calls
+
+
+@pytest.mark.parametrize(
+    "schedule", [VPLinear(), VPCosine(), VE(), RectifiedFlow(), Discrete.linear()], ids=repr
+)
+def test_the_error_follows_the_tolerance(schedule):
+    """A hundredth of the tolerance, about a fifth of the size: third order."""
+    t = f64(schedule.T)[0]
+    s = schedule.time(4.0) if not isinstance(schedule, Discrete) else f64(40)[0]
+    x = schedule(t)[1] * f64([1.3], [-0.4])
+    exact = ONE.probability_flow(schedule, x, t, s)
+    errors, counts = [], []
+    for tolerance in (1e-3, 1e-5, 1e-7):
+        got, calls = solve(schedule, tolerance, t, s, x)
+        errors.append((got - exact).abs().max().item())
+        counts.append(len(calls))
+    assert errors[0] < 0.02 and errors[1] < 2e-4 and errors[2] < 5e-6
+    assert counts[0] < counts[1] < counts[2]
+
+
+def test_one_accepted_step_is_the_published_pair():
+    """The straight chart of rectified flow is x against t: Bogacki and Shampine by hand."""
+    schedule, t, s = RectifiedFlow(), f64(0.5)[0], f64(0.49)[0]
+    x, seen = f64([1.0]), []
+
+    def field(x, time):
+        return (x - ONE.posterior_mean(schedule, x, time)) / time
+
+    def step(x, t, h):
+        k1 = field(x, t)
+        k2 = field(x + h / 2 * k1, t + h / 2)
+        k3 = field(x + 3 * h / 4 * k2, t + 3 * h / 4)
+        return x + h * (2 / 9 * k1 + 1 / 3 * k2 + 4 / 9 * k3)
+
+    def denoise(x, time):
+        seen.append(float(time[0]))
+        return ONE.posterior_mean(schedule, x, time)
+
+    got = bogacki_shampine(schedule)(denoise, State(x, t), t, s, none).x
+    first = 0.5 - 0.01 / 16
+    wanted = step(x, t, f64(-0.01 / 16)[0])
+    for a, b in ((first, first - 5 * 0.01 / 16), (first - 5 * 0.01 / 16, 0.49)):
+        wanted = step(wanted, f64(a)[0], f64(b - a)[0])
+    torch.testing.assert_close(got, wanted, rtol=1e-11, atol=1e-11)
+    assert seen[0] == pytest.approx(0.5) and seen[-1] == pytest.approx(0.49)
+    assert len(seen) == 1 + 3 * 3  # first same as last
+
+
+def test_a_row_takes_its_own_steps():
+    """Alone and beside a row that needs many more steps a sample ends at the same place."""
+    schedule, t, s = VPLinear(), f64(1)[0], f64(0.01)[0]
+    together, _ = solve(schedule, 1e-4, t, s, X, MIXTURE)
+    for i in range(len(X)):
+        alone, _ = solve(schedule, 1e-4, t, s, X[i : i + 1], MIXTURE)
+        torch.testing.assert_close(alone[0], together[i], rtol=1e-10, atol=1e-10)
+
+
+def test_too_many_steps_are_an_error():
+    args = (VPLinear(), 1e-8, f64(1)[0], f64(0.01)[0], f64([1.0]))
+    needed = (len(solve(*args)[1]) - 1) // 3
+    solve(*args, most=needed)
+    with pytest.raises(RuntimeError, match=f"most: the tolerances ask for more than {needed - 1}"):
+        solve(*args, most=needed - 1)
+
+
+def test_it_refines_what_a_grid_leaves():
+    """On [T, t_min, 0] the flow is solved to t_min, and the rest is the mean there."""
+    schedule = VPLinear()
+    grid = f64(1, schedule.t_min, 0)
+    step = bogacki_shampine(schedule, 1e-8, 1e-8)
+    _, middle, end = trajectory(step, ONE.denoiser(schedule), f64([0.5]), grid)
+    exact = ONE.probability_flow(schedule, f64([0.5]), grid[0], grid[1])
+    torch.testing.assert_close(middle.x, exact, rtol=1e-5, atol=1e-5)
+    assert torch.equal(end.x, ONE.posterior_mean(schedule, middle.x, grid[1]))
+    assert len(uniform_log_snr(schedule, 2)) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [((0, 1e-3), "rtol"), ((2, 1e-3), "rtol"), ((1e-3, 0), "atol"), ((1e-3, 1e-3, 0), "most")],
+)
+def test_illegal_arguments(arguments, name):
+    with pytest.raises(ValueError, match=f"{name}: wanted"):
+        bogacki_shampine(VPLinear(), *arguments)
