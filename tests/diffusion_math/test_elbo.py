@@ -183,7 +183,7 @@ def test_the_optimal_variance_is_bayes_rule_s(schedule, c, parts):
     kernel = data.reverse(schedule, x_t[0], t, s)
     got = optimal_variance(c)(schedule, t, s)
     torch.testing.assert_close(got, kernel.covariances[0], rtol=1e-9, atol=0)
-    if c > 0 or s > 0:
+    if got > 0:  # not so into s = 0 where c is 0, or as good as 0: 5e-324 halved is 0
         p = reverse_step(schedule, data.denoiser(schedule), x_t, t, s, optimal_variance(c))
         torch.testing.assert_close(p.mean, kernel.means, rtol=1e-9, atol=1e-10)
 
