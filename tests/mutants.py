@@ -19,12 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("diffusion_math", "sd", "experiments", "tests", "docs", "benchmarks")
+COPIED = ("diffusion_math", "arbiter", "sd", "experiments", "tests", "docs", "benchmarks")
 REPORT = ROOT / "docs" / "mutants.json"
 SETTINGS = """[mutmut]
 source_paths=
     diffusion_math
 also_copy=
+    arbiter
     sd
     experiments
     docs

@@ -1,0 +1,179 @@
+"""The audit of one sampler: every check, with its verdict; and the same as assertions."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+from arbiter import conformance, order
+from arbiter.conformance import FEW, Finding
+from arbiter.fit import Fit
+from arbiter.report import Report, Row, Verdict
+from arbiter.sampler import Sampler, UnsupportedError
+from diffusion_math.schedule import Discrete
+
+__all__ = ["SLACK", "Who", "assert_order", "assert_sound", "audit"]
+
+SLACK = 0.35
+"""How far below the claimed order a measured one may lie: what ladders of such steps leave."""
+
+
+@final
+@dataclass(frozen=True)
+class Who:
+    """Where a sampler comes from, and what is known of it.
+
+    Attributes:
+        limits: check -> why it is no defect that it fails.
+    """
+
+    library: str = ""
+    version: str = ""
+    setting: str = ""
+    limits: Mapping[str, str] = field(default_factory=dict)
+
+
+def audit(
+    sampler: Sampler,
+    who: Who = Who(),
+    counts: tuple[int, ...] = FEW,
+    sweep: tuple[int, ...] | None = None,
+    ladder: tuple[int, ...] = order.COUNTS,
+) -> Report:
+    """Grids, levels, last noise, image-to-image, and orders against exact solutions.
+
+    Args:
+        sampler: what is audited, with what it claims.
+        who: for the report's rows.
+        counts: numbers of steps that are walked on data without spread.
+        sweep: numbers of steps whose grids are looked at, by default 1..1000 as far as the
+            schedule has them.
+        ladder: numbers of steps of the order's ladder, at least three, rising.
+
+    Returns:
+        A `Report`; `print` it, or ask it whether it is `sound`.
+    """
+    most = int(sampler.schedule.T) if isinstance(sampler.schedule, Discrete) else 1000
+    if sweep is None:
+        sweep = tuple(range(1, min(most, 1000) + 1))
+    counts = tuple(n for n in counts if n <= most)
+    rows = [_swept(sampler, who, "grid", lambda: conformance.grid_faults(sampler, sweep), 0.0)]
+    near = max(1e-9, 300 * sampler.precision)
+    walked: list[tuple[str, Callable[[], Finding], float]] = [
+        ("finite", lambda: conformance.finite(sampler, counts), 0.0)
+    ]
+    if sampler.exact:
+        walked += [
+            ("levels", lambda: conformance.levels(sampler, counts), near),
+            ("image-to-image", lambda: conformance.strengths(sampler, min(20, most)), near),
+            ("last noise", lambda: conformance.late_noise(sampler, counts), near),
+        ]
+    rows += [_swept(sampler, who, *one) for one in walked]
+    return Report((*rows, *_orders(sampler, who, ladder)))
+
+
+def assert_order(sampler: Sampler, nominal: int, ladder: tuple[int, ...] = order.COUNTS) -> None:
+    """AssertionError unless the sampler shows this order; for a test of your own.
+
+    Of the flow's solution, or of the law where the sampler is `noisy`.
+    """
+    found = _fit(sampler, ladder, uneven=False)
+    assert found.order > nominal - SLACK, (
+        f"{sampler.name}: wanted order {nominal}, got {_order(found)}; "
+        f"errors {', '.join(f'{e:.3g}' for e in found.errors)} at {ladder} steps"
+    )
+
+
+def assert_sound(sampler: Sampler, who: Who = Who()) -> None:
+    """AssertionError with the table of defects unless `audit` finds none."""
+    found = audit(sampler, who)
+    assert found.sound, f"{sampler.name}\n{Report(found.defects)}"
+
+
+def _fit(sampler: Sampler, ladder: tuple[int, ...], uneven: bool) -> Fit:
+    measure = order.law_order if sampler.noisy else order.flow_order
+    return measure(sampler, ladder, uneven)
+
+
+def _orders(sampler: Sampler, who: Who, ladder: tuple[int, ...]) -> list[Row]:
+    """The order; where it is too low, whether the start alone is to blame; on uneven steps too."""
+    check = "order of the law" if sampler.noisy else "order"
+    expected = f"{sampler.order}"
+    try:
+        found = _fit(sampler, ladder, uneven=False)
+    except UnsupportedError as refused:
+        return [_row(sampler, who, check, expected, "refused", None, "limit", str(refused))]
+    verdict, note = _judged(sampler, found, ladder)
+    if verdict == "defect" and check in who.limits:
+        verdict, note = "limit", who.limits[check]
+    rows = [_row(sampler, who, check, expected, _order(found), found.order, verdict, note)]
+    if sampler.free:
+        uneven = _fit(sampler, ladder, uneven=True)
+        kept = uneven.order > min(sampler.order, found.order) - SLACK
+        verdict, note = "sound", ""
+        if not kept:
+            verdict, note = "limit", "neighbouring steps that stay unequal lower the order"
+            if uneven.order < 1 - SLACK:
+                verdict, note = "defect", "does not converge where steps are unequal"
+        measured = _order(uneven)
+        rows.append(
+            _row(
+                sampler,
+                who,
+                f"{check}, uneven steps",
+                expected,
+                measured,
+                uneven.order,
+                verdict,
+                note,
+            )
+        )
+    return rows
+
+
+def _judged(sampler: Sampler, found: Fit, ladder: tuple[int, ...]) -> tuple[Verdict, str]:
+    if found.order > sampler.order - SLACK:
+        return "sound", ""
+    errors = f"errors {', '.join(f'{e:.2g}' for e in found.errors)} at {ladder} steps"
+    if not sampler.noisy:
+        try:
+            running, start = (f(sampler, ladder) for f in (order.running_order, order.start_order))
+        except ValueError:  # the last state alone is shown
+            return "defect", errors
+        if running.order > sampler.order - SLACK and found.order > start.order + 1 - SLACK:
+            return "limit", f"the first step's order {start.order:.1f} caps the whole; {errors}"
+    return "defect", errors
+
+
+def _order(found: Fit) -> str:
+    if math.isinf(found.order):
+        return "exact to rounding" if found.order > 0 else "not finite"
+    return f"{found.order:.2f} ({found.low:.2f} to {found.high:.2f})"
+
+
+def _swept(sampler: Sampler, who: Who, check: str, look: Callable[[], Finding], most: float) -> Row:
+    """A conformance check as a row: sound where no more than `most` was found."""
+    found = look()
+    expected = "0 faults" if most == 0 else f"at most {most:.0e}"
+    verdict: Verdict = "sound" if found.worst <= most else "defect"
+    note = found.words if found.steps is None else f"n = {found.steps}: {found.words}"
+    if found.refused:
+        note += f"; {found.refused} refused openly"
+    if verdict == "defect" and check in who.limits:
+        verdict, note = "limit", f"{who.limits[check]} ({note})"
+    measured = f"{found.worst:.3g}"
+    return _row(sampler, who, check, expected, measured, found.worst, verdict, note)
+
+
+def _row(
+    sampler: Sampler,
+    who: Who,
+    check: str,
+    expected: str,
+    measured: str,
+    value: float | None,
+    verdict: Verdict,
+    note: str,
+) -> Row:
+    where = (who.library, who.version, sampler.name, who.setting)
+    return Row(*where, check, expected, measured, value, verdict, note)

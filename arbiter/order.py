@@ -1,0 +1,150 @@
+"""Orders against exact solutions: of the flow, of the law, of one step, of the path."""
+
+import torch
+from torch import Tensor
+
+from arbiter.fit import Fit, fitted
+from arbiter.law import law
+from arbiter.sampler import Sampler
+from arbiter.worlds import GAUSSIAN, MIXTURE, flow
+from diffusion_math.checks import require
+from diffusion_math.noise import BrownianPath, none
+from diffusion_math.schedule import Schedule
+
+__all__ = ["COUNTS", "flow_order", "law_order", "running_order", "start_order", "strong_order"]
+
+COUNTS = (16, 32, 64, 128)
+"""Steps of a ladder."""
+STOP = 3.0
+"""log-SNR where the ladder's error is taken: before the last stretch, which is a mean, no flow."""
+FLOOR = 30
+"""Errors below this many times the sampler's precision are taken for rounding."""
+
+
+def ladder(sampler: Sampler, counts: tuple[int, ...], uneven: bool = False) -> list[Tensor]:
+    """The grids to measure on: smoothly uneven in log-SNR for a free sampler, else its own.
+
+    `uneven` has every other node moved by 0.4 of a step, however many there are.
+    """
+    schedule = sampler.schedule
+    if not sampler.free:
+        require(not uneven, "uneven", "False for a sampler that walks its own grids alone", uneven)
+        return [cut(schedule, sampler.grid(n)) for n in counts]
+    first = max(float(schedule.log_snr(schedule.t_max)), -4.0)
+    grids = []
+    for n in counts:
+        part = torch.arange(n + 1, dtype=torch.float64)
+        if uneven:
+            part[1:-1:2] += 0.4
+        part = part / n
+        part = part if uneven else part + 0.25 * part * (1 - part)
+        grids.append(schedule.time(first + (STOP - first) * part))
+    return grids
+
+
+def cut(schedule: Schedule, grid: Tensor) -> Tensor:
+    """How much of a sampler's own grid is before `STOP`, as the nodes to be compared."""
+    kept = int((schedule.log_snr(grid) <= STOP).sum())
+    return grid[: max(kept, 2)]
+
+
+def flow_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS, uneven: bool = False) -> Fit:
+    """Of the error against the exact flow of a mixture, root mean square over 16 starts.
+
+    Its step size is the mean log-SNR a step. Raises ValueError for a sampler that draws noise.
+    """
+    require(not sampler.noisy, "sampler", "one that draws no noise", sampler.name)
+    schedule, errors, sizes = sampler.schedule, [], []
+    for n, kept in zip(counts, ladder(sampler, counts, uneven), strict=True):
+        walked = kept if sampler.free else sampler.grid(n)
+        exact = flow(schedule, kept[[0, -1]])
+        states = sampler.states(MIXTURE.denoiser(schedule), exact[0], walked, none)
+        require(sampler.free or len(states) > 1, sampler.name, "all states", "the last alone")
+        got = states[-1] if sampler.free else states[len(kept) - 2]
+        errors.append(float((got - exact[1]).square().mean().sqrt()))
+        sizes.append(mean_step(schedule, kept))
+    return fitted(sizes, errors, FLOOR * sampler.precision)
+
+
+def law_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS, uneven: bool = False) -> Fit:
+    """Of the error of the output's covariance on Gaussian data: the weak error, exactly.
+
+    The distance is Frobenius's norm of the covariance's error, plus the norm of the mean's.
+    """
+    schedule, errors, sizes = sampler.schedule, [], []
+    for n, kept in zip(counts, ladder(sampler, counts, uneven), strict=True):
+        walked = kept if sampler.free else sampler.grid(n)
+        start = GAUSSIAN.marginal(schedule, kept[0]).moments()
+        found = law(sampler, GAUSSIAN.denoiser(schedule), *start, walked)
+        mean, covariance = GAUSSIAN.marginal(schedule, kept[-1]).moments()
+        at = -1 if sampler.free else len(kept) - 2
+        off = (found.covariances[at] - covariance).norm() + (found.means[at] - mean).norm()
+        errors.append(float(off))
+        sizes.append(mean_step(schedule, kept))
+    return fitted(sizes, errors, FLOOR * sampler.precision)
+
+
+def running_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS) -> Fit:
+    """Of one step in the middle of a walk: the order of its local error, less 1.
+
+    The step's start is the sampler's own state, carried on exactly: earlier errors do not count.
+    """
+    return _local_order(sampler, counts, start=False)
+
+
+def start_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS) -> Fit:
+    """Of the first step: the order of its local error, less 1."""
+    return _local_order(sampler, counts, start=True)
+
+
+def _local_order(sampler: Sampler, counts: tuple[int, ...], start: bool) -> Fit:
+    schedule, errors, sizes = sampler.schedule, [], []
+    for n, kept in zip(counts, ladder(sampler, counts), strict=True):
+        walked = kept if sampler.free else sampler.grid(n)
+        x = flow(schedule, kept[:1])[0].repeat(1, 2)[:, :3]
+        states = [x, *sampler.states(GAUSSIAN.denoiser(schedule), x, walked, none)]
+        require(len(states) == len(walked), sampler.name, "all states", "the last alone")
+        levels = schedule.log_snr(kept[:-1])
+        k = 0 if start else int((levels - (levels[0] + STOP) / 2).abs().argmin())
+        t, s = kept[k], kept[k + 1]
+        exact = GAUSSIAN.probability_flow(schedule, states[k].double(), t, s)
+        errors.append(float((states[k + 1] - exact).square().mean().sqrt()))
+        sizes.append(float(schedule.log_snr(s) - schedule.log_snr(t)))
+    found = fitted(sizes, errors, FLOOR * sampler.precision)
+    return Fit(
+        found.order - 1,
+        found.low - 1,
+        found.high - 1,
+        *(found.constant, found.sizes, found.errors, found.floor),
+    )
+
+
+def strong_order(sampler: Sampler, counts: tuple[int, ...] = (16, 32, 64), paths: int = 64) -> Fit:
+    """Of the distance to the same sampler's walk of 8 times as many steps along one Brownian path.
+
+    Root mean square over the paths, on a mixture. For free samplers whose noise is indexed by the
+    times of its step, as `noise.Noise` says.
+    """
+    schedule = sampler.schedule
+    require(sampler.free, "sampler", "one that walks any grid", sampler.name)
+    path = BrownianPath((0,), schedule.T)
+
+    def source(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """The rows as one event of one path: its normals are independent."""
+        return path(x[None], t, s)[0]
+
+    *grids, finest = ladder(sampler, (*counts, 8 * counts[-1]))
+    x = flow(schedule, finest[:1], paths)[0]
+    denoise = MIXTURE.denoiser(schedule)
+    last = sampler.end(denoise, x, finest, source)
+    ends = [sampler.end(denoise, x, grid, source) for grid in grids]
+    errors = [float((end - last).square().mean().sqrt()) for end in ends]
+    sizes = [mean_step(schedule, grid) for grid in grids]
+    return fitted(sizes, errors, FLOOR * sampler.precision)
+
+
+def mean_step(schedule: Schedule, grid: Tensor) -> float:
+    """log-SNR gained a step, on average; from pure noise, of the steps after the first."""
+    levels = schedule.log_snr(grid)
+    levels = levels[levels.isfinite()]
+    return float(levels[-1] - levels[0]) / (len(levels) - 1)

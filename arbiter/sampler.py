@@ -1,0 +1,101 @@
+"""What is audited: a way to walk down a grid of times, and what is claimed of it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+from torch import Tensor
+
+from diffusion_math.checks import require, strictly_decreasing, whole
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.grid import trailing
+from diffusion_math.noise import Noise
+from diffusion_math.sample import trajectory
+from diffusion_math.samplers import SAMPLERS
+from diffusion_math.schedule import Schedule
+from diffusion_math.solver import Step
+
+__all__ = ["Sampler", "UnsupportedError", "of_step", "ours"]
+
+Walk: TypeAlias = Callable[[Denoiser, Tensor, Tensor, Noise], Tensor | Iterable[Tensor]]
+"""`(denoise, x, grid, noise) -> the last x`, or all of them: after each step, the start left out.
+
+`x` is `(batch, *event)`, a draw of x_t at grid[0]; `grid` falls strictly; noise(x, t, s) gives the
+standard normals of the step from t to s; denoise(x_t, t) is E[x_0 | x_t].
+"""
+
+
+class UnsupportedError(ValueError):
+    """A setting that a sampler openly refuses: a limit, not a defect."""
+
+
+@final
+@dataclass(frozen=True)
+class Sampler:
+    """A sampler under audit.
+
+    Attributes:
+        name: what it is called in the report.
+        schedule: what its times mean.
+        walk: see `Walk`.
+        grid: number of steps -> its own grid, the last node where it says sampling ends.
+        order: claimed: of the flow's solution, or of the law (weak) where `noisy`.
+        noisy: whether it draws noise.
+        free: whether it walks any grid; if not, those of `grid` alone are asked of it.
+        exact: whether what it gives back on data without spread is claimed to have the level of
+            each node exactly, as all solvers do that are exact for a constant x0.
+        precision: relative size of its own rounding; errors below are not told apart.
+    """
+
+    name: str
+    schedule: Schedule
+    walk: Walk
+    grid: Callable[[int], Tensor]
+    order: int = 1
+    noisy: bool = False
+    free: bool = True
+    exact: bool = True
+    precision: float = 1e-13
+
+    def __post_init__(self) -> None:
+        whole("order", self.order, 1, 8)
+
+    def states(self, denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> list[Tensor]:
+        """The states at grid[1:], or the last alone where the sampler shows no others.
+
+        Raises ValueError where their number is neither.
+        """
+        strictly_decreasing("grid", grid)
+        found = self.walk(denoise, x, grid, noise)
+        states = [found] if isinstance(found, Tensor) else list(found)
+        wanted = f"1 state or one for each of {len(grid) - 1} steps"
+        require(len(states) in (1, len(grid) - 1), f"{self.name}: states", wanted, len(states))
+        return states
+
+    def end(self, denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Tensor:
+        """The last state."""
+        return self.states(denoise, x, grid, noise)[-1]
+
+
+def of_step(name: str, make: Callable[[Schedule], Step], schedule: Schedule) -> Sampler:
+    """A sampler of a step of `diffusion_math.solver`'s kind, on trailing grids."""
+
+    def walk(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Iterable[Tensor]:
+        _, *states = trajectory(make(schedule), denoise, x, grid, noise)
+        return [state.x for state in states]
+
+    return Sampler(name, schedule, walk, lambda n: trailing(schedule, n))
+
+
+def ours(schedule: Schedule, names: Sequence[str] = tuple(SAMPLERS)) -> list[Sampler]:
+    """`diffusion_math`'s own samplers with their claims. Raises ValueError for an unknown name."""
+    from dataclasses import replace
+
+    found = []
+    for name in names:
+        require(name in SAMPLERS, "names", f"names among {', '.join(SAMPLERS)}", name)
+        claimed = SAMPLERS[name]
+        bare = of_step(name, claimed.make, schedule)
+        loose = name in ("ddpm_large", "langevin_corrected")
+        found.append(replace(bare, order=claimed.order, noisy=claimed.noisy, exact=not loose))
+    return found
