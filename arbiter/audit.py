@@ -58,7 +58,13 @@ def audit(
         sweep = tuple(range(1, min(most, 1000) + 1))
     counts = tuple(n for n in counts if n <= most)
     rows = [_swept(sampler, who, "grid", lambda: conformance.grid_faults(sampler, sweep), 0.0)]
-    near = max(1e-9, 300 * sampler.precision)
+    near = sampler.near
+    idle = conformance.idle(sampler, counts)
+    if idle.worst:
+        note = f"n = {idle.steps}: {idle.words}"
+        measured = f"{idle.worst:.0f} of {len(counts)} grids"
+        row = _row(sampler, who, "idle steps", "none", measured, idle.worst, "limit", note)
+        rows.append(row)
     walked: list[tuple[str, Callable[[], Finding], float]] = [
         ("finite", lambda: conformance.finite(sampler, counts), 0.0)
     ]
@@ -103,10 +109,14 @@ def _orders(sampler: Sampler, who: Who, ladder: tuple[int, ...]) -> list[Row]:
         found = _fit(sampler, ladder, uneven=False)
     except UnsupportedError as refused:
         return [_row(sampler, who, check, expected, "refused", None, "limit", str(refused))]
+    except Exception as crash:  # code that is audited may raise anything
+        note = conformance.crashed(crash)
+        return [_row(sampler, who, check, expected, "crashed", None, "defect", note)]
     verdict, note = _judged(sampler, found, ladder)
     if verdict == "defect" and check in who.limits:
         verdict, note = "limit", who.limits[check]
     rows = [_row(sampler, who, check, expected, _order(found), found.order, verdict, note)]
+    rows += [] if sampler.noisy else _running(sampler, who, ladder)
     if sampler.free:
         uneven = _fit(sampler, ladder, uneven=True)
         kept = uneven.order > min(sampler.order, found.order) - SLACK
@@ -131,13 +141,30 @@ def _orders(sampler: Sampler, who: Who, ladder: tuple[int, ...]) -> list[Row]:
     return rows
 
 
+def _running(sampler: Sampler, who: Who, ladder: tuple[int, ...]) -> list[Row]:
+    """The order of single steps once under way: no start-up and no chance hides it."""
+    try:
+        found = order.running_order(sampler, tuple(n // 2 for n in ladder))
+    except ValueError:  # the last state alone is shown
+        return []
+    verdict: Verdict = "sound" if found.order > sampler.order - SLACK else "defect"
+    note, check = "", "order of a step"
+    if verdict == "defect":
+        note = f"local errors {', '.join(f'{e:.2g}' for e in found.errors)}"
+        if check in who.limits:
+            verdict, note = "limit", f"{who.limits[check]}; {note}"
+    expected = f"{sampler.order}"
+    return [_row(sampler, who, check, expected, _order(found), found.order, verdict, note)]
+
+
 def _judged(sampler: Sampler, found: Fit, ladder: tuple[int, ...]) -> tuple[Verdict, str]:
     if found.order > sampler.order - SLACK:
         return "sound", ""
     errors = f"errors {', '.join(f'{e:.2g}' for e in found.errors)} at {ladder} steps"
     if not sampler.noisy:
         try:
-            running, start = (f(sampler, ladder) for f in (order.running_order, order.start_order))
+            half = tuple(n // 2 for n in ladder)
+            running, start = (f(sampler, half) for f in (order.running_order, order.start_order))
         except ValueError:  # the last state alone is shown
             return "defect", errors
         if running.order > sampler.order - SLACK and found.order > start.order + 1 - SLACK:
@@ -154,7 +181,7 @@ def _order(found: Fit) -> str:
 def _swept(sampler: Sampler, who: Who, check: str, look: Callable[[], Finding], most: float) -> Row:
     """A conformance check as a row: sound where no more than `most` was found."""
     found = look()
-    expected = "0 faults" if most == 0 else f"at most {most:.0e}"
+    expected = "0 faults" if most == 0 else f"at most {most:g}"
     verdict: Verdict = "sound" if found.worst <= most else "defect"
     note = found.words if found.steps is None else f"n = {found.steps}: {found.words}"
     if found.refused:

@@ -42,26 +42,48 @@ def grid_faults(sampler: Sampler, counts: Iterable[int]) -> Finding:
     refused = 0
     for n in counts:
         try:
-            words = _fault(sampler.grid(n), n, sampler.schedule.T)
+            words = _fault(sampler, n)
         except UnsupportedError:
             refused += 1
             continue
+        except Exception as crash:
+            words = crashed(crash)
         faults += [(n, words)] if words else []
     return Finding(float(len(faults)), *(faults or [(None, "every grid is sound")])[0], refused)
 
 
-def _fault(grid: Tensor, n: int, T: float) -> str:
-    """What is wrong with a grid, or nothing."""
-    if len(grid) != n + 1:
+def crashed(error: Exception) -> str:
+    """Code that is audited may raise anything."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:120]
+
+
+def _fault(sampler: Sampler, n: int) -> str:
+    """What is wrong with a grid, or nothing; steps of no length are counted by `idle`."""
+    grid, T = sampler.grid(n), sampler.schedule.T
+    if len(grid) != n + 1 and not (sampler.grouped and 2 <= len(grid) <= n + 1):
         return f"{len(grid) - 1} steps where {n} were asked for"
     if not bool(grid.isfinite().all()):
         return "a time that is not finite"
-    if not bool((grid[1:] < grid[:-1]).all()):
-        k = int((grid[1:] >= grid[:-1]).nonzero()[0])
+    if not bool((grid[1:] <= grid[:-1]).all()):
+        k = int((grid[1:] > grid[:-1]).nonzero()[0])
         return f"step {k + 1} goes from t = {float(grid[k]):g} to {float(grid[k + 1]):g}"
     if not 0 <= float(grid[-1]) < float(grid[0]) <= T:
         return f"times {float(grid[0]):g} to {float(grid[-1]):g} where 0 to {T:g} are legal"
     return ""
+
+
+def idle(sampler: Sampler, counts: Iterable[int]) -> Finding:
+    """How many grids have a step of no length: a call of the network that changes nothing."""
+    found: list[tuple[int | None, str]] = []
+    for n in counts:
+        try:
+            grid = sampler.grid(n)
+        except Exception:  # told by `grid_faults`
+            continue
+        if bool((grid[1:] == grid[:-1]).any()):
+            k = int((grid[1:] == grid[:-1]).nonzero()[0])
+            found.append((n, f"step {k + 1} stays at t = {float(grid[k]):g}"))
+    return Finding(float(len(found)), *(found or [(None, "every step has a length")])[0])
 
 
 def levels(sampler: Sampler, counts: Iterable[int], part: float = 1.0) -> Finding:
@@ -84,6 +106,8 @@ def levels(sampler: Sampler, counts: Iterable[int], part: float = 1.0) -> Findin
         except UnsupportedError:
             refused += 1
             continue
+        except Exception as crash:
+            return Finding(math.inf, n, crashed(crash), refused)
         k = int(torch.tensor(found).nan_to_num(math.inf, math.inf).argmax())
         if not found[k] <= worst.worst:
             at = grid[begun:]
@@ -139,7 +163,7 @@ def late_noise(sampler: Sampler, counts: Iterable[int]) -> Finding:
             alpha, sigma = sampler.schedule(grid[:1])
             start = alpha[0] * POINT, sigma[0] ** 2 * torch.eye(2, dtype=torch.float64)
             found = law(sampler, point_denoiser, *start, grid)
-        except UnsupportedError:
+        except Exception:  # told by `levels`
             continue
         left = float(found.covariances[-1].diagonal().amax().sqrt())
         if not left <= worst.worst:
@@ -158,6 +182,9 @@ def finite(sampler: Sampler, counts: Iterable[int]) -> Finding:
             states = sampler.states(lambda x, t: torch.zeros_like(x), x, grid, none)
         except UnsupportedError:
             refused += 1
+            continue
+        except Exception as crash:
+            faults.append((n, crashed(crash)))
             continue
         bad = [k for k, state in enumerate(states) if not bool(state.isfinite().all())]
         faults += [(n, f"step {bad[0] + 1} is not finite")] if bad else []

@@ -85,9 +85,9 @@ def law_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS, uneven: bool =
 
 
 def running_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS) -> Fit:
-    """Of one step in the middle of a walk: the order of its local error, less 1.
+    """Of the steps in the middle third of a walk: the order of their local error, less 1.
 
-    The step's start is the sampler's own state, carried on exactly: earlier errors do not count.
+    A step's start is the sampler's own state, carried on exactly: earlier errors do not count.
     """
     return _local_order(sampler, counts, start=False)
 
@@ -104,13 +104,14 @@ def _local_order(sampler: Sampler, counts: tuple[int, ...], start: bool) -> Fit:
         x = flow(schedule, kept[:1])[0].repeat(1, 2)[:, :3]
         states = [x, *sampler.states(GAUSSIAN.denoiser(schedule), x, walked, none)]
         require(len(states) == len(walked), sampler.name, "all states", "the last alone")
-        levels = schedule.log_snr(kept[:-1])
-        k = 0 if start else int((levels - (levels[0] + STOP) / 2).abs().argmin())
-        t, s = kept[k], kept[k + 1]
-        exact = GAUSSIAN.probability_flow(schedule, states[k].double(), t, s)
-        errors.append(float((states[k + 1] - exact).square().mean().sqrt()))
-        sizes.append(float(schedule.log_snr(s) - schedule.log_snr(t)))
-    found = fitted(sizes, errors, FLOOR * sampler.precision)
+        steps = [0] if start else range(len(kept) // 3, max(len(kept) * 2 // 3, len(kept) // 3 + 1))
+        off = []
+        for k in steps:
+            exact = GAUSSIAN.probability_flow(schedule, states[k].double(), kept[k], kept[k + 1])
+            off.append((states[k + 1] - exact).square().mean())
+        errors.append(float(torch.stack(off).mean().sqrt()))
+        sizes.append(mean_step(schedule, kept[steps[0] : steps[-1] + 2]))
+    found = fitted(sizes, errors, 3 * sampler.precision)
     return Fit(
         found.order - 1,
         found.low - 1,

@@ -6,7 +6,7 @@ from typing import TypeAlias, final
 
 from torch import Tensor
 
-from diffusion_math.checks import require, strictly_decreasing, whole
+from diffusion_math.checks import require, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.grid import trailing
 from diffusion_math.noise import Noise
@@ -45,6 +45,9 @@ class Sampler:
         exact: whether what it gives back on data without spread is claimed to have the level of
             each node exactly, as all solvers do that are exact for a constant x0.
         precision: relative size of its own rounding; errors below are not told apart.
+        grouped: whether its grid shows fewer nodes than the steps that were asked for, because
+            several of its steps go from one to the next.
+        near: relative error of a level that is taken for rounding.
     """
 
     name: str
@@ -56,6 +59,8 @@ class Sampler:
     free: bool = True
     exact: bool = True
     precision: float = 1e-13
+    near: float = 1e-9
+    grouped: bool = False
 
     def __post_init__(self) -> None:
         whole("order", self.order, 1, 8)
@@ -63,9 +68,10 @@ class Sampler:
     def states(self, denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> list[Tensor]:
         """The states at grid[1:], or the last alone where the sampler shows no others.
 
-        Raises ValueError where their number is neither.
+        Raises ValueError where their number is neither, or the grid rises somewhere.
         """
-        strictly_decreasing("grid", grid)
+        falls = grid.ndim == 1 and len(grid) > 1 and bool((grid[1:] <= grid[:-1]).all())
+        require(falls, "grid", "2 times or more that do not rise", grid)
         found = self.walk(denoise, x, grid, noise)
         states = [found] if isinstance(found, Tensor) else list(found)
         wanted = f"1 state or one for each of {len(grid) - 1} steps"

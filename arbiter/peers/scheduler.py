@@ -1,0 +1,254 @@
+"""A scheduler object (`set_timesteps`, `scale_model_input`, `step`) as a `Sampler`.
+
+It is driven as pipelines drive it: through its public methods, call by call, over its own times.
+The exact denoiser stands where the network does, and sees what the network would: the scaled input
+and the time that the scheduler announces.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from sys import modules
+from typing import Any, Literal, TypeAlias, final
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from arbiter.sampler import Sampler, UnsupportedError
+from diffusion_math import predict
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.noise import Noise
+from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule
+
+__all__ = ["Driven", "announced", "sampler"]
+
+Space: TypeAlias = Literal["vp", "ve", "flow", "edm"]
+"""Its sample is x_t; x_t / alpha_t; x_t on the straight path; EDM's, where alpha = 1."""
+
+
+def every(scheduler: Any) -> list[int]:
+    """Each call reaches a node."""
+    return list(range(len(scheduler.timesteps)))
+
+
+def second(scheduler: Any) -> list[int]:
+    """Each second call does, and the last."""
+    calls = len(scheduler.timesteps)
+    return [*range(1, calls - 1, 2), calls - 1]
+
+
+@final
+@dataclass(frozen=True)
+class Driven:
+    """How to drive one class of scheduler.
+
+    Attributes:
+        space: see `Space`.
+        reached: scheduler -> the calls after which its sample is at a node.
+        by_sigmas: whether its levels are in `scheduler.sigmas`; else its times are its levels.
+        level: where the space is "edm", the sigma that a time stands for.
+        settle: what `set_timesteps` is given besides the number of steps; step: the same of `step`.
+    """
+
+    space: Space = "vp"
+    reached: Callable[[Any], list[int]] = every
+    by_sigmas: bool = True
+    level: Callable[[Tensor], Tensor] = lambda told: torch.exp(4 * told)
+    settle: Mapping[str, Any] = field(default_factory=dict)
+    step: Mapping[str, Any] = field(default_factory=dict)
+
+
+def sampler(
+    name: str,
+    make: Callable[[], Any],
+    driven: Driven,
+    order: int,
+    noisy: bool = False,
+    exact: bool = True,
+) -> Sampler:
+    """The scheduler that `make` makes, a fresh copy for every walk, on its own grids."""
+    first = make()
+    schedule = _schedule(first, driven.space)
+    known: dict[int, Tensor] = {}
+
+    def settled(n: int) -> Any:
+        scheduler = deepcopy(first)
+        try:
+            scheduler.set_timesteps(n, **driven.settle)
+        except (ValueError, NotImplementedError) as refused:
+            raise UnsupportedError(str(refused)) from None
+        return scheduler
+
+    def grid(n: int) -> Tensor:
+        known.pop(n, None)
+        known[n] = _nodes(settled(n), driven, schedule)
+        return known[n]
+
+    def walk(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> list[Tensor]:
+        n = _asked(known, grid)
+        return _walk(settled(n), driven, schedule, denoise, x, (known[n], grid), noise)
+
+    return Sampler(
+        name, schedule, walk, grid, order, noisy, False, exact, precision=1e-7, near=0.01
+    )
+
+
+def announced(made: Any, driven: Driven, n: int) -> float:
+    """How far the times that a network is told lie from those of its input's level: the most.
+
+    In steps of a discrete schedule, or in 1/1000 of a flow; 0 for EDM's. The first call of each
+    node is looked at.
+    """
+    scheduler, schedule = deepcopy(made), _schedule(made, driven.space)
+    scheduler.set_timesteps(n, **driven.settle)
+    if driven.space == "edm" or not driven.by_sigmas:
+        return 0.0
+    told = torch.as_tensor(scheduler.timesteps, dtype=torch.float64)
+    told = told[_starts(driven.reached(scheduler))]
+    nodes = _nodes(scheduler, driven, schedule)[:-1]
+    level = 1000 * nodes if driven.space == "flow" else nodes - 1
+    return float((told - level).abs().max())
+
+
+def _schedule(scheduler: Any, space: Space) -> Schedule:
+    """The scheduler's own table as ours, or the continuous schedule that it declares."""
+    if space == "flow":
+        return RectifiedFlow()
+    if space == "edm":
+        return VE(10 * float(scheduler.config.sigma_max))
+    table = torch.as_tensor(scheduler.alphas_cumprod, dtype=torch.float64)
+    return Discrete(1 - table / torch.cat([table.new_ones(1), table[:-1]]))
+
+
+def _starts(reached: list[int]) -> list[int]:
+    """The call that each node begins with, but for the last node."""
+    return [0, *(k + 1 for k in reached[:-1])]
+
+
+def _nodes(scheduler: Any, driven: Driven, schedule: Schedule) -> Tensor:
+    """The scheduler's nodes as times of the schedule."""
+    begin = _starts(driven.reached(scheduler))
+    if driven.by_sigmas:
+        sigmas = torch.as_tensor(scheduler.sigmas, dtype=torch.float64)
+        return _times(torch.cat([sigmas[begin], sigmas[-1:]]), driven.space, schedule)
+    times = torch.as_tensor(scheduler.timesteps, dtype=torch.float64)[begin] + 1
+    final = float(getattr(scheduler, "final_alpha_cumprod", 1.0))
+    return torch.cat([times, times.new_tensor([0.0 if final == 1.0 else 1.0])])
+
+
+def _times(sigmas: Tensor, space: Space, schedule: Schedule) -> Tensor:
+    """Noise levels as times; on a table, those within rounding of a whole time are that time."""
+    if space in ("flow", "edm"):
+        return sigmas
+    low, high = (float(schedule.log_snr(t)) for t in (schedule.T, schedule.t_min))
+    times = schedule.time((-2 * sigmas.clamp(min=1e-30).log()).clamp(low, high))
+    times = torch.where((times - times.round()).abs() < 1e-3, times.round(), times)
+    return torch.where(sigmas == 0, 0.0, times)
+
+
+def _asked(known: Mapping[int, Tensor], grid: Tensor) -> int:
+    """Which number of steps the grid is of, or the end of: the latest that fits."""
+    for n, nodes in reversed(list(known.items())):
+        if len(nodes) >= len(grid) and torch.equal(nodes[-len(grid) :], grid):
+            return n
+    raise UnsupportedError("walks the end of one of its own grids alone")
+
+
+def _walk(
+    scheduler: Any,
+    driven: Driven,
+    schedule: Schedule,
+    denoise: Denoiser,
+    x: Tensor,
+    grids: tuple[Tensor, Tensor],
+    noise: Noise,
+) -> list[Tensor]:
+    whole, grid = grids
+    reached = driven.reached(scheduler)
+    skipped = len(whole) - len(grid)
+    call = _starts(reached)[skipped]
+    if skipped and hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(call)
+    alpha, _ = schedule(grid)
+    alpha = alpha if driven.space == "ve" else torch.ones_like(alpha)
+    states: list[Tensor] = []
+    sample = x / alpha[0]
+    now = [grid[0], grid[1]]
+    with _drawing(type(scheduler), lambda like: noise(like, *now)):
+        for k, time in enumerate(scheduler.timesteps[call:], call):
+            seen = sample
+            if hasattr(scheduler, "scale_model_input"):
+                seen = scheduler.scale_model_input(sample, time)
+            output = _output(scheduler, driven, schedule, denoise, seen, time)
+            sample = scheduler.step(output, time, sample, return_dict=False, **driven.step)[0]
+            if k in reached:
+                states.append(sample.to(x.dtype) * alpha[len(states) + 1])
+                now = [grid[len(states)], grid[min(len(states) + 1, len(grid) - 1)]]
+    return states
+
+
+def _output(
+    scheduler: Any,
+    driven: Driven,
+    schedule: Schedule,
+    denoise: Denoiser,
+    seen: Tensor,
+    time: Tensor,
+) -> Tensor:
+    """What a perfect network says of what it sees at the time that it is told."""
+    kind = getattr(scheduler.config, "prediction_type", "flow_prediction")
+    told, space = torch.as_tensor(float(time), dtype=torch.float64), driven.space
+    if space == "edm":
+        return _preconditioned(scheduler, denoise, seen, driven.level(told), kind)
+    T = scheduler.config.num_train_timesteps
+    at = told / T if space == "flow" else told + 1
+    x = seen.double()
+    x0 = denoise(x, at)
+    if kind == "sample":
+        return x0.to(seen.dtype)
+    if space == "flow" or kind == "flow_prediction":
+        return predict.flow_from_x0(schedule, x, x0, at).to(seen.dtype)
+    if kind == "v_prediction":
+        return predict.v_from_x0(schedule, x, x0, at).to(seen.dtype)
+    return predict.eps_from_x0(schedule, x, x0, at).to(seen.dtype)
+
+
+def _preconditioned(
+    scheduler: Any, denoise: Denoiser, seen: Tensor, sigma: Tensor, kind: str
+) -> Tensor:
+    """EDM (arXiv:2206.00364), Eq. 7: F of x0 = c_skip x + c_out F(c_in x, c_noise)."""
+    data = scheduler.config.sigma_data
+    root = (sigma**2 + data**2).sqrt()
+    x = seen.double() * root
+    out = sigma * data / root * (1 if kind == "epsilon" else -1)
+    F: Tensor = (denoise(x, sigma) - data**2 / root**2 * x) / out
+    return F.to(seen.dtype)
+
+
+@contextmanager
+def _drawing(kind: type, draw: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Within, the scheduler's module draws its normals from `draw`."""
+
+    def randn_tensor(shape: Any, *_: Any, dtype: Any = torch.float64, **__: Any) -> Tensor:
+        return draw(torch.zeros(tuple(shape), dtype=torch.float64)).to(dtype or torch.float64)
+
+    class Sampled:
+        """In the place of a Brownian tree: independent normals for steps that do not overlap."""
+
+        def __init__(self, x: Tensor, *_: Any, **__: Any) -> None:
+            self.like = x
+
+        def __call__(self, *_: Any) -> Tensor:
+            return draw(self.like)
+
+    module = modules[kind.__module__]
+    with ExitStack() as stack:
+        for name, stand_in in (
+            ("randn_tensor", randn_tensor),
+            ("BrownianTreeNoiseSampler", Sampled),
+        ):
+            if hasattr(module, name):
+                stack.enter_context(patch.object(module, name, stand_in))
+        yield
