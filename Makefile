@@ -2,6 +2,7 @@
 # make test    set everything up, run the tests
 # make lint    style, types, import directions
 # make bench   our steps beside a peer's, timed in the same run
+# make peers   what `python -m experiments audit` can audit beside our own samplers
 # make mutants break diffusion_math line by line and see that a test notices (half an hour)
 # make flaky   the tests under 20 seeds (half an hour)
 # make train   train the embedded model again from nothing (hours; resumes after a kill)
@@ -18,7 +19,7 @@ SOURCES := diffusion_math arbiter sd experiments benchmarks tests .ci
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format bench mutants flaky train clean
+.PHONY: help setup demo test lint format bench peers mutants flaky train clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -55,6 +56,11 @@ format: $(READY)
 bench: $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(PY) -m benchmarks $(BENCH_FLAGS)
+
+# k-diffusion and smalldiffusion want torchvision for what is not audited: they come without what they depend on.
+peers: $(READY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps azula k-diffusion smalldiffusion
 
 mutants: $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'

@@ -147,7 +147,7 @@ def _running(sampler: Sampler, who: Who, ladder: tuple[int, ...]) -> list[Row]:
         found = order.running_order(sampler, tuple(n // 2 for n in ladder))
     except ValueError:  # the last state alone is shown
         return []
-    verdict: Verdict = "sound" if found.order > sampler.order - SLACK else "defect"
+    verdict: Verdict = "sound" if _reaches(found, sampler.order) else "defect"
     note, check = "", "order of a step"
     if verdict == "defect":
         note = f"local errors {', '.join(f'{e:.2g}' for e in found.errors)}"
@@ -155,6 +155,11 @@ def _running(sampler: Sampler, who: Who, ladder: tuple[int, ...]) -> list[Row]:
             verdict, note = "limit", f"{who.limits[check]}; {note}"
     expected = f"{sampler.order}"
     return [_row(sampler, who, check, expected, _order(found), found.order, verdict, note)]
+
+
+def _reaches(found: Fit, order: int) -> bool:
+    """Whether a local order is as claimed, or on its way there: coarse ladders rise to it."""
+    return max(found.order, found.trend) > order - SLACK
 
 
 def _judged(sampler: Sampler, found: Fit, ladder: tuple[int, ...]) -> tuple[Verdict, str]:
@@ -167,7 +172,7 @@ def _judged(sampler: Sampler, found: Fit, ladder: tuple[int, ...]) -> tuple[Verd
             running, start = (f(sampler, half) for f in (order.running_order, order.start_order))
         except ValueError:  # the last state alone is shown
             return "defect", errors
-        if running.order > sampler.order - SLACK and found.order > start.order + 1 - SLACK:
+        if _reaches(running, sampler.order) and found.order > start.order + 1 - SLACK:
             return "limit", f"the first step's order {start.order:.1f} caps the whole; {errors}"
     return "defect", errors
 

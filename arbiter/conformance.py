@@ -67,7 +67,7 @@ def _fault(sampler: Sampler, n: int) -> str:
     if not bool((grid[1:] <= grid[:-1]).all()):
         k = int((grid[1:] > grid[:-1]).nonzero()[0])
         return f"step {k + 1} goes from t = {float(grid[k]):g} to {float(grid[k + 1]):g}"
-    if not 0 <= float(grid[-1]) < float(grid[0]) <= T:
+    if not 0 <= float(grid[-1]) <= float(grid[0]) <= T:
         return f"times {float(grid[0]):g} to {float(grid[-1]):g} where 0 to {T:g} are legal"
     return ""
 

@@ -19,6 +19,7 @@ class Fit:
     Attributes:
         order: the slope between the two finest errors above the floor; inf where there are no two.
         low, high: that slope, less and plus what it changed by from the slope before.
+        trend: where the slope goes, were it to change by as much again.
         constant: error / size^order at the finest.
         sizes, errors: what was fitted, coarse to fine.
         floor: whether finer errors were left out, as rounding.
@@ -27,6 +28,7 @@ class Fit:
     order: float
     low: float
     high: float
+    trend: float
     constant: float
     sizes: tuple[float, ...]
     errors: tuple[float, ...]
@@ -44,15 +46,16 @@ def fitted(sizes: Sequence[float], errors: Sequence[float], floor: float) -> Fit
     require(falls, "sizes", "positive, falling", tuple(sizes))
     known = tuple(sizes), tuple(errors)
     if not all(map(math.isfinite, errors)):
-        return Fit(-math.inf, -math.inf, -math.inf, math.nan, *known, False)
+        return Fit(-math.inf, -math.inf, -math.inf, -math.inf, math.nan, *known, False)
     above = 0
     while above < len(errors) and errors[above] > floor:
         above += 1
     left_out = above < len(errors)
     if above < 2:
-        return Fit(math.inf, math.inf, math.inf, 0.0, *known, left_out)
+        return Fit(math.inf, math.inf, math.inf, math.inf, 0.0, *known, left_out)
     pairs = list(pairwise(zip(sizes[:above], errors[:above], strict=True)))[-2:]
     slopes = [math.log(e / f) / math.log(a / b) for (a, e), (b, f) in pairs]
     order, spread = slopes[-1], abs(slopes[-1] - slopes[0])
     constant = errors[above - 1] / sizes[above - 1] ** order
-    return Fit(order, order - spread, order + spread, constant, *known, left_out)
+    trend = 2 * order - slopes[0]
+    return Fit(order, order - spread, order + spread, trend, constant, *known, left_out)

@@ -1,5 +1,7 @@
 """Orders against exact solutions: of the flow, of the law, of one step, of the path."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -57,13 +59,26 @@ def flow_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS, uneven: bool 
     schedule, errors, sizes = sampler.schedule, [], []
     for n, kept in zip(counts, ladder(sampler, counts, uneven), strict=True):
         walked = kept if sampler.free else sampler.grid(n)
-        exact = flow(schedule, kept[[0, -1]])
-        states = sampler.states(MIXTURE.denoiser(schedule), exact[0], walked, none)
+        start = flow(schedule, kept[:1])[0]
+        states = sampler.states(MIXTURE.denoiser(schedule), start, walked, none)
         require(sampler.free or len(states) > 1, sampler.name, "all states", "the last alone")
-        got = states[-1] if sampler.free else states[len(kept) - 2]
-        errors.append(float((got - exact[1]).square().mean().sqrt()))
+        at = [len(kept) - 1, len(kept)] if len(kept) < len(walked) else [len(kept) - 1]
+        at = [k for k in at if walked[k] > schedule.t_min or k == len(kept) - 1]
+        off = [
+            states[-1 if sampler.free else k - 1] - flow(schedule, walked[k : k + 1])[0] for k in at
+        ]
+        found = [float(one.square().mean().sqrt()) for one in off]
+        errors.append(_at_stop(schedule.log_snr(walked[at]), found))
         sizes.append(mean_step(schedule, kept))
     return fitted(sizes, errors, FLOOR * sampler.precision)
+
+
+def _at_stop(levels: Tensor, errors: list[float]) -> float:
+    """The error at log-SNR `STOP`, on a line of its logarithm between the nodes around."""
+    if len(errors) == 1 or not min(errors) > 0:
+        return errors[0]
+    part = float((STOP - levels[0]) / (levels[1] - levels[0]))
+    return float(errors[0] ** (1 - part) * errors[1] ** part)
 
 
 def law_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS, uneven: bool = False) -> Fit:
@@ -101,6 +116,8 @@ def _local_order(sampler: Sampler, counts: tuple[int, ...], start: bool) -> Fit:
     schedule, errors, sizes = sampler.schedule, [], []
     for n, kept in zip(counts, ladder(sampler, counts), strict=True):
         walked = kept if sampler.free else sampler.grid(n)
+        if len(kept) < 3 or not bool(schedule.log_snr(kept[1:]).isfinite().all()):
+            continue  # so coarse that all of it is the first step or the last
         x = flow(schedule, kept[:1])[0].repeat(1, 2)[:, :3]
         states = [x, *sampler.states(GAUSSIAN.denoiser(schedule), x, walked, none)]
         require(len(states) == len(walked), sampler.name, "all states", "the last alone")
@@ -112,11 +129,12 @@ def _local_order(sampler: Sampler, counts: tuple[int, ...], start: bool) -> Fit:
         errors.append(float(torch.stack(off).mean().sqrt()))
         sizes.append(mean_step(schedule, kept[steps[0] : steps[-1] + 2]))
     found = fitted(sizes, errors, 3 * sampler.precision)
-    return Fit(
-        found.order - 1,
-        found.low - 1,
-        found.high - 1,
-        *(found.constant, found.sizes, found.errors, found.floor),
+    return replace(
+        found,
+        order=found.order - 1,
+        low=found.low - 1,
+        high=found.high - 1,
+        trend=found.trend - 1,
     )
 
 

@@ -63,7 +63,7 @@ def _solution(count: int) -> object:
         method="DOP853",
         rtol=1e-11,
         atol=1e-12,
-        max_step=0.01,
+        max_step=0.05,
         dense_output=True,
     )
     return found.sol

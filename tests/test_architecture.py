@@ -30,7 +30,7 @@ DISTRIBUTION = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-EXTRAS = ("train", "docs", "digits", "openvino", "test", "bench", "mutants")
+EXTRAS = ("train", "docs", "digits", "openvino", "audit", "test", "bench", "mutants")
 LONGEST = 320
 
 
@@ -164,7 +164,7 @@ def test_no_import_cycles() -> None:
 
 
 def test_every_dependency_is_declared() -> None:
-    assert undeclared(ROOT, ROOMS, requirements("train", "digits", "openvino")) == []
+    assert undeclared(ROOT, ROOMS, requirements("train", "digits", "openvino", "audit")) == []
     assert undeclared(ROOT, ("tests", "benchmarks"), requirements(*EXTRAS)) == []
 
 

@@ -2,22 +2,36 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.metadata import version
 from typing import Any, final
 
 import torch
 
-from arbiter.peers.scheduler import Driven, sampler, second
+from arbiter.audit import Who
+from arbiter.conformance import crashed
+from arbiter.peers.scheduler import Driven, announced, noised, sampler, second, turned
+from arbiter.peers.subject import Subject
+from arbiter.report import Row, Verdict
 from arbiter.sampler import Sampler
 
-__all__ = ["Case", "cases"]
+__all__ = ["Case", "cases", "subjects"]
 
 TABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 """Stable Diffusion's."""
 SPACINGS = ("leading", "linspace", "trailing")
 SIGMAS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 
+WALKED = 20
+"""Steps at which the methods beside the walk are looked at."""
+CHECKS = ("levels", "image-to-image", "last noise", "order", "order of a step", "order of the law")
+ROUNDED = "the network is told the nearest whole time, not that of the level"
+BELOW = "a stage below the table's least level has no time that the network could be told"
+STRAY = "eps is not constant along the reverse SDE, so no level is exact by construction"
+DISTILLED = "noise is renewed wholly in every step, for networks whose one step reaches the data"
+GROUPS = "groups of three end elsewhere at every number of steps, and the last are shorter"
 LARGE = "the forward variance is not that of data without spread, nor meant to be"
 
 
@@ -48,13 +62,54 @@ class Case:
         options = {**self.config, **self.driven.settle, **self.driven.step}
         return ", ".join(f"{k}={v!r}" for k, v in options.items()) or "defaults"
 
-    def sampler(self) -> Sampler:
-        """The case as a `Sampler`."""
+    def make(self) -> Any:
+        """The scheduler."""
         import diffusers
 
-        config = {**(TABLE if self.table else {}), **self.config}
-        make = partial(getattr(diffusers, self.kind), **config)
-        return sampler(self.kind, make, self.driven, self.order, self.noisy)
+        return getattr(diffusers, self.kind)(**(TABLE if self.table else {}), **self.config)
+
+    def sampler(self) -> Sampler:
+        """The case as a `Sampler`."""
+        grouped = self.driven.reached is groups
+        return sampler(self.kind, self.make, self.driven, self.order, self.noisy, grouped=grouped)
+
+    def subject(self) -> Subject:
+        """The case as it is put before the arbiter."""
+        limits = dict(self.limits)
+        off = announced(self.make(), self.driven, WALKED)
+        if 0.01 < off <= 0.5:
+            limits = {**dict.fromkeys(CHECKS, ROUNDED), **limits}
+        who = Who("diffusers", version("diffusers"), self.setting, limits)
+        again = (
+            "from arbiter.peers.diffusers import cases\n\n"
+            f"kind, setting = {self.kind!r}, {self.setting!r}\n"
+            "[case] = [c for c in cases() if (c.kind, c.setting) == (kind, setting)]\n"
+            "subject = case.subject()"
+        )
+        ladder = (12, 24, 48, 96) if self.driven.reached is groups else (10, 20, 40, 80)
+        return Subject(self.sampler(), who, again, ladder=ladder, also=partial(self._methods, who))
+
+    def _methods(self, who: Who) -> Iterator[Row]:
+        """Rows on what else the scheduler offers: times for the network, noise, velocity."""
+        made = self.make()
+        looks: list[tuple[str, Any, float, str]] = []
+        if self.driven.by_sigmas and self.driven.space != "edm":
+            looks.append(("announced times", announced, 0.5, "in steps of the table, at most 0.5"))
+        if hasattr(made, "add_noise") and self.driven.space in ("vp", "ve"):
+            looks.append(("add_noise", noised, 0.01, "at most 0.01"))
+        if hasattr(made, "get_velocity") and self.driven.space == "vp":
+            looks.append(("get_velocity", turned, 1e-4, "at most 0.0001"))
+        for check, look, most, expected in looks:
+            where = (who.library, who.version, self.kind, who.setting, check, expected)
+            try:
+                value = look(made, self.driven, WALKED)
+            except Exception as crash:  # code that is audited may raise anything
+                yield Row(*where, "crashed", None, "defect", crashed(crash))
+                continue
+            rounded = check == "announced times" and value > 0.01
+            verdict: Verdict = "defect" if not value <= most else "limit" if rounded else "sound"
+            note = f"n = {WALKED}" + (f": {ROUNDED}" if verdict == "limit" else "")
+            yield Row(*where, f"{value:.3g}", value, verdict, note)
 
 
 def groups(scheduler: Any) -> list[int]:
@@ -80,20 +135,22 @@ TIMES, LEVELS, RATIO = Driven(by_sigmas=False), Driven(), Driven("ve")
 PAIRS = Driven("ve", second)
 
 
-def cases(quick: bool) -> Iterator[Case]:
-    """All cases; `quick`: each class and algorithm at its main setting."""
-    for case in _all():
-        if case.main or not quick:
-            yield case
-
-
-def _all() -> Iterator[Case]:
+def cases() -> Iterator[Case]:
+    """All cases."""
     yield from _by_times()
     yield from _by_ratio()
     yield from _multistep()
     yield from _singlestep()
     yield from _of_edm()
     yield from _of_flow()
+
+
+def subjects(quick: bool) -> Iterator[Subject]:
+    """All cases that can be made here; `quick`: each class and algorithm at its main setting."""
+    for case in cases():
+        if case.main or not quick:
+            with suppress(ImportError):  # an extra that this scheduler wants
+                yield case.subject()
 
 
 def _by_times() -> Iterator[Case]:
@@ -123,6 +180,7 @@ def _by_times() -> Iterator[Case]:
             reached = after_repeat if skip else after_runge_kutta
             config = {"timestep_spacing": spacing, "skip_prk_steps": skip}
             driven = replace(TIMES, reached=reached)
+            config |= {"steps_offset": 1} if spacing == "leading" else {}
             yield Case("PNDMScheduler", driven, 2, config, main=skip and spacing == "leading")
 
 
@@ -142,8 +200,10 @@ def _by_ratio() -> Iterator[Case]:
             config: dict[str, Any] = {"timestep_spacing": spacing}
             yield Case(kind, driven, order, config, noisy, main=spacing == "linspace")
         if kind != "EulerAncestralDiscreteScheduler":
+            below = dict.fromkeys(("levels", "image-to-image"), BELOW)
+            limits = below if kind == "KDPM2AncestralDiscreteScheduler" else {}
             for sigmas in SIGMAS:
-                yield Case(kind, driven, order, {sigmas: True}, noisy)
+                yield Case(kind, driven, order, {sigmas: True}, noisy, limits)
     euler: tuple[dict[str, Any], ...] = (
         {"final_sigmas_type": "sigma_min"},
         {"interpolation_type": "log_linear"},
@@ -159,14 +219,16 @@ def _multistep() -> Iterator[Case]:
     solver = "DPMSolverMultistepScheduler"
     for algorithm in ("dpmsolver++", "dpmsolver", "sde-dpmsolver++", "sde-dpmsolver"):
         noisy = algorithm.startswith("sde")
+        stray = algorithm == "sde-dpmsolver"
+        limits = dict.fromkeys(("levels", "image-to-image"), STRAY) if stray else {}
         for order in (1, 2, 3):
             config: dict[str, Any] = {"algorithm_type": algorithm, "solver_order": order}
             if algorithm in ("dpmsolver", "sde-dpmsolver"):
                 config["final_sigmas_type"] = "sigma_min"
             claimed = min(order, 2) if noisy else order
-            yield Case(solver, LEVELS, claimed, config, noisy, main=order > 1)
+            yield Case(solver, LEVELS, claimed, config, noisy, limits, main=order > 1)
         heun = {**config, "solver_order": 2, "solver_type": "heun"}
-        yield Case(solver, LEVELS, 2, heun, noisy)
+        yield Case(solver, LEVELS, 2, heun, noisy, limits)
     options: list[dict[str, Any]] = [{"timestep_spacing": spacing} for spacing in SPACINGS]
     options += [{sigmas: True} for sigmas in (*SIGMAS, "use_lu_lambdas")]
     options += [
@@ -205,12 +267,15 @@ def _singlestep() -> Iterator[Case]:
             config: dict[str, Any] = {"algorithm_type": algorithm, "solver_order": order}
             config |= {"final_sigmas_type": "sigma_min"} if algorithm == "dpmsolver" else {}
             claimed = 1 if noisy else order
-            yield Case(kind, driven, claimed, config, noisy, main=order > 1 and not noisy)
+            limits = {"order": GROUPS} if order == 3 else {}
+            yield Case(kind, driven, claimed, config, noisy, limits, order > 1 and not noisy)
         config = {**config, "solver_order": 2, "solver_type": "heun"}
         yield Case(kind, driven, 1 if noisy else 2, config, noisy)
     for sigmas in SIGMAS:
         yield Case(kind, driven, 2, {sigmas: True})
     yield Case(kind, driven, 2, {"lower_order_final": True})
+    config = {"solver_order": 3, "solver_type": "heun"}
+    yield Case(kind, driven, 3, config, limits={"order": GROUPS})
 
 
 def _of_edm() -> Iterator[Case]:
@@ -240,7 +305,8 @@ def _of_flow() -> Iterator[Case]:
     dynamic = replace(straight, settle={"mu": 1.15})
     yield Case(euler, dynamic, 1, {"use_dynamic_shifting": True}, table=False)
     config = {"stochastic_sampling": True}
-    yield Case(euler, straight, 1, config, noisy=True, table=False)
+    limits = {"order of the law": DISTILLED}
+    yield Case(euler, straight, 1, config, noisy=True, limits=limits, table=False)
     for shift in (1.0, 3.0):
         heun = Driven("flow", second)
         kind, config = "FlowMatchHeunDiscreteScheduler", {"shift": shift}

@@ -16,13 +16,14 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from arbiter.peers.brownian import Increments
 from arbiter.sampler import Sampler, UnsupportedError
 from diffusion_math import predict
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule
 
-__all__ = ["Driven", "announced", "sampler"]
+__all__ = ["Driven", "announced", "noised", "sampler", "turned"]
 
 Space: TypeAlias = Literal["vp", "ve", "flow", "edm"]
 """Its sample is x_t; x_t / alpha_t; x_t on the straight path; EDM's, where alpha = 1."""
@@ -67,6 +68,7 @@ def sampler(
     order: int,
     noisy: bool = False,
     exact: bool = True,
+    grouped: bool = False,
 ) -> Sampler:
     """The scheduler that `make` makes, a fresh copy for every walk, on its own grids."""
     first = make()
@@ -91,7 +93,17 @@ def sampler(
         return _walk(settled(n), driven, schedule, denoise, x, (known[n], grid), noise)
 
     return Sampler(
-        name, schedule, walk, grid, order, noisy, False, exact, precision=1e-7, near=0.01
+        name,
+        schedule,
+        walk,
+        grid,
+        order=order,
+        noisy=noisy,
+        free=False,
+        exact=exact,
+        precision=1e-7,
+        near=0.01,
+        grouped=grouped,
     )
 
 
@@ -101,15 +113,43 @@ def announced(made: Any, driven: Driven, n: int) -> float:
     In steps of a discrete schedule, or in 1/1000 of a flow; 0 for EDM's. The first call of each
     node is looked at.
     """
-    scheduler, schedule = deepcopy(made), _schedule(made, driven.space)
-    scheduler.set_timesteps(n, **driven.settle)
     if driven.space == "edm" or not driven.by_sigmas:
         return 0.0
-    told = torch.as_tensor(scheduler.timesteps, dtype=torch.float64)
-    told = told[_starts(driven.reached(scheduler))]
-    nodes = _nodes(scheduler, driven, schedule)[:-1]
+    _, times, nodes, _ = _settled(made, driven, n)
+    told = times.double()
     level = 1000 * nodes if driven.space == "flow" else nodes - 1
     return float((told - level).abs().max())
+
+
+def noised(made: Any, driven: Driven, n: int) -> float:
+    """The largest error of `add_noise` at the nodes of n steps, relative to the level's spread.
+
+    What it should give is alpha x0 + sigma eps, divided by alpha where the sample is.
+    """
+    scheduler, times, nodes, schedule = _settled(made, driven, n)
+    alpha, sigma = schedule(nodes)
+    scale = alpha if driven.space == "ve" else torch.ones_like(alpha)
+    x0, eps = torch.full((len(nodes), 2), 0.7), torch.full((len(nodes), 2), -1.3)
+    found = scheduler.add_noise(x0, eps, times).double()
+    wanted = (alpha / scale)[:, None] * x0 + (sigma / scale)[:, None] * eps
+    return float(((found - wanted) / (sigma / scale)[:, None]).abs().max())
+
+
+def turned(made: Any, driven: Driven, n: int) -> float:
+    """The largest error of `get_velocity` at the nodes of n steps, from alpha eps - sigma x0."""
+    scheduler, times, nodes, schedule = _settled(made, driven, n)
+    alpha, sigma = schedule(nodes)
+    x0, eps = torch.full((len(nodes), 2), 0.7), torch.full((len(nodes), 2), -1.3)
+    found = scheduler.get_velocity(x0, eps, times).double()
+    return float((found - alpha[:, None] * eps + sigma[:, None] * x0).abs().max())
+
+
+def _settled(made: Any, driven: Driven, n: int) -> tuple[Any, Tensor, Tensor, Schedule]:
+    """The scheduler at n steps, the times that each node begins with, and the nodes."""
+    scheduler, schedule = deepcopy(made), _schedule(made, driven.space)
+    scheduler.set_timesteps(n, **driven.settle)
+    nodes = _nodes(scheduler, driven, schedule)[:-1]
+    return scheduler, scheduler.timesteps[_starts(driven.reached(scheduler))], nodes, schedule
 
 
 def _schedule(scheduler: Any, space: Space) -> Schedule:
@@ -234,20 +274,14 @@ def _drawing(kind: type, draw: Callable[[Tensor], Tensor]) -> Iterator[None]:
     def randn_tensor(shape: Any, *_: Any, dtype: Any = torch.float64, **__: Any) -> Tensor:
         return draw(torch.zeros(tuple(shape), dtype=torch.float64)).to(dtype or torch.float64)
 
-    class Sampled:
-        """In the place of a Brownian tree: independent normals for steps that do not overlap."""
-
-        def __init__(self, x: Tensor, *_: Any, **__: Any) -> None:
-            self.like = x
-
-        def __call__(self, *_: Any) -> Tensor:
-            return draw(self.like)
+    def tree(x: Tensor, *_: Any, **__: Any) -> Increments:
+        return Increments(lambda: draw(x))
 
     module = modules[kind.__module__]
     with ExitStack() as stack:
         for name, stand_in in (
             ("randn_tensor", randn_tensor),
-            ("BrownianTreeNoiseSampler", Sampled),
+            ("BrownianTreeNoiseSampler", tree),
         ):
             if hasattr(module, name):
                 stack.enter_context(patch.object(module, name, stand_in))

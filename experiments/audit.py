@@ -1,0 +1,210 @@
+"""The arbiter's audit of a library's samplers, or of your own: rows, a page, reproducers."""
+
+import importlib
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments import page
+from experiments.results import (
+    FAILS,
+    HOLDS,
+    MEASURED,
+    Figure,
+    Result,
+    Row,
+    Table,
+    to_json,
+    write_files,
+)
+
+if TYPE_CHECKING:
+    from arbiter.peers.subject import Subject
+    from arbiter.report import Row as Found
+
+TARGETS = {
+    "ours": "ours",
+    "diffusers": "diffusers",
+    "k-diffusion": "k_diffusion",
+    "azula": "azula",
+    "smalldiffusion": "smalldiffusion",
+}
+"""Each library that can be named, and its module in `arbiter.peers`."""
+
+VERDICTS = ("sound", "limit", "defect")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What samplers really do, against exact solutions: grids, levels, orders, laws.
+
+    Every sampler of the target walks on data of which everything is known. A row is sound; or a
+    limit, which comes with the method or is stated openly; or a defect: what is claimed is not what
+    is done. Each defect has a reproducer, a script of at most 20 lines.
+    """
+
+    target: str = "ours"
+    """ours, diffusers, k-diffusion, azula, smalldiffusion, or PATH:NAME, a Python file and the name
+    in it of an `arbiter.Sampler`, of a list of them, or of a function that makes either."""
+    quick: bool = False
+    """The main setting of each sampler alone."""
+    out: Path = Path("out/audit")
+    """Folder for audit.json, audit.html, audit.md, the figures and the reproducers."""
+
+
+def run(config: Config) -> Result:
+    """Audit each sampler of the target."""
+    import torch
+    from tqdm import tqdm
+
+    subjects = _subjects(config.target, config.quick)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the tensors are small: threads cost more than they bring
+    try:
+        each = tqdm(subjects, unit="sampler", disable=None)
+        audited = [(subject, subject.audit().rows) for subject in each]
+    finally:
+        torch.set_num_threads(threads)
+    rows = [row for _, found in audited for row in found]
+    return Result(
+        "audit",
+        f"Audit of {config.target}",
+        _rows(rows),
+        _parts(config.target, rows),
+        {"settings": config, "rows": rows, "reproducers": _reproducers(audited)},
+    )
+
+
+def write(result: Result, folder: Path) -> list[Path]:
+    """audit.html first; audit.json is the list of rows."""
+    from dataclasses import asdict
+
+    files = {
+        "audit.html": page.html(result.title, [result]).encode(),
+        "audit.md": page.markdown(result.title, [result]).encode(),
+        "audit.json": to_json([asdict(row) for row in result.data["rows"]]),
+    }
+    files |= {figure.name: figure.image for figure in result.figures}
+    files |= {name: text.encode() for name, text in result.data["reproducers"].items()}
+    return write_files(folder, files)
+
+
+def _subjects(target: str, quick: bool) -> "list[Subject]":
+    """ValueError where the target is not known or not installed."""
+    import warnings
+
+    if target not in TARGETS:
+        return _own(target)
+    module = importlib.import_module(f"arbiter.peers.{TARGETS[target]}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of libraries as they are imported
+            return list(module.subjects(quick))
+    except ModuleNotFoundError as missing:
+        wanted = f"{missing.name} is not installed: `make peers` installs what can be audited"
+        raise ValueError(f"--target {target}: {wanted}") from None
+
+
+def _own(target: str) -> "list[Subject]":
+    """The samplers of PATH:NAME."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    from arbiter import Sampler, Who
+    from arbiter.peers.subject import Subject
+
+    path, _, name = target.rpartition(":")
+    known = f"{', '.join(TARGETS)} or PATH:NAME"
+    if not path or not Path(path).is_file():
+        raise ValueError(f"--target: wanted {known} with a file at PATH, got {target}")
+    spec = spec_from_file_location("audited", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"--target: wanted a Python file, got {path}")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, name):
+        raise ValueError(f"--target: {path} has no {name}")
+    found: Any = getattr(module, name)
+    if isinstance(found, Callable):  # type: ignore[arg-type]
+        found = found()
+    found = [found] if isinstance(found, Sampler) else list(found)
+    if not found or not all(isinstance(one, Sampler) for one in found):
+        raise ValueError(f"--target: wanted an arbiter.Sampler or several in {name} of {path}")
+    again = f"# {target}"
+    return [Subject(one, Who(Path(path).name, "", one.name), again) for one in found]
+
+
+def _rows(rows: "Sequence[Found]") -> tuple[Row, ...]:
+    """One row for each verdict."""
+    counted = Counter(row.verdict for row in rows)
+    said = {"sound": HOLDS, "limit": MEASURED, "defect": FAILS if counted["defect"] else HOLDS}
+    words = {
+        "sound": "Checks that hold",
+        "limit": "Checks bounded by the method itself, or by what it openly states",
+        "defect": "Checks where what is claimed is not what is done",
+    }
+    return tuple(
+        Row(f"audit-{one}", words[one], float(counted[one]), None, said[one]) for one in VERDICTS
+    )
+
+
+def _parts(target: str, rows: "Sequence[Found]") -> tuple[str | Figure | Table, ...]:
+    from experiments.plots import png
+    from experiments.plots.audit import Dot, orders
+
+    who = sorted({f"{row.library} {row.version}".strip() for row in rows})
+    samplers = {(row.sampler, row.setting) for row in rows}
+    lead = (
+        f"{len(samplers)} samplers and settings of {', '.join(who)} walked on data of which "
+        "everything is known: a point, a Gaussian, a mixture with its exact flow. A limit comes "
+        "with the method or is stated openly; a defect is a claim that is not kept."
+    )
+    parts: list[str | Figure | Table] = [lead]
+    dots: dict[str, list[Dot]] = {}
+    for row in rows:
+        if row.check in ("order", "order of the law") and row.value is not None:
+            found = [float(one) for one in re.findall(r"-?\d+\.\d+", row.measured)]
+            if len(found) == 3:
+                dot = Dot(row.setting, float(row.expected), *found, row.verdict)
+                dots.setdefault(row.sampler, []).append(dot)
+    if dots:
+        caption = (
+            "Measured order of each setting against the claimed one (open ring), with the interval "
+            "over the ladder of steps. What lies left of its ring by more than 0.35 is a defect, "
+            "or a limit where the first step alone is to blame."
+        )
+        alt = "Dots of measured orders beside rings of claimed orders, a line a sampler"
+        parts.append(Figure("audit-orders.png", png(orders(dots)), caption, alt))
+    for verdict in ("defect", "limit"):
+        cells = tuple(
+            (row.sampler, row.setting, row.check, row.expected, row.measured, row.note)
+            for row in rows
+            if row.verdict == verdict
+        )
+        head = ("sampler", "setting", "check", "expected", "measured", "where")
+        if cells:
+            caption = {
+                "defect": "Defects; each has a reproducer beside this page, in the same order.",
+                "limit": "Known limits.",
+            }[verdict]
+            parts.append(Table(head, cells, caption))
+    return tuple(parts)
+
+
+def _reproducers(audited: "Sequence[tuple[Subject, tuple[Found, ...]]]") -> dict[str, str]:
+    """A script for each defect, which needs the library and ours alone."""
+    scripts: dict[str, str] = {}
+    for subject, rows in audited:
+        for row in rows:
+            if row.verdict != "defect":
+                continue
+            name = re.sub(r"[^a-z0-9]+", "-", f"{row.sampler} {row.check}".lower()).strip("-")
+            told = [f"{row.library} {row.version}, {row.sampler}({row.setting})"]
+            told += [f"{row.check}: expected {row.expected}, measured {row.measured}", row.note]
+            lines = ['"""' + "\n".join(told).replace('"', "'") + '"""', "", subject.again, ""]
+            lines += [f"rows = [row for row in subject.audit().rows if row.check == {row.check!r}]"]
+            lines += ["for row in rows:", "    print(row.expected, row.measured, row.note)", ""]
+            scripts[f"defect-{len(scripts) + 1:02d}-{name}.py"] = "\n".join(lines)
+    return scripts

@@ -1,0 +1,57 @@
+"""Measured orders beside claimed ones: a line a sampler, a dot a setting."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from experiments.plots import BLUE, GRAY, ORANGE, styled
+
+COLORS = {"sound": BLUE, "limit": GRAY, "defect": ORANGE}
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One setting: the claimed order, the measured one with its ends, and the verdict."""
+
+    setting: str
+    claimed: float
+    order: float
+    low: float
+    high: float
+    verdict: str
+
+
+@styled
+def orders(dots: Mapping[str, Sequence[Dot]]) -> Figure:
+    """A band of height for each sampler, its settings one below the other within it."""
+    total = sum(map(len, dots.values()))
+    figure = Figure(figsize=(10, 1.6 + 0.19 * total + 0.22 * len(dots)))
+    figure.set_layout_engine("constrained")
+    axes = figure.subplots()
+    y, ticks = 0.0, []
+    for name, settings in dots.items():
+        first = y
+        for dot in sorted(settings, key=lambda dot: (dot.claimed, dot.verdict)):
+            color = COLORS[dot.verdict]
+            low, high = max(dot.low, -0.6), min(dot.high, 5.0)
+            axes.plot([low, high], [y, y], color=color, linewidth=1.4, alpha=0.6, zorder=2)
+            axes.plot(dot.claimed, y, "o", mfc="none", mec="#555555", ms=9, zorder=1)
+            axes.plot(min(max(dot.order, -0.6), 5.0), y, "o", color=color, ms=5, zorder=3)
+            y -= 1
+        ticks.append(((first + y + 1) / 2, name))
+        axes.axhline(y + 0.1, color="#e4e4e4", linewidth=1)
+        y -= 0.2
+    axes.set_yticks([at for at, _ in ticks], [name for _, name in ticks])
+    axes.set(xlim=(-0.7, 5.1), ylim=(y, 1), xlabel="order of convergence")
+    axes.grid(axis="y", visible=False)
+    marks = [
+        Line2D([], [], marker="o", color=color, linestyle="none", label=verdict)
+        for verdict, color in COLORS.items()
+    ]
+    marks.append(
+        Line2D([], [], marker="o", mfc="none", mec="#555555", linestyle="none", label="claimed")
+    )
+    axes.legend(handles=marks, loc="upper right")
+    return figure

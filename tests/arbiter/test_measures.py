@@ -1,0 +1,124 @@
+"""What the arbiter measures with: fits, exact flows, exact laws."""
+
+import math
+
+import pytest
+import torch
+
+from arbiter import Sampler
+from arbiter.fit import fitted
+from arbiter.law import law
+from arbiter.order import flow_order, law_order, running_order, start_order, strong_order
+from arbiter.worlds import GAUSSIAN, MIXTURE, flow, starts
+from diffusion_math.grid import uniform_log_snr
+from diffusion_math.noise import from_generator, none
+from diffusion_math.schedule import Discrete, RectifiedFlow, VPLinear
+from tests.arbiter.wrong import SCHEDULE, right
+
+
+def f64(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def test_a_power_law_is_fitted_exactly():
+    sizes = (0.4, 0.2, 0.1, 0.05)
+    found = fitted(sizes, [7 * h**3 for h in sizes], 0.0)
+    assert found.order == pytest.approx(3) and found.constant == pytest.approx(7)
+    assert found.low == pytest.approx(3) == found.high and not found.floor
+
+
+def test_the_trend_of_a_slope_is_told():
+    """h^2 + h^3: the slope falls from above towards 2, and the trend is below it."""
+    sizes = (0.8, 0.4, 0.2)
+    found = fitted(sizes, [h**2 + h**3 for h in sizes], 0.0)
+    assert 2 < found.trend < found.order < found.high
+
+
+def test_rounding_is_left_out():
+    found = fitted((4.0, 2.0, 1.0, 0.5), [1.6, 0.4, 0.1, 1e-9], 1e-6)
+    assert found.order == pytest.approx(2) and found.floor
+    assert fitted((4.0, 2.0, 1.0), [1e-9, 1e-9, 1e-9], 1e-6).order == math.inf
+    assert fitted((4.0, 2.0, 1.0), [1.0, math.nan, 0.1], 1e-6).order == -math.inf
+
+
+@pytest.mark.parametrize("sizes", [(1.0, 0.5), (1.0, 2.0, 0.5), (1.0, 0.5, -0.1)])
+def test_a_ladder_has_three_falling_steps(sizes):
+    with pytest.raises(ValueError, match="wanted"):
+        fitted(sizes, [1.0] * len(sizes), 0.0)
+
+
+def test_the_exact_flow_is_one_flow_on_every_schedule():
+    """At equal log-SNR y = x / alpha is the same, whatever the schedule."""
+    levels = f64(-3.0, 0.0, 3.0)
+    found = []
+    for schedule in (VPLinear(), RectifiedFlow(), Discrete.scaled_linear()):
+        times = schedule.time(levels)
+        alpha, _ = schedule(times)
+        found.append(flow(schedule, times) / alpha[:, None, None])
+    assert (found[0] - found[1]).abs().max() < 1e-9
+    assert (found[0] - found[2]).abs().max() < 1e-9
+
+
+def test_the_exact_flow_agrees_with_many_steps():
+    schedule = VPLinear()
+    grid = schedule.time(torch.linspace(-4, 3, 801, dtype=torch.float64))
+    exact = flow(schedule, grid[[0, -1]])
+    end = right("dpmpp_3m").end(MIXTURE.denoiser(schedule), exact[0], grid, none)
+    assert (end - exact[1]).abs().max() < 2e-6
+    with pytest.raises(ValueError, match=r"times: wanted tau of at least 0\.0001"):
+        flow(schedule, f64(1e-9))
+
+
+def test_starts_are_always_the_same():
+    assert torch.equal(starts(), starts()) and starts(3).shape == (3, 2)
+    assert torch.equal(starts(3), starts()[:3])
+
+
+def test_orders_of_known_samplers():
+    assert flow_order(right("ddim")).order == pytest.approx(1, abs=0.05)
+    assert running_order(right("dpmpp_2m")).order == pytest.approx(2, abs=0.1)
+    assert start_order(right("dpmpp_2m")).order == pytest.approx(1, abs=0.1)
+    assert law_order(right("ddpm")).order == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.slow
+def test_the_strong_order_of_additive_noise_is_one():
+    found = strong_order(right("ddpm"))
+    assert found.order == pytest.approx(1, abs=0.25)
+
+
+@pytest.mark.slow
+@pytest.mark.chance(1e-9, against="a covariance that is off by 1%")
+def test_the_exact_law_is_that_of_ten_million_samples():
+    """ddpm in 4 steps, 1e7 plain samples: each covariance within 6.2 standard errors.
+
+    An entry's standard error is below v sqrt(2 / 1e7) = 4.5e-4 v with v the variances' geometric
+    mean, so 6.2 of them are 0.28% and twice that is less than 1%. Six entries: 6 x 5.7e-10 / 4.
+    """
+    sampler, n = right("ddpm"), 10_000_000
+    grid = uniform_log_snr(SCHEDULE, 4, 0.9, 0.05)
+    mean, covariance = GAUSSIAN.marginal(SCHEDULE, grid[0]).moments()
+    exact = law(sampler, GAUSSIAN.denoiser(SCHEDULE), mean, covariance, grid)
+    generator = torch.Generator().manual_seed(11)
+    total, count = torch.zeros(3, 3, dtype=torch.float64), 0
+    for _ in range(10):
+        x = GAUSSIAN.marginal(SCHEDULE, grid[0]).sample(generator, n // 10)
+        denoise = GAUSSIAN.denoiser(SCHEDULE)
+        end = sampler.end(denoise, x, grid, from_generator(generator)) - exact.means[-1]
+        total, count = total + end.T @ end, count + len(end)
+    found, wanted = total / count, exact.covariances[-1]
+    scale = wanted.diagonal().outer(wanted.diagonal()).sqrt()
+    assert ((found - wanted).abs() / scale).max() < 6.2 * math.sqrt(2 / n)
+
+
+def test_a_sampler_that_shows_the_wrong_number_of_states_is_told():
+    def walk(denoise, x, grid, noise):
+        return [x, x]
+
+    sampler = Sampler("two", SCHEDULE, walk, lambda n: uniform_log_snr(SCHEDULE, n))
+    with pytest.raises(ValueError, match="two: states: wanted 1 state or one for each of 3 steps"):
+        sampler.states(lambda x, t: x, f64([0.0, 0.0]), f64(0.9, 0.5, 0.2, 0.0), none)
+    with pytest.raises(ValueError, match="grid: wanted 2 times or more that do not rise"):
+        sampler.states(lambda x, t: x, f64([0.0, 0.0]), f64(0.1, 0.5), none)
+    with pytest.raises(ValueError, match="order: wanted a whole number"):
+        Sampler("none", SCHEDULE, walk, lambda n: uniform_log_snr(SCHEDULE, n), order=0)

@@ -1,0 +1,119 @@
+"""Other libraries' schedulers, driven as pipelines drive them."""
+
+import pytest
+import torch
+
+from arbiter.conformance import levels
+from arbiter.order import flow_order, law_order, running_order
+from arbiter.peers.brownian import Increments
+from arbiter.peers.diffusers import Case, cases, groups
+from arbiter.peers.scheduler import Driven, announced, noised, second, turned
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of numpy, in diffusers
+
+SHORT = (10, 20, 40)
+EULER = Case("EulerDiscreteScheduler", Driven("ve"), 1)
+HEUN = Case("HeunDiscreteScheduler", Driven("ve", second), 2)
+DDIM = {"clip_sample": False}
+
+
+def ddim(**config):
+    return Case("DDIMScheduler", Driven(by_sigmas=False), 1, {**DDIM, **config})
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        EULER,
+        HEUN,
+        ddim(timestep_spacing="leading"),
+        Case("DPMSolverMultistepScheduler", Driven(), 2),
+        Case("FlowMatchEulerDiscreteScheduler", Driven("flow"), 1, table=False),
+        Case("EDMEulerScheduler", Driven("edm"), 1, table=False),
+        Case("DPMSolverSinglestepScheduler", Driven(reached=groups), 2),
+    ],
+    ids=lambda case: case.kind,
+)
+def test_sound_schedulers_have_their_order_and_levels(case):
+    sampler = case.sampler()
+    ladder = (24, 48, 96) if case.driven.reached is groups else SHORT
+    assert abs(flow_order(sampler, ladder).order - case.order) < 0.3
+    assert levels(sampler, (3, 10)).worst < 1e-2
+    assert levels(sampler, (10,), 0.5).worst < 1e-2
+
+
+def test_ancestral_noise_is_seen():
+    case = Case("EulerAncestralDiscreteScheduler", Driven("ve"), 1, noisy=True)
+    assert law_order(case.sampler(), SHORT).order == pytest.approx(1, abs=0.3)
+    assert levels(case.sampler(), (5,)).worst < 1e-2
+
+
+def test_a_previous_time_that_is_guessed_is_found():
+    """DDIM's linspace: levels are off by many times their spread."""
+    assert levels(ddim(timestep_spacing="linspace").sampler(), (2, 7)).worst > 1
+
+
+def test_a_lost_factor_is_found():
+    config = {"sigma_schedule": "karras", "solver_order": 3}
+    case = Case("EDMDPMSolverMultistepScheduler", Driven("edm"), 3, config, table=False)
+    assert running_order(case.sampler(), (10, 20, 40, 80)).trend < 2.5
+
+
+def test_what_the_network_is_told_is_compared_with_the_level():
+    euler = EULER.make()
+    assert announced(euler, EULER.driven, 20) < 1e-2
+    rounded = Case("DPMSolverMultistepScheduler", Driven(), 2, {"use_karras_sigmas": True})
+    assert 0.1 < announced(rounded.make(), rounded.driven, 20) <= 0.5
+    cut = Case("DPMSolverMultistepScheduler", Driven(), 2, {"use_exponential_sigmas": True})
+    assert announced(cut.make(), cut.driven, 20) > 0.5
+
+
+def test_noise_and_velocity_are_compared_with_the_formula(monkeypatch):
+    case = ddim(timestep_spacing="leading")
+    made = case.make()
+    assert noised(made, case.driven, 20) < 1e-3 and turned(made, case.driven, 20) < 1e-5
+    assert noised(EULER.make(), EULER.driven, 20) < 1e-3
+
+    def swapped(self, x0, eps, times):
+        return eps
+
+    monkeypatch.setattr(type(made), "add_noise", swapped)
+    assert noised(made, case.driven, 20) > 0.1
+
+
+def test_cases_are_told_apart_by_their_settings():
+    every = [(case.kind, case.setting) for case in cases()]
+    assert len(every) == len(set(every)) > 100
+    assert all(case.driven.reached is not None for case in cases())
+
+
+def test_a_subject_can_be_made_again():
+    from arbiter.peers.diffusers import subjects
+
+    first = next(subjects(quick=True))
+    names: dict[str, object] = {}
+    exec(first.again, names)
+    again = names["subject"]
+    assert again.sampler.name == first.sampler.name
+    assert again.who == first.who and len(first.again.splitlines()) <= 12
+
+
+def test_increments_of_one_path_add_up():
+    """W(4, 2) and W(4, 1) of one path: their covariance is the shared length."""
+    draws = iter(torch.eye(2, dtype=torch.float64))
+    path = Increments(lambda: next(draws))
+    early, whole = path(4.0, 2.0), path(4.0, 1.0)
+    assert early @ early == pytest.approx(1) and whole @ whole == pytest.approx(1)
+    assert (early @ whole) * (2 * 3) ** 0.5 == pytest.approx(2)
+
+
+@pytest.mark.parametrize("name", ["k_diffusion", "azula", "smalldiffusion"])
+def test_installed_libraries_walk(name):
+    import importlib
+    import importlib.util
+
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is not installed")
+    module = importlib.import_module(f"arbiter.peers.{name}")
+    subject = next(module.subjects(quick=True))
+    assert levels(subject.sampler, (5,)).worst < 1e-3
