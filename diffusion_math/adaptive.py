@@ -93,7 +93,7 @@ def _solve(
 
 def _slope(schedule: Schedule, denoise: Denoiser, t: Tensor, s: Tensor) -> Slope:
     """(u, tau of each row) -> eps - x0, between the times t and s."""
-    low, high = schedule.log_snr(t), schedule.log_snr(s)
+    low, high = torch.stack([schedule.log_snr(t), schedule.log_snr(s)]).aminmax()
 
     def slope(u: Tensor, place: Tensor) -> Tensor:
         time = schedule.time((2 * (torch.log1p(-place) - place.log())).clamp(low, high))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from diffusion_math import adaptive
 from diffusion_math.adaptive import bogacki_shampine
 from diffusion_math.grid import uniform_log_snr
 from diffusion_math.noise import none
@@ -79,6 +80,53 @@ def test_a_row_takes_its_own_steps():
     for i in range(len(X)):
         alone, _ = solve(schedule, 1e-4, t, s, X[i : i + 1], MIXTURE)
         torch.testing.assert_close(alone[0], together[i], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("wide", [1, 4, 64])
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+def test_the_error_is_a_mean_and_relative(wide, scale):
+    """Equal entries take the steps of one; at no absolute tolerance, so does their multiple."""
+    schedule, (t, s) = VPLinear(), f64(0.9, 0.1)
+    calls = []
+
+    def denoise(x, time):  # of N(0, 0.3 I)
+        alpha, sigma = (value[:, None] for value in schedule(time))
+        calls.append(time)
+        return 0.3 * alpha / (0.3 * alpha**2 + sigma**2) * x
+
+    step = bogacki_shampine(schedule, 1e-4, 1e-12)
+    step(denoise, State(torch.full((1, wide), scale).double(), t), t, s, none)
+    one = len(calls)
+    calls.clear()
+    step(denoise, State(f64([1.0]), t), t, s, none)
+    assert one == len(calls) > 10
+
+
+@pytest.mark.parametrize("error", [0.5, 1.5, 1e-3, 1e3])
+def test_a_step_is_refused_above_the_tolerance_and_the_next_is_sized_by_its_error(error):
+    """du/dtau = c tau^2 from 0: the pair's distance is c h^3 / 24, and the error with atol = 1."""
+    start, stop = f64(1.0, 0.5)
+    h = (stop - start) / 16
+    c, asked = 24 * error / abs(h) ** 3, []
+
+    def slope(u, place):
+        asked.append(place[0])
+        return (c * place**2)[:, None]
+
+    with pytest.raises(RuntimeError):
+        adaptive._solve(slope, f64([0.0]), start, stop, 1e-30, 1.0, 2)
+    begin = start if error > 1 else start + h
+    size = h * min(max(0.9 * error ** (-1 / 3), 0.2), 5)
+    for place, share in zip(asked[4:], (1 / 2, 3 / 4, 1), strict=True):
+        assert float(place) == pytest.approx(float(begin + share * size), abs=1e-12)
+
+
+@pytest.mark.parametrize("first", [1e-4, 3e-3, 6e-3, 8e-3, 0.013, 0.026])
+def test_a_table_ends_at_its_first_time(first):
+    """log(alpha / sigma) at the end, computed from tau, is beyond most of these by rounding."""
+    schedule = Discrete.linear(10, first, 0.2)
+    x, _ = solve(schedule, 1e-2, f64(2)[0], f64(1)[0], f64([1.3], [-0.4]))
+    assert x.isfinite().all()
 
 
 def test_too_many_steps_are_an_error():
