@@ -10,10 +10,14 @@ from torch import Tensor
 from diffusion_math import checks
 from diffusion_math.checks import Number, require
 from diffusion_math.denoiser import Denoiser
-from diffusion_math.schedule import Schedule
+from diffusion_math.rows import over_event
+from diffusion_math.schedule import Schedule, shape_like
 
 Pair: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """`(x_t, t) -> (x0_unconditional, x0_conditional)`, both predictions from one pass."""
+
+Weight: TypeAlias = Callable[[Tensor], Tensor]
+"""`r -> w(r)`, of any shape, at the noise level r = sigma_t / alpha_t in [0, inf]."""
 
 
 def cfg(conditional: Denoiser, unconditional: Denoiser, scale: float | int) -> Denoiser:
@@ -23,7 +27,8 @@ def cfg(conditional: Denoiser, unconditional: Denoiser, scale: float | int) -> D
 
     eps, v and score are affine in x0 at a given x_t, so the same line holds for each of them. The
     scale is w = 1 + w' in terms of the paper's w'. At w = 1 and w = 0 only the one denoiser that
-    counts is called.
+    counts is called. With a weaker model of the same condition as `unconditional` the same line is
+    autoguidance (Karras et al., arXiv:2406.02507, Eq. 4).
 
     Args:
         conditional: E[x_0 | x_t, c].
@@ -113,6 +118,153 @@ def limited(
         return torch.where(rows, guided(x_t, t), conditional(x_t, t))
 
     return denoise
+
+
+def together(conditional: Denoiser, unconditional: Denoiser) -> Pair:
+    """The two denoisers as a pair, in the pair's order: (unconditional, conditional).
+
+    Both are called at every step.
+    """
+    return lambda x_t, t: (unconditional(x_t, t), conditional(x_t, t))
+
+
+def weighted(pair: Pair, schedule: Schedule, weight: Weight) -> Denoiser:
+    """Guidance whose scale depends on the noise level.
+
+        x0_hat = x0_u + w(r_t) (x0_c - x0_u),    r_t = sigma_t / alpha_t
+
+    `cfg_batched` is a constant w, `limited` a step up and down. CFG++ (arXiv:2406.08070) is no
+    denoiser, as its step has the guided x0 and the unconditional eps: over DDIM's step from r_t to
+    r_s it is this line with a weight of both ends, lambda / (1 - r_s / r_t).
+
+    Args:
+        pair: `(x_t, t) -> (x0_u, x0_c)`.
+        schedule: gives alpha and sigma at t.
+        weight: r, `()` or `(batch,)`, float64 in [0, inf], to w(r) >= 0 of the same shape.
+
+    Raises:
+        ValueError: at a call, when a weight is negative, NaN or infinite.
+
+    Derivation: (guidance.10), (guidance.12).
+    Source: Wang et al. (arXiv:2404.13040), section 3.
+    """
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        alpha_t, sigma_t = schedule(t)
+        scale = weight(sigma_t / alpha_t)
+        checks.all_between("weight", scale, 0, torch.finfo(torch.float64).max)
+        x0_u, x0_c = pair(x_t, t)
+        return x0_u + shape_like(scale, x_t) * (x0_c - x0_u)
+
+    return denoise
+
+
+def cosine(scale: Number) -> Weight:
+    """A weight that rises from 1 in noise to 2 w - 1 at clean data and is w on average over tau.
+
+        w(r) = 1 + (w - 1) (1 + cos(pi tau)),    tau = r / (1 + r) = sigma / (alpha + sigma)
+
+    The paper's w' (1 + cos(pi t / T)) has the index t of its table where tau is here.
+
+    Args:
+        scale: w >= 1.
+
+    Raises:
+        ValueError: `scale` is below 1, NaN or infinite.
+
+    Derivation: (guidance.11).
+    Source: Wang et al. (arXiv:2404.13040), section 3, the cosine schedule.
+    """
+    require(math.isfinite(scale) and scale >= 1, "scale", "a finite number of at least 1", scale)
+
+    def weight(r: Tensor) -> Tensor:
+        tau = 1 - 1 / (1 + r)  # at r = inf too
+        return 1 + (scale - 1) * (1 + torch.cos(math.pi * tau))
+
+    return weight
+
+
+def rescaled(pair: Pair, scale: Number, share: Number = 0.7) -> Denoiser:
+    """The guided prediction brought to the conditional one's standard deviation, in part.
+
+        x0_g = x0_u + w (x0_c - x0_u),    x0_hat = phi (std x0_c / std x0_g) x0_g + (1 - phi) x0_g
+
+    std is over the entries of an event, about their mean. The paper rescales what its network
+    predicts, v there; here it is x0, whose std the paper's argument is about, and the two are not
+    the same. A guided prediction of no spread is left as it is.
+
+    Args:
+        pair: `(x_t, t) -> (x0_u, x0_c)`, events of at least two entries.
+        scale: w >= 0, as in `cfg`.
+        share: phi in [0, 1]; 0 is `cfg_batched`.
+
+    Raises:
+        ValueError: `scale` or `share` is not as above; at a call, when an event is one number.
+
+    Derivation: (guidance.13).
+    Source: Lin et al. (arXiv:2305.08891), section 3.4, Eqs. 15 and 16.
+    """
+    _check_scale(scale)
+    checks.between("share", share, 0, 1)
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        require(x_t[:1].numel() != 1, "x_t", "events of at least two entries", tuple(x_t.shape))
+        x0_u, x0_c = pair(x_t, t)
+        x0_g = _towards(x0_u, x0_c, scale)
+        wanted, found = _spread(x0_c), _spread(x0_g)
+        there = found > 0
+        ratio = torch.where(there, wanted / torch.where(there, found, 1), 1)
+        return shape_like(share * ratio + (1 - share), x_t) * x0_g
+
+    return denoise
+
+
+def projected(
+    pair: Pair, scale: Number, parallel: Number = 0.0, longest: Number = math.inf
+) -> Denoiser:
+    """Adaptive projected guidance: a shorter update, and less of it along the prediction.
+
+        d = (x0_c - x0_u) min(1, L / norm(x0_c - x0_u)),    d_p = x0_c <d, x0_c> / <x0_c, x0_c>
+        x0_hat = x0_c + (w - 1) (d - (1 - eta) d_p)
+
+    Products and norms are over an event. At eta = 1 and L = inf this is `cfg_batched`. The paper's
+    momentum, a running sum of earlier updates, is left out: with it a prediction would depend on
+    the steps before, and no flow would be defined.
+
+    Args:
+        pair: `(x_t, t) -> (x0_u, x0_c)`.
+        scale: w >= 0, as in `cfg`.
+        parallel: eta in [0, 1], what is kept of the parallel part; the paper advises 0.
+        longest: L > 0, in units of x0; inf for no limit.
+
+    Raises:
+        ValueError: `scale`, `parallel` or `longest` is not as above.
+
+    Derivation: (guidance.14).
+    Source: Sadat et al. (arXiv:2410.02416), section 4.
+    """
+    _check_scale(scale)
+    checks.between("parallel", parallel, 0, 1)
+    require(longest > 0, "longest", "a number > 0", longest)
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        x0_u, x0_c = pair(x_t, t)
+        d = x0_c - x0_u
+        if longest < math.inf:
+            squared = over_event(d.square()).clamp(min=longest**2)
+            d = shape_like(longest * squared.rsqrt(), x_t) * d
+        length = over_event(x0_c.square())
+        there = length > 0
+        along = torch.where(there, over_event(d * x0_c) / torch.where(there, length, 1), 0)
+        return x0_c + (scale - 1) * (d - (1 - parallel) * shape_like(along, x_t) * x0_c)
+
+    return denoise
+
+
+def _spread(x0: Tensor) -> Tensor:
+    """The root of the sum of squares about an event's mean, `(batch,)`."""
+    flat = x0.flatten(1)
+    return over_event((flat - flat.mean(1, keepdim=True)).square()).sqrt()
 
 
 def _towards(x0_unconditional: Tensor, x0_conditional: Tensor, scale: float | int) -> Tensor:

@@ -78,6 +78,7 @@ QUICK: dict[str, dict[str, Any]] = {
         "bound_steps": 5,
     },
     "families": {"steps": 50, "samples": 200},
+    "guidance-truth": {"scales": (3.0,), "shown": 3.0, "nodes": 20, "digits": 3},
 }
 """The experiments on densities and digits, in their order, and what makes each of them quick."""
 

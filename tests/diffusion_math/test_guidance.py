@@ -240,6 +240,7 @@ def test_wrong_intervals_are_rejected(wrong):
     assert max(off) > 0.01
 
 
+@pytest.mark.slow
 def test_a_jump_inside_a_step_costs_an_order():
     """Heun is of order 2 with two nodes at each jump, and falls short of it without.
 

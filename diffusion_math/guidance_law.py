@@ -1,0 +1,296 @@
+"""What a guided flow samples, as a density, beside the density that guidance is said to sample.
+
+    guided   the law at t = 0 of the probability flow of a guided denoiser, started at pure noise
+    tilted   p(x) p(c | x)^w / Z at clean data
+
+Both are exact here but for an ODE's tolerance and a sum over nodes: data are mixtures in one or two
+dimensions whose densities are known. Two Gaussians have both in closed form.
+The flow is that of the straight path, alpha = 1 - t and sigma = t: a denoiser is one of (x_t, t)
+under `SCHEDULE`. Every schedule whose x_T is pure noise has the same law.
+Derivation: (guidance_law.1), (guidance_law.2).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from diffusion_math import checks
+from diffusion_math.checks import Number, require
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.gaussian import Gaussian
+from diffusion_math.grid import uniform_log_snr
+from diffusion_math.labelled import Labelled
+from diffusion_math.likelihood import flow_log_density
+from diffusion_math.sample import trajectory
+from diffusion_math.schedule import RectifiedFlow
+from diffusion_math.solver import flow_heun
+
+SCHEDULE = RectifiedFlow()
+CLEAN = 1e-5
+"""The time that stands for clean data: densities differ from those at 0 by O(CLEAN^2)."""
+GAP = 1e-9
+"""Left out on either side of a jump of the field, relative to its time."""
+WALK = 60
+"""Steps of Heun's by which `landing` finds where the mass is."""
+RADIUS = 6.0
+"""Of the ball of noise that has all but 2e-9 of the mass in one dimension, 1.6e-8 in two."""
+
+
+def log_density(
+    denoise: Denoiser,
+    x: Float64[Tensor, "batch *event"],
+    jumps: Sequence[Number] = (),
+    rtol: Number = 1e-6,
+    atol: Number = 1e-6,
+) -> Float64[Tensor, " batch"]:
+    """The log-density at `x` of what the flow of `denoise` makes of N(0, I), in nats.
+
+        log p(x) = log N(z; 0, I) + integral of div(eps - x0_hat) dt over t from 0 to 1
+
+    z is where the flow carries x to at t = 1.
+
+    Args:
+        denoise: of (x_t, t) under `SCHEDULE`.
+        x: `(batch, *event)`, clean data.
+        jumps: noise levels r = sigma / alpha at which the field jumps, as the ends of `limited`'s
+            interval do; the integrator starts anew there. 0 and inf are none.
+        rtol, atol: as in `likelihood.flow_log_density`.
+
+    Raises:
+        ValueError: a jump is negative or NaN, or as `flow_log_density` does.
+
+    Derivation: (guidance_law.1), (guidance_law.3).
+    """
+    after: Callable[[Tensor], Tensor] = _standard_normal
+    for s, t in reversed(_pieces(jumps)):
+        after = _piece(denoise, after, s, t, rtol, atol)
+    alpha = 1 - CLEAN
+    return after(alpha * x) + math.prod(x.shape[1:]) * math.log(alpha)
+
+
+def landing(
+    denoise: Denoiser, z: Float64[Tensor, "batch *event"]
+) -> Float64[Tensor, "batch *event"]:
+    """Where the flow carries the noise z to at clean data, by `WALK` steps of Heun's.
+
+    Good enough to say where the mass is; `log_density` has the other direction to a tolerance.
+    """
+    grid = uniform_log_snr(SCHEDULE, WALK)
+    *_, end = trajectory(flow_heun(SCHEDULE), denoise, z, grid)
+    return end.x
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Nodes:
+    """Equal cells: an integral is the sum of the values at `x`, `(n, D)`, times `cell`.
+
+    For smooth densities that vanish at the edge this converges faster than any power of the side.
+    """
+
+    x: Float64[Tensor, "n D"]
+    cell: float
+
+    def integral(self, values: Float64[Tensor, " n"]) -> float:
+        """sum of values times cell. Derivation: (guidance_law.4)."""
+        return float(values.sum()) * self.cell
+
+
+def box(low: Sequence[Number], high: Sequence[Number], count: int) -> Nodes:
+    """`count` nodes a side, the middles of equal cells of the box from `low` to `high`.
+
+    Raises ValueError unless low and high are as long, low < high, and count >= 2.
+    """
+    checks.whole("count", count, 2)
+    legal = len(low) == len(high) > 0 and all(a < b for a, b in zip(low, high, strict=True))
+    require(legal, "low, high", "as many numbers, low < high", (tuple(low), tuple(high)))
+    sides = [(b - a) / count for a, b in zip(low, high, strict=True)]
+    middles = torch.arange(count, dtype=torch.float64) + 0.5
+    lines = [a + side * middles for a, side in zip(low, sides, strict=True)]
+    mesh = torch.meshgrid(*lines, indexing="ij")
+    return Nodes(torch.stack([one.flatten() for one in mesh], dim=1), math.prod(sides))
+
+
+def ball(dimensions: int) -> Float64[Tensor, "n D"]:
+    """Points of the noise whose image bounds the mass: norm(z) <= RADIUS, `(n, dimensions)`.
+
+    In one dimension the two ends, in two three circles of 48 points. Raises ValueError for others.
+    """
+    checks.whole("dimensions", dimensions, 1, 2)
+    if dimensions == 1:
+        return torch.tensor([[-RADIUS], [RADIUS]], dtype=torch.float64)
+    turn = torch.arange(48, dtype=torch.float64) * (2 * math.pi / 48)
+    circle = torch.stack([turn.cos(), turn.sin()], dim=1)
+    return torch.cat([RADIUS * part / 3 * circle for part in (1, 2, 3)])
+
+
+def around(image: Float64[Tensor, "n D"], count: int) -> Nodes:
+    """Nodes where a flow puts mass: the `box` of the ball's image, less what lies off its hull.
+
+    In the plane only nodes inside the convex hull of the image stay. Elsewhere the density is that
+    of a normal beyond RADIUS deviations, and there a guided flow is hardest to integrate.
+
+    Args:
+        image: where `landing` carries `ball(D)` to, `(n, D)` of D = 1 or 2.
+        count: nodes a side of the box.
+
+    Raises ValueError for other dimensions.
+    """
+    from scipy.spatial import Delaunay  # as in `likelihood`: costs more than this package
+
+    checks.whole("image's dimensions", image.shape[1], 1, 2)
+    whole = box(image.amin(0).tolist(), image.amax(0).tolist(), count)
+    if image.shape[1] == 1:
+        return whole
+    inside = Delaunay(image.numpy()).find_simplex(whole.x.numpy()) >= 0
+    return Nodes(whole.x[torch.from_numpy(inside)], whole.cell)
+
+
+def tilted(
+    data: Labelled, label: int, scale: Number, x: Float64[Tensor, "batch *event"]
+) -> Float64[Tensor, " batch"]:
+    """log p(x) + w log p(c | x) at clean data, not normalised, in nats.
+
+    Raises ValueError for a label that is not there, or a scale that is negative or not finite.
+    Derivation: (guidance_law.2).
+    """
+    require(0 <= label < data.count, "label", f"one of 0..{data.count - 1}", label)
+    _check_scale(scale)
+    classifier = data.log_posterior(SCHEDULE, x, 0)[:, label]
+    return data.mixture.log_density(SCHEDULE, x, 0) + scale * classifier
+
+
+def log_normaliser(nodes: Nodes, log_values: Float64[Tensor, " n"]) -> float:
+    """log Z, the logarithm of the integral of exp(log_values). Derivation: (guidance_law.4)."""
+    return float(log_values.logsumexp(0)) + math.log(nodes.cell)
+
+
+def kl(nodes: Nodes, log_p: Float64[Tensor, " n"], log_q: Float64[Tensor, " n"]) -> float:
+    """KL(p || q) = integral of p (log p - log q), in nats: both normalised, nodes where p is.
+
+    Derivation: (guidance_law.5).
+    """
+    return nodes.integral(log_p.exp() * (log_p - log_q))
+
+
+def mode_weights(
+    data: Labelled, label: int, nodes: Nodes, log_p: Float64[Tensor, " n"]
+) -> Float64[Tensor, " modes"]:
+    """How p divides over the label's components: the mean under p of P(k | x, c).
+
+        weight_k = integral of p(x) w_k N(x; m_k, C_k) / p(x | c) dx
+
+    For p = p(x | c) these are the components' own weights; their sum is p's mass. log_p normalised.
+
+    Raises ValueError for a label that is not there. Derivation: (guidance_law.6).
+    """
+    shares = data.given(label).responsibilities(SCHEDULE, nodes.x, 0)
+    return (log_p.exp()[:, None] * shares).sum(0) * nodes.cell
+
+
+def guided_variance(
+    unconditional: Float64[Tensor, "*shape"],
+    conditional: Float64[Tensor, "*shape"],
+    scale: Number,
+    interval: Sequence[Number] = (0.0, math.inf),
+) -> Float64[Tensor, "*shape"]:
+    """The variance that a guided flow samples where both densities are Gaussian.
+
+        v = v_c ((v_c + a^2) (v_u + b^2) / ((v_u + a^2) (v_c + b^2)))^(w - 1)
+
+    with guidance at a <= r <= b; everywhere it is v_u^(1 - w) v_c^w. Entry by entry.
+
+    Raises ValueError for a variance that is not > 0, an interval or a scale as in `limited`, `cfg`.
+    Derivation: (guidance_law.8), (guidance_law.9).
+    """
+    checks.same_shape("conditional", conditional, unconditional)
+    _check_scale(scale)
+    checks.interval("interval", interval)
+    for name, value in (("unconditional", unconditional), ("conditional", conditional)):
+        require(bool((value > 0).all()), name, "variances > 0", value)
+    low, high = interval[0] ** 2, interval[1] ** 2
+    ratio = (conditional + low) / (unconditional + low)
+    if high < math.inf:
+        ratio = ratio * (unconditional + high) / (conditional + high)
+    return conditional * ratio ** (scale - 1)
+
+
+def gaussian_law(unconditional: Gaussian, conditional: Gaussian, scale: Number) -> Gaussian:
+    """What the guided flow samples where p(x) and p(x | c) are Gaussian, entry by entry.
+
+        variance = v_u^(1 - w) v_c^w
+        mean     = m_u + w (m_c - m_u) F((1 - w) / 2, 1; 3/2; 1 - v_c / v_u)
+
+    F is Gauss's hypergeometric function. w = 0 and w = 1 give the two Gaussians themselves.
+
+    Raises ValueError for means of two shapes, a variance that is not > 0, or a scale as in `cfg`.
+    Derivation: (guidance_law.8), (guidance_law.10).
+    Source: the variance for v_u = 2, v_c = 1, Bradley and Nakkiran (arXiv:2408.09000), section 3.
+    """
+    from scipy.special import hyp2f1
+
+    checks.same_shape("conditional.mean", conditional.mean, unconditional.mean)
+    v_u, v_c = (
+        one.variance.to(torch.float64).expand_as(one.mean) for one in (unconditional, conditional)
+    )
+    variance = guided_variance(v_u, v_c, scale)
+    led = torch.as_tensor(hyp2f1((1 - scale) / 2, 1.0, 1.5, (1 - v_c / v_u).numpy()))
+    mean = unconditional.mean + scale * (conditional.mean - unconditional.mean) * led
+    return Gaussian(mean, variance)
+
+
+def gaussian_tilted(unconditional: Gaussian, conditional: Gaussian, scale: Number) -> Gaussian:
+    """The density p(x)^(1 - w) p(x | c)^w, normalised, of two Gaussians, entry by entry.
+
+        1 / variance = (1 - w) / v_u + w / v_c
+        mean = variance ((1 - w) m_u / v_u + w m_c / v_c)
+
+    Raises ValueError for means of two shapes, a scale as in `cfg`, or where it has no integral.
+    Derivation: (guidance_law.7).
+    """
+    checks.same_shape("conditional.mean", conditional.mean, unconditional.mean)
+    _check_scale(scale)
+    from_u, from_c = (1 - scale) / unconditional.variance, scale / conditional.variance
+    precision = from_u + from_c
+    require(bool((precision > 0).all()), "scale", "a density with an integral", scale)
+    mean = (from_u * unconditional.mean + from_c * conditional.mean) / precision
+    return Gaussian(mean, (1 / precision).expand_as(mean))
+
+
+def _standard_normal(z: Tensor) -> Tensor:
+    return Gaussian(torch.zeros_like(z), torch.ones((), dtype=z.dtype)).log_density(z)
+
+
+def _pieces(jumps: Sequence[Number]) -> list[tuple[float, float]]:
+    """The times between which the field is smooth, from CLEAN to 1."""
+    require(all(r >= 0 for r in jumps), "jumps", "noise levels of at least 0", tuple(jumps))
+    times = sorted(r / (1 + r) for r in set(jumps) if r < math.inf)
+    cuts = [t for t in times if t > CLEAN]
+    starts = [CLEAN, *(t * (1 + GAP) for t in cuts)]
+    return list(zip(starts, [*(t * (1 - GAP) for t in cuts), 1.0], strict=True))
+
+
+def _piece(
+    denoise: Denoiser,
+    after: Callable[[Tensor], Tensor],
+    s: float,
+    t: float,
+    rtol: Number,
+    atol: Number,
+) -> Callable[[Tensor], Tensor]:
+    """x_s -> log p(x_s), where `after` is the log-density of x_t."""
+
+    def at(x_s: Tensor) -> Tensor:
+        found = flow_log_density(SCHEDULE, denoise, x_s, after, s, t, rtol=rtol, atol=atol)
+        return found.log_density
+
+    return at
+
+
+def _check_scale(scale: Number) -> None:
+    require(math.isfinite(scale) and scale >= 0, "scale", "a finite number of at least 0", scale)

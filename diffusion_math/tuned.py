@@ -1,0 +1,196 @@
+"""Grids fitted to a solver, a number of steps and a denoiser: the nodes that end nearest the flow.
+
+A grid of n steps keeps its two ends. What is free are the shares g_1, ..., g_n of log-SNR between
+neighbouring nodes: every choice of theta gives a strictly decreasing grid,
+
+    ell_i = ell_low + (ell_high - ell_low) (g_1 + ... + g_i),    i = 1 .. n - 1
+    g     = LEAST + (1 - n LEAST) softmax(theta_1, ..., theta_{n-1}, 0)
+
+The ends' stand-ins are t_min and t_max, as in `grid.uniform_log_snr`; unlike there, the last inner
+node need not be t_min. Derivation: (tuned.1), (tuned.2).
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from diffusion_math.checks import Number, require, same_shape, strictly_decreasing, whole
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.sample import trajectory
+from diffusion_math.schedule import Schedule
+from diffusion_math.solver import Step
+
+__all__ = ["cosines", "errors", "placed", "shares", "tuned"]
+
+LEAST = 1e-4
+"""The least share of the log-SNR between two nodes."""
+NUDGE = 1e-3
+"""The change of theta that its derivatives are taken by: far above a float32 network's rounding."""
+
+
+def tuned(
+    step: Step,
+    schedule: Schedule,
+    denoise: Denoiser,
+    starts: Float[Tensor, "batch *event"],
+    ends: Float[Tensor, "batch *event"],
+    grid: Float64[Tensor, " nodes"],
+    scale: Number = math.inf,
+    modes: int | None = None,
+    rounds: int = 30,
+) -> Float64[Tensor, " nodes"]:
+    """The grid with as many nodes, and the same ends, from which a solver's walks end nearest.
+
+        minimise over theta    mean_i rho(e_i^2),    e_i^2 = mean over the event of (x_i - ends_i)^2
+        rho(u) = c^2 log(1 + u / c^2),    rho(u) = u at c = infinity
+
+    by nonlinear least squares (a trust region, Gauss-Newton's model of the loss) with derivatives
+    by differences. theta moves by cosines over the gaps; with few of them neighbouring gaps move
+    alike, at less cost and with less to fit to the starts themselves. No random number is drawn:
+    the same arguments give the same grid. It costs about rounds x modes walks of all starts.
+
+    Args:
+        step: a deterministic solver's.
+        schedule: the step's; gives the log-SNR in which nodes move.
+        denoise: `(x_t, t) -> E[x_0 | x_t]`.
+        starts: `(batch, *event)` at `grid[0]`. Few of them are fitted, not the flow: take hundreds.
+        ends: `(batch, *event)`, where the flow takes each start: a fine walk's ends.
+        grid: `(nodes,)` to begin from. What comes back is never worse than it on these starts.
+        scale: c, the error from which on a start counts less: a start whose walk takes the wrong
+            side between two modes is then no reason to move all others. Above 0.
+        modes: how many cosines, at least 1; nodes - 2, the default, reach any grid.
+        rounds: the most times that the loss is evaluated and improved on.
+
+    Returns:
+        `(nodes,)`, strictly decreasing, an ordinary grid.
+
+    Raises:
+        ValueError: grid is not strictly decreasing or has no node between its ends; starts and ends
+            differ in shape or are none; scale, modes or rounds are not above 0.
+
+    Derivation: (tuned.2), (tuned.3), (tuned.4).
+    Sources: the aim, S4S (arXiv:2502.17423), whose steps are fitted to a teacher's ends too; the
+        loss of far ends, Cauchy's, as in Barron (arXiv:1701.03077) table 1 at shape 0.
+    """
+    from scipy.optimize import least_squares
+
+    strictly_decreasing("grid", grid)
+    require(len(grid) >= 3, "grid", "3 nodes or more: the ends stay", f"{len(grid)}")
+    same_shape("ends", ends, starts)
+    require(starts.numel() > 0, "starts", "1 or more", tuple(starts.shape))
+    require(scale > 0, "scale", "a number above 0", scale)
+    inner = len(grid) - 2
+    whole("modes", inner if modes is None else modes, 1)
+    whole("rounds", rounds, 1)
+    first, waves = shares(schedule, grid), cosines(inner + 1, min(modes or inner, inner))
+
+    def moved(phi: Any) -> Tensor:
+        return placed(schedule, grid, first + waves @ torch.as_tensor(phi))
+
+    def residuals(phi: Any) -> Any:
+        return _residuals(step, denoise, starts, ends, moved(phi), scale).numpy()
+
+    def slopes(phi: Any) -> Any:
+        here = residuals(phi)
+        nudged = [residuals(phi + NUDGE * unit) for unit in np.eye(len(phi))]
+        return np.stack([(there - here) / NUDGE for there in nudged], axis=1)
+
+    found = least_squares(residuals, np.zeros(waves.shape[1]), slopes, max_nfev=rounds)
+    before = _residuals(step, denoise, starts, ends, grid, scale).square().sum()
+    return moved(found.x) if 2 * found.cost < before else grid.clone()
+
+
+def cosines(gaps: int, modes: int) -> Float64[Tensor, "inner modes"]:
+    """Changes of theta that are smooth from gap to gap: `(gaps - 1, modes)`.
+
+        w_m(i) = cos(pi m (i - 1/2) / gaps) - cos(pi m (gaps - 1/2) / gaps),    m = 1 .. modes
+
+    The second term keeps the last gap's entry of theta at 0, which softmax does not see; m = 0
+    would move all alike, which it does not see either. gaps - 1 modes span every theta.
+
+    Derivation: (tuned.5).
+    """
+    middle = torch.arange(gaps, dtype=torch.float64) + 0.5
+    m = torch.arange(1, modes + 1, dtype=torch.float64)
+    waves = torch.cos(math.pi * m * middle[:, None] / gaps)
+    return (waves - waves[-1])[:-1]
+
+
+def errors(
+    step: Step,
+    denoise: Denoiser,
+    starts: Float[Tensor, "batch *event"],
+    ends: Float[Tensor, "batch *event"],
+    grid: Float[Tensor, " nodes"],
+) -> Float64[Tensor, " batch"]:
+    """How far each walk's end is from where it should be: RMS over the event, `(batch,)`.
+
+    e_i^2 = mean over the event of (x_i - ends_i)^2. Derivation: (tuned.3).
+    """
+    same_shape("ends", ends, starts)
+    return _apart(step, denoise, starts, ends, grid).square().mean(1).sqrt()
+
+
+def placed(
+    schedule: Schedule, grid: Float64[Tensor, " nodes"], theta: Float64[Tensor, " inner"]
+) -> Float64[Tensor, " nodes"]:
+    """The grid with the ends of `grid` whose inner nodes lie as theta says: see the module.
+
+    Args:
+        theta: `(nodes - 2,)`, any finite numbers.
+
+    Raises:
+        ValueError: another number of them.
+
+    Derivation: (tuned.1), (tuned.2).
+    """
+    inner = len(grid) - 2
+    require(theta.shape == (inner,), "theta", f"shape {(inner,)}", tuple(theta.shape))
+    low, high = _range(schedule, grid)
+    gaps = LEAST + (1 - (inner + 1) * LEAST) * torch.cat([theta, theta.new_zeros(1)]).softmax(0)
+    nodes = schedule.time(low + (high - low) * gaps[:-1].cumsum(0))
+    return torch.cat([grid[:1], nodes, grid[-1:]])
+
+
+def shares(schedule: Schedule, grid: Float64[Tensor, " nodes"]) -> Float64[Tensor, " inner"]:
+    """The theta of a grid: `placed` gives the grid back, but for gaps of less than 2 LEAST.
+
+    A grid whose last inner node is t_min has such a gap after it, which is widened to that.
+    Derivation: (tuned.2).
+    """
+    low, high = _range(schedule, grid)
+    levels = torch.cat([low[None], schedule.log_snr(grid[1:-1]), high[None]])
+    gaps = (levels.diff() / (high - low)).clamp(min=2 * LEAST)
+    logs = (gaps / gaps.sum() - LEAST).log()
+    return logs[:-1] - logs[-1]
+
+
+def _range(schedule: Schedule, grid: Tensor) -> tuple[Tensor, Tensor]:
+    """The log-SNR of the grid's ends, or of t_max and t_min where those are beyond."""
+    first, last = min(float(grid[0]), schedule.t_max), max(float(grid[-1]), schedule.t_min)
+    return schedule.log_snr(first), schedule.log_snr(last)
+
+
+def _apart(step: Step, denoise: Denoiser, starts: Tensor, ends: Tensor, grid: Tensor) -> Tensor:
+    """The ends of the walks less where they should be, `(batch, D)`, float64 on the CPU."""
+    with torch.no_grad():
+        *_, last = trajectory(step, denoise, starts, grid)
+    return (last.x - ends).reshape(len(starts), -1).to("cpu", torch.float64)
+
+
+def _residuals(
+    step: Step, denoise: Denoiser, starts: Tensor, ends: Tensor, grid: Tensor, scale: Number
+) -> Tensor:
+    """Numbers whose squares sum to mean_i rho(e_i^2): each start's, turned as its error is.
+
+    Derivation: (tuned.4).
+    """
+    apart = _apart(step, denoise, starts, ends, grid)
+    if scale < math.inf:
+        share = apart.square().mean(1, keepdim=True) / scale**2
+        apart = torch.where(share > 0, (share.log1p() / share).sqrt(), 1.0) * apart
+    return apart.flatten() / math.sqrt(apart.numel())

@@ -1,0 +1,150 @@
+"""Time grids fitted to the solver and the budget, beside fixed and published ones."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.model import Model
+from experiments.results import Result
+from experiments.tuned_parts import Found, Pair, parts, record, rows_of
+from experiments.tuned_rivals import Rivals, Walked, rms, steps_of, tune, typical, walked
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from experiments.tuned_worlds import World
+    from sd.pipeline import TextToImage
+
+
+@dataclass(frozen=True)
+class Config:
+    """The error at equal calls of the denoiser: grids tuned to their solver beside all others.
+
+    Grids are fitted on some starts and judged on others, by how far walks end from the flow's own
+    end. Beside them: the fixed grids, Align Your Steps, optimised time steps and the dynamic
+    program of optimal steps, each under several solvers. `--solver`, `--steps` and `--grid` are not
+    used: they are what is measured.
+    """
+
+    counts: tuple[int, ...] = (5, 8, 10, 15, 20)
+    """Calls of the denoiser that a walk may make, rising, each at least 4."""
+    more: tuple[int, ...] = (6, 7, 9, 12, 17, 23, 30)
+    """Other numbers of steps at which the fixed grids are measured, to find what a budget saves."""
+    solvers: tuple[str, ...] = ("unipc", "plms")
+    """Solvers that grids are tuned for."""
+    beside: tuple[str, ...] = ("unipc", "plms", "deis", "dpmpp_3m", "dpm_solver_2m")
+    """Solvers that all other grids are measured under; none of them draws noise."""
+    scales: tuple[float, ...] = (math.inf, 1.0)
+    """Losses: an error counts less from so many medians on; inf is least squares."""
+    train: int = 256
+    """Starts that grids are fitted on, at least 8."""
+    test: int = 1024
+    """Starts that they are judged on, at least 8."""
+    rounds: int = 12
+    """Improvements of a grid."""
+    nodes: int = 33
+    """Nodes that published methods pick from, more than the most calls."""
+    pictures: int = 0
+    """Latents of the embedded model, to tune on and as many to test on; 0 leaves it out."""
+    modes: int = 6
+    """Cosines that the model's grids move by; the mixture's are free."""
+    seed: int = 0
+    """Of the mixture, its starts and the bound's paths."""
+    out: Path = Path("out/tuned")
+    """Folder for tuned.md, tuned.json and the figures."""
+    model: Model = field(default_factory=Model)
+    """Which model, and where it runs."""
+
+
+def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
+    """Tune, walk and compare in each world."""
+    from tqdm import tqdm
+
+    from experiments import tuned_worlds
+
+    _check(config)
+    worlds: list[tuple[Callable[[], World], int | None]] = [
+        (
+            lambda: tuned_worlds.mixture(config.train, config.test, config.nodes, config.seed),
+            None,
+        )
+    ]
+    if config.pictures:
+        loaded = pipeline or config.model.load()
+        scale, count = config.model.scale(loaded), config.pictures
+        made = lambda: tuned_worlds.model(loaded, scale, count, count, config.nodes)  # noqa: E731
+        worlds.append((made, config.modes))
+    total = len(worlds) * len(config.counts) * len(config.solvers)
+    with tqdm(total=total, unit="grid", disable=None) as bar:
+        found = [_found(config, make(), modes, bar.update) for make, modes in worlds]
+    rows = tuple(row for one in found for row in rows_of(one))
+    data: dict[str, Any] = {
+        "settings": config,
+        "worlds": {one.world.name: record(one) for one in found},
+    }
+    return Result("tuned", "Tuned time grids", rows, parts(found), data)
+
+
+def _check(config: Config) -> None:
+    """ValueError for the first setting that is not legal."""
+    from diffusion_math.samplers import SAMPLERS
+
+    counts = config.counts
+    if not counts or counts[0] < 4 or list(counts) != sorted(set(counts)):
+        got = " ".join(map(str, counts))
+        raise ValueError(f"--counts: wanted rising numbers of at least 4, got {got}")
+    for name, least in (("train", 8), ("test", 8), ("rounds", 1), ("modes", 1)):
+        if getattr(config, name) < least:
+            raise ValueError(f"--{name}: wanted at least {least}, got {getattr(config, name)}")
+    if not counts[-1] < config.nodes <= 120:
+        wanted = f"more than {counts[-1]} and at most 120"
+        raise ValueError(f"--nodes: wanted {wanted}, got {config.nodes}")
+    if config.pictures < 0 or config.pictures == 1:
+        raise ValueError(f"--pictures: wanted 0 or at least 2, got {config.pictures}")
+    if config.more and min(config.more) < 1:
+        raise ValueError(f"--more: wanted whole numbers of at least 1, got {config.more}")
+    if not config.scales or not all(scale > 0 for scale in config.scales):
+        raise ValueError(f"--scales: wanted numbers above 0, got {config.scales}")
+    quiet = {name for name, claimed in SAMPLERS.items() if not claimed.noisy} - {"adaptive"}
+    for name in ("solvers", "beside"):
+        given = getattr(config, name)
+        if not given or not set(given) <= quiet:
+            raise ValueError(f"--{name}: wanted some of {', '.join(sorted(quiet))}, got {given}")
+    if not 0 <= config.seed < 2**29:
+        raise ValueError(f"--seed: wanted a number in [0, 2^29), got {config.seed}")
+
+
+def _found(config: Config, world: "World", modes: int | None, tick: Callable[[], object]) -> Found:
+    """All walks of one world."""
+    rivals, side = Rivals.of(world, config.seed), world.test
+    others: list[Walked] = []
+    picked: dict[int, Pair] = {}
+    seen: set[tuple[str, int, str]] = set()
+
+    def beside(solver: str, grids: "dict[str, Tensor]") -> None:
+        for name, nodes in grids.items():
+            if (solver, len(nodes), name) not in seen:
+                seen.add((solver, len(nodes), name))
+                others.append(walked(world, side, solver, name, nodes))
+
+    for solver in config.beside:
+        for steps in sorted({*config.counts, *config.more}):
+            beside(solver, rivals.plain(steps))
+    for budget in config.counts:
+        trained: list[Walked] = []
+        for solver in dict.fromkeys([*config.beside, *config.solvers]):
+            steps = steps_of(world, solver, budget)
+            grids = {**rivals.plain(steps), **rivals.published(steps)}
+            if solver in config.solvers:
+                grids |= rivals.stepwise(solver, steps)
+                trained += tune(world, solver, grids, config.scales, modes, config.rounds)
+                tick()
+            beside(solver, grids)
+        first, second = min(trained, key=typical), min(trained, key=rms)
+        picked[budget] = (
+            walked(world, side, first.solver, first.grid, first.nodes),
+            walked(world, side, second.solver, second.grid, second.nodes),
+        )
+    return Found(world, others, picked)

@@ -1,0 +1,151 @@
+"""Every grid that tuned ones are set beside, and the errors of walks on all of them."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from experiments.tuned_worlds import Side, World, calls
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GRIDS = ("trailing", "leading", "linspace", "uniform_log_snr", "karras")
+ALIGNED, BOUND, WEIGHTED, STEPWISE = "ays", "kl_bound", "error_weighted", "stepwise"
+TUNED = "tuned"
+PUBLISHED = {
+    ALIGNED: "Align Your Steps' levels for SD 1.5 (2404.14507)",
+    BOUND: "its bound minimised here, exactly (2404.14507)",
+    WEIGHTED: "the network's error let through least (2402.17376)",
+    STEPWISE: "nearest to a fine walk, node by node (2503.21774)",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Walked:
+    """A solver on a grid: `errors` of each start's end, RMS over its numbers."""
+
+    solver: str
+    grid: str
+    calls: int
+    nodes: "Tensor"
+    errors: "Tensor"
+
+
+Measure = Callable[[Walked], float]
+
+
+def rms(one: Walked) -> float:
+    """The root mean square over all starts."""
+    return float(one.errors.square().mean().sqrt())
+
+
+def typical(one: Walked) -> float:
+    """The geometric mean over the starts."""
+    return float(one.errors.log().mean().exp())
+
+
+def walked(world: World, side: Side, solver: str, name: str, nodes: "Tensor") -> Walked:
+    """Every start of a side walked on one grid."""
+    from diffusion_math.samplers import SOLVERS
+    from diffusion_math.tuned import errors
+
+    step = SOLVERS[solver](world.schedule)
+    found = errors(step, side.denoise, side.starts, side.ends, nodes)
+    asked = calls(SOLVERS[solver], world.schedule, nodes)
+    return Walked(solver, name, asked, nodes, found.nan_to_num(1e6).clamp(1e-300, 1e6))
+
+
+def steps_of(world: World, solver: str, budget: int) -> int:
+    """The most steps of a solver that ask the denoiser no more often than that; 0 if none does."""
+    from diffusion_math.grid import uniform_log_snr
+    from diffusion_math.samplers import SOLVERS
+
+    for steps in range(budget, 0, -1):
+        if calls(SOLVERS[solver], world.schedule, uniform_log_snr(world.schedule, steps)) <= budget:
+            return steps
+    return 0
+
+
+@dataclass(frozen=True, eq=False)
+class Rivals:
+    """The grids of a world that are not tuned here; `bound` are the costs of the KL bound."""
+
+    world: World
+    bound: "Tensor"
+    known: "dict[int, dict[str, Tensor]]"
+
+    @classmethod
+    def of(cls, world: World, seed: int) -> "Rivals":
+        """With the bound found on paths from the training side's own ends."""
+        import torch
+
+        from diffusion_math.shortest import kl_upper_bound
+
+        side, generator = world.train, torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            costs = kl_upper_bound(
+                world.schedule, side.denoise, side.ends, side.nodes[:-1], generator
+            )
+        return cls(world, costs, {})
+
+    def plain(self, steps: int) -> "dict[str, Tensor]":
+        """The grids that ask for no work: fixed ones and Align Your Steps' published levels."""
+        from diffusion_math.grid import GRIDS as MAKERS
+        from diffusion_math.published import align_your_steps
+
+        found = {name: MAKERS[name](self.world.schedule, steps) for name in GRIDS}
+        return {**found, ALIGNED: align_your_steps(self.world.schedule, steps)}
+
+    def published(self, steps: int) -> "dict[str, Tensor]":
+        """The grids of other papers' methods that know no solver."""
+        from diffusion_math.published import error_weighted
+        from diffusion_math.shortest import shortest
+
+        if steps not in self.known:
+            bound = self.world.train.nodes[shortest(self.bound, steps)]
+            bound[-1] = 0  # as the published levels are used
+            weighted = error_weighted(self.world.schedule, steps)
+            self.known[steps] = {BOUND: bound, WEIGHTED: weighted}
+        return self.known[steps]
+
+    def stepwise(self, solver: str, steps: int) -> "dict[str, Tensor]":
+        """The grid of the dynamic program, for one solver."""
+        import torch
+
+        from diffusion_math.samplers import SOLVERS
+        from diffusion_math.shortest import dynamic_programming
+
+        side, step = self.world.train, SOLVERS[solver](self.world.schedule)
+        with torch.no_grad():
+            return {
+                STEPWISE: dynamic_programming(step, side.denoise, side.teacher, side.nodes, steps)
+            }
+
+
+def tune(
+    world: World,
+    solver: str,
+    candidates: "dict[str, Tensor]",
+    scales: Sequence[float],
+    modes: int | None,
+    rounds: int,
+) -> list[Walked]:
+    """Grids tuned on the training side, from the candidate that is nearest there by the measure.
+
+    One for each scale, in units of the candidate's median error; the measure is RMS at an infinite
+    scale, which is least squares, and else the typical error. They come walked on that side.
+    """
+    from diffusion_math.samplers import SOLVERS
+    from diffusion_math.tuned import tuned
+
+    side, step = world.train, SOLVERS[solver](world.schedule)
+    trained = [walked(world, side, solver, *one) for one in candidates.items()]
+    found = []
+    for scale in scales:
+        first = min(trained, key=typical if scale < math.inf else rms)
+        unit = scale * float(first.errors.median()) if scale < math.inf else math.inf
+        given = (step, world.schedule, side.denoise, side.starts, side.ends, first.nodes)
+        nodes = tuned(*given, scale=unit, modes=modes, rounds=rounds)
+        found.append(walked(world, side, solver, TUNED, nodes))
+    return found

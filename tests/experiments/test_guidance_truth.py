@@ -1,0 +1,172 @@
+"""What guidance samples: its verdicts, what turns them, and the worlds' own identities."""
+
+import math
+from dataclasses import replace
+
+import jaxtyping
+import pytest
+import torch
+
+from diffusion_math import guidance_law
+from diffusion_math.guidance import cfg_batched, projected, rescaled
+from experiments import guidance_figures, guidance_truth, guidance_worlds
+from experiments.guidance_worlds import LABEL, METHODS, SCHEDULE, Settings
+from tests.experiments.schema import check
+
+TINY = guidance_truth.Config(scales=(3.0,), shown=3.0, nodes=16, digits=3)
+COARSE = Settings((0.3, 2.0), 0.7, math.inf, 3.0, 16, 1e-3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _unchecked():
+    """No shapes checked at run time, which has tests of its own and costs ten times the work."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="module")
+def result():
+    """At a coarser tolerance where laws are compared with what they must be."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guidance_truth, "FINEST", 1e-5)
+        return guidance_truth.run(TINY)
+
+
+@pytest.mark.slow
+def test_schema_and_verdicts(result):
+    """At so few nodes a narrow law's mass is less well known, and nothing else is worse."""
+    check(result, "guidance-truth")
+    found = {row.name: row.verdict for row in result.rows}
+    for name in ("ends", "gaussian"):
+        assert found[f"guidance-truth-{name}"] == "holds"
+    assert [law.method for law in result.data["laws"] if law.world == "plane"] == ["cfg", *METHODS]
+
+
+@pytest.mark.slow
+def test_guidance_samples_no_tilted_density(result):
+    """At w = 3 in both worlds: farther than 0.2 nats, and the near mode loses more than tilted."""
+    for law in result.data["laws"]:
+        if law.scale == 1:
+            assert abs(law.to_tilted) < 1e-5 and law.modes == pytest.approx([0.5, 0.5], abs=1e-4)
+            continue
+        assert law.to_tilted > 0.15
+        assert law.to_nearest <= law.to_tilted
+        assert law.modes[0] < law.tilted_modes[0] < 0.5
+    plain = {
+        (law.world, law.method): law.to_tilted for law in result.data["laws"] if law.scale == 3
+    }
+    for world in ("line", "plane"):
+        assert max(METHODS, key=lambda name: plain[world, name]) == "cfg"
+
+
+@pytest.mark.slow
+def test_two_gaussians(result):
+    """(w, deviations guided and tilted, KL, off) at w = 0, 1 and 3: sqrt(2^(1-w))."""
+    for w, guided, tilt, apart, off in result.data["gaussians"]:
+        assert guided == pytest.approx(2 ** ((1 - w) / 2), rel=1e-12)
+        assert tilt == pytest.approx(math.sqrt(2 / (1 + w)), rel=1e-12)
+        assert (abs(apart) < 1e-12) == (w in (0.0, 1.0))
+        assert abs(off) < 1e-6
+
+
+@pytest.mark.slow
+def test_rows_that_turn(result):
+    """Another law for the model's own, a lost mass, a coarse tolerance, a wrong closed form."""
+    laws = result.data["laws"]
+    (known,) = (law for law in laws if law.world == "line" and law.scale == 1)
+    no = "does not hold"
+    assert guidance_truth._ends_row([known], [2e-6]).verdict == no
+    assert guidance_truth._ends_row([replace(known, to_conditional=1e-3)], [0.0]).verdict == no
+    assert guidance_truth._mass_row([replace(known, mass=0.98)]).verdict == no
+    off = replace(known, to_tilted=1.0)
+    assert guidance_truth._tolerance_row(off, replace(off, to_tilted=1.002)).verdict == no
+    assert guidance_truth._gaussian_row([(1.0, 1.0, 1.0, 0.0, 2e-6)]).verdict == no
+
+
+@pytest.mark.slow
+def test_a_wrong_volume_is_noticed(monkeypatch):
+    """Half the divergence: the ends are no longer the models' own densities."""
+    from diffusion_math import likelihood, score_matching
+
+    right = score_matching.divergence
+    monkeypatch.setattr(likelihood, "divergence", lambda *given: right(*given) / 2)
+    off, (law, _) = guidance_worlds.ends(guidance_worlds.line(), COARSE)
+    assert guidance_truth._ends_row([law], [off]).verdict == "does not hold"
+
+
+def test_pictures_keep_what_coordinates_do():
+    """Patterns are orthonormal but for the ground: plain guidance is the same in both."""
+    world = guidance_worlds.plane()
+    x, t = torch.tensor([[0.3, -0.8], [2.0, 1.0]]).double(), torch.tensor(0.4).double()
+    plain = cfg_batched(world.pair, 3.0)(x, t)
+    drawn = guidance_worlds.in_pixels(lambda p: cfg_batched(p, 3.0), world.pair, 5.0)(x, t)
+    torch.testing.assert_close(drawn, plain)
+    by_hand = _rescaled_by_hand(world, x, t)
+    got = guidance_worlds.in_pixels(lambda p: rescaled(p, 3.0, 1), world.pair, 3.0)(x, t)
+    torch.testing.assert_close(got, by_hand)
+    bare = guidance_worlds.in_pixels(lambda p: projected(p, 3.0), world.pair, 0.0)(x, t)
+    torch.testing.assert_close(bare, projected(world.pair, 3.0)(x, t))
+
+
+def _rescaled_by_hand(world, x, t):
+    """A picture's sum of squares about its mean is the coordinates' and the ground's."""
+    _, c = world.pair(x, t)
+    plain = cfg_batched(world.pair, 3.0)(x, t)
+    wanted, found = ((one.square().sum(1) + 9).sqrt() for one in (c, plain))
+    return (wanted / found)[:, None] * plain
+
+
+def test_stacked_variants_are_each_alone():
+    world = guidance_worlds.plane()
+    makes = [guidance_worlds.variant(name, 3.0, COARSE) for name in METHODS]
+    x, t = torch.linspace(-2, 4, 20).double().reshape(10, 2), torch.tensor(0.4).double()
+    got = guidance_worlds.stacked(world.pair, makes, [2] * 5)(x, t)
+    for make, rows, found in zip(makes, x.split(2), got.split(2), strict=True):
+        torch.testing.assert_close(found, make(world.pair)(rows, t))
+
+
+def test_the_nearest_tilt_of_a_tilted_density_is_its_own():
+    """And its KL is no less at other exponents, by quadrature."""
+    world = guidance_worlds.line()
+    nodes = world.wide(400)
+    log_p = guidance_worlds.log_tilted(world, 4.0, nodes.x)
+    nearest = guidance_worlds.nearest_tilt(world, nodes, log_p)
+    assert nearest == pytest.approx(4.0, abs=1e-3)
+    for w in (3.5, 4.5):
+        assert guidance_law.kl(nodes, log_p, guidance_worlds.log_tilted(world, w, nodes.x)) > 1e-4
+    known = world.data.given(LABEL).log_density(SCHEDULE, nodes.x, 0)
+    torch.testing.assert_close(
+        guidance_worlds.log_tilted(world, 1.0, nodes.x), known, rtol=0, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("scales", ()),
+        ("scales", (1.0, 3.0)),
+        ("scales", (21.0,)),
+        ("shown", 2.0),
+        ("nodes", 15),
+        ("nodes", 401),
+        ("digits", 2),
+        ("digits", 11),
+        ("ground", 0.5),
+    ],
+)
+def test_bad_settings(name, value):
+    with pytest.raises(ValueError, match=rf"^--{name}: wanted .* got "):
+        guidance_truth.run(replace(TINY, **{name: value}))
+
+
+@pytest.mark.slow
+def test_captions_name_what_was_found(result):
+    (curves,) = (one for one in result.figures if one.name == "guidance-truth-plane-curves.png")
+    (plain,) = (
+        law
+        for law in result.data["laws"]
+        if (law.world, law.method, law.scale) == ("plane", "cfg", 3.0)
+    )
+    assert f"the guided flow is {plain.to_tilted:.2f} nats from it" in curves.caption
+    assert set(guidance_figures.NAMES) == {"tilted", "conditional", *METHODS}
