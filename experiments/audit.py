@@ -51,6 +51,8 @@ class Config:
     in it of an `arbiter.Sampler`, of a list of them, or of a function that makes either."""
     quick: bool = False
     """The main setting of each sampler alone."""
+    samplers: tuple[str, ...] = ()
+    """Names of samplers to audit, all of them if none is given."""
     out: Path = Path("out/audit")
     """Folder for audit.json, audit.html, audit.md, the figures and the reproducers."""
 
@@ -61,6 +63,12 @@ def run(config: Config) -> Result:
     from tqdm import tqdm
 
     subjects = _subjects(config.target, config.quick)
+    if config.samplers:
+        known = sorted({subject.sampler.name for subject in subjects})
+        if not set(config.samplers) <= set(known):
+            got = " ".join(config.samplers)
+            raise ValueError(f"--samplers: wanted some of {', '.join(known)}, got {got}")
+        subjects = [one for one in subjects if one.sampler.name in config.samplers]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the tensors are small: threads cost more than they bring
     try:
@@ -74,7 +82,7 @@ def run(config: Config) -> Result:
         f"Audit of {config.target}",
         _rows(rows),
         _parts(config.target, rows),
-        {"settings": config, "rows": rows, "reproducers": _reproducers(audited)},
+        {"settings": config, "found": rows, "reproducers": _reproducers(audited)},
     )
 
 
@@ -85,7 +93,7 @@ def write(result: Result, folder: Path) -> list[Path]:
     files = {
         "audit.html": page.html(result.title, [result]).encode(),
         "audit.md": page.markdown(result.title, [result]).encode(),
-        "audit.json": to_json([asdict(row) for row in result.data["rows"]]),
+        "audit.json": to_json([asdict(row) for row in result.data["found"]]),
     }
     files |= {figure.name: figure.image for figure in result.figures}
     files |= {name: text.encode() for name, text in result.data["reproducers"].items()}
@@ -140,13 +148,14 @@ def _rows(rows: "Sequence[Found]") -> tuple[Row, ...]:
     """One row for each verdict."""
     counted = Counter(row.verdict for row in rows)
     said = {"sound": HOLDS, "limit": MEASURED, "defect": FAILS if counted["defect"] else HOLDS}
+    names = {"defect": "audit", "sound": "audit-sound", "limit": "audit-limit"}
     words = {
         "sound": "Checks that hold",
         "limit": "Checks bounded by the method itself, or by what it openly states",
         "defect": "Checks where what is claimed is not what is done",
     }
     return tuple(
-        Row(f"audit-{one}", words[one], float(counted[one]), None, said[one]) for one in VERDICTS
+        Row(names[one], words[one], float(counted[one]), None, said[one]) for one in VERDICTS
     )
 
 
@@ -175,7 +184,7 @@ def _parts(target: str, rows: "Sequence[Found]") -> tuple[str | Figure | Table, 
             "over the ladder of steps. What lies left of its ring by more than 0.35 is a defect, "
             "or a limit where the first step alone is to blame."
         )
-        alt = "Dots of measured orders beside rings of claimed orders, a line a sampler"
+        alt = "Dots of measured orders beside rings of claimed orders, a line a sampler."
         parts.append(Figure("audit-orders.png", png(orders(dots)), caption, alt))
     for verdict in ("defect", "limit"):
         cells = tuple(

@@ -79,10 +79,12 @@ QUICK: dict[str, dict[str, Any]] = {
     },
     "families": {"steps": 50, "samples": 200},
     "guidance-truth": {"scales": (3.0,), "shown": 3.0, "nodes": 20, "digits": 3},
+    "audit": {"quick": True, "samplers": ("ddim", "ddpm")},
 }
 """The experiments on densities and digits, in their order, and what makes each of them quick."""
 
 SHORTER: dict[str, dict[str, Any]] = {
+    "audit": {"quick": True},
     "reverse": {"steps": 1500},
     "digits": {"steps": 1500, "seeds": 4, "pair_steps": 500, "bound_steps": 100},
 }

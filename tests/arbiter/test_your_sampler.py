@@ -21,8 +21,8 @@ def test_its_sampler_has_fifteen_lines_and_is_sound(mine):
 
     assert len([line for line in CODE[0].splitlines() if line.strip()]) <= 15
     result = run(Config(target=f"{mine}:mine", quick=True, out=mine.parent))
-    assert {row.verdict for row in result.data["rows"]} == {"sound"}, result.data["rows"]
-    assert result.data["rows"][0].sampler == "mine"
+    assert {row.verdict for row in result.data["found"]} == {"sound"}, result.data["found"]
+    assert result.data["found"][0].sampler == "mine"
     written = [path.name for path in write(result, mine.parent)]
     assert written[:3] == ["audit.html", "audit.md", "audit.json"]
     with pytest.raises(ValueError, match=r"--target: .* has no yours"):
