@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from experiments.plots import BLUE, GRAY, ORANGE, styled
+from experiments.plots import BLUE, GRAY, GREEN, ORANGE, PURPLE, styled
 
 COLORS = {"sound": BLUE, "limit": GRAY, "defect": ORANGE}
 
@@ -54,4 +54,38 @@ def orders(dots: Mapping[str, Sequence[Dot]]) -> Figure:
         Line2D([], [], marker="o", mfc="none", mec="#555555", linestyle="none", label="claimed")
     )
     axes.legend(handles=marks, loc="upper right")
+    return figure
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A solver's walks: calls, seconds and errors, one of each a number of steps."""
+
+    name: str
+    order: int
+    calls: Sequence[float]
+    seconds: Sequence[float]
+    errors: Sequence[float]
+
+
+@styled
+def curves(lines: Sequence[Curve]) -> Figure:
+    """Error over calls and over seconds, log-log, colored by order, each named at its end."""
+    colors = {1: GRAY, 2: BLUE, 3: GREEN, 4: PURPLE}
+    figure = Figure(figsize=(13, 5.6))
+    figure.set_layout_engine("constrained", w_pad=0.15)
+    left, right = figure.subplots(1, 2, sharey=True)
+    styles = ("-", "--", ":", "-.")
+    for axes, of in ((left, "calls"), (right, "seconds")):
+        seen: dict[int, int] = {}
+        for line in lines:
+            style = styles[seen.get(line.order, 0) % len(styles)]
+            seen[line.order] = seen.get(line.order, 0) + 1
+            x = getattr(line, of)
+            axes.plot(x, line.errors, style, color=colors[line.order], marker="o", ms=4,
+                      label=f"{line.name} (order {line.order})")  # fmt: skip
+        axes.set(xscale="log", yscale="log")
+    left.set(xlabel="calls of the denoiser", ylabel="root mean square error")
+    right.set(xlabel="seconds, one core")
+    left.legend(loc="lower left", fontsize=11)
     return figure

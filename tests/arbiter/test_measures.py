@@ -9,6 +9,7 @@ from arbiter import Sampler
 from arbiter.fit import fitted
 from arbiter.law import law
 from arbiter.order import flow_order, law_order, running_order, start_order, strong_order
+from arbiter.work import work
 from arbiter.worlds import GAUSSIAN, MIXTURE, flow, starts
 from diffusion_math.grid import uniform_log_snr
 from diffusion_math.noise import from_generator, none
@@ -122,3 +123,12 @@ def test_a_sampler_that_shows_the_wrong_number_of_states_is_told():
         sampler.states(lambda x, t: x, f64([0.0, 0.0]), f64(0.1, 0.5), none)
     with pytest.raises(ValueError, match="order: wanted a whole number"):
         Sampler("none", SCHEDULE, walk, lambda n: uniform_log_snr(SCHEDULE, n), order=0)
+
+
+def test_work_counts_calls_and_errors():
+    """Heun makes two calls a step; four times the steps have a sixteenth of the error."""
+    few, many = work(right("heun"), (16, 64), copies=2)
+    assert (few.steps, few.calls, many.calls) == (16, 32, 128)
+    assert few.error / many.error == pytest.approx(16, rel=0.2) and many.seconds > 0
+    with pytest.raises(ValueError, match="sampler: wanted one that walks any grid"):
+        work(right("ddpm"))

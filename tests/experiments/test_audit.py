@@ -44,7 +44,7 @@ def ours():
 
 def test_the_files(ours, tmp_path):
     names = [path.name for path in write(ours, tmp_path)]
-    assert names == ["audit.html", "audit.md", "audit.json", "audit-orders.png"]
+    assert names == ["audit.html", "audit.md", "audit.json", "audit-orders.png", "audit-work.png"]
     rows = json.loads((tmp_path / "audit.json").read_text(encoding="utf-8"))
     assert all(list(row) == KEYS for row in rows)
     assert {row["sampler"] for row in rows} == {"ddim", "ddpm"}
