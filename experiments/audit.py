@@ -84,7 +84,7 @@ def run(config: Config) -> Result:
         "audit",
         f"Audit of {config.target}",
         _rows(rows),
-        _parts(config.target, rows),
+        _parts(config, rows),
         {"settings": config, "found": rows, "reproducers": _reproducers(audited)},
     )
 
@@ -162,7 +162,7 @@ def _rows(rows: "Sequence[Found]") -> tuple[Row, ...]:
     )
 
 
-def _parts(target: str, rows: "Sequence[Found]") -> tuple[str | Figure | Table, ...]:
+def _parts(config: Config, rows: "Sequence[Found]") -> tuple[str | Figure | Table, ...]:
     from experiments.plots import png
     from experiments.plots.audit import Dot, orders
 
@@ -189,7 +189,7 @@ def _parts(target: str, rows: "Sequence[Found]") -> tuple[str | Figure | Table, 
         )
         alt = "Dots of measured orders beside rings of claimed orders, a line a sampler."
         parts.append(Figure("audit-orders.png", png(orders(dots)), caption, alt))
-    parts += _work() if target == "ours" else ()
+    parts += _work(config.quick) if config.target == "ours" else ()
     for verdict in ("defect", "limit"):
         cells = tuple(
             (row.sampler, row.setting, row.check, row.expected, row.measured, row.note)
@@ -212,7 +212,7 @@ def _parts(target: str, rows: "Sequence[Found]") -> tuple[str | Figure | Table, 
     return (*parts, Table(head, cells, "All orders that were measured."))
 
 
-def _work() -> tuple[str | Figure | Table, ...]:
+def _work(quick: bool) -> tuple[str | Figure | Table, ...]:
     """Error over calls and over seconds of our own solvers without noise."""
     from arbiter.sampler import ours
     from arbiter.work import work
@@ -221,9 +221,10 @@ def _work() -> tuple[str | Figure | Table, ...]:
     from experiments.plots.audit import Curve, curves
 
     lines = []
+    counts, repeats = ((4, 8, 16), 1) if quick else ((4, 8, 16, 32, 64, 128), 3)
     for sampler in ours(VPLinear(), SHOWN):
         work(sampler, (4,))  # warm
-        walks = [work(sampler, copies=64) for _ in range(3)]
+        walks = [work(sampler, counts, copies=64) for _ in range(repeats)]
         points = walks[0]
         calls = [point.calls for point in points]
         seconds = [median(one.seconds for one in same) for same in zip(*walks, strict=True)]
@@ -231,7 +232,7 @@ def _work() -> tuple[str | Figure | Table, ...]:
         lines.append(Curve(sampler.name, sampler.order, calls, seconds, errors))
     caption = (
         "Error at the end of the flow of a mixture against calls of the denoiser and against "
-        "seconds, 4 to 128 steps of eight solvers. Steeper lines are higher orders: the color says "
+        f"seconds, {counts[0]} to {counts[-1]} steps of {len(SHOWN)} solvers. Steeper lines are higher orders: the color says "
         "which. With a denoiser as cheap as this one a step's own arithmetic shows in the seconds; "
         "with a network the calls decide."
     )
