@@ -233,7 +233,8 @@ def _work(quick: bool) -> tuple[str | Figure | Table, ...]:
     caption = (
         "Error at the end of the flow of a mixture against calls of the denoiser and against "
         f"seconds, {counts[0]} to {counts[-1]} steps of {len(SHOWN)} solvers. Steeper lines are "
-        "higher orders: the color says which. With a denoiser as cheap as this one a step's own arithmetic shows in the seconds; "
+        "higher orders: the color says which. With a denoiser as cheap as this one a step's own "
+        "arithmetic shows in the seconds; "
         "with a network the calls decide."
     )
     alt = "Two panels of falling lines, error over calls and over seconds, a line a solver."
