@@ -19,8 +19,9 @@ spend of false alarms may not pass its rate, and a test that is not marked may s
 import math
 import os
 from collections import defaultdict
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
+import jaxtyping
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -82,3 +83,14 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     assert spent <= declared, f"{name}: declares {declared}, has spent {spent}"
     if _figure and item.get_closest_marker("claim") is not None:
         item.user_properties += [(key, repr(value)) for key, value in _figure.items()]
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """The package as users run it: the suite's checker of shapes is off, its own guards are not.
+
+    It multiplies the time of long walks; where one is the subject, shapes have tests of their own.
+    """
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -18,6 +18,8 @@ from tests.arbiter.wrong import SCHEDULE, right
 from tests.chance import Mean, rare, seeded, spend
 from tests.law import line
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
+
 
 def f64(*values):
     return torch.tensor(values, dtype=torch.float64)

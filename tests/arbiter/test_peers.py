@@ -9,7 +9,10 @@ from arbiter.peers.brownian import Increments
 from arbiter.peers.diffusers import Case, cases, groups
 from arbiter.peers.scheduler import Driven, announced, noised, second, turned
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of numpy, in diffusers
+pytestmark = [
+    pytest.mark.usefixtures("unchecked"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of numpy, in diffusers
+]
 
 SHORT = (10, 20, 40)
 EULER = Case("EulerDiscreteScheduler", Driven("ve"), 1)

@@ -13,6 +13,8 @@ from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLin
 from diffusion_math.solver import State
 from tests.diffusion_math.test_solver import MIXTURE, X, f64
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
+
 ONE = GaussianMixture(f64(0.0), f64([0.7]), f64(0.3))
 
 

@@ -13,6 +13,8 @@ from diffusion_math.grid import uniform_log_snr
 from diffusion_math.oracle import GaussianMixture
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
+
 SCHEDULES = [VPLinear(), VPCosine(), VE(), RectifiedFlow(), Discrete.linear(50)]
 C = 0.4
 MEAN = torch.tensor([[0.7, -0.2]], dtype=torch.float64)

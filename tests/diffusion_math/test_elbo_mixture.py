@@ -15,6 +15,8 @@ from diffusion_math.grid import trailing
 from diffusion_math.oracle import GaussianMixture
 from diffusion_math.schedule import Discrete
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
+
 SCHEDULE = Discrete(torch.tensor([0.1, 0.3, 0.5, 0.7], dtype=torch.float64))
 TIMES = range(1, 5)
 DATA = GaussianMixture(

@@ -16,6 +16,8 @@ from tests.chance import Count, Mean, pinned, rare
 from tests.diffusion_math.mixtures import FORMS, mixture, normal, seeded
 from tests.law import Law, independent, uniform
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
+
 SCHEDULES = [Discrete.linear(20), VPLinear(), VPCosine(), VE(), RectifiedFlow()]
 
 

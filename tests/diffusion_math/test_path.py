@@ -21,6 +21,8 @@ from tests.diffusion_math.mixtures import (
     time_at,
 )
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
+
 
 @cases
 def test_forwards_and_backwards_are_one_law(form, event, K, seed, schedule, part, apart):

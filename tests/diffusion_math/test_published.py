@@ -11,6 +11,8 @@ from diffusion_math.grid import trailing, uniform_log_snr
 from diffusion_math.published import ALIGNED, align_your_steps, error_weighted, weighted_error
 from diffusion_math.schedule import Discrete, RectifiedFlow, VPLinear
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
+
 TABLE = Discrete.scaled_linear()
 TIMESTEPS = {
     "sd15": [999, 850, 736, 645, 545, 455, 343, 233, 124, 24],

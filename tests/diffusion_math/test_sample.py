@@ -17,6 +17,8 @@ from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLin
 from diffusion_math.solver import State, ddim, ddpm
 from tests.chance import Distance, rare, seeded
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
+
 SCHEDULES = [
     Discrete.scaled_linear(20),
     Discrete.linear(1),

@@ -14,6 +14,8 @@ from diffusion_math.solver import heun
 from tests.diffusion_math.counted import law
 from tests.diffusion_math.test_solver import MIXTURE, X, f64, unit_noise
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
+
 DATA = GaussianMixture(f64(0.0), f64([0.7, -0.4, 0.2]), f64([0.1, 0.5, 1.4]))
 COUNTS = (32, 64, 128)
 SCHEDULES = {"vp": VPLinear(), "flow": RectifiedFlow()}

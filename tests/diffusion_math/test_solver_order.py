@@ -13,6 +13,8 @@ from diffusion_math.samplers import SOLVERS
 from diffusion_math.schedule import VE, RectifiedFlow, VPCosine, VPLinear
 from diffusion_math.solver import State, ddim, ddpm, dpmpp_2m, heun
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
+
 
 def f64(*values):
     return torch.tensor(values, dtype=torch.float64)

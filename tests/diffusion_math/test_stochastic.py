@@ -14,6 +14,8 @@ from diffusion_math.stochastic import ancestral, churn, corrected, dpmpp_sde, sd
 from tests.diffusion_math.counted import law
 from tests.diffusion_math.test_solver import MIXTURE, X, f64, forbidden_noise
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
+
 SCHEDULE = VE()
 T, S = f64(3.0)[0], f64(1.2)[0]
 Z = torch.roll(X, 1, 1)
