@@ -247,6 +247,7 @@ def test_fickle():
 """
 
 
+@pytest.mark.slow
 def test_the_run_under_many_seeds_finds_what_one_seed_hides(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,6 +18,7 @@ BUDGET = Budget(width=96, blocks=1, steps=400, batch=64, rate=4e-3)
 PAIRS, RATE = 6, 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.claim("C19", "diffusion_math.loss.training_loss")
 def test_c19_weight_one_draws_better_than_lambda_t(measured: Measured) -> None:
     """log of the draws' energy distance from held-out digits, weight 1 less lambda_t, in pairs.

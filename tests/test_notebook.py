@@ -83,6 +83,7 @@ def test_stored_outputs_are_those_of_one_run() -> None:
         assert stale(other) != []
 
 
+@pytest.mark.slow
 def test_it_runs_and_its_pictures_show_their_prompts(tmp_path: Path) -> None:
     stored = read()
     done = execute(keeping(stored, "picture", "by_hand"), tmp_path)

@@ -26,8 +26,6 @@ from diffusion_math.oracle import GaussianMixture
 from diffusion_math.schedule import VE
 from tests.chance import Count, rare, seeded
 
-pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
-
 SCHEDULE = VE()
 LINE = GaussianMixture(
     torch.tensor([0.3, 0.7]).log(), torch.tensor([[-1.0], [1.5]]), torch.tensor([0.25, 0.64])

@@ -67,6 +67,7 @@ def test_compiled_networks_draw_the_same_picture() -> None:
     assert float(done.stdout) < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_openvino_in_bfloat16(eager: TextToImage) -> None:
     """Nearer to float32 than a picture of another seed is, by far; and no float32 in disguise."""
@@ -80,7 +81,7 @@ def test_openvino_in_bfloat16(eager: TextToImage) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["openvino", "compile"])
+@pytest.mark.parametrize("name", [pytest.param("openvino", marks=pytest.mark.slow), "compile"])
 def test_the_digest_is_the_weights_not_the_engines(name: str, eager: TextToImage) -> None:
     """Also when the engine has used them up; without what was kept it would be another's."""
     pytest.importorskip("openvino")
