@@ -20,6 +20,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 
 import jaxtyping
 import pytest
@@ -85,12 +86,26 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         item.user_properties += [(key, repr(value)) for key, value in _figure.items()]
 
 
+@contextmanager
+def _without_checks() -> Iterator[None]:
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
+
+
 @pytest.fixture
 def unchecked() -> Iterator[None]:
     """The package as users run it: the suite's checker of shapes is off, its own guards are not.
 
     It multiplies the time of long walks; where one is the subject, shapes have tests of their own.
     """
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    with _without_checks():
+        yield
+
+
+@pytest.fixture(scope="module")
+def module_unchecked() -> Iterator[None]:
+    """`unchecked` for a whole file, what its fixtures make included."""
+    with _without_checks():
+        yield

@@ -19,6 +19,7 @@ PAIRS, RATE = 6, 1e-8
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")  # shapes have tests of their own
 @pytest.mark.claim("C19", "diffusion_math.loss.training_loss")
 def test_c19_weight_one_draws_better_than_lambda_t(measured: Measured) -> None:
     """log of the draws' energy distance from held-out digits, weight 1 less lambda_t, in pairs.

@@ -3,120 +3,26 @@
 import math
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
-from typing import Any, final
+from typing import Any
 
 import torch
 
-from arbiter.audit import Who
-from arbiter.conformance import crashed
-from arbiter.peers.scheduler import Driven, announced, noised, sampler, second, turned
+from arbiter.peers.case import Case, groups
+from arbiter.peers.scheduler import Driven, second
 from arbiter.peers.subject import Subject
-from arbiter.report import Row, Verdict
-from arbiter.sampler import Sampler
 
-__all__ = ["Case", "cases", "subjects"]
+__all__ = ["cases", "subjects"]
 
-TABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-"""Stable Diffusion's."""
 SPACINGS = ("leading", "linspace", "trailing")
 SIGMAS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 
-WALKED = 20
-"""Steps at which the methods beside the walk are looked at."""
-CHECKS = ("levels", "image-to-image", "last noise", "order", "order of a step", "order of the law")
-ROUNDED = "the network is told the nearest whole time, not that of the level"
 BELOW = "a stage below the table's least level has no time that the network could be told"
 STRAY = "eps is not constant along the reverse SDE, so no level is exact by construction"
 DISTILLED = "noise is renewed wholly in every step, for networks whose one step reaches the data"
 GROUPS = "groups of three end elsewhere at every number of steps, and the last are shorter"
 LARGE = "the forward variance is not that of data without spread, nor meant to be"
-
-
-@final
-@dataclass(frozen=True)
-class Case:
-    """One scheduler at one setting.
-
-    Attributes:
-        kind: the class's name. config: what it is constructed with, besides the table.
-        order: what its paper or its own words claim at this setting.
-        limits: check -> why a failure of it is no defect.
-        main: whether it is of the quick audit.
-    """
-
-    kind: str
-    driven: Driven
-    order: int
-    config: dict[str, Any] = field(default_factory=dict)
-    noisy: bool = False
-    limits: dict[str, str] = field(default_factory=dict)
-    main: bool = False
-    table: bool = True
-
-    @property
-    def setting(self) -> str:
-        """The options that differ from the defaults, as they are written."""
-        options = {**self.config, **self.driven.settle, **self.driven.step}
-        return ", ".join(f"{k}={v!r}" for k, v in options.items()) or "defaults"
-
-    def make(self) -> Any:
-        """The scheduler."""
-        import diffusers
-
-        return getattr(diffusers, self.kind)(**(TABLE if self.table else {}), **self.config)
-
-    def sampler(self) -> Sampler:
-        """The case as a `Sampler`."""
-        grouped = self.driven.reached is groups
-        return sampler(self.kind, self.make, self.driven, self.order, self.noisy, grouped=grouped)
-
-    def subject(self) -> Subject:
-        """The case as it is put before the arbiter."""
-        limits = dict(self.limits)
-        off = announced(self.make(), self.driven, WALKED)
-        if 0.01 < off <= 0.5:
-            limits = {**dict.fromkeys(CHECKS, ROUNDED), **limits}
-        who = Who("diffusers", version("diffusers"), self.setting, limits)
-        again = (
-            "from arbiter.peers.diffusers import cases\n\n"
-            f"kind, setting = {self.kind!r}, {self.setting!r}\n"
-            "[case] = [c for c in cases() if (c.kind, c.setting) == (kind, setting)]\n"
-            "subject = case.subject()"
-        )
-        ladder = (12, 24, 48, 96) if self.driven.reached is groups else (10, 20, 40, 80)
-        return Subject(self.sampler(), who, again, ladder=ladder, also=partial(self._methods, who))
-
-    def _methods(self, who: Who) -> Iterator[Row]:
-        """Rows on what else the scheduler offers: times for the network, noise, velocity."""
-        made = self.make()
-        looks: list[tuple[str, Any, float, str]] = []
-        if self.driven.by_sigmas and self.driven.space != "edm":
-            looks.append(("announced times", announced, 0.5, "in steps of the table, at most 0.5"))
-        if hasattr(made, "add_noise") and self.driven.space in ("vp", "ve"):
-            looks.append(("add_noise", noised, 0.01, "at most 0.01"))
-        if hasattr(made, "get_velocity") and self.driven.space == "vp":
-            looks.append(("get_velocity", turned, 1e-4, "at most 0.0001"))
-        for check, look, most, expected in looks:
-            where = (who.library, who.version, self.kind, who.setting, check, expected)
-            try:
-                value = look(made, self.driven, WALKED)
-            except Exception as crash:  # code that is audited may raise anything
-                yield Row(*where, "crashed", None, "defect", crashed(crash))
-                continue
-            rounded = check == "announced times" and value > 0.01
-            verdict: Verdict = "defect" if not value <= most else "limit" if rounded else "sound"
-            note = f"n = {WALKED}" + (f": {ROUNDED}" if verdict == "limit" else "")
-            yield Row(*where, f"{value:.3g}", value, verdict, note)
-
-
-def groups(scheduler: Any) -> list[int]:
-    """DPM-Solver's single steps: the last call of each group."""
-    orders = scheduler.order_list
-    calls = len(scheduler.timesteps)
-    return [k for k in range(calls) if k + 1 == calls or orders[k + 1] == 1]
 
 
 def after_repeat(scheduler: Any) -> list[int]:
@@ -182,6 +88,16 @@ def _by_times() -> Iterator[Case]:
             driven = replace(TIMES, reached=reached)
             config |= {"steps_offset": 1} if spacing == "leading" else {}
             yield Case("PNDMScheduler", driven, 2, config, main=skip and spacing == "leading")
+            if spacing == "leading":
+                yield Case("PNDMScheduler", driven, 2, config | {"prediction_type": "v_prediction"})
+    for spacing in SPACINGS:
+        config = {**bare, "timestep_spacing": spacing}
+        yield Case("CogVideoXDDIMScheduler", TIMES, 1, config, main=spacing == "trailing")
+    limits = dict.fromkeys(("order", "order of a step", "order of the law"), DISTILLED)
+    few = partial(Case, order=1, config=bare, ladder=(6, 12, 24, 48))  # at most 50 are legal
+    yield few("LCMScheduler", TIMES, noisy=True, limits=limits, main=True)
+    yield few("TCDScheduler", replace(TIMES, step={"eta": 0.0}))
+    yield few("TCDScheduler", TIMES, noisy=True, limits=limits, main=True)
 
 
 def _by_ratio() -> Iterator[Case]:
@@ -261,6 +177,7 @@ def _multistep() -> Iterator[Case]:
 
 def _singlestep() -> Iterator[Case]:
     kind, driven = "DPMSolverSinglestepScheduler", replace(LEVELS, reached=groups)
+    case = partial(Case, kind, driven, ladder=(12, 24, 48, 96))  # whole groups
     for algorithm in ("dpmsolver++", "dpmsolver", "sde-dpmsolver++"):
         noisy = algorithm.startswith("sde")
         for order in (1, 2, 3):
@@ -268,14 +185,14 @@ def _singlestep() -> Iterator[Case]:
             config |= {"final_sigmas_type": "sigma_min"} if algorithm == "dpmsolver" else {}
             claimed = 1 if noisy else order
             limits = {"order": GROUPS} if order == 3 else {}
-            yield Case(kind, driven, claimed, config, noisy, limits, order > 1 and not noisy)
+            yield case(claimed, config, noisy, limits, order > 1 and not noisy)
         config = {**config, "solver_order": 2, "solver_type": "heun"}
-        yield Case(kind, driven, 1 if noisy else 2, config, noisy)
+        yield case(1 if noisy else 2, config, noisy)
     for sigmas in SIGMAS:
-        yield Case(kind, driven, 2, {sigmas: True})
-    yield Case(kind, driven, 2, {"lower_order_final": True})
+        yield case(2, {sigmas: True})
+    yield case(2, {"lower_order_final": True})
     config = {"solver_order": 3, "solver_type": "heun"}
-    yield Case(kind, driven, 3, config, limits={"order": GROUPS})
+    yield case(3, config, limits={"order": GROUPS})
 
 
 def _of_edm() -> Iterator[Case]:

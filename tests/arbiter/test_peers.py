@@ -6,7 +6,9 @@ import torch
 from arbiter.conformance import levels
 from arbiter.order import flow_order, law_order, running_order
 from arbiter.peers.brownian import Increments
-from arbiter.peers.diffusers import Case, cases, groups
+from arbiter.peers.case import Case, groups
+from arbiter.peers.diffusers import cases
+from arbiter.peers.predictions import disagreement
 from arbiter.peers.scheduler import Driven, announced, noised, second, turned
 
 pytestmark = [
@@ -82,6 +84,18 @@ def test_noise_and_velocity_are_compared_with_the_formula(monkeypatch):
 
     monkeypatch.setattr(type(made), "add_noise", swapped)
     assert noised(made, case.driven, 20) > 0.1
+
+
+def test_predictions_lead_to_one_end_or_are_refused():
+    """PNDM extrapolates v as it comes, where DDIM converts it first; PNDM refuses x0."""
+    case = ddim(timestep_spacing="leading")
+    assert 0 < disagreement(case.make(), case.driven, 20) < 1e-4
+    [pndm] = [c for c in cases() if c.setting.endswith("steps=True, steps_offset=1")]
+    assert disagreement(pndm.make(), pndm.driven, 20) > 0.1
+    heun = Case("FlowMatchHeunDiscreteScheduler", Driven("flow", second), 2, table=False)
+    edm = Case("EDMEulerScheduler", Driven("edm"), 1, table=False)
+    checks = [[row.check for row in case.subject().also()] for case in (pndm, edm, heun)]
+    assert ["predictions" in some for some in checks] == [True, True, False]
 
 
 def test_cases_are_told_apart_by_their_settings():

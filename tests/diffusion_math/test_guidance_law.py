@@ -2,7 +2,6 @@
 
 import math
 
-import jaxtyping
 import pytest
 import torch
 from mpmath import mp, quad
@@ -31,13 +30,7 @@ from diffusion_math.guidance_law import (
 from diffusion_math.labelled import Labelled
 from diffusion_math.oracle import GaussianMixture
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _unchecked():
-    """No shapes checked at run time, which has tests of its own and costs ten times the work."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
 
 
 def numbers(*values):

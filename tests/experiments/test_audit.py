@@ -6,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jaxtyping
 import pytest
 
 from experiments import audit
 from experiments.audit import Config, run, write
 from experiments.results import FAILS, HOLDS
 from tests.experiments.schema import check
+
+pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = [
@@ -27,14 +28,6 @@ KEYS = [
     "verdict",
     "note",
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _unchecked():
-    """No shapes checked at run time: the arbiter's own tests have them."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import jaxtyping
 import pytest
 import torch
 
@@ -11,15 +10,9 @@ from experiments import bound, terms
 from experiments.paths import drawn_forward
 from tests.experiments.schema import check
 
+pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
+
 TINY = bound.Config(density="ring", steps=40, draws=200, finest=16)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _unchecked():
-    """No shapes checked at run time, which has tests of its own and costs ten times the work."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")

@@ -115,6 +115,7 @@ def test_reader_has_no_verdict_outside_the_grammar() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")  # shapes have tests of their own
 def test_report(tiny: Path, pipeline: TextToImage, tmp_path: Path) -> None:
     model = Model(weights=tiny, steps=2)
     config = report.Config(quick=True, out=tmp_path, model=model)

@@ -3,7 +3,6 @@
 import math
 from dataclasses import replace
 
-import jaxtyping
 import pytest
 import torch
 
@@ -13,16 +12,10 @@ from experiments import guidance_figures, guidance_truth, guidance_worlds
 from experiments.guidance_worlds import LABEL, METHODS, SCHEDULE, Settings
 from tests.experiments.schema import check
 
+pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
+
 TINY = guidance_truth.Config(scales=(3.0,), shown=3.0, nodes=16, digits=3)
 COARSE = Settings((0.3, 2.0), 0.7, math.inf, 3.0, 16, 1e-3)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _unchecked():
-    """No shapes checked at run time, which has tests of its own and costs ten times the work."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import jaxtyping
 import pytest
 import torch
 
@@ -13,15 +12,9 @@ from diffusion_math.oracle import GaussianMixture
 from experiments import langevin, langevin_figures, laws, walking
 from tests.experiments.schema import check
 
+pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
+
 TINY = langevin.Config(particles=400, budget=120, chains=2000, frames=3)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _unchecked():
-    """No shapes checked at run time, which has tests of its own and costs ten times the work."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import math
 from dataclasses import replace
 
-import jaxtyping
 import pytest
 
 from diffusion_math import elbo, score_matching
@@ -11,15 +10,9 @@ from diffusion_math import likelihood as flow
 from experiments import estimates, likelihood, likelihood_figures
 from tests.experiments.schema import check
 
+pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
+
 TINY = likelihood.Config(points=8, digits=8, copies=20, probes=4, paths=1500, steps=4)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _unchecked():
-    """No shapes checked at run time, which has tests of its own and costs ten times the work."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")

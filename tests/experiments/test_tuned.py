@@ -4,7 +4,6 @@ import math
 from dataclasses import replace
 from itertools import combinations
 
-import jaxtyping
 import pytest
 import torch
 
@@ -18,6 +17,8 @@ from experiments.model import Model
 from experiments.tuned_rivals import Walked, rms, typical
 from tests.experiments.schema import check
 
+pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
+
 TINY = tuned.Config(
     counts=(4,),
     more=(5,),
@@ -29,14 +30,6 @@ TINY = tuned.Config(
     rounds=3,
     nodes=6,
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _unchecked():
-    """No shapes checked at run time, which has tests of its own and costs ten times the work."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True)

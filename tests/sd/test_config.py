@@ -2,11 +2,9 @@
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
-import jaxtyping
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,15 +61,6 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (ModelConfig, {"unet": UNetConfig(out_channels=8)}, "out_channels must equal VAEConfig"),
     (ModelConfig, {"text": VAEConfig()}, "ModelConfig.text must be a TextConfig, got VAEConfig"),
 ]
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """What a user's call meets: the suite's own type checker, which would refuse first, is off."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.mark.usefixtures("unchecked")

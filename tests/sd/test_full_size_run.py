@@ -34,7 +34,8 @@ def test_a_picture_is_diffusers_at_full_size(name: str, tmp_path: Path) -> None:
     words.save(str(tmp_path / "tokenizer" / "tokenizer.json"))
     pipeline = TextToImage.load(tmp_path, device="cpu")
     assert pipeline.config.prediction == config.prediction
-    ways = product(("ddim", "dpmpp_2m"), (False, True))
+    every = tuple(product(("ddim", "dpmpp_2m"), (False, True)))
+    ways = every if name == "v1.5" else (every[0], every[3])  # each solver and each task once
     runs = [Run(solver, redraws, SIDE) for solver, redraws in ways]
     for run in runs:
         wanted = run.theirs(pipeline, networks["unet"], networks["vae"])

@@ -1,10 +1,8 @@
 """The tokenizer: rows of ids as v1.x lays them out, unknown words, files it cannot read."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
-import jaxtyping
 import numpy as np
 import pytest
 import tokenizers
@@ -83,15 +81,6 @@ def test_a_long_prompt_is_refused_or_cut() -> None:
     with pytest.raises(ValueError, match="has 23 tokens; this model reads at most 22"):
         embedded.encode(["red", over])
     assert embedded.encode([over], truncate=True).equal(embedded.encode([fits]))
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """What a user's call meets: the suite's own type checker, which would refuse first, is off."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.mark.usefixtures("unchecked")

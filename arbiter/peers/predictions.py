@@ -1,0 +1,35 @@
+"""Whether a scheduler's walk depends on which of eps, x0 or v a network predicts."""
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from arbiter.peers.scheduler import Driven, sampler
+from arbiter.worlds import MIXTURE, starts
+from diffusion_math.noise import from_generator
+
+__all__ = ["disagreement"]
+
+KINDS = ("epsilon", "sample", "v_prediction")
+
+
+def disagreement(made: Any, driven: Driven, n: int) -> float:
+    """How far apart the ends lie that predictions of one perfect network lead to.
+
+    The largest distance between ends of n steps from the same starts with the same noise, on a
+    mixture whose components are about 1 apart. A prediction that the scheduler openly refuses is
+    left out; with one alone the distance is 0.
+    """
+    ends: list[torch.Tensor] = []
+    for kind in KINDS:
+        make = partial(type(made).from_config, made.config, prediction_type=kind)
+        walker = sampler(kind, make, driven, 1)
+        try:
+            grid = walker.grid(n)
+            x = walker.schedule(grid[0])[1] * starts()
+            noise = from_generator(torch.Generator().manual_seed(0))
+            ends.append(walker.end(MIXTURE.denoiser(walker.schedule), x, grid, noise))
+        except (ValueError, NotImplementedError):
+            continue
+    return float((torch.stack(ends) - ends[0]).abs().max()) if ends else 0.0
