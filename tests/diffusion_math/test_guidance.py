@@ -241,6 +241,7 @@ def test_wrong_intervals_are_rejected(wrong):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")  # shapes have tests of their own
 def test_a_jump_inside_a_step_costs_an_order():
     """Heun is of order 2 with two nodes at each jump, and falls short of it without.
 

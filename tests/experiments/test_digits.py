@@ -42,6 +42,7 @@ def test_digits() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")  # shapes have tests of their own
 def test_digits_holds() -> None:
     """The default: every verdict that the lecture's claims ask for."""
     pytest.importorskip("sklearn")
