@@ -37,6 +37,7 @@ def tails(right: int, share: float, judged: int) -> tuple[float, float]:
     return float(law.cdf(right)), float(law.sf(right - 1))
 
 
+@pytest.mark.slow
 @pytest.mark.chance(2.2e-8, "a model that draws a fifth of the prompts rightly")
 @pytest.mark.claim("C32", "sd.pipeline.TextToImage")
 @pytest.mark.parametrize("kind", ["seen", "held_out"])

@@ -87,6 +87,7 @@ def small(**settings: object) -> tradeoff.Config:
     return tradeoff.Config(**{**given, "reference": 8, "judged": 4, **settings})  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_tradeoff(pipeline: TextToImage) -> None:
     result = tradeoff.run(small(grids=("trailing", "karras")), pipeline)
     check(result, "tradeoff")

@@ -67,6 +67,7 @@ def test_a_single_file_is_the_same_model(folder: Path, tmp_path: Path) -> None:
         TextToImage.load(file, device="cpu")
 
 
+@pytest.mark.slow
 def test_prompts_longer_than_a_row_and_weights(folder: Path) -> None:
     pipeline = TextToImage.load(folder, device="cpu")
     long = " ".join(WORDS[:40])
