@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from experiments.plots import BLUE, GRAY, GREEN, ORANGE, PURPLE, styled
 
@@ -85,6 +86,9 @@ def curves(lines: Sequence[Curve]) -> Figure:
             axes.plot(x, line.errors, style, color=colors[line.order], marker="o", ms=4,
                       label=f"{line.name} (order {line.order})")  # fmt: skip
         axes.set(xscale="log", yscale="log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     left.set(xlabel="calls of the denoiser", ylabel="root mean square error")
     right.set(xlabel="seconds, one core")
     left.legend(loc="lower left", fontsize=11)
