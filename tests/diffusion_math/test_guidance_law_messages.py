@@ -85,9 +85,21 @@ CASES = [
         lambda: gaussian_tilted(U, Gaussian(numbers(1.0), numbers(1.0)), 2),
         "conditional.mean: wanted shape (1, 1), got shape (1,)",
     ),
+    (
+        lambda: guided_variance(numbers(1.0, 2.0), numbers(1.0), 2.0),
+        "conditional: wanted shape (2,), got shape (1,)",
+    ),
+    (
+        # (1 - w) / v_u + w / v_c = 0: a flat density.
+        lambda: gaussian_tilted(
+            Gaussian(numbers(0.0), numbers(1.0)), Gaussian(numbers(0.0), numbers(2.0)), 2
+        ),
+        "scale: wanted a density with an integral, got 2",
+    ),
 ]
 
 
+@pytest.mark.usefixtures("unchecked")  # shapes that disagree are among them
 @pytest.mark.parametrize(("call", "message"), CASES)
 def test_messages(call, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):

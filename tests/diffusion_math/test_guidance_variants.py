@@ -183,3 +183,45 @@ WRONG = {
 def test_wrong_rescalings_are_rejected(name):
     right = rescaled(pair, 3.0, 1)(X, T)
     assert (WRONG[name](U, C, cfg_batched(pair, 3.0)(X, T)).T - right).abs().max() > 0.1
+
+
+def seen(x_t, t):
+    """A pair of what it is asked about: u = x t, c = x + t, so that nothing can be left out."""
+    return x_t * t, x_t + t
+
+
+def test_every_variant_hands_on_x_and_t():
+    u, c = seen(X, T)
+    close(weighted(seen, STRAIGHT, lambda r: torch.full_like(r, 3.0))(X, T), u + 3 * (c - u))
+    close(rescaled(seen, 3.0, 0)(X, T), u + 3 * (c - u))
+    close(projected(seen, 3.0, 1)(X, T), u + 3 * (c - u))
+    both = together(lambda x_t, t: x_t + t, lambda x_t, t: x_t * t)(X, T)
+    close(both[0], u)
+    close(both[1], c)
+
+
+def test_rows_of_an_interval_hand_on_x_and_t():
+    """Rows on both sides of it: each denoiser sees the rows' times."""
+    t = torch.tensor([0.4, 0.9], dtype=torch.float64)
+    found = limited(
+        lambda x_t, t: x_t * t[:, None], lambda x_t, t: x_t + t[:, None], STRAIGHT, (0.0, 1.0)
+    )
+    close(found(X, t), torch.stack([X[0] * 0.4, X[1] + 0.9]))
+
+
+def test_projection_by_hand():
+    """Without the parallel part by default; where x0_c is short; and where L is no round number."""
+    d = C - U
+    along = (d * C).sum(1, keepdim=True) / C.square().sum(1, keepdim=True)
+    close(projected(pair, 3.0)(X, T), C + 2 * (d - along * C))
+    close(projected(lambda x_t, t: (U, C / 10), 3.0, 0)(X, T), C / 10 + 2 * (_across(C / 10)))
+    length = d.norm(dim=1, keepdim=True)
+    longest = float(length.min()) * 0.9  # longest^3 is longer than longest^2, and than the shorter
+    cut = d * (longest / length)
+    assert longest > 1 and longest**3 > float(length.min()) ** 2
+    close(projected(pair, 3.0, 1, longest)(X, T), C + 2 * cut)
+
+
+def _across(c):
+    d = c - U
+    return d - (d * c).sum(1, keepdim=True) / c.square().sum(1, keepdim=True) * c

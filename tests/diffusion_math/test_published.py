@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 
+from diffusion_math import published
 from diffusion_math.grid import trailing, uniform_log_snr
 from diffusion_math.published import ALIGNED, align_your_steps, error_weighted, weighted_error
 from diffusion_math.schedule import Discrete, RectifiedFlow, VPLinear
@@ -122,3 +123,18 @@ def test_illegal_requests():
     for power in (-1, 5, math.nan):
         with pytest.raises(ValueError, match=r"^power: wanted a number in \[0, 4\]"):
             weighted_error(VPLinear(), grid, power=power)
+
+
+def test_three_predictions_are_the_default(monkeypatch):
+    schedule, told = VPLinear(), []
+    grid = uniform_log_snr(schedule, 9)[:-1]
+    assert weighted_error(schedule, grid) == weighted_error(schedule, grid, 3)
+    assert weighted_error(schedule, grid) != weighted_error(schedule, grid, 4)
+
+    def flat(schedule, grid, order, power):
+        told.append((order, power))
+        return 0.0
+
+    monkeypatch.setattr(published, "weighted_error", flat)
+    error_weighted(schedule, 4)
+    assert set(told) == {(3, 2)}

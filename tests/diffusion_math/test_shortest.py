@@ -10,7 +10,7 @@ from diffusion_math.noise import none
 from diffusion_math.oracle import GaussianMixture
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import RectifiedFlow, VPLinear
-from diffusion_math.shortest import dynamic_programming, kl_upper_bound, shortest
+from diffusion_math.shortest import _Once, dynamic_programming, kl_upper_bound, shortest
 from diffusion_math.solver import State, dpmpp_2m, euler, heun
 from tests.diffusion_math.mixtures import normal, seeded
 
@@ -174,3 +174,45 @@ def test_illegal_requests():
     for some in (ends[:2], ends[1:]):
         with pytest.raises(ValueError, match=r"^nodes: wanted alpha, sigma > 0"):
             kl_upper_bound(RectifiedFlow(), denoise, x, some, seeded(1))
+
+
+def test_the_walk_begins_at_the_first_state_and_no_step_has_no_length():
+    """A step that goes astray but out of the first node: to stay would be nearest."""
+    nodes = torch.tensor([1.0, 0.8, 0.6, 0.3, 0.1], dtype=torch.float64)
+    states = [torch.full((2, 1), 10.0 * k, dtype=torch.float64) for k in range(5)]
+    first = []
+
+    def step(denoise, state, t, s, noise):
+        if t == s:
+            return State(state.x, s, state.history)
+        if t == nodes[0]:
+            first.append(state.x)
+            return State(states[nodes.tolist().index(float(s))], s, state.history)
+        return State(states[nodes.tolist().index(float(s))] + 1, s, state.history)
+
+    picked = dynamic_programming(step, lambda x, t: x, states, nodes, 3)
+    assert len(picked) == 4 and bool((picked.diff() < 0).all())
+    assert all(x.equal(states[0]) for x in first)
+
+
+def test_an_answer_is_kept_for_the_same_question_alone():
+    asked = []
+
+    def denoise(x_t, t):
+        asked.append((x_t, t))
+        return x_t + t
+
+    once, x, t = _Once(denoise), torch.ones(2), torch.tensor(0.5)
+    assert once(x, t) is once(x, t) and len(asked) == 1
+    assert once(2 * x, t).equal(2 * x + t) and once(x, t / 2).equal(x + t / 2)
+    assert len(asked) == 3
+
+
+@pytest.mark.usefixtures("unchecked")  # shapes that disagree are its subject
+def test_messages_say_what_was_given():
+    costs = torch.zeros(2, 3, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"costs: wanted a square, got \(2, 3\)"):
+        shortest(costs, 1)
+    nodes = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"nodes: wanted alpha, sigma > 0, got .*0\.5"):
+        kl_upper_bound(RectifiedFlow(), lambda x, t: x, torch.ones(1, 1), nodes, seeded(1))

@@ -222,3 +222,37 @@ def test_illegal_requests():
         placed(schedule, grid, torch.zeros(3, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"^ends: wanted shape"):
         errors(euler(schedule), denoise, starts, ends[:1], grid)
+
+
+def test_rounds_are_counted_and_what_is_no_better_is_the_grid_itself():
+    """One evaluation is that of the grid: bit for bit what came in, where thirty move it."""
+    schedule, starts = VPLinear(), normal(seeded(1), 8, 2)
+    denoise, ends = problem(starts)
+    grid = torch.tensor([SPAN[0], 0.9, 0.31, SPAN[1]], dtype=torch.float64)
+    once = tuned(euler(schedule), schedule, denoise, starts, ends, grid, rounds=1)
+    assert once.equal(grid)
+    twice = tuned(euler(schedule), schedule, denoise, starts, ends, grid, rounds=2)
+    many = tuned(euler(schedule), schedule, denoise, starts, ends, grid, rounds=30)
+    assert not twice.equal(grid) and (many - twice).abs().max() > 1e-6
+
+
+def test_one_number_is_enough_and_none_is_named():
+    schedule, starts = VPLinear(), torch.ones(1, 1, dtype=torch.float64)
+    grid = torch.tensor([SPAN[0], 0.5, SPAN[1]], dtype=torch.float64)
+    one = tuned(euler(schedule), schedule, lambda x, t: x / 2, starts, starts, grid)
+    assert one.shape == grid.shape
+    none = torch.ones(0, 1, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"starts: wanted 1 or more, got \(0, 1\)"):
+        tuned(euler(schedule), schedule, lambda x, t: x, none, none, grid)
+
+
+def test_widened_gaps_still_sum_to_one():
+    """Two inner nodes nearly on one another: the theta of the widened gaps, which sum to more."""
+    schedule = VPLinear()
+    grid = torch.tensor([1.0, 0.5, 0.5 - 1e-13, 0.05], dtype=torch.float64)
+    low, high = (float(schedule.log_snr(t)) for t in SPAN)
+    levels = schedule.log_snr(grid)
+    gaps = (levels.diff() / (high - low)).clamp(min=2 * LEAST)
+    wanted = gaps / gaps.sum() - LEAST
+    theta = torch.cat([shares(schedule, grid), torch.zeros(1, dtype=torch.float64)])
+    torch.testing.assert_close(theta.softmax(0), wanted / wanted.sum(), rtol=1e-12, atol=0)
