@@ -12,7 +12,7 @@ from arbiter.peers.predictions import disagreement
 from arbiter.peers.scheduler import Driven, announced, noised, sampler, turned
 from arbiter.peers.subject import Subject
 from arbiter.report import Row, Verdict
-from arbiter.sampler import Sampler
+from arbiter.sampler import Sampler, UnsupportedError
 
 __all__ = ["Case", "groups"]
 
@@ -104,12 +104,16 @@ class Case:
             where = (who.library, who.version, self.kind, who.setting, check, expected)
             try:
                 value = look(made, self.driven, WALKED)
+            except UnsupportedError:  # nothing to compare
+                continue
             except Exception as crash:  # code that is audited may raise anything
                 yield Row(*where, "crashed", None, "defect", crashed(crash))
                 continue
-            rounded = check == "announced times" and value > 0.01
-            verdict: Verdict = "defect" if not value <= most else "limit" if rounded else "sound"
-            note = f"n = {WALKED}" + (f": {ROUNDED}" if verdict == "limit" else "")
+            wrong = not value <= most
+            rounded = ROUNDED if check == "announced times" and value > 0.01 else ""
+            why = who.limits.get(check, "") if wrong else rounded
+            verdict: Verdict = "limit" if why else "defect" if wrong else "sound"
+            note = f"n = {WALKED}" + (f": {why}" if why else "")
             yield Row(*where, f"{value:.3g}", value, verdict, note)
 
 

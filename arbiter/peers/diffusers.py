@@ -20,7 +20,7 @@ SIGMAS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 
 BELOW = "a stage below the table's least level has no time that the network could be told"
 STRAY = "eps is not constant along the reverse SDE, so no level is exact by construction"
-DISTILLED = "noise is renewed wholly in every step, for networks whose one step reaches the data"
+DISTILLED = "noise is renewed, all or a share, in every step, for networks that reach data in one"
 GROUPS = "groups of three end elsewhere at every number of steps, and the last are shorter"
 LARGE = "the forward variance is not that of data without spread, nor meant to be"
 

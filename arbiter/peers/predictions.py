@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from arbiter.peers.scheduler import Driven, sampler
+from arbiter.sampler import UnsupportedError
 from arbiter.worlds import MIXTURE, starts
 from diffusion_math.noise import from_generator
 
@@ -19,7 +20,9 @@ def disagreement(made: Any, driven: Driven, n: int) -> float:
 
     The largest distance between ends of n steps from the same starts with the same noise, on a
     mixture whose components are about 1 apart. A prediction that the scheduler openly refuses is
-    left out; with one alone the distance is 0.
+    left out.
+
+    Raises UnsupportedError where fewer than two are left: there is nothing to compare.
     """
     ends: list[torch.Tensor] = []
     for kind in KINDS:
@@ -32,4 +35,6 @@ def disagreement(made: Any, driven: Driven, n: int) -> float:
             ends.append(walker.end(MIXTURE.denoiser(walker.schedule), x, grid, noise))
         except (ValueError, NotImplementedError):
             continue
-    return float((torch.stack(ends) - ends[0]).abs().max()) if ends else 0.0
+    if len(ends) < 2:
+        raise UnsupportedError("takes one prediction alone")
+    return float((torch.stack(ends) - ends[0]).abs().max())

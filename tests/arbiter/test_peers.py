@@ -5,11 +5,13 @@ import torch
 
 from arbiter.conformance import levels
 from arbiter.order import flow_order, law_order, running_order
+from arbiter.peers import predictions
 from arbiter.peers.brownian import Increments
 from arbiter.peers.case import Case, groups
 from arbiter.peers.diffusers import cases
 from arbiter.peers.predictions import disagreement
 from arbiter.peers.scheduler import Driven, announced, noised, second, turned
+from arbiter.sampler import UnsupportedError
 
 pytestmark = [
     pytest.mark.usefixtures("unchecked"),
@@ -86,12 +88,16 @@ def test_noise_and_velocity_are_compared_with_the_formula(monkeypatch):
     assert noised(made, case.driven, 20) > 0.1
 
 
-def test_predictions_lead_to_one_end_or_are_refused():
+def test_predictions_lead_to_one_end_or_are_refused(monkeypatch):
     """PNDM extrapolates v as it comes, where DDIM converts it first; PNDM refuses x0."""
     case = ddim(timestep_spacing="leading")
     assert 0 < disagreement(case.make(), case.driven, 20) < 1e-4
     [pndm] = [c for c in cases() if c.setting.endswith("steps=True, steps_offset=1")]
     assert disagreement(pndm.make(), pndm.driven, 20) > 0.1
+    monkeypatch.setattr(predictions, "KINDS", ("epsilon", "sample"))
+    with pytest.raises(UnsupportedError, match="takes one prediction alone"):
+        disagreement(pndm.make(), pndm.driven, 20)
+    monkeypatch.undo()
     heun = Case("FlowMatchHeunDiscreteScheduler", Driven("flow", second), 2, table=False)
     edm = Case("EDMEulerScheduler", Driven("edm"), 1, table=False)
     checks = [[row.check for row in case.subject().also()] for case in (pndm, edm, heun)]

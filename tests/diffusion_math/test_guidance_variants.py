@@ -212,9 +212,8 @@ def test_rows_of_an_interval_hand_on_x_and_t():
 def test_projection_by_hand():
     """Without the parallel part by default; where x0_c is short; and where L is no round number."""
     d = C - U
-    along = (d * C).sum(1, keepdim=True) / C.square().sum(1, keepdim=True)
-    close(projected(pair, 3.0)(X, T), C + 2 * (d - along * C))
-    close(projected(lambda x_t, t: (U, C / 10), 3.0, 0)(X, T), C / 10 + 2 * (_across(C / 10)))
+    close(projected(pair, 3.0)(X, T), C + 2 * _across(C))
+    close(projected(lambda x_t, t: (U, C / 10), 3.0, 0)(X, T), C / 10 + 2 * _across(C / 10))
     length = d.norm(dim=1, keepdim=True)
     longest = float(length.min()) * 0.9  # longest^3 is longer than longest^2, and than the shorter
     cut = d * (longest / length)
