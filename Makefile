@@ -8,7 +8,7 @@
 # make train   train the embedded model again from nothing (hours; resumes after a kill)
 # make clean   remove caches and results (.venv and training runs stay)
 #
-# Settings: VENV=path  PYTHON=python3.12  DEMO_FLAGS=...  TEST_FLAGS="-m slow -n 0"  BENCH_FLAGS=...  FLAKY_FLAGS=...  TRAIN_FLAGS=...
+# Settings: VENV=path  PYTHON=python3.12  DEMO_FLAGS=...  TEST_FLAGS="-m slow"  BENCH_FLAGS=...  FLAKY_FLAGS=...  TRAIN_FLAGS=...
 
 VENV ?= .venv
 PYTHON ?=

@@ -26,6 +26,7 @@ import jaxtyping
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import shapes  # noqa: F401  (pyproject.toml names it to the hook)
 from tests.chance import LEDGER
 from tests.measuring import Measured
 

@@ -15,7 +15,8 @@ from tests.sd.whole_run import OTHER, Run, apart
 
 diffusers = pytest.importorskip("diffusers")
 
-pytestmark = pytest.mark.slow
+# One group: two of these models at a time do not fit into the memory of a small machine.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full size")]
 SIDE = 512
 TOLERANCE = 1e-3  # of the largest latent; float32's rounding, which guidance multiplies by 7.5
 

@@ -16,7 +16,8 @@ from tests.sd.checkpoint.test_save import far, normal
 
 diffusers = pytest.importorskip("diffusers")
 
-pytestmark = pytest.mark.slow
+# One group: two of these models at a time do not fit into the memory of a small machine.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full size")]
 TOLERANCE = 1e-4  # a thousand roundings (6e-8) of float32 through a hundred layers
 FULL = {"v1.5": V15, "v2.1": V21}
 
