@@ -127,7 +127,9 @@ def _local_order(sampler: Sampler, counts: tuple[int, ...], start: bool) -> Fit:
             exact = GAUSSIAN.probability_flow(schedule, states[k].double(), kept[k], kept[k + 1])
             off.append((states[k + 1] - exact).square().mean())
         errors.append(float(torch.stack(off).mean().sqrt()))
-        sizes.append(mean_step(schedule, kept[steps[0] : steps[-1] + 2]))
+        part = kept[steps[0] : steps[-1] + 2]
+        unsized = start and not bool(schedule.log_snr(kept[0]).isfinite())  # from pure noise
+        sizes.append(mean_step(schedule, kept if unsized else part))
     found = fitted(sizes, errors, 3 * sampler.precision)
     return replace(
         found,

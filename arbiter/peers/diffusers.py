@@ -13,7 +13,7 @@ from arbiter.peers.case import Case, groups
 from arbiter.peers.scheduler import Driven, second
 from arbiter.peers.subject import Subject
 
-__all__ = ["cases", "subjects"]
+__all__ = ["UNTRIED", "cases", "subjects"]
 
 SPACINGS = ("leading", "linspace", "trailing")
 SIGMAS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
@@ -22,7 +22,58 @@ BELOW = "a stage below the table's least level has no time that the network coul
 STRAY = "eps is not constant along the reverse SDE, so no level is exact by construction"
 DISTILLED = "noise is renewed, all or a share, in every step, for networks that reach data in one"
 GROUPS = "groups of three end elsewhere at every number of steps, and the last are shorter"
+SHORTER = "n is documented as the number of levels, the last included: one more than of steps"
+DIGITS = "four digits of the table's least variance are left in float32"
 LARGE = "the forward variance is not that of data without spread, nor meant to be"
+
+
+TOKENS = "tokens, not numbers, are noised"
+ONE_NETWORK = "made for one distilled network's outputs, which no exact denoiser has"
+UPWARD = "walks from data to noise"
+UNTRIED = {
+    **dict.fromkeys(
+        (
+            "AmusedScheduler",
+            "BlockRefinementScheduler",
+            "DiscreteDDIMScheduler",
+            "EntropyBoundScheduler",
+            "VQDiffusionScheduler",
+        ),
+        TOKENS,
+    ),
+    **dict.fromkeys(
+        (
+            "CMStochasticIterativeScheduler",
+            "HeliosDMDScheduler",
+            "PiflowScheduler",
+            "SCMScheduler",
+        ),
+        ONE_NETWORK,
+    ),
+    **dict.fromkeys(("DDIMInverseScheduler", "DPMSolverMultistepInverseScheduler"), UPWARD),
+    "DDPMWuerstchenScheduler": "its levels are those of a cosine with an offset, on no table",
+    "HeliosScheduler": "changes the resolution between its stages",
+    "KarrasVeScheduler": "deprecated; its two halves of a step are called by the pipeline",
+    "RFD4ProteinaScheduler": "samples at a lowered temperature, not the data",
+    "RePaintScheduler": "walks to and fro around a mask",
+    "ScoreSdeVeScheduler": "its predictor and corrector are called by the pipeline",
+}
+"""What diffusers exports and `cases` leaves out: why."""
+
+
+def the_step_before(scheduler: Any, call: int, before: Any) -> dict[str, Any]:
+    """CogVideoX's pipeline hands on the last prediction of clean data, and its time."""
+    first = before is None
+    return {
+        "old_pred_original_sample": None if first else before[1],
+        "timestep_back": None if first else scheduler.timesteps[call - 1],
+    }
+
+
+def the_next_time(scheduler: Any, call: int, before: Any) -> dict[str, Any]:
+    """unCLIP's pipeline tells where a step goes, but for the last."""
+    times = scheduler.timesteps
+    return {"prev_timestep": times[call + 1] if call + 1 < len(times) else None}
 
 
 def after_repeat(scheduler: Any) -> list[int]:
@@ -93,6 +144,12 @@ def _by_times() -> Iterator[Case]:
     for spacing in SPACINGS:
         config = {**bare, "timestep_spacing": spacing}
         yield Case("CogVideoXDDIMScheduler", TIMES, 1, config, main=spacing == "trailing")
+        dpm = replace(TIMES, each=the_step_before)
+        yield Case("CogVideoXDPMScheduler", dpm, 2, config, noisy=True, main=spacing == "trailing")
+    told = replace(TIMES, each=the_next_time)
+    limits = {"image-to-image": DIGITS}
+    yield Case("UnCLIPScheduler", told, 1, bare, True, limits, main=True, table=False)
+    yield Case("IPNDMScheduler", Driven("arc", by_sigmas=False), 4, main=True, table=False)
     limits = dict.fromkeys(("order", "order of a step", "order of the law"), DISTILLED)
     few = partial(Case, order=1, config=bare, ladder=(6, 12, 24, 48))  # at most 50 are legal
     yield few("LCMScheduler", TIMES, noisy=True, limits=limits, main=True)
@@ -228,3 +285,14 @@ def _of_flow() -> Iterator[Case]:
         heun = Driven("flow", second)
         kind, config = "FlowMatchHeunDiscreteScheduler", {"shift": shift}
         yield Case(kind, heun, 2, config, main=shift == 1.0, table=False)
+    for eta, noisy in ((0.0, False), (1.0, True)):
+        kind, config = "LTXEulerAncestralRFScheduler", {"eta": eta}
+        yield Case(kind, straight, 1, config, noisy, main=noisy, table=False)
+    yield Case("FlowMatchLCMScheduler", straight, 1, {}, True, limits, main=True, table=False)
+    for shift in (1.0, 5.0):
+        kind, config = "FlowMapEulerDiscreteScheduler", {"shift": shift}
+        yield Case(kind, straight, 1, config, main=shift == 1.0, table=False)
+    onward = Driven("flow", forward=True)
+    limits, kind = {"grid": SHORTER}, "MiniMaxH3Scheduler"
+    fine = (40, 80, 160, 320)  # its shift leaves few steps where the solution bends
+    yield Case(kind, onward, 1, {}, False, limits, main=True, table=False, ladder=fine)

@@ -21,12 +21,13 @@ from arbiter.sampler import Sampler, UnsupportedError
 from diffusion_math import predict
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
-from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule
+from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPCosine
 
 __all__ = ["Driven", "announced", "noised", "sampler", "turned"]
 
-Space: TypeAlias = Literal["vp", "ve", "flow", "edm"]
-"""Its sample is x_t; x_t / alpha_t; x_t on the straight path; EDM's, where alpha = 1."""
+Space: TypeAlias = Literal["vp", "ve", "flow", "edm", "arc"]
+"""Its sample is x_t; x_t / alpha_t; x_t on the straight path; EDM's, where alpha = 1; x_t on the
+arc alpha = cos(pi t / 2), sigma = sin(pi t / 2), with no table but the times themselves."""
 
 
 def every(scheduler: Any) -> list[int]:
@@ -50,7 +51,10 @@ class Driven:
         reached: scheduler -> the calls after which its sample is at a node.
         by_sigmas: whether its levels are in `scheduler.sigmas`; else its times are its levels.
         level: where the space is "edm", the sigma that a time stands for.
-        settle: what `set_timesteps` is given besides the number of steps; step: the same of `step`.
+        settle: what `set_timesteps` is given besides the number of steps; step: the same of `step`;
+        each: what `step` is given at one call: of the scheduler, the call, and what the step before
+            gave back.
+        forward: whether times rise towards the data, and the network predicts x0 - eps.
     """
 
     space: Space = "vp"
@@ -59,6 +63,8 @@ class Driven:
     level: Callable[[Tensor], Tensor] = lambda told: torch.exp(4 * told)
     settle: Mapping[str, Any] = field(default_factory=dict)
     step: Mapping[str, Any] = field(default_factory=dict)
+    each: Callable[[Any, int, Any], Mapping[str, Any]] = lambda scheduler, call, before: {}
+    forward: bool = False
 
 
 def sampler(
@@ -115,10 +121,9 @@ def announced(made: Any, driven: Driven, n: int) -> float:
     """
     if driven.space == "edm" or not driven.by_sigmas:
         return 0.0
-    _, times, nodes, _ = _settled(made, driven, n)
-    told = times.double()
-    level = 1000 * nodes if driven.space == "flow" else nodes - 1
-    return float((told - level).abs().max())
+    scheduler, times, nodes, _ = _settled(made, driven, n)
+    unit = 1000 if driven.space == "flow" else 1
+    return unit * float((_time(scheduler, driven, times.double()) - nodes).abs().max())
 
 
 def noised(made: Any, driven: Driven, n: int) -> float:
@@ -156,6 +161,8 @@ def _schedule(scheduler: Any, space: Space) -> Schedule:
     """The scheduler's own table as ours, or the continuous schedule that it declares."""
     if space == "flow":
         return RectifiedFlow()
+    if space == "arc":
+        return VPCosine()
     if space == "edm":
         return VE(10 * float(scheduler.config.sigma_max))
     table = torch.as_tensor(scheduler.alphas_cumprod, dtype=torch.float64)
@@ -173,9 +180,20 @@ def _nodes(scheduler: Any, driven: Driven, schedule: Schedule) -> Tensor:
     if driven.by_sigmas:
         sigmas = torch.as_tensor(scheduler.sigmas, dtype=torch.float64)
         return _times(torch.cat([sigmas[begin], sigmas[-1:]]), driven.space, schedule)
-    times = torch.as_tensor(scheduler.timesteps, dtype=torch.float64)[begin] + 1
+    times = _time(scheduler, driven, torch.as_tensor(scheduler.timesteps, dtype=torch.float64))
     final = float(getattr(scheduler, "final_alpha_cumprod", 1.0))
-    return torch.cat([times, times.new_tensor([0.0 if final == 1.0 else 1.0])])
+    return torch.cat([times[begin], times.new_tensor([0.0 if final == 1.0 else 1.0])])
+
+
+def _time(scheduler: Any, driven: Driven, told: Tensor) -> Tensor:
+    """What the network is told as times of the schedule."""
+    if driven.space == "edm":
+        return driven.level(told)
+    if driven.space == "arc":
+        return told
+    if driven.forward:
+        return 1 - told
+    return told / scheduler.config.num_train_timesteps if driven.space == "flow" else told + 1
 
 
 def _times(sigmas: Tensor, space: Space, schedule: Schedule) -> Tensor:
@@ -216,13 +234,18 @@ def _walk(
     states: list[Tensor] = []
     sample = x / alpha[0]
     now = [grid[0], grid[1]]
+    gave = None
     with _drawing(type(scheduler), lambda like: noise(like, *now)):
         for k, time in enumerate(scheduler.timesteps[call:], call):
             seen = sample
             if hasattr(scheduler, "scale_model_input"):
                 seen = scheduler.scale_model_input(sample, time)
             output = _output(scheduler, driven, schedule, denoise, seen, time)
-            sample = scheduler.step(output, time, sample, return_dict=False, **driven.step)[0]
+            more = {**driven.step, **driven.each(scheduler, k, gave)}
+            gave = scheduler.step(
+                model_output=output, timestep=time, sample=sample, return_dict=False, **more
+            )
+            sample = gave[0]
             if k in reached:
                 states.append(sample.to(x.dtype) * alpha[len(states) + 1])
                 now = [grid[len(states)], grid[min(len(states) + 1, len(grid) - 1)]]
@@ -238,18 +261,19 @@ def _output(
     time: Tensor,
 ) -> Tensor:
     """What a perfect network says of what it sees at the time that it is told."""
-    kind = getattr(scheduler.config, "prediction_type", "flow_prediction")
-    told, space = torch.as_tensor(float(time), dtype=torch.float64), driven.space
+    space = driven.space
+    usual = "v_prediction" if space == "arc" else "flow_prediction"
+    kind = getattr(scheduler.config, "prediction_type", usual)
+    at = _time(scheduler, driven, torch.as_tensor(float(time), dtype=torch.float64))
     if space == "edm":
-        return _preconditioned(scheduler, denoise, seen, driven.level(told), kind)
-    T = scheduler.config.num_train_timesteps
-    at = told / T if space == "flow" else told + 1
+        return _preconditioned(scheduler, denoise, seen, at, kind)
     x = seen.double()
     x0 = denoise(x, at)
     if kind == "sample":
         return x0.to(seen.dtype)
     if space == "flow" or kind == "flow_prediction":
-        return predict.flow_from_x0(schedule, x, x0, at).to(seen.dtype)
+        flow = predict.flow_from_x0(schedule, x, x0, at).to(seen.dtype)
+        return -flow if driven.forward else flow
     if kind == "v_prediction":
         return predict.v_from_x0(schedule, x, x0, at).to(seen.dtype)
     return predict.eps_from_x0(schedule, x, x0, at).to(seen.dtype)

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from arbiter.conformance import levels
-from arbiter.order import flow_order, law_order, running_order
+from arbiter.order import flow_order, law_order, running_order, start_order
 from arbiter.peers import predictions
 from arbiter.peers.brownian import Increments
 from arbiter.peers.case import Case, groups
-from arbiter.peers.diffusers import cases
+from arbiter.peers.diffusers import UNTRIED, cases
 from arbiter.peers.predictions import disagreement
 from arbiter.peers.scheduler import Driven, announced, noised, second, turned
 from arbiter.sampler import UnsupportedError
@@ -108,6 +108,47 @@ def test_cases_are_told_apart_by_their_settings():
     every = [(case.kind, case.setting) for case in cases()]
     assert len(every) == len(set(every)) > 100
     assert all(case.driven.reached is not None for case in cases())
+
+
+def of_kind(kind):
+    return [case for case in cases() if case.kind == kind]
+
+
+def test_every_scheduler_that_diffusers_exports_is_tried_or_named():
+    import diffusers
+
+    exported = {n for n in dir(diffusers) if n.endswith("Scheduler")}
+    tried = {case.kind for case in cases()}
+    assert tried | set(UNTRIED) == exported and not tried & set(UNTRIED)
+    assert all(UNTRIED.values())
+
+
+def test_what_a_pipeline_hands_on_is_handed_on():
+    """unCLIP is told where its step goes, CogVideoX's solver what it predicted before."""
+    [told] = of_kind("UnCLIPScheduler")
+    assert levels(told.sampler(), (3, 10)).worst < 0.05  # four digits of its least variance
+    assert law_order(told.sampler(), SHORT).order == pytest.approx(1, abs=0.3)
+    assert levels(told.sampler(), (1,)).words.startswith("ZeroDivisionError")
+    [multistep] = [c for c in of_kind("CogVideoXDPMScheduler") if "leading" in c.setting]
+    assert levels(multistep.sampler(), (3, 10)).worst < 1e-9
+    assert law_order(multistep.sampler(), (20, 40, 80)).order > 1.5
+
+
+def test_times_that_rise_towards_the_data_are_turned_round():
+    [case] = of_kind("MiniMaxH3Scheduler")
+    assert levels(case.sampler(), (3, 10)).worst < 1e-9
+    assert levels(case.sampler(), (10,), 0.5).worst < 1e-9
+    assert announced(case.make(), case.driven, 20) < 1e-4
+
+
+def test_a_prediction_lost_at_pure_noise_is_found():
+    """IPNDM divides eps - eps by alpha = 0 where it begins: the data's mean is taken for 0."""
+    [case] = of_kind("IPNDMScheduler")
+    assert levels(case.sampler(), (1,)).worst > 10
+    assert levels(case.sampler(), (20,), 0.75).worst < 1e-3
+    ladder = (5, 10, 20, 40)
+    assert start_order(case.sampler(), ladder).order < 0.5
+    assert running_order(case.sampler(), ladder).order > 3
 
 
 def test_a_subject_can_be_made_again():
