@@ -1,7 +1,6 @@
 """Whole runs at full size beside diffusers': text to image and image to image, 512 x 512."""
 
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,11 @@ diffusers = pytest.importorskip("diffusers")
 # One group: two of these models at a time do not fit into the memory of a small machine.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full size")]
 SIDE = 512
+WAYS = {
+    "v1.5": (("ddim", False), ("dpmpp_2m", True)),
+    "v2.1": (("ddim", True), ("dpmpp_2m", False)),
+}
+"""Solver, and whether a picture is redrawn: each once for each model, all four pairs in all."""
 TOLERANCE = 1e-3  # of the largest latent; float32's rounding, which guidance multiplies by 7.5
 
 
@@ -35,9 +39,7 @@ def test_a_picture_is_diffusers_at_full_size(name: str, tmp_path: Path) -> None:
     words.save(str(tmp_path / "tokenizer" / "tokenizer.json"))
     pipeline = TextToImage.load(tmp_path, device="cpu")
     assert pipeline.config.prediction == config.prediction
-    every = tuple(product(("ddim", "dpmpp_2m"), (False, True)))
-    ways = every if name == "v1.5" else (every[0], every[3])  # each solver and each task once
-    runs = [Run(solver, redraws, SIDE) for solver, redraws in ways]
+    runs = [Run(solver, redraws, SIDE) for solver, redraws in WAYS[name]]
     for run in runs:
         wanted = run.theirs(pipeline, networks["unet"], networks["vae"])
         found = run.ours(pipeline)
