@@ -20,6 +20,8 @@ TABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_line
 """Stable Diffusion's."""
 WALKED = 20
 """Steps at which the methods beside the walk are looked at."""
+SLOW = ("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler")
+"""A tenth of a second a grid."""
 CHECKS = (
     "levels",
     "image-to-image",
@@ -85,8 +87,10 @@ class Case:
             "[case] = [c for c in cases() if (c.kind, c.setting) == (kind, setting)]\n"
             "subject = case.subject()"
         )
-        also = partial(self._methods, who)
-        return Subject(self.sampler(), who, again, ladder=self.ladder, also=also)
+        more: dict[str, Any] = {"ladder": self.ladder, "also": partial(self._methods, who)}
+        if "timestep_spacing" in self.config and self.kind not in SLOW:
+            more["sweep"] = tuple(range(1, 1001))
+        return Subject(self.sampler(), who, again, **more)
 
     def _methods(self, who: Who) -> Iterator[Row]:
         """Rows on what else the scheduler offers: times for the network, noise, velocity."""

@@ -30,7 +30,7 @@ class Subject:
     who: Who
     again: str = ""
     counts: tuple[int, ...] = (1, 2, 3, 7, 10, 20)
-    sweep: tuple[int, ...] = field(default=(*range(1, 33), 50, 77, 100))
+    sweep: tuple[int, ...] = field(default=(*range(1, 33), 50, 61, 77, 100, 103, 1000))
     ladder: tuple[int, ...] = COUNTS
     also: Callable[[], Iterable[Row]] = tuple
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from arbiter.conformance import levels
+from arbiter.conformance import grid_faults, levels
 from arbiter.order import flow_order, law_order, running_order, start_order
 from arbiter.peers import predictions
 from arbiter.peers.brownian import Increments
@@ -149,6 +149,16 @@ def test_a_prediction_lost_at_pure_noise_is_found():
     ladder = (5, 10, 20, 40)
     assert start_order(case.sampler(), ladder).order < 0.5
     assert running_order(case.sampler(), ladder).order > 3
+
+
+def test_a_step_too_many_is_found():
+    """Trailing times by a float's stride end at -1 for 62 numbers of steps up to 1000."""
+    found = grid_faults(ddim(timestep_spacing="trailing").sampler(), range(1, 1001))
+    assert (found.worst, found.steps) == (62, 61) and found.words.startswith("62 steps")
+    assert grid_faults(ddim(timestep_spacing="leading").sampler(), range(1, 1001)).worst == 0
+    offset = ddim(timestep_spacing="leading", steps_offset=1)
+    assert grid_faults(offset.sampler(), range(900, 1001)).steps == 1000
+    assert offset.subject().sweep == tuple(range(1, 1001))
 
 
 def test_a_subject_can_be_made_again():
