@@ -10,7 +10,9 @@ __all__ = ["resolved"]
 
 ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+?)(?:/([\w./-]+\.(?:safetensors|ckpt|bin|pt)))?")
 WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt", ".pth")
-READ = ("model_index.json", "*/config.json", "scheduler/scheduler_config.json", "tokenizer/*")
+INDEX, BARE = "model_index.json", "config.json"
+"""By which a folder is known: of a whole model; of one network, as VAEs are published."""
+READ = (INDEX, BARE, "*/config.json", "scheduler/scheduler_config.json", "tokenizer/*")
 
 
 def resolved(path: Path | str, variants: Sequence[str | None] = (None,)) -> Path:
@@ -43,12 +45,20 @@ def _fetched(name: str, file: str | None, variants: Sequence[str | None], cached
 
     if file is not None:
         return str(hub.hf_hub_download(name, file, local_files_only=cached))
-    ends: list[str] = []
+    path = hub.snapshot_download(name, allow_patterns=wanted(variants), local_files_only=cached)
+    if not any((Path(path) / known).is_file() for known in (INDEX, BARE)):
+        raise FileNotFoundError(f"{name} is there without {INDEX} or {BARE}")
+    return path
+
+
+def wanted(variants: Sequence[str | None]) -> list[str]:
+    """Patterns of the files of a hub's folder that a load may read; other formats stay there."""
+    stems = [f"{kind}/*model" for kind in ("unet", "vae", "text_encoder")]
+    found = list(READ)
     for variant in variants:
         dot = f".{variant}" if variant else ""
-        ends += [f"{dot}.safetensors", f"{dot}-*.safetensors", f".safetensors.index{dot}.json"]
-    wanted = [f"{kind}/*model{end}" for kind in ("unet", "vae", "text_encoder") for end in ends]
-    path = hub.snapshot_download(name, allow_patterns=[*READ, *wanted], local_files_only=cached)
-    if cached and not (Path(path) / "model_index.json").is_file():
-        raise FileNotFoundError(f"{name} is in the cache without model_index.json")
-    return path
+        ends = (f"{dot}.safetensors", f"{dot}-*.safetensors", f".safetensors.index{dot}.json")
+        found += [
+            stem + end for stem in (*stems, "diffusion_pytorch_model", "model") for end in ends
+        ]
+    return found

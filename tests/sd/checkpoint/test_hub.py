@@ -1,5 +1,6 @@
 """Ids of the hub: from the cache where it is there, one line where it is not to be had."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,34 @@ def test_an_id_is_read_from_the_cache(cache: Path) -> None:
     models.same(load("someone/small"), V1)
     file = "unet/diffusion_pytorch_model.safetensors"
     assert hub.resolved(f"someone/small/{file}") == folder / file
+
+
+def test_an_id_of_one_network_is_read_from_the_cache(cache: Path) -> None:
+    """As VAEs are published: config.json and weights at the top."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    home = cache / "models--someone--vae"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs" / "main").write_text(commit)
+    whole = models.write_folder(cache / "whole", V1)
+    (home / "snapshots").mkdir()
+    (whole / "vae").rename(home / "snapshots" / commit)
+    model = models.write_folder(cache / "model", V1)
+    shutil.rmtree(model / "vae")
+    models.same(load(model, vae="someone/vae"), V1)
+    assert hub.resolved("someone/vae") == home / "snapshots" / commit
+    (home / "snapshots" / commit / "config.json").unlink()
+    with pytest.raises(ValueError, match="without model_index.json or config.json"):
+        hub.resolved("someone/vae")
+
+
+def test_what_is_fetched_is_what_is_read() -> None:
+    bare = ["config.json", "diffusion_pytorch_model.safetensors"]
+    half = ["diffusion_pytorch_model.fp16.safetensors", "unet/diffusion_pytorch_model-00001-of-2"]
+    other = ["README.md", "diffusion_pytorch_model.bin", "v1-5-pruned.safetensors", *half]
+    model = ["model_index.json", "tokenizer/vocab.json", "unet/diffusion_pytorch_model.safetensors"]
+    asked = [*bare, *other, *model, "safety_checker/model.safetensors"]
+    taken = huggingface_hub.utils.filter_repo_objects(asked, allow_patterns=hub.wanted((None,)))
+    assert list(taken) == [*bare, *model]
 
 
 def test_an_id_that_is_not_to_be_had_says_what_to_do(cache: Path) -> None:
