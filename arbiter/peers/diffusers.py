@@ -103,7 +103,13 @@ def cases() -> Iterator[Case]:
 
 
 def subjects(quick: bool) -> Iterator[Subject]:
-    """All cases that can be made here; `quick`: each class and algorithm at its main setting."""
+    """All cases that can be made here; `quick`: each class and algorithm at its main setting.
+
+    What diffusers notes on a setting each time it is made, it notes no longer in this process.
+    """
+    from diffusers.utils import logging
+
+    logging.set_verbosity_error()
     for case in cases():
         if case.main or not quick:
             with suppress(ImportError):  # an extra that this scheduler wants
