@@ -38,9 +38,9 @@ class Config:
     """Solvers that all other grids are measured under; none of them draws noise."""
     scales: tuple[float, ...] = (math.inf, 1.0)
     """Losses: an error counts less from so many medians on; inf is least squares."""
-    train: int = 8192
+    train: int = 32768
     """Starts that grids are fitted on, at least 8."""
-    test: int = 8192
+    test: int = 32768
     """Starts that they are judged on, at least 8."""
     rounds: int = 24
     """Improvements of a grid."""
