@@ -53,10 +53,10 @@ def plane(
             plots.png(drawing),
             f"{min(SHOWN, len(start))} particles of each sampler after equally many evaluations of "
             "the score, all from one wide normal start, over the lines that enclose 50 and 95% of "
-            "the density; the numbers are shares of all particles. Only annealed Langevin has "
-            "each mode's share right.",
+            "the density; the numbers are shares of all particles. Annealed Langevin comes nearest "
+            "to the density's own.",
             "Six panels of particles over three modes: the density, ascent collapsed onto three "
-            "points, three plain Langevin samplers with equal shares, annealed with true shares.",
+            "points, three plain Langevin samplers with equal shares, annealed nearest to it.",
         ),
         Figure(
             "langevin-shares.png",
@@ -165,8 +165,8 @@ def animation(
         "langevin.gif",
         animation.gif(frames, seconds=max(1.0, 0.14 * len(frames))),
         "Ascent falls onto the modes, ULA spreads around the nearest one and stays, annealed "
-        "Langevin wanders between the modes first and settles with each one's share right "
-        "(true weights: 5, 25 and 70%).",
+        "Langevin wanders between the modes first and settles nearest to their weights "
+        "(5, 25 and 70%).",
         "Animation of three clouds of particles that move onto three modes.",
     )
 

@@ -2,7 +2,8 @@
 
 The suite's checker of shapes decorates local functions on every call of the function around them,
 and for beartype each decoration is a compilation: a millisecond, longer than most of what it
-checks. What it compiles is a function of name and signature alone, and is kept by them here.
+checks. What jaxtyping hands to it are stand-ins without a body, functions of name and signature
+alone, and they are kept by these here; a function with a body or a closure must not come this way.
 """
 
 import inspect

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sd.checkpoint.source import ill
 
-__all__ = ["resolved"]
+__all__ = ["resolved", "wanted"]
 
 ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+?)(?:/([\w./-]+\.(?:safetensors|ckpt|bin|pt)))?")
 WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt", ".pth")

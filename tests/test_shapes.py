@@ -1,0 +1,57 @@
+"""The suite's checker of shapes: what it keeps still refuses what it should."""
+
+import pytest
+import torch
+from jaxtyping import Float, TypeCheckError, jaxtyped
+from torch import Tensor
+
+from tests.shapes import checked
+
+
+def maker(kind):
+    """A local function, made and checked anew at every call, as the hook does it."""
+
+    @jaxtyped(typechecker=checked)
+    def added(x: Float[Tensor, " n"], y: kind) -> Float[Tensor, " n"]:
+        return x + y
+
+    return added
+
+
+def test_each_copy_of_a_local_function_is_checked_and_is_itself():
+    same, other = torch.zeros(3), torch.zeros(2)
+    for _ in range(3):
+        assert maker(Float[Tensor, " n"])(same, same) is not same
+        with pytest.raises(TypeCheckError):
+            maker(Float[Tensor, " n"])(same, other)
+
+
+def test_other_annotations_under_one_name_are_other_checks():
+    x, column = torch.zeros(3), torch.zeros(3, 1)
+    assert maker(Float[Tensor, " n"])(x, x).shape == (3,)
+    assert maker(float)(x, 1.0).shape == (3,)
+    with pytest.raises(TypeCheckError):
+        maker(float)(x, x)
+    with pytest.raises(TypeCheckError):  # what comes back is checked too
+        maker(Float[Tensor, "n 1"])(x, column)
+
+
+def test_it_is_made_once():
+    def twice():
+        def one(n: int = 1) -> int:
+            return n
+
+        return checked(one)
+
+    assert twice() is twice()
+    assert checked(maker) is not twice()
+
+
+def test_a_default_without_a_hash_is_checked_all_the_same():
+    @jaxtyped(typechecker=checked)
+    def length(values: list[int] = []) -> int:  # noqa: B006
+        return len(values)
+
+    assert length() == 0 and length([1]) == 1
+    with pytest.raises(TypeCheckError):
+        length(3)
