@@ -11,6 +11,7 @@ node need not be t_min. Derivation: (tuned.1), (tuned.2).
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,10 @@ from diffusion_math.sample import trajectory
 from diffusion_math.schedule import Schedule
 from diffusion_math.solver import Step
 
-__all__ = ["cosines", "errors", "placed", "shares", "tuned"]
+__all__ = [
+    "cosines", "distances", "errors", "least", "nearest", "placed", "shares", "tuned", "turned",
+    "walked",
+]  # fmt: skip
 
 LEAST = 1e-4
 """The least share of the log-SNR between two nodes."""
@@ -76,32 +80,80 @@ def tuned(
     Sources: the aim, S4S (arXiv:2502.17423), whose steps are fitted to a teacher's ends too; the
         loss of far ends, Cauchy's, as in Barron (arXiv:1701.03077) table 1 at shape 0.
     """
-    from scipy.optimize import least_squares
+    same_shape("ends", ends, starts)
 
+    def walk(nodes: Tensor) -> Tensor:
+        return walked(step, denoise, starts, nodes)
+
+    return nearest(walk, schedule, ends, grid, scale, modes, rounds)
+
+
+def nearest(
+    walk: Callable[[Tensor], Tensor],
+    schedule: Schedule,
+    ends: Float[Tensor, "batch *event"],
+    grid: Float64[Tensor, " nodes"],
+    scale: Number = math.inf,
+    modes: int | None = None,
+    rounds: int = 30,
+) -> Float64[Tensor, " nodes"]:
+    """`tuned` for anything that walks a grid: the solver may change with the nodes.
+
+    Args:
+        walk: grid -> where it takes each start, like `ends`; the same starts at every call.
+
+    The others, and what is raised, as for `tuned`. Derivation: (tuned.2), (tuned.3), (tuned.4).
+    """
     strictly_decreasing("grid", grid)
     require(len(grid) >= 3, "grid", "3 nodes or more: the ends stay", f"{len(grid)}")
-    same_shape("ends", ends, starts)
-    require(starts.numel() > 0, "starts", "1 or more", tuple(starts.shape))
-    require(scale > 0, "scale", "a number above 0", scale)
     inner = len(grid) - 2
     whole("modes", inner if modes is None else modes, 1)
-    whole("rounds", rounds, 1)
     first, waves = shares(schedule, grid), cosines(inner + 1, min(modes or inner, inner))
 
-    def moved(phi: Any) -> Tensor:
-        return placed(schedule, grid, first + waves @ torch.as_tensor(phi))
+    def moved(phi: Tensor) -> Tensor:
+        return placed(schedule, grid, first + waves @ phi)
 
-    def residuals(phi: Any) -> Any:
-        return _residuals(step, denoise, starts, ends, moved(phi), scale).numpy()
+    def apart(phi: Tensor) -> Tensor:
+        return walk(moved(phi)) - ends
 
-    def slopes(phi: Any) -> Any:
-        here = residuals(phi)
-        nudged = [residuals(phi + NUDGE * unit) for unit in np.eye(len(phi))]
-        return np.stack([(there - here) / NUDGE for there in nudged], axis=1)
+    before = turned(walk(grid) - ends, scale).square().sum()
+    found, after = least(apart, torch.zeros(waves.shape[1], dtype=torch.float64), scale, rounds)
+    return moved(found) if after < before else grid.clone()
 
-    found = least_squares(residuals, np.zeros(waves.shape[1]), slopes, max_nfev=rounds)
-    before = _residuals(step, denoise, starts, ends, grid, scale).square().sum()
-    return moved(found.x) if 2 * found.cost < before else grid.clone()
+
+def least(
+    apart: Callable[[Tensor], Tensor],
+    first: Float64[Tensor, " free"],
+    scale: Number,
+    rounds: int,
+    nudge: Number = NUDGE,
+) -> tuple[Float64[Tensor, " free"], float]:
+    """The numbers at which mean_i rho(e_i^2) is least, and that loss; see `tuned`.
+
+    Args:
+        apart: numbers -> how far each walk's end is from where it should be, `(batch, *event)`.
+        nudge: the change that derivatives are taken by.
+
+    Raises:
+        ValueError: scale or rounds are not above 0, or there is no walk.
+
+    Derivation: (tuned.4).
+    """
+    from scipy.optimize import least_squares
+
+    require(scale > 0, "scale", "a number above 0", scale)
+    whole("rounds", rounds, 1)
+
+    def residuals(free: Any) -> Any:
+        return turned(apart(torch.as_tensor(free)), scale).numpy()
+
+    def slopes(free: Any) -> Any:
+        here = residuals(free)
+        nudged = [residuals(free + nudge * unit) for unit in np.eye(len(free))]
+        return np.stack([(there - here) / nudge for there in nudged], axis=1)
+
+    found = least_squares(residuals, first.numpy(), slopes, max_nfev=rounds)
+    return torch.as_tensor(found.x), 2 * float(found.cost)
 
 
 def cosines(gaps: int, modes: int) -> Float64[Tensor, "inner modes"]:
@@ -132,7 +184,15 @@ def errors(
     e_i^2 = mean over the event of (x_i - ends_i)^2. Derivation: (tuned.3).
     """
     same_shape("ends", ends, starts)
-    return _apart(step, denoise, starts, ends, grid).square().mean(1).sqrt()
+    return distances(walked(step, denoise, starts, grid), ends)
+
+
+def distances(
+    found: Float[Tensor, "batch *event"], ends: Float[Tensor, "batch *event"]
+) -> Float64[Tensor, " batch"]:
+    """e_i = the root of the mean over the event of (found_i - ends_i)^2. Derivation: (tuned.3)."""
+    same_shape("found", found, ends)
+    return _flat(found - ends).square().mean(1).sqrt()
 
 
 def placed(
@@ -175,22 +235,28 @@ def _range(schedule: Schedule, grid: Tensor) -> tuple[Tensor, Tensor]:
     return schedule.log_snr(first), schedule.log_snr(last)
 
 
-def _apart(step: Step, denoise: Denoiser, starts: Tensor, ends: Tensor, grid: Tensor) -> Tensor:
-    """The ends of the walks less where they should be, `(batch, D)`, float64 on the CPU."""
+def walked(
+    step: Step, denoise: Denoiser, starts: Float[Tensor, "batch *event"], grid: Tensor
+) -> Float[Tensor, "batch *event"]:
+    """Where a solver's walk ends, without its way there or a gradient. Derivation: (sample.1)."""
     with torch.no_grad():
         *_, last = trajectory(step, denoise, starts, grid)
-    return (last.x - ends).reshape(len(starts), -1).to("cpu", torch.float64)
+    return last.x
 
 
-def _residuals(
-    step: Step, denoise: Denoiser, starts: Tensor, ends: Tensor, grid: Tensor, scale: Number
-) -> Tensor:
+def turned(apart: Float[Tensor, "batch *event"], scale: Number) -> Float64[Tensor, " residuals"]:
     """Numbers whose squares sum to mean_i rho(e_i^2): each start's, turned as its error is.
 
-    Derivation: (tuned.4).
+    Raises ValueError where there is none. Derivation: (tuned.4).
     """
-    apart = _apart(step, denoise, starts, ends, grid)
+    require(apart.numel() > 0, "starts", "1 or more", tuple(apart.shape))
+    flat = _flat(apart)
     if scale < math.inf:
-        share = apart.square().mean(1, keepdim=True) / scale**2
-        apart = torch.where(share > 0, (share.log1p() / share).sqrt(), 1.0) * apart
-    return apart.flatten() / math.sqrt(apart.numel())
+        share = flat.square().mean(1, keepdim=True) / scale**2
+        flat = torch.where(share > 0, (share.log1p() / share).sqrt(), 1.0) * flat
+    return flat.flatten() / math.sqrt(flat.numel())
+
+
+def _flat(apart: Tensor) -> Tensor:
+    """`(batch, D)`, float64 on the CPU."""
+    return apart.reshape(len(apart), -1).to("cpu", torch.float64)

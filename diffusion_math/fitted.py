@@ -1,0 +1,283 @@
+"""Linear solvers whose weights are fitted to the flow: the best use of the calls already made.
+
+A solver that calls the denoiser once a step and mixes what it has seen is, on a grid of n steps,
+
+    x_{i+1} = a_i x_i + sum over j <= i of b_ij x0_j,    x0_j = denoise(x_j, t_j)
+
+DDIM, DPM-Solver and DPM-Solver++ (multistep), DEIS, UniPC and Adams-Bashforth are such rows, which
+theory gives for every denoiser. Here a row is what takes the walks nearest to the flow's own states
+for one denoiser: least squares, in closed form. Derivation: (fitted.1), (fitted.2).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from diffusion_math.checks import Number, require, same_shape, strictly_decreasing, whole
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.noise import Noise
+from diffusion_math.schedule import Schedule
+from diffusion_math.solver import State, Step
+from diffusion_math.tuned import distances, least, nearest, walked
+
+__all__ = ["Path", "end_fitted", "fitted", "fitted_grid", "linear"]
+
+PASSES = 12
+"""Reweighted least squares for a finite scale."""
+NUDGE = 1e-5
+"""The change of a weight that derivatives of the ends are taken by."""
+CUBIC = 4
+
+
+class Path(NamedTuple):
+    """A fine walk: `times` `(nodes,)`, strictly decreasing, and the `(batch, *event)` at each."""
+
+    times: Tensor
+    states: Sequence[Tensor]
+
+    def at(self, schedule: Schedule, t: Tensor) -> Tensor:
+        """The states at a time: those of a node, or between nodes the cubic through four of them.
+
+            x(t) = sum_k L_k(ell(t)) x_k,    L_k Lagrange's polynomials in the log-SNR ell
+
+        The four are those nearest in number whose log-SNR is finite.
+
+        Raises ValueError for a time outside the finite nodes that is no node, or fewer than four.
+        Derivation: (fitted.5).
+        """
+        same = (self.times == t).nonzero()
+        if len(same):
+            return self.states[int(same[0])]
+        levels = schedule.log_snr(self.times)
+        finite = levels.isfinite().nonzero().flatten()
+        require(len(finite) >= CUBIC, "times", "4 nodes of finite log-SNR", len(finite))
+        low, high = float(self.times[finite[-1]]), float(self.times[finite[0]])
+        require(low <= float(t) <= high, "t", f"a node, or in [{low:g}, {high:g}]", float(t))
+        here = schedule.log_snr(t)
+        above = int((levels[finite] < here).sum())
+        first = min(max(above - CUBIC // 2, 0), len(finite) - CUBIC)
+        four = finite[first : first + CUBIC]
+        found = torch.zeros_like(self.states[0])
+        for k in four:
+            others = levels[four[four != k]]
+            share = ((here - others) / (levels[k] - others)).prod()
+            found = found + share * self.states[int(k)]
+        return found
+
+
+def linear(grid: Float[Tensor, " nodes"], weights: Float64[Tensor, "steps columns"]) -> Step:
+    """The solver of these rows, on their grid and no other: see the module.
+
+    Args:
+        grid: `(nodes,)` the times that the weights belong to.
+        weights: `(nodes - 1, nodes)`: a_i in column 0, b_ij in column 1 + j, 0 for j > i.
+
+    Raises:
+        ValueError: the weights have another shape; in a step: it is not the grid's.
+
+    Derivation: (fitted.1).
+    Source: linear multistep methods: Hairer, Norsett & Wanner 1993, "Solving Ordinary Differential
+        Equations I", section III.2; their weights as parameters of a diffusion model's solver, S4S
+        (arXiv:2502.17423).
+    """
+    _square(grid, weights)
+
+    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
+        i = len(state.history)
+        ends = (float(t), float(s))
+        legal = i < len(weights) and ends == (float(grid[i]), float(grid[i + 1]))
+        require(legal, "grid", "the one that the weights were fitted on", f"step {i}, {ends}")
+        history = (*state.history, (t, denoise(state.x, t)))
+        return State(_mixed(weights[i], state.x, [x0 for _, x0 in history]), s, history)
+
+    return step
+
+
+def fitted(
+    denoise: Denoiser,
+    states: Sequence[Float[Tensor, "batch *event"]],
+    grid: Float64[Tensor, " nodes"],
+    scale: Number = math.inf,
+) -> Float64[Tensor, "steps columns"]:
+    """The weights of `linear` whose walk keeps nearest to the flow's states, step after step.
+
+        (a_i, b_i0 .. b_ii) = argmin mean over starts of rho(e^2),    i = 0, 1, ...
+        e^2 = mean over the event of (a_i x_i + sum_j b_ij x0_j - states_{i+1})^2
+
+    where x_i are the walk's own states under the rows before, so that an error made is corrected
+    as far as what has been seen allows. rho(u) = u at an infinite scale, else c^2 log(1 + u / c^2)
+    at c = scale x the median of the plain fit's e, by reweighted least squares. Directions that
+    the dtype's rounding does not tell apart are left out. It costs one walk, and a start gives as
+    many equations as it has numbers: dozens are enough.
+
+    Args:
+        denoise: `(x_t, t) -> E[x_0 | x_t]`.
+        states: `nodes` draws `(batch, *event)`: the flow's at the grid's nodes, the starts first.
+        grid: `(nodes,)` strictly decreasing times.
+        scale: in medians, from where on an error counts less; above 0.
+
+    Returns:
+        `(nodes - 1, nodes)`, for `linear`.
+
+    Raises:
+        ValueError: grid is not strictly decreasing; states are not one a node and of one shape, or
+            of nothing; scale is not above 0.
+
+    Derivation: (fitted.2), (fitted.3), (fitted.4).
+    Sources: the aim, S4S (arXiv:2502.17423), which descends on the ends alone; reweighting:
+        Holland & Welsch 1977, "Robust regression using iteratively reweighted least-squares",
+        Communications in Statistics 6(9).
+    """
+    weights, _ = _fit(denoise, states, grid, scale)
+    return weights
+
+
+def fitted_grid(
+    schedule: Schedule,
+    denoise: Denoiser,
+    path: Path,
+    grid: Float64[Tensor, " nodes"],
+    scale: Number = math.inf,
+    modes: int | None = None,
+    rounds: int = 30,
+) -> Float64[Tensor, " nodes"]:
+    """The grid on which the fitted weights end nearest: nodes tuned, weights fitted at each try.
+
+    As `tuned.tuned` with the solver that `fitted` finds on each grid, that is variable projection:
+    the search is over the nodes alone.
+
+    Args:
+        path: a fine walk of the starts from `grid[0]` to the last node.
+        scale: as for `fitted`; for the ends in medians of their error on the grid given.
+
+    The others, and what is raised, as for `tuned.tuned` and `fitted`.
+    Derivation: (fitted.5), (fitted.6).
+    Source: Golub & Pereyra 1973, "The differentiation of pseudo-inverses and nonlinear least
+        squares problems whose variables separate", SIAM J. Numer. Anal. 10(2).
+    """
+    ends = path.states[-1]
+
+    def walk(nodes: Tensor) -> Tensor:
+        _, end = _fit(denoise, [path.at(schedule, t) for t in nodes], nodes, scale)
+        return end
+
+    unit = math.inf
+    if scale < math.inf:
+        unit = scale * float(distances(walk(grid), ends).median())
+    return nearest(walk, schedule, ends, grid, unit, modes, rounds)
+
+
+def end_fitted(
+    denoise: Denoiser,
+    starts: Float[Tensor, "batch *event"],
+    ends: Float[Tensor, "batch *event"],
+    grid: Float64[Tensor, " nodes"],
+    weights: Float64[Tensor, "steps columns"],
+    order: int = 3,
+    scale: Number = math.inf,
+    rounds: int = 12,
+) -> Float64[Tensor, "steps columns"]:
+    """Weights moved until the walk's end alone is nearest: S4S' aim, by Gauss and Newton's steps.
+
+        minimise over a_i, b_ij, i - order < j <= i    mean_i rho(e_i^2) of `tuned.tuned`
+
+    It costs about rounds x steps x (order + 1) walks. Their relaxation, which lets each start move
+    in a small ball to be met more easily, is left out: the flow's end from the same noise is asked.
+
+    Args:
+        weights: to begin from, as a known solver's: `fitted` to that solver's own walk gives them.
+        order: how many predictions a row may change, the latest first.
+        scale: of `fitted`: in medians of the first weights' errors.
+
+    Raises ValueError as `linear`, `fitted` and `tuned.tuned`.
+    Derivation: (fitted.7).
+    Source: Frankel et al., S4S (arXiv:2502.17423), which descends by gradients.
+    """
+    _square(grid, weights)
+    same_shape("ends", ends, starts)
+    whole("order", order, 1)
+    require(scale > 0, "scale", "a number above 0", scale)
+    steps = len(weights)
+    back = torch.arange(steps)[:, None] - torch.arange(-1, steps)  # i - j; column 0 is a_i
+    free = (back >= 0) & (back < order)
+    free[:, 0] = True
+
+    def moved(numbers: Tensor) -> Tensor:
+        return weights.masked_scatter(free, numbers)
+
+    def end(numbers: Tensor) -> Tensor:
+        return walked(linear(grid, moved(numbers)), denoise, starts, grid)
+
+    first = weights[free]
+    unit = math.inf
+    if scale < math.inf:
+        unit = scale * float(distances(end(first), ends).median())
+    found, _ = least(lambda numbers: end(numbers) - ends, first, unit, rounds, NUDGE)
+    return moved(found)
+
+
+def _square(grid: Tensor, weights: Tensor) -> None:
+    """ValueError unless the weights are a row a step."""
+    strictly_decreasing("grid", grid)
+    wanted = (len(grid) - 1, len(grid))
+    require(weights.shape == wanted, "weights", f"shape {wanted}", tuple(weights.shape))
+
+
+def _mixed(row: Tensor, x: Tensor, seen: Sequence[Tensor]) -> Tensor:
+    """a x + sum_j b_j x0_j, in x's own dtype."""
+    found = row[0] * x
+    for weight, x0 in zip(row[1:], seen, strict=False):
+        found = found + weight * x0
+    return found
+
+
+def _fit(
+    denoise: Denoiser, states: Sequence[Tensor], grid: Tensor, scale: Number
+) -> tuple[Tensor, Tensor]:
+    """The weights and where their walk ends."""
+    strictly_decreasing("grid", grid)
+    require(len(states) == len(grid), "states", f"{len(grid)}, one a node", len(states))
+    require(states[0].numel() > 0, "states", "1 start or more", tuple(states[0].shape))
+    require(scale > 0, "scale", "a number above 0", scale)
+    for state in states:
+        same_shape("states", state, states[0])
+    weights = torch.zeros(len(grid) - 1, len(grid), dtype=torch.float64)
+    x, seen = states[0], list[Tensor]()
+    for i, target in enumerate(states[1:]):
+        with torch.no_grad():
+            seen.append(denoise(x, grid[i]))
+        weights[i, : i + 2] = _row([x, *seen], target, scale)
+        x = _mixed(weights[i], x, seen)
+    return weights, x
+
+
+def _row(basis: Sequence[Tensor], target: Tensor, scale: Number) -> Tensor:
+    """The mixture of the basis that is nearest to the target, by mean rho: `(len(basis),)`.
+
+    Derivation: (fitted.3), (fitted.4).
+    """
+    columns = torch.stack([_flat(part) for part in basis], dim=2)
+    batch, event, count = columns.shape
+    q, r = torch.linalg.qr(columns.reshape(-1, count))
+    u, sizes, v = torch.linalg.svd(r, full_matrices=False)
+    told = sizes > 10 * torch.finfo(target.dtype).eps * sizes[0]
+    span = q @ u[:, told]
+    wanted = _flat(target)
+    flat = wanted.flatten()
+    shares = span.T @ flat
+    apart = (span @ shares - flat).reshape(batch, event).square().mean(1)
+    c2 = scale**2 * float(apart.median()) if scale < math.inf else 0.0
+    for _ in range(PASSES if c2 > 0 else 0):
+        weighted = span * (1 / (1 + apart / c2)).repeat_interleave(event)[:, None]
+        shares = torch.linalg.solve(weighted.T @ span, weighted.T @ flat)
+        apart = (span @ shares - flat).reshape(batch, event).square().mean(1)
+    found: Tensor = v.T[:, told] @ (shares / sizes[told])
+    return found
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.reshape(len(x), -1).to("cpu", torch.float64)
