@@ -30,6 +30,9 @@ PASSES = 12
 """Reweighted least squares for a finite scale."""
 NUDGE = 1e-5
 """The change of a weight that derivatives of the ends are taken by."""
+STRIDE = 0.03
+"""The change of theta: fits hide much of it, and what is left has to stand above a float32
+network's rounding."""
 CUBIC = 4
 
 
@@ -168,7 +171,7 @@ def fitted_grid(
     unit = math.inf
     if scale < math.inf:
         unit = scale * float(distances(walk(grid), ends).median())
-    return nearest(walk, schedule, ends, grid, unit, modes, rounds)
+    return nearest(walk, schedule, ends, grid, unit, modes, rounds, STRIDE)
 
 
 def end_fitted(

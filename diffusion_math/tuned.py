@@ -26,8 +26,8 @@ from diffusion_math.schedule import Schedule
 from diffusion_math.solver import Step
 
 __all__ = [
-    "cosines", "distances", "errors", "least", "nearest", "placed", "shares", "tuned", "turned",
-    "walked",
+    "blended", "cosines", "distances", "errors", "least", "nearest", "placed", "shares", "tuned",
+    "turned", "walked",
 ]  # fmt: skip
 
 LEAST = 1e-4
@@ -96,11 +96,13 @@ def nearest(
     scale: Number = math.inf,
     modes: int | None = None,
     rounds: int = 30,
+    nudge: Number = NUDGE,
 ) -> Float64[Tensor, " nodes"]:
     """`tuned` for anything that walks a grid: the solver may change with the nodes.
 
     Args:
         walk: grid -> where it takes each start, like `ends`; the same starts at every call.
+        nudge: the change of theta that derivatives are taken by.
 
     The others, and what is raised, as for `tuned`. Derivation: (tuned.2), (tuned.3), (tuned.4).
     """
@@ -117,7 +119,9 @@ def nearest(
         return walk(moved(phi)) - ends
 
     before = turned(walk(grid) - ends, scale).square().sum()
-    found, after = least(apart, torch.zeros(waves.shape[1], dtype=torch.float64), scale, rounds)
+    found, after = least(
+        apart, torch.zeros(waves.shape[1], dtype=torch.float64), scale, rounds, nudge
+    )
     return moved(found) if after < before else grid.clone()
 
 
@@ -227,6 +231,26 @@ def shares(schedule: Schedule, grid: Float64[Tensor, " nodes"]) -> Float64[Tenso
     gaps = (levels.diff() / (high - low)).clamp(min=2 * LEAST)
     logs = (gaps / gaps.sum() - LEAST).log()
     return logs[:-1] - logs[-1]
+
+
+def blended(
+    schedule: Schedule,
+    grid: Float64[Tensor, " nodes"],
+    other: Float64[Tensor, " nodes"],
+    share: Number,
+) -> Float64[Tensor, " nodes"]:
+    """A grid between two of as many nodes: gaps in log-SNR are their weighted geometric mean.
+
+        theta = (1 - share) theta_grid + share theta_other
+
+    Args:
+        share: of `other`; 0 gives `grid`, up to gaps of less than 2 LEAST, and its ends at any.
+
+    Raises ValueError for grids of different lengths. Derivation: (tuned.2).
+    """
+    same_shape("other", other, grid)
+    theta = (1 - share) * shares(schedule, grid) + share * shares(schedule, other)
+    return placed(schedule, grid, theta)
 
 
 def _range(schedule: Schedule, grid: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Time grids fitted to the solver and the budget, beside fixed and published ones."""
+"""Weights and time grids fitted to the flow at a budget of calls, beside all others."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Any
 from experiments.model import Model
 from experiments.results import Result
 from experiments.tuned_parts import Found, Pair, parts, record, rows_of
-from experiments.tuned_rivals import Rivals, Walked, rms, steps_of, tune, typical, walked
+from experiments.tuned_rivals import (
+    FITTED,
+    TUNED,
+    Rivals,
+    Walked,
+    fit,
+    rms,
+    s4s,
+    steps_of,
+    tune,
+    typical,
+    walked,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,12 +32,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    """The error at equal calls of the denoiser: grids tuned to their solver beside all others.
+    """The error at equal calls of the denoiser: fitted weights and tuned grids beside all others.
 
-    Grids are fitted on some starts and judged on others, by how far walks end from the flow's own
+    Both are fitted on some starts and judged on others, by how far walks end from the flow's own
     end. Beside them: the fixed grids, Align Your Steps, optimised time steps and the dynamic
-    program of optimal steps, each under several solvers. `--solver`, `--steps` and `--grid` are not
-    used: they are what is measured. With the default starts it takes a quarter of an hour.
+    program of optimal steps, each under several solvers, and S4S' weights. `--solver`, `--steps`
+    and `--grid` are not used: they are what is measured. With the default starts it takes half an
+    hour.
     """
 
     counts: tuple[int, ...] = (5, 8, 10, 15, 20)
@@ -39,17 +52,26 @@ class Config:
     scales: tuple[float, ...] = (math.inf, 1.0)
     """Losses: an error counts less from so many medians on; inf is least squares."""
     train: int = 32768
-    """Starts that grids are fitted on, at least 8."""
+    """Starts that grids are tuned on, at least 8."""
+    fit: int = 4096
+    """Those of them that weights are fitted on, at least 8."""
     test: int = 32768
     """Starts that they are judged on, at least 8."""
     rounds: int = 24
-    """Improvements of a grid."""
+    """Improvements of a grid under a solver that stays; 0 tunes none."""
+    moves: int = 4
+    """Improvements of a grid whose weights are fitted anew at each."""
+    modes: int = 4
+    """Cosines that such a grid moves by."""
+    s4s: int = 20
+    """The most calls for which S4S' weights are sought."""
     nodes: int = 33
     """Nodes that published methods pick from, more than the most calls."""
     pictures: int = 0
-    """Latents of the embedded model, to tune on and as many to test on; 0 leaves it out."""
-    modes: int = 6
-    """Cosines that the model's grids move by; the mixture's are free."""
+    """Latents of the embedded model, to fit on and as many to test on; 0 leaves it out. Weights
+    alone are fitted: nodes alone do not pay there."""
+    exact: bool = True
+    """Whether the mixture is measured."""
     seed: int = 0
     """Of the mixture, its starts and the bound's paths."""
     out: Path = Path("out/tuned")
@@ -59,32 +81,33 @@ class Config:
 
 
 def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
-    """Tune, walk and compare in each world."""
+    """Fit, walk and compare in each world."""
     from tqdm import tqdm
 
     from experiments import tuned_worlds
 
     _check(config)
-    worlds: list[tuple[Callable[[], World], int | None]] = [
-        (
-            lambda: tuned_worlds.mixture(config.train, config.test, config.nodes, config.seed),
-            None,
-        )
-    ]
+    kinds = (FITTED, TUNED) if config.rounds else (FITTED,)
+    worlds: list[tuple[Callable[[], World], tuple[str, ...]]] = []
+    if config.exact:
+        counts = (config.train, config.test, min(config.fit, config.train))
+        worlds.append((lambda: tuned_worlds.mixture(*counts, config.nodes, config.seed), kinds))
     if config.pictures:
         loaded = pipeline or config.model.load()
         scale, count = config.model.scale(loaded), config.pictures
         made = lambda: tuned_worlds.model(loaded, scale, count, count, config.nodes)  # noqa: E731
-        worlds.append((made, config.modes))
-    total = len(worlds) * len(config.counts) * len(config.solvers)
-    with tqdm(total=total, unit="grid", disable=None) as bar:
-        found = [_found(config, make(), modes, bar.update) for make, modes in worlds]
+        worlds.append((made, (FITTED,)))
+    with tqdm(total=len(worlds) * len(config.counts), unit="budget", disable=None) as bar:
+        found = [_found(config, make(), some, bar.update) for make, some in worlds]
     rows = tuple(row for one in found for row in rows_of(one))
     data: dict[str, Any] = {
         "settings": config,
         "worlds": {one.world.name: record(one) for one in found},
     }
-    return Result("tuned", "Tuned time grids", rows, parts(found), data)
+    return Result("tuned", "Fitted solvers and tuned grids", rows, parts(found), data)
+
+
+LEAST = {"train": 8, "test": 8, "fit": 8, "rounds": 0, "moves": 1, "modes": 1, "s4s": 0}
 
 
 def _check(config: Config) -> None:
@@ -95,7 +118,7 @@ def _check(config: Config) -> None:
     if not counts or counts[0] < 4 or list(counts) != sorted(set(counts)):
         got = " ".join(map(str, counts))
         raise ValueError(f"--counts: wanted rising numbers of at least 4, got {got}")
-    for name, least in (("train", 8), ("test", 8), ("rounds", 1), ("modes", 1)):
+    for name, least in LEAST.items():
         if getattr(config, name) < least:
             raise ValueError(f"--{name}: wanted at least {least}, got {getattr(config, name)}")
     if not counts[-1] < config.nodes <= 120:
@@ -103,6 +126,10 @@ def _check(config: Config) -> None:
         raise ValueError(f"--nodes: wanted {wanted}, got {config.nodes}")
     if config.pictures < 0 or config.pictures == 1:
         raise ValueError(f"--pictures: wanted 0 or at least 2, got {config.pictures}")
+    if not config.exact and not config.pictures:
+        raise ValueError(
+            "--pictures: wanted at least 2 where --no-exact leaves the mixture out, got 0"
+        )
     if config.more and min(config.more) < 1:
         raise ValueError(f"--more: wanted whole numbers of at least 1, got {config.more}")
     if not config.scales or not all(scale > 0 for scale in config.scales):
@@ -116,11 +143,13 @@ def _check(config: Config) -> None:
         raise ValueError(f"--seed: wanted a number in [0, 2^29), got {config.seed}")
 
 
-def _found(config: Config, world: "World", modes: int | None, tick: Callable[[], object]) -> Found:
+def _found(
+    config: Config, world: "World", kinds: tuple[str, ...], tick: Callable[[], object]
+) -> Found:
     """All walks of one world."""
     rivals, side = Rivals.of(world, config.seed), world.test
     others: list[Walked] = []
-    picked: dict[int, Pair] = {}
+    picked: dict[str, dict[int, Pair]] = {kind: {} for kind in kinds}
     seen: set[tuple[str, int, str]] = set()
 
     def beside(solver: str, grids: "dict[str, Tensor]") -> None:
@@ -129,22 +158,32 @@ def _found(config: Config, world: "World", modes: int | None, tick: Callable[[],
                 seen.add((solver, len(nodes), name))
                 others.append(walked(world, side, solver, name, nodes))
 
+    def judged(trained: list[Walked]) -> Pair:
+        first, second = min(trained, key=typical), min(trained, key=rms)
+        return (
+            walked(world, side, first.solver, first.grid, first.nodes, first.step),
+            walked(world, side, second.solver, second.grid, second.nodes, second.step),
+        )
+
     for solver in config.beside:
         for steps in sorted({*config.counts, *config.more}):
             beside(solver, rivals.plain(steps))
     for budget in config.counts:
-        trained: list[Walked] = []
+        tuned: list[Walked] = []
+        known = {**rivals.plain(budget), **rivals.published(budget)}
         for solver in dict.fromkeys([*config.beside, *config.solvers]):
             steps = steps_of(world, solver, budget)
             grids = {**rivals.plain(steps), **rivals.published(steps)}
             if solver in config.solvers:
                 grids |= rivals.stepwise(solver, steps)
-                trained += tune(world, solver, grids, config.scales, modes, config.rounds)
-                tick()
+                if TUNED in kinds:
+                    tuned += tune(world, solver, grids, config.scales, None, config.rounds)
             beside(solver, grids)
-        first, second = min(trained, key=typical), min(trained, key=rms)
-        picked[budget] = (
-            walked(world, side, first.solver, first.grid, first.nodes),
-            walked(world, side, second.solver, second.grid, second.nodes),
-        )
+        if budget <= config.s4s:
+            others += s4s(world, known, config.scales)
+        if TUNED in kinds:
+            picked[TUNED][budget] = judged(tuned)
+        fits = fit(world, known, config.scales, config.modes, config.moves)
+        picked[FITTED][budget] = judged(fits)
+        tick()
     return Found(world, others, picked)

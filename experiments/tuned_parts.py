@@ -10,9 +10,12 @@ from experiments.results import Figure, Row, Table, at_most
 from experiments.tuned_rivals import (
     ALIGNED,
     BOUND,
+    FITTED,
     GRIDS,
     PUBLISHED,
+    S4S,
     STEPWISE,
+    TUNED,
     WEIGHTED,
     Measure,
     Walked,
@@ -37,17 +40,23 @@ MEASURES: tuple[tuple[str, str, Measure], ...] = (
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """One world's walks on its test side: `picked` are, at each budget, the tuned grids that were
-    best on the training side by typical error and by RMS; `others` all that was not tuned."""
+    """One world's walks on its test side. `picked` are, for each kind of ours at each budget, the
+    walks that were best on the training side by typical error and by RMS; `others` all the rest."""
 
     world: "World"
     others: list[Walked]
-    picked: dict[int, Pair]
+    picked: dict[str, dict[int, Pair]]
 
-    def rest(self, budget: int, measure: Measure, grids: Sequence[str] = ()) -> Walked:
+    @property
+    def budgets(self) -> list[int]:
+        """The calls that walks were given."""
+        return list(self.picked[FITTED])
+
+    def rest(self, budget: int, measure: Measure, grids: Sequence[str] = ()) -> Walked | None:
         """The best of the others (on those grids) that ask no more often, seen on the test side."""
         fits = [one for one in self.others if one.calls <= budget]
-        return min((one for one in fits if not grids or one.grid in grids), key=measure)
+        fits = [one for one in fits if not grids or one.grid in grids]
+        return min(fits, key=measure, default=None)
 
     def needed(self, error: float, measure: Measure) -> int | None:
         """The fewest calls with which any of the others came as near."""
@@ -60,57 +69,75 @@ class Found:
         return max(one.calls for one in self.others)
 
 
+OURS = {FITTED: "fitted weights", TUNED: "a tuned grid"}
+
+
 def rows_of(found: Found) -> list[Row]:
-    """At every budget the tuned grid over the best of the rest, and what it saves."""
-    name = "tuned" if found.world.name == "mixture" else f"tuned-{found.world.name}"
-    where, rows, ratios = found.world.title, [], []
-    for budget, pair in found.picked.items():
+    """At every budget each kind of ours over the best of the rest, and what it saves."""
+    rows = [row for kind in found.picked for row in _ratios(found, kind)]
+    return [*rows, _doubt(found)]
+
+
+def _name(found: Found, kind: str) -> str:
+    return kind if found.world.name == "mixture" else f"{kind}-{found.world.name}"
+
+
+def _ratios(found: Found, kind: str) -> list[Row]:
+    name, where, rows, ratios = _name(found, kind), found.world.title, [], []
+    for budget, pair in found.picked[kind].items():
         for (key, words, measure), mine in zip(MEASURES, pair, strict=True):
             other = found.rest(budget, measure)
             value = measure(mine) / measure(other)
             low, high = _interval(mine, other, key)
+            by = "" if kind == FITTED else f" ({mine.solver})"
             claim = (
-                f"{where}: {words.lower()} after {budget} calls, {mine.solver} on its tuned grid "
-                f"over the best of the rest, {other.solver} on {other.grid}; at most 1"
+                f"{where}: {words.lower()} after {budget} calls, {OURS[kind]}{by} over the best of "
+                f"the rest, {other.solver} on {other.grid}; at most 1"
             )
             verdict = at_most(low, high, 1.0)
             rows.append(Row(f"{name}-{budget}-{key}", claim, value, (low, high), verdict))
             ratios.append((key, value))
     worst = max(value for key, value in ratios if key == "typical")
     claim = (
-        f"{where}: typical error of the tuned grid over that of the best of the rest, at equal "
-        f"calls, the worst of {len(found.picked)} budgets; at most 1"
+        f"{where}: typical error of {OURS[kind]} over that of the best of the rest, at equal "
+        f"calls, the worst of {len(found.budgets)} budgets; at most 1"
     )
     lead = Row(name, claim, worst, None, at_most(worst, worst, 1.0))
-    return [lead, *rows, *_savings(found, name), _doubt(found, name)]
+    return [lead, *rows, *_savings(found, kind)]
 
 
-def _savings(found: Found, name: str) -> list[Row]:
+def _savings(found: Found, kind: str) -> list[Row]:
     rows = []
     for (key, words, measure), place in zip(MEASURES, (0, 1), strict=True):
         shares = []
-        for budget, pair in found.picked.items():
+        for budget, pair in found.picked[kind].items():
             calls = found.needed(measure(pair[place]), measure)
             shares.append(budget / (calls or found.most + 1))
         claim = (
-            f"{found.world.title}: calls over those that the best of the rest needs for the same "
-            f"{words.lower()}, the mean of {len(shares)} budgets; at most 2/3. What no other of at "
-            f"most {found.most} calls reached counts as {found.most + 1}"
+            f"{found.world.title}: calls of {OURS[kind]} over those that the best of the rest "
+            f"needs for the same {words.lower()}, the mean of {len(shares)} budgets; at most 2/3. "
+            f"What no other of at most {found.most} calls reached counts as {found.most + 1}"
         )
         mean = sum(shares) / len(shares)
         verdict = at_most(mean, mean, SAVED)
-        rows.append(Row(f"{name}-saving-{key}", claim, mean, None, verdict))
+        rows.append(Row(f"{_name(found, kind)}-saving-{key}", claim, mean, None, verdict))
     return rows
 
 
-def _doubt(found: Found, name: str) -> Row:
-    least = min(rms(pair[1]) for pair in found.picked.values())
-    share = max(found.world.train.doubt, found.world.test.doubt) / least
+def _doubt(found: Found) -> Row:
+    shares = []
+    for _, _, measure in MEASURES:
+        pairs = [pair for kind in found.picked.values() for pair in kind.values()]
+        least = min(measure(one) for pair in pairs for one in pair)
+        ends = Walked("", "", 0, found.world.test.ends, found.world.test.doubts.clamp(1e-300))
+        shares.append(measure(ends) / least)
     claim = (
-        f"{found.world.title}: what the converged ends may be wrong by (RMS) over the least RMS "
-        f"error measured against them; at most {DOUBT:g}"
+        f"{found.world.title}: what the converged ends may be wrong by over the least error "
+        f"measured against them, typical or RMS, the larger share; at most {DOUBT:g}"
     )
-    return Row(f"{name}-reference", claim, share, None, at_most(share, share, DOUBT))
+    worst = max(shares)
+    name = f"{_name(found, TUNED)}-reference"
+    return Row(name, claim, worst, None, at_most(worst, worst, DOUBT))
 
 
 def _interval(mine: Walked, other: Walked, key: str) -> tuple[float, float]:
@@ -143,10 +170,13 @@ def record(found: Found) -> dict[str, Any]:
         }
 
     return {
-        "doubt": found.world.test.doubt,
-        "tuned": {
-            str(budget): [{**line(one), "nodes": one.nodes.tolist()} for one in pair]
-            for budget, pair in found.picked.items()
+        "doubt": float(found.world.test.doubts.square().mean().sqrt()),
+        **{
+            kind: {
+                str(budget): [{**line(one), "nodes": one.nodes.tolist()} for one in pair]
+                for budget, pair in pairs.items()
+            }
+            for kind, pairs in found.picked.items()
         },
         "others": [line(one) for one in found.others],
     }
@@ -158,10 +188,11 @@ def parts(every: Sequence[Found]) -> tuple[str | Figure | Table, ...]:
     from experiments.plots.tuned import errors, nodes
 
     told: list[str | Figure | Table] = [
-        "Where should the few nodes of a walk lie? Each tuned grid is fitted by least squares to "
-        "one solver and one number of calls, on starts of its own, and judged on others, by how "
-        "far walks end from the end of the exact flow from the same noise. The best of the rest is "
-        "the best, seen on those starts, of all other solvers and grids: "
+        "What can be had from a few calls of the denoiser? Fitted weights mix all that a walk has "
+        "seen so that it keeps nearest to the flow; a tuned grid places the nodes of one solver so "
+        "that its walks end nearest. Both are found on starts of their own and judged on others, "
+        "by how far walks end from the end of the flow from the same noise. The best of the rest "
+        "is the best, seen on those starts, of all other solvers and grids: "
         + "; ".join(f"`{name}`, {what}" for name, what in PUBLISHED.items())
         + "; and "
         + ", ".join(f"`{name}`" for name in GRIDS)
@@ -174,17 +205,17 @@ def parts(every: Sequence[Found]) -> tuple[str | Figure | Table, ...]:
             Figure(
                 f"tuned{name}-error.png",
                 plots.png(errors(found.world.title, _lines(found))),
-                "At each number of calls the best solver of every kind of grid. Blue: tuned grids, "
-                "chosen on training starts; the others are the best on the very starts they are "
-                "judged on. Left the geometric mean over the starts, right the root mean square, "
-                "which a few starts between two modes carry.",
+                "At each number of calls the best of every kind. Heavy: fitted weights, chosen on "
+                "training starts as tuned grids are; the others are the best on the very starts "
+                "they are judged on. Left the geometric mean over the starts, right the root mean "
+                "square, which a few starts between two modes carry.",
                 "Error over calls of the denoiser on a logarithmic axis, a line for each grid.",
             ),
             Figure(
                 f"tuned{name}-nodes.png",
                 plots.png(nodes(*_strips(found))),
                 "Where the nodes fall, on the axis of log-SNR: noise left, clean data right; the "
-                "last step, to t = 0, is not drawn. Tuned grids crowd where the prediction turns.",
+                "last step, to t = 0, is not drawn. Blue: those that were fitted or tuned.",
                 "Rows of dots on an axis of log-SNR, one row for each grid.",
             ),
         ]
@@ -193,14 +224,18 @@ def parts(every: Sequence[Found]) -> tuple[str | Figure | Table, ...]:
 
 def _table(found: Found) -> Table:
     """Error at equal calls."""
-    header = ("calls", "error", "tuned", "fixed", *PUBLISHED, "calls of the rest for the same")
+    kinds = list(found.picked)
+    header = ("calls", "error", *kinds, "fixed", *PUBLISHED, "calls of the rest for fitted's")
     cells = []
-    for budget, pair in found.picked.items():
-        for (_, words, measure), mine in zip(MEASURES, pair, strict=True):
-            others = [found.rest(budget, measure, GRIDS)]
-            others += [found.rest(budget, measure, (name,)) for name in PUBLISHED]
-            needed = found.needed(measure(mine), measure)
-            line = [_cell(one, measure) for one in (mine, *others)]
+    for budget in found.budgets:
+        for place, (_, words, measure) in enumerate(MEASURES):
+            ours = [found.picked[kind][budget][place] for kind in kinds]
+            rest = [
+                found.rest(budget, measure, grids)
+                for grids in (GRIDS, *((name,) for name in PUBLISHED))
+            ]
+            line = [_cell(one, measure) for one in (*ours, *rest)]
+            needed = found.needed(measure(ours[0]), measure)
             told = str(needed) if needed else f"more than {found.most}"
             cells.append((str(budget), words.split()[0].lower(), *line, told))
     caption = (
@@ -210,40 +245,53 @@ def _table(found: Found) -> Table:
     return Table(header, tuple(cells), caption)
 
 
-def _cell(one: Walked, measure: Measure) -> str:
-    where = one.grid if one.grid in GRIDS else ""
-    return f"{measure(one):.2g} ({' '.join(filter(None, (one.solver, where)))})"
+def _cell(one: Walked | None, measure: Measure) -> str:
+    if one is None:
+        return "–"
+    solver = one.solver if one.solver not in (FITTED, S4S) else ""
+    where = one.grid if one.grid in GRIDS or one.solver == FITTED else ""
+    told = " ".join(filter(None, (solver, where)))
+    return f"{measure(one):.2g}" + (f" ({told})" if told else "")
 
 
 def _lines(found: Found) -> dict[str, list[tuple[str, list[int], list[float]]]]:
     """Each measure's lines: label, calls, errors."""
     told = {}
     kinds = [("best fixed grid", GRIDS), ("Align Your Steps", (ALIGNED,)), ("KL bound", (BOUND,))]
-    kinds += [("error-weighted", (WEIGHTED,)), ("dynamic program", (STEPWISE,))]
-    budgets = list(found.picked)
+    kinds += [("error-weighted", (WEIGHTED,)), ("dynamic program", (STEPWISE,)), ("S4S", (S4S,))]
+    budgets = found.budgets
     for place, (_, words, measure) in enumerate(MEASURES):
-        lines = [("tuned", budgets, [measure(found.picked[n][place]) for n in budgets])]
+        lines = []
+        for label, kind in (("fitted weights", FITTED), ("tuned grid", TUNED)):
+            pairs = found.picked.get(kind, {})
+            lines.append((label, list(pairs), [measure(pair[place]) for pair in pairs.values()]))
         for label, grids in kinds:
             calls = sorted({one.calls for one in found.others if one.grid in grids})
             some = [n for n in calls if n >= budgets[0]]
             some = [n for n in some if len(grids) == 1 or n <= 1.5 * budgets[-1]]
-            best = [measure(found.rest(n, measure, grids)) for n in some]
-            lines.append((label, some, best))
+            best = [one for n in some if (one := found.rest(n, measure, grids))]
+            lines.append((label, some, [measure(one) for one in best]))
         told[words] = lines
     return told
 
 
 def _strips(found: Found) -> tuple[str, list[tuple[str, list[float], bool]]]:
     """The log-SNR of nodes: grids of ten calls (or the middle budget), then tuned ones of all."""
-    budgets = list(found.picked)
+    budgets = found.budgets
     middle = 10 if 10 in budgets else budgets[len(budgets) // 2]
     schedule = found.world.schedule
-    rows = []
-    for name in (*GRIDS[:1], *GRIDS[3:], *PUBLISHED):
-        one = found.rest(middle, typical, (name,))
-        rows.append((f"{name}, {one.calls}", schedule.log_snr(one.nodes[:-1]).tolist(), False))
+    kind = TUNED if TUNED in found.picked else FITTED
+
+    def strip(label: str, one: Walked, ours: bool) -> tuple[str, list[float], bool]:
+        return f"{label}, {one.calls}", schedule.log_snr(one.nodes[:-1]).tolist(), ours
+
+    rows = [
+        strip(name, one, False)
+        for name in (*GRIDS[:1], *GRIDS[3:], ALIGNED, BOUND, WEIGHTED, STEPWISE)
+        if (one := found.rest(middle, typical, (name,)))
+    ]
     for budget in budgets:
-        one = found.picked[budget][0]
-        label = f"tuned for {one.solver}, {budget}"
-        rows.append((label, schedule.log_snr(one.nodes[:-1]).tolist(), True))
+        one = found.picked[kind][budget][0]
+        label = f"tuned for {one.solver}" if kind == TUNED else f"fitted on {one.grid}"
+        rows.append(strip(label, one, True))
     return found.world.title, rows

@@ -10,26 +10,36 @@ from experiments.tuned_worlds import Side, World, calls
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from diffusion_math.solver import Step
+
 GRIDS = ("trailing", "leading", "linspace", "uniform_log_snr", "karras")
 ALIGNED, BOUND, WEIGHTED, STEPWISE = "ays", "kl_bound", "error_weighted", "stepwise"
-TUNED = "tuned"
+S4S = "s4s"
+TUNED, FITTED = "tuned", "fitted"
+BLENDS = (0.25, 0.5, 0.75)
+"""Shares of the second-best grid in the best one's logarithms of gaps."""
+ORDER, DESCENT = 3, 5
+"""Predictions a step that S4S' weights mix, and the improvements of them."""
 PUBLISHED = {
     ALIGNED: "Align Your Steps' levels for SD 1.5 (2404.14507)",
     BOUND: "its bound minimised here, exactly (2404.14507)",
     WEIGHTED: "the network's error let through least (2402.17376)",
     STEPWISE: "nearest to a fine walk, node by node (2503.21774)",
+    S4S: "weights of three predictions fitted to the ends (2502.17423)",
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Walked:
-    """A solver on a grid: `errors` of each start's end, RMS over its numbers."""
+    """A solver on a grid: `errors` of each start's end, RMS over its numbers; `step` where the
+    solver is none of the registry's."""
 
     solver: str
     grid: str
     calls: int
     nodes: "Tensor"
     errors: "Tensor"
+    step: "Step | None" = None
 
 
 Measure = Callable[[Walked], float]
@@ -45,15 +55,22 @@ def typical(one: Walked) -> float:
     return float(one.errors.log().mean().exp())
 
 
-def walked(world: World, side: Side, solver: str, name: str, nodes: "Tensor") -> Walked:
+def walked(
+    world: World, side: Side, solver: str, name: str, nodes: "Tensor", step: "Step | None" = None
+) -> Walked:
     """Every start of a side walked on one grid."""
     from diffusion_math.samplers import SOLVERS
     from diffusion_math.tuned import errors
 
-    step = SOLVERS[solver](world.schedule)
-    found = errors(step, side.denoise, side.starts, side.ends, nodes)
-    asked = calls(SOLVERS[solver], world.schedule, nodes)
-    return Walked(solver, name, asked, nodes, found.nan_to_num(1e6).clamp(1e-300, 1e6))
+    found = errors(
+        step or SOLVERS[solver](world.schedule), side.denoise, side.starts, side.ends, nodes
+    )
+    asked = len(nodes) - 1 if step else calls(SOLVERS[solver], world.schedule, nodes)
+    return Walked(solver, name, asked, nodes, _finite(found), step)
+
+
+def _finite(errors: "Tensor") -> "Tensor":
+    return errors.nan_to_num(1e6).clamp(1e-300, 1e6)
 
 
 def steps_of(world: World, solver: str, budget: int) -> int:
@@ -148,4 +165,60 @@ def tune(
         given = (step, world.schedule, side.denoise, side.starts, side.ends, first.nodes)
         nodes = tuned(*given, scale=unit, modes=modes, rounds=rounds)
         found.append(walked(world, side, solver, TUNED, nodes))
+    return found
+
+
+def fit(
+    world: World,
+    candidates: "dict[str, Tensor]",
+    scales: Sequence[float],
+    modes: int | None,
+    rounds: int,
+) -> list[Walked]:
+    """Weights fitted on each candidate grid, at each scale, on blends of the best two, and on the
+    best of all these moved.
+
+    They come with the errors of the starts that they were fitted on.
+    """
+    from diffusion_math.fitted import fitted, fitted_grid, linear
+    from diffusion_math.tuned import blended, errors
+
+    path, denoise = world.train.path, world.train.denoise
+
+    def one(name: str, nodes: "Tensor", scale: float) -> Walked:
+        states = [path.at(world.schedule, t) for t in nodes]
+        step = linear(nodes, fitted(denoise, states, nodes, scale))
+        apart = errors(step, denoise, path.states[0], path.states[-1], nodes)
+        return Walked(FITTED, name, len(nodes) - 1, nodes, _finite(apart), step)
+
+    found = []
+    for scale in scales:
+        every = [one(*candidate, scale) for candidate in candidates.items()]
+        measure = typical if scale < math.inf else rms
+        best, next_best = sorted(every, key=measure)[:2]
+        for share in BLENDS:
+            nodes = blended(world.schedule, best.nodes, next_best.nodes, share)
+            every.append(one(f"{share:.0%} {next_best.grid} in {best.grid}", nodes, scale))
+        first = min(every, key=measure)
+        moved = fitted_grid(world.schedule, denoise, path, first.nodes, scale, modes, rounds)
+        found += [*every, one(f"{first.grid}, moved", moved, scale)]
+    return found
+
+
+def s4s(world: World, candidates: "dict[str, Tensor]", scales: Sequence[float]) -> list[Walked]:
+    """S4S' weights: each scale's from UniPC's on the candidate that is best for UniPC."""
+    from diffusion_math.fitted import end_fitted, fitted, linear
+    from diffusion_math.sample import trajectory
+    from diffusion_math.samplers import SOLVERS
+
+    side, path = world.train, world.train.path
+    starts, ends, known = path.states[0], path.states[-1], SOLVERS["unipc"](world.schedule)
+    trained = [walked(world, side, "unipc", *one) for one in candidates.items()]
+    found = []
+    for scale in scales:
+        nodes = min(trained, key=typical if scale < math.inf else rms).nodes
+        own = [state.x for state in trajectory(known, side.denoise, starts, nodes)]
+        first = fitted(side.denoise, own, nodes)
+        weights = end_fitted(side.denoise, starts, ends, nodes, first, ORDER, scale, DESCENT)
+        found.append(walked(world, world.test, S4S, S4S, nodes, linear(nodes, weights)))
     return found

@@ -8,24 +8,41 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diffusion_math.denoiser import Denoiser
+    from diffusion_math.fitted import Path
     from diffusion_math.schedule import Schedule
     from sd.pipeline import TextToImage
 
 FINE = 8
 """Steps of the fine walk between two nodes of the teacher's grid."""
+ORDER = 3
+"""Of the fine walk's solver."""
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """Starts and where the flow takes them; `teacher` is that walk at `nodes`, and `doubt` what
-    half as many steps leave of an error, over 3, what Heun's second order leaves of that."""
+    """Starts and where the flow takes them; `path` is the fine walk of the first of them, and
+    `doubts` what half as many steps leave of each start's error, over 2^ORDER - 1."""
 
     denoise: "Denoiser"
     starts: "Tensor"
     ends: "Tensor"
-    nodes: "Tensor"
-    teacher: "list[Tensor]"
-    doubt: float
+    path: "Path"
+    doubts: "Tensor"
+
+    @property
+    def nodes(self) -> "Tensor":
+        """Times of the fine walk that published methods pick from."""
+        return self.path.times[self._picked]
+
+    @property
+    def teacher(self) -> "list[Tensor]":
+        """The path's states there."""
+        return [self.path.states[k] for k in self._picked]
+
+    @property
+    def _picked(self) -> list[int]:
+        last = len(self.path.times) - 1
+        return [*range(0, last, FINE), last]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +56,7 @@ class World:
     test: Side
 
 
-def mixture(train: int, test: int, nodes: int, seed: int) -> World:
+def mixture(train: int, test: int, fit: int, nodes: int, seed: int) -> World:
     """Eight diagonal Gaussians in 16 dimensions under Stable Diffusion's schedule."""
     import torch
 
@@ -58,8 +75,8 @@ def mixture(train: int, test: int, nodes: int, seed: int) -> World:
     denoise = data.denoiser(schedule)
     title = "Eight Gaussians in 16 dimensions, exact"
     sides = [
-        side(schedule, denoise, normal(part, count, 16), nodes)
-        for part, count in ((4, train), (5, test))
+        side(schedule, denoise, normal(part, count, 16), nodes, kept)
+        for part, count, kept in ((4, train, fit), (5, test, 0))
     ]
     return World("mixture", title, schedule, *sides)
 
@@ -69,40 +86,49 @@ def model(pipeline: "TextToImage", scale: float, train: int, test: int, nodes: i
     from diffusion_math.noise import start_noise
     from sd.shapes import judge
 
-    def of(part: int, first: int, count: int) -> Side:
+    def of(part: int, first: int, count: int, kept: int) -> Side:
         contexts = pipeline.encode_prompts(["", *judge.prompts(part, count)])
         denoise = pipeline.denoiser((contexts[:1], contexts[1:]), scale)
         seeds = range(first, first + count)
         starts = start_noise(seeds, pipeline.config.latent_shape).to(pipeline.device)
-        return side(pipeline.schedule, denoise, starts, nodes)
+        return side(pipeline.schedule, denoise, starts, nodes, kept)
 
     title = f"The embedded model, guided with w = {scale:g}"
-    return World("model", title, pipeline.schedule, of(3, 1000, train), of(4, 2000, test))
+    sides = (of(3, 1000, train, train), of(4, 2000, test, 0))
+    return World("model", title, pipeline.schedule, *sides)
 
 
-def side(schedule: "Schedule", denoise: "Denoiser", starts: "Tensor", nodes: int) -> Side:
-    """The flow from these starts by Heun's steps, uniform in log-SNR."""
+def side(
+    schedule: "Schedule", denoise: "Denoiser", starts: "Tensor", nodes: int, kept: int
+) -> Side:
+    """The flow from these starts, uniform in log-SNR; the path of the first `kept` is kept."""
+    from diffusion_math.fitted import Path
     from diffusion_math.grid import uniform_log_snr
+    from diffusion_math.tuned import distances
 
     many = uniform_log_snr(schedule, FINE * (nodes - 1) + 1)  # the last step goes to 0
-    fine = walk(denoise, schedule, starts, many)
-    half = walk(denoise, schedule, starts, uniform_log_snr(schedule, FINE * (nodes - 1) // 2 + 1))
-    kept = [*range(0, len(many) - 1, FINE), len(many) - 1]
-    doubt = float((half[-1] - fine[-1]).square().mean().sqrt()) / 3
-    return Side(denoise, starts, fine[-1], many[kept], [fine[k] for k in kept], doubt)
+    states, ends = walk(denoise, schedule, starts, many, kept)
+    half = uniform_log_snr(schedule, FINE * (nodes - 1) // 2 + 1)
+    _, rough = walk(denoise, schedule, starts, half, 0)
+    doubts = distances(rough, ends) / (2**ORDER - 1)
+    return Side(denoise, starts, ends, Path(many, states), doubts)
 
 
 def walk(
-    denoise: "Denoiser", schedule: "Schedule", starts: "Tensor", grid: "Tensor"
-) -> "list[Tensor]":
-    """The states of a walk by Heun's steps."""
+    denoise: "Denoiser", schedule: "Schedule", starts: "Tensor", grid: "Tensor", kept: int
+) -> "tuple[list[Tensor], Tensor]":
+    """The states of the first `kept` starts on a walk of third order, and all its ends."""
     import torch
 
+    from diffusion_math.exponential import multistep
     from diffusion_math.sample import trajectory
-    from diffusion_math.solver import heun
 
+    walked, states = trajectory(multistep(schedule, order=ORDER), denoise, starts, grid), []
     with torch.no_grad():
-        return [state.x for state in trajectory(heun(schedule), denoise, starts, grid)]
+        for state in walked:
+            states.append(state.x[:kept].clone())
+            end = state.x
+    return states, end
 
 
 def calls(make: "Callable[[Schedule], object]", schedule: "Schedule", grid: "Tensor") -> int:

@@ -9,8 +9,10 @@ from matplotlib.ticker import NullFormatter
 from experiments.plots import BLUE, GRAY, GREEN, ORANGE, PURPLE, styled
 
 Drawn = tuple[str, Sequence[int], Sequence[float]]
-LOOKS = ((BLUE, "o", "-"), ("#333333", "s", "-"), (ORANGE, "^", "--"), (PURPLE, "v", "--"),
-         (GREEN, "D", ":"), (GRAY, "P", ":"))  # fmt: skip
+LOOKS = (
+    (BLUE, "o", "-"), (BLUE, "X", "--"), ("#333333", "s", "-"), (ORANGE, "^", "--"),
+    (PURPLE, "v", "--"), (GREEN, "D", ":"), (GRAY, "P", ":"), (ORANGE, "*", "-."),
+)  # fmt: skip
 
 
 @styled
@@ -23,10 +25,12 @@ def errors(title: str, panels: Mapping[str, Sequence[Drawn]]) -> Figure:
         for place, ((label, x, y), look) in enumerate(zip(lines, LOOKS, strict=False)):
             color, marker, style = look
             wide, size = (3.4, 9) if place == 0 else (1.7, 6)
+            if not x:
+                continue
             axes.plot(x, y, style, color=color, marker=marker, linewidth=wide, markersize=size,
                       label=label, zorder=9 - place)  # fmt: skip
         axes.set(xscale="log", yscale="log", title=measure, xlabel="calls of the denoiser")
-        ticks = sorted(set(lines[0][1]) | {max(max(x) for _, x, _ in lines)})
+        ticks = sorted(set(lines[0][1]) | {max(n for _, x, _ in lines for n in x)})
         axes.set_xticks(ticks, [f"{tick}" for tick in ticks])
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_ylabel("distance from the flow's end")
