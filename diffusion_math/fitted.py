@@ -165,7 +165,8 @@ def fitted_grid(
     ends = path.states[-1]
 
     def walk(nodes: Tensor) -> Tensor:
-        _, end = _fit(denoise, [path.at(schedule, t) for t in nodes], nodes, scale)
+        states = [path.states[0], *(path.at(schedule, t) for t in nodes[1:])]
+        _, end = _fit(denoise, states, nodes, scale)
         return end
 
     unit = math.inf

@@ -78,6 +78,10 @@ def rows_of(found: Found) -> list[Row]:
     return [*rows, _doubt(found)]
 
 
+def _told(one: Walked) -> str:
+    return one.solver if one.solver == one.grid else f"{one.solver} on {one.grid}"
+
+
 def _name(found: Found, kind: str) -> str:
     return kind if found.world.name == "mixture" else f"{kind}-{found.world.name}"
 
@@ -92,7 +96,7 @@ def _ratios(found: Found, kind: str) -> list[Row]:
             by = "" if kind == FITTED else f" ({mine.solver})"
             claim = (
                 f"{where}: {words.lower()} after {budget} calls, {OURS[kind]}{by} over the best of "
-                f"the rest, {other.solver} on {other.grid}; at most 1"
+                f"the rest, {_told(other)}; at most 1"
             )
             verdict = at_most(low, high, 1.0)
             rows.append(Row(f"{name}-{budget}-{key}", claim, value, (low, high), verdict))

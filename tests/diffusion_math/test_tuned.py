@@ -15,7 +15,7 @@ from diffusion_math.oracle import GaussianMixture
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import Discrete, RectifiedFlow, VPLinear
 from diffusion_math.solver import dpmpp_2m, euler
-from diffusion_math.tuned import LEAST, cosines, errors, placed, shares, tuned, turned
+from diffusion_math.tuned import LEAST, blended, cosines, errors, placed, shares, tuned, turned
 from tests.diffusion_math.mixtures import normal, seeded
 
 SCHEDULES = [VPLinear(), Discrete.scaled_linear(), RectifiedFlow()]
@@ -142,6 +142,27 @@ def test_a_gap_of_nothing_is_widened():
     level, most = schedule.log_snr(found[-2]), schedule.log_snr(1)
     share = float((most - level) / (most - schedule.log_snr(1000)))
     assert share == pytest.approx(2e-4, rel=1e-3)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
+@pytest.mark.usefixtures("unchecked")  # shapes that disagree at its end
+def test_blends_lie_between(schedule):
+    """Gaps are geometric means up to their common factor; the ends of the walk stay."""
+    one, other = uniform_log_snr(schedule, 6), trailing(schedule, 6)
+    low, high = schedule.log_snr(schedule.t_max), schedule.log_snr(schedule.t_min)
+
+    def gaps(grid):
+        return torch.cat([low[None], schedule.log_snr(grid[1:-1]), high[None]]).diff()
+
+    for share in (0.25, 0.5):
+        mixed = blended(schedule, one, other, share)
+        assert mixed[[0, -1]].equal(one[[0, -1]]) and bool((mixed.diff() < 0).all())
+        ratio = (gaps(mixed) / gaps(one) ** (1 - share) / gaps(other) ** share)[1:-1]
+        assert float(ratio.max() / ratio.min()) < 1.05  # but for LEAST
+    again = blended(schedule, other, one, 0)
+    assert torch.allclose(schedule.log_snr(again[1:-1]), schedule.log_snr(other[1:-1]), atol=1e-2)
+    with pytest.raises(ValueError, match=r"^other: wanted shape \(7,\), got shape \(6,\)"):
+        blended(schedule, one, trailing(schedule, 5), 0.5)
 
 
 def test_cosines_by_definition_and_span():

@@ -1,4 +1,4 @@
-"""The experiment on tuned grids: its verdicts and what turns them, its worlds, its guards."""
+"""The experiment on fitted solvers: its verdicts and what turns them, its worlds, its guards."""
 
 import math
 from dataclasses import replace
@@ -7,11 +7,13 @@ from itertools import combinations
 import pytest
 import torch
 
+from diffusion_math import fitted as weights
 from diffusion_math import published
 from diffusion_math import tuned as grids
 from diffusion_math.grid import uniform_log_snr
 from diffusion_math.samplers import SOLVERS
 from diffusion_math.schedule import Discrete
+from diffusion_math.tuned import errors
 from experiments import tuned, tuned_parts, tuned_rivals, tuned_worlds
 from experiments.model import Model
 from experiments.tuned_rivals import Walked, rms, typical
@@ -25,9 +27,12 @@ TINY = tuned.Config(
     solvers=("unipc",),
     beside=("unipc", "plms"),
     train=16,
+    fit=16,
     test=16,
     scales=(1.0,),
     rounds=3,
+    moves=1,
+    modes=1,
     nodes=6,
 )
 
@@ -52,29 +57,69 @@ def test_schema_and_what_beats_what():
     result = tuned.run(TINY)
     check(result, "tuned")
     found = rows(result)
-    assert found["tuned"].measured == found["tuned-4-typical"].measured < 1
+    for kind in ("fitted", "tuned"):
+        assert found[kind].measured == found[f"{kind}-4-typical"].measured
+    assert found["fitted"].measured < min(1, found["tuned"].measured)
     assert found["tuned-reference"].verdict == "holds"
     record = result.data["worlds"]["mixture"]
-    for one in record["tuned"]["4"]:
-        assert one["grid"] == "tuned" and one["calls"] == 4 and len(one["nodes"]) == 5
+    for kind in ("fitted", "tuned"):
+        for one in record[kind]["4"]:
+            assert one["calls"] == 4 and len(one["nodes"]) == 5
+    assert {one["grid"] for one in record["tuned"]["4"]} == {"tuned"}
     names = {(one["solver"], one["grid"]) for one in record["others"] if one["calls"] <= 4}
-    fits = {("unipc", name) for name in (*tuned_rivals.GRIDS, *tuned_rivals.PUBLISHED)}
-    assert fits <= names
+    published = set(tuned_rivals.PUBLISHED) - {"s4s"}
+    assert {("unipc", name) for name in (*tuned_rivals.GRIDS, *published)} <= names
+    assert ("s4s", "s4s") in names
     assert ("plms", "stepwise") not in names  # plms is not tuned for here
     best = min(one["typical"] for one in record["others"] if one["calls"] <= 4)
-    mine = record["tuned"]["4"][0]["typical"]
-    assert found["tuned"].measured == pytest.approx(mine / best, rel=1e-12)
+    mine = record["fitted"]["4"][0]["typical"]
+    assert found["fitted"].measured == pytest.approx(mine / best, rel=1e-12)
 
 
 @pytest.mark.usefixtures("bare")
-def test_a_grid_that_is_not_tuned_does_not_win(monkeypatch):
-    """Fitting that gives back a poor grid: the verdict turns, the judge does not."""
+def test_what_is_not_fitted_does_not_win(monkeypatch):
+    """Tuning and fitting that give back something poor: verdicts turn, the judge does not."""
     monkeypatch.setattr(
         grids, "tuned", lambda step, schedule, *given, **named: uniform_log_snr(schedule, 4)
     )
-    found = rows(tuned.run(replace(TINY, beside=("unipc",), more=())))
-    assert found["tuned"].measured > 1
-    assert found["tuned"].verdict == "does not hold"
+    poor = lambda denoise, states, grid, scale=math.inf: torch.eye(4, 5).double()  # noqa: E731
+    monkeypatch.setattr(weights, "fitted", poor)
+    monkeypatch.setattr(weights, "fitted_grid", lambda schedule, denoise, path, grid, *more: grid)
+    found = rows(tuned.run(replace(TINY, beside=("unipc",), more=(), s4s=0)))
+    for kind in ("fitted", "tuned"):
+        assert found[kind].measured > 1
+        assert found[kind].verdict == "does not hold"
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_world_and_kinds_can_be_left_out():
+    result = tuned.run(replace(TINY, rounds=0, beside=("unipc",), more=(), s4s=3))
+    found = rows(result)
+    assert "fitted-4-rms" in found and not any(name.startswith("tuned-4") for name in found)
+    record = result.data["worlds"]["mixture"]
+    assert "tuned" not in record and not any(one["grid"] == "s4s" for one in record["others"])
+
+
+def test_fits_are_of_the_kept_starts_and_walked_as_they_are_told(monkeypatch):
+    """Every candidate, three blends and the moved one at each scale, from four of six starts."""
+    monkeypatch.setattr(tuned_worlds, "FINE", 4)
+    world = tuned_worlds.mixture(6, 5, 4, 9, 0)
+    assert len(world.train.path.states[0]) == 4 and len(world.train.starts) == 6
+    assert len(world.test.path.states[0]) == 0
+    assert torch.equal(world.train.path.states[-1], world.train.ends[:4])
+    assert torch.equal(world.train.teacher[-1], world.train.ends[:4])
+    candidates = tuned_rivals.Rivals(world, torch.zeros(0), {}).plain(4)
+    every = tuned_rivals.fit(world, candidates, (math.inf, 1.0), 1, 1)
+    assert len(every) == 2 * (6 + 3 + 1)
+    for one in every:
+        assert one.solver == "fitted" and one.calls == 4 and len(one.errors) == 4
+        path = world.train.path
+        apart = errors(one.step, world.train.denoise, path.states[0], path.states[-1], one.nodes)
+        torch.testing.assert_close(apart, one.errors)
+    names = [one.grid for one in every]
+    assert names[:6] == list(candidates) and names[9].endswith(", moved")
+    best = min(every[10:16], key=typical)
+    assert names[16].startswith("25% ") and names[16].endswith(f" in {best.grid}")
 
 
 def test_the_model_is_a_world_of_other_prompts_and_seeds(pipeline, monkeypatch):
@@ -85,8 +130,9 @@ def test_the_model_is_a_world_of_other_prompts_and_seeds(pipeline, monkeypatch):
     for side in (world.train, world.test):
         assert side.starts.shape == side.ends.shape == (2, *pipeline.config.latent_shape)
         assert len(side.nodes) == len(side.teacher) == 4
-        assert torch.equal(side.teacher[0], side.starts)
-        assert torch.equal(side.teacher[-1], side.ends)
+    assert torch.equal(world.train.teacher[0], world.train.starts)
+    assert torch.equal(world.train.teacher[-1], world.train.ends)
+    assert len(world.test.teacher[0]) == 0
     assert not torch.equal(world.train.starts, world.test.starts)
 
 
@@ -94,11 +140,12 @@ def test_the_model_is_a_world_of_other_prompts_and_seeds(pipeline, monkeypatch):
 @pytest.mark.usefixtures("bare")
 def test_the_model_is_measured_beside_the_mixture(pipeline):
     model = Model(guidance_scale=3.0)
-    few = {"beside": ("unipc",), "more": (), "modes": 1, "rounds": 1}
+    few = {"beside": ("unipc",), "more": (), "rounds": 1, "s4s": 0}
     found = rows(tuned.run(replace(TINY, **few, pictures=2, nodes=5, model=model), pipeline))
     assert found["tuned"].claim.startswith("Eight Gaussians")
-    assert found["tuned-model"].claim.startswith("The embedded model, guided with w = 3")
-    assert found["tuned-model"].measured == found["tuned-model-4-typical"].measured > 0
+    assert found["fitted-model"].claim.startswith("The embedded model, guided with w = 3")
+    assert found["fitted-model"].measured == found["fitted-model-4-typical"].measured > 0
+    assert "tuned-model" not in found
 
 
 def walk(errors, calls, solver="unipc", grid="tuned"):
@@ -108,33 +155,36 @@ def walk(errors, calls, solver="unipc", grid="tuned"):
 
 def test_the_best_of_the_rest_and_what_is_saved():
     """Known errors: who is best at a budget, by which measure, and with how many calls."""
-    side = tuned_worlds.Side(None, torch.zeros(4), None, None, [], 0.01)
+    ends = torch.zeros(4), torch.zeros(4)
+    side = tuned_worlds.Side(None, *ends, None, torch.full((4,), 0.01))
     world = tuned_worlds.World("mixture", "Known", None, side, side)
     calm, wild = [0.2] * 4, [0.1, 0.1, 0.1, 1.6]
     others = [walk(calm, 5, grid="karras"), walk(wild, 5, grid="ays"), walk([0.05] * 4, 9)]
     mine = walk([0.05] * 4, 5)
-    found = tuned_parts.Found(world, others, {5: (mine, mine)})
+    found = tuned_parts.Found(world, others, {"fitted": {5: (mine, mine)}})
     assert typical(others[1]) == pytest.approx(0.2) and rms(others[1]) > rms(others[0])
     assert found.rest(5, rms).grid == "karras"
     assert found.rest(5, rms, ("ays",)).grid == "ays"
     assert found.rest(9, rms).calls == found.needed(0.05, rms) == found.most == 9
     assert found.needed(0.01, rms) is None
     told = {row.name: row for row in tuned_parts.rows_of(found)}
-    assert told["tuned"].measured == pytest.approx(0.25)
-    assert told["tuned-5-rms"].measured == pytest.approx(0.25)
-    assert told["tuned-5-rms"].interval == pytest.approx((0.25, 0.25))
-    assert told["tuned-saving-rms"].measured == pytest.approx(5 / 9)
-    assert told["tuned-saving-rms"].verdict == "holds"
+    assert told["fitted"].measured == pytest.approx(0.25)
+    assert told["fitted-5-rms"].measured == pytest.approx(0.25)
+    assert told["fitted-5-rms"].interval == pytest.approx((0.25, 0.25))
+    assert told["fitted-saving-rms"].measured == pytest.approx(5 / 9)
+    assert told["fitted-saving-rms"].verdict == "holds"
     assert told["tuned-reference"].measured == pytest.approx(0.2)
     unreached = walk([0.01] * 4, 5)
-    told = tuned_parts.rows_of(tuned_parts.Found(world, others, {5: (unreached, unreached)}))
-    assert {row.name: row for row in told}["tuned-saving-typical"].measured == pytest.approx(0.5)
+    told = tuned_parts.rows_of(
+        tuned_parts.Found(world, others, {"fitted": {5: (unreached, unreached)}})
+    )
+    assert {row.name: row for row in told}["fitted-saving-typical"].measured == pytest.approx(0.5)
 
 
 def test_calls_are_counted_not_claimed(monkeypatch):
     """plms begins with Heun's step, so a budget buys it one step less; heun's steps cost two."""
     monkeypatch.setattr(tuned_worlds, "FINE", 2)
-    world = tuned_worlds.mixture(8, 8, 5, 0)
+    world = tuned_worlds.mixture(8, 8, 8, 5, 0)
     assert [tuned_rivals.steps_of(world, name, 5) for name in ("ddim", "plms", "heun")] == [5, 4, 3]
     grid = uniform_log_snr(world.schedule, 4)
     for name in ("ddim", "plms", "heun"):
@@ -151,7 +201,7 @@ def test_calls_are_counted_not_claimed(monkeypatch):
 
 def test_the_mixture_is_one_of_its_seed_and_its_sides_differ(monkeypatch):
     monkeypatch.setattr(tuned_worlds, "FINE", 2)
-    first, same, other = (tuned_worlds.mixture(8, 8, 5, seed) for seed in (0, 0, 1))
+    first, same, other = (tuned_worlds.mixture(8, 8, 8, 5, seed) for seed in (0, 0, 1))
     assert torch.equal(first.test.ends, same.test.ends)
     assert not torch.equal(first.test.ends, other.test.ends)
     parts = [first.test.starts, first.train.starts, other.test.starts, other.train.starts]
@@ -159,8 +209,8 @@ def test_the_mixture_is_one_of_its_seed_and_its_sides_differ(monkeypatch):
         assert not torch.equal(one, another)
     assert isinstance(first.schedule, Discrete)
     fine = uniform_log_snr(first.schedule, 50)
-    *_, end = tuned_worlds.walk(first.test.denoise, first.schedule, first.test.starts, fine)
-    assert float((end - first.test.ends).square().mean().sqrt()) < 10 * first.test.doubt
+    _, end = tuned_worlds.walk(first.test.denoise, first.schedule, first.test.starts, fine, 0)
+    assert float((end - first.test.ends).square().mean().sqrt()) < 10 * first.test.doubts.max()
 
 
 @pytest.mark.parametrize(
@@ -171,7 +221,11 @@ def test_the_mixture_is_one_of_its_seed_and_its_sides_differ(monkeypatch):
         ({"counts": (8, 5)}, "--counts: wanted rising"),
         ({"train": 7}, "--train: wanted at least 8, got 7"),
         ({"test": 0}, "--test: wanted at least 8, got 0"),
-        ({"rounds": 0}, "--rounds: wanted at least 1, got 0"),
+        ({"fit": 7}, "--fit: wanted at least 8, got 7"),
+        ({"rounds": -1}, "--rounds: wanted at least 0, got -1"),
+        ({"moves": 0}, "--moves: wanted at least 1, got 0"),
+        ({"s4s": -1}, "--s4s: wanted at least 0, got -1"),
+        ({"exact": False}, "--pictures: wanted at least 2 where --no-exact leaves the mixture"),
         ({"modes": 0}, "--modes: wanted at least 1, got 0"),
         ({"nodes": 4}, "--nodes: wanted more than 4 and at most 120, got 4"),
         ({"nodes": 121}, "--nodes: wanted more than 4"),
