@@ -138,7 +138,8 @@ def test_the_model_is_a_world_of_other_prompts_and_seeds(pipeline, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("bare")
-def test_the_model_is_measured_beside_the_mixture(pipeline):
+def test_the_model_is_measured_beside_the_mixture(pipeline, monkeypatch):
+    monkeypatch.setattr(tuned_worlds, "FINE", 2)
     model = Model(guidance_scale=3.0)
     few = {"beside": ("unipc",), "more": (), "rounds": 1, "s4s": 0}
     found = rows(tuned.run(replace(TINY, **few, pictures=2, nodes=5, model=model), pipeline))
