@@ -209,46 +209,6 @@ def test_what_fits_exactly_is_reweighted_by_nothing():
     assert weights[0].tolist() == pytest.approx([0.5, 0.0], abs=1e-15)
 
 
-@given(
-    schedule=st.sampled_from([*SCHEDULES, RectifiedFlow()]),
-    share=st.floats(0, 1),
-    coefficients=st.lists(st.floats(-3, 3), min_size=4, max_size=4),
-)
-def test_a_path_is_exact_at_nodes_and_for_cubics(schedule, share, coefficients):
-    grid = uniform_log_snr(schedule, 9)
-    inner = schedule.log_snr(grid[1:-1]) / 10
-
-    def cubic(level):
-        return sum(c * level**k for k, c in enumerate(coefficients)) * torch.ones(2, 3).double()
-
-    ends = [torch.full((2, 3), 7.0, dtype=torch.float64), torch.zeros(2, 3, dtype=torch.float64)]
-    path = Path(grid, [ends[0], *(cubic(level) for level in inner), ends[1]])
-    if schedule.log_snr(grid[0]).isfinite():
-        path.states[0][:] = cubic(schedule.log_snr(grid[0]) / 10)
-    for t, state in zip(*path, strict=True):
-        assert path.at(schedule, t) is state
-    level = inner[0] + share * (inner[-1] - inner[0])
-    t = schedule.time(10 * level).clamp(grid[-2], grid[1])
-    found = path.at(schedule, t)
-    exact = cubic(schedule.log_snr(t) / 10)
-    torch.testing.assert_close(found, exact, rtol=1e-6, atol=1e-6)
-
-
-def test_a_path_between_its_nodes_is_the_flow():
-    """One Gaussian, whose flow is known at every time, from eleven nodes a power of h apart."""
-    schedule = VPLinear()
-    data = GaussianMixture(torch.zeros(1), torch.tensor([[0.7, -0.4]]), torch.tensor([0.09]))
-    starts, times = normal(seeded(11), 6, 2), torch.linspace(0.9, 0.1, 7, dtype=torch.float64)
-    worst = []
-    for nodes in (12, 23):
-        grid = uniform_log_snr(schedule, nodes - 1, 1.0, 0.05)
-        flow = [starts, *(data.probability_flow(schedule, starts, 1.0, float(t)) for t in grid[1:])]
-        exact = [data.probability_flow(schedule, starts, 1.0, float(t)) for t in times]
-        got = [Path(grid, flow).at(schedule, t) for t in times]
-        worst.append(max(float((a - b).abs().max()) for a, b in zip(got, exact, strict=True)))
-    assert worst[1] < 1e-3 and math.log2(worst[0] / worst[1]) > 3
-
-
 @pytest.mark.usefixtures("unchecked")
 def test_a_fitted_grid_ends_nearer():
     schedule, denoise, starts, path, _ = problem()
