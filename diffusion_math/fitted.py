@@ -22,7 +22,7 @@ from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Schedule
 from diffusion_math.solver import State, Step
-from diffusion_math.tuned import distances, least, nearest, walked
+from diffusion_math.tuned import distances, flat, least, nearest, walked
 
 __all__ = ["Path", "end_fitted", "fitted", "fitted_grid", "linear"]
 
@@ -70,6 +70,14 @@ class Path(NamedTuple):
             share = ((here - others) / (levels[k] - others)).prod()
             found = found + share * self.states[int(k)]
         return found
+
+    def on(self, schedule: Schedule, grid: Tensor) -> list[Tensor]:
+        """The starts, whatever the grid's first node, and the states at its others: of `fitted`.
+
+        A grid that begins below t_max, as `leading` does, takes the walk's noise for its own.
+        Derivation: (fitted.5).
+        """
+        return [self.states[0], *(self.at(schedule, t) for t in grid[1:])]
 
 
 def linear(grid: Float[Tensor, " nodes"], weights: Float64[Tensor, "steps columns"]) -> Step:
@@ -165,13 +173,10 @@ def fitted_grid(
     ends = path.states[-1]
 
     def walk(nodes: Tensor) -> Tensor:
-        states = [path.states[0], *(path.at(schedule, t) for t in nodes[1:])]
-        _, end = _fit(denoise, states, nodes, scale)
+        _, end = _fit(denoise, path.on(schedule, nodes), nodes, scale)
         return end
 
-    unit = math.inf
-    if scale < math.inf:
-        unit = scale * float(distances(walk(grid), ends).median())
+    unit = _unit(scale, walk(grid), ends)
     return nearest(walk, schedule, ends, grid, unit, modes, rounds, STRIDE)
 
 
@@ -217,9 +222,7 @@ def end_fitted(
         return walked(linear(grid, moved(numbers)), denoise, starts, grid)
 
     first = weights[free]
-    unit = math.inf
-    if scale < math.inf:
-        unit = scale * float(distances(end(first), ends).median())
+    unit = _unit(scale, end(first), ends)
     found, _ = least(lambda numbers: end(numbers) - ends, first, unit, rounds, NUDGE)
     return moved(found)
 
@@ -229,6 +232,11 @@ def _square(grid: Tensor, weights: Tensor) -> None:
     strictly_decreasing("grid", grid)
     wanted = (len(grid) - 1, len(grid))
     require(weights.shape == wanted, "weights", f"shape {wanted}", tuple(weights.shape))
+
+
+def _unit(scale: Number, found: Tensor, ends: Tensor) -> float:
+    """A scale in medians as an error."""
+    return scale * float(distances(found, ends).median()) if scale < math.inf else math.inf
 
 
 def _mixed(row: Tensor, x: Tensor, seen: Sequence[Tensor]) -> Tensor:
@@ -264,24 +272,19 @@ def _row(basis: Sequence[Tensor], target: Tensor, scale: Number) -> Tensor:
 
     Derivation: (fitted.3), (fitted.4).
     """
-    columns = torch.stack([_flat(part) for part in basis], dim=2)
+    columns = torch.stack([flat(part) for part in basis], dim=2)
     batch, event, count = columns.shape
     q, r = torch.linalg.qr(columns.reshape(-1, count))
     u, sizes, v = torch.linalg.svd(r, full_matrices=False)
     told = sizes > 10 * torch.finfo(target.dtype).eps * sizes[0]
     span = q @ u[:, told]
-    wanted = _flat(target)
-    flat = wanted.flatten()
-    shares = span.T @ flat
-    apart = (span @ shares - flat).reshape(batch, event).square().mean(1)
+    wanted = flat(target).flatten()
+    shares = span.T @ wanted
+    apart = (span @ shares - wanted).reshape(batch, event).square().mean(1)
     c2 = scale**2 * float(apart.median()) if scale < math.inf else 0.0
     for _ in range(PASSES if c2 > 0 else 0):
         weighted = span * (1 / (1 + apart / c2)).repeat_interleave(event)[:, None]
-        shares = torch.linalg.solve(weighted.T @ span, weighted.T @ flat)
-        apart = (span @ shares - flat).reshape(batch, event).square().mean(1)
+        shares = torch.linalg.solve(weighted.T @ span, weighted.T @ wanted)
+        apart = (span @ shares - wanted).reshape(batch, event).square().mean(1)
     found: Tensor = v.T[:, told] @ (shares / sizes[told])
     return found
-
-
-def _flat(x: Tensor) -> Tensor:
-    return x.reshape(len(x), -1).to("cpu", torch.float64)

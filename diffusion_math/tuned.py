@@ -26,8 +26,8 @@ from diffusion_math.schedule import Schedule
 from diffusion_math.solver import Step
 
 __all__ = [
-    "blended", "cosines", "distances", "errors", "least", "nearest", "placed", "shares", "tuned",
-    "turned", "walked",
+    "blended", "cosines", "distances", "errors", "flat", "least", "nearest", "placed", "shares",
+    "tuned", "turned", "walked",
 ]  # fmt: skip
 
 LEAST = 1e-4
@@ -118,10 +118,10 @@ def nearest(
     def apart(phi: Tensor) -> Tensor:
         return walk(moved(phi)) - ends
 
-    before = turned(walk(grid) - ends, scale).square().sum()
     found, after = least(
         apart, torch.zeros(waves.shape[1], dtype=torch.float64), scale, rounds, nudge
     )
+    before = turned(walk(grid) - ends, scale).square().sum()
     return moved(found) if after < before else grid.clone()
 
 
@@ -196,7 +196,7 @@ def distances(
 ) -> Float64[Tensor, " batch"]:
     """e_i = the root of the mean over the event of (found_i - ends_i)^2. Derivation: (tuned.3)."""
     same_shape("found", found, ends)
-    return _flat(found - ends).square().mean(1).sqrt()
+    return flat(found - ends).square().mean(1).sqrt()
 
 
 def placed(
@@ -274,13 +274,13 @@ def turned(apart: Float[Tensor, "batch *event"], scale: Number) -> Float64[Tenso
     Raises ValueError where there is none. Derivation: (tuned.4).
     """
     require(apart.numel() > 0, "starts", "1 or more", tuple(apart.shape))
-    flat = _flat(apart)
+    errors = flat(apart)
     if scale < math.inf:
-        share = flat.square().mean(1, keepdim=True) / scale**2
-        flat = torch.where(share > 0, (share.log1p() / share).sqrt(), 1.0) * flat
-    return flat.flatten() / math.sqrt(flat.numel())
+        share = errors.square().mean(1, keepdim=True) / scale**2
+        errors = torch.where(share > 0, (share.log1p() / share).sqrt(), 1.0) * errors
+    return errors.flatten() / math.sqrt(errors.numel())
 
 
-def _flat(apart: Tensor) -> Tensor:
+def flat(apart: Tensor) -> Tensor:
     """`(batch, D)`, float64 on the CPU."""
     return apart.reshape(len(apart), -1).to("cpu", torch.float64)

@@ -28,7 +28,7 @@ NAMES: dict[str, str] = {
     "families": "VAE, GAN and diffusion on one density, by one budget",
     "autoencoder": "how well the VAE gives pictures back",
     "guidance-truth": "what guided flows sample, beside the tilted density",
-    "tuned": "time grids fitted to a solver and its budget, beside all others",
+    "tuned": "weights and time grids fitted to a budget of calls, beside all others",
     "audit": "what samplers really do: ours, other libraries', your own",
     "verify": "the claims, proved: function, test and number of each",
     "report": "all of these in one illustrated report",

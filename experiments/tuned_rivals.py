@@ -186,8 +186,7 @@ def fit(
     path, denoise = world.train.path, world.train.denoise
 
     def one(name: str, nodes: "Tensor", scale: float) -> Walked:
-        states = [path.states[0], *(path.at(world.schedule, t) for t in nodes[1:])]
-        step = linear(nodes, fitted(denoise, states, nodes, scale))
+        step = linear(nodes, fitted(denoise, path.on(world.schedule, nodes), nodes, scale))
         apart = errors(step, denoise, path.states[0], path.states[-1], nodes)
         return Walked(FITTED, name, len(nodes) - 1, nodes, _finite(apart), step)
 
