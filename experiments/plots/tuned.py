@@ -11,7 +11,7 @@ from experiments.plots import BLUE, GRAY, GREEN, ORANGE, PURPLE, styled
 Drawn = tuple[str, Sequence[int], Sequence[float]]
 LOOKS = (
     (BLUE, "o", "-"), (BLUE, "X", "--"), ("#333333", "s", "-"), (ORANGE, "^", "--"),
-    (PURPLE, "v", "--"), (GREEN, "D", ":"), (GRAY, "P", ":"), (ORANGE, "*", "-."),
+    (PURPLE, "v", "--"), (GREEN, "D", ":"), (GRAY, "P", ":"), ("#b58900", "*", "-."),
 )  # fmt: skip
 
 
