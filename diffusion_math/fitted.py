@@ -6,7 +6,8 @@ A solver that calls the denoiser once a step and mixes what it has seen is, on a
 
 DDIM, DPM-Solver and DPM-Solver++ (multistep), DEIS, UniPC and Adams-Bashforth are such rows, which
 theory gives for every denoiser. Here a row is what takes the walks nearest to the flow's own states
-for one denoiser: least squares, in closed form. Derivation: (fitted.1), (fitted.2).
+for one denoiser: least squares, in closed form. A group of channels may have rows of its own.
+Derivation: (fitted.1), (fitted.2), (fitted.9).
 """
 
 import math
@@ -80,22 +81,27 @@ class Path(NamedTuple):
         return [self.states[0], *(self.at(schedule, t) for t in grid[1:])]
 
 
-def linear(grid: Float[Tensor, " nodes"], weights: Float64[Tensor, "steps columns"]) -> Step:
+def linear(
+    grid: Float[Tensor, " nodes"], weights: Float64[Tensor, "steps columns *groups"]
+) -> Step:
     """The solver of these rows, on their grid and no other: see the module.
 
     Args:
         grid: `(nodes,)` the times that the weights belong to.
-        weights: `(nodes - 1, nodes)`: a_i in column 0, b_ij in column 1 + j, 0 for j > i.
+        weights: `(nodes - 1, nodes)`: a_i in column 0, b_ij in column 1 + j, 0 for j > i. Or as
+            many for each of `groups` equal groups of channels: `(nodes - 1, nodes, groups)`.
 
     Raises:
-        ValueError: the weights have another shape; in a step: it is not the grid's.
+        ValueError: the weights have another shape; in a step: it is not the grid's, or the
+            channels, the first axis of the event, are no multiple of the groups.
 
-    Derivation: (fitted.1).
+    Derivation: (fitted.1), (fitted.9).
     Source: linear multistep methods: Hairer, Norsett & Wanner 1993, "Solving Ordinary Differential
         Equations I", section III.2; their weights as parameters of a diffusion model's solver, S4S
         (arXiv:2502.17423).
     """
     _square(grid, weights)
+    rows = weights.reshape(*weights.shape[:2], -1)
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
         i = len(state.history)
@@ -103,7 +109,7 @@ def linear(grid: Float[Tensor, " nodes"], weights: Float64[Tensor, "steps column
         legal = i < len(weights) and ends == (float(grid[i]), float(grid[i + 1]))
         require(legal, "grid", "the one that the weights were fitted on", f"step {i}, {ends}")
         history = (*state.history, (t, denoise(state.x, t)))
-        return State(_mixed(weights[i], state.x, [x0 for _, x0 in history]), s, history)
+        return State(_mixed(rows[i], state.x, [x0 for _, x0 in history]), s, history)
 
     return step
 
@@ -113,7 +119,8 @@ def fitted(
     states: Sequence[Float[Tensor, "batch *event"]],
     grid: Float64[Tensor, " nodes"],
     scale: Number = math.inf,
-) -> Float64[Tensor, "steps columns"]:
+    groups: int = 1,
+) -> Float64[Tensor, "steps columns *groups"]:
     """The weights of `linear` whose walk keeps nearest to the flow's states, step after step.
 
         (a_i, b_i0 .. b_ii) = argmin mean over starts of rho(e^2),    i = 0, 1, ...
@@ -130,21 +137,22 @@ def fitted(
         states: `nodes` draws `(batch, *event)`: the flow's at the grid's nodes, the starts first.
         grid: `(nodes,)` strictly decreasing times.
         scale: in medians, from where on an error counts less; above 0.
+        groups: of channels, as many in each, that have rows of their own, fitted to them alone.
 
     Returns:
-        `(nodes - 1, nodes)`, for `linear`.
+        `(nodes - 1, nodes)` for one group, else `(nodes - 1, nodes, groups)`: for `linear`.
 
     Raises:
         ValueError: grid is not strictly decreasing; states are not one a node and of one shape, or
-            of nothing; scale is not above 0.
+            of nothing; scale is not above 0; the channels are no multiple of the groups.
 
-    Derivation: (fitted.2), (fitted.3), (fitted.4).
+    Derivation: (fitted.2), (fitted.3), (fitted.4), (fitted.8), (fitted.9).
     Sources: the aim, S4S (arXiv:2502.17423), which descends on the ends alone; reweighting:
         Holland & Welsch 1977, "Robust regression using iteratively reweighted least-squares",
         Communications in Statistics 6(9).
     """
-    weights, _ = _fit(denoise, states, grid, scale)
-    return weights
+    weights, _ = _fit(denoise, states, grid, scale, groups)
+    return weights.squeeze(-1)
 
 
 def fitted_grid(
@@ -155,6 +163,7 @@ def fitted_grid(
     scale: Number = math.inf,
     modes: int | None = None,
     rounds: int = 30,
+    groups: int = 1,
 ) -> Float64[Tensor, " nodes"]:
     """The grid on which the fitted weights end nearest: nodes tuned, weights fitted at each try.
 
@@ -173,7 +182,7 @@ def fitted_grid(
     ends = path.states[-1]
 
     def walk(nodes: Tensor) -> Tensor:
-        _, end = _fit(denoise, path.on(schedule, nodes), nodes, scale)
+        _, end = _fit(denoise, path.on(schedule, nodes), nodes, scale, groups)
         return end
 
     unit = _unit(scale, walk(grid), ends)
@@ -185,11 +194,11 @@ def end_fitted(
     starts: Float[Tensor, "batch *event"],
     ends: Float[Tensor, "batch *event"],
     grid: Float64[Tensor, " nodes"],
-    weights: Float64[Tensor, "steps columns"],
+    weights: Float64[Tensor, "steps columns *groups"],
     order: int = 3,
     scale: Number = math.inf,
     rounds: int = 12,
-) -> Float64[Tensor, "steps columns"]:
+) -> Float64[Tensor, "steps columns *groups"]:
     """Weights moved until the walk's end alone is nearest: S4S' aim, by Gauss and Newton's steps.
 
         minimise over a_i, b_ij, i - order < j <= i    mean_i rho(e_i^2) of `tuned.tuned`
@@ -214,6 +223,7 @@ def end_fitted(
     back = torch.arange(steps)[:, None] - torch.arange(-1, steps)  # i - j; column 0 is a_i
     free = (back >= 0) & (back < order)
     free[:, 0] = True
+    free = free.reshape(*free.shape, *[1] * (weights.ndim - 2)).expand_as(weights)
 
     def moved(numbers: Tensor) -> Tensor:
         return weights.masked_scatter(free, numbers)
@@ -228,10 +238,11 @@ def end_fitted(
 
 
 def _square(grid: Tensor, weights: Tensor) -> None:
-    """ValueError unless the weights are a row a step."""
+    """ValueError unless the weights are a row a step, for all or for each group."""
     strictly_decreasing("grid", grid)
     wanted = (len(grid) - 1, len(grid))
-    require(weights.shape == wanted, "weights", f"shape {wanted}", tuple(weights.shape))
+    legal = weights.shape[:2] == wanted and weights.ndim <= 3
+    require(legal, "weights", f"shape {wanted}", tuple(weights.shape))
 
 
 def _unit(scale: Number, found: Tensor, ends: Tensor) -> float:
@@ -239,30 +250,46 @@ def _unit(scale: Number, found: Tensor, ends: Tensor) -> float:
     return scale * float(distances(found, ends).median()) if scale < math.inf else math.inf
 
 
-def _mixed(row: Tensor, x: Tensor, seen: Sequence[Tensor]) -> Tensor:
-    """a x + sum_j b_j x0_j, in x's own dtype."""
-    found = row[0] * x
-    for weight, x0 in zip(row[1:], seen, strict=False):
-        found = found + weight * x0
-    return found
+def _grouped(parts: Sequence[Tensor], groups: int) -> list[tuple[Tensor, ...]]:
+    """The parts of each group of channels."""
+    if groups == 1:
+        return [tuple(parts)]
+    channels = parts[0].shape[1] if parts[0].ndim > 1 else 1
+    require(channels % groups == 0, "groups", f"a divisor of {channels} channels", groups)
+    return list(zip(*(part.chunk(groups, dim=1) for part in parts), strict=True))
+
+
+def _mixed(rows: Tensor, x: Tensor, seen: Sequence[Tensor]) -> Tensor:
+    """a x + sum_j b_j x0_j, in x's own dtype: `rows` is `(columns, groups)`."""
+    mixed = []
+    for row, (first, *others) in zip(rows.T, _grouped([x, *seen], rows.shape[1]), strict=True):
+        found = row[0] * first
+        for weight, x0 in zip(row[1:], others, strict=False):
+            found = found + weight * x0
+        mixed.append(found)
+    return torch.cat(mixed, dim=1) if len(mixed) > 1 else mixed[0]
 
 
 def _fit(
-    denoise: Denoiser, states: Sequence[Tensor], grid: Tensor, scale: Number
+    denoise: Denoiser, states: Sequence[Tensor], grid: Tensor, scale: Number, groups: int
 ) -> tuple[Tensor, Tensor]:
-    """The weights and where their walk ends."""
+    """The weights, `(nodes - 1, nodes, groups)`, and where their walk ends."""
     strictly_decreasing("grid", grid)
     require(len(states) == len(grid), "states", f"{len(grid)}, one a node", len(states))
     require(states[0].numel() > 0, "states", "1 start or more", tuple(states[0].shape))
     require(scale > 0, "scale", "a number above 0", scale)
+    whole("groups", groups, 1)
     for state in states:
         same_shape("states", state, states[0])
-    weights = torch.zeros(len(grid) - 1, len(grid), dtype=torch.float64)
+    targets = _grouped(states, groups)
+    weights = torch.zeros(len(grid) - 1, len(grid), groups, dtype=torch.float64)
     x, seen = states[0], list[Tensor]()
-    for i, target in enumerate(states[1:]):
+    for i in range(len(weights)):
         with torch.no_grad():
             seen.append(denoise(x, grid[i]))
-        weights[i, : i + 2] = _row([x, *seen], target, scale)
+        each = zip(_grouped([x, *seen], groups), targets, strict=True)
+        rows = [_row(basis, wanted[i + 1], scale) for basis, wanted in each]
+        weights[i, : i + 2] = torch.stack(rows, dim=1)
         x = _mixed(weights[i], x, seen)
     return weights, x
 

@@ -54,7 +54,7 @@ class Config:
     train: int = 32768
     """Starts that grids are tuned on, at least 8."""
     fit: int = 4096
-    """Those of them that weights are fitted on, at least 8."""
+    """Those of them that weights are fitted on, at least 8; what is best is chosen on all."""
     test: int = 32768
     """Starts that they are judged on, at least 8."""
     rounds: int = 24
@@ -65,11 +65,15 @@ class Config:
     """Cosines that such a grid moves by."""
     s4s: int = 20
     """The most calls for which S4S' weights are sought."""
+    ends: int = 20
+    """The most calls for which fitted weights are moved on by their ends, as S4S' are."""
+    descent: int = 15
+    """Improvements of weights by their ends."""
     nodes: int = 33
     """Nodes that published methods pick from, more than the most calls."""
     pictures: int = 0
-    """Latents of the embedded model, to fit on and as many to test on; 0 leaves it out. Weights
-    alone are fitted: nodes alone do not pay there."""
+    """Latents of the embedded model, to fit on (three quarters) and choose by, and as many to test
+    on; 0 leaves it out. Weights alone are fitted: nodes alone do not pay there."""
     exact: bool = True
     """Whether the mixture is measured."""
     seed: int = 0
@@ -94,8 +98,8 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
         worlds.append((lambda: tuned_worlds.mixture(*counts, config.nodes, config.seed), kinds))
     if config.pictures:
         loaded = pipeline or config.model.load()
-        scale, count = config.model.scale(loaded), config.pictures
-        made = lambda: tuned_worlds.model(loaded, scale, count, count, config.nodes)  # noqa: E731
+        given = (config.model.scale(loaded), config.pictures, -(-3 * config.pictures // 4))
+        made = lambda: tuned_worlds.model(loaded, *given, config.nodes)  # noqa: E731
         worlds.append((made, (FITTED,)))
     with tqdm(total=len(worlds) * len(config.counts), unit="budget", disable=None) as bar:
         found = [_found(config, make(), some, bar.update) for make, some in worlds]
@@ -108,6 +112,7 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
 
 
 LEAST = {"train": 8, "test": 8, "fit": 8, "rounds": 0, "moves": 1, "modes": 1, "s4s": 0}
+LEAST |= {"ends": 0, "descent": 1}
 
 
 def _check(config: Config) -> None:
@@ -180,10 +185,11 @@ def _found(
                     tuned += tune(world, solver, grids, config.scales, None, config.rounds)
             beside(solver, grids)
         if budget <= config.s4s:
-            others += s4s(world, known, config.scales)
+            others += s4s(world, known, config.scales, config.descent)
         if TUNED in kinds:
             picked[TUNED][budget] = judged(tuned)
-        fits = fit(world, known, config.scales, config.modes, config.moves)
+        descent = config.descent if budget <= config.ends else 0
+        fits = fit(world, known, config.scales, config.modes, config.moves, descent)
         picked[FITTED][budget] = judged(fits)
         tick()
     return Found(world, others, picked)

@@ -18,8 +18,8 @@ S4S = "s4s"
 TUNED, FITTED = "tuned", "fitted"
 BLENDS = (0.25, 0.5, 0.75)
 """Shares of the second-best grid in the best one's logarithms of gaps."""
-ORDER, DESCENT = 3, 5
-"""Predictions a step that S4S' weights mix, and the improvements of them."""
+ORDER = 3
+"""Predictions a step that weights moved by the ends mix anew."""
 PUBLISHED = {
     ALIGNED: "Align Your Steps' levels for SD 1.5 (2404.14507)",
     BOUND: "its bound minimised here, exactly (2404.14507)",
@@ -135,9 +135,7 @@ class Rivals:
 
         side, step = self.world.train, SOLVERS[solver](self.world.schedule)
         with torch.no_grad():
-            return {
-                STEPWISE: dynamic_programming(step, side.denoise, side.teacher, side.nodes, steps)
-            }
+            return {STEPWISE: dynamic_programming(step, side.kept, side.teacher, side.nodes, steps)}
 
 
 def tune(
@@ -174,21 +172,27 @@ def fit(
     scales: Sequence[float],
     modes: int | None,
     rounds: int,
+    descent: int,
 ) -> list[Walked]:
     """Weights fitted on each candidate grid, at each scale, on blends of the best two, and on the
-    best of all these moved.
+    best of all these moved; the best of them moved on by their ends, unless `descent` is 0.
 
-    They come with the errors of the starts that they were fitted on.
+    They are fitted on the starts whose path is kept, and come walked on the whole training side.
     """
-    from diffusion_math.fitted import fitted, fitted_grid, linear
-    from diffusion_math.tuned import blended, errors
+    from diffusion_math.fitted import end_fitted, fitted, fitted_grid, linear
+    from diffusion_math.tuned import blended
 
-    path, denoise = world.train.path, world.train.denoise
+    side, groups = world.train, world.groups
+    path, denoise = side.path, side.kept
+    made: dict[str, Tensor] = {}
+
+    def walk(name: str, nodes: "Tensor", weights: "Tensor") -> Walked:
+        made[name] = weights
+        return walked(world, side, FITTED, name, nodes, linear(nodes, weights))
 
     def one(name: str, nodes: "Tensor", scale: float) -> Walked:
-        step = linear(nodes, fitted(denoise, path.on(world.schedule, nodes), nodes, scale))
-        apart = errors(step, denoise, path.states[0], path.states[-1], nodes)
-        return Walked(FITTED, name, len(nodes) - 1, nodes, _finite(apart), step)
+        states = path.on(world.schedule, nodes)
+        return walk(name, nodes, fitted(denoise, states, nodes, scale, groups))
 
     found = []
     for scale in scales:
@@ -199,12 +203,21 @@ def fit(
             nodes = blended(world.schedule, best.nodes, next_best.nodes, share)
             every.append(one(f"{share:.0%} {next_best.grid} in {best.grid}", nodes, scale))
         first = min(every, key=measure)
-        moved = fitted_grid(world.schedule, denoise, path, first.nodes, scale, modes, rounds)
-        found += [*every, one(f"{first.grid}, moved", moved, scale)]
+        given = (world.schedule, denoise, path, first.nodes, scale, modes, rounds)
+        moved = fitted_grid(*given, groups)
+        every.append(one(f"{first.grid}, moved", moved, scale))
+        if descent:
+            best = min(every, key=measure)
+            ends = (denoise, path.states[0], path.states[-1], best.nodes, made[best.grid])
+            nearer = end_fitted(*ends, ORDER, scale, descent)
+            every.append(walk(f"{best.grid}, by ends", best.nodes, nearer))
+        found += every
     return found
 
 
-def s4s(world: World, candidates: "dict[str, Tensor]", scales: Sequence[float]) -> list[Walked]:
+def s4s(
+    world: World, candidates: "dict[str, Tensor]", scales: Sequence[float], descent: int
+) -> list[Walked]:
     """S4S' weights: each scale's from UniPC's on the candidate that is best for UniPC."""
     from diffusion_math.fitted import end_fitted, fitted, linear
     from diffusion_math.sample import trajectory
@@ -216,8 +229,8 @@ def s4s(world: World, candidates: "dict[str, Tensor]", scales: Sequence[float]) 
     found = []
     for scale in scales:
         nodes = min(trained, key=typical if scale < math.inf else rms).nodes
-        own = [state.x for state in trajectory(known, side.denoise, starts, nodes)]
-        first = fitted(side.denoise, own, nodes)
-        weights = end_fitted(side.denoise, starts, ends, nodes, first, ORDER, scale, DESCENT)
+        own = [state.x for state in trajectory(known, side.kept, starts, nodes)]
+        first = fitted(side.kept, own, nodes)
+        weights = end_fitted(side.kept, starts, ends, nodes, first, ORDER, scale, descent)
         found.append(walked(world, world.test, S4S, S4S, nodes, linear(nodes, weights)))
     return found

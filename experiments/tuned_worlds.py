@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from diffusion_math.schedule import Schedule
     from sd.pipeline import TextToImage
 
-FINE = 8
+FINE = 6
 """Steps of the fine walk between two nodes of the teacher's grid."""
 ORDER = 3
 """Of the fine walk's solver."""
@@ -20,10 +20,12 @@ ORDER = 3
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """Starts and where the flow takes them; `path` is the fine walk of the first of them, and
-    `doubts` what half as many steps leave of each start's error, over 2^ORDER - 1."""
+    """Starts and where the flow takes them; `path` is the fine walk of the first of them, for
+    which `kept` is the denoiser, and `doubts` what half as many steps leave of each start's error,
+    over 2^ORDER - 1."""
 
     denoise: "Denoiser"
+    kept: "Denoiser"
     starts: "Tensor"
     ends: "Tensor"
     path: "Path"
@@ -47,13 +49,15 @@ class Side:
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """A denoiser under a schedule; grids are fitted on `train` and judged on `test`."""
+    """A denoiser under a schedule; weights and grids are fitted on `train` and judged on `test`.
+    Each of `groups` of the channels has weights of its own."""
 
     name: str
     title: str
     schedule: "Schedule"
     train: Side
     test: Side
+    groups: int = 1
 
 
 def mixture(train: int, test: int, fit: int, nodes: int, seed: int) -> World:
@@ -75,33 +79,43 @@ def mixture(train: int, test: int, fit: int, nodes: int, seed: int) -> World:
     denoise = data.denoiser(schedule)
     title = "Eight Gaussians in 16 dimensions, exact"
     sides = [
-        side(schedule, denoise, normal(part, count, 16), nodes, kept)
+        side(schedule, denoise, denoise, normal(part, count, 16), nodes, kept)
         for part, count, kept in ((4, train, fit), (5, test, 0))
     ]
     return World("mixture", title, schedule, *sides)
 
 
-def model(pipeline: "TextToImage", scale: float, train: int, test: int, nodes: int) -> World:
-    """The text-to-image model, guided at every level; other prompts and seeds to test on."""
+def model(pipeline: "TextToImage", scale: float, count: int, fit: int, nodes: int) -> World:
+    """The text-to-image model, guided at every level; other prompts and seeds to test on. The
+    latents' channels differ in what they carry, so each has weights of its own."""
     from diffusion_math.noise import start_noise
     from sd.shapes import judge
 
-    def of(part: int, first: int, count: int, kept: int) -> Side:
+    shape = pipeline.config.latent_shape
+
+    def of(part: int, first: int, kept: int) -> Side:
         contexts = pipeline.encode_prompts(["", *judge.prompts(part, count)])
-        denoise = pipeline.denoiser((contexts[:1], contexts[1:]), scale)
-        seeds = range(first, first + count)
-        starts = start_noise(seeds, pipeline.config.latent_shape).to(pipeline.device)
-        return side(pipeline.schedule, denoise, starts, nodes, kept)
+        every, some = (
+            pipeline.denoiser((contexts[:1], contexts[1 : 1 + rows]), scale)
+            for rows in (count, kept)
+        )
+        starts = start_noise(range(first, first + count), shape).to(pipeline.device)
+        return side(pipeline.schedule, every, some, starts, nodes, kept)
 
     title = f"The embedded model, guided with w = {scale:g}"
-    sides = (of(3, 1000, train, train), of(4, 2000, test, 0))
-    return World("model", title, pipeline.schedule, *sides)
+    return World("model", title, pipeline.schedule, of(3, 1000, fit), of(4, 2000, 0), shape[0])
 
 
 def side(
-    schedule: "Schedule", denoise: "Denoiser", starts: "Tensor", nodes: int, kept: int
+    schedule: "Schedule",
+    denoise: "Denoiser",
+    some: "Denoiser",
+    starts: "Tensor",
+    nodes: int,
+    kept: int,
 ) -> Side:
-    """The flow from these starts, uniform in log-SNR; the path of the first `kept` is kept."""
+    """The flow from these starts, uniform in log-SNR; the path of the first `kept` is kept, and
+    `some` is the denoiser of these."""
     from diffusion_math.fitted import Path
     from diffusion_math.grid import uniform_log_snr
     from diffusion_math.tuned import distances
@@ -111,7 +125,7 @@ def side(
     half = uniform_log_snr(schedule, FINE * (nodes - 1) // 2 + 1)
     _, rough = walk(denoise, schedule, starts, half, 0)
     doubts = distances(rough, ends) / (2**ORDER - 1)
-    return Side(denoise, starts, ends, Path(many, states), doubts)
+    return Side(denoise, some, starts, ends, Path(many, states), doubts)
 
 
 def walk(

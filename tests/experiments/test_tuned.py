@@ -33,6 +33,7 @@ TINY = tuned.Config(
     rounds=3,
     moves=1,
     modes=1,
+    descent=2,
     nodes=6,
 )
 
@@ -82,9 +83,10 @@ def test_what_is_not_fitted_does_not_win(monkeypatch):
     monkeypatch.setattr(
         grids, "tuned", lambda step, schedule, *given, **named: uniform_log_snr(schedule, 4)
     )
-    poor = lambda denoise, states, grid, scale=math.inf: torch.eye(4, 5).double()  # noqa: E731
+    poor = lambda *given: torch.eye(4, 5).double()  # noqa: E731
     monkeypatch.setattr(weights, "fitted", poor)
     monkeypatch.setattr(weights, "fitted_grid", lambda schedule, denoise, path, grid, *more: grid)
+    monkeypatch.setattr(weights, "end_fitted", lambda *given: torch.eye(4, 5).double())
     found = rows(tuned.run(replace(TINY, beside=("unipc",), more=(), s4s=0)))
     for kind in ("fitted", "tuned"):
         assert found[kind].measured > 1
@@ -101,7 +103,8 @@ def test_a_world_and_kinds_can_be_left_out():
 
 
 def test_fits_are_of_the_kept_starts_and_walked_as_they_are_told(monkeypatch):
-    """Every candidate, three blends and the moved one at each scale, from four of six starts."""
+    """Every candidate, three blends, the moved one and the best by its ends at each scale, from
+    four of six starts."""
     monkeypatch.setattr(tuned_worlds, "FINE", 4)
     world = tuned_worlds.mixture(6, 5, 4, 9, 0)
     assert len(world.train.path.states[0]) == 4 and len(world.train.starts) == 6
@@ -109,29 +112,38 @@ def test_fits_are_of_the_kept_starts_and_walked_as_they_are_told(monkeypatch):
     assert torch.equal(world.train.path.states[-1], world.train.ends[:4])
     assert torch.equal(world.train.teacher[-1], world.train.ends[:4])
     candidates = tuned_rivals.Rivals(world, torch.zeros(0), {}).plain(4)
-    every = tuned_rivals.fit(world, candidates, (math.inf, 1.0), 1, 1)
-    assert len(every) == 2 * (6 + 3 + 1)
+    every = tuned_rivals.fit(world, candidates, (math.inf, 1.0), 1, 1, 2)
+    assert len(every) == 2 * (6 + 3 + 1 + 1)
     for one in every:
-        assert one.solver == "fitted" and one.calls == 4 and len(one.errors) == 4
-        path = world.train.path
-        apart = errors(one.step, world.train.denoise, path.states[0], path.states[-1], one.nodes)
+        assert one.solver == "fitted" and one.calls == 4 and len(one.errors) == 6
+        side = world.train
+        apart = errors(one.step, side.denoise, side.starts, side.ends, one.nodes)
         torch.testing.assert_close(apart, one.errors)
     names = [one.grid for one in every]
     assert names[:6] == list(candidates) and names[9].endswith(", moved")
-    best = min(every[10:16], key=typical)
-    assert names[16].startswith("25% ") and names[16].endswith(f" in {best.grid}")
+    best = min(every[11:17], key=typical)
+    assert names[17].startswith("25% ") and names[17].endswith(f" in {best.grid}")
+    assert names[10] == f"{min(every[:10], key=rms).grid}, by ends"
+    assert names[21] == f"{min(every[11:21], key=typical).grid}, by ends"
+    assert torch.equal(every[10].nodes, min(every[:10], key=rms).nodes)
+    without = tuned_rivals.fit(world, candidates, (math.inf,), 1, 1, 0)
+    assert [one.grid for one in without] == names[:10]
 
 
 def test_the_model_is_a_world_of_other_prompts_and_seeds(pipeline, monkeypatch):
     """Random weights: the flow's own ends, from starts that the two sides do not share."""
     monkeypatch.setattr(tuned_worlds, "FINE", 2)
-    world = tuned_worlds.model(pipeline, 3.0, 2, 2, 3)
+    world = tuned_worlds.model(pipeline, 3.0, 2, 1, 3)
     assert (world.name, world.title) == ("model", "The embedded model, guided with w = 3")
     for side in (world.train, world.test):
         assert side.starts.shape == side.ends.shape == (2, *pipeline.config.latent_shape)
         assert len(side.nodes) == len(side.teacher) == 4
-    assert torch.equal(world.train.teacher[0], world.train.starts)
-    assert torch.equal(world.train.teacher[-1], world.train.ends)
+    side, first = world.train, world.train.path.states[0]
+    assert torch.equal(side.teacher[0], side.starts[:1])
+    assert torch.equal(side.teacher[-1], side.ends[:1])
+    t = side.path.times[2]
+    torch.testing.assert_close(side.kept(first, t), side.denoise(side.starts, t)[:1])
+    assert world.groups == pipeline.config.latent_shape[0]
     assert len(world.test.teacher[0]) == 0
     assert not torch.equal(world.train.starts, world.test.starts)
 
@@ -157,7 +169,7 @@ def walk(errors, calls, solver="unipc", grid="tuned"):
 def test_the_best_of_the_rest_and_what_is_saved():
     """Known errors: who is best at a budget, by which measure, and with how many calls."""
     ends = torch.zeros(4), torch.zeros(4)
-    side = tuned_worlds.Side(None, *ends, None, torch.full((4,), 0.01))
+    side = tuned_worlds.Side(None, None, *ends, None, torch.full((4,), 0.01))
     world = tuned_worlds.World("mixture", "Known", None, side, side)
     calm, wild = [0.2] * 4, [0.1, 0.1, 0.1, 1.6]
     others = [walk(calm, 5, grid="karras"), walk(wild, 5, grid="ays"), walk([0.05] * 4, 9)]
@@ -226,6 +238,8 @@ def test_the_mixture_is_one_of_its_seed_and_its_sides_differ(monkeypatch):
         ({"rounds": -1}, "--rounds: wanted at least 0, got -1"),
         ({"moves": 0}, "--moves: wanted at least 1, got 0"),
         ({"s4s": -1}, "--s4s: wanted at least 0, got -1"),
+        ({"ends": -1}, "--ends: wanted at least 0, got -1"),
+        ({"descent": 0}, "--descent: wanted at least 1, got 0"),
         ({"exact": False}, "--pictures: wanted at least 2 where --no-exact leaves the mixture"),
         ({"modes": 0}, "--modes: wanted at least 1, got 0"),
         ({"nodes": 4}, "--nodes: wanted more than 4 and at most 120, got 4"),
