@@ -97,7 +97,7 @@ def html(title: str, results: Sequence[Result], lead: Sequence[str | Table] = ()
         f"<title>{escape.escape(title)}</title><style>{STYLE}</style></head><body>",
         f"<h1>{escape.escape(title)}</h1>",
         *(_html(part) for part in lead),
-        f"<nav>{links}</nav>",
+        *([f"<nav>{links}</nav>"] if len(results) > 1 else []),
     ]
     for result in results:
         blocks.append(f'<h2 id="{result.name}">{escape.escape(result.title)}</h2>')
