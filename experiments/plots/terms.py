@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from experiments.plots import COLORS, GRAY, styled
 
@@ -88,8 +89,10 @@ def _chart(axes: Axes, panel: Chart) -> None:
         axes.annotate(text, (1, value), (-2, -14 if panel.under else 4), **style, **place)
     if "x" in panel.log:
         axes.set_xscale("log")
+        _few_decades(axes.xaxis)
     if "y" in panel.log:
         axes.set_yscale("log")
+        _few_decades(axes.yaxis)
     if panel.x_ticks is not None:
         axes.set_xticks(panel.x_ticks, [f"{tick:g}" for tick in panel.x_ticks])
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -104,3 +107,12 @@ def _chart(axes: Axes, panel: Chart) -> None:
     if panel.legend and len(named) > 0:
         place = {"loc": panel.legend, "fontsize": 11}
         axes.legend(list(named.values()), list(named), **place)
+
+
+def _few_decades(axis: Axis) -> None:
+    """Plain numbers at 1, 2 and 5 where a logarithmic axis spans fewer than two decades."""
+    low, high = axis.get_view_interval()
+    if high < 100 * low:
+        axis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("{x:g}")
