@@ -37,8 +37,8 @@ class Config:
     Both are fitted on some starts and judged on others, by how far walks end from the flow's own
     end. Beside them: the fixed grids, Align Your Steps, optimised time steps and the dynamic
     program of optimal steps, each under several solvers, and S4S' weights. `--solver`, `--steps`
-    and `--grid` are not used: they are what is measured. With the default starts it takes hours
-    on two slow cores.
+    and `--grid` are not used: they are what is measured. With the default starts it takes an hour
+    on one slow core.
     """
 
     counts: tuple[int, ...] = (5, 8, 10, 15, 20)

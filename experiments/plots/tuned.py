@@ -18,7 +18,7 @@ LOOKS = (
 @styled
 def errors(title: str, panels: Mapping[str, Sequence[Drawn]]) -> Figure:
     """One panel a measure, a line a kind of grid, the first of them heavy."""
-    figure = Figure(figsize=(6.4 * len(panels), 5.2))
+    figure = Figure(figsize=(6.4 * len(panels), 5.8))
     figure.set_layout_engine("constrained", w_pad=0.12)
     every = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (measure, lines) in zip(every, panels.items(), strict=True):
@@ -34,7 +34,7 @@ def errors(title: str, panels: Mapping[str, Sequence[Drawn]]) -> Figure:
         axes.set_xticks(ticks, [f"{tick}" for tick in ticks])
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_ylabel("distance from the flow's end")
-    every[0].legend(loc="lower left", fontsize=11)
+    figure.legend(*every[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
 
