@@ -57,7 +57,7 @@ def terms(bounds: "dict[str, Bound]", height: "Tensor") -> Figure:
                 sums,
                 log="x",
                 levels=[(entropy, "mean of -log q(x$_0$)")],
-                legend="lower left",
+                legend="",
             ),
         ],
         width=5.8,
