@@ -203,8 +203,9 @@ def end_fitted(
 
         minimise over a_i, b_ij, i - order < j <= i    mean_i rho(e_i^2) of `tuned.tuned`
 
-    It costs about rounds x steps x (order + 1) walks. Their relaxation, which lets each start move
-    in a small ball to be met more easily, is left out: the flow's end from the same noise is asked.
+    It costs about rounds x steps x (order + 1) x groups walks. Their relaxation, which lets each
+    start move in a small ball to be met more easily, is left out: the flow's end from the same
+    noise is asked.
 
     Args:
         weights: to begin from, as a known solver's: `fitted` to that solver's own walk gives them.

@@ -68,8 +68,8 @@ def terms(bounds: "dict[str, Bound]", height: "Tensor") -> Figure:
         f"Terms of the bound averaged over {len(height)} draws. Left: terms fall over seven orders "
         "of magnitude; most of the bound is in the last steps. Middle: a denoiser that takes the "
         "data for one normal pays nothing in noise, and more and more once their shape shows. "
-        "Right: the exact denoiser's sum ends just above the true mean of -log q (dotted); the "
-        "other's, and that of steps of too small a variance, end higher.",
+        "Right, in the same colours: the exact denoiser's sum ends just above the true mean of "
+        "-log q (dotted); the other's, and that of steps of too small a variance, end higher.",
         "Three charts over time: falling terms on logarithmic axes, differences that grow towards "
         "small times, and "
         "sums of which one ends at a dotted line.",

@@ -98,7 +98,7 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
         worlds.append((lambda: tuned_worlds.mixture(*counts, config.nodes, config.seed), kinds))
     if config.pictures:
         loaded = pipeline or config.model.load()
-        given = (config.model.scale(loaded), config.pictures, -(-3 * config.pictures // 4))
+        given = (config.model.scale(loaded), config.pictures, math.ceil(0.75 * config.pictures))
         made = lambda: tuned_worlds.model(loaded, *given, config.nodes)  # noqa: E731
         worlds.append((made, (FITTED,)))
     with tqdm(total=len(worlds) * len(config.counts), unit="budget", disable=None) as bar:
@@ -111,8 +111,10 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
     return Result("tuned", "Fitted solvers and tuned grids", rows, parts(found), data)
 
 
-LEAST = {"train": 8, "test": 8, "fit": 8, "rounds": 0, "moves": 1, "modes": 1, "s4s": 0}
-LEAST |= {"ends": 0, "descent": 1}
+LEAST = {
+    "train": 8, "test": 8, "fit": 8, "rounds": 0, "moves": 1, "modes": 1, "s4s": 0, "ends": 0,
+    "descent": 1,
+}  # fmt: skip
 
 
 def _check(config: Config) -> None:

@@ -71,3 +71,18 @@ def test_contours_enclose_their_share() -> None:
     levels = plots._mass_levels(density, (0.95, 0.5))
     # One lattice cell more or less at the edge moves the share by its mass, below 1e-4.
     assert levels == pytest.approx([0.05 / (2 * np.pi), 0.5 / (2 * np.pi)], rel=1e-2)
+
+
+def test_few_decades_have_plain_numbers() -> None:
+    """Numbers at 1, 2 and 5 on an axis of one decade, powers of ten on one of three."""
+    from experiments.plots.terms import Chart, Line, charts
+
+    few, many = (Line("", [2, 20], [1.0, last], 0, "-") for last in (8.0, 4000.0))
+    figure = charts([Chart("", "x", "y", [line], log="xy") for line in (few, many)])
+    assert plots.png(figure)  # ticks are known once drawn
+    for axes, wanted in zip(figure.axes, ({"1", "2", "5"}, set()), strict=True):
+        low, high = axes.get_ylim()
+        ticks = [*axes.yaxis.get_major_ticks(), *axes.yaxis.get_minor_ticks()]
+        shown = {t.label1.get_text() for t in ticks if low <= t.get_loc() <= high}
+        assert {one for one in shown if one.isdigit()} == wanted
+        assert "10" in {t.label1.get_text() for t in axes.xaxis.get_major_ticks()}

@@ -105,6 +105,8 @@ def test_html_stands_alone_and_escapes() -> None:
     assert len(reader.sources) == 1
     assert "http" not in text
     assert "<angle>" in " ".join(reader.words)
+    assert "<nav>" not in text  # a list of one link leads nowhere
+    assert "<nav>" in page.html("Two", [RESULT, RESULT])
 
 
 def test_numbers_are_short() -> None:
