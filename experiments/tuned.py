@@ -72,7 +72,7 @@ class Config:
     nodes: int = 33
     """Nodes that published methods pick from, more than the most calls."""
     pictures: int = 0
-    """Latents of the embedded model, to fit on (three quarters) and choose by, and as many to test
+    """Latents of the embedded model, to fit on (half of them) and choose by, and as many to test
     on; 0 leaves it out. Weights alone are fitted: nodes alone do not pay there."""
     exact: bool = True
     """Whether the mixture is measured."""
@@ -98,7 +98,7 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
         worlds.append((lambda: tuned_worlds.mixture(*counts, config.nodes, config.seed), kinds))
     if config.pictures:
         loaded = pipeline or config.model.load()
-        given = (config.model.scale(loaded), config.pictures, math.ceil(0.75 * config.pictures))
+        given = (config.model.scale(loaded), config.pictures, math.ceil(config.pictures / 2))
         made = lambda: tuned_worlds.model(loaded, *given, config.nodes)  # noqa: E731
         worlds.append((made, (FITTED,)))
     with tqdm(total=len(worlds) * len(config.counts), unit="budget", disable=None) as bar:

@@ -177,13 +177,15 @@ def fit(
     """Weights fitted on each candidate grid, at each scale, on blends of the best two, and on the
     best of all these moved; the best of them moved on by their ends, unless `descent` is 0.
 
-    They are fitted on the starts whose path is kept, and come walked on the whole training side.
+    Candidates that do not begin where the starts are, as `leading`, are left out. Weights are
+    fitted on the starts whose path is kept, and come walked on the whole training side.
     """
     from diffusion_math.fitted import end_fitted, fitted, fitted_grid, linear
     from diffusion_math.tuned import blended
 
     side, groups = world.train, world.groups
     path, denoise = side.path, side.kept
+    latest = [one for one in candidates.items() if one[1][0] == path.times[0]]
     made: dict[str, Tensor] = {}
 
     def walk(name: str, nodes: "Tensor", weights: "Tensor") -> Walked:
@@ -196,7 +198,7 @@ def fit(
 
     found = []
     for scale in scales:
-        every = [one(*candidate, scale) for candidate in candidates.items()]
+        every = [one(*candidate, scale) for candidate in latest]
         measure = typical if scale < math.inf else rms
         best, next_best = sorted(every, key=measure)[:2]
         for share in BLENDS:

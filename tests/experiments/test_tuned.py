@@ -103,8 +103,8 @@ def test_a_world_and_kinds_can_be_left_out():
 
 
 def test_fits_are_of_the_kept_starts_and_walked_as_they_are_told(monkeypatch):
-    """Every candidate, three blends, the moved one and the best by its ends at each scale, from
-    four of six starts."""
+    """Every candidate that begins where starts are, three blends, the moved one and the best by its
+    ends at each scale, from four of six starts."""
     monkeypatch.setattr(tuned_worlds, "FINE", 4)
     world = tuned_worlds.mixture(6, 5, 4, 9, 0)
     assert len(world.train.path.states[0]) == 4 and len(world.train.starts) == 6
@@ -113,21 +113,22 @@ def test_fits_are_of_the_kept_starts_and_walked_as_they_are_told(monkeypatch):
     assert torch.equal(world.train.teacher[-1], world.train.ends[:4])
     candidates = tuned_rivals.Rivals(world, torch.zeros(0), {}).plain(4)
     every = tuned_rivals.fit(world, candidates, (math.inf, 1.0), 1, 1, 2)
-    assert len(every) == 2 * (6 + 3 + 1 + 1)
+    assert len(every) == 2 * (5 + 3 + 1 + 1)
     for one in every:
         assert one.solver == "fitted" and one.calls == 4 and len(one.errors) == 6
         side = world.train
         apart = errors(one.step, side.denoise, side.starts, side.ends, one.nodes)
         torch.testing.assert_close(apart, one.errors)
     names = [one.grid for one in every]
-    assert names[:6] == list(candidates) and names[9].endswith(", moved")
-    best = min(every[11:17], key=typical)
-    assert names[17].startswith("25% ") and names[17].endswith(f" in {best.grid}")
-    assert names[10] == f"{min(every[:10], key=rms).grid}, by ends"
-    assert names[21] == f"{min(every[11:21], key=typical).grid}, by ends"
-    assert torch.equal(every[10].nodes, min(every[:10], key=rms).nodes)
+    assert names[:5] == [name for name in candidates if name != "leading"]
+    assert names[8].endswith(", moved")
+    best = min(every[10:15], key=typical)
+    assert names[15].startswith("25% ") and names[15].endswith(f" in {best.grid}")
+    assert names[9] == f"{min(every[:9], key=rms).grid}, by ends"
+    assert names[19] == f"{min(every[10:19], key=typical).grid}, by ends"
+    assert torch.equal(every[9].nodes, min(every[:9], key=rms).nodes)
     without = tuned_rivals.fit(world, candidates, (math.inf,), 1, 1, 0)
-    assert [one.grid for one in without] == names[:10]
+    assert [one.grid for one in without] == names[:9]
 
 
 def test_the_model_is_a_world_of_other_prompts_and_seeds(pipeline, monkeypatch):
