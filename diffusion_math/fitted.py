@@ -1,13 +1,7 @@
 """Linear solvers whose weights are fitted to the flow: the best use of the calls already made.
 
-A solver that calls the denoiser once a step and mixes what it has seen is, on a grid of n steps,
-
-    x_{i+1} = a_i x_i + sum over j <= i of b_ij x0_j,    x0_j = denoise(x_j, t_j)
-
-DDIM, DPM-Solver and DPM-Solver++ (multistep), DEIS, UniPC and Adams-Bashforth are such rows, which
-theory gives for every denoiser. Here a row is what takes the walks nearest to the flow's own states
-for one denoiser: least squares, in closed form. A group of channels may have rows of its own.
-Derivation: (fitted.1), (fitted.2), (fitted.9).
+A row of `linear` is here what takes the walks nearest to the flow's own states for one denoiser:
+least squares, in closed form. Derivation: (fitted.1), (fitted.3), (fitted.9).
 """
 
 import math
@@ -20,17 +14,14 @@ from torch import Tensor
 
 from diffusion_math.checks import Number, require, same_shape, strictly_decreasing, whole
 from diffusion_math.denoiser import Denoiser
-from diffusion_math.noise import Noise
+from diffusion_math.linear import grouped, mixed
 from diffusion_math.schedule import Schedule
-from diffusion_math.solver import State, Step
-from diffusion_math.tuned import distances, flat, least, nearest, walked
+from diffusion_math.tuned import flat, in_medians, nearest
 
-__all__ = ["Path", "end_fitted", "fitted", "fitted_grid", "linear"]
+__all__ = ["Path", "fitted", "fitted_grid"]
 
 PASSES = 12
 """Reweighted least squares for a finite scale."""
-NUDGE = 1e-5
-"""The change of a weight that derivatives of the ends are taken by."""
 STRIDE = 0.03
 """The change of theta: fits hide much of it, and what is left has to stand above a float32
 network's rounding."""
@@ -79,39 +70,6 @@ class Path(NamedTuple):
         Derivation: (fitted.5).
         """
         return [self.states[0], *(self.at(schedule, t) for t in grid[1:])]
-
-
-def linear(
-    grid: Float[Tensor, " nodes"], weights: Float64[Tensor, "steps columns *groups"]
-) -> Step:
-    """The solver of these rows, on their grid and no other: see the module.
-
-    Args:
-        grid: `(nodes,)` the times that the weights belong to.
-        weights: `(nodes - 1, nodes)`: a_i in column 0, b_ij in column 1 + j, 0 for j > i. Or as
-            many for each of `groups` equal groups of channels: `(nodes - 1, nodes, groups)`.
-
-    Raises:
-        ValueError: the weights have another shape; in a step: it is not the grid's, or the
-            channels, the first axis of the event, are no multiple of the groups.
-
-    Derivation: (fitted.1), (fitted.9).
-    Source: linear multistep methods: Hairer, Norsett & Wanner 1993, "Solving Ordinary Differential
-        Equations I", section III.2; their weights as parameters of a diffusion model's solver, S4S
-        (arXiv:2502.17423).
-    """
-    _square(grid, weights)
-    rows = weights.reshape(*weights.shape[:2], -1)
-
-    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
-        i = len(state.history)
-        ends = (float(t), float(s))
-        legal = i < len(weights) and ends == (float(grid[i]), float(grid[i + 1]))
-        require(legal, "grid", "the one that the weights were fitted on", f"step {i}, {ends}")
-        history = (*state.history, (t, denoise(state.x, t)))
-        return State(_mixed(rows[i], state.x, [x0 for _, x0 in history]), s, history)
-
-    return step
 
 
 def fitted(
@@ -185,90 +143,8 @@ def fitted_grid(
         _, end = _fit(denoise, path.on(schedule, nodes), nodes, scale, groups)
         return end
 
-    unit = _unit(scale, walk(grid), ends)
+    unit = in_medians(scale, walk(grid), ends)
     return nearest(walk, schedule, ends, grid, unit, modes, rounds, STRIDE)
-
-
-def end_fitted(
-    denoise: Denoiser,
-    starts: Float[Tensor, "batch *event"],
-    ends: Float[Tensor, "batch *event"],
-    grid: Float64[Tensor, " nodes"],
-    weights: Float64[Tensor, "steps columns *groups"],
-    order: int = 3,
-    scale: Number = math.inf,
-    rounds: int = 12,
-) -> Float64[Tensor, "steps columns *groups"]:
-    """Weights moved until the walk's end alone is nearest: S4S' aim, by Gauss and Newton's steps.
-
-        minimise over a_i, b_ij, i - order < j <= i    mean_i rho(e_i^2) of `tuned.tuned`
-
-    It costs about rounds x steps x (order + 1) x groups walks. Their relaxation, which lets each
-    start move in a small ball to be met more easily, is left out: the flow's end from the same
-    noise is asked.
-
-    Args:
-        weights: to begin from, as a known solver's: `fitted` to that solver's own walk gives them.
-        order: how many predictions a row may change, the latest first.
-        scale: of `fitted`: in medians of the first weights' errors.
-
-    Raises ValueError as `linear`, `fitted` and `tuned.tuned`.
-    Derivation: (fitted.7).
-    Source: Frankel et al., S4S (arXiv:2502.17423), which descends by gradients.
-    """
-    _square(grid, weights)
-    same_shape("ends", ends, starts)
-    whole("order", order, 1)
-    require(scale > 0, "scale", "a number above 0", scale)
-    steps = len(weights)
-    back = torch.arange(steps)[:, None] - torch.arange(-1, steps)  # i - j; column 0 is a_i
-    free = (back >= 0) & (back < order)
-    free[:, 0] = True
-    free = free.reshape(*free.shape, *[1] * (weights.ndim - 2)).expand_as(weights)
-
-    def moved(numbers: Tensor) -> Tensor:
-        return weights.masked_scatter(free, numbers)
-
-    def end(numbers: Tensor) -> Tensor:
-        return walked(linear(grid, moved(numbers)), denoise, starts, grid)
-
-    first = weights[free]
-    unit = _unit(scale, end(first), ends)
-    found, _ = least(lambda numbers: end(numbers) - ends, first, unit, rounds, NUDGE)
-    return moved(found)
-
-
-def _square(grid: Tensor, weights: Tensor) -> None:
-    """ValueError unless the weights are a row a step, for all or for each group."""
-    strictly_decreasing("grid", grid)
-    wanted = (len(grid) - 1, len(grid))
-    legal = weights.shape[:2] == wanted and weights.ndim <= 3
-    require(legal, "weights", f"shape {wanted}", tuple(weights.shape))
-
-
-def _unit(scale: Number, found: Tensor, ends: Tensor) -> float:
-    """A scale in medians as an error."""
-    return scale * float(distances(found, ends).median()) if scale < math.inf else math.inf
-
-
-def _grouped(parts: Sequence[Tensor], groups: int) -> list[tuple[Tensor, ...]]:
-    """The parts of each group of channels."""
-    if groups == 1:
-        return [tuple(parts)]
-    channels = parts[0].shape[1] if parts[0].ndim > 1 else 1
-    require(channels % groups == 0, "groups", f"a divisor of {channels} channels", groups)
-    return list(zip(*(part.chunk(groups, dim=1) for part in parts), strict=True))
-
-
-def _mixed(rows: Tensor, x: Tensor, seen: Sequence[Tensor]) -> Tensor:
-    """a x + sum_j b_j x0_j, in x's own dtype: `rows` is `(columns, groups)`."""
-    mixed = []
-    for row, (first, *others) in zip(rows.T, _grouped([x, *seen], rows.shape[1]), strict=True):
-        found = row[0] * first
-        for weight, x0 in zip(row[1:], others, strict=False):
-            found = found + weight * x0
-        mixed.append(found)
-    return torch.cat(mixed, dim=1) if len(mixed) > 1 else mixed[0]
 
 
 def _fit(
@@ -282,16 +158,16 @@ def _fit(
     whole("groups", groups, 1)
     for state in states:
         same_shape("states", state, states[0])
-    targets = _grouped(states, groups)
+    targets = grouped(states, groups)
     weights = torch.zeros(len(grid) - 1, len(grid), groups, dtype=torch.float64)
     x, seen = states[0], list[Tensor]()
     for i in range(len(weights)):
         with torch.no_grad():
             seen.append(denoise(x, grid[i]))
-        each = zip(_grouped([x, *seen], groups), targets, strict=True)
+        each = zip(grouped([x, *seen], groups), targets, strict=True)
         rows = [_row(basis, wanted[i + 1], scale) for basis, wanted in each]
         weights[i, : i + 2] = torch.stack(rows, dim=1)
-        x = _mixed(weights[i], x, seen)
+        x = mixed(weights[i], x, seen)
     return weights, x
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from diffusion_math.checks import require, strictly_decreasing, whole
-from diffusion_math.denoiser import Denoiser
+from diffusion_math.denoiser import Denoiser, Once
 from diffusion_math.noise import none
 from diffusion_math.schedule import Schedule, shape_like
 from diffusion_math.solver import State, Step
@@ -134,7 +134,7 @@ def dynamic_programming(
         found: dict[int, tuple[float, State]] = {}
         chosen: dict[int, int] = {}
         for i, state in walks.items():
-            once = _Once(denoise)
+            once = Once(denoise)
             for j in targets if k < steps else (count - 1,):
                 if j <= i:
                     continue
@@ -145,20 +145,6 @@ def dynamic_programming(
         walks = {j: state for j, (_, state) in found.items()}
         came.append(chosen)
     return nodes[_back(came, count - 1)]
-
-
-class _Once:
-    """A denoiser whose first answer is kept for when the same is asked again."""
-
-    def __init__(self, denoise: Denoiser) -> None:
-        self.denoise = denoise
-        self.first: tuple[Tensor, Tensor, Tensor] | None = None
-
-    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
-        if self.first is None:
-            self.first = x_t, t, self.denoise(x_t, t)
-        x, time, answer = self.first
-        return answer if x is x_t and time == t else self.denoise(x_t, t)
 
 
 def _back(came: Sequence[Mapping[int, int]], last: int) -> list[int]:

@@ -11,7 +11,7 @@ node need not be t_min. Derivation: (tuned.1), (tuned.2).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,8 @@ from diffusion_math.schedule import Schedule
 from diffusion_math.solver import Step
 
 __all__ = [
-    "blended", "cosines", "distances", "errors", "flat", "least", "nearest", "placed", "shares",
-    "tuned", "turned", "walked",
+    "blended", "cosines", "distances", "errors", "flat", "in_medians", "least", "nearest", "placed",
+    "shares", "tuned", "turned", "walked",
 ]  # fmt: skip
 
 LEAST = 1e-4
@@ -131,12 +131,15 @@ def least(
     scale: Number,
     rounds: int,
     nudge: Number = NUDGE,
+    nudged: Callable[[Tensor], Iterable[Tensor]] | None = None,
 ) -> tuple[Float64[Tensor, " free"], float]:
     """The numbers at which mean_i rho(e_i^2) is least, and that loss; see `tuned`.
 
     Args:
         apart: numbers -> how far each walk's end is from where it should be, `(batch, *event)`.
         nudge: the change that derivatives are taken by.
+        nudged: numbers -> what `apart` is with each of them in turn larger by `nudge`, for where
+            that can be had for less than as many calls of `apart`, which is the default.
 
     Raises:
         ValueError: scale or rounds are not above 0, or there is no walk.
@@ -148,13 +151,16 @@ def least(
     require(scale > 0, "scale", "a number above 0", scale)
     whole("rounds", rounds, 1)
 
+    def one_by_one(free: Tensor) -> Iterator[Tensor]:
+        return (apart(free + nudge * unit) for unit in torch.eye(len(free), dtype=free.dtype))
+
     def residuals(free: Any) -> Any:
         return turned(apart(torch.as_tensor(free)), scale).numpy()
 
     def slopes(free: Any) -> Any:
         here = residuals(free)
-        nudged = [residuals(free + nudge * unit) for unit in np.eye(len(free))]
-        return np.stack([(there - here) / nudge for there in nudged], axis=1)
+        each = (nudged or one_by_one)(torch.as_tensor(free))
+        return np.stack([(turned(one, scale).numpy() - here) / nudge for one in each], axis=1)
 
     found = least_squares(residuals, first.numpy(), slopes, max_nfev=rounds)
     return torch.as_tensor(found.x), 2 * float(found.cost)
@@ -266,6 +272,13 @@ def walked(
     with torch.no_grad():
         *_, last = trajectory(step, denoise, starts, grid)
     return last.x
+
+
+def in_medians(
+    scale: Number, found: Float[Tensor, "batch *event"], ends: Float[Tensor, "batch *event"]
+) -> float:
+    """The error that is a scale in medians of these walks' errors. Derivation: (tuned.4)."""
+    return scale * float(distances(found, ends).median()) if scale < math.inf else math.inf
 
 
 def turned(apart: Float[Tensor, "batch *event"], scale: Number) -> Float64[Tensor, " residuals"]:

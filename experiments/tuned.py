@@ -36,9 +36,9 @@ class Config:
 
     Both are fitted on some starts and judged on others, by how far walks end from the flow's own
     end. Beside them: the fixed grids, Align Your Steps, optimised time steps and the dynamic
-    program of optimal steps, each under several solvers, and S4S' weights. `--solver`, `--steps`
-    and `--grid` are not used: they are what is measured. With the default starts it takes an hour
-    on one slow core.
+    program of optimal steps, each under several solvers, S4S' weights, and S4S-Alt's weights and
+    nodes. `--solver`, `--steps` and `--grid` are not used: they are what is measured. With the
+    default starts it takes an hour on one slow core.
     """
 
     counts: tuple[int, ...] = (5, 8, 10, 15, 20)
@@ -65,6 +65,8 @@ class Config:
     """Cosines that such a grid moves by."""
     s4s: int = 20
     """The most calls for which S4S' weights are sought."""
+    turns: int = 2
+    """Turns of nodes and weights by which S4S-Alt goes on from them; 0 leaves it out."""
     ends: int = 20
     """The most calls for which fitted weights are moved on by their ends, as S4S' are."""
     descent: int = 15
@@ -112,8 +114,8 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
 
 
 LEAST = {
-    "train": 8, "test": 8, "fit": 8, "rounds": 0, "moves": 1, "modes": 1, "s4s": 0, "ends": 0,
-    "descent": 1,
+    "train": 8, "test": 8, "fit": 8, "rounds": 0, "moves": 1, "modes": 1, "s4s": 0, "turns": 0,
+    "ends": 0, "descent": 1,
 }  # fmt: skip
 
 
@@ -187,7 +189,7 @@ def _found(
                     tuned += tune(world, solver, grids, config.scales, None, config.rounds)
             beside(solver, grids)
         if budget <= config.s4s:
-            others += s4s(world, known, config.scales, config.descent)
+            others += s4s(world, known, config.scales, config.descent, config.turns)
         if TUNED in kinds:
             picked[TUNED][budget] = judged(tuned)
         descent = config.descent if budget <= config.ends else 0

@@ -14,6 +14,7 @@ from experiments.tuned_rivals import (
     GRIDS,
     PUBLISHED,
     S4S,
+    S4S_ALT,
     STEPWISE,
     TUNED,
     WEIGHTED,
@@ -252,7 +253,7 @@ def _table(found: Found) -> Table:
 def _cell(one: Walked | None, measure: Measure) -> str:
     if one is None:
         return "–"
-    solver = one.solver if one.solver not in (FITTED, S4S) else ""
+    solver = one.solver if one.solver not in (FITTED, S4S, S4S_ALT) else ""
     where = one.grid if one.grid in GRIDS or one.solver == FITTED else ""
     told = " ".join(filter(None, (solver, where)))
     return f"{measure(one):.2g}" + (f" ({told})" if told else "")
@@ -263,6 +264,7 @@ def _lines(found: Found) -> dict[str, list[tuple[str, list[int], list[float]]]]:
     told = {}
     kinds = [("best fixed grid", GRIDS), ("Align Your Steps", (ALIGNED,)), ("KL bound", (BOUND,))]
     kinds += [("error-weighted", (WEIGHTED,)), ("dynamic program", (STEPWISE,)), ("S4S", (S4S,))]
+    kinds.append(("S4S-Alt", (S4S_ALT,)))
     budgets = found.budgets
     for place, (_, words, measure) in enumerate(MEASURES):
         lines = []

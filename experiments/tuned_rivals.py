@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 GRIDS = ("trailing", "leading", "linspace", "uniform_log_snr", "karras")
 ALIGNED, BOUND, WEIGHTED, STEPWISE = "ays", "kl_bound", "error_weighted", "stepwise"
-S4S = "s4s"
+S4S, S4S_ALT = "s4s", "s4s_alt"
 TUNED, FITTED = "tuned", "fitted"
 BLENDS = (0.25, 0.5, 0.75)
 """Shares of the second-best grid in the best one's logarithms of gaps."""
@@ -26,6 +26,7 @@ PUBLISHED = {
     WEIGHTED: "the network's error let through least (2402.17376)",
     STEPWISE: "nearest to a fine walk, node by node (2503.21774)",
     S4S: "weights of three predictions fitted to the ends (2502.17423)",
+    S4S_ALT: "then its nodes and weights in turn (2502.17423)",
 }
 
 
@@ -180,7 +181,9 @@ def fit(
     Candidates that do not begin where the starts are, as `leading`, are left out. Weights are
     fitted on the starts whose path is kept, and come walked on the whole training side.
     """
-    from diffusion_math.fitted import end_fitted, fitted, fitted_grid, linear
+    from diffusion_math.end_fitted import end_fitted
+    from diffusion_math.fitted import fitted, fitted_grid
+    from diffusion_math.linear import linear
     from diffusion_math.tuned import blended
 
     side, groups = world.train, world.groups
@@ -218,10 +221,17 @@ def fit(
 
 
 def s4s(
-    world: World, candidates: "dict[str, Tensor]", scales: Sequence[float], descent: int
+    world: World,
+    candidates: "dict[str, Tensor]",
+    scales: Sequence[float],
+    descent: int,
+    turns: int,
 ) -> list[Walked]:
-    """S4S' weights: each scale's from UniPC's on the candidate that is best for UniPC."""
-    from diffusion_math.fitted import end_fitted, fitted, linear
+    """S4S' weights: each scale's from UniPC's on the candidate that is best for UniPC. And
+    S4S-Alt's, which go on from these with the nodes in turn, unless `turns` is 0."""
+    from diffusion_math.end_fitted import end_fitted, end_fitted_grid
+    from diffusion_math.fitted import fitted
+    from diffusion_math.linear import linear
     from diffusion_math.sample import trajectory
     from diffusion_math.samplers import SOLVERS
 
@@ -235,4 +245,8 @@ def s4s(
         first = fitted(side.kept, own, nodes)
         weights = end_fitted(side.kept, starts, ends, nodes, first, ORDER, scale, descent)
         found.append(walked(world, world.test, S4S, S4S, nodes, linear(nodes, weights)))
+        if turns:
+            more = (starts, ends, nodes, weights, ORDER, scale, descent, turns)
+            nodes, weights = end_fitted_grid(world.schedule, side.kept, *more)
+            found.append(walked(world, world.test, S4S_ALT, S4S_ALT, nodes, linear(nodes, weights)))
     return found

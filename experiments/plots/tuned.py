@@ -12,6 +12,7 @@ Drawn = tuple[str, Sequence[int], Sequence[float]]
 LOOKS = (
     (BLUE, "o", "-"), (BLUE, "X", "--"), ("#333333", "s", "-"), (ORANGE, "^", "--"),
     (PURPLE, "v", "--"), (GREEN, "D", ":"), (GRAY, "P", ":"), ("#b58900", "*", "-."),
+    ("#a0522d", "h", "-."),
 )  # fmt: skip
 
 

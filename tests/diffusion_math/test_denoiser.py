@@ -126,3 +126,16 @@ def test_times_of_another_batch_are_rejected():
     """t must be () or (batch,)."""
     with pytest.raises(ValueError, match="t: wanted shape"):
         denoiser.from_v(lambda x, time: x, VPLinear())(torch.zeros(2, 2), torch.tensor([0.1] * 3))
+
+
+def test_an_answer_is_kept_for_the_same_question_alone():
+    asked = []
+
+    def denoise(x_t, t):
+        asked.append((x_t, t))
+        return x_t + t
+
+    once, x, t = denoiser.Once(denoise), torch.ones(2), torch.tensor(0.5)
+    assert once(x, t) is once(x, t) and len(asked) == 1
+    assert once(2 * x, t).equal(2 * x + t) and once(x, t / 2).equal(x + t / 2)
+    assert len(asked) == 3

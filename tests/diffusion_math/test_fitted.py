@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from diffusion_math.fitted import Path, end_fitted, fitted, fitted_grid, linear
+from diffusion_math.fitted import Path, fitted, fitted_grid
 from diffusion_math.grid import karras, trailing, uniform_log_snr
+from diffusion_math.linear import linear
 from diffusion_math.oracle import GaussianMixture
 from diffusion_math.sample import trajectory
 from diffusion_math.samplers import SOLVERS
@@ -220,40 +221,6 @@ def test_a_fitted_grid_ends_nearer():
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("scale", [math.inf, 1.0])
-def test_weights_fitted_to_ends_end_nearer(scale):
-    schedule, denoise, starts, path, grid = problem(steps=5)
-    ends = path.states[-1]
-    step = SOLVERS["dpmpp_2m"](schedule)
-    first = fitted(denoise, states_of(step, denoise, starts, grid), grid)
-    found = end_fitted(denoise, starts, ends, grid, first, 2, scale, 6)
-    before = errors(linear(grid, first), denoise, starts, ends, grid)
-    after = errors(linear(grid, found), denoise, starts, ends, grid)
-    if scale == math.inf:
-        assert after.square().mean() < before.square().mean() / 4
-    else:
-        assert after.log().mean() < before.log().mean() - 1
-    changed = (found - first) != 0
-    assert changed[4].tolist() == [True, False, False, False, True, True]
-    assert changed[0].tolist() == [True, True, False, False, False, False]
-    assert not found.triu(2).count_nonzero()
-
-
-@pytest.mark.usefixtures("unchecked")
-def test_ends_alone_are_exact_where_rows_can_be():
-    """Two variances in one step: the least loss is nothing, from any weights."""
-    schedule = VPLinear()
-    grid = torch.tensor([0.9, 0.1], dtype=torch.float64)
-    data = GaussianMixture(torch.zeros(1), torch.zeros(1, 2), torch.tensor([[1.0, 0.05]]))
-    denoise, starts = data.denoiser(schedule), normal(seeded(12), 20, 2)
-    ends = data.probability_flow(schedule, starts, 0.9, 0.1)
-    weights = end_fitted(denoise, starts, ends, grid, torch.tensor([[0.1, 0.4]]).double())
-    assert float(errors(linear(grid, weights), denoise, starts, ends, grid).max()) < 1e-8
-    exact = fitted(denoise, [starts, ends], grid)
-    torch.testing.assert_close(weights, exact, rtol=1e-6, atol=1e-8)
-
-
-@pytest.mark.usefixtures("unchecked")
 def test_the_walk_that_was_fitted_is_the_one_that_is_walked():
     """float32: the fit walks by the solver's own arithmetic, bit for bit."""
     schedule, _, starts, path, grid = problem()
@@ -275,7 +242,7 @@ def test_the_walk_that_was_fitted_is_the_one_that_is_walked():
 def test_illegal_requests():
     schedule, denoise, starts, path, grid = problem(batch=3)
     states = path.on(schedule, grid)
-    weights, ends = fitted(denoise, states, grid), states[-1]
+    weights = fitted(denoise, states, grid)
     for call, message in (
         (lambda: fitted(denoise, states, grid.flip(0)), "grid: wanted a non-empty, strictly dec"),
         (lambda: fitted(denoise, states[1:], grid), "states: wanted 5, one a node, got 4"),
@@ -294,10 +261,6 @@ def test_illegal_requests():
             ),
             "grid: wanted the one that the weights were fitted on, got step 4",
         ),
-        (lambda: end_fitted(denoise, starts, ends[:2], grid, weights), "ends: wanted shape"),
-        (lambda: end_fitted(denoise, starts, ends, grid, weights, 0), "order: wanted a whole"),
-        (lambda: end_fitted(denoise, starts, ends, grid, weights, scale=-1), "scale: wanted"),
-        (lambda: end_fitted(denoise, starts, ends, grid, weights, rounds=0), "rounds: wanted"),
         (lambda: fitted_grid(schedule, denoise, path, grid, 0.0), "scale: wanted a number above"),
         (lambda: fitted_grid(schedule, denoise, path, grid, rounds=0), "rounds: wanted a whole"),
         (lambda: path.at(schedule, grid[0] + 1), r"t: wanted a node, or in \["),

@@ -7,8 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion_math.fitted import Path, end_fitted, fitted, fitted_grid, linear
+from diffusion_math.end_fitted import end_fitted
+from diffusion_math.fitted import Path, fitted, fitted_grid
 from diffusion_math.grid import karras, uniform_log_snr
+from diffusion_math.linear import linear
 from diffusion_math.oracle import GaussianMixture
 from diffusion_math.sample import trajectory
 from diffusion_math.samplers import SOLVERS

@@ -10,7 +10,7 @@ from diffusion_math.noise import none
 from diffusion_math.oracle import GaussianMixture
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import RectifiedFlow, VPLinear
-from diffusion_math.shortest import _Once, dynamic_programming, kl_upper_bound, shortest
+from diffusion_math.shortest import dynamic_programming, kl_upper_bound, shortest
 from diffusion_math.solver import State, dpmpp_2m, euler, heun
 from tests.diffusion_math.mixtures import normal, seeded
 
@@ -193,19 +193,6 @@ def test_the_walk_begins_at_the_first_state_and_no_step_has_no_length():
     picked = dynamic_programming(step, lambda x, t: x, states, nodes, 3)
     assert len(picked) == 4 and bool((picked.diff() < 0).all())
     assert all(x.equal(states[0]) for x in first)
-
-
-def test_an_answer_is_kept_for_the_same_question_alone():
-    asked = []
-
-    def denoise(x_t, t):
-        asked.append((x_t, t))
-        return x_t + t
-
-    once, x, t = _Once(denoise), torch.ones(2), torch.tensor(0.5)
-    assert once(x, t) is once(x, t) and len(asked) == 1
-    assert once(2 * x, t).equal(2 * x + t) and once(x, t / 2).equal(x + t / 2)
-    assert len(asked) == 3
 
 
 @pytest.mark.usefixtures("unchecked")  # shapes that disagree are its subject

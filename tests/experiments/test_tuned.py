@@ -7,6 +7,7 @@ from itertools import combinations
 import pytest
 import torch
 
+from diffusion_math import end_fitted as by_ends
 from diffusion_math import fitted as weights
 from diffusion_math import published
 from diffusion_math import tuned as grids
@@ -68,9 +69,9 @@ def test_schema_and_what_beats_what():
             assert one["calls"] == 4 and len(one["nodes"]) == 5
     assert {one["grid"] for one in record["tuned"]["4"]} == {"tuned"}
     names = {(one["solver"], one["grid"]) for one in record["others"] if one["calls"] <= 4}
-    published = set(tuned_rivals.PUBLISHED) - {"s4s"}
+    published = set(tuned_rivals.PUBLISHED) - {"s4s", "s4s_alt"}
     assert {("unipc", name) for name in (*tuned_rivals.GRIDS, *published)} <= names
-    assert ("s4s", "s4s") in names
+    assert {("s4s", "s4s"), ("s4s_alt", "s4s_alt")} <= names
     assert ("plms", "stepwise") not in names  # plms is not tuned for here
     best = min(one["typical"] for one in record["others"] if one["calls"] <= 4)
     mine = record["fitted"]["4"][0]["typical"]
@@ -86,7 +87,7 @@ def test_what_is_not_fitted_does_not_win(monkeypatch):
     poor = lambda *given: torch.eye(4, 5).double()  # noqa: E731
     monkeypatch.setattr(weights, "fitted", poor)
     monkeypatch.setattr(weights, "fitted_grid", lambda schedule, denoise, path, grid, *more: grid)
-    monkeypatch.setattr(weights, "end_fitted", lambda *given: torch.eye(4, 5).double())
+    monkeypatch.setattr(by_ends, "end_fitted", lambda *given: torch.eye(4, 5).double())
     found = rows(tuned.run(replace(TINY, beside=("unipc",), more=(), s4s=0)))
     for kind in ("fitted", "tuned"):
         assert found[kind].measured > 1
@@ -99,7 +100,9 @@ def test_a_world_and_kinds_can_be_left_out():
     found = rows(result)
     assert "fitted-4-rms" in found and not any(name.startswith("tuned-4") for name in found)
     record = result.data["worlds"]["mixture"]
-    assert "tuned" not in record and not any(one["grid"] == "s4s" for one in record["others"])
+    assert "tuned" not in record and not any(
+        one["grid"].startswith("s4s") for one in record["others"]
+    )
 
 
 def test_fits_are_of_the_kept_starts_and_walked_as_they_are_told(monkeypatch):
@@ -129,6 +132,30 @@ def test_fits_are_of_the_kept_starts_and_walked_as_they_are_told(monkeypatch):
     assert torch.equal(every[9].nodes, min(every[:9], key=rms).nodes)
     without = tuned_rivals.fit(world, candidates, (math.inf,), 1, 1, 0)
     assert [one.grid for one in without] == names[:9]
+
+
+def test_s4s_is_fitted_to_the_kept_starts_and_walked_from_others(monkeypatch):
+    """Its weights on UniPC's best grid; S4S-Alt's nodes and weights from there, and nearer."""
+    monkeypatch.setattr(tuned_worlds, "FINE", 4)
+    world = tuned_worlds.mixture(40, 5, 40, 9, 0)
+    grids = tuned_rivals.Rivals(world, torch.zeros(0), {}).plain(4)
+    plain, alt = tuned_rivals.s4s(world, grids, (1.0,), 4, 1)
+    assert [one.grid for one in (plain, alt)] == ["s4s", "s4s_alt"]
+    side = world.train
+    first = [tuned_rivals.walked(world, side, "unipc", *one) for one in grids.items()]
+    best = min(first, key=typical)
+    assert torch.equal(plain.nodes, best.nodes) and not torch.equal(alt.nodes, best.nodes)
+    sizes = [typical(best)]
+    for one in (plain, alt):
+        assert one.calls == 4 and len(one.errors) == 5
+        again = errors(one.step, world.test.denoise, world.test.starts, world.test.ends, one.nodes)
+        torch.testing.assert_close(one.errors, again)
+        kept = errors(one.step, side.kept, side.path.states[0], side.path.states[-1], one.nodes)
+        sizes.append(float(kept.log().mean().exp()))
+    assert sizes[0] > sizes[1] > sizes[2]
+    alone = tuned_rivals.s4s(world, grids, (math.inf, 1.0), 4, 0)
+    assert [one.grid for one in alone] == ["s4s", "s4s"]
+    assert torch.equal(alone[1].errors, plain.errors)
 
 
 def test_the_model_is_a_world_of_other_prompts_and_seeds(pipeline, monkeypatch):
@@ -239,6 +266,7 @@ def test_the_mixture_is_one_of_its_seed_and_its_sides_differ(monkeypatch):
         ({"rounds": -1}, "--rounds: wanted at least 0, got -1"),
         ({"moves": 0}, "--moves: wanted at least 1, got 0"),
         ({"s4s": -1}, "--s4s: wanted at least 0, got -1"),
+        ({"turns": -1}, "--turns: wanted at least 0, got -1"),
         ({"ends": -1}, "--ends: wanted at least 0, got -1"),
         ({"descent": 0}, "--descent: wanted at least 1, got 0"),
         ({"exact": False}, "--pictures: wanted at least 2 where --no-exact leaves the mixture"),
