@@ -59,10 +59,24 @@ class Found:
         fits = [one for one in fits if not grids or one.grid in grids]
         return min(fits, key=measure, default=None)
 
-    def needed(self, error: float, measure: Measure) -> int | None:
-        """The fewest calls with which any of the others came as near."""
-        near = [one.calls for one in self.others if measure(one) <= error]
-        return min(near, default=None)
+    def needed(self, error: float, measure: Measure) -> float | None:
+        """The calls with which the best of the others would come as near.
+
+        Between two numbers of calls at which it got better, on the line through both in
+        logarithms: nobody is charged for the calls between, that it was not tried with.
+        """
+        before: tuple[int, float] | None = None
+        for calls in sorted({one.calls for one in self.others}):
+            best = min(measure(one) for one in self.others if one.calls <= calls)
+            if best <= error:
+                if before is None:
+                    return calls
+                fewer, worse = before
+                share = math.log(worse / error) / math.log(worse / best)
+                return fewer * math.exp(share * math.log(calls / fewer))
+            if before is None or best < before[1]:
+                before = calls, best
+        return None
 
     @property
     def most(self) -> int:
@@ -120,8 +134,9 @@ def _savings(found: Found, kind: str) -> list[Row]:
             shares.append(budget / (calls or found.most + 1))
         claim = (
             f"{found.world.title}: calls of {OURS[kind]} over those that the best of the rest "
-            f"needs for the same {words.lower()}, the mean of {len(shares)} budgets; at most 2/3. "
-            f"What no other of at most {found.most} calls reached counts as {found.most + 1}"
+            f"needs for the same {words.lower()}, between its budgets on a line in logarithms, the "
+            f"mean of {len(shares)} budgets; at most 2/3. What no other of at most {found.most} "
+            f"calls reached counts as {found.most + 1}"
         )
         mean = sum(shares) / len(shares)
         verdict = at_most(mean, mean, SAVED)
@@ -241,7 +256,7 @@ def _table(found: Found) -> Table:
             ]
             line = [_cell(one, measure) for one in (*ours, *rest)]
             needed = found.needed(measure(ours[0]), measure)
-            told = str(needed) if needed else f"more than {found.most}"
+            told = f"{needed:.1f}" if needed else f"more than {found.most}"
             cells.append((str(budget), words.split()[0].lower(), *line, told))
     caption = (
         f"{found.world.title}: the error of {len(found.world.test.starts)} test starts, typical "

@@ -206,7 +206,12 @@ def test_the_best_of_the_rest_and_what_is_saved():
     assert typical(others[1]) == pytest.approx(0.2) and rms(others[1]) > rms(others[0])
     assert found.rest(5, rms).grid == "karras"
     assert found.rest(5, rms, ("ays",)).grid == "ays"
-    assert found.rest(9, rms).calls == found.needed(0.05, rms) == found.most == 9
+    assert found.rest(9, rms).calls == found.most == 9
+    assert found.needed(0.05, rms) == pytest.approx(9)
+    assert found.needed(0.1, rms) == pytest.approx(5 * 1.8**0.5)
+    assert found.needed(0.2, rms) == found.needed(0.3, rms) == 5
+    same = replace(found, others=[*others, walk(calm, 7)])  # no better with two calls more
+    assert same.needed(0.1, rms) == pytest.approx(5 * 1.8**0.5)
     assert found.needed(0.01, rms) is None
     told = {row.name: row for row in tuned_parts.rows_of(found)}
     assert told["fitted"].measured == pytest.approx(0.25)
