@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.model import Model
 from experiments.results import Result
-from experiments.tuned_parts import Found, Pair, parts, record, rows_of
+from experiments.tuned_found import Found, Pair
+from experiments.tuned_parts import parts, record, rows_of
 from experiments.tuned_rivals import (
     FITTED,
     TUNED,
@@ -63,8 +64,9 @@ class Config:
     """Improvements of a grid whose weights are fitted anew at each."""
     modes: int = 4
     """Cosines that such a grid moves by."""
-    s4s: int = 20
-    """The most calls for which S4S' weights are sought."""
+    s4s: int = 30
+    """The most calls for which S4S' weights are sought, of --counts and of those of --more beyond
+    them, which tell what a budget saves."""
     turns: int = 2
     """Turns of nodes and weights by which S4S-Alt goes on from them; 0 leaves it out."""
     ends: int = 20
@@ -188,12 +190,15 @@ def _found(
                 if TUNED in kinds:
                     tuned += tune(world, solver, grids, config.scales, None, config.rounds)
             beside(solver, grids)
-        if budget <= config.s4s:
-            others += s4s(world, known, config.scales, config.descent, config.turns)
         if TUNED in kinds:
             picked[TUNED][budget] = judged(tuned)
         descent = config.descent if budget <= config.ends else 0
         fits = fit(world, known, config.scales, config.modes, config.moves, descent)
         picked[FITTED][budget] = judged(fits)
         tick()
+    beyond = [steps for steps in config.more if steps > config.counts[-1]]
+    for steps in (*config.counts, *sorted(set(beyond))):
+        if steps <= config.s4s:
+            known = {**rivals.plain(steps), **rivals.published(steps)}
+            others += s4s(world, known, config.scales, config.descent, config.turns)
     return Found(world, others, picked)

@@ -1,12 +1,13 @@
 """What `tuned` says: rows, a table of error at equal calls, and two figures."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from statistics import quantiles
+from typing import Any
 
 from experiments.intervals import mean_interval
 from experiments.results import Figure, Row, Table, at_most
+from experiments.tuned_found import Found
 from experiments.tuned_rivals import (
     ALIGNED,
     BOUND,
@@ -24,66 +25,15 @@ from experiments.tuned_rivals import (
     typical,
 )
 
-if TYPE_CHECKING:
-    from experiments.tuned_worlds import World
-
 DOUBT = 0.5
 """The largest share of the least error measured that the converged ends may be wrong by."""
 SAVED = 2 / 3
 """The calls of the denoiser that the aim leaves of every three."""
 RESAMPLES = 1000
-Pair = tuple[Walked, Walked]
 MEASURES: tuple[tuple[str, str, Measure], ...] = (
     ("typical", "Typical error", typical),
     ("rms", "RMS error", rms),
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """One world's walks on its test side. `picked` are, for each kind of ours at each budget, the
-    walks that were best on the training side by typical error and by RMS; `others` all the rest."""
-
-    world: "World"
-    others: list[Walked]
-    picked: dict[str, dict[int, Pair]]
-
-    @property
-    def budgets(self) -> list[int]:
-        """The calls that walks were given."""
-        return list(self.picked[FITTED])
-
-    def rest(self, budget: int, measure: Measure, grids: Sequence[str] = ()) -> Walked | None:
-        """The best of the others (on those grids) that ask no more often, seen on the test side."""
-        fits = [one for one in self.others if one.calls <= budget]
-        fits = [one for one in fits if not grids or one.grid in grids]
-        return min(fits, key=measure, default=None)
-
-    def needed(self, error: float, measure: Measure) -> float | None:
-        """The calls with which the best of the others would come as near.
-
-        Between two numbers of calls at which it got better, on the line through both in
-        logarithms: nobody is charged for the calls between, that it was not tried with.
-        """
-        before: tuple[int, float] | None = None
-        for calls in sorted({one.calls for one in self.others}):
-            best = min(measure(one) for one in self.others if one.calls <= calls)
-            if best <= error:
-                if before is None:
-                    return calls
-                fewer, worse = before
-                share = math.log(worse / error) / math.log(worse / best)
-                return fewer * math.exp(share * math.log(calls / fewer))
-            if before is None or best < before[1]:
-                before = calls, best
-        return None
-
-    @property
-    def most(self) -> int:
-        """The most calls that any of the others was given."""
-        return max(one.calls for one in self.others)
-
-
 OURS = {FITTED: "fitted weights", TUNED: "a tuned grid"}
 
 
@@ -127,21 +77,34 @@ def _ratios(found: Found, kind: str) -> list[Row]:
 
 def _savings(found: Found, kind: str) -> list[Row]:
     rows = []
-    for (key, words, measure), place in zip(MEASURES, (0, 1), strict=True):
-        shares = []
-        for budget, pair in found.picked[kind].items():
-            calls = found.needed(measure(pair[place]), measure)
-            shares.append(budget / (calls or found.most + 1))
+    for place, (key, words, measure) in enumerate(MEASURES):
         claim = (
             f"{found.world.title}: calls of {OURS[kind]} over those that the best of the rest "
             f"needs for the same {words.lower()}, between its budgets on a line in logarithms, the "
-            f"mean of {len(shares)} budgets; at most 2/3. What no other of at most {found.most} "
-            f"calls reached counts as {found.most + 1}"
+            f"mean of {len(found.budgets)} budgets; at most 2/3. What no other of at most "
+            f"{found.most} calls reached counts as {found.most + 1}"
         )
-        mean = sum(shares) / len(shares)
-        verdict = at_most(mean, mean, SAVED)
-        rows.append(Row(f"{_name(found, kind)}-saving-{key}", claim, mean, None, verdict))
+        mean = found.share(kind, place, measure)
+        every = _redrawn(found, kind, place)
+        shares = [found.share(kind, place, sizes.__getitem__) for sizes in every]
+        low, high = _middle(shares, mean)
+        verdict = at_most(low, high, SAVED)
+        rows.append(Row(f"{_name(found, kind)}-saving-{key}", claim, mean, (low, high), verdict))
     return rows
+
+
+def _redrawn(found: Found, kind: str, place: int) -> Iterator[dict[Walked, float]]:
+    """Every walk's typical or RMS error on starts drawn anew from those there are, all alike."""
+    import torch
+
+    walks = [*found.others, *(pair[place] for pair in found.picked[kind].values())]
+    errors = torch.stack([one.errors for one in walks])
+    sizes, back = (errors.square(), torch.sqrt) if place else (errors.log(), torch.exp)
+    generator, count = torch.Generator().manual_seed(0), errors.shape[1]
+    for _ in range(RESAMPLES):
+        drawn = torch.randint(count, (count,), generator=generator)
+        often = drawn.bincount(minlength=count).to(sizes)
+        yield dict(zip(walks, back(sizes @ often / count).tolist(), strict=True))
 
 
 def _doubt(found: Found) -> Row:
@@ -171,8 +134,12 @@ def _interval(mine: Walked, other: Walked, key: str) -> tuple[float, float]:
     generator = torch.Generator().manual_seed(0)
     draw = torch.randint(len(a), (RESAMPLES, len(a)), generator=generator)
     ratios = (a.square()[draw].mean(1) / b.square()[draw].mean(1)).sqrt()
-    value = rms(mine) / rms(other)
-    low, high = ratios.quantile(torch.tensor([0.025, 0.975], dtype=ratios.dtype)).tolist()
+    return _middle(ratios.tolist(), rms(mine) / rms(other))
+
+
+def _middle(redrawn: Sequence[float], value: float) -> tuple[float, float]:
+    """A bootstrap's middle 95%, widened to the value itself."""
+    low, *_, high = quantiles(redrawn, n=40, method="inclusive")
     return min(low, value), max(high, value)
 
 
