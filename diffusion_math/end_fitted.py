@@ -16,7 +16,7 @@ from diffusion_math.linear import carried, linear, rows_of_grid
 from diffusion_math.noise import none
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import Schedule
-from diffusion_math.tuned import in_medians, least, nearest, walked
+from diffusion_math.tuned import distances, in_medians, least, nearest, walked
 
 __all__ = ["end_fitted", "end_fitted_grid"]
 
@@ -51,10 +51,7 @@ def end_fitted(
     Derivation: (fitted.7).
     Source: Frankel et al., S4S (arXiv:2502.17423), which descends by gradients.
     """
-    rows_of_grid(grid, weights)
-    same_shape("ends", ends, starts)
-    whole("order", order, 1)
-    require(scale > 0, "scale", "a number above 0", scale)
+    _check(grid, weights, starts, ends, order, scale)
     steps = len(weights)
     back = torch.arange(steps)[:, None] - torch.arange(-1, steps)  # i - j; column 0 is a_i
     free = (back >= 0) & (back < order)
@@ -81,7 +78,7 @@ def end_fitted(
         return every
 
     first = weights[free]
-    unit = in_medians(scale, end(first), ends)
+    unit = in_medians(scale, distances(end(first), ends))
     found, _ = least(lambda numbers: end(numbers) - ends, first, unit, rounds, NUDGE, nudged)
     return moved(found)
 
@@ -101,8 +98,8 @@ def end_fitted_grid(
     """Nodes and weights moved in turn until the walk's end is nearest: S4S-Alt's aim.
 
     A turn moves the nodes as `tuned.tuned` does, with weights `carried` to them, then the weights
-    as `end_fitted` does. What comes back never ends worse on these starts, at the scale of a turn's
-    first errors.
+    as `end_fitted` does. At an infinite scale what comes back never ends worse on these starts; at
+    a finite one each half of a turn counts in medians of its own first errors.
 
     Args:
         grid: `(nodes,)` to begin from, at least 3.
@@ -119,14 +116,22 @@ def end_fitted_grid(
         the node's own here.
     """
     whole("turns", turns, 1)
-    require(scale > 0, "scale", "a number above 0", scale)
-    rows_of_grid(grid, weights)
+    _check(grid, weights, starts, ends, order, scale)
     for _ in range(turns):
         nodes = _moved_nodes(schedule, denoise, starts, ends, grid, weights, scale, rounds)
         weights = carried(schedule, weights, grid, nodes)
         grid = nodes
         weights = end_fitted(denoise, starts, ends, grid, weights, order, scale, rounds)
     return grid, weights
+
+
+def _check(
+    grid: Tensor, weights: Tensor, starts: Tensor, ends: Tensor, order: int, scale: Number
+) -> None:
+    rows_of_grid(grid, weights)
+    same_shape("ends", ends, starts)
+    whole("order", order, 1)
+    require(scale > 0, "scale", "a number above 0", scale)
 
 
 def _moved_nodes(
@@ -145,5 +150,5 @@ def _moved_nodes(
         step = linear(nodes, carried(schedule, weights, grid, nodes))
         return walked(step, denoise, starts, nodes)
 
-    unit = in_medians(scale, walk(grid), ends)
+    unit = in_medians(scale, distances(walk(grid), ends))
     return nearest(walk, schedule, ends, grid, unit, rounds=rounds)

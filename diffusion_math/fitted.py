@@ -16,7 +16,7 @@ from diffusion_math.checks import Number, require, same_shape, strictly_decreasi
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.linear import grouped, mixed
 from diffusion_math.schedule import Schedule
-from diffusion_math.tuned import flat, in_medians, nearest
+from diffusion_math.tuned import distances, flat, in_medians, nearest
 
 __all__ = ["Path", "fitted", "fitted_grid"]
 
@@ -41,9 +41,12 @@ class Path(NamedTuple):
 
         The four are those nearest in number whose log-SNR is finite.
 
-        Raises ValueError for a time outside the finite nodes that is no node, or fewer than four.
+        Raises ValueError for a time outside the finite nodes that is no node, or fewer than four;
+        and for another number of states than of times.
         Derivation: (fitted.5).
         """
+        count = len(self.times)
+        require(len(self.states) == count, "states", f"{count}, one a time", len(self.states))
         same = (self.times == t).nonzero()
         if len(same):
             return self.states[int(same[0])]
@@ -132,18 +135,24 @@ def fitted_grid(
         path: a fine walk of the starts from `grid[0]` to the last node.
         scale: as for `fitted`; for the ends in medians of their error on the grid given.
 
-    The others, and what is raised, as for `tuned.tuned` and `fitted`.
+    The others, and what is raised, as for `tuned.tuned` and `fitted`; and ValueError for a grid
+    with other ends than the path's.
     Derivation: (fitted.5), (fitted.6).
     Source: Golub & Pereyra 1973, "The differentiation of pseudo-inverses and nonlinear least
         squares problems whose variables separate", SIAM J. Numer. Anal. 10(2).
     """
+    require(len(grid) > 0, "grid", "nodes", len(grid))
+    for told, node in (("first", 0), ("last", -1)):
+        same = bool(path.times[node] == grid[node])
+        wanted = f"the path's {told} time {float(path.times[node]):g} as its {told} node"
+        require(same, "grid", wanted, float(grid[node]))
     ends = path.states[-1]
 
     def walk(nodes: Tensor) -> Tensor:
         _, end = _fit(denoise, path.on(schedule, nodes), nodes, scale, groups)
         return end
 
-    unit = in_medians(scale, walk(grid), ends)
+    unit = in_medians(scale, distances(walk(grid), ends))
     return nearest(walk, schedule, ends, grid, unit, modes, rounds, STRIDE)
 
 

@@ -274,11 +274,11 @@ def walked(
     return last.x
 
 
-def in_medians(
-    scale: Number, found: Float[Tensor, "batch *event"], ends: Float[Tensor, "batch *event"]
-) -> float:
-    """The error that is a scale in medians of these walks' errors. Derivation: (tuned.4)."""
-    return scale * float(distances(found, ends).median()) if scale < math.inf else math.inf
+def in_medians(scale: Number, errors: Float64[Tensor, " batch"]) -> float:
+    """The error that is a scale in medians of these; infinite where the median is 0, which is no
+    unit: all then count alike. Derivation: (tuned.4)."""
+    median = float(errors.median())
+    return scale * median if median > 0 else math.inf
 
 
 def turned(apart: Float[Tensor, "batch *event"], scale: Number) -> Float64[Tensor, " residuals"]:

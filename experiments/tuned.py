@@ -115,7 +115,7 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
     return Result("tuned", "Fitted solvers and tuned grids", rows, parts(found), data)
 
 
-LEAST = {
+LEGAL = {
     "train": 8, "test": 8, "fit": 8, "rounds": 0, "moves": 1, "modes": 1, "s4s": 0, "turns": 0,
     "ends": 0, "descent": 1,
 }  # fmt: skip
@@ -124,16 +124,18 @@ LEAST = {
 def _check(config: Config) -> None:
     """ValueError for the first setting that is not legal."""
     from diffusion_math.samplers import SAMPLERS
+    from diffusion_math.schedule import Discrete
 
     counts = config.counts
     if not counts or counts[0] < 4 or list(counts) != sorted(set(counts)):
         got = " ".join(map(str, counts))
         raise ValueError(f"--counts: wanted rising numbers of at least 4, got {got}")
-    for name, least in LEAST.items():
+    for name, least in LEGAL.items():
         if getattr(config, name) < least:
             raise ValueError(f"--{name}: wanted at least {least}, got {getattr(config, name)}")
-    if not counts[-1] < config.nodes <= 120:
-        wanted = f"more than {counts[-1]} and at most 120"
+    most = max([counts[-1], *_sought(config)])
+    if not most < config.nodes <= 120:
+        wanted = f"more than {most} and at most 120"
         raise ValueError(f"--nodes: wanted {wanted}, got {config.nodes}")
     if config.pictures < 0 or config.pictures == 1:
         raise ValueError(f"--pictures: wanted 0 or at least 2, got {config.pictures}")
@@ -150,8 +152,18 @@ def _check(config: Config) -> None:
         given = getattr(config, name)
         if not given or not set(given) <= quiet:
             raise ValueError(f"--{name}: wanted some of {', '.join(sorted(quiet))}, got {given}")
+    for solver in config.solvers if config.exact and config.rounds else ():
+        if steps_of(Discrete.scaled_linear(), solver, counts[0]) < 2:
+            wanted = f"at least the calls of two steps of {solver}, whose nodes are tuned"
+            raise ValueError(f"--counts: wanted {wanted}, got {counts[0]}")
     if not 0 <= config.seed < 2**29:
         raise ValueError(f"--seed: wanted a number in [0, 2^29), got {config.seed}")
+
+
+def _sought(config: Config) -> list[int]:
+    """The calls for which S4S' weights are sought."""
+    beyond = {steps for steps in config.more if steps > config.counts[-1]}
+    return [steps for steps in (*config.counts, *sorted(beyond)) if steps <= config.s4s]
 
 
 def _found(
@@ -183,7 +195,7 @@ def _found(
         tuned: list[Walked] = []
         known = {**rivals.plain(budget), **rivals.published(budget)}
         for solver in dict.fromkeys([*config.beside, *config.solvers]):
-            steps = steps_of(world, solver, budget)
+            steps = steps_of(world.schedule, solver, budget)
             grids = {**rivals.plain(steps), **rivals.published(steps)}
             if solver in config.solvers:
                 grids |= rivals.stepwise(solver, steps)
@@ -196,9 +208,7 @@ def _found(
         fits = fit(world, known, config.scales, config.modes, config.moves, descent)
         picked[FITTED][budget] = judged(fits)
         tick()
-    beyond = [steps for steps in config.more if steps > config.counts[-1]]
-    for steps in (*config.counts, *sorted(set(beyond))):
-        if steps <= config.s4s:
-            known = {**rivals.plain(steps), **rivals.published(steps)}
-            others += s4s(world, known, config.scales, config.descent, config.turns)
+    for steps in _sought(config):
+        known = {**rivals.plain(steps), **rivals.published(steps)}
+        others += s4s(world, known, config.scales, config.descent, config.turns)
     return Found(world, others, picked)

@@ -10,6 +10,7 @@ from experiments.tuned_worlds import Side, World, calls
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from diffusion_math.schedule import Schedule
     from diffusion_math.solver import Step
 
 GRIDS = ("trailing", "leading", "linspace", "uniform_log_snr", "karras")
@@ -18,7 +19,7 @@ S4S, S4S_ALT = "s4s", "s4s_alt"
 TUNED, FITTED = "tuned", "fitted"
 BLENDS = (0.25, 0.5, 0.75)
 """Shares of the second-best grid in the best one's logarithms of gaps."""
-ORDER = 3
+MIXED = 3
 """Predictions a step that weights moved by the ends mix anew."""
 PUBLISHED = {
     ALIGNED: "Align Your Steps' levels for SD 1.5 (2404.14507)",
@@ -56,6 +57,11 @@ def typical(one: Walked) -> float:
     return float(one.errors.log().mean().exp())
 
 
+def measure_of(scale: float) -> Measure:
+    """By which of both the best is chosen where errors are fitted at a scale."""
+    return typical if scale < math.inf else rms
+
+
 def walked(
     world: World, side: Side, solver: str, name: str, nodes: "Tensor", step: "Step | None" = None
 ) -> Walked:
@@ -74,13 +80,13 @@ def _finite(errors: "Tensor") -> "Tensor":
     return errors.nan_to_num(1e6).clamp(1e-300, 1e6)
 
 
-def steps_of(world: World, solver: str, budget: int) -> int:
+def steps_of(schedule: "Schedule", solver: str, budget: int) -> int:
     """The most steps of a solver that ask the denoiser no more often than that; 0 if none does."""
     from diffusion_math.grid import uniform_log_snr
     from diffusion_math.samplers import SOLVERS
 
     for steps in range(budget, 0, -1):
-        if calls(SOLVERS[solver], world.schedule, uniform_log_snr(world.schedule, steps)) <= budget:
+        if calls(SOLVERS[solver], schedule, uniform_log_snr(schedule, steps)) <= budget:
             return steps
     return 0
 
@@ -153,14 +159,14 @@ def tune(
     scale, which is least squares, and else the typical error. They come walked on that side.
     """
     from diffusion_math.samplers import SOLVERS
-    from diffusion_math.tuned import tuned
+    from diffusion_math.tuned import in_medians, tuned
 
     side, step = world.train, SOLVERS[solver](world.schedule)
     trained = [walked(world, side, solver, *one) for one in candidates.items()]
     found = []
     for scale in scales:
-        first = min(trained, key=typical if scale < math.inf else rms)
-        unit = scale * float(first.errors.median()) if scale < math.inf else math.inf
+        first = min(trained, key=measure_of(scale))
+        unit = in_medians(scale, first.errors)
         given = (step, world.schedule, side.denoise, side.starts, side.ends, first.nodes)
         nodes = tuned(*given, scale=unit, modes=modes, rounds=rounds)
         found.append(walked(world, side, solver, TUNED, nodes))
@@ -202,7 +208,7 @@ def fit(
     found = []
     for scale in scales:
         every = [one(*candidate, scale) for candidate in latest]
-        measure = typical if scale < math.inf else rms
+        measure = measure_of(scale)
         best, next_best = sorted(every, key=measure)[:2]
         for share in BLENDS:
             nodes = blended(world.schedule, best.nodes, next_best.nodes, share)
@@ -214,7 +220,7 @@ def fit(
         if descent:
             best = min(every, key=measure)
             ends = (denoise, path.states[0], path.states[-1], best.nodes, made[best.grid])
-            nearer = end_fitted(*ends, ORDER, scale, descent)
+            nearer = end_fitted(*ends, MIXED, scale, descent)
             every.append(walk(f"{best.grid}, by ends", best.nodes, nearer))
         found += every
     return found
@@ -240,13 +246,13 @@ def s4s(
     trained = [walked(world, side, "unipc", *one) for one in candidates.items()]
     found = []
     for scale in scales:
-        nodes = min(trained, key=typical if scale < math.inf else rms).nodes
+        nodes = min(trained, key=measure_of(scale)).nodes
         own = [state.x for state in trajectory(known, side.kept, starts, nodes)]
         first = fitted(side.kept, own, nodes)
-        weights = end_fitted(side.kept, starts, ends, nodes, first, ORDER, scale, descent)
+        weights = end_fitted(side.kept, starts, ends, nodes, first, MIXED, scale, descent)
         found.append(walked(world, world.test, S4S, S4S, nodes, linear(nodes, weights)))
         if turns:
-            more = (starts, ends, nodes, weights, ORDER, scale, descent, turns)
+            more = (starts, ends, nodes, weights, MIXED, scale, descent, turns)
             nodes, weights = end_fitted_grid(world.schedule, side.kept, *more)
             found.append(walked(world, world.test, S4S_ALT, S4S_ALT, nodes, linear(nodes, weights)))
     return found

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 FINE = 6
 """Steps of the fine walk between two nodes of the teacher's grid."""
-ORDER = 3
+FINE_ORDER = 3
 """Of the fine walk's solver."""
 
 
@@ -22,7 +22,7 @@ ORDER = 3
 class Side:
     """Starts and where the flow takes them; `path` is the fine walk of the first of them, for
     which `kept` is the denoiser, and `doubts` what half as many steps leave of each start's error,
-    over 2^ORDER - 1."""
+    over 2^FINE_ORDER - 1."""
 
     denoise: "Denoiser"
     kept: "Denoiser"
@@ -86,8 +86,8 @@ def mixture(train: int, test: int, fit: int, nodes: int, seed: int) -> World:
 
 
 def model(pipeline: "TextToImage", scale: float, count: int, fit: int, nodes: int) -> World:
-    """The text-to-image model, guided at every level; other prompts and seeds to test on. The
-    latents' channels differ in what they carry, so each has weights of its own."""
+    """The text-to-image model, guided at every level; to test on, other seeds with prompts drawn
+    anew. The latents' channels differ in what they carry, so each has weights of its own."""
     from diffusion_math.noise import start_noise
     from sd.shapes import judge
 
@@ -124,7 +124,7 @@ def side(
     states, ends = walk(denoise, schedule, starts, many, kept)
     half = uniform_log_snr(schedule, FINE * (nodes - 1) // 2 + 1)
     _, rough = walk(denoise, schedule, starts, half, 0)
-    doubts = distances(rough, ends) / (2**ORDER - 1)
+    doubts = distances(rough, ends) / (2**FINE_ORDER - 1)
     return Side(denoise, some, starts, ends, Path(many, states), doubts)
 
 
@@ -137,7 +137,7 @@ def walk(
     from diffusion_math.exponential import multistep
     from diffusion_math.sample import trajectory
 
-    walked, states = trajectory(multistep(schedule, order=ORDER), denoise, starts, grid), []
+    walked, states = trajectory(multistep(schedule, order=FINE_ORDER), denoise, starts, grid), []
     with torch.no_grad():
         for state in walked:
             states.append(state.x[:kept].clone())

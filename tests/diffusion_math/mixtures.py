@@ -7,12 +7,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_math.oracle import GaussianMixture
+from diffusion_math.sample import trajectory
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
 from tests import chance, law
 
 SCHEDULES = [Discrete.linear(20), VPLinear(), VPCosine(), VE(), RectifiedFlow()]
 FORMS = ["isotropic", "diagonal", "full"]
 EVENTS = [(), (1,), (3,), (2, 2), (1, 2, 3)]
+
+
+TWO = GaussianMixture(
+    torch.zeros(2), torch.tensor([[1.0, 0, 0, 0], [-1.0, 0.5, 0, 0]]), torch.tensor([0.05, 0.2])
+)
+"""Two bumps in four dimensions."""
+
+
+def states_of(step, denoise, starts, grid):
+    """All that a walk passes."""
+    return [state.x for state in trajectory(step, denoise, starts, grid)]
 
 
 def seeded(seed):

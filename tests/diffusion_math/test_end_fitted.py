@@ -12,19 +12,10 @@ from diffusion_math.fitted import fitted
 from diffusion_math.grid import karras, trailing, uniform_log_snr
 from diffusion_math.linear import carried, linear
 from diffusion_math.oracle import GaussianMixture
-from diffusion_math.sample import trajectory
 from diffusion_math.samplers import SOLVERS
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
 from diffusion_math.tuned import distances, errors, in_medians, least, walked
-from tests.diffusion_math.mixtures import mixture, normal, seeded
-
-TWO = GaussianMixture(
-    torch.zeros(2), torch.tensor([[1.0, 0, 0, 0], [-1.0, 0.5, 0, 0]]), torch.tensor([0.05, 0.2])
-)
-
-
-def states_of(step, denoise, starts, grid):
-    return [state.x for state in trajectory(step, denoise, starts, grid)]
+from tests.diffusion_math.mixtures import TWO, mixture, normal, seeded, states_of
 
 
 def problem(steps=5, name="dpmpp_2m", groups=1):
@@ -90,7 +81,6 @@ def test_derivatives_from_a_row_on_are_those_of_whole_walks(groups):
     # there on a walk for each of its weights.
     slopes = 2 * 4 + 4 + sum(3 - i for i, *_ in places)
     assert asked <= 4 + rounds * (4 + slopes)
-    assert slopes < 4 * len(places)
     wide = first.reshape(4, 5, groups)
 
     def moved(numbers):
@@ -171,14 +161,28 @@ def test_nodes_and_weights_in_turn_end_nearer_than_weights_alone(scale):
 
 def test_a_scale_in_medians():
     found, ends = torch.tensor([[1.0, 1.0], [3.0, 3.0], [0.0, 8.0]]), torch.zeros(3, 2)
-    assert distances(found, ends).tolist() == pytest.approx([1, 3, math.sqrt(32)])
-    assert in_medians(0.5, found, ends) == pytest.approx(1.5)
-    assert in_medians(math.inf, found, ends) == math.inf
+    apart = distances(found, ends)
+    assert apart.tolist() == pytest.approx([1, 3, math.sqrt(32)])
+    assert in_medians(0.5, apart) == pytest.approx(1.5)
+    assert in_medians(math.inf, apart) == math.inf
+    assert in_medians(0.5, 0 * apart) == in_medians(math.inf, 0 * apart) == math.inf
+
+
+def test_walks_that_end_right_already_stay():
+    """The median error is 0 and no unit: all errors count alike, and there is none."""
+    schedule, denoise, starts, _, grid, first = problem(4)
+    ends = walked(linear(grid, first), denoise, starts, grid)
+    assert torch.equal(end_fitted(denoise, starts, ends, grid, first, scale=1.0), first)
+    nodes, weights = end_fitted_grid(schedule, denoise, starts, ends, grid, first, scale=1.0)
+    assert torch.equal(nodes, grid) and torch.equal(weights, first)
 
 
 @pytest.mark.usefixtures("unchecked")  # shapes that disagree are its subject
 def test_illegal_requests():
     schedule, denoise, starts, ends, grid, weights = problem(4)
+
+    def never(x, t):
+        raise AssertionError("no work is done before arguments are looked at")
 
     def turned(**given):
         return end_fitted_grid(schedule, denoise, starts, ends, grid, weights, **given)
@@ -192,7 +196,14 @@ def test_illegal_requests():
         (lambda: turned(turns=0), "turns: wanted a whole number of at least 1"),
         (lambda: turned(scale=0.0), "scale: wanted a number above 0"),
         (lambda: turned(rounds=0), "rounds: wanted a whole number"),
-        (lambda: turned(order=0), "order: wanted a whole number"),
+        (
+            lambda: end_fitted_grid(schedule, never, starts, ends[:1], grid, weights),
+            "ends: wanted shape",
+        ),
+        (
+            lambda: end_fitted_grid(schedule, never, starts, ends, grid, weights, 0),
+            "order: wanted a whole number",
+        ),
         (lambda: carried(schedule, weights[1:], grid, grid), "weights: wanted shape"),
         (lambda: carried(schedule, weights, grid, grid[1:]), "other: wanted shape"),
         (lambda: carried(schedule, weights, grid, grid.flip(0)), "other: wanted a non-empty"),

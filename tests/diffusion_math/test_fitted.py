@@ -17,7 +17,7 @@ from diffusion_math.sample import trajectory
 from diffusion_math.samplers import SOLVERS
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
 from diffusion_math.tuned import errors, walked
-from tests.diffusion_math.mixtures import mixture, normal, seeded
+from tests.diffusion_math.mixtures import TWO, mixture, normal, seeded, states_of
 
 SCHEDULES = [VPLinear(), Discrete.scaled_linear(), VE(), VPCosine()]
 LINEAR = [
@@ -27,13 +27,6 @@ LINEAR = [
     "dpm_solver_2m",
     "unipc",
 ]  # one call in their first steps too
-TWO = GaussianMixture(
-    torch.zeros(2), torch.tensor([[1.0, 0, 0, 0], [-1.0, 0.5, 0, 0]]), torch.tensor([0.05, 0.2])
-)
-
-
-def states_of(step, denoise, starts, grid):
-    return [state.x for state in trajectory(step, denoise, starts, grid)]
 
 
 def fine(schedule, denoise, starts, steps=120, start=None, end=0.0):
@@ -267,6 +260,16 @@ def test_illegal_requests():
         (
             lambda: Path(grid[:4], states[:4]).at(RectifiedFlow(), grid[1] - 0.01),
             "times: wanted 4 nodes of finite log-SNR, got 3",
+        ),
+        (lambda: Path(grid, states[:-1]).on(schedule, grid), "states: wanted 5, one a time, got 4"),
+        (lambda: Path(grid, states[:-1]).at(schedule, grid[1]), "states: wanted 5, one a time"),
+        (
+            lambda: fitted_grid(schedule, denoise, path, torch.cat([grid[:-1], grid[-1:] + 0.01])),
+            "grid: wanted the path's last time 0 as its last node, got 0.01",
+        ),
+        (
+            lambda: fitted_grid(schedule, denoise, path, grid[1:]),
+            "grid: wanted the path's first time 1 as its first node, got 0",
         ),
     ):
         with pytest.raises(ValueError, match=f"^{message}"):

@@ -175,6 +175,8 @@ def test_the_model_is_a_world_of_other_prompts_and_seeds(pipeline, monkeypatch):
     assert world.groups == pipeline.config.latent_shape[0]
     assert len(world.test.teacher[0]) == 0
     assert not torch.equal(world.train.starts, world.test.starts)
+    same = torch.cat([first, first])
+    assert not torch.allclose(world.train.denoise(same, t), world.test.denoise(same, t))
 
 
 @pytest.mark.slow
@@ -229,6 +231,12 @@ def test_the_best_of_the_rest_and_what_is_saved():
     assert told["fitted-saving-rms"].interval == pytest.approx((5 / 9, 5 / 9))
     assert told["fitted-saving-rms"].verdict == "holds"
     assert told["tuned-reference"].measured == pytest.approx(0.2)
+    mixed = walk([0.05, 0.15] * 2, 5)  # between those of 9 calls and those of 5, not alike
+    told = {
+        r.name: r for r in tuned_parts.rows_of(replace(found, picked={"fitted": {5: (mixed,) * 2}}))
+    }
+    row = told["fitted-saving-rms"]
+    assert row.interval[0] < row.measured < row.interval[1] and row.verdict == "undecided"
     unreached = walk([0.01] * 4, 5)
     told = tuned_parts.rows_of(Found(world, others, {"fitted": {5: (unreached, unreached)}}))
     assert {row.name: row for row in told}["fitted-saving-typical"].measured == pytest.approx(0.5)
@@ -238,9 +246,10 @@ def test_calls_are_counted_not_claimed(monkeypatch):
     """plms begins with Heun's step, so a budget buys it one step less; heun's steps cost two."""
     monkeypatch.setattr(tuned_worlds, "FINE", 2)
     world = tuned_worlds.mixture(8, 8, 8, 5, 0)
-    assert [tuned_rivals.steps_of(world, name, 5) for name in ("ddim", "plms", "heun")] == [5, 4, 3]
+    names = ("ddim", "plms", "heun")
+    assert [tuned_rivals.steps_of(world.schedule, name, 5) for name in names] == [5, 4, 3]
     grid = uniform_log_snr(world.schedule, 4)
-    for name in ("ddim", "plms", "heun"):
+    for name in names:
         asked = []
 
         def counted(x_t, t, asked=asked):
@@ -283,8 +292,10 @@ def test_the_mixture_is_one_of_its_seed_and_its_sides_differ(monkeypatch):
         ({"descent": 0}, "--descent: wanted at least 1, got 0"),
         ({"exact": False}, "--pictures: wanted at least 2 where --no-exact leaves the mixture"),
         ({"modes": 0}, "--modes: wanted at least 1, got 0"),
-        ({"nodes": 4}, "--nodes: wanted more than 4 and at most 120, got 4"),
-        ({"nodes": 121}, "--nodes: wanted more than 4"),
+        ({"nodes": 4}, "--nodes: wanted more than 5 and at most 120, got 4"),
+        ({"nodes": 121}, "--nodes: wanted more than 5"),
+        ({"more": (5, 9, 31), "nodes": 9}, "--nodes: wanted more than 9 and at most 120, got 9"),
+        ({"solvers": ("pndm",)}, "--counts: wanted at least the calls of two steps of pndm"),
         ({"pictures": 1}, "--pictures: wanted 0 or at least 2, got 1"),
         ({"scales": (0.0,)}, "--scales: wanted numbers above 0"),
         ({"scales": (math.nan,)}, "--scales: wanted numbers above 0"),
