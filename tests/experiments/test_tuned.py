@@ -57,7 +57,7 @@ def rows(result):
 
 
 def test_schema_and_what_beats_what():
-    result = tuned.run(TINY)
+    result = tuned.run(replace(TINY, more=(3, 5, 31)))
     check(result, "tuned")
     found = rows(result)
     for kind in ("fitted", "tuned"):
@@ -73,6 +73,8 @@ def test_schema_and_what_beats_what():
     published = set(tuned_rivals.PUBLISHED) - {"s4s", "s4s_alt"}
     assert {("unipc", name) for name in (*tuned_rivals.GRIDS, *published)} <= names
     assert {("s4s", "s4s"), ("s4s_alt", "s4s_alt")} <= names
+    sought = [one["calls"] for one in record["others"] if one["solver"] == "s4s_alt"]
+    assert sought == [4, 5]  # beyond the budgets too, which tells what they save
     assert ("plms", "stepwise") not in names  # plms is not tuned for here
     best = min(one["typical"] for one in record["others"] if one["calls"] <= 4)
     mine = record["fitted"]["4"][0]["typical"]
