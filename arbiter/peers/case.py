@@ -9,7 +9,7 @@ from typing import Any, final
 from arbiter.audit import Who
 from arbiter.conformance import crashed
 from arbiter.peers.predictions import disagreement
-from arbiter.peers.scheduler import Driven, announced, noised, sampler, turned
+from arbiter.peers.scheduler import Driven, announced, left, noised, sampler, turned
 from arbiter.peers.subject import Subject
 from arbiter.report import Row, Verdict
 from arbiter.sampler import Sampler, UnsupportedError
@@ -98,6 +98,9 @@ class Case:
         looks: list[tuple[str, Any, float, str]] = []
         if self.driven.by_sigmas and self.driven.space != "edm":
             looks.append(("announced times", announced, 0.5, "in steps of the table, at most 0.5"))
+            looks.append(
+                ("last level", left, 1.01, "the table's least or 0: in its steps, at most 1")
+            )
         if hasattr(made, "add_noise") and self.driven.space in ("vp", "ve"):
             looks.append(("add_noise", noised, 0.01, "at most 0.01"))
         if hasattr(made, "get_velocity") and self.driven.space == "vp":

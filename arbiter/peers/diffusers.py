@@ -22,6 +22,7 @@ BELOW = "a stage below the table's least level has no time that the network coul
 STRAY = "eps is not constant along the reverse SDE, so no level is exact by construction"
 DISTILLED = "noise is renewed, all or a share, in every step, for networks that reach data in one"
 GROUPS = "groups of three end elsewhere at every number of steps, and the last are shorter"
+STAGES = "its second stage is wanted at 2/3 of the step, and times are whole numbers"
 SHORTER = "n is documented as the number of levels, the last included: one more than of steps"
 DIGITS = "four digits of the table's least variance are left in float32"
 LARGE = "the forward variance is not that of data without spread, nor meant to be"
@@ -228,11 +229,14 @@ def _multistep() -> Iterator[Case]:
             more += [{"disable_corrector": [0, 1, 2]}, {"final_sigmas_type": "sigma_min"}]
         for config in more:
             yield Case(kind, LEVELS, 2, config)
-    for predictor, corrector in ((1, 1), (2, 2), (3, 3), (3, 0)):
+    for predictor, corrector in ((1, 1), (2, 2), (3, 3)):
         config = {"predictor_order": predictor, "corrector_order": corrector}
         yield Case("SASolverScheduler", LEVELS, 1, config, noisy=True, main=corrector == 2)
     flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
     straight = Driven("flow")
+    for sigmas in SIGMAS:
+        yield Case("SASolverScheduler", LEVELS, 1, {sigmas: True}, noisy=True)
+    yield Case("SASolverScheduler", straight, 1, flow, noisy=True)
     for kind in (solver, "DEISMultistepScheduler", "UniPCMultistepScheduler"):
         yield Case(kind, straight, 2, flow)
         yield Case(kind, straight, 2, {**flow, "flow_shift": 3.0}, main=kind == solver)
@@ -248,9 +252,12 @@ def _singlestep() -> Iterator[Case]:
             config |= {"final_sigmas_type": "sigma_min"} if algorithm == "dpmsolver" else {}
             claimed = 1 if noisy else order
             limits = {"order": GROUPS} if order == 3 else {}
+            if order == 3 and algorithm == "dpmsolver":
+                limits["order of a step"] = STAGES
             yield case(claimed, config, noisy, limits, order > 1 and not noisy)
-        config = {**config, "solver_order": 2, "solver_type": "heun"}
-        yield case(1 if noisy else 2, config, noisy)
+        for order in (2, 3) if noisy else (2,):
+            heun = {**config, "solver_order": order, "solver_type": "heun"}
+            yield case(1 if noisy else order, heun, noisy)
     for sigmas in SIGMAS:
         yield case(2, {sigmas: True})
     yield case(2, {"lower_order_final": True})
@@ -263,6 +270,9 @@ def _of_edm() -> Iterator[Case]:
     for spread in ("karras", "exponential"):
         config: dict[str, Any] = {"sigma_schedule": spread}
         yield Case("EDMEulerScheduler", edm, 1, config, main=spread == "karras", table=False)
+        if spread == "karras":
+            churned = replace(edm, step={"s_churn": 10.0})
+            yield Case("EDMEulerScheduler", churned, 1, config, noisy=True, table=False)
         for order in (1, 2, 3):
             config = {"sigma_schedule": spread, "solver_order": order}
             main = spread == "karras" and order > 1
@@ -291,6 +301,8 @@ def _of_flow() -> Iterator[Case]:
         heun = Driven("flow", second)
         kind, config = "FlowMatchHeunDiscreteScheduler", {"shift": shift}
         yield Case(kind, heun, 2, config, main=shift == 1.0, table=False)
+    churned = replace(heun, step={"s_churn": 10.0})
+    yield Case(kind, churned, 2, {}, noisy=True, table=False)
     for eta, noisy in ((0.0, False), (1.0, True)):
         kind, config = "LTXEulerAncestralRFScheduler", {"eta": eta}
         yield Case(kind, straight, 1, config, noisy, main=noisy, table=False)

@@ -140,6 +140,13 @@ def noised(made: Any, driven: Driven, n: int) -> float:
     return float(((found - wanted) / (sigma / scale)[:, None]).abs().max())
 
 
+def left(made: Any, driven: Driven, n: int) -> float:
+    """The time at which a walk of n steps ends, in steps of the table or in 1/1000 of a flow."""
+    scheduler, _, _, schedule = _settled(made, driven, n)
+    last = float(_nodes(scheduler, driven, schedule)[-1])
+    return 1000 * last if driven.space == "flow" else last
+
+
 def turned(made: Any, driven: Driven, n: int) -> float:
     """The largest error of `get_velocity` at the nodes of n steps, from alpha eps - sigma x0."""
     scheduler, times, nodes, schedule = _settled(made, driven, n)

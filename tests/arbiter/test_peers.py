@@ -10,7 +10,7 @@ from arbiter.peers.brownian import Increments
 from arbiter.peers.case import Case, groups
 from arbiter.peers.diffusers import UNTRIED, cases
 from arbiter.peers.predictions import disagreement
-from arbiter.peers.scheduler import Driven, announced, noised, second, turned
+from arbiter.peers.scheduler import Driven, announced, left, noised, second, turned
 from arbiter.sampler import UnsupportedError
 
 pytestmark = [
@@ -73,6 +73,26 @@ def test_what_the_network_is_told_is_compared_with_the_level():
     assert 0.1 < announced(rounded.make(), rounded.driven, 20) <= 0.5
     cut = Case("DPMSolverMultistepScheduler", Driven(), 2, {"use_exponential_sigmas": True})
     assert announced(cut.make(), cut.driven, 20) > 0.5
+
+
+def test_a_walk_that_ends_early_is_found():
+    """DEIS repeats its last level: with a flow's levels that is one n-th of the way from data."""
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+    for kind, sigmas, where in (
+        ("DEISMultistepScheduler", flow, 50),
+        ("DPMSolverMultistepScheduler", flow, 0),
+        ("DPMSolverMultistepScheduler", {"final_sigmas_type": "sigma_min"}, 1),
+    ):
+        case = Case(kind, Driven("flow" if sigmas is flow else "vp"), 2, sigmas)
+        assert left(case.make(), case.driven, 20) == pytest.approx(where, abs=0.1)
+
+
+def test_noise_after_the_network_is_found():
+    """Churn that the network does not see stays, most of all at the end."""
+    churned = Driven("edm", step={"s_churn": 10.0})
+    for driven, wrong in ((churned, True), (Driven("edm"), False)):
+        sampler = Case("EDMEulerScheduler", driven, 1, noisy=wrong, table=False).sampler()
+        assert (levels(sampler, (7,)).worst > 1) == wrong
 
 
 def test_noise_and_velocity_are_compared_with_the_formula(monkeypatch):
