@@ -141,7 +141,7 @@ def fitted_grid(
     Source: Golub & Pereyra 1973, "The differentiation of pseudo-inverses and nonlinear least
         squares problems whose variables separate", SIAM J. Numer. Anal. 10(2).
     """
-    require(len(grid) > 0, "grid", "nodes", len(grid))
+    strictly_decreasing("grid", grid)
     for told, node in (("first", 0), ("last", -1)):
         same = bool(path.times[node] == grid[node])
         wanted = f"the path's {told} time {float(path.times[node]):g} as its {told} node"

@@ -91,6 +91,7 @@ def after_runge_kutta(scheduler: Any) -> list[int]:
 
 TIMES, LEVELS, RATIO = Driven(by_sigmas=False), Driven(), Driven("ve")
 PAIRS = Driven("ve", second)
+CHURN = {"s_churn": 10.0}
 
 
 def cases() -> Iterator[Case]:
@@ -191,8 +192,7 @@ def _by_ratio() -> Iterator[Case]:
     )
     for config in euler:
         yield Case("EulerDiscreteScheduler", RATIO, 1, config)
-    churned = replace(RATIO, step={"s_churn": 10.0})
-    yield Case("EulerDiscreteScheduler", churned, 1, {}, noisy=True)
+    yield Case("EulerDiscreteScheduler", replace(RATIO, step=CHURN), 1, {}, noisy=True)
 
 
 def _multistep() -> Iterator[Case]:
@@ -270,13 +270,11 @@ def _of_edm() -> Iterator[Case]:
     for spread in ("karras", "exponential"):
         config: dict[str, Any] = {"sigma_schedule": spread}
         yield Case("EDMEulerScheduler", edm, 1, config, main=spread == "karras", table=False)
-        if spread == "karras":
-            churned = replace(edm, step={"s_churn": 10.0})
-            yield Case("EDMEulerScheduler", churned, 1, config, noisy=True, table=False)
         for order in (1, 2, 3):
             config = {"sigma_schedule": spread, "solver_order": order}
             main = spread == "karras" and order > 1
             yield Case("EDMDPMSolverMultistepScheduler", edm, order, config, main=main, table=False)
+    yield Case("EDMEulerScheduler", replace(edm, step=CHURN), 1, {}, noisy=True, table=False)
     config = {"algorithm_type": "sde-dpmsolver++"}
     yield Case("EDMDPMSolverMultistepScheduler", edm, 2, config, noisy=True, table=False)
     cosine = Driven("edm", level=lambda told: torch.tan(math.pi / 2 * told))
@@ -297,12 +295,11 @@ def _of_flow() -> Iterator[Case]:
     config = {"stochastic_sampling": True}
     limits = {"order of the law": DISTILLED}
     yield Case(euler, straight, 1, config, noisy=True, limits=limits, table=False)
+    kind, heun = "FlowMatchHeunDiscreteScheduler", Driven("flow", second)
     for shift in (1.0, 3.0):
-        heun = Driven("flow", second)
-        kind, config = "FlowMatchHeunDiscreteScheduler", {"shift": shift}
+        config = {"shift": shift}
         yield Case(kind, heun, 2, config, main=shift == 1.0, table=False)
-    churned = replace(heun, step={"s_churn": 10.0})
-    yield Case(kind, churned, 2, {}, noisy=True, table=False)
+    yield Case(kind, replace(heun, step=CHURN), 2, {}, noisy=True, table=False)
     for eta, noisy in ((0.0, False), (1.0, True)):
         kind, config = "LTXEulerAncestralRFScheduler", {"eta": eta}
         yield Case(kind, straight, 1, config, noisy, main=noisy, table=False)

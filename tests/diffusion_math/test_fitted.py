@@ -264,8 +264,8 @@ def test_illegal_requests():
         (lambda: Path(grid, states[:-1]).on(schedule, grid), "states: wanted 5, one a time, got 4"),
         (lambda: Path(grid, states[:-1]).at(schedule, grid[1]), "states: wanted 5, one a time"),
         (
-            lambda: fitted_grid(schedule, denoise, path, torch.cat([grid[:-1], grid[-1:] + 0.01])),
-            "grid: wanted the path's last time 0 as its last node, got 0.01",
+            lambda: fitted_grid(schedule, denoise, path, torch.cat([grid[:-1], grid[-1:] + 1e-4])),
+            "grid: wanted the path's last time 0 as its last node, got 0.0001",
         ),
         (
             lambda: fitted_grid(schedule, denoise, path, grid[1:]),
