@@ -1,7 +1,6 @@
 """All experiments in one illustrated report: report.md, report.html and report.json."""
 
 import importlib
-import io
 import json
 import sys
 import time
@@ -171,13 +170,12 @@ def _summary(results: list[Result]) -> Table:
 
 def _pictures(config: Config, pipeline: "TextToImage") -> Result:
     """Prompts and what became of them, at the default setting."""
-    from PIL import Image
-
     from experiments import plots
+    from sd.image_file import load
 
     prompts = PROMPTS[:4] if config.quick else PROMPTS
     drawn = generate.run(generate.Config(prompt=prompts, model=config.model), pipeline, hold=True)
-    pictures = [Image.open(io.BytesIO(figure.image)) for figure in drawn.figures]
+    pictures = [load(figure.image) for figure in drawn.figures]
     verdicts = [shows(*pair) for pair in zip(pictures, prompts, strict=True)]
     wide = min(5, len(prompts))
     lines = range(0, len(prompts), wide)

@@ -32,16 +32,9 @@ def png(drawn: "Image", prompt: str, settings: Mapping[str, Any]) -> bytes:
 
 def read(path: Path, option: str = "--like") -> dict[str, Any]:
     """The settings kept in a PNG; ValueError, with the option's name, where there are none."""
-    from PIL import Image, UnidentifiedImageError
+    from sd.image_file import load
 
-    if not path.exists():
-        raise FileNotFoundError(f"{option}: {path} is missing")
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            text = opened.info.get(KEY)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{option}: {path} is no picture that can be read") from error
+    text = load(path, f"{option}:").info.get(KEY)
     try:
         settings = json.loads(text) if isinstance(text, str) else None
     except json.JSONDecodeError:
@@ -96,6 +89,6 @@ def embedded(image: "Image") -> str:
 
 def opened(text: str) -> "Image":
     """The inverse of `embedded`."""
-    from PIL import Image
+    from sd.image_file import load
 
-    return Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB")
+    return load(base64.b64decode(text)).convert("RGB")

@@ -1,16 +1,16 @@
 """Pictures: any file a user has as RGB of one size; bytes to tensors in [-1, 1] and back."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from sd.finite import finite
+from sd.image_file import load
 
 __all__ = ["fit", "from_tensor", "read", "rgb", "signed", "to_tensor", "unsigned"]
 
@@ -18,23 +18,10 @@ __all__ = ["fit", "from_tensor", "read", "rgb", "signed", "to_tensor", "unsigned
 def read(path: Path | str) -> Image.Image:
     """The picture in a file: upright, RGB, transparent parts white; of an animation the first.
 
-    Raises FileNotFoundError where there is no file, ValueError where it holds no whole picture.
+    Raises FileNotFoundError where there is no file, ValueError where it holds no whole
+    image in a format of `sd.image_file.FORMATS`, or one that is too large.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"picture {path} is missing")
-    try:
-        with warnings.catch_warnings():
-            # 10,000 x 10,000 pixels are welcome; Pillow refuses what is twice its warning's limit.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                opened.load()
-                return rgb(opened)
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not a picture of any known format") from error
-    except Exception as error:  # decoders raise whatever their format's library does
-        reason = " ".join(str(error).split())
-        raise ValueError(f"the picture {path} cannot be read: {reason}") from error
+    return rgb(load(path))
 
 
 def rgb(picture: Image.Image) -> Image.Image:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from experiments import plots
 from experiments.plots import BLUE, GRAY, GREEN, ORANGE, styled
+from sd.image_file import load
 
 INK = "#222222"
 INKS = {"true": BLUE, "printed": ORANGE, "other": GREEN, "measured": INK, "mark": GRAY}
@@ -74,7 +75,7 @@ class Panel:
 def png(figure: Figure) -> bytes:
     """The figure as a PNG of 128 colours: lines and flat tints lose nothing, and it is small."""
     buffer = io.BytesIO()
-    picture = Image.open(io.BytesIO(plots.png(figure))).convert("RGB")
+    picture = load(plots.png(figure)).convert("RGB")
     picture.quantize(128, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 

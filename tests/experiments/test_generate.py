@@ -1,5 +1,6 @@
 """Many pictures by one command: what is done is kept, whatever stops it."""
 
+import base64
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from experiments import generate, settings
 from experiments.__main__ import main
@@ -182,7 +184,7 @@ def test_a_changed_line_and_a_strange_file_are_errors(command: Command, tmp_path
     command.prompts.write_text(LINES.replace("a blue star", "a blue ring"), encoding="utf-8")
     assert f"{NAMES[1]} was made with other prompt;" in command(out)[2]
     (out / NAMES[0]).write_bytes(b"no picture")
-    assert f"--out: {out / NAMES[0]} is no picture that can be read" in command(out)[2]
+    assert f"--out: {out / NAMES[0]} is no image in a format of PNG" in command(out)[2]
 
 
 def test_another_machine_is_warned_of(
@@ -242,3 +244,31 @@ def test_no_picture_is_written_of_what_is_not_finite(
     assert code == 2
     assert error.startswith("error: float32 U-Net, step 2 of 2 (t = 500): not finite; try a lower")
     assert sorted(held(tmp_path / "out")) == NAMES[:2]
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n"
+
+
+@pytest.mark.parametrize("where", ["--image", "--like", "--out", "settings"])
+def test_a_stranger_s_image_starts_no_program(
+    where: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostScript under an image's name, and inside the metadata of a good PNG."""
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program is started"))
+    path, out = tmp_path / "x.png", tmp_path / "out"
+    path.write_bytes(EPS)
+    if where == "--out":
+        out.mkdir()
+        (out / NAMES[0]).write_bytes(EPS)
+        code, _, error = command(out)
+    else:
+        if where == "settings":
+            assert command(out)[0] == 0
+            kept = settings.read(out / NAMES[0])
+            kept["image"] = base64.b64encode(EPS).decode("ascii")
+            path.write_bytes(settings.png(Image.new("RGB", (64, 64)), "a red ring", kept))
+        flag = "--image" if where == "--image" else "--like"
+        code, error = main(["generate", flag, str(path), "--out", str(tmp_path / "new")]), ""
+        error = command.capsys.readouterr().err
+    assert code == 2 and error.count("\n") == 1
+    assert "format of PNG" in error or "damaged" in error

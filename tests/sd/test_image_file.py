@@ -1,0 +1,145 @@
+"""Image files: which formats are opened, by what, and that nothing is done before the bounds."""
+
+import ast
+import base64
+import io
+import struct
+import sys
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from sd.image_file import FORMATS, MOST_PIXELS, load
+
+ROOT = Path(__file__).resolve().parents[2]
+
+EPS = (
+    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n"
+    b"(proof) (w) file closefile\nshowpage\n"
+)
+OTHERS: dict[str, bytes] = {
+    "EPS": EPS,
+    "EPS in a DOS wrapper": b"\xc5\xd0\xd3\xc6"
+    + struct.pack("<7I", 32, len(EPS), 0, 0, 0, 0, 0)
+    + EPS,
+    "WMF": b"\xd7\xcd\xc6\x9a\x00\x00" + bytes(200),
+    "EMF": b"\x01\x00\x00\x00" + bytes(36) + b" EMF" + bytes(200),
+    "PDF": b"%PDF-1.4\n1 0 obj\n<<>>\nendobj\n",
+    "SVG": b"<svg xmlns='http://www.w3.org/2000/svg' width='8' height='8'/>",
+    "GRIB": b"GRIB\x00\x00\x00\x01" + bytes(200),
+    "BUFR": b"BUFR" + bytes(200),
+    "HDF5": b"\x89HDF\r\n\x1a\n" + bytes(200),
+    "MPEG": b"\x00\x00\x01\xb3" + bytes(200),
+}
+"""Files of formats that Pillow hands to an interpreter or a stub, or that are programs."""
+
+REFUSED_MODES = {"SPIDER": "F", "MSP": "1", "XBM": "1"}
+
+
+@pytest.fixture
+def started() -> Iterator[list[str]]:
+    """The programs that are started meanwhile."""
+    found: list[str] = []
+    watching = True
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        if watching and event in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"):
+            found.append(str(arguments[0]))
+
+    sys.addaudithook(watch)
+    yield found
+    watching = False
+
+
+def encoded(kind: str) -> bytes | None:
+    """A small image in a format, where Pillow can write it."""
+    buffer = io.BytesIO()
+    for mode in (REFUSED_MODES.get(kind, "RGB"), "RGBA", "L", "P"):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                Image.new(mode, (64, 64)).save(buffer, kind)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        return buffer.getvalue()
+    return None
+
+
+def test_all_formats_that_pillow_knows(tmp_path: Path, started: list[str]) -> None:
+    """Those of the list are read under any name, all others are refused under any name."""
+    Image.init()
+    assert set(FORMATS) < set(Image.OPEN)
+    read, refused = set(), set()
+    for kind in sorted({*Image.OPEN, *Image.SAVE}):
+        content = encoded(kind)
+        if content is None:
+            continue
+        for name in ("x.png", "x.eps", f"x.{kind.lower()}"):
+            (tmp_path / name).write_bytes(content)
+            for source in (tmp_path / name, content):
+                try:
+                    load(source)
+                    read.add(kind)
+                except ValueError as error:
+                    refused.add(kind)
+                    assert "\n" not in str(error)
+    assert started == []
+    assert refused >= {"EPS", "PDF", "ICO", "ICNS", "TGA", "JPEG2000", "SPIDER"}
+    # MPO is JPEG to a decoder, DIB a BMP without its file header.
+    assert set(FORMATS) <= read <= {*FORMATS, "MPO"}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.eps", "x.wmf"])
+def test_what_is_interpreted_is_refused(
+    kind: str, name: str, tmp_path: Path, started: list[str]
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(OTHERS[kind])
+    for source in (path, OTHERS[kind]):
+        with pytest.raises(
+            ValueError, match=r"is no image in a format of PNG, JPEG|cannot be read"
+        ):
+            load(source)
+    assert started == [] and list(tmp_path.iterdir()) == [path]
+
+
+def openers(root: Path) -> list[str]:
+    """Every way to Pillow's opener in the packages, and other packages' readers of images."""
+    found = []
+    for room in ("diffusion_math", "arbiter", "sd", "experiments", "benchmarks"):
+        for path in sorted((root / room).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                at = f"{path.relative_to(root)}"
+                if isinstance(node, ast.Attribute):
+                    base = ast.unparse(node.value)
+                    if (node.attr == "open" and base.endswith("Image")) or node.attr == "imread":
+                        found.append(at)
+                elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("PIL"):
+                    names = {alias.name for alias in node.names}
+                    renamed = any(alias.name == "Image" and alias.asname for alias in node.names)
+                    if renamed or names & {"open", "ImageFile", "EpsImagePlugin"}:
+                        found.append(at)
+                elif isinstance(node, ast.Import):
+                    found += [at for alias in node.names if alias.name.startswith("PIL")]
+    return found
+
+
+def test_one_function_opens_images(tmp_path: Path) -> None:
+    assert openers(ROOT) == [str(Path("sd/image_file.py"))]
+    wrong = (
+        "from PIL import Image\nImage.open(x)\n",
+        "from PIL.Image import open\n",
+        "from PIL import Image as I\nI.open(x)\n",
+        "import PIL.Image\nPIL.Image.open(x)\n",
+        "import matplotlib.pyplot as plt\nplt.imread(x)\n",
+    )
+    (tmp_path / "sd").mkdir()
+    for text in wrong:
+        (tmp_path / "sd" / "a.py").write_text(text, encoding="utf-8")
+        assert openers(tmp_path) != []
