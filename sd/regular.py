@@ -1,4 +1,4 @@
-"""What may be read as a file at all: a regular file of a bounded size, known before it is opened."""
+"""Which paths are read at all: regular files of a bounded size, known before they are opened."""
 
 import stat
 from pathlib import Path
@@ -7,7 +7,7 @@ __all__ = ["regular"]
 
 
 def regular(path: Path | str, option: str, most: int) -> Path:
-    """The path, where it names a regular file of at most `most` bytes: no device, no pipe, no folder.
+    """The path, where it names a regular file of at most `most` bytes; no device, pipe or folder.
 
     Args:
         path: of the file.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from experiments import generate, settings
 from experiments.__main__ import main
@@ -254,6 +254,7 @@ def test_a_stranger_s_image_starts_no_program(
     where: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PostScript under an image's name, and inside the metadata of a good PNG."""
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # it has not looked for one yet
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program is started"))
     path, out = tmp_path / "x.png", tmp_path / "out"
     path.write_bytes(EPS)
@@ -268,7 +269,8 @@ def test_a_stranger_s_image_starts_no_program(
             kept["image"] = base64.b64encode(EPS).decode("ascii")
             path.write_bytes(settings.png(Image.new("RGB", (64, 64)), "a red ring", kept))
         flag = "--image" if where == "--image" else "--like"
-        code, error = main(["generate", flag, str(path), "--out", str(tmp_path / "new")]), ""
+        command.capsys.readouterr()
+        code = main(["generate", flag, str(path), "--out", str(tmp_path / "new")])
         error = command.capsys.readouterr().err
     assert code == 2 and error.count("\n") == 1
     assert "format of PNG" in error or "damaged" in error
