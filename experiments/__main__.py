@@ -1,13 +1,11 @@
 """The command line: `python -m experiments NAME [flags]`; `NAME --help` lists the flags."""
 
-import contextlib
 import importlib
-import io
-import re
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import Any
+
+from sd.front import guarded, parsed
 
 NAMES: dict[str, str] = {
     "generate": "prompts to PNGs that know how they were made",
@@ -43,29 +41,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_overview())
         return 0
     name, *flags = arguments
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("default", UserWarning)
-            warnings.showwarning = _warn
-            if name not in NAMES:
-                raise ValueError(f"no experiment {name!r}; there are {', '.join(NAMES)}")
-            module = importlib.import_module(f"experiments.{name.replace('-', '_')}")
-            config = _parsed(module.Config, name, flags)
-            if config is not None:
-                _run(module, config)
-    except (ValueError, FileNotFoundError, FloatingPointError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as stop:
-        print(f"interrupted; {str(stop) or 'nothing was written'}", file=sys.stderr)
-        return 130
-    return 0
+    return guarded(lambda: _run(name, flags))
 
 
-def _run(module: Any, config: Any) -> None:
-    """Check the folder, work, and write what the work has not written itself."""
+def _run(name: str, flags: Sequence[str]) -> None:
+    """Parse the flags, check the folder, work, and write what the work has not written itself."""
+    if name not in NAMES:
+        raise ValueError(f"no experiment {name!r}; there are {', '.join(NAMES)}")
+    module = importlib.import_module(f"experiments.{name.replace('-', '_')}")
+    config = _parsed(module.Config, name, flags)
+    if config is None:
+        return
     from experiments.page import write
-    from experiments.results import output_folder
+    from sd.folder import output_folder
 
     with output_folder(config.out) as folder:
         result = module.run(config)
@@ -77,37 +65,7 @@ def _parsed(kind: type[Any], name: str, flags: Sequence[str]) -> Any:
     """The Config that the flags give, or None after --help; ValueError for wrong flags."""
     import tyro
 
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(
-                kind,
-                args=list(flags),
-                prog=f"python -m experiments {name}",
-                config=(tyro.conf.OmitArgPrefixes,),
-            )
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            return None
-        raise ValueError(_first_complaint(said.getvalue(), name)) from None
-
-
-def _first_complaint(box: str, name: str) -> str:
-    """What a boxed message of the parser says, without the box and what follows its first rule."""
-    lines = []
-    for line in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines():
-        inner = line.strip().strip("│").strip()
-        if inner.startswith("╭"):
-            continue
-        if not inner or inner[0] in "─╰":
-            break
-        lines.append(inner)
-    message = " ".join(lines) or "the flags are not understood"
-    return f"{message} (see python -m experiments {name} --help)"
-
-
-def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    return parsed(kind, f"python -m experiments {name}", flags, tyro.conf.OmitArgPrefixes)
 
 
 def _overview() -> str:

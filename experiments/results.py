@@ -3,9 +3,7 @@
 import json
 import math
 import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -76,34 +74,6 @@ def at_least(low: float, high: float, bound: float) -> str:
 def at_most(low: float, high: float, bound: float) -> str:
     """The verdict on "the quantity is at most `bound`", from its interval."""
     return HOLDS if high <= bound else FAILS if low > bound else UNDECIDED
-
-
-@contextmanager
-def output_folder(path: Path) -> Iterator[Path]:
-    """`path` as a folder that can be written to, checked before any work.
-
-    If the work fails, the folders made here and left empty are removed. Raises ValueError, in one
-    line, where the folder can't be made or written to.
-    """
-    made: list[Path] = []
-    try:
-        try:
-            folder = path.absolute()
-            missing = [one for one in (folder, *folder.parents) if not one.exists()]
-            for one in reversed(missing):
-                one.mkdir()
-                made.append(one)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise ValueError(f"--out: can't write to the folder {path}: {reason}") from error
-        yield path
-    except BaseException:
-        for one in reversed(made):
-            with suppress(OSError):
-                one.rmdir()
-        raise
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:

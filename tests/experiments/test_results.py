@@ -1,4 +1,4 @@
-"""Folders checked before the work, files whole or absent, JSON that any reader takes."""
+"""Files whole or absent, JSON that any reader takes."""
 
 import json
 import math
@@ -39,26 +39,6 @@ def test_nothing_is_left_of_a_write_that_fails(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="can't write"):
         results.write_files(tmp_path, {"b.png": PNG, "c.png": PNG})
     assert [path.name for path in tmp_path.iterdir()] == ["b.png"]
-
-
-def test_output_folder_is_made_and_taken_back(tmp_path: Path) -> None:
-    deep = tmp_path / "a" / "b"
-    with pytest.raises(ZeroDivisionError), results.output_folder(deep):
-        raise ZeroDivisionError
-    assert not (tmp_path / "a").exists()
-    with results.output_folder(deep) as folder:
-        (folder / "kept").write_text("x", encoding="utf-8")
-    with pytest.raises(ZeroDivisionError), results.output_folder(deep):
-        raise ZeroDivisionError
-    assert (deep / "kept").exists()
-
-
-def test_output_folder_refuses_what_cannot_be_written(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_text("x", encoding="utf-8")
-    for path in (file, file / "below"):
-        with pytest.raises(ValueError, match="--out: can't write"), results.output_folder(path):
-            pass
 
 
 @pytest.mark.parametrize(
