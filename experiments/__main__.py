@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sd.front import guarded, parsed
+from sd.terminal import say
 
 NAMES: dict[str, str] = {
     "generate": "prompts to PNGs that know how they were made",
@@ -38,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one experiment; the exit code is 0, 2 for what the user can mend, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_overview())
+        for line in _overview():
+            say(line)
         return 0
     name, *flags = arguments
     return guarded(lambda: _run(name, flags))
@@ -58,7 +60,7 @@ def _run(name: str, flags: Sequence[str]) -> None:
     with output_folder(config.out) as folder:
         result = module.run(config)
         for path in getattr(module, "write", write)(result, folder):
-            print(path)
+            say(path)
 
 
 def _parsed(kind: type[Any], name: str, flags: Sequence[str]) -> Any:
@@ -68,18 +70,16 @@ def _parsed(kind: type[Any], name: str, flags: Sequence[str]) -> Any:
     return parsed(kind, f"python -m experiments {name}", flags, tyro.conf.OmitArgPrefixes)
 
 
-def _overview() -> str:
+def _overview() -> list[str]:
     width = max(map(len, NAMES))
     lines = [f"  {name:<{width}}  {what}" for name, what in NAMES.items()]
-    return "\n".join(
-        [
-            "usage: python -m experiments NAME [--out DIR] [flags]",
-            "",
-            *lines,
-            "",
-            "python -m experiments NAME --help explains the flags of one.",
-        ]
-    )
+    return [
+        "usage: python -m experiments NAME [--out DIR] [flags]",
+        "",
+        *lines,
+        "",
+        "python -m experiments NAME --help explains the flags of one.",
+    ]
 
 
 if __name__ == "__main__":

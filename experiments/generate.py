@@ -10,6 +10,7 @@ from experiments import prompts, settings
 from experiments.model import BATCH, PROMPT, Model
 from experiments.prompts import Job
 from experiments.results import Figure, Result, write_files
+from sd.terminal import say
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -201,7 +202,7 @@ def _written(config: Config, figures: Iterator[Figure], there: int, total: int) 
     try:
         for figure in figures:
             if figure.image:
-                print(*write_files(config.out, {figure.name: figure.image}), flush=True)
+                say(*write_files(config.out, {figure.name: figure.image}))
                 there += 1
             written.append(replace(figure, image=b""))
     except KeyboardInterrupt:

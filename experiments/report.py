@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from experiments.results import (
     to_json,
     write_files,
 )
+from sd.terminal import say
 
 if TYPE_CHECKING:
     from sd.pipeline import TextToImage
@@ -134,7 +134,7 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Report:
     ]
     results = []
     for number, (name, one) in enumerate(work, 1):
-        print(f"[{number}/{len(work)}] {name}", file=sys.stderr, flush=True)
+        say(f"[{number}/{len(work)}] {name}", error=True)
         results.append(one())
     seconds = time.perf_counter() - started
     how = "quick setting: too few numbers to conclude from" if config.quick else "default setting"

@@ -7,10 +7,11 @@ A program parses its flags with `parsed` and does its work inside `guarded`. Bot
 import contextlib
 import io
 import re
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
+
+from sd.terminal import say
 
 __all__ = ["EXTRAS", "INTERRUPTED", "WRONG", "guarded", "line", "parsed", "reason"]
 
@@ -75,13 +76,13 @@ def guarded(work: Callable[[], object], interrupted: str = "nothing was written"
             warnings.showwarning = _warn
             work()
     except KeyboardInterrupt as stop:
-        _say(f"interrupted; {line(stop) or interrupted}")
+        say(f"interrupted; {line(stop) or interrupted}", error=True)
         return INTERRUPTED
     except Exception as error:
         said = reason(error)
         if said is None:
             raise
-        _say(f"error: {said}")
+        say(f"error: {said}", error=True)
         return WRONG
     return 0
 
@@ -122,8 +123,4 @@ def _first_complaint(box: str, program: str) -> str:
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    _say(f"warning: {line(message)}")
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+    say(f"warning: {line(message)}", error=True)

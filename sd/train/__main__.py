@@ -26,6 +26,7 @@ from sd.shapes.caption import describe
 from sd.shapes.data import example
 from sd.shapes.judge import FRESH, judge, prompts
 from sd.shapes.reader import agrees, read
+from sd.terminal import say
 from sd.text_encoder import TextEncoder
 from sd.tokenizer import Tokenizer
 from sd.train.clip import CLIPTraining, train_clip
@@ -98,7 +99,7 @@ def keep(
     figures: dict[str, float],
 ) -> None:
     """Write a trained network with what made it and how good it is."""
-    print(path.name, json.dumps(figures))
+    say(f"{path.name} {json.dumps(figures)}")
     command = shlex.join(["python", "-m", "sd.train", *sys.argv[1:]])
     weights.write(
         path, module, config, licence="MIT", command=command, seed=training.seed, figures=figures

@@ -1,0 +1,31 @@
+"""Lines for a terminal: text that comes from a file can't command it or rearrange its letters."""
+
+import sys
+
+__all__ = ["escaped", "say"]
+
+LONGEST = 5000
+"""Characters of a line; a path has at most 4096."""
+
+
+def escaped(text: str) -> str:
+    r"""The text with each character that can't be printed as its escape: \x1b, \u202e, \ud83d.
+
+    These are the control characters (C0 and C1, line breaks too), the invisible marks that change
+    the direction of writing, separators but the space, halves of surrogate pairs, and code points
+    of no character. What is longer than `LONGEST` ends in "...".
+    """
+    shown = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
+        for letter in shown
+    )
+
+
+def say(text: object, error: bool = False) -> None:
+    """Write one line, escaped, to the standard output or error stream, whatever its encoding."""
+    stream = sys.stderr if error else sys.stdout
+    code = stream.encoding or "utf-8"
+    line = escaped(str(text)).encode(code, "backslashreplace").decode(code)
+    stream.write(f"{line}\n")
+    stream.flush()
