@@ -1,9 +1,13 @@
 """Low-rank updates of a model's weights: merged into them, and taken out again to the bit.
 
-W' = W + sum_k s_k (alpha_k / r_k) up_k down_k, with down_k: r_k x (inputs of W) and up_k: (outputs
-of W) x r_k, over files k at strengths s_k. Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
+    W' = W + sum_k s_k (W_k - W)
+
+over files k at strengths s_k, where W_k is what the file alone makes of W: see
+`sd.checkpoint.lora_kinds`. For LoRA, W_k - W = (alpha_k / r_k) B_k A_k.
 """
 
+import math
+import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -15,6 +19,7 @@ from torch import Tensor, nn
 
 from diffusion_math.checks import require
 from sd.checkpoint import files
+from sd.checkpoint.lora_kinds import magnitude_axes, renormalised
 from sd.checkpoint.lora_names import Update, updates
 from sd.checkpoint.source import Source, ill
 
@@ -67,12 +72,16 @@ def merge(model: Any, loras: Sequence[tuple[Path | str, float]]) -> Merged:
     Args:
         model: a `Loaded`, or anything with a config, a text_encoder and a unet. Where its networks
             take turns in memory, the weights that are touched stay there.
-        loras: (file, strength); names of kohya's trainer, in diffusers' or the original block
-            names, or of diffusers and peft.
+        loras: (file, strength); names of kohya's trainer and LyCORIS, in diffusers' or the
+            original block names, or of diffusers and peft, whose adapter_config.json is read too.
+
+    Warns:
+        UserWarning: a file changes no weight, or says what is not read.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, or its names or shapes are not of this model.
+        ValueError: a file is damaged, of a kind that is not supported, or its names or shapes are
+            not of this model.
     """
     require(len(loras) > 0, "loras", "at least one (file, strength)", "none")
     for path, strength in loras:
@@ -85,19 +94,25 @@ def merge(model: Any, loras: Sequence[tuple[Path | str, float]]) -> Merged:
         for path, strength in loras:
             source = stack.enter_context(files.opened(Path(path)))
             for update in updates(source, model.config):
-                _fits(source, update, weights[update.kind, update.name])
-                jobs = planned.setdefault((update.kind, update.name), [])
+                _fits(source, update, weights[update.network, update.name])
+                jobs = planned.setdefault((update.network, update.name), [])
                 jobs.append((source, update, float(strength)))
         before, after = {}, {}
+        idle = {source.path for jobs in planned.values() for source, _, _ in jobs}
         for key, jobs in planned.items():
             weight = weights[key] if turns is None else turns.read(*key)
             wide = torch.promote_types(weight.dtype, torch.float32)
-            total = weight.to(wide, copy=True)
+            whole = weight.to(wide)
+            total = whole.clone()
             for source, update, strength in jobs:
-                total += _change(source, update, strength, weight, wide)
-                _finite(source, key, total)
+                change = strength * _change(source, update, whole)
+                _finite(source, key, total.add_(change))
+                if source.path in idle and not torch.equal((whole + change).to(weight), weight):
+                    idle.remove(source.path)
             before[key], after[key] = weight.detach().clone(), total.to(weight.dtype)
             _finite(jobs[-1][0], key, after[key])
+    for path in sorted(idle):
+        warnings.warn(f"{path} changes no weight at its strength", stacklevel=2)
     for key, value in after.items():
         if turns is None:
             weights[key].copy_(value)
@@ -126,45 +141,49 @@ def _finite(source: Source, key: Key, value: Tensor) -> None:
 def _fits(source: Source, update: Update, weight: Tensor) -> None:
     """Raise ValueError unless the factors multiply to the weight's shape."""
     shapes = {role: source.entries[name].shape for role, name in update.factors.items()}
-    kinds = {source.entries[name].dtype.is_floating_point for name in update.factors.values()}
-    down, up, mid = shapes["down"], shapes["up"], shapes.get("mid")
-    legal = kinds == {True} and len(down) in (2, 4) and len(up) in (2, 4) and update.rank > 0
-    if legal and mid is None:
-        legal = _numel(up) == weight.shape[0] * update.rank == up[0] * update.rank
-        legal = legal and _numel(down) == update.rank * weight[0].numel()
-    elif legal:
-        kernel = weight.shape[2:]
-        legal = mid == (*up[1:2], *down[:1], *kernel) and len(kernel) == 2
-        legal = legal and _numel(up) == weight.shape[0] * up[1] and up[0] == weight.shape[0]
-        legal = legal and _numel(down) == down[0] * weight.shape[1]
-    if not legal:
+    for name in (*update.factors.values(), *(update.magnitude or ())[1:]):
+        dtype = source.entries[name].dtype
+        if not dtype.is_floating_point:
+            raise ill(source.path, f"{name} is of {dtype}, no floating-point numbers")
+    wanted = tuple(weight.shape)
+    try:
+        product = update.kind.product(
+            {role: torch.empty(shape, device="meta") for role, shape in shapes.items()}
+        )
+        flat = wanted[0], math.prod(wanted[1:])
+        fits = _bare(product.shape) in (_bare(wanted), flat)
+        fits = fits and all(0 not in shape for shape in shapes.values())
+    except (RuntimeError, ValueError, IndexError):  # shapes that do not multiply
+        fits = False
+    if not fits:
         found = " and ".join(f"{role} {shape}" for role, shape in shapes.items())
-        raise ill(source.path, f"{update.stem} has {found}, for a weight {tuple(weight.shape)}")
+        raise ill(source.path, f"{update.stem} has {found}, for a weight {wanted}")
+    if update.magnitude is not None:
+        role, name = update.magnitude
+        shape = source.entries[name].shape
+        if magnitude_axes(role, shape, wanted) is None:
+            raise ill(source.path, f"{name} is {shape}, for a weight {wanted}")
 
 
-def _change(
-    source: Source, update: Update, strength: float, weight: Tensor, wide: torch.dtype
-) -> Tensor:
-    """s (alpha / r) up down, in the weight's shape; a convolution between the two goes in too."""
-    factor = {
-        role: source.fetch(name, None).to(weight.device, wide)
-        for role, name in update.factors.items()
-    }
-    scale = strength * _scale(source, update)
-    up, down = factor["up"].flatten(1), factor["down"].flatten(1)
-    if "mid" in factor:
-        return scale * torch.einsum("oa,abhw,bi->oihw", up, factor["mid"], down)
-    return scale * (up @ down).reshape(weight.shape)
+def _bare(shape: Sequence[int]) -> tuple[int, ...]:
+    """A shape without the axes of a 1 x 1 kernel."""
+    return tuple(shape[:2]) if set(shape[2:]) == {1} else tuple(shape)
 
 
-def _scale(source: Source, update: Update) -> float:
-    """alpha / r; a file without alpha means alpha = r."""
-    if update.alpha_name is None:
-        return update.scale
-    alpha = source.fetch(update.alpha_name, None)
-    if alpha.numel() != 1 or not bool(alpha.isfinite().all()):
-        raise ill(source.path, f"{update.alpha_name} is no finite number")
-    return float(alpha.reshape(())) / update.rank
+def _change(source: Source, update: Update, weight: Tensor) -> Tensor:
+    """W' - W at strength 1, in the weight's shape and its dtype."""
+
+    def fetch(name: str) -> Tensor:
+        return source.fetch(name, None).to(weight)
+
+    product = update.kind.product({role: fetch(name) for role, name in update.factors.items()})
+    change = update.scale * product.reshape(weight.shape)
+    if update.magnitude is None:
+        return change
+    role, name = update.magnitude
+    axes = magnitude_axes(role, source.entries[name].shape, tuple(weight.shape))
+    assert axes is not None
+    return renormalised(weight + change, fetch(name), axes) - weight
 
 
 def _fingerprint(weight: Tensor) -> tuple[int, int]:
@@ -173,7 +192,3 @@ def _fingerprint(weight: Tensor) -> tuple[int, int]:
     bits = weight.detach().flatten().view(words).long()
     places = torch.arange(1, len(bits) + 1, device=bits.device)
     return int(bits.sum()), int((bits * places).sum())
-
-
-def _numel(shape: Sequence[int]) -> int:
-    return torch.Size(shape).numel()

@@ -127,6 +127,8 @@ def test_every_naming_merges_into_its_weight_and_unmerges(
 ) -> None:
     kind, names, spell = SPELLINGS[name]
     parts = write(tmp_path / "lora.safetensors", model, kind, names, spell)
+    if "wrapped" in name:
+        (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": RANK}))
     before = deepcopy(models.truth(V1))
     merged = lora.merge(model, [(tmp_path / "lora.safetensors", 0.7)])
     scale = 0.7 * (6.0 / RANK if "kohya" in name else 1.0)
@@ -247,6 +249,8 @@ def test_half_precision_is_rounded_once_and_restored(
         ({"unet.lora_alpha": 6, "unet.use_rslora": True}, 6 / RANK**0.5),
         ({"unet.lora_alpha": 6, "unet.alpha_pattern": {"attn1.to_q": 12}}, 4.0),
         ({"unet.alpha_pattern": {"attn2.to_q": 12}}, 1.0),
+        ({"unet.lora_alpha": 6, "unet.r": 8, "unet.rank_pattern": {"to_q": RANK}}, 2.0),
+        ({"text_encoder.lora_alpha": 6}, 1.0),
     ],
 )
 def test_alpha_may_stand_in_the_metadata(
@@ -260,6 +264,26 @@ def test_alpha_may_stand_in_the_metadata(
     lora.merge(model, [(tmp_path / "lora.safetensors", 1.0)])
     product = pair["up"].double() @ pair["down"].double()
     torch.testing.assert_close(weight.double(), before + scale * product, rtol=1e-6, atol=1e-5)
+
+
+def test_kohya_s_alpha_stands_in_the_metadata_where_no_tensor_has_it(
+    tmp_path: Path, model: SimpleNamespace
+) -> None:
+    weight = model.unet.get_submodule(LINEAR).weight
+    pair, before = factors(weight), weight.double()
+    names = (f"lora_unet_{flat(LINEAR)}{end}" for end in KOHYA)
+    tensors = dict(zip(names, (pair["down"], pair["up"]), strict=True))
+    path = tmp_path / "lora.safetensors"
+    for metadata, extra, scale in (
+        ({"ss_network_alpha": "6.0"}, {}, 2.0),
+        ({"ss_network_alpha": "None"}, {}, 1.0),
+        ({"ss_network_alpha": "6.0"}, {f"lora_unet_{flat(LINEAR)}.alpha": torch.tensor(12)}, 4.0),
+    ):
+        save_file({**tensors, **extra}, path, metadata)
+        merged = lora.merge(model, [(path, 1.0)])
+        product = pair["up"].double() @ pair["down"].double()
+        torch.testing.assert_close(weight.double(), before + scale * product, rtol=1e-6, atol=1e-5)
+        merged.unmerge()
 
 
 def test_the_names_of_kohya_are_read_as_diffusers_reads_them() -> None:
