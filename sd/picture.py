@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from sd.colour import rgb
 from sd.finite import finite
 from sd.image_file import load
 
@@ -16,28 +17,12 @@ __all__ = ["fit", "from_tensor", "read", "rgb", "signed", "to_tensor", "unsigned
 
 
 def read(path: Path | str) -> Image.Image:
-    """The picture in a file: upright, RGB, transparent parts white; of an animation the first.
+    """The image in a file: see `sd.image_file.load` and `sd.colour.rgb`; of an animation the first.
 
-    Raises FileNotFoundError where there is no file, ValueError where it holds no whole
-    image in a format of `sd.image_file.FORMATS`, or one that is too large.
+    Raises FileNotFoundError where there is no file, ValueError where it holds no whole image in a
+    format of `sd.image_file.FORMATS`, one that is too large, or samples of unknown meaning.
     """
-    return rgb(load(path))
-
-
-def rgb(picture: Image.Image) -> Image.Image:
-    """The same picture upright (as its EXIF tag says), in RGB, laid on white where transparent.
-
-    16-bit grey is scaled to 8 bits, where Pillow's own conversion would clip it.
-    """
-    upright = ImageOps.exif_transpose(picture)
-    if upright.mode == "I" or upright.mode.startswith("I;16"):
-        scaled = np.asarray(upright, dtype=np.float64) / 257.0
-        return Image.fromarray(scaled.round().clip(0, 255).astype(np.uint8)).convert("RGB")
-    if not upright.has_transparency_data:
-        return upright.convert("RGB")
-    layer = upright.convert("RGBA")
-    white = Image.new("RGBA", layer.size, "white")
-    return Image.alpha_composite(white, layer).convert("RGB")
+    return rgb(load(path), f"image {path}")
 
 
 def fit(picture: Image.Image, width: int, height: int) -> Image.Image:
