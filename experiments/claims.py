@@ -38,6 +38,15 @@ class Proof:
     reason: str
 
 
+@dataclass(frozen=True)
+class Rejection:
+    """A wrong version that a claim's test rejects: its name, and what it does wrong."""
+
+    claim: str
+    name: str
+    what: str
+
+
 def claims(root: Path = ROOT) -> list[Claim]:
     """The claims and errata in the order of `docs/claims.md`; ValueError if it isn't there."""
     path = root / "docs" / "claims.md"
@@ -90,6 +99,27 @@ def _bound(node: ast.FunctionDef, path: str) -> tuple[str, str]:
         wanted = "one measured(value, tolerance, 'reason')"
         raise ValueError(f"{path}::{node.name}: wanted {wanted}, got {len(calls)} calls")
     return ast.unparse(calls[0][1]), str(calls[0][2].value)
+
+
+def rejections(root: Path = ROOT) -> list[Rejection]:
+    """The wrong versions of `tests/claims`, in the order of their files, as `@wrong` enters them.
+
+    Raises ValueError where one has no docstring, whose first sentence says what it does wrong.
+    """
+    found = []
+    for path in sorted((root / "tests" / "claims").glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef):
+                continue
+            # Decorators apply from the lowest up.
+            for one in reversed(node.decorator_list):
+                if isinstance(one, ast.Call) and ast.unparse(one.func) == "wrong":
+                    what = ast.get_docstring(node)
+                    if what is None:
+                        raise ValueError(f"{path.name}: wanted a docstring, {node.name} has none")
+                    claim = ast.literal_eval(one.args[0])
+                    found.append(Rejection(claim, node.name, " ".join(what.split())))
+    return found
 
 
 def place(name: str, root: Path = ROOT) -> tuple[str, int] | None:

@@ -150,6 +150,40 @@ def law_of_ddpm(schedule, grid):
         weights = weights @ (-spread.square() / 2).softmax(1)
 
 
+@pytest.mark.claim("C20", "diffusion_math.sample.trajectory")
+def test_c20_the_chain_is_the_product_of_its_kernels(measured):
+    """C20 without chance: on Gaussian data every step is affine, and unit vectors in the noise's
+    place read off the mean and variance of each x_t. They are those of x_T ~ N(0, 1) carried down
+    by DDPM's eq. 7 and beta_hat, written out of the betas, t = 1000..1.
+
+    Tolerance: 1e3 steps of a few roundings each, on quantities near 1.
+    """
+    schedule, m, c = Discrete.scaled_linear(), 0.7, 0.3
+    betas = schedule.betas.tolist()
+    numbers = (torch.tensor(value, dtype=torch.float64) for value in ([0.0], [[m]], [c]))
+    data = GaussianMixture(*numbers)
+    grid = torch.arange(1000, -1, -1, dtype=torch.float64)
+    basis = noise.Basis(grid, (1,))
+    start = basis.start(torch.zeros(1, dtype=torch.float64), 1.0)
+    abar = torch.cat([torch.ones(1).double(), (1 - schedule.betas).cumprod(0)]).tolist()
+    mean, variance = 0.0, 1.0
+    states = trajectory(ddpm(schedule), data.denoiser(schedule), start, grid, basis)
+    for t, state in zip(range(1000, -1, -1), states, strict=True):
+        off = abs(basis.mean(state.x).item() - mean), abs(basis.covariance(state.x).item() - variance)
+        measured(max(off), 1e-11, "error of mean and variance of every x_t: rounding of 1000 steps")
+        if t == 0:
+            break
+        beta, before, after = betas[t - 1], abar[t - 1], abar[t]
+        of_x0 = math.sqrt(before) * beta / (1 - after)
+        of_x = math.sqrt(1 - beta) * (1 - before) / (1 - after)
+        # E[x_0 | x_t] = g x_t + h for Gaussian data
+        g = math.sqrt(after) * c / (after * c + 1 - after)
+        h = m - g * math.sqrt(after) * m
+        mean = (of_x + of_x0 * g) * mean + of_x0 * h
+        variance = (of_x + of_x0 * g) ** 2 * variance + (1 - before) / (1 - after) * beta
+    assert abs(mean - m) < 0.01 and abs(variance - c) < 0.01
+
+
 @pytest.mark.chance(2e-9, "no noise added in the steps")
 @pytest.mark.claim("C20", "diffusion_math.sample.trajectory")
 def test_c20_ancestral_sampling_draws_the_data(measured):

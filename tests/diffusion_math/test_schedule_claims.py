@@ -77,9 +77,13 @@ def test_small_betas_leave_half_of_the_signal(measured: Measured, steps: int) ->
 def test_signal_vanishes_where_the_betas_sum_to_infinity(
     measured: Measured, beta: float, steps: int
 ) -> None:
-    """C07 with its condition: 1 - b <= exp(-b), so abar_T <= exp(-sum beta) -> 0."""
+    """C07 with its condition: abar_T = (1 - b)^T, and 1 - b <= exp(-b), so that
+    abar_T <= exp(-sum beta) -> 0. Equal to it in 50 digits: the bound alone would let alpha_T be
+    abar_T itself."""
     assume(steps * -math.log1p(-beta) < 700)
-    alpha, _ = Discrete(torch.full((steps,), beta, dtype=torch.float64))(steps)
-    # The tolerance is the rounding of a thousand factors and of an exponential of up to e^700.
-    share = alpha.square().item() / math.exp(-beta * steps)
-    measured(share, 1 + 5e3 * EPS, "abar_T over exp(-sum beta), which bounds it and tends to 0")
+    alpha, sigma = Discrete(torch.full((steps,), beta, dtype=torch.float64))(steps)
+    exact = (1 - mpf(beta)) ** steps
+    off = max(relative(alpha, mpmath.sqrt(exact)), relative(sigma, mpmath.sqrt(1 - exact)))
+    # The rounding of a thousand factors, and of an exponential of up to e^700.
+    measured(off, 5e3 * EPS, "relative error of sqrt(abar_T) and of sqrt(1 - abar_T)")
+    assert alpha.square().item() <= math.exp(-beta * steps) * (1 + 5e3 * EPS)
