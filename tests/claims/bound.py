@@ -179,7 +179,7 @@ def with_terms(change: Any) -> Any:
 @wrong("C13", below, BOUND, with_terms)
 @wrong("C14", terms, BOUND, with_terms)
 def without_the_prior(found: Bound) -> dict[str, Any]:
-    """L_T is left out."""
+    """The prior term L_T is left out."""
     return {"prior": torch.zeros_like(found.prior)}
 
 

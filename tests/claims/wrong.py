@@ -75,12 +75,10 @@ def rejected(one: Wrong) -> None:
 
 def run(test: Callable[..., None], arguments: Mapping[str, Any]) -> None:
     """A marked test as a function; what it spends of chance is its own and not the caller's."""
-    given = dict(arguments)
-    if "measured" in inspect.signature(test).parameters:
-        given["measured"] = within
-    spent = LEDGER.spent
-    with _searching(test):
-        test(**given)
+    wanted, spent = inspect.signature(test).parameters, LEDGER.spent
+    with _searching(test), pytest.MonkeyPatch.context() as patch:
+        fixtures = {"measured": within, "monkeypatch": patch}
+        test(**{name: value for name, value in fixtures.items() if name in wanted}, **arguments)
     LEDGER.spent = spent
 
 

@@ -18,6 +18,7 @@ from sd.text_encoder import TextEncoder
 from sd.tokenizer import Tokenizer
 from sd.train.clip import CLIPTraining, batches, info_nce, train_clip
 from sd.train.pairs import alter, pairs, truths
+from tests.chance import pinned
 from tests.measuring import Measured
 
 seeds = st.integers(0, 2**32)
@@ -25,13 +26,32 @@ seeds = st.integers(0, 2**32)
 
 @pytest.mark.claim("C30", "sd.train.clip.info_nce")
 def test_the_loss_is_its_closed_form(measured: Measured) -> None:
-    """Logits c on the diagonal, 0 elsewhere: -log(e^c / (e^c + n - 1)), in both directions."""
-    n, c = 5, 1.7
-    logits, own = c * torch.eye(n, dtype=torch.float64), torch.eye(n, dtype=torch.bool)
-    loss, matched = info_nce(logits, own)
-    error = abs(float(loss) / (math.log(math.exp(c) + n - 1) - c) - 1)
+    """Both directions, pair by pair: -log(e^l_ii / sum_j e^l_ij) over the rows and over the columns
+    of a matrix that is not symmetric, the sums without the captions that are true beside their own.
+
+    The loss in one direction is another number, and so is that with the true captions left in.
+    """
+    logits = 3 * torch.randn(5, 5, generator=pinned(0), dtype=torch.float64)
+    true = torch.eye(5, dtype=torch.bool)
+    true[0, 3] = true[4, 1] = True
+    logits[0, 3] = logits[4, 1] = 4.0
+
+    def rows(scores: np.ndarray, left_out: np.ndarray) -> float:
+        each = []
+        for i in range(5):
+            kept = [scores[i, j] for j in range(5) if j == i or not left_out[i, j]]
+            each.append(math.log(sum(map(math.exp, kept))) - scores[i, i])
+        return sum(each) / 5
+
+    images = rows(logits.numpy(), true.numpy())
+    captions = rows(logits.T.numpy(), true.T.numpy())
+    loss, _ = info_nce(logits, true)
+    error = abs(float(loss) / ((images + captions) / 2) - 1)
     measured(error, 1e-12, "relative error of the contrastive loss: its closed form")
-    assert float(matched) == 1.0
+    assert abs(images - captions) > 0.01
+    assert abs(rows(logits.numpy(), np.zeros((5, 5))) - images) > 0.1
+    perfect, matched = info_nce(100 * torch.eye(5, dtype=torch.float64), true)
+    assert float(perfect) < 1e-12 and float(matched) == 1.0
 
 
 def test_true_captions_are_no_negatives() -> None:
