@@ -40,11 +40,13 @@ class Proof:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A wrong version that a claim's test rejects: its name, and what it does wrong."""
+    """A wrong version that a claim's test rejects: where it is, and what it does wrong."""
 
     claim: str
     name: str
     what: str
+    path: str
+    line: int
 
 
 def claims(root: Path = ROOT) -> list[Claim]:
@@ -118,7 +120,8 @@ def rejections(root: Path = ROOT) -> list[Rejection]:
                     if what is None:
                         raise ValueError(f"{path.name}: wanted a docstring, {node.name} has none")
                     claim = ast.literal_eval(one.args[0])
-                    found.append(Rejection(claim, node.name, " ".join(what.split())))
+                    where = path.relative_to(root).as_posix(), node.lineno
+                    found.append(Rejection(claim, node.name, " ".join(what.split()), *where))
     return found
 
 

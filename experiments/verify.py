@@ -11,14 +11,28 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from experiments.claims import AWAITED, IDS, ROOT, Claim, Proof, claims, place, proofs
+from experiments.claims import (
+    AWAITED,
+    IDS,
+    ROOT,
+    Claim,
+    Proof,
+    Rejection,
+    claims,
+    place,
+    proofs,
+    rejections,
+)
 from experiments.results import to_json, write_files
+from experiments.sources import digest, imported
 
-PROVEN, OPEN = "proven", "open"
+VERIFIED, OPEN = "verified", "open"
 HEAD = (
     "This page is written by `python -m experiments verify`, which runs the tests named here and"
-    " writes down what they measured. A claim is proven if every one of its tests compares our"
-    " function with an independent truth and keeps within its tolerance; else it is open."
+    " writes down what they measured. A claim is verified if every one of its tests compares our"
+    " function with an independent truth and keeps within its tolerance; else it is open. Below"
+    " each table stand wrong versions of what the claims are about: `tests/claims` runs each"
+    " claim's own test on each of them, and the test must fail."
 )
 HEADER = (
     "id",
@@ -65,20 +79,56 @@ Figures = Mapping[str, tuple[float, float]]
 """For a test that passed in all its cases: its worst value, and the tolerance."""
 
 
-def run(config: Config) -> list[Row]:
+@dataclass(frozen=True)
+class Record:
+    """What was measured, and of which code.
+
+    Attributes:
+        rows: a row for each proof.
+        commit: the commit that was checked out, with "+" where files had been changed since.
+        sources: the digest of the code that the tests import, and of the embedded weights.
+    """
+
+    rows: list[Row]
+    commit: str
+    sources: str
+
+
+def run(config: Config) -> Record:
     """Run the proofs, or read what they gave last; ValueError where there is nothing to read."""
     if config.tests:
         found = proofs()
-        return rows(claims(), found, measure(ROOT, found))
+        before = state(ROOT, found)
+        return Record(rows(claims(), found, measure(ROOT, found)), commit(ROOT), before)
     return stored(config.out)
 
 
-def stored(folder: Path) -> list[Row]:
-    """The rows of verification.json; ValueError if there is none."""
+def state(root: Path, found: Sequence[Proof]) -> str:
+    """The digest of all that the figures depend on: a stored one that differs is stale."""
+    tests = {root / proof.test.split("::")[0] for proof in found}
+    assets = (path for path in (root / "sd" / "assets").rglob("*") if path.is_file())
+    return digest([*imported(tests, root), *assets], root)
+
+
+def commit(root: Path) -> str:
+    """The short name of the commit that is checked out; "unknown" outside of a repository."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True)
+        return done.stdout.strip()
+
+    name = git("rev-parse", "--short=10", "HEAD") or "unknown"
+    changed = git("status", "--porcelain", "--", "*.py", "sd/assets")
+    return f"{name}+" if changed else name
+
+
+def stored(folder: Path) -> Record:
+    """What verification.json holds; ValueError if there is none."""
     path = folder / "verification.json"
     if not path.is_file():
         raise ValueError(f"--no-tests: wanted a verification.json in {folder}, got none")
-    return [Row(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+    said = json.loads(path.read_text(encoding="utf-8"))
+    return Record([Row(**row) for row in said["rows"]], said["commit"], said["sources"])
 
 
 def measure(root: Path, found: Sequence[Proof]) -> Figures:
@@ -130,7 +180,7 @@ def rows(all_claims: Sequence[Claim], found: Sequence[Proof], measured: Figures)
             line = Row(
                 claim.id, claim.text, proof.function, proof.test, value, tolerance,
                 proof.tolerance, reason if awaited is None else f"{reason}. {awaited}",
-                PROVEN if good else OPEN,
+                VERIFIED if good else OPEN,
             )  # fmt: skip
             lines.append(line)
         if not own:
@@ -139,21 +189,24 @@ def rows(all_claims: Sequence[Claim], found: Sequence[Proof], measured: Figures)
     return lines
 
 
-def faults(root: Path, lines: Sequence[Row]) -> list[str]:
-    """Everything in which stored rows differ from the files of a checkout, one line each.
+def faults(root: Path, record: Record) -> list[str]:
+    """Everything in which what is stored differs from the files of a checkout, one line each.
 
-    Measured numbers are not compared: their last digits are the machine's.
+    Measured numbers are not compared, since their last digits are the machine's, but the digest of
+    the code that gave them is.
     """
-    found = proofs(root)
+    found, lines = proofs(root), record.rows
     # As if everything passed: what is open for another reason stays open.
     expected = rows(claims(root), found, {proof.test: (0.0, 0.0) for proof in found})
     said = [f"{id}: no row" for id in IDS if id not in {row.id for row in lines}]
     said += [f"{proof.test}: no claim {proof.id}" for proof in found if proof.id not in IDS]
+    if record.sources != state(root, found):
+        said.append("stale: the code has changed since its figures were measured")
     for row in lines:
         for name in (row.function, row.test):
             if name is not None and place(name, root) is None:
                 said.append(f"{row.id}: there is no {name}")
-        if row.verdict == PROVEN and not _within(row):
+        if row.verdict == VERIFIED and not _within(row):
             said.append(f"{row.id}: {row.test} measured {row.measured}, not <= {row.tolerance}")
     old, new = ({_static(row) for row in each} for each in (lines, expected))
     said += [
@@ -172,21 +225,28 @@ def _static(row: Row) -> tuple[str | None, ...]:
     return (row.id, row.claim, row.function, row.test, row.bound, row.reason, row.verdict)
 
 
-def page(lines: Sequence[Row], root: Path = ROOT) -> str:
-    """The rows as Markdown whose links lead from `docs/` to the functions' and tests' lines."""
-    known = claims(root)
-    open_ids = {row.id for row in lines if row.verdict != PROVEN}
+def page(record: Record, root: Path = ROOT) -> str:
+    """The record as Markdown whose links lead from `docs/` to the functions' and tests' lines."""
+    known, lines = claims(root), record.rows
+    open_ids = {row.id for row in lines if row.verdict != VERIFIED}
     ids = {row.id for row in lines}
-    blocks = ["# Verification", HEAD, f"**{len(ids - open_ids)} of {len(ids)} proven.**"]
+    blocks = ["# Verification", HEAD, f"**{len(ids - open_ids)} of {len(ids)} verified.**"]
     if open_ids:
         blocks.append(f"Open: {', '.join(sorted(open_ids))}.")
-    blocks += _mutants(root)
+    tests = len({row.test for row in lines if row.test})
+    scope = (
+        f"Measured by {tests} tests at commit `{record.commit}`, code digest `{record.sources}`."
+    )
+    blocks += [scope, *_mutants(root)]
     for theme in dict.fromkeys(claim.theme for claim in known):
         table = ["| " + " | ".join(HEADER) + " |", "| --- " * len(HEADER) + "|"]
         for claim in (one for one in known if one.theme == theme):
             own = [row for row in lines if row.id == claim.id]
             table += [_line(row, claim, first=row is own[0], root=root) for row in own]
         blocks += [f"## {theme}", "\n".join(table)]
+        ids_here = [claim.id for claim in known if claim.theme == theme]
+        wrong = [line for id in ids_here if (line := _rejected(id, rejections(root)))]
+        blocks += ["Wrong versions that these tests reject:", "\n".join(wrong)] if wrong else []
     return "\n\n".join(blocks) + "\n"
 
 
@@ -202,9 +262,16 @@ def _line(row: Row, claim: Claim, first: bool, root: Path) -> str:
         _number(row.measured),
         _number(row.tolerance),
         row.reason,
-        row.verdict if row.verdict == PROVEN else f"**{row.verdict}**",
+        row.verdict if row.verdict == VERIFIED else f"**{row.verdict}**",
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _rejected(id: str, found: Sequence[Rejection]) -> str:
+    """The wrong versions of one claim, as an item of a list; empty where there are none."""
+    own = [one for one in found if one.claim == id]
+    said = [f"[{one.what.rstrip('.')}](../{one.path}#L{one.line})" for one in own]
+    return f"- **{id}**: {'; '.join(said)}." if said else ""
 
 
 def _number(value: float | None) -> str:
@@ -231,10 +298,10 @@ def _mutants(root: Path) -> list[str]:
     return [f"{said} the {count} survivors, with reasons, are in [mutants.json](mutants.json)."]
 
 
-def write(lines: Sequence[Row], folder: Path) -> list[Path]:
+def write(record: Record, folder: Path) -> list[Path]:
     """Write verification.md and verification.json."""
     files = {
-        "verification.md": page(lines).encode(),
-        "verification.json": to_json([asdict(row) for row in lines]),
+        "verification.md": page(record).encode(),
+        "verification.json": to_json(asdict(record)),
     }
     return write_files(folder, files)

@@ -345,5 +345,3 @@ def late_times_oftener(schedule: Any, generator: Any, n: int) -> Any:
     """The larger of two draws: late times come oftener."""
     pairs = right_times(schedule, generator, 2 * n)
     return torch.maximum(*pairs.reshape(2, n))
-
-

@@ -185,7 +185,7 @@ class PrintedNoise(Changed):
 
 @wrong("E2", half, "Discrete")
 class Unit(Changed):
-    """sigma_t is 1 throughout: the noise is added and the signal's variance is not made room for."""
+    """sigma_t is 1 throughout: noise of unit variance is added to a signal that keeps its own."""
 
     def __call__(self, t: Any) -> Any:
         alpha, _ = self.true(t)

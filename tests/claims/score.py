@@ -8,7 +8,6 @@ import torch
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.langevin import Particles
 from diffusion_math.langevin import ascent as right_ascent
-from diffusion_math.langevin import chain as right_chain
 from diffusion_math.langevin import log_acceptance as right_acceptance
 from diffusion_math.langevin import proposal as right_proposal
 from diffusion_math.langevin_law import ula_law as right_law
@@ -83,7 +82,7 @@ def with_noise(S: Any, delta: float) -> Any:
 
 @wrong("E6", short, "ascent")
 def always_uphill(S: Any, delta: float) -> Any:
-    """A move that would lower the density is cut to one that raises it, so that every delta does."""
+    """A move that would lower the density is shortened, so that every delta raises it."""
     return right_ascent(S, min(delta, 1.0))
 
 

@@ -133,7 +133,9 @@ def test_c23_ula_follows_any_distribution_as_delta_falls(measured):
     assert all(0.45 < later / earlier < 0.55 for earlier, later in pairwise(apart))
     rest = float((2 * finer - fine - q).abs().sum() / 2)
     assert rest < 0.3 * float((2 * fine - coarse - q).abs().sum() / 2)
-    measured(rest, 1e-3, "total variation of ula's law from q, extrapolated from delta = 0.04, 0.02")
+    measured(
+        rest, 1e-3, "total variation of ula's law from q, extrapolated from delta = 0.04, 0.02"
+    )
 
 
 @pytest.mark.claim("C23", "diffusion_math.langevin.mala")

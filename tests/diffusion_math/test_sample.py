@@ -169,7 +169,10 @@ def test_c20_the_chain_is_the_product_of_its_kernels(measured):
     mean, variance = 0.0, 1.0
     states = trajectory(ddpm(schedule), data.denoiser(schedule), start, grid, basis)
     for t, state in zip(range(1000, -1, -1), states, strict=True):
-        off = abs(basis.mean(state.x).item() - mean), abs(basis.covariance(state.x).item() - variance)
+        off = (
+            abs(basis.mean(state.x).item() - mean),
+            abs(basis.covariance(state.x).item() - variance),
+        )
         measured(max(off), 1e-11, "error of mean and variance of every x_t: rounding of 1000 steps")
         if t == 0:
             break

@@ -9,12 +9,26 @@ from pathlib import Path
 import pytest
 
 from experiments.claims import AWAITED, IDS, ROOT, Proof, claims, place, proofs
-from experiments.verify import OPEN, PROVEN, Config, Row, faults, figures, measure, page, rows, run
+from experiments.sources import digest, imported
+from experiments.verify import (
+    OPEN,
+    VERIFIED,
+    Config,
+    Record,
+    Row,
+    faults,
+    figures,
+    measure,
+    page,
+    rows,
+    run,
+    state,
+)
 
 AGAIN = "run `python -m experiments verify` (or `verify --no-tests` if only the page is old)"
 
 
-def stored() -> list[Row]:
+def stored() -> Record:
     return run(Config(tests=False, out=ROOT / "docs"))
 
 
@@ -38,8 +52,8 @@ def test_all_claims_are_known() -> None:
 
 def test_nothing_awaited_or_unproved_is_called_proven() -> None:
     known = {proof.id for proof in proofs()}
-    for row in stored():
-        if row.verdict == PROVEN:
+    for row in stored().rows:
+        if row.verdict == VERIFIED:
             assert row.id in known - set(AWAITED)
             assert row.measured is not None and row.tolerance is not None
             assert row.measured <= row.tolerance
@@ -53,8 +67,9 @@ def changed(old: list[Row], index: int, **fields: object) -> list[Row]:
 
 def test_every_kind_of_fault_is_found() -> None:
     """What the freshness test would miss, it would not be worth having."""
-    old = stored()
-    i = next(i for i, row in enumerate(old) if row.verdict == PROVEN)
+    record = stored()
+    old = record.rows
+    i = next(i for i, row in enumerate(old) if row.verdict == VERIFIED)
     row = old[i]
     assert row.test is not None and row.measured is not None and row.tolerance is not None
     wrong = {
@@ -67,9 +82,40 @@ def test_every_kind_of_fault_is_found() -> None:
         "not <=": changed(old, i, measured=2 * row.tolerance + 1),
     }
     for said, lines in wrong.items():
-        assert any(said in fault for fault in faults(ROOT, lines)), said
-    # Another machine's last digits are no fault.
-    assert faults(ROOT, changed(old, i, measured=row.tolerance / 2)) == []
+        found = faults(ROOT, replace(record, rows=lines))
+        assert any(said in fault for fault in found), said
+    assert any("stale" in one for one in faults(ROOT, replace(record, sources="0" * 16)))
+    # Another machine's last digits are no fault, nor is a commit that changed no code.
+    other = replace(record, rows=changed(old, i, measured=row.tolerance / 2), commit="another")
+    assert faults(ROOT, other) == []
+
+
+def test_the_digest_is_of_code_and_of_all_that_a_test_imports(tmp_path: Path) -> None:
+    """A changed sign in a module of a module counts; a docstring and a comment do not."""
+    test, near, far = (tmp_path / name for name in ("tests/test_a.py", "sd/a.py", "sd/b/c.py"))
+    for path in (test, near, far):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    test.write_text('"""Test."""\nfrom sd import a\nimport numpy\n')
+    near.write_text("from sd.b.c import f\n\ndef g():\n    import sd.never\n    return f(1)\n")
+    far.write_text('def f(x):\n    """f."""\n    return -x\n')
+    (tmp_path / "sd" / "never.py").write_text("")
+    files = imported([test], tmp_path)
+    assert files == sorted([test, near, far])
+    before = digest(files, tmp_path)
+    far.write_text('# A comment.\ndef f(x):\n    """Of x."""\n\n    return -x\n')
+    assert digest(files, tmp_path) == before
+    far.write_text('def f(x):\n    """f."""\n    return +x\n')
+    assert digest(files, tmp_path) != before
+
+
+def test_the_digest_reaches_what_the_claims_are_about() -> None:
+    """Of each claim's function, the module is among the files whose code is in the digest."""
+    found = proofs()
+    files = imported({ROOT / proof.test.split("::")[0] for proof in found}, ROOT)
+    for proof in found:
+        where = place(proof.function)
+        assert where is not None and ROOT / where[0] in files, proof
+    assert state(ROOT, found) != state(ROOT, found[:1])
 
 
 CASES = """
@@ -136,7 +182,7 @@ def test_only_what_passed_in_all_cases_counts(small: Path, monkeypatch: pytest.M
     assert measured == {"tests/test_cases.py::test_good": (0.4, 0.5)}
     lines = {row.id: row for row in rows(claims(), found, measured)}
     assert set(lines) == set(IDS)
-    assert {id for id in IDS if lines[id].verdict == PROVEN} == {"C01"}
+    assert {id for id in IDS if lines[id].verdict == VERIFIED} == {"C01"}
     assert "failed" in lines["C02"].reason
     monkeypatch.setitem(AWAITED, "C01", "A picture.")
     (line,) = (row for row in rows(claims(), found, measured) if row.id == "C01")
@@ -177,7 +223,7 @@ def test_places() -> None:
 def test_the_mutation_score_is_shown(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     shutil.copy(ROOT / "docs" / "claims.md", tmp_path / "docs" / "claims.md")
-    lines = rows(claims(), [], {})
+    lines = Record(rows(claims(), [], {}), "a1b2c3", "0123")
     assert "Mutation score: not measured yet." in page(lines, tmp_path)
     score = {"killed": 96, "total": 100, "tool": "a tool", "survivors": [{"why": "equal"}] * 4}
     (tmp_path / "docs" / "mutants.json").write_text(json.dumps(score), encoding="utf-8")

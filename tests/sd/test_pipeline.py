@@ -181,8 +181,8 @@ def test_guidance_follows_the_exact_guided_field(w: float, negative: str) -> Non
 @pytest.mark.parametrize("solver", ["dpmpp_2m", "heun"])
 def test_c33_an_image_is_redrawn_under_the_prompt(measured: Measured, solver: str) -> None:
     """From q(x_t | x_0) of the image at t = strength T, the guided flow of the prompt leads on: it
-    is integrated, and the steps' error is of order 2. Another prompt ends elsewhere, and so does one of
-    which the network knows no word."""
+    is integrated, and the steps' error is of order 2. Another prompt ends elsewhere, and so does
+    one of which the network knows no word."""
     strength, first, w = 0.6, 600, 3.0
 
     def states(prompt: str, steps: int) -> list[State]:
