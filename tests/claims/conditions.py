@@ -26,6 +26,7 @@ from tests import test_claims_learning as learning
 from tests.claims.wrong import wrong
 from tests.diffusion_math import test_guidance as guidance
 from tests.sd import test_clip as clip
+from tests.sd import test_image_to_image as redrawn
 from tests.sd import test_pipeline as pipeline
 from tests.sd import test_pipeline_arguments as starts
 from tests.sd import test_text_encoder as text
@@ -52,14 +53,14 @@ def one_condition_for_all(self: GaussianMixture, schedule: Any) -> Any:
 
 
 @wrong("C27", in_one_pass, DENOISER)
-@wrong("C33", pipeline.test_c33_an_image_is_redrawn_under_the_prompt, DENOISER, solver="heun")
+@wrong("C33", redrawn.test_c33_an_image_is_redrawn_under_the_prompt, DENOISER, solver="heun")
 def prompt_ignored(self: Any, pair: Any, scale: Any, interval: Any = None) -> Any:
     """The conditional half of the batch is given the empty prompt too."""
     return denoiser(self, (pair[0], pair[0].expand_as(pair[1])), scale, interval)
 
 
 @wrong("C27", in_one_pass, DENOISER)
-@wrong("C33", pipeline.test_c33_an_image_is_redrawn_under_the_prompt, DENOISER, solver="dpmpp_2m")
+@wrong("C33", redrawn.test_c33_an_image_is_redrawn_under_the_prompt, DENOISER, solver="dpmpp_2m")
 def halves_exchanged(self: Any, pair: Any, scale: Any, interval: Any = None) -> Any:
     """The unconditional prediction is taken for the conditional one."""
     return denoiser(self, (pair[1], pair[0].expand_as(pair[1])), scale, interval)

@@ -22,6 +22,7 @@ from tests import test_claims_learning as learning
 from tests.claims.wrong import wrong
 from tests.diffusion_math import test_langevin as langevin
 from tests.diffusion_math import test_langevin_law as law
+from tests.diffusion_math import test_langevin_limit as limit
 from tests.diffusion_math import test_score_matching as matching
 from tests.diffusion_math import test_score_matching_claims as claims
 from tests.diffusion_math.mixtures import SCHEDULES
@@ -87,7 +88,7 @@ def always_uphill(S: Any, delta: float) -> Any:
 
 
 keeps = langevin.test_c23_mala_keeps_the_density_exactly
-follows = langevin.test_c23_ula_follows_any_distribution_as_delta_falls
+follows = limit.test_c23_ula_follows_any_distribution_as_delta_falls
 gaussian_ula = law.test_e7_the_stationary_law_is_kept_and_reached
 
 

@@ -5,7 +5,13 @@ from collections import Counter
 import pytest
 
 from experiments.claims import IDS, rejections
-from tests.claims import bound, conditions, forward, score  # noqa: F401  (they fill the corpus)
+from tests.claims import (  # noqa: F401  (they fill the corpus)
+    bound,
+    conditions,
+    forward,
+    sampling,
+    score,
+)
 from tests.claims.wrong import CORPUS, Wrong, rejected, run
 
 SLOW = ("test_c01_", "test_c31_", "test_prompts_come_true_", "test_c19_weight_one_")
