@@ -79,14 +79,12 @@ def test_e6_a_step_along_the_score_raises_the_likelihood_only_if_short(measured,
 @pytest.mark.claim("C22", "diffusion_math.langevin.ascent")
 def test_c22_points_gather_at_the_modes_and_do_not_follow_the_distribution(measured):
     """Ascent from exact samples of the ring ends on eight points; its within-mode spread, 0.15 in
-    the data, is gone. The neighbours of a mode move it by exp(-(2 radius sin(pi/8) / std)^2 / 2),
-    e^-52, so it is the component's mean to rounding.
+    the data, is gone. Its neighbours move a mode by exp(-(2 radius sin(pi/8) / std)^2 / 2) = e^-52.
     """
     data, delta = ring(), 0.4 * 0.15**2
     start = data.sample(torch.Generator().manual_seed(0), 500)
-    first = last(chain(ascent(score_of(data), delta), start, 1))
+    first, end = (last(chain(ascent(score_of(data), delta), start, n)) for n in (1, 150))
     assert (first.x - start - delta * score_of(data)(start)).abs().max() < 1e-14
-    end = last(chain(ascent(score_of(data), delta), start, 150))
     away, mode = (end.x[:, None] - data.means).norm(dim=2).min(1)
     measured(away.max(), 1e-12, "largest distance to a mode, where the data's spread is 0.15")
     spread = (start[:, None] - data.means).norm(dim=2).amin(1).square().mean()
