@@ -1,6 +1,5 @@
 """The pictures that are asked for: prompts with their seeds, from the flags or from a file."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,13 @@ __all__ = ["Job", "batches", "listed", "read"]
 
 KEYS = ("prompt", "seed", "negative_prompt")
 """What a line of a file may say where it is an object."""
+
+
+LARGEST = 2**24
+"""Bytes of a file."""
+
+MOST = 99_999
+"""Prompts of a file: their names have five digits."""
 
 
 @dataclass(frozen=True)
@@ -38,29 +44,31 @@ def read(path: Path, seed: int, against: str) -> list[Job]:
     A line is a prompt, or a JSON object of one with its own seed or negative_prompt. Without its
     own the n-th has the seed `seed` + n - 1. The n-th is called 0000n.png, whatever it says.
 
-    Raises FileNotFoundError where there is no file; ValueError where it is no text, names no
-    prompt, or a line's object is not legal.
+    Raises FileNotFoundError where there is no file; ValueError where it is no regular file, larger
+    than `LARGEST`, no text, names no prompt or more than `MOST`, where a line's object is not
+    valid, and where two lines ask for the same image.
     """
+    from sd.regular import content
+
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"--prompts: {path} is missing") from None
+        text = content(path, "--prompts:", LARGEST).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"--prompts: {path} is no text: byte {error.start} not UTF-8") from error
-    except OSError as error:
-        raise ValueError(f"--prompts: can't read {path}: {error.strerror}") from error
     if "\0" in text:
         raise ValueError(f"--prompts: {path} is no text: it holds zeros")
-    jobs: list[Job] = []
+    lines: dict[tuple[str, int, str], int] = {}
     for number, line in enumerate((line.strip() for line in text.split("\n")), 1):
         if line and not line.startswith("#"):
             where = f"--prompts: {path}, line {number}, "
-            own = {"seed": seed + len(jobs), "negative_prompt": against, **_object(line, where)}
+            own = {"seed": seed + len(lines), "negative_prompt": against, **_object(line, where)}
             said = _legal(where, *(own.get(key) for key in KEYS))
-            jobs.append(Job(*said, f"{len(jobs) + 1:05d}.png"))
-    if not jobs:
+            if lines.setdefault(said, number) != number:
+                raise ValueError(f"{where}asks for the same image as line {lines[said]}")
+            if len(lines) > MOST:
+                raise ValueError(f"--prompts: {path} names more than {MOST} prompts")
+    if not lines:
         raise ValueError(f"--prompts: {path} names no prompt")
-    return jobs
+    return [Job(*said, f"{n:05d}.png") for n, said in enumerate(lines, 1)]
 
 
 def batches(jobs: Sequence[Job], size: int) -> list[list[Job]]:
@@ -71,12 +79,14 @@ def batches(jobs: Sequence[Job], size: int) -> list[list[Job]]:
 
 def _object(line: str, where: str) -> dict[str, Any]:
     """What a line says: a prompt as it stands, or an object."""
-    if not line.startswith('{"'):
+    from sd.regular import from_json
+
+    if not re.match(r"\{\s*\"", line):
         return {"prompt": line}
     try:
-        values: dict[str, Any] = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}not legal JSON: {error}") from error
+        values: dict[str, Any] = from_json(line, once=True)
+    except ValueError as error:
+        raise ValueError(f"{where}{error}") from error
     unknown = [name for name in values if name not in KEYS]
     if unknown:
         raise ValueError(f"{where}wanted {', '.join(KEYS)}, got {', '.join(unknown)}")
@@ -87,11 +97,18 @@ def _legal(where: str, prompt: Any, seed: Any, against: Any) -> tuple[str, int, 
     """The same three, with ValueError where one is not what it should be."""
     from diffusion_math.checks import require, whole
 
-    worded = isinstance(prompt, str) and prompt.strip() != ""
-    require(worded, f"{where}prompt", "at least one word", repr(prompt))
+    worded = _encodable(prompt) and prompt.strip() != ""
+    require(worded, f"{where}prompt", "at least one word, in UTF-8", repr(prompt))
     whole(f"{where}seed", seed, 0, 2**64 - 1)
-    require(isinstance(against, str), f"{where}negative_prompt", "words", repr(against))
+    require(_encodable(against), f"{where}negative_prompt", "words, in UTF-8", repr(against))
     return prompt, seed, against
+
+
+def _encodable(text: Any) -> bool:
+    """Whether it is text that a file can hold: no half of a surrogate pair, no zero."""
+    return (
+        isinstance(text, str) and "\0" not in text and text.encode(errors="ignore").decode() == text
+    )
 
 
 def _name(place: int, prompt: str, seed: int) -> str:
