@@ -2,7 +2,6 @@
 
 import json
 import math
-import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sd.checkpoint.mapped import Mapped
 from sd.checkpoint.source import Entry, Source, ill
 
 __all__ = ["opened"]
@@ -38,33 +38,14 @@ DTYPES = {
 def opened(path: Path) -> Iterator[Source]:
     """The file as a source. Raises ValueError, in one line, for whatever is wrong with it."""
     entries, starts, metadata = _header(path)
-    with path.open("rb") as file:
-        # Private: what is handed out may be written to, the file is not. Closed with its last user.
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    last = slice(0, 0)
+    data = Mapped(path)
 
     def fetch(name: str, rows: slice | None) -> Tensor:
-        nonlocal last
-        _let_go(data, last)
-        entry, start = entries[name], starts[name]
-        last = slice(start, start + entry.size)
-        if not entry.size:
-            return torch.empty(entry.shape, dtype=entry.dtype)[rows or ...]
-        count = entry.size // entry.dtype.itemsize
-        flat = torch.frombuffer(data, dtype=entry.dtype, count=count, offset=start)
+        entry = entries[name]
+        flat = data.read(starts[name], math.prod(entry.shape), entry.dtype)
         return flat.reshape(entry.shape)[rows or ...]
 
-    def release() -> None:
-        _let_go(data, slice(0, len(data)))
-
-    yield Source(path, entries, fetch, metadata, release=release)
-
-
-def _let_go(data: mmap.mmap, span: slice) -> None:
-    """Give back pages that have been used; they would be read again if need be."""
-    if hasattr(data, "madvise") and span.stop > span.start:
-        first = span.start - span.start % mmap.PAGESIZE
-        data.madvise(mmap.MADV_DONTNEED, first, span.stop - first)
+    yield Source(path, entries, fetch, metadata, release=data.release)
 
 
 def _header(path: Path) -> tuple[dict[str, Entry], dict[str, int], dict[str, str]]:

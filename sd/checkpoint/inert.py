@@ -1,0 +1,256 @@
+"""A pickle read as data: whatever it asks for is replaced by a placeholder that does nothing.
+
+A pickle is a program: it names functions and classes, and calls them. Here no name in a file is
+ever looked up, imported or called. Tensors become records of where their numbers are in the file,
+and every other class or function becomes an `Inert` of its name. The work is linear in the pickle.
+"""
+
+import io
+import pickle
+import sys
+from _compat_pickle import IMPORT_MAPPING
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, final
+
+import torch
+
+__all__ = ["Inert", "Stored", "unpickled"]
+
+DTYPES: dict[str, torch.dtype] = {
+    **{name: kind for name, kind in vars(torch).items() if isinstance(kind, torch.dtype)},
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+    "UntypedStorage": torch.uint8,
+}
+"""Classes of torch that stand for a type of numbers."""
+PLAIN = {
+    "_codecs": {"encode"},
+    "argparse": {"Namespace"},
+    "builtins": {
+        *("object", "set", "frozenset", "slice", "complex", "bytearray", "range", "int", "float"),
+        *("bool", "str", "bytes", "list", "dict", "tuple"),
+    },
+    "collections": {"Counter", "OrderedDict", "defaultdict", "deque"},
+    "copyreg": {"_reconstructor"},
+    "datetime": {"date", "datetime", "time", "timedelta", "timezone"},
+    "decimal": {"Decimal"},
+    "fractions": {"Fraction"},
+    "functools": {"partial"},
+    "pathlib": {"Path", "PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath"},
+    "types": {"SimpleNamespace"},
+    "uuid": {"UUID"},
+}
+"""What of Python's own library holds data: an honest training leaves nothing else in a file."""
+MOST_AXES = 16
+LONGEST_KEY = 8
+"""Entries of a tuple that is a key of a mapping."""
+
+
+class Inert:
+    """In the place of a class or function, and of what it would have made."""
+
+    called: ClassVar[str] = ""
+    dtype: ClassVar[torch.dtype | None] = None
+
+    @classmethod
+    def made(cls, args: Any) -> Any:
+        """What a call with these arguments gives: nothing of them is looked at."""
+        return object.__new__(cls)
+
+    @staticmethod
+    def append(*_: object) -> None:
+        """Ignore what the pickle adds."""
+
+    extend = append
+
+    def __setitem__(self, key: object, value: object) -> None:
+        """Ignore what the pickle adds."""
+
+
+class Stored(NamedTuple):
+    """A tensor of the file.
+
+    Attributes:
+        key: of its storage.
+        capacity: the bytes that the pickle claims for the storage.
+        dtype: of the numbers.
+        offset, size, stride: in numbers, as torch.as_strided takes them.
+    """
+
+    key: str
+    capacity: int
+    dtype: torch.dtype
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class _Storage(NamedTuple):
+    key: str
+    capacity: int
+    dtype: torch.dtype
+
+
+class _Dict(Inert):
+    """collections.OrderedDict: a plain dictionary, which the pickle then fills."""
+
+    @classmethod
+    def made(cls, args: Any) -> Any:
+        if args:
+            raise ValueError("an OrderedDict made of something")
+        return {}
+
+
+class _Rebuilt(Inert):
+    """torch._utils._rebuild_tensor, _v2 and _v3, the last of which gives a type."""
+
+    @classmethod
+    def made(cls, args: Any) -> Any:
+        storage, offset, size, stride = args[:4]
+        if not isinstance(storage, _Storage):
+            return super().made(args)  # of numbers that are not plain
+        if not len(size) == len(stride) <= MOST_AXES:
+            raise ValueError("a tensor of no valid shape")
+        if not all(type(n) is int and 0 <= n < 2**63 for n in (offset, *size, *stride)):
+            raise ValueError("a tensor of no valid shape")
+        dtype = getattr(args[6], "dtype", None) if len(args) > 6 else None
+        dtype = dtype or storage.dtype
+        return Stored(storage.key, storage.capacity, dtype, offset, tuple(size), tuple(stride))
+
+
+class _Parameter(Inert):
+    """torch._utils._rebuild_parameter: its tensor."""
+
+    @classmethod
+    def made(cls, args: Any) -> Any:
+        return args[0]
+
+
+KNOWN: Mapping[tuple[str, str], type[Inert]] = {
+    ("collections", "OrderedDict"): _Dict,
+    ("torch._utils", "_rebuild_tensor"): _Rebuilt,
+    ("torch._utils", "_rebuild_tensor_v2"): _Rebuilt,
+    ("torch._utils", "_rebuild_tensor_v3"): _Rebuilt,
+    ("torch._utils", "_rebuild_parameter"): _Parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _Parameter,
+}
+
+
+def unpickled(data: bytes) -> Any:
+    """What a pickle holds: plain values, `Stored` for a tensor, `Inert` for the rest.
+
+    Raises an Exception of any class where the pickle is damaged; ValueError, naming it, where it
+    asks for something of Python's own library that holds no data, which only an attack does.
+    """
+    return _Reader(io.BytesIO(data)).load()
+
+
+def _key(key: Any) -> Any:
+    """The key of a mapping, of a kind whose hash is cheap, however often it is taken."""
+    kinds = (str, bytes, float, bool, type(None), Inert, type)
+    parts = key if type(key) is tuple and len(key) <= LONGEST_KEY else (key,)
+    small = all(isinstance(p, kinds) or (type(p) is int and abs(p) < 2**63) for p in parts)
+    if not small:
+        raise ValueError(f"a key of type {type(key).__name__}")
+    return key
+
+
+@final
+class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]  # Python's own: C's memo is unbounded
+    """pickle's machine of stack and memo; its ways to look up, call and change are replaced."""
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, encoding="utf-8", errors="replace")
+        self._inert: dict[tuple[str, str], type[Inert]] = {}
+
+    def find_class(self, module: str, name: str) -> type[Inert]:
+        module = IMPORT_MAPPING.get(module, module)
+        root = module.partition(".")[0]
+        if root in sys.stdlib_module_names and name not in PLAIN.get(module, ()):
+            raise ValueError(
+                f"asks for {module}.{name}, which no file of weights has a use for; nothing was "
+                "run, and the file is not to be trusted"
+            )
+        known = KNOWN.get((module, name)) or self._inert.get((module, name))
+        if known is None:
+            dtype = DTYPES.get(name) if root == "torch" else None
+            words = {"called": f"{module}.{name}", "dtype": dtype}
+            known = type("Inert", (Inert,), words)
+            self._inert[module, name] = known
+        return known
+
+    def persistent_load(self, pid: Any) -> Any:
+        word, kind, key, _, count = pid
+        if word != "storage" or type(key) is not str or type(count) is not int or count < 0:
+            raise ValueError("a persistent id that is no storage's")
+        if kind.dtype is None:  # of quantized numbers
+            return kind.made(())
+        return _Storage(key, count * kind.dtype.itemsize, kind.dtype)
+
+    def _made(self, function: Any, args: Any) -> Any:
+        if not isinstance(function, type) or not issubclass(function, Inert):
+            raise TypeError(f"a call of a {type(function).__name__}")
+        return function.made(args)
+
+    def _instantiate(self, function: Any, args: Any) -> None:
+        self.append(self._made(function, args))
+
+    def reduce(self) -> None:
+        args = self.stack.pop()
+        self.stack[-1] = self._made(self.stack[-1], args)
+
+    def newobj_ex(self) -> None:
+        self.stack.pop()  # arguments by name
+        self.reduce()
+
+    def build(self) -> None:
+        self.stack.pop()  # an object's state: the object below has no use for it
+
+    def setitem(self) -> None:
+        _key(self.stack[-2])
+        self.load_setitem()
+
+    def setitems(self) -> None:
+        for key in self.stack[::2]:  # above the mark
+            _key(key)
+        self.load_setitems()
+
+    def dictionary(self) -> None:
+        for key in self.stack[::2]:
+            _key(key)
+        self.load_dict()
+
+    def refused(self) -> None:
+        raise ValueError("an instruction that torch.save does not write")
+
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **pickle._Unpickler.dispatch,  # type: ignore[attr-defined]
+        pickle.REDUCE[0]: reduce,
+        pickle.NEWOBJ[0]: reduce,
+        pickle.NEWOBJ_EX[0]: newobj_ex,
+        pickle.BUILD[0]: build,
+        pickle.SETITEM[0]: setitem,
+        pickle.SETITEMS[0]: setitems,
+        pickle.DICT[0]: dictionary,
+        **dict.fromkeys(
+            (
+                code[0]
+                for code in (
+                    *(pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.PERSID, pickle.BYTEARRAY8),
+                    *(pickle.NEXT_BUFFER, pickle.READONLY_BUFFER),
+                    *(pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET),
+                )
+            ),
+            refused,
+        ),
+    }
