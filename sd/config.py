@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from diffusion_math.samplers import SOLVERS
-from sd import legal
+from sd import legal, regular
+from sd.noise_schedule import SCHEDULES
 from sd.prompt import Long
 
 __all__ = [
@@ -28,7 +29,6 @@ __all__ = [
 
 ACTIVATIONS = ("quick_gelu", "gelu")
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
-SCHEDULES = ("linear", "scaled_linear", "cosine")
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,8 @@ class TextConfig:
     skip: int = 0
 
     def __post_init__(self) -> None:
-        legal.whole(
-            self, "vocab_size", "width", "layers", "heads", "context_length", "intermediate"
-        )
+        legal.whole(self, "vocab_size", "width", "heads", "context_length", "intermediate")
+        legal.whole(self, "layers", most=legal.MOST_LAYERS)
         legal.positive(self, "eps")
         legal.one_of(self, "activation", ACTIVATIONS)
         legal.divides(self, "heads", self.width, "width")
@@ -90,7 +89,8 @@ class VAEConfig:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        legal.whole(self, "in_channels", "latent_channels", "layers_per_block", "groups")
+        legal.whole(self, "in_channels", "latent_channels", "groups")
+        legal.whole(self, "layers_per_block", most=legal.MOST_BLOCKS)
         legal.positive(self, "scaling_factor", "eps")
         legal.channels(self, "groups")
 
@@ -122,9 +122,8 @@ class UNetConfig:
     linear_projection: bool = False
 
     def __post_init__(self) -> None:
-        legal.whole(
-            self, "in_channels", "out_channels", "layers_per_block", "context_width", "groups"
-        )
+        legal.whole(self, "in_channels", "out_channels", "context_width", "groups")
+        legal.whole(self, "layers_per_block", most=legal.MOST_BLOCKS)
         if self.heads == 0 or self.head_width != 0:
             legal.whole(self, "head_width")
             if self.heads != 0:
@@ -160,7 +159,8 @@ class ModelConfig:
     """A text-to-image model: three networks, what the U-Net predicts and the schedule it knows.
 
     `guidance_scale`, `solver` and `long_prompt` (see `sd.conditioning`) are what a call uses where
-    it does not say otherwise.
+    it does not say otherwise. `zero_terminal_snr`: the schedule is rescaled so that its last step
+    has nothing of the image left (see `sd.noise_schedule`).
     """
 
     text: TextConfig = field(default_factory=TextConfig)
@@ -173,6 +173,7 @@ class ModelConfig:
     guidance_scale: float = 7.5
     solver: str = "dpmpp_2m"
     long_prompt: str = "chunk"
+    zero_terminal_snr: bool = False
 
     def __post_init__(self) -> None:
         for name, kind in (("text", TextConfig), ("vae", VAEConfig), ("unet", UNetConfig)):
@@ -181,10 +182,21 @@ class ModelConfig:
                 wanted = kind.__name__
                 raise ValueError(f"ModelConfig.{name} must be a {wanted}, got {found.__name__}")
         legal.one_of(self, "prediction", tuple(PREDICTIONS))
-        legal.one_of(self, "schedule", SCHEDULES)
+        legal.one_of(self, "schedule", tuple(SCHEDULES))
         legal.one_of(self, "solver", tuple(SOLVERS))
         legal.one_of(self, "long_prompt", get_args(Long))
-        legal.whole(self, "steps", "image_size")
+        legal.whole(self, "image_size")
+        legal.whole(self, "steps", most=10**6)
+        if not isinstance(self.zero_terminal_snr, bool):
+            found = repr(self.zero_terminal_snr)
+            raise ValueError(f"ModelConfig.zero_terminal_snr must be a boolean, got {found}")
+        if self.zero_terminal_snr and self.prediction == "epsilon":
+            raise ValueError(
+                "ModelConfig.zero_terminal_snr needs a prediction of v_prediction or sample: where "
+                "the SNR is zero, the noise tells nothing of the image"
+            )
+        if self.zero_terminal_snr and self.steps < 2:
+            raise ValueError("ModelConfig.zero_terminal_snr needs steps of 2 or more, got 1")
         legal.positive(self, "guidance_scale", zero=True)
         if self.image_size % self.vae.factor:
             raise ValueError(
@@ -244,9 +256,9 @@ def to_json(config: TextConfig | VAEConfig | UNetConfig | ModelConfig) -> str:
 def from_json(kind: type[Config], text: str) -> Config:
     """The inverse of `to_json`; raises ValueError for anything else."""
     try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{kind.__name__} is not legal JSON: {error}") from error
+        values = regular.from_json(text)
+    except ValueError as error:
+        raise ValueError(f"{kind.__name__} is {error}") from error
     return from_dict(kind, values)
 
 

@@ -1,16 +1,23 @@
 """What the fields of a configuration may hold, said in one line where they hold something else."""
 
-import math
+import sys
 from typing import Any
 
+MOST_LAYERS, MOST_LEVELS, MOST_BLOCKS = 100, 10, 10
+"""Layers of a text encoder; levels of a U-Net or VAE, and blocks in one: each is a module."""
+MOST = 2**24
+"""The largest width, count or length: products of two are far below the end of 64 bits."""
 
-def whole(owner: object, *names: str) -> None:
-    """Raise ValueError unless each named field is an integer of 1 or more."""
+
+def whole(owner: object, *names: str, most: int = MOST) -> None:
+    """Raise ValueError unless each named field is an integer in 1..most."""
     for name in names:
         value = getattr(owner, name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             kind = type(owner).__name__
             raise ValueError(f"{kind}.{name} must be an integer of 1 or more, got {value!r}")
+        if value > most:
+            raise ValueError(f"{type(owner).__name__}.{name} must be at most {most}, got {value}")
 
 
 def positive(owner: object, *names: str, zero: bool = False) -> None:
@@ -18,7 +25,12 @@ def positive(owner: object, *names: str, zero: bool = False) -> None:
     for name in names:
         value = getattr(owner, name)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        if (
+            not number
+            or not -sys.float_info.max <= value <= sys.float_info.max
+            or value < 0
+            or (value == 0 and not zero)
+        ):
             kind, legal = type(owner).__name__, "of 0 or more" if zero else "above 0"
             raise ValueError(f"{kind}.{name} must be a finite number {legal}, got {value!r}")
 
@@ -47,6 +59,9 @@ def channels(owner: Any, divisor: str) -> None:
     whole = isinstance(value, tuple) and all(
         isinstance(width, int) and not isinstance(width, bool) and width > 0 for width in value
     )
+    if whole and (len(value) > MOST_LEVELS or max(value, default=0) > MOST):
+        wanted = f"at most {MOST_LEVELS} entries of at most {MOST}"
+        raise ValueError(f"{kind}.channels must have {wanted}, got {value!r}")
     if not whole or not value:
         raise ValueError(f"{kind}.channels must be a tuple of integers of 1 or more, got {value!r}")
     for width in value:

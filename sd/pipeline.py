@@ -36,17 +36,13 @@ from sd.checkpoint.turns import Turns
 from sd.conditioning import context
 from sd.config import ModelConfig
 from sd.finite import finite, finite_walk, roomy
+from sd.noise_schedule import schedule
 from sd.prompt import Long, paired, words
 from sd.tokenizer import Tokenizer
 from sd.unet import UNet
 
 __all__ = ["TextToImage"]
 
-_SCHEDULES: dict[str, Callable[[int], Discrete]] = {
-    "linear": Discrete.linear,
-    "scaled_linear": Discrete.scaled_linear,
-    "cosine": Discrete.cosine,
-}
 _DENOISERS = {"epsilon": from_eps, "v_prediction": from_v, "sample": from_x0}
 
 _AT_ONCE = 2**12
@@ -111,7 +107,8 @@ class TextToImage:
     @cached_property
     def schedule(self) -> Discrete:
         """The schedule that the U-Net was trained under."""
-        return _SCHEDULES[self.config.schedule](self.config.steps)
+        config = self.config
+        return schedule(config.schedule, config.steps, config.zero_terminal_snr)
 
     @property
     def vae_dtype(self) -> torch.dtype:

@@ -12,7 +12,7 @@ from torch import nn
 
 from sd.checkpoint.numbers import complete_openclip
 from sd.checkpoint.part import KINDS, Part
-from sd.checkpoint.source import Source, printable
+from sd.checkpoint.source import Source, option, printable
 
 __all__ = ["Account", "Line", "finite", "settle", "table"]
 
@@ -21,13 +21,15 @@ SHOWN = 12
 
 UNREAD: tuple[tuple[str, str], ...] = (
     (r"model_ema\.(decay|num_updates)$", "a number of the training"),
-    (r"model_ema\.", "moving average; ema=True reads it"),
+    (r"model_ema\.", f"moving average; {option('ema', True)} reads it"),
     (
         r"(betas|alphas_cumprod(_prev)?|sqrt_(one_minus_|recip_|recipm1_)?alphas_cumprod"
         r"|log_one_minus_alphas_cumprod|posterior_(variance|log_variance_clipped|mean_coef[12])"
-        r"|lvlb_weights|logvar|scale_factor|sigmas|log_sigmas|denoiser\.(sigmas|log_sigmas))$",
+        r"|lvlb_weights|logvar|sigmas|log_sigmas|denoiser\.(sigmas|log_sigmas))$",
         "the noise schedule, which is computed",
     ),
+    (r"scale_factor$", "the scale of latents, which is read"),
+    (r"(v_pred|ztsnr)$", "a mark of the training, which is read"),
     (r"(first_stage_model\.)?loss\.", "the training's loss"),
     (r"(global_step|epoch|step|iteration|num_updates|decay)$", "a number of the training"),
     (r"(.*\.)?position_ids$", "the numbers 0, 1, 2, ..."),
@@ -147,7 +149,9 @@ def _excused(
         if part not in picked:
             reasons.append((part.prefix, f"a {KINDS[part.kind]} that is not asked for"))
         elif part.ema:
-            reasons.append((part.prefix, "not the moving average, which ema=True reads"))
+            reasons.append(
+                (part.prefix, f"not the moving average, which {option('ema', True)} reads")
+            )
     return reasons
 
 

@@ -8,11 +8,15 @@ from torch import Tensor
 
 from sd.checkpoint import pickled, tensorfile
 from sd.checkpoint.source import Source, ill
+from sd.regular import kind, regular
 
 __all__ = ["is_zip", "joined", "opened"]
 
 SHOWN_BYTES = 64
 """How much of a file's head is looked at."""
+MOST_BYTES = 2**40
+MOST_FILES = 256
+"""Shards of one network; each takes a file descriptor."""
 
 
 @contextmanager
@@ -33,13 +37,13 @@ def is_zip(path: Path) -> bool:
 
     Raises FileNotFoundError where there is none, ValueError for what is neither at first sight.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"checkpoint {path} is missing")
-    if path.is_dir():
+    if kind(path, "checkpoint") == "folder":
         raise ill(path, "a folder, where a file is wanted")
     try:
-        with path.open("rb") as file:
+        with regular(path, "checkpoint", MOST_BYTES).open("rb") as file:
             head = file.read(SHOWN_BYTES)
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise ill(path, f"cannot be read ({error.strerror})") from error
     if head[8:9] == b"{":  # a safetensors header, whose length may begin with any byte
@@ -70,6 +74,8 @@ def joined(index: Path, files: Mapping[str, Path]) -> Iterator[Source]:
 
     Raises ValueError for a tensor that is not where the index says, or not in the index at all.
     """
+    if len(set(files.values())) > MOST_FILES:
+        raise ill(index, f"in {len(set(files.values()))} files, above the limit of {MOST_FILES}")
     with ExitStack() as stack:
         shards = {path: stack.enter_context(opened(path)) for path in sorted(set(files.values()))}
         for name, path in files.items():

@@ -7,10 +7,11 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
+from sd import regular
 from sd.checkpoint import family, files, settings
 from sd.checkpoint.part import KINDS, Part
 from sd.checkpoint.settings import Settings
-from sd.checkpoint.source import Source, ill
+from sd.checkpoint.source import Source, ill, option
 
 __all__ = ["component", "components", "kind_of", "scheduler"]
 
@@ -50,7 +51,7 @@ def components(folder: Path) -> tuple[list[str], dict[str, str]]:
     if strange:
         parts = ", ".join(f"{name} ({held[name]})" for name in strange)
         raise ill(index, f"a {pipeline} folder with {parts}, {family.WANTED}")
-    networks = [name for name in KINDS if (folder / name).is_dir()]
+    networks = [name for name in KINDS if regular.kind(folder / name, "checkpoint") == "folder"]
     beside = {
         name: f"a {held[name]}, not read" for name in held if name not in (*KINDS, "scheduler")
     }
@@ -61,7 +62,8 @@ def kind_of(folder: Path) -> str:
     """Which network a component's folder holds, by its config.json."""
     path = folder / "config.json"
     values = settings.json_object(path)
-    names = [values.get("_class_name"), *(values.get("architectures") or ())]
+    listed = values.get("architectures")
+    names = [values.get("_class_name"), *(listed if isinstance(listed, list) else ())]
     for kind, classes in CLASSES.items():
         if any(name in classes for name in names):
             return kind
@@ -93,18 +95,23 @@ def _weights(folder: Path, kind: str, variants: Sequence[str | None]) -> Iterato
     kinds = zip(STEMS[kind], (".safetensors", ".bin"), strict=True)
     for variant, (stem, suffix) in product(variants, kinds):
         dot = f".{variant}" if variant else ""
-        if (whole := folder / f"{stem}{dot}{suffix}").is_file():
+        whole, index = (folder / f"{stem}{dot}{suffix}", folder / f"{stem}{suffix}.index{dot}.json")
+        if regular.kind(whole, "checkpoint") == "file":
             with files.opened(whole) as source:
                 yield source
             return
-        if (index := folder / f"{stem}{suffix}.index{dot}.json").is_file():
+        if regular.kind(index, "checkpoint") == "file":
             with files.joined(index, _shards(index)) as source:
                 yield source
             return
-    present = sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".bin"))
+    try:
+        present = sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".bin"))
+    except OSError as error:
+        raise ill(folder, f"cannot be read ({error.strerror})") from error
     there = ", ".join(present) or "none"
     wanted = " or ".join(f"of variant {one!r}" if one else "without a variant" for one in variants)
-    hint = "; give variant=" if not variants[0] and any(n.count(".") > 1 for n in present) else ""
+    others = not variants[0] and any(name.count(".") > 1 for name in present)
+    hint = f"; give {option('variant')}" if others else ""
     raise ill(folder, f"no weights {wanted}; there: {there}{hint}")
 
 

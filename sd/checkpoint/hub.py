@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sd.checkpoint.source import ill
+from sd.regular import kind
 
 __all__ = ["resolved", "wanted"]
 
@@ -25,7 +26,7 @@ def resolved(path: Path | str, variants: Sequence[str | None] = (None,)) -> Path
     asked = str(path)
     found = ID.fullmatch(asked)
     local = Path(path)
-    if found is None or local.exists() or (found[2] is None and asked.endswith(WEIGHTS)):
+    if found is None or kind(local, "checkpoint") or (found[2] is None and asked.endswith(WEIGHTS)):
         return local
     for cached in (True, False):
         try:

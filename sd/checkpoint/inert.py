@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple, final
 
 import torch
 
-__all__ = ["Inert", "Stored", "unpickled"]
+__all__ = ["HostileError", "Inert", "Stored", "unpickled"]
 
 DTYPES: dict[str, torch.dtype] = {
     **{name: kind for name, kind in vars(torch).items() if isinstance(kind, torch.dtype)},
@@ -52,8 +52,13 @@ PLAIN = {
 }
 """What of Python's own library holds data: an honest training leaves nothing else in a file."""
 MOST_AXES = 16
+MOST_NAMES = 1000
 LONGEST_KEY = 8
 """Entries of a tuple that is a key of a mapping."""
+
+
+class HostileError(ValueError):
+    """A pickle that would run a program elsewhere."""
 
 
 class Inert:
@@ -149,7 +154,7 @@ KNOWN: Mapping[tuple[str, str], type[Inert]] = {
 def unpickled(data: bytes) -> Any:
     """What a pickle holds: plain values, `Stored` for a tensor, `Inert` for the rest.
 
-    Raises an Exception of any class where the pickle is damaged; ValueError, naming it, where it
+    Raises an Exception of any class where the pickle is damaged; `HostileError`, naming it, where it
     asks for something of Python's own library that holds no data, which only an attack does.
     """
     return _Reader(io.BytesIO(data)).load()
@@ -177,9 +182,9 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]  # Python's
         module = IMPORT_MAPPING.get(module, module)
         root = module.partition(".")[0]
         if root in sys.stdlib_module_names and name not in PLAIN.get(module, ()):
-            raise ValueError(
-                f"asks for {module}.{name}, which no file of weights has a use for; nothing was "
-                "run, and the file is not to be trusted"
+            raise HostileError(
+                f"asks for {module}.{name}, which is not run: no file of weights has a use for it, "
+                "so do not trust this one"
             )
         known = KNOWN.get((module, name)) or self._inert.get((module, name))
         if known is None:
@@ -187,6 +192,8 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]  # Python's
             words = {"called": f"{module}.{name}", "dtype": dtype}
             known = type("Inert", (Inert,), words)
             self._inert[module, name] = known
+            if len(self._inert) > MOST_NAMES:
+                raise ValueError(f"it asks for more than {MOST_NAMES} classes")
         return known
 
     def persistent_load(self, pid: Any) -> Any:

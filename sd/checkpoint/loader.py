@@ -11,10 +11,11 @@ from torch import nn
 
 from diffusion_math.checks import require
 from sd import device as devices
+from sd import regular
 from sd.checkpoint import family, files, folder, hub, numbers, training
 from sd.checkpoint.account import Account, finite, settle
 from sd.checkpoint.part import KINDS, Part
-from sd.checkpoint.source import Source, ill
+from sd.checkpoint.source import Source, ill, option
 from sd.checkpoint.turns import Home, Turns
 from sd.config import PREDICTIONS, ModelConfig, from_json
 from sd.text_encoder import TextEncoder
@@ -137,9 +138,9 @@ def _contents(
     """What a path holds, in the first of these variants, opened until the stack is left."""
     there = hub.resolved(path, variants)
     held = _Contents(there)
-    if there.is_dir():
-        whole = (there / "model_index.json").is_file()
-        if not whole and not (there / "config.json").is_file():
+    if regular.kind(there, "checkpoint") == "folder":
+        whole = regular.kind(there / "model_index.json", "checkpoint") == "file"
+        if not whole and regular.kind(there / "config.json", "checkpoint") != "file":
             raise ill(there, "a folder with neither model_index.json nor config.json")
         kinds, beside = folder.components(there) if whole else ([folder.kind_of(there)], {})
         for kind in kinds:
@@ -150,7 +151,7 @@ def _contents(
             held.sources.append(Source(there / "model_index.json", {}, _nothing, aside=beside))
         held.folder = whole
         return held
-    if None not in variants and there.is_file():
+    if None not in variants and regular.kind(there, "checkpoint") == "file":
         raise ill(there, f"variant is {variants[0]!r}, which only a diffusers folder can have")
     source = stack.enter_context(files.opened(there))
     held.parts, held.sources = family.find(source, ema), [source]
@@ -178,7 +179,9 @@ def _chosen(main: _Contents, vae: _Contents | None, rest: _Contents | None) -> d
     lacking = [called for kind, called in KINDS.items() if kind not in chosen]
     if lacking:
         held = ", ".join(KINDS[kind] for kind in KINDS if kind in chosen)
-        wanted = "complete= a checkpoint or folder that has them"
+        wanted = "give a whole model, or in Python load(complete=...), a checkpoint that has them"
+        if lacking == [KINDS["vae"]]:
+            wanted = f"give {option('vae')}"
         raise ill(main.path, f"of a model only its {held}; without {', '.join(lacking)}: {wanted}")
     return {kind: chosen[kind] for kind in KINDS}
 
@@ -186,7 +189,10 @@ def _chosen(main: _Contents, vae: _Contents | None, rest: _Contents | None) -> d
 def _averaged(unet: Part) -> None:
     """Raise ValueError unless the U-Net has moving averages."""
     if not unet.ema or not unet.source.starts("model_ema.diffusion_model"):
-        raise ill(unet.source.path, "it has no moving averages (model_ema.*); leave out ema=True")
+        raise ill(
+            unet.source.path,
+            f"it has no moving averages (model_ema.*); leave out {option('ema', True)}",
+        )
 
 
 def _config(
@@ -198,27 +204,24 @@ def _config(
     path, unet = contents[0].path, chosen["unet"]
     home = next(each for each in contents if unet.source in each.sources)
     second = made["unet"].linear_projection
-    if home.config is not None:
-        base = home.config if prediction is None else replace(home.config, prediction=prediction)
-        return _fitted(path, base, words), ("numbers: as its metadata say",)
     if home.folder:
-        words |= training.scheduler(folder.scheduler(home.path))
-        why = "as scheduler_config.json says"
-        if prediction is not None:
-            words["prediction"], why = prediction, "as the argument says"
+        told, notes = training.scheduler(folder.scheduler(home.path), prediction)
     else:
-        words["prediction"], why = training.prediction(unet.source, prediction, second)
-        words |= training.table(unet.source)
+        told, notes = training.single(unet.source, home.config, prediction, second)
+    factor = told.pop("scaling_factor", None)
+    if factor is not None:
+        words["vae"] = replace(made["vae"], scaling_factor=factor)
+    words |= told
+    if home.config is not None:
+        return _fitted(path, home.config, words), ("numbers: as its metadata say", *notes)
     size = unet.settings.values.get("sample_size") if unet.settings else None
     if isinstance(size, int):
         words["image_size"] = size * made["vae"].factor
     elif second and words["prediction"] == "v_prediction":
         words["image_size"] = 768
     family_name = "v2" if second else "v1"
-    notes = (
-        f"family: Stable Diffusion {family_name}, context {made['unet'].context_width} wide",
-        f"prediction: {words['prediction']}, {why}",
-    )
+    width = made["unet"].context_width
+    notes = (f"family: Stable Diffusion {family_name}, context {width} wide", *notes)
     return _fitted(path, ModelConfig(), words), notes
 
 
@@ -226,7 +229,9 @@ def _numbers(contents: list[_Contents], part: Part) -> Any:
     """One network's numbers: as the file's metadata say where we wrote it, else by its tensors."""
     home = next(each for each in contents if part.source in each.sources)
     if home.config is not None:
-        return getattr(home.config, FIELDS[part.kind])
+        said = getattr(home.config, FIELDS[part.kind])
+        numbers.agree(part, said)
+        return said
     return NUMBERS[part.kind](part)
 
 

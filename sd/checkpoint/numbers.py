@@ -9,10 +9,11 @@ from typing import Any
 
 from sd.checkpoint.part import KINDS, Part
 from sd.checkpoint.settings import Settings
-from sd.checkpoint.source import ill
+from sd.checkpoint.source import ill, option
 from sd.config import TextConfig, UNetConfig, VAEConfig
+from sd.legal import MOST_LAYERS
 
-__all__ = ["complete_openclip", "text", "unet", "vae"]
+__all__ = ["agree", "complete_openclip", "text", "unet", "vae"]
 
 HEADS = 8
 """Heads of every level in v1.x, whose maps around attention are convolutions."""
@@ -22,37 +23,21 @@ OPENCLIP_WIDTH = 1024
 """The width at which a text encoder in transformers' layout is OpenCLIP's: plain GELU."""
 
 
+def agree(part: Part, config: Any) -> None:
+    """Raise ValueError where a network's numbers in the metadata are not those of its tensors."""
+    for name, value in TOLD[part.kind](part).items():
+        if getattr(config, name) != value:
+            said = f"{type(config).__name__}.{name} = {getattr(config, name)}"
+            raise ill(part.source.path, f"its metadata say {said}, its tensors {value}")
+
+
 def unet(part: Part) -> UNetConfig:
     """The U-Net's numbers; heads as in v2.x where the maps around attention are linear.
 
     Raises ValueError where tensors that must tell are missing, or a number is no legal one.
     """
-    bones, named = part.skeleton, part.number
-    channels = [
-        named(f"width at level {i}", _widths(f"down_blocks.{i}", bones.layers))
-        for i in range(bones.levels)
-    ]
-    attentions = [
-        f"down_blocks.{i}.attentions.{j}"
-        for i, attend in enumerate(bones.attention)
-        for j in range(bones.layers)
-        if attend
-    ]
-    attentions.append("mid_block.attentions.0")
-    attended = [f"{at}.transformer_blocks.0.attn2.{kv}" for at in attentions for kv in _KV]
-    maps = [part.shape(f"{at}.proj_{way}.weight") for at in attentions for way in ("in", "out")]
-    flat = [len(shape) == 2 for shape in maps if shape is not None]
-    linear = 2 * sum(flat) > len(flat)
-    outputs = [("conv_out.weight", 0), ("conv_out.bias", 0), ("conv_in.weight", 1)]
-    found: dict[str, Any] = {
-        "in_channels": named("input", [("conv_in.weight", 1)]),
-        "out_channels": named("output", outputs),
-        "channels": tuple(channels),
-        "layers_per_block": bones.layers,
-        "context_width": named("context width", [(name, 1) for name in attended]),
-        "attention": bones.attention,
-        "linear_projection": linear,
-    }
+    found, bones = _unet(part), part.skeleton
+    channels, linear = list(found["channels"]), found["linear_projection"]
     said = part.settings
     if said is None:
         found |= {"heads": 0, "head_width": HEAD_WIDTH} if linear else {"heads": HEADS}
@@ -71,6 +56,36 @@ def unet(part: Part) -> UNetConfig:
         found |= {"groups": said.get("norm_num_groups", 32, int)}
         found |= {"eps": said.get("norm_eps", 1e-5, float, int)}
     return _made(part, UNetConfig, found)
+
+
+def _unet(part: Part) -> dict[str, Any]:
+    """What the shapes tell."""
+    bones, named = part.skeleton, part.number
+    channels = [
+        named(f"width at level {i}", _widths(f"down_blocks.{i}", bones.layers))
+        for i in range(bones.levels)
+    ]
+    attentions = [
+        f"down_blocks.{i}.attentions.{j}"
+        for i, attend in enumerate(bones.attention)
+        for j in range(bones.layers)
+        if attend
+    ]
+    attentions.append("mid_block.attentions.0")
+    attended = [f"{at}.transformer_blocks.0.attn2.{kv}" for at in attentions for kv in _KV]
+    maps = [part.shape(f"{at}.proj_{way}.weight") for at in attentions for way in ("in", "out")]
+    flat = [len(shape) == 2 for shape in maps if shape is not None]
+    linear = 2 * sum(flat) > len(flat)
+    outputs = [("conv_out.weight", 0), ("conv_out.bias", 0), ("conv_in.weight", 1)]
+    return {
+        "in_channels": named("input", [("conv_in.weight", 1)]),
+        "out_channels": named("output", outputs),
+        "channels": tuple(channels),
+        "layers_per_block": bones.layers,
+        "context_width": named("context width", [(name, 1) for name in attended]),
+        "attention": bones.attention,
+        "linear_projection": linear,
+    }
 
 
 _CROSS = ("", "CrossAttn")
@@ -104,6 +119,22 @@ def _heads(said: Settings, channels: list[int]) -> dict[str, int]:
 
 def vae(part: Part) -> VAEConfig:
     """The autoencoder's numbers. Raises ValueError as `unet` does."""
+    found = _vae(part)
+    if (said := part.settings) is not None:
+        said.agree(
+            in_channels=found["in_channels"],
+            out_channels=found["in_channels"],
+            latent_channels=found["latent_channels"],
+            block_out_channels=list(found["channels"]),
+            layers_per_block=found["layers_per_block"],
+        )
+        found |= {"groups": said.get("norm_num_groups", 32, int)}
+        found |= {"scaling_factor": said.get("scaling_factor", 0.18215, float, int)}
+    return _made(part, VAEConfig, found)
+
+
+def _vae(part: Part) -> dict[str, Any]:
+    """What the shapes tell."""
     bones, named = part.skeleton, part.number
     channels = [
         named(f"width at level {i}", _widths(f"encoder.down_blocks.{i}", bones.layers))
@@ -111,53 +142,29 @@ def vae(part: Part) -> VAEConfig:
     ]
     latent = [("post_quant_conv.weight", 0), ("post_quant_conv.bias", 0)]
     pixels = [("decoder.conv_out.weight", 0), ("decoder.conv_out.bias", 0)]
-    found: dict[str, Any] = {
+    return {
         "in_channels": named("input", [("encoder.conv_in.weight", 1), *pixels]),
         "latent_channels": named("latent", [*latent, ("decoder.conv_in.weight", 1)]),
         "channels": tuple(channels),
         "layers_per_block": bones.layers,
     }
-    if (said := part.settings) is not None:
-        said.agree(
-            in_channels=found["in_channels"],
-            out_channels=found["in_channels"],
-            latent_channels=found["latent_channels"],
-            block_out_channels=channels,
-            layers_per_block=bones.layers,
-        )
-        found |= {"groups": said.get("norm_num_groups", 32, int)}
-        found |= {"scaling_factor": said.get("scaling_factor", 0.18215, float, int)}
-    return _made(part, VAEConfig, found)
 
 
 def text(part: Part) -> TextConfig:
     """The text encoder's numbers. Raises ValueError as `unet` does."""
-    named, openclip = part.number, part.layout == "openclip"
-    stem = r"transformer\.resblocks\.(\d+)\." if openclip else r"encoder\.layers\.(\d+)\."
-    layers = part.count(stem) - complete_openclip(part)
-    norms = [f"encoder.layers.{i}.layer_norm{n}.weight" for i in range(layers) for n in (1, 2)]
-    fc1 = [f"encoder.layers.{i}.mlp.fc1.{leaf}" for i in range(layers) for leaf in _LEAVES]
-    tokens, places = "embeddings.token_embedding.weight", "embeddings.position_embedding.weight"
-    width = named("width", [(tokens, 1), (places, 1), *((name, 0) for name in norms)])
-    found: dict[str, Any] = {
-        "vocab_size": named("vocabulary", [(tokens, 0)]),
-        "width": width,
-        "layers": layers,
-        "context_length": named("context length", [(places, 0)]),
-        "intermediate": named("inner width", [(name, 0) for name in fc1]),
-    }
-    said = part.settings
+    found, openclip = _text(part), part.layout == "openclip"
+    width, said = found["width"], part.settings
     if said is None:
         plain = openclip or width == OPENCLIP_WIDTH
         if width % HEAD_WIDTH:
-            rule = f"not of heads of {HEAD_WIDTH} as CLIP's; pass config= for another's"
+            rule = f"not of heads of {HEAD_WIDTH} as CLIP's; give {option('config')} for another's"
             raise ill(part.source.path, f"its text encoder is {width} wide, {rule}")
         found |= {"heads": width // HEAD_WIDTH, "activation": "gelu" if plain else "quick_gelu"}
     else:
         said.agree(
             vocab_size=found["vocab_size"],
             hidden_size=width,
-            num_hidden_layers=layers,
+            num_hidden_layers=found["layers"],
             max_position_embeddings=found["context_length"],
             intermediate_size=found["intermediate"],
         )
@@ -167,7 +174,28 @@ def text(part: Part) -> TextConfig:
     return _made(part, TextConfig, found)
 
 
+def _text(part: Part) -> dict[str, Any]:
+    """What the shapes tell."""
+    named, openclip = part.number, part.layout == "openclip"
+    stem = r"transformer\.resblocks\.(\d+)\." if openclip else r"encoder\.layers\.(\d+)\."
+    layers = part.count(stem) - complete_openclip(part)
+    if layers > MOST_LAYERS:
+        raise ill(part.source.path, f"its text encoder has {layers} layers, above {MOST_LAYERS}")
+    norms = [f"encoder.layers.{i}.layer_norm{n}.weight" for i in range(layers) for n in (1, 2)]
+    fc1 = [f"encoder.layers.{i}.mlp.fc1.{leaf}" for i in range(layers) for leaf in _LEAVES]
+    tokens, places = "embeddings.token_embedding.weight", "embeddings.position_embedding.weight"
+    return {
+        "vocab_size": named("vocabulary", [(tokens, 0)]),
+        "width": named("width", [(tokens, 1), (places, 1), *((name, 0) for name in norms)]),
+        "layers": layers,
+        "context_length": named("context length", [(places, 0)]),
+        "intermediate": named("inner width", [(name, 0) for name in fc1]),
+    }
+
+
 _LEAVES = ("weight", "bias")
+TOLD = {"unet": _unet, "vae": _vae, "text_encoder": _text}
+"""What the shapes of each network tell: fields of its configuration."""
 
 
 def complete_openclip(part: Part) -> bool:
@@ -183,6 +211,8 @@ def _made(part: Part, kind: Any, found: dict[str, Any]) -> Any:
         return kind(**found)
     except ValueError as error:
         rule = (
-            "" if part.settings else ", as for Stable Diffusion's own; pass config= for another's"
+            ""
+            if part.settings
+            else f", as for Stable Diffusion's own; give {option('config')} for another's"
         )
         raise ill(part.source.path, f"numbers of its {KINDS[part.kind]}: {error}{rule}") from error

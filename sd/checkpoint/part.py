@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import final
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from sd.checkpoint.names import Skeleton, flattened, place
 from sd.checkpoint.settings import Settings
 from sd.checkpoint.source import Source, ill
+from sd.legal import MOST_BLOCKS, MOST_LEVELS
 
 __all__ = ["KINDS", "Part"]
 
@@ -55,7 +56,25 @@ class Part:
 
     @cached_property
     def skeleton(self) -> Skeleton:
-        """The counts that the names depend on, read off the names."""
+        """The counts that the names depend on, read off the names.
+
+        Raises ValueError where they are more than any model's: work grows with their product.
+        """
+        found = self._counts()
+        if found.levels > MOST_LEVELS or found.layers > MOST_BLOCKS:
+            counted = f"{found.levels} levels of {found.layers} blocks"
+            limits = f"{MOST_LEVELS} and {MOST_BLOCKS}"
+            raise ill(self.source.path, f"its {KINDS[self.kind]} has {counted}, above {limits}")
+        if self.kind != "unet":
+            return found
+        starts = [
+            place("unet", self.layout, f"down_blocks.{i}.attentions.0", found).name
+            for i in range(found.levels)
+        ]
+        attention = tuple(any(n.startswith(f"{start}.") for n in self.own) for start in starts)
+        return replace(found, attention=attention)
+
+    def _counts(self) -> Skeleton:
         if self.kind == "text_encoder":
             return Skeleton()
         if self.kind == "vae":
@@ -74,13 +93,7 @@ class Part:
         else:
             levels = self.count(r"down_blocks\.(\d+)\.")
             layers = self.count(r"down_blocks\.0\.resnets\.(\d+)\.")
-        bare = Skeleton(layers, levels)
-        starts = [
-            place("unet", self.layout, f"down_blocks.{i}.attentions.0", bare).name
-            for i in range(levels)
-        ]
-        attention = tuple(any(n.startswith(f"{start}.") for n in self.own) for start in starts)
-        return Skeleton(layers, levels, attention)
+        return Skeleton(layers, levels)
 
     def count(self, pattern: str) -> int:
         """How many different numbers stand at the pattern's group, in the names' beginnings."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from sd.checkpoint.inert import Inert, Stored
+from sd.checkpoint.inert import HostileError, Inert, Stored
 from sd.checkpoint.inert import unpickled as read
 from sd.checkpoint.mapped import Mapped
 from sd.checkpoint.source import Entry, Source, ill
@@ -100,6 +100,8 @@ def _values(archive: _Archive) -> Any:
     """What the pickle holds: plain values, `Stored` and `Inert`."""
     try:
         return read(archive.pickle)
+    except HostileError as error:
+        raise ill(archive.path, f"its pickle {error}") from error
     except Exception as error:  # a damaged pickle can make the reader raise anything
         first = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise ill(archive.path, f"its pickle cannot be read ({first})") from error
@@ -176,7 +178,9 @@ def _archive(path: Path) -> _Archive:
 
 def _is_tensor(value: object) -> bool:
     """Whether this was a tensor of any kind."""
-    return isinstance(value, Stored) or (isinstance(value, Inert) and "rebuild" in value.called)
+    return isinstance(value, Stored) or (
+        isinstance(value, Inert) and value.called.startswith("torch.")
+    )
 
 
 def _dense(archive: _Archive, name: str, value: Any) -> Stored:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from diffusion_math.checks import require
 from sd.checkpoint.names import Skeleton, place
-from sd.checkpoint.training import BETA_SCHEDULES, CONFIG_KEY, SCHEDULES
+from sd.checkpoint.training import BETA_SCHEDULES, CONFIG_KEY
 from sd.config import ModelConfig, TextConfig, UNetConfig, VAEConfig, to_json
+from sd.noise_schedule import SCHEDULES
 
 __all__ = ["original", "save_folder", "save_single", "skeleton"]
 
@@ -219,6 +220,8 @@ def scheduler_words(config: ModelConfig) -> dict[str, Any]:
         "beta_start": float(betas[0]),
         "beta_end": float(betas[-1]),
         "prediction_type": config.prediction,
+        "rescale_betas_zero_snr": config.zero_terminal_snr,
+        "timestep_spacing": "trailing" if config.zero_terminal_snr else "leading",
         "clip_sample": False,
         "set_alpha_to_one": False,
         "steps_offset": 1,

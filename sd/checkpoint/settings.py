@@ -1,12 +1,13 @@
 """A component's config.json in a diffusers folder: what no tensor tells, and what must hold."""
 
-import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from sd.checkpoint.source import ill
+from sd import regular
+from sd.checkpoint.source import ill, printable
 
 __all__ = ["Settings", "read"]
 
@@ -60,11 +61,36 @@ FIXED: dict[str, dict[str, tuple[object, ...]]] = {
     "scheduler": {
         "beta_schedule": ("scaled_linear", "linear", "squaredcos_cap_v2"),
         "prediction_type": ("epsilon", "v_prediction", "sample"),
-        "rescale_betas_zero_snr": (False,),
+        "rescale_betas_zero_snr": (False, True),
+        "timestep_type": ("discrete",),
         "trained_betas": (None,),
+        "use_dynamic_shifting": (False,),
+        "use_flow_sigmas": (False,),
     },
 }
 """The values that the networks here can take; the first is what an absent key means."""
+READ: dict[str, str] = {
+    "unet": "addition_embed_type_num_heads addition_time_embed_dim attention_head_dim "
+    "block_out_channels cross_attention_dim down_block_types in_channels layers_per_block norm_eps "
+    "norm_num_groups num_attention_heads out_channels projection_class_embeddings_input_dim "
+    "sample_size up_block_types upcast_attention use_linear_projection",
+    "vae": "block_out_channels down_block_types force_upcast in_channels latent_channels "
+    "layers_per_block norm_num_groups out_channels sample_size scaling_factor up_block_types",
+    "text_encoder": "architectures attention_dropout bos_token_id chunk_size_feed_forward dropout "
+    "dtype eos_token_id gradient_checkpointing hidden_size id2label initializer_factor "
+    "initializer_range intermediate_size label2id layer_norm_eps max_position_embeddings "
+    "num_attention_heads num_hidden_layers pad_token_id projection_dim return_dict torch_dtype "
+    "transformers_version vocab_size",
+    "scheduler": "algorithm_type base_image_seq_len base_shift beta_end beta_start clip_sample "
+    "clip_sample_range corrector_order disable_corrector dynamic_thresholding_ratio euler_at_final "
+    "final_sigmas_type flow_shift interpolation_type lambda_min_clipped lower_order_final "
+    "max_image_seq_len max_shift num_train_timesteps original_inference_steps predict_x0 "
+    "predictor_order sample_max_value set_alpha_to_one sigma_max sigma_min skip_prk_steps "
+    "snr_shift_scale solver_order solver_p solver_type steps_offset tau_func thresholding "
+    "time_shift_type timestep_scaling timestep_spacing use_beta_sigmas use_exponential_sigmas "
+    "use_karras_sigmas use_lu_lambdas variance_type",
+}
+"""The other names that a config.json may have: read, or without effect on what is drawn here."""
 
 
 @final
@@ -99,7 +125,7 @@ def read(path: Path, kind: str) -> Settings:
     """The component's settings, all of which the networks here can take.
 
     Raises FileNotFoundError where there is no such file, ValueError for one that is no JSON object
-    or has a value outside `FIXED`.
+    or has a value outside `FIXED`. Warns of values under names that are not known here.
     """
     values = json_object(path)
     for name, legal in FIXED.get(kind, {}).items():
@@ -107,19 +133,27 @@ def read(path: Path, kind: str) -> Settings:
         if said not in legal:
             wanted = " or ".join(repr(value) for value in legal)
             raise ill(path, f"{name} is {said!r}; supported is {wanted}")
+    known = {*FIXED.get(kind, ()), *READ.get(kind, "").split()}
+    strange = [
+        name
+        for name, said in values.items()
+        if name not in known and not name.startswith("_") and said not in (None, False)
+    ]
+    if strange:
+        names = printable(", ".join(sorted(strange)))
+        warnings.warn(
+            f"checkpoint {printable(str(path))}: {names} not known here and not read", stacklevel=2
+        )
     return Settings(path, values)
 
 
 def json_object(path: Path) -> dict[str, Any]:
     """A JSON file's object. Raises FileNotFoundError, or ValueError for anything else."""
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {path} is missing")
-    if path.stat().st_size > LARGEST:
-        raise ill(path, f"{path.stat().st_size} bytes of JSON, above the limit of {LARGEST}")
+    raw = regular.content(path, "checkpoint", LARGEST)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ill(path, "not legal JSON") from error
+        values = regular.from_json(raw)
+    except ValueError as error:
+        raise ill(path, str(error)) from error
     if not isinstance(values, dict):
         raise ill(path, "not a JSON object")
     return values

@@ -8,7 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-__all__ = ["Entry", "Source", "ill", "printable"]
+__all__ = ["Entry", "Source", "ill", "option", "printable"]
 
 LONGEST = 600
 """Characters of a line that a file's own words may fill."""
@@ -56,7 +56,19 @@ class Source:
 
 def ill(path: Path | str, what: str) -> ValueError:
     """The one line that says what is wrong with a file."""
-    return ValueError(f"checkpoint {path}: {printable(what)}")
+    return ValueError(f"checkpoint {printable(str(path))}: {printable(what)}")
+
+
+def option(name: str, value: str | bool | None = None) -> str:
+    """How to give an option: the flag of the command line, and the argument of `load`.
+
+    Args:
+        name: vae, config, prediction, ema or variant.
+        value: that is advised; None leaves it to the user.
+    """
+    spelled = f"{name}={'...' if value is None else repr(value)}"
+    word = {None: " ...", True: ""}.get(value, f" {value}")
+    return f"--{name}{word} ({spelled} in Python)"
 
 
 def printable(text: str) -> str:

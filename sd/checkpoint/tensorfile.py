@@ -1,23 +1,25 @@
 """A safetensors file, whose header is checked to the byte before any tensor is touched."""
 
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sd.checkpoint.mapped import Mapped
 from sd.checkpoint.source import Entry, Source, ill
+from sd.regular import from_json
 
 __all__ = ["opened"]
 
 LONGEST_HEADER = 100_000_000
 """The format's own limit on the header, in bytes."""
 MOST_AXES = 16
+MOST_TENSORS = 20_000
+LONGEST_NAME = 500
+"""Far above what a model needs: what is made of names takes time."""
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -65,12 +67,15 @@ def _header(path: Path) -> tuple[dict[str, Entry], dict[str, int], dict[str, str
             raise ill(path, f"cut short: its header is {length} bytes, the file {size}")
         raw = file.read(length)
     try:
-        header = json.loads(raw, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        raise ill(path, "no weights: its header is not legal JSON") from error
+        header = from_json(raw, once=True)
+    except ValueError as error:
+        raise ill(path, f"no weights: its header is {error}") from error
     if not isinstance(header, dict):
         raise ill(path, "no weights: its header is not a JSON object")
     words = header.pop("__metadata__", {})
+    if len(header) > MOST_TENSORS or any(len(name) > LONGEST_NAME for name in header):
+        limits = f"{MOST_TENSORS} tensors, or names of more than {LONGEST_NAME} characters"
+        raise ill(path, f"no weights: more than {limits}")
     entries, spans = {}, []
     for name, value in header.items():
         entry, start, end = _entry(path, name, value, size - 8 - length)
@@ -80,14 +85,6 @@ def _header(path: Path) -> tuple[dict[str, Entry], dict[str, int], dict[str, str
     metadata = words if isinstance(words, dict) else {}
     starts = {name: 8 + length + start for start, _, name in spans}
     return entries, starts, {k: v for k, v in metadata.items() if isinstance(v, str)}
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object in which no name stands twice."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice")
-    return found
 
 
 def _entry(path: Path, name: str, value: object, room: int) -> tuple[Entry, int, int]:

@@ -1,119 +1,219 @@
 """How a checkpoint's U-Net was trained: what it predicts and under which schedule.
 
-No shape tells epsilon from v. For a single file the first of these that speaks decides: the
-argument `prediction`; a `.yaml` or `.yml` of the file's name beside it, by its line
-`parameterization: "v"`; the file's metadata, `modelspec.prediction_type` and then
+No shape tells epsilon from v. For a single file the first of these that speaks decides, and a
+warning says where a later one differs: the argument `prediction`; the configuration that
+`save_single` writes; a `.yaml` or `.yml` of the file's name beside it (latent-diffusion's
+`parameterization`); the file's metadata (`modelspec.prediction_type`, ComfyUI's
+`modelspec.predict_key`, kohya's `ss_v_parameterization`); a tensor `v_pred`;
 `modelspec.architecture`. Where all are silent it is epsilon, with a warning for v2.x, half of whose
 models predict v.
 """
 
-import re
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from diffusion_math.schedule import Discrete
+from sd.checkpoint import schedules
+from sd.checkpoint.recipe import Recipe, beside
 from sd.checkpoint.settings import Settings
-from sd.checkpoint.source import Source, ill
+from sd.checkpoint.source import Source, ill, option, printable
+from sd.config import ModelConfig
 
-__all__ = ["prediction", "scheduler", "table"]
+__all__ = ["BETA_SCHEDULES", "CONFIG_KEY", "scheduler", "single"]
 
 PARAMETERIZATIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
-MODELSPEC = {"epsilon": "epsilon", "v": "v_prediction", "v_prediction": "v_prediction"}
-LINE = re.compile(r"^\s*parameterization:\s*[\"']?(\w+)[\"']?\s*(?:#.*)?$", re.MULTILINE)
+SPELLINGS = {
+    "epsilon": "epsilon",
+    "eps": "epsilon",
+    "v": "v_prediction",
+    "v_prediction": "v_prediction",
+    "v-prediction": "v_prediction",
+    "sample": "sample",
+    "x0": "sample",
+}
+TRUTHS = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0", "none", "null", "~", ""), False),
+}
 CONFIG_KEY = "model_config"
 """Where in a file's metadata `save_single` writes the numbers of the model, as JSON."""
-LARGEST_YAML = 2**20
-SCHEDULES = {
-    "scaled_linear": Discrete.scaled_linear,
-    "linear": Discrete.linear,
-    "cosine": Discrete.cosine,
-}
 BETA_SCHEDULES = {"squaredcos_cap_v2": "cosine"}
 """diffusers' names of schedules, where they are not ours."""
+LDM_ZERO = ("rescale_betas_zero_snr", "zero_terminal_snr", "zero_snr", "ztsnr")
+SAMPLING = (
+    "sigma_max",
+    "sigma_min",
+    "snr_shift_scale",
+    "thresholding",
+    "use_beta_sigmas",
+    "use_exponential_sigmas",
+    "use_karras_sigmas",
+    "use_lu_lambdas",
+)
+"""Options of diffusers' samplers that change the noise levels, or the predictions."""
+FOREIGN = ("FlowMatch", "EDM", "VQDiffusion", "ScoreSde")
+DISTILLED = ("LCM", "TCD")
+"""Beginnings of diffusers' schedulers."""
+BETA_ENDS = {"beta_start": 0.0001, "beta_end": 0.02}
 
 
-def prediction(source: Source, given: str | None, second: bool) -> tuple[str, str]:
-    """What a single file's U-Net predicts, and what says so.
+def single(
+    source: Source, config: ModelConfig | None, given: str | None, second: bool
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The fields of ModelConfig that tell of a single file's training, and notes on what said so.
 
     Args:
         source: the file.
-        given: what the caller says, if anything.
+        config: that its metadata hold, if they do.
+        given: what the caller says of the prediction, if anything.
         second: the U-Net is built as v2.x's, so that silence is worth a warning.
+
+    Raises ValueError where a mark, a table or a setting of the .yaml is none that is supported.
     """
+    found = beside(source.path)
+    recipe: Recipe = {} if found is None else found[1]
+    name = "" if found is None else found[0].name
     if given is not None:
-        return given, "as the argument says"
-    for suffix in (".yaml", ".yml"):
-        if (beside := source.path.with_suffix(suffix)).is_file():
-            if beside.stat().st_size > LARGEST_YAML:
-                raise ill(beside, f"above {LARGEST_YAML} bytes, no configuration")
-            found = LINE.search(beside.read_text(encoding="utf-8", errors="replace"))
-            said = found[1] if found else "eps"  # latent-diffusion's default
-            if said not in PARAMETERIZATIONS:
-                wanted = ", ".join(PARAMETERIZATIONS)
-                raise ill(beside, f"parameterization is {said!r}, not one of {wanted}")
-            return PARAMETERIZATIONS[said], f"as {beside.name} says"
-    said = source.metadata.get("modelspec.prediction_type", "")
-    if said in MODELSPEC:
-        return MODELSPEC[said], "as its metadata say"
-    if source.metadata.get("modelspec.architecture", "").endswith("768-v"):
-        return "v_prediction", "as its metadata say"
-    if second:
+        said, why = given, "as the argument says"
+    else:
+        said, why = _first(source, "prediction", _predictions(source, config, recipe, name))
+    if said is None:
+        said, why = "epsilon", "as nothing says otherwise"
+        if second:
+            _unsaid(source)
+    fields: dict[str, Any] = {"prediction": said}
+    notes = [f"prediction: {said}, {why}"]
+    zero, why = _first(source, "zero_terminal_snr", _zeros(source, config, recipe, name))
+    if config is None:
+        fields |= schedules.told(source, recipe)
+        if fields.pop("zero_terminal_snr", False):
+            zero, why = True, "as its table has"
+    if zero:
+        if said == "epsilon":
+            raise ill(
+                source.path,
+                f"it has zero terminal SNR ({why}), which fits no prediction of epsilon; give "
+                f"{option('prediction', 'v_prediction')}",
+            )
+        fields["zero_terminal_snr"] = True
+        notes.append(f"schedule: rescaled to a zero terminal SNR, {why}")
+    return fields, tuple(notes)
+
+
+def _predictions(
+    source: Source, config: ModelConfig | None, recipe: Recipe, name: str
+) -> Iterator[tuple[str, str]]:
+    """What speaks of the prediction, the most trusted first: (prediction, who says so)."""
+    metadata = source.metadata
+    if config is not None:
+        yield config.prediction, "as its metadata say"
+    if name:
+        said = recipe.get("parameterization", "eps" if "model" in recipe else "")
+        if said not in ("", *PARAMETERIZATIONS):
+            wanted = ", ".join(PARAMETERIZATIONS)
+            raise ill(source.path.with_name(name), f"parameterization is {said!r}, not {wanted}")
+        if said:
+            yield PARAMETERIZATIONS[said], f"as {name} says"
+    for key in ("modelspec.prediction_type", "modelspec.predict_key"):
+        said = metadata.get(key, "").strip().lower()
+        if said and said not in SPELLINGS:
+            raise ill(source.path, f"{key} is {said!r}, not one of {', '.join(SPELLINGS)}")
+        if said:
+            yield SPELLINGS[said], "as its metadata say"
+    if "ss_v_parameterization" in metadata:
+        yes = _truth(source, "ss_v_parameterization", metadata["ss_v_parameterization"])
+        yield ("v_prediction" if yes else "epsilon"), "as its metadata say"
+    if "v_pred" in source.entries:
+        yield "v_prediction", "as its tensor v_pred says"
+    if metadata.get("modelspec.architecture", "").endswith("768-v"):
+        yield "v_prediction", "as its metadata say"
+
+
+def _zeros(
+    source: Source, config: ModelConfig | None, recipe: Recipe, name: str
+) -> Iterator[tuple[bool, str]]:
+    """What speaks of a zero terminal SNR."""
+    if config is not None:
+        yield config.zero_terminal_snr, "as its metadata say"
+    for key in LDM_ZERO:
+        if key in recipe:
+            yield _truth(source, f"{key} of {name}", recipe[key]), f"as {name} says"
+    if "ss_zero_terminal_snr" in source.metadata:
+        said = source.metadata["ss_zero_terminal_snr"]
+        yield _truth(source, "ss_zero_terminal_snr", said), "as its metadata say"
+    if "ztsnr" in source.entries:
+        yield True, "as its tensor ztsnr says"
+
+
+def _truth(source: Source, name: str, said: str) -> bool:
+    if said.lower() not in TRUTHS:
+        raise ill(source.path, f"{name} is {said!r}, neither true nor false")
+    return TRUTHS[said.lower()]
+
+
+def _first(source: Source, what: str, voices: Iterator[tuple[Any, str]]) -> tuple[Any, str]:
+    """What the first says, or None; a warning where another says something else."""
+    said, why = next(voices, (None, ""))
+    for other, whose in voices:
+        if other != said:
+            warnings.warn(
+                printable(
+                    f"checkpoint {source.path}: {what} is {said}, {why}, and not {other}, {whose}"
+                ),
+                stacklevel=2,
+            )
+    return said, why
+
+
+def _unsaid(source: Source) -> None:
+    warnings.warn(
+        f"checkpoint {printable(str(source.path))}: nothing says what its U-Net predicts; taken "
+        "for epsilon, as of v2.x at 512 pixels. The models at 768 pixels predict v: give "
+        f"{option('prediction', 'v_prediction')}, or put a .yaml with the line parameterization: "
+        '"v" beside the file',
+        stacklevel=2,
+    )
+
+
+def scheduler(said: Settings, given: str | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Prediction, schedule and steps of a diffusers folder's scheduler_config.json, and notes.
+
+    Args:
+        said: its settings.
+        given: what the caller says of the prediction, if anything.
+
+    Warns where it has options that this sampler has in another place, and which change the result.
+
+    Raises ValueError for a table of betas that is not one of the schedules known here, or a process
+    that is not of this family.
+    """
+    named = str(said.values.get("_class_name", ""))
+    if named.startswith(FOREIGN):
+        raise ill(said.path, f"of a {named}, a process that is not Stable Diffusion v1's or v2's")
+    if named.startswith(DISTILLED):
         warnings.warn(
-            f"checkpoint {source.path}: nothing says what its U-Net predicts; taken for epsilon, "
-            "as of v2.x at 512 pixels. The models at 768 pixels predict v: pass "
-            "prediction='v_prediction', or put a .yaml with the line parameterization: \"v\" "
-            "beside the file",
-            stacklevel=4,
+            f"checkpoint {printable(str(said.path))}: of a {named}: a distilled model wants its "
+            "own sampler's few steps and a guidance scale near 1, which are not set here",
+            stacklevel=2,
         )
-    return "epsilon", "as nothing says otherwise"
-
-
-def table(source: Source) -> dict[str, Any]:
-    """The schedule and its number of steps, by the file's own table if it has one.
-
-    Raises ValueError where that is none of the schedules known here.
-    """
-    for name in ("betas", "alphas_cumprod"):
-        entry = source.entries.get(name)
-        if entry is None:
-            continue
-        if len(entry.shape) != 1 or entry.shape[0] < 1 or not entry.dtype.is_floating_point:
-            raise ill(source.path, f"{name} is {entry.shape}, not (steps,)")
-        said = source.fetch(name, None).double()
-        tolerance = max(1e-5, 4 * torch.finfo(entry.dtype).eps)
-        for schedule, make in SCHEDULES.items():
-            if torch.allclose(_values(name, make(len(said))), said, rtol=tolerance, atol=0):
-                return {"schedule": schedule, "steps": len(said)}
-        known = ", ".join(SCHEDULES)
-        raise ill(source.path, f"its {name} are those of none of {known}; pass config=")
-    return {}
-
-
-def _values(name: str, schedule: Discrete) -> Tensor:
-    if name == "betas":
-        return schedule.betas
-    alpha_t, _ = schedule(torch.arange(1, len(schedule.betas) + 1, dtype=torch.float64))
-    return alpha_t**2
-
-
-def scheduler(said: Settings) -> dict[str, Any]:
-    """Prediction, schedule and steps of a diffusers folder's scheduler_config.json.
-
-    Raises ValueError for a table of betas that is not one of the schedules known here.
-    """
-    kind = str(said.values.get("beta_schedule", "linear"))
+    asked = [name for name in SAMPLING if said.values.get(name) not in (None, False)]
+    if asked:
+        warnings.warn(
+            f"checkpoint {printable(str(said.path))}: {', '.join(asked)} not read: the solver and "
+            "the grid are those of the call",
+            stacklevel=2,
+        )
+    kind = said.get("beta_schedule", "linear", str)
     name = BETA_SCHEDULES.get(kind, kind)
     steps = said.get("num_train_timesteps", 1000, int)
-    if not 1 <= steps <= 10**6:
-        raise ill(said.path, f"num_train_timesteps is {steps}")
-    betas = SCHEDULES[name](steps).betas
-    ends = {"beta_start": (0.0001, betas[0]), "beta_end": (0.02, betas[-1])}
-    for key, (default, ours) in ends.items():
-        value = float(said.get(key, default, float, int))
-        if name != "cosine" and abs(value - ours) > 1e-6 * ours:
-            raise ill(said.path, f"{key} is {value}; supported for {name} is {float(ours):.6g}")
-    predicted = said.get("prediction_type", "epsilon", str)
-    return {"prediction": predicted, "schedule": name, "steps": steps}
+    ends = {key: float(said.get(key, value, float, int)) for key, value in BETA_ENDS.items()}
+    fields = schedules.supported(said.path, name, steps, ends)
+    predicted, why = said.get("prediction_type", "epsilon", str), f"as {said.path.name} says"
+    if given is not None:
+        predicted, why = given, "as the argument says"
+    fields["prediction"] = predicted
+    notes = [f"prediction: {predicted}, {why}"]
+    if said.values.get("rescale_betas_zero_snr"):
+        fields["zero_terminal_snr"] = True
+        notes.append(f"schedule: rescaled to a zero terminal SNR, as {said.path.name} says")
+    return fields, tuple(notes)
