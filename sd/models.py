@@ -17,8 +17,9 @@ from sd.checkpoint.part import Part
 from sd.checkpoint.turns import Home, Turns
 from sd.config import SHAPES, ModelConfig, TextConfig, UNetConfig, VAEConfig
 from sd.finite import roomy
+from sd.regular import kind
 from sd.text_encoder import TextEncoder
-from sd.tokenizer import Tokenizer
+from sd.tokenizer import END, Tokenizer
 from sd.unet import UNet
 from sd.vae import VAE
 
@@ -26,6 +27,10 @@ __all__ = ["Parts", "read"]
 
 NATIVE = {"text_encoder": "transformers", "vae": "diffusers", "unet": "diffusers"}
 """The files of a folder of ours, and whose names their tensors have."""
+
+
+PADDING = 128
+"""Rows of a table, at most, that no token has."""
 
 
 class Parts(NamedTuple):
@@ -75,15 +80,15 @@ def read(
         "variant": variant,
     }
     embedded = model == "shapes"
-    native = any((Path(model) / f"{name}.safetensors").exists() for name in NATIVE)
+    native = any(kind(Path(model) / f"{name}.safetensors", "model") for name in NATIVE)
     if not embedded and not native:
         return _checkpoint(model, device, dtype, tokenizer, options, low_memory)
     asked = [name for name, value in {"tokenizer": tokenizer, **options}.items() if value]
     require(not asked, ", ".join(asked), "a checkpoint with it", repr(str(model)))
     with as_file(files("sd") / "assets" / "shapes" if embedded else Path(model)) as folder:
         text, own_vae, unet = (
-            weights.load(folder / f"{name}.safetensors", network, kind)
-            for name, network, kind in zip(
+            weights.load(folder / f"{name}.safetensors", network, settings)
+            for name, network, settings in zip(
                 NATIVE, (TextEncoder, VAE, UNet), (TextConfig, VAEConfig, UNetConfig), strict=True
             )
         )
@@ -121,7 +126,7 @@ def _checkpoint(
     """A checkpoint; its vocabulary is sought before its weights are read."""
     place = resolved(model, (options["variant"],))
     wanted = "'shapes', a folder of weights, a checkpoint or an id of the hub"
-    require(place.exists(), "model", wanted, repr(str(model)))
+    require(kind(place, "model") is not None, "model", wanted, repr(str(model)))
     words = vocabulary.find(place, tokenizer, TextConfig().context_length, None)
     found = checkpoint.load(
         place, dtype=dtype, vae_dtype=roomy(dtype), device=device, low_memory=low_memory, **options
@@ -135,6 +140,19 @@ def _checkpoint(
 
 
 def _fitting(tokenizer: Tokenizer, config: ModelConfig) -> None:
-    fits = (tokenizer.vocab_size, tokenizer.end_token)
-    needs = (config.text.vocab_size, config.text.end_token)
-    require(fits == needs, "tokenizer", f"{needs[0]} tokens, {needs[1]} to end", fits)
+    """Raise ValueError unless each token has its row of the text encoder's table.
+
+    The end token has the last row but for words that were added, and rows that fill the table up to
+    a multiple of 8, as transformers does.
+    """
+    tokens, end, rows = tokenizer.vocab_size, tokenizer.end_token, config.text.vocab_size
+    if not set(range(end + 1, tokens)) <= set(tokenizer.added.values()):
+        raise ValueError(f"tokenizer: {END} must be its last token but for added words, is {end}")
+    padded = rows % 8 == 0 and tokens < rows < tokens + PADDING
+    if tokens == rows or padded:
+        return
+    raise ValueError(
+        f"tokenizer: it has {tokens} tokens, the text encoder {rows} rows. Where textual inversion "
+        "added words, name the tokenizer folder that was saved with this very model (--tokenizer, "
+        "or tokenizer= in Python)"
+    )

@@ -10,8 +10,8 @@ from diffusion_math.schedule import Discrete
 __all__ = ["SCHEDULES", "schedule", "zero_terminal_snr"]
 
 SCHEDULES: dict[str, Callable[[int], Discrete]] = {
-    "linear": Discrete.linear,
     "scaled_linear": Discrete.scaled_linear,
+    "linear": Discrete.linear,
     "cosine": Discrete.cosine,
 }
 LEAST = 2.0**-12

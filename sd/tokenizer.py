@@ -2,9 +2,12 @@
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
+from itertools import count, takewhile
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 import torch
@@ -12,13 +15,53 @@ from jaxtyping import Int
 from tokenizers import models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 
+from sd import regular
 from sd.shapes.caption import VOCABULARY
 
-__all__ = ["END", "START", "UNKNOWN", "Tokenizer", "word_level"]
+__all__ = ["END", "LARGEST", "START", "UNKNOWN", "Tokenizer", "guarded", "rules_of", "word_level"]
 
 START = "<|startoftext|>"
 END = "<|endoftext|>"
 UNKNOWN = "<|unknown|>"
+LARGEST = 32 * 2**20
+"""Bytes of a file of the vocabulary; CLIP's tokenizer.json is 2 MiB."""
+PROBE = "a photo of 1 cat's café, <word>!"
+"""What a tokenizer must be able to read when it is made."""
+
+
+@contextmanager
+def guarded(what: str) -> Iterator[None]:
+    """Turn whatever the tokenizers library raises into a ValueError that begins with `what`.
+
+    Its faults are bare Exceptions, and its panics BaseExceptions.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise ValueError(f"{what}: {error}") from error
+
+
+def rules_of(path: Path) -> tokenizers.Tokenizer:
+    """The rules of a `tokenizer.json`.
+
+    Raises FileNotFoundError where there is no such file, ValueError where it is none.
+    """
+    raw = regular.content(path, "tokenizer", LARGEST)
+    with guarded(f"{path} is not a tokenizer.json"):
+        whole = regular.from_json(raw)
+        if _precompiled(whole):
+            raise ValueError("it has a Precompiled normalizer, which no CLIP has")
+        return tokenizers.Tokenizer.from_str(raw.decode("utf-8-sig"))
+
+
+def _precompiled(value: Any) -> bool:
+    """Whether a normalizer is a table of bytes: the library panics where that is damaged."""
+    if isinstance(value, dict):
+        inside = [inner for name, inner in value.items() if name != "model"]
+        return value.get("type") == "Precompiled" or any(map(_precompiled, inside))
+    return isinstance(value, list) and any(map(_precompiled, value))
 
 
 class Tokenizer:
@@ -33,6 +76,9 @@ class Tokenizer:
     ) -> None:
         """Wrap tokenizer rules; raises ValueError if they lack the start or the end token.
 
+        Two words of one id, or rules that cannot read a text, are refused too. As in diffusers, a
+        word that was added with several vectors stands for all: `<cat>` for `<cat>`, `<cat>_1`, ...
+
         pad: the id that fills a row up; default: the end token (Stable Diffusion v1.x; v2.x: 0).
         """
         if context_length < 2:
@@ -44,6 +90,13 @@ class Tokenizer:
         self._rules.no_truncation()
         self._rules.no_padding()
         self._unknown: int | None = rules.token_to_id(UNKNOWN)
+        self._ids: dict[str, int] = rules.get_vocab(with_added_tokens=True)
+        if len(set(self._ids.values())) != len(self._ids):
+            raise ValueError("two words of the tokenizer have one id")
+        with guarded("the tokenizer cannot read a text"):
+            rules.encode(PROBE, add_special_tokens=False)
+            self.added = {rules.id_to_token(i): i for i in rules.get_added_tokens_decoder()}
+        self._vectors = {i: self._together(word) for word, i in self.added.items()}
         self.start_token: int = start
         self.end_token: int = end
         self.pad_token: int = end if pad is None else pad
@@ -54,14 +107,9 @@ class Tokenizer:
     def from_file(cls, path: Path | str, context_length: int = 77) -> "Tokenizer":
         """Read a `tokenizer.json`; raises ValueError if the file is absent or no tokenizer."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"cannot read the tokenizer file {path}: {error}") from error
-        try:
-            rules = tokenizers.Tokenizer.from_str(text)
-        except Exception as error:  # the binding raises bare Exception
-            raise ValueError(f"{path} is not a tokenizer.json: {error}") from error
-        return cls(rules, context_length)
+            return cls(rules_of(Path(path)), context_length)
+        except FileNotFoundError as error:
+            raise ValueError(str(error)) from error
 
     @classmethod
     def embedded(cls, context_length: int = 24) -> "Tokenizer":
@@ -71,15 +119,14 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """How many token ids there are, the start and end tokens included."""
-        return int(self._rules.get_vocab_size(with_added_tokens=True))
+        """One more than the largest id: the rows that a text encoder's table needs."""
+        return max(self._ids.values()) + 1
 
     @property
     def words(self) -> list[str]:
         """The vocabulary without its special tokens, in the order of the ids."""
-        vocabulary = self._rules.get_vocab(with_added_tokens=True)
         special = {START, END, UNKNOWN}
-        return sorted(set(vocabulary) - special, key=lambda word: vocabulary[word])
+        return sorted(set(self._ids) - special, key=lambda word: self._ids[word])
 
     def unknown_words(self, prompt: str) -> list[str]:
         """The words of a prompt that no token stands for, once each, in their order.
@@ -90,7 +137,7 @@ class Tokenizer:
             return []
         known = self._split(prompt)
         prompt = " ".join(text for text, ids in known if not ids)
-        found = self._rules.encode(prompt, add_special_tokens=False)
+        found = self._encoded(prompt)
         spans = zip(found.ids, found.offsets, strict=True)
         unknown = [prompt[a:b] for token, (a, b) in spans if token == self._unknown]
         return list(dict.fromkeys(word for word in unknown if any(map(str.isalnum, word))))
@@ -124,19 +171,29 @@ class Tokenizer:
         pieces = re.split(learned, text, flags=re.IGNORECASE)
         return [(piece, self._learned.get(piece.lower(), ())) for piece in pieces if piece]
 
+    def _together(self, word: str) -> tuple[int, ...]:
+        """The ids of an added word and of its further vectors."""
+        further = (self.added.get(f"{word}_{i}") for i in count(1))
+        return (self.added[word], *takewhile(lambda i: i is not None, further))
+
+    def _encoded(self, text: str) -> tokenizers.Encoding:
+        with guarded("the tokenizer cannot read the prompt"):
+            return self._rules.encode(text, add_special_tokens=False)
+
     def _own_words(self, text: str) -> list[tuple[str, tuple[int, ...]]]:
-        """The words of the vocabulary itself."""
-        found = self._rules.encode(text, add_special_tokens=False)
+        """The words of the vocabulary itself, and those that were added to it."""
+        found = self._encoded(text)
         words: list[tuple[str, tuple[int, ...]]] = []
         places: list[int | None] = []
         for token, place, (a, b) in zip(found.ids, found.word_ids, found.offsets, strict=True):
             if token == self._unknown:
                 continue
+            vectors = self._vectors.get(token, (token,))
             if places and places[-1] == place:
                 word, ids = words[-1]
-                words[-1] = (word + text[a:b], (*ids, token))
+                words[-1] = (word + text[a:b], (*ids, *vectors))
             else:
-                words.append((text[a:b], (token,)))
+                words.append((text[a:b], vectors))
                 places.append(place)
         return words
 
@@ -160,8 +217,8 @@ class Tokenizer:
     def _row(self, prompt: str, truncate: bool) -> list[int]:
         if not isinstance(prompt, str):
             raise ValueError(f"a prompt must be a string, got {prompt!r}")
-        found: Iterable[int] = self._rules.encode(prompt, add_special_tokens=False).ids
-        ids = [token for token in found if token != self._unknown]
+        found = [token for token in self._encoded(prompt).ids if token != self._unknown]
+        ids = [vector for token in found for vector in self._vectors.get(token, (token,))]
         room = self.context_length - 2
         if len(ids) > room and not truncate:
             shown = prompt if len(prompt) <= 60 else prompt[:57] + "..."

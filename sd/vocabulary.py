@@ -6,13 +6,15 @@ that is named, the checkpoint's `tokenizer/`, a package that carries CLIP's merg
 
 import gzip
 import importlib.util
-import json
+import io
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import Regex, models, normalizers, pre_tokenizers
 
-from sd.tokenizer import END, START, Tokenizer
+from sd.regular import content, from_json, kind
+from sd.tokenizer import END, LARGEST, START, Tokenizer, guarded, rules_of
 
 __all__ = ["clip", "find", "of_merges"]
 
@@ -23,6 +25,9 @@ HUB = "openai/clip-vit-large-patch14"
 WORD = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 """What CLIP takes for a word; letters were lowered before."""
 SIZE = 49408
+ADDED, CONFIG = "added_tokens.json", "tokenizer_config.json"
+"""Where transformers writes words that were added to a vocabulary, and with which flags."""
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def clip(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
@@ -79,35 +84,65 @@ def find(checkpoint: Path, named: Path | None, context_length: int, pad: int | N
 
 def _read(place: Path) -> tokenizers.Tokenizer | None:
     """The rules that a place holds, or None."""
-    if place.is_dir():
+    there = kind(place, "tokenizer")
+    if there == "folder":
         whole, vocabulary, merges = (
             place / name for name in ("tokenizer.json", "vocab.json", "merges.txt")
         )
-        if vocabulary.is_file() and merges.is_file():
-            return _of_files(vocabulary, merges)
-        return _read(whole)
-    if not place.is_file():
+        files = (kind(vocabulary, "tokenizer"), kind(merges, "tokenizer"))
+        rules = _of_files(vocabulary, merges) if files == ("file", "file") else _read(whole)
+        return None if rules is None else _with_words(place, rules)
+    if there is None:
         return None
     if place.name.endswith((".txt", ".txt.gz")):
-        return of_merges(_pairs(place)[: SIZE - 2 * 256 - 2])
-    try:
-        return tokenizers.Tokenizer.from_str(place.read_text(encoding="utf-8"))
-    except Exception as error:  # the binding raises bare Exception
-        raise ValueError(f"tokenizer: {place} is no tokenizer.json: {error}") from error
+        with guarded(f"tokenizer: {place} has no merges"):
+            return of_merges(_pairs(place)[: SIZE - 2 * 256 - 2])
+    return rules_of(place)
 
 
 def _of_files(vocabulary: Path, merges: Path) -> tokenizers.Tokenizer:
-    try:
-        names: dict[str, int] = json.loads(vocabulary.read_text(encoding="utf-8"))
+    with guarded(f"tokenizer: {vocabulary} and {merges} do not fit"):
+        names = _object(vocabulary)
+        if sorted(names.values(), key=repr) != sorted(range(len(names)), key=repr):
+            raise ValueError(f"the ids of {len(names)} words are not 0 to {len(names) - 1}")
         return clip(names, _pairs(merges))
-    except Exception as error:  # the binding raises bare Exception
-        raise ValueError(f"tokenizer: {vocabulary} and {merges} do not fit: {error}") from error
+
+
+def _with_words(folder: Path, rules: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """The rules with the words that the folder's other files add, as of textual inversion."""
+    added: dict[str, tuple[int, dict[str, Any]]] = {}
+    with guarded(f"tokenizer: the added words of {folder} cannot be read"):
+        for token, words in _object(folder / CONFIG).get("added_tokens_decoder", {}).items():
+            added[words["content"]] = (int(token), words)
+        for content, token in _object(folder / ADDED).items():
+            added.setdefault(content, (token, {}))
+        for content, (token, words) in sorted(added.items(), key=lambda item: item[1][0]):
+            flags = {name: bool(words[name]) for name in FLAGS if name in words}
+            if rules.token_to_id(content) is None:
+                rules.add_tokens([tokenizers.AddedToken(content, **flags)])
+            if (found := rules.token_to_id(content)) != token:
+                raise ValueError(f"{content} has the id {token}, and its place is {found}")
+    return rules
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """A JSON file's object, empty where there is no file."""
+    if kind(path, "tokenizer") is None:
+        return {}
+    values = from_json(content(path, "tokenizer", LARGEST), once=True)
+    if not isinstance(values, dict):
+        raise ValueError(f"{path.name} is no JSON object")
+    return values
 
 
 def _pairs(path: Path) -> list[tuple[str, str]]:
-    """The merges of a file, whose first line is a comment."""
-    raw = path.read_bytes()
-    text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
+    """The merges of a file, whose first line is a comment; at most `LARGEST` bytes of them."""
+    raw = content(path, "tokenizer", LARGEST)
+    if path.suffix == ".gz":
+        raw = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(LARGEST + 1)
+    if len(raw) > LARGEST:
+        raise ValueError(f"it is more than {LARGEST} bytes")
+    text = raw.decode("utf-8")
     lines = text.strip().splitlines()[1:]
     return [(left, right) for left, _, right in (line.partition(" ") for line in lines) if right]
 

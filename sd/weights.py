@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sd.config import Config, TextConfig, UNetConfig, VAEConfig, from_json, to_json
+from sd.regular import regular
 
 __all__ = ["Network", "blank", "config", "load", "metadata", "read", "write"]
 
 Network = TypeVar("Network", bound=nn.Module)
 
+MOST_BYTES = 2**40
 SHOWN = 3
 """How many of the offending names a message lists before it says "and n more"."""
 
@@ -149,9 +151,7 @@ class _Unfilled(TorchFunctionMode):
 
 def _open(path: Path | str, tensors: bool) -> tuple[dict[str, str], dict[str, Tensor]]:
     """The file's metadata and, if wanted, its tensors."""
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"weights file {path} is missing")
+    path = regular(path, "weights file", MOST_BYTES)
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys() if tensors else []

@@ -6,6 +6,7 @@ and every other class or function becomes an `Inert` of its name. The work is li
 """
 
 import io
+import math
 import pickle
 import sys
 from _compat_pickle import IMPORT_MAPPING
@@ -126,7 +127,8 @@ class _Rebuilt(Inert):
             return super().made(args)  # of numbers that are not plain
         if not len(size) == len(stride) <= MOST_AXES:
             raise ValueError("a tensor of no valid shape")
-        if not all(type(n) is int and 0 <= n < 2**63 for n in (offset, *size, *stride)):
+        whole = all(type(n) is int and 0 <= n < 2**60 for n in (offset, *size, *stride))
+        if not whole or math.prod(filter(None, size)) >= 2**60:
             raise ValueError("a tensor of no valid shape")
         dtype = getattr(args[6], "dtype", None) if len(args) > 6 else None
         dtype = dtype or storage.dtype
@@ -154,7 +156,7 @@ KNOWN: Mapping[tuple[str, str], type[Inert]] = {
 def unpickled(data: bytes) -> Any:
     """What a pickle holds: plain values, `Stored` for a tensor, `Inert` for the rest.
 
-    Raises an Exception of any class where the pickle is damaged; `HostileError`, naming it, where it
+    Raises an Exception of any class where the pickle is damaged; HostileError, naming it, where it
     asks for something of Python's own library that holds no data, which only an attack does.
     """
     return _Reader(io.BytesIO(data)).load()

@@ -1,5 +1,6 @@
 """A file of tensors: what it says it holds, and its tensors one at a time."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ class Entry:
     @property
     def size(self) -> int:
         """Its bytes."""
-        return self.dtype.itemsize * torch.Size(self.shape).numel()
+        return self.dtype.itemsize * math.prod(self.shape)
 
 
 @final

@@ -93,7 +93,7 @@ def _entry(path: Path, name: str, value: object, room: int) -> tuple[Entry, int,
         kind, shape, (start, end) = value["dtype"], value["shape"], value["data_offsets"]  # type: ignore[index]
         counts = (*shape, start, end)
         legal = all(type(n) is int and 0 <= n < 2**63 for n in counts) and start <= end
-        legal = legal and len(shape) <= MOST_AXES
+        legal = legal and len(shape) <= MOST_AXES and math.prod(filter(None, shape)) < 2**60
     except (TypeError, KeyError, ValueError):
         legal = False
     if not legal:

@@ -160,7 +160,7 @@ def test_names_that_are_absent_take_their_defaults() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "ModelConfig is not legal JSON"),
+        ("{", "ModelConfig is not valid JSON"),
         ("[1]", "ModelConfig must come from a JSON object"),
         ('{"vea": {}}', "ModelConfig has no field named vea"),
         ('{"vae": {"chanels": [8]}}', "VAEConfig has no field named chanels"),

@@ -81,7 +81,7 @@ def test_places_in_their_order(
     RULES.save(str(whole))
     assert ids(tmp_path, whole) == ids(tmp_path / "x", tmp_path) == wanted
     whole.write_text("{}", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"is no tokenizer\.json"):
+    with pytest.raises(ValueError, match=r"is not a tokenizer\.json"):
         ids(tmp_path, whole)
 
     package = tmp_path / "open_clip"

@@ -146,7 +146,7 @@ def test_a_zip_under_the_name_of_safetensors_is_named(tmp_path: Path) -> None:
         ({"prediction": "noise"}, "prediction: wanted one of epsilon, v_prediction, sample"),
         ({"device": "tpu"}, "device: wanted auto or one of"),
         ({"variant": "fp16"}, "variant is 'fp16', which only a diffusers folder can have"),
-        ({"ema": True}, r"it has no moving averages \(model_ema.\*\); leave out ema=True"),
+        ({"ema": True}, r"it has no moving averages \(model_ema.\*\); leave out --ema"),
     ],
 )
 def test_a_bad_argument_is_named(arguments: dict[str, Any], line: str, tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_files_that_do_not_belong_together_are_named(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=rf"^checkpoint {unet}: no VAE is in it$"):
         load(rest, vae=unet)
-    lacking = "of a model only its text encoder, VAE; without U-Net: complete= a checkpoint or fold"
+    lacking = "of a model only its text encoder, VAE; without U-Net: give a whole model, or in Pyth"
     with pytest.raises(ValueError, match=lacking):
         load(rest)
 

@@ -86,7 +86,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "not finite": ("a.bin", {"<a>": torch.full((8,), torch.inf)}, "<a> is not finite"),
     "another width": ("a.bin", {"<a>": torch.zeros(9)}, "<a> is 9 wide, the text encoder 8"),
     "shared": (
-        "a.bin", {"<a>": torch.zeros(1, 1).expand(99, 8)}, "<a> claims more bytes than the file has"
+        "a.bin", {"<a>": torch.zeros(1, 1).expand(99, 8)}, "<a> claims 3168 bytes and shares fewer"
     ),
 }  # fmt: skip
 

@@ -76,7 +76,7 @@ VARIANTS = {
     "v1 without text_model.": Variant(file(V1, without_text_model), V1),
     "v1 with position_ids": Variant(file(V1, position_ids), V1, unread=(1, "0, 1, 2")),
     "v1 with averages": Variant(
-        file(V1, with_other_ema), V1, unread=(COUNT["unet"], "ema=True")
+        file(V1, with_other_ema), V1, unread=(COUNT["unet"], "--ema (ema=True in Python)")
     ),
     "v1 read from averages": Variant(
         file(V1, with_ema, ema=True), V1, unread=(COUNT["unet"] + 2, "")
@@ -199,8 +199,9 @@ def test_v2_that_says_nothing_is_taken_for_epsilon_with_a_warning(tmp_path: Path
     assert loaded.config == V2
     assert [str(each.message) for each in caught] == [
         f"checkpoint {path}: nothing says what its U-Net predicts; taken for epsilon, as of v2.x "
-        "at 512 pixels. The models at 768 pixels predict v: pass prediction='v_prediction', or put "
-        'a .yaml with the line parameterization: "v" beside the file'
+        "at 512 pixels. The models at 768 pixels predict v: give --prediction v_prediction "
+        "(prediction='v_prediction' in Python), or put a .yaml with the line parameterization: "
+        '"v" beside the file'
     ]
 
 
