@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from sd.flags import files
 from sd.front import guarded, parsed
 from sd.terminal import say
 
@@ -57,6 +58,7 @@ def _run(name: str, flags: Sequence[str]) -> None:
     from experiments.page import write
     from sd.folder import output_folder
 
+    files(config)
     with output_folder(config.out) as folder:
         result = module.run(config)
         for path in getattr(module, "write", write)(result, folder):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from experiments import page
 from experiments.results import (
@@ -21,6 +21,7 @@ from experiments.results import (
     to_json,
     write_files,
 )
+from sd.flags import Several, check
 
 if TYPE_CHECKING:
     from arbiter.peers.subject import Subject
@@ -54,10 +55,13 @@ class Config:
     in it of an `arbiter.Sampler`, of a list of them, or of a function that makes either."""
     quick: bool = False
     """The main setting of each sampler alone."""
-    samplers: tuple[str, ...] = ()
+    samplers: Annotated[tuple[str, ...], Several(0)] = ()
     """Names of samplers to audit, all of them if none is given."""
     out: Path = Path("out/audit")
     """Folder for audit.json, audit.html, audit.md, the figures and the reproducers."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def run(config: Config) -> Result:

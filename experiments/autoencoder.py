@@ -4,11 +4,12 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from experiments.intervals import mean_interval, wilson
 from experiments.model import BATCH, Model
 from experiments.results import Figure, Result, Row, at_least
+from sd.flags import Range, check, unused
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,12 +27,17 @@ class Config:
     What the autoencoder loses no U-Net can bring back, so this bounds all else.
     """
 
-    count: int = 200
+    count: Annotated[int, Range(8, 100_000)] = 200
     """Fresh pictures, at least 8."""
     out: Path = Path("out/autoencoder")
     """Folder for autoencoder.md, autoencoder.json and the figure."""
     model: Model = field(default_factory=Model)
     """Which model and where it runs."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        others = ["lora", "embedding", "prediction", "ema"]
+        unused(self.model, others, "on `autoencoder`, which measures the VAE alone")
 
 
 def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
@@ -44,8 +50,6 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
     from sd.shapes.judge import FRESH
     from sd.shapes.reader import agrees, read
 
-    if config.count < 8:
-        raise ValueError(f"--count: wanted at least 8, got {config.count}")
     pipeline = pipeline or config.model.load()
     # 900,000 keeps clear of the examples that prompts are judged on.
     examples = [example(FRESH, 900_000 + i) for i in range(config.count)]

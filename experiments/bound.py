@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from experiments.intervals import mean_interval
 from experiments.results import FAILS, HOLDS, MEASURED, Result, Row, at_least, at_most
 from experiments.terms import AFFINE, CHAIN, EXACT, POINTS, SMALL
+from sd.flags import Power, Range, Seed, check
 
 if TYPE_CHECKING:
     from experiments.terms import Limit
@@ -27,16 +28,19 @@ class Config:
 
     density: Literal["two_moons", "ring", "grid25"] = "two_moons"
     """The data, at half their size: 8-bit levels reach from -1 to 1."""
-    steps: int = 1000
+    steps: Annotated[int, Range(2, 1000)] = 1000
     """Steps of DDPM's chain, 2 to 1000."""
-    draws: int = 1000
+    draws: Annotated[int, Range(50, 10**6)] = 1000
     """Examples the terms are averaged over, at least 50."""
-    finest: int = 512
+    finest: Annotated[int, Power(2, 8, 2**16)] = 512
     """Most steps of the walk towards the integral over log-SNR: a power of 2, at least 8."""
-    seed: int = 0
+    seed: Seed = 0
     """Of data and noise."""
     out: Path = Path("out/bound")
     """Folder for bound.md, bound.json and the figures."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def run(config: Config) -> Result:
@@ -49,8 +53,6 @@ def run(config: Config) -> Result:
     from experiments import bound_figures as figures
     from experiments import terms
     from experiments.paths import drawn_forward
-
-    _check(config)
 
     def seeded(part: int) -> torch.Generator:
         return torch.Generator().manual_seed(config.seed + part)
@@ -104,17 +106,6 @@ def run(config: Config) -> Result:
         },
     }
     return Result("bound", "The bound, term by term", rows, parts, record)
-
-
-def _check(config: Config) -> None:
-    if not 2 <= config.steps <= 1000:
-        raise ValueError(f"--steps: wanted 2 to 1000, got {config.steps}")
-    if config.draws < 50:
-        raise ValueError(f"--draws: wanted at least 50, got {config.draws}")
-    if config.finest < 8 or config.finest & (config.finest - 1):
-        raise ValueError(f"--finest: wanted a power of 2, at least 8, got {config.finest}")
-    if not 0 <= config.seed < 2**62:
-        raise ValueError(f"--seed: wanted a number in [0, 2^62), got {config.seed}")
 
 
 def _path_row(chain: tuple[list[float], list[float]]) -> Row:

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from experiments.intervals import mean_interval, paired_difference, wilson
 from experiments.model import PROMPT, Model, distance, draw, shows
 from experiments.results import MEASURED, Figure, Result, Row, Table, at_least, percent
+from experiments.sampling import Sampling, Scale, scale_of
+from sd.flags import Range, Seed, Several, Words, check
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,24 +34,29 @@ class Config:
     between pictures of one prompt that leaves size, place and background open.
     """
 
-    prompt: str = PROMPT
+    prompt: Annotated[str, Words()] = PROMPT
     """Of the pictures that are shown with guidance on and off."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the first of them; the next ones count up."""
-    shown: int = 6
+    shown: Annotated[int, Range(1, 100)] = 6
     """Pictures shown side by side, each a seed."""
-    scales: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0, 5.0, 8.0)
+    scales: Annotated[tuple[Scale, ...], Several(0)] = (0.0, 1.0, 2.0, 3.0, 5.0, 8.0)
     """Values of w to sweep; 1 (no guidance) and the model's own are always among them."""
-    count: int = 100
+    count: Annotated[int, Range(1, 100_000)] = 100
     """Fresh prompts for the accuracy at each w: this many of seen and of held-out pairs."""
-    diversity_prompts: int = 6
+    diversity_prompts: Annotated[int, Range(2, 32)] = 6
     """Prompts for the diversity at each w, at least 2."""
-    diversity_seeds: int = 6
+    diversity_seeds: Annotated[int, Range(2, 1000)] = 6
     """Pictures of each of them, at least 2."""
     out: Path = Path("out/cfg")
     """Folder for cfg.md, cfg.json and the figures."""
     model: Model = field(default_factory=Model)
-    """Which model, where it runs, and how it samples."""
+    """Which model, and where it runs."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How the model samples."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -73,14 +80,8 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
 
     from sd.shapes import judge
 
-    counts = (config.shown, config.count, config.diversity_prompts, config.diversity_seeds)
-    if min(counts) < 1 or min(counts[2:]) < 2:
-        raise ValueError(
-            "--shown, --count: wanted at least 1; --diversity-prompts, --diversity-seeds: at "
-            f"least 2; got {counts}"
-        )
     pipeline = pipeline or config.model.load()
-    own = config.model.scale(pipeline)
+    own = scale_of(config.sampling.guidance_scale, pipeline)
     scales = sorted({*config.scales, 1.0, own})
     asked = {
         "seen": judge.prompts(0, config.count),
@@ -122,7 +123,7 @@ def _free_prompts(count: int) -> list[str]:
 def _pair(config: Config, pipeline: "TextToImage", bar: "tqdm[Any]") -> "dict[bool, list[Image]]":
     """The same prompt and seeds with guidance and without."""
     seeds = [config.seed + i for i in range(config.shown)]
-    call = config.model.sampling(pipeline)
+    call = config.sampling.call(pipeline)
     prompts = [config.prompt] * config.shown
     return {on: draw(pipeline, prompts, seeds, bar, do_cfg=on, **call) for on in (True, False)}
 
@@ -136,7 +137,7 @@ def _point(
     bar: "tqdm[Any]",
 ) -> Point:
     """Accuracy and diversity at one scale, on the prompts and seeds of every scale."""
-    call = {**config.model.sampling(pipeline), "guidance_scale": scale}
+    call = {**config.sampling.call(pipeline), "guidance_scale": scale}
     right = {}
     for kind, prompts in asked.items():
         pictures = draw(pipeline, prompts, range(len(prompts)), bar, **call)

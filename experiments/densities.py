@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, get_args
 
 from experiments.results import FAILS, HOLDS, Figure, Result, Row, Table, at_most
+from sd.flags import Range, Seed, Several, check
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,14 +35,17 @@ class Config:
     compared with automatic differentiation, and the third is counted in cells.
     """
 
-    densities: tuple[Name, ...] = NAMES
+    densities: Annotated[tuple[Name, ...], Several()] = NAMES
     """Which to show."""
-    samples: int = 20_000
+    samples: Annotated[int, Range(1000, 10**7)] = 20_000
     """Draws of each, at least 1000."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the draws."""
     out: Path = Path("out/densities")
     """Folder for densities.md, densities.json and the figure."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 class Found(NamedTuple):
@@ -68,16 +72,8 @@ def run(config: Config) -> Result:
 
     from diffusion_math.density import DENSITIES
 
-    wanted = tuple(dict.fromkeys(config.densities))
-    if not wanted or set(wanted) - set(DENSITIES):
-        legal = ", ".join(DENSITIES)
-        raise ValueError(f"--densities: wanted one or more of {legal}, got {config.densities}")
-    if config.samples < 1000:
-        raise ValueError(f"--samples: wanted at least 1000, got {config.samples}")
-    if not 0 <= config.seed < 2**63:
-        raise ValueError(f"--seed: wanted a number in [0, 2^63), got {config.seed}")
     found, drawn = {}, {}
-    for name in tqdm(wanted, unit="density", disable=None):
+    for name in tqdm(config.densities, unit="density", disable=None):
         density = DENSITIES[name]()
         points = density.sample(torch.Generator().manual_seed(config.seed), config.samples)
         found[name], drawn[name] = _measure(density, _cells(name), points), points

@@ -1,11 +1,12 @@
 """C19, C20, C27-C29 on real pixels: DDPM of 8 x 8 digits, trained from nothing in the run."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from experiments.results import Result
+from experiments.sampling import Scale
+from sd.flags import Range, Seed, Several, check
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,33 +26,35 @@ class Config:
     scikit-learn: pip install "diffusion-math[digits]".
     """
 
-    steps: int = 3000
+    steps: Annotated[int, Range(1, 10**7)] = 3000
     """Updates of the network, at least 1."""
-    width: int = 256
+    width: Annotated[int, Range(4, 8192)] = 256
     """Its width, at least 4."""
-    blocks: int = 3
+    blocks: Annotated[int, Range(1, 100)] = 3
     """Its residual layers, at least 1."""
-    scales: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0)
+    scales: Annotated[tuple[Scale, ...], Several(0)] = (0.0, 1.0, 2.0, 3.0)
     """Guidance scales; 0 and 1 are always among them."""
-    sampling: int = 100
+    sampling: Annotated[int, Range(1, 1000)] = 100
     """Steps of ancestral sampling, 1 to 1000."""
-    held_out: int = 500
+    held_out: Annotated[int, Range(20, 1697)] = 500
     """Digits that no training sees, 20 to 1697."""
-    seeds: int = 5
+    seeds: Annotated[int, Range(2, 1000)] = 5
     """Pairs of networks that compare the two weights, at least 2."""
-    pair_steps: int = 1000
+    pair_steps: Annotated[int, Range(1, 10**7)] = 1000
     """Updates of each of them, at least 1."""
-    bound_steps: int = 320
+    bound_steps: Annotated[int, Range(1, 900)] = 320
     """Steps of the chain of the bound, 1 to 900."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the split, weights, noise and draws."""
     out: Path = Path("out/digits")
     """Folder for digits.md, digits.json and the figures."""
 
+    def __post_init__(self) -> None:
+        check(self)
+
 
 def run(config: Config) -> Result:
     """Train, draw, write and compare."""
-    _check(config)
     try:
         import sklearn  # noqa: F401
     except ImportError as error:
@@ -131,21 +134,6 @@ def run(config: Config) -> Result:
         "weights": outcomes,
     }
     return Result("digits", "Diffusion on real pixels", rows, parts, data)
-
-
-def _check(config: Config) -> None:
-    least = {"steps": 1, "width": 4, "blocks": 1, "seeds": 2, "pair_steps": 1}
-    ranges: dict[str, tuple[int, float]] = {name: (low, math.inf) for name, low in least.items()}
-    ranges |= {"sampling": (1, 1000), "held_out": (20, 1697), "bound_steps": (1, 900)}
-    for name, (low, high) in ranges.items():
-        value = getattr(config, name)
-        if not low <= value <= high:
-            wanted = f"at least {low}" if high == math.inf else f"{low} to {high}"
-            raise ValueError(f"--{name.replace('_', '-')}: wanted {wanted}, got {value}")
-    if not all(0 <= w < math.inf for w in config.scales):
-        raise ValueError(f"--scales: wanted numbers of at least 0, got {config.scales}")
-    if not 0 <= config.seed < 2**62:
-        raise ValueError(f"--seed: wanted a number in [0, 2^62), got {config.seed}")
 
 
 def _shown(schedule: Any, network: Any) -> tuple[Any, Any, "Tensor"]:

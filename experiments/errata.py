@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from experiments.results import FAILS, HOLDS, Result, Row, Table
+from sd.flags import Range, Seed, check
 
 if TYPE_CHECKING:
     from experiments.erratum import Erratum
@@ -19,20 +20,19 @@ class Config:
     form within a bound that has a reason, and contradicts the printed one.
     """
 
-    samples: int = 20_000
+    samples: Annotated[int, Range(1000, 10**7)] = 20_000
     """Draws behind each of the pictures that have any, at least 1000."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the draws."""
     out: Path = Path("out/errata")
     """Folder for errata.md, errata.json and the figures."""
 
+    def __post_init__(self) -> None:
+        check(self)
+
 
 def run(config: Config) -> Result:
     """Measure each, and set both forms beside it."""
-    if config.samples < 1000:
-        raise ValueError(f"--samples: wanted at least 1000, got {config.samples}")
-    if not 0 <= config.seed < 2**62:
-        raise ValueError(f"--seed: wanted a number in [0, 2^62), got {config.seed}")
     from tqdm import tqdm
 
     from experiments import errata_forward, errata_langevin, errata_reverse, errata_score

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from experiments.results import MEASURED, Figure, Result, Row, Table, at_least, at_most
+from sd.flags import Range, Seed, check
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,18 +29,21 @@ class Config:
 
     density: Literal["ring", "grid25", "two_moons", "pinwheel", "spirals"] = "ring"
     """The data."""
-    steps: int = 4000
+    steps: Annotated[int, Range(1, 10**7)] = 4000
     """Updates of each family, at least 1."""
-    batch: int = 256
+    batch: Annotated[int, Range(2, 10**6)] = 256
     """Examples in an update, at least 2."""
-    parameters: int = 20_000
+    parameters: Annotated[int, Range(500, 10**8)] = 20_000
     """Learned numbers of each family, all its networks together, at least 500."""
-    samples: int = 4000
+    samples: Annotated[int, Range(100, 10**6)] = 4000
     """Draws that are judged, at least 100."""
-    seed: int = 0
+    seed: Seed = 0
     """Of weights, data and draws."""
     out: Path = Path("out/families")
     """Folder for families.md, families.json and the figures."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def run(config: Config) -> Result:
@@ -51,12 +55,6 @@ def run(config: Config) -> Result:
     from diffusion_math.density import DENSITIES
     from diffusion_math.metrics import energy_distance
     from experiments.generators import FAMILIES, Budget, autoencoder
-
-    for name, least in (("steps", 1), ("batch", 2), ("samples", 100), ("parameters", 500)):
-        if getattr(config, name) < least:
-            raise ValueError(f"--{name}: wanted at least {least}, got {getattr(config, name)}")
-    if not 0 <= config.seed < 2**62:
-        raise ValueError(f"--seed: wanted a number in [0, 2^62), got {config.seed}")
 
     def seeded(part: int) -> torch.Generator:
         return torch.Generator().manual_seed(config.seed + part)

@@ -3,10 +3,11 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from experiments.densities import Name
 from experiments.results import FAILS, HOLDS, MEASURED, Figure, Result, Row
+from sd.flags import File, Range, Seed, Several, check
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,18 +34,21 @@ class Config:
     """The table of noise: scaled_linear is Stable Diffusion's, linear DDPM's."""
     density: Name = "two_moons"
     """The density of the plane."""
-    image: Path | None = None
+    image: Annotated[Path, File()] | None = None
     """A picture of yours, of any size and kind (default: one of the embedded world)."""
-    times: tuple[int, ...] = (0, 20, 100, 250, 500, 1000)
+    times: Annotated[tuple[int, ...], Range(0, 1000), Several(2)] = (0, 20, 100, 250, 500, 1000)
     """Times to show, 0 (clean) to 1000 (noise)."""
-    samples: int = 4000
+    samples: Annotated[int, Range(100, 10**6)] = 4000
     """Points of the plane to follow, at least 100."""
-    frames: int = 40
+    frames: Annotated[int, Range(2, 60)] = 40
     """Of the animation, 2 to 60."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the noise."""
     out: Path = Path("out/forward")
     """Folder for forward.md, forward.json and the figures."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def run(config: Config) -> Result:
@@ -62,17 +66,6 @@ def run(config: Config) -> Result:
 
     schedule: Discrete = getattr(Discrete, config.schedule)()
     times = sorted(set(config.times))
-    if len(times) < 2 or times[0] < 0 or times[-1] > schedule.T:
-        raise ValueError(f"--times: wanted two or more in 0..{schedule.T:g}, got {config.times}")
-    if config.samples < 100:
-        raise ValueError(f"--samples: wanted at least 100, got {config.samples}")
-    if not 2 <= config.frames <= 60:
-        raise ValueError(f"--frames: wanted 2..60, got {config.frames}")
-    if config.density not in DENSITIES:
-        legal = ", ".join(DENSITIES)
-        raise ValueError(f"--density: wanted one of {legal}, got {config.density}")
-    if not 0 <= config.seed < 2**63:
-        raise ValueError(f"--seed: wanted a number in [0, 2^63), got {config.seed}")
     if config.image is None:
         source = Image.fromarray(example(0, PICTURE).picture)
     else:

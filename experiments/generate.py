@@ -4,12 +4,14 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from experiments import prompts, settings
 from experiments.model import BATCH, PROMPT, Model
 from experiments.prompts import Job
 from experiments.results import Figure, Result, write_files
+from experiments.sampling import Sampling
+from sd.flags import File, Range, Several, Words, check, refuse, unused
 from sd.terminal import say
 
 if TYPE_CHECKING:
@@ -26,37 +28,53 @@ class Config:
     on the same machine and versions. A PNG is there, whole, as soon as its batch is drawn.
     """
 
-    prompt: tuple[str, ...] = (PROMPT,)
+    prompt: Annotated[tuple[str, ...], Words(), Several(distinct=False)] = (PROMPT,)
     """What to draw; several prompts give several pictures."""
-    prompts: Path | None = None
+    prompts: Annotated[Path, File()] | None = None
     """A file of prompts, one a line, in place of `--prompt`: the n-th gives 0000n.png, and those
     that are there already are kept, so that the same command goes on after a stop. Blank lines and
     lines that start with # are left out; a line may be
     {"prompt": "...", "seed": 1, "negative_prompt": "..."}."""
-    negative_prompt: str = ""
+    negative_prompt: Annotated[str, Words(empty=True)] = ""
     """What guidance leads away from."""
     do_cfg: bool = True
     """Classifier-free guidance on or off."""
-    seed: tuple[int, ...] = (0,)
+    seed: Annotated[tuple[int, ...], Range(0, 2**64 - 1), Several(distinct=False)] = (0,)
     """One seed for the first picture (the next ones count up), or one for each picture; several
     seeds with one prompt give a picture a seed."""
-    batch: int = BATCH
+    batch: Annotated[int, Range(1, 4096)] = BATCH
     """Pictures drawn at once; fewer take less memory, and are on the disk sooner."""
-    image: Path | None = None
+    image: Annotated[Path, File()] | None = None
     """A picture of yours to redraw, of any size and kind, with `--strength`."""
-    strength: float | None = None
+    strength: Annotated[float, Range(0, 1, above=True)] | None = None
     """How much of `--image` to redraw, in (0, 1]: 1 all of it (default: 0.8)."""
-    height: int | None = None
+    height: Annotated[int, Range(8, 8192)] | None = None
     """Of the pictures, in pixels (default: the model's own)."""
-    width: int | None = None
+    width: Annotated[int, Range(8, 8192)] | None = None
     """Of the pictures, in pixels (default: the model's own)."""
-    like: Path | None = None
+    like: Annotated[Path, File()] | None = None
     """Repeat this PNG, made by this command; all other settings are then its own, but
     `--low-memory`."""
     out: Path = Path("out/generate")
     """Folder for the PNGs, generate.json and generate.md."""
     model: Model = field(default_factory=Model)
-    """Which model, where it runs, and how it samples."""
+    """Which model, and where it runs."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How the model samples."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.image is None:
+            unused(self, ["strength"], "without --image")
+        off = "" if self.do_cfg else "with --no-do-cfg"
+        if off:
+            unused(self.sampling, ["guidance_scale", "guidance_interval"], off)
+        if off or self.sampling.guidance_scale == 1:
+            unused(self, ["negative_prompt"], off or "with --guidance-scale 1")
+        if self.prompts is not None:
+            unused(self, ["prompt"], "beside --prompts")
+            if len(self.seed) != 1:
+                refuse(self, "seed", "one with --prompts, whose lines may have their own")
 
 
 Batch = tuple[list[Job], dict[str, Any]]
@@ -79,7 +97,7 @@ def run(config: Config, pipeline: "TextToImage | None" = None, hold: bool = Fals
         size = pipeline.config.image_size
         image = picture.fit(image, config.width or size, config.height or size)
     call = {
-        **config.model.sampling(pipeline),
+        **config.sampling.call(pipeline),
         "negative_prompt": config.negative_prompt,
         "do_cfg": config.do_cfg,
         "strength": 0.8 if image is not None and config.strength is None else config.strength,
@@ -103,15 +121,8 @@ def run(config: Config, pipeline: "TextToImage | None" = None, hold: bool = Fals
 
 def _jobs(config: Config) -> list[Job]:
     """The pictures that are asked for."""
-    if config.batch < 1:
-        raise ValueError(f"--batch: wanted at least 1, got {config.batch}")
     if config.prompts is None:
         return prompts.listed(config.prompt, config.seed, config.negative_prompt)
-    if config.prompt != Config.prompt:
-        raise ValueError("--prompts, --prompt: wanted one of them")
-    if len(config.seed) != 1:
-        wanted = "one with --prompts, whose lines may have their own"
-        raise ValueError(f"--seed: wanted {wanted}, got {len(config.seed)}")
     return prompts.read(config.prompts, config.seed[0], config.negative_prompt)
 
 

@@ -4,9 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from experiments.results import FAILS, HOLDS, MEASURED, Result, Row, Table
+from experiments.sampling import Interval
+from sd.flags import Range, Several, check, refuse
 
 if TYPE_CHECKING:
     from experiments.guidance_worlds import Drawn, Law
@@ -32,24 +34,35 @@ class Config:
     its probability flow by the change of volume, on nodes; nothing is sampled.
     """
 
-    scales: tuple[float, ...] = (1.5, 3.0, 5.0, 7.5, 10.0)
+    scales: Annotated[tuple[float, ...], Range(1, 20, above=True), Several()] = (
+        1.5,
+        3.0,
+        5.0,
+        7.5,
+        10.0,
+    )
     """Guidance scales w > 1; 0 and 1 are always among them, for `cfg`."""
-    shown: float = 7.5
+    shown: Annotated[float, Range(1, 20, above=True)] = 7.5
     """The scale of the pictures and of the table, one of them."""
-    interval: tuple[float, float] = (0.3, 2.0)
+    interval: Interval = (0.3, 2.0)
     """Noise levels sigma/alpha between which the limited variant guides."""
-    share: float = 0.7
+    share: Annotated[float, Range(0, 1)] = 0.7
     """What the rescaled variant takes of the conditional's standard deviation, in [0, 1]."""
-    longest: float = math.inf
+    longest: Annotated[float, Range(0, math.inf, above=True)] = math.inf
     """The longest update of the projected variant, in units of the data; inf for none."""
-    ground: float = 3.0
+    ground: Annotated[float, Range(1, 100)] = 3.0
     """Strength of what all pictures have in common, for the rescaled and the projected variant."""
-    nodes: int = 44
+    nodes: Annotated[int, Range(16, 400)] = 44
     """Nodes a side of the plane, at least 16."""
-    digits: int = 4
+    digits: Annotated[int, Range(3, 10)] = 4
     """The ODE's tolerance is 10^-digits; 3 to 10."""
     out: Path = Path("out/guidance-truth")
     """Folder for guidance-truth.md, guidance-truth.json and the figures."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.shown not in self.scales:
+            refuse(self, "shown", f"one of --scales {' '.join(map(str, self.scales))}")
 
 
 def run(config: Config) -> Result:
@@ -59,7 +72,6 @@ def run(config: Config) -> Result:
     from experiments import guidance_figures as figures
     from experiments import guidance_worlds as worlds
 
-    _check(config)
     settings = worlds.Settings(
         config.interval,
         config.share,
@@ -104,21 +116,6 @@ def run(config: Config) -> Result:
     record: dict[str, Any] = {"settings": config, "laws": laws, "gaussians": exact}
     title = "What guidance samples"
     return Result("guidance-truth", title, rows, parts, record)
-
-
-def _check(config: Config) -> None:
-    scales = config.scales
-    legal = len(scales) > 0 and all(1 < w <= 20 for w in scales)
-    if not legal:
-        raise ValueError(f"--scales: wanted numbers in (1, 20], got {scales}")
-    if config.shown not in scales:
-        raise ValueError(f"--shown: wanted one of {scales}, got {config.shown}")
-    if not 16 <= config.nodes <= 400:
-        raise ValueError(f"--nodes: wanted 16 to 400, got {config.nodes}")
-    if not 3 <= config.digits <= 10:
-        raise ValueError(f"--digits: wanted 3 to 10, got {config.digits}")
-    if not 1 <= config.ground <= 100:
-        raise ValueError(f"--ground: wanted 1 to 100, got {config.ground}")
 
 
 def _one(laws: "Sequence[Law]", world: str, method: str, scale: float) -> "Law":

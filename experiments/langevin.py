@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from experiments.intervals import wilson
 from experiments.results import FAILS, HOLDS, Figure, Result, Row, Table, at_least, at_most, percent
 from experiments.walking import TITLES
+from sd.flags import Range, Seed, check
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,18 +32,21 @@ class Config:
     step is known, the unadjusted algorithm's error is measured over the step size.
     """
 
-    particles: int = 8000
+    particles: Annotated[int, Range(100, 10**6)] = 8000
     """Particles of each sampler, at least 100."""
-    budget: int = 800
+    budget: Annotated[int, Range(20, 10**6)] = 800
     """Evaluations of the score at each particle, at least 20."""
-    chains: int = 20_000
+    chains: Annotated[int, Range(1000, 10**7)] = 20_000
     """Chains on N(0, 1) for each step size, at least 1000."""
-    frames: int = 45
+    frames: Annotated[int, Range(0, 50, but=1)] = 45
     """Frames of the animation: 0 for none, or 2 to 50."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the starts and the noise."""
     out: Path = Path("out/langevin")
     """Folder for langevin.md, langevin.json, the figures and the animation."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def run(config: Config) -> Result:
@@ -53,7 +57,6 @@ def run(config: Config) -> Result:
     from experiments import langevin_figures as figures
     from experiments import laws, walking
 
-    _check(config)
     data = walking.modes()
     start = walking.SPREAD * torch.randn(
         config.particles,
@@ -114,16 +117,6 @@ def run(config: Config) -> Result:
         "variances": [*kept, *passing],
     }
     return Result("langevin", "Langevin samplers", rows, tuple(parts), record)
-
-
-def _check(config: Config) -> None:
-    for name, least in (("particles", 100), ("budget", 20), ("chains", 1000)):
-        if getattr(config, name) < least:
-            raise ValueError(f"--{name}: wanted at least {least}, got {getattr(config, name)}")
-    if config.frames != 0 and not 2 <= config.frames <= 50:
-        raise ValueError(f"--frames: wanted 0 or a number in 2..50, got {config.frames}")
-    if not 0 <= config.seed < 2**62:
-        raise ValueError(f"--seed: wanted a number in [0, 2^62), got {config.seed}")
 
 
 def _moments(config: Config) -> list[int]:

@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from experiments.results import FAILS, HOLDS, Result, Row, Table, at_most
+from sd.flags import Power, Range, Seed, check
 
 if TYPE_CHECKING:
     from experiments.estimates import Gaps, Spread
@@ -30,22 +31,25 @@ class Config:
 
     density: Literal["ring", "grid25", "two_moons"] = "ring"
     """The mixture."""
-    points: int = 40
+    points: Annotated[int, Range(8, 100_000)] = 40
     """Points whose likelihood is found, at least 8."""
-    digits: int = 11
+    digits: Annotated[int, Range(8, 12)] = 11
     """The solver's tolerances are 1e-2, 1e-3, ..., 10^-digits; 8 to 12."""
-    copies: int = 40
+    copies: Annotated[int, Range(20, 100_000)] = 40
     """Independent estimates of each of 8 points' likelihoods by Hutchinson, at least 20."""
-    probes: int = 16
+    probes: Annotated[int, Power(2, 2, 2**12)] = 16
     """Most probes of an estimate: a power of 2, at least 2."""
-    paths: int = 2000
+    paths: Annotated[int, Range(100, 10**7)] = 2000
     """Whole paths for the KL of the bound's chain, at least 100."""
-    steps: int = 64
+    steps: Annotated[int, Power(4, 4, 4**6)] = 64
     """Most steps of that chain: a power of 4, at least 4."""
-    seed: int = 0
+    seed: Seed = 0
     """Of points, probes and paths."""
     out: Path = Path("out/likelihood")
     """Folder for likelihood.md, likelihood.json and the figures."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def run(config: Config) -> Result:
@@ -55,8 +59,6 @@ def run(config: Config) -> Result:
 
     from experiments import estimates
     from experiments import likelihood_figures as figures
-
-    _check(config)
 
     def seeded(part: int) -> torch.Generator:
         return torch.Generator().manual_seed(config.seed + part)
@@ -103,20 +105,6 @@ def run(config: Config) -> Result:
         "gaps": [(one.steps, one.mean_bound, one.mean_kl) for one in gaps],
     }
     return Result("likelihood", "One likelihood, three ways", rows, parts, record)
-
-
-def _check(config: Config) -> None:
-    for name, least in (("points", 8), ("copies", 20), ("paths", 100)):
-        if getattr(config, name) < least:
-            raise ValueError(f"--{name}: wanted at least {least}, got {getattr(config, name)}")
-    if not 8 <= config.digits <= 12:
-        raise ValueError(f"--digits: wanted 8 to 12, got {config.digits}")
-    for name, base in (("probes", 2), ("steps", 4)):
-        value = getattr(config, name)
-        if value not in _powers(base, max(base, value)) or value < base:
-            raise ValueError(f"--{name}: wanted a power of {base}, at least {base}, got {value}")
-    if not 0 <= config.seed < 2**62:
-        raise ValueError(f"--seed: wanted a number in [0, 2^62), got {config.seed}")
 
 
 def _powers(base: int, most: int) -> list[int]:

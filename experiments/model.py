@@ -1,12 +1,14 @@
 """The settings that all experiments on the text-to-image model share, and pictures in batches."""
 
+import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from tyro.conf import arg
+
+from sd.flags import File, FlagError, Several, check, files, unused
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,21 +28,24 @@ KEPT = ("weights", "dtype", "engine", *OPTIONS, "lora", "embedding")
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
+STRONGEST = 100
+"""What a LoRA may be multiplied by."""
+
 BATCH = 16
 """Pictures drawn at once: more gains little on a CPU."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """Which model, where it runs, and how it samples."""
+    """Which model, and where it runs."""
 
     weights: Annotated[Literal["shapes"] | Path, arg(aliases=("--model",))] = "shapes"
     """The embedded model `shapes`; or a Stable Diffusion checkpoint: a file, a folder, a hub id."""
-    tokenizer: Path | None = None
+    tokenizer: Annotated[Path, File(folder=True)] | None = None
     """CLIP's vocabulary for a checkpoint in one file: a tokenizer.json or a folder with one."""
     vae: Path | None = None
     """A VAE to take instead of the checkpoint's own."""
-    config: Path | None = None
+    config: Annotated[Path, File()] | None = None
     """The checkpoint's numbers as JSON, in place of those that its files tell."""
     prediction: Literal["epsilon", "v_prediction", "sample"] | None = None
     """What the checkpoint's U-Net predicts (default: as its files tell)."""
@@ -48,9 +53,9 @@ class Model:
     """Take the moving averages of the U-Net's weights, of a checkpoint in one file."""
     variant: str | None = None
     """Which files of a checkpoint's folder, such as fp16."""
-    lora: tuple[str, ...] = ()
+    lora: Annotated[tuple[str, ...], File(path=lambda text: _weighed(text)[0])] = ()
     """LoRA files to merge into the weights, each PATH or PATH:STRENGTH (default: 1)."""
-    embedding: tuple[Path, ...] = ()
+    embedding: Annotated[tuple[Path, ...], File(), Several(0)] = ()
     """Textual-inversion files: each teaches the model a word, of the file's or its own name."""
     device: str = "auto"
     """`cpu`, `cuda`, `mps`, or `auto`: the fastest one found."""
@@ -61,22 +66,11 @@ class Model:
     low_memory: bool = False
     """Hold the weights of the network at work alone; the others' are read again from the files
     when their turn comes. The picture is the same."""
-    steps: int = 25
-    """Steps from noise to picture, 1 to 1000."""
-    solver: str | None = None
-    """ddpm, ddim, heun (two U-Net calls a step), dpmpp_2m or another of `diffusion_math.samplers`;
-    default: the model's."""
-    grid: str = "trailing"
-    """Where the steps fall: leading, trailing, linspace, uniform_log_snr or karras."""
-    guidance_scale: float | None = None
-    """w in x0_u + w (x0_c - x0_u): 0 ignores the prompt, 1 is no guidance; default: the model's."""
-    guidance_interval: tuple[float, float] | None = None
-    """LOW HIGH: noise levels sigma/alpha at which w holds (elsewhere 1, half the work); or None."""
-    long_prompt: Literal["chunk", "truncate", "refuse"] | None = None
-    """What becomes of a prompt too long for the text encoder: several rows, a cut, or an error;
-    default: the model's."""
-    clip_skip: int | None = None
-    """How many of the text encoder's last layers are left out; default: the model's."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.weights == "shapes":
+            unused(self, OPTIONS, "on the embedded model `shapes`: name a checkpoint by --model")
 
     def load(self) -> "TextToImage":
         """The model on its device; ValueError or FileNotFoundError, one line, where it can't."""
@@ -88,12 +82,8 @@ class Model:
 
         dtype = getattr(torch, self.dtype)
         engine.able(self.engine, device.pick(self.device), dtype, self.low_memory)
+        files(self)
         loras = [_weighed(text) for text in self.lora]
-        named = {"lora": [path for path, _ in loras], "embedding": self.embedding}
-        for option, paths in named.items():
-            for path in paths:
-                if not path.is_file():
-                    raise FileNotFoundError(f"--{option}: {path} is missing")
         options = {name: getattr(self, name) for name in (*OPTIONS, "low_memory")}
         if self.config is not None:
             options["config"] = _numbers(self.config)
@@ -127,31 +117,20 @@ class Model:
         read["embedding"] = tuple(map(Path, read.get("embedding", ())))
         return cls(**read, device=device)
 
-    def sampling(self, pipeline: "TextToImage") -> dict[str, Any]:
-        """The keywords of a call of the pipeline that these settings fix, defaults filled in."""
-        return {
-            "steps": self.steps,
-            "solver": pipeline.config.solver if self.solver is None else self.solver,
-            "grid": self.grid,
-            "guidance_scale": self.scale(pipeline),
-            "guidance_interval": self.guidance_interval,
-            "long_prompt": self.long_prompt or pipeline.config.long_prompt,
-            "clip_skip": pipeline.config.text.skip if self.clip_skip is None else self.clip_skip,
-        }
-
-    def scale(self, pipeline: "TextToImage") -> float:
-        """The guidance scale that is used when guidance is on."""
-        own = pipeline.config.guidance_scale
-        return float(own if self.guidance_scale is None else self.guidance_scale)
-
 
 def _weighed(text: str) -> tuple[Path, float]:
-    """PATH or PATH:STRENGTH as both."""
-    path, colon, strength = text.rpartition(":")
-    if colon and not Path(text).exists():
-        with suppress(ValueError):
-            return Path(path), float(strength)
-    return Path(text), 1.0
+    """PATH or PATH:STRENGTH as both; FlagError for a strength that no merge makes sense of."""
+    path, colon, after = text.rpartition(":")
+    try:
+        strength = float(after)
+    except ValueError:
+        return Path(text), 1.0
+    if not colon or os.path.exists(text):
+        return Path(text), 1.0
+    if not abs(strength) <= STRONGEST:
+        wanted = f"a strength from -{STRONGEST} to {STRONGEST}"
+        raise FlagError(f"--lora: wanted {wanted} after the colon, got {text!r}")
+    return Path(path), strength
 
 
 def _numbers(path: Path) -> "ModelConfig":

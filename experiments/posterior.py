@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from experiments.kernels import FALSE_ALARM, Kernel
 from experiments.results import FAILS, HOLDS, Result, Row, at_least, at_most
 from experiments.stand_ins import BEST, BETA
+from sd.flags import Range, Seed, Several, check, refuse
 
 if TYPE_CHECKING:
     from experiments.stand_ins import Distance, Gaps, Spread
@@ -28,22 +29,27 @@ class Config:
     """The data, a mixture, scaled to an average variance of 1."""
     schedule: Literal["scaled_linear", "linear", "cosine"] = "scaled_linear"
     """The table of noise: scaled_linear is Stable Diffusion's, linear DDPM's."""
-    times: tuple[int, ...] = (100, 250, 500, 1000)
+    times: Annotated[tuple[int, ...], Range(2, 1000), Several()] = (100, 250, 500, 1000)
     """Times t at which q(x_0 | x_t) is drawn, 2 to 1000."""
-    time: int = 400
+    time: Annotated[int, Range(3, 1000)] = 400
     """The t from which steps of several sizes are taken, 3 to 1000."""
-    steps: tuple[int, ...] = (1, 20, 50, 100, 200, 350)
+    steps: Annotated[tuple[int, ...], Range(1, 999), Several(2)] = (1, 20, 50, 100, 200, 350)
     """Their sizes t - s, two or more below `time`."""
-    points: int = 12
+    points: Annotated[int, Range(2, 1000)] = 12
     """Draws of x_t over which distances are averaged, at least 2."""
-    samples: int = 10_000
+    samples: Annotated[int, Range(1000, 10**7)] = 10_000
     """Draws of each kernel, at least 1000."""
-    curve: int = 10
+    curve: Annotated[int, Range(2, 1000)] = 10
     """Times at which the best variance is found, at least 2."""
-    seed: int = 0
+    seed: Seed = 0
     """Of all draws."""
     out: Path = Path("out/posterior")
     """Folder for posterior.md, posterior.json and the figures."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        if max(self.steps) >= self.time:
+            refuse(self, "steps", f"whole numbers below --time {self.time}")
 
 
 def run(config: Config) -> Result:
@@ -57,7 +63,6 @@ def run(config: Config) -> Result:
     from experiments.kernels import figures, kernel, table
     from experiments.stand_ins import bayes, distances, spreads, unit
 
-    _legal(config)
     schedule = getattr(Discrete, config.schedule)()
     times, steps = sorted(set(config.times)), sorted(set(config.steps))
     mixture = unit(DENSITIES[config.density]())  # type: ignore[arg-type]
@@ -93,23 +98,6 @@ def run(config: Config) -> Result:
     }
     rows = _rows(config, [*clean, *back], gaps, steps, far, spread)
     return Result("posterior", "One step back: Bayes and the Gaussian", rows, parts, data)
-
-
-def _legal(config: Config) -> None:
-    last = 1000
-    for name, least, most in (
-        ("time", 3, last), ("points", 2, last), ("samples", 1000, 10**7), ("curve", 2, last),
-        ("seed", 0, 2**63 - 1),
-    ):  # fmt: skip
-        if not least <= getattr(config, name) <= most:
-            got = getattr(config, name)
-            raise ValueError(f"--{name}: wanted a number in {least}..{most}, got {got}")
-    if not config.times or not all(2 <= t <= last for t in config.times):
-        raise ValueError(f"--times: wanted one or more in 2..{last}, got {config.times}")
-    sizes = set(config.steps)
-    if len(sizes) < 2 or not all(1 <= step < config.time for step in sizes):
-        wanted = f"two or more in 1..{config.time - 1}, below --time"
-        raise ValueError(f"--steps: wanted {wanted}, got {config.steps}")
 
 
 def _rows(

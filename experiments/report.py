@@ -22,6 +22,8 @@ from experiments.results import (
     to_json,
     write_files,
 )
+from experiments.sampling import Sampling
+from sd.flags import check
 from sd.terminal import say
 
 if TYPE_CHECKING:
@@ -102,7 +104,12 @@ class Config:
     out: Path = Path("out/report")
     """Folder for report.html, report.md, report.json and the single experiments' files."""
     model: Model = field(default_factory=Model)
-    """Which model, where it runs, and how it samples."""
+    """Which model, and where it runs."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How the model samples."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from experiments.results import Result
+from sd.flags import Range, Seed, Several, check
 
 if TYPE_CHECKING:
     pass
@@ -22,27 +23,29 @@ class Config:
 
     density: Literal["ring", "two_moons", "grid25", "pinwheel", "spirals"] = "ring"
     """The data."""
-    steps: int = 4500
+    steps: Annotated[int, Range(16, 10**7)] = 4500
     """Updates of each network, at least 16."""
-    batch: int = 256
+    batch: Annotated[int, Range(2, 10**6)] = 256
     """Examples in an update, at least 2."""
-    width: int = 96
+    width: Annotated[int, Range(4, 8192)] = 96
     """Width of the networks' three hidden layers, at least 4."""
-    walks: tuple[int, ...] = (2, 3, 5, 10, 20, 50, 200)
+    walks: Annotated[tuple[int, ...], Range(2, 1000), Several(2)] = (2, 3, 5, 10, 20, 50, 200)
     """Numbers of sampling steps, two or more, 2 to 1000."""
-    samples: int = 2000
+    samples: Annotated[int, Range(100, 10**6)] = 2000
     """Draws that are judged, at least 100."""
-    frames: int = 40
+    frames: Annotated[int, Range(2, 45)] = 40
     """Frames of the animation, 2 to 45."""
-    seed: int = 0
+    seed: Seed = 0
     """Of weights, data and draws."""
     out: Path = Path("out/reverse")
     """Folder for reverse.md, reverse.json and the figures."""
 
+    def __post_init__(self) -> None:
+        check(self)
+
 
 def run(config: Config) -> Result:
     """Train all targets, measure the divergence, walk back."""
-    _check(config)
     import torch
     from tqdm import tqdm
 
@@ -112,16 +115,3 @@ def run(config: Config) -> Result:
         "walks": walked,
     }
     return Result("reverse", "The reverse process, exact and learned", rows, parts, record)
-
-
-def _check(config: Config) -> None:
-    for name, least in (("steps", 16), ("batch", 2), ("width", 4), ("samples", 100)):
-        if getattr(config, name) < least:
-            raise ValueError(f"--{name}: wanted at least {least}, got {getattr(config, name)}")
-    legal = len(set(config.walks)) >= 2 and all(2 <= n <= 1000 for n in config.walks)
-    if not legal:
-        raise ValueError(f"--walks: wanted two or more in 2..1000, got {config.walks}")
-    if not 2 <= config.frames <= 45:
-        raise ValueError(f"--frames: wanted 2 to 45, got {config.frames}")
-    if not 0 <= config.seed < 2**62:
-        raise ValueError(f"--seed: wanted a number in [0, 2^62), got {config.seed}")

@@ -3,10 +3,11 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from experiments.densities import Name
 from experiments.results import FAILS, HOLDS, Figure, Result, Row, Table, at_most
+from sd.flags import Range, Seed, Several, check
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,14 +33,17 @@ class Config:
     """The density of the plane."""
     schedule: Literal["scaled_linear", "linear", "cosine"] = "scaled_linear"
     """The table of noise: scaled_linear is Stable Diffusion's, linear DDPM's."""
-    times: tuple[int, ...] = (20, 100, 250, 500, 1000)
+    times: Annotated[tuple[int, ...], Range(1, 1000), Several()] = (20, 100, 250, 500, 1000)
     """Times to show, 1 (almost clean) to 1000 (noise)."""
-    samples: int = 4000
+    samples: Annotated[int, Range(200, 10**6)] = 4000
     """Draws of (x_0, x_t) at each time, at least 200."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the draws."""
     out: Path = Path("out/score-field")
     """Folder for score-field.md, score-field.json and the figures."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 class Check(NamedTuple):
@@ -64,17 +68,8 @@ def run(config: Config) -> Result:
     from diffusion_math.gaussian import marginal
     from diffusion_math.schedule import Discrete
 
-    if config.density not in DENSITIES:
-        legal = ", ".join(DENSITIES)
-        raise ValueError(f"--density: wanted one of {legal}, got {config.density}")
     schedule: Discrete = getattr(Discrete, config.schedule)()
     times = sorted(set(config.times))
-    if not times or times[0] < 1 or times[-1] > schedule.T:
-        raise ValueError(f"--times: wanted one or more in 1..{schedule.T:g}, got {config.times}")
-    if config.samples < 200:
-        raise ValueError(f"--samples: wanted at least 200, got {config.samples}")
-    if not 0 <= config.seed < 2**63:
-        raise ValueError(f"--seed: wanted a number in [0, 2^63), got {config.seed}")
     density = DENSITIES[config.density]()
     generator = torch.Generator().manual_seed(config.seed)
     x_0 = density.sample(generator, config.samples)

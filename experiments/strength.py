@@ -3,11 +3,13 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from experiments.intervals import mean_interval, wilson
 from experiments.model import Model, distance, draw, shows
 from experiments.results import Figure, Result, Row, Table, at_least, percent
+from experiments.sampling import Sampling
+from sd.flags import File, Range, Seed, Several, Words, check
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,21 +27,33 @@ class Config:
     prompt: the higher, the more of the prompt and the less of the input.
     """
 
-    image: Path | None = None
+    image: Annotated[Path, File()] | None = None
     """A picture of yours, of any size and kind (default: a rendered one, a large red circle left
     of a small blue square)."""
-    prompt: str = PROMPT
+    prompt: Annotated[str, Words()] = PROMPT
     """What the picture should become."""
-    strengths: tuple[float, ...] = (0.2, 0.4, 0.6, 0.7, 0.8, 1.0)
+    strengths: Annotated[tuple[float, ...], Range(0, 1, above=True), Several(4)] = (
+        0.2,
+        0.4,
+        0.6,
+        0.7,
+        0.8,
+        1.0,
+    )
     """Strengths in (0, 1], four or more; they are shown in rising order."""
-    seeds: int = 12
+    seeds: Annotated[int, Range(2, 1000)] = 12
     """Pictures at each strength that the distances are averaged over, at least 2."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the first of them, which is the one shown; the next ones count up."""
     out: Path = Path("out/strength")
     """Folder for strength.md, strength.json and the figures."""
     model: Model = field(default_factory=Model)
-    """Which model, where it runs, and how it samples."""
+    """Which model, and where it runs."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How the model samples."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
@@ -49,11 +63,6 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
     from sd import picture
 
     strengths = sorted(set(config.strengths))
-    if len(strengths) < 4 or not all(0 < one <= 1 for one in strengths):
-        got = ", ".join(f"{one:g}" for one in config.strengths)
-        raise ValueError(f"--strengths: wanted four or more different ones in (0, 1], got {got}")
-    if config.seeds < 2:
-        raise ValueError(f"--seeds: wanted at least 2, got {config.seeds}")
     source = rendered() if config.image is None else picture.read(config.image)
     pipeline = pipeline or config.model.load()
     size = pipeline.config.image_size
@@ -64,7 +73,7 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
     drawn = []
     with tqdm(total=len(strengths) * config.seeds, unit="picture", disable=None) as bar:
         for strength in strengths:
-            call = {**config.model.sampling(pipeline), "image": source, "strength": strength}
+            call = {**config.sampling.call(pipeline), "image": source, "strength": strength}
             drawn.append(draw(pipeline, prompts, seeds, bar, **call))
     distances = [[distance(one, source) for one in group] for group in drawn]
     verdicts = [[shows(one, config.prompt) for one in group] for group in drawn]

@@ -8,13 +8,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from experiments import apart
 from experiments.intervals import Interval, median_interval
 from experiments.machine import describe, peak_memory, reset_peak, synchronize
 from experiments.model import PROMPT, Model, Precision
 from experiments.results import MEASURED, Figure, Result, Row, Table, at_most
+from experiments.sampling import Sampling, scale_of
+from sd.flags import Range, Words, check, unused
 
 if TYPE_CHECKING:
     from sd.pipeline import TextToImage
@@ -40,22 +42,28 @@ class Config:
     Each part is warmed up, synchronised, and repeated; the median is given with a 95% interval.
     The latents of each are compared, step by step, with those of float32 on the CPU (or of the
     first that is timed, where that is not).
-    `--device auto` times all devices found, another name that one alone; `--dtype` is not used,
-    since every precision of a device that the engine can have is timed.
+    `--device auto` times all devices found, another name that one alone, each in every precision
+    that the engine can have there; so `--dtype` is refused.
     """
 
-    prompt: str = PROMPT
+    prompt: Annotated[str, Words()] = PROMPT
     """What is drawn."""
-    repeats: int = 11
+    repeats: Annotated[int, Range(3, 10_000)] = 11
     """Timed runs of each part, at least 3 (6 or more for a 95% interval)."""
-    warmup: int = 3
+    warmup: Annotated[int, Range(1, 10_000)] = 3
     """Runs before them that are not counted, at least 1."""
     cold_start: bool = True
     """Also time `generate` in a fresh process."""
     out: Path = Path("out/timing")
     """Folder for timing.md, timing.json and the figure."""
     model: Model = field(default_factory=Model)
-    """Which model, where it runs, and how it samples."""
+    """Which model, and where it runs."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """How the model samples."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        unused(self.model, ["dtype"], "on `timing`, which times every precision")
 
 
 @dataclass(frozen=True)
@@ -83,9 +91,6 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
     from diffusion_math.samplers import SAMPLERS
     from sd import device as devices
 
-    if config.repeats < 3 or config.warmup < 1:
-        got = f"{config.repeats} and {config.warmup}"
-        raise ValueError(f"--repeats, --warmup: wanted at least 3 and 1, got {got}")
     chosen = config.model.device
     names = devices.available() if chosen == "auto" else [str(devices.pick(chosen))]
     cold = config.cold_start and pipeline is None
@@ -115,7 +120,7 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
         "refused": refused,
         "cold_start_seconds": started,
     }
-    calls = config.model.steps * SAMPLERS[solver].calls
+    calls = config.sampling.steps * SAMPLERS[solver].calls
     parts = (*_parts(calls, config, measured, refused, machine), *apart.parts(found))
     return Result("timing", "X3: time on every device", rows, parts, data)
 
@@ -157,7 +162,7 @@ def _setting(
             for part, own_kind in (("text_encoder", kind), ("vae", roomy(kind)), ("unet", kind))
         }
         own = replace(pipeline, device=where, dtype=kind, **moved)
-    one, call = _measure(config, own, name, dtype), config.model.sampling(own)
+    one, call = _measure(config, own, name, dtype), config.sampling.call(own)
     return one, apart.walk(one.label, own, config.prompt, **call), call["solver"]
 
 
@@ -169,12 +174,12 @@ def _measure(config: Config, own: "TextToImage", name: str, dtype: str) -> Measu
 
     where = own.device
     reset_peak(where)
-    scale = config.model.scale(own)
+    scale = scale_of(config.sampling.guidance_scale, own)
     pair = own.encode_prompts([""]), own.encode_prompts([config.prompt])
     denoise = own.denoiser(pair, scale)
     x = start_noise([0], own.config.latent_shape).to(where)
     t = torch.tensor(own.schedule.T / 2, dtype=torch.float64)
-    call = config.model.sampling(own)
+    call = config.sampling.call(own)
 
     @torch.no_grad()
     def step() -> None:
@@ -228,10 +233,10 @@ def _cold_starts(config: Config) -> list[float]:
 def _rows(config: Config, measured: list[Measured], started: list[float]) -> tuple[Row, ...]:
     """The time of a picture on a CPU against its bound, other settings, the cold start."""
     first = next((m for m in measured if m.device == "cpu"), measured[0])
-    rows = []
+    rows, steps = [], config.sampling.steps
     for one in (first, *(m for m in measured if m is not first)):
         middle, (low, high) = one.picture
-        claim = f"seconds for one picture on {one.label}: {config.model.steps} steps, guidance on"
+        claim = f"seconds for one picture on {one.label}: {steps} steps, guidance on"
         main = one is first
         bound = f", at most {MOST_SECONDS:g}" if main and one.device == "cpu" else ""
         verdict = at_most(low / 1e3, high / 1e3, MOST_SECONDS) if bound else MEASURED
@@ -281,7 +286,7 @@ def _parts(
         )
         for m in measured
     )
-    title = f"One picture, {config.model.steps} steps, guidance on"
+    title = f"One picture, {config.sampling.steps} steps, guidance on"
     drawn = plots.stacked([m.label for m in measured], bars, "milliseconds (median)", title)
     lines: list[str | Figure | Table] = [
         "The machine: " + "; ".join(f"{key} {value}" for key, value in machine.items()) + ".",

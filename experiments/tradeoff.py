@@ -3,25 +3,25 @@
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from experiments.intervals import mean_interval, paired_difference
 from experiments.machine import describe
 from experiments.model import Model, draw, shows
 from experiments.results import MEASURED, Result, Row, at_most
+from experiments.sampling import Deterministic, Grid, Interval, Scale, scale_of
 from experiments.tradeoff_parts import Judged, parts
 from experiments.tradeoff_walks import (
     EVERYWHERE,
-    Interval,
     Point,
     Target,
     Walks,
     each,
     words,
 )
+from sd.flags import Range, Seed, Several, check, refuse
 
 if TYPE_CHECKING:
     from sd.pipeline import TextToImage
@@ -41,27 +41,40 @@ class Config:
     not used: they are what is measured.
     """
 
-    solvers: tuple[str, ...] = ("euler", "heun", "dpmpp_2m", "dpmpp_3m", "unipc")
+    solvers: Annotated[tuple[Deterministic, ...], Several(2)] = (
+        "euler",
+        "heun",
+        "dpmpp_2m",
+        "dpmpp_3m",
+        "unipc",
+    )
     """Solvers that draw no noise; euler and dpmpp_2m, which are compared, among them."""
-    counts: tuple[int, ...] = (4, 7, 12, 20, 35)
+    counts: Annotated[tuple[int, ...], Range(1, 1000), Several(2, rising=True)] = (4, 7, 12, 20, 35)
     """Numbers of steps, rising, two or more."""
-    grids: tuple[str, ...] = ("trailing", "karras")
+    grids: Annotated[tuple[Grid, ...], Several()] = ("trailing", "karras")
     """Where the steps fall; limited guidance is measured on the last."""
-    intervals: tuple[Interval, ...] = ((0.28, 2.9), (0.28, 5.42))
+    intervals: Annotated[tuple[Interval, ...], Several(0)] = ((0.28, 2.9), (0.28, 5.42))
     """LOW HIGH, pairs of noise levels sigma/alpha to guide between (default: Kynkaanniemi et al.'s
     for EDM2-S and for Stable Diffusion XL); guidance at every level is always measured."""
-    pictures: int = 3
+    pictures: Annotated[int, Range(2, 1000)] = 3
     """Pictures that errors and seconds are taken over, one at a time, at least 2."""
-    reference: int = 100
+    reference: Annotated[int, Range(8, 1000)] = 100
     """Steps to the converged solution; half as many certify it. At least 8."""
-    judged: int = 48
+    judged: Annotated[int, Range(4, 10_000)] = 48
     """Pictures of each interval that the reader compares with their prompts, at least 4."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the first picture; the next ones count up."""
     out: Path = Path("out/tradeoff")
     """Folder for tradeoff.md, tradeoff.json and the figures."""
     model: Model = field(default_factory=Model)
     """Which model, and where it runs."""
+    guidance_scale: Scale | None = None
+    """w in x0_u + w (x0_c - x0_u); default: the model's."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not {"euler", "dpmpp_2m"} <= set(self.solvers):
+            refuse(self, "solvers", "euler and dpmpp_2m among them")
 
 
 def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
@@ -70,9 +83,8 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
 
     from sd.shapes import judge
 
-    _check(config)
     pipeline = pipeline or config.model.load()
-    scale = config.model.scale(pipeline)
+    scale = scale_of(config.guidance_scale, pipeline)
     seeds = range(config.seed, config.seed + config.pictures)
     walks = Walks(pipeline, judge.prompts(1, config.pictures), seeds, scale)
     intervals = list(dict.fromkeys([EVERYWHERE, *config.intervals]))
@@ -112,31 +124,6 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
     return Result("tradeoff", "Error over seconds", rows, told, data)
 
 
-def _check(config: Config) -> None:
-    """ValueError for the first setting that is not legal."""
-    from diffusion_math.checks import interval
-    from diffusion_math.grid import GRIDS
-    from diffusion_math.samplers import SAMPLERS
-
-    for name, least in (("pictures", 2), ("judged", 4), ("reference", 8)):
-        if getattr(config, name) < least:
-            raise ValueError(f"--{name}: wanted at least {least}, got {getattr(config, name)}")
-    counts = config.counts
-    if len(counts) < 2 or counts[0] < 1 or any(a >= b for a, b in pairwise(counts)):
-        got = " ".join(map(str, counts))
-        raise ValueError(f"--counts: wanted two or more rising numbers of steps, got {got}")
-    quiet = [name for name, claimed in SAMPLERS.items() if not claimed.noisy]
-    if not {"euler", "dpmpp_2m"} <= set(config.solvers) <= set(quiet):
-        got = " ".join(config.solvers)
-        wanted = f"euler, dpmpp_2m and others of {', '.join(quiet)}"
-        raise ValueError(f"--solvers: wanted {wanted}, got {got}")
-    if not config.grids or not set(config.grids) <= set(GRIDS):
-        got = " ".join(config.grids)
-        raise ValueError(f"--grids: wanted one or more of {', '.join(GRIDS)}, got {got}")
-    for one in config.intervals:
-        interval("--intervals", one)
-
-
 def _judged(
     config: Config,
     pipeline: "TextToImage",
@@ -150,7 +137,7 @@ def _judged(
     asked = [*judge.prompts(2, config.judged - half), *judge.prompts(2, half, held_out=True)]
     how: dict[str, Any] = {"solver": "dpmpp_2m", "grid": config.grids[-1]}
     how["steps"] = min(JUDGED_STEPS, config.counts[-1])
-    how["guidance_scale"] = config.model.scale(pipeline)
+    how["guidance_scale"] = scale_of(config.guidance_scale, pipeline)
     drawn = draw(pipeline, asked, range(len(asked)), guidance_interval=interval, **how)
     right = [shows(*pair) for pair in zip(drawn, asked, strict=True)]
     away = each(targets[interval].ends, targets[EVERYWHERE].ends)

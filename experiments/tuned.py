@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from experiments.model import Model
 from experiments.results import Result
+from experiments.sampling import Deterministic, Scale, scale_of
 from experiments.tuned_found import Found, Pair
 from experiments.tuned_parts import parts, record, rows_of
 from experiments.tuned_rivals import (
@@ -23,12 +24,15 @@ from experiments.tuned_rivals import (
     typical,
     walked,
 )
+from sd.flags import Range, Several, check, refuse, unused
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from experiments.tuned_worlds import World
     from sd.pipeline import TextToImage
+
+Starts: TypeAlias = Annotated[int, Range(8, 10**7)]
 
 
 @dataclass(frozen=True)
@@ -38,54 +42,91 @@ class Config:
     Both are fitted on some starts and judged on others, by how far walks end from the flow's own
     end. Beside them: the fixed grids, Align Your Steps, optimised time steps and the dynamic
     program of optimal steps, each under several solvers, S4S' weights, and S4S-Alt's weights and
-    nodes. `--solver`, `--steps` and `--grid` are not used: they are what is measured. With the
-    default starts it takes an hour on one slow core.
+    nodes. With the default starts it takes an hour on one slow core.
     """
 
-    counts: tuple[int, ...] = (5, 8, 10, 15, 20)
+    counts: Annotated[tuple[int, ...], Range(4, 119), Several(rising=True)] = (5, 8, 10, 15, 20)
     """Calls of the denoiser that a walk may make, rising, each at least 4."""
-    more: tuple[int, ...] = (6, 7, 9, 12, 17, 23, 30)
+    more: Annotated[tuple[int, ...], Range(1, 1000), Several(0)] = (6, 7, 9, 12, 17, 23, 30)
     """Other numbers of steps at which the fixed grids are measured, to find what a budget saves."""
-    solvers: tuple[str, ...] = ("unipc", "plms")
+    solvers: Annotated[tuple[Deterministic, ...], Several()] = ("unipc", "plms")
     """Solvers that grids are tuned for."""
-    beside: tuple[str, ...] = ("unipc", "plms", "deis", "dpmpp_3m", "dpm_solver_2m")
+    beside: Annotated[tuple[Deterministic, ...], Several()] = (
+        "unipc",
+        "plms",
+        "deis",
+        "dpmpp_3m",
+        "dpm_solver_2m",
+    )
     """Solvers that all other grids are measured under; none of them draws noise."""
-    scales: tuple[float, ...] = (math.inf, 1.0)
+    scales: Annotated[tuple[float, ...], Range(0, math.inf, above=True), Several()] = (
+        math.inf,
+        1.0,
+    )
     """Losses: an error counts less from so many medians on; inf is least squares."""
-    train: int = 32768
+    train: Starts = 32768
     """Starts that grids are tuned on, at least 8."""
-    fit: int = 4096
+    fit: Starts = 4096
     """Those of them that weights are fitted on, at least 8; what is best is chosen on all."""
-    test: int = 32768
+    test: Starts = 32768
     """Starts that they are judged on, at least 8."""
-    rounds: int = 24
+    rounds: Annotated[int, Range(0, 10_000)] = 24
     """Improvements of a grid under a solver that stays; 0 tunes none."""
-    moves: int = 4
+    moves: Annotated[int, Range(1, 10_000)] = 4
     """Improvements of a grid whose weights are fitted anew at each."""
-    modes: int = 4
+    modes: Annotated[int, Range(1, 100)] = 4
     """Cosines that such a grid moves by."""
-    s4s: int = 30
+    s4s: Annotated[int, Range(0, 1000)] = 30
     """The most calls for which S4S' weights are sought, of --counts and of those of --more beyond
     them, which tell what a budget saves."""
-    turns: int = 2
+    turns: Annotated[int, Range(0, 1000)] = 2
     """Turns of nodes and weights by which S4S-Alt goes on from them; 0 leaves it out."""
-    ends: int = 20
+    ends: Annotated[int, Range(0, 1000)] = 20
     """The most calls for which fitted weights are moved on by their ends, as S4S' are."""
-    descent: int = 15
+    descent: Annotated[int, Range(1, 10_000)] = 15
     """Improvements of weights by their ends."""
-    nodes: int = 33
+    nodes: Annotated[int, Range(5, 120)] = 33
     """Nodes that published methods pick from, more than the most calls."""
-    pictures: int = 0
+    pictures: Annotated[int, Range(0, 10**6, but=1)] = 0
     """Latents of the embedded model, to fit on (half of them) and choose by, and as many to test
     on; 0 leaves it out. Weights alone are fitted: nodes alone do not pay there."""
     exact: bool = True
     """Whether the mixture is measured."""
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**29 - 1)] = 0
     """Of the mixture, its starts and the bound's paths."""
     out: Path = Path("out/tuned")
     """Folder for tuned.md, tuned.json and the figures."""
     model: Model = field(default_factory=Model)
     """Which model, and where it runs."""
+    guidance_scale: Scale | None = None
+    """w in x0_u + w (x0_c - x0_u); default: the model's."""
+
+    def __post_init__(self) -> None:
+        from diffusion_math.schedule import Discrete
+
+        check(self)
+        most = max([self.counts[-1], *_sought(self)])
+        if most >= self.nodes:
+            refuse(self, "nodes", f"more than {most}, the most calls")
+        for name in ("solvers", "beside"):
+            if "adaptive" in getattr(self, name):
+                refuse(self, name, "solvers that take the steps of a grid: not adaptive")
+        for solver in self.solvers if self.exact and self.rounds else ():
+            if steps_of(Discrete.scaled_linear(), solver, self.counts[0]) < 2:
+                refuse(self, "counts", f"at least the calls of two steps of {solver}")
+        if not self.exact and not self.pictures:
+            refuse(self, "pictures", "at least 2 with --no-exact")
+        if not self.pictures:
+            where = "without --pictures: the mixture alone is measured"
+            unused(self, ["model", "guidance_scale"], where)
+        if not self.exact:
+            unused(self, ["train", "fit", "test", "rounds"], "with --no-exact")
+        if self.fit > self.train:
+            unused(self, ["fit"], f"beyond --train {self.train}")
+        if not _sought(self):
+            unused(self, ["turns"], "where S4S is sought for no budget: see --s4s")
+            if self.ends < self.counts[0]:
+                unused(self, ["descent"], "where no weights are moved by their ends: see --ends")
 
 
 def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
@@ -94,7 +135,6 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
 
     from experiments import tuned_worlds
 
-    _check(config)
     kinds = (FITTED, TUNED) if config.rounds else (FITTED,)
     worlds: list[tuple[Callable[[], World], tuple[str, ...]]] = []
     if config.exact:
@@ -102,7 +142,11 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
         worlds.append((lambda: tuned_worlds.mixture(*counts, config.nodes, config.seed), kinds))
     if config.pictures:
         loaded = pipeline or config.model.load()
-        given = (config.model.scale(loaded), config.pictures, math.ceil(config.pictures / 2))
+        given = (
+            scale_of(config.guidance_scale, loaded),
+            config.pictures,
+            math.ceil(config.pictures / 2),
+        )
         made = lambda: tuned_worlds.model(loaded, *given, config.nodes)  # noqa: E731
         worlds.append((made, (FITTED,)))
     with tqdm(total=len(worlds) * len(config.counts), unit="budget", disable=None) as bar:
@@ -113,51 +157,6 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
         "worlds": {one.world.name: record(one) for one in found},
     }
     return Result("tuned", "Fitted solvers and tuned grids", rows, parts(found), data)
-
-
-LEGAL = {
-    "train": 8, "test": 8, "fit": 8, "rounds": 0, "moves": 1, "modes": 1, "s4s": 0, "turns": 0,
-    "ends": 0, "descent": 1,
-}  # fmt: skip
-
-
-def _check(config: Config) -> None:
-    """ValueError for the first setting that is not legal."""
-    from diffusion_math.samplers import SAMPLERS
-    from diffusion_math.schedule import Discrete
-
-    counts = config.counts
-    if not counts or counts[0] < 4 or list(counts) != sorted(set(counts)):
-        got = " ".join(map(str, counts))
-        raise ValueError(f"--counts: wanted rising numbers of at least 4, got {got}")
-    for name, least in LEGAL.items():
-        if getattr(config, name) < least:
-            raise ValueError(f"--{name}: wanted at least {least}, got {getattr(config, name)}")
-    most = max([counts[-1], *_sought(config)])
-    if not most < config.nodes <= 120:
-        wanted = f"more than {most} and at most 120"
-        raise ValueError(f"--nodes: wanted {wanted}, got {config.nodes}")
-    if config.pictures < 0 or config.pictures == 1:
-        raise ValueError(f"--pictures: wanted 0 or at least 2, got {config.pictures}")
-    if not config.exact and not config.pictures:
-        raise ValueError(
-            "--pictures: wanted at least 2 where --no-exact leaves the mixture out, got 0"
-        )
-    if config.more and min(config.more) < 1:
-        raise ValueError(f"--more: wanted whole numbers of at least 1, got {config.more}")
-    if not config.scales or not all(scale > 0 for scale in config.scales):
-        raise ValueError(f"--scales: wanted numbers above 0, got {config.scales}")
-    quiet = {name for name, claimed in SAMPLERS.items() if not claimed.noisy} - {"adaptive"}
-    for name in ("solvers", "beside"):
-        given = getattr(config, name)
-        if not given or not set(given) <= quiet:
-            raise ValueError(f"--{name}: wanted some of {', '.join(sorted(quiet))}, got {given}")
-    for solver in config.solvers if config.exact and config.rounds else ():
-        if steps_of(Discrete.scaled_linear(), solver, counts[0]) < 2:
-            wanted = f"at least the calls of two steps of {solver}, whose nodes are tuned"
-            raise ValueError(f"--counts: wanted {wanted}, got {counts[0]}")
-    if not 0 <= config.seed < 2**29:
-        raise ValueError(f"--seed: wanted a number in [0, 2^29), got {config.seed}")
 
 
 def _sought(config: Config) -> list[int]:

@@ -25,6 +25,7 @@ from experiments.claims import (
 )
 from experiments.results import to_json, write_files
 from experiments.sources import digest, imported
+from sd.flags import check
 
 VERIFIED, OPEN = "verified", "open"
 HEAD = (
@@ -58,6 +59,9 @@ class Config:
     """Run the tests; else lay the page out anew from the verification.json that is there."""
     out: Path = Path("docs")
     """Folder for verification.md and verification.json."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 @dataclass(frozen=True)

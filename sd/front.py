@@ -7,11 +7,13 @@ A program parses its flags with `parsed` and does its work inside `guarded`. Bot
 import contextlib
 import io
 import re
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from sd.terminal import say
+from sd.flags import own, spelled
+from sd.terminal import lenient, say
 
 __all__ = ["EXTRAS", "INTERRUPTED", "WRONG", "guarded", "line", "parsed", "reason"]
 
@@ -75,6 +77,8 @@ def guarded(work: Callable[[], object], interrupted: str = "nothing was written"
             warnings.simplefilter("default", UserWarning)
             warnings.showwarning = _warn
             work()
+        with lenient(sys.stdout):  # the parser's --help may wait there
+            sys.stdout.flush()
     except KeyboardInterrupt as stop:
         say(f"interrupted; {line(stop) or interrupted}", error=True)
         return INTERRUPTED
@@ -98,6 +102,7 @@ def parsed(kind: type[Kind], program: str, flags: Sequence[str], *markers: Any) 
     """
     import tyro
 
+    spelled(kind, flags)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -105,20 +110,19 @@ def parsed(kind: type[Kind], program: str, flags: Sequence[str], *markers: Any) 
     except SystemExit as stop:
         if stop.code in (0, None):
             return None
-        raise ValueError(_first_complaint(said.getvalue(), program)) from None
+        raise own(stop) or ValueError(_first_complaint(said.getvalue(), program)) from None
 
 
 def _first_complaint(box: str, program: str) -> str:
-    """What a boxed message of the parser says, without the box and what follows its first rule."""
-    lines = []
-    for row in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines():
-        inner = row.strip().strip("│").strip()
-        if inner.startswith("╭"):
-            continue
-        if not inner or inner[0] in "─╰":
-            break
-        lines.append(inner)
-    message = " ".join(lines) or "the flags are not understood"
+    """What a boxed message of the parser says, without its title and what follows its first rule.
+
+    The box is drawn in dashes where stdout's encoding has no lines.
+    """
+    rows = [row.strip("│ ") for row in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:]]
+    ends = [n for n, row in enumerate(rows) if set(row) <= set("─-╰╯")]
+    start = 1 if ends[:1] == [0] else 0
+    stop = next((n for n in ends if n >= start), len(rows))
+    message = " ".join(rows[start:stop]) or "the flags are not understood"
     return f"{message} (see {program} --help)"
 
 

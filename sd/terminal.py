@@ -1,8 +1,12 @@
 """Lines for a terminal: text that comes from a file can't command it or rearrange its letters."""
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
 
-__all__ = ["escaped", "say"]
+__all__ = ["escaped", "lenient", "say"]
 
 LONGEST = 5000
 """Characters of a line; a path has at most 4096."""
@@ -27,5 +31,23 @@ def say(text: object, error: bool = False) -> None:
     stream = sys.stderr if error else sys.stdout
     code = stream.encoding or "utf-8"
     line = escaped(str(text)).encode(code, "backslashreplace").decode(code)
-    stream.write(f"{line}\n")
-    stream.flush()
+    with lenient(stream):
+        stream.write(f"{line}\n")
+        stream.flush()
+
+
+@contextmanager
+def lenient(stream: Any) -> Iterator[None]:
+    """Where a stream is closed or its disk full, say so once, and send the rest of it nowhere.
+
+    What is printed tells of work that is done; it must not undo the work or stop what is to come.
+    """
+    try:
+        yield
+    except OSError as error:
+        with suppress(OSError, ValueError):  # ValueError: it has no descriptor
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        if stream is not sys.stderr:
+            say(f"warning: stdout can't be written to: {error.strerror}", error=True)

@@ -55,7 +55,10 @@ CASES = {
     "too many steps": (["generate", "--steps", "1001"], "steps"),
     "negative guidance": (["generate", "--guidance-scale", "-1"], "guidance"),
     "guidance that is no number": (["generate", "--guidance-scale", "nan"], "guidance"),
-    "guidance at no level": (["generate", "--guidance-interval", "3", "0.3"], "guidance_interval"),
+    "guidance at no level": (
+        ["generate", "--guidance-interval", "3", "0.3"],
+        "--guidance-interval",
+    ),
     "guidance from one level": (["generate", "--guidance-interval", "3"], "--guidance-interval"),
     "unknown solver": (["generate", "--solver", "magic"], "dpmpp_2m"),
     "unknown grid": (["generate", "--grid", "square"], "trailing"),

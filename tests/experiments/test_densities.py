@@ -111,17 +111,3 @@ def test_chi_square_by_hand() -> None:
     assert found.value == pytest.approx(100 / 60 + 100 / 40)
     assert found.freedom == 1
     assert found.limit == pytest.approx(1.1 * 10.828, rel=1e-4)  # chi-square of one degree
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ({"densities": ()}, "--densities: wanted one or more of"),
-        ({"densities": ("moon",)}, "--densities: wanted one or more of"),
-        ({"samples": 10}, "--samples: wanted at least 1000, got 10"),
-        ({"seed": -1}, "--seed: wanted a number"),
-    ],
-)
-def test_bad_options(wrong: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        densities.run(replace(TINY, **wrong))

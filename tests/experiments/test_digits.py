@@ -50,22 +50,6 @@ def test_digits_holds() -> None:
     assert {row.verdict for row in result.rows} == {"holds", "measured"}
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "wanted"),
-    [
-        ("steps", 0, "--steps: wanted at least 1, got 0"),
-        ("seeds", 1, "--seeds: wanted at least 2, got 1"),
-        ("sampling", 1001, "--sampling: wanted 1 to 1000, got 1001"),
-        ("held_out", 19, "--held-out: wanted 20 to 1697, got 19"),
-        ("scales", (-1.0,), "--scales: wanted numbers of at least 0"),
-        ("seed", -1, "--seed: wanted a number in"),
-    ],
-)
-def test_illegal_options(name: str, value: object, wanted: str) -> None:
-    with pytest.raises(ValueError, match=wanted):
-        digits.run(replace(TINY, **{name: value}))  # type: ignore[arg-type]
-
-
 def test_the_split_shares_no_digit() -> None:
     pytest.importorskip("sklearn")
     train, rest = digit_data.load(400, 1)

@@ -159,19 +159,6 @@ def test_intervals_cover() -> None:
     assert erratum.kolmogorov_bound(200, 2 * 2.718281828459045**-4) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize(
-    ("config", "option"),
-    [
-        (errata.Config(samples=999), "--samples: wanted at least 1000, got 999"),
-        (errata.Config(seed=-1), "--seed: wanted a number in"),
-        (errata.Config(seed=2**62), "--seed: wanted a number in"),
-    ],
-)
-def test_bad_input(config: errata.Config, option: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(option)):
-        errata.run(config)
-
-
 def test_the_page_has_all_eight_with_pictures_that_are_there() -> None:
     text = PAGE.read_text(encoding="utf-8")
     sections = re.findall(r"^## (E\d)\b", text, re.M)

@@ -9,15 +9,16 @@ import torch
 
 from experiments import autoencoder, cfg, families, forward, report, strength, timing
 from experiments.model import PROMPT, Model, distance, shows
+from experiments.sampling import Sampling
 from sd.pipeline import TextToImage
 from tests.experiments.schema import check
 
-FEW = Model(steps=2)
+FEW = Sampling(steps=2)
 
 
 def test_cfg(pipeline: TextToImage) -> None:
     config = cfg.Config(
-        scales=(0.0, 2.0), count=2, shown=2, diversity_prompts=2, diversity_seeds=2, model=FEW
+        scales=(0.0, 2.0), count=2, shown=2, diversity_prompts=2, diversity_seeds=2, sampling=FEW
     )
     result = cfg.run(config, pipeline)
     check(result, "cfg")
@@ -29,7 +30,7 @@ def test_cfg(pipeline: TextToImage) -> None:
 
 
 def test_guidance_off_is_a_scale_of_one(pipeline: TextToImage) -> None:
-    config = cfg.Config(shown=1, model=FEW)
+    config = cfg.Config(shown=1, sampling=FEW)
     from tqdm import tqdm
 
     pair = cfg._pair(config, pipeline, tqdm(disable=True))
@@ -44,7 +45,7 @@ def test_strength(pipeline: TextToImage, tmp_path: Path) -> None:
     given = tmp_path / "given.png"
     Image.new("LA", (37, 90), (90, 200)).save(given)
     for image in (None, given):
-        config = strength.Config(image=image, strengths=(1, 0.2, 0.5, 0.7), seeds=2, model=FEW)
+        config = strength.Config(image=image, strengths=(1, 0.2, 0.5, 0.7), seeds=2, sampling=FEW)
         result = strength.run(config, pipeline)
         check(result, "strength")
         assert result.data["strengths"] == [0.2, 0.5, 0.7, 1]
@@ -62,7 +63,7 @@ def test_slope_is_the_least_squares_one() -> None:
 
 
 def test_timing(pipeline: TextToImage) -> None:
-    config = timing.Config(repeats=3, warmup=1, model=replace(FEW, device="cpu"))
+    config = timing.Config(repeats=3, warmup=1, model=Model(device="cpu"), sampling=FEW)
     result = timing.run(config, pipeline)
     check(result, "timing")
     for one in result.data["milliseconds"]:
@@ -117,8 +118,8 @@ def test_reader_has_no_verdict_outside_the_grammar() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")  # shapes have tests of their own
 def test_report(tiny: Path, pipeline: TextToImage, tmp_path: Path) -> None:
-    model = Model(weights=tiny, steps=2)
-    config = report.Config(quick=True, out=tmp_path, model=model)
+    model = Model(weights=tiny)
+    config = report.Config(quick=True, out=tmp_path, model=model, sampling=FEW)
     made = report.run(config, pipeline)
     written = report.write(made, tmp_path)
     assert [path.name for path in written] == ["report.html", "report.md", "report.json"]
@@ -165,5 +166,3 @@ def test_families() -> None:
     assert max(result.data["parameters"].values()) <= 800
     again = families.run(config)
     assert [row.measured for row in again.rows] == [row.measured for row in result.rows]
-    with pytest.raises(ValueError, match="--steps: wanted at least 1, got 0"):
-        families.run(families.Config(steps=0))

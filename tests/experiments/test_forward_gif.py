@@ -78,16 +78,3 @@ def test_points_do_not_depend_on_the_frames() -> None:
     few, many = (forward.run(replace(TINY, frames=count)) for count in (2, 5))
     wanted = [one.image for one in few.figures if one.name == "forward-plane.png"]
     assert wanted == [one.image for one in many.figures if one.name == "forward-plane.png"]
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ({"frames": 1}, r"--frames: wanted 2\.\.60, got 1"),
-        ({"frames": 61}, r"--frames: wanted 2\.\.60, got 61"),
-        ({"density": "moon"}, "--density: wanted one of"),
-    ],
-)
-def test_bad_options(wrong: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        forward.run(replace(TINY, **wrong))

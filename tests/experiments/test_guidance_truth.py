@@ -135,25 +135,6 @@ def test_the_nearest_tilt_of_a_tilted_density_is_its_own():
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("scales", ()),
-        ("scales", (1.0, 3.0)),
-        ("scales", (21.0,)),
-        ("shown", 2.0),
-        ("nodes", 15),
-        ("nodes", 401),
-        ("digits", 2),
-        ("digits", 11),
-        ("ground", 0.5),
-    ],
-)
-def test_bad_settings(name, value):
-    with pytest.raises(ValueError, match=rf"^--{name}: wanted .* got "):
-        guidance_truth.run(replace(TINY, **{name: value}))
-
-
 @pytest.mark.slow
 def test_captions_name_what_was_found(result):
     (curves,) = (one for one in result.figures if one.name == "guidance-truth-plane-curves.png")

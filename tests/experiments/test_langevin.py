@@ -107,14 +107,3 @@ def test_the_turning_point_is_that_of_the_variance():
     assert laws.turning_point(points, 0.5, 5.0) == pytest.approx((2, 2), abs=1e-9)
     with pytest.raises(ValueError, match="wanted a rise at low alone"):
         laws.turning_point(points, 2.5, 5.0)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("particles", 99), ("budget", 19), ("chains", 999), ("frames", 1), ("frames", 51)],
-)
-def test_bad_settings(name, value):
-    with pytest.raises(ValueError, match=f"--{name}: wanted .* got {value}"):
-        langevin.run(replace(TINY, **{name: value}))
-    with pytest.raises(ValueError, match="--seed: wanted"):
-        langevin.run(replace(TINY, seed=-1))

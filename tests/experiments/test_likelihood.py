@@ -75,22 +75,3 @@ def test_the_gap_is_that_of_this_chain(monkeypatch):
     low, high = wrong.difference(1 - 1e-8)
     assert not low < 0 < high
     assert math.isfinite(wrong.mean_kl)
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("points", 7),
-        ("copies", 19),
-        ("paths", 99),
-        ("probes", 3),
-        ("probes", 1),
-        ("steps", 8),
-        ("digits", 7),
-    ],
-)
-def test_bad_settings(name, value):
-    with pytest.raises(ValueError, match=rf"--{name}: wanted .* got {value}"):
-        likelihood.run(replace(TINY, **{name: value}))
-    with pytest.raises(ValueError, match="--seed: wanted"):
-        likelihood.run(replace(TINY, seed=-1))

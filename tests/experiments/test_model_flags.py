@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from experiments import settings, timing
 from experiments.__main__ import main
 from experiments.model import KEPT, Model
+from experiments.sampling import Sampling
 from sd import checkpoint
 from sd.config import PREDICTIONS, to_json
 from sd.pipeline import TextToImage
@@ -80,7 +81,7 @@ def test_config(place: Path, tmp_path: Path) -> None:
     numbers = json.loads(to_json(CONFIG)) | {"guidance_scale": 3.25, "solver": "euler"}
     other.write_text(json.dumps(numbers), encoding="utf-8")
     model = single(place, config=other)
-    assert model.sampling(model.load())["guidance_scale"] == 3.25
+    assert Sampling().call(model.load())["guidance_scale"] == 3.25
     other.write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"--config: .* holds no model's numbers: ModelConfig is"):
         model.load()
@@ -157,10 +158,10 @@ def test_embedding(place: Path) -> None:
     [
         ({"lora": ("none.safetensors",)}, r"--lora: none\.safetensors is missing"),
         ({"lora": ("{place}/my-cat.safetensors",)}, "my-cat.safetensors"),
-        ({"lora": ("{place}/style.safetensors:nan",)}, "wanted a finite strength"),
+        ({"lora": ("{place}/style.safetensors:nan",)}, "--lora: wanted a strength from"),
         ({"embedding": ("none.pt",)}, r"--embedding: none\.pt is missing"),
         ({"embedding": ("{place}/narrow.safetensors",)}, "8 wide, the text encoder 64"),
-        ({"embedding": ("{place}/my-cat.safetensors",) * 2}, "the word 'my-cat' is known already"),
+        ({"embedding": ("{place}/my-cat.safetensors",) * 2}, "--embedding: wanted different"),
     ],
 )
 def test_bad_files_are_named(more: dict[str, Any], message: str, place: Path) -> None:
@@ -175,9 +176,9 @@ def test_bad_files_are_named(more: dict[str, Any], message: str, place: Path) ->
 
 def test_long_prompt_and_clip_skip_reach_the_call(place: Path) -> None:
     pipeline = folder(place).load()
-    own = folder(place).sampling(pipeline)
+    own = Sampling().call(pipeline)
     assert (own["long_prompt"], own["clip_skip"]) == ("chunk", 0)
-    asked = folder(place, long_prompt="refuse", clip_skip=1).sampling(pipeline)
+    asked = Sampling(long_prompt="refuse", clip_skip=1).call(pipeline)
     assert (asked["long_prompt"], asked["clip_skip"]) == ("refuse", 1)
     assert end(pipeline, **asked).ne(end(pipeline, **own)).any()
 
@@ -191,7 +192,7 @@ def end(pipeline: TextToImage, **call: Any) -> torch.Tensor:
 
 def test_the_names_are_the_librarys() -> None:
     """Written out, so that --help imports no library."""
-    hints = get_type_hints(Model)
+    hints = get_type_hints(Model) | get_type_hints(Sampling)
     assert get_args(get_args(hints["long_prompt"])[0]) == get_args(Long)
     assert get_args(get_args(hints["prediction"])[0]) == tuple(PREDICTIONS)
 
@@ -308,8 +309,8 @@ def test_the_embedded_model_has_no_options_of_a_checkpoint(
 ) -> None:
     flags = ["--prediction", "epsilon", "--ema", "--variant", "fp16"]
     assert main(["generate", *flags, "--out", str(tmp_path / "out")]) == 2
-    words = "error: prediction, ema, variant: wanted a checkpoint with it, got 'shapes'\n"
-    assert capsys.readouterr().err == words
+    words = "error: --prediction: has no effect on the embedded model"
+    assert capsys.readouterr().err.startswith(words)
 
 
 def test_a_saved_model_has_the_lora(place: Path, tmp_path: Path) -> None:

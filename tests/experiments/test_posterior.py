@@ -184,21 +184,3 @@ def test_scaling_keeps_the_shape() -> None:
     mixture = unit(spirals())
     assert mixture.moments()[1].diagonal().mean().item() == pytest.approx(1)
     assert mixture.covariances.shape == spirals().covariances.shape
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ({"time": 2}, "--time: wanted a number in 3..1000"),
-        ({"points": 1}, "--points: wanted a number in 2"),
-        ({"samples": 10}, "--samples: wanted a number in 1000"),
-        ({"curve": 1}, "--curve: wanted a number in 2"),
-        ({"seed": -1}, "--seed: wanted a number"),
-        ({"times": (1,)}, "--times: wanted one or more in 2..1000"),
-        ({"steps": (1,)}, "--steps: wanted two or more in 1..399, below --time"),
-        ({"steps": (1, 400)}, "--steps: wanted two or more in 1..399, below --time"),
-    ],
-)
-def test_bad_options(wrong: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        posterior.run(replace(TINY, **wrong))

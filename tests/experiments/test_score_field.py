@@ -78,19 +78,3 @@ def test_a_denoiser_that_is_not_the_mean_is_noticed(monkeypatch: pytest.MonkeyPa
     assert found["score-field-tweedie"] == "does not hold"
     assert found["score-field-denoiser"] == "does not hold"
     assert found["score-field"] == "holds"
-
-
-@pytest.mark.parametrize(
-    ("wrong", "said"),
-    [
-        ({"density": "moon"}, "--density: wanted one of"),
-        ({"times": ()}, "--times: wanted one or more in 1..1000"),
-        ({"times": (0, 5)}, "--times: wanted one or more in 1..1000"),
-        ({"times": (5, 1001)}, "--times: wanted one or more in 1..1000"),
-        ({"samples": 10}, "--samples: wanted at least 200, got 10"),
-        ({"seed": 2**63}, "--seed: wanted a number"),
-    ],
-)
-def test_bad_options(wrong: dict[str, object], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        score_field.run(replace(TINY, **wrong))

@@ -16,7 +16,6 @@ from diffusion_math.samplers import SOLVERS
 from diffusion_math.schedule import Discrete
 from diffusion_math.tuned import errors
 from experiments import tuned, tuned_parts, tuned_rivals, tuned_worlds
-from experiments.model import Model
 from experiments.tuned_found import Found
 from experiments.tuned_rivals import Walked, rms, typical
 from tests.experiments.schema import check
@@ -185,9 +184,8 @@ def test_the_model_is_a_world_of_other_prompts_and_seeds(pipeline, monkeypatch):
 @pytest.mark.usefixtures("bare")
 def test_the_model_is_measured_beside_the_mixture(pipeline, monkeypatch):
     monkeypatch.setattr(tuned_worlds, "FINE", 2)
-    model = Model(guidance_scale=3.0)
     few = {"beside": ("unipc",), "more": (), "rounds": 1, "s4s": 0, "ends": 0}
-    found = rows(tuned.run(replace(TINY, **few, pictures=2, nodes=5, model=model), pipeline))
+    found = rows(tuned.run(replace(TINY, **few, pictures=2, nodes=5, guidance_scale=3.0), pipeline))
     assert found["tuned"].claim.startswith("Eight Gaussians")
     assert found["fitted-model"].claim.startswith("The embedded model, guided with w = 3")
     assert found["fitted-model"].measured == found["fitted-model-4-typical"].measured > 0
@@ -275,39 +273,3 @@ def test_the_mixture_is_one_of_its_seed_and_its_sides_differ(monkeypatch):
     fine = uniform_log_snr(first.schedule, 50)
     _, end = tuned_worlds.walk(first.test.denoise, first.schedule, first.test.starts, fine, 0)
     assert float((end - first.test.ends).square().mean().sqrt()) < 10 * first.test.doubts.max()
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"counts": ()}, "--counts: wanted rising numbers of at least 4"),
-        ({"counts": (3, 5)}, "--counts: wanted rising numbers of at least 4, got 3 5"),
-        ({"counts": (8, 5)}, "--counts: wanted rising"),
-        ({"train": 7}, "--train: wanted at least 8, got 7"),
-        ({"test": 0}, "--test: wanted at least 8, got 0"),
-        ({"fit": 7}, "--fit: wanted at least 8, got 7"),
-        ({"rounds": -1}, "--rounds: wanted at least 0, got -1"),
-        ({"moves": 0}, "--moves: wanted at least 1, got 0"),
-        ({"s4s": -1}, "--s4s: wanted at least 0, got -1"),
-        ({"turns": -1}, "--turns: wanted at least 0, got -1"),
-        ({"ends": -1}, "--ends: wanted at least 0, got -1"),
-        ({"descent": 0}, "--descent: wanted at least 1, got 0"),
-        ({"exact": False}, "--pictures: wanted at least 2 where --no-exact leaves the mixture"),
-        ({"modes": 0}, "--modes: wanted at least 1, got 0"),
-        ({"nodes": 4}, "--nodes: wanted more than 5 and at most 120, got 4"),
-        ({"nodes": 121}, "--nodes: wanted more than 5"),
-        ({"more": (5, 9, 31), "nodes": 9}, "--nodes: wanted more than 9 and at most 120, got 9"),
-        ({"solvers": ("pndm",)}, "--counts: wanted at least the calls of two steps of pndm"),
-        ({"pictures": 1}, "--pictures: wanted 0 or at least 2, got 1"),
-        ({"scales": (0.0,)}, "--scales: wanted numbers above 0"),
-        ({"scales": (math.nan,)}, "--scales: wanted numbers above 0"),
-        ({"scales": ()}, "--scales: wanted numbers above 0"),
-        ({"more": (0,)}, "--more: wanted whole numbers of at least 1"),
-        ({"solvers": ("ddpm",)}, "--solvers: wanted some of ddim"),
-        ({"beside": ()}, "--beside: wanted some of ddim"),
-        ({"seed": -1}, "--seed: wanted a number in"),
-    ],
-)
-def test_illegal_settings_are_named(given, message):
-    with pytest.raises(ValueError, match=f"^{message}"):
-        tuned.run(replace(TINY, **given))

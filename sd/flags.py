@@ -1,0 +1,287 @@
+"""What a flag may be: declared beside each field of a Config, checked in one place.
+
+`Config.__post_init__` calls `check`; `files` looks at the disk, before the work and not earlier.
+A flag that has no effect beside another is refused by `unused`.
+"""
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NoReturn, TypeAlias, Union, get_args, get_origin
+from typing import get_type_hints as hints_of
+
+__all__ = [
+    "File", "FlagError", "Power", "Range", "Seed", "Several", "Words", "check", "files", "named",
+    "own", "refuse", "spelled", "unused",
+]  # fmt: skip
+
+
+class FlagError(ValueError):
+    """A flag that is not valid: one line that names it, what is valid, and what was given."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Every number of the field lies in [low, high], or in (low, high] where `above`; never NaN.
+
+    An infinite `high` is a valid value itself; `but` is not.
+    """
+
+    low: int | float
+    high: int | float
+    above: bool = False
+    but: int | float | None = None
+
+    def holds(self, value: int | float) -> bool:
+        low = value > self.low if self.above else value >= self.low
+        return low and value <= self.high and value != self.but
+
+    def __str__(self) -> str:
+        low = f"above {self.low}" if self.above else f"from {self.low}"
+        but = "" if self.but is None else f", but not {self.but}"
+        return f"{low}{', up' * self.above} to {self.high}{but}"
+
+
+@dataclass(frozen=True)
+class Power:
+    """Every number of the field is a power of `base`, at least `low` and at most `high`."""
+
+    base: int
+    low: int
+    high: int
+
+    def holds(self, value: int | float) -> bool:
+        return value in (self.base**k for k in range(64)) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"that is a power of {self.base}, from {self.low} to {self.high}"
+
+
+@dataclass(frozen=True)
+class Several:
+    """How many values a list has at least, whether each but once, and whether they rise."""
+
+    least: int = 1
+    distinct: bool = True
+    rising: bool = False
+
+    def holds(self, values: Sequence[Any]) -> bool:
+        if self.rising and any(not a < b for a, b in pairwise(values)):
+            return False
+        return len(values) >= self.least and (not self.distinct or len(set(values)) == len(values))
+
+    def __str__(self) -> str:
+        kind = "rising " if self.rising else "different " if self.distinct else ""
+        return f"{self.least} or more {kind}" if self.least else f"{kind}"
+
+
+@dataclass(frozen=True)
+class Words:
+    """Text that a file can hold: UTF-8 without zeros; at least one word, unless `empty`."""
+
+    empty: bool = False
+
+    def holds(self, value: str) -> bool:
+        encodable = not any("\ud800" <= one <= "\udfff" for one in value)
+        return encodable and "\0" not in value and (self.empty or value.strip() != "")
+
+    def __str__(self) -> str:
+        return "in UTF-8" if self.empty else "of at least one word, in UTF-8"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that is there and can be read, or a folder where `folder`; `path` finds its name."""
+
+    folder: bool = False
+    path: Callable[[str], Path] = Path
+
+
+Seed: TypeAlias = Annotated[int, Range(0, 2**62 - 1)]
+
+ANY = Several(0, distinct=False)
+"""What a list may be where nothing is declared."""
+
+NOUNS = {int: "whole number", float: "number", str: "text", Path: "path", bool: "True or False"}
+
+
+def named(config: Any, field: str) -> str:
+    """The flag of a field; the first other name that it declares goes before its own."""
+    return _named(_hints(type(config))[field], field)
+
+
+def _named(hint: Any, field: str) -> str:
+    aliases = [alias for note in _notes(hint) for alias in getattr(note, "aliases", None) or ()]
+    return aliases[0] if aliases else "--" + field.replace("_", "-")
+
+
+def refuse(config: Any, field: str, wanted: str) -> NoReturn:
+    """Raise `FlagError("--field: wanted ..., got ...")`."""
+    got = _shown(getattr(config, field))
+    raise FlagError(f"{named(config, field)}: wanted {wanted}, got {got}")
+
+
+def check(config: Any) -> None:
+    """Raise FlagError for the first field whose value is not what its annotation declares."""
+    for name, hint in _hints(type(config)).items():
+        fault = _fault(hint, getattr(config, name), ())
+        if fault:
+            refuse(config, name, fault)
+
+
+def unused(config: Any, names: Iterable[str], where: str) -> None:
+    """Raise FlagError for the first of the fields that is not at its default: it has no effect."""
+    for field in fields(config):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        value = getattr(config, field.name)
+        if field.name not in names or value == default:
+            continue
+        if is_dataclass(value):
+            unused(value, [one.name for one in fields(value)], where)
+        told = f"has no effect {where}; leave it out, got {_shown(value)}"
+        raise FlagError(f"{named(config, field.name)}: {told}")
+
+
+def files(config: Any) -> None:
+    """Raise FileNotFoundError or FlagError for the first file that is missing or unreadable."""
+    for name, hint in _hints(type(config)).items():
+        value = getattr(config, name)
+        if is_dataclass(value):
+            files(value)
+        for note in _notes(hint):
+            if isinstance(note, File):
+                for one in value if isinstance(value, tuple) else () if value is None else (value,):
+                    _readable(named(config, name), note.path(one), note.folder)
+
+
+def spelled(kind: type, given: Sequence[str]) -> None:
+    """Raise FlagError for a flag that is given twice, and for an empty name of a file.
+
+    The second would silently replace the first; an empty name would be the current folder.
+    """
+    known = _flags(kind)
+    seen: set[str] = set()
+    hint: Any = None
+    for word in given:
+        name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        if name:
+            flag, hint = known.get(name.replace("_", "-"), (name, None))
+            if flag in seen:
+                raise FlagError(f"{flag}: given twice; give it once, with all its values")
+            seen.add(flag)
+        if (equals or not name) and value == "" and Path in _types(hint):
+            raise FlagError(f"{flag}: wanted a path, got ''")
+
+
+def own(error: BaseException | None) -> ValueError | None:
+    """The FlagError that led to an error, such as the exit of a parser that met it."""
+    while error is not None and not isinstance(error, FlagError):
+        error = error.__context__
+    return error
+
+
+def _flags(kind: type) -> dict[str, tuple[str, Any]]:
+    """Every spelling of a flag of the dataclass: the flag's own, and the type of its field."""
+    known: dict[str, tuple[str, Any]] = {}
+    for name, hint in _hints(kind).items():
+        if is_dataclass(hint) and isinstance(hint, type):
+            known |= _flags(hint)
+            continue
+        flag, plain = _named(hint, name), name.replace("_", "-")
+        for one in (flag, f"--{plain}", f"--no-{plain}"):
+            known[one] = flag, hint
+    return known
+
+
+def _types(hint: Any) -> Iterator[Any]:
+    yield hint
+    for one in get_args(hint):
+        yield from _types(one)
+
+
+def _readable(flag: str, path: Path, folder: bool) -> None:
+    try:
+        kind = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"{flag}: {path} is missing") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise FlagError(f"{flag}: can't read {path}: {reason}") from error
+    if stat.S_ISDIR(kind) and not folder:
+        raise FlagError(f"{flag}: wanted a file, got the folder {path}")
+    if not os.access(path, os.R_OK):
+        raise FlagError(f"{flag}: can't read {path}: permission denied")
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return hints_of(kind, include_extras=True)
+
+
+def _notes(hint: Any) -> Iterator[object]:
+    """What is declared of a field beside its type, at any depth."""
+    if get_origin(hint) is Annotated:
+        yield from hint.__metadata__
+    for one in get_args(hint) if not isinstance(hint, type) else ():
+        yield from _notes(one)
+
+
+def _fault(hint: Any, value: Any, notes: tuple[Any, ...]) -> str:
+    """What was wanted of the value, or nothing where it is that."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _fault(inner[0], value, (*notes, *hint.__metadata__))
+    if origin in (Union, UnionType):
+        if value is None and NoneType in inner:
+            return ""
+        faults = [_fault(one, value, notes) for one in inner if one is not NoneType]
+        return "" if "" in faults else " or ".join(faults)
+    if origin is Literal:
+        return "" if value in inner else f"one of {', '.join(map(str, inner))}"
+    if origin is tuple:
+        return _list_fault(inner, value, notes)
+    if is_dataclass(hint):
+        return ""  # it checks itself
+    right = isinstance(value, (int, float) if hint is float else hint)
+    right = right and (hint is bool or not isinstance(value, bool))
+    right = right and not (hint in (str, Path) and "\0" in str(value))
+    if right and all(
+        note.holds(value) for note in notes if isinstance(note, Range | Power | Words)
+    ):
+        return ""
+    return _wanted(hint, notes)
+
+
+def _list_fault(inner: tuple[Any, ...], values: Any, notes: tuple[Any, ...]) -> str:
+    """The same of a list: of the first of its values that has one, or of all together."""
+    several = next((note for note in notes if isinstance(note, Several)), ANY)
+    notes = tuple(note for note in notes if note is not several)
+    kinds = [inner[0]] * len(values) if inner[-1] is Ellipsis else inner
+    if len(kinds) != len(values):
+        return f"{len(kinds)} values"
+    faults = [
+        fault
+        for one, value in zip(kinds, values, strict=True)
+        if (fault := _fault(one, value, notes))
+    ]
+    if faults:
+        return faults[0]
+    return "" if several.holds(values) else f"{several}values"
+
+
+def _wanted(hint: Any, notes: tuple[Any, ...]) -> str:
+    noun = NOUNS.get(hint, getattr(hint, "__name__", str(hint)))
+    told = [str(note) for note in notes if isinstance(note, Range | Power | Words)]
+    article = "" if hint in (bool, str) else "a "
+    return " ".join([f"{article}{noun}", *told])
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(_shown, value)) or "none"
+    return repr(str(value)) if isinstance(value, str | Path) else str(value)
