@@ -7,13 +7,12 @@ A program parses its flags with `parsed` and does its work inside `guarded`. Bot
 import contextlib
 import io
 import re
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from sd.flags import own, spelled
-from sd.terminal import lenient, say
+from sd.terminal import flush, say
 
 __all__ = ["EXTRAS", "INTERRUPTED", "WRONG", "guarded", "line", "parsed", "reason"]
 
@@ -77,8 +76,7 @@ def guarded(work: Callable[[], object], interrupted: str = "nothing was written"
             warnings.simplefilter("default", UserWarning)
             warnings.showwarning = _warn
             work()
-        with lenient(sys.stdout):  # the parser's --help may wait there
-            sys.stdout.flush()
+        flush()  # what the parser's --help has written
     except KeyboardInterrupt as stop:
         say(f"interrupted; {line(stop) or interrupted}", error=True)
         return INTERRUPTED

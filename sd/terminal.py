@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-__all__ = ["escaped", "lenient", "say"]
+__all__ = ["escaped", "flush", "say"]
 
 LONGEST = 5000
 """Characters of a line; a path has at most 4096."""
@@ -31,13 +31,19 @@ def say(text: object, error: bool = False) -> None:
     stream = sys.stderr if error else sys.stdout
     code = stream.encoding or "utf-8"
     line = escaped(str(text)).encode(code, "backslashreplace").decode(code)
-    with lenient(stream):
+    with _lenient(stream):
         stream.write(f"{line}\n")
         stream.flush()
 
 
+def flush() -> None:
+    """Write what waits for the standard output."""
+    with _lenient(sys.stdout):
+        sys.stdout.flush()
+
+
 @contextmanager
-def lenient(stream: Any) -> Iterator[None]:
+def _lenient(stream: Any) -> Iterator[None]:
     """Where a stream is closed or its disk full, say so once, and send the rest of it nowhere.
 
     What is printed tells of work that is done; it must not undo the work or stop what is to come.

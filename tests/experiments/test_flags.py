@@ -13,8 +13,12 @@ import pytest
 
 from diffusion_math.grid import GRIDS
 from diffusion_math.samplers import SAMPLERS
+from experiments import sampling
 from experiments.__main__ import NAMES, main
+from experiments.model import Model
 from sd import flags as declared
+from sd.config import PREDICTIONS
+from sd.prompt import Long
 
 ODD = ("-1", "nan", "-inf", "-0.5", "many", "")
 """What no number of any command may be."""
@@ -267,3 +271,6 @@ def test_the_names_are_the_library_s() -> None:
     assert set(get_args(sampling.Deterministic)) == quiet
     assert {*get_args(sampling.Deterministic), *get_args(sampling.Stochastic)} == set(SAMPLERS)
     assert get_args(sampling.Grid) == tuple(GRIDS)
+    hints = get_type_hints(Model) | get_type_hints(sampling.Sampling)
+    assert get_args(get_args(hints["long_prompt"])[0]) == get_args(Long)
+    assert get_args(get_args(hints["prediction"])[0]) == tuple(PREDICTIONS)

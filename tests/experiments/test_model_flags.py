@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +15,8 @@ from experiments.__main__ import main
 from experiments.model import KEPT, Model
 from experiments.sampling import Sampling
 from sd import checkpoint
-from sd.config import PREDICTIONS, to_json
+from sd.config import to_json
 from sd.pipeline import TextToImage
-from sd.prompt import Long
 from sd.tokenizer import word_level
 
 pytest.importorskip("diffusers")
@@ -188,13 +187,6 @@ def end(pipeline: TextToImage, **call: Any) -> torch.Tensor:
     size = {"width": 16, "height": 16, "progress": False, "watch": lambda s: states.append(s.x)}
     pipeline("word1", **{**call, "steps": 1}, **size)
     return states[-1]
-
-
-def test_the_names_are_the_librarys() -> None:
-    """Written out, so that --help imports no library."""
-    hints = get_type_hints(Model) | get_type_hints(Sampling)
-    assert get_args(get_args(hints["long_prompt"])[0]) == get_args(Long)
-    assert get_args(get_args(hints["prediction"])[0]) == tuple(PREDICTIONS)
 
 
 def test_what_is_kept_is_the_model_again(place: Path) -> None:
