@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
