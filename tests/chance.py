@@ -5,7 +5,7 @@ A Monte Carlo test, one whose verdict depends on random draws, is marked
 cases together, and it rejects the wrong alternative named. In its text it asserts
 `rare(bound.misses(alternative))`, which computes that the alternative passes with probability
 RARE = 1e-9 at most (so its power is above 99%, and the alternative may be run beside the truth).
-Every bound and every `rare` spends its probability; `tests/conftest.py` compares what a test has
+Every bound and every `rare` spends its probability; `tests/ledger.py` compares what a test has
 spent with what its mark declares, and `tests/test_chance.py` adds the declarations up.
 
 The bounds are no asymptotics: Chernoff's from the exact law of a summand, Massart's, the binomial's
@@ -14,6 +14,7 @@ own quantiles. SUITE_SEED = k in the environment moves every seed that is not `p
 
 import math
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -34,10 +35,13 @@ SUITE_SEED = int(os.environ.get("SUITE_SEED", "0"))
 
 @dataclass
 class Ledger:
-    """What the running test has drawn and spent; conftest.py clears it before each test."""
+    """What is drawn and spent in this process. `spent` is by account: of a case, or of a fixture
+    that cases share; `account` is whose turn it is (tests/ledger.py), none while tests are found.
+    """
 
     seeds: int = 0
-    spent: float = 0.0
+    spent: Counter[str] = field(default_factory=Counter)
+    account: str | None = None
 
 
 LEDGER = Ledger()
@@ -65,8 +69,13 @@ def pinned(seed: int) -> torch.Generator:
 
 
 def spend(rate: float) -> float:
-    """Enter a probability of a false alarm in the ledger; returns it."""
-    LEDGER.spent += rate
+    """Enter a probability of a false alarm in the ledger; returns it.
+
+    Raises RuntimeError outside of tests and fixtures, where it would be nobody's.
+    """
+    if LEDGER.account is None:
+        raise RuntimeError("chance is spent by a test or its fixture, not while tests are found")
+    LEDGER.spent[LEDGER.account] += rate
     return rate
 
 

@@ -13,12 +13,11 @@ its text, and the worst value of all its calls goes to the report as a property 
 `experiments.verify` reads it (`--junitxml`).
 
 A test marked `chance(rate, against)` is a Monte Carlo test (tests/chance.py): what all its cases
-spend of false alarms may not pass its rate, and a test that is not marked may spend nothing.
+spend of false alarms may not pass its rate, and a test that is not marked may spend nothing
+(tests/ledger.py).
 """
 
-import math
 import os
-from collections import defaultdict
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
@@ -27,8 +26,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import shapes  # noqa: F401  (pyproject.toml names it to the hook)
-from tests.chance import LEDGER
 from tests.measuring import Measured
+
+pytest_plugins = ("tests.ledger",)
 
 # A first call pays for torch's warm-up, a busy machine for the rest: time is no property here.
 _SHARED = settings(
@@ -41,9 +41,6 @@ settings.register_profile("flaky", _SHARED, database=None)
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "default")
 )
-
-# What each Monte Carlo test has spent, case by case: a case that runs again spends no more.
-_spent: defaultdict[str, dict[str, float]] = defaultdict(dict)
 
 # What the running test has measured: one test runs at a time in a process.
 _figure: dict[str, float | str] = {}
@@ -73,16 +70,9 @@ def measured() -> Measured:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
-    """Attach to a test's report what it measured; compare its chance with what it declares."""
+    """Attach to a test's report what it measured."""
     _figure.clear()
-    LEDGER.spent = 0.0
     yield
-    name = item.nodeid.partition("[")[0]
-    _spent[name][item.nodeid] = LEDGER.spent
-    spent = math.fsum(_spent[name].values())
-    mark = item.get_closest_marker("chance")
-    declared = mark.args[0] if mark is not None else 0.0
-    assert spent <= declared, f"{name}: declares {declared}, has spent {spent}"
     if _figure and item.get_closest_marker("claim") is not None:
         item.user_properties += [(key, repr(value)) for key, value in _figure.items()]
 

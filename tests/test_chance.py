@@ -139,7 +139,7 @@ def test_seeds_move_with_the_suites_and_pinned_ones_do_not(monkeypatch: pytest.M
 @pytest.fixture
 def free(monkeypatch: pytest.MonkeyPatch) -> None:
     """What these tests' bounds spend is nobody's: they judge no draw."""
-    monkeypatch.setattr(chance, "LEDGER", chance.Ledger())
+    monkeypatch.setattr(chance, "LEDGER", chance.Ledger(account="nobody"))
 
 
 @pytest.mark.usefixtures("free")
@@ -232,11 +232,14 @@ def test_pearsons_sum_keeps_its_bound() -> None:
 
 def test_spending_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds, and alternatives that may pass; what is not rare is told."""
-    ledger = chance.Ledger()
+    ledger = chance.Ledger(account="mine")
     monkeypatch.setattr(chance, "LEDGER", ledger)
     Count(10, 0.5, 1e-3)
     assert chance.rare(1e-10) and not chance.rare(1e-8)
-    assert ledger.spent == pytest.approx(1e-3 + 1e-10 + 1e-8)
+    assert ledger.spent["mine"] == pytest.approx(1e-3 + 1e-10 + 1e-8)
+    ledger.account = None
+    with pytest.raises(RuntimeError, match="not while tests are found"):
+        Count(10, 0.5, 1e-3)
 
 
 FICKLE = """

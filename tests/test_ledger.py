@@ -1,0 +1,99 @@
+"""One sum of chance, whoever runs the cases: in one process, and over xdist's workers."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+HEAD = """
+import pytest
+from tests.chance import Count, spend
+
+@pytest.fixture
+def own():
+    return Count(10, 0.5, 1e-9)
+
+@pytest.fixture(scope="module")
+def shared():
+    return Count(10, 0.5, 1e-9)
+
+@pytest.fixture(scope="session", params=["a", "b"])
+def every(request):
+    return spend(1e-9)
+
+@pytest.fixture(scope="module")
+def nested(shared):
+    return spend(1e-9)
+
+@pytest.fixture
+def late():
+    yield
+    spend(1e-9)
+
+def test_that_spends_nothing():
+    pass
+
+def test_unmarked_fails():
+    spend(1e-9)
+
+def test_unmarked_by_its_fixture_fails(shared):
+    pass
+"""
+
+CASES = """
+@pytest.mark.chance({declared}, "whatever else")
+@pytest.mark.parametrize("case", [0, 1, 2])
+def test_{name}(case{uses}):
+    spend(1e-9)
+"""
+
+SPENT = {
+    "": 3e-9,
+    "own": 6e-9,
+    "shared": 4e-9,
+    "every": 8e-9,  # six cases, two fixtures
+    "nested": 5e-9,
+    "late": 6e-9,
+}
+"""The fixture that three cases of 1e-9 use, and what they spend in all."""
+
+
+def ran(folder: Path, text: str, workers: int) -> subprocess.CompletedProcess[str]:
+    """pytest's run of one file, with the ledger and nothing else of this suite."""
+    (folder / "test_inner.py").write_text(text, encoding="utf-8")
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    chance: rate\n", encoding="utf-8")
+    options = ["-p", "tests.ledger", "-p", "no:cacheprovider", f"-n{workers}", "-q", "-rfE"]
+    command = [sys.executable, "-m", "pytest", *options, str(folder), "--rootdir", str(folder)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_one_sum_over_cases_and_fixtures_however_many_processes_run_them(
+    tmp_path: Path, workers: int
+) -> None:
+    """A test that declares what it spends passes; one that declares a quarter less fails.
+
+    Each of three cases is within its mark on its own; every test that uses a fixture pays for it.
+    """
+    text = HEAD
+    for used, spent in SPENT.items():
+        uses = f", {used}" if used else ""
+        text += CASES.format(declared=spent, name=f"{used}_passes", uses=uses)
+        text += CASES.format(declared=0.75 * spent, name=f"{used}_fails", uses=uses)
+    done = ran(tmp_path, text, workers)
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    failed = {line.rpartition("test_inner.py::")[2].split("[")[0].split(" ")[0] for line in lines}
+    wanted = {f"test_{used}_fails" for used in SPENT}
+    assert failed == wanted | {"test_unmarked_fails", "test_unmarked_by_its_fixture_fails"}
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "test__fails: declares 2.25e-09, has spent 3" in done.stdout
+    assert "test_unmarked_by_its_fixture_fails: declares 0.0, has spent 1e-09" in done.stdout
+
+
+def test_a_bound_of_nobody_is_refused(tmp_path: Path) -> None:
+    """Made as a file is imported, it would be no test's."""
+    done = ran(tmp_path, HEAD + "\nLIMIT = spend(1e-9)\n", 0)
+    assert done.returncode != 0 and "chance is spent by a test or its fixture" in done.stdout
