@@ -103,22 +103,23 @@ def chi_square(
 
         sum (seen - expected)^2 / expected
 
-    Cells that expect fewer than `LEAST_EXPECTED` draws are one, with all that is outside. The limit
-    is passed with the probability `false_alarm` by the asymptotic law, and raised by a tenth for
-    what that misses.
+    Cells that expect fewer than `LEAST_EXPECTED` draws are one, with all that is outside; if that
+    one expects fewer too, it is part of the cell that expects least. The limit
+    is passed with the probability `false_alarm` at most (`pearson.limit`).
     """
     import torch
-    from scipy.stats import chi2
+
+    from experiments.pearson import limit, pearson
 
     seen, expected = cells.counts(points).double(), len(points) * probabilities
     enough = expected >= LEAST_EXPECTED
     each = torch.stack([seen[enough], expected[enough]])
     rest = len(points) - each.sum(1)
-    if rest[1] >= LEAST_EXPECTED:
+    if rest[1] >= LEAST_EXPECTED or each.shape[1] == 0:
         each = torch.cat([each, rest[:, None]], dim=1)
-    value = ((each[0] - each[1]).square() / each[1]).sum()
-    freedom = each.shape[1] - 1
-    return ChiSquare(float(value), freedom, 1.1 * float(chi2.isf(false_alarm, max(1, freedom))))
+    else:  # too little for a cell of its own
+        each[:, each[1].argmin()] += rest
+    return ChiSquare(pearson(*each), each.shape[1] - 1, limit(each[1], false_alarm))
 
 
 def cells_about(mixture: "GaussianMixture", width: float = 2.0, most: int = 1000) -> Cells:

@@ -8,8 +8,8 @@ RARE = 1e-9 at most (so its power is above 99%, and the alternative may be run b
 Every bound and every `rare` spends its probability; `tests/ledger.py` compares what a test has
 spent with what its mark declares, and `tests/test_chance.py` adds the declarations up.
 
-The bounds are no asymptotics: Chernoff's from the exact law of a summand, Massart's, the binomial's
-own quantiles. SUITE_SEED = k in the environment moves every seed that is not `pinned`.
+The bounds hold for finite samples: Chernoff's from the exact law of a summand, Massart's, the
+binomial's own quantiles. SUITE_SEED = k in the environment moves every seed that is not `pinned`.
 """
 
 import math
@@ -24,6 +24,7 @@ from scipy import stats
 from scipy.optimize import brentq
 from torch import Tensor
 
+from experiments import pearson
 from tests.law import Law
 
 RARE = 1e-9
@@ -79,9 +80,28 @@ def spend(rate: float) -> float:
     return rate
 
 
+def answered(bound: "Mean | Distance | Count | Cells", fits: bool) -> bool:
+    """A bound's answer: its rate pays for one yes; each yes to other draws spends it again."""
+    if fits:
+        spend(bound.rate if bound.said else 0.0)
+        bound.said.append(fits)
+    return fits
+
+
 def rare(misses: float) -> bool:
     """Whether an alternative that passes with this probability is as good as always rejected."""
     return spend(misses) <= RARE
+
+
+def known(right: int, trials: int, rate: float) -> tuple[float, float]:
+    """Where a probability lies by earlier trials, of which so many succeeded, but for `rate`.
+
+    Source: Clopper and Pearson (1934), doi:10.1093/biomet/26.4.404.
+    """
+    tail = spend(rate) / 2
+    low = float(stats.beta.ppf(tail, right, trials - right + 1)) if right > 0 else 0.0
+    high = float(stats.beta.isf(tail, right + 1, trials - right)) if right < trials else 1.0
+    return low, high
 
 
 @dataclass(frozen=True)
@@ -93,6 +113,7 @@ class Mean:
     rate: float
     low: float = field(init=False)
     high: float = field(init=False)
+    said: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         exponent = math.log(2 / spend(self.rate)) / self.n
@@ -100,7 +121,7 @@ class Mean:
             object.__setattr__(self, name, self.law.end(sign, exponent))
 
     def holds(self, mean: float | Tensor) -> bool:
-        return self.low <= float(mean) <= self.high
+        return answered(self, self.low <= float(mean) <= self.high)
 
     def misses(self, other: Law) -> float:
         """P(the mean of n draws of another law lies there), at most."""
@@ -119,6 +140,7 @@ class Distance:
 
     n: int
     rate: float
+    said: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         spend(self.rate)
@@ -129,7 +151,7 @@ class Distance:
 
     def holds(self, at_draws: Tensor) -> bool:
         """at_draws: `(n,)`, the distribution function at each of the draws."""
-        return self.between(at_draws) <= self.limit
+        return answered(self, self.between(at_draws) <= self.limit)
 
     def misses(self, apart: float) -> float:
         """P(draws of a law at this distance from the law stated pass), by the triangle."""
@@ -153,6 +175,7 @@ class Count:
     n: int
     p: float | tuple[float, float]
     rate: float
+    said: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         spend(self.rate)
@@ -165,7 +188,7 @@ class Count:
 
     def holds(self, count: int) -> bool:
         low, high = self.ends
-        return low <= count <= high
+        return answered(self, low <= count <= high)
 
     def misses(self, p: float) -> float:
         """P(the count lies there where each trial succeeds with another p)."""
@@ -178,61 +201,40 @@ class Count:
 class Cells:
     """Pearson's sum over cells, sum (count - expected)^2 / expected, but for `rate`.
 
-    n draws over cells are independent Poisson counts given that these sum to n, which they do with
-    probability 1 / sqrt(2 pi n) or nearly: so Chernoff's bound for the Poisson counts, times
-    sqrt(2 pi n) (and 1.1), is one for the draws. Counts are taken to lie within 12 deviations and
-    40 of what is expected; that a Poisson count does not has probability e^-60.
+    The limit is that of `experiments.pearson`, and `slack` for what is not known of `expected`.
     """
 
     expected: Tensor
     rate: float
+    slack: float = 0.0
+    said: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         spend(self.rate)
 
     def of(self, counts: Tensor) -> float:
         """The sum."""
-        return float(((counts - self.expected).square() / self.expected).sum())
+        return pearson.pearson(counts, self.expected)
 
     @cached_property
     def limit(self) -> float:
-        exponent, most = math.log(self._given / self.rate), 0.1
-
-        def beyond(k: float) -> float:
-            return self._tilted(self.expected, k)[1] - exponent
-
-        while beyond(most) < 0:
-            most *= 1.3
-        return self._tilted(self.expected, brentq(beyond, 0.0, most, xtol=1e-9))[0]
+        return pearson.limit(self.expected, self.rate) + self.slack
 
     def holds(self, counts: Tensor) -> bool:
-        return self.of(counts) <= self.limit
+        return answered(self, self.of(counts) <= self.limit)
 
     def misses(self, others: Tensor) -> float:
         """P(draws of which others are expected pass), at most."""
-        if self._tilted(others, 0.0)[0] <= self.limit:
+
+        def tilted(k: float) -> tuple[float, float]:
+            return pearson.tilted(self.expected, others, k)
+
+        if tilted(0.0)[0] <= self.limit:
             return 1.0
         least = -1.0
-        while self._tilted(others, least)[0] > self.limit:
+        while tilted(least)[0] > self.limit:
             least *= 2
             if least < -1e6:
                 return 0.0
-        k = brentq(lambda k: self._tilted(others, k)[0] - self.limit, least, 0.0, xtol=1e-9)
-        return min(1.0, self._given * math.exp(-self._tilted(others, k)[1]))
-
-    @property
-    def _given(self) -> float:
-        return 1.1 * math.sqrt(2 * math.pi * float(self.expected.sum()))
-
-    def _tilted(self, means: Tensor, k: float) -> tuple[float, float]:
-        """As `Law.tilted`, for the sum over Poisson counts of these means."""
-        width = 12 * means.sqrt() + 40
-        lowest = (means - width).floor().clamp(min=0)
-        j = lowest[:, None] + torch.arange(int((2 * width).max()) + 2, dtype=torch.float64)
-        log_p = j * means.log()[:, None] - means[:, None] - torch.lgamma(j + 1)
-        log_p = torch.where(j <= (means + width)[:, None], log_p, -math.inf)
-        value = (j - self.expected[:, None]).square() / self.expected[:, None]
-        log_tilted = log_p + k * value
-        log_mass = log_tilted.logsumexp(1)
-        a = float(((log_tilted - log_mass[:, None]).exp() * value).sum())
-        return a, k * a - float(log_mass.sum())
+        k = brentq(lambda k: tilted(k)[0] - self.limit, least, 0.0, xtol=1e-9)
+        return min(1.0, pearson.given(self.expected) * math.exp(-tilted(k)[1]))

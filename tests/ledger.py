@@ -1,9 +1,9 @@
-"""The sum of chance over a whole run: what each test spends, its fixtures included, is kept to its mark.
+"""The sum of chance over a whole run: each test, its fixtures included, spends what it declares.
 
 Every process counts what its own cases spend and sends it along with their reports; the process
 that gathers the reports, the only one there is or the one that xdist's workers report to, adds them
-up and fails the report with which a test spends more than its mark `chance(rate, against)` declares,
-but for the rounding of the sum.
+up and fails the report with which a test has spent more than its mark `chance(rate, against)`
+declares (but for the rounding of the sum).
 
 A fixture's bounds count for every test that uses it, once however many of its cases do so: so the
 sum depends neither on which test came first nor on which worker made the fixture again.

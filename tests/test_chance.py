@@ -111,6 +111,7 @@ def test_what_judges_draws_is_marked() -> None:
     exempt = (
         "tests/test_chance.py",
         "tests/experiments/test_intervals.py",
+        "tests/experiments/test_densities.py::test_chi_square_keeps_its_rate",
         "tests/test_claims_practice.py::test_upper_end_is_students",
     )
     unmarked = [
@@ -121,6 +122,13 @@ def test_what_judges_draws_is_marked() -> None:
         and (names(node) - {one.arg for one in node.args.args}) & STATISTICS
     ]
     assert unmarked == []
+
+
+def test_a_normal_law_of_an_estimate_is_taken_by_two_tests_alone() -> None:
+    """Those that docs/decisions.md names; all other bounds hold for finite samples."""
+    normal = [one.test for one in declared() if "norm" in names(one.node)]
+    file = "tests/test_claims_families.py::test_"
+    assert [test.removeprefix(file)[:4] for test in normal] == ["c01_", "c31_"]
 
 
 def test_seeds_move_with_the_suites_and_pinned_ones_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +216,13 @@ def test_a_count_keeps_its_bound_exactly(p: float | tuple[float, float]) -> None
 
 
 @pytest.mark.usefixtures("free")
+@pytest.mark.parametrize(("right", "trials"), [(0, 50), (7, 50), (50, 50)])
+def test_what_is_known_by_earlier_trials_is_scipys_exact_interval(right: int, trials: int) -> None:
+    wanted = stats.binomtest(right, trials).proportion_ci(1 - 1e-3, method="exact")
+    assert chance.known(right, trials, 1e-3) == pytest.approx((wanted.low, wanted.high), rel=1e-9)
+
+
+@pytest.mark.usefixtures("free")
 def test_pearsons_sum_keeps_its_bound() -> None:
     """Beside the asymptotic law where it holds, and beside every outcome where it does not.
 
@@ -231,12 +246,19 @@ def test_pearsons_sum_keeps_its_bound() -> None:
 
 
 def test_spending_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bounds, and alternatives that may pass; what is not rare is told."""
+    """Bounds, each further yes, and alternatives that may pass; what is not rare is told."""
     ledger = chance.Ledger(account="mine")
     monkeypatch.setattr(chance, "LEDGER", ledger)
     Count(10, 0.5, 1e-3)
     assert chance.rare(1e-10) and not chance.rare(1e-8)
     assert ledger.spent["mine"] == pytest.approx(1e-3 + 1e-10 + 1e-8)
+    again = Distance(10, 1e-4)
+    draws = torch.linspace(0, 1, 10, dtype=torch.float64)
+    before = ledger.spent["mine"]
+    assert again.holds(draws) and not again.holds(torch.zeros(10))
+    assert ledger.spent["mine"] == before  # the first yes is paid for, and a no costs nothing
+    assert again.holds(draws) and again.holds(draws)
+    assert ledger.spent["mine"] == pytest.approx(before + 2e-4)
     ledger.account = None
     with pytest.raises(RuntimeError, match="not while tests are found"):
         Count(10, 0.5, 1e-3)

@@ -1,4 +1,10 @@
-"""C01 and C31 on a known density: three learned maps, and the code of a plain autoencoder."""
+"""C01 and C31 on a known density: three learned maps, and the code of a plain autoencoder.
+
+Nothing exact is known of what trained networks give, so the rates here are those of a normal law
+of each estimate with the error it states: the suite's only ones that hold for large samples alone.
+"""
+
+import math
 
 import pytest
 import torch
@@ -58,7 +64,7 @@ def test_c01_each_family_maps_noise_to_the_data(measured: Measured, family: str)
     measured(off, 0.5, "energy distance of draws from the data, over one fitted normal's")
 
 
-@pytest.mark.chance(3e-9, "codes that are alike: no difference beyond four of their errors")
+@pytest.mark.chance(3e-9, "codes that are alike: no difference beyond eight of its errors")
 @pytest.mark.claim("C31", "experiments.generators.autoencoder")
 def test_c31_a_plain_code_is_not_to_be_drawn_from(measured: Measured) -> None:
     """The VAE's code is nearer to N(0, I), and normal draws decode into the data by it alone.
@@ -73,10 +79,11 @@ def test_c31_a_plain_code_is_not_to_be_drawn_from(measured: Measured) -> None:
         codes = [one.code(fresh.float(), seeded(5)) for one in (plain, vae)]  # type: ignore[misc]
         back = distance(drawn(plain), fresh), distance(drawn(vae), fresh)
     apart = [distance(code, normal()) for code in codes]
-    far, errors = apart[0].value - apart[1].value, apart[0].error + apart[1].error
-    assert far > 4 * errors
+    far, error = apart[0].value - apart[1].value, math.hypot(*(one.error for one in apart))
+    bar = 8 * error
+    assert far > bar  # it is 15 errors
     spend(2e-9)
-    assert rare(float(stats.norm.sf(4 * errors / max(one.error for one in apart))))
+    assert rare(float(stats.norm.sf(bar / error)))
     ratio = back[1].value / back[0].value
     measured(
         ratio, 0.5, "decoded normal draws' distance from the data, VAE's over the plain code's"

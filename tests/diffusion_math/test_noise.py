@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_math.noise import Basis, BrownianPath, from_generator, from_seeds, none, start_noise
-from tests.chance import Distance, Mean, rare, shifted, spend
+from tests.chance import Distance, Mean, rare, shifted
 from tests.law import Law, independent, line
 
 seeds = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=5, unique=True)
@@ -119,7 +119,6 @@ def test_different_steps_are_uncorrelated() -> None:
     z = torch.cat([noise(x, time(k + 1.0), time(float(k))) for k in range(12)]).double()
     for one, other in itertools.combinations(z, 2):
         assert bound.holds((one * other).mean())
-    spend(65 * bound.rate)
     assert rare(bound.misses(products(0.1)))
 
 
@@ -151,7 +150,6 @@ def test_brownian_increments_are_independent() -> None:
     z = torch.cat([path(x, time((k + 1) / 7), time(k / 7)) for k in range(7)]).double()
     for one, other in itertools.combinations(z, 2):
         assert bound.holds((one * other).mean())
-    spend(20 * bound.rate)
     assert rare(bound.misses(products(0.1)))
 
 

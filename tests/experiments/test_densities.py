@@ -6,6 +6,7 @@ from typing import get_args
 
 import pytest
 import torch
+from scipy import stats
 
 from diffusion_math import density
 from diffusion_math.density import DENSITIES
@@ -110,4 +111,38 @@ def test_chi_square_by_hand() -> None:
     found = chi_square(cells, points, torch.tensor([[0.6], [0.4]]).double(), 1e-3)
     assert found.value == pytest.approx(100 / 60 + 100 / 40)
     assert found.freedom == 1
-    assert found.limit == pytest.approx(1.1 * 10.828, rel=1e-4)  # chi-square of one degree
+    assert found.limit > 10.828  # chi-square of one degree
+
+
+@pytest.mark.parametrize("expected", [20, 50, 500])
+@pytest.mark.parametrize("n", [2000, 20_000])
+def test_chi_square_keeps_its_rate_where_one_cell_expects_few(expected: int, n: int) -> None:
+    """One cell and the rest: the binomial's own tails. By chi-squared it was 3e-8 at 20 expected.
+
+    Chernoff's bound for the square of one number is cautious: 0.4 of its limit is too little.
+    """
+    cells = Cells(torch.tensor([0.0, 1.0]).double(), torch.tensor([0.0, 1.0]).double())
+    share, rate = expected / n, 1e-9
+    points = torch.full((n, 2), 2.0).double()
+    found = chi_square(cells, points, torch.tensor([[share]]).double(), rate)
+    assert (found.freedom, found.value) == (1, pytest.approx(expected / (1 - share)))
+
+    def passes(limit: float) -> float:
+        reach = math.sqrt(limit * expected * (1 - share))
+        law = stats.binom(n, share)
+        return float(
+            law.cdf(math.ceil(expected - reach) - 1) + law.sf(math.floor(expected + reach))
+        )
+
+    assert passes(found.limit) <= rate < passes(found.limit / 2.5)
+    if expected == 20:
+        assert passes(1.1 * float(stats.chi2.isf(rate, 1))) > 10 * rate
+
+
+def test_what_is_too_little_for_a_cell_counts_with_the_least() -> None:
+    """30 expected in a cell, 20 in another, 5 outside: 70 draws out there are not overlooked."""
+    cells = Cells(torch.tensor([0.0, 1.0, 2.0]).double(), torch.tensor([0.0, 1.0]).double())
+    points = torch.tensor([[5.0, 5.0]] * 70 + [[0.5, 0.5]] * 30).double()
+    found = chi_square(cells, points, torch.tensor([[0.75], [0.2]]).double(), 1e-3)
+    assert found.freedom == 1
+    assert found.value == pytest.approx(45**2 / 75 + 45**2 / 25) and found.value > found.limit

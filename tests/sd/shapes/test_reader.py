@@ -24,7 +24,7 @@ from sd.shapes.scene import (
     Thing,
     sample_scene,
 )
-from tests.chance import Count, rare
+from tests.chance import Count, known, rare
 from tests.chance import rng as generator
 
 Picture = npt.NDArray[Any]
@@ -105,16 +105,16 @@ def test_every_single_thing_is_read(shape: str, background: str) -> None:
                 assert seen == Description((Mention(shape, color, size),), None, background)
 
 
-@pytest.mark.chance(2e-9, "a reader that is wrong once in 25 pictures")
+@pytest.mark.chance(3e-9, "a reader that is wrong once in 25 pictures")
 def test_blur_and_noise_are_borne() -> None:
     """Blur of 0.7 pixels and noise of 6 of 255, about what an autoencoder of 33 dB leaves.
 
-    Wrong on one picture in 2000 or fewer: measured once on 4,476, none was.
+    Measured once on 45,000 pictures: none was read wrongly, so one in 2,100 at most, but for 1e-9.
     """
     rng, n = generator(0), 1200
     scenes = [sample_scene(rng, held_out=i % 4 == 0) for i in range(n)]
     right = [agrees(read(worn(render(s), 0.7, 6.0, rng)), describe(s)) for s in scenes]
-    bound = Count(n, (0.9995, 1.0), 1e-9)
+    bound = Count(n, known(45_000, 45_000, 1e-9), 1e-9)
     assert bound.holds(sum(right))
     assert rare(bound.misses(1 - 1 / 25))
 
