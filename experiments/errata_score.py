@@ -1,6 +1,5 @@
 """Erratum of the score's target: the sign and the scale of the noise in it (E8)."""
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -8,7 +7,7 @@ from torch import Generator, Tensor
 
 from diffusion_math import gaussian, predict
 from experiments.errata_data import PLAIN, two_bells
-from experiments.erratum import FALSE_ALARM, Erratum
+from experiments.erratum import FALSE_ALARM, Erratum, slope_bound
 from experiments.intervals import mean_interval
 from experiments.plots.errata import Axis, Mark, Panel, panels, png
 from experiments.results import Figure
@@ -43,8 +42,7 @@ def e8(samples: int, seed: int) -> Erratum:
     kernel = data.reverse(PLAIN, x_hat[0], SIGMA)  # v and R are the same at every x_hat
     apart = (kernel.means.max() - kernel.means.min()).item()
     proxy = (kernel.covariances.max().item() + apart**2 / 4) / SIGMA**2
-    bound = math.sqrt(2 * proxy * math.log(2 / FALSE_ALARM) / weight)
-    wide = math.sqrt(2 * proxy * math.log(2 / 0.05) / weight)
+    bound, wide = (slope_bound(proxy, weight, chance) for chance in (FALSE_ALARM, 0.05))
     figure = Figure(
         "erratum-E8.png",
         png(panels([_e8_targets(eps[:120], back[:120]), _e8_scores(score, eps, x_hat, ours)])),

@@ -60,6 +60,16 @@ def kolmogorov_bound(count: int, chance: float) -> float:
     return math.sqrt(math.log(2 / chance) / (2 * count))
 
 
+def slope_bound(proxy: float, weight: float, chance: float) -> float:
+    """How far the slope sum e S / sum S^2 of zero-mean e strays but with that chance.
+
+        d = sqrt(2 proxy log(2 / chance) / weight)
+
+    proxy: of every e, sub-Gaussian: E exp(k e) <= exp(proxy k^2 / 2); weight: sum S^2.
+    """
+    return math.sqrt(2 * proxy * math.log(2 / chance) / weight)
+
+
 def variance_interval(variance: float, count: int, chance: float) -> tuple[float, float]:
     """The interval of a normal's variance from a sample variance: (n - 1) s^2 / v is chi-squared.
 

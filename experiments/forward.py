@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from experiments.densities import Name
+from experiments.erratum import kolmogorov_bound
 from experiments.results import FAILS, HOLDS, MEASURED, Figure, Result, Row
 from sd.flags import File, Range, Seed, Several, check
 
@@ -202,8 +203,7 @@ def _rows(
             z = ((x - alpha_t * x0) / sigma_t).flatten().numpy()
             found = float(kstest(z, "norm").statistic)
             checks.append({"t": t, "alpha": alpha_t, "sigma": sigma_t, "ks_distance": found})
-    # Dvoretzky-Kiefer-Wolfowitz with Massart's constant: P(D > d) <= 2 exp(-2 n d^2).
-    limit = math.sqrt(math.log(2 * len(checks) / FALSE_ALARM) / (2 * x0.numel()))
+    limit = kolmogorov_bound(x0.numel(), FALSE_ALARM / len(checks))
     worst = max(check["ks_distance"] for check in checks)
     left = float(schedule(schedule.T)[0])
     return (

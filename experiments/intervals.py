@@ -73,6 +73,37 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     return fmean(values) - half, fmean(values) + half
 
 
+def ratio_of_means(first: Sequence[float], second: Sequence[float]) -> Interval:
+    """Fieller's 95% interval for the ratio of two means of paired positive numbers.
+
+    All r for which Student's test does not reject that x_i - r y_i has the mean 0. Exact where
+    these differences are normal; where they are symmetric it misses no oftener, however long their
+    tails, since the test divides their sum by the root of the sum of their own squares. The upper
+    end is infinite where the second mean cannot be told from 0: where one or two of its numbers are
+    most of their sum. If one sequence has a longer tail than its numbers show, it misses oftener,
+    as every interval made of them does.
+    Raises ValueError for fewer than two pairs, or different lengths.
+    Source: Fieller (1954), Journal of the Royal Statistical Society B 16, 175-185.
+    """
+    if len(first) != len(second) or len(first) < 2:
+        wanted = "wanted two sequences of one length >= 2"
+        raise ValueError(f"first, second: {wanted}, got {len(first)} and {len(second)}")
+    import numpy as np
+    from scipy.special import stdtrit
+
+    x, y, n = np.asarray(first, float), np.asarray(second, float), len(first)
+    unit_x, unit_y = float(x.max()), float(y.max())
+    x, y = x / unit_x, y / unit_y
+    t2 = float(stdtrit(n - 1, 0.975)) ** 2
+    z2 = n * t2 / (n - 1 + t2)  # the test's limit for (sum of differences)^2 / sum of their squares
+    a = float(y.sum() ** 2 - z2 * (y @ y))
+    b = float(x.sum() * y.sum() - z2 * (x @ y))
+    c = float(x.sum() ** 2 - z2 * (x @ x))
+    end = b + math.sqrt(max(0.0, b * b - a * c))  # a r^2 - 2 b r + c <= 0
+    scale = unit_x / unit_y
+    return (scale * c / end if c > 0 else 0.0), (scale * end / a if a > 0 else math.inf)
+
+
 def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, Interval]:
     """The median and its distribution-free interval, between two order statistics.
 

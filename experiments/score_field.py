@@ -153,7 +153,8 @@ def _to_noise(
 def _rows(config: Config, checks: list[Check], last: Deviation) -> tuple[Row, ...]:
     from scipy.stats import norm
 
-    # The means are six at each time; a normal tail, widened by a tenth for what n draws lack to it.
+    # The means are six at each time. They are taken for normal, which is no bound for finite
+    # samples: the tail is widened by a tenth.
     limit = 1.1 * float(norm.isf(FALSE_ALARM / (2 * 6 * len(checks))))
     over = f"over {config.samples} draws at each of {len(checks)} times"
 

@@ -1,8 +1,9 @@
 """What `tuned` found in one world: ours and all others' walks, who is best and what is saved."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from experiments.tuned_rivals import FITTED, Measure, Walked
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from experiments.tuned_worlds import World
 
 Pair = tuple[Walked, Walked]
+Beside = Callable[[Walked, Walked], float]
+"""The error of another walk, beside one of ours."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,14 +49,18 @@ class Found:
         reached = [calls for line in lines.values() if (calls := _reached(line, error))]
         return min(reached, default=None)
 
-    def share(self, kind: str, place: int, measure: Measure) -> float:
+    def share(self, kind: str, place: int, measure: Measure, beside: Beside | None = None) -> float:
         """Calls of ours over those needed, the mean of all budgets; `place` in a pair.
 
-        What nobody reached counts as one call more than any was given.
+        What nobody reached counts as one call more than any was given. `beside` may give another
+        error of the others than the one measured.
         """
-        pairs = self.picked[kind].items()
-        needs = [(n, self.needed(measure(pair[place]), measure)) for n, pair in pairs]
-        return sum(n / (calls or self.most + 1) for n, calls in needs) / len(needs)
+        needs = []
+        for budget, pair in self.picked[kind].items():
+            mine = pair[place]
+            others = partial(beside, mine) if beside else measure
+            needs.append((budget, self.needed(measure(mine), others)))
+        return sum(budget / (calls or self.most + 1) for budget, calls in needs) / len(needs)
 
 
 def _reached(line: Sequence[tuple[int, float]], error: float) -> float | None:

@@ -1,13 +1,13 @@
 """What `tuned` says: rows, a table of error at equal calls, and two figures."""
 
 import math
-from collections.abc import Iterator, Sequence
-from statistics import quantiles
-from typing import Any
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from experiments.intervals import mean_interval
+from experiments.intervals import mean_interval, ratio_of_means
 from experiments.results import Figure, Row, Table, at_most
-from experiments.tuned_found import Found
+from experiments.tuned_found import Beside, Found
 from experiments.tuned_rivals import (
     ALIGNED,
     BOUND,
@@ -25,11 +25,13 @@ from experiments.tuned_rivals import (
     typical,
 )
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 DOUBT = 0.5
 """The largest share of the least error measured that the converged ends may be wrong by."""
 SAVED = 2 / 3
 """The calls of the denoiser that the aim leaves of every three."""
-RESAMPLES = 1000
 MEASURES: tuple[tuple[str, str, Measure], ...] = (
     ("typical", "Typical error", typical),
     ("rms", "RMS error", rms),
@@ -57,7 +59,7 @@ def _ratios(found: Found, kind: str) -> list[Row]:
         for (key, words, measure), mine in zip(MEASURES, pair, strict=True):
             other = found.rest(budget, measure)
             value = measure(mine) / measure(other)
-            low, high = _interval(mine, other, key)
+            low, high = ratio_interval(mine.errors, other.errors, key)
             by = "" if kind == FITTED else f" ({mine.solver})"
             claim = (
                 f"{where}: {words.lower()} after {budget} calls, {OURS[kind]}{by} over the best of "
@@ -85,26 +87,23 @@ def _savings(found: Found, kind: str) -> list[Row]:
             f"{found.most} calls reached counts as {found.most + 1}"
         )
         mean = found.share(kind, place, measure)
-        every = _redrawn(found, kind, place)
-        shares = [found.share(kind, place, sizes.__getitem__) for sizes in every]
-        low, high = _middle(shares, mean)
+        low, high = (found.share(kind, place, measure, end) for end in _ends(key, measure))
         verdict = at_most(low, high, SAVED)
         rows.append(Row(f"{_name(found, kind)}-saving-{key}", claim, mean, (low, high), verdict))
     return rows
 
 
-def _redrawn(found: Found, kind: str, place: int) -> Iterator[dict[Walked, float]]:
-    """Every walk's typical or RMS error on starts drawn anew from those there are, all alike."""
-    import torch
+def _ends(key: str, measure: Measure) -> tuple[Beside, Beside]:
+    """Another's error as large, and as small, as the interval of ours over it lets it be."""
+    known = cache(lambda mine, other: ratio_interval(mine.errors, other.errors, key))
 
-    walks = [*found.others, *(pair[place] for pair in found.picked[kind].values())]
-    errors = torch.stack([one.errors for one in walks])
-    sizes, back = (errors.square(), torch.sqrt) if place else (errors.log(), torch.exp)
-    generator, count = torch.Generator().manual_seed(0), errors.shape[1]
-    for _ in range(RESAMPLES):
-        drawn = torch.randint(count, (count,), generator=generator)
-        often = drawn.bincount(minlength=count).to(sizes)
-        yield dict(zip(walks, back(sizes @ often / count).tolist(), strict=True))
+    def largest(mine: Walked, other: Walked) -> float:
+        return measure(mine) / max(known(mine, other)[0], 1e-300)
+
+    def least(mine: Walked, other: Walked) -> float:
+        return measure(mine) / min(known(mine, other)[1], 1e300)
+
+    return largest, least
 
 
 def _doubt(found: Found) -> Row:
@@ -123,24 +122,14 @@ def _doubt(found: Found) -> Row:
     return Row(name, claim, worst, None, at_most(worst, worst, DOUBT))
 
 
-def _interval(mine: Walked, other: Walked, key: str) -> tuple[float, float]:
-    """Of the ratio over the starts, paired: Student's for geometric means, else a bootstrap's."""
-    import torch
-
-    a, b = mine.errors, other.errors
-    if key == "typical":
-        low, high = mean_interval((a / b).log().tolist())
-        return math.exp(max(low, -700.0)), math.exp(min(high, 700.0))
-    generator = torch.Generator().manual_seed(0)
-    draw = torch.randint(len(a), (RESAMPLES, len(a)), generator=generator)
-    ratios = (a.square()[draw].mean(1) / b.square()[draw].mean(1)).sqrt()
-    return _middle(ratios.tolist(), rms(mine) / rms(other))
-
-
-def _middle(redrawn: Sequence[float], value: float) -> tuple[float, float]:
-    """A bootstrap's middle 95%, widened to the value itself."""
-    low, *_, high = quantiles(redrawn, n=40, method="inclusive")
-    return min(low, value), max(high, value)
+def ratio_interval(a: "Tensor", b: "Tensor", key: str) -> tuple[float, float]:
+    """Of a's typical or RMS error over b's, over the starts, paired: Student's of the logarithms'
+    difference, or the root of Fieller's for the squares' means, which few starts carry."""
+    if key == "rms":
+        low, high = ratio_of_means(a.square().tolist(), b.square().tolist())
+        return math.sqrt(low), math.sqrt(high)
+    low, high = mean_interval((a / b).log().tolist())
+    return math.exp(max(low, -700.0)), math.exp(min(high, 700.0))
 
 
 def record(found: Found) -> dict[str, Any]:

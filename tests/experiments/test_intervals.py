@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from experiments.intervals import mean_interval, median_interval, paired_difference, wilson
+from experiments.intervals import (
+    mean_interval,
+    median_interval,
+    paired_difference,
+    ratio_of_means,
+    wilson,
+)
 
 LEVELS = st.sampled_from([0.5, 0.9, 0.95, 0.99])
 FLOATS = st.floats(-1e3, 1e3)
@@ -47,6 +53,45 @@ def test_mean_interval_of_one_and_of_none() -> None:
     for function in (mean_interval, median_interval):
         with pytest.raises(ValueError, match="at least one"):
             function([])
+
+
+POSITIVE = st.lists(st.tuples(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3)), min_size=2, max_size=30)
+
+
+@given(POSITIVE, st.sampled_from([1e-9, 1.0, 1e9]))
+def test_ratio_of_means_is_where_scipys_test_turns(
+    pairs: list[tuple[float, float]], unit: float
+) -> None:
+    """Student's test of x - r y at each end that is finite and above 0; not rejected between."""
+    x, y = np.array(pairs).T
+    low, high = ratio_of_means((unit * x).tolist(), y.tolist())
+    low, high = low / unit, high / unit
+    ratio = x.mean() / y.mean()
+    assert low <= ratio * (1 + 1e-6) and ratio <= high * (1 + 1e-6)
+    if x.std() < 1e-3 * x.mean() or y.std() < 1e-3 * y.mean() or high - low < 1e-3 * ratio:
+        return  # the ends are known to the root of a rounding
+
+    def accepted(r: float) -> float:
+        return float(stats.ttest_1samp(x - r * y, 0).pvalue)
+
+    for end in (low, high):
+        if 1e-6 < end / ratio < 1e6:
+            assert accepted(end) == pytest.approx(0.05, abs=1e-3)
+    if low == 0:
+        assert accepted(0.0) > 0.05 - 1e-3
+    if high == math.inf:
+        assert accepted(1e9 * ratio) > 0.05 - 1e-3
+
+
+def test_ratio_of_means_at_its_edges() -> None:
+    """No spread: the ratio itself; one number that carries all: nothing is known of that side."""
+    assert ratio_of_means([2.0] * 9, [4.0] * 9) == pytest.approx((0.5, 0.5))
+    few, many = [1.0] * 20, [1e-6] * 19 + [1.0]
+    assert ratio_of_means(few, many)[1] == math.inf and ratio_of_means(few, many)[0] > 1
+    assert ratio_of_means(many, few)[0] == 0 and ratio_of_means(many, few)[1] < 1
+    for wrong in (([1.0], [1.0]), ([1.0, 2.0], [1.0])):
+        with pytest.raises(ValueError, match="one length >= 2"):
+            ratio_of_means(*wrong)
 
 
 @given(st.lists(FLOATS, min_size=1, max_size=60), LEVELS)

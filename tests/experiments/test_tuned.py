@@ -15,9 +15,8 @@ from diffusion_math.grid import uniform_log_snr
 from diffusion_math.samplers import SOLVERS
 from diffusion_math.schedule import Discrete
 from diffusion_math.tuned import errors
-from experiments import tuned, tuned_parts, tuned_rivals, tuned_worlds
-from experiments.tuned_found import Found
-from experiments.tuned_rivals import Walked, rms, typical
+from experiments import tuned, tuned_rivals, tuned_worlds
+from experiments.tuned_rivals import rms, typical
 from tests.experiments.schema import check
 
 pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
@@ -190,56 +189,6 @@ def test_the_model_is_measured_beside_the_mixture(pipeline, monkeypatch):
     assert found["fitted-model"].claim.startswith("The embedded model, guided with w = 3")
     assert found["fitted-model"].measured == found["fitted-model-4-typical"].measured > 0
     assert "tuned-model" not in found
-
-
-def walk(errors, calls, solver="unipc", grid="tuned"):
-    nodes = torch.tensor([1.0, 0.0], dtype=torch.float64)
-    return Walked(solver, grid, calls, nodes, torch.tensor(errors, dtype=torch.float64))
-
-
-def test_the_best_of_the_rest_and_what_is_saved():
-    """Known errors: who is best at a budget, by which measure, and with how many calls."""
-    ends = torch.zeros(4), torch.zeros(4)
-    side = tuned_worlds.Side(None, None, *ends, None, torch.full((4,), 0.01))
-    world = tuned_worlds.World("mixture", "Known", None, side, side)
-    calm, wild = [0.2] * 4, [0.1, 0.1, 0.1, 1.6]
-    others = [walk(calm, 5, grid="karras"), walk(wild, 5, grid="ays")]
-    others.append(walk([0.05] * 4, 9, grid="karras"))
-    mine = walk([0.05] * 4, 5)
-    found = Found(world, others, {"fitted": {5: (mine, mine)}})
-    assert typical(others[1]) == pytest.approx(0.2) and rms(others[1]) > rms(others[0])
-    assert found.rest(5, rms).grid == "karras"
-    assert found.rest(5, rms, ("ays",)).grid == "ays"
-    assert found.rest(9, rms).calls == found.most == 9
-    assert found.needed(0.05, rms) == pytest.approx(9)
-    assert found.needed(0.1, rms) == pytest.approx(5 * 1.8**0.5)
-    assert found.needed(0.2, rms) == found.needed(0.3, rms) == 5
-    for grid in ("karras", "linspace"):  # no better with two calls more; another's small gain
-        more = replace(found, others=[*others, walk([0.199] * 4, 7, grid=grid)])
-        between = 5 * 1.8**0.5 if grid == "linspace" else 7 * (9 / 7) ** (math.log(1.99, 3.98))
-        assert more.needed(0.1, rms) == pytest.approx(between)
-    same = replace(found, others=[*others, walk(calm, 7, grid="karras")])
-    assert same.needed(0.1, rms) == pytest.approx(5 * 1.8**0.5)
-    late = replace(found, others=[*others, walk([0.1] * 4, 12, grid="linspace")])
-    assert late.needed(0.1, rms) == pytest.approx(5 * 1.8**0.5)
-    assert found.needed(0.01, rms) is None
-    told = {row.name: row for row in tuned_parts.rows_of(found)}
-    assert told["fitted"].measured == pytest.approx(0.25)
-    assert told["fitted-5-rms"].measured == pytest.approx(0.25)
-    assert told["fitted-5-rms"].interval == pytest.approx((0.25, 0.25))
-    assert told["fitted-saving-rms"].measured == pytest.approx(5 / 9)
-    assert told["fitted-saving-rms"].interval == pytest.approx((5 / 9, 5 / 9))
-    assert told["fitted-saving-rms"].verdict == "holds"
-    assert told["tuned-reference"].measured == pytest.approx(0.2)
-    mixed = walk([0.05, 0.15] * 2, 5)  # between those of 9 calls and those of 5, not alike
-    told = {
-        r.name: r for r in tuned_parts.rows_of(replace(found, picked={"fitted": {5: (mixed,) * 2}}))
-    }
-    row = told["fitted-saving-rms"]
-    assert row.interval[0] < row.measured < row.interval[1] and row.verdict == "undecided"
-    unreached = walk([0.01] * 4, 5)
-    told = tuned_parts.rows_of(Found(world, others, {"fitted": {5: (unreached, unreached)}}))
-    assert {row.name: row for row in told}["fitted-saving-typical"].measured == pytest.approx(0.5)
 
 
 def test_calls_are_counted_not_claimed(monkeypatch):
