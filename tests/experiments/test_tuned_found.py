@@ -1,4 +1,4 @@
-"""What the experiment on fitted solvers finds: who is best, what is saved, and no look at the test."""
+"""What the experiment on fitted solvers finds: the best, what is saved, no look at the test side."""
 
 import math
 from dataclasses import replace
