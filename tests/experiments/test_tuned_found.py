@@ -1,4 +1,4 @@
-"""What the experiment on fitted solvers finds: the best, what is saved, no look at the test side."""
+"""What the experiment on fitted solvers finds: who is best, what is saved, the test side unseen."""
 
 import math
 from dataclasses import replace
