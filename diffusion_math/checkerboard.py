@@ -11,6 +11,7 @@ Derivation: (density.8), (density.9).
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import torch
@@ -83,11 +84,7 @@ class Checkerboard:
 
     def denoiser(self, schedule: Schedule) -> Denoiser:
         """`posterior_mean` under `schedule`: the best denoiser there is for this data."""
-
-        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            return self.posterior_mean(schedule, x_t, t)
-
-        return denoise
+        return partial(self.posterior_mean, schedule)
 
     def sample(self, generator: torch.Generator, n: int) -> Float64[Tensor, "n 2"]:
         """`n` independent draws of x_0: even or odd, a column and a row, a point, a normal."""

@@ -56,6 +56,23 @@ def same_shape(argument: str, value: Tensor, reference: Tensor) -> None:
     require(value.shape == reference.shape, argument, wanted, f"shape {tuple(value.shape)}")
 
 
+def symmetric(argument: str, matrices: Tensor) -> None:
+    """Raise ValueError unless C_ij = C_ji, but for the rounding that a covariance is made with.
+
+        |C_ij - C_ji| <= max(1e-12, D eps) sqrt(|C_ii C_jj|)
+
+    Each entry is measured by its own deviations: by Cauchy and Schwarz, a sum of products a_ik a_jk
+    is rounded by no more, whatever the size of other entries. eps is the given dtype's, at most
+    float32's.
+    """
+    deviations = matrices.diagonal(dim1=-2, dim2=-1).double().abs().sqrt()
+    eps = torch.finfo(torch.promote_types(matrices.dtype, torch.float32)).eps
+    allowed = max(1e-12, matrices.shape[-1] * eps)
+    off = (matrices.double() - matrices.mT.double()).abs()
+    even = off <= allowed * deviations[..., :, None] * deviations[..., None, :]
+    require(bool(even.all()), argument, "a symmetric matrix", matrices)
+
+
 def scalar_or_batch(argument: str, value: Tensor, x: Tensor) -> None:
     """Raise ValueError unless the shape is () or (batch,), the batch being x's first axis."""
     legal = value.ndim == 0 or (x.ndim > 0 and value.shape == x.shape[:1])

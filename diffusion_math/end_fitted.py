@@ -13,7 +13,7 @@ from torch import Tensor
 from diffusion_math.checks import Number, require, same_shape, whole
 from diffusion_math.denoiser import Denoiser, Once
 from diffusion_math.linear import carried, linear, rows_of_grid
-from diffusion_math.noise import none
+from diffusion_math.noise import required
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import Schedule
 from diffusion_math.tuned import distances, in_medians, least, nearest, walked
@@ -73,7 +73,7 @@ def end_fitted(
         for row, unit in zip(row_of, torch.eye(len(numbers), dtype=numbers.dtype), strict=True):
             step, state = linear(grid, moved(numbers + NUDGE * unit)), states[row]
             for t, s in pairwise(grid[row:]):
-                state = step(known[row], state, t, s, none)
+                state = step(known[row], state, t, s, required)
             every.append(state.x - ends)
         return every
 

@@ -33,7 +33,7 @@ from diffusion_math.checks import (
     whole,
 )
 from diffusion_math.gaussian import Gaussian
-from diffusion_math.noise import Noise, none
+from diffusion_math.noise import Noise, required
 from diffusion_math.rows import over_event
 
 Score: TypeAlias = Callable[[Tensor], Tensor]
@@ -73,7 +73,7 @@ Move: TypeAlias = Callable[[Particles, Noise], Particles]
 
 
 def chain(
-    move: Move, start: Float[Tensor, "batch *event"] | Particles, moves: int, noise: Noise = none
+    move: Move, start: Float[Tensor, "batch *event"] | Particles, moves: int, noise: Noise = required
 ) -> Iterator[Particles]:
     """Walk the particles `moves` moves: the start itself, then the state after each move.
 
@@ -84,10 +84,11 @@ def chain(
         move: one of this module's.
         start: `(batch, *event)`, or a state, from which the chain goes on as if never interrupted.
         moves: at least 0.
-        noise: the standard normals of the moves; the default gives zeros.
+        noise: the standard normals of the moves; only `ascent` needs none.
 
     Raises:
-        ValueError: at the call, when `moves` is negative or no whole number.
+        ValueError: at the call, when `moves` is negative or no whole number; at the first move that
+            draws, without `noise`.
     """
     whole("moves", moves, 0)
     return _walk(move, start if isinstance(start, Particles) else Particles(start), moves, noise)

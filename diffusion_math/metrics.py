@@ -38,9 +38,8 @@ def energy_distance(x: Float[Tensor, "n *event"], y: Float[Tensor, "m *other"]) 
     Source: Szekely & Rizzo 2013, "Energy statistics", J. Stat. Plan. Inference 143.
     """
     x, y = _flat(x, y)
-    between = torch.cdist(x, y)
-    own_x = torch.cdist(x, x).sum(1) / (len(x) - 1)
-    own_y = torch.cdist(y, y).sum(1) / (len(y) - 1)
+    between = apart(x, y)
+    own_x, own_y = (apart(z, z).sum(1) / (len(z) - 1) for z in (x, y))
     value = 2 * between.mean() - own_x.mean() - own_y.mean()
     parts = 2 * (between.mean(1) - own_x), 2 * (between.mean(0) - own_y)
     variance = sum((part.var() / len(part) for part in parts), torch.zeros(()))
@@ -65,10 +64,22 @@ def empirical_wasserstein2(
 
     x, y = _flat(x, y, least=1)
     require(len(x) == len(y), "y", f"{len(x)} points, as in x", len(y))
-    cost = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square()
+    cost = apart(x, y).square()
     rows, columns = linear_sum_assignment(cost.numpy())
     paired: Tensor = cost[torch.from_numpy(rows), torch.from_numpy(columns)]
     return paired.mean().sqrt()
+
+
+def apart(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> Float64[Tensor, "n m"]:
+    """norm(x_i - y_j), from the differences themselves, in float64.
+
+    An expanded square (`torch.cdist`, for more than 25 points) loses norm(x)^2 eps to rounding,
+    which is all of the distance between points that lie far out and close together.
+    """
+    from scipy.spatial.distance import cdist
+
+    points = (z.detach().to("cpu", torch.float64).numpy() for z in (x, y))
+    return torch.from_numpy(cdist(*points))
 
 
 def _flat(x: Tensor, y: Tensor, least: int = 2) -> tuple[Tensor, Tensor]:

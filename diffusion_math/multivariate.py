@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from diffusion_math.checks import require, same_shape
+from diffusion_math.checks import require, same_shape, symmetric
 
 __all__ = [
     "Multivariate",
@@ -44,17 +44,17 @@ class Multivariate:
     covariance: Float[Tensor, "*batch D D"]
 
     def __post_init__(self) -> None:
+        given, wanted = self.covariance, (*self.mean.shape, self.mean.shape[-1])
         for name in ("mean", "covariance"):
             value = getattr(self, name).to(torch.float64)
             require(bool(value.isfinite().all()), name, "finite numbers", value)
             object.__setattr__(self, name, value)
-        C, wanted = self.covariance, (*self.mean.shape, self.mean.shape[-1])
-        require(C.shape == wanted, "covariance", f"shape {tuple(wanted)}", tuple(C.shape))
-        size = C.diagonal(dim1=-2, dim2=-1).abs().amax(dim=-1)[..., None, None]
-        even = bool(((C - C.mT).abs() <= 1e-12 * size).all())
-        require(even, "covariance", "a symmetric matrix", C)
+        require(given.shape == wanted, "covariance", f"shape {tuple(wanted)}", tuple(given.shape))
+        symmetric("covariance", given)
+        C = self.covariance
         values = torch.linalg.eigvalsh(C)
-        legal = bool((values >= -1e-12 * size[..., 0]).all())
+        size = C.diagonal(dim1=-2, dim2=-1).abs().amax(dim=-1, keepdim=True)
+        legal = bool((values >= -1e-12 * size).all())
         require(legal, "covariance", "no negative eigenvalue", values)
 
     def draw(self, z: Float[Tensor, "*batch D"]) -> Float64[Tensor, "*batch D"]:

@@ -23,8 +23,14 @@ Noise: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def none(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """Zeros: the noise of a deterministic solver."""
+    """Zeros, for a solver that draws: its mean alone."""
     return torch.zeros_like(x)
+
+
+def required(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """No noise was given: a solver that draws raises ValueError, a deterministic one never asks."""
+    wanted = "a source for a solver that draws (from_seeds, from_generator; zeros by none)"
+    raise ValueError(f"noise: wanted {wanted}, got nothing")
 
 
 def from_generator(generator: torch.Generator) -> Noise:

@@ -13,7 +13,7 @@ float64, in the eigenbasis of each C_k, where S_k(t) is diagonal whatever t is; 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import final
 
 import torch
@@ -21,10 +21,11 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from diffusion_math import gaussian, quadratic
-from diffusion_math.checks import require, same_shape, scalar_or_batch
+from diffusion_math.checks import require, same_shape, scalar_or_batch, symmetric
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.rows import Rows, by_time, normalised, places, softmax
 from diffusion_math.schedule import Schedule, Time
+from diffusion_math.spectrum import spectrum
 
 
 @final
@@ -44,7 +45,7 @@ class GaussianMixture:
 
     Raises:
         ValueError: shapes disagree, a number is not finite, a variance or an eigenvalue is
-            negative, or a matrix is not symmetric.
+            negative, or a matrix is not symmetric, or has eigenvalues lost beside its largest.
     """
 
     log_weights: Float[Tensor, " K"]
@@ -52,6 +53,7 @@ class GaussianMixture:
     covariances: Float[Tensor, "K *covariance"]
 
     def __post_init__(self) -> None:
+        given = self.covariances
         for name in ("log_weights", "means", "covariances"):
             value = getattr(self, name).detach().to(torch.float64)
             require(bool(value.isfinite().all()), name, "finite numbers", value)
@@ -64,7 +66,9 @@ class GaussianMixture:
         legal = {(K,), tuple(self.means.shape), (K, self._size, self._size)}
         shape = tuple(self.covariances.shape)
         require(shape in legal, "covariances", f"a shape among {sorted(legal)}", f"shape {shape}")
-        variances, _ = self._spectrum
+        if self._matrices:
+            symmetric("covariances", given)
+        variances = self._spectrum[0]
         require(bool((variances >= 0).all()), "covariances", "no negative variance", variances)
 
     def log_density(
@@ -144,11 +148,7 @@ class GaussianMixture:
 
     def denoiser(self, schedule: Schedule) -> Denoiser:
         """`posterior_mean` under `schedule`: the best denoiser there is for this data."""
-
-        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            return self.posterior_mean(schedule, x_t, t)
-
-        return denoise
+        return partial(self.posterior_mean, schedule)
 
     def marginal(self, schedule: Schedule, t: Time) -> "GaussianMixture":
         """The law of x_t, sum_k w_k N(alpha_t m_k, S_k(t)). Derivation: (oracle.1)."""
@@ -215,8 +215,7 @@ class GaussianMixture:
         (alpha_t, _), (alpha_s, _) = schedule(t), schedule(s)
         stretch = (self._noisy(schedule, s) / self._noisy(schedule, t)).sqrt()
         flat = x.to(self.means).reshape(len(x), self._size)
-        r = flat.new_ones(len(x), 1)
-        moved = self._blend(alpha_s - alpha_t * stretch, stretch)(r, flat)
+        moved = self._blend(alpha_s - alpha_t * stretch, stretch)(flat.new_ones(len(x), 1), flat)
         return moved.reshape(x.shape).to(x)
 
     def sample(self, generator: torch.Generator, n: int) -> Float64[Tensor, "n *event"]:
@@ -250,6 +249,11 @@ class GaussianMixture:
         """D, the number of entries of an event."""
         return self.means[0].numel()
 
+    @property
+    def _matrices(self) -> bool:
+        """Whether the covariances are full."""
+        return self.covariances.ndim > 1 and self.covariances.shape != self.means.shape
+
     @cached_property
     def _centred(self) -> quadratic.Means:
         return quadratic.Means(self.means.reshape(-1, self._size))
@@ -258,12 +262,7 @@ class GaussianMixture:
     def _spectrum(self) -> tuple[Tensor, Tensor | None]:
         """Eigenvalues of C_k, `(K, 1)` or `(K, D)`, and eigenvectors in columns, `(K, D, D)`."""
         C = self.covariances
-        if C.ndim == 1 or C.shape == self.means.shape:
-            return C.reshape(len(C), -1), None
-        require(torch.allclose(C, C.mT), "covariances", "symmetric matrices", C)
-        values, basis = torch.linalg.eigh(C)
-        rounding = self._size * torch.finfo(C.dtype).eps * values.abs().amax(1, keepdim=True)
-        return torch.where(values.abs() <= rounding, 0, values), basis
+        return spectrum("covariances", C) if self._matrices else (C.reshape(len(C), -1), None)
 
     def _full(self, variances: Tensor) -> Tensor:
         """Matrices `(K, D, D)` that have these eigenvalues in the components' eigenbases."""
@@ -273,8 +272,7 @@ class GaussianMixture:
 
     def _like_covariances(self, variances: Tensor) -> Tensor:
         """The same in the form `covariances` has: isotropic, diagonal or full."""
-        full = self._spectrum[1] is not None
-        return self._full(variances) if full else variances.reshape(self.covariances.shape)
+        return self._full(variances) if self._matrices else variances.reshape(self.covariances.shape)
 
     def _noisy(self, schedule: Schedule, t: Time) -> Tensor:
         """Eigenvalues of S_k(t), as `_spectrum` has those of C_k."""

@@ -16,6 +16,7 @@ Derivation: (density.18), (density.19).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import torch
@@ -91,11 +92,7 @@ class Ribbon:
 
     def denoiser(self, schedule: Schedule) -> Denoiser:
         """`posterior_mean` under `schedule`: the best denoiser there is for this data."""
-
-        def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-            return self.posterior_mean(schedule, x_t, t)
-
-        return denoise
+        return partial(self.posterior_mean, schedule)
 
     def sample(self, generator: torch.Generator, n: int) -> Float64[Tensor, "n 2"]:
         """`n` independent draws of x_0: u = s z_1, w = f(u) + sqrt(g(u)) z_2.

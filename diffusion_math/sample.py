@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffusion_math import checks
 from diffusion_math.denoiser import Denoiser
-from diffusion_math.noise import Noise, none
+from diffusion_math.noise import Noise, required
 from diffusion_math.solver import State, Step
 
 
@@ -17,7 +17,7 @@ def trajectory(
     denoise: Denoiser,
     x: Float[Tensor, "batch *event"],
     grid: Float[Tensor, " nodes"],
-    noise: Noise = none,
+    noise: Noise = required,
 ) -> Iterator[State]:
     """Walk `x` down the grid, one step between each two neighbouring nodes.
 
@@ -32,13 +32,14 @@ def trajectory(
         denoise: `(x_t, t) -> E[x_0 | x_t]`.
         x: `(batch, *event)`, a draw of x_t at `grid[0]`; the batch may be empty.
         grid: `(nodes,)` strictly decreasing times; the last says where sampling ends.
-        noise: the standard normals of the steps; the default gives zeros.
+        noise: the standard normals of the steps; a deterministic solver needs none.
 
     Returns:
         An iterator of `nodes` states: the start itself, then the state after each step.
 
     Raises:
-        ValueError: at the call, when `grid` is no strictly decreasing 1-D tensor.
+        ValueError: at the call, when `grid` is no strictly decreasing 1-D tensor; at the first step
+            that draws, without `noise`.
 
     Derivation: (sample.1).
     Source: DDPM (arXiv:2006.11239), Algorithm 2, with the step left open.
@@ -69,14 +70,15 @@ def inversion(
         An iterator of `nodes` states: the start itself, then the state after each step.
 
     Raises:
-        ValueError: at the call, when `grid` is no strictly decreasing 1-D tensor that ends above 0.
+        ValueError: at the call, when `grid` is no strictly decreasing 1-D tensor that ends above 0;
+            at the first step, when the solver draws.
 
     Derivation: (sample.4).
     Source: DDIM (arXiv:2010.02502), section 4.3.
     """
     checks.strictly_decreasing("grid", grid)
     checks.require(bool(grid[-1] > 0), "grid", "a last node above 0", float(grid[-1]))
-    return _walk(step, denoise, x, grid.flip(0), none)
+    return _walk(step, denoise, x, grid.flip(0), required)
 
 
 def _walk(step: Step, denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Iterator[State]:

@@ -20,6 +20,9 @@ from diffusion_math.checks import Number, all_between, require, scalar_or_batch,
 
 Time: TypeAlias = Number | Tensor
 
+MOST = 10**6
+"""The longest table of a `Discrete` schedule."""
+
 
 class Schedule(ABC):
     """A map from time to (alpha_t, sigma_t), strictly decreasing in log-SNR."""
@@ -77,7 +80,7 @@ class Discrete(Schedule):
 
     betas: shape (T,), beta_t = betas[t - 1] in (0, 1). Times are 0, 1, ..., T; a fractional t >= 1
     interpolates the log-SNR linearly; 0 < t < 1 is rejected. Raises ValueError for betas as good as
-    0, or 1 in product, in float64. Derivation: (schedule.6). Source: DDPM (arXiv:2006.11239) eq. 4.
+    0, or 1 in product, in float64, and for T above a million. Derivation: (schedule.6). Source: DDPM (arXiv:2006.11239) eq. 4.
     """
 
     betas: Float[Tensor, " T"]
@@ -86,6 +89,7 @@ class Discrete(Schedule):
     def __post_init__(self) -> None:
         betas = self.betas.detach().to("cpu", torch.float64, copy=True)
         require(betas.ndim == 1 and len(betas) > 0, "betas", "shape (T,)", tuple(betas.shape))
+        require(len(betas) <= MOST, "betas", f"at most {MOST} entries", len(betas))
         tiny = torch.finfo(torch.float64).tiny
         require(bool(((betas >= tiny) & (betas < 1)).all()), "betas", "all in (0, 1)", betas)
         object.__setattr__(self, "betas", betas)
@@ -101,7 +105,7 @@ class Discrete(Schedule):
     @classmethod
     def linear(cls, steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> "Discrete":
         """beta_t linear in t; the defaults are DDPM's section 4. Derivation: (schedule.12)."""
-        whole("steps", steps, 1)
+        whole("steps", steps, 1, MOST)
         return cls(torch.linspace(first, last, steps, dtype=torch.float64))
 
     @classmethod
@@ -112,7 +116,7 @@ class Discrete(Schedule):
 
         Source: Rombach et al. (arXiv:2112.10752), as released. Derivation: (schedule.12).
         """
-        whole("steps", steps, 1)
+        whole("steps", steps, 1, MOST)
         roots = torch.linspace(math.sqrt(first), math.sqrt(last), steps, dtype=torch.float64)
         return cls(roots.square())
 
@@ -123,7 +127,7 @@ class Discrete(Schedule):
         Written as sin(b - a) sin(b + a) / cos^2(a), angles a, b at t - 1, t: nothing cancels.
         Derivation: (schedule.13). Source: Nichol & Dhariwal (arXiv:2102.09672) eq. 17.
         """
-        whole("steps", steps, 1)
+        whole("steps", steps, 1, MOST)
         unit = math.pi / 2 / (1 + offset) / steps
         b = unit * (torch.arange(1, steps + 1, dtype=torch.float64) + steps * offset)
         a = b - unit
@@ -136,10 +140,7 @@ class Discrete(Schedule):
     @cached_property
     def _log_snr_table(self) -> Float64[Tensor, " nodes"]:
         """log-SNR at 0..T: log abar_t - log(1 - abar_t), with 1 - abar_t = -expm1(log abar_t)."""
-        logs = torch.log1p(-self.betas).tolist()
-        # fsum rounds once a sum; cumsum's rounding would grow with t and then be exponentiated.
-        sums = [math.fsum(logs[:t]) for t in range(1, len(logs) + 1)]
-        log_abar = torch.tensor(sums, dtype=torch.float64)
+        log_abar = _running_sums(torch.log1p(-self.betas))
         return pad(log_abar - torch.log(-torch.expm1(log_abar)), (1, 0), value=math.inf)
 
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
@@ -284,6 +285,21 @@ class RectifiedFlow(Schedule):
 
     def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
         return torch.sigmoid(-_legal_log_snr(log_snr, self) / 2)
+
+
+def _running_sums(each: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
+    """The sums of the first 1, 2, ... numbers of one sign, each rounded once (Neumaier 1974).
+
+    A plain running sum's rounding would grow with t, and then be exponentiated.
+    """
+    total, rest, sums = 0.0, 0.0, []
+    for one in each.tolist():
+        longer = total + one
+        larger, smaller = (total, one) if abs(total) >= abs(one) else (one, total)
+        rest += (larger - longer) + smaller
+        total = longer
+        sums.append(total + rest)
+    return torch.tensor(sums, dtype=torch.float64)
 
 
 def _legal_time(t: Time, T: float) -> Float64[Tensor, "*shape"]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffusion_math.checks import require, strictly_decreasing, whole
 from diffusion_math.denoiser import Denoiser, Once
-from diffusion_math.noise import none
+from diffusion_math.noise import required
 from diffusion_math.schedule import Schedule, shape_like
 from diffusion_math.solver import State, Step
 
@@ -88,7 +88,8 @@ def kl_upper_bound(
         seen.append(denoise(shape_like(alphas[k], x) * y, nodes[k]).flatten(1).to("cpu"))
         before = levels[k]
     means = torch.stack(seen[::-1], dim=1).to(torch.float64)  # (batch, nodes, D)
-    apart = torch.cdist(means, means).square().mean(0)  # of the node stood at, of the cell's below
+    # Of the node stood at, in rows, from the one below a cell; as differences, which do not cancel.
+    apart = torch.stack([(means - at).square().sum(2).mean(0) for at in means.split(1, dim=1)])
     weights = (1 / levels[1:].square() - 1 / levels[:-1].square()) / 2
     # Of a step i -> j: the cells below node i down to node j.
     cells = torch.cat([apart.new_zeros(len(nodes), 1), apart[:, 1:] * weights], dim=1)
@@ -111,7 +112,7 @@ def dynamic_programming(
     Every denoiser call is shared by all the steps out of one node.
 
     Args:
-        step: a deterministic solver's.
+        step: a deterministic solver's; one that draws raises ValueError.
         states: `nodes` draws `(batch, *event)`, the fine walk's, from the start to the end.
         nodes: `(nodes,)` its times.
         steps: 1 .. nodes - 1.
@@ -138,7 +139,7 @@ def dynamic_programming(
             for j in targets if k < steps else (count - 1,):
                 if j <= i:
                     continue
-                made = step(once, state, nodes[i], nodes[j], none)
+                made = step(once, state, nodes[i], nodes[j], required)
                 away = float((made.x - states[j]).double().square().mean())
                 if j not in found or away < found[j][0]:
                     found[j], chosen[j] = (away, made), i

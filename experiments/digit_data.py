@@ -10,6 +10,7 @@ from torch import Tensor
 from diffusion_math.checks import require, whole
 from diffusion_math.elbo import quantized_log_probability
 from diffusion_math.gaussian import Gaussian
+from diffusion_math.metrics import apart
 from diffusion_math.multivariate import Multivariate
 
 COUNT = 1797
@@ -115,7 +116,7 @@ def copies(train: Digits, rest: Digits, x: Tensor, share: float = 0.05) -> list[
     """
 
     def nearest(points: Tensor) -> Tensor:
-        return torch.cdist(points, train.x).amin(1)
+        return apart(points, train.x).amin(1)
 
     limit = nearest(rest.x).double().quantile(share)
     return [bool(one) for one in nearest(x) < limit]

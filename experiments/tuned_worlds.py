@@ -149,6 +149,7 @@ def calls(make: "Callable[[Schedule], object]", schedule: "Schedule", grid: "Ten
     """How often a solver asks the denoiser on a grid, found by asking one of nothing."""
     import torch
 
+    from diffusion_math.noise import none
     from diffusion_math.sample import trajectory
 
     asked = 0
@@ -159,6 +160,7 @@ def calls(make: "Callable[[Schedule], object]", schedule: "Schedule", grid: "Ten
         return torch.zeros_like(x_t)
 
     step = make(schedule)
-    for _ in trajectory(step, zero, torch.ones(1, 1, dtype=torch.float64), grid):  # type: ignore[arg-type]
+    start = torch.ones(1, 1, dtype=torch.float64)
+    for _ in trajectory(step, zero, start, grid, none):  # type: ignore[arg-type]
         pass
     return asked

@@ -265,7 +265,7 @@ ONE = torch.ones(2)
         ((torch.tensor([0.0, -math.inf]), torch.zeros(2, 2), ONE), "log_weights: wanted finite"),
         (
             (torch.zeros(1), torch.zeros(1, 2), torch.tensor([[[1.0, 0.5], [0.0, 1.0]]])),
-            "covariances: wanted symmetric",
+            "covariances: wanted a symmetric",
         ),
         (
             (torch.zeros(1), torch.zeros(1, 2), torch.tensor([[[1.0, 2.0], [2.0, 1.0]]])),
