@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffusion_math import predict
 from diffusion_math.checks import whole
+from diffusion_math.combine import combined
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.exponential import Level, walk
 from diffusion_math.noise import Noise
@@ -114,11 +115,8 @@ def _eps(schedule: Schedule, denoise: Denoiser, x: Tensor, t: Tensor) -> Tensor:
 
 def _moved(schedule: Schedule, x: Tensor, eps: Tensor, t: Tensor, s: Tensor) -> Tensor:
     (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
-    return alpha_s / alpha_t * x + (sigma_s - alpha_s * sigma_t / alpha_t) * eps
+    return combined((alpha_s / alpha_t, x), (sigma_s - alpha_s * sigma_t / alpha_t, eps))
 
 
 def _mean(shares: Tensor, past: tuple[tuple[Tensor, Tensor], ...]) -> Tensor:
-    found = torch.zeros_like(past[0][1])
-    for share, (_, eps) in zip(shares, past, strict=True):
-        found = found + share * eps
-    return found
+    return combined(*zip(shares, (eps for _, eps in past), strict=True))

@@ -15,7 +15,7 @@ from diffusion_math import predict
 from diffusion_math.checks import Number, between, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
-from diffusion_math.rows import over_event
+from diffusion_math.rows import inner, wide
 from diffusion_math.schedule import Schedule, shape_like
 from diffusion_math.solver import State, Step
 
@@ -52,10 +52,10 @@ def bogacki_shampine(
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
         if schedule(s)[1] == 0:
             return State(denoise(state.x, t), s)
-        slope = _slope(schedule, denoise, t, s)
-        u = state.x / shape_like(_sum(schedule, t), state.x)
+        slope = _slope(schedule, denoise, state.x, t, s)
+        u = wide(state.x) / shape_like(_sum(schedule, t), wide(state.x))
         u = _solve(slope, u, _place(schedule, t), _place(schedule, s), rtol, atol, most)
-        return State(u * shape_like(_sum(schedule, s), u), s)
+        return State((u * shape_like(_sum(schedule, s), u)).to(state.x), s)
 
     return step
 
@@ -80,7 +80,7 @@ def _solve(
         fourth = slope(u_3, there)
         off = h * (-5 * first / 72 + second / 12 + third / 9 - fourth / 8)
         scaled = off / (atol + rtol * torch.maximum(u.abs(), u_3.abs()))
-        error = (over_event(scaled.square()) / entries).sqrt().to("cpu", torch.float64)
+        error = (inner(scaled, scaled) / entries).sqrt().to("cpu", torch.float64)
         good = (error <= 1) & (left != 0)
         taken = good.reshape(-1, *(1,) * (u.ndim - 1)).to(u.device)
         u, first = torch.where(taken, u_3, u), torch.where(taken, fourth, first)
@@ -91,14 +91,14 @@ def _solve(
     raise RuntimeError(f"most: the tolerances ask for more than {most} steps")
 
 
-def _slope(schedule: Schedule, denoise: Denoiser, t: Tensor, s: Tensor) -> Slope:
-    """(u, tau of each row) -> eps - x0, between the times t and s."""
+def _slope(schedule: Schedule, denoise: Denoiser, like: Tensor, t: Tensor, s: Tensor) -> Slope:
+    """(u, tau of each row) -> eps - x0, between the times t and s; x is told in like's dtype."""
     low, high = torch.stack([schedule.log_snr(t), schedule.log_snr(s)]).aminmax()
 
     def slope(u: Tensor, place: Tensor) -> Tensor:
         time = schedule.time((2 * (torch.log1p(-place) - place.log())).clamp(low, high))
         x = u * shape_like(_sum(schedule, time), u)
-        return predict.flow_from_x0(schedule, x, denoise(x, time), time)
+        return predict.flow_from_x0(schedule, x, denoise(x.to(like), time).to(x), time)
 
     return slope
 

@@ -73,6 +73,12 @@ def symmetric(argument: str, matrices: Tensor) -> None:
     require(bool(even.all()), argument, "a symmetric matrix", matrices)
 
 
+def differentiable(argument: str, value: Tensor) -> None:
+    """Raise ValueError for a narrow dtype, whose rounding drowns derivatives by differences."""
+    fine = value.dtype in (torch.float32, torch.float64)
+    require(fine, argument, "float32 or float64", value.dtype)
+
+
 def scalar_or_batch(argument: str, value: Tensor, x: Tensor) -> None:
     """Raise ValueError unless the shape is () or (batch,), the batch being x's first axis."""
     legal = value.ndim == 0 or (x.ndim > 0 and value.shape == x.shape[:1])

@@ -10,7 +10,8 @@ E3), which the bound replaces by what can be computed (claims C12 to C14):
 
     -log p(x_0) <= L_T + sum L_s + L_0 = -log p(x_0) + KL(q(x_{1:T} | x_0), p(x_{1:T} | x_0))
 
-Terms are in the dtype of x0. Where a term is an average over x_t it is given for one draw of x_t.
+Terms are in the dtype of x0, float32 at least. Where a term is an average over x_t it is given for
+one draw of x_t.
 Derivation: (elbo.1), (elbo.2).
 """
 
@@ -30,7 +31,7 @@ from diffusion_math.checks import Number, require, same_shape
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.noise import Noise
-from diffusion_math.rows import over_event
+from diffusion_math.rows import inner, over_event, wide
 from diffusion_math.schedule import Discrete, Schedule, Time, shape_like
 
 Variance: TypeAlias = Callable[[Schedule, Time, Time], Tensor]
@@ -100,7 +101,7 @@ def reverse_step(
     x0_hat = denoise(x_t, torch.as_tensor(t, dtype=torch.float64))
     v = _positive(variance, schedule, t, s)
     mean = gaussian.posterior(schedule, x_t, x0_hat, t, s).mean
-    return Gaussian(mean, shape_like(v, x_t))
+    return Gaussian(mean, shape_like(v, wide(x_t)))
 
 
 def prior_term(schedule: Schedule, x0: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
@@ -109,7 +110,7 @@ def prior_term(schedule: Schedule, x0: Float[Tensor, "batch *event"]) -> Float[T
     Source: DDPM (arXiv:2006.11239) eq. 5, first term. Derivation: (elbo.7).
     """
     q = gaussian.marginal(schedule, x0, schedule.T)
-    return gaussian.kl(q, Gaussian(torch.zeros_like(x0), x0.new_ones(())))
+    return gaussian.kl(q, Gaussian(torch.zeros_like(x0), wide(x0.new_ones(()))))
 
 
 def step_term(
@@ -146,11 +147,12 @@ def quantized_log_probability(
     Source: DDPM (arXiv:2006.11239) eq. 13.
     """
     same_shape("x0", x0, p.mean)
-    level = (127.5 * (x0 + 1)).round()
+    place = 127.5 * (wide(x0) + 1)
+    level = place.round()
     checks.all_between("x0 in levels from 0", level, 0, 255)
-    checks.all_between("x0's distance from a level", 127.5 * (x0 + 1) - level, -1e-3, 1e-3)
-    std = p.variance.sqrt()
-    low, high = (((2 * level + side) / 255 - 1 - p.mean) / std for side in (-1, 1))
+    checks.all_between("x0's distance from a level", place - level, -1e-3, 1e-3)
+    std = wide(p.variance).sqrt()
+    low, high = (((2 * level + side) / 255 - 1 - wide(p.mean)) / std for side in (-1, 1))
     first, last = level == 0, level == 255
     mirrored = last | ((low + high > 0) & ~first)
     log_near = log_ndtr(torch.where(mirrored, -low, high))
@@ -237,7 +239,7 @@ def bound(
     ]
     return Bound(
         prior=prior_term(schedule, x0),
-        steps=torch.stack(steps) if steps else x0.new_zeros(0, len(x0)),
+        steps=torch.stack(steps) if steps else wide(x0.new_zeros(0, len(x0))),
         reconstruction=reconstruction_term(
             schedule, denoise, x0, draw(grid[-2]), grid[-2], last_variance, log_likelihood
         ),
@@ -283,7 +285,8 @@ def continuous_integrand(
     t = schedule.time(log_snr)
     x0_hat = denoise(gaussian.marginal(schedule, x0, t).draw(z), t)
     same_shape("denoise's result", x0_hat, x0)
-    squared = over_event((x0 - x0_hat).square())
+    error = wide(x0) - wide(x0_hat)
+    squared = inner(error, error)
     snr = torch.as_tensor(log_snr, dtype=torch.float64).exp()
     return shape_like(snr / 2, squared) * squared
 

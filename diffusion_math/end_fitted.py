@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from diffusion_math.checks import Number, require, same_shape, whole
+from diffusion_math.checks import Number, differentiable, require, same_shape, whole
 from diffusion_math.denoiser import Denoiser, Once
 from diffusion_math.linear import carried, linear, rows_of_grid
 from diffusion_math.noise import required
@@ -62,6 +62,9 @@ def end_fitted(
     def moved(numbers: Tensor) -> Tensor:
         return weights.masked_scatter(free, numbers)
 
+    def off(found: Tensor) -> Tensor:
+        return found.double() - ends.double()
+
     def end(numbers: Tensor) -> Tensor:
         return walked(linear(grid, moved(numbers)), denoise, starts, grid)
 
@@ -74,12 +77,12 @@ def end_fitted(
             step, state = linear(grid, moved(numbers + NUDGE * unit)), states[row]
             for t, s in pairwise(grid[row:]):
                 state = step(known[row], state, t, s, required)
-            every.append(state.x - ends)
+            every.append(off(state.x))
         return every
 
     first = weights[free]
     unit = in_medians(scale, distances(end(first), ends))
-    found, _ = least(lambda numbers: end(numbers) - ends, first, unit, rounds, NUDGE, nudged)
+    found, _ = least(lambda numbers: off(end(numbers)), first, unit, rounds, NUDGE, nudged)
     return moved(found)
 
 
@@ -130,6 +133,7 @@ def _check(
 ) -> None:
     rows_of_grid(grid, weights)
     same_shape("ends", ends, starts)
+    differentiable("ends", ends)
     whole("order", order, 1)
     require(scale > 0, "scale", "a number above 0", scale)
 

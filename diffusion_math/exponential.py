@@ -32,6 +32,7 @@ from diffusion_math import predict
 from diffusion_math.checks import Number, between, require, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
+from diffusion_math.rows import wide
 from diffusion_math.schedule import Schedule
 from diffusion_math.solver import State, Step
 
@@ -125,18 +126,19 @@ def advance(
     h = there.lam - here.lam
     decay = torch.exp(-eta * h) if eta > 0 else 1.0
     if not math.isfinite(h):
-        x0 = past[-1][1]
-        moved = there.alpha * x0 + there.sigma / here.sigma * decay * (x - here.alpha * x0)
+        x0 = wide(past[-1][1])
+        moved = there.alpha * x0 + there.sigma / here.sigma * decay * (wide(x) - here.alpha * x0)
     else:
         if kind == "x0":
             rate, kept, gain = 1 + eta, there.sigma / here.sigma * decay, there.alpha
         else:
             rate, kept, gain = -1.0, there.alpha / here.alpha, (1 + eta) * there.sigma
-        moved = kept * x
+        moved = kept * wide(x)
         found = weights([lam for lam, _ in past], here.lam, there.lam, rate)
         for weight, (_, value) in zip(found, past, strict=True):
-            moved = moved + gain * weight * value
-    return moved if z is None else moved + spread(kind, here, there, eta) * z
+            moved = moved + gain * weight * wide(value)
+    moved = moved if z is None else moved + spread(kind, here, there, eta) * wide(z)
+    return moved.to(x)
 
 
 def spread(kind: Kind, here: Level, there: Level, eta: Number) -> Tensor:
@@ -297,10 +299,10 @@ def _corrected(schedule: Schedule, order: int, state: State, t: Tensor, x0: Tens
     start, stop = nodes[-1], schedule.log_snr(t) / 2
     more = weights([*nodes, stop], start, stop, 1.0)
     less = [*weights(nodes, start, stop, 1.0), 0.0]
-    x, alpha_t = state.x, schedule(t)[0]
+    x, alpha_t = wide(state.x), schedule(t)[0]
     for new, old, value in zip(more, less, [*(value for _, value in past), x0], strict=True):
-        x = x + alpha_t * (new - old) * value
-    return x
+        x = x + alpha_t * (new - old) * wide(value)
+    return x.to(state.x)
 
 
 def _of(kind: Kind, schedule: Schedule, x: Tensor, x0: Tensor, t: Tensor) -> Tensor:

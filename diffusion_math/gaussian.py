@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_math.checks import earlier, require, same_shape, whole
-from diffusion_math.rows import over_event
-from diffusion_math.schedule import Discrete, Schedule, Time, coefficients, shape_like
+from diffusion_math.combine import combined
+from diffusion_math.rows import over_event, wide
+from diffusion_math.schedule import Discrete, Schedule, Time, shape_like
 
 
 @final
@@ -25,6 +26,7 @@ class Gaussian:
     """N(mean, diag(variance)): mean (batch, *event), variance of any shape that broadcasts to it.
 
     A variance of 0 is a point mass. Raises ValueError where the shapes do not broadcast.
+    Draws and scores are in the mean's dtype; sums over an event in float32 or wider.
     """
 
     mean: Float[Tensor, "*shape"]
@@ -43,7 +45,7 @@ class Gaussian:
         Derivation: (gaussian.1).
         """
         same_shape("z", z, self.mean)
-        return self.mean + self.variance.sqrt() * z
+        return (wide(self.mean) + wide(self.variance).sqrt() * wide(z)).to(self.mean)
 
     def log_density(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, " batch"]:
         """log N(x; mean, variance), summed over the event; needs variance > 0.
@@ -51,8 +53,9 @@ class Gaussian:
         Derivation: (gaussian.1).
         """
         same_shape("x", x, self.mean)
-        squared = (x - self.mean).square() / self.variance
-        return -over_event(squared + torch.log(2 * math.pi * self.variance)) / 2
+        v = wide(self.variance)
+        squared = (wide(x) - wide(self.mean)).square() / v
+        return -over_event(squared + torch.log(2 * math.pi * v)) / 2
 
     def score(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """grad log N(x; mean, variance) = (mean - x) / variance, like x (claim C21).
@@ -60,14 +63,14 @@ class Gaussian:
         Derivation: (gaussian.2).
         """
         same_shape("x", x, self.mean)
-        return (self.mean - x) / self.variance
+        return ((wide(self.mean) - wide(x)) / wide(self.variance)).to(self.mean)
 
     def entropy(self) -> Float[Tensor, " batch"]:
         """E[-log N] = sum over the event of (1 + log(2 pi variance)) / 2, in nats.
 
         Derivation: (gaussian.3).
         """
-        each = 1 + torch.log(2 * math.pi * self.variance)
+        each = 1 + torch.log(2 * math.pi * wide(self.variance))
         return over_event(each.expand_as(self.mean)) / 2
 
 
@@ -77,9 +80,9 @@ def kl(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     sum ((m_q - m_p)^2 / v_p + d - log(1 + d)) / 2 with d = v_q / v_p - 1, so that equal Gaussians
     give 0 exactly. Raises ValueError where the means' shapes differ. Derivation: (gaussian.5).
     """
-    same_shape("p.mean", p.mean, q.mean)
-    d = (q.variance - p.variance) / p.variance
-    return over_event((q.mean - p.mean).square() / p.variance + (d - torch.log1p(d))) / 2
+    apart, v_q, v_p = _apart(q, p)
+    d = (v_q - v_p) / v_p
+    return over_event(apart.square() / v_p + (d - torch.log1p(d))) / 2
 
 
 def cross_entropy(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
@@ -88,9 +91,8 @@ def cross_entropy(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     It is q's entropy plus KL(q || p). Raises ValueError where the means' shapes differ.
     Derivation: (gaussian.4).
     """
-    same_shape("p.mean", p.mean, q.mean)
-    squared = ((q.mean - p.mean).square() + q.variance) / p.variance
-    return over_event(squared + torch.log(2 * math.pi * p.variance)) / 2
+    apart, v_q, v_p = _apart(q, p)
+    return over_event((apart.square() + v_q) / v_p + torch.log(2 * math.pi * v_p)) / 2
 
 
 def fisher_divergence(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
@@ -99,9 +101,8 @@ def fisher_divergence(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     sum ((m_q - m_p) / v_p)^2 + ((v_q - v_p) / v_p)^2 / v_q, so that equal Gaussians give 0 exactly.
     Raises ValueError where the means' shapes differ. Derivation: (gaussian.6).
     """
-    same_shape("p.mean", p.mean, q.mean)
-    spread = ((q.variance - p.variance) / p.variance).square() / q.variance
-    return over_event(((q.mean - p.mean) / p.variance).square() + spread)
+    apart, v_q, v_p = _apart(q, p)
+    return over_event((apart / v_p).square() + ((v_q - v_p) / v_p).square() / v_q)
 
 
 def wasserstein2(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
@@ -109,9 +110,8 @@ def wasserstein2(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
 
     Raises ValueError where the means' shapes differ. Derivation: (gaussian.7).
     """
-    same_shape("p.mean", p.mean, q.mean)
-    spread = (q.variance.sqrt() - p.variance.sqrt()).square()
-    return over_event((q.mean - p.mean).square() + spread).sqrt()
+    apart, v_q, v_p = _apart(q, p)
+    return over_event(apart.square() + (v_q.sqrt() - v_p.sqrt()).square()).sqrt()
 
 
 def forward_step(schedule: Discrete, x: Float[Tensor, "*shape"], t: int) -> Gaussian:
@@ -121,8 +121,8 @@ def forward_step(schedule: Discrete, x: Float[Tensor, "*shape"], t: int) -> Gaus
     Derivation: (gaussian.8).
     """
     whole("t", t, 1, len(schedule.betas))
-    beta = shape_like(schedule.betas[t - 1], x)
-    return Gaussian(shape_like(torch.sqrt(1 - schedule.betas[t - 1]), x) * x, beta)
+    beta = schedule.betas[t - 1]
+    return Gaussian(combined((torch.sqrt(1 - beta), x)), shape_like(beta, wide(x)))
 
 
 def marginal(schedule: Schedule, x0: Float[Tensor, "*shape"], t: Time) -> Gaussian:
@@ -131,8 +131,8 @@ def marginal(schedule: Schedule, x0: Float[Tensor, "*shape"], t: Time) -> Gaussi
     Derivation: (gaussian.9).
     Source: DDPM (arXiv:2006.11239) eq. 4; VDM (arXiv:2107.00630) eq. 1.
     """
-    alpha_t, sigma_t = coefficients(schedule, t, x0)
-    return Gaussian(alpha_t * x0, sigma_t.square())
+    alpha_t, sigma_t = schedule(t)
+    return Gaussian(combined((alpha_t, x0)), shape_like(sigma_t.square(), wide(x0)))
 
 
 def transition(schedule: Schedule, x_s: Float[Tensor, "*shape"], s: Time, t: Time) -> Gaussian:
@@ -143,7 +143,7 @@ def transition(schedule: Schedule, x_s: Float[Tensor, "*shape"], s: Time, t: Tim
     """
     alpha_ratio, _, fresh, (_, sigma_t) = _between(schedule, s, t)
     variance = fresh * sigma_t.square()
-    return Gaussian(shape_like(alpha_ratio, x_s) * x_s, shape_like(variance, x_s))
+    return Gaussian(combined((alpha_ratio, x_s)), shape_like(variance, wide(x_s)))
 
 
 def posterior(
@@ -164,9 +164,14 @@ def posterior(
     """
     same_shape("x0", x0, x_t)
     alpha_ratio, (alpha_s, sigma_s), fresh, (_, sigma_t) = _between(schedule, s, t)
-    of_x_t = shape_like(alpha_ratio * (sigma_s / sigma_t).square(), x_t)
-    of_x0 = shape_like(alpha_s * fresh, x_t)
-    return Gaussian(of_x_t * x_t + of_x0 * x0, shape_like(sigma_s.square() * fresh, x_t))
+    mean = combined((alpha_ratio * (sigma_s / sigma_t).square(), x_t), (alpha_s * fresh, x0))
+    return Gaussian(mean, shape_like(sigma_s.square() * fresh, wide(x_t)))
+
+
+def _apart(q: Gaussian, p: Gaussian) -> tuple[Tensor, Tensor, Tensor]:
+    """m_q - m_p, v_q and v_p, in float32 or wider."""
+    same_shape("p.mean", p.mean, q.mean)
+    return wide(q.mean) - wide(p.mean), wide(q.variance), wide(p.variance)
 
 
 _Pair = tuple[Tensor, Tensor]

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion_math import checks
 from diffusion_math.checks import Number, require
 from diffusion_math.denoiser import Denoiser
-from diffusion_math.rows import over_event
+from diffusion_math.rows import inner, length, wide
 from diffusion_math.schedule import Schedule, shape_like
 
 Pair: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -209,12 +209,12 @@ def rescaled(pair: Pair, scale: Number, share: Number = 0.7) -> Denoiser:
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         require(x_t[:1].numel() != 1, "x_t", "events of at least two entries", tuple(x_t.shape))
-        x0_u, x0_c = pair(x_t, t)
+        x0_u, x0_c = (wide(x0) for x0 in pair(x_t, t))
         x0_g = _towards(x0_u, x0_c, scale)
         wanted, found = _spread(x0_c), _spread(x0_g)
         there = found > 0
         ratio = torch.where(there, wanted / torch.where(there, found, 1), 1)
-        return shape_like(share * ratio + (1 - share), x_t) * x0_g
+        return (shape_like(share * ratio + (1 - share), x0_g) * x0_g).to(x_t)
 
     return denoise
 
@@ -248,15 +248,16 @@ def projected(
     require(longest > 0, "longest", "a number > 0", longest)
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        x0_u, x0_c = pair(x_t, t)
+        x0_u, x0_c = (wide(x0) for x0 in pair(x_t, t))
         d = x0_c - x0_u
         if longest < math.inf:
-            squared = over_event(d.square()).clamp(min=longest**2)
-            d = shape_like(longest * squared.rsqrt(), x_t) * d
-        length = over_event(x0_c.square())
-        there = length > 0
-        along = torch.where(there, over_event(d * x0_c) / torch.where(there, length, 1), 0)
-        return x0_c + (scale - 1) * (d - (1 - parallel) * shape_like(along, x_t) * x0_c)
+            found = length(d)
+            shorter = found > longest
+            d = shape_like(torch.where(shorter, longest / torch.where(shorter, found, 1), 1), d) * d
+        size = length(x0_c)
+        unit = x0_c / shape_like(torch.where(size > 0, size, 1), x0_c)
+        across = d - (1 - parallel) * shape_like(inner(d, unit), d) * unit
+        return (x0_c + (scale - 1) * across).to(x_t)
 
     return denoise
 
@@ -264,7 +265,7 @@ def projected(
 def _spread(x0: Tensor) -> Tensor:
     """The root of the sum of squares about an event's mean, `(batch,)`."""
     flat = x0.flatten(1)
-    return over_event((flat - flat.mean(1, keepdim=True)).square()).sqrt()
+    return length(flat - flat.mean(1, keepdim=True))
 
 
 def _towards(x0_unconditional: Tensor, x0_conditional: Tensor, scale: float | int) -> Tensor:

@@ -34,7 +34,7 @@ from diffusion_math.checks import (
 )
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.noise import Noise, required
-from diffusion_math.rows import over_event
+from diffusion_math.rows import inner, wide
 
 Score: TypeAlias = Callable[[Tensor], Tensor]
 """`x -> grad log q(x)`, like x: `(batch, *event)`."""
@@ -73,7 +73,10 @@ Move: TypeAlias = Callable[[Particles, Noise], Particles]
 
 
 def chain(
-    move: Move, start: Float[Tensor, "batch *event"] | Particles, moves: int, noise: Noise = required
+    move: Move,
+    start: Float[Tensor, "batch *event"] | Particles,
+    moves: int,
+    noise: Noise = required,
 ) -> Iterator[Particles]:
     """Walk the particles `moves` moves: the start itself, then the state after each move.
 
@@ -248,7 +251,8 @@ def proposal(
     Derivation: (langevin.4).
     """
     same_shape("score", score, x)
-    return Gaussian(x + delta * score, torch.tensor(2 * delta, dtype=torch.float64))
+    mean = (wide(x) + delta * wide(score)).to(x)
+    return Gaussian(mean, torch.tensor(2 * delta, dtype=torch.float64))
 
 
 def log_acceptance(
@@ -263,8 +267,9 @@ def log_acceptance(
     """
     (x, log_q_x, score_x), (y, log_q_y, score_y) = here, there
     # The two squares of the proposals, subtracted on paper: nothing is divided by delta.
-    across = (score_x + score_y) * (y - x - delta / 2 * (score_x - score_y))
-    return log_q_y - log_q_x - over_event(across) / 2
+    x, y, score_x, score_y = (wide(each) for each in (x, y, score_x, score_y))
+    moved = y - x - delta / 2 * (score_x - score_y)
+    return wide(log_q_y) - wide(log_q_x) - inner(score_x + score_y, moved) / 2
 
 
 def step_size(argument: str, value: Number) -> None:

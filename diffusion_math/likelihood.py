@@ -63,7 +63,7 @@ def flow_log_density(
 
     Args:
         x_s: `(batch, *event)`, data with the noise of time s.
-        log_prior: `(batch, *event) -> (batch,)`, the log-density of x_t at time t.
+        log_prior: `(batch, *event) -> (batch,)`, the log-density of x_t at time t, told in float64.
         s: a time > 0, by default `schedule.t_min`; t: s < t <= T, by default T.
         probes: for Hutchinson's estimate of the divergence, unbiased also once integrated; by
             default the exact one, of D backward passes. See `score_matching.divergence`. They stay
@@ -108,10 +108,10 @@ def flow_log_density(
     if not found.success:
         raise RuntimeError(f"solve_ivp: {found.message}")
     last = torch.from_numpy(found.y[:, -1].copy())
-    end = (scale_t * last[:size].reshape(shape)).to(x_s)
+    end = scale_t * last[:size].reshape(shape)
     stretch = math.prod(shape[1:]) * torch.log(scale_t / scale_s)
-    log_density = log_prior(end).detach().to("cpu", torch.float64) + last[size:] + stretch
-    return FlowDensity(log_density, end, int(found.nfev))
+    prior = log_prior(end.to(x_s.device)).detach().to("cpu", torch.float64)
+    return FlowDensity(prior + last[size:] + stretch, end.to(x_s), int(found.nfev))
 
 
 def _straight_flow(

@@ -16,6 +16,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from diffusion_math.checks import require, same_shape, strictly_decreasing
+from diffusion_math.combine import combined
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Schedule
@@ -115,8 +116,5 @@ def mixed(rows: Tensor, x: Tensor, seen: Sequence[Tensor]) -> Tensor:
     """a x + sum_j b_j x0_j, in x's own dtype: `rows` is `(columns, groups)`."""
     mixed = []
     for row, (first, *others) in zip(rows.T, grouped([x, *seen], rows.shape[1]), strict=True):
-        found = row[0] * first
-        for weight, x0 in zip(row[1:], others, strict=False):
-            found = found + weight * x0
-        mixed.append(found)
+        mixed.append(combined((row[0], first), *zip(row[1:], others, strict=False)))
     return torch.cat(mixed, dim=1) if len(mixed) > 1 else mixed[0]

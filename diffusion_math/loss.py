@@ -23,7 +23,7 @@ from torch import Tensor
 from diffusion_math import elbo, gaussian, predict
 from diffusion_math.checks import Number, require, same_shape, whole
 from diffusion_math.denoiser import Network, network_time
-from diffusion_math.rows import over_event
+from diffusion_math.rows import inner, wide
 from diffusion_math.schedule import (
     VE,
     Discrete,
@@ -73,8 +73,8 @@ def training_loss(
     x_t = gaussian.marginal(schedule, x0, t).draw(eps)
     predicted = network(x_t, network_time(schedule, x_t, t))
     same_shape("the network's output", predicted, x0)
-    error = predicted - predict.of(schedule, prediction, x0, eps, t)
-    squared = over_event(error.square())
+    error = wide(predicted) - wide(predict.of(schedule, prediction, x0, eps, t))
+    squared = inner(error, error)
     if weight is None:
         return squared
     factor = x0_weight(schedule, prediction, t)

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_math.checks import Number, require, strictly_decreasing, whole
+from diffusion_math.rows import wide
 
 Noise: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`(x, t, s) -> z`: standard normal like x (shape, dtype, device) for the step from t to s."""
@@ -177,7 +178,7 @@ class Basis:
 
         Derivation: (noise.6).
         """
-        columns = (x[1:] - x[0]).reshape(self.rows - 1, math.prod(self.event))
+        columns = (wide(x[1:]) - wide(x[0])).reshape(self.rows - 1, math.prod(self.event))
         return columns.T @ columns
 
     def _units(self, x: Tensor, block: int) -> Tensor:

@@ -272,7 +272,9 @@ class GaussianMixture:
 
     def _like_covariances(self, variances: Tensor) -> Tensor:
         """The same in the form `covariances` has: isotropic, diagonal or full."""
-        return self._full(variances) if self._matrices else variances.reshape(self.covariances.shape)
+        return (
+            self._full(variances) if self._matrices else variances.reshape(self.covariances.shape)
+        )
 
     def _noisy(self, schedule: Schedule, t: Time) -> Tensor:
         """Eigenvalues of S_k(t), as `_spectrum` has those of C_k."""

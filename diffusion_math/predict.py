@@ -26,7 +26,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from diffusion_math.checks import require, same_shape
-from diffusion_math.schedule import Schedule, Time, shape_like
+from diffusion_math.combine import combined
+from diffusion_math.schedule import Schedule, Time
 
 Value = Float[Tensor, "*shape"]
 Coefficient = Float64[Tensor, "*time"]
@@ -41,7 +42,7 @@ def of(schedule: Schedule, kind: str, x0: Value, eps: Value, t: Time) -> Value:
     """
     same_shape("eps", eps, x0)
     a, b = parts(schedule, kind, t)
-    return shape_like(a, x0) * x0 + shape_like(b, x0) * eps
+    return combined((a, x0), (b, eps))
 
 
 def parts(schedule: Schedule, kind: str, t: Time) -> tuple[Coefficient, Coefficient]:
@@ -104,7 +105,7 @@ def eps_from_flow(schedule: Schedule, x_t: Value, flow: Value, t: Time) -> Value
 def eps_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Value:
     """eps = -sigma_t score. Derivation: (predict.6)."""
     same_shape("score", score, x_t)
-    return -shape_like(schedule(t)[1], x_t) * score
+    return combined((-schedule(t)[1], score))
 
 
 def v_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
@@ -176,7 +177,7 @@ def score_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value
     same_shape("eps", eps, x_t)
     sigma_t = schedule(t)[1]
     require(bool((sigma_t > 0).all()), "t", "sigma_t > 0 for a score", t)
-    return -eps / shape_like(sigma_t, x_t)
+    return combined((-1 / sigma_t, eps))
 
 
 def score_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
@@ -244,6 +245,4 @@ def _convert(
     if not bool((volume != 0).all()):
         names = f"{given.__name__.lstrip('_')} determine {wanted.__name__.lstrip('_')}"
         require(False, "t", f"a time at which x_t and {names}", t)
-    of_x = shape_like(_det(q, p) / volume, x_t)
-    of_value = shape_like(_det(place, q) / volume, x_t)
-    return of_x * x_t + of_value * value
+    return combined((_det(q, p) / volume, x_t), (_det(place, q) / volume, value))

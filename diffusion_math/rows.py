@@ -6,7 +6,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Rows", "by_time", "in_blocks", "normalised", "over_event", "places", "softmax", "sums"]
+__all__ = [
+    "Rows", "by_time", "in_blocks", "inner", "length", "normalised", "over_event", "places",
+    "softmax", "sums", "wide",
+]  # fmt: skip
 
 Rows: TypeAlias = Callable[[Tensor], Tensor]
 """A function of `(n, D)`, row by row."""
@@ -37,9 +40,31 @@ def normalised(x: Tensor) -> tuple[Tensor, Tensor]:
     return (highest + total.log())[:, 0], shares / total
 
 
+def wide(x: Tensor) -> Tensor:
+    """x in float32 or wider: float16 ends at 65504, and adds 1 to 2048 without a change."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def over_event(each: Tensor) -> Tensor:
-    """The sum over all but the first axis, `(batch,)`; what has no event is itself the sum."""
+    """The sum over all but the first axis, `(batch,)`, in float32 or wider; of no event itself."""
+    each = wide(each)
     return sums(each.flatten(1)) if each.ndim > 1 else each
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """The sum of a b over the event, `(batch,)`, products and sum in float32 or wider."""
+    return over_event(wide(a) * wide(b))
+
+
+def length(x: Tensor) -> Tensor:
+    """The root of the sum of squares over the event, `(batch,)`, in float32 or wider.
+
+    In units of the largest entry, so that no square overflows or vanishes.
+    """
+    each = wide(x)[:, None].flatten(1)
+    largest = each.detach().abs().amax(1, keepdim=True)
+    squares = sums((each / torch.where(largest > 0, largest, 1)).square())
+    return largest[:, 0] * squares.clamp(min=1).sqrt()  # below 1, it is all zeros: no slope there
 
 
 def in_blocks(function: Rows, x: Tensor, width: int) -> Tensor:

@@ -80,7 +80,8 @@ class Discrete(Schedule):
 
     betas: shape (T,), beta_t = betas[t - 1] in (0, 1). Times are 0, 1, ..., T; a fractional t >= 1
     interpolates the log-SNR linearly; 0 < t < 1 is rejected. Raises ValueError for betas as good as
-    0, or 1 in product, in float64, and for T above a million. Derivation: (schedule.6). Source: DDPM (arXiv:2006.11239) eq. 4.
+    0, or 1 in product, in float64, and for T above a million. Derivation: (schedule.6).
+    Source: DDPM (arXiv:2006.11239) eq. 4.
     """
 
     betas: Float[Tensor, " T"]

@@ -22,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_math.checks import require, same_shape, whole
+from diffusion_math.rows import inner, wide
 from diffusion_math.schedule import Time, shape_like
 
 Score: TypeAlias = Callable[[Tensor], Tensor]
@@ -39,8 +40,8 @@ def explicit(model: Score, score: Score, x: _X) -> _PerExample:
     Derivation: (score_matching.1).
     Source: Hyvarinen (2005), JMLR 6, up to a factor 1/2.
     """
-    error = _checked(model, x) - _checked(score, x)
-    return _inner(error, error)
+    error = wide(_checked(model, x)) - wide(_checked(score, x))
+    return inner(error, error)
 
 
 def fisher_divergence(p: Score, q: Score, x: _X) -> Float[Tensor, ""]:
@@ -76,7 +77,7 @@ def implicit(model: Score, x: _X, probes: _Probes | None = None) -> _PerExample:
     Source: Hyvarinen (2005), JMLR 6; with probes, Song et al. (arXiv:1905.07088), "SSM-VR".
     """
     value, trace = _value_and_divergence(model, x, probes)
-    return trace + _inner(value, value) / 2
+    return trace + inner(value, value) / 2
 
 
 def sliced(model: Score, x: _X, probes: _Probes) -> _PerExample:
@@ -89,7 +90,7 @@ def sliced(model: Score, x: _X, probes: _Probes) -> _PerExample:
     """
     value, products = _products(model, x, probes)
     each = [
-        _inner(p, v) + _inner(v, value).square() / 2 for p, v in zip(products, probes, strict=True)
+        inner(p, v) + inner(v, value).square() / 2 for p, v in zip(products, probes, strict=True)
     ]
     return torch.stack(each).mean(0)
 
@@ -110,8 +111,9 @@ def denoising(model: Score, x: _X, eps: _X, sigma: Time) -> _PerExample:
     """
     same_shape("eps", eps, x)
     level = _level(sigma, x)
-    error = _checked(model, x + level * eps) + eps / level
-    return _inner(error, error)
+    x_hat = (wide(x) + level * wide(eps)).to(x)
+    error = wide(_checked(model, x_hat)) + wide(eps) / level
+    return inner(error, error)
 
 
 def tweedie_mean(model: Score, x_hat: _X, sigma: Time) -> _X:
@@ -122,7 +124,8 @@ def tweedie_mean(model: Score, x_hat: _X, sigma: Time) -> _X:
     Derivation: (score_matching.11).
     Source: Robbins (1956); Efron (2011), JASA 106, "Tweedie's formula".
     """
-    return x_hat + _level(sigma, x_hat).square() * _checked(model, x_hat)
+    by_score = _level(sigma, x_hat).square() * wide(_checked(model, x_hat))
+    return (wide(x_hat) + by_score).to(x_hat)
 
 
 def tweedie_covariance(model: Score, x_hat: _X, sigma: Time) -> Float[Tensor, "batch D D"]:
@@ -134,7 +137,7 @@ def tweedie_covariance(model: Score, x_hat: _X, sigma: Time) -> Float[Tensor, "b
     Source: Meng et al. (arXiv:2111.04726).
     """
     variance = _level(sigma, x_hat).square().reshape(-1, 1, 1)
-    slope = jacobian(model, x_hat)
+    slope = wide(jacobian(model, x_hat))
     return variance * (torch.eye(slope.shape[-1]).to(slope) + variance * slope)
 
 
@@ -176,7 +179,8 @@ def _products(field: Score, x: Tensor, probes: Tensor) -> tuple[Tensor, Iterator
 def _value_and_divergence(field: Score, x: Tensor, probes: Tensor | None) -> tuple[Tensor, Tensor]:
     along = _basis(x) if probes is None else probes
     value, products = _products(field, x, along)
-    total = sum((_inner(p, v) for p, v in zip(products, along, strict=True)), x.new_zeros(len(x)))
+    each = (inner(p, v) for p, v in zip(products, along, strict=True))
+    total = sum(each, wide(x.new_zeros(len(x))))
     return value, total if probes is None else total / len(along)
 
 
@@ -197,13 +201,9 @@ def _level(sigma: Time, x: Tensor) -> Tensor:
     value = torch.as_tensor(sigma, dtype=torch.float64)
     legal = (value > 0) & value.isfinite()
     require(bool(legal.all()), "sigma", "positive and finite", sigma)
-    return shape_like(value, x)
+    return shape_like(value, wide(x))
 
 
 def _flat(x: Tensor) -> Tensor:
     """(batch, D): the event's axes as one, of length 1 where there are none."""
     return x[:, None].flatten(1)
-
-
-def _inner(a: Tensor, b: Tensor) -> Tensor:
-    return _flat(a * b).sum(1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from diffusion_math.checks import require, strictly_decreasing, whole
 from diffusion_math.denoiser import Denoiser, Once
 from diffusion_math.noise import required
-from diffusion_math.schedule import Schedule, shape_like
+from diffusion_math.schedule import Schedule
 from diffusion_math.solver import State, Step
 
 __all__ = ["dynamic_programming", "kl_upper_bound", "shortest"]
@@ -80,16 +80,17 @@ def kl_upper_bound(
     alphas, sigmas = schedule(nodes)
     require(bool(((alphas > 0) & (sigmas > 0)).all()), "nodes", "alpha, sigma > 0", nodes)
     levels = sigmas / alphas
-    y, seen = x.clone(), []
+    y, seen = x.to(torch.float64), []
     before = torch.zeros((), dtype=torch.float64)
     for k in reversed(range(len(nodes))):
-        z = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x)
-        y = y + shape_like((levels[k].square() - before.square()).sqrt(), x) * z
-        seen.append(denoise(shape_like(alphas[k], x) * y, nodes[k]).flatten(1).to("cpu"))
+        z = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(y)
+        y = y + (levels[k].square() - before.square()).sqrt() * z
+        seen.append(denoise((alphas[k] * y).to(x), nodes[k]).flatten(1).to("cpu"))
         before = levels[k]
     means = torch.stack(seen[::-1], dim=1).to(torch.float64)  # (batch, nodes, D)
-    # Of the node stood at, in rows, from the one below a cell; as differences, which do not cancel.
-    apart = torch.stack([(means - at).square().sum(2).mean(0) for at in means.split(1, dim=1)])
+    # Of the node stood at, in rows, from the one below a cell; from differences: nothing cancels.
+    stood = torch.split(means, 1, dim=1)
+    apart = torch.stack([(means - at).square().sum(2).mean(0) for at in stood])
     weights = (1 / levels[1:].square() - 1 / levels[:-1].square()) / 2
     # Of a step i -> j: the cells below node i down to node j.
     cells = torch.cat([apart.new_zeros(len(nodes), 1), apart[:, 1:] * weights], dim=1)
@@ -140,7 +141,7 @@ def dynamic_programming(
                 if j <= i:
                     continue
                 made = step(once, state, nodes[i], nodes[j], required)
-                away = float((made.x - states[j]).double().square().mean())
+                away = float((made.x.double() - states[j].double()).square().mean())
                 if j not in found or away < found[j][0]:
                     found[j], chosen[j] = (away, made), i
         walks = {j: state for j, (_, state) in found.items()}

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from diffusion_math import checks, gaussian, predict
 from diffusion_math.denoiser import Denoiser
+from diffusion_math.gaussian import Gaussian
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Schedule
 from diffusion_math.variance import StepVariance
@@ -66,7 +67,7 @@ def ddpm(schedule: Schedule, variance: StepVariance | None = None) -> Step:
         if sigma_s == 0:
             return State(posterior.mean, s)
         beta = posterior.variance if variance is None else variance(state.x, t, s)
-        return State(posterior.mean + beta.sqrt() * noise(state.x, t, s), s)
+        return State(Gaussian(posterior.mean, beta).draw(noise(state.x, t, s)), s)
 
     return step
 

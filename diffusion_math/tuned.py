@@ -19,7 +19,14 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from diffusion_math.checks import Number, require, same_shape, strictly_decreasing, whole
+from diffusion_math.checks import (
+    Number,
+    differentiable,
+    require,
+    same_shape,
+    strictly_decreasing,
+    whole,
+)
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import Schedule
@@ -107,21 +114,25 @@ def nearest(
     The others, and what is raised, as for `tuned`. Derivation: (tuned.2), (tuned.3), (tuned.4).
     """
     strictly_decreasing("grid", grid)
+    differentiable("ends", ends)
     require(len(grid) >= 3, "grid", "3 nodes or more: the ends stay", f"{len(grid)}")
     inner = len(grid) - 2
     whole("modes", inner if modes is None else modes, 1)
     first, waves = shares(schedule, grid), cosines(inner + 1, min(modes or inner, inner))
 
+    def off(found: Tensor) -> Tensor:
+        return found.double() - ends.double()
+
     def moved(phi: Tensor) -> Tensor:
         return placed(schedule, grid, first + waves @ phi)
 
     def apart(phi: Tensor) -> Tensor:
-        return walk(moved(phi)) - ends
+        return off(walk(moved(phi)))
 
     found, after = least(
         apart, torch.zeros(waves.shape[1], dtype=torch.float64), scale, rounds, nudge
     )
-    before = turned(walk(grid) - ends, scale).square().sum()
+    before = turned(off(walk(grid)), scale).square().sum()
     return moved(found) if after < before else grid.clone()
 
 
@@ -202,7 +213,7 @@ def distances(
 ) -> Float64[Tensor, " batch"]:
     """e_i = the root of the mean over the event of (found_i - ends_i)^2. Derivation: (tuned.3)."""
     same_shape("found", found, ends)
-    return flat(found - ends).square().mean(1).sqrt()
+    return (flat(found) - flat(ends)).square().mean(1).sqrt()
 
 
 def placed(

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from diffusion_math import elbo
 from diffusion_math.checks import all_between
+from diffusion_math.rows import wide
 from diffusion_math.schedule import Schedule, shape_like
 
 StepVariance: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""`(x_t, t, s) -> v`, which multiplies noise like x_t: `()`, or a shape that broadcasts to it."""
+"""`(x_t, t, s) -> v`, of noise like x_t: `()`, or a shape that broadcasts to it, in any dtype."""
 
 
 def fixed(schedule: Schedule, variance: elbo.Variance = elbo.large_variance) -> StepVariance:
@@ -23,7 +24,7 @@ def fixed(schedule: Schedule, variance: elbo.Variance = elbo.large_variance) -> 
 
     Derivation: (elbo.9), (elbo.10), (elbo.11). Source: DDPM (arXiv:2006.11239), section 3.2.
     """
-    return lambda x_t, t, s: shape_like(variance(schedule, t, s), x_t)
+    return lambda x_t, t, s: shape_like(variance(schedule, t, s), wide(x_t))
 
 
 def learned_range(schedule: Schedule, share: Callable[[Tensor, Tensor], Tensor]) -> StepVariance:
@@ -40,10 +41,10 @@ def learned_range(schedule: Schedule, share: Callable[[Tensor, Tensor], Tensor])
     """
 
     def variance(x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        f = share(x_t, t)
+        f = wide(share(x_t, t))
         all_between("share", f, 0.0, 1.0)
         large, small = (
-            shape_like(v(schedule, t, s), x_t) for v in (elbo.large_variance, elbo.small_variance)
+            shape_like(v(schedule, t, s), f) for v in (elbo.large_variance, elbo.small_variance)
         )
         found: Tensor = large**f * small ** (1 - f)
         return found
@@ -75,6 +76,6 @@ def analytic(schedule: Schedule, gamma: Callable[[Tensor], Tensor]) -> StepVaria
         all_between("gamma", g, 0.0, 1.0)
         (alpha_t, sigma_t), (alpha_s, _) = schedule(t), schedule(s)
         gain = alpha_s * elbo.large_variance(schedule, t, s) / (sigma_t * alpha_t)
-        return shape_like(elbo.small_variance(schedule, t, s) + gain.square() * (1 - g), x_t)
+        return shape_like(elbo.small_variance(schedule, t, s) + gain.square() * (1 - g), wide(x_t))
 
     return variance

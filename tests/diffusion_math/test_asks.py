@@ -8,12 +8,14 @@ import torch
 from diffusion_math import elbo
 from diffusion_math.adams import lms, plms
 from diffusion_math.exponential import Level, multistep, singlestep, spread, unipc, walk
+from diffusion_math.langevin import chain
 from diffusion_math.noise import none
 from diffusion_math.sample import inversion, trajectory
 from diffusion_math.samplers import SAMPLERS, SOLVERS
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPLinear
 from diffusion_math.solver import State, ddpm
 from diffusion_math.stochastic import ancestral, churn, corrected, dpmpp_sde, sde_heun
+from tests.diffusion_math.test_langevin import MOVES
 from tests.diffusion_math.test_solver import MIXTURE, X, f64, forbidden_noise, unit_noise
 
 T, S = f64(0.6)[0], f64(0.3)[0]
@@ -90,12 +92,12 @@ def test_the_large_variance_is_the_forward_one():
     torch.testing.assert_close(added, root.expand_as(X), rtol=1e-12, atol=1e-12)
 
 
-def test_up_the_grid_normals_are_zeros():
+def test_up_the_grid_nothing_is_drawn():
     def step(denoise, state, t, s, noise):
         return State(state.x + noise(state.x, t, s), s)
 
-    *_, end = inversion(step, lambda x, t: x, X, f64(0.6, 0.3))
-    assert torch.equal(end.x, X) and end.t == 0.6
+    with pytest.raises(ValueError, match="^noise: wanted a source"):
+        list(inversion(step, lambda x, t: x, X, f64(0.6, 0.3)))
 
 
 def test_the_corrector_passes_its_predictor_s_asks_on():
@@ -218,3 +220,14 @@ def test_the_settings_of_churn_by_default(options):
     assert torch.equal(got, same(MIXTURE.denoiser(schedule), State(X, t), t, s, unit_noise).x)
     still = churn(schedule, 0)(MIXTURE.denoiser(schedule), State(X, t), t, s, none).x
     assert not torch.equal(got, still)
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_a_move_that_draws_is_not_given_zeros(name):
+    """Of all moves only the ascent asks for no noise."""
+    walk = chain(MOVES[name](), torch.zeros(2, 1, dtype=torch.float64), 2)
+    if name == "ascent":
+        assert len(list(walk)) == 3
+    else:
+        with pytest.raises(ValueError, match=r"^noise: wanted a source"):
+            list(walk)

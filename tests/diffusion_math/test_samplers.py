@@ -96,6 +96,44 @@ def test_calls_and_noise_are_as_claimed(name):
     assert SAMPLERS[name].about
 
 
+REVERSE_SDE = [
+    name
+    for name, claimed in SAMPLERS.items()
+    if claimed.noisy and name not in ("ddpm_large", "edm_churn", "langevin_corrected")
+]
+
+
+@pytest.mark.parametrize("schedule", [VPLinear(), VE()], ids=["vp", "ve"])
+@pytest.mark.parametrize("name", REVERSE_SDE)
+def test_a_sampler_of_the_reverse_sde_forgets_as_it_does(name, schedule):
+    """At x0 = 0 a step is exact: x_s = (sigma_s / sigma_t) rho x_t + sigma_s sqrt(1 - rho^2) z.
+
+    rho = r_s / r_t. All eta have one law in the limit, so only this tells eta = 1 from another:
+    any eta keeps rho^eta. The kept share and the fresh variance of three steps, by unit vectors.
+    """
+    grid = schedule.time(torch.linspace(-2, 2, 4, dtype=torch.float64))
+    mean, variance = f64(1.7), f64([0.6])
+    got = law(SOLVERS[name](schedule), lambda x, t: torch.zeros_like(x), mean, variance, grid)
+    _, (start, *_, stop) = schedule(grid)
+    rho = math.exp(-2)  # log r falls from 1 to -1
+    kept = stop / start * rho
+    torch.testing.assert_close(got[0], kept * mean, rtol=1e-10, atol=0)
+    fresh = stop**2 * (1 - rho**2)
+    torch.testing.assert_close(got[1], kept**2 * variance + fresh, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sampler_that_draws_is_not_given_zeros(name):
+    """Without a source it is refused where it draws; a deterministic one asks for none."""
+    schedule = VPLinear()
+    walk = trajectory(SOLVERS[name](schedule), MIXTURE.denoiser(schedule), X, f64(0.6, 0.3))
+    if SAMPLERS[name].noisy:
+        with pytest.raises(ValueError, match=r"^noise: wanted a source for a solver that draws"):
+            list(walk)
+    else:
+        assert len(list(walk)) == 2
+
+
 def test_inversion_leads_back():
     """Up the flow and down again: the error of both walks, of the solver's order."""
     schedule = VPLinear()

@@ -211,7 +211,7 @@ def test_calls_of_the_denoiser(name, calls):
         return MIXTURE.posterior_mean(schedule, x, t)
 
     grid = GRIDS["trailing"](schedule, 5)
-    list(trajectory(SOLVERS[name](schedule), denoise, X, grid))
+    list(trajectory(SOLVERS[name](schedule), denoise, X, grid, noise.none))
     assert len(seen) == calls
     assert min(seen) > 0
 

@@ -1,0 +1,141 @@
+"""Narrow dtypes against float64: every public function that takes events, swept.
+
+A function answers for inputs that are exact in float16 and bfloat16, so all that may differ from
+float64 is the rounding on its way. A sum of 6144 squares in float16 is infinite, in bfloat16 it
+stops growing at 256 terms: what is summed over an event is summed in float32 or wider.
+"""
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+import torch
+
+import diffusion_math
+from diffusion_math import end_fitted, fitted, schedule, solver, tuned
+from tests.diffusion_math import precision
+from tests.diffusion_math.precision import CASES
+
+ROUNDINGS = 64
+"""Of the dtype, of the largest entry: three steps of a solver are some thirty operations."""
+
+OTHERS = {
+    "numbers, times, weights and schedules, which are float64 throughout": """
+        checks.require checks.finite checks.between checks.interval checks.whole checks.all_between
+        checks.same_shape checks.symmetric checks.differentiable checks.scalar_or_batch checks.strictly_decreasing
+        checks.earlier denoiser.network_time elbo.large_variance elbo.small_variance
+        elbo.optimal_variance elbo.constant_variance elbo.lambda_t elbo.Bound.nats
+        elbo.Bound.bits_per_dimension exponential.Level.at exponential.phi exponential.weights
+        exponential.spread exponential.known grid.Grid.__call__ grid.trailing grid.leading
+        grid.linspace grid.uniform_log_snr grid.karras guidance.cosine langevin.step_size
+        linear.carried linear.rows_of_grid loss.x0_weight loss.uniform loss.snr loss.truncated_snr
+        loss.snr_plus_one loss.min_snr loss.variational loss.uniform_times loss.stratified_times
+        noise.Basis.rows predict.parts published.align_your_steps published.error_weighted
+        published.weighted_error rows.places shortest.shortest tuned.cosines tuned.placed tuned.shares
+        tuned.blended tuned.in_medians
+        """,
+    "data distributions and parts of them, which are float64 throughout": """
+        checkerboard.Checkerboard.sample density.Density.log_density density.Density.score
+        density.Density.posterior_mean density.Density.denoiser density.Density.sample
+        density.ring density.grid25 density.two_moons density.pinwheel density.spirals
+        guidance_law.gaussian_law guidance_law.gaussian_tilted guidance_law.guided_variance
+        labelled.Labelled.count labelled.Labelled.given labelled.Labelled.log_prior
+        multivariate.Multivariate.entropy multivariate.kl multivariate.cross_entropy
+        multivariate.wasserstein2 multivariate.fisher_divergence multivariate.condition
+        multivariate.product oracle.GaussianMixture.marginal oracle.GaussianMixture.among
+        oracle.GaussianMixture.sample oracle.GaussianMixture.moments quadratic.forms
+        quadratic.Products.of quadratic.Products.energy quadratic.Products.pull
+        quadratic.Differences.energy quadratic.Differences.pull ribbon.Ribbon.sample ribbon.banana
+        ribbon.funnel spectrum.spectrum rows.sums rows.softmax rows.normalised
+        """,
+    "points that its signature wants in float64": """
+        guidance_law.log_density guidance_law.Nodes.integral guidance_law.box guidance_law.ball
+        guidance_law.around guidance_law.tilted guidance_law.log_normaliser guidance_law.kl
+        guidance_law.mode_weights
+        """,
+    "draws nothing, or draws in the dtype itself, so that no two dtypes have one answer": """
+        noise.required noise.from_generator noise.start_noise
+        """,
+    "a search by differences, which refuses narrow dtypes (below)": """
+        end_fitted.end_fitted end_fitted.end_fitted_grid fitted.fitted_grid tuned.tuned
+        tuned.nearest tuned.least
+        """,
+}
+
+
+KINDS = (property, classmethod, staticmethod)
+
+
+def public():
+    """module.function and module.Class.method of the package."""
+    for module in pkgutil.iter_modules(diffusion_math.__path__):
+        inside = importlib.import_module(f"diffusion_math.{module.name}")
+        for name, thing in vars(inside).items():
+            if name.startswith("_") or getattr(thing, "__module__", "") != inside.__name__:
+                continue
+            if inspect.isfunction(thing):
+                yield f"{module.name}.{name}"
+            elif inspect.isclass(thing) and not issubclass(thing, schedule.Schedule):
+                for method, of in vars(thing).items():
+                    callable_one = inspect.isfunction(of) or isinstance(of, KINDS)
+                    if callable_one and (method == "__call__" or not method.startswith("_")):
+                        yield f"{module.name}.{name}.{method}"
+
+
+def test_the_sweep_covers_every_public_function():
+    """A function that is new is swept, or said why not; what is gone is struck off."""
+    named = [name for names in OTHERS.values() for name in names.split()]
+    found = set(public())
+    assert sorted(found - set(CASES) - set(named)) == []
+    assert sorted((set(CASES) | set(named)) - found) == []
+    assert set(CASES).isdisjoint(named) and len(named) == len(set(named))
+
+
+def parts(answer):
+    return [answer] if isinstance(answer, torch.Tensor) else list(answer)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", CASES)
+def test_a_narrow_dtype_says_what_float64_says(name, dtype):
+    wanted = parts(CASES[name](lambda x: x.to(torch.float64)))
+    got = parts(CASES[name](lambda x: x.to(dtype)))
+    assert len(got) == len(wanted)
+    for one, truth in zip(got, wanted, strict=True):
+        assert one.shape == truth.shape and bool(one.isfinite().all())
+        off = (one.double() - truth.double()).abs().max()
+        allowed = ROUNDINGS * torch.finfo(dtype).eps * truth.double().abs().max()
+        assert off <= allowed, (float(off), float(allowed))
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", CASES)
+def test_an_answer_is_in_its_dtype_or_wider(name):
+    """Events stay what they were, variances and sums over events are at least float32."""
+    for one in parts(CASES[name](lambda x: x.to(torch.float16))):
+        event = one.shape == precision.X.shape and name not in (
+            "rows.wide",
+            "variance.learned_range",
+        )
+        kept = one.dtype == torch.float16
+        assert kept if event else kept or one.dtype in (torch.float32, torch.float64)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_search_by_differences_refuses_what_would_drown_them(dtype):
+    """A change of 1e-3 in a node, or 1e-5 in a weight, is below a narrow dtype's rounding."""
+    way, grid, weights = precision.WAY, precision.GRID, precision.WEIGHTS
+    x, y, halved = precision.A.to(dtype), precision.B.to(dtype), precision.halved
+    path = fitted.Path(grid, [x, y, x, y])
+    for search in (
+        lambda: tuned.tuned(solver.ddim(way), way, halved, x, y, grid),
+        lambda: tuned.nearest(lambda grid: x, way, y, grid),
+        lambda: fitted.fitted_grid(way, halved, path, grid),
+        lambda: end_fitted.end_fitted(halved, x, y, grid, weights),
+        lambda: end_fitted.end_fitted_grid(way, halved, x, y, grid, weights),
+    ):
+        with pytest.raises(ValueError, match=r"^ends: wanted float32 or float64, got torch\."):
+            search()
