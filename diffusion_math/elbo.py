@@ -24,7 +24,7 @@ from typing import TypeAlias, final
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
-from torch.special import log_ndtr
+from torch.special import erfcx, log_ndtr
 
 from diffusion_math import checks, gaussian
 from diffusion_math.checks import Number, require, same_shape
@@ -142,11 +142,13 @@ def quantized_log_probability(
 
     The levels are 2 k / 255 - 1, k = 0..255; the bins of the first and the last are open, so that
     all 256 sum to 1. The difference of two numbers near 1 is that of their complements, and the
-    logarithm is taken as log Phi(near) + log(1 - Phi(far) / Phi(near)): finite however far off.
-    Raises ValueError for an x0 that is no level. Derivation: (elbo.15), (elbo.16).
+    logarithm is taken as log Phi(near) + log(1 - Phi(far) / Phi(near)): finite as long as the
+    square of (x - mean) / std is, and so is its slope in the mean.
+    Raises ValueError for an x0 that is no level, or a variance of 0. Derivation: (elbo.15), (elbo.16).
     Source: DDPM (arXiv:2006.11239) eq. 13.
     """
     same_shape("x0", x0, p.mean)
+    require(bool((p.variance > 0).all()), "p.variance", "above 0", p.variance)
     place = 127.5 * (wide(x0) + 1)
     level = place.round()
     checks.all_between("x0 in levels from 0", level, 0, 255)
@@ -155,8 +157,8 @@ def quantized_log_probability(
     low, high = (((2 * level + side) / 255 - 1 - wide(p.mean)) / std for side in (-1, 1))
     first, last = level == 0, level == 255
     mirrored = last | ((low + high > 0) & ~first)
-    log_near = log_ndtr(torch.where(mirrored, -low, high))
-    drop = log_near - log_ndtr(torch.where(mirrored, -high, low))
+    log_near = _log_phi(torch.where(mirrored, -low, high))
+    drop = log_near - _log_phi(torch.where(mirrored, -high, low))
     # Open bins lose nothing; a drop of 1 in its place keeps the slope of that branch finite.
     drop = torch.where(first | last, 1.0, drop)
     lost = torch.where(first | last, 0.0, torch.log(-torch.expm1(-drop)))
@@ -289,6 +291,13 @@ def continuous_integrand(
     squared = inner(error, error)
     snr = torch.as_tensor(log_snr, dtype=torch.float64).exp()
     return shape_like(snr / 2, squared) * squared
+
+
+def _log_phi(z: Tensor) -> Tensor:
+    """log Phi(z), with a slope that holds far out: torch's own takes exp of a difference of z^2."""
+    tail = z.clamp(max=-1)
+    below = torch.log(erfcx(-math.sqrt(0.5) * tail) / 2) - tail.square() / 2
+    return torch.where(z < -1, below, log_ndtr(z.clamp(min=-1)))
 
 
 def _link(schedule: Schedule, t: Time, s: Time) -> Gaussian:

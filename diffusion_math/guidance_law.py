@@ -269,10 +269,12 @@ def _standard_normal(z: Tensor) -> Tensor:
 def _pieces(jumps: Sequence[Number]) -> list[tuple[float, float]]:
     """The times between which the field is smooth, from CLEAN to 1."""
     require(all(r >= 0 for r in jumps), "jumps", "noise levels of at least 0", tuple(jumps))
-    times = sorted(r / (1 + r) for r in set(jumps) if r < math.inf)
-    cuts = [t for t in times if t > CLEAN]
+    cuts = sorted(r / (1 + r) for r in set(jumps) if r < math.inf)
     starts = [CLEAN, *(t * (1 + GAP) for t in cuts)]
-    return list(zip(starts, [*(t * (1 - GAP) for t in cuts), 1.0], strict=True))
+    ends = [*(t * (1 - GAP) for t in cuts), 1.0]
+    # What lies within the gaps of two jumps, or below CLEAN, is left out with them.
+    pieces = ((max(s, CLEAN), t) for s, t in zip(starts, ends, strict=True))
+    return [(s, t) for s, t in pieces if s < t]
 
 
 def _piece(

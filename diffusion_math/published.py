@@ -41,7 +41,8 @@ def align_your_steps(
     and then 0, as in its authors' own instructions, which put 0 for the last level.
 
     Args:
-        schedule: its noisiest level takes the place of those above it.
+        schedule: where its noisiest level is below the first, r_0 = 14.6, sampling begins there;
+            where it is above, at r_0 itself, which is not t_max: start from x_t of that level.
         steps: 1 or more; of the levels ten are the published ones themselves.
         model: "sd15" or "sdxl".
 
@@ -59,7 +60,10 @@ def align_your_steps(
     node = place.floor().long()
     levels = logs[node] + (place - node) * (logs[node + 1] - logs[node])
     inner = schedule.time(-2 * levels[1:])
-    return torch.cat([inner.new_tensor([schedule.t_max]), inner, inner.new_zeros(1)])
+    # Released with 12 digits: Stable Diffusion's own table begins with the first level.
+    first, noisiest = -2 * levels[:1], schedule.log_snr(schedule.t_max)
+    start = schedule.time(first) if first > noisiest + 1e-9 else inner.new_tensor([schedule.t_max])
+    return torch.cat([start, inner, inner.new_zeros(1)])
 
 
 def error_weighted(

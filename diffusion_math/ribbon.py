@@ -9,7 +9,8 @@ S = alpha_t^2 s^2 + sigma_t^2, V(u) = alpha_t^2 g(u) + sigma_t^2,
 
 At t = 0 the u in the mean is x itself and q is a closed form. At t > 0 the mean is one integral
 over a normal, by the trapezoid rule: exact to rounding where log q > -50. It leaves out e^-98 of
-the normal, and its own error falls faster than any power of its step, 0.15 standard deviations.
+the normal, and its own error falls faster than any power of its step: 0.15 standard deviations, or
+less where a point's mass lies in a bend or in a width that is sharper than that (`_halvings`).
 Derivation: (density.18), (density.19).
 """
 
@@ -25,9 +26,14 @@ from torch import Tensor
 
 from diffusion_math.checks import Number, finite, require
 from diffusion_math.denoiser import Denoiser
+from diffusion_math.rows import in_blocks, places
 from diffusion_math.schedule import Schedule, Time, coefficients
 
-_REACH, _NODES = 14.0, 187  # standard deviations to each side, and how many points between
+_REACH, _CELLS = 14.0, 186  # standard deviations to each side, and how many steps between
+_SHARP = 4.0  # how many deviations of N(y; alpha f, V) a step of u's own deviation may go over
+_GROWS = 2.5  # and by how much log V may grow over it, at the step of 0.15
+_NEGLIGIBLE = 45.0  # nats below the largest, beyond which cells are left as they are
+_FINEST = 12  # halvings of the step
 
 
 @final
@@ -40,10 +46,12 @@ class Ribbon:
 
     Attributes:
         std: s > 0.
-        across: u -> (f(u), f'(u), g(u), g'(u)), each like u, with g > 0.
+        across: u -> (f(u), f'(u), g(u), g'(u)), each like u, with g > 0; f' and g monotone over
+            0.15 deviations of u given x_t.
 
     Raises:
-        ValueError: std is not positive and finite; x has another shape.
+        ValueError: std is not positive and finite; x has another shape; at t > 0, f or g changes
+            more than 16,000 times faster than the noise's width allows.
 
     Derivation: (density.17).
     """
@@ -58,7 +66,7 @@ class Ribbon:
         self, schedule: Schedule, x: Float[Tensor, "batch 2"], t: Time
     ) -> Float64[Tensor, " batch"]:
         """log q(x_t) at x: the module's formula. Derivation: (density.19)."""
-        return self._joint(schedule, x, t).log.logsumexp(1)
+        return self._given(schedule, x, t, lambda at: at.log.logsumexp(1))
 
     def score(
         self, schedule: Schedule, x: Float[Tensor, "batch 2"], t: Time
@@ -70,11 +78,14 @@ class Ribbon:
 
         E is over u given x_t. Derivation: (density.20), (density.21).
         """
-        at = self._joint(schedule, x, t)
-        r, z = at.log.softmax(1), at.apart / at.V
-        by_u = z * at.alpha * at.slope + (z * at.apart - 1) * at.alpha**2 * at.growth / (2 * at.V)
-        along = (at.alpha * self.std**2 * (r * by_u).sum(1, keepdim=True) - at.x) / at.S
-        return torch.cat([along, -(r * z).sum(1, keepdim=True)], dim=1).to(x)
+
+        def score(at: _Joint) -> Tensor:
+            r, z, a = at.log.softmax(1), at.apart / at.V, at.alpha
+            by_u = z * a * at.slope + (z * at.apart - 1) * a**2 * at.growth / (2 * at.V)
+            along = (a * self.std**2 * (r * by_u).sum(1, keepdim=True) - at.x) / at.S
+            return torch.cat([along, -(r * z).sum(1, keepdim=True)], dim=1)
+
+        return self._given(schedule, x, t, score).to(x)
 
     def posterior_mean(
         self, schedule: Schedule, x: Float[Tensor, "batch 2"], t: Time
@@ -85,10 +96,12 @@ class Ribbon:
 
         Derivation: (density.22).
         """
-        at = self._joint(schedule, x, t)
-        r = at.log.softmax(1)
-        w = at.f + at.alpha * at.g * at.apart / at.V
-        return torch.stack([(r * at.u).sum(1), (r * w).sum(1)], dim=1).to(x)
+
+        def mean(at: _Joint) -> Tensor:
+            r, w = at.log.softmax(1), at.f + at.alpha * at.g * at.apart / at.V
+            return torch.stack([(r * at.u).sum(1), (r * w).sum(1)], dim=1)
+
+        return self._given(schedule, x, t, mean).to(x)
 
     def denoiser(self, schedule: Schedule) -> Denoiser:
         """`posterior_mean` under `schedule`: the best denoiser there is for this data."""
@@ -104,20 +117,70 @@ class Ribbon:
         f, _, g, _ = self.across(u)
         return torch.stack([u, f + g.sqrt() * z[:, 1]], dim=1)
 
-    def _joint(self, schedule: Schedule, x: Tensor, t: Time) -> "_Joint":
+    def _given(
+        self, schedule: Schedule, x: Tensor, t: Time, of: "Callable[[_Joint], Tensor]"
+    ) -> Tensor:
+        """`of` the joint density of u and each row, rows of one step together, in blocks."""
         require(x.ndim == 2 and x.shape[1] == 2, "x", "shape (batch, 2)", tuple(x.shape))
         points = x.to(torch.float64)
-        alpha, sigma = coefficients(schedule, t, points)
+        levels = (level.expand(len(x), 1) for level in coefficients(schedule, t, points))
+        rows = torch.cat([points, *levels], dim=1)
+        halvings = in_blocks(self._halvings, rows.detach(), _CELLS)
+        parts = []
+        for k in torch.unique(halvings).tolist() or [0]:
+            cells = _CELLS * 2**k
+            at = partial(self._joint, cells=cells)
+            alike = rows[halvings == k]
+            parts.append(in_blocks(lambda some, at=at: of(at(some)), alike, cells))  # type: ignore[misc]
+        return torch.cat(parts)[places(halvings)]
+
+    def _joint(self, rows: Tensor, cells: int) -> "_Joint":
+        """At rows of (x, y, alpha, sigma)."""
+        x, y, alpha, sigma = torch.split(rows, 1, dim=1)
         S = alpha.square() * self.std**2 + sigma.square()
-        along, y = points[:, :1], points[:, 1:]
-        z = torch.linspace(-_REACH, _REACH, _NODES, dtype=torch.float64, device=x.device)
+        z = torch.linspace(-_REACH, _REACH, cells + 1, dtype=torch.float64, device=rows.device)
         z = z if bool((sigma > 0).any()) else z.new_zeros(1)  # at t = 0, u is known
-        u = alpha * self.std**2 / S * along + sigma * self.std / S.sqrt() * z
+        u = alpha * self.std**2 / S * x + sigma * self.std / S.sqrt() * z
         f, slope, g, growth = self.across(u)
         V, apart = alpha.square() * g + sigma.square(), y - alpha * f
-        squares = along.square() / S + apart.square() / V
+        squares = x.square() / S + apart.square() / V
         log = (-z.square() / 2).log_softmax(0) - (squares + (4 * math.pi**2 * S * V).log()) / 2
-        return _Joint(log, u, along, alpha, S, V, apart, f, slope, g, growth)
+        return _Joint(log, u, x, alpha, S, V, apart, f, slope, g, growth)
+
+    def _halvings(self, rows: Tensor) -> Tensor:
+        """How often the step is halved, so that it goes over no more than `_SHARP` and `_GROWS`.
+
+        Asked only of cells that may hold mass: a cell's mass has a bound by its ends, from which
+        y - alpha f moves by at most alpha |f'| du in between, f' and g being monotone there.
+        """
+        at = self._joint(rows, _CELLS)
+        if at.u.shape[1] == 1:
+            return rows.new_zeros(len(rows), dtype=torch.int64)
+        z = torch.linspace(-_REACH, _REACH, _CELLS + 1, dtype=torch.float64, device=rows.device)
+        z2 = z.square()
+        du = at.u.diff(dim=1)
+        moved = at.alpha * _larger(at.slope.abs()) * du
+        nearest = (_smaller(at.apart.abs()) - moved).clamp(min=0)
+        least = (_smaller(z2) + nearest.square() / _larger(at.V) + _smaller(at.V.log())) / 2
+        found = ((z2 + at.apart.square() / at.V + at.V.log()) / 2).amin(1, keepdim=True)
+        bends = moved / _smaller(at.V).sqrt()
+        grows = _larger(at.alpha.square() * at.growth.abs() / at.V) * du
+        cell = 2 * _REACH / _CELLS
+        sharp = (1 + (bends / cell).square()).sqrt() / _SHARP + grows / cell / _GROWS
+        sharp = torch.where(least < found + _NEGLIGIBLE, sharp, 0).amax(1)
+        halvings = sharp.clamp(min=1).log2().ceil().long()
+        wanted = f"a ribbon that noise resolves with steps of {cell:g} / 2^{_FINEST} deviations"
+        require(bool((halvings <= _FINEST).all()), "across", wanted, f"2^{int(halvings.max())}")
+        return halvings
+
+
+def _smaller(nodes: Tensor) -> Tensor:
+    """Of the two ends of each cell."""
+    return torch.minimum(nodes[..., 1:], nodes[..., :-1])
+
+
+def _larger(nodes: Tensor) -> Tensor:
+    return torch.maximum(nodes[..., 1:], nodes[..., :-1])
 
 
 @dataclass(frozen=True, eq=False)

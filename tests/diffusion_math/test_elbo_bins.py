@@ -98,6 +98,28 @@ def test_slopes_are_those_of_the_integral(mean, std):
     torch.testing.assert_close(by_mean[near, 0], wanted, rtol=1e-9, atol=atol)
 
 
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float64, 150), (torch.float32, 18)])
+def test_slopes_hold_to_the_end_of_the_range(dtype, most):
+    """d log P / d mean -> z / std for the nearer edge, z deviations off: to 1e150, 1e18 in float32.
+
+    torch's log_ndtr takes exp(-(log Phi + z^2 / 2)) / sqrt(2 pi) for it, which is wrong from 1e8 on
+    and NaN at 1e18.
+    """
+    far = torch.logspace(3, most, 300, dtype=torch.float64)
+    std = (0.5 - 1 / 255) / far
+    mean = torch.full((300, 1), 0.5, dtype=dtype, requires_grad=True)
+    x0 = torch.full_like(mean, 1.0).detach()
+    p = Gaussian(mean, std.square().to(dtype)[:, None])
+    (slope,) = torch.autograd.grad(quantized_log_probability(p, x0).sum(), mean)
+    wanted = (far / std)[:, None]
+    torch.testing.assert_close(slope.double(), wanted, rtol=3e-6, atol=0)
+
+
+def test_a_variance_of_zero_is_refused():
+    with pytest.raises(ValueError, match=r"^p.variance: wanted above 0"):
+        quantized_log_probability(Gaussian(torch.zeros(1, 1), torch.zeros(())), torch.ones(1, 1))
+
+
 def test_a_thin_bin_is_a_density_times_its_width():
     """log P -> log N(x) + log(2 / 255), with an error of h^2 / 24 of the log-density's bend."""
     for std in (0.3, 3.0):

@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from diffusion_math import published
 from diffusion_math.grid import trailing, uniform_log_snr
 from diffusion_math.published import ALIGNED, align_your_steps, error_weighted, weighted_error
-from diffusion_math.schedule import Discrete, RectifiedFlow, VPLinear
+from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
 
@@ -44,10 +44,21 @@ def test_other_numbers_lie_between_them():
     assert twenty[1::2] == pytest.approx(between, rel=1e-9)
     assert levels(align_your_steps(TABLE, 5)) == pytest.approx([*ten[:-1:2], 0], rel=1e-9)
     assert align_your_steps(TABLE, 1).tolist() == [1000, 0]
-    assert align_your_steps(VPLinear(), 4)[0] == 1  # noisier than any of the levels
     three = levels(align_your_steps(TABLE, 3))
     third = ALIGNED["sd15"][3] ** (2 / 3) * ALIGNED["sd15"][4] ** (1 / 3)
     assert three[1] == pytest.approx(third, rel=1e-9)
+
+
+@pytest.mark.parametrize("schedule", [VE(80.0), RectifiedFlow(), VPLinear(), VPCosine()])
+def test_the_first_level_is_the_published_one(schedule):
+    """These begin noisier, VE at 80 and the straight path at 999: the grid does not."""
+    for steps in (1, 3, 10):
+        alpha, sigma = schedule(align_your_steps(schedule, steps)[0])
+        assert float(sigma / alpha) == pytest.approx(ALIGNED["sd15"][0], rel=1e-9)
+
+
+def test_a_schedule_that_is_less_noisy_begins_at_its_own_end():
+    assert align_your_steps(VE(10.0), 10)[0] == 10
 
 
 def by_quadrature(schedule, grid, order, power):
