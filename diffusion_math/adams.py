@@ -14,10 +14,10 @@ from torch import Tensor
 
 from diffusion_math import predict
 from diffusion_math.checks import whole
-from diffusion_math.combine import combined
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.exponential import Level, walk
 from diffusion_math.noise import Noise
+from diffusion_math.rows import combined
 from diffusion_math.schedule import Schedule
 from diffusion_math.solver import State, Step, euler
 

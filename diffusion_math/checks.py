@@ -57,13 +57,10 @@ def same_shape(argument: str, value: Tensor, reference: Tensor) -> None:
 
 
 def symmetric(argument: str, matrices: Tensor) -> None:
-    """Raise ValueError unless C_ij = C_ji, but for the rounding that a covariance is made with.
+    """Raise ValueError unless each matrix is its transpose, but for a covariance's own rounding.
 
-        |C_ij - C_ji| <= max(1e-12, D eps) sqrt(|C_ii C_jj|)
-
-    Each entry is measured by its own deviations: by Cauchy and Schwarz, a sum of products a_ik a_jk
-    is rounded by no more, whatever the size of other entries. eps is the given dtype's, at most
-    float32's.
+    An entry is measured by its own two deviations: by Cauchy and Schwarz, a sum of their products
+    is rounded by no more, whatever the size of other entries.
     """
     deviations = matrices.diagonal(dim1=-2, dim2=-1).double().abs().sqrt()
     eps = torch.finfo(torch.promote_types(matrices.dtype, torch.float32)).eps

@@ -144,8 +144,8 @@ def quantized_log_probability(
     all 256 sum to 1. The difference of two numbers near 1 is that of their complements, and the
     logarithm is taken as log Phi(near) + log(1 - Phi(far) / Phi(near)): finite as long as the
     square of (x - mean) / std is, and so is its slope in the mean.
-    Raises ValueError for an x0 that is no level, or a variance of 0. Derivation: (elbo.15), (elbo.16).
-    Source: DDPM (arXiv:2006.11239) eq. 13.
+    Raises ValueError for an x0 that is no level, or a variance of 0.
+    Derivation: (elbo.15), (elbo.16). Source: DDPM (arXiv:2006.11239) eq. 13.
     """
     same_shape("x0", x0, p.mean)
     require(bool((p.variance > 0).all()), "p.variance", "above 0", p.variance)

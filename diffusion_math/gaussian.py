@@ -15,8 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_math.checks import earlier, require, same_shape, whole
-from diffusion_math.combine import combined
-from diffusion_math.rows import over_event, wide
+from diffusion_math.rows import combined, over_event, wide
 from diffusion_math.schedule import Discrete, Schedule, Time, shape_like
 
 

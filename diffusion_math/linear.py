@@ -16,9 +16,9 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from diffusion_math.checks import require, same_shape, strictly_decreasing
-from diffusion_math.combine import combined
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
+from diffusion_math.rows import combined
 from diffusion_math.schedule import Schedule
 from diffusion_math.solver import State, Step
 

@@ -25,7 +25,6 @@ from diffusion_math.checks import require, same_shape, scalar_or_batch, symmetri
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.rows import Rows, by_time, normalised, places, softmax
 from diffusion_math.schedule import Schedule, Time
-from diffusion_math.spectrum import spectrum
 
 
 @final
@@ -58,8 +57,7 @@ class GaussianMixture:
             value = getattr(self, name).detach().to(torch.float64)
             require(bool(value.isfinite().all()), name, "finite numbers", value)
             object.__setattr__(self, name, value)
-        K = len(self.means)
-        got = tuple(self.log_weights.shape)
+        K, got = len(self.means), tuple(self.log_weights.shape)
         require(K > 0 and self.means.numel() > 0, "means", "K, D >= 1", tuple(self.means.shape))
         require(got == (K,), "log_weights", f"shape {(K,)}", f"shape {got}")
         object.__setattr__(self, "log_weights", self.log_weights.log_softmax(0))
@@ -262,7 +260,8 @@ class GaussianMixture:
     def _spectrum(self) -> tuple[Tensor, Tensor | None]:
         """Eigenvalues of C_k, `(K, 1)` or `(K, D)`, and eigenvectors in columns, `(K, D, D)`."""
         C = self.covariances
-        return spectrum("covariances", C) if self._matrices else (C.reshape(len(C), -1), None)
+        found = quadratic.spectrum("covariances", C) if self._matrices else None
+        return found or (C.reshape(len(C), -1), None)
 
     def _full(self, variances: Tensor) -> Tensor:
         """Matrices `(K, D, D)` that have these eigenvalues in the components' eigenbases."""

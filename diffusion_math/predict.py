@@ -26,7 +26,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from diffusion_math.checks import require, same_shape
-from diffusion_math.combine import combined
+from diffusion_math.rows import combined
 from diffusion_math.schedule import Schedule, Time
 
 Value = Float[Tensor, "*shape"]

@@ -20,9 +20,10 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from diffusion_math.checks import require
 from diffusion_math.rows import sums
 
-__all__ = ["ACCURACY", "Differences", "Forms", "Means", "Products", "forms"]
+__all__ = ["ACCURACY", "Differences", "Forms", "Means", "Products", "forms", "spectrum"]
 
 ACCURACY = 1e-11
 """Error allowed to an energy by products, a dimension; relative where that is above 1."""
@@ -162,3 +163,32 @@ def _product_error(a: Tensor, b: Tensor, product: Tensor) -> Tensor:
     high_a, high_b = (x * (2.0**27 + 1) - (x * (2.0**27 + 1) - x) for x in (a, b))
     low_a, low_b = a - high_a, b - high_b
     return ((high_a * high_b - product) + high_a * low_b + low_a * high_b) + low_a * low_b
+
+
+def spectrum(
+    argument: str, C: Float64[Tensor, "K D D"]
+) -> tuple[Float64[Tensor, "K D"], Float64[Tensor, "K D D"]]:
+    """Eigenvalues, rising, and eigenvectors in columns; below D eps of the largest they are 0.
+
+    That is right of a singular matrix, whose eigenvalues come out as rounding. A matrix that is
+    singular in units of its own deviations, C_ij / sqrt(C_ii C_jj), is one by its entries' own say.
+    Of another, as diag(1, 1e-18) turned a little, small eigenvalues exist and would be lost.
+
+    Raises ValueError, naming the argument, where they would.
+    """
+    values, basis = _eigen(C)
+    deviations = C.diagonal(dim1=1, dim2=2).abs().sqrt()
+    scale = torch.where(deviations > 0, 1 / deviations, 0)
+    alike, _ = _eigen(scale[:, :, None] * C * scale[:, None, :])
+    there = (values == 0).sum(1) <= (alike == 0).sum(1)
+    wanted = "eigenvalues within a factor of 1e15 (a diagonal, given as one, may have any)"
+    require(bool(there.all()), argument, wanted, C)
+    return values, basis
+
+
+def _eigen(C: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, those within rounding of the largest as 0 (a diagonal has none), and vectors."""
+    values, basis = torch.linalg.eigh(C)
+    mixed = (C - torch.diag_embed(C.diagonal(dim1=1, dim2=2))).abs().amax((1, 2)) > 0
+    rounding = C.shape[1] * torch.finfo(C.dtype).eps * values.abs().amax(1) * mixed
+    return torch.where(values.abs() <= rounding[:, None], 0, values), basis

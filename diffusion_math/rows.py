@@ -4,11 +4,14 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from diffusion_math.schedule import shape_like
+
 __all__ = [
-    "Rows", "by_time", "in_blocks", "inner", "length", "normalised", "over_event", "places",
-    "softmax", "sums", "wide",
+    "Rows", "by_time", "combined", "in_blocks", "inner", "length", "normalised", "over_event",
+    "places", "softmax", "sums", "wide",
 ]  # fmt: skip
 
 Rows: TypeAlias = Callable[[Tensor], Tensor]
@@ -65,6 +68,16 @@ def length(x: Tensor) -> Tensor:
     largest = each.detach().abs().amax(1, keepdim=True)
     squares = sums((each / torch.where(largest > 0, largest, 1)).square())
     return largest[:, 0] * squares.clamp(min=1).sqrt()  # below 1, it is all zeros: no slope there
+
+
+def combined(*terms: tuple[Tensor, Float[Tensor, "*shape"]]) -> Float[Tensor, "*shape"]:
+    """sum_i c_i x_i of coefficients as in `shape_like`: in float32 or wider, then like the first x.
+
+    Rounded once, to the nearest: in float16 a coefficient may be too large (1 / alpha_t) or too
+    small (sigma_t^2), and products may overflow where their sum does not.
+    """
+    parts = [shape_like(c, wide(x)) * wide(x) for c, x in terms]
+    return sum(parts[1:], parts[0]).to(terms[0][1])
 
 
 def in_blocks(function: Rows, x: Tensor, width: int) -> Tensor:

@@ -96,7 +96,7 @@ def test_up_the_grid_nothing_is_drawn():
     def step(denoise, state, t, s, noise):
         return State(state.x + noise(state.x, t, s), s)
 
-    with pytest.raises(ValueError, match="^noise: wanted a source"):
+    with pytest.raises(ValueError, match=r"^noise: wanted a source"):
         list(inversion(step, lambda x, t: x, X, f64(0.6, 0.3)))
 
 

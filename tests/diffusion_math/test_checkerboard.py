@@ -22,15 +22,14 @@ def scalar(value):
 
 
 @given(
-    c=st.floats(-30, 30),
-    h=st.one_of(st.just(0.0), st.floats(1e-12, 0.1), st.floats(0.1, 50)),
+    c=st.floats(-30, 30) | st.floats(-1e9, 1e9) | st.sampled_from([0.0, 8.5, 1e9]),
+    h=st.one_of(st.just(0.0), st.floats(1e-12, 0.1), st.floats(0.1, 50), st.floats(50, 1e3))
+    | st.sampled_from([1.0, 1 + 2**-52, 1e3]),
 )
 def test_the_mean_of_a_normal_over_an_interval(c, h):
     """log of (Phi(c + h/2) - Phi(c - h/2)) / h, and k = (c + its slope in c) / h, in 60 digits.
 
-    Tolerance: log Phi is rounded in units of c^2 / 2, and the shortest interval that is not left
-    to the series has h (1 + |c|) = 0.02: 5e-12 at c = 30, and that times c in the slope c - h k,
-    over h in k.
+    Rounding alone, in units of c^2 / 2 in the logarithm: wherever the interval lies, however short.
     """
     log_mean, k = _over_interval(scalar(c), scalar(h))
     exact, exact_k = mpmath.log(mpmath.npdf(c)), mpf(0)
@@ -40,13 +39,12 @@ def test_the_mean_of_a_normal_over_an_interval(c, h):
         slope = math.copysign(1, c) * (mpmath.npdf(low) - mpmath.npdf(high)) / mass
         exact, exact_k = mpmath.log(mass / mpf(h)), (mpf(c) + slope) / mpf(h)
     assert log_mean.item() == pytest.approx(float(exact), rel=1e-13, abs=1e-13)
-    assert h * k.item() == pytest.approx(float(h * exact_k), abs=1e-9)
-    assert k.item() == pytest.approx(float(exact_k), abs=1e-6)
+    assert k.item() == pytest.approx(float(exact_k), abs=1e-12)
 
 
 @pytest.mark.parametrize(("c", "h"), [(12.0, 1.0), (-20.0, 3.0), (0.5, 1e-13)])
 def test_the_difference_as_printed_has_no_digits_left_there(c, h):
-    """Why the logarithms and the series: Phi(high) - Phi(low) is 0, or all rounding."""
+    """Why the logarithms and the quadrature: Phi(high) - Phi(low) is 0, or all rounding."""
     plain = (torch.special.ndtr(scalar(c + h / 2)) - torch.special.ndtr(scalar(c - h / 2))) / h
     log_mean, _ = _over_interval(scalar(c), scalar(h))
     assert log_mean.isfinite()

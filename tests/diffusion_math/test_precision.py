@@ -15,7 +15,7 @@ import torch
 import diffusion_math
 from diffusion_math import end_fitted, fitted, schedule, solver, tuned
 from tests.diffusion_math import precision
-from tests.diffusion_math.precision import CASES
+from tests.diffusion_math.precision_cases import CASES
 
 ROUNDINGS = 64
 """Of the dtype, of the largest entry: three steps of a solver are some thirty operations."""
@@ -23,17 +23,17 @@ ROUNDINGS = 64
 OTHERS = {
     "numbers, times, weights and schedules, which are float64 throughout": """
         checks.require checks.finite checks.between checks.interval checks.whole checks.all_between
-        checks.same_shape checks.symmetric checks.differentiable checks.scalar_or_batch checks.strictly_decreasing
-        checks.earlier denoiser.network_time elbo.large_variance elbo.small_variance
-        elbo.optimal_variance elbo.constant_variance elbo.lambda_t elbo.Bound.nats
-        elbo.Bound.bits_per_dimension exponential.Level.at exponential.phi exponential.weights
-        exponential.spread exponential.known grid.Grid.__call__ grid.trailing grid.leading
-        grid.linspace grid.uniform_log_snr grid.karras guidance.cosine langevin.step_size
-        linear.carried linear.rows_of_grid loss.x0_weight loss.uniform loss.snr loss.truncated_snr
-        loss.snr_plus_one loss.min_snr loss.variational loss.uniform_times loss.stratified_times
-        noise.Basis.rows predict.parts published.align_your_steps published.error_weighted
-        published.weighted_error rows.places shortest.shortest tuned.cosines tuned.placed tuned.shares
-        tuned.blended tuned.in_medians
+        checks.same_shape checks.symmetric checks.differentiable checks.scalar_or_batch
+        checks.strictly_decreasing checks.earlier denoiser.network_time elbo.large_variance
+        elbo.small_variance elbo.optimal_variance elbo.constant_variance elbo.lambda_t
+        elbo.Bound.nats elbo.Bound.bits_per_dimension exponential.Level.at exponential.phi
+        exponential.weights exponential.spread exponential.known grid.Grid.__call__ grid.trailing
+        grid.leading grid.linspace grid.uniform_log_snr grid.karras guidance.cosine
+        langevin.step_size linear.carried linear.rows_of_grid loss.x0_weight loss.uniform loss.snr
+        loss.truncated_snr loss.snr_plus_one loss.min_snr loss.variational loss.uniform_times
+        loss.stratified_times noise.Basis.rows predict.parts published.align_your_steps
+        published.error_weighted published.weighted_error rows.places shortest.shortest
+        tuned.cosines tuned.placed tuned.shares tuned.blended tuned.in_medians
         """,
     "data distributions and parts of them, which are float64 throughout": """
         checkerboard.Checkerboard.sample density.Density.log_density density.Density.score
@@ -47,7 +47,7 @@ OTHERS = {
         oracle.GaussianMixture.sample oracle.GaussianMixture.moments quadratic.forms
         quadratic.Products.of quadratic.Products.energy quadratic.Products.pull
         quadratic.Differences.energy quadratic.Differences.pull ribbon.Ribbon.sample ribbon.banana
-        ribbon.funnel spectrum.spectrum rows.sums rows.softmax rows.normalised
+        ribbon.funnel quadratic.spectrum rows.sums rows.softmax rows.normalised
         """,
     "points that its signature wants in float64": """
         guidance_law.log_density guidance_law.Nodes.integral guidance_law.box guidance_law.ball
