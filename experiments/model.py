@@ -79,6 +79,8 @@ class Model:
         from sd import device, engine
         from sd.checkpoint import embedding, lora
         from sd.pipeline import TextToImage
+        from sd.prompt import literal
+        from sd.terminal import say
 
         dtype = getattr(torch, self.dtype)
         engine.able(self.engine, device.pick(self.device), dtype, self.low_memory)
@@ -91,7 +93,8 @@ class Model:
         if loras:
             lora.merge(pipeline, loras)
         for path in self.embedding:
-            embedding.teach(pipeline, path)
+            word = literal(embedding.teach(pipeline, path).name)
+            say(f"--embedding: in prompts {path} is the word {word}", error=True)
         return engine.engaged(pipeline, self.engine)
 
     def kept(self) -> dict[str, Any]:

@@ -58,9 +58,10 @@ def rows(tokenizer: Tokenizer, prompt: str, long: Long = "chunk") -> Rows:
             texts[-1].append(word)
     if len(filled) > 1 and long == "refuse":
         count, shown = sum(map(len, filled)), prompt if len(prompt) <= 60 else prompt[:57] + "..."
-        raise ValueError(
-            f"the prompt {shown!r} has {count} tokens; this model reads at most {room}"
-        )
+        what = f"has {count} tokens; this model reads at most {room}"
+        if count <= room:
+            what = f"has a BREAK, which begins a new row; this model reads one row of {room} tokens"
+        raise ValueError(f"the prompt {shown!r} {what}")
     cut = ""
     if long == "truncate":
         cut = " ".join(word for row in texts[1:] for word in row)

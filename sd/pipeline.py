@@ -4,7 +4,6 @@ The walk is `diffusion_math.sample.trajectory` in the VAE's latent space, on the
 its denoiser. No step is taken here and no noise level computed.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +27,7 @@ from diffusion_math.samplers import SOLVERS
 from diffusion_math.schedule import Discrete
 from diffusion_math.solver import State
 from sd import device as devices
-from sd import models, picture
+from sd import idle, models, picture
 from sd import strength as strengths
 from sd.attention import Conditioning
 from sd.autoencoder import Autoencoder
@@ -37,7 +36,7 @@ from sd.conditioning import context
 from sd.config import ModelConfig
 from sd.finite import finite, finite_walk, roomy
 from sd.noise_schedule import schedule
-from sd.prompt import Long, paired, words
+from sd.prompt import Long, legible, paired
 from sd.tokenizer import Tokenizer
 from sd.unet import UNet
 
@@ -124,7 +123,7 @@ class TextToImage:
         do_cfg: bool = True,
         guidance_scale: Number | None = None,
         guidance_interval: Sequence[Number] | None = None,
-        steps: int = 25,
+        steps: int | None = None,
         solver: str | None = None,
         grid: str | Tensor = "trailing",
         seed: int | Sequence[int] = 0,
@@ -149,7 +148,7 @@ class TextToImage:
             guidance_scale: x0 = x0_u + w (x0_c - x0_u) with w >= 0; default: the model's own.
             guidance_interval: (low, high), the noise levels sigma_t / alpha_t at which the scale
                 holds; at others it is 1, which takes half the work. Default: all.
-            steps: 1..T steps of the solver.
+            steps: 1..T steps of the solver; default: 25.
             solver, grid: names in `SOLVERS` and `GRIDS` of `diffusion_math`; default: the model's
                 own solver. A grid may be the times themselves, falling, in place of `steps` and
                 `strength`.
@@ -171,24 +170,30 @@ class TextToImage:
             As many RGB pictures as there are prompts or seeds.
 
         Warns:
-            UserWarning: a prompt has words that the model does not know, or is cut.
+            UserWarning: a prompt is cut, or has words that the model does not know or marks that
+                are read as words; what is given has no effect (`sd.idle`).
 
         Raises:
             ValueError: an argument is outside its range; the message names it.
             FloatingPointError: a network's answer is not finite; the message names it and the step.
         """
         prompts, seeds = paired(prompt, seed)
+        legible("negative_prompt", negative_prompt)
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         legal = 0 <= scale < float("inf")
         require(legal, "guidance_scale", "a finite number of at least 0", scale)
         if guidance_interval is not None:
             interval("guidance_interval", guidance_interval)
+        own, given = self.config.guidance_scale, bool(guidance_interval)
+        idle.guidance(do_cfg, scale, own, negative_prompt=negative_prompt, guidance_interval=given)
         solver = self.config.solver if solver is None else solver
-        whole("steps", steps, 1, int(self.schedule.T))
         require(solver in SOLVERS, "solver", f"one of {', '.join(SOLVERS)}", repr(solver))
         named = isinstance(grid, str)
         require(not named or grid in GRIDS, "grid", f"one of {', '.join(GRIDS)}", repr(grid))
         require(named or strength is None, "grid", "a name beside a strength", grid)
+        require(named or steps in (None, len(grid) - 1), "grid", "a name beside steps", grid)
+        steps = 25 if steps is None else steps
+        whole("steps", steps, 1, int(self.schedule.T))
         wide, high = self._side("width", width), self._side("height", height)
         wanted = "a number in (0, 1]"
         require(strength is None or 0 < strength <= 1, "strength", wanted, strength)
@@ -209,6 +214,8 @@ class TextToImage:
         else:
             amount = strengths.DEFAULT if strength is None else strength
             times = strengths.times(self.schedule, grid, steps, amount)
+        if guidance_interval is not None and do_cfg:
+            idle.interval(self.schedule, times, solver, guidance_interval)
         if image is not None:
             latent = self.encode_image(image, wide, high).expand_as(x)
             x = marginal(self.schedule, latent, times[0]).draw(x)
@@ -229,18 +236,13 @@ class TextToImage:
     ) -> Context:
         """The context that the U-Net attends to, weights and breaks taken out: `sd.conditioning`.
 
-        Warns of words that the model does not know or that are cut; ValueError for a prompt over
-        its length where `long` is "refuse", for a long or a clip_skip that there is not.
+        Warns as `sd.idle.texts` does, and of words that are cut; ValueError for a prompt over its
+        length where `long` is "refuse", for a long or a clip_skip that there is not.
         """
         require(long in get_args(Long), "long_prompt", f"one of {get_args(Long)}", repr(long))
         skip = self.config.text.skip if clip_skip is None else clip_skip
         whole("clip_skip", skip, 0, self.config.text.layers - 1)
-        said = [words(text) for text in prompts]
-        unknown = dict.fromkeys(w for text in said for w in self.tokenizer.unknown_words(text))
-        if unknown:
-            known = ", ".join(self.tokenizer.words)
-            message = f"the model does not know {', '.join(unknown)}; the words it knows: {known}"
-            warnings.warn(message, stacklevel=3)
+        idle.texts(self.tokenizer, prompts)
 
         def encoder(tokens: Tensor) -> Tensor:
             if clip_skip is None:

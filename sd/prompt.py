@@ -4,8 +4,10 @@
     [a cat]      weight 1 / 1.1     \\( \\) \\[ \\]  the characters themselves
     BREAK        what follows begins a new row
 
-The grammar is that of the Stable Diffusion web interfaces. A bracket without its partner is a
-character like any other.
+These are AUTOMATIC1111's marks for weights, with one difference: a bracket without its partner is a
+character like any other (there an opened one reaches to the end). Its other marks, and those of
+other interfaces, are not read: scheduled and alternating words, AND, <lora:...>, wildcards.
+`unread` finds them, so that nobody takes them for understood.
 """
 
 import math
@@ -16,7 +18,7 @@ from typing import Literal, TypeAlias
 
 from diffusion_math.checks import require, whole
 
-__all__ = ["Long", "Piece", "paired", "parse", "words"]
+__all__ = ["Long", "Piece", "legible", "literal", "paired", "parse", "unread", "words"]
 
 Long: TypeAlias = Literal["chunk", "truncate", "refuse"]
 """What becomes of a prompt that is longer than a row: several rows, a warning, or an error."""
@@ -24,7 +26,25 @@ Long: TypeAlias = Literal["chunk", "truncate", "refuse"]
 STRONGER = 1.1
 """What a pair of round brackets multiplies by, and a pair of square ones divides by."""
 
-_MARKS = re.compile(r"\\[\\()\[\]]|[()\[\]]|:\s*([+-]?(?:\d+\.?\d*|\.\d+))\s*\)|\bBREAK\b")
+_MARKS = re.compile(r"\\[\\()\[\]]|[()\[\]]|:\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*\)|\bBREAK\b")
+
+_NUMBER = r"[+-]?[\d.,]+"
+_FOREIGN = (
+    (rf"\[[^\[\]]*:\s*{_NUMBER}\s*\]", "words that change on the way"),
+    (r"\[[^\[\]]*\|[^\[\]]*\]", "words that take turns"),
+    (r"\bAND\b", "prompts that are composed"),
+    (r"<(?:lora|lyco|hypernet|embedding)\b[^<>]*>", "files; --lora and --embedding read them"),
+    (r"\bembedding:\S+", "an embedding; its word alone is read"),
+    (r"\{[^{}]*\}", "a choice or a weight in curly brackets"),
+    (r"(?<!\w)__[\w/*-]+__(?!\w)", "a wildcard"),
+    (rf":\s*{_NUMBER}\s*\)", "a weight that is no number"),
+    (r"\)(?:[+-]+|[\d.]+)(?!\w)|(?<!\S)[^\W\d_]{2,}(?:\+{2,}|-{2,})(?!\S)", "Compel's weights"),
+    (r"\)\.(?:and|blend|swap)\(|\.(?:and|blend|swap)\(", "Compel's functions"),
+    (r"(?<!\S)--[a-z]\w*(?: [\d.:]+)?", "a flag"),
+)
+"""Marks of popular interfaces that are not read, and what they mean there."""
+_UNREAD = re.compile("|".join(f"({pattern})" for pattern, _ in _FOREIGN))
+_ESCAPED = re.compile(r"\\[\\()\[\]{}|<>:]")
 
 
 @dataclass(frozen=True)
@@ -38,48 +58,96 @@ class Piece:
 def parse(prompt: str) -> tuple[tuple[Piece, ...], ...]:
     """The pieces of a prompt in their order, a tuple for each stretch between two BREAKs.
 
-    Neighbours of one weight are one piece. Raises ValueError for a weight that is not finite.
+    Neighbours of one weight are one piece. Raises ValueError for a weight that is not finite, and
+    for what is no text.
     """
-    texts: list[str] = []
-    weights: list[float] = []
-    opened: list[tuple[str, int]] = []  # a bracket, and how many texts stood before it
-    end = 0
+    texts, weights, _ = _weighed(prompt)
+    return _stretches(texts, weights)
 
-    def say(text: str, weight: float = 1.0) -> None:
-        texts.append(text)
-        weights.append(weight)
+
+def _weighed(prompt: str) -> tuple[list[str], list[float | None], str]:
+    """The texts between marks and their weights, None for a BREAK; brackets that stay open."""
+    legible("prompt", prompt)
+    texts: list[str] = []
+    opened: list[tuple[str, int]] = []  # a bracket, and how many texts stood before it
+    closed: dict[int, tuple[int, float]] = {}  # where a pair begins: where it ends, its factor
+    breaks: set[int] = set()
+    end = 0
 
     def close(bracket: str, factor: float, literal: str) -> None:
         if not opened or opened[-1][0] != bracket:
-            say(literal)
+            texts.append(literal)
             return
         _, start = opened.pop()
         texts[start] = ""
-        for i in range(start, len(texts)):
-            weights[i] *= factor
+        closed[start] = len(texts), factor
 
     for mark in _MARKS.finditer(prompt):
-        say(prompt[end : mark.start()])
+        texts.append(prompt[end : mark.start()])
         end = mark.end()
         found = mark.group()
         if found in ("(", "["):
             opened.append((found, len(texts)))
-            say(found)
+            texts.append(found)
         elif found == ")":
             close("(", STRONGER, found)
         elif found == "]":
             close("[", 1 / STRONGER, found)
         elif found == "BREAK":
-            say(found, math.nan)
+            breaks.add(len(texts))
+            texts.append(found)
         elif mark.group(1) is not None:
             factor = float(mark.group(1))
             if not math.isfinite(factor):
                 raise ValueError(f"prompt: wanted a finite weight, got {found!r}")
             close("(", factor, found)
         else:
-            say(found[1:])
-    say(prompt[end:])
-    return _stretches(texts, weights)
+            texts.append(found[1:])
+    texts.append(prompt[end:])
+    weights: list[float | None] = []
+    inside = [(len(texts), 1.0)]  # the pairs around a text: where each ends, the product up to it
+    for i in range(len(texts)):
+        while i >= inside[-1][0]:
+            inside.pop()
+        if i in closed:
+            stop, factor = closed[i]
+            inside.append((stop, inside[-1][1] * factor))
+        weights.append(None if i in breaks else inside[-1][1])
+    return texts, weights, "".join(bracket for bracket, _ in opened)
+
+
+def unread(prompt: str) -> dict[str, str]:
+    """The marks of a prompt that popular interfaces know and this one reads as plain words.
+
+    Each as it stands in the prompt, with what it means elsewhere. What is escaped is none.
+    """
+    plain = _MARKS.sub(_kept, _ESCAPED.sub("", prompt))
+    found = {
+        mark.group(): _FOREIGN[mark.lastindex - 1][1]
+        for mark in _UNREAD.finditer(plain)
+        if mark.lastindex is not None
+    }
+    open_ = _weighed(prompt)[2]
+    return found | ({open_: "a weight of all that follows"} if open_ else {})
+
+
+def _kept(mark: re.Match[str]) -> str:
+    """A mark of the grammar, without its weight."""
+    return ")" if mark.group(1) is not None else mark.group()
+
+
+def legible(name: str, text: object) -> None:
+    """Raise ValueError unless this is text that UTF-8 can hold: no half of a surrogate pair."""
+    require(isinstance(text, str), name, "text", repr(text))
+    try:
+        str(text).encode("utf-8")
+    except UnicodeEncodeError:
+        require(False, name, "text that UTF-8 can hold", repr(text))
+
+
+def literal(text: str) -> str:
+    """A text as it is typed in a prompt: marks of the grammar escaped."""
+    return re.sub(r"[\\()\[\]]", r"\\\g<0>", text)
 
 
 def words(prompt: str) -> str:
@@ -94,7 +162,8 @@ def paired(
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     require(len(prompts) > 0, "prompt", "at least one", "none")
     for text in prompts:
-        require(text.strip() != "", "prompt", "at least one word", repr(text))
+        legible("prompt", text)
+        require(words(text).strip() != "", "prompt", "at least one word", repr(text))
     if isinstance(seed, Sequence):
         seeds = tuple(seed)
         many = len(prompts) if len(prompts) > 1 else max(1, len(seeds))
@@ -105,14 +174,22 @@ def paired(
     return prompts, tuple(range(seed, seed + len(prompts)))
 
 
-def _stretches(texts: Sequence[str], weights: Sequence[float]) -> tuple[tuple[Piece, ...], ...]:
-    stretches: list[list[Piece]] = [[]]
+def _stretches(
+    texts: Sequence[str], weights: Sequence[float | None]
+) -> tuple[tuple[Piece, ...], ...]:
+    stretches: list[list[list[str]]] = [[]]
+    shared: list[list[float]] = [[]]
     for text, weight in zip(texts, weights, strict=True):
-        last = stretches[-1]
-        if math.isnan(weight):
+        if weight is None:
             stretches.append([])
-        elif last and last[-1].weight == weight:
-            last[-1] = Piece(last[-1].text + text, weight)
+            shared.append([])
+        elif shared[-1] and shared[-1][-1] == weight:
+            stretches[-1][-1].append(text)
         elif text:
-            last.append(Piece(text, weight))
-    return tuple(tuple(piece for piece in stretch if piece.text.strip()) for stretch in stretches)
+            stretches[-1].append([text])
+            shared[-1].append(weight)
+    pieces = (
+        (Piece("".join(parts), weight) for parts, weight in zip(*both, strict=True))
+        for both in zip(stretches, shared, strict=True)
+    )
+    return tuple(tuple(piece for piece in some if piece.text.strip()) for some in pieces)

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
@@ -102,6 +103,7 @@ class Tokenizer:
         self.pad_token: int = end if pad is None else pad
         self.context_length = context_length
         self._learned: dict[str, tuple[int, ...]] = {}
+        self._used: set[str] = set()
 
     @classmethod
     def from_file(cls, path: Path | str, context_length: int = 77) -> "Tokenizer":
@@ -155,21 +157,48 @@ class Tokenizer:
     def learn(self, name: str, ids: Sequence[int]) -> None:
         """Let a word stand for these tokens, wherever it stands alone; its case is ignored.
 
-        Raises ValueError where the word is empty, or has been learned before.
+        Raises ValueError where nobody can type the word, or it has been learned or added before.
         """
-        word = name.strip().lower()
-        if not word or word in self._learned:
-            raise ValueError(f"the word {name!r} is {'known already' if word else 'empty'}")
+        word = self.typed(name)
+        if word is None or word in self._learned or word in map(self._normal, self.added):
+            what = "cannot be typed" if word is None else "is known already"
+            raise ValueError(f"the word {name!r} {what}")
         self._learned[word] = tuple(ids)
+
+    def typed(self, name: str) -> str | None:
+        """A word as prompts have it once they are normalised; None for one that nobody can type.
+
+        That is one without a letter, or with control characters, separators other than the space,
+        invisible marks, or half a surrogate pair.
+        """
+        plain = name.strip()
+        return self._normal(plain) or None if plain.isprintable() else None
+
+    @property
+    def unused_words(self) -> list[str]:
+        """The words that were learned and that no prompt has had since."""
+        return [word for word in self._learned if word not in self._used]
+
+    def _normal(self, text: str) -> str:
+        """The text as the vocabulary's own rules normalise it: Unicode's form, case, spaces."""
+        return " ".join(self._form(text).lower().split())
+
+    def _form(self, text: str) -> str:
+        """The text in the Unicode form of the vocabulary's rules: NFKC where they join letters."""
+        rules = self._rules.normalizer
+        joins = rules is not None and "\ufb01" not in rules.normalize_str("\ufb01")
+        return unicodedata.normalize("NFKC" if joins else "NFC", text)
 
     def _split(self, text: str) -> list[tuple[str, tuple[int, ...]]]:
         """The text cut at the words that were learned, which alone have tokens here."""
         if not self._learned:
             return [(text, ())]
         longest = sorted(self._learned, key=len, reverse=True)
-        learned = rf"(?<!\w)({'|'.join(map(re.escape, longest))})(?!\w)"
-        pieces = re.split(learned, text, flags=re.IGNORECASE)
-        return [(piece, self._learned.get(piece.lower(), ())) for piece in pieces if piece]
+        learned = "|".join(map(_alone, longest))
+        cut = re.split(f"({learned})", self._form(text), flags=re.IGNORECASE)
+        pieces = [(piece, self._normal(piece)) for piece in cut if piece]
+        self._used.update(self._learned.keys() & {normal for _, normal in pieces})
+        return [(piece, self._learned.get(normal, ())) for piece, normal in pieces]
 
     def _together(self, word: str) -> tuple[int, ...]:
         """The ids of an added word and of its further vectors."""
@@ -227,6 +256,16 @@ class Tokenizer:
             )
         row = [self.start_token, *ids[:room], self.end_token]
         return row + [self.pad_token] * (self.context_length - len(row))
+
+
+def _alone(word: str) -> str:
+    """The pattern of a word that no letter or digit touches where it begins or ends with one."""
+    before, after = (
+        "" if re.fullmatch(r"\W", letter) else edge
+        for letter, edge in ((word[0], r"(?<!\w)"), (word[-1], r"(?!\w)"))
+    )
+    inside = r"\s+".join(map(re.escape, word.split(" ")))
+    return f"{before}{inside}{after}"
 
 
 def word_level(words: Sequence[str]) -> tokenizers.Tokenizer:

@@ -3,8 +3,10 @@
 Source: Gal et al. 2022, arXiv:2208.01618.
 """
 
+import math
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -13,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sd.checkpoint import files, pickled
-from sd.checkpoint.source import ill
+from sd.checkpoint.source import Entry, ill
 
 __all__ = ["Embedding", "read", "teach"]
 
@@ -50,7 +52,8 @@ def read(path: Path | str, width: int | None = None) -> Embedding:
     with files.opened(path) as source:
         if len(source.entries) > 2:
             raise ill(path, f"no embedding: it holds {len(source.entries)} tensors")
-        tensors = {name: source.fetch(name, None) for name in source.entries}
+        whole = all(math.prod(entry.shape) > 0 for entry in source.entries.values())
+        tensors = {n: source.fetch(n, None) if whole else e for n, e in source.entries.items()}
         return _checked(path, tensors, width)
 
 
@@ -62,19 +65,32 @@ def teach(model: Any, path: Path | str) -> Embedding:
         model: anything with a tokenizer and a text_encoder, such as `sd.pipeline.TextToImage`.
         path: as `read` takes it.
 
-    Raises FileNotFoundError and ValueError as `read` does, and where the word is known already.
+    Returns:
+        The embedding, with the word that it is called by. A word that nobody can type gives way to
+        the name of the file, with a warning.
+
+    Raises FileNotFoundError and ValueError as `read` does, and where the word is known already, or
+    neither it nor the file's name can be typed.
     """
+    path = Path(path)
     table = model.text_encoder.get_submodule(TABLE.rpartition(".")[0])
     found = read(path, table.embedding_dim)
+    if model.tokenizer.typed(found.name) is None:
+        what = f"the word {found.name!r} cannot be typed; after its file it is {path.stem!r}"
+        warnings.warn(f"{path}: {what}", stacklevel=2)
+        found = replace(found, name=path.stem)
+    turns, place = getattr(model, "turns", None), ("text_encoder", TABLE)
+    before = table.weight if turns is None else turns.read(*place)
+    vectors = found.vectors.to(before)
+    if not bool(vectors.isfinite().all()):
+        raise ill(path, f"{found.name} is not finite in {before.dtype}")
     try:
         model.tokenizer.learn(
             found.name, range(len(table.weight), len(table.weight) + len(found.vectors))
         )
     except ValueError as error:
-        raise ill(Path(path), str(error)) from error
-    turns, place = getattr(model, "turns", None), ("text_encoder", TABLE)
-    before = table.weight if turns is None else turns.read(*place)
-    weight = torch.cat([before, found.vectors.to(before)])
+        raise ill(path, str(error)) from error
+    weight = torch.cat([before, vectors])
     if turns is None:
         table.weight = nn.Parameter(weight, requires_grad=table.weight.requires_grad)
     else:
@@ -88,9 +104,12 @@ def _states(path: Path, whole: Any) -> dict[str, Any]:
     if not isinstance(whole, Mapping):
         raise ill(path, f"no embedding: it holds a {type(whole).__name__}")
     inner = whole.get("string_to_param")
-    if isinstance(inner, Mapping):
-        return {"emb_params": inner["*"]} if "*" in inner else dict(inner)
-    return {str(name): value for name, value in whole.items()}
+    if isinstance(inner, Mapping) and len(inner) == 1:
+        return {"emb_params": next(iter(inner.values()))}
+    found = whole if inner is None else inner
+    if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
+        raise ill(path, "no embedding: what it holds is not called by words")
+    return dict(found)
 
 
 def _checked(path: Path, tensors: Mapping[str, Any], width: int | None) -> Embedding:
@@ -100,12 +119,11 @@ def _checked(path: Path, tensors: Mapping[str, Any], width: int | None) -> Embed
     if len(tensors) != 1:
         raise ill(path, f"no embedding of one word: it names {', '.join(tensors) or 'none'}")
     ((name, value),) = tensors.items()
-    dense = isinstance(value, Tensor) and value.layout == torch.strided
-    if not dense or not value.is_floating_point() or value.ndim not in (1, 2) or not value.numel():
-        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+    there = isinstance(value, Tensor) and value.is_floating_point() and value.numel()
+    if not there or value.ndim not in (1, 2):
+        known = isinstance(value, Entry | Tensor)
+        found = tuple(value.shape) if known else type(value).__name__
         raise ill(path, f"{name} is {found}, not vectors (count, width)")
-    if value.numel() * value.itemsize > value.untyped_storage().nbytes():
-        raise ill(path, f"{name} claims more bytes than the file has")
     vectors = value.detach().reshape(-1, value.shape[-1]).to("cpu", torch.float32, copy=True)
     if not bool(vectors.isfinite().all()):
         raise ill(path, f"{name} is not finite")

@@ -231,8 +231,12 @@ def test_an_interval_of_all_levels_is_guidance_and_of_none_is_no_guidance() -> N
         return walk(pipeline, "red", steps=6, **options)[-1].x
 
     assert torch.equal(end(guidance_interval=(0, np.inf)), end())
-    assert torch.equal(end(guidance_interval=(50, 100)), end(do_cfg=False))
-    assert torch.equal(end(guidance_interval=(0.3, 3), guidance_scale=1), end(do_cfg=False))
+    with pytest.warns(UserWarning, match=r"no step has a noise level in \(50, 100\)"):
+        beyond = end(guidance_interval=(50, 100))
+    assert torch.equal(beyond, end(do_cfg=False))
+    with pytest.warns(UserWarning, match="guidance_interval: no effect at guidance_scale=1"):
+        without = end(guidance_interval=(0.3, 3), guidance_scale=1)
+    assert torch.equal(without, end(do_cfg=False))
     limited = end(guidance_interval=(0.3, 3))
     assert not torch.allclose(limited, end(), atol=1e-3)
     assert not torch.allclose(limited, end(do_cfg=False), atol=1e-3)
@@ -245,14 +249,18 @@ def test_do_cfg_false_is_scale_one_and_the_default_is_the_models_own() -> None:
         return walk(pipeline, "red", steps=5, **options)[-1].x
 
     assert torch.equal(end(do_cfg=False), end(guidance_scale=1))
-    assert torch.equal(end(do_cfg=False, guidance_scale=9.0), end(guidance_scale=1))
+    with pytest.warns(UserWarning, match="guidance_scale: no effect with do_cfg=False"):
+        off = end(do_cfg=False, guidance_scale=9.0)
+    assert torch.equal(off, end(guidance_scale=1))
     assert torch.equal(end(), end(guidance_scale=3.0))
     assert not torch.equal(end(), end(solver="euler"))
     pipeline = replace(pipeline, config=replace(pipeline.config, solver="euler"))
     assert torch.equal(end(), end(solver="euler"))
     assert not torch.allclose(end(), end(do_cfg=False), atol=1e-3)
     assert not torch.allclose(end(negative_prompt="blue"), end(), atol=1e-3)
-    assert torch.equal(end(negative_prompt="blue", do_cfg=False), end(do_cfg=False))
+    with pytest.warns(UserWarning, match="negative_prompt: no effect with do_cfg=False"):
+        off = end(negative_prompt="blue", do_cfg=False)
+    assert torch.equal(off, end(do_cfg=False))
 
 
 def test_at_strength_one_a_fifteenth_of_the_picture_is_left() -> None:

@@ -173,6 +173,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
         {"guidance_interval": (2.0, 1.0)},
         r"guidance_interval: wanted two numbers, 0 <= low < high, got \(2\.0, 1\.0\)",
     ),
+    ({"prompt": "caf\udce9"}, r"prompt: wanted text that UTF-8 can hold, got 'caf\\udce9'"),
+    ({"prompt": ["red", "\ud83d"]}, r"prompt: wanted text that UTF-8 can hold, got '\\ud83d'"),
+    ({"negative_prompt": "\ud83d"}, r"negative_prompt: wanted text that UTF-8 can hold"),
+    ({"prompt": "() BREAK []"}, r"prompt: wanted at least one word, got '\(\) BREAK \[\]'"),
+    ({"prompt": "red BREAK blue"}, "has a BREAK, which begins a new row; this model reads one row"),
     ({"guidance_interval": (math.nan, 1.0)}, "guidance_interval: wanted two numbers"),
     ({"guidance_interval": (1.0,)}, "guidance_interval: wanted two numbers"),
     ({"guidance_interval": (-1, 1), "do_cfg": False}, "guidance_interval: wanted two numbers"),
@@ -207,6 +212,15 @@ def test_unknown_words_are_warned_of() -> None:
     assert torch.equal(states[-1].x, walk(pipeline, "a red circle", steps=2)[-1].x)
     with pytest.warns(UserWarning, match="does not know ugly;"):
         pipeline("red", negative_prompt="ugly", steps=2, progress=False)
+
+
+def test_times_come_in_place_of_steps() -> None:
+    pipeline = model(Nothing())
+    times = torch.tensor([1000.0, 400.0, 0.0], dtype=torch.float64)
+    assert len(walk(pipeline, "red", grid=times)) == 3
+    assert len(walk(pipeline, "red", grid=times, steps=2)) == 3
+    with pytest.raises(ValueError, match="grid: wanted a name beside steps"):
+        walk(pipeline, "red", grid=times, steps=5)
 
 
 def test_a_side_must_be_a_multiple_of_the_vaes_halvings() -> None:

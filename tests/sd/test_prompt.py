@@ -1,5 +1,7 @@
 """Prompts: the grammar of weights, rows of tokens, and what the U-Net attends to."""
 
+import time
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sd.conditioning import context, rows
-from sd.prompt import Piece, parse, words
+from sd.prompt import Piece, legible, literal, parse, unread, words
 from sd.tokenizer import Tokenizer, word_level
 
 WORDS = ("cat", "dog", "red", "blue", "a", ",")
@@ -41,6 +43,88 @@ def pieces(prompt: str) -> list[tuple[str, float]]:
 )
 def test_the_grammar(prompt: str, wanted: list[tuple[str, float]]) -> None:
     assert pieces(prompt) == wanted
+
+
+@pytest.mark.parametrize(
+    ("prompt", "marks"),
+    [
+        ("a [cat:dog:0.5] b", ["[cat:dog:0.5]"]),
+        ("[dog:0.5] [cat::10]", ["[dog:0.5]", "[cat::10]"]),
+        ("[a:(b:1.2):0.5]", ["[a:(b):0.5]"]),
+        ("[cat|dog]", ["[cat|dog]"]),
+        ("[(cat:1.2)|dog]", ["[(cat)|dog]"]),
+        ("a cat AND a dog:1.2", ["AND"]),
+        (
+            "<lora:style:0.8> <lyco:x> <hypernet:y:1>",
+            ["<lora:style:0.8>", "<lyco:x>", "<hypernet:y:1>"],
+        ),
+        ("embedding:bad-hands", ["embedding:bad-hands"]),
+        ("a {red|blue} cat", ["{red|blue}"]),
+        ("{{masterpiece}}", ["{masterpiece}"]),
+        ("an __animal__ and __deep/*__", ["__animal__", "__deep/*__"]),
+        ("(cat:1,3)", [":1,3)"]),
+        ("(cat:1.2.3)", [":1.2.3)"]),
+        ("(a cat)++ dog-- (red)1.3", [")++", "dog--", ")1.3"]),
+        ('("a", "b").blend(0.5, 1)', [").blend("]),
+        ("a cat --ar 16:9", ["--ar 16:9"]),
+        ("(a cat", ["("]),
+        ("(a [b) c]", ["("]),
+        ("[a", ["["]),
+    ],
+)
+def test_marks_of_other_interfaces_are_found(prompt: str, marks: list[str]) -> None:
+    assert list(unread(prompt)) == marks
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a (cat:1.2), ((dog)), [red] (blue : 2 )",
+        r"\[cat\|dog\] \(a\) \{b\|c\} \<lora:x\>",
+        "a ratio of 1:2 at 16:9, well-known, 50%, $5 | x",
+        "Andy and Anna, BRAND new, sand",
+        "smile :) c++ a -- b (a) - c (60s)",
+        "snake_case_word __init a|b <toy-cat> x > y < z",
+        "BREAK",
+        "",
+    ],
+)
+def test_plain_words_and_the_own_marks_are_none(prompt: str) -> None:
+    assert unread(prompt) == {}
+
+
+@given(st.text(alphabet="ab ()[]:\\.0123456789|AND{}_<>", max_size=40))
+def test_what_is_escaped_is_typed_as_it_stands(text: str) -> None:
+    """`literal` is undone by `parse`."""
+    assert words(literal(text)) == (text if text.strip() else "")
+
+
+@pytest.mark.parametrize("text", ["caf\udce9", "\ud83d", None, 3, b"cat"])
+def test_what_is_no_text_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match=r"^prompt: wanted text"):
+        legible("prompt", text)
+    if isinstance(text, str):
+        with pytest.raises(ValueError, match=r"^prompt: wanted text"):
+            parse(text)
+
+
+@pytest.mark.parametrize(
+    "mark", ["(", "(a)", "((a)", "[a:", "(a:" + "9" * 200, ": " * 9, "{a|", "__"]
+)
+def test_a_long_prompt_takes_linear_time(mark: str) -> None:
+    """128 KiB of marks, which would take minutes if each looked at all others."""
+    prompt = mark * (2**16 // len(mark)) + ")" * 2**16
+    start = time.process_time()
+    parse(prompt)
+    unread(prompt)
+    assert time.process_time() - start < 5
+
+
+def test_weights_multiply_from_the_outside_in() -> None:
+    (stretch,) = parse("(a [b (c:3)] d:2)")
+    assert [piece.text.strip() for piece in stretch] == ["a", "b", "c", "d"]
+    wanted = [2, 2 / 1.1, 2 / 1.1 * 3, 2]
+    assert [piece.weight for piece in stretch] == pytest.approx(wanted)
 
 
 def test_breaks_part_stretches() -> None:
@@ -110,6 +194,11 @@ def test_too_many_words_are_cut_with_a_warning_or_refused() -> None:
     assert rows(tokenizer, "a red cat ,", "refuse").cut == ""
     with pytest.warns(UserWarning, match="cut off the prompt 'a red cat , blue dog'.*: 'blue dog'"):
         context(encoder, tokenizer, ["a red cat , blue dog"], "truncate")
+
+
+def test_a_break_where_one_row_is_read_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'cat BREAK dog' has a BREAK, .* one row of 4 tokens"):
+        rows(tokenizer, "cat BREAK dog", "refuse")
 
 
 def encoder(tokens: Tensor) -> Tensor:
