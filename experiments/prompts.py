@@ -34,6 +34,8 @@ def listed(prompts: Sequence[str], seeds: Sequence[int], against: str) -> list[J
     """A picture for every prompt and seed; ValueError where they do not fit."""
     from sd.prompt import paired
 
+    for prompt in prompts:
+        _legal("--", prompt, 0, against)
     pairs = zip(*paired(prompts, seeds[0] if len(seeds) == 1 else seeds), strict=True)
     return [Job(*_legal("--", *pair, against), _name(n, *pair)) for n, pair in enumerate(pairs)]
 
@@ -96,19 +98,13 @@ def _object(line: str, where: str) -> dict[str, Any]:
 def _legal(where: str, prompt: Any, seed: Any, against: Any) -> tuple[str, int, str]:
     """The same three, with ValueError where one is not what it should be."""
     from diffusion_math.checks import require, whole
+    from sd.prompt import encodable
 
-    worded = _encodable(prompt) and prompt.strip() != ""
+    worded = encodable(prompt) and prompt.strip() != ""
     require(worded, f"{where}prompt", "at least one word, in UTF-8", repr(prompt))
     whole(f"{where}seed", seed, 0, 2**64 - 1)
-    require(_encodable(against), f"{where}negative_prompt", "words, in UTF-8", repr(against))
+    require(encodable(against), f"{where}negative_prompt", "words, in UTF-8", repr(against))
     return prompt, seed, against
-
-
-def _encodable(text: Any) -> bool:
-    """Whether it is text that a file can hold: no half of a surrogate pair, no zero."""
-    return (
-        isinstance(text, str) and "\0" not in text and text.encode(errors="ignore").decode() == text
-    )
 
 
 def _name(place: int, prompt: str, seed: int) -> str:

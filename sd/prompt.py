@@ -18,7 +18,7 @@ from typing import Literal, TypeAlias
 
 from diffusion_math.checks import require, whole
 
-__all__ = ["Long", "Piece", "legible", "literal", "paired", "parse", "unread", "words"]
+__all__ = ["Long", "Piece", "encodable", "legible", "literal", "paired", "parse", "unread", "words"]
 
 Long: TypeAlias = Literal["chunk", "truncate", "refuse"]
 """What becomes of a prompt that is longer than a row: several rows, a warning, or an error."""
@@ -136,13 +136,16 @@ def _kept(mark: re.Match[str]) -> str:
     return ")" if mark.group(1) is not None else mark.group()
 
 
+def encodable(text: object) -> bool:
+    """Whether it is text that a file can hold: no half of a surrogate pair, no zero."""
+    return (
+        isinstance(text, str) and "\0" not in text and text.encode(errors="ignore").decode() == text
+    )
+
+
 def legible(name: str, text: object) -> None:
-    """Raise ValueError unless this is text that UTF-8 can hold: no half of a surrogate pair."""
-    require(isinstance(text, str), name, "text", repr(text))
-    try:
-        str(text).encode("utf-8")
-    except UnicodeEncodeError:
-        require(False, name, "text that UTF-8 can hold", repr(text))
+    """Raise ValueError, by the argument's name, unless the text is `encodable`."""
+    require(encodable(text), name, "text, in UTF-8", repr(text))
 
 
 def literal(text: str) -> str:

@@ -235,7 +235,9 @@ def test_a_picture_keeps_them_and_is_repeated(
     shown = json.dumps([kept["model"], kept["call"]])
     assert all(flag in shown for flag in flags if not flag.startswith("--") and flag != "1")
     assert main(["generate", "--like", str(path), "--out", str(again)]) == 0
-    assert capsys.readouterr().err == ""
+    said = capsys.readouterr().err.splitlines()
+    word = f"--embedding: in prompts {place}/my-cat.safetensors is the word my-cat"
+    assert said == ([word, word] if case == "folder" else [])
     assert (again / path.name).read_bytes() == path.read_bytes()
     plain = [flag.format(place=place) for flag in FLAGS[case][: 4 if case == "file" else 2]]
     if case != "variant":  # each set of flags draws another picture than none

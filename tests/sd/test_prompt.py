@@ -99,7 +99,7 @@ def test_what_is_escaped_is_typed_as_it_stands(text: str) -> None:
     assert words(literal(text)) == (text if text.strip() else "")
 
 
-@pytest.mark.parametrize("text", ["caf\udce9", "\ud83d", None, 3, b"cat"])
+@pytest.mark.parametrize("text", ["caf\udce9", "\ud83d", "a\0b", None, 3, b"cat"])
 def test_what_is_no_text_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match=r"^prompt: wanted text"):
         legible("prompt", text)
