@@ -115,7 +115,8 @@ def test_yaml_and_json_beside_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     said = (
         "parameterization: v\n", "{a: [1, 2], parameterization: 'v'}", "\n" * 10**6,
         "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nparameterization: v\n",
-        "&a [*a]", "? [a]\n: b", "!!python/object/apply:os.system ['touch owned']", "%YAML 9.9\n---\n",
+        "&a [*a]", "? [a]\n: b", "!!python/object/apply:os.system ['touch owned']",
+        "%YAML 9.9\n---\n",
         "a: " + "[" * 3000, "---\na: 1\n---\nb: 2\n", "\tx: 1", "a: 2001-01-01", "1: 2\nnull: 3",
     )  # fmt: skip
 
@@ -196,7 +197,7 @@ def test_embeddings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_tokenizers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """tokenizer.json, vocab.json beside merges.txt, CLIP's gzipped merges; then a prompt is read."""
+    """tokenizer.json, vocab.json beside merges.txt, CLIP's gzipped merges; a prompt is read."""
     rules = json.loads(
         (Path(vocabulary.__file__).parent / "assets" / "tokenizer.json").read_bytes()
     )
