@@ -53,11 +53,14 @@ Case = Callable[[random.Random, Path], object]
 """(random numbers, an empty folder) -> anything; raises one of `REFUSED` where it refuses."""
 
 
-def fuzzed(name: str, case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Outcome:
+def fuzzed(
+    name: str, case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch, read: bool = True
+) -> Outcome:
     """Run a target's cases, each in an empty folder; asserts that not one of them failed.
 
     Temporary files go to the folder too. At least one case in a hundred must be accepted and one
-    refused: a target whose input is always or never valid looks at little of the code.
+    refused: a target whose input is always or never valid looks at little of the code. Where
+    `read` is False the kind of input is not read at all, and no case may be accepted.
     """
     outcome = Outcome(name)
     chosen = os.environ.get("FUZZ_SEED")
@@ -71,7 +74,9 @@ def fuzzed(name: str, case: Case, folder: Path, monkeypatch: pytest.MonkeyPatch)
         shutil.rmtree(where, ignore_errors=True)
     sys.stdout.write(f"{outcome}\n")
     assert not outcome.faults, "\n".join([str(outcome), *outcome.faults[:20]])
-    if chosen is None:
+    if not read:
+        assert outcome.accepted == 0, str(outcome)
+    elif chosen is None:
         assert min(outcome.accepted, outcome.refused) >= CASES / 100, str(outcome)
     return outcome
 
