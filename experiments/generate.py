@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from experiments import prompts, settings
-from experiments.model import BATCH, PROMPT, Model
+from experiments.model import BATCH, NAMED, PROMPT, Model
 from experiments.prompts import Job
 from experiments.results import Figure, Result, write_files
 from experiments.sampling import Sampling
@@ -42,19 +42,22 @@ class Config:
     seed: Annotated[tuple[int, ...], Range(0, 2**64 - 1), Several(distinct=False)] = (0,)
     """One seed for the first picture (the next ones count up), or one for each picture; several
     seeds with one prompt give a picture a seed."""
-    batch: Annotated[int, Range(1, 4096)] = BATCH
+    batch: Annotated[int, Range(1, settings.MOST)] = BATCH
     """Pictures drawn at once; fewer take less memory, and are on the disk sooner."""
     image: Annotated[Path, File()] | None = None
     """A picture of yours to redraw, of any size and kind, with `--strength`."""
     strength: Annotated[float, Range(0, 1, above=True)] | None = None
     """How much of `--image` to redraw, in (0, 1]: 1 all of it (default: 0.8)."""
-    height: Annotated[int, Range(8, 8192)] | None = None
+    height: settings.Side | None = None
     """Of the pictures, in pixels (default: the model's own)."""
-    width: Annotated[int, Range(8, 8192)] | None = None
+    width: settings.Side | None = None
     """Of the pictures, in pixels (default: the model's own)."""
     like: Annotated[Path, File()] | None = None
     """Repeat this PNG, made by this command; all other settings are then its own, but
-    `--low-memory`."""
+    `--low-memory`, and the files that you name yourself."""
+    like_files: bool = False
+    """With `--like`: read the files, and models of the hub, that the PNG names: weights, tokenizer,
+    vae, config, lora, embedding. Without it they are shown and none is read."""
     out: Path = Path("out/generate")
     """Folder for the PNGs, generate.json and generate.md."""
     model: Model = field(default_factory=Model)
@@ -71,6 +74,8 @@ class Config:
             unused(self.sampling, ["guidance_scale", "guidance_interval"], off)
         if off or self.sampling.guidance_scale == 1:
             unused(self, ["negative_prompt"], off or "with --guidance-scale 1")
+        if self.like is None:
+            unused(self, ["like_files"], "without --like")
         if self.prompts is not None:
             unused(self, ["prompt"], "beside --prompts")
             if len(self.seed) != 1:
@@ -161,7 +166,7 @@ def _there(folder: Path, batches: Sequence[Batch]) -> set[str]:
                 what = f"{path} was made with other {', '.join(other)}"
                 raise ValueError(f"--out: {what}; take another folder, or remove it")
             now = shared["made_with"]
-            changed |= {name: None for name in now if now[name] != kept["made_with"].get(name)}
+            changed |= {name: None for name in now if now[name] != kept["made_with"][name]}
             found.add(job.file)
     if changed:
         told = f"the pictures that are in {folder} were made with other {', '.join(changed)}"
@@ -226,25 +231,34 @@ def _written(config: Config, figures: Iterator[Figure], there: int, total: int) 
 def _repeat(config: Config, pipeline: "TextToImage | None") -> Result:
     """Draw the batch that the picture came from, and keep the one."""
     assert config.like is not None
-    thrifty = Model(low_memory=config.model.low_memory)
-    if replace(config, like=None, out=Config.out) != Config(model=thrifty):
-        others = "leave out all but --out and --low-memory"
+    own = {name: getattr(config.model, name) for name in config.model.named()}
+    given = Model(low_memory=config.model.low_memory, **own)
+    allowed = {"like": None, "like_files": False, "out": Config.out}
+    if replace(config, **allowed) != Config(model=given):
+        kinds = ", ".join(f"--{name}" for name in NAMED)
+        others = f"leave out all but --out, --low-memory, --like-files, {kinds}"
         raise ValueError(f"--like repeats a picture with its own settings: {others}")
     kept = settings.read(config.like)
-    try:
-        model = Model.of(kept["model"], kept["made_with"]["device"])
-        model = replace(model, low_memory=thrifty.low_memory)
-        prompt, seed = kept["batch"][kept["index"]]
-        job = Job(str(prompt), int(seed), kept["call"]["negative_prompt"], config.like.name)
-        image = None if kept["image"] is None else settings.opened(kept["image"])
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(f"--like: the settings in {config.like} are damaged") from error
+    checked = settings.checked(kept)
+    model = replace(checked.model, low_memory=given.low_memory, **own)
+    kept["model"] |= {name: given.kept()[name] for name in own}
+    unasked = {name: kept["model"][name] for name in checked.model.named() if name not in own}
+    if unasked and not config.like_files:
+        told = "; ".join(f"{name} {value}" for name, value in unasked.items())
+        raise ValueError(
+            f"--like: {config.like} names files or models of the hub, which are not read unasked: "
+            f"{told}; add --like-files to read them, or name your own (--{next(iter(unasked))} ...)"
+        )
+    prompt, seed = checked.batch[checked.index]
+    job = Job(prompt, seed, checked.call.negative_prompt, config.like.name)
+    within = f"--like: the image in the settings of {config.like}"
+    image = None if checked.image is None else settings.opened(checked.image, within)
     pipeline = pipeline or model.load()
     now = settings.made_with(pipeline)
-    changed = [name for name in now if now[name] != kept["made_with"].get(name)]
+    changed = [name for name in now if now[name] != kept["made_with"][name]]
     if changed:
         warnings.warn(f"{config.like} was made with other {', '.join(changed)}", stacklevel=2)
-    drawn = _draw(pipeline, kept, image, True)[kept["index"]]
+    drawn = _draw(pipeline, kept, image, True)[checked.index]
     figure = _figure(job, settings.png(drawn, job.prompt, kept))
     return _result([figure], {"call": kept["call"], **now}, [job])
 

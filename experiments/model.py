@@ -26,6 +26,10 @@ OPTIONS = ("tokenizer", "vae", "config", "prediction", "ema", "variant")
 KEPT = ("weights", "dtype", "engine", *OPTIONS, "lora", "embedding")
 """What says which model it is."""
 
+PATHS = ("weights", "tokenizer", "vae", "config", "embedding")
+NAMED = (*PATHS, "lora")
+"""What of it names files, or models of the hub."""
+
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 STRONGEST = 100
@@ -112,13 +116,29 @@ class Model:
 
     @classmethod
     def of(cls, kept: Mapping[str, Any], device: str) -> "Model":
-        """The inverse of `kept`; what it does not name has its default."""
-        read: dict[str, Any] = {name: kept[name] for name in KEPT if kept.get(name) is not None}
-        for name in {"weights", "tokenizer", "vae", "config"} & read.keys():
-            read[name] = read[name] if read[name] == "shapes" else Path(read[name])
-        read["lora"] = tuple(map(str, read.get("lora", ())))
-        read["embedding"] = tuple(map(Path, read.get("embedding", ())))
+        """The inverse of `kept`; what it does not name has its default.
+
+        Raises ValueError where it names what is no setting of a model, or a value is not valid.
+        """
+        unknown = sorted(set(kept) - set(KEPT))
+        if unknown:
+            raise ValueError(f"model: wanted {', '.join(KEPT)}, got {', '.join(unknown)}")
+        read = {
+            name: _read(value, name in PATHS) for name, value in kept.items() if value is not None
+        }
         return cls(**read, device=device)
+
+    def named(self) -> dict[str, Any]:
+        """What of `kept` would be read from a disk or the hub; nothing of the embedded model."""
+        kept = self.kept()
+        return {name: kept[name] for name in NAMED if kept[name] not in (None, "shapes", [])}
+
+
+def _read(value: Any, path: bool) -> Any:
+    """A value of JSON: lists as tuples, text as a path; any other as it is, to be refused."""
+    if isinstance(value, list | tuple):
+        return tuple(_read(one, path) for one in value)
+    return Path(value) if path and isinstance(value, str) and value != "shapes" else value
 
 
 def _weighed(text: str) -> tuple[Path, float]:

@@ -244,7 +244,7 @@ def _fault(hint: Any, value: Any, notes: tuple[Any, ...]) -> str:
     if origin is Literal:
         return "" if value in inner else f"one of {', '.join(map(str, inner))}"
     if origin is tuple:
-        return _list_fault(inner, value, notes)
+        return _list_fault(inner, value, notes) if isinstance(value, tuple) else "a list"
     if is_dataclass(hint):
         return ""  # it checks itself
     right = isinstance(value, (int, float) if hint is float else hint)

@@ -21,6 +21,7 @@ from sd.config import TextConfig
 from sd.text_encoder import TextEncoder
 
 FEW = ("--steps", "2")
+LIKE = ("generate", "--like-files", "--like")
 
 
 @pytest.fixture(scope="session")
@@ -213,7 +214,7 @@ def test_like_repeats_bit_for_bit(redrawn: bool, tiny: Path, bad: Path, tmp_path
     assert settings["call"]["guidance_scale"] == 2
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert main(["generate", "--like", str(pictures[1]), "--out", str(second)]) == 0
+        assert main([*LIKE, str(pictures[1]), "--out", str(second)]) == 0
     assert (second / pictures[1].name).read_bytes() == pictures[1].read_bytes()
     assert pictures[0].read_bytes() != pictures[1].read_bytes()
 
@@ -236,7 +237,7 @@ def test_like_says_when_the_bits_may_differ(
     settings["made_with"]["torch"] = "0.0"
     _keep(path, settings)
     capsys.readouterr()
-    assert main(["generate", "--like", str(path), "--out", str(tmp_path / "again")]) == 0
+    assert main([*LIKE, str(path), "--out", str(tmp_path / "again")]) == 0
     assert "made with other torch" in capsys.readouterr().err
     settings["batch"] = []
     _keep(path, settings)

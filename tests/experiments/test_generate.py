@@ -80,7 +80,7 @@ def test_a_file_of_prompts(command: Command, tmp_path: Path) -> None:
     pictures = held(out)
     assert len(set(pictures.values())) == 5
     like = str(out / NAMES[2])
-    assert main(["generate", "--like", like, "--out", str(tmp_path / "again")]) == 0
+    assert main(["generate", "--like", like, "--like-files", "--out", str(tmp_path / "again")]) == 0
     assert (tmp_path / "again" / NAMES[2]).read_bytes() == pictures[NAMES[2]]
 
 
@@ -269,7 +269,8 @@ def test_a_stranger_s_image_starts_no_program(
             path.write_bytes(settings.png(Image.new("RGB", (64, 64)), "a red ring", kept))
         flag = "--image" if where == "--image" else "--like"
         command.capsys.readouterr()
-        code = main(["generate", flag, str(path), "--out", str(tmp_path / "new")])
+        more = ["--like-files"] if where == "settings" else []
+        code = main(["generate", flag, str(path), *more, "--out", str(tmp_path / "new")])
         error = command.capsys.readouterr().err
     assert code == 2 and error.count("\n") == 1
     assert "format of PNG" in error or "damaged" in error

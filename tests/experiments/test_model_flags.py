@@ -234,7 +234,7 @@ def test_a_picture_keeps_them_and_is_repeated(
     kept = settings.read(path)
     shown = json.dumps([kept["model"], kept["call"]])
     assert all(flag in shown for flag in flags if not flag.startswith("--") and flag != "1")
-    assert main(["generate", "--like", str(path), "--out", str(again)]) == 0
+    assert main(["generate", "--like", str(path), "--like-files", "--out", str(again)]) == 0
     said = capsys.readouterr().err.splitlines()
     word = f"--embedding: in prompts {place}/my-cat.safetensors is the word my-cat"
     assert said == ([word, word] if case == "folder" else [])
@@ -251,7 +251,7 @@ def test_low_memory_draws_the_same_picture(place: Path, tmp_path: Path) -> None:
     flags = [flag.format(place=place) for flag in FLAGS["folder"]]
     size = ["--width", "24", "--height", "16", "--steps", "2", "--device", "cpu"]
     call = ["generate", "--prompt", "word1 my-cat", *flags, *size]
-    repeated = ["generate", "--like", ""]
+    repeated = ["generate", "--like", "", "--like-files"]
     found = []
     for name, command in {"one": call, "two": call, "three": repeated}.items():
         more = [] if name == "one" else ["--low-memory"]
