@@ -25,9 +25,19 @@ def test_right_samplers_are_sound(name):
     assert found.sound, found
 
 
-ROUNDED = {"lms": 1e-8, "plms": 1e-7, "dpm_solver_3s": 1e-8, "pndm": 1.0}
+ROUNDED = {"lms": 1e-8, "plms": 1e-7, "dpm_solver_3s": 1e-8, "pndm": 1e-5}
 """Errors of a level: each stage in eps from alpha = 5e-5, where cosine's table begins, multiplies
-rounding by 1e4, and these have two to four."""
+rounding by 1e4, and these have two to four. Four leave nothing, so pndm begins a time later, where
+alpha = 1.6e-3."""
+
+
+def later(sampler):
+    """From the last time but one, on grids that are otherwise its own."""
+
+    def grid(n):
+        return torch.cat([torch.tensor([sampler.schedule.T - 1.0]), sampler.grid(n)[1:]])
+
+    return replace(sampler, grid=grid)
 
 
 @pytest.mark.slow
@@ -40,6 +50,7 @@ def test_all_of_ours_are_sound_on_every_schedule(schedule):
             ladder = (16, 32, 64, 128) if sampler.name == "lms" else SHORT["ladder"]
             if isinstance(schedule, Discrete) and sampler.name in ROUNDED:
                 sampler = replace(sampler, near=ROUNDED[sampler.name])
+                sampler = later(sampler) if sampler.name == "pndm" else sampler
             found = audit(sampler, **{**SHORT, "ladder": ladder, "sweep": tuple(range(1, 101))})
             assert found.sound, f"{sampler.name}\n{found}"
 
