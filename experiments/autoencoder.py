@@ -46,8 +46,7 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
     from tqdm import tqdm
 
     from sd.shapes.caption import describe
-    from sd.shapes.data import example
-    from sd.shapes.judge import FRESH
+    from sd.shapes.data import FRESH, example
     from sd.shapes.reader import agrees, read
 
     pipeline = pipeline or config.model.load()

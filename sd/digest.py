@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from sd.pipeline import TextToImage
 
-__all__ = ["digest"]
+__all__ = ["digest", "numbers"]
 
 DIGITS = 16
 
@@ -22,11 +23,16 @@ def digest(model: "TextToImage") -> str:
     """
     if model.digest is not None:
         return model.digest
+    kinds = ("text_encoder", "vae", "unet")
+    return numbers(chain.from_iterable(_weights(model, kind) for kind in kinds))
+
+
+def numbers(weights: Iterable[tuple[str, Tensor]]) -> str:
+    """The same over named weights."""
     found = hashlib.sha256()
-    for kind in ("text_encoder", "vae", "unet"):
-        for name, value in _weights(model, kind):
-            found.update(name.encode())
-            found.update(value.detach().float().cpu().contiguous().numpy().data)
+    for name, value in weights:
+        found.update(name.encode())
+        found.update(value.detach().float().cpu().contiguous().numpy().data)
     return found.hexdigest()[:DIGITS]
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from sd import folder
 from sd.config import Config, TextConfig, UNetConfig, VAEConfig, from_json, to_json
 from sd.regular import regular
 
@@ -52,13 +52,7 @@ def write(
     _all_finite(path, tensors)
     words = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
     words |= {"config": to_json(config), "sha256": _digest(tensors)}
-    path = Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(save(tensors, words))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    folder.write(Path(path), save(tensors, words))
 
 
 def metadata(path: Path | str) -> dict[str, str]:

@@ -7,11 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sd.shapes.caption import parse
-from sd.shapes.data import example
+from sd.shapes.data import FRESH, example
 from sd.shapes.reader import agrees, read
-
-FRESH = 1_000_000_000
-"""Data sets numbered from here on are for judging: no training run draws from them."""
 
 Generate = Callable[[Sequence[str], Sequence[int]], Sequence[npt.NDArray[Any]]]
 """Prompts and seeds to pictures, uint8 of shape (width, width, 3)."""

@@ -2,41 +2,46 @@
 
 First the text encoder, by contrast with pictures (C30); then the autoencoder (C31); then, both
 frozen, the U-Net (C19, C28). A stage that is done is not done again and a killed one resumes, so
-the same command carries on wherever it stopped.
+the same command carries on wherever it stopped. What was made with other settings is refused.
 """
 
 import json
+import os
 import shlex
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal
 
-import numpy as np
 import torch
-import tyro
-from torch import Tensor, nn
+from torch import nn
 
 from diffusion_math.schedule import Discrete
-from sd import picture, weights
-from sd.config import SHAPES, TextConfig, UNetConfig, VAEConfig
+from sd import device, weights
+from sd.config import SHAPES, ModelConfig, TextConfig, UNetConfig, VAEConfig
+from sd.folder import locked, output_folder
+from sd.front import guarded, parsed
 from sd.pipeline import TextToImage
-from sd.shapes.caption import describe
-from sd.shapes.data import example
-from sd.shapes.judge import FRESH, judge, prompts
-from sd.shapes.reader import agrees, read
 from sd.terminal import say
 from sd.text_encoder import TextEncoder
 from sd.tokenizer import Tokenizer
-from sd.train.clip import CLIPTraining, train_clip
-from sd.train.loop import Training
-from sd.train.unet import UNetTraining, train_unet
-from sd.train.vae import VAETraining, pictures, psnr, standardise, train_vae
+from sd.train import checkpoint, clip, figures, unet, vae
+from sd.train.clip import CLIPTraining
+from sd.train.loop import rounded
+from sd.train.settings import Training, agree, within
+from sd.train.unet import UNetTraining
+from sd.train.vae import VAETraining
 from sd.unet import UNet
 from sd.vae import VAE
 
-Network = TypeVar("Network", bound=nn.Module)
+STANDARD = 2000
+"""Pictures on which the latents get mean 0 and variance 1."""
+
+Stage = Literal["text_encoder", "vae", "unet"]
 
 
 @dataclass(frozen=True)
@@ -53,89 +58,183 @@ class All:
     """The U-Net's training."""
     judged: int = 500
     """Fresh prompts, and fresh pictures, on which the figures are taken."""
+    keep: tuple[Stage, ...] = ()
+    """Networks in the folder `model` to take as they are, whatever they were trained with."""
+
+    def check(self) -> None:
+        """Raise ValueError, naming the flag, for a value out of range or a folder given twice."""
+        within(self, "")
+        for training in self.stages.values():
+            training.check()
+        folders = {"--model": self.model}
+        folders |= {f"--{one.stage}out": one.out for one in self.stages.values()}
+        for name, path in folders.items():
+            if path == Path():
+                raise ValueError(f"{name} must be a folder of its own, got the current one")
+        for (name, path), (other, same) in combinations(folders.items(), 2):
+            if os.path.abspath(path) == os.path.abspath(same):
+                raise ValueError(f"{name} and {other} must be two folders, got {path} for both")
+
+    @property
+    def stages(self) -> dict[str, Training]:
+        """The training of each network, in the order in which they are done."""
+        return {"text_encoder": self.clip, "vae": self.vae, "unet": self.unet}
+
+    def file(self, name: str) -> Path:
+        """Where a finished network is kept."""
+        return self.model / f"{name}.safetensors"
 
 
-def main(options: All) -> None:
-    """Train, or carry on with, each network; write each as soon as it is done."""
-    options.model.mkdir(parents=True, exist_ok=True)
-    files = {
-        name: options.model / f"{name}.safetensors" for name in ("text_encoder", "vae", "unet")
-    }
-    tokenizer = Tokenizer.embedded(SHAPES.text.context_length)
-    if not files["text_encoder"].exists():
-        state, figures = train_clip(options.clip, SHAPES.text)
-        text = rounded(TextEncoder(SHAPES.text), state)
-        keep(files["text_encoder"], text, SHAPES.text, options.clip, figures)
-    text_encoder = weights.load(files["text_encoder"], TextEncoder, TextConfig)
-    if not files["vae"].exists():
-        trained = VAE(SHAPES.vae)
-        trained.load_state_dict(train_vae(options.vae, SHAPES.vae))
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train; the exit code is 0, 2 for what the user can mend, 130 for Ctrl-C."""
+    flags = list(sys.argv[1:] if argv is None else argv)
+
+    def work() -> None:
+        options = parsed(All, "python -m sd.train", flags)
+        if options is not None:
+            train(options, shlex.join(["python", "-m", "sd.train", *flags]))
+
+    return guarded(work, "the same command goes on from the last checkpoint")
+
+
+def train(options: All, command: str, config: ModelConfig = SHAPES) -> None:
+    """Train, or carry on with, each network; write each as soon as it is done.
+
+    Args:
+        options: the settings.
+        command: kept in each file as what made it.
+        config: of the networks.
+
+    Raises ValueError before any work for what can't be carried on with, else as `fit`.
+    """
+    options.check()
+    with ExitStack() as held:
+        held.enter_context(output_folder(options.model, "--model"))
+        held.enter_context(locked(options.model, "--model"))
+        for name, training in options.stages.items():
+            if not options.file(name).exists():
+                held.enter_context(output_folder(training.out, f"--{training.stage}out"))
+        check(options, config)
+        _train(options, command, config)
+
+
+def check(options: All, config: ModelConfig) -> None:
+    """Refuse, before any work, what could not be carried on with or would come to nothing.
+
+    Raises ModuleNotFoundError without the extra `train`; ValueError for a network or a checkpoint
+    made with other settings, or an initial file that does not fit; warns of flags without effect.
+    """
+    import accelerate  # noqa: F401
+
+    if device.available()[0] != "cpu" and len({one.cpu for one in options.stages.values()}) > 1:
+        raise ValueError("--clip.cpu, --vae.cpu and --unet.cpu: give all of them or none")
+    for name, training in options.stages.items():
+        fresh = not finished(options, name, wanted(options, config, name))
+        if fresh:
+            checkpoint.load(training, wanted(options, config, name, judged=False))
+        elif name in options.keep and training != type(training)():
+            warnings.warn(
+                f"--keep {name}: the --{training.stage} flags have no effect", stacklevel=2
+            )
+        if fresh and training.warmup >= training.steps:
+            said = f"--{training.stage}warmup {training.warmup} is no less than the steps"
+            warnings.warn(f"{said}: the learning rate does not reach its peak", stacklevel=2)
+    initial = ((options.vae.initial, VAE, config.vae), (options.unet.initial, UNet, config.unet))
+    for path, network, settings in initial:
+        if path is not None:
+            weights.read(path, weights.blank(network, settings))
+
+
+def wanted(
+    options: All,
+    config: ModelConfig,
+    name: str,
+    networks: tuple[VAE, TextEncoder] | None = None,
+    judged: bool = True,
+) -> dict[str, Any]:
+    """What a network depends on: its training's settings, the data, and the networks before it."""
+    found = options.stages[name].settings()
+    if name == "text_encoder":
+        return {**found, **clip.context(config.text)}
+    if judged:
+        found["--judged"] = options.judged
+    if name == "vae":
+        return {**found, **vae.context(config.vae)}
+    return {**found, **unet.context(config, *networks)} if networks else found
+
+
+def finished(options: All, name: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a network is there; ValueError where it was made with other settings."""
+    path = options.file(name)
+    if not path.exists():
+        if name in options.keep:
+            raise ValueError(f"--keep {name}: {path} is missing")
+        return False
+    if name not in options.keep:
+        try:
+            made = json.loads(weights.metadata(path).get("settings", "null"))
+        except json.JSONDecodeError:
+            made = None
+        advice = f"take it as it is with --keep {name}, give another --model, or delete the file"
+        agree(path, made, settings, advice)
+    return True
+
+
+def _train(options: All, command: str, config: ModelConfig) -> None:
+    def write(
+        name: str,
+        network: nn.Module,
+        own: TextConfig | VAEConfig | UNetConfig,
+        settings: Mapping[str, Any],
+        measured: Mapping[str, float],
+    ) -> None:
+        """Keep a trained network with what made it and how good it is."""
+        say(f"{options.file(name).name} {json.dumps(measured)}")
+        weights.write(
+            options.file(name),
+            network,
+            own,
+            licence="MIT",
+            command=command.encode("utf-8", "backslashreplace").decode(),
+            seed=options.stages[name].seed,
+            settings=settings,
+            figures=measured,
+        )
+
+    tokenizer = Tokenizer.embedded(config.text.context_length)
+    settings = wanted(options, config, "text_encoder")
+    if not finished(options, "text_encoder", settings):
+        state, measured = clip.train_clip(options.clip, config.text)
+        write(
+            "text_encoder",
+            rounded(TextEncoder(config.text), state),
+            config.text,
+            settings,
+            measured,
+        )
+    text_encoder = weights.load(options.file("text_encoder"), TextEncoder, TextConfig)
+
+    settings = wanted(options, config, "vae")
+    if not finished(options, "vae", settings):
+        trained = VAE(config.vae)
+        trained.load_state_dict(vae.train_vae(options.vae, config.vae))
         if not options.vae.decoder_only:
-            standardise(trained, pictures(options.vae.seed, range(2000)))
+            vae.standardise(trained, vae.pictures(options.vae.seed, range(STANDARD)))
         trained = rounded(trained, trained.state_dict())
-        figures = reconstruction(trained, options.judged)
-        keep(files["vae"], trained, SHAPES.vae, options.vae, figures)
-    vae = weights.load(files["vae"], VAE, VAEConfig)
-    if not files["unet"].exists():
-        schedule = Discrete.scaled_linear(SHAPES.steps)
-        state = train_unet(options.unet, SHAPES, vae, text_encoder, tokenizer, schedule)
-        unet = rounded(UNet(SHAPES.unet), state)
-        networks = (text_encoder, vae, unet)
-        model = TextToImage(SHAPES, tokenizer, *networks, device=torch.device("cpu"))
-        keep(files["unet"], unet, SHAPES.unet, options.unet, accuracy(model, options.judged))
+        write("vae", trained, config.vae, settings, figures.reconstruction(trained, options.judged))
+    autoencoder = weights.load(options.file("vae"), VAE, VAEConfig)
 
-
-def rounded(module: Network, state: dict[str, Tensor]) -> Network:
-    """The network with weights as float16 keeps them: the figures are those of what ships."""
-    module.load_state_dict({name: value.half() for name, value in state.items()})
-    return module.eval()
-
-
-def keep(
-    path: Path,
-    module: nn.Module,
-    config: TextConfig | VAEConfig | UNetConfig,
-    training: Training,
-    figures: dict[str, float],
-) -> None:
-    """Write a trained network with what made it and how good it is."""
-    say(f"{path.name} {json.dumps(figures)}")
-    command = shlex.join(["python", "-m", "sd.train", *sys.argv[1:]])
-    weights.write(
-        path, module, config, licence="MIT", command=command, seed=training.seed, figures=figures
-    )
-
-
-@torch.no_grad()
-def reconstruction(vae: VAE, count: int) -> dict[str, float]:
-    """PSNR of fresh pictures' reconstructions, and how many of them the reader reads rightly."""
-    quality, right = [], []
-    for first in range(0, count, 50):
-        indices = range(first, min(first + 50, count))
-        original = pictures(FRESH, indices)
-        quality.append(psnr(vae, original))
-        drawn = picture.from_tensor(vae.decode(vae.encode(picture.signed(original)).mean))
-        for index, one in zip(indices, drawn, strict=True):
-            whole = describe(example(FRESH, index).scene)
-            right.append(agrees(read(np.asarray(one)), whole))
-    mean = float(torch.cat(quality).mean())
-    return {"judged": count, "psnr_db": mean, "read_rightly": float(np.mean(right))}
-
-
-def accuracy(model: TextToImage, count: int) -> dict[str, float]:
-    """Share of fresh prompts of which all that they name is right, with and without guidance."""
-    figures: dict[str, float] = {"judged": count}
-    for pairs in ("seen", "held_out"):
-        asked = prompts(0, count, held_out=pairs == "held_out")
-        for name, guided in (("guided", True), ("unguided", False)):
-
-            def generate(some: Sequence[str], seeds: Sequence[int], guided: bool = guided):
-                drawn = model(some, seed=list(seeds), do_cfg=guided, progress=False)
-                return [np.asarray(one) for one in drawn]
-
-            figures[f"{pairs}_{name}"] = float(np.mean(judge(generate, asked)))
-    return figures
+    settings = wanted(options, config, "unet", (autoencoder, text_encoder))
+    if not finished(options, "unet", settings):
+        schedule = Discrete.scaled_linear(config.steps)
+        state = unet.train_unet(
+            options.unet, config, autoencoder, text_encoder, tokenizer, schedule
+        )
+        network = rounded(UNet(config.unet), state)
+        networks = (text_encoder, autoencoder, network)
+        model = TextToImage(config, tokenizer, *networks, device=torch.device("cpu"))
+        write("unet", network, config.unet, settings, figures.accuracy(model, options.judged))
 
 
 if __name__ == "__main__":
-    main(tyro.cli(All))
+    sys.exit(main())

@@ -1,31 +1,33 @@
 """Training of the text encoder: captions against pictures, by contrast (CLIP)."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
-from sd.config import TextConfig
+from sd.config import TextConfig, to_json
+from sd.shapes.data import FRESH, fingerprint
 from sd.text_encoder import TextEncoder
 from sd.tokenizer import Tokenizer
-from sd.train.loop import Training, fit
+from sd.train.loop import Training, fit, rounded
 from sd.train.pairs import Pairs, pairs
 
 Batch = tuple[
     UInt8[Tensor, "batch side side 3"], Int[Tensor, "batch length"], Bool[Tensor, "batch batch"]
 ]
 
-FRESH = 10_000_000
-"""First step number of the batches that no training run draws: the figures are taken on them."""
-
 
 @dataclass(frozen=True)
 class CLIPTraining(Training):
     """Flags of the text encoder's training."""
+
+    stage: ClassVar[str] = "clip."
 
     steps: int = 2000
     batch_size: int = 256
@@ -149,13 +151,13 @@ def batches(
 
 
 def matching(module: nn.Module, batch: Callable[[int], Batch], count: int = 8) -> dict[str, float]:
-    """Mean figures over `count` batches that no training run draws."""
+    """Mean figures over the first `count` of the batches."""
     sums: dict[str, float] = {}
     training = module.training
     module.eval()
     with torch.no_grad():
         device = next(module.parameters()).device
-        for step in range(FRESH, FRESH + count):
+        for step in range(count):
             pictures, tokens, true = (x.to(device) for x in batch(step))
             for name, value in loss(module, (pictures, tokens, true), torch.Generator()).items():
                 sums[name] = sums.get(name, 0.0) + float(value) / count
@@ -168,8 +170,9 @@ def train_clip(
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Train, or resume; the text encoder's averaged weights, and the figures of both towers.
 
-    The figures are means over `evaluation` batches of 256 fresh pairs: of independent pictures,
-    and of groups that differ in a single respect.
+    The weights are rounded as float16 rounds them before they are judged. The figures are means
+    over `evaluation` batches of 256 pairs from the data set `FRESH`, which no training draws from:
+    of independent pictures, and of groups that differ in a single respect.
     """
     tokenizer = Tokenizer.embedded(config.context_length)
     torch.manual_seed(training.seed)
@@ -179,11 +182,18 @@ def train_clip(
     def evaluate(model: nn.Module) -> dict[str, float]:
         figures: dict[str, float] = {}
         for name, alike in (("fresh", 0.0), ("fresh_alike", 1.0)):
-            found = matching(model, batches(tokenizer, training.seed, 256, alike), evaluation)
+            found = matching(model, batches(tokenizer, FRESH, 256, alike), evaluation)
             figures.update({f"{name}_{key}": value for key, value in found.items()})
         return figures
 
     batch = batches(tokenizer, training.seed, training.batch_size)
-    module.load_state_dict(fit(module, batch, loss, training, evaluate))
-    module.cpu()
+    state = fit(module, batch, loss, training, evaluate, context(config))
+    rounded(module.cpu(), state)
     return module.text.state_dict(), evaluate(module)
+
+
+def context(config: TextConfig) -> dict[str, str]:
+    """What the text encoder depends on beside its training's flags."""
+    alike = pairs(0, 0, 32, 1.0)
+    told = hashlib.sha256(alike.pictures.tobytes() + "\n".join(alike.captions).encode())
+    return {"config": to_json(config), "data": f"{fingerprint()} {told.hexdigest()[:16]}"}

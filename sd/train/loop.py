@@ -1,50 +1,27 @@
 """THE training loop: any module, any loss; checkpoints, resume, EMA, a log of figures."""
 
+import hashlib
 import json
 import math
-import os
+import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from sd import folder
+from sd.train.checkpoint import NAME, Checkpoint, Log, load, machine
+from sd.train.settings import Training, flag
 
-@dataclass(frozen=True)
-class Training:
-    """How to train: every field is a flag of `python -m sd.train`."""
+__all__ = ["NORM", "Training", "fit", "learning_rate", "rounded"]
 
-    steps: int
-    """Optimiser steps."""
-    batch_size: int
-    """Examples a step."""
-    learning_rate: float
-    """Peak of AdamW's learning rate; after the warm-up it decays to zero as half a cosine."""
-    out: Path
-    """Folder of checkpoints, log and result."""
-    warmup: int = 200
-    """Steps over which the learning rate rises from zero."""
-    weight_decay: float = 0.01
-    """AdamW's decoupled weight decay."""
-    ema: float = 0.999
-    """Decay of the exponential moving average of the weights, which is what is kept."""
-    seed: int = 0
-    """Of the initial weights, the data and every random number."""
-    checkpoint_every: int = 500
-    """Steps between checkpoints; a killed run resumes from the last one."""
-    log_every: int = 50
-    """Steps between lines of `log.jsonl`."""
-    workers: int = 0
-    """Processes that make batches (0: this one)."""
-    bfloat16: bool = True
-    """Run the matrix products in bfloat16 (weights stay float32)."""
-    cpu: bool = False
-    """Stay on the CPU even where there is a GPU."""
+Network = TypeVar("Network", bound=nn.Module)
+
+NORM = 1.0
+"""Greatest norm of a step's gradient; a longer one is scaled down to it."""
 
 
 class Batches(Dataset[Any]):
@@ -69,11 +46,10 @@ def learning_rate(training: Training, step: int) -> float:
     return training.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(dict(state), temporary)
-    os.replace(temporary, path)
+def rounded(module: Network, state: Mapping[str, Tensor]) -> Network:
+    """The network with weights as float16 keeps them: the figures are those of what ships."""
+    module.load_state_dict({name: value.half() for name, value in state.items()})
+    return module.eval()
 
 
 def fit(
@@ -82,8 +58,14 @@ def fit(
     loss: Callable[[nn.Module, Any, torch.Generator], dict[str, Tensor]],
     training: Training,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    context: Mapping[str, Any] | None = None,
 ) -> dict[str, Tensor]:
-    """Minimise `loss(module, batch(step), generator)["loss"]` with AdamW.
+    """Minimise `loss(module, batch(step), generator)["loss"]` with AdamW, or carry on with it.
+
+    The gradient's norm is cut to `NORM`; the average of the weights W is
+    A_n = k A_(n-1) + (1 - k) W_n with k = min(ema, n / (n + 10)) after step n.
+    The folder `training.out` keeps `checkpoint.pt` and `log.jsonl`. A run that was killed at any
+    moment resumes from the checkpoint, and ends with the bits and the log of one that was not.
 
     Args:
         module: trained in place, but for the weights that require no gradient.
@@ -92,68 +74,98 @@ def fit(
             from the step, on the CPU, so that a resumed run and a GPU draw the same numbers.
         training: the settings.
         evaluate: figures of the averaged weights, logged with every checkpoint.
+        context: what else the result depends on (data, configuration), as JSON values: it is
+            kept in the checkpoint beside `training.settings()`.
 
     Returns:
         The exponential moving average of the weights, as a state dict on the CPU.
+
+    Raises:
+        ValueError: a setting is out of range; or the checkpoint in the folder is damaged, or of
+            other settings (all that differ are named); or another process is at work there.
+        FloatingPointError: the loss is not finite.
+        OSError: the folder can't be written to; the last checkpoint is whole.
     """
+    from accelerate import Accelerator
+
+    training.check()
     training.out.mkdir(parents=True, exist_ok=True)
+    shapes = {name: list(value.shape) for name, value in module.state_dict().items()}
+    network = hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]
+    settings = {**training.settings(), **(context or {}), "network": network}
     accelerator = Accelerator(cpu=training.cpu)
+    device = accelerator.device
     learned = [weight for weight in module.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(
         learned, training.learning_rate, weight_decay=training.weight_decay
     )
     model, optimizer = accelerator.prepare(module.to(memory_format=torch.channels_last), optimizer)
     average = {k: v.detach().clone() for k, v in module.state_dict().items()}
-    start = 0
-    checkpoint = training.out / "checkpoint.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=accelerator.device, weights_only=True)
-        module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
-        average, start = state["average"], state["step"]
+    log = Log(training.out / "log.jsonl", [])
 
-    loader = DataLoader(
-        Batches(batch, training.steps),
-        batch_size=None,
-        sampler=range(start, training.steps),
-        num_workers=training.workers,
-    )
-    bar = tqdm(loader, initial=start, total=training.steps, unit="step", mininterval=2.0)
-
-    def record(step: int, figures: Mapping[str, Any]) -> None:
-        line = json.dumps({"step": step, **{k: float(v) for k, v in figures.items()}})
-        with (training.out / "log.jsonl").open("a") as log:
-            log.write(line + "\n")
-
-    step = start
-    for examples in bar:
+    def update(examples: Any, step: int) -> dict[str, Tensor]:
+        """One step of the optimiser; the batch's figures."""
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(training, step)
         generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
-        examples = torch.utils._pytree.tree_map(lambda x: x.to(accelerator.device), examples)
-        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=training.bfloat16):
+        examples = torch.utils._pytree.tree_map(lambda x: x.to(device), examples)
+        with torch.autocast(device.type, torch.bfloat16, enabled=training.bfloat16):
             figures = loss(model, examples, generator)
         if not torch.isfinite(figures["loss"]):
             raise FloatingPointError(f"loss is {float(figures['loss'].detach())} at step {step}")
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(figures["loss"])
-        accelerator.clip_grad_norm_(learned, 1.0)
+        accelerator.clip_grad_norm_(learned, NORM)
         optimizer.step()
-        step += 1
-        keep = min(training.ema, step / (step + 10.0))
-        with torch.no_grad():
-            values = module.state_dict()
-            torch._foreach_lerp_(list(average.values()), [values[k] for k in average], 1.0 - keep)
-        if step % training.log_every == 0:
-            figures = {k: v.detach() for k, v in figures.items()}
-            bar.set_postfix({k: f"{float(v):.4f}" for k, v in figures.items()}, refresh=False)
-            record(step, figures)
-        if step % training.checkpoint_every == 0 or step == training.steps:
-            state = {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
-            save(checkpoint, {**state, "average": average, "step": step})
-            if evaluate is not None:
-                trained = {k: v.clone() for k, v in module.state_dict().items()}
-                module.load_state_dict(average)
-                record(step, evaluate(module))
-                module.load_state_dict(trained)
+        return {name: value.detach() for name, value in figures.items()}
+
+    def save(step: int) -> None:
+        numbers = (module.state_dict(), optimizer.state_dict(), average)
+        Checkpoint(settings, machine(device), step, *numbers, log.lines).save(training.out)
+
+    with folder.locked(training.out, flag(training.stage, "out")):
+        start, kept = 0, load(training, settings, device)
+        if kept is not None:
+            kept.restore(module, optimizer, training.out / NAME)
+            start, average, log.lines = kept.step, kept.average, kept.log
+            if kept.machine != machine(device):
+                said = f"{training.out / NAME} was begun on {kept.machine}, not {machine(device)}"
+                warnings.warn(f"{said}: the bits of the result may differ", stacklevel=2)
+        log.begin()
+        if kept is None:
+            save(0)
+        loader = DataLoader(
+            Batches(batch, training.steps),
+            batch_size=None,
+            sampler=range(start, training.steps),
+            num_workers=training.workers,
+        )
+        bar = tqdm(loader, initial=start, total=training.steps, unit="step", disable=None)
+        for step, examples in enumerate(bar, start + 1):
+            figures = update(examples, step - 1)
+            keep = min(training.ema, step / (step + 10.0))
+            with torch.no_grad():
+                values = module.state_dict()
+                pairs = list(average.values()), [values[k] for k in average]
+                torch._foreach_lerp_(*pairs, 1.0 - keep)
+            if step % training.log_every == 0:
+                bar.set_postfix({k: f"{float(v):.4f}" for k, v in figures.items()}, refresh=False)
+                log.add(step, figures)
+            if step % training.checkpoint_every == 0 or step == training.steps:
+                if evaluate is not None:
+                    log.add(step, _of_the_average(evaluate, module, average))
+                save(step)
     return {k: v.cpu() for k, v in average.items()}
+
+
+def _of_the_average(
+    evaluate: Callable[[nn.Module], dict[str, float]],
+    module: nn.Module,
+    average: Mapping[str, Tensor],
+) -> dict[str, float]:
+    """The figures of the averaged weights; the module's own are put back."""
+    trained = {k: v.clone() for k, v in module.state_dict().items()}
+    module.load_state_dict(average)
+    figures = evaluate(module)
+    module.load_state_dict(trained)
+    return figures

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,10 +14,11 @@ from tqdm import tqdm
 from diffusion_math.loss import training_loss, uniform_times
 from diffusion_math.schedule import Discrete
 from sd import weights
-from sd.config import PREDICTIONS, ModelConfig
+from sd.config import PREDICTIONS, ModelConfig, to_json
+from sd.digest import numbers
 from sd.picture import signed
 from sd.shapes.caption import caption
-from sd.shapes.data import example
+from sd.shapes.data import example, fingerprint
 from sd.text_encoder import TextEncoder
 from sd.tokenizer import Tokenizer
 from sd.train.loop import Training, fit
@@ -28,6 +30,8 @@ from sd.vae import VAE, Latent
 @dataclass(frozen=True)
 class UNetTraining(Training):
     """Flags of the U-Net's training."""
+
+    stage: ClassVar[str] = "unet."
 
     steps: int = 15_000
     batch_size: int = 128
@@ -49,7 +53,7 @@ def encode(vae: VAE, seed: int, count: int, device: torch.device, batch: int = 1
     """q(z | x) of the data set's first `count` pictures, on the CPU."""
     vae = vae.to(device).eval()
     parts = []
-    for first in tqdm(range(0, count, batch), unit="batch", desc="encode", mininterval=2.0):
+    for first in tqdm(range(0, count, batch), unit="batch", desc="encode", disable=None):
         x = pictures(seed, range(first, min(first + batch, count))).to(device)
         parts.append([y.cpu() for y in vae.encode(signed(x))])
     mean, variance = (torch.cat(y) for y in zip(*parts, strict=True))
@@ -97,6 +101,7 @@ def train_unet(
     schedule: Discrete,
 ) -> dict[str, Tensor]:
     """Train the U-Net on the latents of `vae`, conditioned on `text_encoder`; averaged weights."""
+    training.check()
     device = torch.device("cuda" if torch.cuda.is_available() and not training.cpu else "cpu")
     latent = encode(vae, training.seed, training.latents, device)
     scenes = [example(training.seed, index).scene for index in range(training.latents)]
@@ -119,4 +124,15 @@ def train_unet(
         said = ["" if rng.random() < training.drop else caption(scenes[i], rng) for i in chosen]
         return x0, text_encoder(tokenizer.encode(said))
 
-    return fit(unet, batch, unet_loss(schedule, config.prediction), training)
+    loss = unet_loss(schedule, config.prediction)
+    return fit(unet, batch, loss, training, None, context(config, vae, text_encoder))
+
+
+def context(config: ModelConfig, vae: VAE, text_encoder: TextEncoder) -> dict[str, str]:
+    """What the U-Net depends on beside its training's flags."""
+    return {
+        "config": f"{to_json(config.unet)} {config.prediction} {config.steps}",
+        "data": fingerprint(),
+        "text_encoder": numbers(text_encoder.state_dict().items()),
+        "vae": numbers(vae.state_dict().items()),
+    }

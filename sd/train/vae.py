@@ -3,25 +3,27 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sd import weights
-from sd.config import VAEConfig
+from sd.config import VAEConfig, to_json
 from sd.picture import signed, unsigned
-from sd.shapes.data import example
+from sd.shapes.data import FRESH, example, fingerprint
 from sd.train.loop import Training, fit
 from sd.vae import VAE
 
 KL = 1e-4  # weight of the divergence per latent number
-FRESH = 1_000_000_000  # the first data seed that no training run uses
 
 
 @dataclass(frozen=True)
 class VAETraining(Training):
     """Flags of the autoencoder's training."""
+
+    stage: ClassVar[str] = "vae."
 
     steps: int = 7000
     batch_size: int = 16
@@ -33,6 +35,12 @@ class VAETraining(Training):
     """Leave the encoder alone, and with it the latents that a U-Net was trained on."""
     noise: float = 0.0
     """Standard deviation, at most, of what is added to a latent: the decoder learns to undo it."""
+
+    def check(self) -> None:
+        """As `Training.check`; an encoder that is left alone has to be given."""
+        super().check()
+        if self.decoder_only and self.initial is None:
+            raise ValueError("--vae.decoder-only: give the encoder to leave alone, --vae.initial")
 
 
 def pictures(seed: int, indices: range, held_out: bool = False) -> Tensor:
@@ -100,7 +108,13 @@ def train_vae(training: VAETraining, config: VAEConfig) -> dict[str, Tensor]:
         device = next(module.parameters()).device
         return {"psnr_db": float(psnr(module, fresh.to(device)).mean())}
 
-    return fit(vae, batch, partial(vae_loss, noise=training.noise), training, evaluate)
+    loss = partial(vae_loss, noise=training.noise)
+    return fit(vae, batch, loss, training, evaluate, context(config))
+
+
+def context(config: VAEConfig) -> dict[str, str]:
+    """What the autoencoder depends on beside its training's flags."""
+    return {"config": to_json(config), "data": fingerprint()}
 
 
 @torch.no_grad()

@@ -1,0 +1,118 @@
+"""A training's folder: the checkpoint that it resumes from, and the log that belongs to it.
+
+The checkpoint holds the log's lines up to its step. A resumed run writes the log anew from them, so
+that after any kill the log is, line for line, that of a run that was never killed.
+"""
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+import torch
+from torch import nn
+
+from sd import folder
+from sd.train.settings import Training, agree, flag
+
+__all__ = ["Checkpoint", "Log", "load", "machine"]
+
+NAME = "checkpoint.pt"
+
+
+@dataclass
+class Log:
+    """`log.jsonl`: a line of figures every few steps; `lines` is all of it."""
+
+    path: Path
+    lines: list[str]
+
+    def begin(self) -> None:
+        """Write the lines so far; what an earlier run has left without a checkpoint is put aside.
+
+        It becomes `log.jsonl.old`.
+        """
+        if not self.lines and self.path.exists() and self.path.stat().st_size > 0:
+            os.replace(self.path, self.path.with_name(f"{self.path.name}.old"))
+        folder.write(self.path, "".join(self.lines).encode())
+
+    def add(self, step: int, figures: Mapping[str, Any]) -> None:
+        """Append the figures of one step."""
+        figures = {name: float(value) for name, value in figures.items()}
+        self.lines.append(json.dumps({"step": step, **figures}) + "\n")
+        with folder.named(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(self.lines[-1])
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a run resumes from.
+
+    `settings` are those that the weights depend on, `machine` is where they were computed, and
+    `log` holds the log's lines up to `step`.
+    """
+
+    settings: dict[str, Any]
+    machine: dict[str, Any]
+    step: int
+    module: dict[str, Any]
+    optimizer: dict[str, Any]
+    average: dict[str, Any]
+    log: list[str]
+
+    def save(self, out: Path) -> None:
+        """Write it to the folder, whole or not at all. Raises OSError, with the file's name."""
+        buffer = io.BytesIO()
+        torch.save(vars(self), buffer)
+        folder.write(out / NAME, buffer.getvalue())
+
+    def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> None:
+        """Put its numbers into a module and its optimiser; ValueError where they do not fit."""
+        try:
+            module.load_state_dict(self.module)
+            optimizer.load_state_dict(self.optimizer)
+            if self.average.keys() != self.module.keys():
+                raise KeyError("average")
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged: its numbers do not fit; delete it") from error
+
+
+def load(
+    training: Training, wanted: Mapping[str, Any], device: torch.device | str = "cpu"
+) -> Checkpoint | None:
+    """The checkpoint in a training's folder, its tensors on the device; None where there is none.
+
+    Raises ValueError, in one line, for a file that is damaged or of another program, and for one
+    whose settings differ from those `wanted` (every one that differs is named).
+    """
+    path = training.out / NAME
+    if not path.exists():
+        return None
+    advice = f"give another folder with {flag(training.stage, 'out')}, or delete the file"
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # the readers of zip files, pickles and tensors raise many kinds
+        raise ValueError(f"{path} is no checkpoint that can be read; {advice}") from error
+    if not isinstance(state, dict) or not {"module", "optimizer", "step"} <= state.keys():
+        raise ValueError(f"{path} is no checkpoint of a training; {advice}")
+    agree(path, state.get("settings"), wanted, advice)
+    kinds = get_type_hints(Checkpoint)
+    if state.keys() != kinds.keys() or not all(
+        isinstance(state[name], get_origin(kind) or kind) for name, kind in kinds.items()
+    ):
+        raise ValueError(f"{path} is damaged; {advice}")
+    return Checkpoint(**state)
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the bits of a result depend on beside its settings."""
+    return {
+        "device": device.type,
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+    }

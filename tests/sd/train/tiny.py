@@ -1,0 +1,48 @@
+"""The whole training in small: tiny networks, a few steps, on the CPU."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sd.config import SHAPES, TextConfig, VAEConfig
+from sd.train import __main__ as program
+
+CONFIG = replace(
+    SHAPES,
+    text=TextConfig(
+        vocab_size=29, width=16, layers=1, heads=2, context_length=24, intermediate=16
+    ),
+    vae=VAEConfig(channels=(8, 8, 8, 8), layers_per_block=1, groups=4, scaling_factor=1.0),
+    unet=replace(SHAPES.unet, channels=(8, 8), heads=2, groups=4, context_width=16),
+)
+
+
+def flags(folder: Path, *more: str) -> list[str]:
+    """A command line that trains all three networks in seconds."""
+    found = ["--model", str(folder / "model"), "--judged", "2", "--unet.latents", "100"]
+    for name, size in (("clip", 8), ("vae", 2), ("unet", 4)):
+        found += [f"--{name}.steps", "3", f"--{name}.batch-size", str(size)]
+        found += [f"--{name}.warmup", "1", f"--{name}.checkpoint-every", "2"]
+        found += [f"--{name}.log-every", "1", f"--{name}.out", str(folder / name), f"--{name}.cpu"]
+    return [*found, *more]
+
+
+def run(patch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """`python -m sd.train` with tiny networks; the exit code."""
+    train: Any = program.train
+
+    def small(options: program.All, command: str) -> None:
+        train(options, command, CONFIG)
+
+    with patch.context() as context:
+        context.setattr(program, "STANDARD", 4)
+        context.setattr(program, "train", small)
+        return program.main(list(arguments))
+
+
+def log(folder: Path, names: Sequence[str] = ("clip", "vae", "unet")) -> dict[str, str]:
+    """Each training's log."""
+    return {name: (folder / name / "log.jsonl").read_text(encoding="utf-8") for name in names}
