@@ -30,12 +30,12 @@ class Log:
     path: Path
     lines: list[str]
 
-    def begin(self) -> None:
-        """Write the lines so far; what an earlier run has left without a checkpoint is put aside.
+    def begin(self, anew: bool) -> None:
+        """Write the lines so far.
 
-        It becomes `log.jsonl.old`.
+        If the run begins anew, what an earlier one has left here becomes `log.jsonl.old`.
         """
-        if not self.lines and self.path.exists() and self.path.stat().st_size > 0:
+        if anew and self.path.exists() and self.path.stat().st_size > 0:
             os.replace(self.path, self.path.with_name(f"{self.path.name}.old"))
         folder.write(self.path, "".join(self.lines).encode())
 

@@ -131,7 +131,7 @@ def fit(
             if kept.machine != machine(device):
                 said = f"{training.out / NAME} was begun on {kept.machine}, not {machine(device)}"
                 warnings.warn(f"{said}: the bits of the result may differ", stacklevel=2)
-        log.begin()
+        log.begin(anew=kept is None)
         if kept is None:
             save(0)
         loader = DataLoader(
