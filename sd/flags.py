@@ -111,8 +111,11 @@ NOUNS = {int: "whole number", float: "number", str: "text", Path: "path", bool: 
 
 
 def named(config: Any, field: str) -> str:
-    """The flag of a field; the first other name that it declares goes before its own."""
-    return _named(_hints(type(config))[field], field)
+    """The flag of a field; the first other name that it declares goes before its own.
+
+    A Config within another says what stands before its flags' names as `prefix`.
+    """
+    return _named(_hints(type(config))[field], f"{getattr(config, 'prefix', '')}{field}")
 
 
 def _named(hint: Any, field: str) -> str:

@@ -12,17 +12,18 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import nn
 
 from diffusion_math.schedule import Discrete
-from sd import device, weights
+from sd import device, flags, weights
 from sd.config import SHAPES, ModelConfig, TextConfig, UNetConfig, VAEConfig
+from sd.flags import Range, Several
 from sd.folder import locked, output_folder
 from sd.front import guarded, parsed
 from sd.pipeline import TextToImage
@@ -32,7 +33,7 @@ from sd.tokenizer import Tokenizer
 from sd.train import checkpoint, clip, figures, unet, vae
 from sd.train.clip import CLIPTraining
 from sd.train.loop import rounded
-from sd.train.settings import Training, agree, within
+from sd.train.settings import FREE, Training, agree
 from sd.train.unet import UNetTraining
 from sd.train.vae import VAETraining
 from sd.unet import UNet
@@ -56,18 +57,18 @@ class All:
     """The autoencoder's training."""
     unet: UNetTraining = field(default_factory=UNetTraining)
     """The U-Net's training."""
-    judged: int = 500
+    judged: Annotated[int, Range(1, 1_000_000)] = 500
     """Fresh prompts, and fresh pictures, on which the figures are taken."""
-    keep: tuple[Stage, ...] = ()
+    keep: Annotated[tuple[Stage, ...], Several(0)] = ()
     """Networks in the folder `model` to take as they are, whatever they were trained with."""
 
     def check(self) -> None:
         """Raise ValueError, naming the flag, for a value out of range or a folder given twice."""
-        within(self, "")
+        flags.check(self)
         for training in self.stages.values():
             training.check()
         folders = {"--model": self.model}
-        folders |= {f"--{one.stage}out": one.out for one in self.stages.values()}
+        folders |= {f"--{one.prefix}out": one.out for one in self.stages.values()}
         for name, path in folders.items():
             if path == Path():
                 raise ValueError(f"{name} must be a folder of its own, got the current one")
@@ -87,12 +88,12 @@ class All:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; the exit code is 0, 2 for what the user can mend, 130 for Ctrl-C."""
-    flags = list(sys.argv[1:] if argv is None else argv)
+    given = list(sys.argv[1:] if argv is None else argv)
 
     def work() -> None:
-        options = parsed(All, "python -m sd.train", flags)
+        options = parsed(All, "python -m sd.train", given)
         if options is not None:
-            train(options, shlex.join(["python", "-m", "sd.train", *flags]))
+            train(options, shlex.join(["python", "-m", "sd.train", *given]))
 
     return guarded(work, "the same command goes on from the last checkpoint")
 
@@ -113,7 +114,7 @@ def train(options: All, command: str, config: ModelConfig = SHAPES) -> None:
         held.enter_context(locked(options.model, "--model"))
         for name, training in options.stages.items():
             if not options.file(name).exists():
-                held.enter_context(output_folder(training.out, f"--{training.stage}out"))
+                held.enter_context(output_folder(training.out, f"--{training.prefix}out"))
         check(options, config)
         _train(options, command, config)
 
@@ -126,19 +127,20 @@ def check(options: All, config: ModelConfig) -> None:
     """
     import accelerate  # noqa: F401
 
-    if device.available()[0] != "cpu" and len({one.cpu for one in options.stages.values()}) > 1:
-        raise ValueError("--clip.cpu, --vae.cpu and --unet.cpu: give all of them or none")
+    todo: list[Training] = []
     for name, training in options.stages.items():
-        fresh = not finished(options, name, wanted(options, config, name))
-        if fresh:
+        if not finished(options, name, wanted(options, config, name)):
+            todo.append(training)
             checkpoint.load(training, wanted(options, config, name, judged=False))
-        elif name in options.keep and training != type(training)():
-            warnings.warn(
-                f"--keep {name}: the --{training.stage} flags have no effect", stacklevel=2
-            )
-        if fresh and training.warmup >= training.steps:
-            said = f"--{training.stage}warmup {training.warmup} is no less than the steps"
+        elif name in options.keep:
+            names = {one.name for one in fields(training)} - FREE
+            flags.unused(training, names, f"beside --keep {name}")
+    for training in todo:
+        if training.warmup >= training.steps:
+            said = f"--{training.prefix}warmup {training.warmup} is no less than the steps"
             warnings.warn(f"{said}: the learning rate does not reach its peak", stacklevel=2)
+    if device.available()[0] != "cpu" and len({one.cpu for one in todo}) > 1:
+        raise ValueError("--clip.cpu, --vae.cpu and --unet.cpu: give all of them or none")
     initial = ((options.vae.initial, VAE, config.vae), (options.unet.initial, UNet, config.unet))
     for path, network, settings in initial:
         if path is not None:

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from sd import folder
-from sd.train.settings import Training, agree, flag
+from sd.flags import named
+from sd.train.settings import Training, agree
 
 __all__ = ["Checkpoint", "Log", "load", "machine"]
 
@@ -91,7 +92,7 @@ def load(
     path = training.out / NAME
     if not path.exists():
         return None
-    advice = f"give another folder with {flag(training.stage, 'out')}, or delete the file"
+    advice = f"give another folder with {named(training, 'out')}, or delete the file"
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except OSError:

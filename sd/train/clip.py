@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +16,7 @@ from sd.text_encoder import TextEncoder
 from sd.tokenizer import Tokenizer
 from sd.train.loop import Training, fit, rounded
 from sd.train.pairs import Pairs, pairs
+from sd.train.settings import Rate, Share, Size, Steps, Warmup
 
 Batch = tuple[
     UInt8[Tensor, "batch side side 3"], Int[Tensor, "batch length"], Bool[Tensor, "batch batch"]
@@ -27,16 +27,16 @@ Batch = tuple[
 class CLIPTraining(Training):
     """Flags of the text encoder's training."""
 
-    stage: ClassVar[str] = "clip."
+    prefix = "clip."
 
-    steps: int = 2000
-    batch_size: int = 256
-    learning_rate: float = 1.5e-3
+    steps: Steps = 2000
+    batch_size: Size = 256
+    learning_rate: Rate = 1.5e-3
     out: Path = Path("runs/clip")
-    warmup: int = 50
-    weight_decay: float = 0.05
-    ema: float = 0.99
-    checkpoint_every: int = 200
+    warmup: Warmup = 50
+    weight_decay: Share = 0.05
+    ema: Share = 0.99
+    checkpoint_every: Steps = 200
     bfloat16: bool = False
 
 

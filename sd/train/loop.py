@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from sd import folder
+from sd.flags import named
 from sd.train.checkpoint import NAME, Checkpoint, Log, load, machine
-from sd.train.settings import Training, flag
+from sd.train.settings import Training
 
 __all__ = ["NORM", "Training", "fit", "learning_rate", "rounded"]
 
@@ -123,7 +124,7 @@ def fit(
         numbers = (module.state_dict(), optimizer.state_dict(), average)
         Checkpoint(settings, machine(device), step, *numbers, log.lines).save(training.out)
 
-    with folder.locked(training.out, flag(training.stage, "out")):
+    with folder.locked(training.out, named(training, "out")):
         start, kept = 0, load(training, settings, device)
         if kept is not None:
             kept.restore(module, optimizer, training.out / NAME)

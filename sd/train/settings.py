@@ -5,109 +5,54 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, TypeAlias
 
+from sd import flags
+from sd.flags import File, Range
 from sd.shapes.data import FRESH
 
-__all__ = ["RANGES", "Range", "Training", "agree", "within"]
+__all__ = ["FREE", "Initial", "Rate", "Share", "Size", "Steps", "Training", "Warmup", "agree"]
 
-
-@dataclass(frozen=True)
-class Range:
-    """The valid values of a number, both ends included unless `above`: then `low` is not."""
-
-    low: int
-    high: int
-    whole: bool = True
-    above: bool = False
-
-    def holds(self, value: object) -> bool:
-        """Whether the value is a number of the right kind within the ends; NaN never is."""
-        kind = int if self.whole else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kind):
-            return False
-        return self.low <= value <= self.high and not (self.above and value == self.low)
-
-    def __str__(self) -> str:
-        kind = "an integer" if self.whole else "a number"
-        if self.above:
-            return f"{kind} above {self.low} and at most {self.high}"
-        return f"{kind} from {self.low} to {self.high}"
-
-
-RANGES: dict[str, Range] = {
-    "steps": Range(1, 1_000_000_000),
-    "batch_size": Range(1, 65_536),
-    "learning_rate": Range(0, 1, whole=False, above=True),
-    "warmup": Range(0, 1_000_000_000),
-    "weight_decay": Range(0, 1, whole=False),
-    "ema": Range(0, 1, whole=False),
-    "seed": Range(0, FRESH - 1),
-    "checkpoint_every": Range(1, 1_000_000_000),
-    "log_every": Range(1, 1_000_000_000),
-    "workers": Range(0, 64),
-    "noise": Range(0, 10, whole=False),
-    "latents": Range(100, 10_000_000),
-    "drop": Range(0, 1, whole=False),
-    "two": Range(0, 1, whole=False),
-    "judged": Range(1, 1_000_000),
-}
-"""Every number among the flags of `python -m sd.train`, by the name of its field.
-
-Seeds end where the data sets for judging begin, so that no training draws from those.
-"""
+Steps: TypeAlias = Annotated[int, Range(1, 1_000_000_000)]
+Warmup: TypeAlias = Annotated[int, Range(0, 1_000_000_000)]
+Size: TypeAlias = Annotated[int, Range(1, 65_536)]
+Rate: TypeAlias = Annotated[float, Range(0, 1, above=True)]
+Share: TypeAlias = Annotated[float, Range(0, 1)]
+Initial: TypeAlias = Annotated[Path | None, File()]
+Seed: TypeAlias = Annotated[int, Range(0, FRESH - 1)]
+"""Seeds end where the data sets for judging begin, so that no training draws from those."""
 
 FREE = frozenset({"out", "checkpoint_every", "log_every", "workers", "cpu"})
 """The fields of `Training` on which the weights do not depend."""
-
-
-def within(owner: Any, prefix: str) -> None:
-    """Raise ValueError, naming the flag, for a number of a dataclass outside its range.
-
-    Args:
-        owner: the dataclass; its fields named in `RANGES` are checked.
-        prefix: what stands before a field's name in its flag, such as "unet.".
-    """
-    for field in fields(owner):
-        value = getattr(owner, field.name)
-        if field.name in RANGES and not RANGES[field.name].holds(value):
-            name = flag(prefix, field.name)
-            raise ValueError(f"{name} must be {RANGES[field.name]}, got {str(value)[:40]}")
-
-
-def flag(prefix: str, name: str) -> str:
-    """A field's name as a flag."""
-    return f"--{prefix}{name}".replace("_", "-")
 
 
 @dataclass(frozen=True)
 class Training:
     """How to train: every field is a flag of `python -m sd.train`; `check` refuses bad values."""
 
-    stage: ClassVar[str] = ""
-    """What stands before each flag's name, such as "unet."."""
+    prefix = ""  # of each flag's name, such as "unet."
 
-    steps: int
+    steps: Steps
     """Optimiser steps."""
-    batch_size: int
+    batch_size: Size
     """Examples a step."""
-    learning_rate: float
+    learning_rate: Rate
     """Peak of AdamW's learning rate; after the warm-up it decays to zero as half a cosine."""
     out: Path
     """Folder of checkpoints, log and result."""
-    warmup: int = 200
+    warmup: Warmup = 200
     """Steps over which the learning rate rises from zero."""
-    weight_decay: float = 0.01
+    weight_decay: Share = 0.01
     """AdamW's decoupled weight decay."""
-    ema: float = 0.999
+    ema: Share = 0.999
     """Decay of the exponential moving average of the weights, which is what is kept."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the initial weights, the data and every random number."""
-    checkpoint_every: int = 500
+    checkpoint_every: Steps = 500
     """Steps between checkpoints; a killed run resumes from the last one."""
-    log_every: int = 50
+    log_every: Steps = 50
     """Steps between lines of `log.jsonl`."""
-    workers: int = 0
+    workers: Annotated[int, Range(0, 64)] = 0
     """Processes that make batches (0: this one)."""
     bfloat16: bool = True
     """Run the matrix products in bfloat16 (weights stay float32)."""
@@ -115,8 +60,9 @@ class Training:
     """Stay on the CPU even where there is a GPU."""
 
     def check(self) -> None:
-        """Raise ValueError, naming the flag, for a value that is out of range or of no effect."""
-        within(self, self.stage)
+        """Raise ValueError, naming the flag, for a value out of range or a file that is missing."""
+        flags.check(self)
+        flags.files(self)
 
     def settings(self) -> dict[str, Any]:
         """What the trained weights depend on, as JSON values: every field by its flag, but `FREE`.
@@ -127,8 +73,9 @@ class Training:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name not in FREE:
-                named = flag(self.stage, field.name)
-                found[named] = _content(value) if isinstance(value, Path) else value
+                found[flags.named(self, field.name)] = (
+                    _content(value) if isinstance(value, Path) else value
+                )
         return found
 
 

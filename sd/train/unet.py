@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -16,12 +16,14 @@ from diffusion_math.schedule import Discrete
 from sd import weights
 from sd.config import PREDICTIONS, ModelConfig, to_json
 from sd.digest import numbers
+from sd.flags import Range
 from sd.picture import signed
 from sd.shapes.caption import caption
 from sd.shapes.data import example, fingerprint
 from sd.text_encoder import TextEncoder
 from sd.tokenizer import Tokenizer
 from sd.train.loop import Training, fit
+from sd.train.settings import Initial, Rate, Share, Size, Steps
 from sd.train.vae import pictures
 from sd.unet import UNet
 from sd.vae import VAE, Latent
@@ -31,20 +33,20 @@ from sd.vae import VAE, Latent
 class UNetTraining(Training):
     """Flags of the U-Net's training."""
 
-    stage: ClassVar[str] = "unet."
+    prefix = "unet."
 
-    steps: int = 15_000
-    batch_size: int = 128
-    learning_rate: float = 2e-3
+    steps: Steps = 15_000
+    batch_size: Size = 128
+    learning_rate: Rate = 2e-3
     out: Path = Path("runs/unet")
-    initial: Path | None = None
+    initial: Initial = None
     """Weights to start from, a `.safetensors` file; default: random ones."""
-    checkpoint_every: int = 500
-    latents: int = 50_000
+    checkpoint_every: Steps = 500
+    latents: Annotated[int, Range(100, 10_000_000)] = 50_000
     """Pictures that are encoded once, before the training; captions are drawn anew each time."""
-    drop: float = 0.1
+    drop: Share = 0.1
     """Probability that the empty prompt stands in for the caption."""
-    two: float = 0.5
+    two: Share = 0.5
     """Share of pictures of two things, which are harder to learn than those of one."""
 
 

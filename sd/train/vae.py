@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from sd import weights
 from sd.config import VAEConfig, to_json
+from sd.flags import Range
 from sd.picture import signed, unsigned
 from sd.shapes.data import FRESH, example, fingerprint
 from sd.train.loop import Training, fit
+from sd.train.settings import Initial, Rate, Size, Steps
 from sd.vae import VAE
 
 KL = 1e-4  # weight of the divergence per latent number
@@ -23,17 +25,17 @@ KL = 1e-4  # weight of the divergence per latent number
 class VAETraining(Training):
     """Flags of the autoencoder's training."""
 
-    stage: ClassVar[str] = "vae."
+    prefix = "vae."
 
-    steps: int = 7000
-    batch_size: int = 16
-    learning_rate: float = 2e-3
+    steps: Steps = 7000
+    batch_size: Size = 16
+    learning_rate: Rate = 2e-3
     out: Path = Path("runs/vae")
-    initial: Path | None = None
+    initial: Initial = None
     """Weights to start from, a `.safetensors` file; default: random ones."""
     decoder_only: bool = False
     """Leave the encoder alone, and with it the latents that a U-Net was trained on."""
-    noise: float = 0.0
+    noise: Annotated[float, Range(0, 10)] = 0.0
     """Standard deviation, at most, of what is added to a latent: the decoder learns to undo it."""
 
     def check(self) -> None:

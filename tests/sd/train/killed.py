@@ -1,7 +1,7 @@
 """Trainings that are killed (SIGKILL): `python -m tests.sd.train.killed FOLDER`.
 
-Every attempt is a fork of this process, which has trained once to load all that it needs. Prints one line of JSON:
-what was tried, and each case in which the end differs from that of a run that was not killed.
+Every attempt is a fork of this process, which has trained once to load all that it needs. Prints
+one line of JSON: what was tried, and each case whose end is not that of a run without a kill.
 """
 
 import json

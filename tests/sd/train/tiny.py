@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,11 @@ import pytest
 
 from sd.config import SHAPES, TextConfig, VAEConfig
 from sd.train import __main__ as program
+from sd.train import clip
 
 CONFIG = replace(
     SHAPES,
-    text=TextConfig(
-        vocab_size=29, width=16, layers=1, heads=2, context_length=24, intermediate=16
-    ),
+    text=TextConfig(vocab_size=29, width=16, layers=1, heads=2, context_length=24, intermediate=16),
     vae=VAEConfig(channels=(8, 8, 8, 8), layers_per_block=1, groups=4, scaling_factor=1.0),
     unet=replace(SHAPES.unet, channels=(8, 8), heads=2, groups=4, context_width=16),
 )
@@ -39,6 +39,7 @@ def run(patch: pytest.MonkeyPatch, *arguments: str) -> int:
 
     with patch.context() as context:
         context.setattr(program, "STANDARD", 4)
+        context.setattr(clip, "train_clip", partial(clip.train_clip, evaluation=1))
         context.setattr(program, "train", small)
         return program.main(list(arguments))
 
