@@ -20,14 +20,16 @@ CONFIG = replace(
 )
 
 
-def flags(folder: Path, *more: str) -> list[str]:
-    """A command line that trains all three networks in seconds."""
-    found = ["--model", str(folder / "model"), "--judged", "2", "--unet.latents", "100"]
+def flags(folder: Path, changed: dict[str, str] | None = None) -> list[str]:
+    """A command line that trains all three networks in seconds; some of its flags changed."""
+    found = {"--model": str(folder / "model"), "--judged": "2", "--unet.latents": "100"}
     for name, size in (("clip", 8), ("vae", 2), ("unet", 4)):
-        found += [f"--{name}.steps", "3", f"--{name}.batch-size", str(size)]
-        found += [f"--{name}.warmup", "1", f"--{name}.checkpoint-every", "2"]
-        found += [f"--{name}.log-every", "1", f"--{name}.out", str(folder / name), f"--{name}.cpu"]
-    return [*found, *more]
+        own = {"steps": "3", "batch-size": str(size), "warmup": "1", "checkpoint-every": "2"}
+        own |= {"log-every": "1", "out": str(folder / name)}
+        found |= {f"--{name}.{flag}": value for flag, value in own.items()}
+    found |= changed or {}
+    words = [word for pair in found.items() for word in pair]
+    return [*words, "--clip.cpu", "--vae.cpu", "--unet.cpu"]
 
 
 def run(patch: pytest.MonkeyPatch, *arguments: str) -> int:
