@@ -105,6 +105,8 @@ def karras(
     Source: Karras et al. (arXiv:2206.00364) eq. 5.
     """
     between("rho", rho, 1e-3, 1e3)
+    least = abs(float(schedule.log_snr(schedule.t_max))) / 1400
+    require(rho > least, "rho", f"a number above {least:g} (where r^(1/rho) overflows)", rho)
     return _uniform_in(
         lambda log_snr: torch.exp(-log_snr / (2 * rho)),
         lambda warped: -2 * rho * warped.log(),

@@ -231,6 +231,7 @@ def placed(
     """
     inner = len(grid) - 2
     require(theta.shape == (inner,), "theta", f"shape {(inner,)}", tuple(theta.shape))
+    require((inner + 1) * LEAST < 1, "grid", f"fewer than {1 / LEAST:g} steps", inner + 1)
     low, high = _range(schedule, grid)
     gaps = LEAST + (1 - (inner + 1) * LEAST) * torch.cat([theta, theta.new_zeros(1)]).softmax(0)
     nodes = schedule.time(low + (high - low) * gaps[:-1].cumsum(0))

@@ -1,10 +1,12 @@
 """The adaptive solver: its pair, its error control, each sample for itself."""
 
+import math
+
 import pytest
 import torch
 
 from diffusion_math import adaptive
-from diffusion_math.adaptive import bogacki_shampine
+from diffusion_math.adaptive import _solve, bogacki_shampine
 from diffusion_math.grid import uniform_log_snr
 from diffusion_math.noise import none
 from diffusion_math.oracle import GaussianMixture
@@ -121,6 +123,48 @@ def test_a_step_is_refused_above_the_tolerance_and_the_next_is_sized_by_its_erro
     size = h * min(max(0.9 * error ** (-1 / 3), 0.2), 5)
     for place, share in zip(asked[4:], (1 / 2, 3 / 4, 1), strict=True):
         assert float(place) == pytest.approx(float(begin + share * size), abs=1e-12)
+
+
+def by_hand(f, u, tau, stop, tolerance):
+    """The pair in plain numbers, every attempt's first slope evaluated anew; u and its attempts."""
+    h, attempts, refused = (stop - tau) / 16, 0, 0
+    while tau != stop:
+        h = min(h, stop - tau)
+        k1 = f(u, tau)
+        k2 = f(u + h / 2 * k1, tau + h / 2)
+        k3 = f(u + 3 * h / 4 * k2, tau + 3 * h / 4)
+        third = u + h * (2 * k1 + 3 * k2 + 4 * k3) / 9
+        k4 = f(third, tau + h)
+        off = h * (-5 * k1 / 72 + k2 / 12 + k3 / 9 - k4 / 8)
+        error = abs(off) / (tolerance + tolerance * max(abs(u), abs(third)))
+        if error <= 1:
+            u, tau = third, stop if h == stop - tau else tau + h
+        attempts, refused = attempts + 1, refused + (error > 1)
+        h *= min(max(0.9 * max(error, 1e-12) ** (-1 / 3), 0.2), 5)
+    return u, attempts, refused
+
+
+def test_after_a_refusal_the_slope_is_still_the_start_s():
+    """A step begins with the slope where it begins, whether the one before was taken or refused.
+
+    With the slope at a refused step's end errors are twelve times as large, at twice the calls,
+    and the order stays. A field whose turns force a dozen refusals; the same numbers by hand.
+    """
+    asked = []
+
+    def field(u, tau):
+        return 6 * math.cos(60 * tau) * (1 + u)
+
+    def slope(u, place):
+        asked.append(place)
+        return 6 * torch.cos(60 * place)[:, None] * (1 + u)
+
+    wanted, attempts, refused = by_hand(field, 0.3, 0.0, 1.0, 1e-6)
+    got = _solve(slope, f64([0.3]), *f64(0.0, 1.0), 1e-6, 1e-6, 10_000)
+    assert float(got) == pytest.approx(wanted, rel=1e-9)
+    assert len(asked) == 1 + 3 * attempts and refused > 5
+    exact = 1.3 * math.exp(math.sin(60) / 10) - 1
+    assert float(got) == pytest.approx(exact, abs=1e-5)
 
 
 @pytest.mark.parametrize("first", [1e-4, 3e-3, 6e-3, 8e-3, 0.013, 0.026])

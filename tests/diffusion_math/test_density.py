@@ -3,6 +3,7 @@
 import math
 from functools import lru_cache
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -241,6 +242,29 @@ def test_places():
     assert ((upper - centre)[:, 1] >= 0).all()
     torch.testing.assert_close(lower, -upper)
     assert torch.cdist(upper, lower).min() > 0.4  # interleaved, not touching
+
+
+@pytest.mark.parametrize("twist", [0.25, 0.0, -0.6])
+def test_the_pinwheel_is_its_formula(twist):
+    """Modes at 2 r exp(i (2 pi k / 5 + twist e^r)), r in 1 +- 0.7, weights as N(r; 1, 0.3^2).
+
+    And its mean and covariance from there: none, by symmetry, and half of the sum of squares a
+    side, of which each mode's own are 0.1 across and the way to its neighbour along.
+    """
+    data, r = pinwheel(twist=twist), np.tile(np.linspace(0.3, 1.7, 12), 5)
+    turn = 2 * np.pi * np.repeat(np.arange(5), 12) / 5 + twist * np.exp(r)
+    places = 2 * r * np.exp(1j * turn)
+    np.testing.assert_allclose(data.means.numpy() @ [1, 1j], places, rtol=0, atol=1e-12)
+    weights = np.exp(-((r - 1) ** 2) / 0.18)
+    weights /= weights.sum()
+    np.testing.assert_allclose(data.log_weights.exp().numpy(), weights, rtol=1e-12)
+    along = 2 * np.hypot(1, r * twist * np.exp(r)) * 1.4 / 11
+    square = float((weights * (abs(places) ** 2 + along**2 + 0.1**2)).sum())
+    mean, covariance = data.moments()
+    torch.testing.assert_close(mean, torch.zeros(2).double(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        covariance, square / 2 * torch.eye(2).double(), rtol=1e-10, atol=1e-10
+    )
 
 
 @pytest.mark.parametrize(("make", "arms", "std"), [(pinwheel, 5, 0.1), (spirals, 2, 0.08)])

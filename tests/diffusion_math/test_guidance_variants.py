@@ -124,6 +124,31 @@ def test_the_updates_length_is_limited():
     close(got - c, torch.tensor([[0.6, 0.8], [0.3, 0.4]], dtype=torch.float64))
 
 
+@pytest.mark.parametrize("longest", [1e-300, 1e-200, 1e-20, 1.0, 1e200, 1e300])
+@pytest.mark.parametrize("size", [1e-200, 1e-20, 1.0, 1e20, 1e150])
+def test_every_length_is_a_valid_one(longest, size):
+    """The squares of 1e200 are infinite, those of 1e-200 are 0: lengths are not."""
+    c = size * torch.tensor([[3.0, 4.0]], dtype=torch.float64)
+    u = torch.zeros_like(c)
+    got = projected(lambda x_t, t: (u, c), 2.0, 1, longest)(X[:, :2], T)
+    moved = min(1.0, longest / (5 * size)) * c
+    torch.testing.assert_close(got, c + moved, rtol=1e-14, atol=0)
+    across = torch.tensor([[-4.0, 3.0]], dtype=torch.float64) * size
+    got = projected(lambda x_t, t: (c - across, c), 2.0, 0, longest)(X[:, :2], T)
+    moved = min(1.0, longest / (5 * size)) * across
+    torch.testing.assert_close(got, c + moved, rtol=1e-14, atol=1e-14 * size)
+
+
+@pytest.mark.parametrize("make", [rescaled, projected])
+def test_guidance_of_a_prediction_has_a_slope_everywhere(make):
+    """Rows without spread, update or length too: a density of the guided flow asks for it."""
+    c = torch.tensor([[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [1.0, 2.0, 4.0]], dtype=torch.float64)
+    x = X[:1].expand(3, -1).clone().requires_grad_(True)
+    got = make(lambda x_t, t: (0 * x_t, c + 0 * x_t), 3.0, 0.5)(x, T)
+    (slope,) = torch.autograd.grad(got.sum(), x)
+    assert slope.isfinite().all()
+
+
 def test_nothing_is_along_zero():
     got = projected(lambda x_t, t: (-U, 0 * U), 3.0)(X, T)
     close(got, 2 * U)

@@ -21,7 +21,7 @@ from diffusion_math.loss import (
     x0_weight,
 )
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPCosine, VPLinear
-from tests.chance import Count, Distance, Mean, rare
+from tests.chance import Count, Distance, Mean, pinned, rare
 from tests.diffusion_math.mixtures import SCHEDULES, normal, seeded, time_at
 from tests.diffusion_math.schedules import continuous, discrete
 from tests.diffusion_math.scores import saying, tensor
@@ -164,6 +164,37 @@ def test_continuous_times_are_uniform(schedule: Schedule) -> None:
     assert middle.holds(u.mean()) and whole.holds(u)
     assert rare(middle.misses(uniform(0, 0.9))) and rare(whole.misses(0.25))
     assert not middle.holds(0.9 * u.mean()) and not whole.holds(u.square())
+
+
+@pytest.mark.parametrize(
+    "schedule", [VPLinear(), VPCosine(), VE(), RectifiedFlow()], ids=lambda s: f"{s}"[:6]
+)
+def test_stratified_times_cover_every_schedule_s_range(schedule: Schedule) -> None:
+    """The least of many is t_min and the most t_max, to the width of one stratum: of all, exactly.
+
+    Sorted, time i of n lies in stratum i of [t_min, t_max]; the marginal is uniform for that.
+    """
+    n, low, high = 1000, schedule.t_min, schedule.t_max
+    t = stratified_times(schedule, pinned(3), n).sort().values
+    places = (t - low) / (high - low) * n
+    assert bool(((places.floor() - torch.arange(n)).abs() <= 1).all())
+    assert bool((places.diff() - 1).abs().max() < 1e-8)
+    assert bool(((t >= low) & (t <= high)).all())
+
+
+def test_stratified_times_of_a_table_are_each_as_often() -> None:
+    """Over all draws of u each of T times is met batch / T times on average; here of T = 7.
+
+    By u on a fine grid in the draw's place: 4 of the 7 times each call.
+    """
+    counts = torch.zeros(7)
+    with pytest.MonkeyPatch.context() as patch:
+        for k in range(700):
+            u = torch.tensor((k + 0.5) / 700, dtype=torch.float64)
+            patch.setattr(torch, "rand", lambda *args, u=u, **kwargs: u)
+            for t in stratified_times(Discrete.linear(7), pinned(0), 4).tolist():
+                counts[int(t) - 1] += 1
+    assert counts.tolist() == [400.0] * 7
 
 
 @pytest.mark.chance(1.6e-8, "a first time on the first four fifths alone, or of t^2")

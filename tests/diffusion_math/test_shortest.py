@@ -83,6 +83,32 @@ def test_the_bound_walks_one_path_of_the_forward_process():
     assert torch.allclose(seen[0], lowest, rtol=1e-12) and len(seen) == 3
 
 
+@pytest.mark.parametrize("apart", [1e-2, 1e-4, 1e-6, 1e-9])
+def test_the_bound_of_predictions_that_hardly_differ(apart):
+    """33 nodes, predictions 1 + apart f_k: by products of matrices this was off by a factor of 300.
+
+    The sum of differences by hand; the predictions' own rounding is 2e-16 / apart of each.
+    """
+    schedule = VPLinear()
+    nodes = schedule.time(torch.linspace(-4, 4, 33, dtype=torch.float64))
+    f = torch.sin(torch.arange(33, dtype=torch.float64))
+    at = {float(node): 1 + apart * f_k for node, f_k in zip(nodes, f, strict=True)}
+
+    def denoise(x_t, t):
+        return torch.full_like(x_t, at[float(t)])
+
+    found = kl_upper_bound(schedule, denoise, normal(seeded(2), 3, 2), nodes, seeded(3))
+    alphas, sigmas = schedule(nodes)
+    r = sigmas / alphas
+    weights = (1 / r[1:].square() - 1 / r[:-1].square()) / 2
+    told = torch.stack(list(at.values()))
+    each = 2 * (told[None, 1:] - told[:, None]).square() * weights
+    wanted = torch.cat([torch.zeros(33, 1).double(), each], dim=1).triu(1).cumsum(1)
+    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=0)
+    exact = 2 * apart**2 * float(((f[1:] - f[0]).square() * weights).sum())
+    assert float(found[0, -1]) == pytest.approx(exact, rel=1e-14 / apart + 1e-12)
+
+
 def teacher(schedule, nodes, starts):
     """The fine walk at the nodes, by Heun's steps with 4 between two."""
     parts = [torch.linspace(float(a), float(b), 5)[:-1] for a, b in pairwise(nodes)]
