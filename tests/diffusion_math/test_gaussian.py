@@ -289,7 +289,7 @@ def test_a_batch_of_times_is_its_rows(schedule: Schedule, dtype: torch.dtype) ->
 @pytest.mark.usefixtures("unchecked")
 def test_illegal_arguments() -> None:
     x, schedule = torch.ones(2, 3), VPCosine()
-    for s, t in ((0.5, 0.5), (0.6, 0.5), (math.nan, 0.5)):
+    for s, t in ((0.5, 0.5), (0.1, 0.1), (0.7, 0.7), (0.6, 0.5), (math.nan, 0.5)):
         with pytest.raises(ValueError, match=r"^s: wanted s < t"):
             transition(schedule, x, s, t)
         with pytest.raises(ValueError, match=r"^s: wanted s < t"):

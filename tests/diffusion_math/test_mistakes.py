@@ -1,20 +1,21 @@
 """A corpus of mistakes that were made, or are easily made, and the checks that reject them.
 
 They are read in `mistakes_of_steps`, `mistakes_of_solvers`, `mistakes_of_noise`,
-`mistakes_of_starts` and `mistakes_of_training`: what was done, where, and what tells it from the
-right. The shipped function passes the very check that the mistake fails.
+`mistakes_of_starts`, `mistakes_of_training` and `mistakes_of_numbers`: what was done, where, and
+what tells it from the right. The shipped function passes the very check that the mistake fails.
 """
 
 import pytest
 
 from tests.diffusion_math.mistake import Mistake
 from tests.diffusion_math.mistakes_of_noise import NOISES
+from tests.diffusion_math.mistakes_of_numbers import NUMBERS
 from tests.diffusion_math.mistakes_of_solvers import SOLVERS
 from tests.diffusion_math.mistakes_of_starts import STARTS
 from tests.diffusion_math.mistakes_of_steps import STEPS
 from tests.diffusion_math.mistakes_of_training import TRAINING
 
-MISTAKES = [*STEPS, *SOLVERS, *NOISES, *STARTS, *TRAINING]
+MISTAKES = [*STEPS, *SOLVERS, *NOISES, *STARTS, *TRAINING, *NUMBERS]
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)

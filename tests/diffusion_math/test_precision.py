@@ -110,6 +110,28 @@ def test_a_narrow_dtype_says_what_float64_says(name, dtype):
         assert off <= allowed, (float(off), float(allowed))
 
 
+INSIDE = [
+    name
+    for name in CASES
+    if name.split(".")[0] in ("checkerboard", "curvature", "labelled", "metrics", "multivariate")
+    or name.split(".")[0] in ("oracle", "path", "ribbon", "shortest")
+    or name in ("likelihood.flow_log_density", "tuned.distances", "tuned.turned", "tuned.flat")
+]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("name", INSIDE)
+def test_what_is_worked_out_in_float64_is_so_for_narrower_points(name, dtype):
+    """The very numbers of float64, but for one rounding where the answer is like the points."""
+    wanted = parts(CASES[name](lambda x: x.to(torch.float64)))
+    got = parts(CASES[name](lambda x: x.to(dtype)))
+    for one, truth in zip(got, wanted, strict=True):
+        assert one.dtype == torch.float64 or (one.dtype == dtype and one.ndim > 1)
+        eps = 2**-44 if one.dtype == torch.float64 else torch.finfo(dtype).eps
+        torch.testing.assert_close(one.double(), truth.double(), rtol=eps, atol=eps * 2**-8)
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("name", CASES)
 def test_an_answer_is_in_its_dtype_or_wider(name):

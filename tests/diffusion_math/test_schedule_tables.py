@@ -2,6 +2,7 @@
 
 import math
 import time
+from itertools import pairwise
 
 import mpmath
 import pytest
@@ -62,7 +63,7 @@ def test_a_table_has_an_end():
 def test_the_cosine_table_is_capped_where_it_is_told(largest):
     """beta = min(1 - f(t) / f(t - 1), largest): the last ones are it, the first ones below."""
     f = [math.cos(math.pi / 2 * (t / 50 + 0.008) / 1.008) ** 2 for t in range(51)]
-    wanted = [min(1 - b / a, largest) for a, b in zip(f, f[1:], strict=False)]
+    wanted = [min(1 - b / a, largest) for a, b in pairwise(f)]
     table = Discrete.cosine(50, largest=largest)
     assert table.betas.tolist() == pytest.approx(wanted, rel=1e-10)
     assert table.betas[-1] == largest and table.betas[0] < largest
