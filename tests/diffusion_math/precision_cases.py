@@ -191,7 +191,9 @@ CASES = {
     "linear.grouped": lambda to: [one for (one,) in linear.grouped([to(X)], 3)],
     "linear.mixed": lambda to: linear.mixed(WEIGHTS[1][:, None], to(X), [to(Y), to(Z)]),
     "loss.training_loss": lambda to: loss.training_loss(WAY, halved, "v", to(X), to(Y), T),
-    "metrics.energy_distance": lambda to: torch.tensor(metrics.energy_distance(*map(to, FEW))),
+    "metrics.energy_distance": lambda to: torch.tensor(
+        metrics.energy_distance(*map(to, FEW)), dtype=torch.float64
+    ),
     "metrics.empirical_wasserstein2": lambda to: metrics.empirical_wasserstein2(*map(to, FEW)),
     "metrics.apart": lambda to: metrics.apart(*map(to, FEW)),
     **{
@@ -288,7 +290,7 @@ CASES = {
     },
     "stochastic.corrected": partial(ended, lambda way: stochastic.corrected(solver.ddim(way), way)),
     "tuned.errors": lambda to: tuned.errors(solver.ddim(WAY), halved, to(A), to(B), GRID),
-    "tuned.distances": lambda to: tuned.distances(to(X), to(X + 16)),
+    "tuned.distances": lambda to: tuned.distances(to(X), to(Y)),
     "tuned.walked": lambda to: tuned.walked(solver.ddim(WAY), halved, to(X), GRID),
     "tuned.turned": lambda to: tuned.turned(to(X), 2.0),
     "tuned.flat": lambda to: tuned.flat(to(X)),

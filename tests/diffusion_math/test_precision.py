@@ -114,8 +114,8 @@ INSIDE = [
     name
     for name in CASES
     if name.split(".")[0] in ("checkerboard", "curvature", "labelled", "metrics", "multivariate")
-    or name.split(".")[0] in ("oracle", "path", "ribbon", "shortest")
-    or name in ("likelihood.flow_log_density", "tuned.distances", "tuned.turned", "tuned.flat")
+    or name.split(".")[0] in ("oracle", "path", "ribbon")
+    or name in ("tuned.distances", "tuned.turned", "tuned.flat")
 ]
 
 
