@@ -9,6 +9,7 @@ from arbiter import conformance, order
 from arbiter.conformance import FEW, Finding
 from arbiter.fit import Fit
 from arbiter.report import Report, Row, Verdict
+from arbiter.rounding import rounded
 from arbiter.sampler import Sampler, UnsupportedError
 from diffusion_math.schedule import Discrete
 
@@ -16,6 +17,9 @@ __all__ = ["SLACK", "Who", "assert_order", "assert_sound", "audit"]
 
 SLACK = 0.35
 """How far below the claimed order a measured one may lie: what ladders of such steps leave."""
+
+TELLING = 0.01
+"""A tolerance beyond which a level that is within it says nothing of the sampler."""
 
 
 @final
@@ -43,7 +47,8 @@ def audit(
     """Grids, levels, last noise, image-to-image, and orders against exact solutions.
 
     Args:
-        sampler: what is audited, with what it claims.
+        sampler: what is audited, with what it claims. Unless it declares a `precision` or a `near`
+            of its own, they are those of the dtype that it is seen to compute in.
         who: for the report's rows.
         counts: numbers of steps that are walked on data without spread.
         sweep: numbers of steps whose grids are looked at, by default 1..1000 as far as the
@@ -53,12 +58,13 @@ def audit(
     Returns:
         A `Report`; `print` it, or ask it whether it is `sound`.
     """
+    sampler = rounded(sampler)
+    near = sampler.near
     most = int(sampler.schedule.T) if isinstance(sampler.schedule, Discrete) else 1000
     if sweep is None:
         sweep = tuple(range(1, min(most, 1000) + 1))
     counts = tuple(n for n in counts if n <= most)
     rows = [_swept(sampler, who, "grid", lambda: conformance.grid_faults(sampler, sweep), 0.0)]
-    near = sampler.near
     idle = conformance.idle(sampler, counts)
     if idle.worst:
         note = f"n = {idle.steps}: {idle.words}"
@@ -83,7 +89,7 @@ def assert_order(sampler: Sampler, nominal: int, ladder: tuple[int, ...] = order
 
     Of the flow's solution, or of the law where the sampler is `noisy`.
     """
-    found = _fit(sampler, ladder, uneven=False)
+    found = _fit(rounded(sampler), ladder, uneven=False)
     assert found.order > nominal - SLACK, (
         f"{sampler.name}: wanted order {nominal}, got {_order(found)}; "
         f"errors {', '.join(f'{e:.3g}' for e in found.errors)} at {ladder} steps"
@@ -118,27 +124,28 @@ def _orders(sampler: Sampler, who: Who, ladder: tuple[int, ...]) -> list[Row]:
     rows = [_row(sampler, who, check, expected, _order(found), found.order, verdict, note)]
     rows += [] if sampler.noisy else _running(sampler, who, ladder)
     if sampler.free:
-        uneven = _fit(sampler, ladder, uneven=True)
-        kept = uneven.order > min(sampler.order, found.order) - SLACK
-        verdict, note = "sound", ""
-        if not kept:
-            verdict, note = "limit", "neighbouring steps that stay unequal lower the order"
-            if uneven.order < 1 - SLACK:
-                verdict, note = "defect", "does not converge where steps are unequal"
-        measured = _order(uneven)
-        rows.append(
-            _row(
-                sampler,
-                who,
-                f"{check}, uneven steps",
-                expected,
-                measured,
-                uneven.order,
-                verdict,
-                note,
-            )
-        )
+        rows.append(_uneven(sampler, who, ladder, found))
     return rows
+
+
+def _uneven(sampler: Sampler, who: Who, ladder: tuple[int, ...], even: Fit) -> Row:
+    """The order on a grid whose steps alternate, beside that on even steps."""
+    check = f"{'order of the law' if sampler.noisy else 'order'}, uneven steps"
+    expected = f"{sampler.order}"
+    try:
+        found = _fit(sampler, ladder, uneven=True)
+    except UnsupportedError as refused:
+        return _row(sampler, who, check, expected, "refused", None, "limit", str(refused))
+    except Exception as crash:  # code that is audited may raise anything
+        note = conformance.crashed(crash)
+        return _row(sampler, who, check, expected, "crashed", None, "defect", note)
+    verdict: Verdict = "sound"
+    note = ""
+    if not found.order > min(sampler.order, even.order) - SLACK:
+        verdict, note = "limit", "neighbouring steps that stay unequal lower the order"
+        if found.order < 1 - SLACK:
+            verdict, note = "defect", "does not converge where steps are unequal"
+    return _row(sampler, who, check, expected, _order(found), found.order, verdict, note)
 
 
 def _running(sampler: Sampler, who: Who, ladder: tuple[int, ...]) -> list[Row]:
@@ -189,6 +196,10 @@ def _swept(sampler: Sampler, who: Who, check: str, look: Callable[[], Finding], 
     expected = "0 faults" if most == 0 else f"at most {most:g}"
     verdict: Verdict = "sound" if found.worst <= most else "defect"
     note = found.words if found.steps is None else f"n = {found.steps}: {found.words}"
+    if most > 0 and sampler.rounding:
+        expected += f", rounding of {sampler.rounding}"
+        if most > TELLING and 0 < found.worst <= most:
+            verdict, note = "limit", f"{sampler.rounding} is too coarse to tell ({note})"
     if found.refused:
         note += f"; {found.refused} refused openly"
     if verdict == "defect" and check in who.limits:

@@ -59,7 +59,7 @@ def crashed(error: Exception) -> str:
 
 def _fault(sampler: Sampler, n: int) -> str:
     """What is wrong with a grid, or nothing; steps of no length are counted by `idle`."""
-    grid, T = sampler.grid(n), sampler.schedule.T
+    grid, T = sampler.times(n), sampler.schedule.T
     if len(grid) != n + 1 and not (sampler.grouped and 2 <= len(grid) <= n + 1):
         return f"{len(grid) - 1} steps where {n} were asked for"
     if not bool(grid.isfinite().all()):
@@ -77,7 +77,7 @@ def idle(sampler: Sampler, counts: Iterable[int]) -> Finding:
     found: list[tuple[int | None, str]] = []
     for n in counts:
         try:
-            grid = sampler.grid(n)
+            grid = sampler.times(n)
         except Exception:  # told by `grid_faults`
             continue
         if bool((grid[1:] == grid[:-1]).any()):
@@ -100,7 +100,7 @@ def levels(sampler: Sampler, counts: Iterable[int], part: float = 1.0) -> Findin
     refused = 0
     for n in counts:
         try:
-            grid = sampler.grid(n)
+            grid = sampler.times(n)
             begun = max(0, len(grid) - 1 - max(1, round(part * (len(grid) - 1))))
             found = _level_errors(sampler, grid[begun:])
         except UnsupportedError:
@@ -157,7 +157,7 @@ def late_noise(sampler: Sampler, counts: Iterable[int]) -> Finding:
     worst = Finding(0.0, None, "no noise is left on clean data")
     for n in counts:
         try:
-            grid = sampler.grid(n)
+            grid = sampler.times(n)
             if float(grid[-1]) > 0:
                 continue
             alpha, sigma = sampler.schedule(grid[:1])
@@ -177,7 +177,7 @@ def finite(sampler: Sampler, counts: Iterable[int]) -> Finding:
     refused = 0
     for n in counts:
         try:
-            grid = sampler.grid(n)
+            grid = sampler.times(n)
             x = sampler.schedule(grid[0])[1] * torch.ones(1, 2, dtype=torch.float64)
             states = sampler.states(lambda x, t: torch.zeros_like(x), x, grid, none)
         except UnsupportedError:

@@ -31,7 +31,7 @@ def ladder(sampler: Sampler, counts: tuple[int, ...], uneven: bool = False) -> l
     schedule = sampler.schedule
     if not sampler.free:
         require(not uneven, "uneven", "False for a sampler that walks its own grids alone", uneven)
-        return [cut(schedule, sampler.grid(n)) for n in counts]
+        return [cut(schedule, sampler.times(n)) for n in counts]
     first = max(float(schedule.log_snr(schedule.t_max)), -4.0)
     grids = []
     for n in counts:
@@ -58,7 +58,7 @@ def flow_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS, uneven: bool 
     require(not sampler.noisy, "sampler", "one that draws no noise", sampler.name)
     schedule, errors, sizes = sampler.schedule, [], []
     for n, kept in zip(counts, ladder(sampler, counts, uneven), strict=True):
-        walked = kept if sampler.free else sampler.grid(n)
+        walked = kept if sampler.free else sampler.times(n)
         start = flow(schedule, kept[:1])[0]
         states = sampler.states(MIXTURE.denoiser(schedule), start, walked, none)
         require(sampler.free or len(states) > 1, sampler.name, "all states", "the last alone")
@@ -88,7 +88,7 @@ def law_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS, uneven: bool =
     """
     schedule, errors, sizes = sampler.schedule, [], []
     for n, kept in zip(counts, ladder(sampler, counts, uneven), strict=True):
-        walked = kept if sampler.free else sampler.grid(n)
+        walked = kept if sampler.free else sampler.times(n)
         start = GAUSSIAN.marginal(schedule, kept[0]).moments()
         found = law(sampler, GAUSSIAN.denoiser(schedule), *start, walked)
         mean, covariance = GAUSSIAN.marginal(schedule, kept[-1]).moments()
@@ -115,7 +115,7 @@ def start_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS) -> Fit:
 def _local_order(sampler: Sampler, counts: tuple[int, ...], start: bool) -> Fit:
     schedule, errors, sizes = sampler.schedule, [], []
     for n, kept in zip(counts, ladder(sampler, counts), strict=True):
-        walked = kept if sampler.free else sampler.grid(n)
+        walked = kept if sampler.free else sampler.times(n)
         if len(kept) < 3 or not bool(schedule.log_snr(kept[1:]).isfinite().all()):
             continue  # so coarse that all of it is the first step or the last
         x = flow(schedule, kept[:1])[0].repeat(1, 2)[:, :3]

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from itertools import islice
+from typing import Any, TypeAlias, final
 
+import torch
 from torch import Tensor
 
 from diffusion_math.checks import require, whole
@@ -15,7 +17,7 @@ from diffusion_math.samplers import SAMPLERS
 from diffusion_math.schedule import Schedule
 from diffusion_math.solver import Step
 
-__all__ = ["Sampler", "UnsupportedError", "of_step", "ours"]
+__all__ = ["BrokenPromiseError", "Sampler", "UnsupportedError", "of_step", "ours"]
 
 Walk: TypeAlias = Callable[[Denoiser, Tensor, Tensor, Noise], Tensor | Iterable[Tensor]]
 """`(denoise, x, grid, noise) -> the last x`, or all of them: after each step, the start left out.
@@ -27,6 +29,10 @@ standard normals of the step from t to s; denoise(x_t, t) is E[x_0 | x_t].
 
 class UnsupportedError(ValueError):
     """A setting that a sampler openly refuses: a limit, not a defect."""
+
+
+class BrokenPromiseError(ValueError):
+    """A sampler's grid or its states are not what `Sampler` says: of other types or shapes."""
 
 
 @final
@@ -48,6 +54,8 @@ class Sampler:
         grouped: whether its grid shows fewer nodes than the steps that were asked for, because
             several of its steps go from one to the next.
         near: relative error of a level that is taken for rounding.
+        rounding: the dtype whose rounding `precision` and `near` are, where `audit` has found it.
+            Left at their defaults they are found: see `arbiter.rounding`.
     """
 
     name: str
@@ -61,26 +69,63 @@ class Sampler:
     precision: float = 1e-13
     near: float = 1e-9
     grouped: bool = False
+    rounding: str = ""
 
     def __post_init__(self) -> None:
         whole("order", self.order, 1, 8)
 
+    def times(self, n: int) -> Tensor:
+        """Its own grid of n steps, in float64.
+
+        Raises BrokenPromiseError for what is no 1-D tensor.
+        """
+        grid: Any = self.grid(n)  # of code that is audited
+        right = isinstance(grid, Tensor) and grid.ndim == 1 and not grid.is_complex()
+        _promised(right, f"{self.name}: grid({n})", "a 1-D tensor of times", _told(grid))
+        return grid.detach().to("cpu", torch.float64)
+
     def states(self, denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> list[Tensor]:
         """The states at grid[1:], or the last alone where the sampler shows no others.
 
-        Raises ValueError where their number is neither, or the grid rises somewhere.
+        Raises BrokenPromiseError where their number is neither, where one is no floating-point
+        tensor of x's shape, or the grid rises somewhere.
         """
         falls = grid.ndim == 1 and len(grid) > 1 and bool((grid[1:] <= grid[:-1]).all())
-        require(falls, "grid", "2 times or more that do not rise", grid)
-        found = self.walk(denoise, x, grid, noise)
-        states = [found] if isinstance(found, Tensor) else list(found)
+        _promised(falls, "grid", "2 times or more that do not rise", grid)
+        found: Any = self.walk(denoise, x, grid, noise)
+        one = isinstance(found, Tensor)
+        _promised(
+            one or isinstance(found, Iterable), f"{self.name}: states", "tensors", _told(found)
+        )
+        states = [found] if one else list(islice(found, len(grid)))  # a generator may not end
         wanted = f"1 state or one for each of {len(grid) - 1} steps"
-        require(len(states) in (1, len(grid) - 1), f"{self.name}: states", wanted, len(states))
-        return states
+        got = len(states) if len(states) < len(grid) else f"{len(states)} or more"
+        _promised(len(states) in (1, len(grid) - 1), f"{self.name}: states", wanted, got)
+        wanted = f"floating-point tensors of x's shape {tuple(x.shape)}"
+        for state in states:
+            right = isinstance(state, Tensor) and state.shape == x.shape
+            right = right and state.is_floating_point()
+            _promised(right, f"{self.name}: states", wanted, _told(state))
+        return [state.detach().cpu() for state in states]
 
     def end(self, denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Tensor:
         """The last state."""
         return self.states(denoise, x, grid, noise)[-1]
+
+
+def _promised(kept: bool, argument: str, wanted: str, got: object) -> None:
+    """Raise BrokenPromiseError unless the condition holds."""
+    try:
+        require(kept, argument, wanted, got)
+    except ValueError as error:
+        raise BrokenPromiseError(str(error)) from None
+
+
+def _told(value: object) -> str:
+    """What a value is, for a message."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}, {str(value.dtype)[6:]}"
+    return f"a {type(value).__name__}"
 
 
 def of_step(name: str, make: Callable[[Schedule], Step], schedule: Schedule) -> Sampler:

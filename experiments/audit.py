@@ -3,13 +3,13 @@
 import importlib
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from experiments import page
+from experiments import own, page
 from experiments.results import (
     FAILS,
     HOLDS,
@@ -54,7 +54,7 @@ class Config:
     """ours, diffusers, k-diffusion, azula, smalldiffusion, or PATH:NAME, a Python file and the name
     in it of an `arbiter.Sampler`, of a list of them, or of a function that makes either."""
     quick: bool = False
-    """The main setting of each sampler alone."""
+    """The main setting of each sampler alone; of your own, fewer numbers of steps."""
     samplers: Annotated[tuple[str, ...], Several(0)] = ()
     """Names of samplers to audit, all of them if none is given."""
     out: Path = Path("out/audit")
@@ -80,7 +80,9 @@ def run(config: Config) -> Result:
     torch.set_num_threads(1)  # the tensors are small: threads cost more than they bring
     try:
         each = tqdm(subjects, unit="sampler", disable=None)
-        audited = [(subject, subject.audit().rows) for subject in each]
+        path = Path(config.target.rpartition(":")[0])
+        with own.theirs(path):
+            audited = [(subject, subject.audit().rows) for subject in each]
     finally:
         torch.set_num_threads(threads)
     rows = [row for _, found in audited for row in found]
@@ -112,7 +114,11 @@ def _subjects(target: str, quick: bool) -> "list[Subject]":
     import warnings
 
     if target not in TARGETS:
-        return _own(target)
+        path, _, name = target.rpartition(":")
+        if not path or not Path(path).is_file():
+            known = f"{', '.join(TARGETS)} or PATH:NAME"
+            raise ValueError(f"--target: wanted {known} with a file at PATH, got {target}")
+        return own.subjects(Path(path), name, quick)
     module = importlib.import_module(f"arbiter.peers.{TARGETS[target]}")
     try:
         with warnings.catch_warnings():
@@ -121,34 +127,6 @@ def _subjects(target: str, quick: bool) -> "list[Subject]":
     except ModuleNotFoundError as missing:
         wanted = f"{missing.name} is not installed: `make peers` installs what can be audited"
         raise ValueError(f"--target {target}: {wanted}") from None
-
-
-def _own(target: str) -> "list[Subject]":
-    """The samplers of PATH:NAME."""
-    from importlib.util import module_from_spec, spec_from_file_location
-
-    from arbiter import Sampler, Who
-    from arbiter.peers.subject import Subject
-
-    path, _, name = target.rpartition(":")
-    known = f"{', '.join(TARGETS)} or PATH:NAME"
-    if not path or not Path(path).is_file():
-        raise ValueError(f"--target: wanted {known} with a file at PATH, got {target}")
-    spec = spec_from_file_location("audited", path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"--target: wanted a Python file, got {path}")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, name):
-        raise ValueError(f"--target: {path} has no {name}")
-    found: Any = getattr(module, name)
-    if isinstance(found, Callable):  # type: ignore[arg-type]
-        found = found()
-    found = [found] if isinstance(found, Sampler) else list(found)
-    if not found or not all(isinstance(one, Sampler) for one in found):
-        raise ValueError(f"--target: wanted an arbiter.Sampler or several in {name} of {path}")
-    again = f"# {target}"
-    return [Subject(one, Who(Path(path).name, "", one.name), again) for one in found]
 
 
 def _rows(rows: "Sequence[Found]") -> tuple[Row, ...]:
