@@ -82,7 +82,8 @@ class Sampler:
         grid: Any = self.grid(n)  # of code that is audited
         right = isinstance(grid, Tensor) and grid.ndim == 1 and not grid.is_complex()
         _promised(right, f"{self.name}: grid({n})", "a 1-D tensor of times", _told(grid))
-        return grid.detach().to("cpu", torch.float64)
+        times: Tensor = grid.detach().to("cpu", torch.float64)
+        return times
 
     def states(self, denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> list[Tensor]:
         """The states at grid[1:], or the last alone where the sampler shows no others.

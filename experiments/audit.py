@@ -19,6 +19,7 @@ from experiments.results import (
     Row,
     Table,
     to_json,
+    utf8,
     write_files,
 )
 from sd.flags import Several, check
@@ -100,12 +101,12 @@ def write(result: Result, folder: Path) -> list[Path]:
     from dataclasses import asdict
 
     files = {
-        "audit.html": page.html(result.title, [result]).encode(),
-        "audit.md": page.markdown(result.title, [result]).encode(),
+        "audit.html": utf8(page.html(result.title, [result])),
+        "audit.md": utf8(page.markdown(result.title, [result])),
         "audit.json": to_json([asdict(row) for row in result.data["found"]]),
     }
     files |= {figure.name: figure.image for figure in result.figures}
-    files |= {name: text.encode() for name, text in result.data["reproducers"].items()}
+    files |= {name: utf8(text) for name, text in result.data["reproducers"].items()}
     return write_files(folder, files)
 
 

@@ -14,6 +14,7 @@ from experiments.results import (
     Table,
     rows_json,
     to_json,
+    utf8,
     write_files,
 )
 
@@ -134,5 +135,5 @@ def write(result: Result, folder: Path) -> list[Path]:
     record = {"name": result.name, "rows": rows_json(result.rows), **result.data}
     files = {figure.name: figure.image for figure in result.figures if figure.image}
     files[f"{result.name}.json"] = to_json(record)
-    files[f"{result.name}.md"] = markdown(result.title, [result]).encode()
+    files[f"{result.name}.md"] = utf8(markdown(result.title, [result]))
     return write_files(folder, files)

@@ -20,6 +20,7 @@ from experiments.results import (
     percent,
     rows_json,
     to_json,
+    utf8,
     write_files,
 )
 from experiments.sampling import Sampling
@@ -163,8 +164,8 @@ def write(report: Report, folder: Path) -> list[Path]:
         record = {"name": result.name, "rows": rows_json(result.rows), **result.data}
         files[f"{result.name}.json"] = to_json(record)
     files["report.json"] = to_json(rows_json(report.rows))
-    files["report.md"] = page.markdown(TITLE, report.results, report.lead).encode()
-    files["report.html"] = page.html(TITLE, report.results, report.lead).encode()
+    files["report.md"] = utf8(page.markdown(TITLE, report.results, report.lead))
+    files["report.html"] = utf8(page.html(TITLE, report.results, report.lead))
     return write_files(folder, files)[:-4:-1]
 
 

@@ -85,7 +85,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     try:
         for name, content in files.items():
             target = folder / name
-            partial = folder / f".{name}.{os.getpid()}.tmp"
+            partial = folder / f".{os.getpid()}-{len(temporary)}.tmp"  # short: a name may be long
             temporary.append((partial, target))
             partial.write_bytes(content)
         for partial, target in temporary:
@@ -106,7 +106,12 @@ def rows_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def to_json(value: Any) -> bytes:
     """Indented JSON; paths become text, dataclasses objects, what is not finite null."""
-    return (json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n").encode()
+    return utf8(json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def utf8(text: str) -> bytes:
+    r"""The text in UTF-8; the bytes of a file's name that are none are escaped, as JSON does."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _plain(value: Any) -> Any:

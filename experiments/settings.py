@@ -12,6 +12,8 @@ from experiments.model import Model
 from experiments.sampling import Grid, Interval, Scale, Solver
 from sd.flags import Range, Several, Words, check
 
+from experiments.results import utf8
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -42,7 +44,7 @@ def png(drawn: "Image", prompt: str, settings: Mapping[str, Any]) -> bytes:
     from PIL.PngImagePlugin import PngInfo
 
     words = PngInfo()
-    words.add_itxt(KEY, json.dumps(settings, ensure_ascii=False))
+    words.add_itxt(KEY, utf8(json.dumps(settings, ensure_ascii=False)).decode())
     words.add_itxt("Description", prompt)
     buffer = io.BytesIO()
     drawn.save(buffer, "PNG", pnginfo=words)

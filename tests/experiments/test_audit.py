@@ -105,14 +105,6 @@ def test_a_library_that_is_not_there(monkeypatch):
         run(Config(target="azula"))
 
 
-def test_what_is_no_sampler_is_refused(tmp_path):
-    path = tmp_path / "mine.py"
-    path.write_text("three = 3\nnone = []\n\ndef many():\n    return [1]\n", encoding="utf-8")
-    for name in ("none", "many"):
-        with pytest.raises(ValueError, match=r"wanted an arbiter\.Sampler or several in"):
-            run(Config(target=f"{path}:{name}"))
-
-
 def test_findings_are_on_the_page():
     """docs/audit.md numbers its findings without a gap."""
     page = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")

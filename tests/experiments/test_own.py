@@ -81,7 +81,9 @@ def test_bytes_that_are_no_utf_8_are_named(
 
 def test_an_error_in_the_middle_of_the_audit_is_a_row(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
-    code = "def late(d, x, g, n):\n    assert len(g) < 100, 'too\\nmany'\n    return [x for _ in g[1:]]"
+    code = (
+        "def late(d, x, g, n):\n    assert len(g) < 99, 'too\\nmany'\n    return still(d, x, g, n)"
+    )
     path.write_text(HEAD + code + "\nmine = made(late)\n", encoding="utf-8")
     result = run(Config(target=f"{path}:mine", quick=True))
     rows = {row.check: row for row in result.data["found"]}
