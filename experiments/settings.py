@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from experiments.model import Model
+from experiments.results import utf8
 from experiments.sampling import Grid, Interval, Scale, Solver
 from sd.flags import Range, Several, Words, check
-
-from experiments.results import utf8
 
 if TYPE_CHECKING:
     from PIL.Image import Image
