@@ -125,7 +125,11 @@ def _pair(config: Config, pipeline: "TextToImage", bar: "tqdm[Any]") -> "dict[bo
     seeds = [config.seed + i for i in range(config.shown)]
     call = config.sampling.call(pipeline)
     prompts = [config.prompt] * config.shown
-    return {on: draw(pipeline, prompts, seeds, bar, do_cfg=on, **call) for on in (True, False)}
+    plain = {name: value for name, value in call.items() if not name.startswith("guidance_")}
+    return {
+        on: draw(pipeline, prompts, seeds, bar, do_cfg=on, **(call if on else plain))
+        for on in (True, False)
+    }
 
 
 def _point(

@@ -15,6 +15,7 @@ from sd.checkpoint.lora_kinds import KINDS, Kind
 from sd.checkpoint.lora_roles import PREFIX, foreign, role
 from sd.checkpoint.lora_settings import Settings
 from sd.checkpoint.names import place
+from sd.checkpoint.pickled import BESIDE
 from sd.checkpoint.saver import skeleton
 from sd.checkpoint.source import Source, ill, printable
 from sd.config import ModelConfig
@@ -29,8 +30,6 @@ COUNTERS = r"(global_step|epoch|step|iteration)"
 """Numbers of the training that may lie among the tensors or beside them."""
 STATES = r"(callbacks|hyper_parameters|loops|lr_schedulers|optimizer\w*|pytorch-lightning_version)"
 """What else a training keeps beside the tensors."""
-MOST = 100_000
-"""Names in a file; the largest adapters of a U-Net have below 10,000."""
 
 
 @final
@@ -57,8 +56,6 @@ def updates(source: Source, config: ModelConfig) -> list[Update]:
     Raises ValueError with a table of the names that are of a kind that is not read, or of no layer
     here, or have no partner; or where there is no update at all.
     """
-    if len(source.entries) > MOST:
-        raise ill(source.path, f"{len(source.entries)} tensors, above the limit of {MOST}")
     spelled = _spellings(config)
     grouped: dict[str, dict[str, str]] = {}
     faults: dict[str, list[str]] = {"unknown": [], "unpaired": [], "twice": []}
@@ -92,13 +89,13 @@ def updates(source: Source, config: ModelConfig) -> list[Update]:
 
 def _aside(source: Source) -> list[str]:
     """What a file holds besides tensors and can't be left unread; warns of what can."""
-    beside = {name for name, what in source.aside.items() if what == "beside the state_dict"}
+    beside = {name for name, what in source.aside.items() if what == BESIDE}
     training = {name for name in source.aside if re.fullmatch(COUNTERS, name)}
     training |= {name for name in beside if re.fullmatch(STATES, name)}
     unread = beside - training
     if unread:
         said = printable(", ".join(sorted(unread)))
-        warnings.warn(f"{source.path}: {said} beside the state_dict: not read", stacklevel=2)
+        warnings.warn(f"{source.path}: {said} {BESIDE}: not read", stacklevel=2)
     return [name for name in source.aside if name not in beside | training]
 
 

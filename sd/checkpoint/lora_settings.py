@@ -4,7 +4,6 @@ peft keeps them in adapter_config.json beside the file, diffusers as JSON in the
 kohya's trainer in the metadata too (and with the tensors, where they count before these).
 """
 
-import json
 import math
 import re
 import warnings
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
+from sd import regular
 from sd.checkpoint import settings
 from sd.checkpoint.source import Source, ill, printable
 
@@ -102,9 +102,9 @@ def read(source: Source, peft: bool, alphas: bool) -> dict[str, Settings]:
     networks = ("unet", "text_encoder")
     if METADATA in source.metadata:
         try:
-            values = json.loads(source.metadata[METADATA])
-        except (ValueError, RecursionError) as error:
-            raise ill(source.path, f"its {METADATA} is not legal JSON") from error
+            values = regular.from_json(source.metadata[METADATA])
+        except ValueError as error:
+            raise ill(source.path, f"its {METADATA} is {error}") from error
         if not isinstance(values, dict):
             raise ill(source.path, f"its {METADATA} is not a JSON object")
         found = {}
@@ -167,7 +167,7 @@ def _checked(path: Path, where: str, values: Mapping[str, Any]) -> Settings:
 def _number(path: Path, where: str, name: str, value: Any) -> float | None:
     """A finite number other than 0, or None."""
     plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-    legal = value is None or (plain and value != 0 and abs(value) < 2**63)  # no NaN either
+    legal = value is None or (plain and value != 0 and math.isfinite(value))
     if not legal or (name in ("r", "rank_pattern") and value is not None and value < 1):
         raise ill(path, f"{where} says {name} = {value!r}, no finite number other than 0")
     return None if value is None else float(value)
