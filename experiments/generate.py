@@ -45,7 +45,8 @@ class Config:
     batch: Annotated[int, Range(1, settings.MOST)] = BATCH
     """Pictures drawn at once; fewer take less memory, and are on the disk sooner."""
     image: Annotated[Path, File()] | None = None
-    """A picture of yours to redraw, of any size and kind, with `--strength`."""
+    """An image of yours to redraw, with `--strength`: PNG, JPEG, WebP, GIF, BMP, TIFF, PPM or AVIF,
+    up to 10,000 x 10,000 pixels."""
     strength: Annotated[float, Range(0, 1, above=True)] | None = None
     """How much of `--image` to redraw, in (0, 1]: 1 all of it (default: 0.8)."""
     height: settings.Side | None = None

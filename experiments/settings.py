@@ -51,6 +51,7 @@ def png(drawn: "Image", prompt: str, settings: Mapping[str, Any]) -> bytes:
 
 
 Side: TypeAlias = Annotated[int, Range(8, 8192)]
+"""Pixels of an image's height or width."""
 Text: TypeAlias = Annotated[str, Words(empty=True)]
 Asked: TypeAlias = tuple[Annotated[str, Words()], Annotated[int, Range(0, 2**64 - 1)]]
 """A prompt and a seed."""

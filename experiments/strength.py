@@ -28,8 +28,8 @@ class Config:
     """
 
     image: Annotated[Path, File()] | None = None
-    """A picture of yours, of any size and kind (default: a rendered one, a large red circle left
-    of a small blue square)."""
+    """An image of yours: PNG, JPEG, WebP, GIF, BMP, TIFF, PPM or AVIF (default: a rendered one, a
+    large red circle left of a small blue square)."""
     prompt: Annotated[str, Words()] = PROMPT
     """What the picture should become."""
     strengths: Annotated[tuple[float, ...], Range(0, 1, above=True), Several(4)] = (

@@ -21,6 +21,7 @@ from experiments import generate
 from experiments.__main__ import main
 from experiments.settings import KEY, checked
 from sd.pipeline import TextToImage
+from tests.sd import image_writers as write
 
 SETTINGS: dict[str, Any] = {
     "batch": [["a red circle", 7]],
@@ -231,9 +232,7 @@ def test_what_is_wrong_is_named_before_any_work(case: str, like: Like, opened: l
 
 
 def test_a_huge_image_in_the_settings_is_refused_by_its_header(like: Like) -> None:
-    from tests.sd.test_image_file import huge
-
-    code, error = like(changed(("image",), base64.b64encode(huge("PNG")).decode("ascii")))
+    code, error = like(changed(("image",), base64.b64encode(write.huge("PNG")).decode("ascii")))
     assert code == 2 and "pixels" in error
 
 

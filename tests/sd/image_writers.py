@@ -1,10 +1,12 @@
 """Image files written byte by byte: kinds that Pillow reads but does not write."""
 
+import io
 import struct
+import warnings
 import zlib
 from collections.abc import Sequence
 
-from PIL import ImageCms
+from PIL import Image, ImageCms
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -79,3 +81,48 @@ def gray_profile(gamma: float) -> bytes:
     head += struct.pack(">6H4s4sI", 2026, 1, 1, 0, 0, 0, b"acsp", bytes(4), 0) + bytes(16)
     head += bytes(4) + struct.pack(">3i", 63190, 65536, 54061)
     return head + bytes(128 - len(head)) + table + data
+
+
+MODES = {"SPIDER": "F", "MSP": "1", "XBM": "1"}
+"""What some formats take instead of RGB."""
+
+
+def encoded(kind: str) -> bytes | None:
+    """A small image in a format, where Pillow can write it."""
+    buffer = io.BytesIO()
+    for mode in (MODES.get(kind, "RGB"), "RGBA", "L", "P"):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                Image.new(mode, (64, 64)).save(buffer, kind)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        return buffer.getvalue()
+    return None
+
+
+def huge(kind: str) -> bytes:
+    """A small file of a format whose header says that the image is huge."""
+    small = bytearray(encoded(kind) or b"")
+    if kind == "PNG":
+        head = chunk(b"IHDR", struct.pack(">2I5B", 60_000, 60_000, 8, 2, 0, 0, 0))
+        return bytes(small[:8]) + head + chunk(b"IDAT", zlib.compress(bytes(64)))
+    if kind == "JPEG":
+        at = small.index(b"\xff\xc0") + 5
+        small[at : at + 4] = struct.pack(">2H", 65_000, 65_000)
+    elif kind == "GIF":
+        at = small.index(b",") + 5
+        small[6:10] = small[at : at + 4] = struct.pack("<2H", 65_000, 65_000)
+    elif kind == "BMP":
+        small[18:26] = struct.pack("<2i", 60_000, 60_000)
+    elif kind == "WEBP":
+        at = small.index(b"VP8 ") + 14
+        small[at : at + 4] = struct.pack("<2H", 16_383, 16_383)
+    elif kind == "AVIF":
+        at = small.index(b"ispe") + 8
+        small[at : at + 8] = struct.pack(">2I", 16_000, 16_000)
+    elif kind == "TIFF":
+        return tiff(bytes(64), (60_000, 60_000), 8, 1, 1)
+    elif kind == "PPM":
+        return b"P6 60000 60000 255\n" + bytes(64)
+    return bytes(small)

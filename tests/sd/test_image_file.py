@@ -1,12 +1,10 @@
 """Image files: which formats are opened, by what, and that nothing is done before the bounds."""
 
 import ast
-import io
 import os
 import struct
 import sys
 import time
-import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,8 +38,6 @@ OTHERS: dict[str, bytes] = {
 }
 """Files of formats that Pillow hands to an interpreter or a stub, or that are programs."""
 
-REFUSED_MODES = {"SPIDER": "F", "MSP": "1", "XBM": "1"}
-
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
@@ -59,27 +55,13 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     watching = False
 
 
-def encoded(kind: str) -> bytes | None:
-    """A small image in a format, where Pillow can write it."""
-    buffer = io.BytesIO()
-    for mode in (REFUSED_MODES.get(kind, "RGB"), "RGBA", "L", "P"):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
-                Image.new(mode, (64, 64)).save(buffer, kind)
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        return buffer.getvalue()
-    return None
-
-
 def test_all_formats_that_pillow_knows(tmp_path: Path, started: list[str]) -> None:
     """Those of the list are read under any name, all others are refused under any name."""
     Image.init()
     assert set(FORMATS) < set(Image.OPEN)
     read, refused = set(), set()
     for kind in sorted({*Image.OPEN, *Image.SAVE}):
-        content = encoded(kind)
+        content = write.encoded(kind)
         if content is None:
             continue
         for name in ("x.png", "x.eps", f"x.{kind.lower()}"):
@@ -145,37 +127,10 @@ def test_one_function_opens_images(tmp_path: Path) -> None:
         assert openers(tmp_path) != []
 
 
-def huge(kind: str) -> bytes:
-    """A small file of a format whose header says that the image is huge."""
-    small = bytearray(encoded(kind) or b"")
-    if kind == "PNG":
-        head = write.chunk(b"IHDR", struct.pack(">2I5B", 60_000, 60_000, 8, 2, 0, 0, 0))
-        return bytes(small[:8]) + head + write.chunk(b"IDAT", zlib.compress(bytes(64)))
-    if kind == "JPEG":
-        at = small.index(b"\xff\xc0") + 5
-        small[at : at + 4] = struct.pack(">2H", 65_000, 65_000)
-    elif kind == "GIF":
-        at = small.index(b",") + 5
-        small[6:10] = small[at : at + 4] = struct.pack("<2H", 65_000, 65_000)
-    elif kind == "BMP":
-        small[18:26] = struct.pack("<2i", 60_000, 60_000)
-    elif kind == "WEBP":
-        at = small.index(b"VP8 ") + 14
-        small[at : at + 4] = struct.pack("<2H", 16_383, 16_383)
-    elif kind == "AVIF":
-        at = small.index(b"ispe") + 8
-        small[at : at + 8] = struct.pack(">2I", 16_000, 16_000)
-    elif kind == "TIFF":
-        return write.tiff(bytes(64), (60_000, 60_000), 8, 1, 1)
-    elif kind == "PPM":
-        return b"P6 60000 60000 255\n" + bytes(64)
-    return bytes(small)
-
-
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_huge_image_is_refused_by_its_header(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "x.bin"
-    path.write_bytes(huge(kind))
+    path.write_bytes(write.huge(kind))
     before = time.perf_counter()
     with pytest.raises(ValueError, match=r"x\.bin cannot be read: .* pixels"):
         load(path)
@@ -183,7 +138,7 @@ def test_a_huge_image_is_refused_by_its_header(kind: str, tmp_path: Path) -> Non
 
 
 def test_the_limit_on_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    content = encoded("PNG")
+    content = write.encoded("PNG")
     assert content is not None
     monkeypatch.setattr(image_file, "MOST_PIXELS", 64 * 64)
     assert load(content).size == (64, 64)
@@ -231,7 +186,7 @@ def test_what_is_no_regular_file_is_refused_at_once(case: str, tmp_path: Path) -
     elif case == "FIFO":
         os.mkfifo(path)
     elif case == "large":
-        path.write_bytes(encoded("PNG") or b"")
+        path.write_bytes(write.encoded("PNG") or b"")
         os.truncate(path, image_file.MOST_BYTES + 1)
     elif case == "no name":
         path = tmp_path / ("x" * 300)
