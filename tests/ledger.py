@@ -78,7 +78,7 @@ class Sum:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None, None, None]:
-        declared, spent = report.chance
+        declared, spent = getattr(report, "chance", (0.0, {}))  # none of a worker that crashed
         name = report.nodeid.partition("[")[0]
         before = math.fsum(self.spent[name].values())
         self.spent[name] |= spent
