@@ -11,7 +11,7 @@ from experiments.model import BATCH, NAMED, PROMPT, Model
 from experiments.prompts import Job
 from experiments.results import Figure, Result, write_files
 from experiments.sampling import Sampling
-from sd.flags import File, Range, Several, Words, check, refuse, unused
+from sd.flags import File, FlagError, Range, Several, Words, check, refuse, unused
 from sd.terminal import say
 
 if TYPE_CHECKING:
@@ -126,10 +126,20 @@ def run(config: Config, pipeline: "TextToImage | None" = None, hold: bool = Fals
 
 
 def _jobs(config: Config) -> list[Job]:
-    """The pictures that are asked for."""
+    """The pictures that are asked for; FlagError for what their lines say without effect."""
     if config.prompts is None:
-        return prompts.listed(config.prompt, config.seed, config.negative_prompt)
-    return prompts.read(config.prompts, config.seed[0], config.negative_prompt)
+        jobs = prompts.listed(config.prompt, config.seed, config.negative_prompt)
+        if len({(job.prompt, job.seed) for job in jobs}) < len(jobs):
+            refuse(config, "seed", "no seed twice for one prompt: that is the same image")
+        return jobs
+    jobs = prompts.read(config.prompts, config.seed[0], config.negative_prompt)
+    off = "--no-do-cfg" if not config.do_cfg else "--guidance-scale 1"
+    guided = config.do_cfg and config.sampling.guidance_scale != 1
+    for job in jobs if not guided else ():
+        if job.negative_prompt:
+            told = f"negative_prompt {job.negative_prompt!r} has no effect with {off}"
+            raise FlagError(f"--prompts: {config.prompts}: {told}")
+    return jobs
 
 
 def _legible(pipeline: "TextToImage", jobs: Sequence[Job], long: Any) -> None:

@@ -37,8 +37,7 @@ class Config:
 
     The end of a walk is compared with the end of the flow itself, from the same noise, which many
     steps of Heun's find on a grid with nodes on both sides of every jump of the guidance. Solvers
-    that draw noise have no such end. `--steps`, `--solver`, `--grid` and `--guidance-interval` are
-    not used: they are what is measured.
+    that draw noise have no such end.
     """
 
     solvers: Annotated[tuple[Deterministic, ...], Several(2)] = (

@@ -202,6 +202,8 @@ def test_another_machine_is_warned_of(
 
 BAD = {
     "both": (("--prompt", "a red ring"), "--prompt: has no effect beside --prompts"),
+    "unguided": (("--no-do-cfg",), "prompts.txt: negative_prompt 'green' has no effect with --no"),
+    "not guided": (("--guidance-scale", "1"), "has no effect with --guidance-scale 1"),
     "many seeds": (("--seed", "1", "2"), "--seed: wanted one with --prompts"),
 }
 
@@ -274,3 +276,14 @@ def test_a_stranger_s_image_starts_no_program(
         error = command.capsys.readouterr().err
     assert code == 2 and error.count("\n") == 1
     assert "format of PNG" in error or "damaged" in error
+
+
+def test_one_image_is_not_asked_for_twice() -> None:
+    """Nor drawn twice, under two names; another prompt may have the same seed."""
+    for words, same in ((("a", "a"), True), (("a",), True), (("a", "b"), False)):
+        config = generate.Config(prompt=words, seed=(7, 7))
+        if same:
+            with pytest.raises(ValueError, match="--seed: wanted no seed twice for one prompt"):
+                generate._jobs(config)
+        else:
+            assert [job.seed for job in generate._jobs(config)] == [7, 7]
