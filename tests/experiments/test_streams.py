@@ -1,6 +1,7 @@
 """Odd names and closed streams: what is drawn is on the disk, whatever becomes of what is said."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from experiments.__main__ import main
-from experiments.settings import png, read
+from experiments.settings import KEY, png
 
 PROMPTS = ("--prompt", "a red ring", "a blue star", "a green cross", "--batch", "1", "--steps", "1")
 
@@ -91,7 +92,8 @@ def test_a_name_that_is_not_utf_8_is_kept_in_the_image(tmp_path: Path) -> None:
     kept = {"batch": [["a", 0]], "index": 0, "call": {}, "model": model}
     path = tmp_path / "a.png"
     path.write_bytes(png(Image.new("RGB", (8, 8)), "a", kept))
-    assert read(path)["model"] == model
+    with Image.open(path) as opened:
+        assert json.loads(opened.text[KEY])["model"] == model
 
 
 def test_a_folder_that_cannot_be_entered_is_named(
