@@ -17,8 +17,8 @@ from diffusion_math import end_fitted, fitted, schedule, solver, tuned
 from tests.diffusion_math import precision
 from tests.diffusion_math.precision_cases import CASES
 
-ROUNDINGS = 64
-"""Of the dtype, of the largest entry: three steps of a solver are some thirty operations."""
+ROUNDINGS = 6
+"""Of the dtype, of the largest entry: three steps of `plms` need more than 2, all others less."""
 
 OTHERS = {
     "numbers, times, weights and schedules, which are float64 throughout": """
