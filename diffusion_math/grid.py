@@ -100,7 +100,8 @@ def karras(
 ) -> Float64[Tensor, " nodes"]:
     """Uniform in r^(1/rho) with r = sigma_t / alpha_t, the noise level in EDM's sense; rho > 0.
 
-    Ends beyond [t_min, t_max] as in `uniform_log_snr`.
+    Ends beyond [t_min, t_max] as in `uniform_log_snr`. Raises ValueError for rho outside of
+    [1e-3, 1e3], and where r^(1/rho) overflows.
     Derivation: (grid.6).
     Source: Karras et al. (arXiv:2206.00364) eq. 5.
     """

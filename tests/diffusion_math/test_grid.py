@@ -174,6 +174,20 @@ def test_several_steps_need_a_start_above_t_min(name: str) -> None:
     assert GRIDS[name](VPLinear(), 1, 5e-4).tolist() == [5e-4, 0]
 
 
+@pytest.mark.parametrize(
+    "schedule", [VPLinear(), VE(), RectifiedFlow(), VPCosine(), Discrete.cosine()], ids=repr
+)
+def test_every_rho_gives_a_grid_or_is_named(schedule: Schedule) -> None:
+    """From the least at which r_max^(1/rho) is a number up to 1e3; below, rho is what is named."""
+    least = abs(float(schedule.log_snr(schedule.t_max))) / 1400
+    for rho in (1.01 * least, 0.1, 1.0, 1e3):
+        nodes = karras(schedule, 6, rho=max(rho, 1e-3))
+        assert bool(nodes.isfinite().all()) and bool((nodes.diff() < 0).all())
+    if least > 1e-3:
+        with pytest.raises(ValueError, match=r"^rho: wanted a number above"):
+            karras(schedule, 6, rho=0.99 * least)
+
+
 def test_illegal_rho_and_counts() -> None:
     for rho in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match=r"^rho: "):
