@@ -56,6 +56,8 @@ def test_the_best_of_the_rest_and_what_is_saved():
     [row] = [row for row in tuned_parts.rows_of(alone) if row.name == "fitted-saving-rms"]
     assert row.interval == pytest.approx((5 / 9, 5 / 9)) and row.verdict == "holds"
     assert told["tuned-reference"].measured == pytest.approx(0.2)
+    two = replace(alone, picked={"fitted": {5: (mine, mine), 9: (mine, mine)}})
+    assert two.share("fitted", 1, rms) == pytest.approx((5 / 9 + 1) / 2)  # no geometric mean
     mixed = walk([0.05, 0.15] * 2, 5)  # between those of 9 calls and those of 5, not alike
     told = {
         r.name: r for r in tuned_parts.rows_of(replace(found, picked={"fitted": {5: (mixed,) * 2}}))
