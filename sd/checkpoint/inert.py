@@ -54,6 +54,7 @@ PLAIN = {
 """What of Python's own library holds data: an honest training leaves nothing else in a file."""
 MOST_AXES = 16
 MOST_NAMES = 1000
+DEEPEST = 1000
 LONGEST_KEY = 8
 """Entries of a tuple that is a key of a mapping."""
 
@@ -239,6 +240,11 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]  # Python's
             _key(key)
         self.load_dict()
 
+    def mark(self) -> None:
+        if len(self.metastack) >= DEEPEST:
+            raise ValueError(f"it nests more than {DEEPEST} levels")
+        self.load_mark()
+
     def refused(self) -> None:
         raise ValueError("an instruction that torch.save does not write")
 
@@ -248,6 +254,7 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]  # Python's
         pickle.NEWOBJ[0]: reduce,
         pickle.NEWOBJ_EX[0]: newobj_ex,
         pickle.BUILD[0]: build,
+        pickle.MARK[0]: mark,
         pickle.SETITEM[0]: setitem,
         pickle.SETITEMS[0]: setitems,
         pickle.DICT[0]: dictionary,

@@ -211,7 +211,9 @@ def _tensor(data: Mapped, archive: _Archive, value: Stored) -> Tensor:
 
 def _word(name: object) -> str:
     """A name for messages; one that is no string need not be short."""
-    return name if isinstance(name, str) else f"({_kind(name)} {str(name)[:20]})"
+    if isinstance(name, str):
+        return name
+    return f"({_kind(name)})" if isinstance(name, Inert) else f"({_kind(name)} {str(name)[:20]})"
 
 
 def _kind(value: object) -> str:

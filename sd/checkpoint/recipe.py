@@ -12,6 +12,7 @@ __all__ = ["Recipe", "beside"]
 
 LARGEST = 32 * 2**10
 """Bytes; the official configurations are below 3 KiB, and PyYAML reads some 100 KiB a second."""
+DEEPEST = 50
 Recipe = dict[str, str]
 """Each key's value as it is spelled, wherever in the file it stands."""
 
@@ -30,6 +31,20 @@ READ = {
 }
 
 
+class _Loader(yaml.SafeLoader):
+    """PyYAML's, of few levels: its work grows with the square of their number."""
+
+    level = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+        self.level += 1
+        if self.level > DEEPEST:
+            raise yaml.YAMLError(f"more than {DEEPEST} levels")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.level -= 1
+        return node
+
+
 def beside(path: Path) -> tuple[Path, Recipe] | None:
     """The `.yaml` or `.yml` of a checkpoint's name, and its values of the keys that are read.
 
@@ -46,9 +61,9 @@ def beside(path: Path) -> tuple[Path, Recipe] | None:
 def _values(path: Path) -> Recipe:
     raw = content(path, "checkpoint", LARGEST)
     try:
-        root = yaml.compose(raw, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        first = next(iter(str(error).splitlines()), "") or "nested too deep"
+        root = yaml.compose(raw, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        first = next(iter(str(error).splitlines()), "")
         raise ill(path, f"not valid YAML ({first})") from error
     if not isinstance(root, yaml.MappingNode):
         raise ill(path, "no configuration: not a YAML mapping")
