@@ -9,8 +9,8 @@ from typing import Any
 __all__ = ["content", "from_json", "kind", "regular"]
 
 DEEPEST = 50
-LONGEST_INTEGER = 20
-"""Levels of nesting and digits of an integer in JSON; settings have a few."""
+LONGEST_INTEGER = 100
+"""Levels of nesting and digits of an integer in JSON: transformers writes 10^30 for no limit."""
 
 
 def regular(path: Path | str, option: str, most: int) -> Path:

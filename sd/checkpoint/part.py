@@ -89,7 +89,7 @@ class Part:
             return Skeleton(self.count(blocks), self.count(levels))
         if self.layout == "original":
             levels = 1 + self.count(r"input_blocks\.(\d+)\.0\.op\.")
-            layers = (self.count(r"input_blocks\.(\d+)\.") - levels) // levels
+            layers = max(0, self.count(r"input_blocks\.(\d+)\.") - levels) // levels
         else:
             levels = self.count(r"down_blocks\.(\d+)\.")
             layers = self.count(r"down_blocks\.0\.resnets\.(\d+)\.")

@@ -9,6 +9,8 @@ from typing import final
 import torch
 from torch import Tensor
 
+from sd.terminal import escaped
+
 __all__ = ["Entry", "Source", "ill", "option", "printable"]
 
 LONGEST = 600
@@ -73,6 +75,5 @@ def option(name: str, value: str | bool | None = None) -> str:
 
 
 def printable(text: str) -> str:
-    """A text without what would move a terminal's cursor: names come from files of strangers."""
-    plain = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return plain if len(plain) <= LONGEST else f"{plain[:LONGEST]}..."
+    """A text without what would command a terminal: names come from files of strangers."""
+    return escaped(text if len(text) <= LONGEST else f"{text[:LONGEST]}...")

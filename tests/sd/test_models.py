@@ -1,11 +1,13 @@
 """Checkpoints as pipelines: diffusers' own files, run beside diffusers."""
 
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from sd import checkpoint
+from sd import checkpoint, vocabulary
 from sd.pipeline import TextToImage
 from sd.tokenizer import word_level
 from tests.sd.checkpoint import models
@@ -85,3 +87,48 @@ def test_options_are_a_checkpoints(folder: Path, tmp_path: Path) -> None:
         ValueError, match="model: wanted 'shapes', a folder of weights, a checkpoint"
     ):
         TextToImage.load(tmp_path / "nowhere", device="cpu")
+
+
+MERGES = [("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>")]
+RULES = vocabulary.of_merges(MERGES)
+SIZE = RULES.get_vocab_size()
+CLIPS = replace(models.V1, text=replace(models.V1.text, vocab_size=SIZE))
+GROWN: dict[str, tuple[int, bool, str | None]] = {  # rows of the table, words added, the complaint
+    "as it was": (SIZE, False, None),
+    "two words more": (SIZE + 2, True, None),
+    "padded": (528, False, None),
+    "two words more, and padded": (528, True, None),
+    "padded too far": (SIZE // 8 * 8 + 136, False, "name the tokenizer folder that was saved with"),
+    "rows that no word has": (SIZE + 1, False, "rows. Where textual inversion added words, name"),
+    "words that have no row": (
+        SIZE,
+        True,
+        f"it has {SIZE + 2} tokens, the text encoder {SIZE} row",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GROWN)
+def test_a_folder_saved_after_textual_inversion(name: str, tmp_path: Path) -> None:
+    """The table of the text encoder grew with the tokenizer: its new rows are words of prompts."""
+    transformers = pytest.importorskip("transformers")
+    rows, words, complaint = GROWN[name]
+    models.write_folder(tmp_path, CLIPS)
+    text = transformers.CLIPTextModel.from_pretrained(tmp_path / "text_encoder")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        text.resize_token_embeddings(rows)
+    text.save_pretrained(tmp_path / "text_encoder")
+    peer = transformers.CLIPTokenizer(vocab=RULES.get_vocab(), merges=MERGES)
+    if words:
+        peer.add_tokens(["<toy>", "<toy>_1"])
+    peer.save_pretrained(tmp_path / "tokenizer")
+    if complaint is not None:
+        with pytest.raises(ValueError, match=complaint):
+            TextToImage.load(tmp_path, device="cpu")
+        return
+    found = TextToImage.load(tmp_path, device="cpu")
+    tokens = peer("a <toy> <toy>_1 dog", padding="max_length", max_length=20)["input_ids"]
+    wanted = text(torch.tensor([tokens])).last_hidden_state
+    context = found.encode_prompts(["a <toy> dog" if words else "a <toy> <toy>_1 dog"], "truncate")
+    torch.testing.assert_close(context, wanted.detach(), rtol=1e-4, atol=1e-5)

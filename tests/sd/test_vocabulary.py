@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sd import vocabulary
-from sd.tokenizer import END, START
+from sd.tokenizer import END, LARGEST, START, Tokenizer, guarded
 
 transformers = pytest.importorskip("transformers")
 
@@ -98,3 +98,150 @@ def test_places_in_their_order(
     cached = {name: str(folder / name) for name in ("vocab.json", "merges.txt")}
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda _, name: cached[name])
     assert ids(tmp_path / "model.safetensors") == wanted
+
+
+def words_of(folder: Path) -> Tokenizer:
+    return vocabulary.find(folder, folder, 12, None)
+
+
+ADDED = ["<toy-cat>", "<toy-cat>_1", "<toy-cat>_2", "sks"]
+PROMPTS = (
+    "a <toy-cat> in the string", "<toy-cat>_1 on", "a<toy-cat>b", "sks cat", "asks",
+)  # fmt: skip
+
+
+def saved(folder: Path, kept: tuple[str, ...]) -> "transformers.CLIPTokenizer":
+    """CLIP's tokenizer as transformers saves it with words that were added; then some files."""
+    peer = transformers.CLIPTokenizer(vocab=RULES.get_vocab(), merges=MERGES)
+    peer.add_tokens(ADDED)
+    peer.save_pretrained(folder)
+    (folder / "vocab.json").write_text(json.dumps(RULES.get_vocab()), encoding="utf-8")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in MERGES)]
+    (folder / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
+    ids = {word: peer.convert_tokens_to_ids(word) for word in ADDED}
+    (folder / "added_tokens.json").write_text(json.dumps(ids))
+    flags = {"lstrip": False, "normalized": True, "rstrip": False, "special": False}
+    decoder = {i: {"content": word, "single_word": False, **flags} for word, i in ids.items()}
+    config = folder / "tokenizer_config.json"
+    config.write_text(
+        json.dumps({**json.loads(config.read_text()), "added_tokens_decoder": decoder})
+    )
+    for path in folder.iterdir():
+        if path.name not in kept:
+            path.unlink()
+    return peer
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        ("tokenizer.json",),
+        ("vocab.json", "merges.txt", "added_tokens.json"),
+        ("vocab.json", "merges.txt", "tokenizer_config.json"),
+        (
+            "vocab.json",
+            "merges.txt",
+            "tokenizer_config.json",
+            "added_tokens.json",
+            "tokenizer.json",
+        ),
+    ],
+    ids=["whole", "added tokens", "their flags", "all"],
+)
+def test_added_words_are_those_of_transformers_and_diffusers(
+    kept: tuple[str, ...], tmp_path: Path
+) -> None:
+    """After textual inversion: a word of several vectors stands for all, as in diffusers."""
+    from diffusers.loaders import TextualInversionLoaderMixin
+
+    peer = saved(tmp_path, kept)
+    found = words_of(tmp_path)
+    assert found.vocab_size == len(peer) == 514 + len(MERGES) + len(ADDED)
+    for prompt in PROMPTS:
+        text = TextualInversionLoaderMixin().maybe_convert_prompt(prompt, peer)
+        wanted = peer(text, add_special_tokens=False)["input_ids"]
+        assert [i for _, ids in found.words_of(prompt) for i in ids] == wanted, prompt
+        assert found.encode([prompt])[0, 1 : 1 + len(wanted)].tolist() == wanted
+    first = found.encode(["<toy-cat>"])[0, 1:4].tolist()
+    assert first == [514 + len(MERGES) + i for i in range(3)]
+    assert found.encode(["<TOY-CAT>"])[0, 1:4].tolist() == first  # where diffusers takes one
+
+
+def write(folder: Path, name: str, raw: bytes | dict[str, object]) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(raw if isinstance(raw, bytes) else json.dumps(raw).encode())
+
+
+NAMES = RULES.get_vocab()
+MERGE_LINES = "\n".join(["#", *(" ".join(pair) for pair in MERGES)]).encode()
+ZIPPED = gzip.compress(MERGE_LINES)
+RULES_TEXT = json.loads(RULES.to_str())
+DAMAGED: dict[str, tuple[str, bytes | dict[str, object]]] = {
+    "not gzip": ("a.txt.gz", b"not gz"),
+    "gzip cut short": ("a.txt.gz", ZIPPED[:-9]),
+    "gzip with a wrong sum": ("a.txt.gz", ZIPPED[:-8] + bytes(8)),
+    "gzip of no text": ("a.txt.gz", gzip.compress(b"\xff\xfe\xfd")),
+    "gzip of too much": ("a.txt.gz", gzip.compress(bytes(LARGEST + 1))),
+    "merges that are not UTF-8": ("a.txt", b"#\nc \xff\n"),
+    "merges of unknown letters": ("a.txt", "#\n\u732b \u732b\n".encode()),
+    "not UTF-8": ("tokenizer.json", b"\xff\xfe\xfd"),
+    "no JSON": ("tokenizer.json", b"{"),
+    "deep JSON": ("tokenizer.json", b"[" * 100_000),
+    "no rules": ("tokenizer.json", b"[]"),
+    "bytes that make the library panic": (
+        "tokenizer.json",
+        RULES_TEXT | {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA" * 100}},
+    ),
+    "the same, deeper": (
+        "tokenizer.json",
+        RULES_TEXT | {"normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Precompiled", "precompiled_charsmap": "AAAA" * 100}]}},
+    ),
+    "two words of one id": (
+        "tokenizer.json",
+        RULES_TEXT | {"model": RULES_TEXT["model"] | {"vocab": NAMES | {"ca": 0}}},
+    ),
+    "an id of two ids": ("vocab.json", {**NAMES, "ca": 0}),
+    "a hole": ("vocab.json", {**NAMES, "ca": len(NAMES)}),
+    "a negative id": ("vocab.json", {**NAMES, "ca": -1}),
+    "an id of 2^31": ("vocab.json", {**NAMES, "ca": 2**31}),
+    "an id of 2^64": ("vocab.json", {**NAMES, "ca": 2**64}),
+    "an id that is a text": ("vocab.json", {**NAMES, "ca": "1"}),
+    "no object": ("vocab.json", b"[1, 2]"),
+    "a word twice": ("vocab.json", b'{"a": 0, "a": 1}'),
+    "merges that do not fit": ("vocab.json", {"a": 0, START: 1, END: 2}),
+    "an added word beyond the table": ("added_tokens.json", {"<cat>": len(NAMES) + 1}),
+    "an added word in its midst": ("added_tokens.json", {"<cat>": 5}),
+    "an added word of a negative id": ("added_tokens.json", {"<cat>": -1}),
+    "added words that are none": ("added_tokens.json", b'{"<cat>": "x"}'),
+    "added words in a list": ("added_tokens.json", b"[1]"),
+    "an entry that is none": ("tokenizer_config.json", {"added_tokens_decoder": {"540": 3}}),
+    "entries that are none": ("tokenizer_config.json", {"added_tokens_decoder": [3]}),
+    "an entry of no number": (
+        "tokenizer_config.json", {"added_tokens_decoder": {"x": {"content": "<cat>"}}}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_is_one_line(name: str, tmp_path: Path) -> None:
+    file, raw = DAMAGED[name]
+    place = tmp_path / "words"
+    if file not in ("tokenizer.json", "a.txt", "a.txt.gz"):
+        write(place, "vocab.json", dict(NAMES))
+        write(place, "merges.txt", MERGE_LINES)
+    write(place, file, raw)
+    with pytest.raises(ValueError, match=r"\S") as caught:
+        words_of(place if place.joinpath("vocab.json").exists() else place / file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_panic_is_an_error_and_a_stop_is_none() -> None:
+    class Panic(BaseException):
+        pass
+
+    with pytest.raises(ValueError, match="it: broken"), guarded("it"):
+        raise Panic("broken")
+    for stop in (KeyboardInterrupt, SystemExit):
+        with pytest.raises(stop), guarded("it"):
+            raise stop

@@ -185,7 +185,7 @@ BAD: dict[str, tuple[Writer, str]] = {
         "the header's entry for a is not a tensor's",
     ),
     "a name that writes on the terminal": (
-        raw(header({"a\n\x1b[2J": {}})), "the header's entry for a??[2J is not a tensor's"
+        raw(header({"a\n\x1b[2J": {}})), "the header's entry for a\\n\\x1b[2J is not a tensor's"
     ),
     "negative": (
         raw(header(NEGATIVE, bytes(16))), "the header's entry for a is not a tensor's"

@@ -78,7 +78,9 @@ def test_a_training_s_checkpoint_is_read(tmp_path: Path, monkeypatch: pytest.Mon
     module = SimpleNamespace(ModelCheckpoint=Callback)
     monkeypatch.setattr(Callback, "__setstate__", forbidden, raising=False)
     with monkeypatch.context() as patched:
-        patched.setitem(sys.modules, Callback.__module__, module)
+        names = Callback.__module__.split(".")
+        for i in range(len(names)):
+            patched.setitem(sys.modules, ".".join(names[: i + 1]), module)
         lightning(tmp_path / "last.ckpt")
     loaded = load(tmp_path / "last.ckpt")
     models.same(loaded, V1)
