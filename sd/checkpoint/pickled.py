@@ -213,7 +213,7 @@ def _word(name: object) -> str:
     """A name for messages; one that is no string need not be short."""
     if isinstance(name, str):
         return name
-    return f"({_kind(name)})" if isinstance(name, Inert) else f"({_kind(name)} {str(name)[:20]})"
+    return str(name) if isinstance(name, int) else f"({_kind(name)})"
 
 
 def _kind(value: object) -> str:
