@@ -85,14 +85,14 @@ def test_a_palette_with_levels_of_transparency() -> None:
 
 
 DEEP = {
-    "16 bits": (struct.pack("<3H", 0, 257 * 100, 65535), 16, 1, 1, "<"),
-    "16 bits, other order": (struct.pack(">3H", 0, 257 * 100, 65535), 16, 1, 1, ">"),
-    "16 bits, white is zero": (struct.pack("<3H", 65535, 257 * 155, 0), 16, 0, 1, "<"),
-    "12 bits": (bytes([0x00, 0x06, 0x46, 0xFF, 0xF0]), 12, 1, 1, "<"),
-    "8 bits, white is zero": (bytes([255, 155, 0]), 8, 0, 1, "<"),
-    "floats": (struct.pack("<3f", 0, 100 / 255, 1), 32, 1, 3, "<"),
-    "floats, other order": (struct.pack(">3f", 0, 100 / 255, 1), 32, 1, 3, ">"),
-    "floats, white is zero": (struct.pack("<3f", 1, 155 / 255, 0), 32, 0, 3, "<"),
+    "16 bits": (struct.pack("<3H", 0, 257 * 200, 65535), 16, 1, 1, "<"),
+    "16 bits, other order": (struct.pack(">3H", 0, 257 * 200, 65535), 16, 1, 1, ">"),
+    "16 bits, white is zero": (struct.pack("<3H", 65535, 257 * 55, 0), 16, 0, 1, "<"),
+    "12 bits": (bytes([0x00, 0x0C, 0x8C, 0xFF, 0xF0]), 12, 1, 1, "<"),
+    "8 bits, white is zero": (bytes([255, 55, 0]), 8, 0, 1, "<"),
+    "floats": (struct.pack("<3f", 0, 200 / 255, 1), 32, 1, 3, "<"),
+    "floats, other order": (struct.pack(">3f", 0, 200 / 255, 1), 32, 1, 3, ">"),
+    "floats, white is zero": (struct.pack("<3f", 1, 55 / 255, 0), 32, 0, 3, "<"),
 }
 
 
@@ -100,9 +100,9 @@ DEEP = {
 def test_deep_grey_of_a_tiff(case: str, tmp_path: Path) -> None:
     samples, *rest = DEEP[case]
     content = write.tiff(samples, (3, 1), *rest)
-    assert levels(content) == [[v] * 3 for v in (0, 100, 255)]
+    assert levels(content) == [[v] * 3 for v in (0, 200, 255)]
     (tmp_path / "x.tiff").write_bytes(content)
-    assert np.asarray(read(tmp_path / "x.tiff"))[0, :, 0].tolist() == [0, 100, 255]
+    assert np.asarray(read(tmp_path / "x.tiff"))[0, :, 0].tolist() == [0, 200, 255]
 
 
 UNKNOWN = {
