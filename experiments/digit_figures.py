@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from experiments import plots
 from experiments.digit_data import Digits, picture
-from experiments.intervals import mean_interval, wilson
+from experiments.intervals import Z, mean_interval, wilson
 from experiments.plots.pairs import Paired, paired
 from experiments.results import Figure, Table
 from experiments.weighting import DRAWN, Outcome
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diffusion_math.metrics import Estimate
-
-Z = 1.96
 
 
 def digits(train: Digits, shown: "dict[float, Tensor]") -> Figure:

@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from experiments.digit_learning import Budget
-from experiments.intervals import mean_interval, paired_difference, wilson
+from experiments.intervals import Z, mean_interval, paired_difference, wilson
 from experiments.results import FAILS, HOLDS, MEASURED, UNDECIDED, Row, at_least, at_most
 from experiments.weighting import BOUND, DRAWN, SIMPLE, Outcome
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 LAST = 40
 """Where the bound's chain leaves for 0: there the noise is about as wide as a level's bin."""
-
-Z = 1.96  # a 95% interval in standard errors
 
 
 def agreement(right: dict[float, list[bool]], real: list[bool]) -> tuple[Row, ...]:

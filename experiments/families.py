@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from experiments.intervals import Z, about
 from experiments.results import MEASURED, Figure, Result, Row, Table, at_least, at_most
 from sd.flags import Range, Seed, check
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from experiments.generators import Trained
 
 PLAIN = "autoencoder"
-Z = 1.96  # a 95% interval in standard errors
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _rows(
 ) -> tuple[Row, ...]:
     families = [name for name in far if name != PLAIN]
     worst = max(families, key=lambda name: far[name].value)
-    ratio = _interval(far[worst].value / bell.value, far[worst].error / bell.value)
+    ratio = about(far[worst].value / bell.value, far[worst].error / bell.value)
     rows = [
         Row(
             "families",
@@ -122,7 +122,7 @@ def _rows(
         )
     ]
     for name in families:
-        interval = _interval(*far[name])
+        interval = about(*far[name])
         claim = f"Squared energy distance between {count} draws of the {name} and of the data"
         rows.append(Row(f"families-{name.lower()}", claim, far[name].value, interval, MEASURED))
     for name, (what, at) in {
@@ -130,7 +130,7 @@ def _rows(
         "families-code": ("codes of data are from a normal", from_normal),
     }.items():
         gap = at[PLAIN].value - at["VAE"].value
-        interval = _interval(gap, (at[PLAIN].error ** 2 + at["VAE"].error ** 2) ** 0.5)
+        interval = about(gap, (at[PLAIN].error ** 2 + at["VAE"].error ** 2) ** 0.5)
         claim = (
             f"C31: by how much farther the {what} with a plain autoencoder than with the VAE, in "
             "energy distance, above 0"
@@ -143,10 +143,6 @@ def _rows(
         )
         rows.append(Row(f"families-{name.lower()}-normality", claim, found, None, MEASURED))
     return tuple(rows)
-
-
-def _interval(value: float, error: float) -> tuple[float, float]:
-    return value - Z * error, value + Z * error
 
 
 def _figures(

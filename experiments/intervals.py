@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from statistics import NormalDist, fmean, median, stdev
 
 Interval = tuple[float, float]
+Z = NormalDist().inv_cdf(0.975)
+"""Half the width of a normal's middle 95%, in standard errors."""
 
 
 def wilson(right: int, count: int, level: float = 0.95) -> Interval:
@@ -71,6 +73,11 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
 
     half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * stdev(values) / math.sqrt(len(values))
     return fmean(values) - half, fmean(values) + half
+
+
+def about(value: float, error: float) -> Interval:
+    """The 95% interval of an estimate taken for normal, from its standard error."""
+    return value - Z * error, value + Z * error
 
 
 def ratio_of_means(first: Sequence[float], second: Sequence[float]) -> Interval:

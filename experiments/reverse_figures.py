@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from experiments import plots
+from experiments.intervals import Z
 from experiments.plane import density_on
 from experiments.plots.animation import frame, gif
 from experiments.plots.reverse import Log, Way, logarithmic, moment, ways
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from diffusion_math.schedule import Schedule
     from experiments.learned_score import Point
 
-Z = 1.96
 REACH = 3.2
 SHOWN = 6
 """Times of the panels."""

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
+from experiments.intervals import about
 from experiments.results import FAILS, HOLDS, MEASURED, UNDECIDED, Row, at_most
 from experiments.reverse_walks import EXACT, KERNELS, LEARNED, Walks
 
 if TYPE_CHECKING:
     from diffusion_math.metrics import Estimate
 
-Z = 1.96  # a 95% interval in standard errors
 
 MISSED = 0.05
 """The part of the score that a network which has learned it may miss."""
@@ -18,7 +18,7 @@ APART = 5.0
 
 def divergence(missed: "dict[str, Estimate]", falling: "dict[int, Estimate]") -> tuple[Row, ...]:
     """What is missed of the score, by target and by number of updates."""
-    ends = _interval(*missed["eps"])
+    ends = about(*missed["eps"])
     what = "E sigma_t^2 norm(S_theta - S)^2 / E sigma_t^2 norm(S)^2, t uniform, x ~ q_t"
     rows = [
         Row(
@@ -32,7 +32,7 @@ def divergence(missed: "dict[str, Estimate]", falling: "dict[int, Estimate]") ->
     ]
     for target, one in missed.items():
         claim = f"The same of the network that predicts {target}, one loss and budget for all"
-        rows.append(Row(f"reverse-{target}", claim, one.value, _interval(*one), MEASURED))
+        rows.append(Row(f"reverse-{target}", claim, one.value, about(*one), MEASURED))
     one, other = sorted(("eps", "score"), key=lambda name: -missed[name].value)
     ratio, ends = _ratio(missed[one], missed[other])
     rows.append(
@@ -80,7 +80,7 @@ def walks(found: Walks) -> tuple[Row, ...]:
     few, most = min(kernels), max(learned)
     gap = exact[few].value - kernels[few].value
     spread = (exact[few].error ** 2 + kernels[few].error ** 2) ** 0.5
-    ends = gap - Z * spread, gap + Z * spread
+    ends = about(gap, spread)
     ratio, share = _ratio(learned[most], found.bell)
     near, near_ends = _ratio(exact[most], found.bell)
     one_normal = "over that of one normal with the data's mean and variances"
@@ -112,25 +112,21 @@ def walks(found: Walks) -> tuple[Row, ...]:
             "reverse-kernels",
             f"Squared energy distance of the true kernels' draws from fresh data, {few} steps",
             kernels[few].value,
-            _interval(*kernels[few]),
+            about(*kernels[few]),
             MEASURED,
         ),
         Row(
             "reverse-floor",
             "Squared energy distance between two sets of fresh data",
             found.floor.value,
-            _interval(*found.floor),
+            about(*found.floor),
             MEASURED,
         ),
     )
-
-
-def _interval(value: float, error: float) -> tuple[float, float]:
-    return value - Z * error, value + Z * error
 
 
 def _ratio(a: "Estimate", b: "Estimate") -> tuple[float, tuple[float, float]]:
     """a / b and its interval, to first order and as if a and b were independent."""
     ratio = a.value / b.value
     error = ((a.error / b.value) ** 2 + (ratio * b.error / b.value) ** 2) ** 0.5
-    return ratio, _interval(ratio, error)
+    return ratio, about(ratio, error)

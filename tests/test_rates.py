@@ -16,7 +16,7 @@ import torch
 from experiments import laws, likelihood
 from experiments.erratum import kolmogorov_bound, slope_bound, variance_interval, variance_off
 from experiments.estimates import Gaps, Spread
-from experiments.intervals import mean_interval, median_interval, wilson
+from experiments.intervals import about, mean_interval, median_interval, wilson
 from experiments.plane import Cells as Plane
 from experiments.plane import ChiSquare, chi_square
 from experiments.results import HOLDS
@@ -224,6 +224,16 @@ def of_difference() -> Trial:
     return missed
 
 
+def of_estimate() -> Trial:
+    """Normal, of a known error."""
+
+    def missed(rng: Rng) -> bool:
+        low, high = about(float(rng.normal(5, 2)), 2.0)
+        return not low <= 5 <= high
+
+    return missed
+
+
 def of_share() -> Trial:
     def missed(rng: Rng) -> bool:
         low, high = wilson(int(rng.binomial(60, 0.3)), 60)
@@ -249,6 +259,7 @@ LEVELS: dict[str, tuple[Callable[[], Trial], tuple[float, float]]] = {
     "chains": (of_chains, (LEVEL, LEVEL)),
     "median": (of_median, (20 / 512, 20 / 512)),
     "difference": (of_difference, (0.04, LEVEL)),
+    "estimate": (of_estimate, (LEVEL, LEVEL)),
     "share": (of_share, (0.04, 0.055)),
     "typical": (of_typical, (LEVEL, LEVEL)),
 }
