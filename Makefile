@@ -5,7 +5,7 @@
 # make peers   what `python -m experiments audit` can audit beside our own samplers
 # make mutants break diffusion_math line by line and see that a test notices (half an hour)
 # make flaky   the tests under 20 seeds (half an hour)
-# make train   train the embedded model again from nothing (hours; resumes after a kill)
+# make train   train the embedded model again from nothing (hours; the same command resumes)
 # make clean   remove caches and results (.venv and training runs stay)
 #
 # Settings: VENV=path  PYTHON=python3.12  DEMO_FLAGS=...  TEST_FLAGS="-m slow"  BENCH_FLAGS=...  FLAKY_FLAGS=...  TRAIN_FLAGS=...

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -35,6 +36,7 @@ def example(seed: int, index: int, held_out: bool = False, width: int = 64) -> E
     return Example(render(scene, width), caption(scene, rng), scene)
 
 
+@cache
 def fingerprint(count: int = 64) -> str:
     """The first digits of a SHA-256 over `count` examples: it changes where the data set does."""
     found = hashlib.sha256()

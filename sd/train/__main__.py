@@ -188,7 +188,7 @@ def _train(options: All, command: str, config: ModelConfig) -> None:
         network: nn.Module,
         own: TextConfig | VAEConfig | UNetConfig,
         settings: Mapping[str, Any],
-        measured: Mapping[str, float],
+        measured: Mapping[str, float | int],
     ) -> None:
         """Keep a trained network with what made it and how good it is."""
         say(f"{options.file(name).name} {json.dumps(measured)}")

@@ -18,7 +18,7 @@ __all__ = ["accuracy", "reconstruction"]
 
 
 @torch.no_grad()
-def reconstruction(vae: VAE, count: int) -> dict[str, float]:
+def reconstruction(vae: VAE, count: int) -> dict[str, float | int]:
     """PSNR of fresh pictures' reconstructions, and how many of them the reader reads rightly."""
     quality, right = [], []
     for first in range(0, count, 50):
@@ -33,9 +33,9 @@ def reconstruction(vae: VAE, count: int) -> dict[str, float]:
     return {"judged": count, "psnr_db": mean, "read_rightly": float(np.mean(right))}
 
 
-def accuracy(model: TextToImage, count: int) -> dict[str, float]:
+def accuracy(model: TextToImage, count: int) -> dict[str, float | int]:
     """Share of fresh prompts of which all that they name is right, with and without guidance."""
-    figures: dict[str, float] = {"judged": count}
+    figures: dict[str, float | int] = {"judged": count}
     for pairs in ("seen", "held_out"):
         asked = prompts(0, count, held_out=pairs == "held_out")
         for name, guided in (("guided", True), ("unguided", False)):

@@ -1,6 +1,6 @@
 """The U-Net: the DDPM loss on latents, the prompt dropped at random (C19, C28)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -64,7 +64,7 @@ def encode(vae: VAE, seed: int, count: int, device: torch.device, batch: int = 1
 
 def unet_loss(
     schedule: Discrete, prediction: str
-) -> Callable[[nn.Module, tuple[Tensor, Tensor], torch.Generator], dict[str, Tensor]]:
+) -> Callable[[nn.Module, Sequence[Tensor], torch.Generator], dict[str, Tensor]]:
     """E ||y - y_theta(alpha_t x_0 + sigma_t eps, t, context)||^2, t uniform on 1..T.
 
     y is what the network predicts: eps ("epsilon", L_simple), v ("v_prediction") or x_0
@@ -73,7 +73,7 @@ def unet_loss(
     """
 
     def loss(
-        unet: nn.Module, examples: tuple[Tensor, Tensor], generator: torch.Generator
+        unet: nn.Module, examples: Sequence[Tensor], generator: torch.Generator
     ) -> dict[str, Tensor]:
         x0, context = examples
         t = uniform_times(schedule, generator, len(x0))

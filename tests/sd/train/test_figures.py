@@ -1,0 +1,122 @@
+"""The figures: which prompts they are of, which pictures; and the loss and scale behind them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion_math.schedule import Discrete
+from sd.pipeline import TextToImage
+from sd.shapes.caption import parse
+from sd.shapes.data import FRESH, example
+from sd.shapes.judge import prompts
+from sd.shapes.scene import HELD_OUT
+from sd.train import clip, figures, unet
+from sd.vae import VAE, Latent
+from tests.sd.train.test_unet_loss import Knowing
+from tests.sd.train.tiny import CONFIG
+
+COUNT = 6
+
+
+class Drawing(TextToImage):
+    """Stands for the model: draws prompts rightly if they are seen or held-out, guided or not."""
+
+    def __init__(self, seen: bool, held_out: bool, guided: bool | None = None) -> None:
+        self.right = {False: seen, True: held_out}
+        self.guided = guided
+        self.seeds: list[int] = []
+        whole = [example(FRESH, i, held) for held in (False, True) for i in range(COUNT)]
+        self.pictures = {one.caption: one.picture for one in whole}
+
+    def __call__(self, some: Sequence[str], seed: list[int], do_cfg: bool, progress: bool) -> Any:
+        self.seeds += seed
+        blank = np.zeros((64, 64, 3), np.uint8)
+        return [self.pictures[one] if self.knows(one, do_cfg) else blank for one in some]
+
+    def knows(self, prompt: str, do_cfg: bool) -> bool:
+        asked = parse(prompt)
+        assert asked is not None
+        held_out = any((thing.color, thing.shape) in HELD_OUT for thing in asked.things)
+        return self.right[held_out] and self.guided in (None, do_cfg)
+
+
+@pytest.mark.parametrize("seen", [False, True])
+@pytest.mark.parametrize("held_out", [False, True])
+@pytest.mark.parametrize("guided", [None, False, True])
+def test_accuracy_is_that_of_the_prompts_it_is_named_for(
+    seen: bool, held_out: bool, guided: bool | None
+) -> None:
+    """Seen and held-out pairs, with and without guidance: each figure is 1 or 0 by itself."""
+    model = Drawing(seen, held_out, guided)
+    found = figures.accuracy(model, COUNT)
+    assert found.pop("judged") == COUNT
+    assert found == {
+        f"{pairs}_{name}": float(right and guided in (None, cfg))
+        for pairs, right in (("seen", seen), ("held_out", held_out))
+        for name, cfg in (("guided", True), ("unguided", False))
+    }
+    assert model.seeds == 4 * list(range(COUNT))
+
+
+def test_prompts_are_seen_or_held_out_as_they_are_called() -> None:
+    for held in (False, True):
+        for prompt in prompts(0, 50, held):
+            asked = parse(prompt)
+            assert asked is not None
+            named = {(thing.color, thing.shape) for thing in asked.things}
+            assert bool(named & HELD_OUT) == held
+
+
+class Copying(VAE):
+    """Stands for the VAE: gives back every picture, or a grey one after the first few."""
+
+    def __init__(self, right: int) -> None:
+        super().__init__(CONFIG.vae)
+        self.right = right
+
+    def encode(self, x: torch.Tensor) -> Latent:
+        return Latent(x, torch.zeros_like(x))
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.cat([z[: self.right], torch.zeros_like(z[self.right :])])
+
+
+@pytest.mark.parametrize("right", [0, 2, 3])
+def test_reconstructions_are_read_beside_their_own_pictures(right: int) -> None:
+    found = figures.reconstruction(Copying(right), 3)
+    assert found["read_rightly"] == pytest.approx(right / 3)
+    assert (found["psnr_db"] > 160) == (right == 3)
+    assert found["judged"] == 3
+
+
+def test_the_temperature_of_clip_is_at_most_a_hundred() -> None:
+    """Similarities are cosines times exp(log_scale), the factor no more than 100 (figure 3)."""
+    torch.manual_seed(0)
+    module = clip.CLIP(CONFIG.text)
+    pictures = torch.from_numpy(np.stack([example(0, i).picture for i in range(4)]))
+    tokens = torch.randint(0, 27, (4, 24))
+    tokens[:, -1] = 28
+    logits = []
+    with torch.no_grad():
+        for scale in (1.0, 50.0, 100.0, 1e4):
+            module.log_scale.fill_(float(np.log(scale)))
+            logits.append(module(pictures, tokens))
+    one, fifty, hundred, more = logits
+    torch.testing.assert_close(fifty, 50 * one, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(hundred, 100 * one, rtol=1e-4, atol=1e-5)
+    assert torch.equal(more.abs().clamp(max=100), more.abs())
+    torch.testing.assert_close(more, hundred, rtol=1e-4, atol=1e-4)
+    assert float(one.abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1, 1), (8, 4, 2, 3), (1, 4, 8, 8)])
+def test_the_u_nets_loss_is_a_mean_over_all_numbers(shape: tuple[int, ...]) -> None:
+    """An error of 0.3 in every number of x_0 is a loss of 0.09, whatever the shape."""
+    x0 = torch.zeros(shape)
+    loss = unet.unet_loss(Discrete.scaled_linear(1000), "sample")
+    context, generator = torch.zeros(len(x0), 1, 1), torch.Generator().manual_seed(0)
+    found = loss(Knowing("sample", x0, error=0.3), (x0, context), generator)
+    assert float(found["loss"]) == pytest.approx(0.09, rel=1e-5)
