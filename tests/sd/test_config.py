@@ -51,7 +51,7 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (UNetConfig, {"linear_projection": 1}, "linear_projection must be a boolean, got 1"),
     (UNetConfig, {"heads": 3}, "heads must divide every level that attends"),
     (ModelConfig, {"prediction": "eps"}, "one of epsilon, v_prediction, sample; got 'eps'"),
-    (ModelConfig, {"schedule": "karras"}, "one of linear, scaled_linear, cosine; got 'karras'"),
+    (ModelConfig, {"schedule": "karras"}, "one of scaled_linear, linear, cosine; got 'karras'"),
     (ModelConfig, {"guidance_scale": math.nan}, "finite number of 0 or more, got nan"),
     (ModelConfig, {"solver": "abacus"}, "one of ddpm, .*, dpmpp_2m, .*; got 'abacus'"),
     (ModelConfig, {"guidance_scale": -1.0}, "finite number of 0 or more, got -1.0"),
