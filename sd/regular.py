@@ -6,6 +6,8 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from sd.terminal import escaped
+
 __all__ = ["content", "from_json", "kind", "regular"]
 
 DEEPEST = 50
@@ -25,12 +27,13 @@ def regular(path: Path | str, option: str, most: int) -> Path:
     """
     path = Path(path)
     status = _status(path, option)
+    named = f"{option} {escaped(str(path))}"
     if status is None:
-        raise FileNotFoundError(f"{option} {path} is missing")
+        raise FileNotFoundError(f"{named} is missing")
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{option} {path} can't be read: it is not a regular file")
+        raise ValueError(f"{named} can't be read: it is not a regular file")
     if status.st_size > most:
-        raise ValueError(f"{option} {path} has {status.st_size} bytes, more than {most}")
+        raise ValueError(f"{named} has {status.st_size} bytes, more than {most}")
     return path
 
 
@@ -58,11 +61,15 @@ def content(path: Path | str, option: str, most: int) -> bytes:
         path, option, most: as in `regular`, which says what is raised.
     """
     try:
-        return regular(path, option, most).read_bytes()
+        with regular(path, option, most).open("rb") as file:
+            raw = file.read(most + 1)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise _unread(path, option, error) from error
+    if len(raw) > most:  # of a file that grew, or whose size the system does not know
+        raise ValueError(f"{option} {escaped(str(path))} has more than {most} bytes")
+    return raw
 
 
 def from_json(text: str | bytes, once: bool = False) -> Any:
@@ -121,4 +128,4 @@ def _status(path: Path, option: str) -> os.stat_result | None:
 
 def _unread(path: Path | str, option: str, error: Exception) -> ValueError:
     reason = getattr(error, "strerror", None) or error
-    return ValueError(f"{option} {path} can't be read: {reason}")
+    return ValueError(f"{option} {escaped(str(path))} can't be read: {reason}")

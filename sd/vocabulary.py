@@ -14,6 +14,7 @@ import tokenizers
 from tokenizers import Regex, models, normalizers, pre_tokenizers
 
 from sd.regular import content, from_json, kind
+from sd.terminal import escaped
 from sd.tokenizer import END, LARGEST, START, Tokenizer, guarded, rules_of
 
 __all__ = ["clip", "find", "of_merges"]
@@ -74,10 +75,12 @@ def find(checkpoint: Path, named: Path | None, context_length: int, pad: int | N
         if rules is not None:
             return Tokenizer(rules, context_length, pad)
     if named is not None:
-        raise ValueError(f"tokenizer: wanted a vocabulary of CLIP's, found none at {named}")
+        raise ValueError(
+            f"tokenizer: wanted a vocabulary of CLIP's, found none at {escaped(str(named))}"
+        )
     raise ValueError(
-        f"tokenizer: {checkpoint} has no vocabulary of its own; name one with --tokenizer (a "
-        "tokenizer.json, or a folder with vocab.json and merges.txt), or install open_clip_torch, "
+        f"tokenizer: {escaped(str(checkpoint))} has no vocabulary of its own; name one with "
+        "--tokenizer (a tokenizer.json, or a folder with vocab.json and merges.txt), or install open_clip_torch, "
         f"which carries CLIP's, or run hf download {HUB}"
     )
 

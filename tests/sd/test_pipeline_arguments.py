@@ -269,7 +269,7 @@ def test_bad_folders_are_named(folder: Path) -> None:
     with pytest.raises(ValueError, match="tokenizer: it has 4 tokens, the text encoder 29 rows"):
         TextToImage.load(folder, device="cpu")
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(ValueError, match="tokenizer .* is missing"):
+    with pytest.raises(ValueError, match=r"tokenizer .* is missing"):
         TextToImage.load(folder, device="cpu")
     (folder / "unet.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"unet.safetensors is missing"):

@@ -57,13 +57,27 @@ def test_a_place_that_one_may_not_enter(
 
 
 def test_a_file_that_one_may_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path, mode: str) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     (tmp_path / "a").touch()
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(ValueError, match=r"^thing .* can't be read: Permission denied$"):
         content(tmp_path / "a", "thing", 10)
+
+
+def test_a_name_that_is_no_text_can_be_printed(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff\x1b")
+    with pytest.raises(FileNotFoundError) as caught:
+        regular(path, "thing", 1)
+    assert str(caught.value).encode().endswith(rb"\udcff\x1b is missing")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads /proc")
+def test_a_file_whose_size_is_not_known() -> None:
+    """It says that it has 0 bytes."""
+    with pytest.raises(ValueError, match="has more than 10 bytes"):
+        content("/proc/self/maps", "thing", 10)
 
 
 def test_files_folders_and_nothing(tmp_path: Path) -> None:
