@@ -80,8 +80,8 @@ def find(checkpoint: Path, named: Path | None, context_length: int, pad: int | N
         )
     raise ValueError(
         f"tokenizer: {escaped(str(checkpoint))} has no vocabulary of its own; name one with "
-        "--tokenizer (a tokenizer.json, or a folder with vocab.json and merges.txt), or install open_clip_torch, "
-        f"which carries CLIP's, or run hf download {HUB}"
+        "--tokenizer (a tokenizer.json, or a folder with vocab.json and merges.txt), or install "
+        f"open_clip_torch, which carries CLIP's, or run hf download {HUB}"
     )
 
 
