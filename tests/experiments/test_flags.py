@@ -152,7 +152,7 @@ NEAR: dict[str, list[tuple[str, Any, Any]]] = {
                        ("scales", (7.5, 21.0), (7.5, 20.0)), ("shown", 2.0, 3.0),
                        ("nodes", 15, 16), ("nodes", 401, 400), ("digits", 2, 3), ("digits", 11, 10),
                        ("ground", 0.5, 1.0), ("share", 1.5, 1.0),
-                       ("interval", (2.0, 0.3), (0.3, 2.0)),
+                       ("interval", (2.0, 0.3), (0.3, 2.0)), ("interval", (2.0, 2.0), (2.0, 2.1)),
                        ("longest", 0.0, math.inf)],
     "tuned": [("counts", (), (5,)), ("counts", (3, 5), (4, 5)), ("counts", (8, 5), (5, 8)),
               ("train", 7, 4096), ("test", 7, 8), ("fit", 7, 8), ("rounds", -1, 0), ("moves", 0, 1),
