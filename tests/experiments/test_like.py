@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from experiments import generate
 from experiments.__main__ import main
-from experiments.settings import KEY, checked
+from experiments.settings import KEY, checked, embedded
 from sd.pipeline import TextToImage
 from tests.sd import image_writers as write
 
@@ -199,6 +199,7 @@ def test_settings_are_checked_or_refused(place: tuple[str, ...], value: Any) -> 
     assert found.index < len(found.batch) and found.call.steps >= 1
 
 
+GOOD = embedded(Image.new("RGB", (64, 64)))
 WRONG: dict[str, tuple[Any, str]] = {
     "no JSON": ("{", "not valid JSON"),
     "a list": ([], "settings: wanted an object"),
@@ -216,7 +217,8 @@ WRONG: dict[str, tuple[Any, str]] = {
     "many at once": (changed(("batch",), [["a", 1]] * 4097), "at most 4096"),
     "a large image": (changed(("call", "height"), 10**9), "--height: wanted"),
     "many steps": (changed(("call", "steps"), 10**9), "--steps: wanted"),
-    "no base64": (changed(("image",), "?!"), "is no image"),
+    "no base64": (changed(("image",), "?!"), "is no image: "),
+    "letters that are not base64's": (changed(("image",), f"?!{GOOD}"), "is no image: "),
     "base64 of no image": (changed(("image",), "AAAA"), "is no image in a format of PNG"),
 }
 
