@@ -23,10 +23,11 @@ from torch import nn
 from diffusion_math.schedule import Discrete
 from sd import device, flags, weights
 from sd.config import SHAPES, ModelConfig, TextConfig, UNetConfig, VAEConfig
-from sd.flags import Range, Several
+from sd.flags import Range, Several, Words
 from sd.folder import locked, output_folder
 from sd.front import guarded, parsed
 from sd.pipeline import TextToImage
+from sd.regular import from_json
 from sd.terminal import say
 from sd.text_encoder import TextEncoder
 from sd.tokenizer import Tokenizer
@@ -72,6 +73,8 @@ class All:
         for name, path in folders.items():
             if path == Path():
                 raise ValueError(f"{name} must be a folder of its own, got the current one")
+            if not Words().holds(str(path)):  # safetensors reads no other names
+                raise ValueError(f"{name} must be a name in UTF-8, got {path}")
         for (name, path), (other, same) in combinations(folders.items(), 2):
             if os.path.abspath(path) == os.path.abspath(same):
                 raise ValueError(f"{name} and {other} must be two folders, got {path} for both")
@@ -123,7 +126,7 @@ def check(options: All, config: ModelConfig) -> None:
     """Refuse, before any work, what could not be carried on with or would come to nothing.
 
     Raises ModuleNotFoundError without the extra `train`; ValueError for a network or a checkpoint
-    made with other settings, or an initial file that does not fit; warns of flags without effect.
+    made with other settings, or a file of weights that does not fit; warns of flags without effect.
     """
     import accelerate  # noqa: F401
 
@@ -141,10 +144,16 @@ def check(options: All, config: ModelConfig) -> None:
             warnings.warn(f"{said}: the learning rate does not reach its peak", stacklevel=2)
     if device.available()[0] != "cpu" and len({one.cpu for one in todo}) > 1:
         raise ValueError("--clip.cpu, --vae.cpu and --unet.cpu: give all of them or none")
-    initial = ((options.vae.initial, VAE, config.vae), (options.unet.initial, UNet, config.unet))
-    for path, network, settings in initial:
-        if path is not None:
-            weights.read(path, weights.blank(network, settings))
+    networks = {
+        "text_encoder": (TextEncoder, config.text),
+        "vae": (VAE, config.vae),
+        "unet": (UNet, config.unet),
+    }
+    for name, (network, own) in networks.items():
+        initial = getattr(options.stages[name], "initial", None)
+        for path in (options.file(name), initial):
+            if path is not None and path.exists():
+                weights.read(path, weights.blank(network, own))
 
 
 def wanted(
@@ -173,9 +182,10 @@ def finished(options: All, name: str, settings: Mapping[str, Any]) -> bool:
             raise ValueError(f"--keep {name}: {path} is missing")
         return False
     if name not in options.keep:
+        words = weights.metadata(path).get("settings", "null")
         try:
-            made = json.loads(weights.metadata(path).get("settings", "null"))
-        except json.JSONDecodeError:
+            made = from_json(words)
+        except ValueError:
             made = None
         advice = f"take it as it is with --keep {name}, give another --model, or delete the file"
         agree(path, made, settings, advice)
@@ -197,7 +207,7 @@ def _train(options: All, command: str, config: ModelConfig) -> None:
             network,
             own,
             licence="MIT",
-            command=command.encode("utf-8", "backslashreplace").decode(),
+            command=command,
             seed=options.stages[name].seed,
             settings=settings,
             figures=measured,

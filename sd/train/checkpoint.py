@@ -73,10 +73,9 @@ class Checkpoint:
     def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> None:
         """Put its numbers into a module and its optimiser; ValueError where they do not fit."""
         try:
-            module.load_state_dict(self.module)
+            for numbers in (self.average, self.module):
+                module.load_state_dict(numbers)
             optimizer.load_state_dict(self.optimizer)
-            if self.average.keys() != self.module.keys():
-                raise KeyError("average")
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is damaged: its numbers do not fit; delete it") from error
 
@@ -103,8 +102,12 @@ def load(
         raise ValueError(f"{path} is no checkpoint of a training; {advice}")
     agree(path, state.get("settings"), wanted, advice)
     kinds = get_type_hints(Checkpoint)
-    if state.keys() != kinds.keys() or not all(
-        isinstance(state[name], get_origin(kind) or kind) for name, kind in kinds.items()
+    if (
+        state.keys() != kinds.keys()
+        or not all(
+            isinstance(state[name], get_origin(kind) or kind) for name, kind in kinds.items()
+        )
+        or state["step"] not in range(training.steps + 1)
     ):
         raise ValueError(f"{path} is damaged; {advice}")
     return Checkpoint(**state)

@@ -69,9 +69,17 @@ def test_a_foreign_checkpoint_is_one_line(kind: str, out: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("step", "3"), ("log", {}), ("module", {"weight": torch.zeros(7)}), ("optimizer", {}),
-     ("average", {})],
-)  # fmt: skip
+    [
+        ("step", "3"),
+        ("step", -1),
+        ("step", 41),
+        ("log", {}),
+        ("module", {"weight": torch.zeros(7)}),
+        ("average", {"weight": torch.zeros(7)}),
+        ("average", {}),
+        ("optimizer", {}),
+    ],
+)
 def test_a_checkpoint_of_wrong_parts_is_one_line(name: str, value: Any, out: Path) -> None:
     state = torch.load(out / "checkpoint.pt", weights_only=True)
     torch.save({**state, name: value}, out / "checkpoint.pt")

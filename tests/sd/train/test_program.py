@@ -166,6 +166,20 @@ def test_an_initial_file_that_does_not_fit_is_refused_before_any_work(
     assert quick == {} and [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("name", ["vae", "unet"])
+def test_a_kept_network_that_does_not_fit_is_refused_before_any_work(
+    name: str, quick: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model").mkdir()
+    path = tmp_path / "model" / f"{name}.safetensors"
+    weights.write(path, TextEncoder(CONFIG.text), CONFIG.text)
+    with pytest.MonkeyPatch.context() as patch:
+        assert run(patch, "--model", str(path.parent), "--keep", name) == 2
+    said = capsys.readouterr().err
+    assert path.name in said and "does not fit" in said and said.count("\n") == 1
+    assert quick == {}
+
+
 def test_without_accelerate_there_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

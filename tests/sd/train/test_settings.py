@@ -117,6 +117,7 @@ ODD = {
     "a flag twice": (["--unet.seed", "1", "--unet.seed", "2"], "--unet.seed"),
     "no such flag": (["--unet.stepps", "1"], "--unet.stepps"),
     "a name of no folder": (["--model", "a" * 300], "--model"),
+    "a name not in UTF-8": (["--unet.out", "a\udcff"], "--unet.out"),
 }
 
 
