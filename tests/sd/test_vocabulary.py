@@ -3,6 +3,7 @@
 import gzip
 import importlib.util
 import json
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -245,3 +246,17 @@ def test_a_panic_is_an_error_and_a_stop_is_none() -> None:
     for stop in (KeyboardInterrupt, SystemExit):
         with pytest.raises(stop), guarded("it"):
             raise stop
+
+
+def test_a_small_file_does_not_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 16 MB of zeros in 16 KB the first 64 KB are read."""
+    write(tmp_path, "a.txt.gz", gzip.compress(bytes(2**24)))
+    monkeypatch.setattr(vocabulary, "LARGEST", 2**16)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="it is more than 65536 bytes"):
+        words_of(tmp_path / "a.txt.gz")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**22

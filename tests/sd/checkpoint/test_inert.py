@@ -184,11 +184,11 @@ def test_a_placeholder_does_nothing(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def tuples(levels: int) -> bytes:
-    """A mapping whose key is a tuple of 2^levels entries, by reference."""
-    body = b"N\x85q\x00"
+    """A mapping with a key that is a tuple of 2^levels entries, by reference."""
+    body = b"N\x85q\x000"
     for i in range(levels):
-        body += b"h%ch%c\x86q%c" % (i, i, i + 1)
-    return b"\x80\x02}" + body + b"K\x01s."
+        body += b"h%ch%c\x86q%c0" % (i, i, i + 1)
+    return b"\x80\x02}" + body + b"h%cK\x01s." % levels
 
 
 BOMBS: dict[str, bytes] = {
