@@ -3,6 +3,7 @@
 import contextlib
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +88,11 @@ def _found(module: Any, path: Path, name: str) -> "list[Sampler]":
         raise ValueError(f"--target: {path} has no {name}")
     found = getattr(module, name)
     if isinstance(found, Callable):  # type: ignore[arg-type]
+        try:
+            signature(found).bind()
+        except TypeError as error:
+            wanted = f"an arbiter.Sampler, or a function without arguments, in {name} of {path}"
+            raise ValueError(f"--target: wanted {wanted}: {error}") from error
         found = found()
     several = isinstance(found, Iterable)
     many = [found] if isinstance(found, Sampler) or not several else list(islice(found, MOST + 1))

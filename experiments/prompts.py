@@ -59,7 +59,8 @@ def read(path: Path, seed: int, against: str) -> list[Job]:
     if "\0" in text:
         raise ValueError(f"--prompts: {path} is no text: it holds zeros")
     lines: dict[tuple[str, int, str], int] = {}
-    for number, line in enumerate((line.strip() for line in text.split("\n")), 1):
+    rows = re.split(r"\r\n|\n|\r", text)
+    for number, line in enumerate((line.strip() for line in rows), 1):
         if line and not line.startswith("#"):
             where = f"--prompts: {path}, line {number}, "
             own = {"seed": seed + len(lines), "negative_prompt": against, **_object(line, where)}

@@ -1,10 +1,12 @@
 """Any image as what the networks see: upright, 8-bit sRGB, on white where it is transparent."""
 
 import io
+import math
 import warnings
+from contextlib import suppress
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from sd.image_file import together
 
@@ -26,8 +28,9 @@ def rgb(picture: Image.Image, name: object = "image") -> Image.Image:
         name: begins warnings and messages.
 
     Warns:
-        UserWarning: its EXIF data or its colour profile are damaged, or the profile is of another
-            colour space; the colours are then taken for sRGB.
+        UserWarning: its EXIF data or its colour profile are damaged, the profile is of another
+            colour space, or Adobe RGB or a gamma is named without a profile; the colours are then
+            taken for sRGB.
 
     Raises:
         ValueError: floating-point samples outside [0, 1]; integers of 32 bits, whose white nothing
@@ -35,6 +38,8 @@ def rgb(picture: Image.Image, name: object = "image") -> Image.Image:
     """
     profile = picture.info.get("icc_profile", b"")
     plain, alpha = _layers(_eight_bits(_upright(picture, name), picture.format, name))
+    if not profile and (said := _other_space(picture)):
+        warnings.warn(f"{name}: {said} is not read; its colours are taken for sRGB", stacklevel=2)
     if profile is None or profile:
         plain = _srgb(plain, profile or b"", name)
     plain = plain.convert("RGB")
@@ -42,6 +47,24 @@ def rgb(picture: Image.Image, name: object = "image") -> Image.Image:
         plain = Image.composite(plain, Image.new("RGB", plain.size, "white"), alpha)
     plain.info = {}  # else a profile or an orientation would be applied again
     return plain
+
+
+def _other_space(picture: Image.Image) -> str | None:
+    """What a file says of its colours without a profile, where that is not sRGB.
+
+    Cameras name Adobe RGB in EXIF's interoperability index; a PNG may tell the gamma of a file.
+    """
+    gamma = picture.info.get("gamma")
+    if gamma and "srgb" not in picture.info and not math.isclose(gamma, 1 / 2.2, rel_tol=0.02):
+        return f"its gamma of {gamma:g}"
+    with warnings.catch_warnings(), suppress(Exception):  # damaged data: `_upright` tells of them
+        warnings.simplefilter("ignore")
+        exif = picture.getexif()
+        index = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.IFD.Interop, {})
+        index = index if isinstance(index, dict) else exif.get_ifd(ExifTags.IFD.Interop)
+        if str(index.get(1, "")).startswith("R03"):
+            return "Adobe RGB, which its EXIF data name,"
+    return None
 
 
 def _upright(picture: Image.Image, name: object) -> Image.Image:

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
-from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    PHOTOMETRIC_INTERPRETATION,
+    SAMPLEFORMAT,
+    TiffImageFile,
+)
 
 from sd.regular import regular
 
@@ -52,12 +57,24 @@ def load(file: Path | str | bytes, option: str = "image") -> Image.Image:
             if opened.width * opened.height > MOST_PIXELS:
                 size = f"{opened.width} x {opened.height} pixels, more than {MOST_PIXELS}"
                 raise ValueError(size)
+            _plain(opened)
             return _decoded(opened, source)
     except UnidentifiedImageError as error:
         raise ValueError(f"{named} is no image in a format of {', '.join(FORMATS)}") from error
     except Exception as error:  # decoders raise whatever their format's library does
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{named} cannot be read: {reason}") from error
+
+
+def _plain(opened: ImageFile.ImageFile) -> None:
+    """Raise ValueError for pixels that Pillow decodes wrongly, or in quadratic time."""
+    if opened.tile and opened.tile[0].codec_name == "ppm_plain":  # its comments are
+        raise ValueError("a PPM of decimal numbers; supported are the binary kinds P4, P5 and P6")
+    if isinstance(opened, TiffImageFile):
+        bits = opened.tag_v2.get(BITSPERSAMPLE, (1,))
+        signed = 2 in opened.tag_v2.get(SAMPLEFORMAT, ())
+        if signed and max(bits) <= 8:
+            raise ValueError("wanted samples without a sign, got integers of 8 bits with one")
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def load(
         vae: read the autoencoder from this file or folder instead.
         complete: a file or folder that gives the networks which `path` lacks.
         config: the model's numbers, in place of those that the files tell.
-        prediction: "epsilon", "v_prediction" or "sample", where no config is given.
+        prediction: "epsilon", "v_prediction" or "sample"; beside a config no other than its own.
         ema: take the U-Net's moving averages; original layout only.
         variant: such as "fp16", of a diffusers folder's files; of `vae`, where it has that.
         dtype, device: of the networks.
@@ -101,6 +101,8 @@ def load(
     require(wide, "dtype", "a floating-point type of 16 bits or more", dtype)
     legal = prediction is None or prediction in PREDICTIONS
     require(legal, "prediction", f"one of {', '.join(PREDICTIONS)}", repr(prediction))
+    agreed = config is None or prediction in (None, config.prediction)
+    require(agreed, "prediction", "none beside a config of another", repr(prediction))
     where = device if isinstance(device, torch.device) else devices.pick(device)
     with ExitStack() as stack:
         spare = (None,) if variant is None else (variant, None)

@@ -1,10 +1,10 @@
 """How a checkpoint's U-Net was trained: what it predicts and under which schedule.
 
-No shape tells epsilon from v. For a single file the first of these that speaks decides, and a
-warning says where a later one differs: the argument `prediction`; the configuration that
+No shape tells epsilon from v. The argument `prediction` decides alone. Else the first of these that
+speaks of a single file does, and a warning says where a later one differs: the configuration that
 `save_single` writes; a `.yaml` or `.yml` of the file's name beside it (latent-diffusion's
 `parameterization`); the file's metadata (`modelspec.prediction_type`, ComfyUI's
-`modelspec.predict_key`, kohya's `ss_v_parameterization`); a tensor `v_pred`;
+`modelspec.predict_key`, kohya's `ss_v_parameterization`); a mark `v_pred`;
 `modelspec.architecture`. Where all are silent it is epsilon, with a warning for v2.x, half of whose
 models predict v.
 """
@@ -123,7 +123,7 @@ def _predictions(
     if "ss_v_parameterization" in metadata:
         yes = _truth(source, "ss_v_parameterization", metadata["ss_v_parameterization"])
         yield ("v_prediction" if yes else "epsilon"), "as its metadata say"
-    if "v_pred" in source.entries:
+    if _marked(source, "v_pred"):
         yield "v_prediction", "as its tensor v_pred says"
     if metadata.get("modelspec.architecture", "").endswith("768-v"):
         yield "v_prediction", "as its metadata say"
@@ -141,8 +141,13 @@ def _zeros(
     if "ss_zero_terminal_snr" in source.metadata:
         said = source.metadata["ss_zero_terminal_snr"]
         yield _truth(source, "ss_zero_terminal_snr", said), "as its metadata say"
-    if "ztsnr" in source.entries:
+    if _marked(source, "ztsnr"):
         yield True, "as its tensor ztsnr says"
+
+
+def _marked(source: Source, name: str) -> bool:
+    """Whether a mark is among the tensors, or beside them in a `.ckpt`: that it is there counts."""
+    return name in source.entries or name in source.aside
 
 
 def _truth(source: Source, name: str, said: str) -> bool:

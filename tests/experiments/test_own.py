@@ -31,6 +31,7 @@ LINE = HEAD.count("\n") + 1
 WRONG = {
     "mine = 3": "wanted an arbiter.Sampler or 1 to 1000 in mine of {path}, got a int",
     "mine = 'abc'": "got a str",
+    "mine = still": "wanted an arbiter.Sampler, or a function without arguments, in mine of {path}",
     "mine = []": "got 0 of them",
     "mine = [made(still), 4]": "got a int",
     "mine = (made(still) for _ in itertools.count())": "got 1001 of them",

@@ -16,7 +16,7 @@ def write(folder: Path, text: str | bytes) -> Path:
 
 
 def test_a_line_is_a_prompt(tmp_path: Path) -> None:
-    text = "\ufeffa red ring\r\n\n  # a comment\n \t\na blue star  \n{a|b} #1\na red ring"
+    text = "\ufeffa red ring\r\n\n  # a comment\n \t\na blue star  \r{a|b} #1\na red ring"
     found = read(write(tmp_path, text), 7, "green")
     assert [(job.prompt, job.seed) for job in found] == [
         ("a red ring", 7), ("a blue star", 8), ("{a|b} #1", 9), ("a red ring", 10)

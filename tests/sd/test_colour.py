@@ -3,6 +3,7 @@
 import io
 import itertools
 import struct
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,7 @@ UNKNOWN = {
     "32 bits": (struct.pack("<3I", 0, 100, 2**32 - 1), 32, 1, 1),
     "32 bits with a sign": (struct.pack("<3i", 0, 100, 255), 32, 1, 2),
     "16 bits with a sign": (struct.pack("<3h", 0, 100, 255), 16, 1, 2),
+    "8 bits with a sign": (struct.pack("<3b", -5, 0, 100), 8, 1, 2),
 }
 
 
@@ -122,7 +124,7 @@ def test_samples_whose_white_nothing_tells_are_refused(case: str, tmp_path: Path
     samples, *rest = UNKNOWN[case]
     path = tmp_path / "x.tiff"
     path.write_bytes(write.tiff(samples, (3, 1), *rest))
-    with pytest.raises(ValueError, match=r"x\.tiff: wanted .*samples .*, got "):
+    with pytest.raises(ValueError, match=r"x\.tiff.*: wanted .*samples .*, got "):
         read(path)
 
 
@@ -226,6 +228,28 @@ def test_a_profile_that_can_t_be_unpacked_is_named() -> None:
     content = write.png(2, 8, [60, 200, 60], (1, 1), write.chunk(b"iCCP", b"x\0\0no zlib"))
     with pytest.warns(UserWarning, match="its colour profile is ignored"):
         assert levels(content) == [[60, 200, 60]]
+
+
+@pytest.mark.parametrize("gamma", [1.0, 1 / 1.8, 1 / 2.2])
+def test_a_gamma_without_a_profile_is_named(gamma: float) -> None:
+    """PNG specification, gAMA: the exponent times 100000. sRGB's is 45455."""
+    said = write.chunk(b"gAMA", struct.pack(">I", round(gamma * 1e5)))
+    told = pytest.warns(UserWarning, match=r"^image: its gamma of .* taken for sRGB")
+    with nullcontext() if gamma == 1 / 2.2 else told:
+        assert levels(write.png(2, 8, [10, 20, 30], (1, 1), said)) == [[10, 20, 30]]
+    srgb = write.chunk(b"sRGB", b"\0")  # counts before it
+    assert levels(write.png(2, 8, [10, 20, 30], (1, 1), said, srgb)) == [[10, 20, 30]]
+
+
+@pytest.mark.parametrize("index", ["R03", "R98"])
+def test_adobe_rgb_of_a_camera_is_named(index: str) -> None:
+    """DCF 2.0: the interoperability index R03 is Adobe RGB, R98 sRGB."""
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA005] = {1: index}
+    content = stored(Image.new("RGB", (8, 8), (90, 90, 90)), "JPEG", exif=exif)
+    told = pytest.warns(UserWarning, match=r"^image: Adobe RGB.* taken for sRGB")
+    with told if index == "R03" else nullcontext():
+        assert levels(content)[0] == [90, 90, 90]
 
 
 def test_cmyk() -> None:

@@ -137,6 +137,14 @@ def test_a_huge_image_is_refused_by_its_header(kind: str, tmp_path: Path) -> Non
     assert time.perf_counter() - before < 2
 
 
+def test_a_portable_map_of_decimal_numbers_is_refused_at_once() -> None:
+    """Pillow takes a minute for 1 MiB of comments."""
+    before = time.perf_counter()
+    with pytest.raises(ValueError, match=r"cannot be read: a PPM of decimal numbers"):
+        load(b"P3 1 1 255\n" + b"#\n" * 2**19 + b"1 2 3")
+    assert time.perf_counter() - before < 2
+
+
 def test_the_limit_on_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = write.encoded("PNG")
     assert content is not None

@@ -126,6 +126,21 @@ def test_a_zero_terminal_snr_is_read(name: str, tmp_path: Path) -> None:
     assert any("zero terminal SNR" in note for note in found.account.notes)
 
 
+@pytest.mark.parametrize("mark", [EMPTY, True, 1])
+def test_marks_beside_the_tensors_of_a_ckpt(mark: object, tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    torch.save({"state_dict": models.single(V1), "v_pred": mark, "ztsnr": mark}, path)
+    found = load(path).config
+    assert found == replace(V1, prediction="v_prediction", zero_terminal_snr=True)
+
+
+def test_a_config_of_another_prediction_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    with pytest.raises(ValueError, match=r"^prediction: wanted none beside a config of another"):
+        load(path, config=V1, prediction="v_prediction")
+    assert load(path, config=V1, prediction="epsilon").config == V1
+
+
 def test_a_zero_terminal_snr_fits_no_epsilon(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"zero terminal SNR .* give --prediction v_prediction"):
         load(written(tmp_path, ztsnr=EMPTY))
