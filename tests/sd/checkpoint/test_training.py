@@ -130,8 +130,7 @@ def test_a_zero_terminal_snr_is_read(name: str, tmp_path: Path) -> None:
 def test_marks_beside_the_tensors_of_a_ckpt(mark: object, tmp_path: Path) -> None:
     path = tmp_path / "model.ckpt"
     torch.save({"state_dict": models.single(V1), "v_pred": mark, "ztsnr": mark}, path)
-    found = load(path).config
-    assert found == replace(V1, prediction="v_prediction", zero_terminal_snr=True)
+    assert load(path).config == replace(V1, prediction="v_prediction", zero_terminal_snr=True)
 
 
 def test_a_config_of_another_prediction_is_refused(tmp_path: Path) -> None:
