@@ -22,6 +22,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
 import jaxtyping
+import mpmath
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -29,6 +30,9 @@ from tests import shapes  # noqa: F401  (pyproject.toml names it to the hook)
 from tests.measuring import Measured
 
 pytest_plugins = ("tests.ledger",)
+
+# Digits of every reference in mpmath: its precision is one for the whole process.
+mpmath.mp.dps = 60
 
 # A first call pays for torch's warm-up, a busy machine for the rest: time is no property here.
 _SHARED = settings(

@@ -19,7 +19,6 @@ from tests.diffusion_math.scores import LINE, noisy_samples, tensor
 from tests.measuring import Measured
 
 EPS = torch.finfo(torch.float64).eps
-mpmath.mp.dps = 50
 
 
 @pytest.mark.claim("C07", "diffusion_math.elbo.prior_term")

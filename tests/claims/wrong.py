@@ -75,11 +75,11 @@ def rejected(one: Wrong) -> None:
 
 def run(test: Callable[..., None], arguments: Mapping[str, Any]) -> None:
     """A marked test as a function; what it spends of chance is its own and not the caller's."""
-    wanted, spent = inspect.signature(test).parameters, LEDGER.spent
+    wanted = inspect.signature(test).parameters
     with _searching(test), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LEDGER, "account", "a test run by hand")
         fixtures = {"measured": within, "monkeypatch": patch}
         test(**{name: value for name, value in fixtures.items() if name in wanted}, **arguments)
-    LEDGER.spent = spent
 
 
 def within(value: float, tolerance: float, reason: str) -> None:

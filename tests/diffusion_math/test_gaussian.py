@@ -26,7 +26,6 @@ SCHEDULES: list[Schedule] = [
 betas = st.lists(st.floats(1e-6, 0.99), min_size=1, max_size=30).map(
     lambda b: torch.tensor(b, dtype=torch.float64)
 )
-mpmath.mp.dps = 50
 
 
 def vector(*values: float) -> torch.Tensor:

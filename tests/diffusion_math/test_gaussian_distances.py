@@ -20,7 +20,6 @@ from diffusion_math.gaussian import (
 from tests.measuring import Measured
 
 EPS = torch.finfo(torch.float64).eps
-mpmath.mp.dps = 50
 
 
 def vector(*values: float) -> torch.Tensor:

@@ -27,7 +27,6 @@ from diffusion_math.schedule import (
 from tests.diffusion_math.schedules import continuous, discrete, relative
 
 EPS = torch.finfo(torch.float64).eps
-mpmath.mp.dps = 50
 
 betas = st.lists(st.floats(1e-12, 0.999), min_size=1, max_size=40).map(
     lambda b: torch.tensor(b, dtype=torch.float64)

@@ -14,7 +14,6 @@ from tests.diffusion_math.schedules import continuous, relative
 from tests.measuring import Measured
 
 EPS = torch.finfo(torch.float64).eps
-mpmath.mp.dps = 50
 
 
 @given(st.one_of(continuous, st.just(Discrete.linear())), st.floats(0, 1))

@@ -233,7 +233,7 @@ def test_a_checkpoint_of_a_training_has_counters(model: SimpleNamespace, tmp_pat
         lora.merge(model, [(path, 1.0)]).unmerge()
     for whole, name in (
         ({**good, f"{STEM}.alpha": 8.0}, f"{STEM}.alpha"),
-        ({5: good}, r"\(int 5\)"),
+        ({5: good}, "5"),
     ):
         torch.save(whole, path)
         with pytest.raises(ValueError, match=f"1 unknown\n  unknown     {name}"):

@@ -37,7 +37,7 @@ CONFIGS: dict[str, tuple[object, str]] = {
         {"lora_alpha": float("inf")},
         "adapter_config.json says lora_alpha = inf, no finite number other than 0",
     ),
-    "a huge integer": ({"lora_alpha": 10**40}, "not valid JSON (an integer of 41 digits)"),
+    "a huge integer": ({"lora_alpha": 10**400}, "not valid JSON (an integer of 401 digits)"),
     "biases": (
         {"lora_alpha": 8, "bias": "all"},
         "adapter_config.json says bias = 'all', which is not supported",
