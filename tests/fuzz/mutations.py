@@ -6,6 +6,7 @@ import os
 import random
 import struct
 from copy import deepcopy
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ ODD_VALUES = (
     [0] * 1000, *ODD_NUMBERS, *ODD_TEXTS,
 )  # fmt: skip
 DEPTHS = (50, 500, 5000, 200_000)
+LARGE = 2000
+"""Values of a tree that grows no further."""
 
 
 def spoiled(rng: random.Random, data: bytes) -> bytes:
@@ -57,9 +60,11 @@ def spoiled_tree(rng: random.Random, tree: Any) -> Any:
     """A JSON tree in which some values are others, gone, or under another name."""
     tree = deepcopy(tree)
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        places = list(_places(tree))
+        places = list(islice(_places(tree), LARGE + 1))
         if not places:
             return rng.choice(ODD_VALUES)
+        if len(places) > LARGE:
+            return tree
         holder, key = rng.choice(places)
         match rng.randrange(6):
             case 0 if isinstance(holder, dict):
@@ -67,7 +72,7 @@ def spoiled_tree(rng: random.Random, tree: Any) -> Any:
             case 1 if isinstance(holder, dict):
                 holder[rng.choice(ODD_TEXTS)] = holder.pop(key)
             case 2:
-                holder[key] = [holder[key]] * rng.choice((1, 2, 100))
+                holder[key] = [holder[key]] * rng.choice((1, 2, 20))
             case 3:
                 other, name = rng.choice(places)
                 holder[key] = deepcopy(other.get(name) if isinstance(other, dict) else other)
