@@ -1,165 +1,233 @@
-"""Mutation testing: `python -m tests.mutants` breaks `diffusion_math` line by line, test by test.
+"""Mutation testing: `python -m tests.mutants` breaks each function line by line, test by test.
 
-mutmut changes one thing at a time in a copy of the package (an operator, a constant, an argument)
-and runs the tests that reach it. A change that no test notices survives; docs/mutants.json lists
-every survivor with the reason why it is equivalent or harmless, and the score. An interrupted run
-goes on where it stopped; `--survivors` takes the tests anew and runs those alone that got past the
-old ones. A whole run takes about half an hour on two cores.
+mutmut changes one thing at a time in a copy of the sources (an operator, a constant, an argument),
+and tests/mutating.py runs the tests that reach it. A change that no test notices is alive:
+docs/mutants.json lists it with the reason why it is equivalent or cannot be seen, written there by
+hand. Functions whose code has not changed since their mutants were run are left alone, and an
+interrupted run goes on where it stopped. What is decorated is mutated too: `@property` above a
+function is written as `f = property(f)` below it in the copy.
+
+    python -m tests.mutants              run what is stale
+    python -m tests.mutants --survivors  run what is alive as well: tests may have come
+    python -m tests.mutants --note       run nothing; what is stale counts as alive, "not run"
 """
 
 import argparse
+import ast
+import difflib
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
+
+from experiments.mutation import SCOPE, Entry, bare, counts, files, ledger, named, sources
+from experiments.results import to_json, write_files
+from experiments.verify import commit
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("diffusion_math", "arbiter", "sd", "experiments", "tests", "docs", "benchmarks")
-REPORT = ROOT / "docs" / "mutants.json"
-SETTINGS = """[mutmut]
-source_paths=
-    diffusion_math
-also_copy=
-    arbiter
-    sd
-    experiments
-    docs
-    benchmarks
-pytest_add_cli_args_test_selection=
-    tests/diffusion_math
-"""
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "ci"}
+"""A forked process must not wait for threads of its parent; examples are the same each time."""
 
-LEFT = ("survived", "no tests", "suspicious", "skipped", "not checked")
-"""What is no kill. A mutant that ran out of time is one: it never ends."""
-
-REASONS: tuple[tuple[str, str], ...] = (
-    (
-        r"\.to\(None|device=None|dtype=x\.dtype, \)|torch\.float64, \)|\.to\(torch\.float64"
-        r"|\.to\(x\.dtype\)|generator=generator, \)",
-        "where a tensor lies: tensors are on the CPU already, except beside an accelerator",
-    ),
-    (
-        r'dtype=None|"cpu", (None|)\)|dtype=torch\.int64, \)|torch\.arange\([^)]*, \)'
-        r"|as_tensor\([ts], \)|torch\.(zeros|eye|tensor)\([^=]*, (device=[^)]*)?\)",
-        "a precision that the next operation restores: the values are small whole numbers, halves, "
-        "zeros or float64 already",
-    ),
-    (r"strict=(None|False)|zip\(.*, \)", "both lists were made of one and have one length"),
-    (r"right=False|(edges|uniform), \)|\.log\(\) <= log_ratio", "a tie has probability 0"),
-    (r"\(4 \* FEW|FEW|blocks\) == ", "two ways to one sum: which is taken is a matter of speed"),
-    (r"require\(None, ", "False or None: neither holds"),
-    (r"lstrip\('XX_XX'\)|lstrip\(\"XX_XX\"\)", "strips the same: no name has an X"),
-    (r"dim=\+1|shape\[[+-][12]\]", "the same axis: the tensor has no other number of them"),
-    (
-        r"(reach|amin|amax|sharpest|centre|lost)",
-        "a bound on lost digits, moved by a factor of a few: both ways of computing are right",
-    ),
-)
-"""Patterns of a mutated line, and why a mutation of that kind does no harm."""
+Lines = dict[str, list[tuple[str, str]]]
+"""The mutants of functions, in mutmut's order: the line and what became of it."""
 
 
-def main() -> int:
-    """Copy, run, and write docs/mutants.json; the exit code is 1 if fewer than 95% are killed."""
+class Mutant(NamedTuple):
+    """One mutant, and whether it was killed, where that is known of the function as it is."""
+
+    function: str
+    digest: str
+    number: int
+    name: str
+    line: str
+    mutation: str
+    killed: bool | None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the mutants of what changed and write docs/mutants.json; 1 if a package is below 97%."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=main.__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "out" / "mutants")
-    parser.add_argument("--survivors", action="store_true", help="run those of the last run alone")
-    asked = parser.parse_args()
-    folder: Path = asked.folder
-    environment = {
-        # A forked process must not wait for threads that its parent had.
-        **os.environ,
-        "OMP_NUM_THREADS": "1",
-        "MKL_NUM_THREADS": "1",
-        "HYPOTHESIS_PROFILE": "ci",
-    }
-
-    def mutmut(*words: str, shown: bool = False) -> str:
-        command = [sys.executable, "-m", "mutmut", *words]
-        done = subprocess.run(
-            command, cwd=folder, env=environment, check=True, capture_output=not shown, text=True
-        )
-        return done.stdout or ""
-
-    def results() -> dict[str, str]:
-        lines = mutmut("results", "--all", "true").splitlines()
-        pairs = (line.strip().rpartition(": ") for line in lines if "__mutmut_" in line)
-        return {name: verdict for name, _, verdict in pairs}
-
-    def show(name: str) -> str:
-        return mutmut("show", name)
-
-    again = [name for name, said in results().items() if said in LEFT] if asked.survivors else []
-    copy(folder)
-    mutmut("run", "--max-children", str(os.cpu_count() or 1), *again, shown=True)
-    verdicts = results()
-    left = [name for name, verdict in verdicts.items() if verdict in LEFT]
-    with ThreadPoolExecutor() as pool:
-        shown = dict(zip(left, pool.map(show, left), strict=True))
-    report = summary(verdicts, shown, known(REPORT))
-    partial = REPORT.with_suffix(".tmp")
-    partial.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(REPORT)
-    sys.stdout.write(f"{report['killed']} of {report['total']} killed: {REPORT}\n")
-    return int(report["killed"] < 0.95 * report["total"])
+    parser.add_argument("packages", nargs="*", metavar="package", help=f"of {', '.join(SCOPE)}")
+    parser.add_argument("--folder", type=Path, default=ROOT / "out" / "mutants")
+    parser.add_argument("--survivors", action="store_true", help="run what is alive as well")
+    parser.add_argument("--note", action="store_true", help="run nothing, note what is stale")
+    parser.add_argument("--only", nargs="+", default=[""], help="functions whose names begin so")
+    parser.add_argument("--tests", nargs="+", help="instead of all tests of the package")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    asked = parser.parse_args(arguments)
+    if unknown := sorted(set(asked.packages) - set(SCOPE)):
+        parser.error(f"packages: wanted some of {', '.join(SCOPE)}, got {', '.join(unknown)}")
+    low = False
+    for package in asked.packages or SCOPE:
+        tree = asked.folder.resolve() / package
+        lines = prepare(package, tree)
+        if not asked.note:
+            due = [
+                {"mutant": one.name, "digest": one.digest}
+                for one in mutants(package, lines, tree)
+                if one.function.startswith(tuple(asked.only))
+                and (one.killed is None or (asked.survivors and not one.killed))
+            ]
+            attempt(tree, due, asked.tests or [f"tests/{package}"], asked.jobs)
+        known = ledger(ROOT)
+        known["tool"] = f"mutmut {version('mutmut')}"
+        known["packages"][package] = renewed(package, lines, tree)
+        write_files(ROOT / "docs", {"mutants.json": to_json(known)})
+        total, alive, left = counts(known["packages"][package])
+        low |= total - alive - left < 0.97 * total
+        sys.stdout.write(f"{package}: {total} mutants, {alive} alive, {left} not run\n")
+    return int(low)
 
 
-def copy(folder: Path) -> None:
-    """The tree that is broken: sources and tests, without the checker of shapes at import.
+def prepare(package: str, tree: Path) -> Lines:
+    """Copy the sources and break those in scope.
 
-    The checker would have to be there before mutmut imports the package.
+    The copy is without the checker of shapes at import, which would have to be there before mutmut.
     """
     for name in COPIED:
-        shutil.copytree(
-            ROOT / name,
-            folder / name,
-            dirs_exist_ok=True,
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
-    lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if "--jaxtyping-packages" not in line]
-    (folder / "pyproject.toml").write_text("".join(kept), encoding="utf-8")
-    (folder / "setup.cfg").write_text(SETTINGS, encoding="utf-8")
+        hidden = shutil.ignore_patterns("__pycache__")
+        shutil.rmtree(tree / name, ignore_errors=True)
+        shutil.copytree(ROOT / name, tree / name, ignore=hidden)
+    settings = (ROOT / "pyproject.toml").read_text("utf-8").splitlines(keepends=True)
+    kept = (line for line in settings if "--jaxtyping-packages" not in line)
+    (tree / "pyproject.toml").write_text("".join(kept), "utf-8")
+    (tree / "setup.cfg").write_text(f"[mutmut]\nsource_paths=\n    {package}\n", "utf-8")
+    os.chdir(tree)
+    found: Lines = {}
+    for path in files(package, ROOT):
+        found |= broken(path.relative_to(ROOT), tree)
+    return found
 
 
-def known(path: Path) -> dict[tuple[str, str, str], str]:
-    """The reasons written by hand, by module, line and mutation."""
-    if not path.is_file():
-        return {}
-    survivors = json.loads(path.read_text(encoding="utf-8"))["survivors"]
-    return {(one["module"], one["line"], one["mutation"]): one["reason"] for one in survivors}
+def mutants(package: str, lines: Lines, tree: Path) -> Iterator[Mutant]:
+    """All mutants of a package as it is now, with what is known of them."""
+    known, have = entries(package), verdicts(tree)
+    for function, code in sorted(sources(ROOT)[package].items()):
+        entry = known.get(function)
+        fresh = entry is not None and entry["digest"] == code and not entry["left"]
+        alive = {one["mutant"] for one in entry["survivors"]} if entry and fresh else set()
+        for number, (line, mutation) in enumerate(lines.get(function, ()), 1):
+            name = full(package, function, number)
+            killed = have.get((name, code), number not in alive if fresh else None)
+            yield Mutant(function, code, number, name, line, mutation, killed)
 
 
-def summary(
-    verdicts: Mapping[str, str],
-    shown: Mapping[str, str],
-    reasons: Mapping[tuple[str, str, str], str],
-) -> dict[str, object]:
-    """The score and the survivors; a mutant that ran out of time is as good as killed."""
-    survivors = []
-    for name, text in sorted(shown.items()):
-        module = name.split(".")[1]
-        changed = [line for line in text.splitlines() if re.match(r"[-+](?![-+]{2} )", line)]
-        line, mutation = (
-            " ".join(one[1:].strip() for one in changed if one[0] == sign) for sign in "-+"
-        )
-        reason = reasons.get((module, line, mutation)) or reason_of(mutation)
-        survivors.append({"module": module, "line": line, "mutation": mutation, "reason": reason})
-    return {
-        "tool": "mutmut 3",
-        "total": len(verdicts),
-        "killed": len(verdicts) - len(survivors),
-        "survivors": survivors,
-    }
+def attempt(tree: Path, due: Sequence[dict[str, str]], tests: Sequence[str], jobs: int) -> None:
+    """Run mutants; the verdicts lie in a file of the tree."""
+    if not due:
+        return
+    names = tree / "due.jsonl"
+    names.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in due), "utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.mutating", "-p", "no:xdist"]
+    command += ["-p", "no:cacheprovider", "--rootdir=.", f"--mutants={names}", f"--jobs={jobs}"]
+    command += [f"--verdicts={tree / 'verdicts.jsonl'}", f"--reached={tree / 'reached.jsonl'}"]
+    path = {"PYTHONPATH": str(tree)}
+    subprocess.run(
+        [*command, *tests], cwd=tree, env={**os.environ, **ENVIRONMENT, **path}, check=True
+    )
 
 
-def reason_of(mutation: str) -> str:
-    """Why a mutation of this kind does no harm; empty if no rule says so."""
-    return next((why for pattern, why in REASONS if re.search(pattern, mutation)), "")
+def renewed(package: str, lines: Lines, tree: Path) -> dict[str, Entry]:
+    """The package's entries: kept where the code is the same, else from the verdicts."""
+    known, now = entries(package), commit(ROOT)
+    found: dict[str, Entry] = {}
+    for function, code in sorted(sources(ROOT)[package].items()):
+        entry = known.get(function, {})
+        fresh = entry.get("digest") == code and not entry["left"]
+        made = entry["commit"] if fresh else now
+        found[function] = {"digest": code, "commit": made, "total": 0, "left": 0, "survivors": []}
+    for one in mutants(package, lines, tree):
+        entry = found[one.function]
+        entry["total"] += 1
+        entry["left"] += one.killed is None
+        if one.killed is False:
+            old = known.get(one.function, {}).get("survivors", ())
+            same = (each["reason"] for each in old if each["mutation"] == one.mutation)
+            row = {"mutant": one.number, "line": one.line, "mutation": one.mutation}
+            entry["survivors"].append({**row, "reason": next(same, "")})
+    return found
+
+
+def entries(package: str) -> dict[str, Entry]:
+    """The package's part of the ledger; a function that moved within it stands where it is now."""
+    before = ledger(ROOT)["packages"].get(package, {})
+    moved = {(bare(name), entry["digest"]): entry for name, entry in before.items()}
+    now = ((name, moved.get((bare(name), code))) for name, code in sources(ROOT)[package].items())
+    return {**before, **{name: entry for name, entry in now if entry is not None}}
+
+
+def broken(path: Path, tree: Path) -> Lines:
+    """Put a module's mutants in its place in the copy; they are kept while it is the same."""
+    from mutmut.mutation.file_mutation import mutate_file_contents
+
+    source = (ROOT / path).read_text("utf-8")
+    kept = tree / "made" / f"{sha256(source.encode()).hexdigest()[:16]}.json"
+    if not kept.is_file():
+        file = mutate_file_contents(str(path), undecorated(source))
+        kept.parent.mkdir(exist_ok=True)
+        lines, spans = file.code.splitlines(), file.line_span_by_function_name
+        text = {
+            name: [line.replace(name, "f") for line in lines[span.start - 1 : span.end]]
+            for name, span in spans.items()
+        }
+        made: dict[str, list[tuple[str, str]]] = {}
+        module = ".".join(path.with_suffix("").parts[1:])
+        for name in file.mutant_names:
+            mangled = name.rpartition("__mutmut_")[0]
+            change = difference(text[f"{mangled}__mutmut_orig"], text[name])
+            made.setdefault(f"{module}.{_plain(mangled)}", []).append(change)
+        kept.write_text(json.dumps({"made": made, "code": file.code}), "utf-8")
+    found = json.loads(kept.read_text("utf-8"))
+    (tree / path).write_text(found["code"], "utf-8")
+    return {name: [(one[0], one[1]) for one in each] for name, each in found["made"].items()}
+
+
+def undecorated(source: str) -> str:
+    """The same module with `f = decorator(f)` below a function, since mutmut passes over others."""
+    lines = source.splitlines(keepends=True)
+    for _, node in reversed(list(named(source))):
+        names = [ast.unparse(one) for one in node.decorator_list]
+        if names and not set(names) <= {"staticmethod", "classmethod"}:
+            value = node.name
+            for name in reversed(names):
+                value = f"({name})({value})"
+            lines.insert(node.end_lineno or 0, f"{' ' * node.col_offset}{node.name} = {value}\n")
+            del lines[node.decorator_list[0].lineno - 1 : node.lineno - 1]
+    return "".join(lines)
+
+
+def difference(before: Sequence[str], after: Sequence[str]) -> tuple[str, str]:
+    """The lines that a mutation took, and those that it put there."""
+    changed = [line for line in difflib.ndiff(before, after) if line[:2] in ("- ", "+ ")]
+    gone, new = (" ".join(line[2:].strip() for line in changed if line[0] == sign) for sign in "-+")
+    return gone, new
+
+
+def _plain(mangled: str) -> str:
+    return mangled[2:].replace("ǁ", ".")
+
+
+def full(package: str, name: str, number: int) -> str:
+    """A mutant's name: mutmut's for the function, and the mutant's number."""
+    module, _, last = name.rpartition(".")
+    outer, _, owner = module.rpartition(".")
+    if owner.lstrip("_")[:1].isupper():
+        return f"{package}.{outer}.xǁ{owner}ǁ{last}__mutmut_{number}"
+    return f"{package}.{module}.x_{last}__mutmut_{number}"
+
+
+def verdicts(tree: Path) -> dict[tuple[str, str], bool]:
+    """Whether a mutant was killed, by its name and its function's digest; the last run counts."""
+    path = tree / "verdicts.jsonl"
+    rows = map(json.loads, path.read_text("utf-8").splitlines() if path.is_file() else ())
+    return {(row["mutant"], row["digest"]): row["killed"] for row in rows}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,148 @@
+"""A pytest plugin that runs mutants: `pytest -p tests.mutating --mutants NAMES --verdicts FILE`.
+
+Tests are collected once. A first process runs each of them without a mutation and notes how long
+it takes and which functions it reaches. Then each mutant has a process of its own, forked before
+any test ran, that runs the tests which reach the mutant's function, the fastest first, until one
+fails. Verdicts and what tests reach are appended to files, so that an interrupted run goes on.
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SLACK = 10
+"""Seconds of CPU that a mutant has beside ten times what its tests take without it."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--mutants", type=Path, help="names of mutants, one a line")
+    parser.addoption("--verdicts", type=Path, help="where verdicts are appended")
+    parser.addoption("--reached", type=Path, help="where it is noted what tests reach")
+    parser.addoption("--longest", type=float, default=20.0, help="seconds of a test that is run")
+    parser.addoption("--jobs", type=int, default=1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool:
+    """Note what tests reach, then try the mutants."""
+    option = session.config.option
+    if session.testsfailed:
+        raise session.Interrupted("tests that cannot be collected")
+    due = [json.loads(line) for line in option.mutants.read_text("utf-8").splitlines()]
+    known = _reached(session, {_function(one["mutant"]) for one in due}, option.reached)
+    cost = {name: note["seconds"] for name, note in known.items()}
+    items = sorted(session.items, key=lambda item: cost[item.nodeid])
+    items = [item for item in items if cost[item.nodeid] <= option.longest]
+    running: dict[int, dict[str, Any]] = {}
+    for one in due:
+        name = one["mutant"]
+        mine = [item for item in items if _function(name) in known[item.nodeid]["functions"]]
+        limit = int(SLACK + 10 * sum(cost[item.nodeid] for item in mine))
+        if len(running) >= option.jobs:
+            _finish(running, option.verdicts)
+        child = _forked(lambda n=name, m=mine, s=limit: _try(session, m, n, s))  # type: ignore[misc]
+        running[child] = {**one, "tests": len(mine)}
+    while running:
+        _finish(running, option.verdicts)
+    return True
+
+
+def _function(mutant: str) -> str:
+    return mutant.rpartition("__mutmut_")[0]
+
+
+def _reached(session: pytest.Session, functions: set[str], path: Path) -> dict[str, dict[str, Any]]:
+    """What each test reaches; all are run again if none reaches one of the functions."""
+    notes = _notes(path)
+    code = {item.path: sha256(item.path.read_bytes()).hexdigest()[:12] for item in session.items}
+    fresh = {name: row for name, row in notes.items() if not name or row["code"] in code.values()}
+    if functions - {name for row in fresh.values() for name in row["functions"]}:
+        fresh = {}
+    new = [item for item in session.items if item.nodeid not in fresh]
+    if new:
+        _wait(_forked(lambda: _trace(session, new, path, code)))
+        notes = _notes(path)
+        found = {name for row in notes.values() for name in row["functions"]}
+        _append(path, {"test": "", "functions": sorted(functions - found)})
+    bad = [item.nodeid for item in session.items if not notes.get(item.nodeid, {}).get("passed")]
+    if bad:
+        raise session.Interrupted(f"fails without a mutation: {bad[:5]}")
+    return {item.nodeid: notes[item.nodeid] for item in session.items}
+
+
+def _notes(path: Path) -> dict[str, dict[str, Any]]:
+    rows = map(json.loads, path.read_text("utf-8").splitlines() if path.is_file() else ())
+    return {row["test"]: row for row in rows}
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _forked(work: Any) -> int:
+    """The id of a child that does the work; what fails in it ends it with code 1."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = work()
+        finally:
+            os._exit(code)
+    return child
+
+
+def _wait(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def _finish(running: dict[int, dict[str, Any]], verdicts: Path) -> None:
+    child, status = os.wait()
+    row = running.pop(child)
+    alive = os.waitstatus_to_exitcode(status) == 0
+    _append(verdicts, {**row, "killed": not alive})
+
+
+def _run(session: pytest.Session, items: Sequence[pytest.Item]) -> Iterator[pytest.Item]:
+    """Run tests without a word; each is yielded once it is over."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.dup2(nothing, 2)
+    for item, after in zip(items, [*items[1:], None], strict=True):
+        session.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+        yield item
+
+
+def _trace(
+    session: pytest.Session, items: Sequence[pytest.Item], path: Path, code: dict[Path, str]
+) -> int:
+    from mutmut.state import state
+
+    os.environ["MUTANT_UNDER_TEST"] = "stats"
+    failed, began = 0, time.process_time()
+    for item in _run(session, items):
+        now = time.process_time()
+        row = {"test": item.nodeid, "code": code[item.path], "seconds": round(now - began, 3)}
+        reached = sorted(state()._stats)
+        _append(path, {**row, "passed": session.testsfailed == failed, "functions": reached})
+        state()._stats.clear()
+        failed, began = session.testsfailed, now
+    return 0
+
+
+def _try(session: pytest.Session, items: Sequence[pytest.Item], name: str, limit: int) -> int:
+    os.environ["MUTANT_UNDER_TEST"] = name
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(60 * limit)
+    return int(any(session.testsfailed for _ in _run(session, items)))
