@@ -123,22 +123,20 @@ def lines(root: Path) -> list[str]:
     if not (root / "docs" / "mutants.json").is_file():
         return ["Mutation score: not measured yet."]
     known = ledger(root)
-    table = ["| package | mutants | killed | alive, with a reason | not run |", "| --- " * 5 + "|"]
+    table = ["| files | mutants | killed | alive, each with a reason | not run | commits |"]
+    table += ["| --- " * 6 + "|"]
     for package, entries in known["packages"].items():
         total, alive, left = counts(entries)
         killed = total - alive - left
         share = f"{100 * killed / total:.1f}%" if total else "none"
-        table.append(f"| `{package}` | {total} | {killed} ({share}) | {alive} | {left} |")
-    commits = sorted(
-        {one["commit"] for each in known["packages"].values() for one in each.values()}
-    )
-    scope = ", ".join(f"`{pattern}`" for patterns in SCOPE.values() for pattern in patterns)
+        scope = ", ".join(f"`{pattern}`" for pattern in SCOPE[package])
+        commits = ", ".join(sorted({f"`{entry['commit']}`" for entry in entries.values()}))
+        table.append(f"| {scope} | {total} | {killed} ({share}) | {alive} | {left} | {commits} |")
     return [
-        f"Mutation score by {known['tool']}, of {scope}; functions as they were at "
-        f"{', '.join(f'`{one}`' for one in commits)} and are today:",
+        f"Mutation score by {known['tool']} of the functions as they are today; those at a commit "
+        "were run there and have not changed since. What was not run counts as alive:",
         "\n".join(table),
-        "What is alive is in [mutants.json](mutants.json), each with the reason; "
-        "what was not run counts as alive.",
+        "[mutants.json](mutants.json) lists what is alive, function by function.",
     ]
 
 

@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
+from experiments import mutation
 from experiments.claims import (
     AWAITED,
     IDS,
@@ -241,7 +241,7 @@ def page(record: Record, root: Path = ROOT) -> str:
     scope = (
         f"Measured by {tests} tests at commit `{record.commit}`, code digest `{record.sources}`."
     )
-    blocks += [scope, *_mutants(root)]
+    blocks += [scope, *mutation.lines(root)]
     for theme in dict.fromkeys(claim.theme for claim in known):
         table = ["| " + " | ".join(HEADER) + " |", "| --- " * len(HEADER) + "|"]
         for claim in (one for one in known if one.theme == theme):
@@ -287,19 +287,6 @@ def _link(name: str | None, root: Path, shown: str) -> str:
         return "–"
     where = place(name, root)
     return f"[`{shown}`](../{where[0]}#L{where[1]})" if where else f"`{name}`"
-
-
-def _mutants(root: Path) -> list[str]:
-    """The mutation score, where `docs/mutants.json` has one."""
-    path = root / "docs" / "mutants.json"
-    if not path.is_file():
-        return ["Mutation score: not measured yet."]
-    score: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    killed, total, left = score["killed"], score["total"], score["survivors"]
-    count = left if isinstance(left, int) else len(left)
-    share = f"{100 * killed / total:.1f}%" if total else "none"
-    said = f"Mutation score: {killed} of {total} mutants killed ({share}) by {score['tool']};"
-    return [f"{said} the {count} survivors, with reasons, are in [mutants.json](mutants.json)."]
 
 
 def write(record: Record, folder: Path) -> list[Path]:

@@ -1,6 +1,5 @@
 """The verification page: complete, true to the files it names, and made again by one command."""
 
-import json
 import re
 import shutil
 from dataclasses import replace
@@ -218,16 +217,6 @@ def test_places() -> None:
     assert place("diffusion_math.oracle.GaussianMixture.score", ROOT) is not None
     for name in ("diffusion_math.oracle.nothing", "diffusion_math.oracle", "no.such", f"{here}::a"):
         assert place(name) is None
-
-
-def test_the_mutation_score_is_shown(tmp_path: Path) -> None:
-    (tmp_path / "docs").mkdir()
-    shutil.copy(ROOT / "docs" / "claims.md", tmp_path / "docs" / "claims.md")
-    lines = Record(rows(claims(), [], {}), "a1b2c3", "0123")
-    assert "Mutation score: not measured yet." in page(lines, tmp_path)
-    score = {"killed": 96, "total": 100, "tool": "a tool", "survivors": [{"why": "equal"}] * 4}
-    (tmp_path / "docs" / "mutants.json").write_text(json.dumps(score), encoding="utf-8")
-    assert "96 of 100 mutants killed (96.0%) by a tool; the 4 survivors" in page(lines, tmp_path)
 
 
 def test_nothing_to_read(tmp_path: Path) -> None:

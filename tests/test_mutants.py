@@ -1,0 +1,156 @@
+"""Mutation testing itself: what is copied, named and written, without the tool that breaks code."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.mutation import named
+from tests import mutants
+from tests.mutants import difference, full, undecorated
+
+DECORATED = """
+from functools import cache, cached_property
+import torch
+
+@torch.no_grad()
+def grows(x: torch.Tensor) -> bool:
+    return (2 * x).requires_grad
+
+@cache
+def once(n: int) -> list[int]:
+    return [n]
+
+class Thing:
+    @property
+    @staticmethod
+    def odd() -> int:
+        return 1
+
+    @property
+    def size(self) -> int:
+        return 3
+
+    @cached_property
+    def value(self) -> list[int]:
+        return [self.size]
+
+    @classmethod
+    def made(cls) -> "Thing":
+        return cls()
+"""
+
+
+def test_decorators_below_a_function_do_what_they_do_above_it() -> None:
+    source = undecorated(DECORATED)
+    there: dict[str, object] = {}
+    exec(compile(source, "there", "exec"), there)
+    grows, once, thing = there["grows"], there["once"], there["Thing"]
+    assert callable(grows) and callable(once) and callable(thing)
+    assert not grows(torch.ones(1, requires_grad=True))
+    assert once(1) is once(1)
+    one = thing()
+    assert one.size == 3 and one.value is one.value == [3] and type(one).made().size == 3
+    left = {name: len(node.decorator_list) for name, node in named(source)}
+    assert left == {
+        "grows": 0,
+        "once": 0,
+        "Thing.odd": 0,
+        "Thing.size": 0,
+        "Thing.value": 0,
+        "Thing.made": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["adams.f", "adams._f", "oracle.Mix.f", "oracle._Mix._f", "train.vae.f"]
+)
+def test_a_function_has_one_name_here_and_in_the_tool(name: str) -> None:
+    there = full("sd", name, 7).removeprefix("sd.").removesuffix("__mutmut_7")
+    module, _, mangled = there.rpartition(".")
+    assert f"{module}.{mutants._plain(mangled)}" == name
+
+
+def test_a_mutation_is_told_by_its_lines() -> None:
+    before = ["def f(x):", "    y = 1", "    return x + y"]
+    after = [*before[:2], "    return x - y"]
+    assert difference(before, after) == ("return x + y", "return x - y")
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of one function with four mutants, of which a verdict is known of three."""
+    monkeypatch.setattr(mutants, "ROOT", tmp_path)
+    for folder in ("arbiter", "docs"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "docs" / "mutants.json").write_text(json.dumps({"packages": {}}))
+    (tmp_path / "arbiter" / "fit.py").write_text("def f(x):\n    return x + 1\n")
+    return tmp_path
+
+
+LINES = {"fit.f": [("return x + 1", f"return x + {n}") for n in range(2, 6)]}
+
+
+def noted(root: Path, killed: dict[int, bool], digest: str | None = None) -> dict[str, object]:
+    """The function's entry after these verdicts, which is then the ledger's."""
+    code = digest or mutants.sources(root)["arbiter"]["fit.f"]
+    rows = [
+        {"mutant": full("arbiter", "fit.f", n), "digest": code, "killed": dead}
+        for n, dead in killed.items()
+    ]
+    (root / "verdicts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    entries = mutants.renewed("arbiter", LINES, root)
+    (root / "docs" / "mutants.json").write_text(json.dumps({"packages": {"arbiter": entries}}))
+    entry: dict[str, object] = entries["fit.f"]
+    return entry
+
+
+def alive(entry: dict[str, object]) -> list[int]:
+    survivors = entry["survivors"]
+    assert isinstance(survivors, list)
+    return [one["mutant"] for one in survivors]
+
+
+def test_what_was_not_run_is_left_and_goes_on(root: Path) -> None:
+    entry = noted(root, {1: True, 2: False, 3: True})
+    assert (entry["total"], entry["left"], alive(entry)) == (4, 1, [2])
+    due = [one.number for one in mutants.mutants("arbiter", LINES, root) if one.killed is None]
+    assert due == [4]
+    entry = noted(root, {1: True, 2: False, 3: True, 4: True})
+    assert (entry["left"], alive(entry)) == (0, [2])
+
+
+def test_a_whole_entry_stands_without_verdicts_and_yields_to_new_ones(root: Path) -> None:
+    noted(root, {1: True, 2: False, 3: False, 4: True})
+    entry = noted(root, {})
+    assert (entry["left"], alive(entry)) == (0, [2, 3])
+    entry = noted(root, {3: True})
+    assert (entry["left"], alive(entry)) == (0, [2])
+
+
+def test_verdicts_on_other_code_do_not_count(root: Path) -> None:
+    entry = noted(root, dict.fromkeys(range(1, 5), True), digest="of old")
+    assert (entry["left"], alive(entry)) == (4, [])
+    noted(root, dict.fromkeys(range(1, 5), True))
+    (root / "arbiter" / "fit.py").write_text("def f(x):\n    return 1 + x\n")
+    entry = noted(root, {})
+    assert (entry["left"], alive(entry)) == (4, [])
+
+
+def test_a_reason_stays_with_its_mutation(root: Path) -> None:
+    noted(root, {1: True, 2: False, 3: False, 4: True})
+    path = root / "docs" / "mutants.json"
+    path.write_text(path.read_text().replace('"reason": ""', '"reason": "as good"', 1))
+    entry = noted(root, {1: False, 2: False, 3: False, 4: True})
+    survivors = entry["survivors"]
+    assert isinstance(survivors, list)
+    assert [one["reason"] for one in survivors] == ["", "as good", ""]
+
+
+def test_a_package_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        mutants.main(["nothing"])
+    assert "wanted some of diffusion_math, arbiter" in capsys.readouterr().err
+    assert "mutmut" not in sys.modules
