@@ -6,6 +6,7 @@ any test ran, that runs the tests which reach the mutant's function, the fastest
 fails. Verdicts and what tests reach are appended to files, so that an interrupted run goes on.
 """
 
+import gc
 import json
 import os
 import resource
@@ -43,6 +44,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     items = sorted(session.items, key=lambda item: cost[item.nodeid])
     items = [item for item in items if cost[item.nodeid] <= option.longest]
     running: dict[int, dict[str, Any]] = {}
+    gc.freeze()  # what a child's collector does not touch need not be copied
     for one in due:
         name = one["mutant"]
         mine = [item for item in items if _function(name) in known[item.nodeid]["functions"]]
@@ -107,10 +109,10 @@ def _wait(child: int) -> int:
 
 
 def _finish(running: dict[int, dict[str, Any]], verdicts: Path) -> None:
-    child, status = os.wait()
-    row = running.pop(child)
+    child, status, used = os.wait3(0)
     alive = os.waitstatus_to_exitcode(status) == 0
-    _append(verdicts, {**row, "killed": not alive})
+    seconds = round(used.ru_utime + used.ru_stime, 2)
+    _append(verdicts, {**running.pop(child), "killed": not alive, "seconds": seconds})
 
 
 def _run(session: pytest.Session, items: Sequence[pytest.Item]) -> Iterator[pytest.Item]:
