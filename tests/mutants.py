@@ -126,7 +126,14 @@ def attempt(tree: Path, due: Sequence[dict[str, str]], tests: Sequence[str], job
     names = tree / "due.jsonl"
     names.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in due), "utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.mutating", "-p", "no:xdist"]
-    command += ["-p", "no:cacheprovider", "--rootdir=.", f"--mutants={names}", f"--jobs={jobs}"]
+    command += [
+        "-p",
+        "no:cacheprovider",
+        "--tb=no",
+        "--rootdir=.",
+        f"--mutants={names}",
+        f"--jobs={jobs}",
+    ]
     command += [f"--verdicts={tree / 'verdicts.jsonl'}", f"--reached={tree / 'reached.jsonl'}"]
     path = {"PYTHONPATH": str(tree)}
     subprocess.run(

@@ -45,10 +45,14 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     items = [item for item in items if cost[item.nodeid] <= option.longest]
     running: dict[int, dict[str, Any]] = {}
     gc.freeze()  # what a child's collector does not touch need not be copied
-    for one in due:
+    reach = {_function(one["mutant"]): list[pytest.Item]() for one in due}
+    for item in items:
+        for name in reach.keys() & set(known[item.nodeid]["functions"]):
+            reach[name].append(item)
+    takes = {name: sum(cost[item.nodeid] for item in mine) for name, mine in reach.items()}
+    for one in sorted(due, key=lambda one: takes[_function(one["mutant"])]):
         name = one["mutant"]
-        mine = [item for item in items if _function(name) in known[item.nodeid]["functions"]]
-        limit = int(SLACK + 10 * sum(cost[item.nodeid] for item in mine))
+        mine, limit = reach[_function(name)], int(SLACK + 10 * takes[_function(name)])
         if len(running) >= option.jobs:
             _finish(running, option.verdicts)
         child = _forked(lambda n=name, m=mine, s=limit: _try(session, m, n, s))  # type: ignore[misc]
@@ -71,7 +75,14 @@ def _reached(session: pytest.Session, functions: set[str], path: Path) -> dict[s
         fresh = {}
     new = [item for item in session.items if item.nodeid not in fresh]
     if new:
-        _wait(_forked(lambda: _trace(session, new, path, code)))
+        files = sorted({item.path for item in new})
+        jobs = session.config.option.jobs
+        parts = [[item for item in new if files.index(item.path) % jobs == k] for k in range(jobs)]
+        children = [
+            _forked(lambda p=part: _trace(session, p, path, code)) for part in parts if part
+        ]  # type: ignore[misc]
+        for child in children:
+            os.waitpid(child, 0)
         notes = _notes(path)
         found = {name for row in notes.values() for name in row["functions"]}
         _append(path, {"test": "", "functions": sorted(functions - found)})
@@ -102,10 +113,6 @@ def _forked(work: Any) -> int:
         finally:
             os._exit(code)
     return child
-
-
-def _wait(child: int) -> int:
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def _finish(running: dict[int, dict[str, Any]], verdicts: Path) -> None:
