@@ -300,7 +300,7 @@ def _running_sums(each: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
         rest += (larger - longer) + smaller
         total = longer
         sums.append(total + rest)
-    return torch.tensor(sums, dtype=torch.float64)
+    return torch.tensor(sums, dtype=torch.float64, device="cpu")
 
 
 def _legal_time(t: Time, T: float) -> Float64[Tensor, "*shape"]:

@@ -1,0 +1,94 @@
+"""Where results lie: with their inputs, whatever the default device; coefficients on the CPU.
+
+The meta device stands in for an accelerator. It holds shapes and no numbers, and what mixes it with
+the CPU is refused, as on a real one. As the default device it catches a tensor that is made without
+a device of its own; as the input's it catches a result that does not come along.
+"""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffusion_math import langevin, noise, ribbon, score_matching
+from diffusion_math.checkerboard import Checkerboard
+from diffusion_math.denoiser import network_time
+from diffusion_math.guidance import limited
+from diffusion_math.noise import Basis, BrownianPath
+from diffusion_math.oracle import GaussianMixture
+from diffusion_math.schedule import VE, Discrete, VPLinear, shape_like
+
+X = torch.tensor([[0.5, -1.0], [2.0, 0.25], [0.0, 1.0]], dtype=torch.float64)
+HALF, ONE = torch.tensor(0.5, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
+THREE = torch.tensor([3.0, 7.0, 9.0], dtype=torch.float64)
+BETAS = torch.full((5,), 0.1, dtype=torch.float64)
+LADDER = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
+VP, TABLE = VPLinear(), Discrete.linear()
+MIXTURE = GaussianMixture(torch.zeros(2), torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.ones(2))
+BANANA = ribbon.banana()
+BOARD = Checkerboard()
+
+
+def generator() -> torch.Generator:
+    return torch.Generator("cpu").manual_seed(0)
+
+
+def target(x: Tensor) -> tuple[Tensor, Tensor]:
+    return -x.square().sum(1) / 2, -x
+
+
+def moved(x: Tensor) -> Tensor:
+    move = langevin.mala(target, 0.1)
+    drawn = noise.from_generator(generator())
+    *_, last = langevin.chain(move, x, 2, drawn)
+    return last.x
+
+
+MADE: dict[str, Callable[[], Tensor]] = {
+    "alpha": lambda: VP(0.5)[0],
+    "alpha of a table": lambda: TABLE(3)[0],
+    "log-SNR": lambda: VP.log_snr(0.5),
+    "time": lambda: VP.time(0.5),
+    "time of a table": lambda: TABLE.time(-0.5),
+    "a table": lambda: Discrete(BETAS)(3)[0],
+    "noise": lambda: noise.from_generator(generator())(X, ONE, HALF),
+    "probes": lambda: score_matching.rademacher(generator(), X, 2),
+    "a divergence": lambda: score_matching.implicit(lambda x: -x, X),
+    "a mixture's part": lambda: MIXTURE.among([1]).means,
+    "a ribbon": lambda: BANANA.log_density(VP, X, HALF),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_the_default_device_does_not_matter(name: str) -> None:
+    """Results are those of torch's own default, on the CPU, where their inputs lie."""
+    wanted = MADE[name]()
+    with torch.device("meta"):
+        made = MADE[name]()
+    assert made.device.type == "cpu"
+    torch.testing.assert_close(made, wanted, rtol=0, atol=0)
+
+
+AWAY: dict[str, Callable[[Tensor], Tensor]] = {
+    "unit vectors": lambda x: Basis(LADDER, (2,)).start(x[0], 1.0),
+    "a chain": moved,
+    "a covariance": lambda x: score_matching.tweedie_covariance(lambda y: -y, x, HALF),
+    "a coefficient": lambda x: shape_like(HALF, x),
+    "a coefficient a row": lambda x: shape_like(THREE, x),
+    "a network's time": lambda x: network_time(TABLE, x, THREE),
+    "noise": lambda x: noise.from_generator(generator())(x, ONE, HALF),
+    "noise from seeds": lambda x: noise.from_seeds([1, 2, 3])(x, ONE, HALF),
+    "a Brownian path": lambda x: BrownianPath((1, 2, 3), 1.0)(x, ONE, HALF),
+    "limited guidance": lambda x: limited(lambda x, t: x, lambda x, t: -x, VE(80.0), (4.0, 8.0))(
+        x, THREE
+    ),
+    "a checkerboard": lambda x: BOARD.posterior_mean(VP, x, HALF),
+}
+
+
+@pytest.mark.parametrize("name", AWAY)
+def test_results_lie_where_the_input_does(name: str) -> None:
+    found = AWAY[name](X.to("meta"))
+    assert found.device.type == "meta"
+    assert found.shape == AWAY[name](X).shape and found.dtype == AWAY[name](X).dtype
