@@ -16,7 +16,7 @@ from diffusion_math.density import grid25, spirals
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.guidance_law import gaussian_law
 from diffusion_math.oracle import GaussianMixture
-from diffusion_math.schedule import VPCosine, VPLinear
+from diffusion_math.schedule import Discrete, VPCosine, VPLinear
 from diffusion_math.shortest import kl_upper_bound
 
 ROUNDING = 64 * torch.finfo(torch.float64).eps
@@ -170,3 +170,15 @@ def test_a_path_of_a_float32_network_costs_what_it_does_in_float64() -> None:
     found = cost(FLOATS, narrow)
     assert found.dtype == torch.float64
     torch.testing.assert_close(found, cost(DOUBLES, lambda x, t: x / 2), rtol=1e-5, atol=0)
+
+
+def test_the_ends_of_a_flow_are_times_of_its_schedule() -> None:
+    """The log-SNR of an end, taken from its tau, is rounded: beyond the end on many a table."""
+    first = torch.linspace(1e-4, 0.01, 40, dtype=torch.float64)
+    tables = [Discrete(torch.cat([one[None], torch.tensor([0.02, 0.03])])) for one in first]
+    for table in [*tables, *(Discrete.linear(steps=steps) for steps in range(2, 60))]:
+        for time in (1.0, table.T):
+            alpha, sigma = table(time)
+            tau = float(sigma / (alpha + sigma))
+            field = likelihood._straight_flow(table, lambda x, t: x, tau, 1.0, table.T, DOUBLES)
+            assert field(DOUBLES).isfinite().all()

@@ -84,6 +84,24 @@ def test_each_way_is_taken_where_it_should_be():
     assert isinstance(forms(one, Means(means), unit.expand(5, 3), eye), Differences)
 
 
+@pytest.mark.parametrize(
+    ("middles", "reaches", "precisions", "products"),
+    [
+        ((0.0,), (1e3,), (1.0,), False),  # 5 P reach^2: not 5 P
+        ((0.0,), (1.0,), (8e3,), True),  # 5, not 6
+        ((45035.9,), (0.5,), (1e-0,), False),  # sqrt(P) (|c| + reach): not less reach
+        ((0.0, 0.0), (1e-3, 1e3), (1e4, 1e-4), True),  # dimension by dimension
+    ],
+)
+def test_the_loss_is_weighed_by_its_formula(middles, reaches, precisions, products):
+    """eps (P r (5 r + |c|) + sqrt(P) (|c| + r)) against ACCURACY, at the mean over dimensions."""
+    centre, reach = (torch.tensor(part, dtype=torch.float64) for part in (middles, reaches))
+    means = torch.stack([centre - reach, centre + reach])
+    precision = torch.tensor(precisions, dtype=torch.float64).expand(2, len(precisions))
+    found = forms(torch.ones((), dtype=torch.float64), Means(means), precision)
+    assert isinstance(found, Products) == products
+
+
 def test_the_plain_square_would_break_the_promise():
     """Wrong version: the square expanded about 0, whatever its size, is off by a nat and more."""
     means = torch.tensor([[1e6, 0.0], [1e6, 1.0]], dtype=torch.float64)

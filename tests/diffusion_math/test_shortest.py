@@ -35,6 +35,12 @@ def test_shortest_of_costs_that_are_least_where_steps_are_equal():
     assert shortest(costs, 12) == list(range(13))
 
 
+def test_shortest_of_costs_below_the_rounding_of_one():
+    """Costs may be of any size: what a path begins with is 0, or 1e-18 would be lost in it."""
+    costs = torch.rand(9, 9, generator=seeded(3), dtype=torch.float64)
+    assert shortest(1e-18 * costs, 4) == shortest(costs, 4)
+
+
 def test_the_bound_of_a_denoiser_of_time_alone():
     """Nothing random: c_ij sums D (f_low - f_i)^2 (1 / r_low^2 - 1 / r_high^2) / 2 over cells."""
     schedule, nodes = VPLinear(), torch.tensor([1.0, 0.7, 0.4, 0.2, 0.1], dtype=torch.float64)
