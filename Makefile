@@ -3,12 +3,12 @@
 # make lint    style, types, import directions
 # make bench   our steps beside a peer's, timed in the same run
 # make peers   what `python -m experiments audit` can audit beside our own samplers
-# make mutants break diffusion_math line by line and see that a test notices (half an hour)
+# make mutants break the functions that changed, line by line, and see that a test notices (MUTANTS_FLAGS=--help)
 # make flaky   the tests under 20 seeds (half an hour)
 # make train   train the embedded model again from nothing (hours; the same command resumes)
 # make clean   remove caches and results (.venv and training runs stay)
 #
-# Settings: VENV=path  PYTHON=python3.12  DEMO_FLAGS=...  TEST_FLAGS="-m slow"  BENCH_FLAGS=...  FLAKY_FLAGS=...  TRAIN_FLAGS=...
+# Settings: VENV=path  PYTHON=python3.12  DEMO_FLAGS=...  TEST_FLAGS="-m slow"  BENCH_FLAGS=...  FLAKY_FLAGS=...  MUTANTS_FLAGS=...  TRAIN_FLAGS=...
 
 VENV ?= .venv
 PYTHON ?=
@@ -64,7 +64,7 @@ peers: $(READY)
 
 mutants: $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
-	$(PY) -m tests.mutants
+	$(PY) -m tests.mutants $(MUTANTS_FLAGS)
 
 flaky: $(READY)
 	$(PY) -m tests.flaky $(FLAKY_FLAGS)
