@@ -1,7 +1,10 @@
 """Mutation testing itself: what is copied, named and written, without the tool that breaks code."""
 
 import json
+import os
+import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -154,3 +157,60 @@ def test_a_package_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -
         mutants.main(["nothing"])
     assert "wanted some of diffusion_math, arbiter" in capsys.readouterr().err
     assert "mutmut" not in sys.modules
+
+
+TESTS = """
+import os
+import time
+
+def told():
+    return os.environ.get("MUTANT_UNDER_TEST", "")
+
+def test_first():
+    assert told() != "thing.x_f__mutmut_1"
+
+def test_second():
+    assert told() != "thing.x_f__mutmut_2"
+    if told() == "thing.x_f__mutmut_3":
+        os._exit(3)
+
+def test_broken():
+    raise AssertionError
+"""
+
+
+def test_each_mutant_meets_the_tests_that_reach_it(tmp_path: Path) -> None:
+    """Killed by a failure or a crash; alive where all pass, where none reaches it, and where the
+    one that would fail does so without a mutation."""
+    reached = {
+        "test_first": ["thing.x_f"],
+        "test_second": ["thing.x_f"],
+        "test_broken": ["thing.x_h"],
+    }
+    (tmp_path / "test_thing.py").write_text(TESTS, encoding="utf-8")
+    code = sha256(TESTS.encode()).hexdigest()[:12]
+    whole = {"code": code, "seconds": 0.1}
+    notes = [
+        {
+            "test": f"test_thing.py::{name}",
+            "passed": name != "test_broken",
+            "functions": them,
+            **whole,
+        }
+        for name, them in reached.items()
+    ]
+    notes.append({"test": "", "functions": ["thing.x_g"]})
+    wanted = {1: True, 2: True, 3: True, 4: False}
+    names = {f"thing.x_f__mutmut_{number}": killed for number, killed in wanted.items()}
+    names |= {"thing.x_g__mutmut_1": False, "thing.x_h__mutmut_1": False}
+    due = [{"mutant": name, "digest": "d"} for name in names]
+    for file, rows in (("reached", notes), ("due", due)):
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{file}.jsonl").write_text(text, encoding="utf-8")
+    files = ("--mutants=due.jsonl", "--verdicts=verdicts.jsonl", "--reached=reached.jsonl")
+    plugins = ("-p", "tests.mutating", "-p", "no:cacheprovider", "--rootdir=.")
+    command = [sys.executable, "-m", "pytest", "-q", *plugins, *files, "test_thing.py"]
+    path = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run(command, cwd=tmp_path, env=path, check=True, capture_output=True, timeout=120)
+    lines = (tmp_path / "verdicts.jsonl").read_text(encoding="utf-8").splitlines()
+    assert {row["mutant"]: row["killed"] for row in map(json.loads, lines)} == names
