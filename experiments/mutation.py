@@ -23,7 +23,6 @@ SCOPE: Mapping[str, tuple[str, ...]] = {
         "sd/train/*.py",
     ),
     "experiments": (
-        "experiments/apart.py",
         "experiments/erratum.py",
         "experiments/estimates.py",
         "experiments/intervals.py",
