@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from experiments.intervals import (
+    about,
     mean_interval,
     median_interval,
     paired_difference,
@@ -90,7 +91,9 @@ def test_ratio_of_means_at_its_edges() -> None:
     assert ratio_of_means(few, many)[1] == math.inf and ratio_of_means(few, many)[0] > 1
     assert ratio_of_means(many, few)[0] == 0 and ratio_of_means(many, few)[1] < 1
     for wrong in (([1.0], [1.0]), ([1.0, 2.0], [1.0])):
-        with pytest.raises(ValueError, match="one length >= 2"):
+        with pytest.raises(
+            ValueError, match=r"^first, second: wanted two sequences of one length >= 2"
+        ):
             ratio_of_means(*wrong)
 
 
@@ -116,6 +119,51 @@ def test_median_interval_has_its_level_and_is_the_narrowest(
 def test_six_values_reach_95_percent_and_five_do_not() -> None:
     assert 1 - 2 * 0.5**5 < 0.95 <= 1 - 2 * 0.5**6
     assert median_interval([float(i) for i in range(9)])[1] == (1.0, 7.0)
+
+
+def test_median_interval_of_every_length_is_the_narrowest_of_its_level() -> None:
+    """k is the largest with 1 - 2 P(Bin(n, 1/2) < k) >= level, by scipy, and 1 where none is."""
+    for n in range(1, 61):
+        ranks = [float(i) for i in range(1, n + 1)]
+        for level in (0.3, 0.5, 0.9, 0.95, 0.99):
+            places = range(1, (n + 1) // 2 + 1)
+            good = [k for k in places if 1 - 2 * stats.binom.cdf(k - 1, n, 0.5) >= level - 1e-12]
+            k = max(good, default=1)
+            assert median_interval(ranks, level)[1] == (k, n + 1 - k), (n, level)
+    with pytest.raises(ValueError, match=r"^values: wanted at least one, got none$"):
+        median_interval([])
+
+
+def test_a_normal_estimate_has_its_deviations() -> None:
+    assert about(3.0, 2.0) == pytest.approx(stats.norm.interval(0.95, 3.0, 2.0))
+
+
+def newcombe(a: int, b: int, c: int, d: int) -> tuple[float, float]:
+    """Method 10 of the table of both, first only, second only, neither, as the paper writes it."""
+    n = a + b + c + d
+    ends = [stats.binomtest(x, n).proportion_ci(0.95, method="wilson") for x in (a + b, a + c)]
+    p, q = (a + b) / n, (a + c) / n
+    below, above = [p - ends[0].low, q - ends[1].low], [ends[0].high - p, ends[1].high - q]
+    product = (a + b) * (c + d) * (a + c) * (b + d)
+    part = a * d - b * c
+    part = part - n / 2 if part > n / 2 else 0 if part >= 0 else part
+    phi = part / math.sqrt(product) if product else 0.0
+    low = below[0] ** 2 - 2 * phi * below[0] * above[1] + above[1] ** 2
+    high = above[0] ** 2 - 2 * phi * above[0] * below[1] + below[1] ** 2
+    return p - q - math.sqrt(max(low, 0)), p - q + math.sqrt(max(high, 0))
+
+
+def test_paired_difference_is_newcombes_for_every_table() -> None:
+    """All tables of up to eight pairs: correlations of both signs, below n/2 and above."""
+    for n in range(1, 9):
+        for a, b, c in product(range(n + 1), repeat=3):
+            d = n - a - b - c
+            if d < 0:
+                continue
+            first = [True] * (a + b) + [False] * (c + d)
+            second = [True] * a + [False] * b + [True] * c + [False] * d
+            found = paired_difference(first, second)
+            assert found == pytest.approx(newcombe(a, b, c, d), abs=1e-12), (a, b, c, d)
 
 
 VERDICTS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
@@ -157,5 +205,6 @@ def test_pairing_matters() -> None:
     crossed = paired_difference(together, together[::-1])
     assert low <= 0 <= high
     assert high - low < (crossed[1] - crossed[0]) / 3
-    with pytest.raises(ValueError, match="one length"):
+    said = "first, second: wanted two sequences of one length >= 1, got 1 and 0"
+    with pytest.raises(ValueError, match=f"^{said}$"):
         paired_difference([True], [])

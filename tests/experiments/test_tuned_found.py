@@ -33,6 +33,7 @@ def test_the_best_of_the_rest_and_what_is_saved():
     assert found.rest(5, rms).grid == "karras"
     assert found.rest(5, rms, ("ays",)).grid == "ays"
     assert found.rest(9, rms).calls == found.most == 9
+    assert found.rest(4, rms) is None and found.rest(9, rms, ("linspace",)) is None
     assert found.needed(0.05, rms) == pytest.approx(9)
     assert found.needed(0.1, rms) == pytest.approx(5 * 1.8**0.5)
     assert found.needed(0.2, rms) == found.needed(0.3, rms) == 5
