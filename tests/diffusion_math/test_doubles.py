@@ -101,6 +101,10 @@ def test_none_of_a_mixture_is_refused_as_a_value() -> None:
 
 
 def test_a_reverse_kernel_of_a_float32_point() -> None:
+    """Of full covariances too, whose matrices multiply nothing in another dtype."""
+    covariances = torch.tensor([[[2.0, 0.5], [0.5, 1.0]], [[1.0, 0.0], [0.0, 3.0]]])
+    full = GaussianMixture(torch.zeros(2), MIXTURE.means, covariances)
+    same(full.reverse(VP, FLOATS[0], 0.5).means, full.reverse(VP, DOUBLES[0], 0.5).means)
     same(MIXTURE.reverse(VP, FLOATS[0], 0.5).means, MIXTURE.reverse(VP, DOUBLES[0], 0.5).means)
 
 
@@ -161,6 +165,20 @@ def test_a_flow_is_followed_in_float64(probed: bool) -> None:
     torch.testing.assert_close(found.log_density, wanted.log_density, rtol=1e-5, atol=1e-5)
 
 
+def test_a_flow_is_at_its_own_tau() -> None:
+    """The network is asked at the time whose sigma / (alpha + sigma) is tau, to rounding."""
+    times: list[Tensor] = []
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        times.append(t)
+        return x
+
+    for tau in (0.1, 0.3, 0.7):
+        likelihood._straight_flow(VP, denoise, tau, VP.t_min, VP.T, DOUBLES)(DOUBLES)
+        alpha, sigma = VP(times[-1])
+        assert float(sigma / (alpha + sigma)) == pytest.approx(tau, rel=1e-12)
+
+
 def test_a_path_of_a_float32_network_costs_what_it_does_in_float64() -> None:
     nodes = torch.tensor([0.9, 0.5, 0.1], dtype=torch.float64)
 
@@ -168,7 +186,7 @@ def test_a_path_of_a_float32_network_costs_what_it_does_in_float64() -> None:
         return kl_upper_bound(VP, denoise, x, nodes, torch.Generator().manual_seed(0))
 
     found = cost(FLOATS, narrow)
-    assert found.dtype == torch.float64
+    same(found, cost(FLOATS, lambda x, t: narrow(x, t).double()))
     torch.testing.assert_close(found, cost(DOUBLES, lambda x, t: x / 2), rtol=1e-5, atol=0)
 
 

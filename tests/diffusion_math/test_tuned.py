@@ -148,7 +148,7 @@ def test_a_gap_of_nothing_is_widened():
 @pytest.mark.usefixtures("unchecked")  # shapes that disagree at its end
 def test_blends_lie_between(schedule):
     """Gaps are geometric means up to their common factor; the ends of the walk stay."""
-    one, other = uniform_log_snr(schedule, 6), trailing(schedule, 6)
+    one, other = karras(schedule, 6, rho=3), trailing(schedule, 6)
     low, high = schedule.log_snr(schedule.t_max), schedule.log_snr(schedule.t_min)
 
     def gaps(grid):
