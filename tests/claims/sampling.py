@@ -11,6 +11,7 @@ from diffusion_math.loss import uniform_times as right_times
 from diffusion_math.sample import trajectory as right_trajectory
 from diffusion_math.solver import State
 from diffusion_math.solver import ddpm as right_ddpm
+from experiments.weighting import compare
 from tests import test_claims_practice as practice
 from tests.claims.wrong import wrong
 from tests.diffusion_math import test_loss as loss
@@ -102,7 +103,7 @@ def target_is_x0(schedule: Any, network: Any, kind: Any, x0: Any, eps: Any, t: A
 @wrong("C19", practice.test_c19_weight_one_draws_better_than_lambda_t, "compare")
 def weights_exchanged(*arguments: Any) -> Any:
     """The networks trained with lambda_t are taken for those trained with weight 1."""
-    found = practice.compare(*arguments)
+    found = compare(*arguments)
     return {practice.SIMPLE: found[practice.BOUND], practice.BOUND: found[practice.SIMPLE]}
 
 

@@ -184,6 +184,7 @@ def test_the_model_is_a_world_of_other_prompts_and_seeds(pipeline, monkeypatch):
 def test_the_model_is_measured_beside_the_mixture(pipeline, monkeypatch):
     monkeypatch.setattr(tuned_worlds, "FINE", 2)
     few = {"beside": ("unipc",), "more": (), "rounds": 1, "s4s": 0, "ends": 0}
+    few["descent"] = tuned.Config.descent  # nothing is moved by its ends
     found = rows(tuned.run(replace(TINY, **few, pictures=2, nodes=5, guidance_scale=3.0), pipeline))
     assert found["tuned"].claim.startswith("Eight Gaussians")
     assert found["fitted-model"].claim.startswith("The embedded model, guided with w = 3")
