@@ -26,6 +26,7 @@ SCOPE: Mapping[str, tuple[str, ...]] = {
         "experiments/erratum.py",
         "experiments/estimates.py",
         "experiments/intervals.py",
+        "experiments/pearson.py",
         "experiments/plane.py",
         "experiments/tuned_found.py",
     ),
@@ -122,20 +123,22 @@ def lines(root: Path) -> list[str]:
     if not (root / "docs" / "mutants.json").is_file():
         return ["Mutation score: not measured yet."]
     known = ledger(root)
-    table = ["| files | mutants | killed | alive, each with a reason | not run | commits |"]
+    table = ["| files | mutants | not run | killed, of those run | alive | commits |"]
     table += ["| --- " * 6 + "|"]
     for package, entries in known["packages"].items():
         total, alive, left = counts(entries)
-        killed = total - alive - left
-        share = f"{100 * killed / total:.1f}%" if total else "none"
+        run = total - left
+        share = f" ({100 * (run - alive) / run:.1f}%)" if run else ""
         scope = ", ".join(f"`{pattern}`" for pattern in SCOPE[package])
         commits = ", ".join(sorted({f"`{entry['commit']}`" for entry in entries.values()}))
-        table.append(f"| {scope} | {total} | {killed} ({share}) | {alive} | {left} | {commits} |")
+        row = f"{total} | {left} | {run - alive} of {run}{share} | {alive}"
+        table.append(f"| {scope} | {row} | {commits} |")
     return [
-        f"Mutation score by {known['tool']} of the functions as they are today; those at a commit "
-        "were run there and have not changed since. What was not run counts as alive:",
+        f"Mutation score by {known['tool']}, of the functions as they are today: those at a commit "
+        "were run there and have not changed since.",
         "\n".join(table),
-        "[mutants.json](mutants.json) lists what is alive, function by function.",
+        "What is alive, and why, is in [mutants.json](mutants.json), function by function. Mutants "
+        "are not run where a function has changed since, or was never run.",
     ]
 
 
