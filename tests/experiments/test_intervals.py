@@ -125,10 +125,12 @@ def test_median_interval_of_every_length_is_the_narrowest_of_its_level() -> None
     """k is the largest with 1 - 2 P(Bin(n, 1/2) < k) >= level, by scipy, and 1 where none is."""
     for n in range(1, 61):
         ranks = [float(i) for i in range(1, n + 1)]
-        for level in (0.3, 0.5, 0.9, 0.95, 0.99):
-            places = range(1, (n + 1) // 2 + 1)
-            good = [k for k in places if 1 - 2 * stats.binom.cdf(k - 1, n, 0.5) >= level - 1e-12]
-            k = max(good, default=1)
+        covers = [1 - 2 * float(stats.binom.cdf(k - 1, n, 0.5)) for k in range(1, (n + 1) // 2 + 1)]
+        # A level that is a coverage is reached; one just above it is not.
+        whole = [round(c * 2**n) / 2**n for c in covers[1:] if c > 0 and n <= 20]
+        near = [*whole, *(c + 1e-7 for c in whole)]
+        for level in (0.3, 0.5, 0.9, 0.95, 0.99, *near):
+            k = max(1, sum(cover >= level - 1e-12 for cover in covers))
             assert median_interval(ranks, level)[1] == (k, n + 1 - k), (n, level)
     with pytest.raises(ValueError, match=r"^values: wanted at least one, got none$"):
         median_interval([])
