@@ -7,14 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion_math.end_fitted import end_fitted, end_fitted_grid
+from diffusion_math.end_fitted import _moved_nodes, end_fitted, end_fitted_grid
 from diffusion_math.fitted import fitted
 from diffusion_math.grid import karras, trailing, uniform_log_snr
 from diffusion_math.linear import carried, linear
 from diffusion_math.oracle import GaussianMixture
 from diffusion_math.samplers import SOLVERS
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
-from diffusion_math.tuned import distances, errors, in_medians, least, walked
+from diffusion_math.tuned import distances, errors, in_medians, least, nearest, walked
 from tests.diffusion_math.mixtures import TWO, mixture, normal, seeded, states_of
 
 
@@ -60,6 +60,26 @@ def test_ends_alone_are_exact_where_rows_can_be():
     assert float(errors(linear(grid, weights), denoise, starts, ends, grid).max()) < 1e-8
     exact = fitted(denoise, [starts, ends], grid)
     torch.testing.assert_close(weights, exact, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_nodes_move_in_medians_of_the_walk_and_for_so_many_rounds():
+    """They are `nearest`'s with the weights carried along; another scale or round moves others."""
+    schedule, denoise, starts, ends, grid, weights = problem(4)
+
+    def walk(nodes):
+        return walked(
+            linear(nodes, carried(schedule, weights, grid, nodes)), denoise, starts, nodes
+        )
+
+    def by_hand(scale, rounds):
+        unit = in_medians(scale, distances(walk(grid), ends))
+        return nearest(walk, schedule, ends, grid, unit, rounds=rounds)
+
+    found = _moved_nodes(schedule, denoise, starts, ends, grid, weights, 1.0, 2)
+    torch.testing.assert_close(found, by_hand(1.0, 2), rtol=0, atol=0)
+    for scale, rounds in ((math.inf, 2), (1.0, 30)):
+        assert float((found - by_hand(scale, rounds)).abs().max()) > 1e-4
 
 
 @pytest.mark.usefixtures("unchecked")

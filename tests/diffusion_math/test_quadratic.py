@@ -89,7 +89,7 @@ def test_each_way_is_taken_where_it_should_be():
     [
         ((0.0,), (1e3,), (1.0,), False),  # 5 P reach^2: not 5 P
         ((0.0,), (1.0,), (8e3,), True),  # 5, not 6
-        ((45035.9,), (0.5,), (1e-0,), False),  # sqrt(P) (|c| + reach): not less reach
+        ((30023.0,), (0.5,), (1.0,), False),  # sqrt(P) (|c| + reach): not less reach
         ((0.0, 0.0), (1e-3, 1e3), (1e4, 1e-4), True),  # dimension by dimension
     ],
 )

@@ -63,6 +63,7 @@ def test_rectangles_hold_eight_deviations_in_cells_of_two() -> None:
     assert len(cells.first) == len(cells.second) == 1 + 1 + 8
     assert len(cells_about(normal(0.5), width=0.9).first) == 1 + 1 + 17
     assert len(cells_about(normal(0.5), width=0.01, most=30).first) == 31
+    assert len(cells_about(normal(0.5), width=0.01).first) == 1001
 
 
 def test_the_widest_deviation_tells_the_ends_and_the_least_the_cells() -> None:
@@ -98,6 +99,8 @@ def seen(counts: list[list[int]]) -> torch.Tensor:
         ([[0.25, 0.25, 0.125], [0.125] * 3], [[40, 24, 10], [22, 16, 16]], 4.0, 2),
         # 32, 32, 48 and one of 16, which joins the first of the two that expect least: 48, 32, 48.
         ([[0.25, 0.25, 0.375], [0.125, 0, 0]], [[38, 26, 48], [16, 0, 0]], 1.875, 2),
+        # 20 is enough: a cell of 20, and a rest of 20 in four cells of 5.
+        ([[0.5, 0.25, 0.0625], [0.0625] * 3], [[40, 22, 3], [5, 5, 5]], 0.4, 2),
         # Six of 2: one cell of all draws.
         ([[0.125] * 3, [0.125] * 3], [[3, 3, 2], [2, 2, 4]], 0.0, 0),
     ],
