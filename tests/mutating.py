@@ -24,6 +24,9 @@ import pytest
 SLACK = 10
 """Seconds of CPU that a mutant has beside ten times what its tests take without it."""
 
+MEMORY = 8 * 2**30
+"""Bytes of addresses that a mutant may ask for: some ask for more than there is."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--mutants", type=Path, help="names of mutants, one a line")
@@ -168,6 +171,7 @@ def _trace(
 def _try(session: pytest.Session, items: Sequence[pytest.Item], name: str, limit: int) -> int:
     os.environ["MUTANT_UNDER_TEST"] = name
     resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 1))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(60 * limit)
     return int(any(session.testsfailed for _ in _run(session, items)))
