@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--note", action="store_true", help="run nothing, note what is stale")
     parser.add_argument("--only", nargs="+", default=[""], help="functions whose names begin so")
     parser.add_argument("--tests", nargs="+", help="instead of all tests of the package")
+    parser.add_argument("--longest", default="20", help="seconds of a test that is run")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     asked = parser.parse_args(arguments)
     if unknown := sorted(set(asked.packages) - set(SCOPE)):
@@ -75,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if one.function.startswith(tuple(asked.only))
                 and (one.killed is None or (asked.survivors and not one.killed))
             ]
-            attempt(tree, due, asked.tests or [f"tests/{package}"], asked.jobs)
+            tests = [*(asked.tests or [f"tests/{package}"]), f"--longest={asked.longest}"]
+            attempt(tree, due, tests, asked.jobs)
         known = ledger(ROOT)
         known["tool"] = f"mutmut {version('mutmut')}"
         known["packages"][package] = renewed(package, lines, tree)
