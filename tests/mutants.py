@@ -233,10 +233,14 @@ def full(package: str, name: str, number: int) -> str:
 
 
 def verdicts(tree: Path) -> dict[tuple[str, str], bool]:
-    """Whether a mutant was killed, by its name and its function's digest; the last run counts."""
+    """Whether a mutant was killed, by its name and its function's digest, by any tests it met."""
+    found: dict[tuple[str, str], bool] = {}
     path = tree / "verdicts.jsonl"
-    rows = map(json.loads, path.read_text("utf-8").splitlines() if path.is_file() else ())
-    return {(row["mutant"], row["digest"]): row["killed"] for row in rows}
+    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
+        row = json.loads(line)
+        key = row["mutant"], row["digest"]
+        found[key] = row["killed"] or found.get(key, False)
+    return found
 
 
 if __name__ == "__main__":
