@@ -33,6 +33,9 @@ SCOPE: Mapping[str, tuple[str, ...]] = {
 }
 """The files that are mutated. `arbiter/peers` is not: it drives other libraries' samplers."""
 
+GAP = "gap: "
+"""How the reason begins of a mutant that a test could tell, and none does yet."""
+
 Entry = dict[str, Any]
 Ledger = dict[str, dict[str, Entry]]
 
@@ -123,22 +126,25 @@ def lines(root: Path) -> list[str]:
     if not (root / "docs" / "mutants.json").is_file():
         return ["Mutation score: not measured yet."]
     known = ledger(root)
-    table = ["| files | mutants | not run | killed, of those run | alive | commits |"]
-    table += ["| --- " * 6 + "|"]
+    table = ["| files | mutants | not run | killed, of those run | alive | gaps | commits |"]
+    table += ["| --- " * 7 + "|"]
     for package, entries in known["packages"].items():
         total, alive, left = counts(entries)
+        reasons = (one["reason"] for entry in entries.values() for one in entry["survivors"])
+        gaps = sum(reason.startswith(GAP) for reason in reasons)
         run = total - left
         share = f" ({100 * (run - alive) / run:.1f}%)" if run else ""
         scope = ", ".join(f"`{pattern}`" for pattern in SCOPE[package])
         commits = ", ".join(sorted({f"`{entry['commit']}`" for entry in entries.values()}))
-        row = f"{total} | {left} | {run - alive} of {run}{share} | {alive}"
+        row = f"{total} | {left} | {run - alive} of {run}{share} | {alive} | {gaps}"
         table.append(f"| {scope} | {row} | {commits} |")
     return [
         f"Mutation score by {known['tool']}, of the functions as they are today: those at a commit "
         "were run there and have not changed since.",
         "\n".join(table),
-        "What is alive, and why, is in [mutants.json](mutants.json), function by function. Mutants "
-        "are not run where a function has changed since, or was never run.",
+        "What is alive, and why, is in [mutants.json](mutants.json), function by function; gaps "
+        "are those of them that a test could tell, and none does yet. Mutants are not run where a "
+        "function has changed since, or was never run.",
     ]
 
 

@@ -35,7 +35,13 @@ def entries(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
     survivor = {"mutant": 1, "line": "a", "mutation": "b", "reason": "c"}
     return {
         package: {
-            name: {"digest": code, "commit": "1", "total": 2, "left": 0, "survivors": [survivor]}
+            name: {
+                "digest": code,
+                "commit": "1",
+                "total": 2,
+                "left": 0,
+                "survivors": [dict(survivor)],
+            }
             for name, code in known.items()
         }
         for package, known in mutation.sources(root).items()
@@ -107,9 +113,10 @@ def test_the_score_is_shown_with_its_scope_and_commits(tmp_path: Path) -> None:
     root = written(tmp_path, MODULE)
     known = entries(root)
     known["arbiter"]["fit.Ten.half"] |= {"left": 1, "commit": "2"}
+    known["arbiter"]["fit.double"]["survivors"][0] |= {"reason": "gap: no test of it"}
     (root / "docs").mkdir()
     said = json.dumps({"tool": "a tool", "packages": {"arbiter": known["arbiter"]}})
     (root / "docs" / "mutants.json").write_text(said, encoding="utf-8")
     text = "\n".join(mutation.lines(root))
-    assert "| `arbiter/*.py` | 4 | 1 | 1 of 3 (33.3%) | 2 | `1`, `2` |" in text
+    assert "| `arbiter/*.py` | 4 | 1 | 1 of 3 (33.3%) | 2 | 1 | `1`, `2` |" in text
     assert "by a tool" in text and "(mutants.json)" in text
