@@ -35,6 +35,9 @@ COPIED = ("diffusion_math", "arbiter", "sd", "experiments", "tests", "docs", "be
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "ci"}
 """A forked process must not wait for threads of its parent; examples are the same each time."""
 
+LONGEST = 20.0
+"""Seconds of CPU that a test may take to be among those that mutants meet."""
+
 Lines = dict[str, list[tuple[str, str]]]
 """The mutants of functions, in mutmut's order: the line and what became of it."""
 
@@ -59,8 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--survivors", action="store_true", help="run what is alive as well")
     parser.add_argument("--note", action="store_true", help="run nothing, note what is stale")
     parser.add_argument("--only", nargs="+", default=[""], help="functions whose names begin so")
-    parser.add_argument("--tests", nargs="+", help="instead of all tests of the package")
-    parser.add_argument("--longest", default="20", help="seconds of a test that is run")
+    parser.add_argument("--tests", nargs="+", help="some of the package's tests")
+    parser.add_argument("--longest", default=str(LONGEST), help="seconds of a test")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     asked = parser.parse_args(arguments)
     if unknown := sorted(set(asked.packages) - set(SCOPE)):
@@ -70,8 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tree = asked.folder.resolve() / package
         lines = prepare(package, tree)
         if not asked.note:
+            partial = bool(asked.tests or float(asked.longest) < LONGEST)
             due = [
-                {"mutant": one.name, "digest": one.digest}
+                {"mutant": one.name, "digest": one.digest, "partial": partial}
                 for one in mutants(package, lines, tree)
                 if one.function.startswith(tuple(asked.only))
                 and (one.killed is None or (asked.survivors and not one.killed))
@@ -233,13 +237,17 @@ def full(package: str, name: str, number: int) -> str:
 
 
 def verdicts(tree: Path) -> dict[tuple[str, str], bool]:
-    """Whether a mutant was killed, by its name and its function's digest, by any tests it met."""
+    """Whether a mutant was killed, by its name and its function's digest, by any tests it met.
+
+    What a part of the tests has not killed is as if it had not been run.
+    """
     found: dict[tuple[str, str], bool] = {}
     path = tree / "verdicts.jsonl"
     for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
         row = json.loads(line)
         key = row["mutant"], row["digest"]
-        found[key] = row["killed"] or found.get(key, False)
+        if row["killed"] or not row.get("partial"):
+            found[key] = row["killed"] or found.get(key, False)
     return found
 
 

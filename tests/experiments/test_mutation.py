@@ -118,5 +118,5 @@ def test_the_score_is_shown_with_its_scope_and_commits(tmp_path: Path) -> None:
     said = json.dumps({"tool": "a tool", "packages": {"arbiter": known["arbiter"]}})
     (root / "docs" / "mutants.json").write_text(said, encoding="utf-8")
     text = "\n".join(mutation.lines(root))
-    assert "| `arbiter/*.py` | 4 | 1 | 1 of 3 (33.3%) | 2 | 1 | `1`, `2` |" in text
+    assert "| `arbiter/*.py` | 4 | 2 | 1 of 2 (50.0%) | 1 | 1 | `1`, `2` |" in text
     assert "by a tool" in text and "(mutants.json)" in text
