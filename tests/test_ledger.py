@@ -85,7 +85,8 @@ def test_one_sum_over_cases_and_fixtures_however_many_processes_run_them(
         text += CASES.format(declared=0.75 * spent, name=f"{used}_fails", uses=uses)
     done = ran(tmp_path, text, workers)
     lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
-    failed = {line.rpartition("test_inner.py::")[2].split("[")[0].split(" ")[0] for line in lines}
+    # The first name of a line: where CI is set, pytest prints the whole message after it.
+    failed = {line.partition("test_inner.py::")[2].split("[")[0].split(" ")[0] for line in lines}
     wanted = {f"test_{used}_fails" for used in SPENT}
     assert failed == wanted | {"test_unmarked_fails", "test_unmarked_by_its_fixture_fails"}
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
