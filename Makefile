@@ -15,7 +15,7 @@ PYTHON ?=
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 READY := $(VENV)/.installed
-SOURCES := diffusion_math arbiter sd experiments benchmarks tests .ci
+SOURCES := diffusion_math sd experiments benchmarks tests .ci
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -19,9 +19,9 @@ from benchmarks.trace import trace_rows
 from diffusion_math.denoiser import from_eps
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import Discrete
-from diffusion_math.solver import ddim, dpmpp_2m
+from diffusion_math.solvers.one_step import ddim, dpmpp_2m
 from sd.config import SHAPES as PRESET
-from sd.unet import UNet
+from sd.networks.unet import UNet
 
 STEPS = 25
 EVENTS = {"1x4x8x8": (1, 4, 8, 8), "4x4x64x64": (4, 4, 64, 64)}

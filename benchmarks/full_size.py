@@ -17,14 +17,14 @@ from torch import Tensor
 from benchmarks.compare import Row, compare
 from diffusion_math.noise import start_noise
 from sd import checkpoint
-from sd.conditioning import rows
 from sd.config import V15
 from sd.engine import OpenVINO
+from sd.networks.text_encoder import TextEncoder
+from sd.networks.unet import UNet
+from sd.networks.vae import VAE
 from sd.pipeline import TextToImage
-from sd.text_encoder import TextEncoder
-from sd.tokenizer import Tokenizer, word_level
-from sd.unet import UNet
-from sd.vae import VAE
+from sd.text.conditioning import rows
+from sd.text.tokenizer import Tokenizer, word_level
 from sd.weights import blank
 
 PROMPT, SIDE, STEPS, SCALE = "word1 word7", 512, 4, 7.5

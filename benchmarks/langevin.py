@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.compare import Row, compare
-from diffusion_math.density import ring
+from diffusion_math.densities.toy import ring
 from diffusion_math.langevin import Move, chain, mala, ula
 from diffusion_math.noise import from_generator
 from diffusion_math.schedule import VE

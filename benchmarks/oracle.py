@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.compare import Row, compare
-from diffusion_math.oracle import GaussianMixture
+from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.schedule import VPLinear
 
 SIZES = ((20_000, 1000, 2), (100, 1000, 1024), (100_000, 1000, 2), (1000, 1000, 4096))

@@ -8,16 +8,13 @@ Importing this package draws no random number, sets no global and opens no file.
 
 from diffusion_math import (
     checks,
-    curvature,
     elbo,
     langevin,
     langevin_law,
     likelihood,
     loss,
     metrics,
-    multivariate,
-    path,
-    predict,
+    prediction,
     score_matching,
 )
 from diffusion_math.denoiser import (
@@ -29,7 +26,10 @@ from diffusion_math.denoiser import (
     from_v,
     from_x0,
 )
-from diffusion_math.density import DENSITIES
+from diffusion_math.densities import multivariate, reverse_kernel, second_order
+from diffusion_math.densities.labelled import Labelled
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.densities.toy import DENSITIES
 from diffusion_math.gaussian import (
     Gaussian,
     cross_entropy,
@@ -51,7 +51,6 @@ from diffusion_math.grid import (
     uniform_log_snr,
 )
 from diffusion_math.guidance import cfg, cfg_batched, limited
-from diffusion_math.labelled import Labelled
 from diffusion_math.noise import (
     Basis,
     BrownianPath,
@@ -61,9 +60,7 @@ from diffusion_math.noise import (
     none,
     start_noise,
 )
-from diffusion_math.oracle import GaussianMixture
 from diffusion_math.sample import trajectory
-from diffusion_math.samplers import SOLVERS
 from diffusion_math.schedule import (
     VE,
     Discrete,
@@ -75,7 +72,8 @@ from diffusion_math.schedule import (
     coefficients,
     shape_like,
 )
-from diffusion_math.solver import State, Step, ddim, ddpm, dpmpp_2m, euler, heun
+from diffusion_math.solvers.one_step import State, Step, ddim, ddpm, dpmpp_2m, euler, heun
+from diffusion_math.solvers.registry import SOLVERS
 
 __all__ = [
     "DENSITIES",

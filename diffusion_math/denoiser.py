@@ -6,7 +6,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from diffusion_math import checks, predict
+from diffusion_math import checks
+from diffusion_math import prediction as predict
 from diffusion_math.schedule import Discrete, Schedule
 
 Denoiser: TypeAlias = Callable[[Tensor, Tensor], Tensor]

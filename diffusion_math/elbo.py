@@ -27,11 +27,11 @@ from torch import Tensor
 from torch.special import erfcx, log_ndtr
 
 from diffusion_math import checks, gaussian
+from diffusion_math._batching import inner, over_event, wide
 from diffusion_math.checks import Number, require, same_shape
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.noise import Noise
-from diffusion_math.rows import inner, over_event, wide
 from diffusion_math.schedule import Discrete, Schedule, Time, shape_like
 
 Variance: TypeAlias = Callable[[Schedule, Time, Time], Tensor]

@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusion_math._batching import combined, over_event, wide
 from diffusion_math.checks import earlier, require, same_shape, whole
-from diffusion_math.rows import combined, over_event, wide
 from diffusion_math.schedule import Discrete, Schedule, Time, shape_like
 
 

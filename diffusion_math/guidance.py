@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from diffusion_math import checks
+from diffusion_math._batching import inner, length, wide
 from diffusion_math.checks import Number, require
 from diffusion_math.denoiser import Denoiser
-from diffusion_math.rows import inner, length, wide
 from diffusion_math.schedule import Schedule, shape_like
 
 Pair: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -22,13 +22,13 @@ from torch import Tensor
 from diffusion_math import checks
 from diffusion_math.checks import Number, require
 from diffusion_math.denoiser import Denoiser
+from diffusion_math.densities.labelled import Labelled
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.grid import uniform_log_snr
-from diffusion_math.labelled import Labelled
 from diffusion_math.likelihood import flow_log_density
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import RectifiedFlow
-from diffusion_math.solver import flow_heun
+from diffusion_math.solvers.one_step import flow_heun
 
 SCHEDULE = RectifiedFlow()
 CLEAN = 1e-5

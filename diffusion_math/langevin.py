@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from diffusion_math._batching import inner, wide
 from diffusion_math.checks import (
     Number,
     all_between,
@@ -34,7 +35,6 @@ from diffusion_math.checks import (
 )
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.noise import Noise, required
-from diffusion_math.rows import inner, wide
 
 Score: TypeAlias = Callable[[Tensor], Tensor]
 """`x -> grad log q(x)`, like x: `(batch, *event)`."""

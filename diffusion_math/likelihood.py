@@ -25,7 +25,7 @@ from jaxtyping import Float, Float64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from diffusion_math import predict
+from diffusion_math import prediction
 from diffusion_math.checks import Number, between, require
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.schedule import Schedule
@@ -127,6 +127,6 @@ def _straight_flow(
     def field(u: Tensor) -> Tensor:
         x_t = (alpha + sigma) * u
         x0_hat = denoise(x_t.to(x.device, x.dtype), time).to(u)
-        return predict.flow_from_x0(schedule, x_t, x0_hat, time)
+        return prediction.flow_from_x0(schedule, x_t, x0_hat, time)
 
     return field

@@ -20,10 +20,11 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from diffusion_math import elbo, gaussian, predict
+from diffusion_math import elbo, gaussian
+from diffusion_math import prediction as predict
+from diffusion_math._batching import inner, wide
 from diffusion_math.checks import Number, require, same_shape, whole
 from diffusion_math.denoiser import Network, network_time
-from diffusion_math.rows import inner, wide
 from diffusion_math.schedule import (
     VE,
     Discrete,

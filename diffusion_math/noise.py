@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusion_math._batching import wide
 from diffusion_math.checks import Number, require, strictly_decreasing, whole
-from diffusion_math.rows import wide
 
 Noise: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`(x, t, s) -> z`: standard normal like x (shape, dtype, device) for the step from t to s."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from diffusion_math import checks
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise, required
-from diffusion_math.solver import State, Step
+from diffusion_math.solvers.one_step import State, Step
 
 
 def trajectory(
@@ -28,7 +28,7 @@ def trajectory(
     what it wrote into `State.history`.
 
     Args:
-        step: one of `diffusion_math.solver`'s, already bound to its schedule.
+        step: one of `diffusion_math.solvers.one_step`'s, already bound to its schedule.
         denoise: `(x_t, t) -> E[x_0 | x_t]`.
         x: `(batch, *event)`, a draw of x_t at `grid[0]`; the batch may be empty.
         grid: `(nodes,)` strictly decreasing times; the last says where sampling ends.

@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusion_math._batching import inner, wide
 from diffusion_math.checks import require, same_shape, whole
-from diffusion_math.rows import inner, wide
 from diffusion_math.schedule import Time, shape_like
 
 Score: TypeAlias = Callable[[Tensor], Tensor]

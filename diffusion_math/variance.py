@@ -11,8 +11,8 @@ from typing import TypeAlias
 from torch import Tensor
 
 from diffusion_math import elbo
+from diffusion_math._batching import wide
 from diffusion_math.checks import all_between
-from diffusion_math.rows import wide
 from diffusion_math.schedule import Schedule, shape_like
 
 StepVariance: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]

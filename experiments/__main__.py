@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from sd.flags import files
-from sd.front import guarded, parsed
-from sd.terminal import say
+from sd.command_line.entry import guarded, parsed
+from sd.command_line.flags import files
+from sd.command_line.terminal import say
 
 NAMES: dict[str, str] = {
     "generate": "prompts to PNGs that know how they were made",
@@ -55,8 +55,8 @@ def _run(name: str, flags: Sequence[str]) -> None:
     config = _parsed(module.Config, name, flags)
     if config is None:
         return
-    from experiments.page import write
-    from sd.folder import output_folder
+    from experiments.output.page import write
+    from sd.files.output_folder import output_folder
 
     files(config)
     with output_folder(config.out) as folder:

@@ -4,7 +4,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from sd.vae import Latent
+from sd.networks.vae import Latent
 
 __all__ = ["Autoencoder"]
 

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from diffusion_math.samplers import SOLVERS
-from sd import legal, regular
+from diffusion_math.solvers.registry import SOLVERS
+from sd import validation
+from sd.files import regular_file
 from sd.noise_schedule import SCHEDULES
-from sd.prompt import Long
+from sd.text.prompt import Long
 
 __all__ = [
     "PREDICTIONS",
@@ -51,11 +52,11 @@ class TextConfig:
     skip: int = 0
 
     def __post_init__(self) -> None:
-        legal.whole(self, "vocab_size", "width", "heads", "context_length", "intermediate")
-        legal.whole(self, "layers", most=legal.MOST_LAYERS)
-        legal.positive(self, "eps")
-        legal.one_of(self, "activation", ACTIVATIONS)
-        legal.divides(self, "heads", self.width, "width")
+        validation.whole(self, "vocab_size", "width", "heads", "context_length", "intermediate")
+        validation.whole(self, "layers", most=validation.MOST_LAYERS)
+        validation.positive(self, "eps")
+        validation.one_of(self, "activation", ACTIVATIONS)
+        validation.divides(self, "heads", self.width, "width")
         if self.skip not in range(self.layers):
             wanted = f"an integer in 0..{self.layers - 1}"
             raise ValueError(f"TextConfig.skip must be {wanted}, got {self.skip!r}")
@@ -89,10 +90,10 @@ class VAEConfig:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        legal.whole(self, "in_channels", "latent_channels", "groups")
-        legal.whole(self, "layers_per_block", most=legal.MOST_BLOCKS)
-        legal.positive(self, "scaling_factor", "eps")
-        legal.channels(self, "groups")
+        validation.whole(self, "in_channels", "latent_channels", "groups")
+        validation.whole(self, "layers_per_block", most=validation.MOST_BLOCKS)
+        validation.positive(self, "scaling_factor", "eps")
+        validation.channels(self, "groups")
 
     @property
     def factor(self) -> int:
@@ -122,20 +123,20 @@ class UNetConfig:
     linear_projection: bool = False
 
     def __post_init__(self) -> None:
-        legal.whole(self, "in_channels", "out_channels", "context_width", "groups")
-        legal.whole(self, "layers_per_block", most=legal.MOST_BLOCKS)
+        validation.whole(self, "in_channels", "out_channels", "context_width", "groups")
+        validation.whole(self, "layers_per_block", most=validation.MOST_BLOCKS)
         if self.heads == 0 or self.head_width != 0:
-            legal.whole(self, "head_width")
+            validation.whole(self, "head_width")
             if self.heads != 0:
                 found = f"{self.heads!r} and {self.head_width!r}"
                 raise ValueError(f"one of UNetConfig.heads and head_width must be 0, got {found}")
         else:
-            legal.whole(self, "heads")
+            validation.whole(self, "heads")
         if not isinstance(self.linear_projection, bool):
             found = repr(self.linear_projection)
             raise ValueError(f"UNetConfig.linear_projection must be a boolean, got {found}")
-        legal.positive(self, "eps")
-        legal.channels(self, "groups")
+        validation.positive(self, "eps")
+        validation.channels(self, "groups")
         flags = self.attention
         if not isinstance(flags, tuple) or not all(isinstance(flag, bool) for flag in flags):
             raise ValueError(f"UNetConfig.attention must be a tuple of booleans, got {flags!r}")
@@ -147,7 +148,7 @@ class UNetConfig:
         attended = [c for c, flag in zip(self.channels, flags, strict=True) if flag]
         for width in (*attended, self.channels[-1]):  # the middle block attends at the last width
             divisor = "head_width" if self.head_width else "heads"
-            legal.divides(self, divisor, width, "every level that attends, and the middle")
+            validation.divides(self, divisor, width, "every level that attends, and the middle")
 
     def heads_at(self, width: int) -> int:
         """The number of heads where feature maps are `width` wide."""
@@ -158,7 +159,7 @@ class UNetConfig:
 class ModelConfig:
     """A text-to-image model: three networks, what the U-Net predicts and the schedule it knows.
 
-    `guidance_scale`, `solver` and `long_prompt` (see `sd.conditioning`) are what a call uses where
+    `guidance_scale`, `solver` and `long_prompt` (see `sd.text.conditioning`) are what a call uses where
     it does not say otherwise. `zero_terminal_snr`: the schedule is rescaled so that its last step
     has nothing of the image left (see `sd.noise_schedule`).
     """
@@ -181,12 +182,12 @@ class ModelConfig:
             if found is not kind:
                 wanted = kind.__name__
                 raise ValueError(f"ModelConfig.{name} must be a {wanted}, got {found.__name__}")
-        legal.one_of(self, "prediction", tuple(PREDICTIONS))
-        legal.one_of(self, "schedule", tuple(SCHEDULES))
-        legal.one_of(self, "solver", tuple(SOLVERS))
-        legal.one_of(self, "long_prompt", get_args(Long))
-        legal.whole(self, "image_size")
-        legal.whole(self, "steps", most=10**6)
+        validation.one_of(self, "prediction", tuple(PREDICTIONS))
+        validation.one_of(self, "schedule", tuple(SCHEDULES))
+        validation.one_of(self, "solver", tuple(SOLVERS))
+        validation.one_of(self, "long_prompt", get_args(Long))
+        validation.whole(self, "image_size")
+        validation.whole(self, "steps", most=10**6)
         if not isinstance(self.zero_terminal_snr, bool):
             found = repr(self.zero_terminal_snr)
             raise ValueError(f"ModelConfig.zero_terminal_snr must be a boolean, got {found}")
@@ -197,7 +198,7 @@ class ModelConfig:
             )
         if self.zero_terminal_snr and self.steps < 2:
             raise ValueError("ModelConfig.zero_terminal_snr needs steps of 2 or more, got 1")
-        legal.positive(self, "guidance_scale", zero=True)
+        validation.positive(self, "guidance_scale", zero=True)
         if self.image_size % self.vae.factor:
             raise ValueError(
                 f"ModelConfig.image_size must be a multiple of {self.vae.factor} "
@@ -256,7 +257,7 @@ def to_json(config: TextConfig | VAEConfig | UNetConfig | ModelConfig) -> str:
 def from_json(kind: type[Config], text: str) -> Config:
     """The inverse of `to_json`; raises ValueError for anything else."""
     try:
-        values = regular.from_json(text)
+        values = regular_file.from_json(text)
     except ValueError as error:
         raise ValueError(f"{kind.__name__} is {error}") from error
     return from_dict(kind, values)

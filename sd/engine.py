@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from diffusion_math.checks import require
 from sd.autoencoder import Autoencoder
 from sd.digest import digest
+from sd.networks.vae import Latent
 from sd.pipeline import TextToImage
-from sd.vae import Latent
 
 __all__ = ["Engine", "able", "engaged"]
 

@@ -23,22 +23,23 @@ from diffusion_math.grid import GRIDS
 from diffusion_math.guidance import cfg, cfg_batched, limited
 from diffusion_math.noise import from_seeds, start_noise
 from diffusion_math.sample import trajectory
-from diffusion_math.samplers import SOLVERS
 from diffusion_math.schedule import Discrete
-from diffusion_math.solver import State
+from diffusion_math.solvers.one_step import State
+from diffusion_math.solvers.registry import SOLVERS
 from sd import device as devices
-from sd import idle, models, picture
-from sd import strength as strengths
-from sd.attention import Conditioning
+from sd import img2img as strengths
+from sd import loading, unused_arguments
 from sd.autoencoder import Autoencoder
-from sd.checkpoint.turns import Turns
-from sd.conditioning import context
+from sd.checkpoint.offload import Turns
 from sd.config import ModelConfig
-from sd.finite import finite, finite_walk, roomy
+from sd.files import picture
+from sd.networks.attention import Conditioning
+from sd.networks.unet import UNet
 from sd.noise_schedule import schedule
-from sd.prompt import Long, legible, paired
-from sd.tokenizer import Tokenizer
-from sd.unet import UNet
+from sd.nonfinite import finite, finite_walk, roomy
+from sd.text.conditioning import context
+from sd.text.prompt import Long, legible, paired
+from sd.text.tokenizer import Tokenizer
 
 __all__ = ["TextToImage"]
 
@@ -90,7 +91,7 @@ class TextToImage:
 
         Args:
             model: "shapes", the embedded model of captioned shapes, a folder laid out like it, or a
-                Stable Diffusion checkpoint: see `sd.models.read`, which takes the options too.
+                Stable Diffusion checkpoint: see `sd.loading.read`, which takes the options too.
             device: "auto" (the fastest found), "cpu", "cuda", "cuda:1" or "mps".
             dtype: a floating-point type for the networks.
 
@@ -100,7 +101,7 @@ class TextToImage:
         """
         require(dtype.is_floating_point, "dtype", "a floating-point type", dtype)
         where = devices.pick(device)
-        parts = models.read(model, where, dtype, **options)
+        parts = loading.read(model, where, dtype, **options)
         return cls(**parts._asdict(), device=where, dtype=dtype)
 
     @cached_property
@@ -171,7 +172,7 @@ class TextToImage:
 
         Warns:
             UserWarning: a prompt is cut, or has words that the model does not know or marks that
-                are read as words; what is given has no effect (`sd.idle`).
+                are read as words; what is given has no effect (`sd.unused_arguments`).
 
         Raises:
             ValueError: an argument is outside its range; the message names it.
@@ -185,7 +186,9 @@ class TextToImage:
         if guidance_interval is not None:
             interval("guidance_interval", guidance_interval)
         own, given = self.config.guidance_scale, bool(guidance_interval)
-        idle.guidance(do_cfg, scale, own, negative_prompt=negative_prompt, guidance_interval=given)
+        unused_arguments.guidance(
+            do_cfg, scale, own, negative_prompt=negative_prompt, guidance_interval=given
+        )
         solver = self.config.solver if solver is None else solver
         require(solver in SOLVERS, "solver", f"one of {', '.join(SOLVERS)}", repr(solver))
         named = isinstance(grid, str)
@@ -215,7 +218,7 @@ class TextToImage:
             amount = strengths.DEFAULT if strength is None else strength
             times = strengths.times(self.schedule, grid, steps, amount)
         if guidance_interval is not None and do_cfg:
-            idle.interval(self.schedule, times, solver, guidance_interval)
+            unused_arguments.interval(self.schedule, times, solver, guidance_interval)
         if image is not None:
             latent = self.encode_image(image, wide, high).expand_as(x)
             x = marginal(self.schedule, latent, times[0]).draw(x)
@@ -234,15 +237,15 @@ class TextToImage:
     def encode_prompts(
         self, prompts: Sequence[str], long: str = "refuse", clip_skip: int | None = None
     ) -> Context:
-        """The context that the U-Net attends to, weights and breaks taken out: `sd.conditioning`.
+        """The context that the U-Net attends to, weights and breaks taken out: `sd.text.conditioning`.
 
-        Warns as `sd.idle.texts` does, and of words that are cut; ValueError for a prompt over its
+        Warns as `sd.unused_arguments.texts` does, and of words that are cut; ValueError for a prompt over its
         length where `long` is "refuse", for a long or a clip_skip that there is not.
         """
         require(long in get_args(Long), "long_prompt", f"one of {get_args(Long)}", repr(long))
         skip = self.config.text.skip if clip_skip is None else clip_skip
         whole("clip_skip", skip, 0, self.config.text.layers - 1)
-        idle.texts(self.tokenizer, prompts)
+        unused_arguments.texts(self.tokenizer, prompts)
 
         def encoder(tokens: Tensor) -> Tensor:
             if clip_skip is None:

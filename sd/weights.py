@@ -12,9 +12,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from sd import folder
 from sd.config import Config, TextConfig, UNetConfig, VAEConfig, from_json, to_json
-from sd.regular import regular
+from sd.files import output_folder
+from sd.files.regular_file import regular
 
 __all__ = ["Network", "blank", "config", "load", "metadata", "read", "write"]
 
@@ -52,7 +52,7 @@ def write(
     _all_finite(path, tensors)
     words = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
     words |= {"config": to_json(config), "sha256": _digest(tensors)}
-    folder.write(Path(path), save(tensors, words))
+    output_folder.write(Path(path), save(tensors, words))
 
 
 def metadata(path: Path | str) -> dict[str, str]:

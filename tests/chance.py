@@ -24,7 +24,7 @@ from scipy import stats
 from scipy.optimize import brentq
 from torch import Tensor
 
-from experiments import pearson
+from experiments.common import pearson
 from tests.law import Law
 
 RARE = 1e-9
@@ -201,7 +201,7 @@ class Count:
 class Cells:
     """Pearson's sum over cells, sum (count - expected)^2 / expected, but for `rate`.
 
-    The limit is that of `experiments.pearson`, and `slack` for what is not known of `expected`.
+    The limit is that of `experiments.common.pearson`, and `slack` for what is not known of `expected`.
     """
 
     expected: Tensor

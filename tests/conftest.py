@@ -10,7 +10,7 @@ Hypothesis profiles (`HYPOTHESIS_PROFILE=name`; without it `ci` where CI is set,
 
 A test marked `claim(id, function)` proves a claim of `docs/claims.md`. It calls `measured` once in
 its text, and the worst value of all its calls goes to the report as a property of the test, where
-`experiments.verify` reads it (`--junitxml`).
+`experiments.verify.run` reads it (`--junitxml`).
 
 A test marked `chance(rate, against)` is a Monte Carlo test (tests/chance.py): what all its cases
 spend of false alarms may not pass its rate, and a test that is not marked may spend nothing

@@ -26,12 +26,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.mutation import SCOPE, Entry, bare, counts, files, ledger, named, sources
-from experiments.results import to_json, write_files
-from experiments.verify import commit
+from experiments.output.result import to_json, write_files
+from experiments.verify.mutation import SCOPE, Entry, bare, counts, files, ledger, named, sources
+from experiments.verify.run import commit
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("diffusion_math", "arbiter", "sd", "experiments", "tests", "docs", "benchmarks")
+COPIED = ("diffusion_math", "sd", "experiments", "tests", "docs", "benchmarks")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "ci"}
 """A forked process must not wait for threads of its parent; examples are the same each time."""
 

@@ -16,12 +16,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("diffusion_math", "arbiter", "sd", "experiments")  # each may import what stands before it
+ROOMS = ("diffusion_math", "sd", "experiments")  # each may import what stands before it
 PEERS = {"transformers", "diffusers"}
 FOREIGN = {
     "diffusion_math": {*PEERS, "matplotlib", "PIL", "tokenizers"},
-    "arbiter": {*PEERS, "matplotlib", "PIL", "tokenizers", "sd"},
-    "sd": {*PEERS, "matplotlib", "arbiter"},
+    "sd": {*PEERS, "matplotlib"},
     "experiments": PEERS,
 }
 DISTRIBUTION = {
@@ -62,7 +61,7 @@ def wrong_directions(root: Path) -> list[str]:
     for rank, room in enumerate(ROOMS):
         for path in sources(root, room):
             banned = {*ROOMS[rank + 1 :], "tests", "benchmarks", *FOREIGN[room]}
-            banned -= PEERS if path.is_relative_to(root / "arbiter" / "peers") else set()
+            banned -= PEERS if path.is_relative_to(root / "experiments" / "audit" / "peers") else set()
             for module, _ in imports(root, path):
                 if module.split(".")[0] in banned:
                     found.append(f"{path.relative_to(root)}: {module}")
@@ -246,7 +245,7 @@ def test_importing_does_nothing_else(room: str) -> None:
 
 
 def lay(root: Path, **files: str) -> Path:
-    """A small project in `root`: `sd__unet="text"` is sd/unet.py."""
+    """A small project in `root`: `sd__unet="text"` is sd/networks/unet.py."""
     for name, text in files.items():
         path = root / f"{name.replace('__', '/')}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -263,21 +262,21 @@ def test_checks_reject_what_breaks_the_rules(tmp_path: Path) -> None:
         diffusion_math__a="def late():\n    from sd import unet\n",
         diffusion_math__b="from . import c\nimport matplotlib.pyplot\n",
         diffusion_math__c="from .b import x\nimport elsewhere\n",
-        sd__unet="from experiments.report import run\n" + "\n" * LONGEST,
+        sd__unet="from experiments.report.run import run\n" + "\n" * LONGEST,
         sd__path="'the " + "session'\nwhere = '/" + "root/x'\nfine = 'https://a.b/" + "home/c'\n",
         experiments__plots="import matplotlib\nimport transformers\n",
     )
     assert [line.split(": ")[1] for line in wrong_directions(root)] == [
         "sd",
         "matplotlib.pyplot",
-        "experiments.report",
+        "experiments.report.run",
         "transformers",
     ]
     assert stray_plots(root) == [str(Path("diffusion_math/b.py"))]
     assert set(cycle(root)) == {"diffusion_math.b", "diffusion_math.c"}
     declared = {"matplotlib", "transformers"}
     assert [line.split(": ")[1] for line in undeclared(root, ROOMS, declared)] == ["elsewhere"]
-    assert too_long(root, *ROOMS) == [f"{Path('sd/unet.py')}: {LONGEST + 1} lines"]
+    assert too_long(root, *ROOMS) == [f"{Path('sd/networks/unet.py')}: {LONGEST + 1} lines"]
     assert len(workplace_words([root / "sd" / "path.py"])) == 2
 
 

@@ -110,7 +110,7 @@ def test_what_judges_draws_is_marked() -> None:
     """
     exempt = (
         "tests/test_chance.py",
-        "tests/experiments/test_intervals.py",
+        "tests/experiments/test_statistics.py",
         "tests/experiments/test_densities.py::test_chi_square_keeps_its_rate",
         "tests/test_claims_practice.py::test_upper_end_is_students",
     )

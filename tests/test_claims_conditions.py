@@ -13,21 +13,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import sd.train.unet
-from diffusion_math.oracle import GaussianMixture
+from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.schedule import Discrete, VPLinear
 from sd.config import SHAPES, VAEConfig
-from sd.text_encoder import TextEncoder
-from sd.tokenizer import Tokenizer
+from sd.networks.text_encoder import TextEncoder
+from sd.networks.vae import VAE, Latent
+from sd.text.tokenizer import Tokenizer
 from sd.train.unet import UNetTraining, train_unet
-from sd.vae import VAE, Latent
 from tests.chance import Count, rare, shifted
-from tests.diffusion_math.mixtures import normal, seeded
+from tests.diffusion_math.support.mixtures import normal, seeded
 from tests.measuring import Measured
 
 EPS = torch.finfo(torch.float64).eps
 
 
-@pytest.mark.claim("C21", "diffusion_math.oracle.GaussianMixture.score")
+@pytest.mark.claim("C21", "diffusion_math.densities.mixture.GaussianMixture.score")
 @given(x=st.lists(st.floats(-100, 100), min_size=1, max_size=4), t=st.floats(0, 1))
 def test_c21_the_score_is_the_gradient_of_the_log_density(
     measured: Measured, x: list[float], t: float
@@ -83,7 +83,7 @@ def whole_and_parts(kind: str) -> tuple[GaussianMixture, list[GaussianMixture], 
     return GaussianMixture(log_weights, means, variances), parts, other
 
 
-@pytest.mark.claim("C27", "diffusion_math.oracle.GaussianMixture.denoiser")
+@pytest.mark.claim("C27", "diffusion_math.densities.mixture.GaussianMixture.denoiser")
 @pytest.mark.parametrize("t", [0.05, 0.3, 0.8])
 @pytest.mark.parametrize("kind", ["number", "map over the pixels"])
 def test_c27_conditions_average_to_the_unconditional(

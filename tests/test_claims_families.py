@@ -11,11 +11,11 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from diffusion_math.density import ring
+from diffusion_math.densities.toy import ring
 from diffusion_math.metrics import Estimate, energy_distance
-from experiments.generators import FAMILIES, Budget, Trained, autoencoder
+from experiments.families.generators import FAMILIES, Budget, Trained, autoencoder
 from tests.chance import rare, spend
-from tests.diffusion_math.mixtures import seeded
+from tests.diffusion_math.support.mixtures import seeded
 from tests.measuring import Measured
 
 DATA = ring()
@@ -40,7 +40,7 @@ def drawn(trained: Trained) -> Tensor:
 
 
 @pytest.mark.chance(6e-9, "an untrained map, farther from the data than the normal")
-@pytest.mark.claim("C01", "experiments.generators.diffusion")
+@pytest.mark.claim("C01", "experiments.families.generators.diffusion")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_c01_each_family_maps_noise_to_the_data(measured: Measured, family: str) -> None:
     """Energy distance of f(z) from the data over that of one normal with the data's moments.
@@ -65,7 +65,7 @@ def test_c01_each_family_maps_noise_to_the_data(measured: Measured, family: str)
 
 
 @pytest.mark.chance(3e-9, "codes that are alike: no difference beyond eight of its errors")
-@pytest.mark.claim("C31", "experiments.generators.autoencoder")
+@pytest.mark.claim("C31", "experiments.families.generators.autoencoder")
 def test_c31_a_plain_code_is_not_to_be_drawn_from(measured: Measured) -> None:
     """The VAE's code is nearer to N(0, I), and normal draws decode into the data by it alone.
 

@@ -8,14 +8,14 @@ import torch
 from mpmath import mpf
 from torch import Tensor
 
+from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.elbo import prior_term
 from diffusion_math.gaussian import marginal
 from diffusion_math.loss import training_loss
-from diffusion_math.oracle import GaussianMixture
 from diffusion_math.schedule import Discrete, VPLinear
 from diffusion_math.score_matching import implicit, rademacher
-from tests.diffusion_math.mixtures import normal, seeded
-from tests.diffusion_math.scores import LINE, noisy_samples, tensor
+from tests.diffusion_math.support.mixtures import normal, seeded
+from tests.diffusion_math.support.scores import LINE, noisy_samples, tensor
 from tests.measuring import Measured
 
 EPS = torch.finfo(torch.float64).eps

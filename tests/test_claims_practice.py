@@ -7,10 +7,10 @@ import torch
 
 from diffusion_math.loss import snr, variational
 from diffusion_math.schedule import Discrete
-from experiments import digit_data
-from experiments.digit_learning import Budget, learn
-from experiments.digit_network import PIXELS
-from experiments.weighting import BOUND, SIMPLE, Judge, compare, upper_end
+from experiments.digits import data
+from experiments.digits.loss_weights import BOUND, SIMPLE, Judge, compare, upper_end
+from experiments.digits.network import PIXELS
+from experiments.digits.training import Budget, learn
 from tests.measuring import Measured
 
 SCHEDULE = Discrete.linear()
@@ -31,8 +31,8 @@ def test_c19_weight_one_draws_better_than_lambda_t(measured: Measured) -> None:
     weights, for which the pairs' mean is 0.
     """
     pytest.importorskip("sklearn")
-    train, rest = digit_data.load(500, 0)
-    judge = Judge(SCHEDULE, rest, digit_data.classifier(train), draws=1, steps=50, written=0)
+    train, rest = data.load(500, 0)
+    judge = Judge(SCHEDULE, rest, data.classifier(train), draws=1, steps=50, written=0)
     found = compare(judge, train, BUDGET, PAIRS)
     gaps = [
         math.log(one.energy) - math.log(other.energy)
@@ -55,7 +55,7 @@ def test_a_pair_differs_in_the_weight_alone() -> None:
     """SNR on the error in x_0 is weight 1 on that in eps: the same network but for rounding, while
     lambda_t gives another from the first update on."""
     x = torch.rand(40, PIXELS, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    digits = digit_data.Digits(x, torch.arange(40) % 10)
+    digits = data.Digits(x, torch.arange(40) % 10)
     budget = Budget(width=16, blocks=1, steps=5, batch=8)
 
     def weights(weight: object) -> torch.Tensor:

@@ -17,14 +17,14 @@ from diffusion_math.denoiser import from_eps
 from diffusion_math.grid import leading
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import Discrete
-from diffusion_math.solver import ddpm
+from diffusion_math.solvers.one_step import ddpm
 from experiments.__main__ import NAMES, _parsed
-from sd import models
+from sd import loading
 from sd.config import V15
+from sd.networks.text_encoder import TextEncoder
+from sd.networks.unet import UNet
+from sd.networks.vae import VAE
 from sd.pipeline import TextToImage
-from sd.text_encoder import TextEncoder
-from sd.unet import UNet
-from sd.vae import VAE
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "from-the-lecture.md"
 THEIRS = """
@@ -118,7 +118,7 @@ def test_our_names_exist(text: str) -> None:
 def test_our_arguments_exist(text: str) -> None:
     ours = {
         name
-        for function in (TextToImage.__call__, TextToImage.load, models.read)
+        for function in (TextToImage.__call__, TextToImage.load, loading.read)
         for name in inspect.signature(function).parameters
     }
     assert len(keywords(text)) > 12
@@ -133,7 +133,7 @@ def test_commands_can_be_given(text: str) -> None:
     assert all(map(complaint, commands(wrong)))
     inline = set(re.findall(r"`--([\w-]+)[^`]*`", text))
     flags = {one.replace("_", "-") for one in inspect.signature(_config("generate")).parameters}
-    model = importlib.import_module("experiments.model").Model
+    model = importlib.import_module("experiments.common.model_options").Model
     flags |= {one.replace("_", "-") for one in inspect.signature(model).parameters}
     assert inline and inline <= flags
 

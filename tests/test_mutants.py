@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.mutation import named
+from experiments.verify.mutation import named
 from tests import mutants
 from tests.mutants import difference, full, undecorated
 

@@ -11,7 +11,7 @@ import pytest
 from nbformat import NotebookNode, v4
 from PIL import Image
 
-from sd.shapes import judge
+from sd.shapes import accuracy
 from tests.notebook import STORED, code, execute, read
 
 EMBEDDED, OTHER = 'MODEL = "shapes"', "MODEL = {!r}"
@@ -93,14 +93,14 @@ def test_it_runs_and_its_pictures_show_their_prompts(tmp_path: Path) -> None:
     assert prompt is not None
     for name in ("picture", "by_hand"):
         with Image.open(tmp_path / f"{name}.png") as picture:
-            assert judge.shows(np.asarray(picture), prompt[1]), name
-            assert not judge.shows(np.asarray(picture), prompt[1].replace("red", "green")), name
+            assert accuracy.shows(np.asarray(picture), prompt[1]), name
+            assert not accuracy.shows(np.asarray(picture), prompt[1].replace("red", "green")), name
 
 
 @pytest.mark.slow
 def test_one_line_makes_it_run_on_a_checkpoint(tmp_path: Path) -> None:
     """A small Stable Diffusion v1 of random weights, its folder written by diffusers."""
-    from sd.tokenizer import word_level
+    from sd.text.tokenizer import word_level
     from tests.sd.checkpoint import models
 
     notebook = read()

@@ -13,15 +13,21 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import laws, likelihood
-from experiments.erratum import kolmogorov_bound, slope_bound, variance_interval, variance_off
-from experiments.estimates import Gaps, Spread
-from experiments.intervals import about, mean_interval, median_interval, wilson
-from experiments.plane import Cells as Plane
-from experiments.plane import ChiSquare, chi_square
-from experiments.results import HOLDS
-from experiments.tuned_parts import ratio_interval
-from experiments.weighting import upper_end
+from experiments.common.quadrature import Cells as Plane
+from experiments.common.quadrature import ChiSquare, chi_square
+from experiments.common.statistics import about, mean_interval, median_interval, wilson
+from experiments.digits.loss_weights import upper_end
+from experiments.errata.erratum import (
+    kolmogorov_bound,
+    slope_bound,
+    variance_interval,
+    variance_off,
+)
+from experiments.langevin import bias
+from experiments.likelihood import run as likelihood
+from experiments.likelihood.measure import Gaps, Spread
+from experiments.output.result import HOLDS
+from experiments.tuned.figures import ratio_interval
 from tests import chance
 from tests.chance import Cells, Count, Distance, Mean, known, rare, rng
 from tests.law import line
@@ -76,7 +82,7 @@ def pearson() -> Trial:
         points = tensor(np.stack([places, np.full(700, 0.5)], 1))
         with pytest.MonkeyPatch.context() as patch:
             if limits:
-                patch.setattr("experiments.pearson.limit", lambda *_: limits[0])
+                patch.setattr("experiments.common.pearson.limit", lambda *_: limits[0])
             return chi_square(plane, points, tensor(shares)[:, None], RATE)
 
     def missed(rng: Rng) -> bool:
@@ -116,8 +122,8 @@ def chains(rate: float = RATE) -> Trial:
     """Of the Langevin experiment, whose chains have the mean 0."""
 
     def missed(rng: Rng) -> bool:
-        found = laws._variance("ULA", 0.1, 1, tensor(rng.normal(0, 3, (3, 1))), 9.0)
-        low, high = found.interval(laws.FALSE_ALARM / rate)  # type: ignore[arg-type]
+        found = bias._variance("ULA", 0.1, 1, tensor(rng.normal(0, 3, (3, 1))), 9.0)
+        low, high = found.interval(bias.FALSE_ALARM / rate)  # type: ignore[arg-type]
         return not low <= 9 <= high
 
     return missed

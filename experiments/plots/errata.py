@@ -12,7 +12,7 @@ from PIL import Image
 
 from experiments import plots
 from experiments.plots import BLUE, GRAY, GREEN, ORANGE, styled
-from sd.image_file import load
+from sd.files.image_file import load
 
 INK = "#222222"
 INKS = {"true": BLUE, "printed": ORANGE, "other": GREEN, "measured": INK, "mark": GRAY}

@@ -1,8 +1,8 @@
 """Checkpoints of Stable Diffusion v1 and v2 on disk: read, recognised, accounted for, written."""
 
-from sd.checkpoint import embedding, lora
-from sd.checkpoint.account import Account
+from sd.checkpoint import lora, textual_inversion
 from sd.checkpoint.loader import Loaded, load
+from sd.checkpoint.loading_report import Account
 from sd.checkpoint.saver import save_folder, save_single
 
 __all__ = ["Account", "Loaded", "embedding", "load", "lora", "save_folder", "save_single"]

@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from sd.checkpoint.source import ill
-from sd.regular import kind
+from sd.checkpoint.tensor_source import ill
+from sd.files.regular_file import kind
 
 __all__ = ["resolved", "wanted"]
 

@@ -11,22 +11,31 @@ from torch import nn
 
 from diffusion_math.checks import require
 from sd import device as devices
-from sd import regular
-from sd.checkpoint import family, files, folder, hub, numbers, training
-from sd.checkpoint.account import Account, finite, settle
-from sd.checkpoint.part import KINDS, Part
-from sd.checkpoint.source import Source, ill, option
-from sd.checkpoint.turns import Home, Turns
+from sd.checkpoint import (
+    detection,
+    formats,
+    hub,
+    infer_config,
+    parameterization,
+)
+from sd.checkpoint import (
+    diffusers_folder as folder,
+)
+from sd.checkpoint.component import KINDS, Part
+from sd.checkpoint.loading_report import Account, finite, settle
+from sd.checkpoint.offload import Home, Turns
+from sd.checkpoint.tensor_source import Source, ill, option
 from sd.config import PREDICTIONS, ModelConfig, from_json
-from sd.text_encoder import TextEncoder
-from sd.unet import UNet
-from sd.vae import VAE
+from sd.files import regular_file
+from sd.networks.text_encoder import TextEncoder
+from sd.networks.unet import UNet
+from sd.networks.vae import VAE
 from sd.weights import blank
 
 __all__ = ["Loaded", "load"]
 
 NETWORKS: dict[str, Any] = {"text_encoder": TextEncoder, "vae": VAE, "unet": UNet}
-NUMBERS = {"text_encoder": numbers.text, "vae": numbers.vae, "unet": numbers.unet}
+NUMBERS = {"text_encoder": infer_config.text, "vae": infer_config.vae, "unet": infer_config.unet}
 FIELDS = {"text_encoder": "text", "vae": "vae", "unet": "unet"}
 """A network's field of ModelConfig."""
 
@@ -90,7 +99,7 @@ def load(
         variant: such as "fp16", of a diffusers folder's files; of `vae`, where it has that.
         dtype, device: of the networks.
         vae_dtype: of the VAE, where it is another.
-        low_memory: the networks take turns in memory: see `sd.checkpoint.turns`.
+        low_memory: the networks take turns in memory: see `sd.checkpoint.offload`.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -140,9 +149,9 @@ def _contents(
     """What a path holds, in the first of these variants, opened until the stack is left."""
     there = hub.resolved(path, variants)
     held = _Contents(there)
-    if regular.kind(there, "checkpoint") == "folder":
-        whole = regular.kind(there / "model_index.json", "checkpoint") == "file"
-        if not whole and regular.kind(there / "config.json", "checkpoint") != "file":
+    if regular_file.kind(there, "checkpoint") == "folder":
+        whole = regular_file.kind(there / "model_index.json", "checkpoint") == "file"
+        if not whole and regular_file.kind(there / "config.json", "checkpoint") != "file":
             raise ill(there, "a folder with neither model_index.json nor config.json")
         kinds, beside = folder.components(there) if whole else ([folder.kind_of(there)], {})
         for kind in kinds:
@@ -153,13 +162,13 @@ def _contents(
             held.sources.append(Source(there / "model_index.json", {}, _nothing, aside=beside))
         held.folder = whole
         return held
-    if None not in variants and regular.kind(there, "checkpoint") == "file":
+    if None not in variants and regular_file.kind(there, "checkpoint") == "file":
         raise ill(there, f"variant is {variants[0]!r}, which only a diffusers folder can have")
-    source = stack.enter_context(files.opened(there))
-    held.parts, held.sources = family.find(source, ema), [source]
-    if training.CONFIG_KEY in source.metadata:
+    source = stack.enter_context(formats.opened(there))
+    held.parts, held.sources = detection.find(source, ema), [source]
+    if parameterization.CONFIG_KEY in source.metadata:
         try:
-            held.config = from_json(ModelConfig, source.metadata[training.CONFIG_KEY])
+            held.config = from_json(ModelConfig, source.metadata[parameterization.CONFIG_KEY])
         except ValueError as error:
             raise ill(there, f"the config in its metadata is not legal: {error}") from error
     if not held.parts:
@@ -207,9 +216,9 @@ def _config(
     home = next(each for each in contents if unet.source in each.sources)
     second = made["unet"].linear_projection
     if home.folder:
-        told, notes = training.scheduler(folder.scheduler(home.path), prediction)
+        told, notes = parameterization.scheduler(folder.scheduler(home.path), prediction)
     else:
-        told, notes = training.single(unet.source, home.config, prediction, second)
+        told, notes = parameterization.single(unet.source, home.config, prediction, second)
     factor = told.pop("scaling_factor", None)
     if factor is not None:
         words["vae"] = replace(made["vae"], scaling_factor=factor)
@@ -232,7 +241,7 @@ def _numbers(contents: list[_Contents], part: Part) -> Any:
     home = next(each for each in contents if part.source in each.sources)
     if home.config is not None:
         said = getattr(home.config, FIELDS[part.kind])
-        numbers.agree(part, said)
+        infer_config.agree(part, said)
         return said
     return NUMBERS[part.kind](part)
 

@@ -3,7 +3,7 @@
     W' = W + sum_k s_k (W_k - W)
 
 over files k at strengths s_k, where W_k is what the file alone makes of W: see
-`sd.checkpoint.lora_kinds`. For LoRA, W_k - W = (alpha_k / r_k) B_k A_k.
+`sd.checkpoint.lora_types`. For LoRA, W_k - W = (alpha_k / r_k) B_k A_k.
 """
 
 import math
@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_math.checks import require
-from sd.checkpoint import files
-from sd.checkpoint.lora_kinds import magnitude_axes, renormalised
-from sd.checkpoint.lora_names import Update, updates
-from sd.checkpoint.source import Source, ill
+from sd.checkpoint import formats
+from sd.checkpoint.lora_keys import Update, updates
+from sd.checkpoint.lora_types import magnitude_axes, renormalised
+from sd.checkpoint.tensor_source import Source, ill
 
 __all__ = ["Merged", "merge"]
 
@@ -92,7 +92,7 @@ def merge(model: Any, loras: Sequence[tuple[Path | str, float]]) -> Merged:
     with ExitStack() as stack:
         planned: dict[Key, list[tuple[Source, Update, float]]] = {}
         for path, strength in loras:
-            source = stack.enter_context(files.opened(Path(path)))
+            source = stack.enter_context(formats.opened(Path(path)))
             for update in updates(source, model.config):
                 _fits(source, update, weights[update.network, update.name])
                 jobs = planned.setdefault((update.network, update.name), [])

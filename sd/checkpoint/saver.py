@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diffusion_math.checks import require
-from sd.checkpoint.names import Skeleton, place
-from sd.checkpoint.training import BETA_SCHEDULES, CONFIG_KEY
+from sd.checkpoint.key_map import Skeleton, place
+from sd.checkpoint.parameterization import BETA_SCHEDULES, CONFIG_KEY
 from sd.config import ModelConfig, TextConfig, UNetConfig, VAEConfig, to_json
 from sd.noise_schedule import SCHEDULES
 

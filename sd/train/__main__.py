@@ -21,24 +21,25 @@ import torch
 from torch import nn
 
 from diffusion_math.schedule import Discrete
-from sd import device, flags, weights
+from sd import device, weights
+from sd.command_line import flags
+from sd.command_line.entry import guarded, parsed
+from sd.command_line.flags import Range, Several, Words
+from sd.command_line.terminal import say
 from sd.config import SHAPES, ModelConfig, TextConfig, UNetConfig, VAEConfig
-from sd.flags import Range, Several, Words
-from sd.folder import locked, output_folder
-from sd.front import guarded, parsed
+from sd.files.output_folder import locked, output_folder
+from sd.files.regular_file import from_json
+from sd.networks.text_encoder import TextEncoder
+from sd.networks.unet import UNet
+from sd.networks.vae import VAE
 from sd.pipeline import TextToImage
-from sd.regular import from_json
-from sd.terminal import say
-from sd.text_encoder import TextEncoder
-from sd.tokenizer import Tokenizer
-from sd.train import checkpoint, clip, figures, unet, vae
+from sd.text.tokenizer import Tokenizer
+from sd.train import checkpoint, clip, evaluation, unet, vae
 from sd.train.clip import CLIPTraining
-from sd.train.loop import rounded
 from sd.train.settings import FREE, Training, agree
+from sd.train.trainer import rounded
 from sd.train.unet import UNetTraining
 from sd.train.vae import VAETraining
-from sd.unet import UNet
-from sd.vae import VAE
 
 STANDARD = 2000
 """Pictures on which the latents get mean 0 and variance 1."""
@@ -233,7 +234,9 @@ def _train(options: All, command: str, config: ModelConfig) -> None:
         if not options.vae.decoder_only:
             vae.standardise(trained, vae.pictures(options.vae.seed, range(STANDARD)))
         trained = rounded(trained, trained.state_dict())
-        write("vae", trained, config.vae, settings, figures.reconstruction(trained, options.judged))
+        write(
+            "vae", trained, config.vae, settings, evaluation.reconstruction(trained, options.judged)
+        )
     autoencoder = weights.load(options.file("vae"), VAE, VAEConfig)
 
     settings = wanted(options, config, "unet", (autoencoder, text_encoder))
@@ -245,7 +248,7 @@ def _train(options: All, command: str, config: ModelConfig) -> None:
         network = rounded(UNet(config.unet), state)
         networks = (text_encoder, autoencoder, network)
         model = TextToImage(config, tokenizer, *networks, device=torch.device("cpu"))
-        write("unet", network, config.unet, settings, figures.accuracy(model, options.judged))
+        write("unet", network, config.unet, settings, evaluation.accuracy(model, options.judged))
 
 
 if __name__ == "__main__":

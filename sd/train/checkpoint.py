@@ -15,8 +15,8 @@ from typing import Any, get_origin, get_type_hints
 import torch
 from torch import nn
 
-from sd import folder
-from sd.flags import named
+from sd.command_line.flags import named
+from sd.files import output_folder
 from sd.train.settings import Training, agree
 
 __all__ = ["Checkpoint", "Log", "load", "machine"]
@@ -38,13 +38,13 @@ class Log:
         """
         if anew and self.path.exists() and self.path.stat().st_size > 0:
             os.replace(self.path, self.path.with_name(f"{self.path.name}.old"))
-        folder.write(self.path, "".join(self.lines).encode())
+        output_folder.write(self.path, "".join(self.lines).encode())
 
     def add(self, step: int, figures: Mapping[str, Any]) -> None:
         """Append the figures of one step."""
         figures = {name: float(value) for name, value in figures.items()}
         self.lines.append(json.dumps({"step": step, **figures}) + "\n")
-        with folder.named(self.path), self.path.open("a", encoding="utf-8") as file:
+        with output_folder.named(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(self.lines[-1])
 
 
@@ -68,7 +68,7 @@ class Checkpoint:
         """Write it to the folder, whole or not at all. Raises OSError, with the file's name."""
         buffer = io.BytesIO()
         torch.save(vars(self), buffer)
-        folder.write(out / NAME, buffer.getvalue())
+        output_folder.write(out / NAME, buffer.getvalue())
 
     def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> None:
         """Put its numbers into a module and its optimiser; ValueError where they do not fit."""

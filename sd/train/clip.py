@@ -11,12 +11,12 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from sd.config import TextConfig, to_json
+from sd.networks.text_encoder import TextEncoder
 from sd.shapes.data import FRESH, fingerprint
-from sd.text_encoder import TextEncoder
-from sd.tokenizer import Tokenizer
-from sd.train.loop import Training, fit, rounded
-from sd.train.pairs import Pairs, pairs
+from sd.text.tokenizer import Tokenizer
+from sd.train.contrastive_pairs import Pairs, pairs
 from sd.train.settings import Rate, Share, Size, Steps, Warmup
+from sd.train.trainer import Training, fit, rounded
 
 Batch = tuple[
     UInt8[Tensor, "batch side side 3"], Int[Tensor, "batch length"], Bool[Tensor, "batch batch"]

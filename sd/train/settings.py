@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
-from sd import flags
-from sd.flags import File, Range
+from sd.command_line import flags
+from sd.command_line.flags import File, Range
 from sd.shapes.data import FRESH
 
 __all__ = ["FREE", "Initial", "Rate", "Share", "Size", "Steps", "Training", "Warmup", "agree"]

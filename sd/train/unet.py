@@ -14,19 +14,19 @@ from tqdm import tqdm
 from diffusion_math.loss import training_loss, uniform_times
 from diffusion_math.schedule import Discrete
 from sd import weights
+from sd.command_line.flags import Range
 from sd.config import PREDICTIONS, ModelConfig, to_json
 from sd.digest import numbers
-from sd.flags import Range
-from sd.picture import signed
+from sd.files.picture import signed
+from sd.networks.text_encoder import TextEncoder
+from sd.networks.unet import UNet
+from sd.networks.vae import VAE, Latent
 from sd.shapes.caption import caption
 from sd.shapes.data import example, fingerprint
-from sd.text_encoder import TextEncoder
-from sd.tokenizer import Tokenizer
-from sd.train.loop import Training, fit
+from sd.text.tokenizer import Tokenizer
 from sd.train.settings import Initial, Rate, Share, Size, Steps
+from sd.train.trainer import Training, fit
 from sd.train.vae import pictures
-from sd.unet import UNet
-from sd.vae import VAE, Latent
 
 
 @dataclass(frozen=True)

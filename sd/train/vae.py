@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from sd import weights
+from sd.command_line.flags import Range
 from sd.config import VAEConfig, to_json
-from sd.flags import Range
-from sd.picture import signed, unsigned
+from sd.files.picture import signed, unsigned
+from sd.networks.vae import VAE
 from sd.shapes.data import FRESH, example, fingerprint
-from sd.train.loop import Training, fit
 from sd.train.settings import Initial, Rate, Size, Steps
-from sd.vae import VAE
+from sd.train.trainer import Training, fit
 
 KL = 1e-4  # weight of the divergence per latent number
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from diffusion_math import gaussian
+from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.elbo import Bound
 from diffusion_math.elbo import bound as right_bound
 from diffusion_math.elbo import lambda_t as right_lambda
@@ -13,7 +14,6 @@ from diffusion_math.elbo import step_term as right_step_term
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.gaussian import kl as right_kl
 from diffusion_math.gaussian import posterior as right_posterior
-from diffusion_math.oracle import GaussianMixture
 from tests import test_claims_bound as claims
 from tests.claims.wrong import wrong
 from tests.diffusion_math import test_elbo as elbo
@@ -21,19 +21,19 @@ from tests.diffusion_math import test_elbo_bins as bins
 from tests.diffusion_math import test_elbo_identity as identity
 from tests.diffusion_math import test_gaussian as forward
 from tests.diffusion_math import test_gaussian_distances as distances
-from tests.diffusion_math import test_oracle_reverse as oracle
+from tests.diffusion_math.densities import test_mixture_reverse as oracle
 
 bayes = oracle.test_the_reverse_kernel_is_bayes_rule
 reverse = GaussianMixture.reverse
 
 
-@wrong("C08", bayes, "diffusion_math.oracle:GaussianMixture.reverse")
+@wrong("C08", bayes, "diffusion_math.densities.mixture:GaussianMixture.reverse")
 def prior_weights(self: Any, schedule: Any, x: Any, t: Any, s: Any = 0) -> GaussianMixture:
     """The components keep the weights that they had before x_t was seen."""
     return replace(reverse(self, schedule, x, t, s), log_weights=self.log_weights)
 
 
-@wrong("C08", bayes, "diffusion_math.oracle:GaussianMixture.reverse")
+@wrong("C08", bayes, "diffusion_math.densities.mixture:GaussianMixture.reverse")
 def one_gaussian(self: Any, schedule: Any, x: Any, t: Any, s: Any = 0) -> GaussianMixture:
     """One Gaussian with the kernel's mean and mean variance: what a network's Gaussian can say."""
     mean, covariance = reverse(self, schedule, x, t, s).moments()

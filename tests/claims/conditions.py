@@ -8,30 +8,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.gaussian import marginal as right_marginal
 from diffusion_math.guidance import cfg as right_cfg
 from diffusion_math.loss import training_loss as right_loss
-from diffusion_math.oracle import GaussianMixture
 from diffusion_math.sample import trajectory as right_trajectory
-from experiments.generators import FAMILIES, autoencoder
+from experiments.families.generators import FAMILIES, autoencoder
+from sd.networks.text_encoder import TextEncoder
+from sd.networks.unet import UNet
+from sd.networks.vae import VAE, Latent
 from sd.pipeline import TextToImage
-from sd.text_encoder import TextEncoder
 from sd.train.clip import info_nce as right_nce
 from sd.train.unet import train_unet
-from sd.unet import UNet
-from sd.vae import VAE, Latent
 from tests import test_claims_conditions as conditions
 from tests import test_claims_families as families
 from tests import test_claims_learning as learning
 from tests.claims.wrong import wrong
 from tests.diffusion_math import test_guidance as guidance
-from tests.sd import test_clip as clip
-from tests.sd import test_image_to_image as redrawn
+from tests.sd import test_img2img as redrawn
 from tests.sd import test_pipeline as pipeline
 from tests.sd import test_pipeline_arguments as starts
-from tests.sd import test_text_encoder as text
-from tests.sd import test_unet as unet
-from tests.sd import test_vae as vae
+from tests.sd.networks import test_text_encoder as text
+from tests.sd.networks import test_unet as unet
+from tests.sd.networks import test_vae as vae
+from tests.sd.text import test_clip as clip
 
 average = conditions.test_c27_conditions_average_to_the_unconditional
 in_one_pass = pipeline.test_the_denoiser_is_the_exact_guided_one_in_one_pass
@@ -40,13 +40,13 @@ DENOISER = "sd.pipeline:TextToImage.denoiser"
 denoiser = TextToImage.denoiser
 
 
-@wrong("C27", average, "diffusion_math.oracle:GaussianMixture.denoiser", **KIND)
+@wrong("C27", average, "diffusion_math.densities.mixture:GaussianMixture.denoiser", **KIND)
 def no_denoiser(self: GaussianMixture, schedule: Any) -> Any:
     """x_t / alpha_t stands for E[x_0 given x_t]."""
     return lambda x, t: x / schedule(t)[0]
 
 
-@wrong("C27", average, "diffusion_math.oracle:GaussianMixture.denoiser", **KIND)
+@wrong("C27", average, "diffusion_math.densities.mixture:GaussianMixture.denoiser", **KIND)
 def one_condition_for_all(self: GaussianMixture, schedule: Any) -> Any:
     """Whatever the condition, the answer is that of the first class."""
     return lambda x, t: self.among([0]).posterior_mean(schedule, x, t)
@@ -139,7 +139,7 @@ def sum_for_mean(logits: Tensor, true: Tensor) -> Any:
     return len(logits) * loss, matched
 
 
-@wrong("C30", encoder, "sd.text_encoder:_CausalAttention.forward", config=text.CONFIGS[1])
+@wrong("C30", encoder, "sd.networks.text_encoder:_CausalAttention.forward", config=text.CONFIGS[1])
 def sees_the_future(self: Any, x: Tensor) -> Tensor:
     """A token attends to later ones: the mask is left out."""
     q, k, v = (
@@ -149,7 +149,7 @@ def sees_the_future(self: Any, x: Tensor) -> Tensor:
     return self.out_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-@wrong("C30", encoder, "sd.text_encoder:TextEncoder.states", config=text.CONFIGS[1])
+@wrong("C30", encoder, "sd.networks.text_encoder:TextEncoder.states", config=text.CONFIGS[1])
 def last_norm_left_out(self: TextEncoder, tokens: Tensor, layers: int) -> Tensor:
     """The last layer norm is left out."""
     x = self.embeddings(tokens)
@@ -177,21 +177,21 @@ flow = pipeline.test_a_picture_is_the_end_of_the_exact_flow
 features, forward = unet.time_features, UNet.forward
 
 
-@wrong("C32", unet.test_agrees_with_diffusers_after_copying_its_tensors, "sd.unet:time_features",
+@wrong("C32", unet.test_agrees_with_diffusers_after_copying_its_tensors, "sd.networks.unet:time_features",
        config=unet.V1)  # fmt: skip
 def sines_first(t: Tensor, width: int) -> Tensor:
     """The embedding of the time has its sines first; Stable Diffusion's has its cosines."""
     return features(t, width).roll(width // 2, -1)
 
 
-@wrong("C32", unet.test_agrees_with_diffusers_after_copying_its_tensors, "sd.unet:UNet.forward",
+@wrong("C32", unet.test_agrees_with_diffusers_after_copying_its_tensors, "sd.networks.unet:UNet.forward",
        config=unet.V1)  # fmt: skip
 def prompt_not_attended(self: UNet, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
     """The cross-attention reads zeros in the prompt's place."""
     return forward(self, x, t, torch.zeros_like(context))
 
 
-@wrong("C32", vae.test_agrees_with_diffusers_after_copying_its_tensors, "sd.vae:VAE.encode",
+@wrong("C32", vae.test_agrees_with_diffusers_after_copying_its_tensors, "sd.networks.vae:VAE.encode",
        config=vae.CONFIGS[2])  # fmt: skip
 def latent_not_scaled(self: VAE, x: Tensor) -> Latent:
     """The latent is not multiplied by its scaling factor."""

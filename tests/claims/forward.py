@@ -11,7 +11,7 @@ from diffusion_math.gaussian import forward_step as right_step
 from diffusion_math.gaussian import marginal as right_marginal
 from diffusion_math.gaussian import transition as right_transition
 from diffusion_math.schedule import Discrete
-from experiments.generators import FAMILIES, Budget, Trained
+from experiments.families.generators import FAMILIES, Budget, Trained
 from tests import test_claims_families as families
 from tests import test_claims_learning as learning
 from tests.claims.wrong import wrong

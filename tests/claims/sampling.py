@@ -9,16 +9,16 @@ from diffusion_math.gaussian import posterior as right_posterior
 from diffusion_math.loss import training_loss as right_loss
 from diffusion_math.loss import uniform_times as right_times
 from diffusion_math.sample import trajectory as right_trajectory
-from diffusion_math.solver import State
-from diffusion_math.solver import ddpm as right_ddpm
-from experiments.weighting import compare
+from diffusion_math.solvers.one_step import State
+from diffusion_math.solvers.one_step import ddpm as right_ddpm
+from experiments.digits.loss_weights import compare
 from tests import test_claims_practice as practice
 from tests.claims.wrong import wrong
 from tests.diffusion_math import test_loss as loss
 from tests.diffusion_math import test_loss_weights as weights
 from tests.diffusion_math import test_sample as sample
-from tests.diffusion_math import test_solver as solver
-from tests.diffusion_math.mixtures import SCHEDULES
+from tests.diffusion_math.solvers import test_one_step as solver
+from tests.diffusion_math.support.mixtures import SCHEDULES
 
 
 def stepping(end: Any) -> Any:

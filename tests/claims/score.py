@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.langevin import Particles
 from diffusion_math.langevin import ascent as right_ascent
@@ -12,8 +13,7 @@ from diffusion_math.langevin import log_acceptance as right_acceptance
 from diffusion_math.langevin import proposal as right_proposal
 from diffusion_math.langevin_law import ula_law as right_law
 from diffusion_math.langevin_law import ula_stationary as right_stationary
-from diffusion_math.oracle import GaussianMixture
-from diffusion_math.predict import eps_from_score as right_eps
+from diffusion_math.prediction import eps_from_score as right_eps
 from diffusion_math.score_matching import denoising as right_denoising
 from diffusion_math.score_matching import divergence
 from diffusion_math.score_matching import implicit as right_implicit
@@ -25,11 +25,11 @@ from tests.diffusion_math import test_langevin_law as law
 from tests.diffusion_math import test_langevin_limit as limit
 from tests.diffusion_math import test_score_matching as matching
 from tests.diffusion_math import test_score_matching_claims as claims
-from tests.diffusion_math.mixtures import SCHEDULES
-from tests.diffusion_math.scores import LINE
+from tests.diffusion_math.support.mixtures import SCHEDULES
+from tests.diffusion_math.support.scores import LINE
 
 gradient = conditions.test_c21_the_score_is_the_gradient_of_the_log_density
-SCORE = "diffusion_math.oracle:GaussianMixture.score"
+SCORE = "diffusion_math.densities.mixture:GaussianMixture.score"
 score = GaussianMixture.score
 
 
@@ -210,7 +210,7 @@ def halved(*arguments: Any) -> Any:
     return right_denoising(*arguments) / 2
 
 
-@wrong("E8", same, "diffusion_math.predict:eps_from_score", **CASE)
+@wrong("E8", same, "diffusion_math.prediction:eps_from_score", **CASE)
 def sign_of_eps(schedule: Any, x_t: Any, S: Any, t: Any) -> Any:
     """eps_theta = sigma S_theta, without the minus sign."""
     return -right_eps(schedule, x_t, S, t)

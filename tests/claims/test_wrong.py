@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from experiments.claims import IDS, rejections
+from experiments.verify.claims import IDS, rejections
 from tests.claims import (  # noqa: F401  (they fill the corpus)
     bound,
     conditions,

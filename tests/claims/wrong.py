@@ -3,7 +3,7 @@
 A wrong version is written as the function it replaces, under `@wrong(claim, test, place)`; its
 docstring says in one sentence what it does wrong. The test runs with the version in `place`: a
 name of the test's module, or "package.module:name.attribute" for what the test reaches from afar.
-The verification page lists the sentences, read off the files by `experiments.claims`.
+The verification page lists the sentences, read off the files by `experiments.verify.claims`.
 """
 
 import inspect

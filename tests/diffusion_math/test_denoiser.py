@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_math import denoiser, predict
-from diffusion_math.oracle import GaussianMixture
+from diffusion_math import denoiser, prediction
+from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
 
 SCHEDULES = [
@@ -21,10 +21,10 @@ SCHEDULES = [
     RectifiedFlow(),
 ]
 KINDS = {
-    "eps": (denoiser.from_eps, predict.eps_from_x0),
-    "v": (denoiser.from_v, predict.v_from_x0),
-    "score": (denoiser.from_score, predict.score_from_x0),
-    "flow": (denoiser.from_flow, predict.flow_from_x0),
+    "eps": (denoiser.from_eps, prediction.eps_from_x0),
+    "v": (denoiser.from_v, prediction.v_from_x0),
+    "score": (denoiser.from_score, prediction.score_from_x0),
+    "flow": (denoiser.from_flow, prediction.flow_from_x0),
     "x0": (denoiser.from_x0, lambda schedule, x_t, x0, t: x0),
 }
 MIXTURE = GaussianMixture(

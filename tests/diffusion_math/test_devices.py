@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion_math import langevin, noise, ribbon, score_matching
-from diffusion_math.checkerboard import Checkerboard
+from diffusion_math import langevin, noise, score_matching
 from diffusion_math.denoiser import network_time
+from diffusion_math.densities import banana_funnel
+from diffusion_math.densities.checkerboard import Checkerboard
+from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.guidance import limited
 from diffusion_math.noise import Basis, BrownianPath
-from diffusion_math.oracle import GaussianMixture
 from diffusion_math.schedule import VE, Discrete, VPLinear, shape_like
 
 X = torch.tensor([[0.5, -1.0], [2.0, 0.25], [0.0, 1.0]], dtype=torch.float64)
@@ -26,7 +27,7 @@ BETAS = torch.full((5,), 0.1, dtype=torch.float64)
 LADDER = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
 VP, TABLE = VPLinear(), Discrete.linear()
 MIXTURE = GaussianMixture(torch.zeros(2), torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.ones(2))
-BANANA = ribbon.banana()
+BANANA = banana_funnel.banana()
 BOARD = Checkerboard()
 
 

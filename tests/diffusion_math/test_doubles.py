@@ -10,14 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion_math import gaussian, grid, langevin, likelihood, loss, tuned
-from diffusion_math.checkerboard import Checkerboard
-from diffusion_math.density import grid25, spirals
+from diffusion_math import gaussian, grid, langevin, likelihood, loss
+from diffusion_math.densities.checkerboard import Checkerboard
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.densities.toy import grid25, spirals
+from diffusion_math.fitting import grids
+from diffusion_math.fitting.shortest_path import kl_upper_bound
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.guidance_law import gaussian_law
-from diffusion_math.oracle import GaussianMixture
 from diffusion_math.schedule import Discrete, VPCosine, VPLinear
-from diffusion_math.shortest import kl_upper_bound
 
 ROUNDING = 64 * torch.finfo(torch.float64).eps
 FLOATS = torch.tensor([[0.5, -1.0], [2.0, 0.25], [0.75, 1.0]], dtype=torch.float32)
@@ -67,7 +68,7 @@ def test_waves_are_orthogonal_to_rounding() -> None:
     """cos(pi m (i - 1/2) / n), the DCT's columns, sum to 0 over all gaps; the shift is known."""
     gaps = 7
     shift = torch.cos(math.pi * torch.arange(1.0, 7.0, dtype=torch.float64) * (gaps - 0.5) / gaps)
-    same(tuned.cosines(gaps, 6).sum(0), -gaps * shift)
+    same(grids.cosines(gaps, 6).sum(0), -gaps * shift)
 
 
 @pytest.mark.parametrize("time", [0.1, 0.7])

@@ -5,16 +5,17 @@ import math
 import pytest
 import torch
 
-from diffusion_math import elbo, loss, metrics, multivariate, score_matching
-from diffusion_math.checkerboard import Checkerboard
+from diffusion_math import elbo, loss, metrics, score_matching
+from diffusion_math.densities import multivariate
+from diffusion_math.densities.checkerboard import Checkerboard
+from diffusion_math.densities.multivariate import Multivariate
+from diffusion_math.densities.reverse_kernel import draw_clean, draw_reverse
 from diffusion_math.grid import leading, linspace
 from diffusion_math.langevin import Particles, baoab, chain, mala
-from diffusion_math.multivariate import Multivariate
 from diffusion_math.noise import BrownianPath, from_seeds, none
-from diffusion_math.path import draw_clean, draw_reverse
 from diffusion_math.schedule import Discrete, VPLinear
 from tests.chance import pinned
-from tests.diffusion_math.mixtures import mixture, normal
+from tests.diffusion_math.support.mixtures import mixture, normal
 
 EYE = torch.eye(2, dtype=torch.float64)
 

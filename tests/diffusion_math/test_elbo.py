@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion_math import noise, predict
+from diffusion_math import noise, prediction
+from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.elbo import (
     Bound,
     bound,
@@ -25,9 +26,8 @@ from diffusion_math.elbo import (
 )
 from diffusion_math.gaussian import Gaussian, forward_step, kl, marginal, posterior
 from diffusion_math.grid import trailing
-from diffusion_math.oracle import GaussianMixture
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
-from tests.diffusion_math.mixtures import normal, seeded
+from tests.diffusion_math.support.mixtures import normal, seeded
 
 EPS = torch.finfo(torch.float64).eps
 CONTINUOUS = [VPLinear(), VPCosine(), VE(), RectifiedFlow()]
@@ -82,7 +82,7 @@ def test_c18_the_step_term_is_a_weighted_error_in_eps(measured, schedule, data, 
     eps_theta = network(x_t, at([float(t)]))
 
     def denoise(x, time):
-        return predict.x0_from_eps(schedule, x, eps_theta, time)
+        return prediction.x0_from_eps(schedule, x, eps_theta, time)
 
     got = step_term(schedule, denoise, x0, x_t, t, t - 1, VARIANCES[name])
     v = VARIANCES[name](schedule, t, t - 1)
@@ -98,7 +98,7 @@ def test_c18_wrong_weights_are_rejected():
     schedule, t, v = Discrete(at([0.1, 0.3, 0.5])), 3, at(0.7)
     x0, eps, x_t = draw(schedule, t)
     got = step_term(schedule, wild, x0, x_t, t, t - 1, constant_variance(0.7))
-    error = squared(eps - predict.eps_from_x0(schedule, x_t, wild(x_t, at(3.0)), t))
+    error = squared(eps - prediction.eps_from_x0(schedule, x_t, wild(x_t, at(3.0)), t))
     r = small_variance(schedule, t, t - 1) / v
     rest = got - (r - 1 - r.log())  # D = 2
     beta, abar = schedule.betas[t - 1], schedule(t)[0].square()

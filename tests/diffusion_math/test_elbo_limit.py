@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.elbo import bound, continuous_integrand, large_variance, small_variance
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.grid import uniform_log_snr
-from diffusion_math.oracle import GaussianMixture
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own

@@ -9,10 +9,10 @@ import math
 import pytest
 import torch
 
+from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.elbo import bound, large_variance, optimal_variance, reverse_step
 from diffusion_math.gaussian import Gaussian, forward_step, kl, transition
 from diffusion_math.grid import trailing
-from diffusion_math.oracle import GaussianMixture
 from diffusion_math.schedule import Discrete
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own

@@ -7,15 +7,15 @@ import pytest
 import torch
 from mpmath import mpf
 
-from diffusion_math import checkerboard, curvature
-from diffusion_math.checkerboard import Checkerboard
+from diffusion_math.densities import checkerboard, second_order
+from diffusion_math.densities.banana_funnel import banana
+from diffusion_math.densities.checkerboard import Checkerboard
+from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.likelihood import flow_log_density
 from diffusion_math.noise import Basis, from_seeds
-from diffusion_math.oracle import GaussianMixture
-from diffusion_math.ribbon import banana
 from diffusion_math.schedule import Discrete, VPLinear
 from tests.chance import pinned
-from tests.diffusion_math.mixtures import mixture, normal
+from tests.diffusion_math.support.mixtures import mixture, normal
 
 ONE = GaussianMixture(torch.zeros(1), torch.ones(1, 2), torch.full((1,), 0.3))
 
@@ -69,7 +69,7 @@ def test_answers_are_like_the_question():
 
 
 def test_a_clean_point_has_a_covariance_of_zero():
-    got = curvature.posterior_covariance(mixture("diagonal"), VPLinear(), torch.ones(3, 2), 0)
+    got = second_order.posterior_covariance(mixture("diagonal"), VPLinear(), torch.ones(3, 2), 0)
     assert torch.equal(got, torch.zeros(3, 2, 2, dtype=torch.float64))
 
 

@@ -15,7 +15,7 @@ from mpmath import mpf
 
 from diffusion_math.gaussian import forward_step, marginal, posterior, transition
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPCosine, VPLinear
-from tests.diffusion_math.schedules import discrete
+from tests.diffusion_math.support.schedules import discrete
 from tests.measuring import Measured
 
 EPS = torch.finfo(torch.float64).eps

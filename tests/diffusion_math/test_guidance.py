@@ -7,14 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_math import noise, predict
+from diffusion_math import noise, prediction
+from diffusion_math.densities.labelled import Labelled
+from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.grid import uniform_log_snr
 from diffusion_math.guidance import cfg, cfg_batched, limited
-from diffusion_math.labelled import Labelled
-from diffusion_math.oracle import GaussianMixture
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPLinear
-from diffusion_math.solver import heun
+from diffusion_math.solvers.one_step import heun
 
 MEANS = torch.tensor([[1.0, -1.0], [-0.5, 0.5], [0.3, 2.0]], dtype=torch.float64)
 VARIANCES = torch.tensor([0.2, 0.4, 0.1], dtype=torch.float64)
@@ -52,10 +52,10 @@ def test_guidance_is_one_line_in_eps_and_in_the_score(measured, where, w):
     schedule, t = where[0], torch.tensor(where[1], dtype=torch.float64)
     guided = cfg(ONE_CLASS.denoiser(schedule), EVERYTHING.denoiser(schedule), w)(X, t)
     eps_u, eps_c = (
-        predict.eps_from_x0(schedule, X, data.posterior_mean(schedule, X, t), t)
+        prediction.eps_from_x0(schedule, X, data.posterior_mean(schedule, X, t), t)
         for data in (EVERYTHING, ONE_CLASS)
     )
-    got = predict.eps_from_x0(schedule, X, guided, t)
+    got = prediction.eps_from_x0(schedule, X, guided, t)
     wanted = eps_u + w * (eps_c - eps_u)
     off = ((got - wanted).abs() / (1 + wanted.abs())).max()
     measured(off, 1e-11, "error of the guided eps: rounding times w and 1 / sigma_t^2")
@@ -64,7 +64,7 @@ def test_guidance_is_one_line_in_eps_and_in_the_score(measured, where, w):
     power = (1 - w) * EVERYTHING.log_density(schedule, x, t)
     power = power + w * ONE_CLASS.log_density(schedule, x, t)
     (score,) = torch.autograd.grad(power.sum(), x)
-    got = predict.score_from_x0(schedule, X, guided, t)
+    got = prediction.score_from_x0(schedule, X, guided, t)
     torch.testing.assert_close(got, score, rtol=1e-11, atol=1e-11)
 
 

@@ -8,6 +8,8 @@ from mpmath import mp, quad
 from scipy.integrate import solve_ivp
 
 from diffusion_math import gaussian, guidance_law
+from diffusion_math.densities.labelled import Labelled
+from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.guidance import cfg, limited
 from diffusion_math.guidance_law import (
@@ -27,8 +29,6 @@ from diffusion_math.guidance_law import (
     mode_weights,
     tilted,
 )
-from diffusion_math.labelled import Labelled
-from diffusion_math.oracle import GaussianMixture
 
 pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
 

@@ -17,7 +17,7 @@ from diffusion_math.guidance import (
     weighted,
 )
 from diffusion_math.schedule import VE, RectifiedFlow, VPLinear
-from diffusion_math.solver import State, ddim
+from diffusion_math.solvers.one_step import State, ddim
 
 STRAIGHT, T = RectifiedFlow(), torch.tensor(0.4, dtype=torch.float64)
 X = torch.tensor([[0.1, 0.2, -0.7], [1.5, -1.0, 0.4]], dtype=torch.float64)

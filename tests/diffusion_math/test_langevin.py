@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_math.density import ring
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.densities.toy import ring
 from diffusion_math.langevin import (
     Particles,
     annealed,
@@ -22,7 +23,6 @@ from diffusion_math.langevin import (
     ula,
 )
 from diffusion_math.noise import from_generator, from_seeds, none
-from diffusion_math.oracle import GaussianMixture
 from diffusion_math.schedule import VE
 from tests.chance import Count, rare, seeded
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from diffusion_math.denoiser import from_eps, from_x0
+from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.likelihood import flow_log_density
-from diffusion_math.oracle import GaussianMixture
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
 from diffusion_math.score_matching import rademacher
 from tests.chance import Count, Mean, pinned, rare
-from tests.diffusion_math.mixtures import FORMS, mixture, normal, seeded
+from tests.diffusion_math.support.mixtures import FORMS, mixture, normal, seeded
 from tests.law import Law, independent, uniform
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from diffusion_math import gaussian, predict
+from diffusion_math import gaussian, prediction
 from diffusion_math.loss import (
     WEIGHTS,
     min_snr,
@@ -26,9 +26,9 @@ from diffusion_math.loss import (
     x0_weight,
 )
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPLinear
-from tests.diffusion_math.mixtures import EVENTS, SCHEDULES, normal, seeded, time_at
-from tests.diffusion_math.schedules import continuous, discrete
-from tests.diffusion_math.scores import KINDS, LINE, noisy_samples, saying, tensor
+from tests.diffusion_math.support.mixtures import EVENTS, SCHEDULES, normal, seeded, time_at
+from tests.diffusion_math.support.schedules import continuous, discrete
+from tests.diffusion_math.support.scores import KINDS, LINE, noisy_samples, saying, tensor
 from tests.measuring import Measured
 
 EPS = torch.finfo(torch.float64).eps
@@ -68,16 +68,16 @@ def rounding(schedule: Schedule, t: Tensor, error: float) -> float:
 def test_the_targets_are_the_definitions(
     schedule: Schedule, share: float, x0: Tensor, eps: Tensor, x0_hat: Tensor
 ) -> None:
-    """`predict.of` and the maps from eps agree, and a network that says it has no loss."""
+    """`prediction.of` and the maps from eps agree, and a network that says it has no loss."""
     t = legal_time(schedule, share)
     alpha_t, sigma_t = schedule(t)
     x_t = alpha_t * x0 + sigma_t * eps
     bound = 64 * EPS * 10 * (1 + sigma_t + alpha_t) ** 2 / alpha_t
     for kind in KINDS:
-        target = predict.of(schedule, kind, x0, eps, t)
+        target = prediction.of(schedule, kind, x0, eps, t)
         known = eps
         if kind != "eps":
-            known = getattr(predict, f"{kind}_from_eps")(schedule, x_t, eps, t)
+            known = getattr(prediction, f"{kind}_from_eps")(schedule, x_t, eps, t)
         size = bound / sigma_t if kind == "score" else bound
         assert bool(((target - known).abs() <= size).all())
         assert training_loss(schedule, lambda x, time, y=target: y, kind, x0, eps, t).item() == 0
@@ -243,7 +243,7 @@ def test_ends_and_bad_input() -> None:
         (lambda: training_loss(flow, echo, "v", x, x, tensor(0.5, 0.5)), r"^coefficient: wanted"),
         (lambda: x0_weight(flow, "x0", 0.0), r"^t: wanted sigma_t > 0"),
         (lambda: x0_weight(flow, "noise", 0.5), r"^kind: wanted one of x0, eps, v, flow, score"),
-        (lambda: predict.of(flow, "v", x, x[0], 0.5), r"^eps: wanted shape"),
+        (lambda: prediction.of(flow, "v", x, x[0], 0.5), r"^eps: wanted shape"),
         (lambda: variational(flow, 0.0), r"^t: wanted sigma_t > 0"),
         (lambda: variational(table, 1.5), r"^t: wanted whole times"),
         (lambda: min_snr(0.0), r"^gamma: wanted a positive finite number"),

@@ -22,9 +22,9 @@ from diffusion_math.loss import (
 )
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPCosine, VPLinear
 from tests.chance import Count, Distance, Mean, pinned, rare
-from tests.diffusion_math.mixtures import SCHEDULES, normal, seeded, time_at
-from tests.diffusion_math.schedules import continuous, discrete
-from tests.diffusion_math.scores import saying, tensor
+from tests.diffusion_math.support.mixtures import SCHEDULES, normal, seeded, time_at
+from tests.diffusion_math.support.schedules import continuous, discrete
+from tests.diffusion_math.support.scores import saying, tensor
 from tests.law import uniform
 from tests.measuring import Measured
 

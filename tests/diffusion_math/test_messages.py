@@ -8,24 +8,23 @@ import pytest
 import torch
 
 from diffusion_math import (
-    density,
     elbo,
     gaussian,
     grid,
     langevin_law,
     loss,
     metrics,
-    multivariate,
-    predict,
+    prediction,
     score_matching,
 )
-from diffusion_math.checkerboard import Checkerboard
+from diffusion_math.densities import multivariate, toy
+from diffusion_math.densities.banana_funnel import banana
+from diffusion_math.densities.checkerboard import Checkerboard
+from diffusion_math.densities.labelled import Labelled
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.densities.multivariate import Multivariate
 from diffusion_math.guidance import cfg
-from diffusion_math.labelled import Labelled
-from diffusion_math.multivariate import Multivariate
 from diffusion_math.noise import BrownianPath, from_seeds
-from diffusion_math.oracle import GaussianMixture
-from diffusion_math.ribbon import banana
 from diffusion_math.schedule import VE, Discrete, VPLinear
 
 ONE, TWO, EYE = torch.zeros(1), torch.zeros(2), torch.eye(2)
@@ -136,16 +135,16 @@ CASES: list[tuple[Callable[[], object], str]] = [
         lambda: score_matching.fisher_divergence(lambda x: x, lambda x: x, torch.zeros(0, 2)),
         "x: wanted at least one sample, got shape (0, 2)",
     ),
-    (lambda: density.ring(modes=0), "modes: wanted a whole number of at least 1, got 0"),
-    (lambda: density.ring(std=0.0), "std: wanted a positive number, got 0.0"),
-    (lambda: density.two_moons(modes=1), "modes: wanted a whole number of at least 2, got 1"),
-    (lambda: density.grid25(std=math.inf), "std: wanted a positive number, got inf"),
-    (lambda: density.pinwheel(arms=0), "arms: wanted a whole number of at least 1, got 0"),
-    (lambda: density.pinwheel(modes=1), "modes: wanted a whole number of at least 2, got 1"),
-    (lambda: density.pinwheel(std=0.0), "std: wanted a positive number, got 0.0"),
-    (lambda: density.spirals(arms=0), "arms: wanted a whole number of at least 1, got 0"),
-    (lambda: density.spirals(modes=1), "modes: wanted a whole number of at least 2, got 1"),
-    (lambda: density.spirals(std=math.inf), "std: wanted a positive number, got inf"),
+    (lambda: toy.ring(modes=0), "modes: wanted a whole number of at least 1, got 0"),
+    (lambda: toy.ring(std=0.0), "std: wanted a positive number, got 0.0"),
+    (lambda: toy.two_moons(modes=1), "modes: wanted a whole number of at least 2, got 1"),
+    (lambda: toy.grid25(std=math.inf), "std: wanted a positive number, got inf"),
+    (lambda: toy.pinwheel(arms=0), "arms: wanted a whole number of at least 1, got 0"),
+    (lambda: toy.pinwheel(modes=1), "modes: wanted a whole number of at least 2, got 1"),
+    (lambda: toy.pinwheel(std=0.0), "std: wanted a positive number, got 0.0"),
+    (lambda: toy.spirals(arms=0), "arms: wanted a whole number of at least 1, got 0"),
+    (lambda: toy.spirals(modes=1), "modes: wanted a whole number of at least 2, got 1"),
+    (lambda: toy.spirals(std=math.inf), "std: wanted a positive number, got inf"),
     (
         lambda: metrics.empirical_wasserstein2(torch.zeros(2, 2), torch.zeros(3, 2)),
         "y: wanted 2 points, as in x, got 3",
@@ -214,12 +213,15 @@ CASES: list[tuple[Callable[[], object], str]] = [
         "p.mean: wanted shape (2,), got shape (1,)",
     ),
     (
-        lambda: predict.parts(VPLinear(), "noise", 0.5),
+        lambda: prediction.parts(VPLinear(), "noise", 0.5),
         "kind: wanted one of x0, eps, v, flow, score, got 'noise'",
     ),
-    (lambda: predict.parts(VPLinear(), "score", 0.0), "t: wanted sigma_t > 0 for a score, got 0.0"),
     (
-        lambda: predict.score_from_eps(VPLinear(), TWO, TWO, 0.0),
+        lambda: prediction.parts(VPLinear(), "score", 0.0),
+        "t: wanted sigma_t > 0 for a score, got 0.0",
+    ),
+    (
+        lambda: prediction.score_from_eps(VPLinear(), TWO, TWO, 0.0),
         "t: wanted sigma_t > 0 for a score, got 0.0",
     ),
     (lambda: BrownianPath([1], T=0.0), "T: wanted a positive finite time, got 0.0"),

@@ -13,9 +13,12 @@ import pytest
 import torch
 
 import diffusion_math
-from diffusion_math import end_fitted, fitted, schedule, solver, tuned
-from tests.diffusion_math import precision
-from tests.diffusion_math.precision_cases import CASES
+from diffusion_math import schedule
+from diffusion_math.fitting import grids, weights_by_ends
+from diffusion_math.fitting import weights as fitted
+from diffusion_math.solvers import one_step
+from tests.diffusion_math.support import precision
+from tests.diffusion_math.support.precision_cases import CASES
 
 ROUNDINGS = 6
 """Of the dtype, of the largest entry: three steps of `plms` need more than 2, all others less."""
@@ -153,11 +156,11 @@ def test_a_search_by_differences_refuses_what_would_drown_them(dtype):
     x, y, halved = precision.A.to(dtype), precision.B.to(dtype), precision.halved
     path = fitted.Path(grid, [x, y, x, y])
     for search in (
-        lambda: tuned.tuned(solver.ddim(way), way, halved, x, y, grid),
-        lambda: tuned.nearest(lambda grid: x, way, y, grid),
+        lambda: grids.tuned(one_step.ddim(way), way, halved, x, y, grid),
+        lambda: grids.nearest(lambda grid: x, way, y, grid),
         lambda: fitted.fitted_grid(way, halved, path, grid),
-        lambda: end_fitted.end_fitted(halved, x, y, grid, weights),
-        lambda: end_fitted.end_fitted_grid(way, halved, x, y, grid, weights),
+        lambda: weights_by_ends.end_fitted(halved, x, y, grid, weights),
+        lambda: weights_by_ends.end_fitted_grid(way, halved, x, y, grid, weights),
     ):
         with pytest.raises(ValueError, match=r"^ends: wanted float32 or float64, got torch\."):
             search()

@@ -6,20 +6,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion_math import loss, path, score_matching
-from diffusion_math.density import DENSITIES
+from diffusion_math import loss, score_matching
+from diffusion_math.densities import reverse_kernel
+from diffusion_math.densities.toy import DENSITIES
 from diffusion_math.noise import BrownianPath, from_generator, from_seeds, start_noise
 from diffusion_math.schedule import Discrete, VPLinear
 from tests.chance import pinned
-from tests.diffusion_math.mixtures import FORMS, mixture, normal, seeded
+from tests.diffusion_math.support.mixtures import FORMS, mixture, normal, seeded
 
 Draw = Callable[[torch.Generator], Tensor]
 
 DRAWS: dict[str, Draw] = {
     **{name: lambda g, make=make: make().sample(g, 50) for name, make in DENSITIES.items()},
     **{form: lambda g, form=form: mixture(form).sample(g, 50) for form in FORMS},
-    "x_0 given x_t": lambda g: path.draw_clean(mixture("diagonal"), g, VPLinear(), _points(), 0.5),
-    "x_s given x_t": lambda g: path.draw_reverse(
+    "x_0 given x_t": lambda g: reverse_kernel.draw_clean(
+        mixture("diagonal"), g, VPLinear(), _points(), 0.5
+    ),
+    "x_s given x_t": lambda g: reverse_kernel.draw_reverse(
         mixture("diagonal"), g, VPLinear(), _points(), 0.5, 0.2
     ),
     "uniform times": lambda g: loss.uniform_times(VPLinear(), g, 50),

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion_math import noise
+from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.grid import GRIDS
-from diffusion_math.oracle import GaussianMixture
 from diffusion_math.sample import trajectory
-from diffusion_math.samplers import SOLVERS
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
-from diffusion_math.solver import State, ddim, ddpm
+from diffusion_math.solvers.one_step import State, ddim, ddpm
+from diffusion_math.solvers.registry import SOLVERS
 from tests.chance import Distance, rare, seeded
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own

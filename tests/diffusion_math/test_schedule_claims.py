@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mpmath import mpf
 
 from diffusion_math.schedule import VE, Discrete, Schedule, VPCosine, VPLinear
-from tests.diffusion_math.schedules import continuous, relative
+from tests.diffusion_math.support.schedules import continuous, relative
 from tests.measuring import Measured
 
 EPS = torch.finfo(torch.float64).eps

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion_math import predict
+from diffusion_math import prediction
 from diffusion_math.loss import training_loss
 from diffusion_math.schedule import Schedule
 from diffusion_math.score_matching import (
@@ -23,7 +23,7 @@ from diffusion_math.score_matching import (
     tweedie_mean,
 )
 from tests.chance import Count, rare
-from tests.diffusion_math.mixtures import (
+from tests.diffusion_math.support.mixtures import (
     EVENTS,
     FORMS,
     SCHEDULES,
@@ -32,14 +32,14 @@ from tests.diffusion_math.mixtures import (
     seeded,
     time_at,
 )
-from tests.diffusion_math.scores import mlp, tensor, weights_of
+from tests.diffusion_math.support.scores import mlp, tensor, weights_of
 from tests.measuring import Measured
 
 EPS = torch.finfo(torch.float64).eps
 
 
 @pytest.mark.claim("C26", "diffusion_math.score_matching.denoising")
-@pytest.mark.claim("E8", "diffusion_math.predict.eps_from_score")
+@pytest.mark.claim("E8", "diffusion_math.prediction.eps_from_score")
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
 @pytest.mark.parametrize("t_is", ["scalar", "batch"])
 def test_denoising_is_the_ddpm_loss(measured: Measured, schedule: Schedule, t_is: str) -> None:
@@ -57,7 +57,7 @@ def test_denoising_is_the_ddpm_loss(measured: Measured, schedule: Schedule, t_is
         return mlp(x, *parameters)
 
     def network(x_t: Tensor, time: Tensor) -> Tensor:
-        return predict.eps_from_score(schedule, x_t, S(x_t), t)
+        return prediction.eps_from_score(schedule, x_t, S(x_t), t)
 
     ddpm = training_loss(schedule, network, "eps", x0, eps, t)
     noise_level = sigma_t.flatten() if t_is == "batch" else sigma_t.reshape(())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion_math.oracle import GaussianMixture
+from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.score_matching import (
     Score,
     denoising,
@@ -16,8 +16,8 @@ from diffusion_math.score_matching import (
     fisher_divergence,
     implicit,
 )
-from tests.diffusion_math.mixtures import normal, seeded
-from tests.diffusion_math.scores import (
+from tests.diffusion_math.support.mixtures import normal, seeded
+from tests.diffusion_math.support.scores import (
     LINE,
     PLANE,
     mlp,

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_math import elbo, variance
+from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.gaussian import posterior
-from diffusion_math.oracle import GaussianMixture
 from diffusion_math.schedule import VPLinear
-from diffusion_math.solver import State, ddpm
-from tests.diffusion_math.test_solver import MIXTURE, X, f64, unit_noise
+from diffusion_math.solvers.one_step import State, ddpm
+from tests.diffusion_math.solvers.test_one_step import MIXTURE, X, f64, unit_noise
 
 SCHEDULE = VPLinear()
 T, S = f64(0.7)[0], f64(0.4)[0]

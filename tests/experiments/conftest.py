@@ -8,12 +8,12 @@ import torch
 
 from sd import weights
 from sd.config import SHAPES, TextConfig, UNetConfig, VAEConfig
+from sd.networks.text_encoder import TextEncoder
+from sd.networks.unet import UNet
+from sd.networks.vae import VAE
 from sd.pipeline import TextToImage
 from sd.shapes.caption import VOCABULARY
-from sd.text_encoder import TextEncoder
-from sd.tokenizer import word_level
-from sd.unet import UNet
-from sd.vae import VAE
+from sd.text.tokenizer import word_level
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,8 @@
 
 import json
 
-from experiments import results
-from experiments.results import Result
+from experiments.output import result as results
+from experiments.output.result import Result
 
 
 def check(result: Result, name: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from experiments.__main__ import NAMES
-from sd import flags
+from sd.command_line import flags
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z0-9_-]*")
@@ -43,7 +43,7 @@ def words(path: Path) -> set[str]:
 
 SOURCES = [
     path.relative_to(ROOT)
-    for room in ("experiments", "sd", "arbiter", "diffusion_math")
+    for room in ("experiments", "sd", "diffusion_math")
     for path in sorted((ROOT / room).rglob("*.py"))
     if words(path) - OTHERS and "train" not in path.parts and path.name != "flags.py"  # spells them
 ]

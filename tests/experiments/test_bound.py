@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from diffusion_math import elbo, path
-from experiments import bound, terms
-from experiments.paths import drawn_forward
+from diffusion_math import elbo
+from diffusion_math.densities import reverse_kernel
+from experiments.bound import measure as terms
+from experiments.bound import run as bound
+from experiments.common.chains import drawn_forward
 from tests.experiments.schema import check
 
 pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
@@ -55,10 +57,10 @@ def test_a_bound_above_the_truth_is_noticed(monkeypatch, world, points):
     """Four nats too little for every path: -ELBO falls below -log q."""
     (model, *_) = world.models((terms.EXACT, terms.SMALL, terms.AFFINE)).values()
     walked = drawn_forward(points, world.schedule, world.grid, seeded(2))
-    right = path.path_log_density
+    right = reverse_kernel.path_log_density
     below = bound._below_row({terms.EXACT: world.excess(model, walked)})
     assert below.verdict == "holds"
-    monkeypatch.setattr(path, "path_log_density", lambda *given: right(*given) - 4)
+    monkeypatch.setattr(reverse_kernel, "path_log_density", lambda *given: right(*given) - 4)
     below = bound._below_row({terms.EXACT: world.excess(model, walked)})
     assert below.verdict == "does not hold"
 

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from experiments import generate
 from experiments.__main__ import NAMES, main
-from experiments.settings import KEY, read
+from experiments.generate import run as generate
+from experiments.generate.png_metadata import KEY, read
 from sd import weights
 from sd.config import TextConfig
-from sd.text_encoder import TextEncoder
+from sd.networks.text_encoder import TextEncoder
 
 FEW = ("--steps", "2")
 LIKE = ("generate", "--like-files", "--like")

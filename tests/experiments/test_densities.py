@@ -8,13 +8,13 @@ import pytest
 import torch
 from scipy import stats
 
-from diffusion_math import density
-from diffusion_math.density import DENSITIES
-from diffusion_math.oracle import GaussianMixture
+from diffusion_math.densities import toy
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.densities.toy import DENSITIES
 from diffusion_math.schedule import VPLinear
-from experiments import densities
-from experiments.densities import Config, Name
-from experiments.plane import Cells, cells_about, chi_square
+from experiments.common.quadrature import Cells, cells_about, chi_square
+from experiments.densities import run as densities
+from experiments.densities.run import Config, Name
 from tests.experiments.schema import check
 
 TINY = Config(densities=("ring", "funnel"), samples=2000)
@@ -42,7 +42,7 @@ def test_every_density_is_offered() -> None:
 def test_a_sampler_of_another_width_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fifth too wide; the density and its score stay what they are."""
     config = replace(TINY, densities=("ring",))
-    wide = density.ring(std=0.18)
+    wide = toy.ring(std=0.18)
     monkeypatch.setattr(
         GaussianMixture, "sample", lambda _, generator, n: _drawn(wide, generator, n)
     )
@@ -95,7 +95,7 @@ def test_cells_integrate_and_count() -> None:
 
 def test_cells_about_a_mixture_hold_it() -> None:
     """The error of six points to a cell of two deviations is below 1e-7; with three it is not."""
-    mixture = density.two_moons(modes=4)
+    mixture = toy.two_moons(modes=4)
     at, weights = cells_about(mixture).rule()
     mass = weights @ mixture.log_density(VPLinear(), at, 0).exp()
     assert mass.item() == pytest.approx(1, abs=1e-7)

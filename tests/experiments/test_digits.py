@@ -10,11 +10,12 @@ from scipy.stats import norm
 from diffusion_math.elbo import lambda_t
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.schedule import Discrete
-from experiments import digit_data, digit_rows, digits
-from experiments.digit_data import Digits
-from experiments.digit_learning import Budget, bound_times, draw, learn
-from experiments.digit_network import NOTHING, PIXELS
-from experiments.weighting import BOUND, DRAWN, SIMPLE, Outcome, effective_share
+from experiments.digits import claims, data
+from experiments.digits import run as digits
+from experiments.digits.data import Digits
+from experiments.digits.loss_weights import BOUND, DRAWN, SIMPLE, Outcome, effective_share
+from experiments.digits.network import NOTHING, PIXELS
+from experiments.digits.training import Budget, bound_times, draw, learn
 from tests.chance import Count, pinned, rare, seeded
 from tests.experiments.schema import check
 
@@ -27,7 +28,7 @@ TINY = digits.Config(
 
 def made(n: int, seed: int = 0, pixels: int = PIXELS) -> Digits:
     levels = torch.randint(0, 17, (n, pixels), generator=pinned(seed))
-    return Digits(digit_data.from_levels(levels.float()), torch.arange(n) % 10)
+    return Digits(data.from_levels(levels.float()), torch.arange(n) % 10)
 
 
 def test_digits() -> None:
@@ -52,15 +53,15 @@ def test_digits_holds() -> None:
 
 def test_the_split_shares_no_digit() -> None:
     pytest.importorskip("sklearn")
-    train, rest = digit_data.load(400, 1)
-    assert (len(train.x), len(rest.x)) == (digit_data.COUNT - 400, 400)
-    assert torch.equal(digit_data.from_levels(digit_data.to_levels(train.x)), train.x)
-    again = digit_data.load(400, 1)[1]
-    other = digit_data.load(400, 2)[1]
+    train, rest = data.load(400, 1)
+    assert (len(train.x), len(rest.x)) == (data.COUNT - 400, 400)
+    assert torch.equal(data.from_levels(data.to_levels(train.x)), train.x)
+    again = data.load(400, 1)[1]
+    other = data.load(400, 2)[1]
     assert torch.equal(again.x, rest.x)
     assert not torch.equal(other.x, rest.x)
     whole = torch.cat([train.x, rest.x]).sum()
-    assert torch.isclose(whole, torch.cat([*(one.x for one in digit_data.load(9, 3))]).sum())
+    assert torch.isclose(whole, torch.cat([*(one.x for one in data.load(9, 3))]).sum())
 
 
 @pytest.mark.parametrize("std", [0.01, 0.07, 0.5])
@@ -70,9 +71,9 @@ def test_levels_have_the_normals_bins(std: float) -> None:
     256 levels on the same range (bins of 1/255) give another number at every std.
     """
     mean = 0.3
-    x0 = digit_data.from_levels(torch.arange(17, dtype=torch.float64))[:, None]
+    x0 = data.from_levels(torch.arange(17, dtype=torch.float64))[:, None]
     p = Gaussian(torch.full_like(x0, mean), torch.tensor(std**2, dtype=torch.float64))
-    found = digit_data.level_log_probability(p, x0).exp().numpy()
+    found = data.level_log_probability(p, x0).exp().numpy()
     edges = (x0[:, 0].numpy() - 1 / 16, x0[:, 0].numpy() + 1 / 16)
     edges[0][0] = -math.inf
     wanted = norm.cdf(edges[1], mean, std) - norm.cdf(edges[0], mean, std)
@@ -83,7 +84,7 @@ def test_levels_have_the_normals_bins(std: float) -> None:
 
 def test_histogram_is_the_count_of_the_training() -> None:
     train, rest = made(50, pixels=3), made(7, 1, pixels=3)
-    found = digit_data.histogram_bits(train, rest)
+    found = data.histogram_bits(train, rest)
     for k in range(7):
         total = 0.0
         for i in range(3):
@@ -96,9 +97,9 @@ def test_one_normal_is_charged_more_than_its_bins_hold() -> None:
     """Jensen's bound, averaged over u, lies above -log2 P of the bin by a fine grid, and near it
     for a wide normal; without the bins' volume it would lie 3 bits above."""
     train = made(60, pixels=2)
-    p = digit_data.normal(train, pinned(0))
+    p = data.normal(train, pinned(0))
     one = Digits(train.x[:1].expand(20_000, 2), train.labels[:1].expand(20_000))
-    bound = digit_data.normal_bits(p, one, pinned(1)).mean().item()
+    bound = data.normal_bits(p, one, pinned(1)).mean().item()
     inner = (torch.arange(60, dtype=torch.float64) + 0.5) / 60 / 8 - 1 / 16
     at = train.x[0].double() + torch.cartesian_prod(inner, inner)
     mass = p.log_density(at).exp().mean() / 64
@@ -108,14 +109,14 @@ def test_one_normal_is_charged_more_than_its_bins_hold() -> None:
 
 def test_copies_are_noticed() -> None:
     train, rest = made(200), made(200, 1)
-    assert all(digit_data.copies(train, rest, train.x[:50]))
-    assert sum(digit_data.copies(train, rest, rest.x)) == 10
-    assert digit_rows.copied([True] * 50).measured == 1
+    assert all(data.copies(train, rest, train.x[:50]))
+    assert sum(data.copies(train, rest, rest.x)) == 10
+    assert claims.copied([True] * 50).measured == 1
 
 
 def test_independent_pixels_keep_each_pixels_values() -> None:
     train = made(30)
-    x = digit_data.shuffled(train, 500, pinned(0))
+    x = data.shuffled(train, 500, pinned(0))
     for i in (0, 17, 63):
         assert set(x[:, i].tolist()) <= set(train.x[:, i].tolist())
     assert len({tuple(row) for row in x.tolist()}) == 500
@@ -166,7 +167,7 @@ def test_the_rows_can_fail() -> None:
     right, wrong, chance = [True] * 200, [False] * 200, [k % 10 == 0 for k in range(200)]
 
     def verdicts(free: list[bool], asked: list[bool], guided: list[bool]) -> list[str]:
-        rows = digit_rows.agreement({0.0: free, 1.0: asked, 2.0: guided}, right)
+        rows = claims.agreement({0.0: free, 1.0: asked, 2.0: guided}, right)
         return [row.verdict for row in rows if row.name != "digits-real"]
 
     assert verdicts(chance, right, right) == ["holds"] * 3
@@ -180,5 +181,5 @@ def test_the_rows_can_fail() -> None:
         (better, better, "does not hold"),
         (worse, better, "does not hold"),
     ):
-        rows = digit_rows.weight({SIMPLE: simple, BOUND: other, DRAWN: other}, budget, 0.2)
+        rows = claims.weight({SIMPLE: simple, BOUND: other, DRAWN: other}, budget, 0.2)
         assert {row.name: row.verdict for row in rows}["digits-simple"] == wanted

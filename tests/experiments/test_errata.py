@@ -9,25 +9,31 @@ from typing import Any
 import pytest
 import torch
 
-from diffusion_math import gaussian, langevin, langevin_law, loss, predict
+from diffusion_math import gaussian, langevin, langevin_law, loss, prediction
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.schedule import Discrete
-from experiments import (
-    errata,
-    errata_forward,
-    errata_langevin,
-    errata_reverse,
-    errata_score,
+from experiments.errata import (
     erratum,
+    forward,
+    reverse,
 )
-from experiments.claims import ROOT, claims
-from experiments.results import Result
+from experiments.errata import (
+    langevin as errata_langevin,
+)
+from experiments.errata import (
+    run as errata,
+)
+from experiments.errata import (
+    score as errata_score,
+)
+from experiments.output.result import Result
+from experiments.verify.claims import ROOT, claims
 from tests.experiments.schema import check
 
 FEW = 1000
 PAGE = ROOT / "docs" / "derivations" / "errata.md"
 IDS = tuple(f"E{k}" for k in range(1, 9))
-MODULES = (errata_forward, errata_reverse, errata_langevin, errata_score)
+MODULES = (forward, reverse, errata_langevin, errata_score)
 MEASURES: dict[str, Callable[[int, int], erratum.Erratum]] = {
     name: measure for module in MODULES for name, measure in module.ERRATA.items()
 }
@@ -109,12 +115,12 @@ ascent = langevin.ascent
 PRINTED: dict[str, tuple[Any, str, Any]] = {
     "E1": (Discrete, "__call__", nothing_left),
     "E2": (Discrete, "log_snr", root_for_abar),
-    "E3": (errata_reverse, "integrated", along_a_path),
+    "E3": (reverse, "integrated", along_a_path),
     "E4": (gaussian, "marginal", one_step_variance),
     "E5": (loss, "uniform_times", between_0_and_1),
     "E6": (langevin, "ascent", always_up),
     "E7": (langevin_law, "ula_stationary", the_target_itself),
-    "E8": (predict, "eps_from_score", unturned),
+    "E8": (prediction, "eps_from_score", unturned),
 }
 
 

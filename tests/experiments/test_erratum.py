@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from experiments.erratum import Erratum, slope_bound, variance_interval, variance_off
-from experiments.results import FAILS, HOLDS, Figure, Row
+from experiments.errata.erratum import Erratum, slope_bound, variance_interval, variance_off
+from experiments.output.result import FAILS, HOLDS, Figure, Row
 
 
 def test_an_erratum_is_told_in_one_line() -> None:

@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments import autoencoder, cfg, families, forward, report, strength, timing
-from experiments.model import PROMPT, Model, distance, shows
-from experiments.sampling import Sampling
+from experiments.autoencoder import run as autoencoder
+from experiments.cfg import run as cfg
+from experiments.common.model_options import PROMPT, Model, distance, shows
+from experiments.common.sampling_options import Sampling
+from experiments.families import run as families
+from experiments.forward import run as forward
+from experiments.report import run as report
+from experiments.strength import run as strength
+from experiments.timing import run as timing
 from sd.pipeline import TextToImage
 from tests.experiments.schema import check
 

@@ -12,13 +12,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 from diffusion_math.grid import GRIDS
-from diffusion_math.samplers import SAMPLERS
-from experiments import sampling
+from diffusion_math.solvers.registry import SAMPLERS
 from experiments.__main__ import NAMES, main
-from experiments.model import Model
-from sd import flags as declared
+from experiments.common import sampling_options
+from experiments.common.model_options import Model
+from sd.command_line import flags as declared
 from sd.config import PREDICTIONS
-from sd.prompt import Long
+from sd.text.prompt import Long
 
 ODD = ("-1", "nan", "-inf", "-0.5", "many", "")
 """What no number of any command may be."""
@@ -268,9 +268,12 @@ def test_what_is_valid_reaches_the_work(name: str, said: Any) -> None:
 def test_the_names_are_the_library_s() -> None:
     """Written out, so that --help imports no library."""
     quiet = {name for name, claimed in SAMPLERS.items() if not claimed.noisy}
-    assert set(get_args(sampling.Deterministic)) == quiet
-    assert {*get_args(sampling.Deterministic), *get_args(sampling.Stochastic)} == set(SAMPLERS)
-    assert get_args(sampling.Grid) == tuple(GRIDS)
-    hints = get_type_hints(Model) | get_type_hints(sampling.Sampling)
+    assert set(get_args(sampling_options.Deterministic)) == quiet
+    assert {
+        *get_args(sampling_options.Deterministic),
+        *get_args(sampling_options.Stochastic),
+    } == set(SAMPLERS)
+    assert get_args(sampling_options.Grid) == tuple(GRIDS)
+    hints = get_type_hints(Model) | get_type_hints(sampling_options.Sampling)
     assert get_args(get_args(hints["long_prompt"])[0]) == get_args(Long)
     assert get_args(get_args(hints["prediction"])[0]) == tuple(PREDICTIONS)

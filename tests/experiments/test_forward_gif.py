@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffusion_math.density import DENSITIES
-from experiments import forward, plots
-from experiments.densities import Name
-from experiments.forward import Config
+from diffusion_math.densities.toy import DENSITIES
+from experiments import plots
+from experiments.densities.run import Name
+from experiments.forward import run as forward
+from experiments.forward.run import Config
 from experiments.plots import fields
 from tests.experiments.schema import check
 

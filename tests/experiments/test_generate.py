@@ -13,9 +13,10 @@ import pytest
 import torch
 from PIL import EpsImagePlugin, Image
 
-from experiments import generate, settings
 from experiments.__main__ import main
-from sd.unet import UNet
+from experiments.generate import png_metadata
+from experiments.generate import run as generate
+from sd.networks.unet import UNet
 
 LINES = """# five pictures, two of one prompt
 a red ring
@@ -71,7 +72,7 @@ def test_a_file_of_prompts(command: Command, tmp_path: Path) -> None:
     assert said.splitlines() == [
         str(out / name) for name in [*NAMES, *("generate.json", "generate.md")]
     ]
-    kept = [settings.read(out / name) for name in NAMES]
+    kept = [png_metadata.read(out / name) for name in NAMES]
     own = [(*one["batch"][one["index"]], one["call"]["negative_prompt"]) for one in kept]
     assert own == [
         ("a red ring", 4, ""), ("a blue star", 5, ""), ("a red ring", 6, "green"),
@@ -193,8 +194,10 @@ def test_another_machine_is_warned_of(
     out = tmp_path / "out"
     command(out)
     (out / NAMES[4]).unlink()
-    real = settings.made_with
-    monkeypatch.setattr(settings, "made_with", lambda pipeline: {**real(pipeline), "torch": "0"})
+    real = png_metadata.made_with
+    monkeypatch.setattr(
+        png_metadata, "made_with", lambda pipeline: {**real(pipeline), "torch": "0"}
+    )
     code, _, error = command(out)
     assert code == 0 and len(held(out)) == 5
     assert error == f"warning: the pictures that are in {out} were made with other torch\n"
@@ -266,9 +269,9 @@ def test_a_stranger_s_image_starts_no_program(
     else:
         if where == "settings":
             assert command(out)[0] == 0
-            kept = settings.read(out / NAMES[0])
+            kept = png_metadata.read(out / NAMES[0])
             kept["image"] = base64.b64encode(EPS).decode("ascii")
-            path.write_bytes(settings.png(Image.new("RGB", (64, 64)), "a red ring", kept))
+            path.write_bytes(png_metadata.png(Image.new("RGB", (64, 64)), "a red ring", kept))
         flag = "--image" if where == "--image" else "--like"
         command.capsys.readouterr()
         more = ["--like-files"] if where == "settings" else []

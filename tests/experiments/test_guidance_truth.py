@@ -8,8 +8,10 @@ import torch
 
 from diffusion_math import guidance_law
 from diffusion_math.guidance import cfg_batched, projected, rescaled
-from experiments import guidance_figures, guidance_truth, guidance_worlds
-from experiments.guidance_worlds import LABEL, METHODS, SCHEDULE, Settings
+from experiments.guidance_truth import figures
+from experiments.guidance_truth import measure as guidance_worlds
+from experiments.guidance_truth import run as guidance_truth
+from experiments.guidance_truth.measure import LABEL, METHODS, SCHEDULE, Settings
 from tests.experiments.schema import check
 
 pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
@@ -144,4 +146,4 @@ def test_captions_name_what_was_found(result):
         if (law.world, law.method, law.scale) == ("plane", "cfg", 3.0)
     )
     assert f"the guided flow is {plain.to_tilted:.2f} nats from it" in curves.caption
-    assert set(guidance_figures.NAMES) == {"tilted", "conditional", *METHODS}
+    assert set(figures.NAMES) == {"tilted", "conditional", *METHODS}

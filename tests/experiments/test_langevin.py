@@ -7,9 +7,10 @@ import torch
 
 from diffusion_math import langevin as moves
 from diffusion_math import langevin_law
+from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.langevin import proposal
-from diffusion_math.oracle import GaussianMixture
-from experiments import langevin, langevin_figures, laws, walking
+from experiments.langevin import bias, figures, mixing
+from experiments.langevin import run as langevin
 from tests.experiments.schema import check
 
 pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
@@ -25,8 +26,8 @@ def result():
 @pytest.fixture
 def unseen(monkeypatch):
     """No pictures: for runs whose rows alone are looked at."""
-    monkeypatch.setattr(langevin_figures, "plane", lambda *given: ())
-    monkeypatch.setattr(langevin_figures, "laws", lambda *given: "")
+    monkeypatch.setattr(figures, "plane", lambda *given: ())
+    monkeypatch.setattr(figures, "laws", lambda *given: "")
 
 
 def verdicts(result):
@@ -54,7 +55,7 @@ def test_a_repeat_is_the_same(result):
 
 
 def ula(chains=2000):
-    return [one for one in laws.stationary(chains, 1) if one.sampler == "ULA"]
+    return [one for one in bias.stationary(chains, 1) if one.sampler == "ULA"]
 
 
 def test_wrong_noise_is_noticed(monkeypatch):
@@ -66,7 +67,7 @@ def test_wrong_noise_is_noticed(monkeypatch):
 
     monkeypatch.setattr(moves, "proposal", halved)
     assert langevin._bias_row(ula()).verdict == "does not hold"
-    assert langevin._law_row("", "", laws.transient(2000, 1)).verdict == "does not hold"
+    assert langevin._law_row("", "", bias.transient(2000, 1)).verdict == "does not hold"
 
 
 def test_the_printed_stationary_law_is_rejected(monkeypatch):
@@ -79,12 +80,12 @@ def test_the_printed_stationary_law_is_rejected(monkeypatch):
 @pytest.mark.parametrize(("levels", "verdict"), [(20, "holds"), (1, "does not hold")])
 def test_annealing_needs_its_ladder(monkeypatch, levels, verdict):
     """With the last level alone it is no better than ULA, and the main verdict says so."""
-    monkeypatch.setattr(walking, "LEVELS", levels)
-    data, count = walking.modes(), 8000
+    monkeypatch.setattr(mixing, "LEVELS", levels)
+    data, count = mixing.modes(), 8000
     generator = torch.Generator().manual_seed(0)
-    start = walking.SPREAD * torch.randn(count, 2, generator=generator, dtype=torch.float64)
-    sampler = walking.samplers(data, 800, 1)[0][-1]
-    *_, end = walking.kept_states(sampler.walk(start), []).values()
+    start = mixing.SPREAD * torch.randn(count, 2, generator=generator, dtype=torch.float64)
+    sampler = mixing.samplers(data, 800, 1)[0][-1]
+    *_, end = mixing.kept_states(sampler.walk(start), []).values()
     row = langevin._annealed_row(langevin._shares(data, end.x), TINY)
     assert row.verdict == verdict
 
@@ -93,17 +94,17 @@ def test_the_bound_is_a_bound():
     """More moves never raise it, no ball reaches over the midline, and modes that touch hold
     nothing for sure.
     """
-    far = walking.modes()
-    delta = walking.RATE * walking.STD**2
-    few, many = (walking.least_share(far, 0, delta, k) for k in (20, 200))
+    far = mixing.modes()
+    delta = mixing.RATE * mixing.STD**2
+    few, many = (mixing.least_share(far, 0, delta, k) for k in (20, 200))
     assert 0.1 < many <= few < 0.5
     near = GaussianMixture(far.log_weights, far.means / 8, far.covariances)
-    assert walking.least_share(near, 0, delta, 20) == 0
+    assert mixing.least_share(near, 0, delta, 20) == 0
 
 
 def test_the_turning_point_is_that_of_the_variance():
     """2 for N(0, 1); an interval without it is refused."""
     points = torch.tensor([[0.3], [-2.0]], dtype=torch.float64)
-    assert laws.turning_point(points, 0.5, 5.0) == pytest.approx((2, 2), abs=1e-9)
+    assert bias.turning_point(points, 0.5, 5.0) == pytest.approx((2, 2), abs=1e-9)
     with pytest.raises(ValueError, match="wanted a rise at low alone"):
-        laws.turning_point(points, 2.5, 5.0)
+        bias.turning_point(points, 2.5, 5.0)

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from experiments import generate
 from experiments.__main__ import main
-from experiments.settings import KEY, checked, embedded
+from experiments.generate import run as generate
+from experiments.generate.png_metadata import KEY, checked, embedded
 from sd.pipeline import TextToImage
 from tests.sd import image_writers as write
 

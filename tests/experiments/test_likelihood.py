@@ -7,7 +7,9 @@ import pytest
 
 from diffusion_math import elbo, score_matching
 from diffusion_math import likelihood as flow
-from experiments import estimates, likelihood, likelihood_figures
+from experiments.likelihood import figures
+from experiments.likelihood import measure as estimates
+from experiments.likelihood import run as likelihood
 from tests.experiments.schema import check
 
 pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
@@ -24,7 +26,7 @@ def result():
 def unseen(monkeypatch):
     """No pictures: for runs whose rows alone are looked at."""
     for name in ("agreement", "probes", "gap"):
-        monkeypatch.setattr(likelihood_figures, name, lambda *given: "")
+        monkeypatch.setattr(figures, name, lambda *given: "")
 
 
 def verdicts(result):

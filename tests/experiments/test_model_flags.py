@@ -10,14 +10,15 @@ import torch
 import tyro
 from safetensors.torch import save_file
 
-from experiments import settings, timing
 from experiments.__main__ import main
-from experiments.model import KEPT, Model
-from experiments.sampling import Sampling
+from experiments.common.model_options import KEPT, Model
+from experiments.common.sampling_options import Sampling
+from experiments.generate import png_metadata
+from experiments.timing import run as timing
 from sd import checkpoint
 from sd.config import to_json
 from sd.pipeline import TextToImage
-from sd.tokenizer import word_level
+from sd.text.tokenizer import word_level
 
 pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
@@ -231,7 +232,7 @@ def test_a_picture_keeps_them_and_is_repeated(
     first, again = tmp_path / "first", tmp_path / "again"
     assert main(["generate", "--prompt", prompt, *flags, *size, "--out", str(first)]) == 0
     (path,) = first.glob("*.png")
-    kept = settings.read(path)
+    kept = png_metadata.read(path)
     shown = json.dumps([kept["model"], kept["call"]])
     assert all(flag in shown for flag in flags if not flag.startswith("--") and flag != "1")
     assert main(["generate", "--like", str(path), "--like-files", "--out", str(again)]) == 0

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from experiments import mutation
-from experiments.claims import ROOT
+from experiments.verify import mutation
+from experiments.verify.claims import ROOT
 
 AGAIN = "stale: run `make mutants`, then `python -m experiments verify --no-tests`"
 MODULE = '''
@@ -23,7 +23,7 @@ class Ten:
 '''
 
 
-def written(root: Path, source: str, file: str = "arbiter/fit.py") -> Path:
+def written(root: Path, source: str, file: str = "diffusion_math/testing/convergence.py") -> Path:
     path = root / file
     path.parent.mkdir(exist_ok=True)
     path.write_text(source, encoding="utf-8")

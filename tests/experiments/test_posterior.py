@@ -5,13 +5,23 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffusion_math import elbo, gaussian, multivariate, path
-from diffusion_math.density import ring, spirals
-from diffusion_math.oracle import GaussianMixture
+from diffusion_math import elbo, gaussian
+from diffusion_math.densities import multivariate, reverse_kernel
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.densities.toy import ring, spirals
 from diffusion_math.schedule import Discrete
-from experiments import posterior, stand_ins
-from experiments.posterior import Config
-from experiments.stand_ins import BEST, BETA, BETA_HAT, bayes, distances, spreads, unit
+from experiments.posterior import gaussian_approximations
+from experiments.posterior import run as posterior
+from experiments.posterior.gaussian_approximations import (
+    BEST,
+    BETA,
+    BETA_HAT,
+    bayes,
+    distances,
+    spreads,
+    unit,
+)
+from experiments.posterior.run import Config
 from tests.experiments.schema import check
 
 TINY = Config(times=(500,), steps=(1, 350), points=2, samples=4000, curve=2)
@@ -25,7 +35,7 @@ def verdicts(config: Config = TINY) -> dict[str, str]:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without pictures, which what is tested does not touch."""
-    from experiments import kernels
+    from experiments.posterior import figures as kernels
 
     monkeypatch.setattr(kernels, "figures", lambda *_: ())
 
@@ -93,7 +103,7 @@ def test_beta_for_beta_hat_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_draws_that_forget_where_they_start_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """x_0 from the data, not from q(x_0 | x_t)."""
     monkeypatch.setattr(
-        path,
+        reverse_kernel,
         "draw_clean",
         lambda mixture, generator, schedule, x, t: mixture.sample(generator, len(x)),
     )
@@ -105,7 +115,7 @@ def test_the_best_variance_leaves_its_bounds_for_other_data(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Not scaled to variance 1, the ring's is above beta; the bound is about scaled data."""
-    monkeypatch.setattr(stand_ins, "unit", lambda mixture: mixture)
+    monkeypatch.setattr(gaussian_approximations, "unit", lambda mixture: mixture)
     assert verdicts()["posterior-variance"] == "does not hold"
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import page, results
-from experiments.results import Figure, Result, Row, Table
+from experiments.output import page, result
+from experiments.output.result import Figure, Result, Row, Table
 
 PNG = b"\x89PNG not really"
 RESULT = Result(
@@ -37,7 +37,7 @@ def test_write_is_whole(tmp_path: Path) -> None:
 def test_nothing_is_left_of_a_write_that_fails(tmp_path: Path) -> None:
     (tmp_path / "b.png").mkdir()  # the last rename can't replace a folder
     with pytest.raises(ValueError, match="can't write"):
-        results.write_files(tmp_path, {"b.png": PNG, "c.png": PNG})
+        result.write_files(tmp_path, {"b.png": PNG, "c.png": PNG})
     assert [path.name for path in tmp_path.iterdir()] == ["b.png"]
 
 
@@ -50,8 +50,8 @@ def test_nothing_is_left_of_a_write_that_fails(tmp_path: Path) -> None:
     ],
 )
 def test_verdicts(ends: tuple[float, float], least: str, most: str) -> None:
-    assert results.at_least(*ends, 0.15) == least
-    assert results.at_most(*ends, 0.15) == most
+    assert result.at_least(*ends, 0.15) == least
+    assert result.at_most(*ends, 0.15) == most
 
 
 class Reader(HTMLParser):

@@ -9,13 +9,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_math import predict
-from diffusion_math.density import ring
+from diffusion_math import prediction
+from diffusion_math.densities.toy import ring
 from diffusion_math.metrics import Estimate, energy_distance
 from diffusion_math.schedule import VPLinear
-from experiments import reverse, reverse_rows
-from experiments.learned_score import TARGETS, Learned, curve, relative
-from experiments.reverse_walks import EXACT, KERNELS, LEARNED, Walk, Walks, gaussian_walk, judge
+from experiments.reverse import claims
+from experiments.reverse import run as reverse
+from experiments.reverse.learned_score import TARGETS, Learned, curve, relative
+from experiments.reverse.walks import EXACT, KERNELS, LEARNED, Walk, Walks, gaussian_walk, judge
 from tests.experiments.schema import check
 
 SCHEDULE, DATA = VPLinear(), ring()
@@ -32,8 +33,8 @@ def known(target: str, change: Callable[[Tensor], Tensor] = lambda value: value)
     def network(x: Tensor, t: Tensor) -> Tensor:
         # One time a row, as float32; the exact value is asked for at each.
         x0 = DATA.posterior_mean(SCHEDULE, x, t.double())
-        given: Any = {"x0": lambda *_: x0, "score": predict.score_from_x0}
-        view = given.get(target) or getattr(predict, f"{target}_from_x0")
+        given: Any = {"x0": lambda *_: x0, "score": prediction.score_from_x0}
+        view = given.get(target) or getattr(prediction, f"{target}_from_x0")
         return change(view(SCHEDULE, x, x0, t.double()))
 
     return Learned(SCHEDULE, network, target)  # type: ignore[arg-type]
@@ -64,7 +65,7 @@ def test_a_wrong_sign_is_missed_four_times(target: str) -> None:
     nothing = relative(known(target, torch.zeros_like), DATA, seeded(0), 20, times=20)
     assert nothing.value == pytest.approx(1, abs=1e-9)
     missed = dict.fromkeys(TARGETS, flipped)
-    row = reverse_rows.divergence(missed, {1: flipped, 2: flipped})[0]
+    row = claims.divergence(missed, {1: flipped, 2: flipped})[0]
     assert (row.name, row.verdict) == ("reverse", "does not hold")
 
 
@@ -101,14 +102,14 @@ def test_the_rows_can_fail() -> None:
         far = {LEARNED: learned, EXACT: exact, KERNELS: kernels}
         each = tuple(Walk(way, n, Estimate(v, 1e-4)) for way, v in far.items() for n in (5, 50))
         found = Walks(each, Estimate(0.0, 1e-4), Estimate(0.4, 1e-4))
-        return {row.name: row.verdict for row in reverse_rows.walks(found)}
+        return {row.name: row.verdict for row in claims.walks(found)}
 
     good = walks(0.01, 0.005, 0.0)
     assert {good[f"reverse-{k}"] for k in ("learned", "exact", "gaussian")} == {"holds"}
     bad = walks(0.3, 0.2, 0.3)
     assert {bad[f"reverse-{k}"] for k in ("learned", "exact", "gaussian")} == {"does not hold"}
     low, high = Estimate(0.01, 1e-4), Estimate(0.2, 1e-4)
-    rows = reverse_rows.divergence({"eps": low, "score": high}, {1: low, 2: high})
+    rows = claims.divergence({"eps": low, "score": high}, {1: low, 2: high})
     verdicts = {row.name: row.verdict for row in rows}
     assert verdicts["reverse"] == "holds"
     assert verdicts["reverse-targets"] == verdicts["reverse-updates"] == "does not hold"

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from diffusion_math.checkerboard import Checkerboard
-from diffusion_math.density import DENSITIES
-from diffusion_math.oracle import GaussianMixture
-from experiments import score_field
-from experiments.score_field import Config
+from diffusion_math.densities.checkerboard import Checkerboard
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.densities.toy import DENSITIES
+from experiments.score_field import run as score_field
+from experiments.score_field.run import Config
 from tests.experiments.schema import check
 
 TINY = Config(density="ring", times=(1000,), samples=300)

@@ -15,10 +15,10 @@ import pytest
 from scipy.stats import binom, hypergeom
 
 from experiments.__main__ import main
-from experiments.model import Model, draw, shows
+from experiments.common.model_options import Model, draw, shows
 from sd import weights
 from sd.pipeline import TextToImage
-from sd.shapes.judge import prompts
+from sd.shapes.accuracy import prompts
 from tests.chance import rare, shifted, spend
 from tests.measuring import Measured
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from experiments.__main__ import main
-from experiments.settings import KEY, png
+from experiments.generate.png_metadata import KEY, png
 
 PROMPTS = ("--prompt", "a red ring", "a blue star", "a green cross", "--batch", "1", "--steps", "1")
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from diffusion_math.schedule import Discrete
-from experiments import tradeoff
-from experiments.tradeoff_parts import Judged, best
-from experiments.tradeoff_walks import (
+from experiments.tradeoff import run as tradeoff
+from experiments.tradeoff.figures import Judged, best
+from experiments.tradeoff.walks import (
     EVERYWHERE,
     Point,
     Target,

@@ -7,16 +7,16 @@ from itertools import combinations
 import pytest
 import torch
 
-from diffusion_math import end_fitted as by_ends
-from diffusion_math import fitted as weights
-from diffusion_math import published
-from diffusion_math import tuned as grids
+from diffusion_math.fitting import grids, weights
+from diffusion_math.fitting import published_grids as published
+from diffusion_math.fitting import weights_by_ends as by_ends
+from diffusion_math.fitting.grids import errors
 from diffusion_math.grid import uniform_log_snr
-from diffusion_math.samplers import SOLVERS
 from diffusion_math.schedule import Discrete
-from diffusion_math.tuned import errors
-from experiments import tuned, tuned_rivals, tuned_worlds
-from experiments.tuned_rivals import rms, typical
+from diffusion_math.solvers.registry import SOLVERS
+from experiments.tuned import baselines, problems
+from experiments.tuned import run as tuned
+from experiments.tuned.baselines import rms, typical
 from tests.experiments.schema import check
 
 pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
@@ -68,8 +68,8 @@ def test_schema_and_what_beats_what():
             assert one["calls"] == 4 and len(one["nodes"]) == 5
     assert {one["grid"] for one in record["tuned"]["4"]} == {"tuned"}
     names = {(one["solver"], one["grid"]) for one in record["others"] if one["calls"] <= 4}
-    published = set(tuned_rivals.PUBLISHED) - {"s4s", "s4s_alt"}
-    assert {("unipc", name) for name in (*tuned_rivals.GRIDS, *published)} <= names
+    published = set(baselines.PUBLISHED) - {"s4s", "s4s_alt"}
+    assert {("unipc", name) for name in (*baselines.GRIDS, *published)} <= names
     assert {("s4s", "s4s"), ("s4s_alt", "s4s_alt")} <= names
     sought = [one["calls"] for one in record["others"] if one["solver"] == "s4s_alt"]
     assert sought == [4, 5]  # beyond the budgets too, which tells what they save
@@ -109,14 +109,14 @@ def test_a_world_and_kinds_can_be_left_out():
 def test_fits_are_of_the_kept_starts_and_walked_as_they_are_told(monkeypatch):
     """Every candidate that begins where starts are, three blends, the moved one and the best by its
     ends at each scale, from four of six starts."""
-    monkeypatch.setattr(tuned_worlds, "FINE", 4)
-    world = tuned_worlds.mixture(6, 5, 4, 9, 0)
+    monkeypatch.setattr(problems, "FINE", 4)
+    world = problems.mixture(6, 5, 4, 9, 0)
     assert len(world.train.path.states[0]) == 4 and len(world.train.starts) == 6
     assert len(world.test.path.states[0]) == 0
     assert torch.equal(world.train.path.states[-1], world.train.ends[:4])
     assert torch.equal(world.train.teacher[-1], world.train.ends[:4])
-    candidates = tuned_rivals.Rivals(world, torch.zeros(0), {}).plain(4)
-    every = tuned_rivals.fit(world, candidates, (math.inf, 1.0), 1, 1, 2)
+    candidates = baselines.Rivals(world, torch.zeros(0), {}).plain(4)
+    every = baselines.fit(world, candidates, (math.inf, 1.0), 1, 1, 2)
     assert len(every) == 2 * (5 + 3 + 1 + 1)
     for one in every:
         assert one.solver == "fitted" and one.calls == 4 and len(one.errors) == 6
@@ -131,19 +131,19 @@ def test_fits_are_of_the_kept_starts_and_walked_as_they_are_told(monkeypatch):
     assert names[9] == f"{min(every[:9], key=rms).grid}, by ends"
     assert names[19] == f"{min(every[10:19], key=typical).grid}, by ends"
     assert torch.equal(every[9].nodes, min(every[:9], key=rms).nodes)
-    without = tuned_rivals.fit(world, candidates, (math.inf,), 1, 1, 0)
+    without = baselines.fit(world, candidates, (math.inf,), 1, 1, 0)
     assert [one.grid for one in without] == names[:9]
 
 
 def test_s4s_is_fitted_to_the_kept_starts_and_walked_from_others(monkeypatch):
     """Its weights on UniPC's best grid; S4S-Alt's nodes and weights from there, and nearer."""
-    monkeypatch.setattr(tuned_worlds, "FINE", 4)
-    world = tuned_worlds.mixture(40, 5, 40, 9, 0)
-    grids = tuned_rivals.Rivals(world, torch.zeros(0), {}).plain(4)
-    plain, alt = tuned_rivals.s4s(world, grids, (1.0,), 4, 1)
+    monkeypatch.setattr(problems, "FINE", 4)
+    world = problems.mixture(40, 5, 40, 9, 0)
+    grids = baselines.Rivals(world, torch.zeros(0), {}).plain(4)
+    plain, alt = baselines.s4s(world, grids, (1.0,), 4, 1)
     assert [one.grid for one in (plain, alt)] == ["s4s", "s4s_alt"]
     side = world.train
-    first = [tuned_rivals.walked(world, side, "unipc", *one) for one in grids.items()]
+    first = [baselines.walked(world, side, "unipc", *one) for one in grids.items()]
     best = min(first, key=typical)
     assert torch.equal(plain.nodes, best.nodes) and not torch.equal(alt.nodes, best.nodes)
     sizes = [typical(best)]
@@ -154,15 +154,15 @@ def test_s4s_is_fitted_to_the_kept_starts_and_walked_from_others(monkeypatch):
         kept = errors(one.step, side.kept, side.path.states[0], side.path.states[-1], one.nodes)
         sizes.append(float(kept.log().mean().exp()))
     assert sizes[0] > sizes[1] > sizes[2]
-    alone = tuned_rivals.s4s(world, grids, (math.inf, 1.0), 4, 0)
+    alone = baselines.s4s(world, grids, (math.inf, 1.0), 4, 0)
     assert [one.grid for one in alone] == ["s4s", "s4s"]
     assert torch.equal(alone[1].errors, plain.errors)
 
 
 def test_the_model_is_a_world_of_other_prompts_and_seeds(pipeline, monkeypatch):
     """Random weights: the flow's own ends, from starts that the two sides do not share."""
-    monkeypatch.setattr(tuned_worlds, "FINE", 2)
-    world = tuned_worlds.model(pipeline, 3.0, 2, 1, 3)
+    monkeypatch.setattr(problems, "FINE", 2)
+    world = problems.model(pipeline, 3.0, 2, 1, 3)
     assert (world.name, world.title) == ("model", "The embedded model, guided with w = 3")
     for side in (world.train, world.test):
         assert side.starts.shape == side.ends.shape == (2, *pipeline.config.latent_shape)
@@ -182,7 +182,7 @@ def test_the_model_is_a_world_of_other_prompts_and_seeds(pipeline, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.usefixtures("bare")
 def test_the_model_is_measured_beside_the_mixture(pipeline, monkeypatch):
-    monkeypatch.setattr(tuned_worlds, "FINE", 2)
+    monkeypatch.setattr(problems, "FINE", 2)
     few = {"beside": ("unipc",), "more": (), "rounds": 1, "s4s": 0, "ends": 0}
     few["descent"] = tuned.Config.descent  # nothing is moved by its ends
     found = rows(tuned.run(replace(TINY, **few, pictures=2, nodes=5, guidance_scale=3.0), pipeline))
@@ -194,10 +194,10 @@ def test_the_model_is_measured_beside_the_mixture(pipeline, monkeypatch):
 
 def test_calls_are_counted_not_claimed(monkeypatch):
     """plms begins with Heun's step, so a budget buys it one step less; heun's steps cost two."""
-    monkeypatch.setattr(tuned_worlds, "FINE", 2)
-    world = tuned_worlds.mixture(8, 8, 8, 5, 0)
+    monkeypatch.setattr(problems, "FINE", 2)
+    world = problems.mixture(8, 8, 8, 5, 0)
     names = ("ddim", "plms", "heun")
-    assert [tuned_rivals.steps_of(world.schedule, name, 5) for name in names] == [5, 4, 3]
+    assert [baselines.steps_of(world.schedule, name, 5) for name in names] == [5, 4, 3]
     grid = uniform_log_snr(world.schedule, 4)
     for name in names:
         asked = []
@@ -207,13 +207,13 @@ def test_calls_are_counted_not_claimed(monkeypatch):
             return world.test.denoise(x_t, t)
 
         side = replace(world.test, denoise=counted)
-        one = tuned_rivals.walked(world, side, name, "grid", grid)
-        assert one.calls == len(asked) == tuned_worlds.calls(SOLVERS[name], world.schedule, grid)
+        one = baselines.walked(world, side, name, "grid", grid)
+        assert one.calls == len(asked) == problems.calls(SOLVERS[name], world.schedule, grid)
 
 
 def test_the_mixture_is_one_of_its_seed_and_its_sides_differ(monkeypatch):
-    monkeypatch.setattr(tuned_worlds, "FINE", 2)
-    first, same, other = (tuned_worlds.mixture(8, 8, 8, 5, seed) for seed in (0, 0, 1))
+    monkeypatch.setattr(problems, "FINE", 2)
+    first, same, other = (problems.mixture(8, 8, 8, 5, seed) for seed in (0, 0, 1))
     assert torch.equal(first.test.ends, same.test.ends)
     assert not torch.equal(first.test.ends, other.test.ends)
     parts = [first.test.starts, first.train.starts, other.test.starts, other.train.starts]
@@ -221,5 +221,5 @@ def test_the_mixture_is_one_of_its_seed_and_its_sides_differ(monkeypatch):
         assert not torch.equal(one, another)
     assert isinstance(first.schedule, Discrete)
     fine = uniform_log_snr(first.schedule, 50)
-    _, end = tuned_worlds.walk(first.test.denoise, first.schedule, first.test.starts, fine, 0)
+    _, end = problems.walk(first.test.denoise, first.schedule, first.test.starts, fine, 0)
     assert float((end - first.test.ends).square().mean().sqrt()) < 10 * first.test.doubts.max()

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.claims import AWAITED, IDS, ROOT, Proof, claims, place, proofs
-from experiments.sources import digest, imported
-from experiments.verify import (
+from experiments.verify.claims import AWAITED, IDS, ROOT, Proof, claims, place, proofs
+from experiments.verify.run import (
     OPEN,
     VERIFIED,
     Config,
@@ -23,6 +22,7 @@ from experiments.verify import (
     run,
     state,
 )
+from experiments.verify.sources import digest, imported
 
 AGAIN = "run `python -m experiments verify` (or `verify --no-tests` if only the page is old)"
 
@@ -214,8 +214,13 @@ def test_places() -> None:
         .startswith("def test_places")
     )
     assert path == here
-    assert place("diffusion_math.oracle.GaussianMixture.score", ROOT) is not None
-    for name in ("diffusion_math.oracle.nothing", "diffusion_math.oracle", "no.such", f"{here}::a"):
+    assert place("diffusion_math.densities.mixture.GaussianMixture.score", ROOT) is not None
+    for name in (
+        "diffusion_math.densities.mixture.nothing",
+        "diffusion_math.densities.mixture",
+        "no.such",
+        f"{here}::a",
+    ):
         assert place(name) is None
 
 

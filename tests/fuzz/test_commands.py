@@ -16,9 +16,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from experiments.__main__ import NAMES, main
-from experiments.settings import KEY
-from sd import flags as declared
-from sd.terminal import escaped
+from experiments.generate.png_metadata import KEY
+from sd.command_line import flags as declared
+from sd.command_line.terminal import escaped
 from tests.fuzz import inputs
 from tests.fuzz.harness import fuzzed
 from tests.fuzz.mutations import ODD_NUMBERS, ODD_TEXTS, json_text, spoiled_tree

@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from experiments import prompts
-from sd import picture, vocabulary
-from sd.checkpoint import embedding, load, lora
-from sd.tokenizer import Tokenizer
+from experiments.generate import jobs
+from sd.checkpoint import load, lora, textual_inversion
+from sd.files import picture
+from sd.text import clip_vocabulary
+from sd.text.tokenizer import Tokenizer
 from tests.fuzz import inputs
 from tests.fuzz.harness import fuzzed
 from tests.fuzz.mutations import ODD_TEXTS, json_bytes, spoil_folder, spoiled
@@ -193,7 +194,7 @@ def test_embeddings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 odd = {rng.choice(("name", "string_to_param", "a", 5)): inputs.odd_object(rng)}
                 data = inputs.torch_file({**rng.choice(forms), **odd})
                 path = inputs.written(folder, "e.pt", data)
-        Tokenizer.embedded().learn(embedding.read(path, 64).name, [1])
+        Tokenizer.embedded().learn(textual_inversion.read(path, 64).name, [1])
 
     fuzzed("embedding", case, tmp_path, monkeypatch)
 
@@ -201,10 +202,10 @@ def test_embeddings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tokenizers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """tokenizer.json, vocab.json beside merges.txt, CLIP's gzipped merges; a prompt is read."""
     rules = json.loads(
-        (Path(vocabulary.__file__).parent / "assets" / "tokenizer.json").read_bytes()
+        (Path(clip_vocabulary.__file__).parent / "assets" / "tokenizer.json").read_bytes()
     )
     merges = [("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>")]
-    words = vocabulary.of_merges(merges).get_vocab()
+    words = clip_vocabulary.of_merges(merges).get_vocab()
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     text = "\n".join(lines).encode()
 
@@ -223,7 +224,7 @@ def test_tokenizers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 data = gzip.compress(spoiled(rng, text) if rng.random() < 0.5 else text)
                 data = spoiled(rng, data) if rng.random() < 0.5 else data
                 path = inputs.written(folder, "bpe.txt.gz", data)
-        tokenizer = vocabulary.find(Path("x"), path, 77, None)
+        tokenizer = clip_vocabulary.find(Path("x"), path, 77, None)
         tokenizer.encode(["a red cat", "dog é \u202e", "x" * 100])
 
     fuzzed("tokenizer", case, tmp_path, monkeypatch)
@@ -251,7 +252,7 @@ def test_prompt_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             place = rng.choice(
                 ("/dev/full", "/dev/zero", "/dev/null", str(folder), "/proc/self/mem")
             )
-            prompts.read(Path(place), 0, "")
+            jobs.read(Path(place), 0, "")
             return
         said = []
         for _ in range(rng.choice((1, 2, 5, 100))):
@@ -260,7 +261,7 @@ def test_prompt_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 line = json_bytes(rng, {"prompt": "a", "seed": 1, "negative_prompt": "b"})
             said.append(spoiled(rng, line) if rng.random() < 0.05 else line)
         path = inputs.written(folder, "p.txt", rng.choice((b"\n", b"\r\n")).join(said))
-        for job in prompts.read(path, rng.choice((0, 5)), ""):
+        for job in jobs.read(path, rng.choice((0, 5)), ""):
             job.prompt.encode()
 
     fuzzed("prompt file", case, tmp_path, monkeypatch)

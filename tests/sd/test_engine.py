@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.settings import made_with
+from experiments.generate.png_metadata import made_with
 from sd import engine
 from sd.digest import digest
 from sd.engine import engaged

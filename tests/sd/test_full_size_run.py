@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sd.pipeline import TextToImage
-from sd.tokenizer import word_level
+from sd.text.tokenizer import word_level
 from tests.sd.checkpoint import models
 from tests.sd.checkpoint.test_full_size import FULL, written
 from tests.sd.whole_run import OTHER, Run, apart

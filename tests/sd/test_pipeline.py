@@ -16,17 +16,17 @@ from PIL import Image
 from scipy.integrate import solve_ivp
 from torch import Tensor, nn
 
-from diffusion_math import predict
+from diffusion_math import prediction as predict
+from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.noise import start_noise
-from diffusion_math.oracle import GaussianMixture
 from diffusion_math.schedule import Discrete
-from diffusion_math.solver import State
+from diffusion_math.solvers.one_step import State
 from sd.config import SHAPES, ModelConfig, UNetConfig, VAEConfig
-from sd.picture import to_tensor
+from sd.files.picture import to_tensor
+from sd.networks.vae import Latent
 from sd.pipeline import TextToImage
 from sd.shapes.caption import VOCABULARY
-from sd.tokenizer import Tokenizer
-from sd.vae import Latent
+from sd.text.tokenizer import Tokenizer
 from tests.measuring import Measured
 
 EVENT = (3, 2, 2)

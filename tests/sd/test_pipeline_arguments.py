@@ -17,18 +17,18 @@ from torch import Tensor, nn
 import sd
 from diffusion_math.grid import GRIDS
 from diffusion_math.noise import start_noise
-from diffusion_math.samplers import SOLVERS
 from diffusion_math.schedule import Discrete
-from diffusion_math.solver import State
+from diffusion_math.solvers.one_step import State
+from diffusion_math.solvers.registry import SOLVERS
 from sd import weights
 from sd.config import SHAPES, ModelConfig, TextConfig, UNetConfig, VAEConfig
 from sd.device import available, pick
-from sd.picture import from_tensor, to_tensor
+from sd.files.picture import from_tensor, to_tensor
+from sd.networks.text_encoder import TextEncoder
+from sd.networks.unet import UNet
+from sd.networks.vae import VAE, Latent
 from sd.pipeline import TextToImage
-from sd.text_encoder import TextEncoder
-from sd.tokenizer import Tokenizer, word_level
-from sd.unet import UNet
-from sd.vae import VAE, Latent
+from sd.text.tokenizer import Tokenizer, word_level
 from tests.measuring import Measured
 
 EVENT = (3, 2, 2)

@@ -11,7 +11,7 @@ from diffusion_math.noise import start_noise
 from sd import checkpoint
 from sd.config import VAEConfig
 from sd.pipeline import TextToImage
-from sd.tokenizer import word_level
+from sd.text.tokenizer import word_level
 
 diffusers = pytest.importorskip("diffusers")
 

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from sd import weights
 from sd.config import SHAPES, TextConfig, UNetConfig, VAEConfig, to_json
-from sd.text_encoder import TextEncoder
-from sd.unet import UNet
-from sd.vae import VAE
+from sd.networks.text_encoder import TextEncoder
+from sd.networks.unet import UNet
+from sd.networks.vae import VAE
 
 CONFIG = VAEConfig(channels=(4,), layers_per_block=1, groups=2)
 SMALL = VAE(CONFIG)

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from sd.checkpoint import Loaded
 from sd.checkpoint.saver import original
 from sd.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
-from sd.text_encoder import TextEncoder
-from sd.unet import UNet
-from sd.vae import VAE
+from sd.networks.text_encoder import TextEncoder
+from sd.networks.unet import UNet
+from sd.networks.vae import VAE
 
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")

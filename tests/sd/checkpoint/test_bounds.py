@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from sd import weights
 from sd.checkpoint import load
 from sd.config import TextConfig, to_json
-from sd.text_encoder import TextEncoder
+from sd.networks.text_encoder import TextEncoder
 from tests.sd.checkpoint import models
 from tests.sd.checkpoint.bad_files import UNET, Writer, changed, header, raw
 from tests.sd.checkpoint.models import V1

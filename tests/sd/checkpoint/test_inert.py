@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sd.checkpoint import load, pickled
-from sd.checkpoint.inert import HostileError, Inert, unpickled
+from sd.checkpoint import load, pickle_file
+from sd.checkpoint.inert_pickle import HostileError, Inert, unpickled
 from tests.sd.checkpoint import models
 from tests.sd.checkpoint.bad_files import Callback, torch_zip
 from tests.sd.checkpoint.models import V1
@@ -49,7 +49,7 @@ def test_tensors_are_those_of_torch(protocol: int, tmp_path: Path) -> None:
     """Of every type, shape and stride; beside them the values that are plain."""
     plain = {"epoch": 3, 5: "five", "list": [1, 2.5, None, True], "deep": OrderedDict(a=(1, "b"))}
     torch.save({**TENSORS, **plain}, tmp_path / "a.pt", pickle_protocol=protocol)
-    found = pickled.unpickled(tmp_path / "a.pt")
+    found = pickle_file.unpickled(tmp_path / "a.pt")
     assert {name: found[name] for name in plain} == plain
     for name, wanted in TENSORS.items():
         assert (found[name].dtype, found[name].shape) == (wanted.dtype, wanted.shape), name
@@ -84,7 +84,7 @@ def test_a_training_s_checkpoint_is_read(tmp_path: Path, monkeypatch: pytest.Mon
         lightning(tmp_path / "last.ckpt")
     loaded = load(tmp_path / "last.ckpt")
     models.same(loaded, V1)
-    beside = {line.name for line in loaded.account.unread if line.use == pickled.BESIDE}
+    beside = {line.name for line in loaded.account.unread if line.use == pickle_file.BESIDE}
     assert beside == {"epoch", "global_step", "callbacks", "hyper_parameters", "optimizer_states"}
 
 
@@ -199,7 +199,7 @@ BOMBS: dict[str, bytes] = {
     "an integer of 10^6 digits": b"I" + b"9" * 10**6 + b"\n.",
     "a frame beyond the end": b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b"N.",
     "text beyond the end": b"\x80\x04\x8d" + struct.pack("<Q", 2**62) + b".",
-    "nothing but marks": b"(" * (pickled.LARGEST_PICKLE - 1),
+    "nothing but marks": b"(" * (pickle_file.LARGEST_PICKLE - 1),
     "many classes": b"".join(b"ca\nb%d\n" % i for i in range(50_000)) + b".",
     "long arguments, many calls": b"(" + b"N" * 200_000 + b"tq\x00" + b"0ca\nb\nh\x00R" * 100_000
     + b".",
@@ -285,10 +285,10 @@ def test_a_tensor_lies_within_its_storage(name: str, tmp_path: Path) -> None:
     if valid:
         offset, size, stride = place
         wanted = torch.arange(4.0).as_strided(size, stride, offset)
-        assert torch.equal(pickled.unpickled(path)["a"], wanted)
+        assert torch.equal(pickle_file.unpickled(path)["a"], wanted)
         return
     with pytest.raises(ValueError, match=rf"^checkpoint {path}: [^\n]+$"):
-        pickled.unpickled(path)
+        pickle_file.unpickled(path)
 
 
 def test_another_byte_order_and_two_files_of_one_name_are_named(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_another_byte_order_and_two_files_of_one_name_are_named(tmp_path: Path) 
             archive.writestr("archive/data.pkl", pickle.dumps({}))
             archive.writestr(f"archive/{name}", b"big")
         with pytest.raises(ValueError, match=line):
-            pickled.unpickled(path)
+            pickle_file.unpickled(path)
 
 
 def test_the_same_weights_from_a_zip_and_from_safetensors(tmp_path: Path) -> None:

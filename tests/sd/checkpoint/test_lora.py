@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sd.checkpoint import lora
-from sd.checkpoint.names import place
+from sd.checkpoint.key_map import place
 from sd.checkpoint.saver import skeleton
 from tests.sd.checkpoint import models
 from tests.sd.checkpoint.models import V1, V2

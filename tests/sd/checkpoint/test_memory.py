@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sd.checkpoint import files, load
-from sd.checkpoint.source import Source
+from sd.checkpoint import formats, load
+from sd.checkpoint.tensor_source import Source
 from tests.sd.checkpoint import models
 from tests.sd.checkpoint.models import V2
 from tests.sd.checkpoint.writers import left_over, whole_openclip
@@ -47,14 +47,14 @@ def test_each_tensor_is_read_once_and_let_go(
     tensors = left_over(whole_openclip(models.single(V2)))
     path = tmp_path / f"model.{ending}"
     save_file(tensors, path) if ending == "safetensors" else torch.save(tensors, path)
-    watch, plain = Watch(), files.opened
+    watch, plain = Watch(), formats.opened
 
     @contextmanager
     def opened(path: Path) -> Iterator[Source]:
         with plain(path) as source:
             yield replace(source, fetch=watch.fetching(source))
 
-    monkeypatch.setattr(files, "opened", opened)
+    monkeypatch.setattr(formats, "opened", opened)
     loaded = load(path, prediction="epsilon", dtype=torch.bfloat16)
     packed = {name for name in tensors if "in_proj" in name and "resblocks.3" not in name}
     assert {name for name, count in watch.counts.items() if count != 1} == packed
@@ -92,14 +92,14 @@ def test_a_load_that_fails_reads_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     tensors = models.single(V2)
     tensors["model.diffusion_model.out.2.bias"] = torch.zeros(7)
     save_file(tensors, tmp_path / "model.safetensors")
-    watch, plain = Watch(), files.opened
+    watch, plain = Watch(), formats.opened
 
     @contextmanager
     def opened(path: Path) -> Iterator[Source]:
         with plain(path) as source:
             yield replace(source, fetch=watch.fetching(source))
 
-    monkeypatch.setattr(files, "opened", opened)
+    monkeypatch.setattr(formats, "opened", opened)
     with pytest.raises(ValueError, match="does not fit"):
         load(tmp_path / "model.safetensors", prediction="epsilon")
     assert not watch.counts
@@ -109,7 +109,7 @@ MEASURE = """
 import sys, torch
 from pathlib import Path
 from sd.checkpoint import load, loader
-from sd.checkpoint.part import Part
+from sd.checkpoint.component import Part
 
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sd.checkpoint import names
-from sd.checkpoint.names import Skeleton, flattened, place
+from sd.checkpoint import key_map
+from sd.checkpoint.key_map import Skeleton, flattened, place
 from sd.checkpoint.saver import original, skeleton
 from sd.config import SHAPES, V15, V20, ModelConfig
 from sd.weights import blank
@@ -91,7 +91,7 @@ def stand_in(network: nn.Module) -> nn.Module:
 def test_swapped_names_are_noticed(
     table: str, kind: str, first: str, second: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    values = getattr(names, table)
+    values = getattr(key_map, table)
     one, two = values[first], values[second]
     monkeypatch.setitem(values, first, two)
     monkeypatch.setitem(values, second, one)
@@ -99,7 +99,7 @@ def test_swapped_names_are_noticed(
 
 
 def test_swapped_thirds_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(names, "THIRDS", {"q_proj": 1, "k_proj": 0, "v_proj": 2})
+    monkeypatch.setattr(key_map, "THIRDS", {"q_proj": 1, "k_proj": 0, "v_proj": 2})
     assert differs("text_encoder", V2)
 
 
@@ -124,7 +124,7 @@ def test_the_table_is_one_to_one(kind: str, name: str) -> None:
     config = {**CONFIGS, "V15": V15, "V20": V20}[name]
     field = "text" if kind == "text_encoder" else kind
     state = blank(OURS[kind], getattr(config, field)).state_dict()
-    layouts = [layout for known, layout in names.LAYOUTS if known == kind]
+    layouts = [layout for known, layout in key_map.LAYOUTS if known == kind]
     for layout in layouts:
         places = [place(kind, layout, name, skeleton(kind, config)) for name in state]
         assert len(set(places)) == len(places)

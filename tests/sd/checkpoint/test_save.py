@@ -10,9 +10,9 @@ from safetensors import safe_open
 
 from sd.checkpoint import load, save_folder, save_single, saver
 from sd.config import SHAPES, ModelConfig
-from sd.text_encoder import TextEncoder
-from sd.unet import UNet
-from sd.vae import VAE
+from sd.networks.text_encoder import TextEncoder
+from sd.networks.unet import UNet
+from sd.networks.vae import VAE
 from tests.sd.checkpoint import models
 from tests.sd.checkpoint.models import V1, V2
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sd.checkpoint import load, save_folder, save_single
-from sd.checkpoint.recipe import DEEPEST, LARGEST
+from sd.checkpoint.original_config import DEEPEST, LARGEST
 from sd.config import VAEConfig
 from sd.noise_schedule import SCHEDULES, schedule
 from tests.sd.checkpoint import models

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from sd import checkpoint
 from sd.checkpoint import lora
-from sd.checkpoint.part import Part
+from sd.checkpoint.component import Part
 from sd.digest import digest
 from sd.engine import engaged
 from sd.pipeline import TextToImage
-from sd.tokenizer import word_level
+from sd.text.tokenizer import word_level
 from tests.sd.checkpoint import models
 from tests.sd.checkpoint.models import V1
 

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from sd.checkpoint import load
-from sd.unet import UNet
-from sd.vae import VAE
+from sd.networks.unet import UNet
+from sd.networks.vae import VAE
 from sd.weights import blank
 from tests.sd.checkpoint import models
 from tests.sd.checkpoint.models import V1, V2

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffusion_math.schedule import Discrete
-from sd.checkpoint.names import flattened
+from sd.checkpoint.key_map import flattened
 from sd.config import ModelConfig
 from tests.sd.checkpoint import models
 from tests.sd.checkpoint.models import V1

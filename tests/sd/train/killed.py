@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sd.train.loop import Training, fit
+from sd.train.trainer import Training, fit
 
 STEPS = 6
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from sd.folder import locked, write
-from sd.train.loop import fit
+from sd.files.output_folder import locked, write
+from sd.train.trainer import fit
 from tests.sd.train.test_loop import SETTINGS, batch, loss, module
 
 FOREIGN: dict[str, Any] = {
@@ -130,7 +130,7 @@ def test_temporary_files_of_killed_runs_are_removed_and_no_others(out: Path) -> 
 HOLD = """
 import sys
 from pathlib import Path
-from sd.folder import locked
+from sd.files.output_folder import locked
 with locked(Path(sys.argv[1]), "--out"):
     print("held", flush=True)
     sys.stdin.read()

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from diffusion_math.schedule import Discrete
 from sd.config import SHAPES
+from sd.networks.text_encoder import TextEncoder
+from sd.networks.vae import VAE, Latent
 from sd.shapes.caption import parse
 from sd.shapes.data import FRESH, example
 from sd.shapes.reader import agrees, read
-from sd.text_encoder import TextEncoder
-from sd.tokenizer import Tokenizer
-from sd.train import clip, figures, unet, vae
-from sd.train.pairs import pairs
-from sd.vae import VAE, Latent
+from sd.text.tokenizer import Tokenizer
+from sd.train import clip, evaluation, unet, vae
+from sd.train.contrastive_pairs import pairs
 from tests.chance import Mean, rare, shifted
 from tests.law import line
 from tests.sd.train.test_figures import Drawing
@@ -182,8 +182,8 @@ def test_nothing_is_judged_on_what_was_trained_on() -> None:
             clip.batches(Tokenizer.embedded(), last, 8)(step)
             batch[0](step)
     with seeds() as judged_on, torch.no_grad():
-        figures.reconstruction(VAE(CONFIG.vae).eval(), 2)
-        figures.accuracy(Drawing(True, True), 2)
+        evaluation.reconstruction(VAE(CONFIG.vae).eval(), 2)
+        evaluation.accuracy(Drawing(True, True), 2)
     assert trained_on == {last}
     assert judged_on and min(judged_on) >= FRESH
     assert max(judged_on) < 2**32

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from diffusion_math.schedule import Discrete
+from sd.networks.vae import VAE, Latent
 from sd.pipeline import TextToImage
+from sd.shapes.accuracy import prompts
 from sd.shapes.caption import parse
 from sd.shapes.data import FRESH, example
-from sd.shapes.judge import prompts
 from sd.shapes.scene import HELD_OUT
-from sd.train import clip, figures, unet
-from sd.vae import VAE, Latent
+from sd.train import clip, evaluation, unet
 from tests.sd.train.test_unet_loss import Knowing
 from tests.sd.train.tiny import CONFIG
 
@@ -51,7 +51,7 @@ def test_accuracy_is_that_of_the_prompts_it_is_named_for(
 ) -> None:
     """Seen and held-out pairs, with and without guidance: each figure is 1 or 0 by itself."""
     model = Drawing(seen, held_out, guided)
-    found = figures.accuracy(model, COUNT)
+    found = evaluation.accuracy(model, COUNT)
     assert found.pop("judged") == COUNT
     assert found == {
         f"{pairs}_{name}": float(right and guided in (None, cfg))
@@ -86,7 +86,7 @@ class Copying(VAE):
 
 @pytest.mark.parametrize("right", [0, 2, 3])
 def test_reconstructions_are_read_beside_their_own_pictures(right: int) -> None:
-    found = figures.reconstruction(Copying(right), 3)
+    found = evaluation.reconstruction(Copying(right), 3)
     assert found["read_rightly"] == pytest.approx(right / 3)
     assert (found["psnr_db"] > 160) == (right == 3)
     assert found["judged"] == 3

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sd.train.loop import Training, fit, learning_rate
+from sd.train.trainer import Training, fit, learning_rate
 
 SETTINGS = Training(
     steps=40,

@@ -6,7 +6,7 @@ import pytest
 
 from sd.shapes import data
 from sd.train import __main__ as program
-from sd.train import clip, figures, loop, pairs, unet, vae
+from sd.train import clip, contrastive_pairs, evaluation, trainer, unet, vae
 from tests.sd.train import (
     test_examples,
     test_figures,
@@ -49,8 +49,8 @@ def autocast(tmp_path: Path) -> None:
 def m(name: str, where: str, right: str, wrong: str, check: object) -> Mistake:
     module, _, function = where.partition(":")
     modules = {
-        "loop": loop, "unet": unet, "vae": vae, "clip": clip, "pairs": pairs, "data": data,
-        "figures": figures, "program": program,
+        "loop": trainer, "unet": unet, "vae": vae, "clip": clip, "pairs": contrastive_pairs, "data": data,
+        "figures": evaluation, "program": program,
     }  # fmt: skip
     return Mistake(name, modules[module], function, right, wrong, check)  # type: ignore[arg-type]
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from sd import weights
 from sd.config import to_json
-from sd.text_encoder import TextEncoder
+from sd.networks.text_encoder import TextEncoder
+from sd.networks.unet import UNet
+from sd.networks.vae import VAE
 from sd.train import __main__ as program
-from sd.train import clip, figures, loop, unet, vae
-from sd.unet import UNet
-from sd.vae import VAE
+from sd.train import clip, evaluation, trainer, unet, vae
 from tests.sd.train.tiny import CONFIG, flags, run
 
 NAMES = ("text_encoder", "vae", "unet")
@@ -46,8 +46,8 @@ def untrained(patch: pytest.MonkeyPatch) -> dict[str, Mapping[str, Tensor]]:
     patch.setattr(clip, "matching", lambda module, *_: note("text_encoder", module.text))
     patch.setattr(vae, "fit", lambda module, *_: odd(module, 2))
     patch.setattr(unet, "fit", lambda module, *_: odd(module, 3))
-    patch.setattr(figures, "reconstruction", lambda module, _: note("vae", module))
-    patch.setattr(figures, "accuracy", lambda model, _: note("unet", model.unet))
+    patch.setattr(evaluation, "reconstruction", lambda module, _: note("vae", module))
+    patch.setattr(evaluation, "accuracy", lambda model, _: note("unet", model.unet))
     return judged
 
 
@@ -239,7 +239,7 @@ def test_the_whole_program_ends_alike_interrupted_or_not(
     """Ctrl-C at the second step of each network; files but for their command, and logs, agree."""
     changed = {"--judged": "1", "--unet.batch-size": "2"}
     assert run(monkeypatch, *flags(tmp_path / "whole", changed)) == 0
-    update, stopped = loop.learning_rate, []
+    update, stopped = trainer.learning_rate, []
 
     def stopping(training: Any, step: int) -> float:
         if step == 2 and training.prefix not in stopped:
@@ -247,7 +247,7 @@ def test_the_whole_program_ends_alike_interrupted_or_not(
             raise KeyboardInterrupt
         return update(training, step)
 
-    monkeypatch.setattr(loop, "learning_rate", stopping)
+    monkeypatch.setattr(trainer, "learning_rate", stopping)
     codes = [run(monkeypatch, *flags(tmp_path / "stopped", changed)) for _ in range(4)]
     assert codes == [130, 130, 130, 0]
     for name in ("clip", "vae", "unet"):

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sd import flags
+from sd.command_line import flags
 from sd.shapes.data import FRESH
 from sd.train import __main__ as program
 from sd.train.__main__ import All
 from sd.train.clip import CLIPTraining
-from sd.train.loop import fit
 from sd.train.settings import FREE, Training
+from sd.train.trainer import fit
 from sd.train.unet import UNetTraining
 from sd.train.vae import VAETraining
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sd.train import loop
-from sd.train.loop import Training
+from sd.train import trainer
+from sd.train.trainer import Training
 
 TARGET = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
 CURVES = (0.1, 5.0, 0.02, 40.0, 1.0, 0.3, 7.0)  # gradients short and long: some are clipped
@@ -68,7 +68,7 @@ def test_steps_and_averages_are_those_of_the_papers(tmp_path: Path) -> None:
     def batch(step: int) -> Tensor:
         return torch.tensor(CURVES[step], dtype=torch.float64)
 
-    kept = loop.fit(module, batch, loss, training, evaluate)
+    kept = trainer.fit(module, batch, loss, training, evaluate)
     wanted = by_hand(7, 0.2, 3, 0.3, 0.25)
     assert len(seen) == 7
     for found, (_, average) in zip(seen, wanted, strict=True):
@@ -91,7 +91,7 @@ def test_products_are_in_bfloat16_where_asked_and_weights_never(on: bool, tmp_pa
         kinds.add(y.dtype)
         return {"loss": y.float().square().mean()}
 
-    found = loop.fit(nn.Linear(2, 1), lambda step: torch.ones(1, 2), watched, training)
+    found = trainer.fit(nn.Linear(2, 1), lambda step: torch.ones(1, 2), watched, training)
     assert kinds == {torch.bfloat16 if on else torch.float32}
     assert {value.dtype for value in found.values()} == {torch.float32}
 
@@ -109,7 +109,7 @@ def test_the_generator_is_that_of_the_seed_and_the_step(tmp_path: Path) -> None:
             steps=3, batch_size=1, learning_rate=0.1, out=tmp_path / str(seed), warmup=1,
             seed=seed, bfloat16=False, cpu=True,
         )  # fmt: skip
-        loop.fit(Point(), torch.tensor, noted, training)
+        trainer.fit(Point(), torch.tensor, noted, training)
     assert len(set(drawn.values())) == 9
     for (seed, step), value in drawn.items():
         wanted = torch.Generator().manual_seed(seed * 1_000_003 + step)

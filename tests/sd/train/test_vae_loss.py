@@ -9,7 +9,8 @@ from scipy import stats
 
 from sd import weights
 from sd.config import VAEConfig
-from sd.picture import signed
+from sd.files.picture import signed
+from sd.networks.vae import VAE
 from sd.train.vae import (
     KL,
     VAETraining,
@@ -19,7 +20,6 @@ from sd.train.vae import (
     train_vae,
     vae_loss,
 )
-from sd.vae import VAE
 from tests.chance import Mean, rare, seeded
 from tests.law import Law, independent, line, uniform
 

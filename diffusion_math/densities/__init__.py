@@ -1,0 +1,1 @@
+"""TODO: diffusion_math/densities."""

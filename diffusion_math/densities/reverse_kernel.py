@@ -1,0 +1,97 @@
+"""Whole paths of the exact process: drawn backwards from noise to data, and their density.
+
+The forward process started at the data and the true reverse kernels started at q(x_T) are one law
+of (x_0, ..., x_T), whatever times lie between 0 and T: sampling with the true kernels is exact for
+any number of steps. What a step costs in practice is the Gaussian put in the true kernel's place.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from diffusion_math import gaussian
+from diffusion_math.checks import require, strictly_decreasing
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.schedule import Schedule, Time
+
+__all__ = ["draw_clean", "draw_reverse", "path_log_density"]
+
+
+def draw_clean(
+    mixture: GaussianMixture,
+    generator: torch.Generator,
+    schedule: Schedule,
+    x: Float[Tensor, "batch *event"],
+    t: Time,
+) -> Float64[Tensor, "batch *event"]:
+    """One draw of q(x_0 | x_t) for each x: a component by its responsibility, then a normal in it.
+
+    Args:
+        x: `(batch, *event)`, points at time t.
+        t: a number or `()`, 0 < t <= T.
+
+    Derivation: (path.5).
+    """
+    edges = mixture.responsibilities(schedule, x, t).cumsum(1)[:, :-1].contiguous()
+    uniform = torch.rand(len(x), 1, generator=generator, dtype=torch.float64).to(edges)
+    chosen = torch.searchsorted(edges, uniform, right=True)[:, 0]
+    drawn = torch.empty_like(x, dtype=torch.float64)
+    for k in set(chosen.tolist()):
+        rows, one = chosen == k, mixture.among([k])
+        around = one.reverse(schedule, mixture.means[k], t)
+        noise = around.sample(generator, int(rows.sum())) - around.means
+        drawn[rows] = one.posterior_mean(schedule, x[rows].double(), t) + noise
+    return drawn
+
+
+def draw_reverse(
+    mixture: GaussianMixture,
+    generator: torch.Generator,
+    schedule: Schedule,
+    x: Float[Tensor, "batch *event"],
+    t: Time,
+    s: Time = 0,
+) -> Float64[Tensor, "batch *event"]:
+    """One draw of the true reverse kernel for each x, by way of a draw of x_0.
+
+        q(x_s | x_t) = int q(x_s | x_t, x_0) q(x_0 | x_t) dx_0
+
+    Args:
+        x: `(batch, *event)`, points at time t.
+        t, s: numbers or `()`, 0 <= s < t <= T.
+
+    Derivation: (path.4).
+    Source: DDPM (arXiv:2006.11239), eq. 6, with x_0 drawn where a model has a guess.
+    """
+    x_0 = draw_clean(mixture, generator, schedule, x, t)
+    bridge = gaussian.posterior(schedule, x.double(), x_0, t, s)
+    return bridge.draw(torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x_0))
+
+
+def path_log_density(
+    mixture: GaussianMixture,
+    schedule: Schedule,
+    path: Sequence[Float[Tensor, "batch *event"]],
+    grid: Float[Tensor, " nodes"],
+) -> Float64[Tensor, " batch"]:
+    """log q of whole paths, `(batch,)`: of the data, then of every forward step.
+
+        log q(x_{t_0}, ..., x_{t_n}) = log q(x_{t_n}) + sum_i log q(x_{t_{i-1}} | x_{t_i})
+
+    Args:
+        path: a tensor `(batch, *event)` for each node, from the noisiest to the cleanest.
+        grid: `(nodes,)`, t_0 > ... > t_n >= 0, the times of the path.
+
+    Raises:
+        ValueError: path and grid differ in length, or the grid does not fall.
+
+    Derivation: (path.3).
+    """
+    strictly_decreasing("grid", grid)
+    require(len(path) == len(grid), "path", f"{len(grid)} tensors, one a node", f"{len(path)}")
+    total = mixture.log_density(schedule, path[-1], grid[-1])
+    for later, t, x, s in zip(path, grid, path[1:], grid[1:], strict=False):
+        total = total + gaussian.transition(schedule, x.double(), s, t).log_density(later.double())
+    return total

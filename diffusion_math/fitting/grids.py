@@ -1,0 +1,311 @@
+"""Grids fitted to a solver, a number of steps and a denoiser: the nodes that end nearest the flow.
+
+A grid of n steps keeps its two ends. What is free are the shares g_1, ..., g_n of log-SNR between
+neighbouring nodes: every choice of theta gives a strictly decreasing grid,
+
+    ell_i = ell_low + (ell_high - ell_low) (g_1 + ... + g_i),    i = 1 .. n - 1
+    g     = LEAST + (1 - n LEAST) softmax(theta_1, ..., theta_{n-1}, 0)
+
+The ends' stand-ins are t_min and t_max, as in `grid.uniform_log_snr`; unlike there, the last inner
+node need not be t_min. Derivation: (tuned.1), (tuned.2).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from diffusion_math.checks import (
+    Number,
+    differentiable,
+    require,
+    same_shape,
+    strictly_decreasing,
+    whole,
+)
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.sample import trajectory
+from diffusion_math.schedule import Schedule
+from diffusion_math.solvers.one_step import Step
+
+__all__ = [
+    "blended", "cosines", "distances", "errors", "flat", "in_medians", "least", "nearest", "placed",
+    "shares", "tuned", "turned", "walked",
+]  # fmt: skip
+
+LEAST = 1e-4
+"""The least share of the log-SNR between two nodes."""
+NUDGE = 1e-3
+"""The change of theta that its derivatives are taken by: far above a float32 network's rounding."""
+
+
+def tuned(
+    step: Step,
+    schedule: Schedule,
+    denoise: Denoiser,
+    starts: Float[Tensor, "batch *event"],
+    ends: Float[Tensor, "batch *event"],
+    grid: Float64[Tensor, " nodes"],
+    scale: Number = math.inf,
+    modes: int | None = None,
+    rounds: int = 30,
+) -> Float64[Tensor, " nodes"]:
+    """The grid with as many nodes, and the same ends, from which a solver's walks end nearest.
+
+        minimise over theta    mean_i rho(e_i^2),    e_i^2 = mean over the event of (x_i - ends_i)^2
+        rho(u) = c^2 log(1 + u / c^2),    rho(u) = u at c = infinity
+
+    by nonlinear least squares (a trust region, Gauss-Newton's model of the loss) with derivatives
+    by differences. theta moves by cosines over the gaps; with few of them neighbouring gaps move
+    alike, at less cost and with less to fit to the starts themselves. No random number is drawn:
+    the same arguments give the same grid. It costs about rounds x modes walks of all starts.
+
+    Args:
+        step: a deterministic solver's.
+        schedule: the step's; gives the log-SNR in which nodes move.
+        denoise: `(x_t, t) -> E[x_0 | x_t]`.
+        starts: `(batch, *event)` at `grid[0]`. Few of them are fitted, not the flow: take hundreds.
+        ends: `(batch, *event)`, where the flow takes each start: a fine walk's ends.
+        grid: `(nodes,)` to begin from. What comes back is never worse than it on these starts.
+        scale: c, the error from which on a start counts less: a start whose walk takes the wrong
+            side between two modes is then no reason to move all others. Above 0.
+        modes: how many cosines, at least 1; nodes - 2, the default, reach any grid.
+        rounds: the most times that the loss is evaluated and improved on.
+
+    Returns:
+        `(nodes,)`, strictly decreasing, an ordinary grid.
+
+    Raises:
+        ValueError: grid is not strictly decreasing or has no node between its ends; starts and ends
+            differ in shape or are none; scale, modes or rounds are not above 0.
+
+    Derivation: (tuned.2), (tuned.3), (tuned.4).
+    Sources: the aim, S4S (arXiv:2502.17423), whose steps are fitted to a teacher's ends too; the
+        loss of far ends, Cauchy's, as in Barron (arXiv:1701.03077) table 1 at shape 0.
+    """
+    same_shape("ends", ends, starts)
+
+    def walk(nodes: Tensor) -> Tensor:
+        return walked(step, denoise, starts, nodes)
+
+    return nearest(walk, schedule, ends, grid, scale, modes, rounds)
+
+
+def nearest(
+    walk: Callable[[Tensor], Tensor],
+    schedule: Schedule,
+    ends: Float[Tensor, "batch *event"],
+    grid: Float64[Tensor, " nodes"],
+    scale: Number = math.inf,
+    modes: int | None = None,
+    rounds: int = 30,
+    nudge: Number = NUDGE,
+) -> Float64[Tensor, " nodes"]:
+    """`tuned` for anything that walks a grid: the solver may change with the nodes.
+
+    Args:
+        walk: grid -> where it takes each start, like `ends`; the same starts at every call.
+        nudge: the change of theta that derivatives are taken by.
+
+    The others, and what is raised, as for `tuned`. Derivation: (tuned.2), (tuned.3), (tuned.4).
+    """
+    strictly_decreasing("grid", grid)
+    differentiable("ends", ends)
+    require(len(grid) >= 3, "grid", "3 nodes or more: the ends stay", f"{len(grid)}")
+    inner = len(grid) - 2
+    whole("modes", inner if modes is None else modes, 1)
+    first, waves = shares(schedule, grid), cosines(inner + 1, min(modes or inner, inner))
+
+    def off(found: Tensor) -> Tensor:
+        return found.double() - ends.double()
+
+    def moved(phi: Tensor) -> Tensor:
+        return placed(schedule, grid, first + waves @ phi)
+
+    def apart(phi: Tensor) -> Tensor:
+        return off(walk(moved(phi)))
+
+    found, after = least(
+        apart, torch.zeros(waves.shape[1], dtype=torch.float64), scale, rounds, nudge
+    )
+    before = turned(off(walk(grid)), scale).square().sum()
+    return moved(found) if after < before else grid.clone()
+
+
+def least(
+    apart: Callable[[Tensor], Tensor],
+    first: Float64[Tensor, " free"],
+    scale: Number,
+    rounds: int,
+    nudge: Number = NUDGE,
+    nudged: Callable[[Tensor], Iterable[Tensor]] | None = None,
+) -> tuple[Float64[Tensor, " free"], float]:
+    """The numbers at which mean_i rho(e_i^2) is least, and that loss; see `tuned`.
+
+    Args:
+        apart: numbers -> how far each walk's end is from where it should be, `(batch, *event)`.
+        nudge: the change that derivatives are taken by.
+        nudged: numbers -> what `apart` is with each of them in turn larger by `nudge`, for where
+            that can be had for less than as many calls of `apart`, which is the default.
+
+    Raises:
+        ValueError: scale or rounds are not above 0, or there is no walk.
+
+    Derivation: (tuned.4).
+    """
+    from scipy.optimize import least_squares
+
+    require(scale > 0, "scale", "a number above 0", scale)
+    whole("rounds", rounds, 1)
+
+    def one_by_one(free: Tensor) -> Iterator[Tensor]:
+        return (apart(free + nudge * unit) for unit in torch.eye(len(free), dtype=free.dtype))
+
+    def residuals(free: Any) -> Any:
+        return turned(apart(torch.as_tensor(free)), scale).numpy()
+
+    def slopes(free: Any) -> Any:
+        here = residuals(free)
+        each = (nudged or one_by_one)(torch.as_tensor(free))
+        return np.stack([(turned(one, scale).numpy() - here) / nudge for one in each], axis=1)
+
+    found = least_squares(residuals, first.numpy(), slopes, max_nfev=rounds)
+    return torch.as_tensor(found.x), 2 * float(found.cost)
+
+
+def cosines(gaps: int, modes: int) -> Float64[Tensor, "inner modes"]:
+    """Changes of theta that are smooth from gap to gap: `(gaps - 1, modes)`.
+
+        w_m(i) = cos(pi m (i - 1/2) / gaps) - cos(pi m (gaps - 1/2) / gaps),    m = 1 .. modes
+
+    The second term keeps the last gap's entry of theta at 0, which softmax does not see; m = 0
+    would move all alike, which it does not see either. gaps - 1 modes span every theta.
+
+    Derivation: (tuned.5).
+    """
+    middle = torch.arange(gaps, dtype=torch.float64) + 0.5
+    m = torch.arange(1, modes + 1, dtype=torch.float64)
+    waves = torch.cos(math.pi * m * middle[:, None] / gaps)
+    return (waves - waves[-1])[:-1]
+
+
+def errors(
+    step: Step,
+    denoise: Denoiser,
+    starts: Float[Tensor, "batch *event"],
+    ends: Float[Tensor, "batch *event"],
+    grid: Float[Tensor, " nodes"],
+) -> Float64[Tensor, " batch"]:
+    """How far each walk's end is from where it should be: RMS over the event, `(batch,)`.
+
+    e_i^2 = mean over the event of (x_i - ends_i)^2. Derivation: (tuned.3).
+    """
+    same_shape("ends", ends, starts)
+    return distances(walked(step, denoise, starts, grid), ends)
+
+
+def distances(
+    found: Float[Tensor, "batch *event"], ends: Float[Tensor, "batch *event"]
+) -> Float64[Tensor, " batch"]:
+    """e_i = the root of the mean over the event of (found_i - ends_i)^2. Derivation: (tuned.3)."""
+    same_shape("found", found, ends)
+    return (flat(found) - flat(ends)).square().mean(1).sqrt()
+
+
+def placed(
+    schedule: Schedule, grid: Float64[Tensor, " nodes"], theta: Float64[Tensor, " inner"]
+) -> Float64[Tensor, " nodes"]:
+    """The grid with the ends of `grid` whose inner nodes lie as theta says: see the module.
+
+    Args:
+        theta: `(nodes - 2,)`, any finite numbers.
+
+    Raises:
+        ValueError: another number of them.
+
+    Derivation: (tuned.1), (tuned.2).
+    """
+    inner = len(grid) - 2
+    require(theta.shape == (inner,), "theta", f"shape {(inner,)}", tuple(theta.shape))
+    require((inner + 1) * LEAST < 1, "grid", f"fewer than {1 / LEAST:g} steps", inner + 1)
+    low, high = _range(schedule, grid)
+    gaps = LEAST + (1 - (inner + 1) * LEAST) * torch.cat([theta, theta.new_zeros(1)]).softmax(0)
+    nodes = schedule.time(low + (high - low) * gaps[:-1].cumsum(0))
+    return torch.cat([grid[:1], nodes, grid[-1:]])
+
+
+def shares(schedule: Schedule, grid: Float64[Tensor, " nodes"]) -> Float64[Tensor, " inner"]:
+    """The theta of a grid: `placed` gives the grid back, but for gaps of less than 2 LEAST.
+
+    A grid whose last inner node is t_min has such a gap after it, which is widened to that.
+    Derivation: (tuned.2).
+    """
+    low, high = _range(schedule, grid)
+    levels = torch.cat([low[None], schedule.log_snr(grid[1:-1]), high[None]])
+    gaps = (levels.diff() / (high - low)).clamp(min=2 * LEAST)
+    logs = (gaps / gaps.sum() - LEAST).log()
+    return logs[:-1] - logs[-1]
+
+
+def blended(
+    schedule: Schedule,
+    grid: Float64[Tensor, " nodes"],
+    other: Float64[Tensor, " nodes"],
+    share: Number,
+) -> Float64[Tensor, " nodes"]:
+    """A grid between two of as many nodes: gaps in log-SNR are their weighted geometric mean.
+
+        theta = (1 - share) theta_grid + share theta_other
+
+    Args:
+        share: of `other`; 0 gives `grid`, up to gaps of less than 2 LEAST, and its ends at any.
+
+    Raises ValueError for grids of different lengths. Derivation: (tuned.2).
+    """
+    same_shape("other", other, grid)
+    theta = (1 - share) * shares(schedule, grid) + share * shares(schedule, other)
+    return placed(schedule, grid, theta)
+
+
+def _range(schedule: Schedule, grid: Tensor) -> tuple[Tensor, Tensor]:
+    """The log-SNR of the grid's ends, or of t_max and t_min where those are beyond."""
+    first, last = min(float(grid[0]), schedule.t_max), max(float(grid[-1]), schedule.t_min)
+    return schedule.log_snr(first), schedule.log_snr(last)
+
+
+def walked(
+    step: Step, denoise: Denoiser, starts: Float[Tensor, "batch *event"], grid: Tensor
+) -> Float[Tensor, "batch *event"]:
+    """Where a solver's walk ends, without its way there or a gradient. Derivation: (sample.1)."""
+    with torch.no_grad():
+        *_, last = trajectory(step, denoise, starts, grid)
+    return last.x
+
+
+def in_medians(scale: Number, errors: Float64[Tensor, " batch"]) -> float:
+    """The error that is a scale in medians of these; infinite where the median is 0, which is no
+    unit: all then count alike. Derivation: (tuned.4)."""
+    median = float(errors.median())
+    return scale * median if median > 0 else math.inf
+
+
+def turned(apart: Float[Tensor, "batch *event"], scale: Number) -> Float64[Tensor, " residuals"]:
+    """Numbers whose squares sum to mean_i rho(e_i^2): each start's, turned as its error is.
+
+    Raises ValueError where there is none. Derivation: (tuned.4).
+    """
+    require(apart.numel() > 0, "starts", "1 or more", tuple(apart.shape))
+    errors = flat(apart)
+    if scale < math.inf:
+        share = errors.square().mean(1, keepdim=True) / scale**2
+        errors = torch.where(share > 0, (share.log1p() / share).sqrt(), 1.0) * errors
+    return errors.flatten() / math.sqrt(errors.numel())
+
+
+def flat(apart: Tensor) -> Tensor:
+    """`(batch, D)`, float64 on the CPU."""
+    return apart.reshape(len(apart), -1).to("cpu", torch.float64)

@@ -1,0 +1,157 @@
+"""Grids as shortest paths: nodes picked from a fine grid, so that a sum over the steps is least.
+
+Two published choices of what is summed or compared: an upper bound on the KL divergence of the
+reverse SDE's path from its discretisation, and the distance from a fine walk, node by node.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from diffusion_math.checks import require, strictly_decreasing, whole
+from diffusion_math.denoiser import Denoiser, Once
+from diffusion_math.noise import required
+from diffusion_math.schedule import Schedule
+from diffusion_math.solvers.one_step import State, Step
+
+__all__ = ["dynamic_programming", "kl_upper_bound", "shortest"]
+
+
+def shortest(costs: Float64[Tensor, "nodes nodes"], steps: int) -> list[int]:
+    """The path from the first node to the last in exactly so many steps, of least total cost.
+
+        best_k(j) = min over i < j of best_{k-1}(i) + costs[i, j],    best_0 = 0 at node 0
+
+    Exact, by Bellman's recursion, in steps nodes^2 operations.
+
+    Args:
+        costs: `(nodes, nodes)`, of the step from node i to node j in row i; below the diagonal
+            and on it nothing is read.
+        steps: 1 .. nodes - 1.
+
+    Returns:
+        steps + 1 rising indices, 0 and nodes - 1 the ends.
+
+    Derivation: (shortest.1).
+    Source: Bellman 1957, "Dynamic Programming".
+    """
+    count = len(costs)
+    require(costs.shape == (count, count), "costs", "a square", tuple(costs.shape))
+    whole("steps", steps, 1, count - 1)
+    ahead = torch.ones_like(costs, dtype=torch.bool).triu(1)
+    costs = torch.where(ahead, costs, torch.inf)
+    best = torch.full((count,), torch.inf, dtype=costs.dtype)
+    best[0] = 0.0
+    came: list[dict[int, int]] = []
+    for _ in range(steps):
+        best, before = (best[:, None] + costs).min(0)
+        came.append(dict(enumerate(before.tolist())))
+    return _back(came, count - 1)
+
+
+def kl_upper_bound(
+    schedule: Schedule,
+    denoise: Denoiser,
+    x: Float[Tensor, "batch *event"],
+    nodes: Float64[Tensor, " nodes"],
+    generator: torch.Generator,
+) -> Float64[Tensor, "nodes nodes"]:
+    """What a step from node i to node j adds to the bound of Align Your Steps: costs of `shortest`.
+
+        c_ij = integral from r_j to r_i of E[norm(D(x_r) - D(x_{r_i}))^2] r^-3 dr
+
+    with r = sigma / alpha, D the denoiser, and x_r, x_{r_i} on one path of the forward process:
+    the KL divergence of the reverse SDE from the one whose denoiser stands still during each step.
+    D is held at the node below in each cell of the fine grid and r^-3 is integrated exactly. One
+    path a draw of the data, one call of the denoiser a node.
+
+    Args:
+        x: `(batch, *event)`, draws of the data.
+        nodes: `(nodes,)` strictly decreasing times, the fine grid, of 0 < sigma, 0 < alpha.
+        generator: of the paths' noise.
+
+    Derivation: (shortest.2), (shortest.3).
+    Source: Sabour et al. (arXiv:2404.14507), section 3, whose bound this is; they minimise it by
+        coordinate search, here the least on the nodes is found exactly.
+    """
+    strictly_decreasing("nodes", nodes)
+    alphas, sigmas = schedule(nodes)
+    require(bool(((alphas > 0) & (sigmas > 0)).all()), "nodes", "alpha, sigma > 0", nodes)
+    levels = sigmas / alphas
+    y, seen = x.to(torch.float64), []
+    before = torch.zeros((), dtype=torch.float64)
+    for k in reversed(range(len(nodes))):
+        z = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(y)
+        y = y + (levels[k].square() - before.square()).sqrt() * z
+        seen.append(denoise((alphas[k] * y).to(x), nodes[k]).flatten(1).to("cpu"))
+        before = levels[k]
+    means = torch.stack(seen[::-1], dim=1).to(torch.float64)  # (batch, nodes, D)
+    # Of the node stood at, in rows, from the one below a cell; from differences: nothing cancels.
+    stood = torch.split(means, 1, dim=1)
+    apart = torch.stack([(means - at).square().sum(2).mean(0) for at in stood])
+    weights = (1 / levels[1:].square() - 1 / levels[:-1].square()) / 2
+    # Of a step i -> j: the cells below node i down to node j.
+    cells = torch.cat([apart.new_zeros(len(nodes), 1), apart[:, 1:] * weights], dim=1)
+    return cells.triu(1).cumsum(1)
+
+
+def dynamic_programming(
+    step: Step,
+    denoise: Denoiser,
+    states: Sequence[Float[Tensor, "batch *event"]],
+    nodes: Float64[Tensor, " nodes"],
+    steps: int,
+) -> Float64[Tensor, " picked"]:
+    """The nodes of a fine walk that a solver of few steps keeps nearest to it, one after another.
+
+        z_k(j) = step(z_{k-1}(i), t_i, t_j) at the i < j for which norm(z_k(j) - states_j) is least
+
+    The walk that is nearest at node j after k steps is the only one carried on from there, with its
+    history: the recursion is that of `shortest`, greedy where a longer way would do better later.
+    Every denoiser call is shared by all the steps out of one node.
+
+    Args:
+        step: a deterministic solver's; one that draws raises ValueError.
+        states: `nodes` draws `(batch, *event)`, the fine walk's, from the start to the end.
+        nodes: `(nodes,)` its times.
+        steps: 1 .. nodes - 1.
+
+    Returns:
+        `(steps + 1,)` of the nodes, the first and the last among them.
+
+    Derivation: (shortest.4).
+    Source: Pei et al. (arXiv:2503.21774), Algorithm 1; they minimise for one sample at a time and
+        take medians, here the mean over the batch is minimised.
+    """
+    strictly_decreasing("nodes", nodes)
+    count = len(nodes)
+    require(len(states) == count, "states", f"{count}, one a node", len(states))
+    whole("steps", steps, 1, count - 1)
+    walks = {0: State(states[0], nodes[0])}
+    came: list[dict[int, int]] = []
+    for k in range(1, steps + 1):
+        targets = range(k, count - steps + k)
+        found: dict[int, tuple[float, State]] = {}
+        chosen: dict[int, int] = {}
+        for i, state in walks.items():
+            once = Once(denoise)
+            for j in targets if k < steps else (count - 1,):
+                if j <= i:
+                    continue
+                made = step(once, state, nodes[i], nodes[j], required)
+                away = float((made.x.double() - states[j].double()).square().mean())
+                if j not in found or away < found[j][0]:
+                    found[j], chosen[j] = (away, made), i
+        walks = {j: state for j, (_, state) in found.items()}
+        came.append(chosen)
+    return nodes[_back(came, count - 1)]
+
+
+def _back(came: Sequence[Mapping[int, int]], last: int) -> list[int]:
+    """The indices of a path from where each of its nodes was come to from."""
+    path = [last]
+    for before in reversed(came):
+        path.append(before[path[-1]])
+    return path[::-1]

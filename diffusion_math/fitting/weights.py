@@ -1,0 +1,203 @@
+"""Linear solvers whose weights are fitted to the flow: the best use of the calls already made.
+
+A row of `linear` is here what takes the walks nearest to the flow's own states for one denoiser:
+least squares, in closed form. Derivation: (fitted.1), (fitted.3), (fitted.9).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from diffusion_math.checks import Number, require, same_shape, strictly_decreasing, whole
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.fitting.grids import distances, flat, in_medians, nearest
+from diffusion_math.schedule import Schedule
+from diffusion_math.solvers.linear import grouped, mixed
+
+__all__ = ["Path", "fitted", "fitted_grid"]
+
+PASSES = 12
+"""Reweighted least squares for a finite scale."""
+STRIDE = 0.03
+"""The change of theta: fits hide much of it, and what is left has to stand above a float32
+network's rounding."""
+CUBIC = 4
+
+
+class Path(NamedTuple):
+    """A fine walk: `times` `(nodes,)`, strictly decreasing, and the `(batch, *event)` at each."""
+
+    times: Tensor
+    states: Sequence[Tensor]
+
+    def at(self, schedule: Schedule, t: Tensor) -> Tensor:
+        """The states at a time: those of a node, or between nodes the cubic through four of them.
+
+            x(t) = sum_k L_k(ell(t)) x_k,    L_k Lagrange's polynomials in the log-SNR ell
+
+        The four are those nearest in number whose log-SNR is finite.
+
+        Raises ValueError for a time outside the finite nodes that is no node, or fewer than four;
+        and for another number of states than of times.
+        Derivation: (fitted.5).
+        """
+        count = len(self.times)
+        require(len(self.states) == count, "states", f"{count}, one a time", len(self.states))
+        same = (self.times == t).nonzero()
+        if len(same):
+            return self.states[int(same[0])]
+        levels = schedule.log_snr(self.times)
+        finite = levels.isfinite().nonzero().flatten()
+        require(len(finite) >= CUBIC, "times", "4 nodes of finite log-SNR", len(finite))
+        low, high = float(self.times[finite[-1]]), float(self.times[finite[0]])
+        require(low <= float(t) <= high, "t", f"a node, or in [{low:g}, {high:g}]", float(t))
+        here = schedule.log_snr(t)
+        above = int((levels[finite] < here).sum())
+        first = min(max(above - CUBIC // 2, 0), len(finite) - CUBIC)
+        four = finite[first : first + CUBIC]
+        found = torch.zeros_like(self.states[0])
+        for k in four:
+            others = levels[four[four != k]]
+            share = ((here - others) / (levels[k] - others)).prod()
+            found = found + share * self.states[int(k)]
+        return found
+
+    def on(self, schedule: Schedule, grid: Tensor) -> list[Tensor]:
+        """The starts, whatever the grid's first node, and the states at its others: of `fitted`.
+
+        A grid that begins below t_max, as `leading` does, takes the walk's noise for its own.
+        Derivation: (fitted.5).
+        """
+        return [self.states[0], *(self.at(schedule, t) for t in grid[1:])]
+
+
+def fitted(
+    denoise: Denoiser,
+    states: Sequence[Float[Tensor, "batch *event"]],
+    grid: Float64[Tensor, " nodes"],
+    scale: Number = math.inf,
+    groups: int = 1,
+) -> Float64[Tensor, "steps columns *groups"]:
+    """The weights of `linear` whose walk keeps nearest to the flow's states, step after step.
+
+        (a_i, b_i0 .. b_ii) = argmin mean over starts of rho(e^2),    i = 0, 1, ...
+        e^2 = mean over the event of (a_i x_i + sum_j b_ij x0_j - states_{i+1})^2
+
+    where x_i are the walk's own states under the rows before, so that an error made is corrected
+    as far as what has been seen allows. rho(u) = u at an infinite scale, else c^2 log(1 + u / c^2)
+    at c = scale x the median of the plain fit's e, by reweighted least squares. Directions that
+    the dtype's rounding does not tell apart are left out. It costs one walk, and a start gives as
+    many equations as it has numbers: dozens are enough.
+
+    Args:
+        denoise: `(x_t, t) -> E[x_0 | x_t]`.
+        states: `nodes` draws `(batch, *event)`: the flow's at the grid's nodes, the starts first.
+        grid: `(nodes,)` strictly decreasing times.
+        scale: in medians, from where on an error counts less; above 0.
+        groups: of channels, as many in each, that have rows of their own, fitted to them alone.
+
+    Returns:
+        `(nodes - 1, nodes)` for one group, else `(nodes - 1, nodes, groups)`: for `linear`.
+
+    Raises:
+        ValueError: grid is not strictly decreasing; states are not one a node and of one shape, or
+            of nothing; scale is not above 0; the channels are no multiple of the groups.
+
+    Derivation: (fitted.2), (fitted.3), (fitted.4), (fitted.8), (fitted.9).
+    Sources: the aim, S4S (arXiv:2502.17423), which descends on the ends alone; reweighting:
+        Holland & Welsch 1977, "Robust regression using iteratively reweighted least-squares",
+        Communications in Statistics 6(9).
+    """
+    weights, _ = _fit(denoise, states, grid, scale, groups)
+    return weights.squeeze(-1)
+
+
+def fitted_grid(
+    schedule: Schedule,
+    denoise: Denoiser,
+    path: Path,
+    grid: Float64[Tensor, " nodes"],
+    scale: Number = math.inf,
+    modes: int | None = None,
+    rounds: int = 30,
+    groups: int = 1,
+) -> Float64[Tensor, " nodes"]:
+    """The grid on which the fitted weights end nearest: nodes tuned, weights fitted at each try.
+
+    As `tuned.tuned` with the solver that `fitted` finds on each grid, that is variable projection:
+    the search is over the nodes alone.
+
+    Args:
+        path: a fine walk of the starts from `grid[0]` to the last node.
+        scale: as for `fitted`; for the ends in medians of their error on the grid given.
+
+    The others, and what is raised, as for `tuned.tuned` and `fitted`; and ValueError for a grid
+    with other ends than the path's.
+    Derivation: (fitted.5), (fitted.6).
+    Source: Golub & Pereyra 1973, "The differentiation of pseudo-inverses and nonlinear least
+        squares problems whose variables separate", SIAM J. Numer. Anal. 10(2).
+    """
+    strictly_decreasing("grid", grid)
+    for told, node in (("first", 0), ("last", -1)):
+        same = bool(path.times[node] == grid[node])
+        wanted = f"the path's {told} time {float(path.times[node]):g} as its {told} node"
+        require(same, "grid", wanted, float(grid[node]))
+    ends = path.states[-1]
+
+    def walk(nodes: Tensor) -> Tensor:
+        _, end = _fit(denoise, path.on(schedule, nodes), nodes, scale, groups)
+        return end
+
+    unit = in_medians(scale, distances(walk(grid), ends))
+    return nearest(walk, schedule, ends, grid, unit, modes, rounds, STRIDE)
+
+
+def _fit(
+    denoise: Denoiser, states: Sequence[Tensor], grid: Tensor, scale: Number, groups: int
+) -> tuple[Tensor, Tensor]:
+    """The weights, `(nodes - 1, nodes, groups)`, and where their walk ends."""
+    strictly_decreasing("grid", grid)
+    require(len(states) == len(grid), "states", f"{len(grid)}, one a node", len(states))
+    require(states[0].numel() > 0, "states", "1 start or more", tuple(states[0].shape))
+    require(scale > 0, "scale", "a number above 0", scale)
+    whole("groups", groups, 1)
+    for state in states:
+        same_shape("states", state, states[0])
+    targets = grouped(states, groups)
+    weights = torch.zeros(len(grid) - 1, len(grid), groups, dtype=torch.float64)
+    x, seen = states[0], list[Tensor]()
+    for i in range(len(weights)):
+        with torch.no_grad():
+            seen.append(denoise(x, grid[i]))
+        each = zip(grouped([x, *seen], groups), targets, strict=True)
+        rows = [_row(basis, wanted[i + 1], scale) for basis, wanted in each]
+        weights[i, : i + 2] = torch.stack(rows, dim=1)
+        x = mixed(weights[i], x, seen)
+    return weights, x
+
+
+def _row(basis: Sequence[Tensor], target: Tensor, scale: Number) -> Tensor:
+    """The mixture of the basis that is nearest to the target, by mean rho: `(len(basis),)`.
+
+    Derivation: (fitted.3), (fitted.4).
+    """
+    columns = torch.stack([flat(part) for part in basis], dim=2)
+    batch, event, count = columns.shape
+    q, r = torch.linalg.qr(columns.reshape(-1, count))
+    u, sizes, v = torch.linalg.svd(r, full_matrices=False)
+    told = sizes > 10 * torch.finfo(target.dtype).eps * sizes[0]
+    span = q @ u[:, told]
+    wanted = flat(target).flatten()
+    shares = span.T @ wanted
+    apart = (span @ shares - wanted).reshape(batch, event).square().mean(1)
+    c2 = scale**2 * float(apart.median()) if scale < math.inf else 0.0
+    for _ in range(PASSES if c2 > 0 else 0):
+        weighted = span * (1 / (1 + apart / c2)).repeat_interleave(event)[:, None]
+        shares = torch.linalg.solve(weighted.T @ span, weighted.T @ wanted)
+        apart = (span @ shares - wanted).reshape(batch, event).square().mean(1)
+    found: Tensor = v.T[:, told] @ (shares / sizes[told])
+    return found

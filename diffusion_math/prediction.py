@@ -1,0 +1,248 @@
+"""What a network may predict - x0, eps, v, score, flow - and the maps between them at a time t.
+
+Each is a combination a x_0 + b eps, as x_t = alpha_t x_0 + sigma_t eps is:
+
+    x0 = (1, 0)   eps = (0, 1)   v = (-sigma_t, alpha_t)   flow = (-1, 1)   score = -eps / sigma_t
+
+so any one of them and x_t give any other, by Cramer's rule in the plane of (a, b):
+
+    wanted = (det(wanted, given) x_t + det(x_t, wanted) given) / det(x_t, given)
+
+Going straight there, not by way of x0, keeps every pair as accurate as it can be. The rounding of
+a map grows with its coefficients: as 1 / alpha_t out of eps and score, as 1 / sigma_t out of x0 and
+into score; the maps among v, flow and into eps or x0 from them stay bounded. Where det(x_t, given)
+is 0, or the score does not exist (sigma_t = 0), a function raises ValueError.
+
+Every map takes (schedule, x_t, given, t): x_t and given (batch, *event), t () or (batch,).
+Derivation: (predict.2).
+Sources: eps, DDPM (arXiv:2006.11239) eq. 9 and 15; v, Salimans & Ho (arXiv:2202.00512) app. D;
+score, Song et al. (arXiv:2011.13456) eq. 29; flow, rectified flow (arXiv:2209.03003) eq. 1.
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from diffusion_math._batching import combined
+from diffusion_math.checks import require, same_shape
+from diffusion_math.schedule import Schedule, Time
+
+Value = Float[Tensor, "*shape"]
+Coefficient = Float64[Tensor, "*time"]
+_Parts = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def of(schedule: Schedule, kind: str, x0: Value, eps: Value, t: Time) -> Value:
+    """What a perfect network of that kind predicts: a x_0 + b eps, with `parts`' a and b.
+
+    x0, eps: (batch, *event), the clean data and the noise in x_t. Raises ValueError as `parts`.
+    Derivation: (predict.1).
+    """
+    same_shape("eps", eps, x0)
+    a, b = parts(schedule, kind, t)
+    return combined((a, x0), (b, eps))
+
+
+def parts(schedule: Schedule, kind: str, t: Time) -> tuple[Coefficient, Coefficient]:
+    """(a, b) of kind = a x_0 + b eps, in t's shape: the table above.
+
+    kind: "x0", "eps", "v", "flow" or "score". Raises ValueError for any other, and for a score
+    where sigma_t = 0. Derivation: (predict.1).
+    """
+    require(kind in _KINDS, "kind", f"one of {', '.join(_KINDS)}", repr(kind))
+    alpha_t, sigma_t = schedule(t)
+    exists = kind != "score" or bool((sigma_t > 0).all())
+    require(exists, "t", "sigma_t > 0 for a score", t)
+    return _KINDS[kind](alpha_t, sigma_t)
+
+
+def x0_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
+    """x0 = (x_t - sigma_t eps) / alpha_t. Raises ValueError where alpha_t = 0.
+
+    Derivation: (predict.7).
+    """
+    return _convert(schedule, x_t, eps, t, _eps, _x0)
+
+
+def x0_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
+    """x0 = (alpha_t x_t - sigma_t v) / (alpha_t^2 + sigma_t^2). Derivation: (predict.8)."""
+    return _convert(schedule, x_t, v, t, _v, _x0)
+
+
+def x0_from_flow(schedule: Schedule, x_t: Value, flow: Value, t: Time) -> Value:
+    """x0 = (x_t - sigma_t flow) / (alpha_t + sigma_t). Derivation: (predict.9)."""
+    return _convert(schedule, x_t, flow, t, _flow, _x0)
+
+
+def x0_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Value:
+    """x0 = (x_t + sigma_t^2 score) / alpha_t (Tweedie). Raises ValueError where alpha_t = 0.
+
+    Derivation: (predict.10).
+    """
+    return x0_from_eps(schedule, x_t, eps_from_score(schedule, x_t, score, t), t)
+
+
+def eps_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
+    """eps = (x_t - alpha_t x0) / sigma_t. Raises ValueError where sigma_t = 0.
+
+    Derivation: (predict.11).
+    """
+    return _convert(schedule, x_t, x0, t, _x0, _eps)
+
+
+def eps_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
+    """eps = (sigma_t x_t + alpha_t v) / (alpha_t^2 + sigma_t^2). Derivation: (predict.12)."""
+    return _convert(schedule, x_t, v, t, _v, _eps)
+
+
+def eps_from_flow(schedule: Schedule, x_t: Value, flow: Value, t: Time) -> Value:
+    """eps = (x_t + alpha_t flow) / (alpha_t + sigma_t). Derivation: (predict.13)."""
+    return _convert(schedule, x_t, flow, t, _flow, _eps)
+
+
+def eps_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Value:
+    """eps = -sigma_t score. Derivation: (predict.6)."""
+    same_shape("score", score, x_t)
+    return combined((-schedule(t)[1], score))
+
+
+def v_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
+    """v = (alpha_t x_t - (alpha_t^2 + sigma_t^2) x0) / sigma_t. ValueError where sigma_t = 0.
+
+    Derivation: (predict.14).
+    """
+    return _convert(schedule, x_t, x0, t, _x0, _v)
+
+
+def v_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
+    """v = ((alpha_t^2 + sigma_t^2) eps - sigma_t x_t) / alpha_t. ValueError where alpha_t = 0.
+
+    Derivation: (predict.15).
+    """
+    return _convert(schedule, x_t, eps, t, _eps, _v)
+
+
+def v_from_flow(schedule: Schedule, x_t: Value, flow: Value, t: Time) -> Value:
+    """v = ((alpha_t - sigma_t) x_t + (alpha_t^2 + sigma_t^2) flow) / (alpha_t + sigma_t).
+
+    Derivation: (predict.16).
+    """
+    return _convert(schedule, x_t, flow, t, _flow, _v)
+
+
+def v_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Value:
+    """v of eps = -sigma_t score. Raises ValueError where alpha_t = 0.
+
+    Derivation: (predict.6), (predict.15).
+    """
+    return v_from_eps(schedule, x_t, eps_from_score(schedule, x_t, score, t), t)
+
+
+def flow_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
+    """flow = eps - x0 = (x_t - (alpha_t + sigma_t) x0) / sigma_t. ValueError where sigma_t = 0.
+
+    Derivation: (predict.17).
+    """
+    return _convert(schedule, x_t, x0, t, _x0, _flow)
+
+
+def flow_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
+    """flow = eps - x0 = ((alpha_t + sigma_t) eps - x_t) / alpha_t. ValueError where alpha_t = 0.
+
+    Derivation: (predict.18).
+    """
+    return _convert(schedule, x_t, eps, t, _eps, _flow)
+
+
+def flow_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
+    """flow = ((sigma_t - alpha_t) x_t + (alpha_t + sigma_t) v) / (alpha_t^2 + sigma_t^2).
+
+    Derivation: (predict.19).
+    """
+    return _convert(schedule, x_t, v, t, _v, _flow)
+
+
+def flow_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Value:
+    """flow of eps = -sigma_t score. Raises ValueError where alpha_t = 0.
+
+    Derivation: (predict.6), (predict.18).
+    """
+    return flow_from_eps(schedule, x_t, eps_from_score(schedule, x_t, score, t), t)
+
+
+def score_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
+    """score = -eps / sigma_t. Raises ValueError where sigma_t = 0. Derivation: (predict.5)."""
+    same_shape("eps", eps, x_t)
+    sigma_t = schedule(t)[1]
+    require(bool((sigma_t > 0).all()), "t", "sigma_t > 0 for a score", t)
+    return combined((-1 / sigma_t, eps))
+
+
+def score_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
+    """score = (alpha_t x0 - x_t) / sigma_t^2. Raises ValueError where sigma_t = 0.
+
+    Derivation: (predict.20).
+    """
+    return score_from_eps(schedule, x_t, eps_from_x0(schedule, x_t, x0, t), t)
+
+
+def score_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
+    """score = -eps / sigma_t with the eps of v. Raises ValueError where sigma_t = 0.
+
+    Derivation: (predict.5), (predict.12).
+    """
+    return score_from_eps(schedule, x_t, eps_from_v(schedule, x_t, v, t), t)
+
+
+def score_from_flow(schedule: Schedule, x_t: Value, flow: Value, t: Time) -> Value:
+    """score = -eps / sigma_t with the eps of flow. Raises ValueError where sigma_t = 0.
+
+    Derivation: (predict.5), (predict.13).
+    """
+    return score_from_eps(schedule, x_t, eps_from_flow(schedule, x_t, flow, t), t)
+
+
+def _x0(alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.ones_like(alpha_t), torch.zeros_like(alpha_t)
+
+
+def _eps(alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.zeros_like(alpha_t), torch.ones_like(alpha_t)
+
+
+def _v(alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
+    return -sigma_t, alpha_t
+
+
+def _flow(alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
+    return -torch.ones_like(alpha_t), torch.ones_like(alpha_t)
+
+
+def _score(alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.zeros_like(alpha_t), -1 / sigma_t
+
+
+_KINDS: dict[str, _Parts] = {"x0": _x0, "eps": _eps, "v": _v, "flow": _flow, "score": _score}
+
+
+def _det(p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
+    return p[0] * q[1] - p[1] * q[0]
+
+
+def _convert(
+    schedule: Schedule, x_t: Value, value: Value, t: Time, given: _Parts, wanted: _Parts
+) -> Value:
+    """wanted = (det(wanted, given) x_t + det(x_t, wanted) value) / det(x_t, given).
+
+    Derivation: (predict.2).
+    """
+    same_shape(given.__name__.lstrip("_"), value, x_t)
+    place = schedule(t)
+    p, q = given(*place), wanted(*place)
+    volume = _det(place, p)
+    if not bool((volume != 0).all()):
+        names = f"{given.__name__.lstrip('_')} determine {wanted.__name__.lstrip('_')}"
+        require(False, "t", f"a time at which x_t and {names}", t)
+    return combined((_det(q, p) / volume, x_t), (_det(place, q) / volume, value))

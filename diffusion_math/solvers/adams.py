@@ -1,0 +1,122 @@
+"""Linear multistep solvers that extrapolate eps in r = sigma / alpha or in the time itself.
+
+The probability flow is dy/dr = eps with y = x / alpha, so each step is y_s = y_t + a quadrature of
+eps from r_t to r_s through earlier predictions; in terms of x it is the map
+
+    x_s = (alpha_s / alpha_t) x_t + (sigma_s - alpha_s sigma_t / alpha_t) eps'
+
+at a mean eps'. Where r is not finite (out of or into pure noise), and into s = 0, every step is
+Euler's, alpha_s x0 + sigma_s eps. Derivation: (adams.1).
+"""
+
+import torch
+from torch import Tensor
+
+from diffusion_math import prediction
+from diffusion_math._batching import combined
+from diffusion_math.checks import whole
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.noise import Noise
+from diffusion_math.schedule import Schedule
+from diffusion_math.solvers.exponential import Level, walk
+from diffusion_math.solvers.one_step import State, Step, euler
+
+PLMS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+"""Adams-Bashforth on equal steps, the latest prediction first: (adams.3)."""
+
+
+def lms(schedule: Schedule, order: int = 4) -> Step:
+    """Adams-Bashforth in r = sigma / alpha on its uneven nodes: LMS as k-diffusion has it.
+
+        y_s = y_t + sum_j eps_j integral from r_t to r_s of L_j(r) dr
+
+    with L_j the Lagrange polynomials of the last `order` nodes. One call of the denoiser a step.
+    Steps that have too few nodes behind them to be of order - 1 are made by `exponential.walk` of
+    that order: with as many nodes as there are, the first step would limit the whole to order 2.
+
+    Raises ValueError for an order outside 1..4.
+    Derivation: (adams.2).
+    Source: Crowson, k-diffusion (`sample_lms`); Adams-Bashforth: Hairer, Norsett & Wanner 1993,
+    "Solving Ordinary Differential Equations I", section III.5 (variable steps).
+    """
+    whole("order", order, 1, 4)
+
+    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
+        if _open(schedule, t, s):
+            return euler(schedule)(denoise, state, t, s, noise)
+        x0 = denoise(state.x, t)
+        past = (*state.history, (t, prediction.eps_from_x0(schedule, state.x, x0, t)))[-order:]
+        if len(past) < order - 1:
+            target = Level.at(schedule, s)
+            x_s = walk(schedule, order - 1, "eps", denoise, state.x, t, target, x0)
+            return State(x_s, s, past)
+        here, there = _ratio(schedule, t), _ratio(schedule, s)
+        xi = (torch.stack([_ratio(schedule, time) for time, _ in past]) - here) / (there - here)
+        powers = torch.arange(len(past), dtype=torch.float64)
+        shares = torch.linalg.solve(xi ** powers[:, None], 1 / (powers + 1))
+        return State(_moved(schedule, state.x, _mean(shares, past), t, s), s, past)
+
+    return step
+
+
+def plms(schedule: Schedule, runge_kutta: bool = False) -> Step:
+    """Pseudo linear multistep: the map above at the Adams-Bashforth mean of equal steps in t.
+
+        eps' = (55 eps_t - 59 eps_{t+1} + 37 eps_{t+2} - 9 eps_{t+3}) / 24
+
+    Order 2, whatever the coefficients' own: the quadrature is in r, where the steps are not equal.
+    One call of the denoiser a step, but for the start, which is Heun's step (two calls), or with
+    `runge_kutta` three pseudo Runge-Kutta steps (four calls each), by Simpson's rule on the map.
+
+    Derivation: (adams.3), (adams.4).
+    Source: PNDM (arXiv:2202.09778), eqs. 12-13 and algorithm 2 (`runge_kutta`); its start without:
+    Rombach et al. (arXiv:2112.10752) as released.
+    """
+
+    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
+        if _open(schedule, t, s):
+            return euler(schedule)(denoise, state, t, s, noise)
+        first = _eps(schedule, denoise, state.x, t)
+        past = (*state.history, (t, first))[-4:]
+
+        def to(eps: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+            moved = _moved(schedule, state.x, eps, t, time)
+            return moved, _eps(schedule, denoise, moved, time)
+
+        if runge_kutta and len(past) < 4:
+            middle = (t + s) / 2
+            _, second = to(first, middle)
+            _, third = to(second, middle)
+            _, fourth = to(third, s)
+            mean = (first + 2 * second + 2 * third + fourth) / 6
+        elif len(past) == 1:
+            _, second = to(first, s)
+            mean = (first + second) / 2
+        else:
+            mean = _mean(torch.tensor(PLMS[len(past) - 1][::-1], dtype=torch.float64), past)
+        return State(_moved(schedule, state.x, mean, t, s), s, past)
+
+    return step
+
+
+def _open(schedule: Schedule, t: Tensor, s: Tensor) -> bool:
+    """Whether there is pure noise at an end of the step, or clean data at s."""
+    (alpha_t, _), (alpha_s, sigma_s) = schedule(t), schedule(s)
+    return bool(alpha_t == 0 or alpha_s == 0 or sigma_s == 0)
+
+
+def _ratio(schedule: Schedule, t: Tensor) -> Tensor:
+    return torch.exp(-schedule.log_snr(t) / 2)
+
+
+def _eps(schedule: Schedule, denoise: Denoiser, x: Tensor, t: Tensor) -> Tensor:
+    return prediction.eps_from_x0(schedule, x, denoise(x, t), t)
+
+
+def _moved(schedule: Schedule, x: Tensor, eps: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+    return combined((alpha_s / alpha_t, x), (sigma_s - alpha_s * sigma_t / alpha_t, eps))
+
+
+def _mean(shares: Tensor, past: tuple[tuple[Tensor, Tensor], ...]) -> Tensor:
+    return combined(*zip(shares, (eps for _, eps in past), strict=True))

@@ -1,0 +1,112 @@
+"""Steps that choose their own size: an embedded pair with error control, each sample for itself.
+
+The flow is solved in the straight chart of `likelihood`, u = x / (alpha + sigma) against
+tau = sigma / (alpha + sigma), where du/dtau = eps - x0 is finite from pure noise (tau = 1) to
+clean data: one equation for every schedule. Derivation: (adaptive.1).
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from diffusion_math import prediction
+from diffusion_math._batching import inner, wide
+from diffusion_math.checks import Number, between, whole
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.noise import Noise
+from diffusion_math.schedule import Schedule, shape_like
+from diffusion_math.solvers.one_step import State, Step
+
+Slope = Callable[[Tensor, Tensor], Tensor]
+
+
+def bogacki_shampine(
+    schedule: Schedule, rtol: Number = 1e-3, atol: Number = 1e-3, most: int = 10_000
+) -> Step:
+    """From t to s by as many steps of Bogacki and Shampine's pair 3(2) as the tolerances ask for.
+
+        error = sqrt(mean(((u_3 - u_2) / (atol + rtol max(|u|, |u_3|)))^2)) <= 1
+        next size = size clamp(0.9 error^{-1/3}, 0.2, 5),    the first a sixteenth of the way
+
+    Every sample has its own size and ends when it is at s, so it does not depend on its batch; the
+    denoiser is called with a time for each row, three times a step. A step into s = 0 is x0, as
+    everywhere: the grid [T, t_min, 0] has the flow solved to t_min.
+
+    Args:
+        rtol, atol: relative and absolute tolerance of one step on u, in [1e-12, 1].
+        most: steps of one call, those refused included; RuntimeError where they do not suffice.
+
+    Raises:
+        ValueError: an argument is not as above.
+
+    Derivation: (adaptive.1), (adaptive.2), (adaptive.4).
+    Source: Bogacki & Shampine 1989, "A 3(2) pair of Runge-Kutta formulas", Appl. Math. Lett. 2;
+    the size: Hairer, Norsett & Wanner 1993, section II.4.
+    """
+    between("rtol", rtol, 1e-12, 1)
+    between("atol", atol, 1e-12, 1)
+    whole("most", most, 1)
+
+    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
+        if schedule(s)[1] == 0:
+            return State(denoise(state.x, t), s)
+        slope = _slope(schedule, denoise, state.x, t, s)
+        u = wide(state.x) / shape_like(_sum(schedule, t), wide(state.x))
+        u = _solve(slope, u, _place(schedule, t), _place(schedule, s), rtol, atol, most)
+        return State((u * shape_like(_sum(schedule, s), u)).to(state.x), s)
+
+    return step
+
+
+def _solve(
+    slope: Slope, u: Tensor, start: Tensor, stop: Tensor, rtol: Number, atol: Number, most: int
+) -> Tensor:
+    """u at `stop` of du/dtau = slope(u, tau) from u at `start`, every row in its own steps."""
+    place = start.expand(len(u)).clone()
+    size = (stop - start).expand(len(u)).clone() / 16
+    first = slope(u, place)
+    entries = math.prod(u.shape[1:])
+    for _ in range(most):
+        left = stop - place
+        ends = size.abs() >= left.abs()
+        size = torch.where(ends, left, size)
+        h = shape_like(size, u)
+        second = slope(u + h / 2 * first, place + size / 2)
+        third = slope(u + 3 * h / 4 * second, place + 3 * size / 4)
+        there = torch.where(ends, stop, place + size)
+        u_3 = u + h * (2 * first + 3 * second + 4 * third) / 9
+        fourth = slope(u_3, there)
+        off = h * (-5 * first / 72 + second / 12 + third / 9 - fourth / 8)
+        scaled = off / (atol + rtol * torch.maximum(u.abs(), u_3.abs()))
+        error = (inner(scaled, scaled) / entries).sqrt().to("cpu", torch.float64)
+        good = (error <= 1) & (left != 0)
+        taken = good.reshape(-1, *(1,) * (u.ndim - 1)).to(u.device)
+        u, first = torch.where(taken, u_3, u), torch.where(taken, fourth, first)
+        place = torch.where(good, there, place)
+        size = size * (0.9 * error.clamp(min=1e-12) ** (-1 / 3)).clamp(0.2, 5)
+        if bool((place == stop).all()):
+            return u
+    raise RuntimeError(f"most: the tolerances ask for more than {most} steps")
+
+
+def _slope(schedule: Schedule, denoise: Denoiser, like: Tensor, t: Tensor, s: Tensor) -> Slope:
+    """(u, tau of each row) -> eps - x0, between the times t and s; x is told in like's dtype."""
+    low, high = torch.stack([schedule.log_snr(t), schedule.log_snr(s)]).aminmax()
+
+    def slope(u: Tensor, place: Tensor) -> Tensor:
+        time = schedule.time((2 * (torch.log1p(-place) - place.log())).clamp(low, high))
+        x = u * shape_like(_sum(schedule, time), u)
+        return prediction.flow_from_x0(schedule, x, denoise(x.to(like), time).to(x), time)
+
+    return slope
+
+
+def _sum(schedule: Schedule, t: Tensor) -> Tensor:
+    alpha_t, sigma_t = schedule(t)
+    return alpha_t + sigma_t
+
+
+def _place(schedule: Schedule, t: Tensor) -> Tensor:
+    return schedule(t)[1] / _sum(schedule, t)

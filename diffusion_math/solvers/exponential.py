@@ -1,0 +1,314 @@
+"""Exponential integrators: the linear part of the flow solved exactly, the prediction interpolated.
+
+In lambda = log(alpha / sigma), with h = lambda_s - lambda_t, the probability flow (eta = 0) and the
+reverse diffusions beside it (eta > 0; 1 is the reverse SDE) are solved by
+
+    x_s = (sigma_s / sigma_t) e^{-eta h} x_t + alpha_s I[x0] + sigma_s sqrt(1 - e^{-2 eta h}) z
+    I[f] = integral from lambda_t to lambda_s of (1 + eta) e^{-(1 + eta)(lambda_s - l)} f(l) dl
+
+or in terms of eps, I at the rate -1 in the place of 1 + eta, by
+
+    x_s = (alpha_s / alpha_t) x_t + (1 + eta) sigma_s I[eps] + sigma_s sqrt(eta (e^{2h} - 1)) z
+
+A solver puts for f the polynomial through some predictions. They may lie in the step (single-step
+solvers) or before it (multistep ones). Where h is infinite, into clean data and out of or into
+pure noise (alpha = 0), f is the one prediction at t. To first order in h, eta is the square of
+`solver.ddim`'s.
+Derivation: (exponential.1), (exponential.2), (exponential.3), (exponential.4).
+Sources: DPM-Solver (arXiv:2206.00927), DPM-Solver++ (arXiv:2211.01095), SA-Solver
+(arXiv:2309.05019) for eta.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from diffusion_math import prediction
+from diffusion_math._batching import wide
+from diffusion_math.checks import Number, between, require, whole
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.noise import Noise
+from diffusion_math.schedule import Schedule
+from diffusion_math.solvers.one_step import State, Step
+
+Kind: TypeAlias = Literal["x0", "eps"]
+Past: TypeAlias = Sequence[tuple[Tensor, Tensor]]
+"""Predictions as pairs (lambda, x0 or eps)."""
+
+SINGLE: dict[int, tuple[tuple[float, tuple[int, ...]], ...]] = {
+    1: ((1, (0,)),),
+    2: ((1 / 2, (0,)), (1, (1,))),
+    3: ((1 / 3, (0,)), (2 / 3, (0, 1)), (1, (0, 2))),
+}
+"""Single-step solvers: for each stage, the share of h it goes to and the predictions it is
+interpolated through (0 is the one at t, k the one at stage k). DPM-Solver's Algorithms 1 and 2."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """A place to be at: alpha, sigma and log(alpha / sigma), float64, `()`."""
+
+    alpha: Tensor
+    sigma: Tensor
+    lam: Tensor
+
+    @classmethod
+    def at(cls, schedule: Schedule, t: Tensor) -> "Level":
+        """The level of a time."""
+        return cls(*schedule(t), schedule.log_snr(t) / 2)
+
+
+def phi(z: float, count: int) -> list[float]:
+    """phi_1(z), ..., phi_count(z), where phi_0 = e^z and phi_{k+1} = (phi_k - 1/k!) / z.
+
+    phi_k(z) = sum over n >= 0 of z^n / (n + k)!, summed for |z| < 2, where the recursion cancels.
+
+    Derivation: (exponential.5).
+    Source: Hochbruck & Ostermann 2010, "Exponential integrators", Acta Numerica 19, eq. 2.10.
+    """
+    if abs(z) < 2:
+        terms = range(28)
+        return [sum(z**n / math.factorial(n + k) for n in terms) for k in range(1, count + 1)]
+    found = [math.expm1(z) / z]
+    for k in range(1, count):
+        found.append((found[-1] - 1 / math.factorial(k)) / z)
+    return found
+
+
+def weights(
+    nodes: Sequence[Tensor], start: Tensor, stop: Tensor, rate: Number
+) -> Float64[Tensor, " nodes"]:
+    """The c_j for which I[p] = sum_j c_j p(lambda_j) for every polynomial p of degree < nodes.
+
+        I[p] = integral from start to stop of rate e^{-rate (stop - l)} p(l) dl
+
+    With xi_j = (lambda_j - start) / h they solve, for m = 0 .. nodes - 1,
+
+        sum_j c_j xi_j^m = rate h m! phi_{m+1}(-rate h)
+
+    Derivation: (exponential.6). Source: the same moments make UniPC's system, (arXiv:2302.04867)
+    section 3.1, at B(h) = h.
+    """
+    h = float(stop - start)
+    powers = torch.arange(len(nodes), dtype=torch.float64)
+    xi = (torch.stack(list(nodes)) - start) / h
+    moments = [
+        rate * h * math.factorial(m) * value for m, value in enumerate(phi(-rate * h, len(nodes)))
+    ]
+    found: Tensor = torch.linalg.solve(xi ** powers[:, None], xi.new_tensor(moments))
+    return found
+
+
+def advance(
+    kind: Kind,
+    x: Tensor,
+    here: Level,
+    there: Level,
+    past: Past,
+    eta: Number = 0.0,
+    z: Tensor | None = None,
+) -> Tensor:
+    """x carried from one level to the other, through predictions at lambdas: see the module.
+
+    An infinite h takes the last prediction alone, an x0, by (x - alpha_t x0) / sigma_t.
+
+    Args:
+        kind: what the predictions `past` are.
+        eta: how much is drawn anew; z: standard normal like x, needed where `spread` is not 0.
+
+    Derivation: (exponential.3), (exponential.4), (exponential.11).
+    """
+    h = there.lam - here.lam
+    decay = torch.exp(-eta * h) if eta > 0 else 1.0
+    if not math.isfinite(h):
+        x0 = wide(past[-1][1])
+        moved = there.alpha * x0 + there.sigma / here.sigma * decay * (wide(x) - here.alpha * x0)
+    else:
+        if kind == "x0":
+            rate, kept, gain = 1 + eta, there.sigma / here.sigma * decay, there.alpha
+        else:
+            rate, kept, gain = -1.0, there.alpha / here.alpha, (1 + eta) * there.sigma
+        moved = kept * wide(x)
+        found = weights([lam for lam, _ in past], here.lam, there.lam, rate)
+        for weight, (_, value) in zip(found, past, strict=True):
+            moved = moved + gain * weight * wide(value)
+    moved = moved if z is None else moved + spread(kind, here, there, eta) * wide(z)
+    return moved.to(x)
+
+
+def spread(kind: Kind, here: Level, there: Level, eta: Number) -> Tensor:
+    """The standard deviation of what `advance` draws anew; 0 into clean data.
+
+    Derivation: (exponential.3), (exponential.4).
+    """
+    if eta == 0 or there.sigma == 0:
+        return torch.zeros((), dtype=torch.float64)
+    h = there.lam - here.lam
+    share = -torch.expm1(-2 * eta * h) if kind == "x0" else eta * torch.expm1(2 * h)
+    return there.sigma * share.sqrt()
+
+
+def singlestep(schedule: Schedule, order: int, kind: Kind = "eps") -> Step:
+    """DPM-Solver-1, 2, 3 (kind "eps") and DPM-Solver++(1S, 2S, 3S) (kind "x0").
+
+    Stages inside the step, at equal parts of h, as many calls of the denoiser a step as the order.
+    One stage alone is left into s = 0 and out of pure noise.
+
+    Args:
+        schedule: gives alpha, sigma and the log-SNR; its `time` gives the stages' times.
+        order: 1, 2 or 3.
+        kind: whether eps or x0 is interpolated.
+
+    Raises:
+        ValueError: another order or kind.
+
+    Derivation: (exponential.7), (exponential.8).
+    Source: DPM-Solver (arXiv:2206.00927), Algorithms 1 and 2; DPM-Solver++ (arXiv:2211.01095),
+    Algorithm 1.
+    """
+    whole("order", order, 1, 3)
+    known(kind)
+
+    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
+        return State(walk(schedule, order, kind, denoise, state.x, t, Level.at(schedule, s)), s)
+
+    return step
+
+
+def walk(
+    schedule: Schedule,
+    order: int,
+    kind: Kind,
+    denoise: Denoiser,
+    x: Tensor,
+    t: Tensor,
+    there: Level,
+    first: Tensor | None = None,
+) -> Tensor:
+    """x at t taken to a level (not only to one of the schedule's) by the stages of `SINGLE`.
+
+    Where a stage's level has no time in [t_min, T] one stage is all. `first` is x0 at t, where
+    that is known already.
+    """
+    here = Level.at(schedule, t)
+    x0 = denoise(x, t) if first is None else first
+    h = there.lam - here.lam
+    stages = SINGLE[order] if math.isfinite(h) else SINGLE[1]
+    inner = [here.lam + share * h for share, _ in stages[:-1]]
+    most = schedule.log_snr(schedule.t_min) / 2
+    if any(lam > max(most, here.lam) for lam in inner):
+        stages, inner = SINGLE[1], []
+    if not math.isfinite(h):
+        return advance("x0", x, here, there, [(here.lam, x0)])
+    found = [(here.lam, _of(kind, schedule, x, x0, t))]
+    for lam, (_, through) in zip(inner, stages, strict=False):
+        time = schedule.time(2 * lam)
+        x_stage = advance(kind, x, here, Level.at(schedule, time), [found[k] for k in through])
+        x0 = denoise(x_stage, time)
+        found.append((lam, _of(kind, schedule, x_stage, x0, time)))
+    return advance(kind, x, here, there, [found[k] for k in stages[-1][1]])
+
+
+def multistep(schedule: Schedule, order: int, kind: Kind = "x0", eta: Number = 0.0) -> Step:
+    """Exponential Adams-Bashforth: the polynomial through the last `order` predictions.
+
+    kind "x0": DPM-Solver++(kM), with eta = 1 its SDE form; kind "eps": DEIS in log(sigma / alpha),
+    which is DPM-Solver(kM). One call of the denoiser a step. At eta = 0 steps that have too few
+    predictions behind them to be of order - 1 are made by `singlestep` of that order, so that
+    the start does not lower the order of the whole; at eta > 0 they have as many as there are, and
+    the weak order is 2 (1 at order = 1), on grids whose neighbouring steps tend to one length.
+
+    Args:
+        order: 1..4 at eta = 0, 1..3 else.
+        eta: 0 for the probability flow, 1 for the reverse SDE; in [0, 1].
+
+    Raises:
+        ValueError: `order`, `kind` or `eta` are not as above.
+
+    Derivation: (exponential.9), (stochastic.8).
+    Source: DPM-Solver++ (arXiv:2211.01095), section 4.2 and appendix; DEIS (arXiv:2204.13902),
+    section 3; SA-Solver (arXiv:2309.05019), section 4.1 (predictor).
+    """
+    between("eta", float(eta), 0.0, 1.0)
+    whole("order", order, 1, 4 if eta == 0 else 3)
+    known(kind)
+    starts = order - 1 if eta == 0 else 1
+
+    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
+        here, there = Level.at(schedule, t), Level.at(schedule, s)
+        x0 = denoise(state.x, t)
+        z = noise(state.x, t, s) if eta > 0 and there.sigma > 0 else None
+        if not math.isfinite(there.lam - here.lam):
+            return State(advance("x0", state.x, here, there, [(here.lam, x0)], eta, z), s)
+        past = (*state.history, (t, _of(kind, schedule, state.x, x0, t)))[-order:]
+        if len(past) < starts:
+            x_s = walk(schedule, starts, kind, denoise, state.x, t, there, x0)
+            return State(x_s, s, past)
+        nodes = [(schedule.log_snr(time) / 2, value) for time, value in past]
+        return State(advance(kind, state.x, here, there, nodes, eta, z), s, past)
+
+    return step
+
+
+def unipc(schedule: Schedule, order: int = 2) -> Step:
+    """UniPC in x0: exponential Adams-Bashforth as predictor, Adams-Moulton as corrector.
+
+    The state at t, which the predictor made, is first corrected by the prediction that is made
+    there anyway; only then comes the next step. So there is one call of the denoiser a step, and
+    the order is one more than the predictor's. The last state is not corrected. The polynomial is
+    integrated exactly; the published code takes weights that agree with it up to their order.
+    Steps with too few predictions behind them are made by `singlestep` of that order.
+
+    Args:
+        order: of the predictor, 1..3; the whole has order + 1.
+
+    Raises:
+        ValueError: another order.
+
+    Derivation: (exponential.10).
+    Source: UniPC (arXiv:2302.04867), Algorithms 1 and 2.
+    """
+    whole("order", order, 1, 3)
+
+    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
+        here, there = Level.at(schedule, t), Level.at(schedule, s)
+        x0 = denoise(state.x, t)
+        x = _corrected(schedule, order, state, t, x0)
+        if not math.isfinite(there.lam - here.lam):
+            return State(advance("x0", x, here, there, [(here.lam, x0)]), s)
+        past = (*state.history, (t, x0))[-order:]
+        if len(past) < order - 1:
+            return State(walk(schedule, order, "x0", denoise, x, t, there, x0), s, past)
+        nodes = [(schedule.log_snr(time) / 2, value) for time, value in past]
+        return State(advance("x0", x, here, there, nodes), s, past)
+
+    return step
+
+
+def _corrected(schedule: Schedule, order: int, state: State, t: Tensor, x0: Tensor) -> Tensor:
+    """The predictor's x_t with the polynomial's weights exchanged for those that know x0 too."""
+    past = state.history
+    if not past or len(past) < order - 1:
+        return state.x
+    nodes = [schedule.log_snr(time) / 2 for time, _ in past]
+    start, stop = nodes[-1], schedule.log_snr(t) / 2
+    more = weights([*nodes, stop], start, stop, 1.0)
+    less = [*weights(nodes, start, stop, 1.0), 0.0]
+    x, alpha_t = wide(state.x), schedule(t)[0]
+    for new, old, value in zip(more, less, [*(value for _, value in past), x0], strict=True):
+        x = x + alpha_t * (new - old) * wide(value)
+    return x.to(state.x)
+
+
+def _of(kind: Kind, schedule: Schedule, x: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+    return x0 if kind == "x0" else prediction.eps_from_x0(schedule, x, x0, t)
+
+
+def known(kind: str) -> None:
+    """Raise ValueError for another kind than "x0" and "eps"."""
+    require(kind in ("x0", "eps"), "kind", "x0 or eps", repr(kind))

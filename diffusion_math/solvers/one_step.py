@@ -1,0 +1,236 @@
+"""Solvers: pure steps from time t to an earlier time s, on a denoiser.
+
+With x0 = E[x_0 | x_t] and eps = (x_t - alpha_t x0) / sigma_t, the probability flow has slope eps
+in the variables y = x / alpha against sigma / alpha (EDM, arXiv:2206.00364, Eq. 4; DDIM,
+arXiv:2010.02502, Eq. 14), and every deterministic step below is a quadrature of that line.
+
+A step that ends on clean data (s = 0: alpha = 1, sigma = 0) returns x0 itself, without noise:
+the flow's last stretch from t to 0 is not integrated but replaced by the mean it starts from.
+Derivation: (solver.2).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from diffusion_math import checks, gaussian, prediction
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.gaussian import Gaussian
+from diffusion_math.noise import Noise
+from diffusion_math.schedule import Schedule
+from diffusion_math.variance import StepVariance
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Where a trajectory stands: a draw, its time, and what a multistep solver remembers.
+
+    Attributes:
+        x: `(batch, *event)`.
+        t: `()`, a float64 tensor on the CPU.
+        history: earlier predictions as pairs (time, x0 or eps), latest last; which of the two is
+            the solver's own affair. Empty for one-step solvers.
+    """
+
+    x: Tensor
+    t: Tensor
+    history: tuple[tuple[Tensor, Tensor], ...] = ()
+
+
+Step: TypeAlias = Callable[[Denoiser, State, Tensor, Tensor, Noise], State]
+"""`(denoise, state, t, s, noise) -> state`, with `state.t == t > s >= 0`."""
+
+
+def ddpm(schedule: Schedule, variance: StepVariance | None = None) -> Step:
+    """Ancestral sampling: a draw of q(x_s | x_t, x_0) at x_0 = E[x_0 | x_t].
+
+        x_s = mu(x_t, x0) + sqrt(beta) z        N(mu, beta I) = q(x_s | x_t, x0)
+
+    Nothing is drawn at s = 0, where beta = 0. Local error O((t - s)^2): order 1.
+
+    Args:
+        schedule: gives alpha and sigma at t and s, which need not be neighbours.
+        variance: of `diffusion_math.variance`, in the place of beta; the mean stays.
+
+    Derivation: (solver.4), (solver.6), (solver.7).
+    Source: DDPM (arXiv:2006.11239), Algorithm 2, with the mean and variance of Eqs. 6-7.
+    """
+
+    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
+        _, sigma_s = schedule(s)
+        x0 = denoise(state.x, t)
+        posterior = gaussian.posterior(schedule, state.x, x0, t, s)
+        if sigma_s == 0:
+            return State(posterior.mean, s)
+        beta = posterior.variance if variance is None else variance(state.x, t, s)
+        return State(Gaussian(posterior.mean, beta).draw(noise(state.x, t, s)), s)
+
+    return step
+
+
+def ddim(schedule: Schedule, eta: float | int = 0.0) -> Step:
+    """The family between the deterministic flow (eta = 0) and ancestral sampling (eta = 1).
+
+        x_s = alpha_s x0 + sqrt(sigma_s^2 - c^2) eps + c z
+        c   = eta sigma_s sqrt(1 - rho^2),    rho = (sigma_s / alpha_s) / (sigma_t / alpha_t)
+
+    The middle coefficient is computed as sigma_s sqrt(1 - eta^2 + eta^2 rho^2), which does not
+    cancel. Nothing is drawn where c = 0, as at s = 0. Order 1 at every eta.
+
+    Args:
+        schedule: gives alpha and sigma at t and s, which need not be neighbours.
+        eta: share of the posterior's standard deviation, in [0, 1].
+
+    Raises:
+        ValueError: `eta` lies outside [0, 1].
+
+    Derivation: (solver.8), (solver.9), (solver.10).
+    Source: DDIM (arXiv:2010.02502), Eqs. 12 and 16.
+    """
+    checks.between("eta", float(eta), 0.0, 1.0)
+
+    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
+        alpha_s, sigma_s = schedule(s)
+        x0 = denoise(state.x, t)
+        eps = prediction.eps_from_x0(schedule, state.x, x0, t)
+        log_rho2 = schedule.log_snr(t) - schedule.log_snr(s)
+        kept = sigma_s * (1 - eta**2 + eta**2 * log_rho2.exp()).sqrt()
+        fresh = eta * sigma_s * (-log_rho2.expm1()).sqrt()
+        x_s = alpha_s * x0 + kept * eps
+        if fresh > 0:
+            x_s = x_s + fresh * noise(state.x, t, s)
+        return State(x_s, s)
+
+    return step
+
+
+def euler(schedule: Schedule) -> Step:
+    """Euler's step on the probability flow, in y = x / alpha against r = sigma / alpha.
+
+        y_s = y_t + (r_s - r_t) eps,    that is    x_s = alpha_s x0 + sigma_s eps
+
+    The second form, equal by y_t = x0 + r_t eps, also starts where alpha_t = 0 (rectified flow's
+    t = 1). It is the map of `ddim(eta=0)`. Order 1.
+
+    Args:
+        schedule: gives alpha and sigma at t and s.
+
+    Derivation: (solver.11).
+    Source: EDM (arXiv:2206.00364), Algorithm 1 without lines 6-8; DDIM (arXiv:2010.02502), Eq. 13.
+    """
+
+    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
+        x_s, _ = _euler(schedule, denoise, state.x, t, s)
+        return State(x_s, s)
+
+    return step
+
+
+def heun(schedule: Schedule) -> Step:
+    """Heun's step on the probability flow: Euler's, then the mean of the slopes at both ends.
+
+        y_s = y_t + (r_s - r_t) (eps_t + eps_s) / 2,    y = x / alpha,  r = sigma / alpha
+        eps_s = (x_s' - alpha_s E[x_0 | x_s']) / sigma_s,    x_s' = Euler's x_s
+
+    Two calls of the denoiser a step; order 2. It stays Euler's step where a slope does not exist:
+    into s = 0 (sigma_s = 0) and out of pure noise (alpha_t = 0).
+
+    Args:
+        schedule: gives alpha and sigma at t and s.
+
+    Derivation: (solver.12).
+    Source: EDM (arXiv:2206.00364), Algorithm 1.
+    """
+
+    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+        x_s, eps_t = _euler(schedule, denoise, state.x, t, s)
+        if alpha_t > 0 and sigma_s > 0:
+            eps_s = prediction.eps_from_x0(schedule, x_s, denoise(x_s, s), s)
+            x_s = x_s + (sigma_s - alpha_s / alpha_t * sigma_t) * (eps_s - eps_t) / 2
+        return State(x_s, s)
+
+    return step
+
+
+def flow_heun(schedule: Schedule) -> Step:
+    """Heun's step in the straight chart, where the slope of the flow is flow = eps - x0.
+
+        u_s = u_t + (tau_s - tau_t) (flow_t + flow_s) / 2
+        u = x / (alpha + sigma),    tau = sigma / (alpha + sigma)
+
+    For rectified flow u = x and tau = t: the solver of flow matching, whose Euler's step is
+    `euler`. Unlike `heun` it is of order 2 out of pure noise too; Euler's into s = 0. Two calls of
+    the denoiser a step.
+
+    Args:
+        schedule: gives alpha and sigma at t and s.
+
+    Derivation: (solver.13).
+    Source: Esser et al. (arXiv:2403.03206), section 2, for the field; EDM (arXiv:2206.00364),
+    Algorithm 1, for the rule.
+    """
+
+    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+        x0 = denoise(state.x, t)
+        flow_t = prediction.flow_from_x0(schedule, state.x, x0, t)
+        x_s = alpha_s * x0 + sigma_s * prediction.eps_from_x0(schedule, state.x, x0, t)
+        if sigma_s > 0:
+            flow_s = prediction.flow_from_x0(schedule, x_s, denoise(x_s, s), s)
+            shorter = sigma_s - (alpha_s + sigma_s) * sigma_t / (alpha_t + sigma_t)
+            x_s = x_s + shorter * (flow_s - flow_t) / 2
+        return State(x_s, s)
+
+    return step
+
+
+def dpmpp_2m(schedule: Schedule) -> Step:
+    """DPM-Solver++(2M): x0 extrapolated along lambda from the last two predictions.
+
+        x_s = (sigma_s / sigma_t) x_t - alpha_s (e^{-h} - 1) D,    h = lambda_s - lambda_t
+        D   = x0 + (x0 - x0_before) h / (2 h_before),    lambda = log(alpha / sigma)
+
+    One call of the denoiser a step; order 2. D = x0 on the first step and one step out of pure
+    noise (h_before infinite); where h is infinite (s = 0, pure noise) it is Euler's step.
+
+    Args:
+        schedule: gives alpha, sigma and the log-SNR 2 lambda at t and s.
+
+    Derivation: (solver.14), (solver.16).
+    Source: DPM-Solver++ (arXiv:2211.01095), Algorithm 2 and Eq. 12 (k = 1).
+    """
+
+    def half_log_snr(t: Tensor) -> Tensor:
+        return schedule.log_snr(t) / 2
+
+    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
+        (_, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+        h = half_log_snr(s) - half_log_snr(t)
+        x0 = denoise(state.x, t)
+        if not math.isfinite(h):
+            x_s = alpha_s * x0 + sigma_s * prediction.eps_from_x0(schedule, state.x, x0, t)
+            return State(x_s, s, ((t, x0),))
+        direction = x0
+        if state.history:
+            before, x0_before = state.history[-1]
+            h_before = half_log_snr(t) - half_log_snr(before)
+            direction = x0 + h / (2 * h_before) * (x0 - x0_before)
+        x_s = sigma_s / sigma_t * state.x - alpha_s * torch.expm1(-h) * direction
+        return State(x_s, s, ((t, x0),))
+
+    return step
+
+
+def _euler(
+    schedule: Schedule, denoise: Denoiser, x_t: Tensor, t: Tensor, s: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Euler's x_s and the slope eps it used."""
+    alpha_s, sigma_s = schedule(s)
+    x0 = denoise(x_t, t)
+    eps = prediction.eps_from_x0(schedule, x_t, x0, t)
+    return alpha_s * x0 + sigma_s * eps, eps

@@ -1,0 +1,221 @@
+"""Solvers that add noise: around a deterministic step, inside of one, or after any.
+
+With r = sigma / alpha and y = x / alpha, y = x_0 + r eps, so adding c z to y raises r to
+sqrt(r^2 + c^2) exactly. Derivation: (stochastic.1).
+"""
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from diffusion_math import prediction
+from diffusion_math.checks import Number, between, require, whole
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.noise import Noise, none
+from diffusion_math.schedule import Schedule
+from diffusion_math.solvers.exponential import Kind, Level, advance, known, walk
+from diffusion_math.solvers.one_step import State, Step, heun
+
+
+def ancestral(schedule: Schedule, order: int, kind: Kind = "eps", eta: float | int = 1.0) -> Step:
+    """A deterministic step below s, then noise back up to s.
+
+        c = eta r_s sqrt(1 - (r_s / r_t)^2),    r_down = sqrt(r_s^2 - c^2)
+        x_s = (the flow from r_t to r_down, at alpha_s) + alpha_s c z
+
+    With order = 1 it is `ddim(eta)`; "eps" of order 2 is k-diffusion's DPM2 ancestral, "x0" of
+    order 2 its DPM-Solver++(2S) ancestral. If the flow were exact, so were the law of x_s, however
+    long the step: the flow brings x_t to the law at r_down, and the noise from there to r_s. So
+    the weak order is that of the flow's solver.
+
+    Args:
+        order, kind: of `exponential.singlestep`, 1..3 calls of the denoiser a step.
+        eta: share of the posterior's standard deviation, in [0, 1].
+
+    Raises:
+        ValueError: `order`, `kind` or `eta` is not as above.
+
+    Derivation: (stochastic.2), (stochastic.3).
+    Source: Crowson, k-diffusion (`get_ancestral_step`); DDIM (arXiv:2010.02502), Eq. 16.
+    """
+    whole("order", order, 1, 3)
+    known(kind)
+    between("eta", float(eta), 0.0, 1.0)
+
+    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
+        alpha_s, sigma_s = schedule(s)
+        log_rho2 = schedule.log_snr(t) - schedule.log_snr(s)
+        kept = (1 - eta**2 + eta**2 * log_rho2.exp()).sqrt()  # r_down / r_s
+        fresh = eta * sigma_s * (-log_rho2.expm1()).sqrt()
+        lower = Level(alpha_s, sigma_s * kept, schedule.log_snr(s) / 2 - kept.log())
+        if not (lower.sigma > 0 and math.isfinite(lower.lam)):  # eta = 1 out of pure noise
+            lower = Level(alpha_s, lower.sigma, torch.tensor(math.inf, dtype=torch.float64))
+        x_s = walk(schedule, order, kind, denoise, state.x, t, lower)
+        if fresh > 0:
+            x_s = x_s + fresh * noise(state.x, t, s)
+        return State(x_s, s)
+
+    return step
+
+
+def churn(
+    schedule: Schedule,
+    share: Number = 0.5,
+    low: Number = 0.0,
+    high: Number = math.inf,
+    inflation: Number = 1.0,
+) -> Step:
+    """EDM's stochastic sampler: noise is added first, then Heun's step takes it all away.
+
+        r^ = (1 + gamma) r_t,    y^ = y_t + inflation sqrt(r^^2 - r_t^2) z,    Heun from r^ to r_s
+        gamma = min((r_t / r_s)^share - 1, sqrt(2) - 1)
+
+    The paper's gamma is S_churn / N for each of N steps. Here it is a share of the step's own fall
+    of log r, the same to first order on grids uniform in log r, for a step that knows no N.
+    Nothing is added outside of low <= r_t <= high, above r_T, or at either end of the domain.
+    Two calls of the denoiser a step; weak order 2.
+
+    Args:
+        share: >= 0 and finite.
+        low, high: S_tmin and S_tmax, in units of r.
+        inflation: S_noise, in [0.5, 2]; the law is right at 1 alone.
+
+    Raises:
+        ValueError: an argument is not as above.
+
+    Derivation: (stochastic.3), (stochastic.4).
+    Source: EDM (arXiv:2206.00364), Algorithm 2.
+    """
+    require(0 <= share < math.inf, "share", "a finite number of at least 0", share)
+    require(0 <= low < high, "low, high", "0 <= low < high", (low, high))
+    between("inflation", inflation, 0.5, 2)
+    down = heun(schedule)
+
+    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
+        (alpha_t, sigma_t), (_, sigma_s) = schedule(t), schedule(s)
+        if alpha_t == 0 or sigma_s == 0 or not low <= sigma_t / alpha_t <= high:
+            return down(denoise, state, t, s, none)
+        here, there = schedule.log_snr(t), schedule.log_snr(s)
+        climb = (share * (there - here)).clamp(max=math.log(2))
+        higher = (here - climb).clamp(min=schedule.log_snr(schedule.T))
+        if higher == here:
+            return down(denoise, state, t, s, none)
+        up = schedule.time(higher)
+        alpha, sigma = schedule(up)
+        added = sigma * (-torch.expm1(higher - here)).sqrt()
+        x = alpha / alpha_t * state.x + inflation * added * noise(state.x, t, s)
+        return down(denoise, State(x, up), up, s, none)
+
+    return step
+
+
+def dpmpp_sde(schedule: Schedule, eta: float | int = 1.0) -> Step:
+    """DPM-Solver++ (SDE), single-step: a stochastic half step, then the whole with its x0.
+
+        x_m = advance(t -> m; x0(x_t)),    x_s = advance(t -> s; x0(x_m)),    lambda_m halfway
+
+    The noise of the whole step is that of its two halves, so both see one Brownian path: the
+    stochastic midpoint rule, of weak order 2 as the noise is additive. Two calls of the denoiser a
+    step, one into s = 0 and out of pure noise.
+
+    Raises ValueError for `eta` outside (0, 1].
+    Derivation: (stochastic.5), (stochastic.6).
+    Source: Crowson, k-diffusion (`sample_dpmpp_sde`); DPM-Solver++ (arXiv:2211.01095), section 5.
+    """
+    require(0 < eta <= 1, "eta", "in (0, 1]", eta)
+
+    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
+        here, there = Level.at(schedule, t), Level.at(schedule, s)
+        first = [(here.lam, denoise(state.x, t))]
+        if not math.isfinite(there.lam - here.lam):
+            z = noise(state.x, t, s) if there.sigma > 0 else None
+            return State(advance("x0", state.x, here, there, first, eta, z), s)
+        middle = schedule.time(here.lam + there.lam)
+        between_them = Level.at(schedule, middle)
+        early, late = noise(state.x, t, middle), noise(state.x, middle, s)
+        x_m = advance("x0", state.x, here, between_them, first, eta, early)
+        second = [(between_them.lam, denoise(x_m, middle))]
+        # One x0 for the two halves is one x0 for the whole.
+        x_m = advance("x0", state.x, here, between_them, second, eta, early)
+        return State(advance("x0", x_m, between_them, there, second, eta, late), s)
+
+    return step
+
+
+def sde_heun(schedule: Schedule, eta: float | int = 1.0) -> Step:
+    """Stochastic Heun with the linear part exact: the line between x0 at both ends.
+
+        x_s' = advance(t -> s; x0(x_t)),    x_s = advance(t -> s; x0(x_t), x0(x_s')), the same z
+
+    The noise is additive, for which Heun's method has weak order 2. Two calls of the denoiser a
+    step, one into s = 0 and out of pure noise.
+
+    Raises ValueError for `eta` outside (0, 1].
+    Derivation: (stochastic.5), (stochastic.7).
+    Source: Kloeden & Platen 1992, "Numerical Solution of Stochastic Differential Equations",
+    section 15.1; on the reverse SDE: EDM (arXiv:2206.00364), section 4.
+    """
+    require(0 < eta <= 1, "eta", "in (0, 1]", eta)
+
+    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
+        here, there = Level.at(schedule, t), Level.at(schedule, s)
+        ends = [(here.lam, denoise(state.x, t))]
+        z = noise(state.x, t, s) if there.sigma > 0 else None
+        x_s = advance("x0", state.x, here, there, ends, eta, z)
+        if math.isfinite(there.lam - here.lam):
+            ends.append((there.lam, denoise(x_s, s)))
+            x_s = advance("x0", state.x, here, there, ends, eta, z)
+        return State(x_s, s)
+
+    return step
+
+
+def corrected(predictor: Step, schedule: Schedule, share: Number = 0.5, rounds: int = 1) -> Step:
+    """Predictor-corrector: after a step, Langevin's steps at the level that it reached.
+
+        x_s <- x_s - d sigma_s eps(x_s) + sqrt(2 d) sigma_s z        `rounds` times
+        d = min(share log(r_t / r_s), 1) / rounds,    r = sigma / alpha
+
+    that is ULA on grad log q(x_s) = -eps / sigma_s with the step size d sigma_s^2. The paper holds
+    d fixed (and takes it from norms over the batch); ULA's bias then stays however many steps
+    there are. As a share of the step's own fall of log r, the whole is of weak order 1 after any
+    predictor of at least that, and samples are independent. Nothing is corrected at s = 0 or on
+    the way out of pure noise. `rounds` calls of the denoiser more.
+
+    Args:
+        predictor: any step without memory.
+        share: > 0 and finite.
+        rounds: 1 or more.
+
+    Raises:
+        ValueError: `share` or `rounds` is not as above.
+
+    Derivation: (stochastic.9), (stochastic.10).
+    Source: Song et al. (arXiv:2011.13456), Algorithms 1, 4 and 5.
+    """
+    require(0 < share < math.inf, "share", "a finite number above 0", share)
+    whole("rounds", rounds, 1)
+
+    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
+        (alpha_t, _), (_, sigma_s) = schedule(t), schedule(s)
+        if sigma_s == 0 or alpha_t == 0:
+            return predictor(denoise, state, t, s, noise)
+        fall = float(schedule.log_snr(s) - schedule.log_snr(t)) / 2
+        d = min(share * fall, 1) / rounds
+        # The normals come from parts of the step, which are independent in every `Noise`: the first
+        # is the predictor's, whose own parts keep their proportions in it.
+        parts = [t + (s - t) * k / (rounds + 1) for k in range(rounds + 1)] + [s]
+
+        def own(x: Tensor, upper: Tensor, lower: Tensor) -> Tensor:
+            return noise(x, t + (upper - t) / (rounds + 1), t + (lower - t) / (rounds + 1))
+
+        x = predictor(denoise, state, t, s, own).x
+        for upper, lower in pairwise(parts[1:]):
+            eps = prediction.eps_from_x0(schedule, x, denoise(x, s), s)
+            z = noise(x, upper, lower)
+            x = x - d * sigma_s * eps + math.sqrt(2 * d) * sigma_s * z
+        return State(x, s)
+
+    return step

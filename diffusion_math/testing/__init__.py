@@ -1,0 +1,24 @@
+"""The arbiter: what any sampler really does, measured against exact solutions.
+
+    from diffusion_math.testing import Sampler, audit
+    print(audit(Sampler("mine", schedule, walk, grid, order=2)))
+
+`walk(denoise, x, grid, noise)` gives the last state, or all. See docs/audit-your-sampler.md.
+"""
+
+from diffusion_math.testing.report import Report, Row
+from diffusion_math.testing.sampler import Sampler, UnsupportedError, of_step, ours
+from diffusion_math.testing.verdicts import Who, assert_order, assert_sound, audit
+
+__all__ = [
+    "Report",
+    "Row",
+    "Sampler",
+    "UnsupportedError",
+    "Who",
+    "assert_order",
+    "assert_sound",
+    "audit",
+    "of_step",
+    "ours",
+]

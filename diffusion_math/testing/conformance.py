@@ -1,0 +1,191 @@
+"""Whether a sampler's grids and levels are sound, step count by step count.
+
+On data without spread (x_0 is always one point) the flow is a straight line, the reverse process a
+Gaussian, and every solver that is exact for a constant x0 is exact at every step size. So what a
+sampler gives back shows which noise level it thinks a node has, to rounding.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from diffusion_math.noise import none
+from diffusion_math.testing.moments import law
+from diffusion_math.testing.problems import POINT, point_denoiser
+from diffusion_math.testing.sampler import Sampler, UnsupportedError
+
+__all__ = ["FEW", "Finding", "grid_faults", "late_noise", "levels", "strengths"]
+
+FEW = (1, 2, 3, 4, 5, 7, 10, 13, 20, 33, 50)
+"""Numbers of steps that are walked; all of them have their grids looked at."""
+
+
+@final
+@dataclass(frozen=True)
+class Finding:
+    """The worst that was found: how much, at how many steps, in words. `refused`: steps counted
+    for which the sampler openly refuses."""
+
+    worst: float
+    steps: int | None
+    words: str
+    refused: int = 0
+
+
+def grid_faults(sampler: Sampler, counts: Iterable[int]) -> Finding:
+    """How many of the grids are not n steps, strictly falling, inside of the schedule."""
+    faults: list[tuple[int | None, str]] = []
+    refused = 0
+    for n in counts:
+        try:
+            words = _fault(sampler, n)
+        except UnsupportedError:
+            refused += 1
+            continue
+        except Exception as crash:
+            words = crashed(crash)
+        faults += [(n, words)] if words else []
+    return Finding(float(len(faults)), *(faults or [(None, "every grid is sound")])[0], refused)
+
+
+def crashed(error: Exception) -> str:
+    """Code that is audited may raise anything."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:120]
+
+
+def _fault(sampler: Sampler, n: int) -> str:
+    """What is wrong with a grid, or nothing; steps of no length are counted by `idle`."""
+    grid, T = sampler.times(n), sampler.schedule.T
+    if len(grid) != n + 1 and not (sampler.grouped and 2 <= len(grid) <= n + 1):
+        return f"{len(grid) - 1} steps where {n} were asked for"
+    if not bool(grid.isfinite().all()):
+        return "a time that is not finite"
+    if not bool((grid[1:] <= grid[:-1]).all()):
+        k = int((grid[1:] > grid[:-1]).nonzero()[0])
+        return f"step {k + 1} goes from t = {float(grid[k]):g} to {float(grid[k + 1]):g}"
+    if not 0 <= float(grid[-1]) <= float(grid[0]) <= T:
+        return f"times {float(grid[0]):g} to {float(grid[-1]):g} where 0 to {T:g} are legal"
+    return ""
+
+
+def idle(sampler: Sampler, counts: Iterable[int]) -> Finding:
+    """How many grids have a step of no length: a call of the network that changes nothing."""
+    found: list[tuple[int | None, str]] = []
+    for n in counts:
+        try:
+            grid = sampler.times(n)
+        except Exception:  # told by `grid_faults`
+            continue
+        if bool((grid[1:] == grid[:-1]).any()):
+            k = int((grid[1:] == grid[:-1]).nonzero()[0])
+            found.append((n, f"step {k + 1} stays at t = {float(grid[k]):g}"))
+    return Finding(float(len(found)), *(found or [(None, "every step has a length")])[0])
+
+
+def levels(sampler: Sampler, counts: Iterable[int], part: float = 1.0) -> Finding:
+    """The largest relative error of a node's level, mean and spread, on data without spread.
+
+    From N(alpha m, sigma^2 I) at the first node, each state should be N(alpha_s m, sigma_s^2 I),
+    and m itself at s = 0; the law is exact. The error of the standard deviation is taken relative
+    to sigma_s, and that of the mean to max(sigma_s, 0.01).
+
+    Args:
+        part: the strength of an image-to-image run: this share of the grid's last steps is walked.
+    """
+    worst = Finding(0.0, None, "every level is exact")
+    refused = 0
+    for n in counts:
+        try:
+            grid = sampler.times(n)
+            begun = max(0, len(grid) - 1 - max(1, round(part * (len(grid) - 1))))
+            found = _level_errors(sampler, grid[begun:])
+        except UnsupportedError:
+            refused += 1
+            continue
+        except Exception as crash:
+            return Finding(math.inf, n, crashed(crash), refused)
+        k = int(torch.tensor(found).nan_to_num(math.inf, math.inf).argmax())
+        if not found[k] <= worst.worst:
+            at = grid[begun:]
+            where = f"step {k + 1} of {len(at) - 1}, into t = {float(at[k + 1]):g}"
+            worst = Finding(found[k], n, where)
+    return Finding(worst.worst, worst.steps, worst.words, refused)
+
+
+def _level_errors(sampler: Sampler, grid: Tensor) -> list[float]:
+    alpha, sigma = sampler.schedule(grid)
+    covariance = sigma[0] ** 2 * torch.eye(len(POINT), dtype=torch.float64)
+    found = law(sampler, point_denoiser, alpha[0] * POINT, covariance, grid)
+    if len(found.means) == 1:
+        alpha, sigma = alpha[[0, -1]], sigma[[0, -1]]
+    errors = []
+    for mean, spread, a, s in zip(
+        found.means, found.covariances, alpha[1:], sigma[1:], strict=True
+    ):
+        off = (mean - a * POINT).abs().max() / max(float(s), 0.01)
+        deviations = spread.diagonal().sqrt()
+        if s > 0:
+            off = torch.maximum(off, (deviations / s - 1).abs().max())
+        else:
+            off = torch.maximum(off, deviations.max())
+        errors.append(float(off))
+    return errors
+
+
+def strengths(sampler: Sampler, n: int, parts: Sequence[float] = (0.1, 0.34, 0.5, 0.75)) -> Finding:
+    """`levels` of image-to-image runs of the given strengths, the worst of them."""
+    found = [levels(sampler, (n,), part) for part in parts]
+    worst = max(range(len(parts)), key=lambda i: _rank(found[i].worst))
+    one = found[worst]
+    words = one.words if one.steps is None else f"strength {parts[worst]:g}: {one.words}"
+    return Finding(one.worst, one.steps, words, sum(each.refused for each in found))
+
+
+def _rank(value: float) -> float:
+    return math.inf if math.isnan(value) else value
+
+
+def late_noise(sampler: Sampler, counts: Iterable[int]) -> Finding:
+    """Noise in a last step that goes to clean data: the largest standard deviation it leaves.
+
+    Nothing may be left there: x_0 is the mean. Where the grid ends above 0 noise is in order.
+    """
+    worst = Finding(0.0, None, "no noise is left on clean data")
+    for n in counts:
+        try:
+            grid = sampler.times(n)
+            if float(grid[-1]) > 0:
+                continue
+            alpha, sigma = sampler.schedule(grid[:1])
+            start = alpha[0] * POINT, sigma[0] ** 2 * torch.eye(2, dtype=torch.float64)
+            found = law(sampler, point_denoiser, *start, grid)
+        except Exception:  # told by `levels`
+            continue
+        left = float(found.covariances[-1].diagonal().amax().sqrt())
+        if not left <= worst.worst:
+            worst = Finding(left, n, f"noise of standard deviation {left:.3g} on clean data")
+    return worst
+
+
+def finite(sampler: Sampler, counts: Iterable[int]) -> Finding:
+    """How many walks have a state that is not finite, by a denoiser that says 0."""
+    faults: list[tuple[int | None, str]] = []
+    refused = 0
+    for n in counts:
+        try:
+            grid = sampler.times(n)
+            x = sampler.schedule(grid[0])[1] * torch.ones(1, 2, dtype=torch.float64)
+            states = sampler.states(lambda x, t: torch.zeros_like(x), x, grid, none)
+        except UnsupportedError:
+            refused += 1
+            continue
+        except Exception as crash:
+            faults.append((n, crashed(crash)))
+            continue
+        bad = [k for k, state in enumerate(states) if not bool(state.isfinite().all())]
+        faults += [(n, f"step {bad[0] + 1} is not finite")] if bad else []
+    return Finding(float(len(faults)), *(faults or [(None, "every state is finite")])[0], refused)

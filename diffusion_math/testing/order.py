@@ -1,0 +1,171 @@
+"""Orders against exact solutions: of the flow, of the law, of one step, of the path."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from diffusion_math.checks import require
+from diffusion_math.noise import BrownianPath, none
+from diffusion_math.schedule import Schedule
+from diffusion_math.testing.convergence import Fit, fitted
+from diffusion_math.testing.moments import law
+from diffusion_math.testing.problems import GAUSSIAN, MIXTURE, flow
+from diffusion_math.testing.sampler import Sampler
+
+__all__ = ["COUNTS", "flow_order", "law_order", "running_order", "start_order", "strong_order"]
+
+COUNTS = (16, 32, 64, 128)
+"""Steps of a ladder."""
+STOP = 3.0
+"""log-SNR where the ladder's error is taken: before the last stretch, which is a mean, no flow."""
+FLOOR = 30
+"""Errors below this many times the sampler's precision are taken for rounding."""
+
+
+def ladder(sampler: Sampler, counts: tuple[int, ...], uneven: bool = False) -> list[Tensor]:
+    """The grids to measure on: smoothly uneven in log-SNR for a free sampler, else its own.
+
+    `uneven` has every other node moved by 0.4 of a step, however many there are.
+    """
+    schedule = sampler.schedule
+    if not sampler.free:
+        require(not uneven, "uneven", "False for a sampler that walks its own grids alone", uneven)
+        return [cut(schedule, sampler.times(n)) for n in counts]
+    first = max(float(schedule.log_snr(schedule.t_max)), -4.0)
+    grids = []
+    for n in counts:
+        part = torch.arange(n + 1, dtype=torch.float64)
+        if uneven:
+            part[1:-1:2] += 0.4
+        part = part / n
+        part = part if uneven else part + 0.25 * part * (1 - part)
+        grids.append(schedule.time(first + (STOP - first) * part))
+    return grids
+
+
+def cut(schedule: Schedule, grid: Tensor) -> Tensor:
+    """How much of a sampler's own grid is before `STOP`, as the nodes to be compared."""
+    kept = int((schedule.log_snr(grid) <= STOP).sum())
+    return grid[: max(kept, 2)]
+
+
+def flow_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS, uneven: bool = False) -> Fit:
+    """Of the error against the exact flow of a mixture, root mean square over 16 starts.
+
+    Its step size is the mean log-SNR a step. Raises ValueError for a sampler that draws noise.
+    """
+    require(not sampler.noisy, "sampler", "one that draws no noise", sampler.name)
+    schedule, errors, sizes = sampler.schedule, [], []
+    for n, kept in zip(counts, ladder(sampler, counts, uneven), strict=True):
+        walked = kept if sampler.free else sampler.times(n)
+        start = flow(schedule, kept[:1])[0]
+        states = sampler.states(MIXTURE.denoiser(schedule), start, walked, none)
+        require(sampler.free or len(states) > 1, sampler.name, "all states", "the last alone")
+        at = [len(kept) - 1, len(kept)] if len(kept) < len(walked) else [len(kept) - 1]
+        at = [k for k in at if walked[k] > schedule.t_min or k == len(kept) - 1]
+        off = [
+            states[-1 if sampler.free else k - 1] - flow(schedule, walked[k : k + 1])[0] for k in at
+        ]
+        found = [float(one.square().mean().sqrt()) for one in off]
+        errors.append(_at_stop(schedule.log_snr(walked[at]), found))
+        sizes.append(mean_step(schedule, kept))
+    return fitted(sizes, errors, FLOOR * sampler.precision)
+
+
+def _at_stop(levels: Tensor, errors: list[float]) -> float:
+    """The error at log-SNR `STOP`, on a line of its logarithm between the nodes around."""
+    if len(errors) == 1 or not min(errors) > 0:
+        return errors[0]
+    part = float((STOP - levels[0]) / (levels[1] - levels[0]))
+    return float(errors[0] ** (1 - part) * errors[1] ** part)
+
+
+def law_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS, uneven: bool = False) -> Fit:
+    """Of the error of the output's covariance on Gaussian data: the weak error, exactly.
+
+    The distance is Frobenius's norm of the covariance's error, plus the norm of the mean's.
+    """
+    schedule, errors, sizes = sampler.schedule, [], []
+    for n, kept in zip(counts, ladder(sampler, counts, uneven), strict=True):
+        walked = kept if sampler.free else sampler.times(n)
+        start = GAUSSIAN.marginal(schedule, kept[0]).moments()
+        found = law(sampler, GAUSSIAN.denoiser(schedule), *start, walked)
+        mean, covariance = GAUSSIAN.marginal(schedule, kept[-1]).moments()
+        at = -1 if sampler.free else len(kept) - 2
+        off = (found.covariances[at] - covariance).norm() + (found.means[at] - mean).norm()
+        errors.append(float(off))
+        sizes.append(mean_step(schedule, kept))
+    return fitted(sizes, errors, FLOOR * sampler.precision)
+
+
+def running_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS) -> Fit:
+    """Of the steps in the middle third of a walk: the order of their local error, less 1.
+
+    A step's start is the sampler's own state, carried on exactly: earlier errors do not count.
+    """
+    return _local_order(sampler, counts, start=False)
+
+
+def start_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS) -> Fit:
+    """Of the first step: the order of its local error, less 1."""
+    return _local_order(sampler, counts, start=True)
+
+
+def _local_order(sampler: Sampler, counts: tuple[int, ...], start: bool) -> Fit:
+    schedule, errors, sizes = sampler.schedule, [], []
+    for n, kept in zip(counts, ladder(sampler, counts), strict=True):
+        walked = kept if sampler.free else sampler.times(n)
+        if len(kept) < 3 or not bool(schedule.log_snr(kept[1:]).isfinite().all()):
+            continue  # so coarse that all of it is the first step or the last
+        x = flow(schedule, kept[:1])[0].repeat(1, 2)[:, :3]
+        states = [x, *sampler.states(GAUSSIAN.denoiser(schedule), x, walked, none)]
+        require(len(states) == len(walked), sampler.name, "all states", "the last alone")
+        steps = [0] if start else range(len(kept) // 3, max(len(kept) * 2 // 3, len(kept) // 3 + 1))
+        off = []
+        for k in steps:
+            exact = GAUSSIAN.probability_flow(schedule, states[k].double(), kept[k], kept[k + 1])
+            off.append((states[k + 1] - exact).square().mean())
+        errors.append(float(torch.stack(off).mean().sqrt()))
+        part = kept[steps[0] : steps[-1] + 2]
+        unsized = start and not bool(schedule.log_snr(kept[0]).isfinite())  # from pure noise
+        sizes.append(mean_step(schedule, kept if unsized else part))
+    found = fitted(sizes, errors, 3 * sampler.precision)
+    return replace(
+        found,
+        order=found.order - 1,
+        low=found.low - 1,
+        high=found.high - 1,
+        trend=found.trend - 1,
+    )
+
+
+def strong_order(sampler: Sampler, counts: tuple[int, ...] = (16, 32, 64), paths: int = 64) -> Fit:
+    """Of the distance to the same sampler's walk of 8 times as many steps along one Brownian path.
+
+    Root mean square over the paths, on a mixture. For free samplers whose noise is indexed by the
+    times of its step, as `noise.Noise` says.
+    """
+    schedule = sampler.schedule
+    require(sampler.free, "sampler", "one that walks any grid", sampler.name)
+    path = BrownianPath((0,), schedule.T)
+
+    def source(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """The rows as one event of one path: its normals are independent."""
+        return path(x[None], t, s)[0]
+
+    *grids, finest = ladder(sampler, (*counts, 8 * counts[-1]))
+    x = flow(schedule, finest[:1], paths)[0]
+    denoise = MIXTURE.denoiser(schedule)
+    last = sampler.end(denoise, x, finest, source)
+    ends = [sampler.end(denoise, x, grid, source) for grid in grids]
+    errors = [float((end - last).square().mean().sqrt()) for end in ends]
+    sizes = [mean_step(schedule, grid) for grid in grids]
+    return fitted(sizes, errors, FLOOR * sampler.precision)
+
+
+def mean_step(schedule: Schedule, grid: Tensor) -> float:
+    """log-SNR gained a step, on average; from pure noise, of the steps after the first."""
+    levels = schedule.log_snr(grid)
+    levels = levels[levels.isfinite()]
+    return float(levels[-1] - levels[0]) / (len(levels) - 1)

@@ -1,0 +1,222 @@
+"""The audit of one sampler: every check, with its verdict; and the same as assertions."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+from diffusion_math.schedule import Discrete
+from diffusion_math.testing import conformance, order
+from diffusion_math.testing.conformance import FEW, Finding
+from diffusion_math.testing.convergence import Fit
+from diffusion_math.testing.report import Report, Row, Verdict
+from diffusion_math.testing.rounding import rounded
+from diffusion_math.testing.sampler import Sampler, UnsupportedError
+
+__all__ = ["SLACK", "Who", "assert_order", "assert_sound", "audit"]
+
+SLACK = 0.35
+"""How far below the claimed order a measured one may lie: what ladders of such steps leave."""
+
+TELLING = 0.01
+"""A tolerance beyond which a level that is within it says nothing of the sampler."""
+
+
+@final
+@dataclass(frozen=True)
+class Who:
+    """Where a sampler comes from, and what is known of it.
+
+    Attributes:
+        limits: check -> why it is no defect that it fails.
+    """
+
+    library: str = ""
+    version: str = ""
+    setting: str = ""
+    limits: Mapping[str, str] = field(default_factory=dict)
+
+
+def audit(
+    sampler: Sampler,
+    who: Who = Who(),
+    counts: tuple[int, ...] = FEW,
+    sweep: tuple[int, ...] | None = None,
+    ladder: tuple[int, ...] = order.COUNTS,
+) -> Report:
+    """Grids, levels, last noise, image-to-image, and orders against exact solutions.
+
+    Args:
+        sampler: what is audited, with what it claims. Unless it declares a `precision` or a `near`
+            of its own, they are those of the dtype that it is seen to compute in.
+        who: for the report's rows.
+        counts: numbers of steps that are walked on data without spread.
+        sweep: numbers of steps whose grids are looked at, by default 1..1000 as far as the
+            schedule has them.
+        ladder: numbers of steps of the order's ladder, at least three, rising.
+
+    Returns:
+        A `Report`; `print` it, or ask it whether it is `sound`.
+    """
+    sampler = rounded(sampler)
+    near = sampler.near
+    most = int(sampler.schedule.T) if isinstance(sampler.schedule, Discrete) else 1000
+    if sweep is None:
+        sweep = tuple(range(1, min(most, 1000) + 1))
+    counts = tuple(n for n in counts if n <= most)
+    rows = [_swept(sampler, who, "grid", lambda: conformance.grid_faults(sampler, sweep), 0.0)]
+    idle = conformance.idle(sampler, counts)
+    if idle.worst:
+        note = f"n = {idle.steps}: {idle.words}"
+        measured = f"{idle.worst:.0f} of {len(counts)} grids"
+        row = _row(sampler, who, "idle steps", "none", measured, idle.worst, "limit", note)
+        rows.append(row)
+    walked: list[tuple[str, Callable[[], Finding], float]] = [
+        ("finite", lambda: conformance.finite(sampler, counts), 0.0)
+    ]
+    if sampler.exact:
+        walked += [
+            ("levels", lambda: conformance.levels(sampler, counts), near),
+            ("image-to-image", lambda: conformance.strengths(sampler, min(20, most)), near),
+            ("last noise", lambda: conformance.late_noise(sampler, counts), near),
+        ]
+    rows += [_swept(sampler, who, *one) for one in walked]
+    return Report((*rows, *_orders(sampler, who, ladder)))
+
+
+def assert_order(sampler: Sampler, nominal: int, ladder: tuple[int, ...] = order.COUNTS) -> None:
+    """AssertionError unless the sampler shows this order; for a test of your own.
+
+    Of the flow's solution, or of the law where the sampler is `noisy`.
+    """
+    found = _fit(rounded(sampler), ladder, uneven=False)
+    assert found.order > nominal - SLACK, (
+        f"{sampler.name}: wanted order {nominal}, got {_order(found)}; "
+        f"errors {', '.join(f'{e:.3g}' for e in found.errors)} at {ladder} steps"
+    )
+
+
+def assert_sound(sampler: Sampler, who: Who = Who()) -> None:
+    """AssertionError with the table of defects unless `audit` finds none."""
+    found = audit(sampler, who)
+    assert found.sound, f"{sampler.name}\n{Report(found.defects)}"
+
+
+def _fit(sampler: Sampler, ladder: tuple[int, ...], uneven: bool) -> Fit:
+    measure = order.law_order if sampler.noisy else order.flow_order
+    return measure(sampler, ladder, uneven)
+
+
+def _orders(sampler: Sampler, who: Who, ladder: tuple[int, ...]) -> list[Row]:
+    """The order; where it is too low, whether the start alone is to blame; on uneven steps too."""
+    check = "order of the law" if sampler.noisy else "order"
+    expected = f"{sampler.order}"
+    try:
+        found = _fit(sampler, ladder, uneven=False)
+    except UnsupportedError as refused:
+        return [_row(sampler, who, check, expected, "refused", None, "limit", str(refused))]
+    except Exception as crash:  # code that is audited may raise anything
+        note = conformance.crashed(crash)
+        return [_row(sampler, who, check, expected, "crashed", None, "defect", note)]
+    verdict, note = _judged(sampler, found, ladder)
+    if verdict == "defect" and check in who.limits:
+        verdict, note = "limit", who.limits[check]
+    rows = [_row(sampler, who, check, expected, _order(found), found.order, verdict, note)]
+    rows += [] if sampler.noisy else _running(sampler, who, ladder)
+    if sampler.free:
+        rows.append(_uneven(sampler, who, ladder, found))
+    return rows
+
+
+def _uneven(sampler: Sampler, who: Who, ladder: tuple[int, ...], even: Fit) -> Row:
+    """The order on a grid whose steps alternate, beside that on even steps."""
+    check = f"{'order of the law' if sampler.noisy else 'order'}, uneven steps"
+    expected = f"{sampler.order}"
+    try:
+        found = _fit(sampler, ladder, uneven=True)
+    except UnsupportedError as refused:
+        return _row(sampler, who, check, expected, "refused", None, "limit", str(refused))
+    except Exception as crash:  # code that is audited may raise anything
+        note = conformance.crashed(crash)
+        return _row(sampler, who, check, expected, "crashed", None, "defect", note)
+    verdict: Verdict = "sound"
+    note = ""
+    if not found.order > min(sampler.order, even.order) - SLACK:
+        verdict, note = "limit", "neighbouring steps that stay unequal lower the order"
+        if found.order < 1 - SLACK:
+            verdict, note = "defect", "does not converge where steps are unequal"
+    return _row(sampler, who, check, expected, _order(found), found.order, verdict, note)
+
+
+def _running(sampler: Sampler, who: Who, ladder: tuple[int, ...]) -> list[Row]:
+    """The order of single steps once under way: no start-up and no chance hides it."""
+    try:
+        found = order.running_order(sampler, tuple(n // 2 for n in ladder))
+    except ValueError:  # the last state alone is shown
+        return []
+    verdict: Verdict = "sound" if _reaches(found, sampler.order) else "defect"
+    note, check = "", "order of a step"
+    if verdict == "defect":
+        note = f"local errors {', '.join(f'{e:.2g}' for e in found.errors)}"
+        if check in who.limits:
+            verdict, note = "limit", f"{who.limits[check]}; {note}"
+    expected = f"{sampler.order}"
+    return [_row(sampler, who, check, expected, _order(found), found.order, verdict, note)]
+
+
+def _reaches(found: Fit, order: int) -> bool:
+    """Whether a local order is as claimed, or on its way there: coarse ladders rise to it."""
+    return max(found.order, found.trend) > order - SLACK
+
+
+def _judged(sampler: Sampler, found: Fit, ladder: tuple[int, ...]) -> tuple[Verdict, str]:
+    if found.order > sampler.order - SLACK:
+        return "sound", ""
+    errors = f"errors {', '.join(f'{e:.2g}' for e in found.errors)} at {ladder} steps"
+    if not sampler.noisy:
+        try:
+            half = tuple(n // 2 for n in ladder)
+            running, start = (f(sampler, half) for f in (order.running_order, order.start_order))
+        except ValueError:  # the last state alone is shown
+            return "defect", errors
+        if _reaches(running, sampler.order) and found.order > start.order + 1 - SLACK:
+            return "limit", f"the first step's order {start.order:.1f} caps the whole; {errors}"
+    return "defect", errors
+
+
+def _order(found: Fit) -> str:
+    if math.isinf(found.order):
+        return "exact to rounding" if found.order > 0 else "not finite"
+    return f"{found.order:.2f} ({found.low:.2f} to {found.high:.2f})"
+
+
+def _swept(sampler: Sampler, who: Who, check: str, look: Callable[[], Finding], most: float) -> Row:
+    """A conformance check as a row: sound where no more than `most` was found."""
+    found = look()
+    expected = "0 faults" if most == 0 else f"at most {most:g}"
+    verdict: Verdict = "sound" if found.worst <= most else "defect"
+    note = found.words if found.steps is None else f"n = {found.steps}: {found.words}"
+    if most > 0 and sampler.rounding:
+        expected += f", rounding of {sampler.rounding}"
+        if most > TELLING and 0 < found.worst <= most:
+            verdict, note = "limit", f"{sampler.rounding} is too coarse to tell ({note})"
+    if found.refused:
+        note += f"; {found.refused} refused openly"
+    if verdict == "defect" and check in who.limits:
+        verdict, note = "limit", f"{who.limits[check]} ({note})"
+    measured = f"{found.worst:.3g}"
+    return _row(sampler, who, check, expected, measured, found.worst, verdict, note)
+
+
+def _row(
+    sampler: Sampler,
+    who: Who,
+    check: str,
+    expected: str,
+    measured: str,
+    value: float | None,
+    verdict: Verdict,
+    note: str,
+) -> Row:
+    where = (who.library, who.version, sampler.name, who.setting)
+    return Row(*where, check, expected, measured, value, verdict, note)

@@ -1,0 +1,59 @@
+"""Work and precision: what error a walk leaves for how many calls of the denoiser, and seconds."""
+
+import time
+from dataclasses import dataclass
+from typing import final
+
+from torch import Tensor
+
+from diffusion_math.checks import require
+from diffusion_math.noise import none
+from diffusion_math.testing.order import ladder
+from diffusion_math.testing.problems import MIXTURE, flow
+from diffusion_math.testing.sampler import Sampler
+
+__all__ = ["Point", "work"]
+
+
+@final
+@dataclass(frozen=True)
+class Point:
+    """One walk: its steps, calls of the denoiser, seconds, and root mean square error."""
+
+    steps: int
+    calls: int
+    seconds: float
+    error: float
+
+
+def work(
+    sampler: Sampler, counts: tuple[int, ...] = (4, 8, 16, 32, 64, 128), copies: int = 1
+) -> list[Point]:
+    """Errors against the exact flow of a mixture, on the grids of `order.flow_order`.
+
+    Args:
+        sampler: a free one that draws no noise.
+        copies: how often each of the 16 starts is walked at once: the weight of the denoiser
+            against that of the sampler's own arithmetic.
+
+    Raises:
+        ValueError: another sampler.
+    """
+    legal = sampler.free and not sampler.noisy
+    require(legal, "sampler", "one that walks any grid and draws no noise", sampler.name)
+    denoise, found = MIXTURE.denoiser(sampler.schedule), []
+    for n, grid in zip(counts, ladder(sampler, counts), strict=True):
+        calls = 0
+
+        def counted(x: Tensor, t: Tensor) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return denoise(x, t)
+
+        start, wanted = flow(sampler.schedule, grid[[0, -1]]).repeat(1, copies, 1)
+        begun = time.perf_counter()
+        end = sampler.end(counted, start, grid, none)
+        seconds = time.perf_counter() - begun
+        error = float((end - wanted).square().mean().sqrt())
+        found.append(Point(n, calls, seconds, error))
+    return found

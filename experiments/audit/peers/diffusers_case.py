@@ -1,0 +1,138 @@
+"""One scheduler of diffusers at one setting, and what is claimed and known of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from typing import Any, final
+
+from diffusion_math.testing.conformance import crashed
+from diffusion_math.testing.report import Row, Verdict
+from diffusion_math.testing.sampler import Sampler, UnsupportedError
+from diffusion_math.testing.verdicts import Who
+from experiments.audit.peers.prediction_types import disagreement
+from experiments.audit.peers.scheduler_driver import (
+    Driven,
+    announced,
+    left,
+    noised,
+    sampler,
+    turned,
+)
+from experiments.audit.subject import Subject
+
+__all__ = ["Case", "groups"]
+
+TABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+"""Stable Diffusion's."""
+WALKED = 20
+"""Steps at which the methods beside the walk are looked at."""
+SLOW = ("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler")
+"""A tenth of a second a grid."""
+CHECKS = (
+    "levels",
+    "image-to-image",
+    "last noise",
+    "order",
+    "order of a step",
+    "order of the law",
+    "predictions",
+)
+ROUNDED = "the network is told the nearest whole time, not that of the level"
+
+
+@final
+@dataclass(frozen=True)
+class Case:
+    """One scheduler at one setting.
+
+    Attributes:
+        kind: the class's name. config: what it is constructed with, besides the table.
+        order: what its paper or its own words claim at this setting.
+        limits: check -> why a failure of it is no defect.
+        main: whether it is of the quick audit.
+        table: whether it takes Stable Diffusion's. ladder: numbers of steps of the order's ladder.
+    """
+
+    kind: str
+    driven: Driven
+    order: int
+    config: dict[str, Any] = field(default_factory=dict)
+    noisy: bool = False
+    limits: dict[str, str] = field(default_factory=dict)
+    main: bool = False
+    table: bool = True
+    ladder: tuple[int, ...] = (10, 20, 40, 80)
+
+    @property
+    def setting(self) -> str:
+        """The options that differ from the defaults, as they are written."""
+        options = {**self.config, **self.driven.settle, **self.driven.step}
+        return ", ".join(f"{k}={v!r}" for k, v in options.items()) or "defaults"
+
+    def make(self) -> Any:
+        """The scheduler."""
+        import diffusers
+
+        return getattr(diffusers, self.kind)(**(TABLE if self.table else {}), **self.config)
+
+    def sampler(self) -> Sampler:
+        """The case as a `Sampler`."""
+        grouped = self.driven.reached is groups
+        return sampler(self.kind, self.make, self.driven, self.order, self.noisy, grouped=grouped)
+
+    def subject(self) -> Subject:
+        """The case as it is put before the arbiter."""
+        limits = dict(self.limits)
+        off = announced(self.make(), self.driven, WALKED)
+        if 0.01 < off <= 0.5:
+            limits = {**dict.fromkeys(CHECKS, ROUNDED), **limits}
+        who = Who("diffusers", version("diffusers"), self.setting, limits)
+        again = (
+            "from experiments.audit.peers.diffusers import cases\n\n"
+            f"kind, setting = {self.kind!r}, {self.setting!r}\n"
+            "[case] = [c for c in cases() if (c.kind, c.setting) == (kind, setting)]\n"
+            "subject = case.subject()"
+        )
+        more: dict[str, Any] = {"ladder": self.ladder, "also": partial(self._methods, who)}
+        if "timestep_spacing" in self.config and self.kind not in SLOW:
+            more["sweep"] = tuple(range(1, 1001))
+        return Subject(self.sampler(), who, again, **more)
+
+    def _methods(self, who: Who) -> Iterator[Row]:
+        """Rows on what else the scheduler offers: times for the network, noise, velocity."""
+        made = self.make()
+        looks: list[tuple[str, Any, float, str]] = []
+        if self.driven.by_sigmas and self.driven.space != "edm":
+            looks.append(("announced times", announced, 0.5, "in steps of the table, at most 0.5"))
+            looks.append(
+                ("last level", left, 1.01, "the table's least or 0: in its steps, at most 1")
+            )
+        if hasattr(made, "add_noise") and self.driven.space in ("vp", "ve"):
+            looks.append(("add_noise", noised, 0.01, "at most 0.01"))
+        if hasattr(made, "get_velocity") and self.driven.space == "vp":
+            looks.append(("get_velocity", turned, 1e-4, "at most 0.0001"))
+        if "prediction_type" in made.config and self.driven.space != "flow":
+            looks.append(("predictions", disagreement, 1e-3, "at most 0.001"))
+        for check, look, most, expected in looks:
+            where = (who.library, who.version, self.kind, who.setting, check, expected)
+            try:
+                value = look(made, self.driven, WALKED)
+            except UnsupportedError:  # nothing to compare
+                continue
+            except Exception as crash:  # code that is audited may raise anything
+                yield Row(*where, "crashed", None, "defect", crashed(crash))
+                continue
+            wrong = not value <= most
+            rounded = ROUNDED if check == "announced times" and value > 0.01 else ""
+            why = who.limits.get(check, "") if wrong else rounded
+            verdict: Verdict = "limit" if why else "defect" if wrong else "sound"
+            note = f"n = {WALKED}" + (f": {why}" if why else "")
+            yield Row(*where, f"{value:.3g}", value, verdict, note)
+
+
+def groups(scheduler: Any) -> list[int]:
+    """DPM-Solver's single steps: the last call of each group."""
+    orders = scheduler.order_list
+    calls = len(scheduler.timesteps)
+    return [k for k in range(calls) if k + 1 == calls or orders[k + 1] == 1]

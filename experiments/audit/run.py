@@ -1,0 +1,217 @@
+"""The arbiter's audit of a library's samplers, or of your own: rows, a page, reproducers."""
+
+import importlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from experiments.audit import Config, user_file
+from experiments.output import page
+from experiments.output.result import (
+    FAILS,
+    HOLDS,
+    MEASURED,
+    Figure,
+    Result,
+    Row,
+    Table,
+    to_json,
+    utf8,
+    write_files,
+)
+
+if TYPE_CHECKING:
+    from diffusion_math.testing.report import Row as Found
+    from experiments.audit.subject import Subject
+
+TARGETS = {
+    "ours": "ours",
+    "diffusers": "diffusers",
+    "k-diffusion": "k_diffusion",
+    "azula": "azula",
+    "smalldiffusion": "smalldiffusion",
+}
+"""Each library that can be named, and its module in `experiments.audit.peers`."""
+
+VERDICTS = ("sound", "limit", "defect")
+SHOWN = ("ddim", "heun", "dpmpp_2m", "deis", "dpmpp_3m", "unipc", "dpm_solver_3s", "lms")
+"""Solvers whose work is drawn."""
+
+
+def run(config: Config) -> Result:
+    """Audit each sampler of the target."""
+    import torch
+    from tqdm import tqdm
+
+    subjects = _subjects(config.target, config.quick)
+    if config.samplers:
+        known = sorted({subject.sampler.name for subject in subjects})
+        if not set(config.samplers) <= set(known):
+            got = " ".join(config.samplers)
+            raise ValueError(f"--samplers: wanted some of {', '.join(known)}, got {got}")
+        subjects = [one for one in subjects if one.sampler.name in config.samplers]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the tensors are small: threads cost more than they bring
+    try:
+        each = tqdm(subjects, unit="sampler", disable=None)
+        path = Path(config.target.rpartition(":")[0])
+        with user_file.theirs(path):
+            audited = [(subject, subject.audit().rows) for subject in each]
+    finally:
+        torch.set_num_threads(threads)
+    rows = [row for _, found in audited for row in found]
+    return Result(
+        "audit",
+        f"Audit of {config.target}",
+        _rows(rows),
+        _parts(config, rows),
+        {"settings": config, "found": rows, "reproducers": _reproducers(audited)},
+    )
+
+
+def write(result: Result, folder: Path) -> list[Path]:
+    """audit.html first; audit.json is the list of rows."""
+    from dataclasses import asdict
+
+    files = {
+        "audit.html": utf8(page.html(result.title, [result])),
+        "audit.md": utf8(page.markdown(result.title, [result])),
+        "audit.json": to_json([asdict(row) for row in result.data["found"]]),
+    }
+    files |= {figure.name: figure.image for figure in result.figures}
+    files |= {name: utf8(text) for name, text in result.data["reproducers"].items()}
+    return write_files(folder, files)
+
+
+def _subjects(target: str, quick: bool) -> "list[Subject]":
+    """ValueError where the target is not known or not installed."""
+    import warnings
+
+    if target not in TARGETS:
+        path, _, name = target.rpartition(":")
+        if not path or not Path(path).is_file():
+            known = f"{', '.join(TARGETS)} or PATH:NAME"
+            raise ValueError(f"--target: wanted {known} with a file at PATH, got {target}")
+        return user_file.subjects(Path(path), name, quick)
+    module = importlib.import_module(f"experiments.audit.peers.{TARGETS[target]}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of libraries as they are imported
+            return list(module.subjects(quick))
+    except ModuleNotFoundError as missing:
+        wanted = f"{missing.name} is not installed: `make peers` installs what can be audited"
+        raise ValueError(f"--target {target}: {wanted}") from None
+
+
+def _rows(rows: "Sequence[Found]") -> tuple[Row, ...]:
+    """One row for each verdict."""
+    counted = Counter(row.verdict for row in rows)
+    said = {"sound": HOLDS, "limit": MEASURED, "defect": FAILS if counted["defect"] else HOLDS}
+    names = {"defect": "audit", "sound": "audit-sound", "limit": "audit-limit"}
+    words = {
+        "sound": "Checks that hold",
+        "limit": "Checks bounded by the method itself, or by what it openly states",
+        "defect": "Checks where what is claimed is not what is done",
+    }
+    return tuple(
+        Row(names[one], words[one], float(counted[one]), None, said[one]) for one in VERDICTS
+    )
+
+
+def _parts(config: Config, rows: "Sequence[Found]") -> tuple[str | Figure | Table, ...]:
+    from experiments.plots import png
+    from experiments.plots.audit import Dot, orders
+
+    who = sorted({f"{row.library} {row.version}".strip() for row in rows})
+    samplers = {(row.sampler, row.setting) for row in rows}
+    lead = (
+        f"{len(samplers)} samplers and settings of {', '.join(who)} walked on data of which "
+        "everything is known: a point, a Gaussian, a mixture with its exact flow. A limit comes "
+        "with the method or is stated openly; a defect is a claim that is not kept."
+    )
+    parts: list[str | Figure | Table] = [lead]
+    dots: dict[str, list[Dot]] = {}
+    for row in rows:
+        if row.check in ("order", "order of the law") and row.value is not None:
+            found = [float(one) for one in re.findall(r"-?\d+\.\d+", row.measured)]
+            if len(found) == 3:
+                dot = Dot(row.setting, float(row.expected), *found, row.verdict)
+                dots.setdefault(row.sampler, []).append(dot)
+    if dots:
+        caption = (
+            "Measured order of each setting against the claimed one (open ring), with the interval "
+            "over the ladder of steps. What lies left of its ring by more than 0.35 is a defect, "
+            "or a limit where the first step alone is to blame."
+        )
+        alt = "Dots of measured orders beside rings of claimed orders, a line a sampler."
+        parts.append(Figure("audit-orders.png", png(orders(dots)), caption, alt))
+    parts += _work(config.quick) if config.target == "ours" else ()
+    for verdict in ("defect", "limit"):
+        cells = tuple(
+            (row.sampler, row.setting, row.check, row.expected, row.measured, row.note)
+            for row in rows
+            if row.verdict == verdict
+        )
+        head = ("sampler", "setting", "check", "expected", "measured", "where")
+        if cells:
+            caption = {
+                "defect": "Defects; each has a reproducer beside this page, in the same order.",
+                "limit": "Known limits.",
+            }[verdict]
+            parts.append(Table(head, cells, caption))
+    cells = tuple(
+        (row.sampler, row.setting, row.check, row.expected, row.measured, row.verdict)
+        for row in rows
+        if row.check.startswith("order")
+    )
+    head = ("sampler", "setting", "order of", "nominal", "measured (interval)", "verdict")
+    return (*parts, Table(head, cells, "All orders that were measured."))
+
+
+def _work(quick: bool) -> tuple[str | Figure | Table, ...]:
+    """Error over calls and over seconds of our own solvers without noise."""
+    from diffusion_math.schedule import VPLinear
+    from diffusion_math.testing.sampler import ours
+    from diffusion_math.testing.work_precision import work
+    from experiments.plots import png
+    from experiments.plots.audit import Curve, curves
+
+    lines = []
+    counts, repeats = ((4, 8, 16), 1) if quick else ((4, 8, 16, 32, 64, 128), 3)
+    for sampler in ours(VPLinear(), SHOWN):
+        work(sampler, (4,))  # warm
+        walks = [work(sampler, counts, copies=64) for _ in range(repeats)]
+        points = walks[0]
+        calls = [point.calls for point in points]
+        seconds = [median(one.seconds for one in same) for same in zip(*walks, strict=True)]
+        errors = [point.error for point in points]
+        lines.append(Curve(sampler.name, sampler.order, calls, seconds, errors))
+    caption = (
+        "Error at the end of the flow of a mixture against calls of the denoiser and against "
+        f"seconds, {counts[0]} to {counts[-1]} steps of {len(SHOWN)} solvers. Steeper lines are "
+        "higher orders: the color says which. With a denoiser as cheap as this one a step's own "
+        "arithmetic shows in the seconds; "
+        "with a network the calls decide."
+    )
+    alt = "Two panels of falling lines, error over calls and over seconds, a line a solver."
+    return (Figure("audit-work.png", png(curves(lines)), caption, alt),)
+
+
+def _reproducers(audited: "Sequence[tuple[Subject, tuple[Found, ...]]]") -> dict[str, str]:
+    """A script for each defect, which needs the library and ours alone."""
+    scripts: dict[str, str] = {}
+    for subject, rows in audited:
+        for row in rows:
+            if row.verdict != "defect":
+                continue
+            name = re.sub(r"[^a-z0-9]+", "-", f"{row.sampler} {row.check}".lower()).strip("-")
+            told = [f"{row.library} {row.version}, {row.sampler}({row.setting})"]
+            told += [f"{row.check}: expected {row.expected}, measured {row.measured}", row.note]
+            lines = ['"""' + "\n".join(told).replace('"', "'") + '"""', "", subject.again, ""]
+            lines += [f"rows = [row for row in subject.audit().rows if row.check == {row.check!r}]"]
+            lines += ["for row in rows:", "    print(row.expected, row.measured, row.note)", ""]
+            scripts[f"defect-{len(scripts) + 1:02d}-{name}.py"] = "\n".join(lines)
+    return scripts

@@ -1,0 +1,61 @@
+"""What is put before the arbiter: a sampler, where it is from, and how to see it again."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import final
+
+from torch import Tensor
+
+from diffusion_math.testing.order import COUNTS
+from diffusion_math.testing.report import Report, Row
+from diffusion_math.testing.sampler import Sampler
+from diffusion_math.testing.verdicts import Who, audit
+
+__all__ = ["Subject", "again", "along"]
+
+
+@final
+@dataclass(frozen=True)
+class Subject:
+    """A sampler and its circumstances.
+
+    Attributes:
+        again: lines of Python that make the name `subject`, of this kind, anew.
+        counts: numbers of steps that are walked. sweep: whose grids are looked at.
+        ladder: numbers of steps of the order's ladder.
+        also: rows on what else its library offers.
+    """
+
+    sampler: Sampler
+    who: Who
+    again: str = ""
+    counts: tuple[int, ...] = (1, 2, 3, 7, 10, 20)
+    sweep: tuple[int, ...] = field(default=(*range(1, 33), 50, 61, 77, 100, 103, 1000))
+    ladder: tuple[int, ...] = COUNTS
+    also: Callable[[], Iterable[Row]] = tuple
+
+    def audit(self) -> Report:
+        """`diffusion_math.testing.verdicts` of it."""
+        found = audit(self.sampler, self.who, self.counts, self.sweep, self.ladder)
+        return found + Report(tuple(self.also()))
+
+
+def again(module: str, *arguments: object, **options: object) -> str:
+    """Python that makes `sampler(...)` of one of these modules anew, as `subject`."""
+    given = [repr(one) for one in arguments]
+    given += [f"{name}={value!r}" for name, value in options.items()]
+    return (
+        "from diffusion_math.testing.verdicts import Who\n"
+        f"from experiments.audit.peers.{module} import sampler\n"
+        "from experiments.audit.subject import Subject\n\n"
+        f"subject = Subject(sampler({', '.join(given)}), Who())"
+    )
+
+
+def along(grid: Tensor, seen: Mapping[float, Tensor], end: Tensor) -> Tensor | list[Tensor]:
+    """The states at grid[1:], where the denoiser was asked at each inner node; else the end.
+
+    `seen`: time -> the last x that the denoiser was asked about at that time.
+    """
+    inner = [float(t) for t in grid[1:-1]]
+    return [*(seen[t] for t in inner), end] if all(t in seen for t in inner) else end

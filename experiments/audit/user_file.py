@@ -1,0 +1,130 @@
+"""A user's own file of samplers: read, tried on a few steps, and its faults told in one line."""
+
+import contextlib
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from inspect import signature
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffusion_math.testing import Sampler
+    from experiments.audit.subject import Subject
+
+__all__ = ["subjects", "theirs"]
+
+MOST = 1000
+"""Samplers that one name of a file may give."""
+
+FEW = 10
+"""Steps that each sampler is tried on before it is audited."""
+
+QUICK = {"counts": (2, 10), "sweep": (1, 2, 3, 10, 50)}
+"""Numbers of steps that are looked at in a quick audit."""
+
+
+@contextlib.contextmanager
+def theirs(path: Path) -> Iterator[None]:
+    """Turn what goes wrong in the user's code into one ValueError that names file and line.
+
+    An error whose traceback does not pass through the file is passed on as it is.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        file = str(path.absolute())
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [one.lineno for one in frames if one.filename == file]
+        if isinstance(error, SyntaxError) and error.filename == file:
+            lines.append(error.lineno)
+        if not lines:
+            raise
+        kind = type(error).__name__
+        said = f"{kind}: {getattr(error, 'msg', error)}".rstrip(": ")
+        raise ValueError(f"--target: {path}, line {lines[-1]}: {said}") from error
+
+
+def subjects(path: Path, name: str, quick: bool) -> "list[Subject]":
+    """The samplers that a file has under a name, each tried on a few steps.
+
+    Raises ValueError, in one line, where the file can't be run, the name is not there or is no
+    sampler, or a sampler does not keep its promises: grids and states are tensors of their shapes.
+    """
+    from diffusion_math.testing import Who
+    from experiments.audit.subject import Subject
+
+    with theirs(path):
+        found = _found(_module(path), path, name)
+        for one in found:
+            _tried(one, path)
+    lines = f"# {path}:{name}"
+    settings: dict[str, Any] = QUICK if quick else {}
+    return [Subject(one, Who(path.name, "", one.name), lines, **settings) for one in found]
+
+
+def _module(path: Path) -> Any:
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("audited", path.absolute())
+    if spec is None or spec.loader is None:
+        raise ValueError(f"--target: wanted a Python file, got {path}")
+    module = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        if error.filename is None:  # no source at all: it holds zeros
+            raise ValueError(f"--target: can't read {path}: {error}") from error
+        raise
+    except PermissionError as error:
+        raise ValueError(f"--target: can't read {path}: {error.strerror}") from error
+    return module
+
+
+def _found(module: Any, path: Path, name: str) -> "list[Sampler]":
+    from diffusion_math.testing import Sampler
+
+    if not hasattr(module, name):
+        raise ValueError(f"--target: {path} has no {name}")
+    found = getattr(module, name)
+    if isinstance(found, Callable):  # type: ignore[arg-type]
+        try:
+            signature(found).bind()
+        except TypeError as error:
+            wanted = f"an diffusion_math.testing.Sampler, or a function without arguments, in {name} of {path}"
+            raise ValueError(f"--target: wanted {wanted}: {error}") from error
+        found = found()
+    several = isinstance(found, Iterable)
+    many = [found] if isinstance(found, Sampler) or not several else list(islice(found, MOST + 1))
+    if not 1 <= len(many) <= MOST or not all(isinstance(one, Sampler) for one in many):
+        wrong = next((one for one in many if not isinstance(one, Sampler)), None)
+        got = f"{len(many)} of them" if wrong is None else f"a {type(wrong).__name__}"
+        wanted = f"an diffusion_math.testing.Sampler or 1 to {MOST} in {name} of {path}"
+        raise ValueError(f"--target: wanted {wanted}, got {got}")
+    return many
+
+
+def _tried(sampler: "Sampler", path: Path) -> None:
+    """Walk a few steps; ValueError where what comes out is not what a sampler gives."""
+    import torch
+
+    from diffusion_math.schedule import Schedule
+    from diffusion_math.testing.problems import MIXTURE, starts
+    from diffusion_math.testing.sampler import BrokenPromiseError, UnsupportedError
+
+    if not isinstance(sampler.schedule, Schedule):
+        kind = type(sampler.schedule).__name__
+        wanted = "a schedule of diffusion_math.schedule"
+        raise ValueError(
+            f"--target: {path}: {sampler.name}: schedule: wanted {wanted}, got a {kind}"
+        )
+    try:
+        steps = min(FEW, int(sampler.schedule.T)) if sampler.schedule.T > 1 else FEW
+        grid = sampler.times(steps)
+        x = sampler.schedule(grid[0])[1] * starts()
+        noise = lambda x, t, s: torch.zeros_like(x)  # noqa: E731
+        sampler.states(MIXTURE.denoiser(sampler.schedule), x, grid, noise)
+    except UnsupportedError:
+        pass  # refused openly: the audit says so
+    except BrokenPromiseError as error:
+        raise ValueError(f"--target: {path}: {error}") from error

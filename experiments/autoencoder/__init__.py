@@ -1,0 +1,28 @@
+"""How well the VAE gives fresh pictures back: in decibels, and to the reader's eye."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from experiments.common.model_options import Model
+from sd.command_line.flags import Range, check, unused
+
+
+@dataclass(frozen=True)
+class Config:
+    """Encode and decode fresh pictures of the embedded world, without any diffusion between.
+
+    What the autoencoder loses no U-Net can bring back, so this bounds all else.
+    """
+
+    count: Annotated[int, Range(8, 100_000)] = 200
+    """Fresh pictures, at least 8."""
+    out: Path = Path("out/autoencoder")
+    """Folder for autoencoder.md, autoencoder.json and the figure."""
+    model: Model = field(default_factory=Model)
+    """Which model and where it runs."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        others = ["lora", "embedding", "prediction", "ema"]
+        unused(self.model, others, "on `autoencoder`, which measures the VAE alone")

@@ -1,0 +1,174 @@
+"""The pictures and the table of `experiments.bound.run`."""
+
+import math
+from typing import TYPE_CHECKING
+
+from experiments.bound.measure import AFFINE, CHAIN, EXACT, POINTS, SMALL
+from experiments.common.statistics import mean_interval
+from experiments.output.result import Figure, Table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffusion_math.elbo import Bound
+    from experiments.bound.measure import Limit
+
+LARGE_LABEL, SMALL_LABEL = "variance of $q(x_t|x_s)$", "variance of $q(x_s|x_t,x_0)$"
+
+
+def terms(bounds: "dict[str, Bound]", height: "Tensor") -> Figure:
+    from experiments import plots
+    from experiments.plots.terms import Chart, Line, charts
+
+    steps = len(bounds[EXACT].steps)
+    times = list(range(steps + 1, 1, -1))
+    each_term, sums = [], []
+    for k, (name, style) in enumerate({EXACT: "-", SMALL: "--", AFFINE: "-"}.items()):
+        one = bounds[name]
+        each = one.steps.mean(1)
+        each_term.append(Line(name, times, each.tolist(), k, style, 1.8))
+        so_far = float((one.prior + one.reconstruction).mean()) + each.cumsum(0)
+        sums.append(Line(name, times, so_far.tolist(), k, style))
+    paid = (bounds[AFFINE].steps - bounds[EXACT].steps).mean(1).tolist()
+    entropy = float(height.mean())
+    drawing = charts(
+        [
+            Chart(
+                "Each step's term",
+                "time t",
+                "$L_{t-1}$, nats",
+                each_term,
+                log="xy",
+                legend="lower left",
+            ),
+            Chart(
+                "What the worse denoiser pays",
+                "time t",
+                "$L_{t-1}$ of one-normal less exact, nats",
+                [Line("", times, paid, 2, "-", 1.8)],
+                log="x",
+                levels=[(0.0, "")],
+                legend="",
+            ),
+            Chart(
+                "Summed from t = T down",
+                "time t",
+                "$L_T + L_0 +$ terms down to t, nats",
+                sums,
+                log="x",
+                levels=[(entropy, "mean of -log q(x$_0$)")],
+                legend="",
+            ),
+        ],
+        width=5.8,
+    )
+    return Figure(
+        "bound-terms.png",
+        plots.png(drawing),
+        f"Terms of the bound averaged over {len(height)} draws. Left: terms fall over seven orders "
+        "of magnitude; most of the bound is in the last steps. Middle: a denoiser that takes the "
+        "data for one normal pays nothing in noise, and more and more once their shape shows. "
+        "Right, in the same colours: the exact denoiser's sum ends just above the true mean of "
+        "-log q (dotted); the other's, and that of steps of too small a variance, end higher.",
+        "Three charts over time: falling terms on logarithmic axes, differences that grow towards "
+        "small times, and "
+        "sums of which one ends at a dotted line.",
+    )
+
+
+def table(
+    bounds: "dict[str, Bound]",
+    height: "Tensor",
+    discrete: "Bound",
+    gaps: dict[str, list[float]],
+) -> Table:
+    """Each model's terms, its excess over the truth, and all of it in bits per dimension."""
+
+    def cells(name: str, one: "Bound", offset: float) -> tuple[str, ...]:
+        terms = (one.prior, one.steps.sum(0), one.reconstruction, one.nats)
+        bits = f"{float(one.bits_per_dimension.mean()) + offset:.3f}"
+        return name, *(f"{float(term.mean()):.4f}" for term in terms), _excess(gaps, name), bits
+
+    half = math.log2(127.5)
+    lines = [cells(name, one, half) for name, one in bounds.items()]
+    lines.append(cells("exact denoiser, 8-bit data", discrete, 0.0))
+    entropy = float(height.mean())
+    bits = entropy / (discrete.dimensions * math.log(2)) + half
+    lines.append(("-log q, the truth", "–", "–", "–", f"{entropy:.4f}", "0", f"{bits:.3f}"))
+    header = ("model", "L_T", "sum of L_(t-1)", "L_0", "-ELBO", "excess", "bits per dimension")
+    spread = float(bounds[EXACT].nats.std()) / math.sqrt(len(height))
+    caption = (
+        f"Averages over {len(height)} draws, in nats; that of -ELBO has a standard error of about "
+        f"{spread:.2f}. The excess over the mean of -log q is measured on whole paths, with a 95% "
+        "interval. Bits per dimension are of 8-bit levels: of a density on [-1, 1], log2(127.5) "
+        "is added; the line of 8-bit data integrates over the bins."
+    )
+    return Table(header, tuple(lines), caption)
+
+
+def _excess(gaps: dict[str, list[float]], name: str) -> str:
+    if name not in gaps:
+        return "–"
+    low, high = mean_interval(gaps[name])
+    return f"{sum(gaps[name]) / len(gaps[name]):.4f} [{low:.4f}, {high:.4f}]"
+
+
+def limit(found: "Limit", chain: tuple[list[float], list[float]]) -> Figure:
+    from experiments import plots
+    from experiments.plots.terms import Chart, Dots, Line, charts
+
+    ends = [min(min(chain[0]), min(chain[1])), max(max(chain[0]), max(chain[1]))]
+    ticks = [round(ends[0] + part * (ends[1] - ends[0]), 3) for part in (0.1, 0.5, 0.9)]
+    floor = found.bottom + found.integral
+    large, small = found.excess["large"], found.excess["small"]
+    slope = [large[-1] * found.steps[-1] / n for n in found.steps]
+    near = {"x_ticks": [n for k, n in enumerate(found.steps) if k % 2 == 0], "log": "x"}
+    drawing = charts(
+        [
+            Chart(
+                "The gap of every point",
+                "KL of whole paths, nats",
+                "log p($x_0$) - ELBO($x_0$), nats",
+                [Line("equal", ends, ends, 4, "--", 1.6)],
+                [Dots("a point", chain[1], chain[0])],
+                x_ticks=ticks,
+                legend="upper left",
+            ),
+            Chart(
+                "More, shorter steps",
+                "steps n",
+                "mean of -ELBO, nats",
+                dots=[
+                    Dots("variance of $q(x_t|x_s)$", found.steps, found.total("large"), color=0),
+                    Dots(
+                        "variance of $q(x_s|x_t,x_0)$", found.steps, found.total("small"), color=1
+                    ),
+                ],
+                y_range=(floor - 0.5, floor + 5),
+                levels=[(floor, "integral over log-SNR")],
+                under=True,
+                **near,  # type: ignore[arg-type]
+            ),
+            Chart(
+                "What is left",
+                "steps n",
+                "sum of $L_{t-1}$ - integral, nats",
+                [Line("1/n", found.steps, slope, 4, "--", 1.6)],
+                [
+                    Dots(LARGE_LABEL, found.steps, large, color=0),
+                    Dots(SMALL_LABEL, found.steps, small, color=1),
+                ],
+                **{**near, "log": "xy"},  # type: ignore[arg-type]
+            ),
+        ]
+    )
+    return Figure(
+        "bound-limit.png",
+        plots.png(drawing),
+        f"Left: at {POINTS} points of a chain of {CHAIN} affine steps the bound's gap is the KL of "
+        "whole paths, both exact. Middle and right: with the exact denoiser the bound falls to "
+        "the integral over log-SNR, at first order in the length of the steps, whichever variance "
+        "the steps are given (beta_hat_t at the coarsest grids lies above the middle chart).",
+        "Three charts: points on a diagonal, points falling to a dotted line, the same falling as "
+        "1/n on logarithmic axes.",
+    )

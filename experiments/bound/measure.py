@@ -1,0 +1,260 @@
+"""The bound's terms on data of the plane, and what they are compared with."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from diffusion_math.densities.mixture import GaussianMixture
+    from diffusion_math.elbo import Bound, LogLikelihood
+    from diffusion_math.schedule import Discrete
+    from experiments.common.chains import Model
+
+EXACT, SMALL, AFFINE = "exact denoiser", "exact denoiser, small variance", "one-normal denoiser"
+"""The models that are compared."""
+CHAIN, POINTS = 24, 16
+"""Steps of the chain whose paths are weighed, and points at which."""
+TIMES = 100
+"""At which the weights are compared, evenly spread in log t; some coincide."""
+NODES = 64
+"""Of the Gauss-Legendre rule over log-SNR."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The data, the one normal of their mean and covariance, and DDPM's chain."""
+
+    data: "GaussianMixture"
+    normal: "GaussianMixture"
+    schedule: "Discrete"
+    grid: "Tensor"
+
+    @classmethod
+    def of(cls, density: str, steps: int) -> "World":
+        """A density at half its size under DDPM's linear table, in `steps` steps."""
+        import torch
+
+        from diffusion_math.densities.mixture import GaussianMixture
+        from diffusion_math.densities.toy import DENSITIES
+        from diffusion_math.grid import trailing
+        from diffusion_math.schedule import Discrete
+
+        whole = DENSITIES[density]()
+        if not isinstance(whole, GaussianMixture):
+            raise ValueError(f"--density: wanted a mixture, got {density}")
+        data = GaussianMixture(whole.log_weights, whole.means / 2, whole.covariances / 4)
+        mean, covariance = data.moments()
+        normal = GaussianMixture(torch.zeros(1), mean[None], covariance[None])
+        schedule = Discrete.linear(1000)
+        return cls(data, normal, schedule, trailing(schedule, steps))
+
+    def models(self, names: Sequence[str]) -> "dict[str, Model]":
+        """The exact denoiser with variances beta_t and beta_hat_t, and the affine one."""
+        from diffusion_math.elbo import large_variance, small_variance
+        from experiments.common.chains import Model
+
+        exact, affine = (one.denoiser(self.schedule) for one in (self.data, self.normal))
+        made = (
+            Model(exact, large_variance, large_variance),
+            Model(exact, small_variance, large_variance),
+            Model(affine, large_variance, large_variance),
+        )
+        return dict(zip(names, made, strict=True))
+
+    def bound(
+        self, model: "Model", x0: "Tensor", seed: int, log_likelihood: "LogLikelihood"
+    ) -> "Bound":
+        """Every term, one draw each; equal seeds see equal noise."""
+        import torch
+
+        from diffusion_math.elbo import bound
+        from diffusion_math.noise import from_generator
+
+        noise = from_generator(torch.Generator().manual_seed(seed))
+        schedule, last = self.schedule, model.last_variance
+        return bound(
+            schedule, model.denoise, x0, self.grid, noise, model.variance, last, log_likelihood
+        )
+
+    def excess(self, model: "Model", path: "Sequence[Tensor]") -> list[float]:
+        """One draw of -ELBO(x_0) + log q(x_0) from each whole path of the forward process.
+
+        By the bound's definition, before it is split into terms: its mean over paths is a KL,
+
+            log q(x_0) + log q(x_{1:T} | x_0) - log p(x_{0:T})
+
+        and it spreads less than the terms, whose draws are independent of each other.
+        """
+        from diffusion_math.densities.reverse_kernel import path_log_density
+
+        log_q = path_log_density(self.data, self.schedule, path, self.grid)
+        values: list[float] = (log_q - model.log_density(self.schedule, path, self.grid)).tolist()
+        return values
+
+
+def on_levels(x: "Tensor") -> "Tensor":
+    """x rounded to the 256 levels 2 k / 255 - 1."""
+    return (127.5 * (x.clamp(-1, 1) + 1)).round() / 127.5 - 1
+
+
+def path_gaps(world: World, points: "Tensor", steps: int) -> tuple[list[float], list[float]]:
+    """log p(x_0) - ELBO(x_0) and KL(q(x_{1:T} | x_0), p(x_{1:T} | x_0)) of the affine chain.
+
+    Both without a draw: a term is a square of what is linear in z, so its mean over N(0, I) is that
+    over the four signs; p(x_{0:T}) is one normal, and so is q(x_{1:T} | x_0).
+    """
+    import itertools
+
+    import torch
+
+    from diffusion_math.densities import multivariate
+    from diffusion_math.elbo import bound, large_variance
+    from diffusion_math.gaussian import Gaussian
+    from diffusion_math.grid import trailing
+    from experiments.common.chains import Model, affine_chain, forward_chain
+
+    grid, schedule = trailing(world.schedule, steps), world.schedule
+    model = Model(world.normal.denoiser(schedule), large_variance, large_variance)
+    joint = affine_chain(model, schedule, grid)
+    end = [len(joint.mean) - 2, len(joint.mean) - 1]
+    last = multivariate.Multivariate(joint.mean[end], joint.covariance[end][:, end])
+    signs = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=2)), dtype=torch.float64)
+    gaps, kls = [], []
+    for x0 in points:
+        got = bound(
+            schedule,
+            model.denoise,
+            x0.expand(4, 2),
+            grid,
+            lambda x, t, s: signs,
+            model.variance,
+            model.last_variance,
+            Gaussian.log_density,
+        )
+        gaps.append(float(got.nats.mean() + last.log_density(x0)))
+        given = multivariate.condition(joint, end, x0)
+        kls.append(float(multivariate.kl(forward_chain(x0, schedule, grid), given)))
+    return gaps, kls
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Sums of the step terms over rising numbers of steps, less their integral, in nats.
+
+    steps: the numbers. excess: by variance, the mean of S(n) - integral. integral: its mean over
+    the draws. bottom: the mean of L_T + L_0, which stays. extrapolated: 2 S(2n) - S(n) - integral
+    of every draw, at the last two numbers.
+    """
+
+    steps: list[int]
+    excess: dict[str, list[float]]
+    integral: float
+    bottom: float
+    extrapolated: list[float]
+
+    def total(self, variance: str) -> list[float]:
+        """The mean of -ELBO at every number of steps."""
+        return [self.bottom + self.integral + one for one in self.excess[variance]]
+
+
+def limit(world: World, x0: "Tensor", finest: int, generator: "torch.Generator") -> Limit:
+    """Short steps under a continuous schedule, every draw of noise kept at all times.
+
+    One z serves every time, so each draw's sum tends to each draw's integral, and the difference
+    owes little to chance.
+    """
+    import numpy as np
+    import torch
+
+    from diffusion_math.elbo import bound, continuous_integrand, large_variance, small_variance
+    from diffusion_math.gaussian import Gaussian
+    from diffusion_math.grid import uniform_log_snr
+    from diffusion_math.schedule import VPLinear
+
+    schedule = VPLinear()
+    denoise = world.data.denoiser(schedule)
+    z = torch.randn(x0.shape, generator=generator, dtype=torch.float64)
+    low, high = (float(schedule.log_snr(t)) for t in (schedule.T, schedule.t_min))
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    integral = torch.zeros(len(x0), dtype=torch.float64)
+    for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
+        at = (low + high) / 2 + (high - low) / 2 * node
+        each = continuous_integrand(schedule, denoise, x0, z, at)
+        integral = integral + weight * (high - low) / 2 * each
+    steps = [2**k for k in range(1, finest.bit_length())]
+    sums: dict[str, list[torch.Tensor]] = {"large": [], "small": []}
+    bottom = 0.0
+    for n in steps:
+        grid = uniform_log_snr(schedule, n + 1)
+        for name, variance in (("large", large_variance), ("small", small_variance)):
+            got = bound(
+                schedule,
+                denoise,
+                x0,
+                grid,
+                lambda x, t, s: z,
+                variance,
+                large_variance,
+                Gaussian.log_density,
+            )
+            sums[name].append(got.steps.sum(0))
+            bottom = float((got.prior + got.reconstruction).mean())
+    excess = {name: [float((one - integral).mean()) for one in all] for name, all in sums.items()}
+    last, before = sums["small"][-1], sums["small"][-2]
+    return Limit(
+        steps, excess, float(integral.mean()), bottom, (2 * last - before - integral).tolist()
+    )
+
+
+def mass_of_levels(world: World, model: "Model", x0: "Tensor") -> float:
+    """How far from 1 the 256 levels' probabilities sum, the worst entry of the last steps from x0.
+
+    The step to 0 is taken from a draw at the grid's last positive time that is x0 itself, scaled.
+    """
+    import torch
+
+    from diffusion_math.elbo import quantized_log_probability
+    from diffusion_math.gaussian import Gaussian, marginal
+
+    t, s = world.grid[-2], world.grid[-1]
+    step = model.step(world.schedule, marginal(world.schedule, x0, t).mean, t, s)
+    means = step.mean.flatten()
+    levels = 2 * torch.arange(256, dtype=torch.float64) / 255 - 1
+    every = Gaussian(means.repeat_interleave(256)[:, None], step.variance)
+    log_p = quantized_log_probability(every, levels.repeat(len(means))[:, None])
+    return float((log_p.exp().reshape(len(means), 256).sum(1) - 1).abs().max())
+
+
+def weighted(
+    world: World, models: "dict[str, Model]", x0: "Tensor", generator: "torch.Generator"
+) -> float:
+    """The largest error of C18 between two denoisers, over TIMES of 2..T, relative to the term.
+
+    L(second) - L(first) = lambda_t (|eps - eps_2|^2 - |eps - eps_1|^2)
+    """
+    import torch
+
+    from diffusion_math.elbo import lambda_t, step_term
+    from diffusion_math.gaussian import marginal
+    from diffusion_math.prediction import eps_from_x0
+
+    schedule, (first, _, second) = world.schedule, models.values()
+    worst = 0.0
+    spread = torch.logspace(math.log10(2), math.log10(schedule.T), TIMES, dtype=torch.float64)
+    for t in sorted(set(spread.round().int().tolist())):
+        eps = torch.randn(x0.shape, generator=generator, dtype=torch.float64)
+        x_t = marginal(schedule, x0, t).draw(eps)
+        terms, errors = [], []
+        for model in (first, second):
+            terms.append(step_term(schedule, model.denoise, x0, x_t, t, t - 1, model.variance))
+            x0_hat = model.denoise(x_t, torch.tensor(float(t), dtype=torch.float64))
+            found = eps_from_x0(schedule, x_t, x0_hat, torch.tensor(t).double())
+            errors.append((eps - found).square().sum(1))
+        apart = lambda_t(schedule, t, first.variance) * (errors[1] - errors[0])
+        off = (terms[1] - terms[0] - apart).abs() / terms[0].abs().maximum(terms[1].abs())
+        worst = max(worst, float(off.max()))
+    return worst

@@ -1,0 +1,174 @@
+"""The bound of DDPM in its terms, on data whose true likelihood is known (C12-C15, C17, C18)."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from experiments.bound import Config
+from experiments.bound.measure import AFFINE, CHAIN, EXACT, POINTS, SMALL
+from experiments.common.statistics import mean_interval
+from experiments.output.result import FAILS, HOLDS, MEASURED, Result, Row, at_least, at_most
+
+if TYPE_CHECKING:
+    from experiments.bound.measure import Limit
+
+RESIDUE = 0.01
+"""Nats that the extrapolated sum may differ from the integral by."""
+
+
+def run(config: Config) -> Result:
+    """Average the terms of each model, and set KLs, entropy and limit beside them."""
+    import torch
+    from tqdm import tqdm
+
+    from diffusion_math.elbo import quantized_log_probability
+    from diffusion_math.gaussian import Gaussian
+    from experiments.bound import figures
+    from experiments.bound import measure as terms
+    from experiments.common.chains import drawn_forward
+
+    def seeded(part: int) -> torch.Generator:
+        return torch.Generator().manual_seed(config.seed + part)
+
+    world = terms.World.of(config.density, config.steps)
+    x0 = world.data.sample(seeded(1), config.draws)
+    models = world.models((EXACT, SMALL, AFFINE))
+    bounds = {
+        name: world.bound(model, x0, config.seed + 2, Gaussian.log_density)
+        for name, model in tqdm(models.items(), unit="model", disable=None)
+    }
+    height = -world.data.log_density(world.schedule, x0, 0.0)
+    path = drawn_forward(x0, world.schedule, world.grid, seeded(5))
+    gaps = {
+        name: world.excess(model, path)
+        for name, model in tqdm(models.items(), unit="path", disable=None)
+    }
+    levels = terms.on_levels(x0)
+    discrete = world.bound(models[EXACT], levels, config.seed + 2, quantized_log_probability)
+    chain = terms.path_gaps(world, x0[:POINTS], CHAIN)
+    limit = terms.limit(world, x0, config.finest, seeded(3))
+    rows = (
+        _path_row(chain),
+        _below_row(gaps),
+        _worse_row(gaps),
+        _variance_row(gaps),
+        _limit_row(limit),
+        _levels_row(terms.mass_of_levels(world, models[EXACT], x0[:POINTS])),
+        _weight_row(terms.weighted(world, models, x0[:50], seeded(4))),
+    )
+    parts = (
+        "The bound is a sum of one term for every step. With the best denoiser there is, what it "
+        "exceeds the true -log p by is the price of Gaussian steps, and goes to zero as the steps "
+        "become short; with a worse denoiser a part of it stays.",
+        figures.terms(bounds, height),
+        figures.table(bounds, height, discrete, gaps),
+        figures.limit(limit, chain),
+    )
+    record: dict[str, Any] = {
+        "settings": config,
+        "nats": {name: float(one.nats.mean()) for name, one in bounds.items()},
+        "entropy": float(height.mean()),
+        "bits_per_dimension": {n: float(b.bits_per_dimension.mean()) for n, b in bounds.items()},
+        "bits_per_dimension_8_bit": float(discrete.bits_per_dimension.mean()),
+        "path": {"gap": chain[0], "kl": chain[1]},
+        "limit": {
+            "steps": limit.steps,
+            "excess": limit.excess,
+            "integral": limit.integral,
+            "bottom": limit.bottom,
+        },
+    }
+    return Result("bound", "The bound, term by term", rows, parts, record)
+
+
+def _path_row(chain: tuple[list[float], list[float]]) -> Row:
+    worst = max(abs(gap - kl) for gap, kl in zip(*chain, strict=True))
+    return Row(
+        "bound",
+        f"C12: log p(x_0) - ELBO(x_0) is KL(q(x_1:T | x_0), p(x_1:T | x_0)) at {POINTS} points of "
+        f"a chain of {CHAIN} steps with the affine denoiser, whose p(x_0) and KL of whole paths "
+        "are closed forms. Largest difference in nats, at most 1e-9; no draws",
+        worst,
+        None,
+        HOLDS if worst <= 1e-9 else FAILS,
+    )
+
+
+def _below_row(gaps: dict[str, list[float]]) -> Row:
+    """All at 95% together."""
+    ends = {name: mean_interval(each, 1 - 0.05 / len(gaps)) for name, each in gaps.items()}
+    least = min(gaps, key=lambda name: ends[name][0])
+    return Row(
+        "bound-below",
+        "C13: the average of -ELBO is at least that of -log q(x_0), for every denoiser and "
+        f"variance, on whole paths of {len(gaps[least])} draws. Least excess in nats ({least}), "
+        "at least 0",
+        _mean(gaps[least]),
+        ends[least],
+        at_least(*ends[least], 0.0),
+    )
+
+
+def _worse_row(gaps: dict[str, list[float]]) -> Row:
+    apart = [a - b for a, b in zip(gaps[AFFINE], gaps[EXACT], strict=True)]
+    interval = mean_interval(apart)
+    return Row(
+        "bound-denoiser",
+        "C14: all that a model can do about the bound is its denoiser. Nats that the best affine "
+        "one costs more than the exact one, on the same paths, above 0",
+        _mean(apart),
+        interval,
+        at_least(*interval, 0.0),
+    )
+
+
+def _variance_row(gaps: dict[str, list[float]]) -> Row:
+    apart = [a - b for a, b in zip(gaps[SMALL], gaps[EXACT], strict=True)]
+    return Row(
+        "bound-variance",
+        "C17: nats that steps of variance beta_hat_t cost more than steps of variance beta_t, "
+        "exact denoiser, same paths",
+        _mean(apart),
+        mean_interval(apart),
+        MEASURED,
+    )
+
+
+def _limit_row(limit: "Limit") -> Row:
+    low, high = mean_interval(limit.extrapolated)
+    worst = max(abs(low), abs(high))
+    return Row(
+        "bound-limit",
+        "C14: as the steps become short the sum of L_(t-1) tends to an integral over log-SNR at "
+        f"first order: 2 S(2n) - S(n) - integral in nats at 2n = {limit.steps[-1]}, within "
+        f"{RESIDUE} of 0",
+        _mean(limit.extrapolated),
+        (low, high),
+        at_most(0.0 if low <= 0 <= high else min(abs(low), abs(high)), worst, RESIDUE),
+    )
+
+
+def _levels_row(off: float) -> Row:
+    return Row(
+        "bound-levels",
+        "C15: the probabilities that L_0 gives the 256 levels of an 8-bit entry sum to 1. Largest "
+        "error of a sum, at most 1e-12",
+        off,
+        None,
+        HOLDS if off <= 1e-12 else FAILS,
+    )
+
+
+def _weight_row(off: float) -> Row:
+    return Row(
+        "bound-weight",
+        "C18: between two denoisers L_(t-1) differs by lambda_t times the difference of their "
+        "squared errors in eps: the constant is one for all. Largest difference over t and 50 "
+        "draws, relative to the term, at most 1e-9",
+        off,
+        None,
+        HOLDS if off <= 1e-9 else FAILS,
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,264 @@
+"""X1: one prompt and seed with and without guidance; then accuracy and diversity against w."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from experiments.cfg import Config
+from experiments.common.model_options import distance, draw, shows
+from experiments.common.sampling_options import scale_of
+from experiments.common.statistics import mean_interval, paired_difference, wilson
+from experiments.output.result import MEASURED, Figure, Result, Row, Table, at_least, percent
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from tqdm import tqdm
+
+    from experiments.plots import Panel
+    from sd.pipeline import TextToImage
+
+BARS = {"seen": 0.95, "held-out": 0.80}
+"""Least accuracy at the default setting, for pairs that occur in training and that don't."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was measured at one scale."""
+
+    scale: float
+    right: dict[str, list[bool]]
+    spread: list[float]
+    pictures: "list[Image]"
+
+    def accuracy(self, kind: str) -> tuple[float, float, float]:
+        """The share of right pictures and its Wilson interval."""
+        verdicts = self.right[kind]
+        return (fmean(verdicts), *wilson(sum(verdicts), len(verdicts)))
+
+
+def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
+    """Draw the pair, sweep the scale, judge."""
+    from tqdm import tqdm
+
+    from sd.shapes import accuracy as judge
+
+    pipeline = pipeline or config.model.load()
+    own = scale_of(config.sampling.guidance_scale, pipeline)
+    scales = sorted({*config.scales, 1.0, own})
+    asked = {
+        "seen": judge.prompts(0, config.count),
+        "held-out": judge.prompts(0, config.count, held_out=True),
+    }
+    free = _free_prompts(config.diversity_prompts)
+    each = 2 * config.count + config.diversity_prompts * config.diversity_seeds
+    with tqdm(total=2 * config.shown + len(scales) * each, unit="picture", disable=None) as bar:
+        pair = _pair(config, pipeline, bar)
+        points = [_point(config, pipeline, w, asked, free, bar) for w in scales]
+    rows = _rows(_at(points, own), _at(points, 1.0))
+    data: dict[str, Any] = {
+        "settings": config,
+        "default_scale": own,
+        "prompts": asked,
+        "diversity_prompts": free,
+        "sweep": [{"w": p.scale, "right": p.right, "diversity": p.spread} for p in points],
+    }
+    return Result(
+        "cfg", "X1: guidance on and off", rows, _parts(config, own, pair, points, free), data
+    )
+
+
+def _at(points: Sequence[Point], scale: float) -> Point:
+    return next(point for point in points if point.scale == scale)
+
+
+def _free_prompts(count: int) -> list[str]:
+    """Prompts that name a colour and a shape and leave all else open; seen pairs only."""
+    from sd.shapes.scene import COLORS, HELD_OUT, SHAPES
+
+    colors = list(COLORS)
+    places = ((colors[(i + i // 6) % 6], SHAPES[i % 6]) for i in range(36))
+    pairs = [pair for pair in places if pair not in HELD_OUT]
+    chosen = [pairs[i % len(pairs)] for i in range(count)]
+    return [f"{'an' if color[0] in 'aeiou' else 'a'} {color} {shape}" for color, shape in chosen]
+
+
+def _pair(config: Config, pipeline: "TextToImage", bar: "tqdm[Any]") -> "dict[bool, list[Image]]":
+    """The same prompt and seeds with guidance and without."""
+    seeds = [config.seed + i for i in range(config.shown)]
+    call = config.sampling.call(pipeline)
+    prompts = [config.prompt] * config.shown
+    plain = {name: value for name, value in call.items() if not name.startswith("guidance_")}
+    return {
+        on: draw(pipeline, prompts, seeds, bar, do_cfg=on, **(call if on else plain))
+        for on in (True, False)
+    }
+
+
+def _point(
+    config: Config,
+    pipeline: "TextToImage",
+    scale: float,
+    asked: dict[str, list[str]],
+    free: Sequence[str],
+    bar: "tqdm[Any]",
+) -> Point:
+    """Accuracy and diversity at one scale, on the prompts and seeds of every scale."""
+    call = {**config.sampling.call(pipeline), "guidance_scale": scale}
+    right = {}
+    for kind, prompts in asked.items():
+        pictures = draw(pipeline, prompts, range(len(prompts)), bar, **call)
+        right[kind] = [bool(shows(*one)) for one in zip(pictures, prompts, strict=True)]
+    many = config.diversity_seeds
+    repeated = [prompt for prompt in free for _ in range(many)]
+    drawn = draw(pipeline, repeated, [i % many for i in range(len(repeated))], bar, **call)
+    groups = [drawn[i : i + many] for i in range(0, len(drawn), many)]
+    spread = [fmean(distance(a, b) for a, b in combinations(group, 2)) for group in groups]
+    return Point(scale, right, spread, groups[0])
+
+
+def _rows(guided: Point, plain: Point) -> tuple[Row, ...]:
+    """The gain by guidance on the same prompts and seeds, and the bars of accuracy."""
+    both = [p.right["seen"] + p.right["held-out"] for p in (guided, plain)]
+    gain = fmean(both[0]) - fmean(both[1])
+    interval = paired_difference(*both)
+    rows = [
+        Row(
+            "cfg",
+            "X1: with guidance (w = "
+            f"{guided.scale:g}) more pictures show all that their prompt names than without. "
+            f"Difference of the shares over {len(both[0])} fresh prompts, same seeds",
+            gain,
+            interval,
+            at_least(*interval, 0.0),
+        )
+    ]
+    for kind, bar in BARS.items():
+        for point, name in ((guided, "guided"), (plain, "unguided")):
+            share, low, high = point.accuracy(kind)
+            count = len(point.right[kind])
+            verdict = at_least(low, high, bar) if point is guided else MEASURED
+            wanted = f", at least {bar:g}" if point is guided else ""
+            what = "with" if point is guided else "without"
+            claim = f"Share of {count} fresh prompts of {kind} pairs shown rightly {what} guidance"
+            rows.append(Row(f"cfg-{kind}-{name}", claim + wanted, share, (low, high), verdict))
+    rows.append(_variety(guided, plain))
+    return tuple(rows)
+
+
+def _variety(guided: Point, plain: Point) -> Row:
+    """The ratio of the diversities, by the mean of its logarithm over the prompts."""
+    pairs = zip(guided.spread, plain.spread, strict=True)
+    logs = [math.log(max(a, 1e-9) / max(b, 1e-9)) for a, b in pairs]
+    ends = tuple(math.exp(min(end, 700.0)) for end in mean_interval(logs))
+    return Row(
+        "cfg-diversity",
+        f"Diversity at w = {guided.scale:g} over diversity without guidance, geometric mean over "
+        f"{len(logs)} prompts",
+        math.exp(fmean(logs)),
+        (ends[0], ends[1]),
+        MEASURED,
+    )
+
+
+def _parts(
+    config: Config,
+    own: float,
+    pair: "dict[bool, list[Image]]",
+    points: list[Point],
+    free: Sequence[str],
+) -> tuple[str | Figure | Table, ...]:
+    from experiments import plots
+
+    verdicts = {on: [shows(one, config.prompt) for one in pair[on]] for on in pair}
+    hits = {on: sum(one is True for one in verdicts[on]) for on in pair}
+    known = None not in verdicts[True]
+    read = (
+        f"Green frame: all that the prompt names is there; orange: something is not. With guidance "
+        f"{hits[True]} of {config.shown} are right, without {hits[False]}."
+        if known
+        else "The prompt is outside the grammar that the reader understands: no verdicts."
+    )
+    together = plots.gallery(
+        [pair[True], pair[False]],
+        [f"do_cfg=True\n(w = {own:g})", "do_cfg=False"],
+        [f"seed {config.seed + i}" for i in range(config.shown)],
+        f"“{config.prompt}”",
+        [verdicts[True], verdicts[False]],
+    )
+    strips = plots.gallery(
+        [p.pictures[:8] for p in points],
+        [f"w = {p.scale:g}" for p in points],
+        [f"seed {i}" for i in range(min(8, config.diversity_seeds))],
+        f"“{free[0]}”",
+        [[shows(one, free[0]) for one in p.pictures[:8]] for p in points],
+        side=1.2,
+    )
+    best = max(points, key=lambda p: p.accuracy("seen")[0] + p.accuracy("held-out")[0])
+    plain, most = (fmean(p.spread) for p in (_at(points, 1.0), points[-1]))
+    header = ("w", "seen pairs right", "held-out pairs right", "diversity (levels of 255)")
+    cells = []
+    for p in points:
+        shares = (p.accuracy(kind) for kind in BARS)
+        texts = [f"{percent(s)} [{percent(low)}, {percent(high)}]" for s, low, high in shares]
+        cells.append((f"{p.scale:g}", *texts, f"{fmean(p.spread):.1f}"))
+    return (
+        f"Guidance replaces the prediction by x0_u + w (x0_c - x0_u): w = 1 is the conditional "
+        f"model as it was trained (do_cfg=False), the model's own scale is w = {own:g}.",
+        Figure(
+            "cfg-on-off.png",
+            plots.png(together),
+            f"One prompt, the same seeds, guidance on and off. {read}",
+            "Two rows of pictures of one prompt, with and without guidance.",
+        ),
+        Figure(
+            "cfg-sweep.png",
+            plots.png(plots.curves(_panels(config, points, own))),
+            f"Left: prompts come true most often at w = {best.scale:g}. Right: what guidance costs "
+            f"in variety, from {plain:.0f} levels without it to {most:.0f} at w = "
+            f"{points[-1].scale:g}. Same prompts and seeds at every w; bars are 95% intervals.",
+            "Two curves against the guidance scale: prompt accuracy, and diversity.",
+        ),
+        Figure(
+            "cfg-strips.png",
+            plots.png(strips),
+            "One prompt that leaves size, place and background open, the same seeds in every row: "
+            "w = 0 does not know the prompt; as w grows the pictures grow alike.",
+            "A grid of pictures, a row for each guidance scale.",
+        ),
+        Table(header, tuple(cells), "The sweep in numbers, with Wilson's 95% intervals."),
+    )
+
+
+def _panels(config: Config, points: list[Point], own: float) -> "list[Panel]":
+    from experiments.plots import Panel, Series
+
+    w = [p.scale for p in points]
+    lines = []
+    for kind in BARS:
+        shares = [p.accuracy(kind) for p in points]
+        percents = [[100 * one for one in column] for column in zip(*shares, strict=True)]
+        lines.append(Series(f"{kind} pairs", w, *percents))
+    spread = [fmean(p.spread) for p in points]
+    low, high = zip(*(mean_interval(p.spread) for p in points), strict=True)
+    chosen = (own, "default")
+    return [
+        Panel(
+            "Does the picture show the prompt?",
+            "guidance scale w",
+            f"all right (% of {config.count} prompts)",
+            lines,
+            (0, 104),
+            marked_x=chosen,
+        ),
+        Panel(
+            "How different are pictures of one prompt?",
+            "guidance scale w",
+            "mean RMS distance (levels of 255)",
+            [Series("diversity", w, spread, low, high)],
+            (0, None),
+            marked_x=chosen,
+        ),
+    ]

@@ -1,0 +1,220 @@
+"""The settings that all experiments on the text-to-image model share, and pictures in batches."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from tyro.conf import arg
+
+from sd.command_line.flags import File, FlagError, Several, check, files, unused
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from tqdm import tqdm
+
+    from sd.config import ModelConfig
+    from sd.pipeline import TextToImage
+
+PROMPT = "a large red circle left of a small blue square on a white background"
+"""A prompt of the embedded world, for when none is given."""
+
+OPTIONS = ("tokenizer", "vae", "config", "prediction", "ema", "variant")
+"""What `TextToImage.load` takes beside the weights."""
+
+KEPT = ("weights", "dtype", "engine", *OPTIONS, "lora", "embedding")
+"""What says which model it is."""
+
+PATHS = ("weights", "tokenizer", "vae", "config", "embedding")
+NAMED = (*PATHS, "lora")
+"""What of it names files, or models of the hub."""
+
+Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
+
+STRONGEST = 100
+"""What a LoRA may be multiplied by."""
+
+BATCH = 16
+"""Pictures drawn at once: more gains little on a CPU."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which model, and where it runs."""
+
+    weights: Annotated[Literal["shapes"] | Path, arg(aliases=("--model",))] = "shapes"
+    """The embedded model `shapes`; or a Stable Diffusion checkpoint: a file, a folder, a hub id."""
+    tokenizer: Annotated[Path, File(folder=True)] | None = None
+    """CLIP's vocabulary for a checkpoint in one file: a tokenizer.json or a folder with one."""
+    vae: Path | None = None
+    """A VAE to take instead of the checkpoint's own."""
+    config: Annotated[Path, File()] | None = None
+    """The checkpoint's numbers as JSON, in place of those that its files tell."""
+    prediction: Literal["epsilon", "v_prediction", "sample"] | None = None
+    """What the checkpoint's U-Net predicts (default: as its files tell)."""
+    ema: bool = False
+    """Take the moving averages of the U-Net's weights, of a checkpoint in one file."""
+    variant: str | None = None
+    """Which files of a checkpoint's folder, such as fp16."""
+    lora: Annotated[tuple[str, ...], File(path=lambda text: _weighed(text)[0])] = ()
+    """LoRA files to merge into the weights, each PATH or PATH:STRENGTH (default: 1)."""
+    embedding: Annotated[tuple[Path, ...], File(), Several(0)] = ()
+    """Textual-inversion files: each teaches the model a word, of the file's or its own name."""
+    device: str = "auto"
+    """`cpu`, `cuda`, `mps`, or `auto`: the fastest one found."""
+    dtype: Precision = "float32"
+    """Precision of the networks; the coefficients are float64 always."""
+    engine: Literal["eager", "openvino", "compile"] = "eager"
+    """What runs U-Net and decoder: PyTorch, OpenVINO (CPUs), or torch.compile."""
+    low_memory: bool = False
+    """Hold the weights of the network at work alone; the others' are read again from the files
+    when their turn comes. The picture is the same."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.weights == "shapes":
+            unused(self, OPTIONS, "on the embedded model `shapes`: name a checkpoint by --model")
+
+    def load(self) -> "TextToImage":
+        """The model on its device; ValueError or FileNotFoundError, one line, where it can't."""
+        import torch
+
+        from sd import device, engine
+        from sd.checkpoint import lora
+        from sd.checkpoint import textual_inversion as embedding
+        from sd.command_line.terminal import say
+        from sd.pipeline import TextToImage
+        from sd.text.prompt import literal
+
+        dtype = getattr(torch, self.dtype)
+        engine.able(self.engine, device.pick(self.device), dtype, self.low_memory)
+        files(self)
+        loras = [_weighed(text) for text in self.lora]
+        options = {name: getattr(self, name) for name in (*OPTIONS, "low_memory")}
+        if self.config is not None:
+            options["config"] = _numbers(self.config)
+        pipeline = TextToImage.load(self.weights, device=self.device, dtype=dtype, **options)
+        if loras:
+            lora.merge(pipeline, loras)
+        for path in self.embedding:
+            word = literal(embedding.teach(pipeline, path).name)
+            say(f"--embedding: in prompts {path} is the word {word}", error=True)
+        return engine.engaged(pipeline, self.engine)
+
+    def kept(self) -> dict[str, Any]:
+        """The settings that say which model it is, as plain JSON values."""
+        return {name: _plain(getattr(self, name)) for name in KEPT}
+
+    def flags(self) -> list[str]:
+        """The same as flags of the command line."""
+        given: list[str] = []
+        for name, value in self.kept().items():
+            if value not in (None, False, []):
+                values = value if isinstance(value, list) else [] if value is True else [value]
+                given += [f"--{name}", *values]
+        return given
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any], device: str) -> "Model":
+        """The inverse of `kept`; what it does not name has its default.
+
+        Raises ValueError where it names what is no setting of a model, or a value is not valid.
+        """
+        unknown = sorted(set(kept) - set(KEPT))
+        if unknown:
+            raise ValueError(f"model: wanted {', '.join(KEPT)}, got {', '.join(unknown)}")
+        read = {
+            name: _read(value, name in PATHS) for name, value in kept.items() if value is not None
+        }
+        return cls(**read, device=device)
+
+    def named(self) -> dict[str, Any]:
+        """What of `kept` would be read from a disk or the hub; nothing of the embedded model."""
+        kept = self.kept()
+        return {name: kept[name] for name in NAMED if kept[name] not in (None, "shapes", [])}
+
+
+def _read(value: Any, path: bool) -> Any:
+    """A value of JSON: lists as tuples, text as a path; any other as it is, to be refused."""
+    if isinstance(value, list | tuple):
+        return tuple(_read(one, path) for one in value)
+    return Path(value) if path and isinstance(value, str) and value != "shapes" else value
+
+
+def _weighed(text: str) -> tuple[Path, float]:
+    """PATH or PATH:STRENGTH as both; FlagError for a strength that no merge makes sense of."""
+    path, colon, after = text.rpartition(":")
+    try:
+        strength = float(after)
+    except ValueError:
+        return Path(text), 1.0
+    if not colon or os.path.exists(text):
+        return Path(text), 1.0
+    if not abs(strength) <= STRONGEST:
+        wanted = f"a strength from -{STRONGEST} to {STRONGEST}"
+        raise FlagError(f"--lora: wanted {wanted} after the colon, got {text!r}")
+    return Path(path), strength
+
+
+def _numbers(path: Path) -> "ModelConfig":
+    """A model's numbers from a file of JSON."""
+    from sd.config import ModelConfig, from_json
+
+    try:
+        return from_json(ModelConfig, path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"--config: {path} is missing") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"--config: {path} holds no model's numbers: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def draw(
+    pipeline: "TextToImage",
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    bar: "tqdm[Any] | None" = None,
+    batch: int = BATCH,
+    **call: Any,
+) -> "list[Image]":
+    """One picture for each prompt and seed, a batch at a time; `bar` counts pictures.
+
+    A picture does not depend on the batch it is drawn in beyond the rounding of the networks.
+    """
+    pictures: list[Image] = []
+    for start in range(0, len(prompts), batch):
+        some = list(prompts[start : start + batch])
+        own = [int(seed) for seed in seeds[start : start + batch]]
+        pictures += pipeline(some, seed=own, progress=False, **call)
+        if bar is not None:
+            bar.update(len(some))
+    return pictures
+
+
+def shows(picture: "Image", prompt: str) -> bool | None:
+    """Whether the reader sees in the picture what the prompt names; None where it can't say.
+
+    It can't for a prompt outside the grammar of the embedded world.
+    """
+    import numpy as np
+
+    from sd.shapes import accuracy
+    from sd.shapes.caption import parse
+
+    if parse(prompt) is None:
+        return None
+    return accuracy.shows(np.asarray(picture.convert("RGB")), prompt)
+
+
+def distance(a: "Image", b: "Image") -> float:
+    """Root mean square difference of two pictures' pixels, in levels of 0..255."""
+    import numpy as np
+
+    x, y = (np.asarray(one.convert("RGB"), dtype=np.float64) for one in (a, b))
+    return float(np.sqrt(np.mean((x - y) ** 2)))

@@ -1,0 +1,74 @@
+"""How the experiments on the text-to-image model sample: solver, steps, grid, guidance."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from sd.command_line.flags import Range, Several, check, unused
+
+if TYPE_CHECKING:
+    from sd.pipeline import TextToImage
+
+__all__ = ["Deterministic", "Grid", "Interval", "Sampling", "Scale", "Solver", "scale_of"]
+
+Deterministic: TypeAlias = Literal[
+    "ddim", "euler", "heun", "flow_heun", "dpm2", "lms", "plms", "pndm", "deis", "dpm_solver_2m",
+    "dpm_solver_3s", "dpmpp_2s", "dpmpp_3s", "dpmpp_2m", "dpmpp_3m", "unipc", "adaptive",
+]  # fmt: skip
+"""Solvers that draw no noise, written out, so that --help imports no library."""
+
+Stochastic: TypeAlias = Literal[
+    "ddpm", "ddpm_large", "euler_ancestral", "dpm2_ancestral", "edm_churn", "dpmpp_2s_ancestral",
+    "dpmpp_sde", "dpmpp_2m_sde", "dpmpp_3m_sde", "sde_heun", "langevin_corrected",
+]  # fmt: skip
+
+Solver: TypeAlias = Deterministic | Stochastic
+Grid: TypeAlias = Literal["leading", "trailing", "linspace", "uniform_log_snr", "karras"]
+Scale: TypeAlias = Annotated[float, Range(0, 1000)]
+Interval: TypeAlias = Annotated[
+    tuple[float, float], Range(0, math.inf), Several(2, distinct=False, rising=True)
+]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the model samples."""
+
+    steps: Annotated[int, Range(1, 1000)] = 25
+    """Steps from noise to picture, 1 to 1000."""
+    solver: Solver | None = None
+    """ddpm, ddim, heun (two U-Net calls a step), dpmpp_2m or another of `diffusion_math.solvers.registry`;
+    default: the model's."""
+    grid: Grid = "trailing"
+    """Where the steps fall."""
+    guidance_scale: Scale | None = None
+    """w in x0_u + w (x0_c - x0_u): 0 ignores the prompt, 1 is no guidance; default: the model's."""
+    guidance_interval: Interval | None = None
+    """LOW HIGH: noise levels sigma/alpha at which w holds (elsewhere 1, half the work); or None."""
+    long_prompt: Literal["chunk", "truncate", "refuse"] | None = None
+    """What becomes of a prompt too long for the text encoder: several rows, a cut, or an error;
+    default: the model's."""
+    clip_skip: Annotated[int, Range(0, 100)] | None = None
+    """How many of the text encoder's last layers are left out; default: the model's."""
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.guidance_scale == 1:
+            unused(self, ["guidance_interval"], "with --guidance-scale 1, which is no guidance")
+
+    def call(self, pipeline: "TextToImage") -> dict[str, Any]:
+        """The keywords of a call of the pipeline that these settings fix, defaults filled in."""
+        return {
+            "steps": self.steps,
+            "solver": pipeline.config.solver if self.solver is None else self.solver,
+            "grid": self.grid,
+            "guidance_scale": scale_of(self.guidance_scale, pipeline),
+            "guidance_interval": self.guidance_interval,
+            "long_prompt": self.long_prompt or pipeline.config.long_prompt,
+            "clip_skip": pipeline.config.text.skip if self.clip_skip is None else self.clip_skip,
+        }
+
+
+def scale_of(given: float | None, pipeline: "TextToImage") -> float:
+    """The guidance scale that is used when guidance is on: the given one, or the model's own."""
+    return float(pipeline.config.guidance_scale if given is None else given)

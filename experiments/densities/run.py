@@ -1,0 +1,204 @@
+"""Every density of the plane: its mass, its sampler and its score, against one another."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from experiments.densities import Config
+from experiments.output.result import FAILS, HOLDS, Figure, Result, Row, Table, at_most
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffusion_math.densities.toy import Density
+    from experiments.common.quadrature import Cells, ChiSquare
+
+
+FALSE_ALARM = 1e-9  # of each density's chi-square test
+ORDER = 8  # of the quadrature in a cell; its error is judged against one order less
+ROUNDING = 1e-10  # what float64 may lose of a log-density (quadratic.ACCURACY, two dimensions)
+SHOWN = 1500  # draws in the figure
+MASS, SCORE = 1e-8, 1e-9  # the bounds of the claims
+
+
+class Found(NamedTuple):
+    """What was measured of one density.
+
+    mass: the integral of q. bound: on its quadrature error. entropy: -E log q in nats, by the
+    quadrature; drawn, and its standard error: the same by draws. fit: of the counts. score: the
+    largest error of the score, over 1 + the largest gradient.
+    """
+
+    mass: float
+    bound: float
+    entropy: float
+    drawn: float
+    error: float
+    fit: "ChiSquare"
+    score: float
+
+
+def run(config: Config) -> Result:
+    """Integrate, count and differentiate each."""
+    import torch
+    from tqdm import tqdm
+
+    from diffusion_math.densities.toy import DENSITIES
+
+    found, drawn = {}, {}
+    for name in tqdm(config.densities, unit="density", disable=None):
+        density = DENSITIES[name]()
+        points = density.sample(torch.Generator().manual_seed(config.seed), config.samples)
+        found[name], drawn[name] = _measure(density, _cells(name), points), points
+    parts = (
+        "Nothing forces a density's formula, its score and its sampler to agree. Here each formula "
+        "is integrated over the plane, each score compared with automatic differentiation, and "
+        "each sampler's draws counted in cells whose probabilities the formula gives.",
+        _figure(drawn),
+        _table(found),
+    )
+    record = {
+        "settings": config,
+        "densities": {
+            name: {**one._asdict(), "fit": one.fit._asdict()} for name, one in found.items()
+        },
+    }
+    rows = _rows(found, config.samples)
+    return Result("densities", "The densities of the plane", rows, parts, record)
+
+
+def _cells(name: str) -> "Cells":
+    """Cells that hold all but 1e-9 of the density, small where it is sharp."""
+    import torch
+
+    from experiments.common.quadrature import Cells
+
+    def line(low: float, high: float, cells: int) -> "Tensor":
+        return torch.linspace(low, high, cells + 1, dtype=torch.float64)
+
+    if name == "banana":  # reaches far up
+        return Cells(line(-8, 8, 80), line(-3, 33, 180))
+    if name == "funnel":  # thin on one side, e^4 wide on the other
+        return Cells(line(-8, 8, 80), line(-7, 7, 70).sinh() / 2)
+    reach, count = (8, 80) if name == "pinwheel" else (5, 50)
+    return Cells(line(-reach, reach, count), line(-reach, reach, count))
+
+
+def _measure(density: "Density", cells: "Cells", points: "Tensor") -> Found:
+    import torch
+
+    from diffusion_math.schedule import VPLinear
+    from experiments.common.quadrature import chi_square
+
+    clean = VPLinear()  # at t = 0 every schedule is the same
+    masses = []
+    for order in (ORDER - 1, ORDER):
+        at, weights = cells.rule(order)
+        log_q = density.log_density(clean, at, 0.0)
+        mass = weights * log_q.exp()
+        masses.append(cells.sums(mass))
+    # Tails fall faster than exponentially: beyond the cells there is less than in the outer ones.
+    outer = masses[1].sum() - masses[1][4:-4, 4:-4].sum()
+    bound = float((masses[1] - masses[0]).sum().abs() + outer.clamp(min=0)) + ROUNDING
+    entropy = -float((mass * log_q)[mass > 0].sum())
+    heights = -density.log_density(clean, points, 0.0)
+    x = points[:2000].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(density.log_density(clean, x, 0.0).sum(), x)
+    off = (density.score(clean, x.detach(), 0.0) - gradient).abs().max()
+    return Found(
+        float(masses[1].sum()),
+        bound,
+        entropy,
+        float(heights.mean()),
+        float(heights.std()) / len(points) ** 0.5,
+        chi_square(cells, points, masses[1], FALSE_ALARM),
+        float(off / (1 + gradient.abs().max())),
+    )
+
+
+def _rows(found: dict[str, Found], samples: int) -> tuple[Row, ...]:
+    far = {name: abs(one.mass - 1) for name, one in found.items()}
+    worst = max(far, key=lambda name: far[name] + found[name].bound)
+    bound = found[worst].bound
+    interval = (max(0.0, far[worst] - bound), far[worst] + bound)
+    fit = max(found, key=lambda name: found[name].fit.value / found[name].fit.limit)
+    ratio = found[fit].fit.value / found[fit].fit.limit
+    steep = max(found, key=lambda name: found[name].score)
+    off = found[steep].score
+    return (
+        Row(
+            "densities",
+            f"Every density integrates to 1. Largest distance of the mass from 1 ({worst}), at "
+            f"most {MASS:g}; the interval is what quadrature and tails may have missed",
+            far[worst],
+            interval,
+            at_most(*interval, MASS),
+        ),
+        Row(
+            "densities-sampler",
+            f"Every sampler draws from its density. Largest ratio of chi-square ({samples} draws "
+            f"in cells) to its limit ({fit}), at most 1 (false alarm {FALSE_ALARM:g} a density)",
+            ratio,
+            None,
+            HOLDS if ratio <= 1 else FAILS,
+        ),
+        Row(
+            "densities-score",
+            f"C21: every score is the gradient of its log-density. Largest difference from "
+            f"automatic differentiation, over 1 + the largest gradient ({steep}), at most "
+            f"{SCORE:g}: rounding, over a variance of 0.05^2 at the least",
+            off,
+            None,
+            HOLDS if off <= SCORE else FAILS,
+        ),
+    )
+
+
+def _figure(drawn: "dict[str, Tensor]") -> Figure:
+    import numpy as np
+    import torch
+
+    from diffusion_math.densities.toy import DENSITIES
+    from diffusion_math.schedule import VPLinear
+    from experiments import plots
+    from experiments.common.quadrature import density_over
+    from experiments.plots import fields
+
+    maps = []
+    for name, points in drawn.items():
+        edges = torch.quantile(points, torch.tensor([0.005, 0.995]).double(), dim=0)
+        middle, reach = edges.mean(0), 0.6 * float((edges[1] - edges[0]).max())
+        first, second = (float(c) + np.linspace(-reach, reach, 241) for c in middle)
+        height = density_over(first, second, DENSITIES[name](), VPLinear(), 0.0)
+        title = name.replace("_", " ")
+        maps.append(fields.Map(title, first, second, height, points[:SHOWN].numpy()))
+    return Figure(
+        "densities.png",
+        plots.png(fields.maps(maps, columns=4)),
+        f"The exact density (shaded, darker is denser, each panel on its own scale) and "
+        f"{SHOWN} draws of its exact sampler (dots). The draws lie where the shade is.",
+        "Panels of shaded densities of the plane, each with dots drawn from it on top.",
+    )
+
+
+def _table(found: dict[str, Found]) -> Table:
+    lines = [
+        (
+            name,
+            f"{one.mass - 1:+.1e} ± {one.bound:.0e}",
+            f"{one.entropy:.4f}",
+            f"{one.drawn:.4f} ± {1.96 * one.error:.4f}",
+            f"{one.fit.value:.0f} of {one.fit.freedom} ({one.fit.limit:.0f})",
+            f"{one.score:.0e}",
+        )
+        for name, one in found.items()
+    ]
+    header = (
+        "density", "mass − 1", "entropy, nats", "by draws", "chi-square of degrees (limit)",
+        "score’s error",
+    )  # fmt: skip
+    caption = (
+        f"Mass and entropy by quadrature (Gauss and Legendre, {ORDER} x {ORDER} points a cell), "
+        "the entropy once more by draws with a 95% interval; chi-square of the draws with its "
+        "degrees of freedom, which it should be near, and its limit; the score against automatic "
+        "differentiation."
+    )
+    return Table(header, tuple(lines), caption)

@@ -1,0 +1,200 @@
+"""The rows of the experiment `digits`: what is claimed of the digits, measured, and concluded."""
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from experiments.common.statistics import Z, mean_interval, paired_difference, wilson
+from experiments.digits.loss_weights import BOUND, DRAWN, SIMPLE, Outcome
+from experiments.digits.training import Budget
+from experiments.output.result import FAILS, HOLDS, MEASURED, UNDECIDED, Row, at_least, at_most
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffusion_math.metrics import Estimate
+
+LAST = 40
+"""Where the bound's chain leaves for 0: there the noise is about as wide as a level's bin."""
+
+
+def agreement(right: dict[float, list[bool]], real: list[bool]) -> tuple[Row, ...]:
+    count = len(real)
+
+    def share(seen: list[bool]) -> tuple[float, tuple[float, float]]:
+        return sum(seen) / len(seen), wilson(sum(seen), len(seen))
+
+    asked, interval = share(right[1.0])
+    rows = [
+        Row(
+            "digits",
+            f"C27: digits drawn with label and no guidance are read as that label by a classifier "
+            f"trained on real digits alone; share of {count}, at least 0.9",
+            asked,
+            interval,
+            at_least(*interval, 0.9),
+        ),
+        Row("digits-real", f"The same of {count} held-out real digits", *share(real), MEASURED),
+    ]
+    for w, seen in right.items():
+        if w == 0:
+            found, ends = share(seen)
+            claim = "C28, C29: at w = 0 the same network draws without the label: share, at most"
+            rows.append(Row("digits-free", f"{claim} 0.2", found, ends, at_most(*ends, 0.2)))
+        elif w != 1:
+            gap, ends = (sum(seen) - sum(right[1.0])) / count, paired_difference(seen, right[1.0])
+            claim = f"C29: share at w = {w:g} less that at w = 1, the same noise: not lower by 0.02"
+            rows.append(Row(f"digits-guided-{w:g}", claim, gap, ends, at_least(*ends, -0.02)))
+    return tuple(rows)
+
+
+def distance(
+    far: "dict[float, Estimate]", plain: "Estimate", floor: "Estimate", trained: int, count: int
+) -> tuple[Row, ...]:
+    nearer = plain.value - far[1.0].value
+    reach = Z * (plain.error**2 + far[1.0].error ** 2) ** 0.5
+    ends = nearer - reach, nearer + reach
+    found = [
+        Row(
+            "digits-distance",
+            f"C20: by how much nearer to the held-out digits {count} draws at w = 1 are, in energy "
+            "distance, than draws of independent pixels with the digits' histograms, above 0",
+            nearer,
+            ends,
+            _above_zero(*ends),
+        )
+    ]
+    for name, one, what in (
+        ("digits-distance-0", far[0.0], f"{count} draws at w = 0, from the network without label"),
+        ("digits-distance-1", far[1.0], f"{count} draws at w = 1"),
+        ("digits-distance-pixels", plain, "draws of independent pixels"),
+        ("digits-distance-real", floor, f"the {trained} digits of the training"),
+    ):
+        ends = one.value - Z * one.error, one.value + Z * one.error
+        claim = f"Squared energy distance of {what} from the held-out digits, pixels in [-1, 1]"
+        found.append(Row(name, claim, one.value, ends, MEASURED))
+    return tuple(found)
+
+
+def copied(nearer: list[bool]) -> Row:
+    """Are the draws copies of training digits?"""
+    right = sum(nearer)
+    return Row(
+        "digits-copies",
+        "Share of draws nearer to a training digit than 95% of held-out digits are; 0.05 for fresh "
+        "digits, 1 for copies",
+        right / len(nearer),
+        wilson(right, len(nearer)),
+        MEASURED,
+    )
+
+
+def code(codes: "dict[str, Tensor]") -> tuple[Row, ...]:
+    ours, whole, histogram, normal, _ = codes.values()
+    saved = (histogram - ours).tolist()
+    ends = mean_interval(saved)
+    return (
+        Row(
+            "digits-bits",
+            f"C13, C15: bound on the bits a pixel of {len(ours)} held-out digits given their "
+            f"label, 17 levels, last step from t = {LAST}",
+            ours.mean().item(),
+            mean_interval(ours.tolist()),
+            MEASURED,
+        ),
+        Row(
+            "digits-bits-saved",
+            "By how much that is less than with a histogram of each pixel, digit by digit, above 0",
+            fmean(saved),
+            ends,
+            _above_zero(*ends),
+        ),
+        *(
+            Row(f"digits-bits-{name}", what, fmean(each), mean_interval(each), MEASURED)
+            for name, what, each in (
+                ("fine", "The bound where the last step leaves from t = 1", whole.tolist()),
+                ("histogram", "Bits a pixel with a histogram of each", histogram.tolist()),
+                ("normal", "Bits a pixel with one normal over the bins", normal.tolist()),
+            )
+        ),
+    )
+
+
+def weight(outcomes: dict[str, list[Outcome]], budget: Budget, share: float) -> tuple[Row, ...]:
+    """C19: the simple weight against the bound's own, in pairs of one seed."""
+    simple, lambda_t, drawn = (outcomes[name] for name in (SIMPLE, BOUND, DRAWN))
+    how = f"{len(simple)} pairs of networks, {budget.steps} updates each"
+
+    def row(
+        name: str, claim: str, first: Sequence[float], second: Sequence[float], bound: bool
+    ) -> Row:
+        gaps = [a - b for a, b in zip(first, second, strict=True)]
+        ends = mean_interval(gaps)
+        verdict = _above_zero(*ends) if bound else MEASURED
+        return Row(name, claim, fmean(gaps), ends, verdict)
+
+    def energies(one: list[Outcome]) -> list[float]:
+        return [each.energy for each in one]
+
+    def shares(one: list[Outcome]) -> list[float]:
+        return [each.agreement for each in one]
+
+    return (
+        row(
+            "digits-simple",
+            f"C19: by how much farther from held-out digits, in energy distance, the draws are "
+            f"when trained with lambda_t than with weight 1, above 0; {how}",
+            energies(lambda_t),
+            energies(simple),
+            True,
+        ),
+        row(
+            "digits-simple-read",
+            "C19: share of draws read as their label, with weight 1 less with lambda_t, above 0",
+            shares(simple),
+            shares(lambda_t),
+            True,
+        ),
+        row(
+            "digits-drawn-read",
+            "Why: the same expected loss by times drawn in proportion to lambda_t, without its "
+            "large weights; share read less that with lambda_t (positive: their noise does harm)",
+            shares(drawn),
+            shares(lambda_t),
+            False,
+        ),
+        row(
+            "digits-drawn-rest",
+            "Why: share read with weight 1 less that by those times (positive: so does the "
+            "weighting itself, which neglects the noisy times where a digit is decided)",
+            shares(simple),
+            shares(drawn),
+            False,
+        ),
+        row(
+            "digits-simple-bits",
+            "Bound in bits a pixel, last step from t = 1: with lambda_t less with weight 1",
+            [each.bits for each in lambda_t],
+            [each.bits for each in simple],
+            False,
+        ),
+        row(
+            "digits-drawn-bits",
+            "The same with times drawn in proportion to lambda_t, less with weight 1",
+            [each.bits for each in drawn],
+            [each.bits for each in simple],
+            False,
+        ),
+        Row(
+            "digits-simple-share",
+            "As how large a part of its size a batch weighted by lambda_t counts (Kish), t uniform",
+            share,
+            None,
+            MEASURED,
+        ),
+    )
+
+
+def _above_zero(low: float, high: float) -> str:
+    """Unlike `at_least` not content with 0 itself, which two equal trainings give exactly."""
+    return HOLDS if low > 0 else FAILS if high <= 0 else UNDECIDED

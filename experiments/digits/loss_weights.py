@@ -1,0 +1,127 @@
+"""C19 in practice: eps-networks of digits by one budget, under the simple weight and lambda_t.
+
+With the same seed the networks start from the same weights and see the same digits, times and
+noise, and sampling draws the same noise: what differs is the weight.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from torch import Generator
+
+from diffusion_math.elbo import lambda_t
+from diffusion_math.loss import Weight, uniform_times, variational
+from diffusion_math.metrics import energy_distance
+from diffusion_math.schedule import Discrete
+from experiments.digits.data import Digits, agrees
+from experiments.digits.network import DigitNetwork
+from experiments.digits.training import Budget, Times, bits, bound_times, draw, learn
+
+SIMPLE, BOUND, DRAWN = "simple", "variational", "variational, t by lambda"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a network drew and what it writes, judged on held-out digits.
+
+    energy: squared energy distance of its draws, pixels in [-1, 1]; agreement: the share of draws
+    read as their label; bits: the bound, a pixel.
+    """
+
+    energy: float
+    agreement: float
+    bits: float
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How networks are judged: held-out digits, a classifier, draws a digit, sampling steps.
+
+    written: digits that the bound is measured on; with 0 it is not, and comes out NaN.
+    """
+
+    schedule: Discrete
+    digits: Digits
+    machine: Any
+    draws: int = 2
+    steps: int = 100
+    written: int = 100
+
+    def __call__(self, network: DigitNetwork, seed: int) -> Outcome:
+        """The network's outcome, with the draws' noise from the seed."""
+        labels = self.digits.labels.repeat(self.draws)
+        generator = Generator().manual_seed(seed)
+        x = draw(self.schedule, network, labels, self.steps, generator)
+        verdicts = agrees(self.machine, x, labels)
+        return Outcome(
+            energy_distance(x.double(), self.digits.x.double()).value,
+            sum(verdicts) / len(verdicts),
+            self._bits(network, generator),
+        )
+
+    def _bits(self, network: DigitNetwork, generator: Generator) -> float:
+        few = Digits(self.digits.x[: self.written], self.digits.labels[: self.written])
+        if not len(few.x):
+            return math.nan
+        found = bits(self.schedule, network, few, generator, self.steps)
+        return found.bits_per_dimension.mean().item()
+
+
+def arms(schedule: Discrete) -> dict[str, tuple[Weight | None, Times]]:
+    """Each training's weight and times. The last two have one expected loss, up to a factor."""
+    return {
+        SIMPLE: (None, uniform_times),
+        BOUND: (variational, uniform_times),
+        DRAWN: (None, bound_times(schedule)),
+    }
+
+
+def compare(
+    judge: Judge,
+    train: Digits,
+    budget: Budget,
+    seeds: int,
+    names: tuple[str, ...] = (SIMPLE, BOUND),
+    tick: Callable[[], object] = lambda: None,
+    first: int = 0,
+) -> dict[str, list[Outcome]]:
+    """The outcome of every arm named, for the seeds from `first` on, in their order."""
+    every = arms(judge.schedule)
+    found: dict[str, list[Outcome]] = {}
+    for name in names:
+        weight, times = every[name]
+        found[name] = [
+            judge(
+                learn(judge.schedule, train, budget, seed, 0.1, weight, times, tick),
+                seed + 1_000_000,
+            )
+            for seed in range(first, first + seeds)
+        ]
+    return found
+
+
+def upper_end(differences: list[float], rate: float) -> float:
+    """What the mean difference lies below, but for a false alarm of this rate (Student, n - 1).
+
+    The differences of independent seeds are taken for normal. Infinite for a single one.
+    """
+    from scipy.special import stdtrit
+
+    n = len(differences)
+    if n < 2:
+        return math.inf
+    reach = float(-stdtrit(n - 1, rate)) * stdev(differences) / math.sqrt(n)
+    return fmean(differences) + reach
+
+
+def effective_share(schedule: Discrete) -> float:
+    """(mean lambda)^2 / mean lambda^2: as how large a part of a batch one weighted by it counts.
+
+    Kish's effective sample size for uniform t, a share of the number drawn.
+    """
+    weight = lambda_t(schedule, torch.arange(1, int(schedule.T) + 1))
+    return float(weight.mean().square() / weight.square().mean())

@@ -1,0 +1,141 @@
+"""Training of the digits' network, its sampler, and the bound on what it needs to write a digit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from diffusion_math.denoiser import Denoiser, from_eps
+from diffusion_math.elbo import Bound, bound, constant_variance, lambda_t, large_variance
+from diffusion_math.gaussian import marginal
+from diffusion_math.grid import trailing
+from diffusion_math.guidance import cfg
+from diffusion_math.loss import Weight, training_loss, uniform_times
+from diffusion_math.noise import from_generator
+from diffusion_math.sample import trajectory
+from diffusion_math.schedule import Discrete
+from diffusion_math.solvers.one_step import ddpm
+from experiments.common.networks import fit
+from experiments.digits.data import Digits, level_log_probability
+from experiments.digits.network import NOTHING, PIXELS, DigitNetwork
+
+Times = Callable[[Discrete, Generator, int], Tensor]
+"""`(schedule, generator, batch) -> (batch,)`: the times of an update."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a training may use: the network's size, updates, examples in each, and Adam's rate."""
+
+    width: int
+    blocks: int
+    steps: int
+    batch: int = 128
+    rate: float = 3e-3
+
+
+def learn(
+    schedule: Discrete,
+    digits: Digits,
+    budget: Budget,
+    seed: int,
+    drop: float = 0.1,
+    weight: Weight | None = None,
+    times: Times = uniform_times,
+    tick: Callable[[], object] = lambda: None,
+) -> DigitNetwork:
+    """An eps-network of digits and labels, from nothing (C19); `tick` is called at each update.
+
+    The label is dropped with probability `drop` (C28). Weights, digits, times and noise are
+    functions of the seed: with the same seed and times, trainings of two weights see the same.
+    """
+    generator = Generator().manual_seed(seed)
+    network = DigitNetwork(budget.width, budget.blocks, int(schedule.T), generator)
+
+    def loss(generator: Generator) -> Tensor:
+        tick()
+        rows = torch.randint(len(digits.x), (budget.batch,), generator=generator)
+        dropped = torch.rand(budget.batch, generator=generator) < drop
+        label = torch.where(dropped, NOTHING, digits.labels[rows])
+        x0 = digits.x[rows]
+        eps = torch.randn(x0.shape, generator=generator)
+        t = times(schedule, generator, budget.batch)
+        each = training_loss(schedule, network.given(label), "eps", x0, eps, t, weight)
+        mean: Tensor = each.mean()
+        return mean
+
+    fit(network, loss, generator, budget.steps, budget.rate)
+    return network.requires_grad_(False)
+
+
+def bound_times(schedule: Discrete) -> Times:
+    """Times drawn in proportion to lambda_t: weight 1 then is the bound's own, on average (C18)."""
+    share = lambda_t(schedule, torch.arange(1, int(schedule.T) + 1))
+
+    def times(_: Discrete, generator: Generator, batch: int) -> Tensor:
+        return 1 + torch.multinomial(share, batch, True, generator=generator).double()
+
+    return times
+
+
+def denoiser(
+    schedule: Discrete, network: DigitNetwork, labels: Tensor, scale: float = 1.0
+) -> Denoiser:
+    """E[x_0 | x_t, label] by classifier-free guidance (C29), labels `(batch,)`."""
+    given = from_eps(network.given(labels), schedule)
+    free = from_eps(network.given(torch.full_like(labels, NOTHING)), schedule)
+    return cfg(given, free, scale)
+
+
+def draw(
+    schedule: Discrete,
+    network: DigitNetwork,
+    labels: Tensor,
+    steps: int,
+    generator: Generator,
+    scale: float = 1.0,
+) -> Tensor:
+    """Digits `(batch, 64)` of these labels by ancestral sampling in so many steps (C20)."""
+    x = torch.randn(len(labels), PIXELS, generator=generator)
+    grid = trailing(schedule, steps)
+    guided = denoiser(schedule, network, labels, scale)
+    *_, end = trajectory(ddpm(schedule), guided, x, grid, from_generator(generator))
+    return end.x
+
+
+def last_error(
+    schedule: Discrete, network: DigitNetwork, digits: Digits, generator: Generator, t: int
+) -> float:
+    """Mean square of x_0 - x0_hat over pixels and digits, at time t."""
+    x0 = digits.x.double()
+    z = torch.randn(x0.shape, generator=generator, dtype=x0.dtype)
+    x_t = marginal(schedule, x0, t).draw(z)
+    x0_hat = denoiser(schedule, network, digits.labels)(x_t, torch.tensor(float(t)))
+    return (x0_hat - x0).square().mean().item()
+
+
+def bits(
+    schedule: Discrete,
+    network: DigitNetwork,
+    digits: Digits,
+    generator: Generator,
+    steps: int,
+    last: int = 1,
+    last_variance: float | None = None,
+) -> Bound:
+    """-ELBO of each digit given its label, for the chain of `steps` from T to `last`, then to 0.
+
+    One draw of noise a term (C14). The last step has DDPM's variance, or the one given.
+    """
+    grid = torch.cat([trailing(schedule, steps, end=last), torch.zeros(1, dtype=torch.float64)])
+    variance = large_variance if last_variance is None else constant_variance(last_variance)
+    return bound(
+        schedule,
+        denoiser(schedule, network, digits.labels),
+        digits.x.double(),
+        grid,
+        from_generator(generator),
+        last_variance=variance,
+        log_likelihood=level_log_probability,
+    )

@@ -1,0 +1,88 @@
+"""What is known of one erratum: a measurement, two forms that claim to describe it, and a bound."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+from experiments.output.result import FAILS, HOLDS, Figure, Row
+
+FALSE_ALARM = 1e-8
+"""The chance at which a true form would be called wrong, for each erratum."""
+
+
+@final
+@dataclass(frozen=True)
+class Erratum:
+    """A measurement beside the printed and the true form.
+
+    id, of: the erratum's and its claim's. printed, true: the two forms in words. measured, what,
+    interval: one number, what it is, and its interval if it has one. true_off, printed_off: how far
+    each form lies from what was measured, in units of the bound that `bound` explains.
+    """
+
+    id: str
+    of: str
+    printed: str
+    true: str
+    what: str
+    measured: float
+    interval: tuple[float, float] | None
+    true_off: float
+    printed_off: float
+    bound: str
+    figure: Figure
+    data: Mapping[str, Any]
+
+    @property
+    def verdict(self) -> str:
+        """It holds only if the true form is within the bound and the printed one is not."""
+        return HOLDS if self.true_off <= 1 < self.printed_off else FAILS
+
+    def row(self) -> Row:
+        """The erratum as a line of the report."""
+        claim = (
+            f"{self.id} ({self.of}), printed: {self.printed}; true: {self.true}. {self.what}. "
+            f"In units of {self.bound}, the true form is off by {self.true_off:.3g}, the printed "
+            f"one by {self.printed_off:.3g}"
+        )
+        return Row(f"errata-{self.id}", claim, self.measured, self.interval, self.verdict)
+
+
+def kolmogorov_bound(count: int, chance: float) -> float:
+    """How far an empirical distribution function of `count` draws strays but with that chance.
+
+        d = sqrt(log(2 / chance) / (2 n)),    P(D > d) <= 2 exp(-2 n d^2)
+
+    Source: Dvoretzky, Kiefer and Wolfowitz (1956), with the constant of Massart (1990); discrete
+    distributions included.
+    """
+    return math.sqrt(math.log(2 / chance) / (2 * count))
+
+
+def slope_bound(proxy: float, weight: float, chance: float) -> float:
+    """How far the slope sum e S / sum S^2 of zero-mean e strays but with that chance.
+
+        d = sqrt(2 proxy log(2 / chance) / weight)
+
+    proxy: of every e, sub-Gaussian: E exp(k e) <= exp(proxy k^2 / 2); weight: sum S^2.
+    """
+    return math.sqrt(2 * proxy * math.log(2 / chance) / weight)
+
+
+def variance_interval(variance: float, count: int, chance: float) -> tuple[float, float]:
+    """The interval of a normal's variance from a sample variance: (n - 1) s^2 / v is chi-squared.
+
+    It misses v with probability `chance`, half of it on each side.
+    """
+    from scipy.stats import chi2
+
+    law = chi2(count - 1)
+    low, high = float(law.isf(chance / 2)), float(law.ppf(chance / 2))
+    return (count - 1) * variance / low, (count - 1) * variance / high
+
+
+def variance_off(variance: float, form: float, count: int, chance: float) -> float:
+    """How far a form of the variance lies from a sample's, in half widths of its interval."""
+    low, high = variance_interval(variance, count, chance)
+    return (form - variance) / ((high if form > variance else low) - variance)

@@ -1,0 +1,239 @@
+"""Errata of Langevin's chain: one step along the score (E6), and many with noise (E7)."""
+
+from collections import deque
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+from diffusion_math import langevin, langevin_law
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.gaussian import Gaussian
+from diffusion_math.noise import from_generator
+from experiments.errata.data import PLAIN, normal
+from experiments.errata.erratum import FALSE_ALARM, Erratum, variance_interval, variance_off
+from experiments.output.result import Figure
+from experiments.plots.errata import Axis, Mark, Note, Panel, panels, png
+
+EPS = torch.finfo(torch.float64).eps
+STARTS = (0.5, 1.0, 1.5)  # from where E6 steps
+DELTAS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # E7's step sizes
+TESTED = (0.5, 1.0, 1.5)  # those at which a Metropolis test is tried
+MOVES = 40  # of E7's chains; the slowest forgets its start as (3/4)^{2 MOVES}, to 1e-10
+
+
+def e6(samples: int, seed: int) -> Erratum:
+    """What one step of `ascent` does to log N(x; 0, 1): x^2 delta (2 - delta) / 2. Draws nothing.
+
+    The bound is the rounding of two log-densities of size (x^2 + y^2) / 2 + 1.
+    """
+    q = normal()
+    deltas = [k / 20 for k in range(1, 65)]
+    x = torch.tensor(STARTS, dtype=torch.float64)
+    ends = torch.stack([_climbed(q, x, delta) for delta in deltas])  # (deltas, starts)
+    before, after = _log_q(q, x), _log_q(q, ends.flatten()).reshape(ends.shape)
+    change = after - before
+    size = torch.tensor(deltas, dtype=torch.float64)[:, None]
+    bound = 8 * EPS * (x.square() + ends.square() + 2)
+    true = ((change - x.square() * size * (2 - size) / 2).abs() / bound).max().item()
+    printed = (-change / bound)[size[:, 0] > 2].max().item()  # it says: never below 0
+    curves = [
+        Mark(role, f"from x = {start:g}", [0.0, *deltas], [0.0, *change[:, k].tolist()])
+        for k, (role, start) in enumerate(zip(("other", "true", "measured"), STARTS, strict=True))
+    ]
+    right = Panel(
+        "Change of the log-density, one step",
+        Axis(r"step size $\delta$", 0, 3.2),
+        Axis("nats", -4.4, 2.2),
+        (
+            Mark("printed", "printed: above 0 at every $\\delta$", [0, 3.2], [0, 0], "dashed"),
+            *curves,
+            Mark("mark", "", [2, 2], [-4.4, 2.2], "dotted"),
+        ),
+        (Note(r"$\delta = 2$", 2.04, 1.7), Note("less likely than before", 0.1, -0.5, va="top")),
+        "lower left",
+        below=0.0,
+    )
+    figure = Figure(
+        "erratum-E6.png",
+        png(panels([_e6_steps(q), right])),
+        "One step x + delta S(x) under N(0, 1), where S(x) = -x. Up to delta = 2 the point lands "
+        "nearer to the mode; beyond, it lands on the other side and lower than it was.",
+        "A bell's logarithm with lines from one point to where a short and a long step land; "
+        "curves of the change that are positive up to a step of two and negative beyond.",
+    )
+    return Erratum(
+        id="E6",
+        of="C22",
+        printed="a step along the score raises the likelihood",
+        true="only a short one: under N(0, 1) it lowers it whenever delta > 2",
+        what="Change of log N(x; 0, 1), in nats, by a step of delta = 2.5 from x = 1; true -5/8, "
+        "printed above 0",
+        measured=change[deltas.index(2.5), STARTS.index(1.0)].item(),
+        interval=None,
+        true_off=true,
+        printed_off=printed,
+        bound="the rounding of two log-densities; the printed form's worst is beyond delta = 2",
+        figure=figure,
+        data={"deltas": deltas, "starts": STARTS, "change": change.tolist()},
+    )
+
+
+def _score(q: GaussianMixture) -> Callable[[Tensor], Tensor]:
+    return lambda x: q.score(PLAIN, x, 0.0)
+
+
+def _log_q(q: GaussianMixture, x: Tensor) -> Tensor:
+    return q.log_density(PLAIN, x, 0.0)
+
+
+def _climbed(q: GaussianMixture, x: Tensor, delta: float) -> Tensor:
+    """Where one step along the score lands."""
+    *_, end = langevin.chain(langevin.ascent(_score(q), delta), x, 1)
+    return end.x
+
+
+def _e6_steps(q: GaussianMixture) -> Panel:
+    line = torch.linspace(-2.6, 2.6, 261, dtype=torch.float64)
+    start = torch.tensor([1.0], dtype=torch.float64)
+    marks = [Mark("true", "", line.tolist(), _log_q(q, line).tolist())]
+    height = _log_q(q, start).item()
+    marks.append(Mark("mark", "", [-2.6, 2.6], [height] * 2, "dotted"))
+    marks.append(Mark("measured", "start", [1.0], [height], "points"))
+    notes = [Note("start, x = 1", 1.12, height, ha="left")]
+    for delta in (0.5, 2.5):
+        end = _climbed(q, start, delta)
+        role = "true" if delta < 2 else "printed"
+        x, y = end.item(), _log_q(q, end).item()
+        marks.append(Mark(role, "", [1.0, x], [height, y], "dashed"))
+        marks.append(Mark(role, "", [x], [y], "points"))
+        side = ("left", 0.1) if delta < 2 else ("right", -0.1)
+        word = "higher" if y > height else "lower"
+        notes.append(Note(f"$\\delta = {delta:g}$: {word}", x + side[1], y + 0.1, role, side[0]))
+    return Panel(
+        "Where a step from x = 1 lands",
+        Axis("x", -3.4, 3.4),
+        Axis(r"$\log q(x)$, nats", -4.4, -0.5),
+        marks,
+        notes,
+        "none",
+    )
+
+
+def e7(samples: int, seed: int) -> Erratum:
+    """The variance that ULA's chain keeps on N(0, 1) at a fixed delta, beside MALA's.
+
+    Both start at N(0, 1) itself, so that MALA's law is N(0, 1) after every move and ULA's is normal
+    with the variance of `langevin_law`: the sample variances are chi-squared, exactly.
+    """
+    q = normal()
+    x = torch.randn(samples, generator=Generator().manual_seed(seed), dtype=torch.float64)
+    ends = {}
+    for k, delta in enumerate(DELTAS):
+        ends[delta] = _ended(langevin.ula(_score(q), delta), x, seed + 1 + k)
+    kept = {}
+    for k, delta in enumerate(TESTED):
+        move = langevin.mala(lambda y: (_log_q(q, y), _score(q)(y)), delta)
+        kept[delta] = _ended(move, x, seed + 1 + len(DELTAS) + k)
+    target = Gaussian(x.new_zeros(1), x.new_ones(()))
+
+    def law(delta: float) -> float:
+        return langevin_law.ula_stationary(target, delta).variance.item()
+
+    chance = FALSE_ALARM / (len(DELTAS) + len(TESTED))
+    seen = {delta: end.var().item() for delta, end in ends.items()}
+    metropolis = {delta: end.var().item() for delta, end in kept.items()}
+    off = [variance_off(seen[d], law(d), samples, chance) for d in DELTAS]
+    off += [variance_off(metropolis[d], 1.0, samples, chance) for d in TESTED]
+    # A law for every delta is refuted by one.
+    wrong = max(abs(variance_off(seen[d], 1.0, samples, chance)) for d in DELTAS)
+    line = [0.02 * k for k in range(1, 94)]
+    shown = 1.5
+    figure = Figure(
+        "erratum-E7.png",
+        png(panels([
+            Panel(
+                f"Variance after {MOVES} moves that start in N(0, 1)",
+                Axis(r"step size $\delta$", 0, 1.87),
+                Axis("variance", 0, 9.5),
+                (
+                    Mark("printed", "printed: the limit is N(0, 1)", [0, 1.87], [1, 1], "dashed"),
+                    Mark("true", r"true: $1 / (1 - \delta/2)$", line, [law(d) for d in line]),
+                    _variances("measured", "Langevin, 95% interval", seen, samples),
+                    _variances("other", "with a Metropolis test", metropolis, samples),
+                ),
+                legend="upper left",
+            ),
+            _e7_histogram(ends[shown], target, shown),
+        ])),
+        f"{samples} chains on N(0, 1), started from exact draws of it. Without a test they leave "
+        "it for a normal of variance 1 / (1 - delta / 2), which tends to 1 only as delta -> 0; "
+        "with a Metropolis test they stay.",
+        "Measured variances on a rising curve, and others on a level line at one; a histogram "
+        "twice as wide as the bell it was meant to follow.",
+    )  # fmt: skip
+    at = 1.0
+    return Erratum(
+        id="E7",
+        of="C23",
+        printed="at a fixed delta the chain's limit is q",
+        true="under N(0, 1) its variance is 1 / (1 - delta / 2); with a Metropolis test it is q",
+        what=f"Variance of {samples} chains of Langevin at delta = {at:g}; true {law(at):g}, "
+        "printed 1",
+        measured=seen[at],
+        interval=variance_interval(seen[at], samples, 0.05),
+        true_off=max(map(abs, off)),
+        printed_off=wrong,
+        bound=f"half of the variance's interval, for {len(off)} sets of chains with false alarm "
+        f"{FALSE_ALARM:g}, the worst of them for either form",
+        figure=figure,
+        data={
+            "deltas": DELTAS,
+            "variance": list(seen.values()),
+            "true": [law(d) for d in DELTAS],
+            "deltas_with_metropolis": TESTED,
+            "variance_with_metropolis": list(metropolis.values()),
+            "moves": MOVES,
+        },
+    )
+
+
+def _ended(move: langevin.Move, x: Tensor, seed: int) -> Tensor:
+    walk = langevin.chain(move, x, MOVES, from_generator(Generator().manual_seed(seed)))
+    (end,) = deque(walk, maxlen=1)
+    return end.x
+
+
+def _variances(role: str, label: str, found: dict[float, float], samples: int) -> Mark:
+    ends = [variance_interval(one, samples, 0.05) for one in found.values()]
+    low, high = [low for low, _ in ends], [high for _, high in ends]
+    return Mark(role, label, list(found), list(found.values()), "points", low, high)
+
+
+def _e7_histogram(x: Tensor, target: Gaussian, delta: float) -> Panel:
+    reach = 7.0
+    line = torch.linspace(-reach, reach, 281, dtype=torch.float64)
+    edges = torch.linspace(-reach, reach, 57, dtype=torch.float64)
+    heights = torch.histogram(x, edges).hist / len(x) / (edges[1] - edges[0])
+    kept = langevin_law.ula_stationary(target, delta)
+
+    def bell(law: Gaussian) -> list[float]:
+        mean = law.mean.expand_as(line)
+        values: list[float] = Gaussian(mean, law.variance).log_density(line).exp().tolist()
+        return values
+
+    return Panel(
+        f"Where the chains are at $\\delta$ = {delta:g}",
+        Axis("x", -reach, reach),
+        Axis("density", 0, 0.5),
+        (
+            Mark("measured", "chains", edges.tolist(), heights.tolist(), "bars"),
+            Mark("printed", "printed: N(0, 1)", line.tolist(), bell(target), "dashed"),
+            Mark("true", f"true: N(0, {kept.variance.item():g})", line.tolist(), bell(kept)),
+        ),
+        legend="upper left",
+    )
+
+
+ERRATA: dict[str, Callable[[int, int], Erratum]] = {"E6": e6, "E7": e7}
+"""Each as `(samples, seed) -> Erratum`."""

@@ -1,0 +1,65 @@
+"""E1 to E8: the lecture's printed forms beside the true ones, each with a counterexample."""
+
+from typing import TYPE_CHECKING, Any
+
+from experiments.errata import Config
+from experiments.output.result import FAILS, HOLDS, Result, Row, Table
+
+if TYPE_CHECKING:
+    from experiments.errata.erratum import Erratum
+
+
+def run(config: Config) -> Result:
+    """Measure each, and set both forms beside it."""
+    from tqdm import tqdm
+
+    from experiments.errata import forward, langevin, reverse, score
+
+    every = {
+        name: measure
+        for module in (forward, reverse, langevin, score)
+        for name, measure in module.ERRATA.items()
+    }
+    found = [
+        every[name](config.samples, config.seed)
+        for name in tqdm(sorted(every), unit="erratum", disable=None)
+    ]
+    lead = (
+        "Eight statements of the lecture need a correction. Orange is what is printed, blue what "
+        "is true, computed by the primitives that carry it; what is sampled is dark."
+    )
+    parts: list[Any] = [lead, _table(found)]
+    for one in found:
+        parts += [f"{one.id}, of {one.of}. Printed: {one.printed}. True: {one.true}.", one.figure]
+    data: dict[str, Any] = {
+        "settings": config,
+        "errata": {
+            one.id: {"true_off": one.true_off, "printed_off": one.printed_off, **one.data}
+            for one in found
+        },
+    }
+    rows = (_summary(found), *(one.row() for one in found))
+    return Result("errata", "Errata", rows, tuple(parts), data)
+
+
+def _summary(found: "list[Erratum]") -> Row:
+    right = sum(one.verdict == HOLDS for one in found)
+    claim = (
+        f"E1-E8: errata, of {len(found)}, whose printed form is rejected and whose corrected form "
+        f"holds; all of them"
+    )
+    verdict = HOLDS if right == len(found) else FAILS
+    return Row("errata", claim, float(right), None, verdict)
+
+
+def _table(found: "list[Erratum]") -> Table:
+    lines = [
+        (one.id, one.printed, one.true, f"{one.printed_off:.3g}", f"{one.true_off:.3g}", one.bound)
+        for one in found
+    ]
+    header = ("erratum", "printed", "true", "printed is off by", "true is off by", "in units of")
+    caption = (
+        "How far each form lies from what was measured, in units of the bound: beyond 1 it is "
+        "wrong, within 1 it holds."
+    )
+    return Table(header, tuple(lines), caption)

@@ -1,0 +1,214 @@
+"""The settings that a PNG keeps of how it was made, as JSON in its text metadata."""
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+
+from experiments.common.model_options import Model
+from experiments.common.sampling_options import Grid, Interval, Scale, Solver
+from experiments.output.result import utf8
+from sd.command_line.flags import Range, Several, Words, check
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from sd.pipeline import TextToImage
+
+__all__ = [
+    "KEY",
+    "MOST",
+    "Kept",
+    "checked",
+    "differing",
+    "embedded",
+    "made_with",
+    "opened",
+    "png",
+    "read",
+]
+
+KEY = "diffusion-math"
+"""The PNG text chunk that holds the settings."""
+
+MOST = 4096
+"""Images of a batch."""
+
+
+def png(drawn: "Image", prompt: str, settings: Mapping[str, Any]) -> bytes:
+    """A picture as a PNG that keeps its settings."""
+    from PIL.PngImagePlugin import PngInfo
+
+    words = PngInfo()
+    words.add_itxt(KEY, utf8(json.dumps(settings, ensure_ascii=False)).decode())
+    words.add_itxt("Description", prompt)
+    buffer = io.BytesIO()
+    drawn.save(buffer, "PNG", pnginfo=words)
+    return buffer.getvalue()
+
+
+Side: TypeAlias = Annotated[int, Range(8, 8192)]
+"""Pixels of an image's height or width."""
+Text: TypeAlias = Annotated[str, Words(empty=True)]
+Asked: TypeAlias = tuple[Annotated[str, Words()], Annotated[int, Range(0, 2**64 - 1)]]
+"""A prompt and a seed."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """The keywords of the pipeline's call."""
+
+    negative_prompt: Text
+    steps: Annotated[int, Range(1, 1000)]
+    solver: Solver
+    grid: Grid
+    guidance_scale: Scale
+    guidance_interval: Interval | None = None
+    long_prompt: Literal["chunk", "truncate", "refuse"] | None = None
+    clip_skip: Annotated[int, Range(0, 100)] | None = None
+    do_cfg: bool = True
+    strength: Annotated[float, Range(0, 1, above=True)] | None = None
+    height: Side | None = None
+    width: Side | None = None
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class Made:
+    """The machine and the versions: see `made_with`."""
+
+    device: Text
+    torch: Text
+    threads: Annotated[int, Range(1, 2**20)]
+    weights: Text
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """All settings of one image: of its batch, and its place there."""
+
+    batch: Annotated[tuple[Asked, ...], Several(distinct=False)]
+    index: Annotated[int, Range(0, MOST - 1)]
+    call: Call
+    image: str | None
+    model: Model
+    made_with: Made
+
+    def __post_init__(self) -> None:
+        check(self)
+        if not self.index < len(self.batch) <= MOST:
+            told = f"index {self.index} of {len(self.batch)}"
+            raise ValueError(f"batch: wanted at most {MOST} and an index among them, got {told}")
+
+
+def read(path: Path, option: str = "--like") -> dict[str, Any]:
+    """The settings kept in a PNG, as they stand; `checked` has looked at them.
+
+    Raises FileNotFoundError where there is no file, ValueError, with the option's name, where it is
+    no image, keeps no settings, or one of them is not what it can be.
+    """
+    from sd.files.image_file import load
+    from sd.files.regular_file import from_json
+
+    text = load(path, f"{option}:").info.get(KEY)
+    if not isinstance(text, str):
+        raise ValueError(f"{option}: {path} holds no settings of `generate`")
+    try:
+        settings: dict[str, Any] = from_json(text, once=True)
+        checked(settings)
+    except ValueError as error:
+        raise ValueError(f"{option}: the settings in {path} are damaged: {error}") from error
+    return settings
+
+
+def checked(settings: Any) -> Kept:
+    """The settings, each of the type and in the range that its field declares, or ValueError."""
+    values = _named(_tuples(settings), Kept, "settings")
+    made = Made(**_named(values["made_with"], Made, "made_with"))
+    model = _named(values["model"], None, "model")
+    return Kept(
+        **values
+        | {"call": Call(**_named(values["call"], Call, "call"))}
+        | {"made_with": made, "model": Model.of(model, made.device)}
+    )
+
+
+def _named(values: Any, kind: Any, where: str) -> dict[str, Any]:
+    """An object whose names are the dataclass's fields, those without a default among them."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where}: wanted an object, got {values!r}")
+    known = {one.name: one.default is MISSING for one in fields(kind)} if kind else values
+    odd = [name for name in values if name not in known]
+    odd += [name for name, needed in known.items() if kind and needed and name not in values]
+    if odd:
+        raise ValueError(
+            f"{where}: wanted {', '.join(known)}, unknown or missing: {', '.join(odd)}"
+        )
+    return values
+
+
+def _tuples(value: Any) -> Any:
+    """The same with tuples for lists."""
+    if isinstance(value, dict):
+        return {name: _tuples(one) for name, one in value.items()}
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def differing(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """The names of what tells two pictures apart, their batches and machines left out."""
+    a, b = (_told(json.loads(json.dumps(one))) for one in (kept, wanted))
+    return [name for name in {**b, **a} if a.get(name) != b.get(name)]
+
+
+def _told(settings: dict[str, Any]) -> dict[str, Any]:
+    """All that a picture is a function of, up to rounding."""
+    prompt, seed = settings["batch"][settings["index"]]
+    return {
+        "prompt": prompt,
+        "seed": seed,
+        **settings["call"],
+        "image": settings["image"],
+        **settings["model"],
+        "the model's weights": settings["made_with"]["weights"],
+    }
+
+
+def made_with(pipeline: "TextToImage") -> dict[str, Any]:
+    """What the bits of a picture depend on beside its settings."""
+    import torch
+
+    from sd.digest import digest
+
+    return {
+        "device": str(pipeline.device),
+        "torch": str(torch.__version__),
+        "threads": torch.get_num_threads(),
+        "weights": digest(pipeline),
+    }
+
+
+def embedded(image: "Image") -> str:
+    """A picture as text."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def opened(text: str, name: str = "image") -> "Image":
+    """The inverse of `embedded`; ValueError, with the name, where the text is no image."""
+    from sd.files.color import rgb
+    from sd.files.image_file import load
+
+    try:
+        content = base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise ValueError(f"{name} is no image: {error}") from error
+    return rgb(load(content, name), name)

@@ -1,0 +1,216 @@
+"""Prompts to pictures; every PNG carries the settings that repeat it."""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.common.model_options import NAMED, Model
+from experiments.generate import Config, png_metadata
+from experiments.generate import jobs as prompts
+from experiments.generate.jobs import Job
+from experiments.output.result import Figure, Result, write_files
+from sd.command_line.flags import FlagError, refuse
+from sd.command_line.terminal import say
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from sd.pipeline import TextToImage
+
+
+Batch = tuple[list[Job], dict[str, Any]]
+"""Pictures to be drawn at once, and the settings that they share."""
+
+
+def run(config: Config, pipeline: "TextToImage | None" = None, hold: bool = False) -> Result:
+    """Draw, and write each batch as it is done; with `hold` the result has the pictures instead.
+
+    Raises KeyboardInterrupt, saying how much is done, where it is stopped.
+    """
+    if config.like is not None:
+        return _repeat(config, pipeline)
+    from sd.files import picture
+
+    jobs = _jobs(config)
+    image = None if config.image is None else picture.read(config.image)
+    pipeline = pipeline or config.model.load()
+    if image is not None:  # fitted now, so that the settings can hold all that is used of it
+        size = pipeline.config.image_size
+        image = picture.fit(image, config.width or size, config.height or size)
+    call = {
+        **config.sampling.call(pipeline),
+        "negative_prompt": config.negative_prompt,
+        "do_cfg": config.do_cfg,
+        "strength": 0.8 if image is not None and config.strength is None else config.strength,
+        "height": config.height,
+        "width": config.width,
+    }
+    _legible(pipeline, jobs, call["long_prompt"])
+    made = png_metadata.made_with(pipeline)
+    common = {
+        "image": None if image is None else png_metadata.embedded(image),
+        "model": config.model.kept(),
+        "made_with": made,
+    }
+    some = prompts.batches(jobs, config.batch)
+    batches = [(batch, _settings(batch, call, common)) for batch in some]
+    there = set() if config.prompts is None else _there(config.out, batches)
+    drawn = _figures(pipeline, batches, image, there)
+    figures = list(drawn) if hold else _written(config, drawn, len(there), len(jobs))
+    return _result(figures, {"call": call, **made}, jobs)
+
+
+def _jobs(config: Config) -> list[Job]:
+    """The pictures that are asked for; FlagError for what their lines say without effect."""
+    if config.prompts is None:
+        jobs = prompts.listed(config.prompt, config.seed, config.negative_prompt)
+        if len({(job.prompt, job.seed) for job in jobs}) < len(jobs):
+            refuse(config, "seed", "no seed twice for one prompt: that is the same image")
+        return jobs
+    jobs = prompts.read(config.prompts, config.seed[0], config.negative_prompt)
+    off = "--no-do-cfg" if not config.do_cfg else "--guidance-scale 1"
+    guided = config.do_cfg and config.sampling.guidance_scale != 1
+    for job in jobs if not guided else ():
+        if job.negative_prompt:
+            told = f"negative_prompt {job.negative_prompt!r} has no effect with {off}"
+            raise FlagError(f"--prompts: {config.prompts}: {told}")
+    return jobs
+
+
+def _legible(pipeline: "TextToImage", jobs: Sequence[Job], long: Any) -> None:
+    """ValueError where the model can't read a prompt, before the first is drawn."""
+    from sd.text.conditioning import rows
+
+    for text in dict.fromkeys(text for job in jobs for text in (job.prompt, job.negative_prompt)):
+        rows(pipeline.tokenizer, text, long)
+
+
+def _settings(
+    batch: Sequence[Job], call: Mapping[str, Any], common: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the pictures of a batch keep, but for their place in it."""
+    own = {**call, "negative_prompt": batch[0].negative_prompt}
+    return {"batch": [(job.prompt, job.seed) for job in batch], "call": own, **common}
+
+
+def _there(folder: Path, batches: Sequence[Batch]) -> set[str]:
+    """The files that are there with the settings that they would get; ValueError for others.
+
+    A batch is drawn as a whole for one that is missing, so that the missing one gets the same bits
+    as it would have in a run that is not stopped.
+    """
+    found: set[str] = set()
+    changed: dict[str, None] = {}
+    for batch, shared in batches:
+        for index, job in enumerate(batch):
+            path = folder / job.file
+            if not path.exists():
+                continue
+            kept = png_metadata.read(path, "--out")
+            other = png_metadata.differing(kept, {**shared, "index": index})
+            if other:
+                what = f"{path} was made with other {', '.join(other)}"
+                raise ValueError(f"--out: {what}; take another folder, or remove it")
+            now = shared["made_with"]
+            changed |= {name: None for name in now if now[name] != kept["made_with"][name]}
+            found.add(job.file)
+    if changed:
+        told = f"the pictures that are in {folder} were made with other {', '.join(changed)}"
+        warnings.warn(told, stacklevel=2)
+    return found
+
+
+def _figures(
+    pipeline: "TextToImage",
+    batches: Sequence[Batch],
+    image: "Image | None",
+    there: Set[str] = frozenset(),
+) -> Iterator[Figure]:
+    """The pictures in order, a batch drawn when its first is asked for; empty ones for those there.
+
+    The bar counts pictures, or the steps of a batch that is alone.
+    """
+    from tqdm import tqdm
+
+    alone = len(batches) == 1
+    total = sum(len(batch) for batch, _ in batches)
+    with tqdm(total=total, unit="picture", disable=True if alone else None) as bar:
+        for batch, shared in batches:
+            files = {job.file for job in batch}
+            drawn = [] if files <= there else _draw(pipeline, shared, image, alone)
+            for index, job in enumerate(batch):
+                own = {**shared, "index": index}
+                png = b"" if job.file in there else png_metadata.png(drawn[index], job.prompt, own)
+                yield _figure(job, png)
+            bar.update(len(batch))
+
+
+def _draw(
+    pipeline: "TextToImage", shared: Mapping[str, Any], image: "Image | None", progress: bool
+) -> "list[Image]":
+    """The pictures of a batch."""
+    texts, seeds = zip(*shared["batch"], strict=True)
+    call = {**shared["call"], "image": image, "progress": progress}
+    return pipeline(list(texts), seed=list(seeds), **call)
+
+
+def _figure(job: Job, png: bytes) -> Figure:
+    return Figure(job.file, png, f"{job.prompt} (seed {job.seed})", job.prompt)
+
+
+def _written(config: Config, figures: Iterator[Figure], there: int, total: int) -> list[Figure]:
+    """Write the pictures that are not there as they come, and let go of their bytes."""
+    written: list[Figure] = []
+    try:
+        for figure in figures:
+            if figure.image:
+                say(*write_files(config.out, {figure.name: figure.image}))
+                there += 1
+            written.append(replace(figure, image=b""))
+    except KeyboardInterrupt:
+        again = "" if config.prompts is None else "; the same command goes on"
+        told = f"{there} of {total} pictures are in {config.out}{again}"
+        raise KeyboardInterrupt(told if there else "") from None
+    return written
+
+
+def _repeat(config: Config, pipeline: "TextToImage | None") -> Result:
+    """Draw the batch that the picture came from, and keep the one."""
+    assert config.like is not None
+    own = {name: getattr(config.model, name) for name in config.model.named()}
+    given = Model(low_memory=config.model.low_memory, **own)
+    allowed = {"like": None, "like_files": False, "out": Config.out}
+    if replace(config, **allowed) != Config(model=given):
+        kinds = ", ".join(f"--{name}" for name in NAMED)
+        others = f"leave out all but --out, --low-memory, --like-files, {kinds}"
+        raise ValueError(f"--like repeats a picture with its own settings: {others}")
+    kept = png_metadata.read(config.like)
+    checked = png_metadata.checked(kept)
+    model = replace(checked.model, low_memory=given.low_memory, **own)
+    kept["model"] |= {name: given.kept()[name] for name in own}
+    unasked = {name: kept["model"][name] for name in checked.model.named() if name not in own}
+    if unasked and not config.like_files:
+        told = "; ".join(f"{name} {value}" for name, value in unasked.items())
+        raise ValueError(
+            f"--like: {config.like} names files or models of the hub, which are not read unasked: "
+            f"{told}; add --like-files to read them, or name your own (--{next(iter(unasked))} ...)"
+        )
+    prompt, seed = checked.batch[checked.index]
+    job = Job(prompt, seed, checked.call.negative_prompt, config.like.name)
+    within = f"--like: the image in the settings of {config.like}"
+    image = None if checked.image is None else png_metadata.opened(checked.image, within)
+    pipeline = pipeline or model.load()
+    now = png_metadata.made_with(pipeline)
+    changed = [name for name in now if now[name] != kept["made_with"][name]]
+    if changed:
+        warnings.warn(f"{config.like} was made with other {', '.join(changed)}", stacklevel=2)
+    drawn = _draw(pipeline, kept, image, True)[checked.index]
+    figure = _figure(job, png_metadata.png(drawn, job.prompt, kept))
+    return _result([figure], {"call": kept["call"], **now}, [job])
+
+
+def _result(figures: Sequence[Figure], made: Mapping[str, Any], jobs: Sequence[Job]) -> Result:
+    files = [asdict(job) for job in jobs]
+    return Result("generate", "Prompts and pictures", (), tuple(figures), {**made, "files": files})

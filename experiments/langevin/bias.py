@@ -1,0 +1,178 @@
+"""What steps of Langevin do to N(0, 1): measured on many chains, beside the exact laws."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from diffusion_math.densities.mixture import GaussianMixture
+    from diffusion_math.gaussian import Gaussian
+    from diffusion_math.langevin import Move
+
+FALSE_ALARM = 1e-8
+"""Of all the intervals of one row together."""
+BIASED = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+"""Step sizes, in units of the variance; from 2 on ULA has no stationary law."""
+WATCHED, MOMENTS = (0.05, 0.5, 1.5), (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
+SETTLED, KEPT = 40, 10
+"""Moves until a chain from 0 is stationary, |1 - delta|^(2 k) < 1e-9, and of one that starts so."""
+FRICTION = 1.0
+
+
+@dataclass(frozen=True)
+class Variance:
+    """The variance of `chains` chains after `moves` moves, and the one that it should be."""
+
+    sampler: str
+    delta: float
+    moves: int
+    found: float
+    predicted: float
+    chains: int
+
+    def interval(self, intervals: int) -> tuple[float, float]:
+        """For the true variance, where `intervals` of them all hold but once in 1/FALSE_ALARM.
+
+        The chains are independent and normal about 0, so n found / true ~ chi^2_n exactly.
+        """
+        from scipy.stats import chi2
+
+        tail = FALSE_ALARM / intervals / 2
+        total = self.chains * self.found
+        low, high = chi2.isf(tail, self.chains), chi2.ppf(tail, self.chains)
+        return float(total / low), float(total / high)
+
+
+def standard() -> "GaussianMixture":
+    """N(0, 1) as a density whose score and log-density the samplers ask for."""
+    import torch
+
+    from diffusion_math.densities.mixture import GaussianMixture
+
+    return GaussianMixture(torch.zeros(1), torch.zeros(1, 1), torch.ones(1))
+
+
+def normal(variance: float) -> "Gaussian":
+    """N(0, variance), an event of one entry."""
+    import torch
+
+    from diffusion_math.gaussian import Gaussian
+
+    zero = torch.zeros(1, 1, dtype=torch.float64)
+    return Gaussian(zero, torch.tensor(variance, dtype=torch.float64))
+
+
+def stationary(chains: int, seed: int) -> list[Variance]:
+    """The variance each sampler keeps at every step size of BIASED.
+
+    ULA starts at 0 and makes SETTLED moves; MALA and BAOAB start from draws of the law they keep,
+    BAOAB's h being sqrt(2 delta), where that is below its limit of 2.
+    """
+    import torch
+
+    from diffusion_math import langevin, langevin_law
+    from diffusion_math.schedule import VE
+
+    data, schedule, target = standard(), VE(), normal(1.0)
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for delta in BIASED:
+        ula = langevin.ula(lambda x: data.score(schedule, x, 0.0), delta)
+        zeros = torch.zeros(chains, 1, dtype=torch.float64)
+        x = _end(ula, langevin.Particles(zeros), SETTLED, generator)
+        predicted = float(langevin_law.ula_stationary(target, delta).variance)
+        found.append(_variance("ULA", delta, SETTLED, x, predicted))
+
+        mala = langevin.mala(lambda x: data.log_density_and_score(schedule, x, 0.0), delta)
+        start = langevin.Particles(data.sample(generator, chains))
+        x = _end(mala, start, KEPT, generator)
+        found.append(_variance("MALA", delta, KEPT, x, 1.0))
+
+        h = math.sqrt(2 * delta)
+        position, velocity = langevin_law.baoab_stationary(target, h)
+        baoab = langevin.baoab(lambda x: data.score(schedule, x, 0.0), h, FRICTION)
+        z = torch.randn(2, chains, 1, generator=generator, dtype=torch.float64)
+        start = langevin.Particles(
+            position.variance.sqrt() * z[0], velocity=velocity.variance.sqrt() * z[1]
+        )
+        x = _end(baoab, start, KEPT, generator)
+        found.append(_variance("BAOAB", delta, KEPT, x, float(position.variance)))
+    return found
+
+
+def transient(chains: int, seed: int) -> list[Variance]:
+    """The variance of ULA from 0 after each number of MOMENTS, at every step size of WATCHED.
+
+    The numbers of one step size are of one run, so their intervals are not independent.
+    """
+    import torch
+
+    from diffusion_math import langevin, langevin_law
+    from diffusion_math.noise import from_generator
+    from diffusion_math.schedule import VE
+
+    data, schedule, target = standard(), VE(), normal(1.0)
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for delta in WATCHED:
+        ula = langevin.ula(lambda x: data.score(schedule, x, 0.0), delta)
+        zeros = torch.zeros(chains, 1, dtype=torch.float64)
+        for state in langevin.chain(ula, zeros, MOMENTS[-1], from_generator(generator)):
+            if state.moves in MOMENTS:
+                law = langevin_law.ula_law(target, delta, normal(0.0), state.moves)
+                found.append(_variance("ULA", delta, state.moves, state.x, float(law.variance)))
+    return found
+
+
+def gains(deltas: Sequence[float], points: "Tensor") -> list[float]:
+    """The mean gain of log N(x; 0, 1) over the points in one step of ascent, for each delta."""
+    data = standard()
+    return [float(_gain(data, delta, points).mean()) for delta in deltas]
+
+
+def turning_point(points: "Tensor", low: float, high: float) -> tuple[float, float]:
+    """The step sizes between which one step of ascent stops to raise log N(x; 0, 1), by bisection.
+
+    At the first it raises it at every point, at the second it does not. Raises ValueError unless
+    that is so of the ends given.
+    """
+    data = standard()
+
+    def raises(delta: float) -> bool:
+        return bool((_gain(data, delta, points) > 0).all())
+
+    if not raises(low) or raises(high):
+        raise ValueError(f"low, high: wanted a rise at low alone, got {low}, {high}")
+    while (middle := (low + high) / 2) not in (low, high):
+        low, high = (middle, high) if raises(middle) else (low, middle)
+    return low, high
+
+
+def _gain(data: "GaussianMixture", delta: float, points: "Tensor") -> "Tensor":
+    from diffusion_math import langevin
+    from diffusion_math.schedule import VE
+
+    schedule = VE()
+    ascent = langevin.ascent(lambda x: data.score(schedule, x, 0.0), delta)
+    *_, end = langevin.chain(ascent, points, 1)
+    return data.log_density(schedule, end.x, 0.0) - data.log_density(schedule, points, 0.0)
+
+
+def _end(move: "Move", start: object, moves: int, generator: "torch.Generator") -> "Tensor":
+    from collections import deque
+
+    from diffusion_math.langevin import Particles, chain
+    from diffusion_math.noise import from_generator
+
+    assert isinstance(start, Particles)
+    (end,) = deque(chain(move, start, moves, from_generator(generator)), maxlen=1)
+    return end.x
+
+
+def _variance(sampler: str, delta: float, moves: int, x: "Tensor", predicted: float) -> Variance:
+    """About the mean 0, which every law here has."""
+    return Variance(sampler, delta, moves, float(x.square().mean()), predicted, len(x))

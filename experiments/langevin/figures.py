@@ -1,0 +1,209 @@
+"""The pictures of `experiments.langevin.run`."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from experiments.output.result import Figure
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffusion_math.densities.mixture import GaussianMixture
+    from diffusion_math.langevin import Particles
+    from experiments.langevin.bias import Variance
+
+SHOWN = 3000
+"""Particles drawn; all are counted."""
+RUN = ("ascent", "ULA", "annealed")
+"""What the animation shows."""
+
+
+def plane(
+    data: "GaussianMixture",
+    start: "Tensor",
+    ends: "dict[str, Particles]",
+    found: dict[str, list[tuple[float, float, float]]],
+    bounds: Sequence[float],
+) -> tuple[Figure, Figure]:
+    """The particles of all samplers at the end, and their shares at the modes."""
+    import torch
+
+    from experiments import plots
+    from experiments.langevin.mixing import TITLES, WEIGHTS
+    from experiments.plots import walkers
+
+    exact = data.sample(torch.Generator().manual_seed(0), len(start)).numpy()
+    panels = [walkers.Walkers("the density itself", exact[:SHOWN], _notes(data, WEIGHTS))]
+    for name, end in ends.items():
+        shares = [one[0] for one in found[name]]
+        points = end.x[:SHOWN].numpy()
+        panels.append(_walkers(name, points, _notes(data, shares)))
+    drawing = walkers.walkers(panels, *_density(data))
+    counted = walkers.shares(
+        [TITLES[name].replace(", ", ",\n") for name in found],
+        [f"mode {k + 1}" for k in range(len(WEIGHTS))],
+        list(found.values()),
+        WEIGHTS,
+        [(list(found).index("ULA"), k, share) for k, share in enumerate(bounds)],
+    )
+    return (
+        Figure(
+            "langevin-plane.png",
+            plots.png(drawing),
+            f"{min(SHOWN, len(start))} particles of each sampler after equally many evaluations of "
+            "the score, all from one wide normal start, over the lines that enclose 50 and 95% of "
+            "the density; the numbers are shares of all particles. Annealed Langevin comes nearest "
+            "to the density's own.",
+            "Six panels of particles over three modes: the density, ascent collapsed onto three "
+            "points, three plain Langevin samplers with equal shares, annealed nearest to it.",
+        ),
+        Figure(
+            "langevin-shares.png",
+            plots.png(counted),
+            "The share of particles nearest to each mode, with intervals at 95% for a sampler's "
+            "three together, against the true weights. The black marks are proved: ULA cannot "
+            "have less there after this many moves.",
+            "Bars of shares by sampler and mode with dashed lines at the true weights.",
+        ),
+    )
+
+
+def laws(kept: "Sequence[Variance]", passing: "Sequence[Variance]") -> Figure:
+    """The step of ascent, the stationary variance and the variance on the way, as predicted."""
+    import numpy as np
+    import torch
+
+    from diffusion_math.langevin_law import ula_law, ula_stationary
+    from experiments import plots
+    from experiments.langevin.bias import MOMENTS, WATCHED, gains, normal
+    from experiments.plots.terms import Chart, Dots, Line, charts
+
+    target, one = normal(1.0), torch.ones(1, 1, dtype=torch.float64)
+    steps = np.linspace(0.02, 3, 90).tolist()
+    climbed = Chart(
+        "One step of ascent",
+        "step size $\\delta$",
+        "gain of log N(x; 0, 1) at x = 1, nats",
+        [Line("", steps, gains(steps, one))],
+        levels=[(0.0, "no gain")],
+        legend="",
+    )
+    deltas = np.linspace(0.01, 1.8, 200).tolist()
+    curve = [float(ula_stationary(target, delta).variance) for delta in deltas]
+    n = sum(one.sampler == "ULA" for one in kept)
+    marks = (("ULA", 0, "o", 0.0), ("MALA", 1, "s", -0.025), ("BAOAB", 2, "D", 0.025))
+    kept_law = Chart(
+        "The law that is kept",
+        "step size $\\delta$",
+        "variance, target 1",
+        [Line("ULA, predicted", deltas, curve)],
+        [_dots(kept, n, *mark) for mark in marks],
+        log="y",
+        y_range=(0.8, 14),
+        levels=[(1.0, "")],
+        legend="upper left",
+    )
+    counts = range(1, MOMENTS[-1] + 1)
+    lines = [
+        Line(
+            f"$\\delta$ = {delta:g}",
+            counts,
+            [float(ula_law(target, delta, normal(0.0), k).variance) for k in counts],
+            k,
+        )
+        for k, delta in enumerate(WATCHED)
+    ]
+    dots = []
+    for k, delta in enumerate(WATCHED):
+        here = [one for one in passing if one.delta == delta]
+        dots.append(Dots("", [v.moves for v in here], [v.found for v in here], color=k))
+    on_the_way = Chart(
+        "The law after k moves from 0",
+        "moves k",
+        "variance of ULA, target 1",
+        lines,
+        dots,
+        log="xy",
+        x_ticks=(1, 2, 4, 8, 16, 32),
+        levels=[(1.0, "")],
+        legend="lower right",
+    )
+    drawing = charts([climbed, kept_law, on_the_way])
+    return Figure(
+        "langevin-laws.png",
+        plots.png(drawing),
+        "On N(0, 1). Left: beyond a step size of 2 ascent goes down. Middle: the variance that ULA "
+        "keeps lies on 1 / (1 - delta / 2), while MALA and BAOAB (at the same distance a move) "
+        "keep 1. Right: ULA's variance on its way there. Lines are exact laws, dots measured on "
+        f"{kept[0].chains} chains; where no bars show, they are smaller than the dots.",
+        "Three charts: a parabola crossing zero at 2, a rising curve with dots on it, three "
+        "saturating curves with dots on them.",
+    )
+
+
+def animation(
+    data: "GaussianMixture", watched: "dict[str, list[Tensor]]", moments: Sequence[int]
+) -> Figure:
+    """Ascent, ULA and annealed Langevin from one start, side by side."""
+    from experiments.langevin.mixing import nearest
+    from experiments.plots import animation, walkers
+
+    line, density = _density(data)
+    frames = []
+    for k, moves in enumerate(moments):
+        panels = []
+        for name in RUN:
+            x = watched[name][k]
+            _, mode = nearest(data, x)
+            shares = [float((mode == j).double().mean()) for j in range(len(data.means))]
+            points = x[: SHOWN // 2].numpy()
+            panels.append(_walkers(name, points, _notes(data, shares)))
+        title = f"{moves} evaluations of the score"
+        frames.append(animation.frame(walkers.race(panels, line, density, title)))
+    return Figure(
+        "langevin.gif",
+        animation.gif(frames, seconds=max(1.0, 0.14 * len(frames))),
+        "Ascent falls onto the modes, ULA spreads around the nearest one and stays, annealed "
+        "Langevin wanders between the modes first and settles nearest to their weights "
+        "(5, 25 and 70%).",
+        "Animation of three clouds of particles that move onto three modes.",
+    )
+
+
+def _walkers(name: str, points: Any, notes: Sequence[tuple[float, float, str]]) -> Any:
+    """A panel; points that fall together are drawn large enough to be seen."""
+    from experiments.langevin.mixing import TITLES
+    from experiments.plots.walkers import Walkers
+
+    return Walkers(TITLES[name], points, notes, size=9.0 if name == "ascent" else 3.0)
+
+
+def _notes(data: "GaussianMixture", shares: Sequence[float]) -> list[tuple[float, float, str]]:
+    """Each mode's share in percent, above the upper modes and below the lower ones."""
+    return [
+        (x, y + math.copysign(1.05, y), f"{100 * share:.1f}%")
+        for (x, y), share in zip(data.means.tolist(), shares, strict=True)
+    ]
+
+
+def _density(data: "GaussianMixture") -> tuple[Any, Any]:
+    import numpy as np
+
+    from diffusion_math.schedule import VE
+    from experiments.common.quadrature import density_on
+
+    line = np.linspace(-3.6, 3.6, 181)
+    return line, density_on(line, data, VE(), 0.0)
+
+
+def _dots(
+    kept: "Sequence[Variance]", n: int, name: str, color: int, marker: str, aside: float
+) -> Any:
+    """A sampler's variances, moved aside by a hair so that none hides another."""
+    from experiments.plots.terms import Dots
+
+    here = [one for one in kept if one.sampler == name]
+    low, high = zip(*(one.interval(n) for one in here), strict=True)
+    at, found = [one.delta + aside for one in here], [one.found for one in here]
+    return Dots(f"{name}, measured", at, found, low, high, color, marker)

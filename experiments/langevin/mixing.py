@@ -1,0 +1,171 @@
+"""Langevin samplers on one density by one budget, and how long a plain chain is held by a mode."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffusion_math.densities.mixture import GaussianMixture
+    from diffusion_math.gaussian import Gaussian
+    from diffusion_math.langevin import Particles
+
+TITLES = {
+    "ascent": "gradient ascent",
+    "ULA": "Langevin, unadjusted",
+    "MALA": "Langevin, Metropolis",
+    "BAOAB": "Langevin, underdamped",
+    "annealed": "Langevin, annealed",
+}
+"""The samplers by their short names."""
+WEIGHTS = (0.05, 0.25, 0.70)
+RADIUS, STD = 2.0, 0.25
+SPREAD = 1.5
+"""Standard deviation of the start, N(0, SPREAD^2 I)."""
+RATE = 0.1
+"""Step size in units of a mode's variance."""
+FRICTION = 2.0
+LEVELS, FIRST, LAST, ANNEALED_RATE = 20, 2.5, 0.15, 0.15
+"""The ladder of noise: levels, the first and the last sigma, delta over the last sigma^2."""
+
+
+def modes() -> "GaussianMixture":
+    """Three equal round modes at the corners of a triangle, of weights 5, 25 and 70%."""
+    import torch
+
+    from diffusion_math.densities.mixture import GaussianMixture
+
+    angles = math.pi * (0.5 + 2 / 3 * torch.arange(3, dtype=torch.float64))
+    means = RADIUS * torch.stack([angles.cos(), angles.sin()], dim=1)
+    return GaussianMixture(
+        torch.tensor(WEIGHTS, dtype=torch.float64).log(), means, torch.full((3,), STD**2)
+    )
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A walk of `moves` moves that asks for the score at every particle `budget` times."""
+
+    name: str
+    moves: int
+    walk: "Callable[[Tensor], Iterator[Particles]]"
+
+
+class Asked:
+    """A function that counts its calls."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function, self.calls = function, 0
+
+    def __call__(self, *given: "Tensor") -> Any:
+        self.calls += 1
+        return self.function(*given)
+
+
+def samplers(
+    data: "GaussianMixture", budget: int, seed: int
+) -> "tuple[list[Sampler], dict[str, Asked]]":
+    """Ascent, ULA, MALA, annealed Langevin and BAOAB with `budget` evaluations each.
+
+    MALA and BAOAB evaluate once before their first move, so they make one move less. All but
+    annealed Langevin take the step size RATE STD^2; BAOAB's h goes as far in one move.
+    """
+    import torch
+
+    from diffusion_math import langevin
+    from diffusion_math.noise import from_generator
+    from diffusion_math.schedule import VE
+
+    delta, schedule = RATE * STD**2, VE()
+    levels = torch.logspace(math.log10(FIRST), math.log10(LAST), LEVELS, dtype=torch.float64)
+    levels = levels[-max(1, min(LEVELS, budget)) :]
+    asked = {
+        name: Asked(lambda x: data.score(schedule, x, 0.0)) for name in ("ascent", "ULA", "BAOAB")
+    }
+    asked["MALA"] = Asked(lambda x: data.log_density_and_score(schedule, x, 0.0))
+    asked["annealed"] = Asked(lambda x, sigma: data.score(schedule, x, sigma))
+    made = {
+        "ascent": langevin.ascent(asked["ascent"], delta),
+        "ULA": langevin.ula(asked["ULA"], delta),
+        "MALA": langevin.mala(asked["MALA"], delta),
+        "BAOAB": langevin.baoab(asked["BAOAB"], math.sqrt(2 * delta), FRICTION),
+        "annealed": langevin.annealed(
+            asked["annealed"], levels, max(1, budget // len(levels)), ANNEALED_RATE * LAST**2
+        ),
+    }
+
+    def sampler(k: int, name: str) -> Sampler:
+        moves = budget - (name in ("MALA", "BAOAB"))
+
+        def walk(start: "Tensor") -> "Iterator[Particles]":
+            generator = torch.Generator().manual_seed(seed + k)
+            return langevin.chain(made[name], start, moves, from_generator(generator))
+
+        return Sampler(name, moves, walk)
+
+    return [sampler(k, name) for k, name in enumerate(made)], asked
+
+
+def nearest(data: "GaussianMixture", x: "Tensor") -> "tuple[Tensor, Tensor]":
+    """The distance to the nearest mode and its number, `(batch,)` each."""
+    away, mode = (x[:, None] - data.means).norm(dim=2).min(1)
+    return away, mode
+
+
+def least_share(data: "GaussianMixture", mode: int, delta: float, moves: int) -> float:
+    """What a mode's share of ULA's particles cannot go below, started at N(0, SPREAD^2 I).
+
+    Let c be the modes' variance and Y the chain on N(m_i, c I) with X's start and noises. In the
+    ball of radius rho < d/2 about m_i, d the distance to the next mode,
+
+        |S(x) - (m_i - x) / c| <= e = sum_j (w_j / w_i) (d_j / c) exp(-d_j (d_j - 2 rho) / (2 c))
+
+    and a move contracts, so while X stays there |X - Y| <= c e. So X leaves it within k moves only
+    if Y leaves the ball of radius R = rho - c e; started within R_0 of m_i it does so with a chance
+    of at most sum_k exp(-(R - |E Y_k|)^2 / (2 Var Y_k)), the law of Y_k being `ula_law`'s. In that
+    ball m_i is the nearest mode. The best rho and R_0 of a lattice are taken.
+
+    Needs delta <= c. Returns P(start within R_0) (1 - chance of leaving), at least 0.
+    """
+    import torch
+    from scipy.stats import ncx2
+
+    c, middle = float(data.covariances[mode]), data.means[mode]
+    apart = (data.means - middle).norm(dim=1)
+    others = apart > 0
+    ratio, apart = (data.log_weights - data.log_weights[mode]).exp()[others], apart[others]
+    rho = torch.linspace(0.5, 0.999, 60, dtype=torch.float64)[:, None] * apart.min() / 2
+    tilt = ratio * apart / c * torch.exp(-apart * (apart - 2 * rho) / (2 * c))
+    radius = (rho[:, 0] - c * tilt.sum(1)).clamp(min=0)[:, None]
+    start = torch.linspace(0.05, 0.95, 46, dtype=torch.float64) * radius
+    left = torch.zeros_like(start)
+    for law in _laws(c, delta, moves):
+        reach = (radius - start * law.mean[0, 0]).clamp(min=0)
+        left += torch.exp(-reach.square() / (2 * law.variance))
+    ball = ncx2.cdf((start / SPREAD).square().numpy(), 2, float(middle @ middle) / SPREAD**2)
+    return float((torch.from_numpy(ball) * (1 - left)).clamp(min=0).max())
+
+
+def _laws(c: float, delta: float, moves: int) -> "Iterator[Gaussian]":
+    """ULA's law on N(0, c) after 1, ..., `moves` moves from the point 1."""
+    import torch
+
+    from diffusion_math.gaussian import Gaussian
+    from diffusion_math.langevin_law import ula_law
+
+    zero = torch.zeros(1, 1, dtype=torch.float64)
+    target = Gaussian(zero, torch.tensor(c, dtype=torch.float64))
+    point = Gaussian(zero + 1, torch.zeros((), dtype=torch.float64))
+    return (ula_law(target, delta, point, k) for k in range(1, moves + 1))
+
+
+def kept_states(walk: "Iterator[Particles]", at: Sequence[int]) -> "dict[int, Particles]":
+    """The states after these numbers of moves, and the last."""
+    wanted, kept = set(at), {}
+    for state in walk:
+        if state.moves in wanted:
+            kept[state.moves] = state
+    kept[state.moves] = state
+    return kept

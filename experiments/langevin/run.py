@@ -1,0 +1,241 @@
+"""Langevin samplers: what they climb, what they keep, and which modes they find (C22, C23, E7)."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from experiments.common.statistics import wilson
+from experiments.langevin import Config
+from experiments.langevin.mixing import TITLES
+from experiments.output.result import (
+    FAILS,
+    HOLDS,
+    Figure,
+    Result,
+    Row,
+    Table,
+    at_least,
+    at_most,
+    percent,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffusion_math.densities.mixture import GaussianMixture
+    from diffusion_math.langevin import Particles
+    from experiments.langevin.bias import Variance
+
+APART = 0.03
+"""How far a share may lie from its weight to be called recovered."""
+CLOSE = 0.01
+"""Of a mode's standard deviation: a particle nearer to the mode than that has ended on it."""
+
+
+def run(config: Config) -> Result:
+    """Walk, count by mode, and set the laws on N(0, 1) beside the closed forms."""
+    import torch
+    from tqdm import tqdm
+
+    from experiments.langevin import bias, figures, mixing
+
+    data = mixing.modes()
+    start = mixing.SPREAD * torch.randn(
+        config.particles,
+        2,
+        generator=torch.Generator().manual_seed(config.seed),
+        dtype=torch.float64,
+    )
+    ends, asked, watched = {}, {}, {}
+    moments = _moments(config)
+    made, counts = mixing.samplers(data, config.budget, config.seed + 1)
+    for one in tqdm(made, unit="sampler", disable=None):
+        states = mixing.kept_states(one.walk(start), moments)
+        ends[one.name], asked[one.name] = states[one.moves], counts[one.name].calls
+        watched[one.name] = [states[min(moves, one.moves)].x for moves in moments]
+    bounds = [
+        mixing.least_share(data, k, mixing.RATE * mixing.STD**2, config.budget)
+        for k in range(len(mixing.WEIGHTS))
+    ]
+    kept = bias.stationary(config.chains, config.seed + 10)
+    passing = bias.transient(config.chains, config.seed + 11)
+    turn = bias.turning_point(start[:100, :1], 0.5, 5.0)
+    found = {name: _shares(data, end.x) for name, end in ends.items()}
+    parts: list[str | Figure | Table] = [
+        "The score points uphill. A particle that follows it alone ends on top of a mode (C22); "
+        "with noise of the right size it follows the density near its mode (C23), but a plain "
+        "chain does not cross to another mode in any reasonable time. Noise levels that fall from "
+        "large to small carry the particles between the modes while these still touch.",
+        *figures.plane(data, start, ends, found, bounds),
+        _table(found, asked, ends),
+        figures.laws(kept, passing),
+    ]
+    if config.frames:
+        parts.append(figures.animation(data, watched, moments))
+    rows = (
+        _annealed_row(found["annealed"], config),
+        _held_row(found["ULA"], bounds),
+        _ascent_row(data, ends["ascent"].x),
+        _turn_row(turn),
+        _bias_row([one for one in kept if one.sampler == "ULA"]),
+        _law_row(
+            "langevin-law",
+            "C23: ULA's variance on N(0, 1) after k moves is that of the exact law",
+            passing,
+        ),
+        _law_row(
+            "langevin-exact",
+            "E7: with a Metropolis test (MALA), and in BAOAB's position, the variance is right at "
+            "every step size",
+            [one for one in kept if one.sampler != "ULA"],
+        ),
+    )
+    record: dict[str, Any] = {
+        "settings": config,
+        "weights": mixing.WEIGHTS,
+        "shares": {name: [one[0] for one in row] for name, row in found.items()},
+        "evaluations": asked,
+        "ula_least_shares": bounds,
+        "variances": [*kept, *passing],
+    }
+    return Result("langevin", "Langevin samplers", rows, tuple(parts), record)
+
+
+def _moments(config: Config) -> list[int]:
+    """Numbers of moves to show, denser at the beginning, where everything happens."""
+    if config.frames == 0:
+        return []
+    last = config.frames - 1
+    return sorted({round(config.budget * (k / last) ** 1.5) for k in range(config.frames)})
+
+
+def _shares(data: "GaussianMixture", x: "Tensor") -> list[tuple[float, float, float]]:
+    """(share, low, high) of the particles nearest to each mode; all intervals at 95% together."""
+    import torch
+
+    from experiments.langevin import mixing
+
+    _, mode = mixing.nearest(data, x)
+    counts = torch.bincount(mode, minlength=len(data.means)).tolist()
+    level = 1 - 0.05 / len(counts)
+    return [(k / len(x), *wilson(k, len(x), level)) for k in counts]
+
+
+def _annealed_row(found: Sequence[tuple[float, float, float]], config: Config) -> Row:
+    from experiments.langevin.mixing import WEIGHTS
+
+    low = max(max(0.0, a - w, w - b) for (_, a, b), w in zip(found, WEIGHTS, strict=True))
+    high = max(max(w - a, b - w) for (_, a, b), w in zip(found, WEIGHTS, strict=True))
+    worst = max(abs(p - w) for (p, _, _), w in zip(found, WEIGHTS, strict=True))
+    return Row(
+        "langevin",
+        f"C23: annealed Langevin finds the weights of three separate modes with {config.budget} "
+        f"evaluations of the score. Largest distance of a share from its weight, at most {APART}",
+        worst,
+        (low, high),
+        at_most(low, high, APART),
+    )
+
+
+def _held_row(found: Sequence[tuple[float, float, float]], bounds: Sequence[float]) -> Row:
+    from experiments.langevin.mixing import WEIGHTS
+
+    share, low, high = found[0]
+    verdict = at_least(low, high, bounds[0]) if bounds[0] > WEIGHTS[0] else FAILS
+    return Row(
+        "langevin-held",
+        "C23: ULA with the same budget cannot find them. Its share at the mode of weight "
+        f"{WEIGHTS[0]:g} is at least {bounds[0]:.3f}, proved: so many start near it, and by "
+        "comparison with ULA on that mode alone they stay",
+        share,
+        (low, high),
+        verdict,
+    )
+
+
+def _ascent_row(data: "GaussianMixture", x: "Tensor") -> Row:
+    from experiments.langevin import mixing
+
+    away, _ = mixing.nearest(data, x)
+    on = int((away < CLOSE * mixing.STD).sum())
+    interval = wilson(on, len(x))
+    return Row(
+        "langevin-ascent",
+        f"C22: ascent gathers at the modes. Share of particles within {CLOSE:g} standard "
+        "deviations of one, at least 0.99, where the density itself has 5e-5",
+        on / len(x),
+        interval,
+        at_least(*interval, 0.99),
+    )
+
+
+def _turn_row(turn: tuple[float, float]) -> Row:
+    rounding = 1e-9
+    return Row(
+        "langevin-ascent-step",
+        "E6: a step along the score raises log N(x; 0, 1) for delta < 2 only. The step size where "
+        "it ceases to, bracketed by bisection over 100 points",
+        turn[0],
+        turn,
+        HOLDS if abs(turn[0] - 2) < rounding and abs(turn[1] - 2) < rounding else FAILS,
+    )
+
+
+def _bias_row(kept: "Sequence[Variance]") -> Row:
+    """All on the predicted curve, and at delta = 1 not on the printed value 1."""
+    inside = all(_covers(one, len(kept)) for one in kept)
+    (one,) = (one for one in kept if one.delta == 1.0)
+    low, high = one.interval(len(kept))
+    return Row(
+        "langevin-bias",
+        "E7: ULA's stationary variance on N(0, 1) is 1 / (1 - delta / 2), not 1. Measured at delta "
+        f"= 1, where that is {one.predicted:g}; the verdict is on all {len(kept)} step sizes "
+        "together, false alarm 1e-8",
+        one.found,
+        (low, high),
+        HOLDS if inside and not low <= 1 <= high else FAILS,
+    )
+
+
+def _law_row(name: str, claim: str, found: "Sequence[Variance]") -> Row:
+    """The variance farthest from its prediction, as a ratio of the two."""
+    worst = max(found, key=lambda one: abs(one.found / one.predicted - 1))
+    low, high = (end / worst.predicted for end in worst.interval(len(found)))
+    return Row(
+        name,
+        f"{claim}. Measured over predicted, the farthest from 1 of {len(found)}, its interval and "
+        "all others together of false alarm 1e-8",
+        worst.found / worst.predicted,
+        (low, high),
+        HOLDS if all(_covers(one, len(found)) for one in found) else FAILS,
+    )
+
+
+def _covers(one: "Variance", intervals: int) -> bool:
+    low, high = one.interval(intervals)
+    return low <= one.predicted <= high
+
+
+def _table(
+    found: dict[str, list[tuple[float, float, float]]],
+    asked: dict[str, int],
+    ends: "dict[str, Particles]",
+) -> Table:
+    from experiments.langevin.mixing import WEIGHTS
+
+    def line(name: str) -> tuple[str, ...]:
+        cells = [f"{percent(p)} [{percent(a)}, {percent(b)}]" for p, a, b in found[name]]
+        return TITLES[name], str(asked[name]), *cells, _accepted(ends[name])
+
+    truth = ("the density", "–", *map(percent, WEIGHTS), "–")
+    header = ("sampler", "score evaluations", "mode 1", "mode 2", "mode 3", "proposals taken")
+    caption = (
+        "Share of particles nearest to each mode, with Wilson's intervals at 95% for the three of "
+        "a sampler together. MALA and BAOAB evaluate once before their first move."
+    )
+    return Table(header, (*map(line, found), truth), caption)
+
+
+def _accepted(end: "Particles") -> str:
+    if end.accepted is None:
+        return "–"
+    return percent(float(end.accepted.double().mean()) / end.moves)

@@ -1,0 +1,172 @@
+"""The log-likelihood of points, three independent ways: closed form, probability flow, bound."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from experiments.likelihood import Config
+from experiments.output.result import FAILS, HOLDS, Result, Row, Table, at_most
+
+if TYPE_CHECKING:
+    from experiments.likelihood.measure import Gaps, Spread
+
+AGREE = 1e-6
+"""Nats that two exact ways may differ by."""
+FALSE_ALARM = 1e-8
+KERNEL_STEPS = 6
+NEAR = 0.1
+"""Relative difference of two estimates of one KL."""
+
+
+def run(config: Config) -> Result:
+    """Find each point's log-likelihood in every way and compare."""
+    import torch
+    from tqdm import tqdm
+
+    from experiments.likelihood import figures
+    from experiments.likelihood import measure as estimates
+
+    def seeded(part: int) -> torch.Generator:
+        return torch.Generator().manual_seed(config.seed + part)
+
+    world = estimates.World.of(config.density)
+    x = world.at_start.sample(seeded(1), config.points)
+    exact = world.exact(x)
+    tolerances = [10.0**-k for k in range(2, config.digits + 1)]
+    runs = [world.by_flow(x, tolerance) for tolerance in tqdm(tolerances, unit="ODE", disable=None)]
+    errors = [float((one.log_density - exact).abs().max()) for one in runs]
+    few, half = x[:8], world.half_range(x[:8])
+    spreads = [
+        world.hutchinson(few, half, n, config.copies, seeded(10 + n))
+        for n in tqdm(_powers(2, config.probes), unit="probes", disable=None)
+    ]
+    kernels = world.by_kernels(x, KERNEL_STEPS, seeded(2))
+    gaps = [
+        world.gaps(n, config.paths, seeded(100 + n), seeded(1000 + n))
+        for n in tqdm(_powers(4, config.steps), unit="chain", disable=None)
+    ]
+    rows = (
+        _flow_row(errors[-1], tolerances[-1]),
+        _kernel_row(float((kernels - exact).abs().max())),
+        _pair_row(float((kernels - runs[-1].log_density).abs().max())),
+        _mean_row(spreads[0]),
+        _spread_row(spreads[1:]),
+        _gap_row(gaps),
+    )
+    parts = (
+        "The density of a diffusion model can be had in three ways that share no formula: the "
+        "mixture's own closed form, the change of volume along the probability flow, and the "
+        "bound. With the exact denoiser all must agree, each with its own kind of error.",
+        figures.agreement(exact, runs[-1].log_density, kernels, runs, errors, tolerances),
+        figures.probes(spreads),
+        figures.gap(gaps),
+        _table(tolerances, errors, [one.evaluations for one in runs]),
+    )
+    record: dict[str, Any] = {
+        "settings": config,
+        "tolerances": tolerances,
+        "errors": errors,
+        "evaluations": [one.evaluations for one in runs],
+        "hutchinson": [(one.probes, one.found, one.predicted) for one in spreads],
+        "gaps": [(one.steps, one.mean_bound, one.mean_kl) for one in gaps],
+    }
+    return Result("likelihood", "One likelihood, three ways", rows, parts, record)
+
+
+def _powers(base: int, most: int) -> list[int]:
+    """1, base, base^2, ... up to `most`."""
+    return [base**k for k in range(most.bit_length()) if base**k <= most]
+
+
+def _flow_row(error: float, tolerance: float) -> Row:
+    return Row(
+        "likelihood",
+        "log p along the probability flow, exact divergence, against the mixture's closed form. "
+        f"Largest difference in nats at a tolerance of {tolerance:g}, at most {AGREE:g}",
+        error,
+        None,
+        HOLDS if error <= AGREE else FAILS,
+    )
+
+
+def _kernel_row(error: float) -> Row:
+    return Row(
+        "likelihood-kernels",
+        "C08, C12: the ELBO of the chain of true reverse kernels (Bayes' rule, mixtures) against "
+        f"the closed form, {KERNEL_STEPS} steps, one path each: nothing is lost. Largest "
+        f"difference in nats, at most {AGREE:g}",
+        error,
+        None,
+        HOLDS if error <= AGREE else FAILS,
+    )
+
+
+def _pair_row(error: float) -> Row:
+    return Row(
+        "likelihood-pair",
+        "The same ELBO against the probability flow. Largest difference in nats, at most "
+        f"{AGREE:g}",
+        error,
+        None,
+        HOLDS if error <= AGREE else FAILS,
+    )
+
+
+def _mean_row(one: "Spread") -> Row:
+    """An estimate of one probe lies in a known range: Hoeffding's interval of the mean."""
+    half = one.width * math.sqrt(math.log(2 / FALSE_ALARM) / (2 * one.count))
+    low, high = one.mean_error - half, one.mean_error + half
+    return Row(
+        "likelihood-hutchinson",
+        "Hutchinson's estimates have the exact log-likelihood as their mean: mean error of "
+        f"{one.count} estimates of one probe, in nats (Hoeffding's interval, false alarm 1e-8)",
+        one.mean_error,
+        (low, high),
+        HOLDS if low <= 0 <= high else FAILS,
+    )
+
+
+def _spread_row(spreads: "Sequence[Spread]") -> Row:
+    """The ratio of found to predicted that is farthest from 1; all intervals hold together."""
+    level = 1 - FALSE_ALARM / len(spreads)
+    ends = [one.ratio_interval(level) for one in spreads]
+    k = max(range(len(spreads)), key=lambda k: abs(spreads[k].ratio - 1))
+    return Row(
+        "likelihood-spread",
+        "Hutchinson's spread is that of one probe, known exactly, over the root of the number of "
+        "probes. Mean square error found over predicted, the farthest from 1 of 2 to "
+        f"{spreads[-1].probes} probes; all intervals together of false alarm 1e-8",
+        spreads[k].ratio,
+        ends[k],
+        HOLDS if all(low <= 1 <= high for low, high in ends) else FAILS,
+    )
+
+
+def _gap_row(gaps: "Sequence[Gaps]") -> Row:
+    """All numbers of steps together: the sum of the differences over the sum of the KLs."""
+    total = sum(one.mean_kl for one in gaps)
+    apart = sum(one.mean_bound - one.mean_kl for one in gaps) / total
+    ends = [one.difference(0.95) for one in gaps]
+    half = math.hypot(*((high - low) / 2 for low, high in ends)) / total
+    low, high = apart - half, apart + half
+    nearest = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
+    return Row(
+        "likelihood-gap",
+        "C12: what Gaussian steps lose, the mean of -ELBO + log q(x_0), is the KL of whole paths, "
+        f"drawn apart by the true reverse. Relative difference over chains of 1 to "
+        f"{gaps[-1].steps} steps together, within {NEAR}",
+        apart,
+        (low, high),
+        at_most(nearest, max(abs(low), abs(high)), NEAR),
+    )
+
+
+def _table(
+    tolerances: Sequence[float], errors: Sequence[float], evaluations: Sequence[int]
+) -> Table:
+    lines = tuple(
+        (f"{tolerance:.0e}", str(count), f"{error:.1e}")
+        for tolerance, count, error in zip(tolerances, evaluations, errors, strict=True)
+    )
+    caption = "The probability flow's largest error over the points, and what it cost."
+    return Table(("tolerance", "evaluations of the field", "largest error, nats"), lines, caption)

@@ -1,0 +1,194 @@
+"""Reverse kernels of a mixture, drawn beside the Gaussians that stand in for them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from experiments.output.result import Figure, Table
+from experiments.posterior.gaussian_approximations import BEST, BETA, BETA_HAT
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from diffusion_math.densities.mixture import GaussianMixture
+    from diffusion_math.schedule import Discrete
+    from experiments.common.quadrature import ChiSquare
+    from experiments.plots import Panel
+    from experiments.plots.fields import Cloud
+    from experiments.posterior.gaussian_approximations import Distance, Spread
+
+FALSE_ALARM = 1e-9  # of each chi-square test
+SHOWN = 600  # draws in a panel
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """q(x_s | x_t) at one x_t, draws of it, and the Gaussians that a model has there.
+
+    Attributes:
+        x: `(D,)`, the x_t.
+        points: `(samples, D)`, x_0 drawn from q(x_0 | x_t), then x_s from q(x_s | x_t, x_0).
+        fit: of the points to the law.
+        mean: `(D,)`, of all the Gaussians.
+        deviations: the Gaussians' standard deviations; at s = 0 beta_hat is 0 and left out.
+    """
+
+    t: int
+    s: int
+    x: "Tensor"
+    law: "GaussianMixture"
+    points: "Tensor"
+    fit: "ChiSquare"
+    mean: "Tensor"
+    deviations: dict[str, float]
+
+
+def kernel(
+    mixture: "GaussianMixture",
+    schedule: "Discrete",
+    generator: "Generator",
+    x: "Tensor",
+    t: int,
+    s: int,
+    samples: int,
+) -> Kernel:
+    """The kernel at x `(D,)`, drawn `samples` times."""
+    from diffusion_math import elbo
+    from diffusion_math.densities.reverse_kernel import draw_reverse
+    from experiments.common.quadrature import cells_about, chi_square
+
+    law = mixture.reverse(schedule, x, t, s)
+    points = draw_reverse(mixture, generator, schedule, x.expand(samples, 2), t, s)
+    cells = cells_about(law, 0.5, most=60)
+    at, weights = cells.rule(4)
+    mass = cells.sums(weights * law.log_density(schedule, at, 0).exp())
+    fit = chi_square(cells, points, mass, FALSE_ALARM)
+    step = elbo.reverse_step(schedule, mixture.denoiser(schedule), x[None], t, s)
+    variances = {BETA: elbo.large_variance(schedule, t, s)}
+    if s > 0:
+        variances[BETA_HAT] = elbo.small_variance(schedule, t, s)
+    deviations = {name: float(v.sqrt()) for name, v in variances.items()}
+    return Kernel(t, s, x, law, points, fit, step.mean[0], deviations)
+
+
+def figures(
+    mixture: "GaussianMixture",
+    clean: Sequence[Kernel],
+    back: Sequence[Kernel],
+    far: "Sequence[dict[str, Distance]]",
+    spread: "dict[int, list[Spread]]",
+) -> tuple[Figure, ...]:
+    """Kernels to x_0 and to several x_s; distances over the step; variances over t."""
+    from experiments import plots
+    from experiments.plots import fields
+
+    farthest = max(float(one.x.abs().max()) for one in clean)
+    reach = max(1.4 * float(mixture.means.abs().max()), 1.15 * farthest)
+    to_data = [_cloud(f"t = {one.t}", one, (0.0, 0.0), reach) for one in clean]
+    to_s = []
+    for one in back:
+        mean, covariance = one.law.moments()
+        wide = max(one.deviations[BETA], float(covariance.diagonal().max()) ** 0.5)
+        to_s.append(_cloud(f"t − s = {one.t - one.s}", one, mean.tolist(), 3 * wide))
+    steps = [float(one.t - one.s) for one in back]
+    distance = [_panel(kind, steps, far) for kind in ("kl", "tv")]
+    from_t = back[0].t
+    return (
+        Figure(
+            "posterior-data.png",
+            plots.png(fields.clouds(to_data)),
+            "Which data a noisy point may come from: q(x_0 | x_t), shaded, and draws of it (dots), "
+            "for one x_t (star) at rising noise. The cross is the mean, where a model's last step "
+            "goes; it need not be near any datum. Dashed: half and 95% of N(mean, sigma_t^2 I).",
+            "Shaded posteriors, one tight spot at little noise, all modes of the data at much.",
+        ),
+        Figure(
+            "posterior-steps.png",
+            plots.png(fields.clouds(to_s)),
+            f"One step back from one x_t (star) at t = {from_t}, by sizes; each window is as wide "
+            "as what is in it. Shaded with dots: the true q(x_s | x_t). Circles: half and 95% of "
+            "the model's Gaussian with variance beta_hat (solid) or beta (dashed). One Gaussian "
+            "fits short steps; long ones want several.",
+            "Shaded kernels: a round one for short steps, several separate spots for long ones.",
+        ),
+        Figure(
+            "posterior-distance.png",
+            plots.png(fields.log_curves(distance)),
+            f"How far one Gaussian is from the true step back, from t = {from_t}, averaged over "
+            "x_t with 95% intervals. Even the best Gaussian is poor when the step is long.",
+            "Rising curves of distance over step size, one a Gaussian, on logarithmic scales.",
+        ),
+        Figure(
+            "posterior-variance.png",
+            plots.png(fields.log_curves([_variances(*item) for item in spread.items()], y=False)),
+            "The variance that fits the true step best, E tr Cov[x_s | x_t] / 2, in units of beta: "
+            "beta_hat is too small, beta too large, and the choice matters near the data and in "
+            "long steps.",
+            "The best variance between two bounds that meet at large t, for two step sizes.",
+        ),
+    )
+
+
+def table(steps: Sequence[int], far: "Sequence[dict[str, Distance]]") -> Table:
+    """Distances of each stand-in, a line a step."""
+    names = (BETA_HAT, BETA, BEST)
+    lines = [
+        (
+            f"{step}",
+            *(f"{line[name].kl:.2g} ± {1.96 * line[name].kl_error:.1g}" for name in names),
+            *(f"{line[name].tv:.2g} ± {1.96 * line[name].tv_error:.1g}" for name in names),
+        )
+        for step, line in zip(steps, far, strict=True)
+    ]
+    header = ("t − s", *(f"KL, {name}" for name in names), *(f"TV, {name}" for name in names))
+    caption = (
+        "KL divergence in nats, and total variation, of a Gaussian from the true q(x_s | x_t), "
+        "averaged over x_t, with 95% intervals. Each integral is by quadrature."
+    )
+    return Table(header, tuple(lines), caption)
+
+
+def _cloud(title: str, one: Kernel, middle: Sequence[float], reach: float) -> "Cloud":
+    import numpy as np
+
+    from diffusion_math.schedule import VPLinear
+    from experiments.common.quadrature import density_over
+    from experiments.plots import fields
+
+    first, second = (c + np.linspace(-reach, reach, 201) for c in middle)
+    # A kernel is a law of its own: "t = 0" is the law itself, under any schedule.
+    height = density_over(first, second, one.law, VPLinear(), 0.0)
+    shown = fields.Map(title, first, second, height, one.points[:SHOWN].numpy())
+    mean = (float(one.mean[0]), float(one.mean[1]))
+    return fields.Cloud(shown, one.x.numpy(), mean, one.deviations)
+
+
+def _panel(kind: str, steps: list[float], far: "Sequence[dict[str, Distance]]") -> "Panel":
+    from experiments import plots
+
+    series = []
+    for name in (BEST, BETA_HAT, BETA):
+        value = [getattr(line[name], kind) for line in far]
+        error = [1.96 * getattr(line[name], f"{kind}_error") for line in far]
+        # On a logarithmic scale an interval that reaches zero is cut at a hundredth of its value.
+        low = [max(v - e, v / 100) for v, e in zip(value, error, strict=True)]
+        high = [v + e for v, e in zip(value, error, strict=True)]
+        series.append(plots.Series(name, steps, value, low, high))
+    titles = {
+        "kl": ("KL divergence", "KL(true, Gaussian) (nats)"),
+        "tv": ("Total variation", "total variation distance"),
+    }
+    return plots.Panel(titles[kind][0], "step size t − s", titles[kind][1], series)
+
+
+def _variances(step: int, line: "list[Spread]") -> "Panel":
+    from experiments import plots
+
+    times = [one.t for one in line]
+    series = [
+        plots.Series("best", times, [one.best / one.large for one in line]),
+        plots.Series("β̂", times, [one.small / one.large for one in line]),
+        plots.Series("β", times, [1.0 for _ in line]),
+    ]
+    title = f"Steps of {step}"
+    return plots.Panel(title, "t (step starts here)", "variance / β", series, (0, 1.05))

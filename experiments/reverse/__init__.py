@@ -1,0 +1,40 @@
+"""C09, C19, C20, C26: a learned score against the exact one, and the reverse walks of both."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from sd.command_line.flags import Range, Seed, Several, check
+
+
+@dataclass(frozen=True)
+class Config:
+    """Learn the score of a known density, measure the error, and walk back from noise with both.
+
+    Networks that predict eps, x0, v and the score itself are trained by one budget on one loss
+    (C19, C26). The exact score is known at every t, so their Fisher divergence from it is measured
+    and not guessed. Then noise is walked to data (C20) by the true reverse kernels, by Gaussian
+    steps with the exact denoiser (C09), and by Gaussian steps with the learned one.
+    """
+
+    density: Literal["ring", "two_moons", "grid25", "pinwheel", "spirals"] = "ring"
+    """The data."""
+    steps: Annotated[int, Range(16, 10**7)] = 4500
+    """Updates of each network, at least 16."""
+    batch: Annotated[int, Range(2, 10**6)] = 256
+    """Examples in an update, at least 2."""
+    width: Annotated[int, Range(4, 8192)] = 96
+    """Width of the networks' three hidden layers, at least 4."""
+    walks: Annotated[tuple[int, ...], Range(2, 1000), Several(2)] = (2, 3, 5, 10, 20, 50, 200)
+    """Numbers of sampling steps, two or more, 2 to 1000."""
+    samples: Annotated[int, Range(100, 10**6)] = 2000
+    """Draws that are judged, at least 100."""
+    frames: Annotated[int, Range(2, 45)] = 40
+    """Frames of the animation, 2 to 45."""
+    seed: Seed = 0
+    """Of weights, data and draws."""
+    out: Path = Path("out/reverse")
+    """Folder for reverse.md, reverse.json and the figures."""
+
+    def __post_init__(self) -> None:
+        check(self)

@@ -1,0 +1,178 @@
+"""The figures of the experiment `reverse`."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from experiments import plots
+from experiments.common.quadrature import density_on
+from experiments.common.statistics import Z
+from experiments.output.result import Figure
+from experiments.plots.animation import frame, gif
+from experiments.plots.reverse import Log, Way, logarithmic, moment, ways
+from experiments.reverse.walks import EXACT, KERNELS, LEARNED, Walks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffusion_math.densities.mixture import GaussianMixture
+    from diffusion_math.metrics import Estimate
+    from diffusion_math.schedule import Schedule
+    from experiments.reverse.learned_score import Point
+
+REACH = 3.2
+SHOWN = 6
+"""Times of the panels."""
+
+
+def divergence(
+    targets: "dict[str, list[Point]]",
+    budgets: "dict[int, list[Point]]",
+    falling: "dict[int, Estimate]",
+) -> Figure:
+    """Over t for every target and every number of updates, and over the updates."""
+
+    def over_t(label: str, points: "list[Point]") -> plots.Series:
+        return plots.Series(
+            label,
+            [p.t for p in points],
+            [p.divergence for p in points],
+            [p.divergence - Z * p.error for p in points],
+            [p.divergence + Z * p.error for p in points],
+        )
+
+    first = next(iter(targets.values()))
+    size = plots.Series("no score at all", [p.t for p in first], [p.size for p in first])
+    steps = sorted(falling)
+    value = [falling[k].value for k in steps]
+    reach = [Z * falling[k].error for k in steps]
+    updates = plots.Series(
+        "eps",
+        steps,
+        value,
+        [v - r for v, r in zip(value, reach, strict=True)],
+        [v + r for v, r in zip(value, reach, strict=True)],
+    )
+    label = r"$E\,||S_\theta - S||^2$"
+    ends = (min(budgets), max(budgets))
+    by_steps = [over_t(f"{k} updates", budgets[k]) for k in ends]
+    drawing = logarithmic(
+        [
+            Log("Four targets", "t", label, [over_t(k, p) for k, p in targets.items()], size),
+            Log("Early and late (eps)", "t", label, by_steps, size),
+            Log(
+                "Over training (eps)",
+                "updates",
+                "share of the score missed",
+                [updates],
+                ticks=steps,
+            ),
+        ]
+    )
+    return Figure(
+        "reverse-score.png",
+        plots.png(drawing),
+        "Fisher divergence of learned scores from the exact one, with 95% intervals; the dashed "
+        "line is what predicting 0 would show. Where there is much "
+        "noise a network has nearly all of the score; near the data, where the loss weighs little "
+        "and the score is steep, it may have less than none. On the right each point is a "
+        "training of its own.",
+        "Log-log curves of the Fisher divergence against time and against updates.",
+    )
+
+
+def panels(
+    schedule: "Schedule", data: "GaussianMixture", grid: "Tensor", paths: "dict[str, list[Tensor]]"
+) -> Figure:
+    """Points from noise to data, true kernels above and learned steps below."""
+    shown = _shown(len(grid))
+    drawing = ways(
+        [f"t = {float(grid[k]):.2f}" for k in shown],
+        [Way(name, [path[k].numpy() for k in shown]) for name, path in paths.items()],
+        [_contours(schedule, data, grid[k]) for k in shown],
+        REACH,
+    )
+    return Figure(
+        "reverse-plane.png",
+        plots.png(drawing),
+        f"The same noise walked to data in {len(grid) - 1} steps: above by the true reverse "
+        "kernels, below by Gaussian steps with the learned score. The lines enclose 50 and 95% of "
+        "the exact density of x_t.",
+        "Two rows of scatter plots that turn from a round cloud into the density.",
+    )
+
+
+def animation(
+    schedule: "Schedule", data: "GaussianMixture", grid: "Tensor", paths: "dict[str, list[Tensor]]"
+) -> Figure:
+    """The same, every step a frame; few enough points to keep the file small."""
+    frames = [
+        frame(
+            moment(
+                f"t = {float(t):.2f}",
+                [(name, path[k][:800].numpy()) for name, path in paths.items()],
+                _contours(schedule, data, t),
+                REACH,
+            )
+        )
+        for k, t in enumerate(grid)
+    ]
+    return Figure(
+        "reverse.gif",
+        gif(frames, 5.0),
+        "From noise to data by the true reverse kernels (left) and by the learned score (right), "
+        "over the contours of the exact density of x_t.",
+        "An animation of two point clouds that turn from noise into the density.",
+    )
+
+
+def steps(found: Walks) -> Figure:
+    """How far the draws are from the data, against the number of steps."""
+
+    def series(way: str, aside: float) -> plots.Series:
+        far = found.of(way)
+        return plots.Series(
+            way,
+            [aside * steps for steps in far],  # intervals side by side, not one on another
+            [one.value for one in far.values()],
+            [one.value - Z * one.error for one in far.values()],
+            [one.value + Z * one.error for one in far.values()],
+        )
+
+    drawing = logarithmic(
+        [
+            Log(
+                "Two errors: the Gaussian step, and the network",
+                "sampling steps",
+                "squared energy distance from fresh data",
+                [series(KERNELS, 0.95), series(EXACT, 1.0), series(LEARNED, 1.05)],
+                bound=(found.bell.value, "one normal with the data's moments"),
+                ticks=list(found.of(EXACT)),
+                linear=True,
+            )
+        ],
+        width=7.5,
+        height=4.8,
+    )
+    return Figure(
+        "reverse-steps.png",
+        plots.png(drawing),
+        "The true kernels are exact for any number of steps: what they show is chance, within 95% "
+        "intervals. A Gaussian in the place of a long step is not the true kernel, even with the "
+        "exact score, and its error goes as steps grow shorter. What the network adds, once "
+        "steps are short, is the height of its curve above the exact one.",
+        "Energy distance against the number of steps for three ways to walk back.",
+    )
+
+
+def _shown(nodes: int) -> list[int]:
+    """Nodes for the panels: the first, the last, and denser towards the data."""
+    parts = 1 - (1 - np.linspace(0, 1, min(SHOWN, nodes))) ** 1.6
+    return sorted({round(float(p) * (nodes - 1)) for p in parts})
+
+
+def _contours(
+    schedule: "Schedule", data: "GaussianMixture", t: "Tensor"
+) -> "tuple[np.ndarray, np.ndarray]":
+    line = np.linspace(-REACH, REACH, 121)
+    return line, density_on(line, data, schedule, t)

@@ -1,0 +1,82 @@
+"""C09, C19, C20, C26: a learned score against the exact one, and the reverse walks of both."""
+
+from typing import TYPE_CHECKING, Any
+
+from experiments.output.result import Result
+from experiments.reverse import Config
+
+if TYPE_CHECKING:
+    pass
+
+
+def run(config: Config) -> Result:
+    """Train all targets, measure the divergence, walk back."""
+    import torch
+    from tqdm import tqdm
+
+    from diffusion_math.densities.mixture import GaussianMixture
+    from diffusion_math.densities.toy import DENSITIES
+    from diffusion_math.schedule import VPLinear
+    from experiments.reverse import claims, figures
+    from experiments.reverse.learned_score import TARGETS, Budget, curve, learn, relative
+    from experiments.reverse.walks import judge, ways
+
+    def seeded(part: int) -> torch.Generator:
+        return torch.Generator().manual_seed(config.seed + part)
+
+    schedule, data = VPLinear(), DENSITIES[config.density]()
+    assert isinstance(data, GaussianMixture)
+    budgets = [config.steps // k for k in (16, 8, 4)]
+    times = [float(t) for t in torch.logspace(-3, 0, 13)]
+    with tqdm(total=len(TARGETS) * config.steps + sum(budgets), unit="update", disable=None) as bar:
+        learned = {
+            target: learn(
+                schedule, data, target, Budget(config.steps, config.batch, config.width),
+                config.seed, bar.update,
+            )
+            for target in TARGETS
+        }  # fmt: skip
+        by_budget = {
+            steps: learn(
+                schedule, data, "eps", Budget(steps, config.batch, config.width),
+                config.seed, bar.update,
+            )
+            for steps in budgets
+        }  # fmt: skip
+    by_budget[config.steps] = learned["eps"]
+    n = max(20, config.samples // 25)
+    missed = {name: relative(one, data, seeded(1), n) for name, one in learned.items()}
+    falling = {steps: relative(one, data, seeded(1), n) for steps, one in by_budget.items()}
+    curves = {
+        name: curve(one, data, times, seeded(2), config.samples) for name, one in learned.items()
+    }
+    steps_curves = {
+        steps: curve(one, data, times, seeded(2), config.samples)
+        for steps, one in by_budget.items()
+    }
+
+    walked = judge(schedule, data, learned["eps"], config.walks, config.samples, config.seed + 3)
+    grid, paths = ways(
+        schedule, data, learned["eps"], config.frames - 1, config.samples, config.seed + 4
+    )
+    rows = (
+        *claims.divergence(missed, falling),
+        *claims.walks(walked),
+    )
+    parts = (
+        f"Each network saw {config.steps} x {config.batch} fresh draws of the density "
+        f"{config.density} and nothing else. The exact score of x_t is known at every t, so what "
+        "they learned is measured: the Fisher divergence E norm(S_theta - S)^2 over x ~ q_t.",
+        figures.divergence(curves, steps_curves, falling),
+        figures.panels(schedule, data, grid, paths),
+        figures.animation(schedule, data, grid, paths),
+        figures.steps(walked),
+    )
+    record: dict[str, Any] = {
+        "settings": config,
+        "missed_share": {name: one.value for name, one in missed.items()},
+        "missed_share_by_steps": {str(steps): one.value for steps, one in falling.items()},
+        "fisher_divergence": curves,
+        "walks": walked,
+    }
+    return Result("reverse", "The reverse process, exact and learned", rows, parts, record)

@@ -1,0 +1,33 @@
+"""The exact score of a density under noise, from data to noise, and the denoiser it belongs to."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from experiments.densities.run import Name
+from sd.command_line.flags import Range, Seed, Several, check
+
+
+@dataclass(frozen=True)
+class Config:
+    """The score of q(x_t), exactly, at times from data to noise (C21).
+
+    Near the data the score points steeply to the nearest part of it; under noise it becomes -x,
+    that of N(0, I). The denoiser says the same: alpha_t E[x_0 | x_t] = x_t + sigma_t^2 score.
+    """
+
+    density: Name = "two_moons"
+    """The density of the plane."""
+    schedule: Literal["scaled_linear", "linear", "cosine"] = "scaled_linear"
+    """The table of noise: scaled_linear is Stable Diffusion's, linear DDPM's."""
+    times: Annotated[tuple[int, ...], Range(1, 1000), Several()] = (20, 100, 250, 500, 1000)
+    """Times to show, 1 (almost clean) to 1000 (noise)."""
+    samples: Annotated[int, Range(200, 10**6)] = 4000
+    """Draws of (x_0, x_t) at each time, at least 200."""
+    seed: Seed = 0
+    """Of the draws."""
+    out: Path = Path("out/score-field")
+    """Folder for score-field.md, score-field.json and the figures."""
+
+    def __post_init__(self) -> None:
+        check(self)

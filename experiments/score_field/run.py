@@ -1,0 +1,268 @@
+"""The exact score of a density under noise, from data to noise, and the denoiser it belongs to."""
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from experiments.output.result import FAILS, HOLDS, Figure, Result, Row, Table, at_most
+from experiments.score_field import Config
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffusion_math.densities.toy import Density
+    from diffusion_math.schedule import Discrete
+
+FALSE_ALARM = 1e-8
+AGREE = 1e-9  # float64's rounding over the least variance, 0.05^2 or 1 - abar_1
+ARROWS = 80  # draws of x_t whose denoised place is shown
+TABLES = ("scaled_linear", "linear", "cosine")
+
+
+class Check(NamedTuple):
+    """What was measured at one time.
+
+    gradient: the largest |score - grad log q|, over 1 + the largest gradient. tweedie: the largest
+    |alpha E[x_0 | x_t] - x_t - sigma^2 score|, over 1 + the largest |x_t|. pull: the largest mean
+    of x_0 - E[x_0 | x_t] times 1 or a coordinate of x_t, in standard errors.
+    """
+
+    t: int
+    gradient: float
+    tweedie: float
+    pull: float
+
+
+def run(config: Config) -> Result:
+    """Draw the field, and compare it with the gradient, the denoiser and the noise."""
+    import torch
+
+    from diffusion_math.densities.toy import DENSITIES
+    from diffusion_math.gaussian import marginal
+    from diffusion_math.schedule import Discrete
+
+    schedule: Discrete = getattr(Discrete, config.schedule)()
+    times = sorted(set(config.times))
+    density = DENSITIES[config.density]()
+    generator = torch.Generator().manual_seed(config.seed)
+    x_0 = density.sample(generator, config.samples)
+    z = torch.randn(x_0.shape, generator=generator, dtype=torch.float64)
+    noisy = {t: marginal(schedule, x_0, t).draw(z) for t in times}
+    checks = [_check(density, schedule, x_0, noisy[t], t) for t in times]
+    curves = {name: _to_noise(density, getattr(Discrete, name)(), x_0, z) for name in TABLES}
+    last = _deviation(density, schedule, x_0, z, int(schedule.T))
+    parts = (
+        "The score is the direction in which the density rises fastest. It is known exactly here, "
+        "at every time: close to the data it leads to the nearest part of it; far in the noise it "
+        "leads to the middle, as the score -x of N(0, I) does.",
+        _field(config, schedule, density, noisy),
+        _denoised(config, schedule, density, noisy),
+        _noise_figure(config, curves),
+        _table(checks),
+    )
+    noise = {name: [one._asdict() for one in line] for name, line in curves.items()}
+    checked = [check._asdict() for check in checks]
+    data = {"settings": config, "checks": checked, "distance_from_noise": noise}
+    rows = _rows(config, checks, last)
+    return Result("score-field", "The score, from data to noise", rows, parts, data)
+
+
+def _check(density: "Density", schedule: "Discrete", x_0: "Tensor", x_t: "Tensor", t: int) -> Check:
+    import torch
+
+    alpha_t, sigma_t = schedule(t)
+    x = x_t.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(density.log_density(schedule, x, t).sum(), x)
+    score = density.score(schedule, x_t, t)
+    denoised = density.denoiser(schedule)(x_t, torch.tensor(t, dtype=torch.float64))
+    tweedie = (alpha_t * denoised - x_t - sigma_t.square() * score).abs().max()
+    # x_0 - E[x_0 | x_t] is orthogonal to every function of x_t.
+    tests = torch.stack([torch.ones(len(x_t)).to(x_t), *x_t.mT], dim=1)
+    products = ((x_0 - denoised)[:, :, None] * tests[:, None, :]).reshape(len(x_t), -1)
+    pulls = products.mean(0) / (products.std(0) / len(x_t) ** 0.5)
+    steep = 1 + gradient.abs().max()
+    off = (score - gradient).abs().max() / steep
+    gap = tweedie / (1 + x_t.abs().max())
+    return Check(t, float(off), float(gap), float(pulls.abs().max()))
+
+
+class Deviation(NamedTuple):
+    """Root mean square of score + x over q(x_t), a 95% interval of it, and what it can't pass."""
+
+    t: int
+    value: float
+    low: float
+    high: float
+    bound: float
+
+
+def _deviation(
+    density: "Density", schedule: "Discrete", x_0: "Tensor", z: "Tensor", t: int
+) -> Deviation:
+    """How far the score of q(x_t) is from that of N(0, I).
+
+    score + x = E[alpha_t x_0 - (alpha_t^2 / sigma_t) eps given x_t], so that by Jensen
+
+        E norm(score + x)^2 <= alpha_t^2 (E norm(x_0)^2 + D alpha_t^2 / sigma_t^2)
+    """
+    from diffusion_math.gaussian import marginal
+
+    alpha_t, sigma_t = (float(one) for one in schedule(t))
+    x_t = marginal(schedule, x_0, t).draw(z)
+    squares = (density.score(schedule, x_t, t) + x_t).square().sum(1)
+    mean, error = float(squares.mean()), float(squares.std()) / len(x_t) ** 0.5
+    low, high = (math.sqrt(max(0.0, mean + k * error)) for k in (-1.96, 1.96))
+    size = float(x_0.square().sum(1).mean()) + x_0.shape[1] * alpha_t**2 / sigma_t**2
+    return Deviation(t, math.sqrt(mean), low, high, alpha_t * math.sqrt(size))
+
+
+def _to_noise(
+    density: "Density", schedule: "Discrete", x_0: "Tensor", z: "Tensor"
+) -> list[Deviation]:
+    times = sorted({*range(100, int(schedule.T), 100), 20, 50, int(schedule.T)})
+    return [_deviation(density, schedule, x_0[:1000], z[:1000], t) for t in times]
+
+
+def _rows(config: Config, checks: list[Check], last: Deviation) -> tuple[Row, ...]:
+    from scipy.stats import norm
+
+    # The means are six at each time. They are taken for normal, which is no bound for finite
+    # samples: the tail is widened by a tenth.
+    limit = 1.1 * float(norm.isf(FALSE_ALARM / (2 * 6 * len(checks))))
+    over = f"over {config.samples} draws at each of {len(checks)} times"
+
+    def within(name: str, claim: str, value: float, bound: float) -> Row:
+        return Row(name, claim, value, None, HOLDS if value <= bound else FAILS)
+
+    return (
+        within(
+            "score-field",
+            "C21: the score is the gradient of log q(x_t). Largest difference of the closed form "
+            f"from automatic differentiation, over 1 + the largest gradient, {over}, at most "
+            f"{AGREE:g} (rounding)",
+            max(check.gradient for check in checks),
+            AGREE,
+        ),
+        within(
+            "score-field-tweedie",
+            "Tweedie: alpha_t E[x_0 | x_t] = x_t + sigma_t^2 score. Largest difference "
+            f"over 1 + the largest |x_t|, {over}, at most {AGREE:g} (rounding)",
+            max(check.tweedie for check in checks),
+            AGREE,
+        ),
+        within(
+            "score-field-denoiser",
+            "What Tweedie makes of the score is the mean of x_0 given x_t: x_0 minus it has no "
+            f"correlation with 1 and x_t. Largest mean in standard errors {over}, at most "
+            f"{limit:.2f} (false alarm {FALSE_ALARM:g})",
+            max(check.pull for check in checks),
+            limit,
+        ),
+        Row(
+            "score-field-noise",
+            f"C21: at t = T the score is -x, that of N(0, I), as far as alpha_T lets it "
+            f"({config.schedule}). Root mean square of score + x, at most "
+            f"alpha_T (E norm(x_0)^2 + 2 alpha_T^2 / sigma_T^2)^(1/2) = {last.bound:.2g}",
+            last.value,
+            (last.low, last.high),
+            at_most(last.low, last.high, last.bound),
+        ),
+    )
+
+
+def _window(x: "Tensor", share: float) -> float:
+    """Half a side of a square about the origin that holds this share of the points, and more."""
+    import torch
+
+    return 9 / 8 * float(torch.quantile(x.abs().amax(1), share))
+
+
+def _field(
+    config: Config, schedule: "Discrete", density: "Density", noisy: "dict[int, Tensor]"
+) -> Figure:
+    import numpy as np
+    import torch
+
+    from experiments import plots
+    from experiments.common.quadrature import density_on
+    from experiments.plots import fields
+
+    maps, arrows = [], []
+    for t, x_t in noisy.items():
+        line = np.linspace(-1, 1, 201) * _window(x_t, 0.99)
+        coarse = np.linspace(line[0], line[-1], 41)
+        ys, xs = np.meshgrid(coarse, coarse, indexing="ij")
+        at = torch.from_numpy(np.stack([xs.ravel(), ys.ravel()], axis=1))
+        score = density.score(schedule, at, t).numpy().reshape(41, 41, 2)
+        height = density_on(line, density, schedule, t)
+        maps.append(fields.Map(f"t = {t}", line, line, height, x_t[:0].numpy()))
+        arrows.append((coarse, score))
+    return Figure(
+        "score-field.png",
+        plots.png(fields.streams(maps, arrows)),
+        f"The score of the density {config.density} under the "
+        f"{config.schedule.replace('_', ' ')} table: lines follow it, and the log-density is "
+        "shaded. A line's colour is the score's length. Each window holds at least 99% of q(x_t).",
+        "Streamlines that lead to the parts of the density, and at the last time to the origin.",
+    )
+
+
+def _denoised(
+    config: Config, schedule: "Discrete", density: "Density", noisy: "dict[int, Tensor]"
+) -> Figure:
+    import numpy as np
+    import torch
+
+    from experiments import plots
+    from experiments.common.quadrature import density_on
+    from experiments.plots import fields
+
+    reach = max(_window(x_t, 0.9) for x_t in noisy.values())
+    line = np.linspace(-reach, reach, 241)
+    clean = density_on(line, density, schedule, 0)
+    maps, ends = [], []
+    for t, x_t in noisy.items():
+        few = x_t[x_t.abs().amax(1) < reach][:ARROWS]
+        maps.append(fields.Map(f"t = {t}", line, line, clean, few.numpy()))
+        ends.append(density.denoiser(schedule)(few, torch.tensor(t).double()).numpy())
+    return Figure(
+        "score-field-denoiser.png",
+        plots.png(fields.arrows(maps, ends)),
+        f"{ARROWS} draws of x_t (hollow dots) and an arrow from each to E[x_0 | x_t], over the "
+        "clean density. Little noise is undone almost exactly; from much noise only the middle of "
+        "all data is left to guess.",
+        "Arrows from noisy points to their denoised places, long and to the middle at the end.",
+    )
+
+
+def _noise_figure(config: Config, curves: dict[str, list[Deviation]]) -> Figure:
+    from experiments import plots
+    from experiments.plots import fields
+
+    series = [
+        plots.Series(
+            name.replace("_", " "),
+            [one.t for one in line],
+            [one.value for one in line],
+            [one.low for one in line],
+            [one.high for one in line],
+        )
+        for name, line in curves.items()
+    ]
+    panel = plots.Panel("From the data's score to −x", "t", "r.m.s. of score + x", series)
+    return Figure(
+        "score-field-noise.png",
+        plots.png(fields.log_curves([panel], x=False)),
+        f"How far the score of q(x_t) is from that of N(0, I), for {config.density}, with 95% "
+        "intervals. It falls with alpha_t, and at T stays above zero where alpha_T does.",
+        "Three falling curves, one a noise table, on a logarithmic scale.",
+    )
+
+
+def _table(checks: list[Check]) -> Table:
+    lines = [(f"{c.t}", f"{c.gradient:.0e}", f"{c.tweedie:.0e}", f"{c.pull:.2f}") for c in checks]
+    header = ("t", "score − gradient", "Tweedie", "denoiser, standard errors")
+    caption = (
+        "The largest difference of the score from the gradient, and of Tweedie's two sides, and "
+        "the largest of six means that vanish if the denoiser is E[x_0 | x_t]."
+    )
+    return Table(header, tuple(lines), caption)

@@ -1,0 +1,170 @@
+"""X2: one picture redrawn under one prompt at rising strengths."""
+
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from experiments.common.model_options import distance, draw, shows
+from experiments.common.statistics import mean_interval, wilson
+from experiments.output.result import Figure, Result, Row, Table, at_least, percent
+from experiments.strength import Config
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from sd.pipeline import TextToImage
+
+
+def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
+    """Redraw, measure, and set the results in a row."""
+    from tqdm import tqdm
+
+    from sd.files import picture
+
+    strengths = sorted(set(config.strengths))
+    source = rendered() if config.image is None else picture.read(config.image)
+    pipeline = pipeline or config.model.load()
+    size = pipeline.config.image_size
+    source = picture.fit(source, size, size)
+    rebuilt = pipeline.decode(pipeline.encode_image(source, size, size))[0]
+    seeds = range(config.seed, config.seed + config.seeds)
+    prompts = [config.prompt] * config.seeds
+    drawn = []
+    with tqdm(total=len(strengths) * config.seeds, unit="picture", disable=None) as bar:
+        for strength in strengths:
+            call = {**config.sampling.call(pipeline), "image": source, "strength": strength}
+            drawn.append(draw(pipeline, prompts, seeds, bar, **call))
+    distances = [[distance(one, source) for one in group] for group in drawn]
+    verdicts = [[shows(one, config.prompt) for one in group] for group in drawn]
+    left = [float(pipeline.schedule(round(s * pipeline.schedule.T))[0]) for s in strengths]
+    base = distance(rebuilt, source)
+    row = _row(strengths, distances)
+    data: dict[str, Any] = {
+        "settings": config,
+        "strengths": strengths,
+        "alpha": left,
+        "distances": distances,
+        "shows_the_prompt": verdicts,
+        "reconstruction_distance": base,
+    }
+    parts = _parts(config, strengths, left, source, rebuilt, drawn, distances, verdicts, base)
+    return Result("strength", "X2: image to image at rising strengths", (row,), parts, data)
+
+
+def rendered() -> "Image":
+    """The input where the user has none: a large red circle left of a small blue square."""
+    from PIL import Image
+
+    from sd.shapes.render import render
+    from sd.shapes.scene import Scene, Thing
+
+    things = (
+        Thing("circle", "red", "large", -0.42, 0.05, 0.34),
+        Thing("square", "blue", "small", 0.52, -0.05, 0.20),
+    )
+    return Image.fromarray(render(Scene(things, "left of", "white")))
+
+
+def _row(strengths: list[float], distances: list[list[float]]) -> Row:
+    """Does the distance grow? The mean slope over the strengths, one slope a seed."""
+    centre = fmean(strengths)
+    spread = sum((s - centre) ** 2 for s in strengths)
+    slopes = [
+        sum((s - centre) * d for s, d in zip(strengths, each, strict=True)) / spread
+        for each in zip(*distances, strict=True)
+    ]
+    interval = mean_interval(slopes)
+    return Row(
+        "strength",
+        "X2: the higher the strength, the farther the picture from its input. Slope of the RMS "
+        f"distance (levels of 255) per unit of strength, over {len(slopes)} seeds, above 0",
+        fmean(slopes),
+        interval,
+        at_least(*interval, 0.0),
+    )
+
+
+def _parts(
+    config: Config,
+    strengths: list[float],
+    left: list[float],
+    source: "Image",
+    rebuilt: "Image",
+    drawn: "list[list[Image]]",
+    distances: list[list[float]],
+    verdicts: list[list[bool | None]],
+    base: float,
+) -> tuple[str | Figure | Table, ...]:
+    from experiments import plots
+
+    shown = min(3, config.seeds)
+    pictures = [
+        [source if i == 0 else None, rebuilt if i == 0 else None, *(group[i] for group in drawn)]
+        for i in range(shown)
+    ]
+    frames = [[None, None, *(group[i] for group in verdicts)] for i in range(shown)]
+    columns = ["input", "VAE alone", *(f"strength {s:g}" for s in strengths)]
+    rows = [f"seed {config.seed + i}" for i in range(shown)]
+    means = [fmean(each) for each in distances]
+    low, high = zip(*(mean_interval(each) for each in distances), strict=True)
+    panels = [
+        plots.Panel(
+            "How far from the input?",
+            "strength",
+            "mean RMS distance (levels of 255)",
+            [plots.Series("distance", strengths, means, low, high)],
+            (0, None),
+            [(base, "VAE alone")],
+        ),
+        plots.Panel(
+            "How much of the input enters the start?",
+            "strength",
+            "alpha at the start",
+            [plots.Series("alpha", strengths, left)],
+            (0, 1.02),
+        ),
+    ]
+    known = None not in verdicts[0]
+    if known:
+        shares = [fmean(map(bool, each)) for each in verdicts]
+        bands = [wilson(sum(map(bool, each)), len(each)) for each in verdicts]
+        scaled = [[100 * one for one in ends] for ends in zip(*bands, strict=True)]
+        percents = [100 * one for one in shares]
+        line = plots.Series("right", strengths, percents, *scaled)
+        title = "Does it show the prompt?"
+        unit = f"all right (% of {config.seeds} seeds)"
+        panels.insert(1, plots.Panel(title, "strength", unit, [line], (-4, 104)))
+    header = ("strength", "alpha at the start", "distance from the input", "shows the prompt")
+    cells = [
+        (
+            f"{s:g}",
+            f"{a:.3f}",
+            f"{m:.1f} [{lo:.1f}, {hi:.1f}]",
+            percent(fmean(map(bool, v))) if known else "–",
+        )
+        for s, a, m, lo, hi, v in zip(strengths, left, means, low, high, verdicts, strict=True)
+    ]
+    return (
+        "The input's latent x_0 is noised to x_t = alpha_t x_0 + sigma_t eps at t = strength T, "
+        "and only the way back from there is walked, under the prompt "
+        f"“{config.prompt}”. Even at strength 1 the start holds alpha_T = {left[-1]:.3f} of the "
+        "input's latent, because this table of noise does not end in pure noise."
+        if strengths[-1] == 1
+        else f"The way back from t = strength T is walked under the prompt “{config.prompt}”.",
+        Figure(
+            "strength-row.png",
+            plots.png(plots.gallery(pictures, rows, columns, f"“{config.prompt}”", frames)),
+            "From left to right the input gives way to the prompt. Green frame: all that the "
+            "prompt names is there; orange: not (yet)."
+            if known
+            else "From left to right the input gives way to the prompt.",
+            "A row of pictures from the input to one that follows the prompt.",
+        ),
+        Figure(
+            "strength-curves.png",
+            plots.png(plots.curves(panels, width=5.4)),
+            f"Means over {config.seeds} seeds with 95% intervals. The dotted line is what the "
+            "autoencoder alone changes.",
+            "Curves against strength: distance from the input and how much of it is kept.",
+        ),
+        Table(header, tuple(cells), "Distances are RMS differences in levels of 255."),
+    )

@@ -1,0 +1,284 @@
+"""X3: how long a picture takes on every device and precision, and how they come apart."""
+
+import copy
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from experiments.common.machine import describe, peak_memory, reset_peak, synchronize
+from experiments.common.model_options import Model, Precision
+from experiments.common.sampling_options import scale_of
+from experiments.common.statistics import Interval, median_interval
+from experiments.output.result import MEASURED, Figure, Result, Row, Table, at_most
+from experiments.timing import Config, device_drift
+
+if TYPE_CHECKING:
+    from sd.pipeline import TextToImage
+
+DTYPES: dict[str, tuple[Precision, ...]] = {
+    "cpu": ("float32", "bfloat16"),
+    "cuda": ("float32", "bfloat16", "float16"),
+    "mps": ("float32", "float16"),
+}
+MOST_SECONDS = 1.5
+"""For one picture on a CPU, once loaded."""
+MOST_SECONDS_COLD = 8.0
+"""For `generate` from a cold start to the file."""
+
+Timed = tuple[float, Interval]
+"""Median and its interval, in milliseconds."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One device and precision: each part's time, and the peak memory in MiB."""
+
+    device: str
+    dtype: str
+    text_encoder: Timed
+    unet_step: Timed
+    decode: Timed
+    picture: Timed
+    memory: float
+    memory_of: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.device}, {self.dtype}"
+
+
+def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
+    """Time every device and precision, one part after the other."""
+    from tqdm import tqdm
+
+    from diffusion_math.solvers.registry import SAMPLERS
+    from sd import device as devices
+
+    chosen = config.model.device
+    names = devices.available() if chosen == "auto" else [str(devices.pick(chosen))]
+    cold = config.cold_start and pipeline is None
+    jobs, refused = _jobs(config.model, names)
+    measured: list[Measured] = []
+    walks: list[device_drift.Walk] = []
+    for name, dtype in tqdm(jobs, unit="setting", disable=None):
+        try:
+            one, walk, solver = _setting(config, pipeline, name, dtype)
+        except (RuntimeError, NotImplementedError, FloatingPointError) as error:
+            refused.append(f"{name}, {dtype}: {str(error).splitlines()[0]}")
+        else:
+            measured.append(one)
+            walks.append(walk)
+    if not measured:
+        raise ValueError(f"--device: nothing could be timed; {'; '.join(refused)}")
+    started = _cold_starts(config) if cold else []
+    first = next((one for one in walks if one.label == "cpu, float32"), walks[0])
+    found = [device_drift.apart(one, first) for one in walks if one is not first]
+    rows = (*_rows(config, measured, started), *device_drift.rows(found))
+    machine = describe(names)
+    data: dict[str, Any] = {
+        "settings": config,
+        "machine": machine,
+        "milliseconds": measured,
+        "apart": found,
+        "refused": refused,
+        "cold_start_seconds": started,
+    }
+    calls = config.sampling.steps * SAMPLERS[solver].calls
+    parts = (*_parts(calls, config, measured, refused, machine), *device_drift.parts(found))
+    return Result("timing", "X3: time on every device", rows, parts, data)
+
+
+def _jobs(model: Model, names: list[str]) -> tuple[list[tuple[str, Precision]], list[str]]:
+    """What is timed, (device, precision), and what the engine refuses; ValueError for all of it."""
+    import torch
+
+    from sd.engine import able
+
+    jobs, refused = [], []
+    for name in names:
+        for dtype in DTYPES[name.partition(":")[0]]:
+            try:
+                able(model.engine, torch.device(name), getattr(torch, dtype), model.low_memory)
+            except ValueError as error:
+                refused.append(f"{name}, {dtype}: {error}")
+            else:
+                jobs.append((name, dtype))
+    if not jobs:
+        raise ValueError(refused[0])
+    return jobs, refused
+
+
+def _setting(
+    config: Config, pipeline: "TextToImage | None", name: str, dtype: Precision
+) -> tuple[Measured, device_drift.Walk, str]:
+    """The model, or a copy of this one, on one device in one precision: times, walk, solver."""
+    import torch
+
+    from sd.nonfinite import roomy
+
+    where, kind = torch.device(name), getattr(torch, dtype)
+    if pipeline is None:
+        own = replace(config.model, device=name, dtype=dtype).load()
+    else:
+        moved = {
+            part: copy.deepcopy(getattr(pipeline, part)).to(where, own_kind)
+            for part, own_kind in (("text_encoder", kind), ("vae", roomy(kind)), ("unet", kind))
+        }
+        own = replace(pipeline, device=where, dtype=kind, **moved)
+    one, call = _measure(config, own, name, dtype), config.sampling.call(own)
+    return one, device_drift.walk(one.label, own, config.prompt, **call), call["solver"]
+
+
+def _measure(config: Config, own: "TextToImage", name: str, dtype: str) -> Measured:
+    """The parts and the whole on one device in one precision."""
+    import torch
+
+    from diffusion_math.noise import start_noise
+
+    where = own.device
+    reset_peak(where)
+    scale = scale_of(config.sampling.guidance_scale, own)
+    pair = own.encode_prompts([""]), own.encode_prompts([config.prompt])
+    denoise = own.denoiser(pair, scale)
+    x = start_noise([0], own.config.latent_shape).to(where)
+    t = torch.tensor(own.schedule.T / 2, dtype=torch.float64)
+    call = config.sampling.call(own)
+
+    @torch.no_grad()
+    def step() -> None:
+        denoise(x, t)
+
+    def timed(work: Callable[[], Any]) -> Timed:
+        return _timed(work, where, config.repeats, config.warmup)
+
+    return Measured(
+        name,
+        dtype,
+        timed(lambda: (own.encode_prompts([""]), own.encode_prompts([config.prompt]))),
+        timed(step),
+        timed(lambda: own.decode(x)),
+        timed(lambda: own(config.prompt, progress=False, **call)),
+        *peak_memory(where),
+    )
+
+
+def _timed(work: Callable[[], Any], where: Any, repeats: int, warmup: int) -> Timed:
+    """Median milliseconds of the work, device synchronised before and after each run."""
+    for _ in range(warmup):
+        work()
+    seconds = []
+    for _ in range(repeats):
+        synchronize(where)
+        start = time.perf_counter()
+        work()
+        synchronize(where)
+        seconds.append(time.perf_counter() - start)
+    middle, (low, high) = median_interval(seconds)
+    return 1e3 * middle, (1e3 * low, 1e3 * high)
+
+
+def _cold_starts(config: Config) -> list[float]:
+    """Seconds that `generate` takes in a fresh process on the CPU, imports and loading included."""
+    seconds = []
+    for _ in range(3):
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "experiments", "generate", "--out", folder]
+            command += ["--device", "cpu", *replace(config.model, dtype="float32").flags()]
+            command += ["--low-memory"] if config.model.low_memory else []
+            start = time.perf_counter()
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            seconds.append(time.perf_counter() - start)
+        if done.returncode != 0:
+            raise ValueError(f"generate in a fresh process failed: {done.stderr.strip()}")
+    return seconds
+
+
+def _rows(config: Config, measured: list[Measured], started: list[float]) -> tuple[Row, ...]:
+    """The time of a picture on a CPU against its bound, other settings, the cold start."""
+    first = next((m for m in measured if m.device == "cpu"), measured[0])
+    rows, steps = [], config.sampling.steps
+    for one in (first, *(m for m in measured if m is not first)):
+        middle, (low, high) = one.picture
+        claim = f"seconds for one picture on {one.label}: {steps} steps, guidance on"
+        main = one is first
+        bound = f", at most {MOST_SECONDS:g}" if main and one.device == "cpu" else ""
+        verdict = at_most(low / 1e3, high / 1e3, MOST_SECONDS) if bound else MEASURED
+        name = "timing" if main else f"timing-{one.device}-{one.dtype}"
+        text = f"{'X3: ' if main else ''}{claim}, once loaded{bound}"
+        rows.append(Row(name, text, middle / 1e3, (low / 1e3, high / 1e3), verdict))
+    if started:
+        middle, ends = median_interval(started)
+        rows.append(
+            Row(
+                "timing-cold-start",
+                "seconds from starting `generate` to the file on the CPU, at most "
+                f"{MOST_SECONDS_COLD:g} (interval: the range of {len(started)} starts)",
+                middle,
+                ends,
+                at_most(*ends, MOST_SECONDS_COLD),
+            )
+        )
+    return tuple(rows)
+
+
+def _parts(
+    calls: int,
+    config: Config,
+    measured: list[Measured],
+    refused: list[str],
+    machine: dict[str, str],
+) -> tuple[str | Figure | Table, ...]:
+    from experiments import plots
+
+    bars = {
+        "text encoder": [m.text_encoder[0] for m in measured],
+        f"U-Net, {calls} calls": [calls * m.unet_step[0] for m in measured],
+        "VAE decode": [m.decode[0] for m in measured],
+    }
+    known = [sum(column) for column in zip(*bars.values(), strict=True)]
+    rest = [max(0.0, m.picture[0] - s) for m, s in zip(measured, known, strict=True)]
+    bars["solver and the rest"] = rest
+    share = min(1.0, calls * measured[0].unet_step[0] / measured[0].picture[0])
+    spread = "95% intervals" if config.repeats >= 6 else "their ranges"
+    header = ("device, precision", "text encoder", "U-Net, a step", "VAE decode", "whole picture")
+    cells = tuple(
+        (
+            m.label,
+            *(_text(part) for part in (m.text_encoder, m.unet_step, m.decode, m.picture)),
+            f"{m.memory:,.0f} MiB ({m.memory_of})",
+        )
+        for m in measured
+    )
+    title = f"One picture, {config.sampling.steps} steps, guidance on"
+    drawn = plots.stacked([m.label for m in measured], bars, "milliseconds (median)", title)
+    lines: list[str | Figure | Table] = [
+        "The machine: " + "; ".join(f"{key} {value}" for key, value in machine.items()) + ".",
+        Figure(
+            "timing-parts.png",
+            plots.png(drawn),
+            f"Where the time of one picture goes: on {measured[0].label} {share:.0%} of it is the "
+            "U-Net, called once a step on both halves of the guided pair.",
+            "Stacked bars of milliseconds for each device and precision.",
+        ),
+        Table(
+            (*header, "peak memory"),
+            cells,
+            f"Medians of {config.repeats} runs in milliseconds with {spread}, after "
+            f"{config.warmup} to warm up; devices synchronised around every run.",
+        ),
+    ]
+    if not any(m.device.startswith(("cuda", "mps")) for m in measured):
+        lines.append("No GPU was found: the lecture's comparison of a GPU with the CPU needs one.")
+    if refused:
+        lines.append("Not able to run: " + "; ".join(refused) + ".")
+    return tuple(lines)
+
+
+def _text(part: Timed) -> str:
+    middle, (low, high) = part
+    a, b, c = (f"{one:,.0f}" if one >= 100 else f"{one:.3g}" for one in (middle, low, high))
+    return f"{a} [{b}, {c}]"

@@ -1,0 +1,146 @@
+"""How near to the exact end of the flow, in what time: solvers, steps, guidance intervals."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from experiments.common.machine import describe
+from experiments.common.model_options import draw, shows
+from experiments.common.sampling_options import Interval, scale_of
+from experiments.common.statistics import mean_interval, paired_difference
+from experiments.output.result import MEASURED, Result, Row, at_most
+from experiments.tradeoff import Config
+from experiments.tradeoff.figures import Judged, parts
+from experiments.tradeoff.walks import (
+    EVERYWHERE,
+    Point,
+    Target,
+    Walks,
+    each,
+    words,
+)
+
+if TYPE_CHECKING:
+    from sd.pipeline import TextToImage
+
+DOUBT = 0.5
+"""The largest share of the least error measured that the converged solution may be wrong by."""
+JUDGED_STEPS = 20
+
+
+def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
+    """Converge, walk, judge."""
+    from tqdm import tqdm
+
+    from sd.shapes import accuracy
+
+    pipeline = pipeline or config.model.load()
+    scale = scale_of(config.guidance_scale, pipeline)
+    seeds = range(config.seed, config.seed + config.pictures)
+    walks = Walks(pipeline, accuracy.prompts(1, config.pictures), seeds, scale)
+    intervals = list(dict.fromkeys([EVERYWHERE, *config.intervals]))
+    ways = [(grid, EVERYWHERE) for grid in config.grids]
+    ways += [(config.grids[-1], interval) for interval in intervals[1:]]
+    jobs = [(solver, n, *way) for way in ways for solver in config.solvers for n in config.counts]
+    total = 2 * len(intervals) + config.pictures * len(jobs)
+    with tqdm(total=total, unit="walk", disable=None) as bar:
+        targets: dict[Interval, Target] = {}
+        for interval in intervals:
+            targets[interval] = walks.target(interval, config.reference)
+            bar.update()
+        points = walks.points(jobs, targets, bar.update)
+        judged = []
+        for interval in intervals:
+            judged.append(_judged(config, pipeline, interval, targets))
+            bar.update()
+    machine = describe([str(pipeline.device)])
+    data: dict[str, Any] = {
+        "settings": config,
+        "machine": machine,
+        "guidance_scale": scale,
+        "solvers": config.solvers,
+        "points": [{**asdict(p), "error": p.error, "median_seconds": p.time[0]} for p in points],
+        "intervals": [
+            {
+                "interval": one.interval,
+                "doubt_of_the_reference": targets[one.interval].doubt,
+                "distance_from_guided": one.away,
+                "shows_the_prompt": one.right,
+            }
+            for one in judged
+        ],
+    }
+    rows = _rows(points, list(targets.values()), judged)
+    told = parts(points, config.solvers, judged, scale, machine)
+    return Result("tradeoff", "Error over seconds", rows, told, data)
+
+
+def _judged(
+    config: Config,
+    pipeline: "TextToImage",
+    interval: Interval,
+    targets: dict[Interval, Target],
+) -> Judged:
+    """One interval's pictures, of the prompts and seeds of all, by a few steps."""
+    from sd.shapes import accuracy
+
+    half = config.judged // 2
+    asked = [*accuracy.prompts(2, config.judged - half), *accuracy.prompts(2, half, held_out=True)]
+    how: dict[str, Any] = {"solver": "dpmpp_2m", "grid": config.grids[-1]}
+    how["steps"] = min(JUDGED_STEPS, config.counts[-1])
+    how["guidance_scale"] = scale_of(config.guidance_scale, pipeline)
+    drawn = draw(pipeline, asked, range(len(asked)), guidance_interval=interval, **how)
+    right = [shows(*pair) for pair in zip(drawn, asked, strict=True)]
+    away = each(targets[interval].ends, targets[EVERYWHERE].ends)
+    return Judged(interval, away, drawn, right)
+
+
+def _rows(
+    points: Sequence[Point],
+    targets: Sequence[Target],
+    judged: Sequence[Judged],
+) -> tuple[Row, ...]:
+    """Does the second order pay, is the reference fit to measure by, what do limits cost."""
+    grid, steps = points[-1].grid, points[-1].steps
+    at = {p.solver: p for p in points if (p.grid, p.steps, p.interval) == (grid, steps, EVERYWHERE)}
+    pairs = zip(at["dpmpp_2m"].errors, at["euler"].errors, strict=True)
+    logs = [math.log(max(a, 1e-12) / max(b, 1e-12)) for a, b in pairs]
+    low, high = (math.exp(min(end, 700.0)) for end in mean_interval(logs))
+    least = {t.interval: min(p.error for p in points if p.interval == t.interval) for t in targets}
+    share = max(t.doubt / max(least[t.interval], 1e-12) for t in targets)
+    rows = [
+        Row(
+            "tradeoff",
+            f"RMS error of dpmpp_2m over that of euler after {steps} steps on the {grid} grid, as "
+            f"many network calls, geometric mean over {len(logs)} pictures, at most 1",
+            math.exp(fmean(logs)),
+            (low, high),
+            at_most(low, high, 1.0),
+        ),
+        Row(
+            "tradeoff-reference",
+            "What the converged solution may be wrong by, over the least error that is measured "
+            f"against it, the worst of {len(targets)} intervals, at most {DOUBT:g}",
+            share,
+            None,
+            at_most(share, share, DOUBT),
+        ),
+    ]
+    whole = judged[0].right
+    for one in judged[1:]:
+        if None in one.right:
+            continue
+        a, b = ([bool(verdict) for verdict in right] for right in (one.right, whole))
+        rows.append(
+            Row(
+                f"tradeoff-{one.interval[0]:g}-{one.interval[1]:g}",
+                f"Share of {len(a)} fresh prompts shown rightly guided {words(one.interval)} "
+                "alone, less the share guided at every level, same seeds",
+                fmean(a) - fmean(b),
+                paired_difference(a, b),
+                MEASURED,
+            )
+        )
+    return tuple(rows)

@@ -1,0 +1,201 @@
+"""Walks of one model by many solvers: where they end, in what time, and where the flow ends."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean, median
+from typing import TYPE_CHECKING, Any
+
+from experiments.common.machine import synchronize
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diffusion_math.schedule import Schedule
+    from sd.pipeline import TextToImage
+
+Interval = tuple[float, float]
+EVERYWHERE: Interval = (0.0, math.inf)
+Job = tuple[str, int, str, Interval]
+"""Solver, number of steps, grid, guidance interval."""
+Run = tuple["Tensor", float, list[int]]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One way to sample and, for each picture, `calls` and `rows` of the U-Net, `seconds`, and the
+    RMS distance of its end from its own flow's and from the fully guided one's."""
+
+    solver: str
+    steps: int
+    grid: str
+    interval: Interval
+    calls: float
+    rows: float
+    seconds: tuple[float, ...]
+    errors: tuple[float, ...]
+    from_guided: tuple[float, ...]
+
+    @property
+    def time(self) -> tuple[float, Interval]:
+        """The median of its seconds, and the range of them."""
+        return median(self.seconds), (min(self.seconds), max(self.seconds))
+
+    @property
+    def error(self) -> float:
+        """The RMS error over all pictures."""
+        return rms(self.errors)
+
+
+@dataclass(frozen=True)
+class Target:
+    """The converged ends of one interval's flow, `(batch, *latent)`; `doubt` is half the steps'
+    distance from them over 3, what Heun's second order leaves of it."""
+
+    interval: Interval
+    ends: "Tensor"
+    doubt: float
+
+
+@dataclass(frozen=True, eq=False)
+class Walks:
+    """Walks of one model for some prompts, each from its seed's noise, guided with one scale."""
+
+    pipeline: "TextToImage"
+    prompts: Sequence[str]
+    seeds: Sequence[int]
+    scale: float
+
+    def target(self, interval: Interval, steps: int) -> Target:
+        """Where the flow ends, by so many steps, and how far half of them end from it."""
+        half, whole = (
+            self._end("heun", certain(self.pipeline.schedule, n, interval), interval, slice(None))
+            for n in (steps // 2, steps)
+        )
+        return Target(interval, whole, rms(each(half, whole)) / 3)
+
+    def points(
+        self, jobs: Sequence[Job], targets: dict[Interval, Target], tick: Callable[[], object]
+    ) -> list[Point]:
+        """Every job on each picture by itself.
+
+        All jobs are done for one picture before the next one's turn, so that what slows the machine
+        for a while does so for one of the times that each median is taken over.
+        """
+        import torch
+
+        self._run(jobs[0], 0)  # the first walk of all pays for what is set up once
+        runs: list[list[Run]] = [[] for _ in jobs]
+        for k in range(len(self.seeds)):
+            for job, own in zip(jobs, runs, strict=True):
+                own.append(self._run(job, k))
+                tick()
+        found = []
+        for job, own in zip(jobs, runs, strict=True):
+            ends, seconds, rows = zip(*own, strict=True)
+            calls = fmean(map(len, rows)), fmean(map(sum, rows))
+            end = torch.cat(ends)
+            errors = each(end, targets[job[3]].ends)
+            away = each(end, targets[EVERYWHERE].ends)
+            found.append(Point(*job, *calls, seconds, tuple(errors), tuple(away)))
+        return found
+
+    def _run(self, job: Job, k: int) -> Run:
+        """One picture's end, its seconds, and the rows of each of its calls."""
+        from diffusion_math.grid import GRIDS
+
+        solver, steps, grid, interval = job
+        times = GRIDS[grid](self.pipeline.schedule, steps)
+        with counted(self.pipeline.unet) as rows:
+            synchronize(self.pipeline.device)
+            start = time.perf_counter()
+            end = self._end(solver, times, interval, slice(k, k + 1))
+            synchronize(self.pipeline.device)
+            return end, time.perf_counter() - start, rows
+
+    def _end(self, solver: str, grid: "Tensor", interval: Interval, which: slice) -> "Tensor":
+        import torch
+
+        from diffusion_math.noise import none
+        from diffusion_math.sample import trajectory
+        from diffusion_math.solvers.registry import SOLVERS
+
+        limits = None if interval == EVERYWHERE else interval
+        negative, positive = self._contexts
+        denoise = self.pipeline.denoiser((negative, positive[which]), self.scale, limits)
+        step = SOLVERS[solver](self.pipeline.schedule)
+        with torch.no_grad():
+            *_, state = trajectory(step, denoise, self._starts[which], grid, none)
+        return state.x
+
+    @cached_property
+    def _starts(self) -> "Tensor":
+        from diffusion_math.noise import start_noise
+
+        drawn = start_noise(self.seeds, self.pipeline.config.latent_shape)
+        return drawn.to(self.pipeline.device)
+
+    @cached_property
+    def _contexts(self) -> "tuple[Tensor, Tensor]":
+        found = self.pipeline.encode_prompts(["", *self.prompts])
+        return found[:1], found[1:]
+
+
+def certain(schedule: "Schedule", steps: int, interval: Interval) -> "Tensor":
+    """Karras' grid and two nodes close around each end of the interval, where guidance jumps."""
+    import torch
+
+    from diffusion_math.grid import karras
+
+    grid = karras(schedule, steps)
+    ends = [r * (1 + off) for r in interval for off in (-1e-6, 1e-6) if 0 < r < math.inf]
+    levels = -2 * torch.tensor(ends, dtype=torch.float64).log()
+    low, high = schedule.log_snr(schedule.t_max), schedule.log_snr(schedule.t_min)
+    within = (low < levels) & (levels < high)
+    return torch.cat([grid, schedule.time(levels[within])]).sort(descending=True).values
+
+
+@contextmanager
+def counted(network: Any) -> Iterator[list[int]]:
+    """The rows of every call of a network while the context lasts."""
+    rows: list[int] = []
+    handle = network.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    try:
+        yield rows
+    finally:
+        handle.remove()
+
+
+def each(a: "Tensor", b: "Tensor") -> list[float]:
+    """The RMS difference of each row."""
+    squares = (a - b).double().square().flatten(1).mean(1)
+    return [math.sqrt(one) for one in squares.tolist()]
+
+
+def rms(values: Sequence[float]) -> float:
+    """The root of the mean square."""
+    return math.sqrt(fmean(value**2 for value in values))
+
+
+def words(interval: Interval) -> str:
+    """An interval as text."""
+    if interval == EVERYWHERE:
+        return "at every level"
+    return f"at {interval[0]:g} ≤ σ/α ≤ {interval[1]:g}"
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Which of the points (cost, error) no other beats, by rising cost.
+
+    A point is beaten by one that is at most as large in both and smaller in one; of equal points
+    the first counts.
+    """
+    best, least = [], math.inf
+    for i in sorted(range(len(points)), key=lambda i: points[i]):
+        if points[i][1] < least:
+            best.append(i)
+            least = points[i][1]
+    return best

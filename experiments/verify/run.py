@@ -1,0 +1,280 @@
+"""The verification page: every claim, the function that computes it, its proof and its number."""
+
+import json
+import math
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+from experiments.output.result import to_json, write_files
+from experiments.verify import Config, mutation
+from experiments.verify.claims import (
+    AWAITED,
+    IDS,
+    ROOT,
+    Claim,
+    Proof,
+    Rejection,
+    claims,
+    place,
+    proofs,
+    rejections,
+)
+from experiments.verify.sources import digest, imported
+
+VERIFIED, OPEN = "verified", "open"
+HEAD = (
+    "This page is written by `python -m experiments verify`, which runs the tests named here and"
+    " writes down what they measured. A claim is verified if every one of its tests compares our"
+    " function with an independent truth and keeps within its tolerance; else it is open. Below"
+    " each table stand wrong versions of what the claims are about: `tests/claims` runs each"
+    " claim's own test on each of them, and the test must fail."
+)
+HEADER = (
+    "id",
+    "claim",
+    "function",
+    "proof",
+    "measured",
+    "tolerance",
+    "what is measured",
+    "verdict",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A claim and one of its proofs; `bound` is the tolerance as the test's text has it."""
+
+    id: str
+    claim: str
+    function: str | None
+    test: str | None
+    measured: float | None
+    tolerance: float | None
+    bound: str | None
+    reason: str
+    verdict: str
+
+
+Figures = Mapping[str, tuple[float, float]]
+"""For a test that passed in all its cases: its worst value, and the tolerance."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was measured, and of which code.
+
+    Attributes:
+        rows: a row for each proof.
+        commit: the commit that was checked out, with "+" where files had been changed since.
+        sources: the digest of the code that the tests import, and of the embedded weights.
+    """
+
+    rows: list[Row]
+    commit: str
+    sources: str
+
+
+def run(config: Config) -> Record:
+    """Run the proofs, or read what they gave last; ValueError where there is nothing to read."""
+    if config.tests:
+        found = proofs()
+        before = state(ROOT, found)
+        return Record(rows(claims(), found, measure(ROOT, found)), commit(ROOT), before)
+    return stored(config.out)
+
+
+def state(root: Path, found: Sequence[Proof]) -> str:
+    """The digest of all that the figures depend on: a stored one that differs is stale."""
+    tests = {root / proof.test.split("::")[0] for proof in found}
+    assets = (path for path in (root / "sd" / "assets").rglob("*") if path.is_file())
+    return digest([*imported(tests, root), *assets], root)
+
+
+def commit(root: Path) -> str:
+    """The short name of the commit that is checked out; "unknown" outside of a repository."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", root, *words], capture_output=True, text=True)
+        return done.stdout.strip()
+
+    name = git("rev-parse", "--short=10", "HEAD") or "unknown"
+    changed = git("status", "--porcelain", "--", "*.py", "sd/assets")
+    return f"{name}+" if changed else name
+
+
+def stored(folder: Path) -> Record:
+    """What verification.json holds; ValueError if there is none."""
+    path = folder / "verification.json"
+    if not path.is_file():
+        raise ValueError(f"--no-tests: wanted a verification.json in {folder}, got none")
+    said = json.loads(path.read_text(encoding="utf-8"))
+    return Record([Row(**row) for row in said["rows"]], said["commit"], said["sources"])
+
+
+def measure(root: Path, found: Sequence[Proof]) -> Figures:
+    """Run the marked tests in a fresh process, and read off its report what they measured."""
+    files = sorted({proof.test.split("::")[0] for proof in found})
+    if not files:
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        options = ["-m", "claim and not gpu and not weights", "-q", f"--junitxml={report}"]
+        subprocess.run([sys.executable, "-m", "pytest", *options, *files], cwd=root, check=False)
+        if not report.is_file():
+            raise ValueError("the tests: wanted a report of their run, got none")
+        return figures(report.read_text(encoding="utf-8"))
+
+
+def figures(report: str) -> Figures:
+    """What each test measured, from pytest's JUnit report.
+
+    A test with a case that failed, was skipped or measured nothing is left out.
+    """
+    cases: dict[str, list[tuple[float, float] | None]] = {}
+    for case in ElementTree.fromstring(report).iter("testcase"):
+        path = case.get("classname", "").replace(".", "/") + ".py"
+        test = f"{path}::{case.get('name', '').split('[')[0]}"
+        said = {one.get("name"): one.get("value", "") for one in case.iter("property")}
+        passed = all(case.find(word) is None for word in ("failure", "error", "skipped"))
+        good = passed and "value" in said and "tolerance" in said
+        figure = (float(said["value"]), float(said["tolerance"])) if good else None
+        cases.setdefault(test, []).append(figure)
+    worst = {}
+    for test, seen in cases.items():
+        whole = [one for one in seen if one is not None]
+        if len(whole) == len(seen):
+            worst[test] = max(whole)
+    return worst
+
+
+def rows(all_claims: Sequence[Claim], found: Sequence[Proof], measured: Figures) -> list[Row]:
+    """One row for each proof of a claim; one with nothing but a reason for a claim without any."""
+    lines = []
+    for claim in all_claims:
+        own = [proof for proof in found if proof.id == claim.id]
+        for proof in own:
+            value, tolerance = measured.get(proof.test, (None, None))
+            awaited = AWAITED.get(claim.id)
+            reason = proof.reason if value is not None else f"Its test failed: {proof.reason}"
+            good = value is not None and awaited is None
+            line = Row(
+                claim.id, claim.text, proof.function, proof.test, value, tolerance,
+                proof.tolerance, reason if awaited is None else f"{reason}. {awaited}",
+                VERIFIED if good else OPEN,
+            )  # fmt: skip
+            lines.append(line)
+        if not own:
+            reason = AWAITED.get(claim.id, "No test proves it yet.")
+            lines.append(Row(claim.id, claim.text, *(None,) * 5, reason, OPEN))
+    return lines
+
+
+def faults(root: Path, record: Record) -> list[str]:
+    """Everything in which what is stored differs from the files of a checkout, one line each.
+
+    Measured numbers are not compared, since their last digits are the machine's, but the digest of
+    the code that gave them is.
+    """
+    found, lines = proofs(root), record.rows
+    # As if everything passed: what is open for another reason stays open.
+    expected = rows(claims(root), found, {proof.test: (0.0, 0.0) for proof in found})
+    said = [f"{id}: no row" for id in IDS if id not in {row.id for row in lines}]
+    said += [f"{proof.test}: no claim {proof.id}" for proof in found if proof.id not in IDS]
+    if record.sources != state(root, found):
+        said.append("stale: the code has changed since its figures were measured")
+    for row in lines:
+        for name in (row.function, row.test):
+            if name is not None and place(name, root) is None:
+                said.append(f"{row.id}: there is no {name}")
+        if row.verdict == VERIFIED and not _within(row):
+            said.append(f"{row.id}: {row.test} measured {row.measured}, not <= {row.tolerance}")
+    old, new = ({_static(row) for row in each} for each in (lines, expected))
+    said += [
+        f"{row[0]}: on the page, no longer so: {row[2:]}" for row in sorted(old - new, key=str)
+    ]
+    said += [f"{row[0]}: not on the page: {row[2:]}" for row in sorted(new - old, key=str)]
+    return said
+
+
+def _within(row: Row) -> bool:
+    value, tolerance = row.measured, row.tolerance
+    return value is not None and tolerance is not None and value <= tolerance < math.inf
+
+
+def _static(row: Row) -> tuple[str | None, ...]:
+    return (row.id, row.claim, row.function, row.test, row.bound, row.reason, row.verdict)
+
+
+def page(record: Record, root: Path = ROOT) -> str:
+    """The record as Markdown whose links lead from `docs/` to the functions' and tests' lines."""
+    known, lines = claims(root), record.rows
+    open_ids = {row.id for row in lines if row.verdict != VERIFIED}
+    ids = {row.id for row in lines}
+    blocks = ["# Verification", HEAD, f"**{len(ids - open_ids)} of {len(ids)} verified.**"]
+    if open_ids:
+        blocks.append(f"Open: {', '.join(sorted(open_ids))}.")
+    tests = len({row.test for row in lines if row.test})
+    scope = (
+        f"Measured by {tests} tests at commit `{record.commit}`, code digest `{record.sources}`."
+    )
+    blocks += [scope, *mutation.lines(root)]
+    for theme in dict.fromkeys(claim.theme for claim in known):
+        table = ["| " + " | ".join(HEADER) + " |", "| --- " * len(HEADER) + "|"]
+        for claim in (one for one in known if one.theme == theme):
+            own = [row for row in lines if row.id == claim.id]
+            table += [_line(row, claim, first=row is own[0], root=root) for row in own]
+        blocks += [f"## {theme}", "\n".join(table)]
+        ids_here = [claim.id for claim in known if claim.theme == theme]
+        wrong = [line for id in ids_here if (line := _rejected(id, rejections(root)))]
+        blocks += ["Wrong versions that these tests reject:", "\n".join(wrong)] if wrong else []
+    return "\n\n".join(blocks) + "\n"
+
+
+def _line(row: Row, claim: Claim, first: bool, root: Path) -> str:
+    text = row.claim
+    if claim.printed:
+        text = f"*Printed* ({claim.of}): {claim.printed} *True:* {row.claim}"
+    cells = (
+        f"**{row.id}**" if first else row.id,
+        text if first else "″",
+        _link(row.function, root, ".".join((row.function or "").split(".")[-2:])),
+        _link(row.test, root, (row.test or "").rpartition("::")[2]),
+        _number(row.measured),
+        _number(row.tolerance),
+        row.reason,
+        row.verdict if row.verdict == VERIFIED else f"**{row.verdict}**",
+    )
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _rejected(id: str, found: Sequence[Rejection]) -> str:
+    """The wrong versions of one claim, as an item of a list; empty where there are none."""
+    own = [one for one in found if one.claim == id]
+    said = [f"[{one.what.rstrip('.')}](../{one.path}#L{one.line})" for one in own]
+    return f"- **{id}**: {'; '.join(said)}." if said else ""
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def _link(name: str | None, root: Path, shown: str) -> str:
+    if name is None:
+        return "–"
+    where = place(name, root)
+    return f"[`{shown}`](../{where[0]}#L{where[1]})" if where else f"`{name}`"
+
+
+def write(record: Record, folder: Path) -> list[Path]:
+    """Write verification.md and verification.json."""
+    files = {
+        "verification.md": page(record).encode(),
+        "verification.json": to_json(asdict(record)),
+    }
+    return write_files(folder, files)

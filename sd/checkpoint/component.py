@@ -1,0 +1,144 @@
+"""One network within a file: how its tensors are called there, and what their shapes count."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import final
+
+import torch
+from torch import Tensor
+
+from sd.checkpoint.component_config import Settings
+from sd.checkpoint.key_map import Skeleton, flattened, place
+from sd.checkpoint.tensor_source import Source, ill
+from sd.validation import MOST_BLOCKS, MOST_LEVELS
+
+__all__ = ["KINDS", "Part"]
+
+KINDS = {"text_encoder": "text encoder", "vae": "VAE", "unet": "U-Net"}
+"""The networks of a model, and what messages call them."""
+Shape = tuple[int, ...]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A network's tensors in a source.
+
+    Attributes:
+        kind: one of `KINDS`.
+        layout: one of `sd.checkpoint.key_map.LAYOUTS` for the kind.
+        prefix: what stands before each name in the file.
+        source: the file.
+        settings: the component's config.json, in a diffusers folder.
+        ema: read the moving averages of the original layout in place of the weights.
+    """
+
+    kind: str
+    layout: str
+    prefix: str
+    source: Source
+    settings: Settings | None = None
+    ema: bool = False
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[str, int | None]]:
+        """What `where` has found so far."""
+        return {}
+
+    @cached_property
+    def own(self) -> tuple[str, ...]:
+        """The names in the file, without the prefix."""
+        start = len(self.prefix)
+        return tuple(n[start:] for n in self.source.entries if n.startswith(self.prefix))
+
+    @cached_property
+    def skeleton(self) -> Skeleton:
+        """The counts that the names depend on, read off the names.
+
+        Raises ValueError where they are more than any model's: work grows with their product.
+        """
+        found = self._counts()
+        if found.levels > MOST_LEVELS or found.layers > MOST_BLOCKS:
+            counted = f"{found.levels} levels of {found.layers} blocks"
+            limits = f"{MOST_LEVELS} and {MOST_BLOCKS}"
+            raise ill(self.source.path, f"its {KINDS[self.kind]} has {counted}, above {limits}")
+        if self.kind != "unet":
+            return found
+        starts = [
+            place("unet", self.layout, f"down_blocks.{i}.attentions.0", found).name
+            for i in range(found.levels)
+        ]
+        attention = tuple(any(n.startswith(f"{start}.") for n in self.own) for start in starts)
+        return replace(found, attention=attention)
+
+    def _counts(self) -> Skeleton:
+        if self.kind == "text_encoder":
+            return Skeleton()
+        if self.kind == "vae":
+            levels, blocks = (
+                (r"encoder\.down\.(\d+)\.", r"encoder\.down\.0\.block\.(\d+)\.")
+                if self.layout == "original"
+                else (
+                    r"encoder\.down_blocks\.(\d+)\.",
+                    r"encoder\.down_blocks\.0\.resnets\.(\d+)\.",
+                )
+            )
+            return Skeleton(self.count(blocks), self.count(levels))
+        if self.layout == "original":
+            levels = 1 + self.count(r"input_blocks\.(\d+)\.0\.op\.")
+            layers = max(0, self.count(r"input_blocks\.(\d+)\.") - levels) // levels
+        else:
+            levels = self.count(r"down_blocks\.(\d+)\.")
+            layers = self.count(r"down_blocks\.0\.resnets\.(\d+)\.")
+        return Skeleton(layers, levels)
+
+    def count(self, pattern: str) -> int:
+        """How many different numbers stand at the pattern's group, in the names' beginnings."""
+        matches = (re.match(pattern, name) for name in self.own)
+        return len({found[1] for found in matches if found})
+
+    def where(self, name: str) -> tuple[str, int | None]:
+        """Our tensor's name in the file, and which third of it is meant where it is packed."""
+        known = self._places.get(name)
+        if known is None:
+            found = place(self.kind, self.layout, name, self.skeleton)
+            there = flattened(found.name) if self.ema else self.prefix + found.name
+            known = self._places[name] = (there, found.third)
+        return known
+
+    def legal(self, name: str, shape: Shape) -> tuple[Shape, ...]:
+        """The shapes that the file may have for our tensor of that shape, the usual one first."""
+        _, third = self.where(name)
+        if third is not None:
+            return ((3 * shape[0], *shape[1:]),)
+        pixelwise = self.kind == "vae" and ".attentions." in name and len(shape) == 2
+        if pixelwise and self.layout == "original":
+            return ((*shape, 1, 1), (*shape, 1), shape)
+        return (shape,)
+
+    def read(self, name: str, shape: Shape, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Our tensor of that shape: mapped if it has the type and device, else a copy with them."""
+        there, third = self.where(name)
+        rows = None if third is None else slice(third * shape[0], (third + 1) * shape[0])
+        return self.source.fetch(there, rows).reshape(shape).to(device, dtype)
+
+    def shape(self, name: str) -> Shape | None:
+        """The shape in the file of what holds our tensor, if it is there."""
+        entry = self.source.entries.get(self.where(name)[0])
+        return None if entry is None else entry.shape
+
+    def number(self, what: str, places: Iterable[tuple[str, int]]) -> int:
+        """The entry that most of those (name, axis) agree on: one bad tensor decides nothing."""
+        places = list(places)
+        sizes = [(self.shape(name), axis) for name, axis in places]
+        votes = Counter(s[axis] for s, axis in sizes if s is not None and -len(s) <= axis < len(s))
+        if not votes:
+            example = self.where(places[0][0])[0] if places else f"every {what}"
+            raise ill(
+                self.source.path,
+                f"its {KINDS[self.kind]} does not tell its {what}: {example} is missing",
+            )
+        return votes.most_common(1)[0][0]

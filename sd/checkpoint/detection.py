@@ -1,0 +1,100 @@
+"""Which family a file of tensors is of, and which networks are in it: read off its names."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from sd.checkpoint.component import Part
+from sd.checkpoint.tensor_source import Source, ill
+
+__all__ = ["find", "refuse"]
+
+ANCHOR = r"(^|\.)"
+FOREIGN: tuple[tuple[str, str], ...] = (
+    (r"(^|[._])(lora_(down|up|mid|A|B|magnitude)|lora\.(down|up)|hada_w\d|lokr_w\d|dora_scale)",
+     "a LoRA file"),
+    (r"^(lora_(unet|te\d?)_|lycoris_)", "a LoRA file"),
+    (r"^(emb_params|string_to_param|clip_[lg])$", "a textual-inversion embedding"),
+    (rf"^control_model\.|^controlnet_|{ANCHOR}input_hint_block\.", "a ControlNet checkpoint"),
+    (r"^adapter\.|^image_proj\.|^ip_adapter\.", "an adapter's checkpoint"),
+    (rf"{ANCHOR}joint_blocks\.", "a Stable Diffusion 3 checkpoint"),
+    (rf"{ANCHOR}(double_blocks|single_transformer_blocks)\.", "a Flux checkpoint"),
+    (rf"{ANCHOR}(motion_modules|temporal_transformer)\.", "an AnimateDiff checkpoint"),
+    (rf"{ANCHOR}(time_stack|time_mixer|temporal_res_block)\.", "a video checkpoint"),
+    (r"^noise_augmentor\.", "a Stable unCLIP checkpoint"),
+    (rf"^low_scale_model\.|{ANCHOR}label_emb\.weight$", "an upscaler's checkpoint"),
+    (rf"^conditioner\.embedders\.|{ANCHOR}(label_emb|add_embedding)\.", "an SDXL checkpoint"),
+)  # fmt: skip
+"""Names that no Stable Diffusion v1 or v2 has, and whose they are; the first match counts."""
+
+INPUTS = {
+    5: "a depth-to-image checkpoint (5 input channels)",
+    8: "an image-editing checkpoint (8 input channels)",
+    9: "an inpainting checkpoint (9 input channels)",
+}
+WANTED = "not a text-to-image one of Stable Diffusion v1 or v2"
+
+TEXT_PREFIXES = (
+    "cond_stage_model.transformer.text_model.",
+    "cond_stage_model.transformer.",
+    "text_model.",
+    "",
+)
+WHERE: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("unet", "original", ("input_blocks.", "output_blocks."), ("model.diffusion_model.", "")),
+    ("unet", "diffusers", ("down_blocks.", "up_blocks."), ("unet.", "")),
+    ("vae", "original", ("encoder.down.", "decoder.up."), ("first_stage_model.", "vae.", "")),
+    (
+        "vae",
+        "diffusers",
+        ("encoder.down_blocks.", "decoder.up_blocks."),
+        ("first_stage_model.", "vae.", ""),
+    ),
+    ("text_encoder", "openclip", ("transformer.resblocks.",), ("cond_stage_model.model.", "")),
+    ("text_encoder", "transformers", ("encoder.layers.", "embeddings."), TEXT_PREFIXES),
+)
+"""(kind, layout, beginnings that tell, prefixes in the order of trying)."""
+
+
+def refuse(path: Path, names: Iterable[str]) -> None:
+    """Raise ValueError, saying what it is, for a file of another family or of no whole network."""
+    names = list(names)
+    for pattern, whose in FOREIGN:
+        if any(re.search(pattern, name) for name in names):
+            raise ill(path, f"{whose}, {WANTED}")
+
+
+def find(source: Source, ema: bool = False) -> dict[str, Part]:
+    """The networks in a file, by kind; perhaps none.
+
+    Args:
+        source: the file.
+        ema: take the U-Net's moving averages.
+
+    Raises:
+        ValueError: it is of another family.
+    """
+    refuse(source.path, source.entries)
+    found: dict[str, Part] = {}
+    for kind, layout, marks, prefixes in WHERE:
+        for prefix in prefixes:
+            if kind not in found and any(source.starts(prefix + mark) for mark in marks):
+                layout = _old(source, prefix) if (kind, layout) == ("vae", "diffusers") else layout
+                averaged = ema and (kind, layout) == ("unet", "original")
+                found[kind] = Part(kind, layout, prefix, source, ema=averaged)
+    if "unet" in found:
+        _inputs(found["unet"])
+    return found
+
+
+def _old(source: Source, prefix: str) -> str:
+    """diffusers' layout of an autoencoder, by the names of its attention."""
+    at = (f"{prefix}{half}.mid_block.attentions.0.query." for half in ("encoder", "decoder"))
+    return "old diffusers" if any(source.starts(name) for name in at) else "diffusers"
+
+
+def _inputs(unet: Part) -> None:
+    """Raise ValueError for a U-Net that reads more than a latent."""
+    inputs = unet.shape("conv_in.weight")
+    if inputs is not None and len(inputs) == 4 and inputs[1] in INPUTS:
+        raise ill(unet.source.path, f"{INPUTS[inputs[1]]}, {WANTED}")

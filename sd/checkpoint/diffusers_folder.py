@@ -1,0 +1,128 @@
+"""A diffusers folder: model_index.json, and a folder with config.json and weights a network."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+from sd.checkpoint import component_config, detection, formats
+from sd.checkpoint.component import KINDS, Part
+from sd.checkpoint.component_config import Settings
+from sd.checkpoint.tensor_source import Source, ill, option
+from sd.files import regular_file
+
+__all__ = ["component", "components", "kind_of", "scheduler"]
+
+CLASSES = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
+}
+BESIDE = {"tokenizer", "scheduler", "safety_checker", "feature_extractor"}
+"""What a text-to-image pipeline has besides its networks; not read here, but for the scheduler."""
+STEMS = {
+    "unet": ("diffusion_pytorch_model", "diffusion_pytorch_model"),
+    "vae": ("diffusion_pytorch_model", "diffusion_pytorch_model"),
+    "text_encoder": ("model", "pytorch_model"),
+}
+"""The weights' names, before .safetensors and before .bin."""
+
+
+def components(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The networks that a pipeline's folder holds, and what else it names, with a word on each.
+
+    Raises ValueError where model_index.json is of a pipeline that is not text-to-image v1 or v2.
+    """
+    index = folder / "model_index.json"
+    values = component_config.json_object(index)
+    pipeline = values.get("_class_name", "a pipeline of no name")
+    held: dict[str, str] = {
+        name: str(value[1])
+        for name, value in values.items()
+        if isinstance(value, list) and len(value) == 2 and value[1] is not None
+    }
+    strange = [
+        name
+        for name, made in held.items()
+        if (made not in CLASSES[name] if name in CLASSES else name not in BESIDE)
+    ]
+    if strange:
+        parts = ", ".join(f"{name} ({held[name]})" for name in strange)
+        raise ill(index, f"a {pipeline} folder with {parts}, {detection.WANTED}")
+    networks = [
+        name for name in KINDS if regular_file.kind(folder / name, "checkpoint") == "folder"
+    ]
+    beside = {
+        name: f"a {held[name]}, not read" for name in held if name not in (*KINDS, "scheduler")
+    }
+    return networks, beside
+
+
+def kind_of(folder: Path) -> str:
+    """Which network a component's folder holds, by its config.json."""
+    path = folder / "config.json"
+    values = component_config.json_object(path)
+    listed = values.get("architectures")
+    names = [values.get("_class_name"), *(listed if isinstance(listed, list) else ())]
+    for kind, classes in CLASSES.items():
+        if any(name in classes for name in names):
+            return kind
+    raise ill(path, f"of {names[-1]}, none of {', '.join(c[0] for c in CLASSES.values())}")
+
+
+@contextmanager
+def component(folder: Path, kind: str, variants: Sequence[str | None]) -> Iterator[Part]:
+    """The network in a component's folder, in the first of these variants that is there.
+
+    Raises FileNotFoundError or ValueError where its config.json or weights are missing or wrong.
+    """
+    said = component_config.read(folder / "config.json", kind)
+    with _weights(folder, kind, variants) as source:
+        found = detection.find(source)
+        if kind not in found:
+            raise ill(source.path, f"no {KINDS[kind]}: its names are of something else")
+        yield replace(found[kind], settings=said)
+
+
+def scheduler(folder: Path) -> Settings:
+    """The settings of the scheduler, which are those of the training."""
+    return component_config.read(folder / "scheduler" / "scheduler_config.json", "scheduler")
+
+
+@contextmanager
+def _weights(folder: Path, kind: str, variants: Sequence[str | None]) -> Iterator[Source]:
+    """The weights: by variants, then safetensors before .bin, one file before shards."""
+    kinds = zip(STEMS[kind], (".safetensors", ".bin"), strict=True)
+    for variant, (stem, suffix) in product(variants, kinds):
+        dot = f".{variant}" if variant else ""
+        whole, index = (folder / f"{stem}{dot}{suffix}", folder / f"{stem}{suffix}.index{dot}.json")
+        if regular_file.kind(whole, "checkpoint") == "file":
+            with formats.opened(whole) as source:
+                yield source
+            return
+        if regular_file.kind(index, "checkpoint") == "file":
+            with formats.joined(index, _shards(index)) as source:
+                yield source
+            return
+    try:
+        present = sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".bin"))
+    except OSError as error:
+        raise ill(folder, f"cannot be read ({error.strerror})") from error
+    there = ", ".join(present) or "none"
+    wanted = " or ".join(f"of variant {one!r}" if one else "without a variant" for one in variants)
+    others = not variants[0] and any(name.count(".") > 1 for name in present)
+    hint = f"; give {option('variant')}" if others else ""
+    raise ill(folder, f"no weights {wanted}; there: {there}{hint}")
+
+
+def _shards(index: Path) -> dict[str, Path]:
+    """Which file has which tensor; only files beside the index are legal."""
+    values = component_config.json_object(index).get("weight_map")
+    if not isinstance(values, Mapping) or not values:
+        raise ill(index, "no index: it has no weight_map")
+    for name, file in values.items():
+        if not isinstance(file, str) or not re.fullmatch(r"[\w][\w.-]*", file):
+            raise ill(index, f"{name} is in {file!r}, which is no file's name beside the index")
+    return {name: index.parent / file for name, file in values.items()}

@@ -1,0 +1,218 @@
+"""The numbers of a network, read off the shapes of its tensors.
+
+Shapes tell every width and count. They do not tell the heads of an attention, the groups of a norm
+or the activation of the text encoder: a diffusers folder says those in config.json, and for a
+single file they are Stable Diffusion's own, by the rules below.
+"""
+
+from typing import Any
+
+from sd.checkpoint.component import KINDS, Part
+from sd.checkpoint.component_config import Settings
+from sd.checkpoint.tensor_source import ill, option
+from sd.config import TextConfig, UNetConfig, VAEConfig
+from sd.validation import MOST_LAYERS
+
+__all__ = ["agree", "complete_openclip", "text", "unet", "vae"]
+
+HEADS = 8
+"""Heads of every level in v1.x, whose maps around attention are convolutions."""
+HEAD_WIDTH = 64
+"""Width of a head in v2.x's U-Net (linear maps around attention) and in every CLIP."""
+OPENCLIP_WIDTH = 1024
+"""The width at which a text encoder in transformers' layout is OpenCLIP's: plain GELU."""
+
+
+def agree(part: Part, config: Any) -> None:
+    """Raise ValueError where a network's numbers in the metadata are not those of its tensors."""
+    for name, value in TOLD[part.kind](part).items():
+        if getattr(config, name) != value:
+            said = f"{type(config).__name__}.{name} = {getattr(config, name)}"
+            raise ill(part.source.path, f"its metadata say {said}, its tensors {value}")
+
+
+def unet(part: Part) -> UNetConfig:
+    """The U-Net's numbers; heads as in v2.x where the maps around attention are linear.
+
+    Raises ValueError where tensors that must tell are missing, or a number is no legal one.
+    """
+    found, bones = _unet(part), part.skeleton
+    channels, linear = list(found["channels"]), found["linear_projection"]
+    said = part.settings
+    if said is None:
+        found |= {"heads": 0, "head_width": HEAD_WIDTH} if linear else {"heads": HEADS}
+    else:
+        said.agree(
+            in_channels=found["in_channels"],
+            out_channels=found["out_channels"],
+            block_out_channels=channels,
+            layers_per_block=bones.layers,
+            cross_attention_dim=found["context_width"],
+            use_linear_projection=linear,
+            down_block_types=[f"{_CROSS[attend]}DownBlock2D" for attend in bones.attention],
+            up_block_types=[f"{_CROSS[attend]}UpBlock2D" for attend in bones.attention[::-1]],
+        )
+        found |= _heads(said, channels)
+        found |= {"groups": said.get("norm_num_groups", 32, int)}
+        found |= {"eps": said.get("norm_eps", 1e-5, float, int)}
+    return _made(part, UNetConfig, found)
+
+
+def _unet(part: Part) -> dict[str, Any]:
+    """What the shapes tell."""
+    bones, named = part.skeleton, part.number
+    channels = [
+        named(f"width at level {i}", _widths(f"down_blocks.{i}", bones.layers))
+        for i in range(bones.levels)
+    ]
+    attentions = [
+        f"down_blocks.{i}.attentions.{j}"
+        for i, attend in enumerate(bones.attention)
+        for j in range(bones.layers)
+        if attend
+    ]
+    attentions.append("mid_block.attentions.0")
+    attended = [f"{at}.transformer_blocks.0.attn2.{kv}" for at in attentions for kv in _KV]
+    maps = [part.shape(f"{at}.proj_{way}.weight") for at in attentions for way in ("in", "out")]
+    flat = [len(shape) == 2 for shape in maps if shape is not None]
+    linear = 2 * sum(flat) > len(flat)
+    outputs = [("conv_out.weight", 0), ("conv_out.bias", 0), ("conv_in.weight", 1)]
+    return {
+        "in_channels": named("input", [("conv_in.weight", 1)]),
+        "out_channels": named("output", outputs),
+        "channels": tuple(channels),
+        "layers_per_block": bones.layers,
+        "context_width": named("context width", [(name, 1) for name in attended]),
+        "attention": bones.attention,
+        "linear_projection": linear,
+    }
+
+
+_CROSS = ("", "CrossAttn")
+_KV = ("to_k.weight", "to_v.weight")
+
+
+def _widths(level: str, layers: int) -> list[tuple[str, int]]:
+    """Tensors whose first axis is the level's width."""
+    leaves = ("conv1.weight", "conv2.weight", "norm2.weight", "conv2.bias")
+    return [(f"{level}.resnets.{j}.{leaf}", 0) for j in range(layers) for leaf in leaves]
+
+
+def _heads(said: Settings, channels: list[int]) -> dict[str, int]:
+    """Heads of one number, or of one width.
+
+    What diffusers calls `attention_head_dim` is the number of heads, for each level or for all.
+    """
+    name = "num_attention_heads" if said.values.get("num_attention_heads") else "attention_head_dim"
+    value = said.get(name, HEADS, int, list)
+    many = value if isinstance(value, list) else [value] * len(channels)
+    legal = len(many) == len(channels) and all(type(n) is int and n > 0 for n in many)
+    if legal and len(set(many)) == 1:
+        return {"heads": many[0]}
+    if legal:
+        widths = {width / n for width, n in zip(channels, many, strict=True)}
+        if len(widths) == 1 and next(iter(widths)).is_integer():
+            return {"heads": 0, "head_width": int(next(iter(widths)))}
+    wanted = "one number of heads, or heads of one width, at every level"
+    raise ill(said.path, f"{name} is {value!r}; supported is {wanted}")
+
+
+def vae(part: Part) -> VAEConfig:
+    """The autoencoder's numbers. Raises ValueError as `unet` does."""
+    found = _vae(part)
+    if (said := part.settings) is not None:
+        said.agree(
+            in_channels=found["in_channels"],
+            out_channels=found["in_channels"],
+            latent_channels=found["latent_channels"],
+            block_out_channels=list(found["channels"]),
+            layers_per_block=found["layers_per_block"],
+        )
+        found |= {"groups": said.get("norm_num_groups", 32, int)}
+        found |= {"scaling_factor": said.get("scaling_factor", 0.18215, float, int)}
+    return _made(part, VAEConfig, found)
+
+
+def _vae(part: Part) -> dict[str, Any]:
+    """What the shapes tell."""
+    bones, named = part.skeleton, part.number
+    channels = [
+        named(f"width at level {i}", _widths(f"encoder.down_blocks.{i}", bones.layers))
+        for i in range(bones.levels)
+    ]
+    latent = [("post_quant_conv.weight", 0), ("post_quant_conv.bias", 0)]
+    pixels = [("decoder.conv_out.weight", 0), ("decoder.conv_out.bias", 0)]
+    return {
+        "in_channels": named("input", [("encoder.conv_in.weight", 1), *pixels]),
+        "latent_channels": named("latent", [*latent, ("decoder.conv_in.weight", 1)]),
+        "channels": tuple(channels),
+        "layers_per_block": bones.layers,
+    }
+
+
+def text(part: Part) -> TextConfig:
+    """The text encoder's numbers. Raises ValueError as `unet` does."""
+    found, openclip = _text(part), part.layout == "openclip"
+    width, said = found["width"], part.settings
+    if said is None:
+        plain = openclip or width == OPENCLIP_WIDTH
+        if width % HEAD_WIDTH:
+            rule = f"not of heads of {HEAD_WIDTH} as CLIP's; give {option('config')} for another's"
+            raise ill(part.source.path, f"its text encoder is {width} wide, {rule}")
+        found |= {"heads": width // HEAD_WIDTH, "activation": "gelu" if plain else "quick_gelu"}
+    else:
+        said.agree(
+            vocab_size=found["vocab_size"],
+            hidden_size=width,
+            num_hidden_layers=found["layers"],
+            max_position_embeddings=found["context_length"],
+            intermediate_size=found["intermediate"],
+        )
+        found |= {"heads": said.get("num_attention_heads", 12, int)}
+        found |= {"activation": said.get("hidden_act", "quick_gelu", str)}
+        found |= {"eps": said.get("layer_norm_eps", 1e-5, float, int)}
+    return _made(part, TextConfig, found)
+
+
+def _text(part: Part) -> dict[str, Any]:
+    """What the shapes tell."""
+    named, openclip = part.number, part.layout == "openclip"
+    stem = r"transformer\.resblocks\.(\d+)\." if openclip else r"encoder\.layers\.(\d+)\."
+    layers = part.count(stem) - complete_openclip(part)
+    if layers > MOST_LAYERS:
+        raise ill(part.source.path, f"its text encoder has {layers} layers, above {MOST_LAYERS}")
+    norms = [f"encoder.layers.{i}.layer_norm{n}.weight" for i in range(layers) for n in (1, 2)]
+    fc1 = [f"encoder.layers.{i}.mlp.fc1.{leaf}" for i in range(layers) for leaf in _LEAVES]
+    tokens, places = "embeddings.token_embedding.weight", "embeddings.position_embedding.weight"
+    return {
+        "vocab_size": named("vocabulary", [(tokens, 0)]),
+        "width": named("width", [(tokens, 1), (places, 1), *((name, 0) for name in norms)]),
+        "layers": layers,
+        "context_length": named("context length", [(places, 0)]),
+        "intermediate": named("inner width", [(name, 0) for name in fc1]),
+    }
+
+
+_LEAVES = ("weight", "bias")
+TOLD = {"unet": _unet, "vae": _vae, "text_encoder": _text}
+"""What the shapes of each network tell: fields of its configuration."""
+
+
+def complete_openclip(part: Part) -> bool:
+    """Whether a text encoder is OpenCLIP's with all its layers, the last of which nothing reads.
+
+    The whole model has `text_projection` behind its last layer; v2.x reads the last layer but one.
+    """
+    return part.layout == "openclip" and "text_projection" in part.own
+
+
+def _made(part: Part, kind: Any, found: dict[str, Any]) -> Any:
+    try:
+        return kind(**found)
+    except ValueError as error:
+        rule = (
+            ""
+            if part.settings
+            else f", as for Stable Diffusion's own; give {option('config')} for another's"
+        )
+        raise ill(part.source.path, f"numbers of its {KINDS[part.kind]}: {error}{rule}") from error

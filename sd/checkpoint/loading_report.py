@@ -1,0 +1,190 @@
+"""The account of a load: what of each file went where, and what was left unread and why."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, final
+
+import torch
+from torch import nn
+
+from sd.checkpoint.component import KINDS, Part
+from sd.checkpoint.infer_config import complete_openclip
+from sd.checkpoint.tensor_source import Source, option, printable
+
+__all__ = ["Account", "Line", "finite", "settle", "table"]
+
+SHOWN = 12
+"""How many names a fault lists before it says how many more there are."""
+
+UNREAD: tuple[tuple[str, str], ...] = (
+    (r"model_ema\.(decay|num_updates)$", "a number of the training"),
+    (r"model_ema\.", f"moving average; {option('ema', True)} reads it"),
+    (
+        r"(betas|alphas_cumprod(_prev)?|sqrt_(one_minus_|recip_|recipm1_)?alphas_cumprod"
+        r"|log_one_minus_alphas_cumprod|posterior_(variance|log_variance_clipped|mean_coef[12])"
+        r"|lvlb_weights|logvar|sigmas|log_sigmas|denoiser\.(sigmas|log_sigmas))$",
+        "the noise schedule, which is computed",
+    ),
+    (r"scale_factor$", "the scale of latents, which is read"),
+    (r"(v_pred|ztsnr)$", "a mark of the training, which is read"),
+    (r"(first_stage_model\.)?loss\.", "the training's loss"),
+    (r"(global_step|epoch|step|iteration|num_updates|decay)$", "a number of the training"),
+    (r"(.*\.)?position_ids$", "the numbers 0, 1, 2, ..."),
+    (r"(.*\.)?(text_projection(\.weight)?|logit_scale)$", "of CLIP's comparison with pictures"),
+    (r"(.*\.)?attn_mask$", "the causal mask, which is computed"),
+)
+"""Names that a checkpoint may have and no network here reads, and what they are."""
+
+
+class Line(NamedTuple):
+    """One name of a file, and its use."""
+
+    file: str
+    name: str
+    use: str
+
+
+@final
+@dataclass(frozen=True)
+class Account:
+    """Every name of every file that was opened.
+
+    used: what a network took, with the network; unread: what none did, with the reason; notes: how
+    what no tensor tells was decided.
+    """
+
+    used: tuple[Line, ...]
+    unread: tuple[Line, ...]
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        counts = Counter((line.file, f"to the {line.use}") for line in self.used)
+        counts += Counter((line.file, f"unread: {line.use}") for line in self.unread)
+        lines = [f"{file}: {count} {use}" for (file, use), count in counts.items()]
+        return "\n".join([*lines, *self.notes])
+
+
+def settle(
+    path: Path,
+    chosen: Mapping[str, Part],
+    found: Sequence[Part],
+    sources: Sequence[Source],
+    networks: Mapping[str, nn.Module],
+) -> Account:
+    """The account of a load that is about to be made.
+
+    Args:
+        path: what was asked for; the first line of a complaint names it.
+        chosen: the part that each network is read from.
+        found: every part in the sources, the chosen among them.
+        sources: every file that was opened.
+        networks: on the meta device.
+
+    Raises:
+        ValueError: names are missing, unexpected, misshapen or no floating-point numbers: all of
+            them in one table, by their names in the files.
+    """
+    faults: dict[str, list[str]] = {
+        "missing": [],
+        "unexpected": [],
+        "misshapen": [],
+        "mistyped": [],
+    }
+    used: list[Line] = []
+    claimed: set[tuple[Path, str]] = set()
+    for kind, part in chosen.items():
+        for name, value in networks[kind].state_dict().items():
+            there = part.where(name)[0]
+            if (part.source.path, there) in claimed:
+                continue  # the second or last third of a packed tensor
+            claimed.add((part.source.path, there))
+            used.append(Line(str(part.source.path), there, KINDS[kind]))
+            for fault, text in _compared(part, name, there, tuple(value.shape)):
+                faults[fault].append(_where(path, part.source) + text)
+    unread: list[Line] = []
+    for source in sources:
+        excused = _excused(source, chosen, found)
+        rest = [name for name in source.entries if (source.path, name) not in claimed]
+        for name in rest:
+            reason = _reason(name, excused)
+            if reason is None:
+                faults["unexpected"].append(_where(path, source) + name)
+            else:
+                unread.append(Line(str(source.path), name, reason))
+        unread += [Line(str(source.path), name, what) for name, what in source.aside.items()]
+    if any(faults.values()):
+        raise ValueError(table(f"checkpoint {path} does not fit: ", faults))
+    return Account(tuple(used), tuple(unread))
+
+
+def _compared(
+    part: Part, name: str, there: str, shape: tuple[int, ...]
+) -> Iterator[tuple[str, str]]:
+    """What is wrong with one tensor of a file: (fault, text)."""
+    entry = part.source.entries.get(there)
+    if entry is None:
+        yield "missing", there
+        return
+    legal = part.legal(name, shape)
+    if entry.shape not in legal:
+        yield "misshapen", f"{there} is {entry.shape}, not {legal[0]}"
+    if not entry.dtype.is_floating_point:
+        yield "mistyped", f"{there} is {str(entry.dtype).removeprefix('torch.')}"
+
+
+def _excused(
+    source: Source, chosen: Mapping[str, Part], found: Sequence[Part]
+) -> list[tuple[str, str]]:
+    """Beginnings of names in a file that no network took, and why they may stay unread."""
+    picked = list(chosen.values())
+    reasons: list[tuple[str, str]] = []
+    for part in (part for part in found if part.source is source):
+        if complete_openclip(part):
+            last = part.count(r"transformer\.resblocks\.(\d+)\.") - 1
+            layer = f"{part.prefix}transformer.resblocks.{last}."
+            reasons.append((layer, "the layer behind the one that is read"))
+        if part not in picked:
+            reasons.append((part.prefix, f"a {KINDS[part.kind]} that is not asked for"))
+        elif part.ema:
+            reasons.append(
+                (part.prefix, f"not the moving average, which {option('ema', True)} reads")
+            )
+    return reasons
+
+
+def _reason(name: str, excused: Sequence[tuple[str, str]]) -> str | None:
+    """Why a name that no network took may stay unread; None where nothing is known of it."""
+    for start, why in excused:
+        if name.startswith(start):
+            return why
+    return next((what for pattern, what in UNREAD if re.match(pattern, name)), None)
+
+
+def _where(path: Path, source: Source) -> str:
+    """Which of several files a name is in; nothing where there is one."""
+    return "" if source.path == path else f"{source.path.parent.name}/{source.path.name}: "
+
+
+def table(head: str, faults: Mapping[str, list[str]]) -> str:
+    """A message whose first line counts the faults, and which then lists their names."""
+    counts = ", ".join(f"{len(names)} {fault}" for fault, names in faults.items() if names)
+    lines = [head + counts]
+    for fault, names in faults.items():
+        lines += [f"  {fault:<10}  {printable(name)}" for name in names[:SHOWN]]
+        if len(names) > SHOWN:
+            lines.append(f"  {fault:<10}  and {len(names) - SHOWN} more")
+    return "\n".join(lines)
+
+
+def finite(path: Path, name: str, value: torch.Tensor) -> None:
+    """Raise ValueError where a tensor that was read holds a number that is not finite.
+
+    A finite sum proves that all are, in one pass; one that is not may also be an overflow.
+    """
+    total = value.sum(dtype=torch.promote_types(value.dtype, torch.float32))
+    if not bool(total.isfinite()) and not bool(value.isfinite().all()):
+        kind = str(value.dtype).removeprefix("torch.")
+        raise ValueError(f"checkpoint {path}: {name} is not finite in {kind}")

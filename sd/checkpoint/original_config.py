@@ -1,0 +1,96 @@
+"""The `.yaml` beside a checkpoint: latent-diffusion's configuration, and what of it is read."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sd.checkpoint.tensor_source import ill
+from sd.files.regular_file import content, kind
+
+__all__ = ["Recipe", "beside"]
+
+LARGEST = 32 * 2**10
+"""Bytes; the official configurations are below 3 KiB, and PyYAML reads some 100 KiB a second."""
+DEEPEST = 50
+Recipe = dict[str, str]
+"""Each key's value as it is spelled, wherever in the file it stands."""
+
+READ = {
+    "model",
+    "parameterization",
+    "beta_schedule",
+    "linear_start",
+    "linear_end",
+    "timesteps",
+    "scale_factor",
+    "rescale_betas_zero_snr",
+    "zero_terminal_snr",
+    "zero_snr",
+    "ztsnr",
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's, of few levels: its work grows with the square of their number."""
+
+    level = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+        self.level += 1
+        if self.level > DEEPEST:
+            raise yaml.YAMLError(f"more than {DEEPEST} levels")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self.level -= 1
+        return node
+
+
+def beside(path: Path) -> tuple[Path, Recipe] | None:
+    """The `.yaml` or `.yml` of a checkpoint's name, and its values of the keys that are read.
+
+    The file is composed, not constructed: no alias is expanded, no tag is followed.
+
+    Raises ValueError where it is no YAML of a mapping, or too large, or a key has two values.
+    """
+    for suffix in (".yaml", ".yml"):
+        if kind(there := path.with_suffix(suffix), "checkpoint") == "file" and there != path:
+            return there, _values(there)
+    return None
+
+
+def _values(path: Path) -> Recipe:
+    raw = content(path, "checkpoint", LARGEST)
+    try:
+        root = yaml.compose(raw, Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        first = next(iter(str(error).splitlines()), "")
+        raise ill(path, f"not valid YAML ({first})") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise ill(path, "no configuration: not a YAML mapping")
+    found: Recipe = {}
+    for key, value in _pairs(root):
+        known = found.setdefault(key, value)
+        if known != value:
+            raise ill(path, f"{key} is both {known!r} and {value!r}")
+    return found
+
+
+def _pairs(root: yaml.Node) -> list[tuple[str, str]]:
+    """The scalars at every key that is read; each node is looked at once, however often named."""
+    found: list[tuple[str, str]] = []
+    seen: set[int] = set()
+    left: list[Any] = [root]
+    while left:
+        node = left.pop()
+        if id(node) in seen or isinstance(node, yaml.ScalarNode):
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            left += node.value
+            continue
+        for key, value in node.value:
+            left += (key, value)
+            if isinstance(key, yaml.ScalarNode) and key.value in READ:
+                scalar = isinstance(value, yaml.ScalarNode)
+                found.append((key.value, value.value if scalar else "no single value"))
+    return found

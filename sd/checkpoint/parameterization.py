@@ -1,0 +1,224 @@
+"""How a checkpoint's U-Net was trained: what it predicts and under which schedule.
+
+No shape tells epsilon from v. The argument `prediction` decides alone. Else the first of these that
+speaks of a single file does, and a warning says where a later one differs: the configuration that
+`save_single` writes; a `.yaml` or `.yml` of the file's name beside it (latent-diffusion's
+`parameterization`); the file's metadata (`modelspec.prediction_type`, ComfyUI's
+`modelspec.predict_key`, kohya's `ss_v_parameterization`); a mark `v_pred`;
+`modelspec.architecture`. Where all are silent it is epsilon, with a warning for v2.x, half of whose
+models predict v.
+"""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from sd.checkpoint import noise_schedules
+from sd.checkpoint.component_config import Settings
+from sd.checkpoint.original_config import Recipe, beside
+from sd.checkpoint.tensor_source import Source, ill, option, printable
+from sd.config import ModelConfig
+
+__all__ = ["BETA_SCHEDULES", "CONFIG_KEY", "scheduler", "single"]
+
+PARAMETERIZATIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+SPELLINGS = {
+    "epsilon": "epsilon",
+    "eps": "epsilon",
+    "v": "v_prediction",
+    "v_prediction": "v_prediction",
+    "v-prediction": "v_prediction",
+    "sample": "sample",
+    "x0": "sample",
+}
+TRUTHS = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0", "none", "null", "~", ""), False),
+}
+CONFIG_KEY = "model_config"
+"""Where in a file's metadata `save_single` writes the numbers of the model, as JSON."""
+BETA_SCHEDULES = {"squaredcos_cap_v2": "cosine"}
+"""diffusers' names of schedules, where they are not ours."""
+LDM_ZERO = ("rescale_betas_zero_snr", "zero_terminal_snr", "zero_snr", "ztsnr")
+SAMPLING = (
+    "sigma_max",
+    "sigma_min",
+    "snr_shift_scale",
+    "thresholding",
+    "use_beta_sigmas",
+    "use_exponential_sigmas",
+    "use_karras_sigmas",
+    "use_lu_lambdas",
+)
+"""Options of diffusers' samplers that change the noise levels, or the predictions."""
+FOREIGN = ("FlowMatch", "EDM", "VQDiffusion", "ScoreSde")
+DISTILLED = ("LCM", "TCD")
+"""Beginnings of diffusers' schedulers."""
+BETA_ENDS = {"beta_start": 0.0001, "beta_end": 0.02}
+
+
+def single(
+    source: Source, config: ModelConfig | None, given: str | None, second: bool
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The fields of ModelConfig that tell of a single file's training, and notes on what said so.
+
+    Args:
+        source: the file.
+        config: that its metadata hold, if they do.
+        given: what the caller says of the prediction, if anything.
+        second: the U-Net is built as v2.x's, so that silence is worth a warning.
+
+    Raises ValueError where a mark, a table or a setting of the .yaml is none that is supported.
+    """
+    found = beside(source.path)
+    recipe: Recipe = {} if found is None else found[1]
+    name = "" if found is None else found[0].name
+    if given is not None:
+        said, why = given, "as the argument says"
+    else:
+        said, why = _first(source, "prediction", _predictions(source, config, recipe, name))
+    if said is None:
+        said, why = "epsilon", "as nothing says otherwise"
+        if second:
+            _unsaid(source)
+    fields: dict[str, Any] = {"prediction": said}
+    notes = [f"prediction: {said}, {why}"]
+    zero, why = _first(source, "zero_terminal_snr", _zeros(source, config, recipe, name))
+    if config is None:
+        fields |= noise_schedules.told(source, recipe)
+        if fields.pop("zero_terminal_snr", False):
+            zero, why = True, "as its table has"
+    if zero:
+        if said == "epsilon":
+            raise ill(
+                source.path,
+                f"it has zero terminal SNR ({why}), which fits no prediction of epsilon; give "
+                f"{option('prediction', 'v_prediction')}",
+            )
+        fields["zero_terminal_snr"] = True
+        notes.append(f"schedule: rescaled to a zero terminal SNR, {why}")
+    return fields, tuple(notes)
+
+
+def _predictions(
+    source: Source, config: ModelConfig | None, recipe: Recipe, name: str
+) -> Iterator[tuple[str, str]]:
+    """What speaks of the prediction, the most trusted first: (prediction, who says so)."""
+    metadata = source.metadata
+    if config is not None:
+        yield config.prediction, "as its metadata say"
+    if name:
+        said = recipe.get("parameterization", "eps" if "model" in recipe else "")
+        if said not in ("", *PARAMETERIZATIONS):
+            wanted = ", ".join(PARAMETERIZATIONS)
+            raise ill(source.path.with_name(name), f"parameterization is {said!r}, not {wanted}")
+        if said:
+            yield PARAMETERIZATIONS[said], f"as {name} says"
+    for key in ("modelspec.prediction_type", "modelspec.predict_key"):
+        said = metadata.get(key, "").strip().lower()
+        if said and said not in SPELLINGS:
+            raise ill(source.path, f"{key} is {said!r}, not one of {', '.join(SPELLINGS)}")
+        if said:
+            yield SPELLINGS[said], "as its metadata say"
+    if "ss_v_parameterization" in metadata:
+        yes = _truth(source, "ss_v_parameterization", metadata["ss_v_parameterization"])
+        yield ("v_prediction" if yes else "epsilon"), "as its metadata say"
+    if _marked(source, "v_pred"):
+        yield "v_prediction", "as its tensor v_pred says"
+    if metadata.get("modelspec.architecture", "").endswith("768-v"):
+        yield "v_prediction", "as its metadata say"
+
+
+def _zeros(
+    source: Source, config: ModelConfig | None, recipe: Recipe, name: str
+) -> Iterator[tuple[bool, str]]:
+    """What speaks of a zero terminal SNR."""
+    if config is not None:
+        yield config.zero_terminal_snr, "as its metadata say"
+    for key in LDM_ZERO:
+        if key in recipe:
+            yield _truth(source, f"{key} of {name}", recipe[key]), f"as {name} says"
+    if "ss_zero_terminal_snr" in source.metadata:
+        said = source.metadata["ss_zero_terminal_snr"]
+        yield _truth(source, "ss_zero_terminal_snr", said), "as its metadata say"
+    if _marked(source, "ztsnr"):
+        yield True, "as its tensor ztsnr says"
+
+
+def _marked(source: Source, name: str) -> bool:
+    """Whether a mark is among the tensors, or beside them in a `.ckpt`: that it is there counts."""
+    return name in source.entries or name in source.aside
+
+
+def _truth(source: Source, name: str, said: str) -> bool:
+    if said.lower() not in TRUTHS:
+        raise ill(source.path, f"{name} is {said!r}, neither true nor false")
+    return TRUTHS[said.lower()]
+
+
+def _first(source: Source, what: str, voices: Iterator[tuple[Any, str]]) -> tuple[Any, str]:
+    """What the first says, or None; a warning where another says something else."""
+    said, why = next(voices, (None, ""))
+    for other, whose in voices:
+        if other != said:
+            warnings.warn(
+                printable(
+                    f"checkpoint {source.path}: {what} is {said}, {why}, and not {other}, {whose}"
+                ),
+                stacklevel=2,
+            )
+    return said, why
+
+
+def _unsaid(source: Source) -> None:
+    warnings.warn(
+        f"checkpoint {printable(str(source.path))}: nothing says what its U-Net predicts; taken "
+        "for epsilon, as of v2.x at 512 pixels. The models at 768 pixels predict v: give "
+        f"{option('prediction', 'v_prediction')}, or put a .yaml with the line parameterization: "
+        '"v" beside the file',
+        stacklevel=2,
+    )
+
+
+def scheduler(said: Settings, given: str | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Prediction, schedule and steps of a diffusers folder's scheduler_config.json, and notes.
+
+    Args:
+        said: its settings.
+        given: what the caller says of the prediction, if anything.
+
+    Warns where it has options that this sampler has in another place, and which change the result.
+
+    Raises ValueError for a table of betas that is not one of the schedules known here, or a process
+    that is not of this family.
+    """
+    named = str(said.values.get("_class_name", ""))
+    if named.startswith(FOREIGN):
+        raise ill(said.path, f"of a {named}, a process that is not Stable Diffusion v1's or v2's")
+    if named.startswith(DISTILLED):
+        warnings.warn(
+            f"checkpoint {printable(str(said.path))}: of a {named}: a distilled model wants its "
+            "own sampler's few steps and a guidance scale near 1, which are not set here",
+            stacklevel=2,
+        )
+    asked = [name for name in SAMPLING if said.values.get(name) not in (None, False)]
+    if asked:
+        warnings.warn(
+            f"checkpoint {printable(str(said.path))}: {', '.join(asked)} not read: the solver and "
+            "the grid are those of the call",
+            stacklevel=2,
+        )
+    kind = said.get("beta_schedule", "linear", str)
+    name = BETA_SCHEDULES.get(kind, kind)
+    steps = said.get("num_train_timesteps", 1000, int)
+    ends = {key: float(said.get(key, value, float, int)) for key, value in BETA_ENDS.items()}
+    fields = noise_schedules.supported(said.path, name, steps, ends)
+    predicted, why = said.get("prediction_type", "epsilon", str), f"as {said.path.name} says"
+    if given is not None:
+        predicted, why = given, "as the argument says"
+    fields["prediction"] = predicted
+    notes = [f"prediction: {predicted}, {why}"]
+    if said.values.get("rescale_betas_zero_snr"):
+        fields["zero_terminal_snr"] = True
+        notes.append(f"schedule: rescaled to a zero terminal SNR, as {said.path.name} says")
+    return fields, tuple(notes)

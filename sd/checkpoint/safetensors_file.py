@@ -1,0 +1,121 @@
+"""A safetensors file, whose header is checked to the byte before any tensor is touched."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sd.checkpoint.mapped_file import Mapped
+from sd.checkpoint.tensor_source import Entry, Source, ill
+from sd.files.regular_file import from_json
+
+__all__ = ["opened"]
+
+LONGEST_HEADER = 100_000_000
+"""The format's own limit on the header, in bytes."""
+MOST_AXES = 16
+MOST_TENSORS = 20_000
+LONGEST_NAME = 500
+"""Far above what a model needs: what is made of names takes time."""
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Source]:
+    """The file as a source. Raises ValueError, in one line, for whatever is wrong with it."""
+    entries, starts, metadata = _header(path)
+    data = Mapped(path)
+
+    def fetch(name: str, rows: slice | None) -> Tensor:
+        entry = entries[name]
+        flat = data.read(starts[name], math.prod(entry.shape), entry.dtype)
+        return flat.reshape(entry.shape)[rows or ...]
+
+    yield Source(path, entries, fetch, metadata, release=data.release)
+
+
+def _header(path: Path) -> tuple[dict[str, Entry], dict[str, int], dict[str, str]]:
+    """Names, shapes and types; where each tensor starts in the file; the metadata."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8:
+            raise ill(path, f"cut short: {size} bytes cannot hold a header")
+        if length > LONGEST_HEADER:
+            raise ill(
+                path,
+                f"no weights: as safetensors its header would be {length} bytes, above the limit "
+                f"of {LONGEST_HEADER}, and it is no zip of torch.save",
+            )
+        if 8 + length > size:
+            raise ill(path, f"cut short: its header is {length} bytes, the file {size}")
+        raw = file.read(length)
+    try:
+        header = from_json(raw, once=True)
+    except ValueError as error:
+        raise ill(path, f"no weights: its header is {error}") from error
+    if not isinstance(header, dict):
+        raise ill(path, "no weights: its header is not a JSON object")
+    words = header.pop("__metadata__", {})
+    if len(header) > MOST_TENSORS or any(len(name) > LONGEST_NAME for name in header):
+        limits = f"{MOST_TENSORS} tensors, or names of more than {LONGEST_NAME} characters"
+        raise ill(path, f"no weights: more than {limits}")
+    entries, spans = {}, []
+    for name, value in header.items():
+        entry, start, end = _entry(path, name, value, size - 8 - length)
+        entries[name] = entry
+        spans.append((start, end, name))
+    _tiled(path, sorted(spans), size - 8 - length)
+    metadata = words if isinstance(words, dict) else {}
+    starts = {name: 8 + length + start for start, _, name in spans}
+    return entries, starts, {k: v for k, v in metadata.items() if isinstance(v, str)}
+
+
+def _entry(path: Path, name: str, value: object, room: int) -> tuple[Entry, int, int]:
+    """One tensor's entry and its first and last byte, all within the file and of one size."""
+    try:
+        kind, shape, (start, end) = value["dtype"], value["shape"], value["data_offsets"]  # type: ignore[index]
+        counts = (*shape, start, end)
+        legal = all(type(n) is int and 0 <= n < 2**63 for n in counts) and start <= end
+        legal = legal and len(shape) <= MOST_AXES and math.prod(filter(None, shape)) < 2**60
+    except (TypeError, KeyError, ValueError):
+        legal = False
+    if not legal:
+        raise ill(path, f"the header's entry for {name} is not a tensor's")
+    if not isinstance(kind, str) or kind not in DTYPES:
+        raise ill(path, f"{name} is of type {kind}, not one of {', '.join(DTYPES)}")
+    if end > room:
+        raise ill(path, f"cut short or lying: {name} ends at byte {end} of {room}")
+    needed = math.prod(shape) * DTYPES[kind].itemsize
+    if end - start != needed:
+        raise ill(path, f"{name} has {end - start} bytes where {kind} {tuple(shape)} is {needed}")
+    return Entry(tuple(shape), DTYPES[kind]), start, end
+
+
+def _tiled(path: Path, spans: list[tuple[int, int, str]], room: int) -> None:
+    """Raise unless the tensors cover the data once and wholly, as the format demands."""
+    reached, before = 0, "the header"
+    for start, end, name in spans:
+        if start < reached:
+            raise ill(path, f"{name} overlaps {before}")
+        if start > reached:
+            raise ill(path, f"bytes {reached} to {start} belong to no tensor")
+        reached, before = end, name
+    if reached < room:
+        raise ill(path, f"bytes {reached} to {room} belong to no tensor")

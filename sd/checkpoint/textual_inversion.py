@@ -1,0 +1,132 @@
+"""Textual-inversion embeddings: a word's name and its vectors, to be put before the text encoder.
+
+Source: Gal et al. 2022, arXiv:2208.01618.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sd.checkpoint import formats, pickle_file
+from sd.checkpoint.tensor_source import Entry, ill
+
+__all__ = ["Embedding", "read", "teach"]
+
+SDXL = {"clip_l", "clip_g"}
+TABLE = "embeddings.token_embedding.weight"
+"""Of the text encoder."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """A word's name and its vectors, float32 on the CPU."""
+
+    name: str
+    vectors: Float[Tensor, "count width"]
+
+
+def read(path: Path | str, width: int | None = None) -> Embedding:
+    """The embedding in a file.
+
+    Args:
+        path: AUTOMATIC1111's `.pt` ("string_to_param") or `.safetensors` ("emb_params"), which are
+            called as the file is; or diffusers' {token: vectors}, called after the token.
+        width: of the text encoder's embeddings, to be checked.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, hostile, none of these, of more than one word, or of another
+            width.
+    """
+    path = Path(path)
+    if formats.is_zip(path):
+        return _checked(path, _states(path, pickle_file.unpickled(path)), width)
+    with formats.opened(path) as source:
+        if len(source.entries) > 2:
+            raise ill(path, f"no embedding: it holds {len(source.entries)} tensors")
+        whole = all(math.prod(entry.shape) > 0 for entry in source.entries.values())
+        tensors = {n: source.fetch(n, None) if whole else e for n, e in source.entries.items()}
+        return _checked(path, tensors, width)
+
+
+@torch.no_grad()
+def teach(model: Any, path: Path | str) -> Embedding:
+    """Make the word of a file known to a model: its tokenizer and its text encoder.
+
+    Args:
+        model: anything with a tokenizer and a text_encoder, such as `sd.pipeline.TextToImage`.
+        path: as `read` takes it.
+
+    Returns:
+        The embedding, with the word that it is called by. A word that nobody can type gives way to
+        the name of the file, with a warning.
+
+    Raises FileNotFoundError and ValueError as `read` does, and where the word is known already, or
+    neither it nor the file's name can be typed.
+    """
+    path = Path(path)
+    table = model.text_encoder.get_submodule(TABLE.rpartition(".")[0])
+    found = read(path, table.embedding_dim)
+    if model.tokenizer.typed(found.name) is None:
+        what = f"the word {found.name!r} cannot be typed; after its file it is {path.stem!r}"
+        warnings.warn(f"{path}: {what}", stacklevel=2)
+        found = replace(found, name=path.stem)
+    turns, place = getattr(model, "turns", None), ("text_encoder", TABLE)
+    before = table.weight if turns is None else turns.read(*place)
+    vectors = found.vectors.to(before)
+    if not bool(vectors.isfinite().all()):
+        raise ill(path, f"{found.name} is not finite in {before.dtype}")
+    try:
+        model.tokenizer.learn(
+            found.name, range(len(table.weight), len(table.weight) + len(found.vectors))
+        )
+    except ValueError as error:
+        raise ill(path, str(error)) from error
+    weight = torch.cat([before, vectors])
+    if turns is None:
+        table.weight = nn.Parameter(weight, requires_grad=table.weight.requires_grad)
+    else:
+        turns.keep(*place, weight)
+    table.num_embeddings = len(weight)
+    return found
+
+
+def _states(path: Path, whole: Any) -> dict[str, Any]:
+    """The tensors by name in what torch.save wrote."""
+    if not isinstance(whole, Mapping):
+        raise ill(path, f"no embedding: it holds a {type(whole).__name__}")
+    inner = whole.get("string_to_param")
+    if isinstance(inner, Mapping) and len(inner) == 1:
+        return {"emb_params": next(iter(inner.values()))}
+    found = whole if inner is None else inner
+    if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
+        raise ill(path, "no embedding: what it holds is not called by words")
+    return dict(found)
+
+
+def _checked(path: Path, tensors: Mapping[str, Any], width: int | None) -> Embedding:
+    """The one word of a file, with legal vectors."""
+    if SDXL & set(tensors):
+        raise ill(path, "an SDXL embedding, not one of Stable Diffusion v1 or v2")
+    if len(tensors) != 1:
+        raise ill(path, f"no embedding of one word: it names {', '.join(tensors) or 'none'}")
+    ((name, value),) = tensors.items()
+    there = isinstance(value, Tensor) and value.is_floating_point() and value.numel()
+    if not there or value.ndim not in (1, 2):
+        known = isinstance(value, Entry | Tensor)
+        found = tuple(value.shape) if known else type(value).__name__
+        raise ill(path, f"{name} is {found}, not vectors (count, width)")
+    vectors = value.detach().reshape(-1, value.shape[-1]).to("cpu", torch.float32, copy=True)
+    if not bool(vectors.isfinite().all()):
+        raise ill(path, f"{name} is not finite")
+    if width is not None and vectors.shape[1] != width:
+        raise ill(path, f"{name} is {vectors.shape[1]} wide, the text encoder {width}")
+    return Embedding(path.stem if name == "emb_params" else name, vectors)

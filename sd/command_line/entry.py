@@ -1,0 +1,128 @@
+"""The front of a command line: what the user can mend is one line on stderr and an exit code.
+
+A program parses its flags with `parsed` and does its work inside `guarded`. Both `sd.train` and
+`experiments` do. An error that no user can mend keeps its traceback.
+"""
+
+import contextlib
+import io
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from sd.command_line.flags import own, spelled
+from sd.command_line.terminal import flush, say
+
+__all__ = ["EXTRAS", "INTERRUPTED", "WRONG", "guarded", "line", "parsed", "reason"]
+
+Kind = TypeVar("Kind")
+
+WRONG, INTERRUPTED = 2, 130
+"""The exit codes of what the user can mend, and of Ctrl-C."""
+
+EXTRAS = {
+    "accelerate": "train",
+    "blackjax": "bench",
+    "diffusers": "audit",
+    "einops": "audit",
+    "jax": "bench",
+    "markdown": "docs",
+    "openvino": "openvino",
+    "sklearn": "digits",
+    "sympy": "docs",
+    "torchdiffeq": "audit",
+    "torchsde": "audit",
+}
+"""The extra of this distribution that installs each optional package, by its import name."""
+
+
+def line(text: object) -> str:
+    """A message on one line."""
+    return " ".join(str(text).split())
+
+
+def reason(error: BaseException) -> str | None:
+    """What the user can mend, on one line; None for a fault of the program itself.
+
+    The first kind is ValueError (input), FloatingPointError (numbers that are not finite), OSError
+    (files: missing, not permitted, no space left), a missing package of `EXTRAS`, and no memory.
+    """
+    if isinstance(error, ModuleNotFoundError):
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            return None
+        extra = f"pip install 'diffusion-math[{EXTRAS[package]}]'"
+        return f"the package {package} is not installed: {extra}"
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return line(f"{where}{error.strerror}")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return line(f"there is not enough memory: {error}").rstrip(": ")
+    if isinstance(error, ValueError | FloatingPointError | OSError):
+        return line(error)
+    return None
+
+
+def guarded(work: Callable[[], object], interrupted: str = "nothing was written") -> int:
+    """Do the work; the exit code: 0, `WRONG` for what the user can mend, `INTERRUPTED` for Ctrl-C.
+
+    Args:
+        work: its warnings go to stderr, one line each.
+        interrupted: what Ctrl-C leaves behind, where the work does not say so itself.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
+            warnings.showwarning = _warn
+            work()
+        flush()  # what the parser's --help has written
+    except KeyboardInterrupt as stop:
+        say(f"interrupted; {line(stop) or interrupted}", error=True)
+        return INTERRUPTED
+    except Exception as error:
+        said = reason(error)
+        if said is None:
+            raise
+        say(f"error: {said}", error=True)
+        return WRONG
+    return 0
+
+
+def parsed(kind: type[Kind], program: str, flags: Sequence[str], *markers: Any) -> Kind | None:
+    """The configuration that the flags give, or None after --help; ValueError for wrong flags.
+
+    Args:
+        kind: a dataclass; its fields are the flags.
+        program: how the command line begins, such as "python -m sd.train".
+        flags: the words after it.
+        markers: of `tyro.conf`, how the fields become flags.
+    """
+    import tyro
+
+    spelled(kind, flags)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(kind, args=list(flags), prog=program, config=markers)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            return None
+        raise own(stop) or ValueError(_first_complaint(said.getvalue(), program)) from None
+
+
+def _first_complaint(box: str, program: str) -> str:
+    """What a boxed message of the parser says, without its title and what follows its first rule.
+
+    The box is drawn in dashes where stdout's encoding has no lines.
+    """
+    rows = [row.strip("│ ") for row in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:]]
+    ends = [n for n, row in enumerate(rows) if set(row) <= set("─-╰╯")]
+    start = 1 if ends[:1] == [0] else 0
+    stop = next((n for n in ends if n >= start), len(rows))
+    message = " ".join(rows[start:stop]) or "the flags are not understood"
+    return f"{message} (see {program} --help)"
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    say(f"warning: {line(message)}", error=True)

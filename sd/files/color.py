@@ -1,0 +1,138 @@
+"""Any image as what the networks see: upright, 8-bit sRGB, on white where it is transparent."""
+
+import io
+import math
+import warnings
+from contextlib import suppress
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, ImageOps
+
+from sd.files.image_file import together
+
+__all__ = ["rgb"]
+
+SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}
+"""The colour space that an ICC profile has, by the mode of the pixels."""
+
+
+def rgb(picture: Image.Image, name: object = "image") -> Image.Image:
+    """The same image upright (as its EXIF tag says), in 8-bit sRGB, on white where transparent.
+
+    An ICC profile is converted to sRGB by relative colorimetry with black-point compensation. Grey
+    of 16 bits is divided by 257, of floating point in [0, 1] multiplied by 255, and rounded. The
+    result carries no metadata.
+
+    Args:
+        picture: of any mode of Pillow.
+        name: begins warnings and messages.
+
+    Warns:
+        UserWarning: its EXIF data or its colour profile are damaged, the profile is of another
+            colour space, or Adobe RGB or a gamma is named without a profile; the colours are then
+            taken for sRGB.
+
+    Raises:
+        ValueError: floating-point samples outside [0, 1]; integers of 32 bits, whose white nothing
+            tells.
+    """
+    profile = picture.info.get("icc_profile", b"")
+    plain, alpha = _layers(_eight_bits(_upright(picture, name), picture.format, name))
+    if not profile and (said := _other_space(picture)):
+        warnings.warn(f"{name}: {said} is not read; its colours are taken for sRGB", stacklevel=2)
+    if profile is None or profile:
+        plain = _srgb(plain, profile or b"", name)
+    plain = plain.convert("RGB")
+    if alpha is not None:
+        plain = Image.composite(plain, Image.new("RGB", plain.size, "white"), alpha)
+    plain.info = {}  # else a profile or an orientation would be applied again
+    return plain
+
+
+def _other_space(picture: Image.Image) -> str | None:
+    """What a file says of its colours without a profile, where that is not sRGB.
+
+    Cameras name Adobe RGB in EXIF's interoperability index; a PNG may tell the gamma of a file.
+    """
+    gamma = picture.info.get("gamma")
+    if gamma and "srgb" not in picture.info and not math.isclose(gamma, 1 / 2.2, rel_tol=0.02):
+        return f"its gamma of {gamma:g}"
+    with warnings.catch_warnings(), suppress(Exception):  # damaged data: `_upright` tells of them
+        warnings.simplefilter("ignore")
+        exif = picture.getexif()
+        index = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.IFD.Interop, {})
+        index = index if isinstance(index, dict) else exif.get_ifd(ExifTags.IFD.Interop)
+        if str(index.get(1, "")).startswith("R03"):
+            return "Adobe RGB, which its EXIF data name,"
+    return None
+
+
+def _upright(picture: Image.Image, name: object) -> Image.Image:
+    with together(name):
+        try:
+            return ImageOps.exif_transpose(picture)
+        except Exception as error:  # Pillow's parser raises whatever it meets
+            warnings.warn(f"its EXIF data are damaged and ignored: {error}", stacklevel=2)
+            return picture
+
+
+def _eight_bits(picture: Image.Image, kind: str | None, name: object) -> Image.Image:
+    """Grey of more than 8 bits as 8 bits; other images as they are."""
+    if picture.mode == "F":
+        samples = np.asarray(picture, dtype=np.float64)
+        low, high = float(samples.min()), float(samples.max())
+        if not 0 <= low <= high <= 1:
+            wanted = "floating-point samples in [0, 1]"
+            raise ValueError(f"{name}: wanted {wanted}, got {low:g} to {high:g}")
+        return _grey(255 * samples)
+    if picture.mode == "I" and kind not in ("PNG", "PPM"):  # which Pillow scales to 16 bits
+        wanted = "samples of 8 or 16 bits or floating point in [0, 1]"
+        raise ValueError(f"{name}: wanted {wanted}, got integers of 32 bits or with a sign")
+    if picture.mode == "I" or picture.mode.startswith("I;16"):
+        samples = np.asarray(picture).astype(np.int64)
+        grey, key = _grey(samples / 257), picture.info.get("transparency")
+        if key is None:
+            return grey
+        return Image.merge("LA", (grey, _grey(255 * (samples != key))))
+    return picture
+
+
+def _grey(levels: np.ndarray) -> Image.Image:
+    return Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
+
+
+def _layers(picture: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """The colours in a mode of `SPACES`, and how opaque they are where not everywhere wholly."""
+    grey = picture.mode in ("1", "L", "LA", "La")
+    if not picture.has_transparency_data:
+        own = "L" if grey else picture.mode if picture.mode in SPACES else "RGB"
+        return picture.convert(own), None
+    layer = picture.convert("RGBA")
+    alpha = layer.getchannel("A")
+    return (layer.getchannel("R") if grey else layer.convert("RGB")), alpha
+
+
+def _srgb(plain: Image.Image, profile: bytes, name: object) -> Image.Image:
+    """The colours of a profile in sRGB; as they are, with a warning, where it can't be applied."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        space = source.profile.xcolor_space.strip()
+        if space == "RGB" and plain.mode == "L":
+            plain = plain.convert("RGB")
+        if space != SPACES[plain.mode]:
+            raise ValueError(f"it is for {space}, the pixels are {SPACES[plain.mode]}")
+        converted = ImageCms.profileToProfile(
+            plain,
+            source,
+            ImageCms.createProfile("sRGB"),
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            "RGB",
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except Exception as error:  # as the library of profiles raises
+        why = " ".join(str(error).split())
+        said = f"{name}: its colour profile is ignored and its colours are taken for sRGB: {why}"
+        warnings.warn(said, stacklevel=3)
+        return plain
+    assert converted is not None  # it is for images that are changed in place
+    return converted

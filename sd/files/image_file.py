@@ -1,0 +1,148 @@
+"""Image files: the one place that opens them, by their content, raster formats only, bounded."""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    PHOTOMETRIC_INTERPRETATION,
+    SAMPLEFORMAT,
+    TiffImageFile,
+)
+
+from sd.files.regular_file import regular
+
+__all__ = ["FORMATS", "load", "together"]
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
+"""Pillow's names of what is read: pixels only. Pillow knows formats that a program interprets too
+(EPS starts Ghostscript), and some that nobody has."""
+
+MOST_PIXELS = 10**8
+"""Of an image: 10,000 x 10,000."""
+
+SCALES = {"L;2": 85, "L;4": 17}
+"""By how much grey of fewer bits grows to fill 8, by Pillow's name of how it is stored."""
+
+MOST_BYTES = 2**30
+"""Of a file; above 8 bytes for each of `MOST_PIXELS`."""
+
+
+def load(file: Path | str | bytes, option: str = "image") -> Image.Image:
+    """The image in a file, decoded as it is stored, with what the file says of it in `info`.
+
+    The content decides which format it is, never the name. The size is checked before any pixel is
+    decoded; texts of a PNG may take 64 MiB together.
+
+    Args:
+        file: its path, or its content.
+        option: begins the messages.
+
+    Warns:
+        UserWarning: its metadata are damaged.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it holds no whole image in one of `FORMATS`, or one above `MOST_PIXELS`.
+    """
+    named = option if isinstance(file, bytes) else f"{option} {file}"
+    source = io.BytesIO(file) if isinstance(file, bytes) else regular(file, option, MOST_BYTES)
+    try:
+        with together(named), _long_texts(), Image.open(source, formats=FORMATS) as opened:
+            if opened.width * opened.height > MOST_PIXELS:
+                size = f"{opened.width} x {opened.height} pixels, more than {MOST_PIXELS}"
+                raise ValueError(size)
+            _plain(opened)
+            return _decoded(opened, source)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{named} is no image in a format of {', '.join(FORMATS)}") from error
+    except Exception as error:  # decoders raise whatever their format's library does
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{named} cannot be read: {reason}") from error
+
+
+def _plain(opened: ImageFile.ImageFile) -> None:
+    """Raise ValueError for pixels that Pillow decodes wrongly, or in quadratic time."""
+    if opened.tile and opened.tile[0].codec_name == "ppm_plain":  # its comments are
+        raise ValueError("a PPM of decimal numbers; supported are the binary kinds P4, P5 and P6")
+    if isinstance(opened, TiffImageFile):
+        bits = opened.tag_v2.get(BITSPERSAMPLE, (1,))
+        signed = 2 in opened.tag_v2.get(SAMPLEFORMAT, ())
+        if signed and max(bits) <= 8:
+            raise ValueError("wanted samples without a sign, got integers of 8 bits with one")
+
+
+@contextmanager
+def together(name: object) -> Iterator[None]:
+    """One warning with a name in place of all that Pillow gives meanwhile."""
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        # The limit here is `MOST_PIXELS`, which lies above that of this warning.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
+    if given:
+        more = f" (and {len(given) - 1} more)" if len(given) > 1 else ""
+        warnings.warn(f"{name}: {given[0].message}{more}", stacklevel=3)
+
+
+def _decoded(opened: ImageFile.ImageFile, source: Path | io.BytesIO) -> Image.Image:
+    """The pixels, where Pillow's own decoding loses what the file says of grey and of one colour.
+
+    - A PNG's transparent colour is in the file's own depth; Pillow compares it with 8 bits.
+    - A TIFF's grey of more than 8 bits may have 0 for white, and 12 bits in 16.
+    """
+    stored = opened.tile[0].args if opened.format == "PNG" and opened.tile else None
+    opened.load()
+    key = opened.info.get("transparency")
+    if stored in SCALES and isinstance(key, int):
+        opened.info["transparency"] = key * SCALES[stored]
+    if stored == "RGB;16B" and key is not None:
+        return _without(opened, source, key)
+    deep = opened.mode == "F" or opened.mode.startswith("I;16")
+    if deep and isinstance(opened, TiffImageFile):
+        return _white_last(opened)
+    return opened
+
+
+def _without(
+    high: ImageFile.ImageFile, source: Path | io.BytesIO, key: tuple[int, ...]
+) -> Image.Image:
+    """A PNG of 16-bit colours with its transparent one made so, compared in all 16 bits."""
+    with Image.open(source, formats=["PNG"]) as low:
+        low.tile = [low.tile[0]._replace(args="RGB;16L")]  # the other byte of each sample
+        low.load()
+    samples = np.asarray(high).astype(np.uint16) << 8 | np.asarray(low)
+    opaque = (samples != np.array(key)).any(-1)
+    del high.info["transparency"]
+    high.putalpha(Image.fromarray(opaque.astype(np.uint8) * 255))
+    return high
+
+
+def _white_last(opened: TiffImageFile) -> Image.Image:
+    """A TIFF's grey with 0 for black and 65535, or 1 in floating point, for white."""
+    bits, inverted = opened.tag_v2[BITSPERSAMPLE][0], opened.tag_v2[PHOTOMETRIC_INTERPRETATION] == 0
+    floating = opened.mode == "F"
+    if not inverted and (floating or bits == 16):
+        return opened
+    white = 1.0 if floating else 65535.0
+    samples = np.asarray(opened, dtype=np.float64) * (1.0 if floating else white / (2**bits - 1))
+    samples = white - samples if inverted else samples
+    plain = Image.fromarray(samples.astype(np.float32 if floating else np.uint16))
+    plain.info = opened.info
+    return plain
+
+
+@contextmanager
+def _long_texts() -> Iterator[None]:
+    """Let one compressed text of a PNG be as long as Pillow lets all of them be together."""
+    before = PngImagePlugin.MAX_TEXT_CHUNK
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
+    try:
+        yield
+    finally:
+        PngImagePlugin.MAX_TEXT_CHUNK = before

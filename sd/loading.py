@@ -1,0 +1,159 @@
+"""The models that can be named: the embedded one, a folder laid out like it, any checkpoint."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from diffusion_math.checks import require
+from sd import checkpoint, weights
+from sd.checkpoint import safetensors_file
+from sd.checkpoint.component import Part
+from sd.checkpoint.hub import resolved
+from sd.checkpoint.offload import Home, Turns
+from sd.config import SHAPES, ModelConfig, TextConfig, UNetConfig, VAEConfig
+from sd.files.regular_file import kind
+from sd.networks.text_encoder import TextEncoder
+from sd.networks.unet import UNet
+from sd.networks.vae import VAE
+from sd.nonfinite import roomy
+from sd.text import clip_vocabulary
+from sd.text.tokenizer import END, Tokenizer
+
+__all__ = ["Parts", "read"]
+
+NATIVE = {"text_encoder": "transformers", "vae": "diffusers", "unet": "diffusers"}
+"""The files of a folder of ours, and whose names their tensors have."""
+
+
+PADDING = 128
+"""Rows of a table, at most, that no token has."""
+
+
+class Parts(NamedTuple):
+    """A model: its numbers, its tokenizer, its three networks and their turns, if they take any."""
+
+    config: ModelConfig
+    tokenizer: Tokenizer
+    text_encoder: TextEncoder
+    vae: VAE
+    unet: UNet
+    turns: Turns | None
+
+
+def read(
+    model: str | Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    tokenizer: Path | None = None,
+    vae: Path | None = None,
+    config: ModelConfig | None = None,
+    prediction: str | None = None,
+    ema: bool = False,
+    variant: str | None = None,
+    low_memory: bool = False,
+) -> Parts:
+    """The model of a name or a path.
+
+    Args:
+        model: "shapes"; a folder with text_encoder, vae and unet as `.safetensors` with metadata
+            and tokenizer.json; or a Stable Diffusion checkpoint: a file, a diffusers folder, an id
+            of the hub (see `sd.checkpoint`).
+        device, dtype: of the networks; the VAE is in float32 where that is float16.
+        tokenizer: CLIP's vocabulary, where the checkpoint has none (see `sd.text.clip_vocabulary`).
+        vae, config, prediction, ema, variant: as `sd.checkpoint.load` takes them.
+        low_memory: only the network at work has its weights on the device, or in memory at all.
+            Those of the others are in their file, from which they are taken at each turn.
+
+    Raises:
+        FileNotFoundError: a weights file is missing.
+        ValueError: a file is damaged or does not fit; in one line.
+    """
+    options = {
+        "vae": vae,
+        "config": config,
+        "prediction": prediction,
+        "ema": ema,
+        "variant": variant,
+    }
+    embedded = model == "shapes"
+    native = any(kind(Path(model) / f"{name}.safetensors", "model") for name in NATIVE)
+    if not embedded and not native:
+        return _checkpoint(model, device, dtype, tokenizer, options, low_memory)
+    asked = [name for name, value in {"tokenizer": tokenizer, **options}.items() if value]
+    require(not asked, ", ".join(asked), "a checkpoint with it", repr(str(model)))
+    with as_file(files("sd") / "assets" / "shapes" if embedded else Path(model)) as folder:
+        text, own_vae, unet = (
+            weights.load(folder / f"{name}.safetensors", network, settings)
+            for name, network, settings in zip(
+                NATIVE, (TextEncoder, VAE, UNet), (TextConfig, VAEConfig, UNetConfig), strict=True
+            )
+        )
+        networks = dict(zip(NATIVE, (text, own_vae, unet), strict=True))
+        homes = {name: _home(folder, name, network, dtype) for name, network in networks.items()}
+        numbers = replace(SHAPES, text=text.config, vae=own_vae.config, unet=unet.config)
+        length = numbers.text.context_length
+        words = (
+            Tokenizer.embedded(length)
+            if embedded
+            else Tokenizer.from_file(folder / "tokenizer.json", length)
+        )
+    _fitting(words, numbers)
+    if not low_memory:
+        for home in homes.values():
+            home.network.to(device, home.dtype)
+    turns = Turns(homes, device) if low_memory else None
+    return Parts(numbers, words, text, own_vae, unet, turns)
+
+
+def _home(folder: Path, name: str, network: nn.Module, dtype: torch.dtype) -> Home:
+    with safetensors_file.opened(folder / f"{name}.safetensors") as source:
+        part = Part(name, NATIVE[name], "", source)
+    return Home(network, part, roomy(dtype) if name == "vae" else dtype)
+
+
+def _checkpoint(
+    model: str | Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    tokenizer: Path | None,
+    options: Mapping[str, Any],
+    low_memory: bool,
+) -> Parts:
+    """A checkpoint; its vocabulary is sought before its weights are read."""
+    place = resolved(model, (options["variant"],))
+    wanted = "'shapes', a folder of weights, a checkpoint or an id of the hub"
+    require(kind(place, "model") is not None, "model", wanted, repr(str(model)))
+    words = clip_vocabulary.find(place, tokenizer, TextConfig().context_length, None)
+    found = checkpoint.load(
+        place, dtype=dtype, vae_dtype=roomy(dtype), device=device, low_memory=low_memory, **options
+    )
+    words.context_length = found.config.text.context_length
+    # OpenCLIP pads with its first token, OpenAI's CLIP with the last.
+    words.pad_token = 0 if found.config.text.activation == "gelu" else words.end_token
+    _fitting(words, found.config)
+    networks = found.text_encoder, found.vae, found.unet
+    return Parts(found.config, words, *networks, found.turns)
+
+
+def _fitting(tokenizer: Tokenizer, config: ModelConfig) -> None:
+    """Raise ValueError unless each token has its row of the text encoder's table.
+
+    The end token has the last row but for words that were added, and rows that fill the table up to
+    a multiple of 8, as transformers does.
+    """
+    tokens, end, rows = tokenizer.vocab_size, tokenizer.end_token, config.text.vocab_size
+    if not set(range(end + 1, tokens)) <= set(tokenizer.added.values()):
+        raise ValueError(f"tokenizer: {END} must be its last token but for added words, is {end}")
+    padded = rows % 8 == 0 and tokens < rows < tokens + PADDING
+    if tokens == rows or padded:
+        return
+    raise ValueError(
+        f"tokenizer: it has {tokens} tokens, the text encoder {rows} rows. Where textual inversion "
+        "added words, name the tokenizer folder that was saved with this very model (--tokenizer, "
+        "or tokenizer= in Python)"
+    )

@@ -1,0 +1,177 @@
+"""The U-Net: noise (or v) in a latent, given time and prompt (UNet2DConditionModel)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sd.config import UNetConfig
+from sd.networks.attention import Conditioning, SpatialTransformer
+from sd.networks.blocks import Downsample, ResBlock, Upsample
+from sd.networks.chunked import convolved, normed
+
+
+def time_features(
+    t: Float[Tensor, " batch"], width: int, longest: float = 10_000.0
+) -> Float[Tensor, "batch width"]:
+    """Sinusoids of the network's time index: (cos(t f_i), sin(t f_i)), f_i = longest^(-2i/width).
+
+    Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5; cosines first, as in Stable
+    Diffusion.
+    """
+    half = width // 2
+    steps = torch.arange(half, dtype=torch.float32, device=t.device)
+    angle = t.float()[:, None] * torch.exp(-math.log(longest) / half * steps)
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+class TimeEmbedding(nn.Module):
+    """Linear, SiLU, linear, on the sinusoids of the time."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear_1 = nn.Linear(inputs, outputs)
+        self.linear_2 = nn.Linear(outputs, outputs)
+
+    def forward(self, features: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
+        """Embed the features of `time_features`."""
+        return self.linear_2(F.silu(self.linear_1(features)))
+
+
+class Level(nn.Module):
+    """ResBlocks at one resolution, each followed by attention to the prompt where it attends."""
+
+    def __init__(self, inputs: list[int], outputs: int, config: UNetConfig, attend: bool) -> None:
+        super().__init__()
+        time_width = 4 * config.channels[0]
+        self.resnets = nn.ModuleList(
+            ResBlock(width, outputs, config.groups, config.eps, time_width) for width in inputs
+        )
+        if attend:
+            self.attentions = nn.ModuleList(transformer(outputs, config) for _ in inputs)
+        self.attend = attend
+
+    def layer(self, i: int, x: Tensor, time: Tensor, context: Tensor | Conditioning) -> Tensor:
+        """ResBlock i and, where the level attends, transformer i."""
+        x = self.resnets[i](x, time)
+        return self.attentions[i](x, context) if self.attend else x
+
+
+class Down(Level):
+    """A level of the descending half; it hands every feature map across to the ascending half."""
+
+    def __init__(
+        self, inputs: int, outputs: int, config: UNetConfig, attend: bool, last: bool
+    ) -> None:
+        widths = [inputs] + [outputs] * (config.layers_per_block - 1)
+        super().__init__(widths, outputs, config, attend)
+        self.downsamplers = nn.ModuleList([] if last else [Downsample(outputs, symmetric=True)])
+
+    def forward(self, x: Tensor, time: Tensor, context: Tensor | Conditioning) -> list[Tensor]:
+        """All feature maps of the level, the last of which goes on down."""
+        maps = []
+        for i in range(len(self.resnets)):
+            x = self.layer(i, x, time, context)
+            maps.append(x)
+        return maps + [resize(x) for resize in self.downsamplers]
+
+
+class Up(Level):
+    """A level of the ascending half; each ResBlock also reads the map handed across."""
+
+    def __init__(
+        self,
+        inputs: int,
+        across: list[int],
+        outputs: int,
+        config: UNetConfig,
+        attend: bool,
+        last: bool,
+    ) -> None:
+        below = [inputs] + [outputs] * (len(across) - 1)
+        widths = [a + b for a, b in zip(below, across, strict=True)]
+        super().__init__(widths, outputs, config, attend)
+        self.upsamplers = nn.ModuleList([] if last else [Upsample(outputs)])
+
+    def forward(
+        self, x: Tensor, maps: list[Tensor], time: Tensor, context: Tensor | Conditioning
+    ) -> Tensor:
+        """Consume the level's maps from the end of `maps`, then go up to the next map's size."""
+        for i in range(len(self.resnets)):
+            x = self.layer(i, torch.cat([x, maps.pop()], dim=1), time, context)
+        for resize in self.upsamplers:
+            x = resize(x, maps[-1].shape[-2:])
+        return x
+
+
+class Mid(Level):
+    """ResBlock, attention to the prompt, ResBlock, at the lowest resolution."""
+
+    def __init__(self, width: int, config: UNetConfig) -> None:
+        super().__init__([width, width], width, config, attend=False)
+        self.attentions = nn.ModuleList([transformer(width, config)])
+
+    def forward(self, x: Tensor, time: Tensor, context: Tensor | Conditioning) -> Tensor:
+        """Map a feature map to one of the same shape."""
+        return self.resnets[1](self.attentions[0](self.resnets[0](x, time), context), time)
+
+
+def transformer(width: int, config: UNetConfig) -> SpatialTransformer:
+    """The attention of a level of this width."""
+    heads = config.heads_at(width)
+    return SpatialTransformer(
+        width, config.context_width, heads, config.groups, config.linear_projection
+    )
+
+
+class UNet(nn.Module):
+    """eps_theta(x_t, t, context): the noise in x_t, for a network time index t in 0..T-1.
+
+    Source: Rombach et al. 2022, arXiv:2112.10752, section 3.3.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, layers = config.channels, config.layers_per_block
+        top = len(widths) - 1
+        self.time_embedding = TimeEmbedding(widths[0], 4 * widths[0])
+        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        across = [widths[0]]
+        self.down_blocks = nn.ModuleList()
+        for i, (width, attend) in enumerate(zip(widths, config.attention, strict=True)):
+            self.down_blocks.append(Down(across[-1], width, config, attend, last=i == top))
+            across += [width] * (layers + (i < top))
+        self.mid_block = Mid(widths[-1], config)
+        below = widths[-1]
+        self.up_blocks = nn.ModuleList()
+        for i in reversed(range(len(widths))):
+            taken = [across.pop() for _ in range(layers + 1)]
+            level = Up(below, taken, widths[i], config, config.attention[i], last=i == 0)
+            self.up_blocks.append(level)
+            below = widths[i]
+        self.conv_norm_out = nn.GroupNorm(config.groups, widths[0], eps=config.eps)
+        self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch channel height width"],
+        t: Float[Tensor, " batch"] | Float[Tensor, ""],
+        context: Float[Tensor, "batch token context_width"] | Conditioning,
+    ) -> Float[Tensor, "batch channel height width"]:
+        """The noise in `x` at network time `t` (one for all, or one each), given the prompt.
+
+        A time for all is embedded once. A `Conditioning` keeps what the prompt alone decides.
+        """
+        features = time_features(t.to(x.device).reshape(-1), self.config.channels[0])
+        time = self.time_embedding(features.to(x.dtype))
+        x = self.conv_in(x)
+        maps = [x]
+        for level in self.down_blocks:
+            maps += level(maps[-1], time, context)
+        x = self.mid_block(maps[-1], time, context)
+        for level in self.up_blocks:
+            x = level(x, maps, time, context)
+        return convolved(self.conv_out, x, normed(self.conv_norm_out, x))

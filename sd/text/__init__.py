@@ -1,0 +1,1 @@
+"""TODO: sd/text."""

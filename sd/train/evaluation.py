@@ -1,0 +1,48 @@
+"""How good a trained network is: figures on pictures and prompts that no training draws from."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from sd.files import picture
+from sd.networks.vae import VAE
+from sd.pipeline import TextToImage
+from sd.shapes.accuracy import judge, prompts
+from sd.shapes.caption import describe
+from sd.shapes.data import FRESH, example
+from sd.shapes.reader import agrees, read
+from sd.train.vae import pictures, psnr
+
+__all__ = ["accuracy", "reconstruction"]
+
+
+@torch.no_grad()
+def reconstruction(vae: VAE, count: int) -> dict[str, float | int]:
+    """PSNR of fresh pictures' reconstructions, and how many of them the reader reads rightly."""
+    quality, right = [], []
+    for first in range(0, count, 50):
+        indices = range(first, min(first + 50, count))
+        original = pictures(FRESH, indices)
+        quality.append(psnr(vae, original))
+        drawn = picture.from_tensor(vae.decode(vae.encode(picture.signed(original)).mean))
+        for index, one in zip(indices, drawn, strict=True):
+            whole = describe(example(FRESH, index).scene)
+            right.append(agrees(read(np.asarray(one)), whole))
+    mean = float(torch.cat(quality).mean())
+    return {"judged": count, "psnr_db": mean, "read_rightly": float(np.mean(right))}
+
+
+def accuracy(model: TextToImage, count: int) -> dict[str, float | int]:
+    """Share of fresh prompts of which all that they name is right, with and without guidance."""
+    figures: dict[str, float | int] = {"judged": count}
+    for pairs in ("seen", "held_out"):
+        asked = prompts(0, count, held_out=pairs == "held_out")
+        for name, guided in (("guided", True), ("unguided", False)):
+
+            def generate(some: Sequence[str], seeds: Sequence[int], guided: bool = guided):
+                drawn = model(some, seed=list(seeds), do_cfg=guided, progress=False)
+                return [np.asarray(one) for one in drawn]
+
+            figures[f"{pairs}_{name}"] = float(np.mean(judge(generate, asked)))
+    return figures

@@ -1,0 +1,70 @@
+"""What a call of the pipeline is given and makes no use of: warned of, before the work."""
+
+import warnings
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from diffusion_math.checks import Number
+from diffusion_math.schedule import Schedule
+from diffusion_math.solvers.registry import SAMPLERS
+from sd.text.prompt import unread, words
+from sd.text.tokenizer import Tokenizer
+
+__all__ = ["guidance", "interval", "texts"]
+
+OUTSIDE = 4
+"""Calls between a warning and the code that called the pipeline."""
+
+
+def texts(tokenizer: Tokenizer, prompts: Sequence[str]) -> None:
+    """Warn of words that the model does not know, and of marks that are read as plain words."""
+    marks = {mark: what for text in prompts for mark, what in unread(text).items()}
+    if marks:
+        shown = ", ".join(f"{mark} ({what})" for mark, what in marks.items())
+        warnings.warn(f"prompt: read as plain words, not as elsewhere: {shown}", stacklevel=OUTSIDE)
+    unknown = dict.fromkeys(w for text in prompts for w in tokenizer.unknown_words(words(text)))
+    if unknown:
+        known = ", ".join(tokenizer.words)
+        message = f"the model does not know {', '.join(unknown)}; the words it knows: {known}"
+        warnings.warn(message, stacklevel=OUTSIDE)
+    unused = tokenizer.unused_words
+    if unused:
+        named = ", ".join(map(repr, unused))
+        message = f"no prompt so far has {named}; an embedding acts only where its word stands"
+        warnings.warn(message, stacklevel=OUTSIDE)
+
+
+def guidance(do_cfg: bool, scale: Number, own: Number, **given: object) -> None:
+    """Warn of what guidance alone would use, where there is none.
+
+    Args:
+        do_cfg, scale: as the pipeline takes them.
+        own: the model's own scale, which need not have been given.
+        given: other arguments by name; what is empty or None has not been given.
+    """
+    if do_cfg and scale != 1:
+        return
+    idle = [name for name, value in given.items() if value]
+    if not do_cfg and scale not in (1, own):
+        idle.append("guidance_scale")
+    if idle:
+        why = "at guidance_scale=1" if do_cfg else "with do_cfg=False"
+        warnings.warn(f"{', '.join(idle)}: no effect {why}", stacklevel=OUTSIDE - 1)
+
+
+def interval(schedule: Schedule, times: Tensor, solver: str, wanted: Sequence[Number]) -> None:
+    """Warn where guidance holds at none of the noise levels that the steps begin at.
+
+    Solvers that call the denoiser between two nodes have levels there, so that for them only an
+    interval beyond all nodes is one of no effect.
+    """
+    low, high = wanted
+    alpha, sigma = schedule(times[:-1])
+    levels = sigma / alpha
+    inside = (low <= levels) & (levels <= high)
+    between = low <= levels.max() and levels.min() <= high
+    if not bool(inside.any()) and not (SAMPLERS[solver].calls > 1 and bool(between)):
+        span = f"{float(levels.min()):.3g} to {float(levels.max()):.3g}"
+        message = f"guidance_interval: no step has a noise level in ({low}, {high}); theirs: {span}"
+        warnings.warn(message, stacklevel=OUTSIDE - 1)

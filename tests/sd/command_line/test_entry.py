@@ -1,0 +1,102 @@
+"""The front of the command lines: one line for what the user can mend, else a traceback."""
+
+import errno
+import tomllib
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sd.command_line.entry import EXTRAS, guarded, parsed, reason
+
+ROOT = Path(__file__).resolve().parents[3]
+
+MENDED = {
+    "a wrong value": (
+        ValueError("steps: wanted 1 or more,\n  got 0"),
+        2,
+        "error: steps: wanted 1 or more, got 0\n",
+    ),
+    "not finite": (FloatingPointError("loss is nan"), 2, "error: loss is nan\n"),
+    "a full disk": (OSError(errno.ENOSPC, "No space", "a/b"), 2, "error: a/b: No space\n"),
+    "a full disk, unnamed": (OSError(errno.ENOSPC, "No space"), 2, "error: No space\n"),
+    "no such file": (
+        FileNotFoundError("weights file x is missing"),
+        2,
+        "error: weights file x is missing\n",
+    ),
+    "an extra": (
+        ModuleNotFoundError("No module named 'accelerate.utils'", name="accelerate.utils"),
+        2,
+        "error: the package accelerate is not installed: pip install 'diffusion-math[train]'\n",
+    ),
+    "no memory": (MemoryError(), 2, "error: there is not enough memory\n"),
+    "Ctrl-C": (KeyboardInterrupt(), 130, "interrupted; all is kept\n"),
+    "Ctrl-C with words": (
+        KeyboardInterrupt("2 of 3 are written"),
+        130,
+        "interrupted; 2 of 3 are written\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MENDED)
+def test_what_the_user_can_mend_is_one_line(case: str, capsys: pytest.CaptureFixture[str]) -> None:
+    error, code, said = MENDED[case]
+
+    def work() -> None:
+        raise error
+
+    assert guarded(work, "all is kept") == code
+    assert capsys.readouterr() == ("", said)
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError("x"), ZeroDivisionError("x"), ModuleNotFoundError("x", name="sd.nothing")]
+)
+def test_a_fault_of_the_program_keeps_its_traceback(error: Exception) -> None:
+    def work() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        guarded(work)
+    assert reason(error) is None
+
+
+def test_a_warning_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(lambda: warnings.warn("so and\nso", UserWarning, stacklevel=1)) == 0
+    assert capsys.readouterr() == ("", "warning: so and so\n")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Count."""
+
+    steps: int = 3
+    """How many."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"--steps must be 1 or more, got {self.steps}")
+
+
+@pytest.mark.parametrize("flags", [["--steps", "x"], ["--bogus"], ["--steps", "0"], ["--steps"]])
+def test_wrong_flags_are_one_line(flags: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"(--steps|--bogus).* \(see prog --help\)$") as caught:
+        parsed(Config, "prog", flags)
+    assert "\n" not in str(caught.value)
+
+
+def test_flags_make_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parsed(Config, "prog", ["--steps", "5"]) == Config(5)
+    assert parsed(Config, "prog", ["--help"]) is None
+    assert "How many" in capsys.readouterr().out
+
+
+def test_every_extra_is_one_that_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    names = {"sklearn": "scikit-learn"}
+    for package, extra in EXTRAS.items():
+        declared = project["optional-dependencies"][extra]
+        assert any(one.startswith(names.get(package, package)) for one in declared), package
