@@ -17,9 +17,10 @@ from benchmarks.langevin import langevin_rows
 from benchmarks.oracle import oracle_rows
 from benchmarks.trace import trace_rows
 from diffusion_math.denoiser import from_eps
-from diffusion_math.sample import trajectory
+from diffusion_math.sample import final
 from diffusion_math.schedule import Discrete
-from diffusion_math.solvers.one_step import ddim, dpmpp_2m
+from diffusion_math.solvers.exponential import dpmpp_2m
+from diffusion_math.solvers.one_step import ddim
 from sd.config import SHAPES as PRESET
 from sd.networks.unet import UNet
 
@@ -57,8 +58,8 @@ def solver_rows(rounds: int) -> list[Row]:
             denoise = from_eps(lambda x_t, time, eps=eps: eps + 0.1 * x_t, schedule)
 
             def ours(x: Tensor = x, grid: Tensor = grid, step=step, denoise=denoise) -> Tensor:
-                *_, end = trajectory(step, denoise, x, grid)
-                return end.x
+                end = final(step, denoise, x, grid)
+                return end
 
             def theirs(x: Tensor = x, eps: Tensor = eps, scheduler=scheduler) -> Tensor:
                 scheduler.set_timesteps(STEPS)

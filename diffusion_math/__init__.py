@@ -1,21 +1,35 @@
 """Diffusion models as equations that run: schedules, grids, denoisers, solvers, one loop.
 
-Each name lives in the module of its noun. Of the larger fields the module itself is the name:
-`predict`, `multivariate`, `curvature` and `path` (of the mixture), `elbo`, `likelihood`, `loss`,
-`score_matching`, `langevin` (its law at finite steps: `langevin_law`), `metrics` and `checks`.
+    import diffusion_math as dm
+
+    schedule = dm.VPLinear()
+    grid = dm.uniform_log_snr(schedule, steps=20)
+    x0 = dm.final(dm.dpmpp_2m(schedule), data.denoiser(schedule), x, grid)
+
+The names below are enough for sampling and training; each module holds the rest of its subject.
 Importing this package draws no random number, sets no global and opens no file.
 """
 
 from diffusion_math import (
     checks,
+    densities,
     elbo,
+    fitting,
+    gaussian,
+    grid,
+    guidance,
+    guidance_law,
     langevin,
     langevin_law,
     likelihood,
     loss,
     metrics,
+    noise,
     prediction,
     score_matching,
+    solvers,
+    testing,
+    variance,
 )
 from diffusion_math.denoiser import (
     Denoiser,
@@ -26,100 +40,73 @@ from diffusion_math.denoiser import (
     from_v,
     from_x0,
 )
-from diffusion_math.densities import multivariate, reverse_kernel, second_order
-from diffusion_math.densities.labelled import Labelled
-from diffusion_math.densities.mixture import GaussianMixture
-from diffusion_math.densities.toy import DENSITIES
-from diffusion_math.gaussian import (
-    Gaussian,
-    cross_entropy,
-    fisher_divergence,
-    forward_step,
-    kl,
-    marginal,
-    posterior,
-    transition,
-    wasserstein2,
-)
-from diffusion_math.grid import (
-    GRIDS,
-    Grid,
-    karras,
-    leading,
-    linspace,
-    trailing,
-    uniform_log_snr,
-)
+from diffusion_math.densities import DENSITIES, GaussianMixture
+from diffusion_math.grid import GRIDS, Grid, karras, leading, linspace, trailing, uniform_log_snr
 from diffusion_math.guidance import cfg, cfg_batched, limited
-from diffusion_math.noise import (
-    Basis,
-    BrownianPath,
-    Noise,
-    from_generator,
-    from_seeds,
-    none,
-    start_noise,
+from diffusion_math.loss import training_loss
+from diffusion_math.noise import Noise, from_seeds, start_noise
+from diffusion_math.sample import final, inversion, trajectory
+from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPCosine, VPLinear
+from diffusion_math.solvers import (
+    SOLVERS,
+    State,
+    Step,
+    ddim,
+    ddpm,
+    dpmpp_2m,
+    euler,
+    flow_heun,
+    heun,
+    multistep,
+    singlestep,
+    unipc,
 )
-from diffusion_math.sample import trajectory
-from diffusion_math.schedule import (
-    VE,
-    Discrete,
-    RectifiedFlow,
-    Schedule,
-    Time,
-    VPCosine,
-    VPLinear,
-    coefficients,
-    shape_like,
-)
-from diffusion_math.solvers.one_step import State, Step, ddim, ddpm, dpmpp_2m, euler, heun
-from diffusion_math.solvers.registry import SOLVERS
+
+__version__ = "0.2.0"
 
 __all__ = [
     "DENSITIES",
     "GRIDS",
     "SOLVERS",
     "VE",
-    "Basis",
-    "BrownianPath",
     "Denoiser",
     "Discrete",
-    "Gaussian",
     "GaussianMixture",
     "Grid",
-    "Labelled",
     "Network",
     "Noise",
     "RectifiedFlow",
     "Schedule",
     "State",
     "Step",
-    "Time",
     "VPCosine",
     "VPLinear",
+    "__version__",
     "cfg",
     "cfg_batched",
     "checks",
-    "coefficients",
-    "cross_entropy",
-    "curvature",
     "ddim",
     "ddpm",
+    "densities",
     "dpmpp_2m",
     "elbo",
     "euler",
-    "fisher_divergence",
-    "forward_step",
+    "final",
+    "fitting",
+    "flow_heun",
     "from_eps",
     "from_flow",
-    "from_generator",
     "from_score",
     "from_seeds",
     "from_v",
     "from_x0",
+    "gaussian",
+    "grid",
+    "guidance",
+    "guidance_law",
     "heun",
+    "inversion",
     "karras",
-    "kl",
     "langevin",
     "langevin_law",
     "leading",
@@ -127,19 +114,19 @@ __all__ = [
     "limited",
     "linspace",
     "loss",
-    "marginal",
     "metrics",
-    "multivariate",
-    "none",
-    "path",
-    "posterior",
-    "predict",
+    "multistep",
+    "noise",
+    "prediction",
     "score_matching",
-    "shape_like",
+    "singlestep",
+    "solvers",
     "start_noise",
+    "testing",
     "trailing",
+    "training_loss",
     "trajectory",
-    "transition",
     "uniform_log_snr",
-    "wasserstein2",
+    "unipc",
+    "variance",
 ]

@@ -19,20 +19,6 @@ Network: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 _ToX0: TypeAlias = Callable[[Schedule, Tensor, Tensor, Tensor], Tensor]
 
 
-class Once:
-    """A denoiser whose first answer is kept for when the same is asked again."""
-
-    def __init__(self, denoise: Denoiser) -> None:
-        self.denoise = denoise
-        self.first: tuple[Tensor, Tensor, Tensor] | None = None
-
-    def __call__(self, x_t: Tensor, t: Tensor) -> Tensor:
-        if self.first is None:
-            self.first = x_t, t, self.denoise(x_t, t)
-        x, time, answer = self.first
-        return answer if x is x_t and time == t else self.denoise(x_t, t)
-
-
 def network_time(schedule: Schedule, x_t: Tensor, t: Tensor) -> Tensor:
     """The time a network trained under `schedule` is fed at schedule time `t`.
 

@@ -28,61 +28,15 @@ from torch.special import erfcx, log_ndtr
 
 from diffusion_math import checks, gaussian
 from diffusion_math._batching import inner, over_event, wide
-from diffusion_math.checks import Number, require, same_shape
+from diffusion_math.checks import require, same_shape
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Discrete, Schedule, Time, shape_like
-
-Variance: TypeAlias = Callable[[Schedule, Time, Time], Tensor]
-"""`(schedule, t, s) -> v`, the variance of the model's step from t to s: () or (batch,)."""
+from diffusion_math.variance import Variance, large_variance
 
 LogLikelihood: TypeAlias = Callable[[Gaussian, Tensor], Tensor]
 """`(p, x0) -> log P(x0)`, (batch,): `quantized_log_probability` or `Gaussian.log_density`."""
-
-
-def large_variance(schedule: Schedule, t: Time, s: Time) -> Float64[Tensor, "*shape"]:
-    """v = sigma_{t|s}^2, that of q(x_t | x_s): beta_t on neighbours. Derivation: (elbo.11).
-
-    True of data N(m, I) where alpha^2 + sigma^2 = 1. Source: DDPM (arXiv:2006.11239) section 3.2.
-    """
-    return _link(schedule, t, s).variance
-
-
-def small_variance(schedule: Schedule, t: Time, s: Time) -> Float64[Tensor, "*shape"]:
-    """v = sigma_s^2 sigma_{t|s}^2 / sigma_t^2, that of q(x_s | x_t, x_0): beta_hat on neighbours.
-
-    True of one point; 0 at s = 0. Derivation: (elbo.10). Source: DDPM (arXiv:2006.11239) eq. 7.
-    """
-    return optimal_variance(0)(schedule, t, s)
-
-
-def optimal_variance(data_variance: Number) -> Variance:
-    """v = Var(x_s | x_t), the true reverse variance of data N(m, c I).
-
-        v = sigma_{t|s}^2 (alpha_s^2 c + sigma_s^2) / (alpha_t^2 c + sigma_t^2)
-
-    It grows with c: from `small_variance` at c = 0 to, where alpha^2 + sigma^2 = 1,
-    `large_variance` at c = 1. Raises ValueError unless 0 <= c is finite. Derivation: (elbo.9).
-    """
-    c = data_variance
-    require(0 <= c < math.inf, "data_variance", "a finite number of at least 0", c)
-
-    def marginal_variance(schedule: Schedule, t: Time) -> Tensor:
-        alpha_t, sigma_t = schedule(t)
-        return alpha_t.square() * c + sigma_t.square()
-
-    def variance(schedule: Schedule, t: Time, s: Time) -> Tensor:
-        shrink = marginal_variance(schedule, s) / marginal_variance(schedule, t)
-        return _link(schedule, t, s).variance * shrink
-
-    return variance
-
-
-def constant_variance(value: Number) -> Variance:
-    """v = value at every step. Raises ValueError unless it is positive and finite."""
-    require(0 < value < math.inf, "value", "a positive finite number", value)
-    return lambda schedule, t, s: torch.tensor(value, dtype=torch.float64)
 
 
 def reverse_step(
@@ -298,12 +252,6 @@ def _log_phi(z: Tensor) -> Tensor:
     tail = z.clamp(max=-1)
     below = torch.log(erfcx(-math.sqrt(0.5) * tail) / 2) - tail.square() / 2
     return torch.where(z < -1, below, log_ndtr(z.clamp(min=-1)))
-
-
-def _link(schedule: Schedule, t: Time, s: Time) -> Gaussian:
-    """q(x_t | x_s = 1): its mean is alpha_{t|s}, its variance sigma_{t|s}^2."""
-    later, earlier = (torch.as_tensor(time, dtype=torch.float64) for time in (t, s))
-    return gaussian.transition(schedule, torch.ones_like(later - earlier), earlier, later)
 
 
 def _positive(variance: Variance, schedule: Schedule, t: Time, s: Time) -> Tensor:

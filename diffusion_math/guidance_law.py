@@ -19,14 +19,13 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from diffusion_math import checks
+from diffusion_math import checks, sample
 from diffusion_math.checks import Number, require
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.densities.labelled import Labelled
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.grid import uniform_log_snr
 from diffusion_math.likelihood import flow_log_density
-from diffusion_math.sample import trajectory
 from diffusion_math.schedule import RectifiedFlow
 from diffusion_math.solvers.one_step import flow_heun
 
@@ -81,8 +80,8 @@ def landing(
     Good enough to say where the mass is; `log_density` has the other direction to a tolerance.
     """
     grid = uniform_log_snr(SCHEDULE, WALK)
-    *_, end = trajectory(flow_heun(SCHEDULE), denoise, z, grid)
-    return end.x
+    end = sample.final(flow_heun(SCHEDULE), denoise, z, grid)
+    return end
 
 
 @final

@@ -74,7 +74,7 @@ def training_loss(
     x_t = gaussian.marginal(schedule, x0, t).draw(eps)
     predicted = network(x_t, network_time(schedule, x_t, t))
     same_shape("the network's output", predicted, x0)
-    error = wide(predicted) - wide(predict.of(schedule, prediction, x0, eps, t))
+    error = wide(predicted) - wide(predict.target(schedule, prediction, x0, eps, t))
     squared = inner(error, error)
     if weight is None:
         return squared
@@ -94,7 +94,7 @@ def x0_weight(schedule: Schedule, prediction: str, t: Time) -> _Weights:
     """
     alpha_t, sigma_t = schedule(t)
     require(bool((sigma_t > 0).all()), "t", "sigma_t > 0", t)
-    a, b = predict.parts(schedule, prediction, t)
+    a, b = predict.coefficients(schedule, prediction, t)
     return ((alpha_t * b - sigma_t * a) / sigma_t).square()
 
 

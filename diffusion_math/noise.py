@@ -23,7 +23,7 @@ Noise: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`(x, t, s) -> z`: standard normal like x (shape, dtype, device) for the step from t to s."""
 
 
-def none(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+def zeros(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """Zeros, for a solver that draws: its mean alone."""
     return torch.zeros_like(x)
 
@@ -133,7 +133,7 @@ class BrownianPath:
 
 @final
 @dataclass(frozen=True, eq=False)
-class Basis:
+class UnitNoise:
     """Unit vectors for noise, to read a linear sampler's exact mean and covariance off one run.
 
     With a denoiser that is affine in x (Gaussian data), x_end is affine in the start and in the

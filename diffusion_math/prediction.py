@@ -34,18 +34,19 @@ Coefficient = Float64[Tensor, "*time"]
 _Parts = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def of(schedule: Schedule, kind: str, x0: Value, eps: Value, t: Time) -> Value:
-    """What a perfect network of that kind predicts: a x_0 + b eps, with `parts`' a and b.
+def target(schedule: Schedule, kind: str, x0: Value, eps: Value, t: Time) -> Value:
+    """What a perfect network of that kind predicts: a x_0 + b eps, with `coefficients`' a and b.
 
-    x0, eps: (batch, *event), the clean data and the noise in x_t. Raises ValueError as `parts`.
+    x0, eps: (batch, *event), the clean data and the noise in x_t. Raises ValueError as
+    `coefficients` does.
     Derivation: (predict.1).
     """
     same_shape("eps", eps, x0)
-    a, b = parts(schedule, kind, t)
+    a, b = coefficients(schedule, kind, t)
     return combined((a, x0), (b, eps))
 
 
-def parts(schedule: Schedule, kind: str, t: Time) -> tuple[Coefficient, Coefficient]:
+def coefficients(schedule: Schedule, kind: str, t: Time) -> tuple[Coefficient, Coefficient]:
     """(a, b) of kind = a x_0 + b eps, in t's shape: the table above.
 
     kind: "x0", "eps", "v", "flow" or "score". Raises ValueError for any other, and for a score

@@ -9,7 +9,7 @@ from torch import Tensor
 from diffusion_math import checks
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise, required
-from diffusion_math.solvers.one_step import State, Step
+from diffusion_math.solvers.step import State, Step
 
 
 def trajectory(
@@ -46,6 +46,25 @@ def trajectory(
     """
     checks.strictly_decreasing("grid", grid)
     return _walk(step, denoise, x, grid, noise)
+
+
+def final(
+    step: Step,
+    denoise: Denoiser,
+    x: Float[Tensor, "batch *event"],
+    grid: Float[Tensor, " nodes"],
+    noise: Noise = required,
+) -> Float[Tensor, "batch *event"]:
+    """The end of a `trajectory` alone: x at `grid[-1]`; no state before it is kept.
+
+    Args and errors are those of `trajectory`, but that all of them come at the call.
+
+    Derivation: (sample.1).
+    Source: DDPM (arXiv:2006.11239), Algorithm 2, with the step left open.
+    """
+    for state in trajectory(step, denoise, x, grid, noise):
+        x = state.x
+    return x
 
 
 def inversion(

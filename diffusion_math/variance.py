@@ -1,26 +1,77 @@
-"""The variance of an ancestral step, for `solver.ddpm`: fixed, learned between two, or optimal.
+"""The variance of an ancestral step, for `ddpm`: fixed, learned between two, or optimal.
 
 Between "small", the variance of q(x_s | x_t, x_0) (true of one point), and "large", that of
 q(x_t | x_s) (true of N(m, I) where alpha^2 + sigma^2 = 1), lie those of all data between.
 Derivation: (elbo.9), (elbo.10), (elbo.11), (variance.1), (variance.2).
 """
 
+import math
 from collections.abc import Callable
 from typing import TypeAlias
 
+import torch
+from jaxtyping import Float64
 from torch import Tensor
 
-from diffusion_math import elbo
+from diffusion_math import gaussian
 from diffusion_math._batching import wide
-from diffusion_math.checks import all_between
-from diffusion_math.schedule import Schedule, shape_like
+from diffusion_math.checks import Number, all_between, require
+from diffusion_math.gaussian import Gaussian
+from diffusion_math.schedule import Schedule, Time, shape_like
+
+Variance: TypeAlias = Callable[[Schedule, Time, Time], Tensor]
+"""`(schedule, t, s) -> v`, the variance of the model's step from t to s: () or (batch,)."""
 
 StepVariance: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`(x_t, t, s) -> v`, of noise like x_t: `()`, or a shape that broadcasts to it, in any dtype."""
 
 
-def fixed(schedule: Schedule, variance: elbo.Variance = elbo.large_variance) -> StepVariance:
-    """One of `elbo`'s: `large_variance`, `small_variance`, `optimal_variance(c)`, ...
+def large_variance(schedule: Schedule, t: Time, s: Time) -> Float64[Tensor, "*shape"]:
+    """v = sigma_{t|s}^2, that of q(x_t | x_s): beta_t on neighbours. Derivation: (elbo.11).
+
+    True of data N(m, I) where alpha^2 + sigma^2 = 1. Source: DDPM (arXiv:2006.11239) section 3.2.
+    """
+    return _link(schedule, t, s).variance
+
+
+def small_variance(schedule: Schedule, t: Time, s: Time) -> Float64[Tensor, "*shape"]:
+    """v = sigma_s^2 sigma_{t|s}^2 / sigma_t^2, that of q(x_s | x_t, x_0): beta_hat on neighbours.
+
+    True of one point; 0 at s = 0. Derivation: (elbo.10). Source: DDPM (arXiv:2006.11239) eq. 7.
+    """
+    return optimal_variance(0)(schedule, t, s)
+
+
+def optimal_variance(data_variance: Number) -> Variance:
+    """v = Var(x_s | x_t), the true reverse variance of data N(m, c I).
+
+        v = sigma_{t|s}^2 (alpha_s^2 c + sigma_s^2) / (alpha_t^2 c + sigma_t^2)
+
+    It grows with c: from `small_variance` at c = 0 to, where alpha^2 + sigma^2 = 1,
+    `large_variance` at c = 1. Raises ValueError unless 0 <= c is finite. Derivation: (elbo.9).
+    """
+    c = data_variance
+    require(0 <= c < math.inf, "data_variance", "a finite number of at least 0", c)
+
+    def marginal_variance(schedule: Schedule, t: Time) -> Tensor:
+        alpha_t, sigma_t = schedule(t)
+        return alpha_t.square() * c + sigma_t.square()
+
+    def variance(schedule: Schedule, t: Time, s: Time) -> Tensor:
+        shrink = marginal_variance(schedule, s) / marginal_variance(schedule, t)
+        return _link(schedule, t, s).variance * shrink
+
+    return variance
+
+
+def constant_variance(value: Number) -> Variance:
+    """v = value at every step. Raises ValueError unless it is positive and finite."""
+    require(0 < value < math.inf, "value", "a positive finite number", value)
+    return lambda schedule, t, s: torch.tensor(value, dtype=torch.float64)
+
+
+def fixed(schedule: Schedule, variance: Variance = large_variance) -> StepVariance:
+    """One of `large_variance`, `small_variance`, `optimal_variance(c)`, ...
 
     Derivation: (elbo.9), (elbo.10), (elbo.11). Source: DDPM (arXiv:2006.11239), section 3.2.
     """
@@ -43,9 +94,7 @@ def learned_range(schedule: Schedule, share: Callable[[Tensor, Tensor], Tensor])
     def variance(x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
         f = wide(share(x_t, t))
         all_between("share", f, 0.0, 1.0)
-        large, small = (
-            shape_like(v(schedule, t, s), f) for v in (elbo.large_variance, elbo.small_variance)
-        )
+        large, small = (shape_like(v(schedule, t, s), f) for v in (large_variance, small_variance))
         found: Tensor = large**f * small ** (1 - f)
         return found
 
@@ -75,7 +124,13 @@ def analytic(schedule: Schedule, gamma: Callable[[Tensor], Tensor]) -> StepVaria
         g = gamma(t)
         all_between("gamma", g, 0.0, 1.0)
         (alpha_t, sigma_t), (alpha_s, _) = schedule(t), schedule(s)
-        gain = alpha_s * elbo.large_variance(schedule, t, s) / (sigma_t * alpha_t)
-        return shape_like(elbo.small_variance(schedule, t, s) + gain.square() * (1 - g), wide(x_t))
+        gain = alpha_s * large_variance(schedule, t, s) / (sigma_t * alpha_t)
+        return shape_like(small_variance(schedule, t, s) + gain.square() * (1 - g), wide(x_t))
 
     return variance
+
+
+def _link(schedule: Schedule, t: Time, s: Time) -> Gaussian:
+    """q(x_t | x_s = 1): its mean is alpha_{t|s}, its variance sigma_{t|s}^2."""
+    later, earlier = (torch.as_tensor(time, dtype=torch.float64) for time in (t, s))
+    return gaussian.transition(schedule, torch.ones_like(later - earlier), earlier, later)

@@ -51,13 +51,14 @@ def _run(name: str, flags: Sequence[str]) -> None:
     """Parse the flags, check the folder, work, and write what the work has not written itself."""
     if name not in NAMES:
         raise ValueError(f"no experiment {name!r}; there are {', '.join(NAMES)}")
-    module = importlib.import_module(f"experiments.{name.replace('-', '_')}")
-    config = _parsed(module.Config, name, flags)
+    package = f"experiments.{name.replace('-', '_')}"
+    config = _parsed(importlib.import_module(package).Config, name, flags)
     if config is None:
         return
     from experiments.output.page import write
     from sd.files.output_folder import output_folder
 
+    module = importlib.import_module(f"{package}.run")
     files(config)
     with output_folder(config.out) as folder:
         result = module.run(config)

@@ -159,9 +159,9 @@ class UNetConfig:
 class ModelConfig:
     """A text-to-image model: three networks, what the U-Net predicts and the schedule it knows.
 
-    `guidance_scale`, `solver` and `long_prompt` (see `sd.text.conditioning`) are what a call uses where
-    it does not say otherwise. `zero_terminal_snr`: the schedule is rescaled so that its last step
-    has nothing of the image left (see `sd.noise_schedule`).
+    `guidance_scale`, `solver` and `long_prompt` (see `sd.text.conditioning`) are what a call
+    uses where it does not say otherwise. `zero_terminal_snr`: the schedule is rescaled so that its
+    last step has nothing of the image left (see `sd.noise_schedule`).
     """
 
     text: TextConfig = field(default_factory=TextConfig)

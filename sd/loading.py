@@ -12,19 +12,19 @@ from torch import nn
 from diffusion_math.checks import require
 from sd import checkpoint, weights
 from sd.checkpoint import safetensors_file
-from sd.checkpoint.component import Part
+from sd.checkpoint.component import Component
 from sd.checkpoint.hub import resolved
-from sd.checkpoint.offload import Home, Turns
+from sd.checkpoint.offload import Offload, Parked
 from sd.config import SHAPES, ModelConfig, TextConfig, UNetConfig, VAEConfig
 from sd.files.regular_file import kind
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE
-from sd.nonfinite import roomy
+from sd.nonfinite import vae_dtype
 from sd.text import clip_vocabulary
 from sd.text.tokenizer import END, Tokenizer
 
-__all__ = ["Parts", "read"]
+__all__ = ["Parts", "load_model"]
 
 NATIVE = {"text_encoder": "transformers", "vae": "diffusers", "unet": "diffusers"}
 """The files of a folder of ours, and whose names their tensors have."""
@@ -42,10 +42,10 @@ class Parts(NamedTuple):
     text_encoder: TextEncoder
     vae: VAE
     unet: UNet
-    turns: Turns | None
+    turns: Offload | None
 
 
-def read(
+def load_model(
     model: str | Path,
     device: torch.device,
     dtype: torch.dtype,
@@ -106,14 +106,14 @@ def read(
     if not low_memory:
         for home in homes.values():
             home.network.to(device, home.dtype)
-    turns = Turns(homes, device) if low_memory else None
+    turns = Offload(homes, device) if low_memory else None
     return Parts(numbers, words, text, own_vae, unet, turns)
 
 
-def _home(folder: Path, name: str, network: nn.Module, dtype: torch.dtype) -> Home:
+def _home(folder: Path, name: str, network: nn.Module, dtype: torch.dtype) -> Parked:
     with safetensors_file.opened(folder / f"{name}.safetensors") as source:
-        part = Part(name, NATIVE[name], "", source)
-    return Home(network, part, roomy(dtype) if name == "vae" else dtype)
+        part = Component(name, NATIVE[name], "", source)
+    return Parked(network, part, vae_dtype(dtype) if name == "vae" else dtype)
 
 
 def _checkpoint(
@@ -130,7 +130,12 @@ def _checkpoint(
     require(kind(place, "model") is not None, "model", wanted, repr(str(model)))
     words = clip_vocabulary.find(place, tokenizer, TextConfig().context_length, None)
     found = checkpoint.load(
-        place, dtype=dtype, vae_dtype=roomy(dtype), device=device, low_memory=low_memory, **options
+        place,
+        dtype=dtype,
+        vae_dtype=vae_dtype(dtype),
+        device=device,
+        low_memory=low_memory,
+        **options,
     )
     words.context_length = found.config.text.context_length
     # OpenCLIP pads with its first token, OpenAI's CLIP with the last.

@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusion_math.solvers.one_step import State
+from diffusion_math.solvers.step import State
 
-__all__ = ["finite", "finite_walk", "roomy"]
+__all__ = ["finite_walk", "require_finite", "vae_dtype"]
 
 
-def finite(x: Tensor, stage: str, dtype: torch.dtype | None = None) -> Tensor:
+def require_finite(x: Tensor, stage: str, dtype: torch.dtype | None = None) -> Tensor:
     """`x` itself.
 
     Args:
@@ -35,15 +35,15 @@ def finite_walk(
 ) -> Iterator[State]:
     """The states of a walk over these times, whose network answers in `dtype`, each of them finite.
 
-    Raises FloatingPointError, with the step and the time that it starts at, as `finite` does.
+    Raises FloatingPointError, with the step and the time that it starts at, as `require_finite`.
     """
     for k, state in enumerate(walk):
         stage = f"U-Net, step {k} of {len(times) - 1} (t = {times[max(k - 1, 0)]:g})"
-        finite(state.x, stage, dtype)
+        require_finite(state.x, stage, dtype)
         yield state
 
 
-def roomy(dtype: torch.dtype) -> torch.dtype:
+def vae_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of a VAE beside networks in `dtype`: float32 for float16, which ends at 65504.
 
     The activations of Stable Diffusion's decoder pass that; bfloat16 reaches as far as float32.

@@ -24,19 +24,19 @@ from diffusion_math.guidance import cfg, cfg_batched, limited
 from diffusion_math.noise import from_seeds, start_noise
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import Discrete
-from diffusion_math.solvers.one_step import State
 from diffusion_math.solvers.registry import SOLVERS
+from diffusion_math.solvers.step import State
 from sd import device as devices
 from sd import img2img as strengths
 from sd import loading, unused_arguments
 from sd.autoencoder import Autoencoder
-from sd.checkpoint.offload import Turns
+from sd.checkpoint.offload import Offload
 from sd.config import ModelConfig
 from sd.files import picture
 from sd.networks.attention import Conditioning
 from sd.networks.unet import UNet
 from sd.noise_schedule import schedule
-from sd.nonfinite import finite, finite_walk, roomy
+from sd.nonfinite import finite_walk, require_finite, vae_dtype
 from sd.text.conditioning import context
 from sd.text.prompt import Long, legible, paired
 from sd.text.tokenizer import Tokenizer
@@ -76,7 +76,7 @@ class TextToImage:
     unet: nn.Module
     device: torch.device
     dtype: torch.dtype = torch.float32
-    turns: Turns | None = None
+    turns: Offload | None = None
     digest: str | None = None
 
     @classmethod
@@ -91,7 +91,7 @@ class TextToImage:
 
         Args:
             model: "shapes", the embedded model of captioned shapes, a folder laid out like it, or a
-                Stable Diffusion checkpoint: see `sd.loading.read`, which takes the options too.
+                Stable Diffusion checkpoint: see `sd.loading.load_model`, which takes the options.
             device: "auto" (the fastest found), "cpu", "cuda", "cuda:1" or "mps".
             dtype: a floating-point type for the networks.
 
@@ -101,7 +101,7 @@ class TextToImage:
         """
         require(dtype.is_floating_point, "dtype", "a floating-point type", dtype)
         where = devices.pick(device)
-        parts = loading.read(model, where, dtype, **options)
+        parts = loading.load_model(model, where, dtype, **options)
         return cls(**parts._asdict(), device=where, dtype=dtype)
 
     @cached_property
@@ -113,7 +113,7 @@ class TextToImage:
     @property
     def vae_dtype(self) -> torch.dtype:
         """The dtype of the VAE: `dtype`, or float32 where that is float16."""
-        return roomy(self.dtype)
+        return vae_dtype(self.dtype)
 
     @torch.no_grad()
     def __call__(
@@ -237,10 +237,11 @@ class TextToImage:
     def encode_prompts(
         self, prompts: Sequence[str], long: str = "refuse", clip_skip: int | None = None
     ) -> Context:
-        """The context that the U-Net attends to, weights and breaks taken out: `sd.text.conditioning`.
+        """The context that the U-Net attends to, weights and breaks taken out.
 
-        Warns as `sd.unused_arguments.texts` does, and of words that are cut; ValueError for a prompt over its
-        length where `long` is "refuse", for a long or a clip_skip that there is not.
+        See `sd.text.conditioning`. Warns as `sd.unused_arguments.texts` does, and of words that are
+        cut; ValueError for a prompt over its length where `long` is "refuse", for a long or a
+        clip_skip that there is not.
         """
         require(long in get_args(Long), "long_prompt", f"one of {get_args(Long)}", repr(long))
         skip = self.config.text.skip if clip_skip is None else clip_skip
@@ -254,7 +255,7 @@ class TextToImage:
             return self.text_encoder.states(tokens, self.config.text.layers - skip)
 
         found = context(encoder, self.tokenizer, prompts, long, device=self.device)
-        return finite(found, "text encoder")
+        return require_finite(found, "text encoder")
 
     def denoiser(
         self,
@@ -290,7 +291,9 @@ class TextToImage:
     def encode_image(self, image: Image.Image, width: int, height: int) -> Latents:
         """The mean latent of one picture, fitted to width x height; float32 or wider."""
         x = picture.to_tensor([picture.fit(image, width, height)])
-        mean = finite(self.vae.encode(x.to(self.device, self.vae_dtype)).mean, "VAE encoder")
+        mean = require_finite(
+            self.vae.encode(x.to(self.device, self.vae_dtype)).mean, "VAE encoder"
+        )
         return mean.to(torch.promote_types(self.dtype, torch.float32))
 
     @torch.no_grad()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diffusion_math.checks import Number
 from diffusion_math.schedule import Schedule
-from diffusion_math.solvers.registry import SAMPLERS
+from diffusion_math.solvers.registry import SOLVERS
 from sd.text.prompt import unread, words
 from sd.text.tokenizer import Tokenizer
 
@@ -64,7 +64,7 @@ def interval(schedule: Schedule, times: Tensor, solver: str, wanted: Sequence[Nu
     levels = sigma / alpha
     inside = (low <= levels) & (levels <= high)
     between = low <= levels.max() and levels.min() <= high
-    if not bool(inside.any()) and not (SAMPLERS[solver].calls > 1 and bool(between)):
+    if not bool(inside.any()) and not (SOLVERS[solver].calls > 1 and bool(between)):
         span = f"{float(levels.min()):.3g} to {float(levels.max()):.3g}"
         message = f"guidance_interval: no step has a noise level in ({low}, {high}); theirs: {span}"
         warnings.warn(message, stacklevel=OUTSIDE - 1)

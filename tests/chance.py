@@ -201,7 +201,7 @@ class Count:
 class Cells:
     """Pearson's sum over cells, sum (count - expected)^2 / expected, but for `rate`.
 
-    The limit is that of `experiments.common.pearson`, and `slack` for what is not known of `expected`.
+    The limit is `experiments.common.pearson`'s, and `slack` for what is not known of `expected`.
     """
 
     expected: Tensor

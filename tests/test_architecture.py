@@ -61,7 +61,9 @@ def wrong_directions(root: Path) -> list[str]:
     for rank, room in enumerate(ROOMS):
         for path in sources(root, room):
             banned = {*ROOMS[rank + 1 :], "tests", "benchmarks", *FOREIGN[room]}
-            banned -= PEERS if path.is_relative_to(root / "experiments" / "audit" / "peers") else set()
+            banned -= (
+                PEERS if path.is_relative_to(root / "experiments" / "audit" / "peers") else set()
+            )
             for module, _ in imports(root, path):
                 if module.split(".")[0] in banned:
                     found.append(f"{path.relative_to(root)}: {module}")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffusion_math.denoiser import from_eps
 from diffusion_math.grid import leading
-from diffusion_math.sample import trajectory
+from diffusion_math.sample import final
 from diffusion_math.schedule import Discrete
 from diffusion_math.solvers.one_step import ddpm
 from experiments.__main__ import NAMES, _parsed
@@ -118,7 +118,7 @@ def test_our_names_exist(text: str) -> None:
 def test_our_arguments_exist(text: str) -> None:
     ours = {
         name
-        for function in (TextToImage.__call__, TextToImage.load, loading.read)
+        for function in (TextToImage.__call__, TextToImage.load, loading.load_model)
         for name in inspect.signature(function).parameters
     }
     assert len(keywords(text)) > 12
@@ -196,10 +196,10 @@ def test_its_sampler_is_ddpm_on_the_leading_grid(steps: int) -> None:
         return network(x_t, torch.full((2,), float(now), dtype=torch.float64))
 
     assert (grid[:-1] - 1).tolist() == [k * (1000 // steps) for k in reversed(range(steps))]
-    *_, end = trajectory(ddpm(schedule), from_eps(network, schedule), x, grid, noise)
+    end = final(ddpm(schedule), from_eps(network, schedule), x, grid, noise)
     wanted = practical(x, theirs, steps, torch.stack(z))
     # Theirs cancels in 1 - at / before, a few hundred roundings in all; the walk adds them up.
-    torch.testing.assert_close(end.x, wanted, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(end, wanted, rtol=1e-9, atol=1e-9)
     shifted = practical(x, lambda x_t, now: theirs(x_t, now + 1), steps, torch.stack(z))
     assert (shifted - wanted).abs().max() > 1e-6
 

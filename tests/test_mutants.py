@@ -86,10 +86,10 @@ def test_a_mutation_is_told_by_its_lines() -> None:
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project of one function with four mutants, of which a verdict is known of three."""
     monkeypatch.setattr(mutants, "ROOT", tmp_path)
-    for folder in ("arbiter", "docs"):
+    for folder in ("diffusion_math", "docs"):
         (tmp_path / folder).mkdir()
     (tmp_path / "docs" / "mutants.json").write_text(json.dumps({"packages": {}}))
-    (tmp_path / "arbiter" / "fit.py").write_text("def f(x):\n    return x + 1\n")
+    (tmp_path / "diffusion_math" / "fit.py").write_text("def f(x):\n    return x + 1\n")
     return tmp_path
 
 
@@ -98,14 +98,16 @@ LINES = {"fit.f": [("return x + 1", f"return x + {n}") for n in range(2, 6)]}
 
 def noted(root: Path, killed: dict[int, bool], digest: str | None = None) -> dict[str, object]:
     """The function's entry after these verdicts, which is then the ledger's."""
-    code = digest or mutants.sources(root)["arbiter"]["fit.f"]
+    code = digest or mutants.sources(root)["diffusion_math"]["fit.f"]
     rows = [
-        {"mutant": full("arbiter", "fit.f", n), "digest": code, "killed": dead}
+        {"mutant": full("diffusion_math", "fit.f", n), "digest": code, "killed": dead}
         for n, dead in killed.items()
     ]
     (root / "verdicts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    entries = mutants.renewed("arbiter", LINES, root)
-    (root / "docs" / "mutants.json").write_text(json.dumps({"packages": {"arbiter": entries}}))
+    entries = mutants.renewed("diffusion_math", LINES, root)
+    (root / "docs" / "mutants.json").write_text(
+        json.dumps({"packages": {"diffusion_math": entries}})
+    )
     entry: dict[str, object] = entries["fit.f"]
     return entry
 
@@ -119,7 +121,9 @@ def alive(entry: dict[str, object]) -> list[int]:
 def test_what_was_not_run_is_left_and_goes_on(root: Path) -> None:
     entry = noted(root, {1: True, 2: False, 3: True})
     assert (entry["total"], entry["left"], alive(entry)) == (4, 1, [2])
-    due = [one.number for one in mutants.mutants("arbiter", LINES, root) if one.killed is None]
+    due = [
+        one.number for one in mutants.mutants("diffusion_math", LINES, root) if one.killed is None
+    ]
     assert due == [4]
     entry = noted(root, {1: True, 2: False, 3: True, 4: True})
     assert (entry["left"], alive(entry)) == (0, [2])
@@ -137,7 +141,7 @@ def test_verdicts_on_other_code_do_not_count(root: Path) -> None:
     entry = noted(root, dict.fromkeys(range(1, 5), True), digest="of old")
     assert (entry["left"], alive(entry)) == (4, [])
     noted(root, dict.fromkeys(range(1, 5), True))
-    (root / "arbiter" / "fit.py").write_text("def f(x):\n    return 1 + x\n")
+    (root / "diffusion_math" / "fit.py").write_text("def f(x):\n    return 1 + x\n")
     entry = noted(root, {})
     assert (entry["left"], alive(entry)) == (4, [])
 
@@ -145,12 +149,17 @@ def test_verdicts_on_other_code_do_not_count(root: Path) -> None:
 def test_what_a_part_of_the_tests_lets_live_is_not_run(root: Path) -> None:
     noted(root, {})
     rows = [
-        {"mutant": full("arbiter", "fit.f", n), "digest": d, "killed": n == 1, "partial": True}
+        {
+            "mutant": full("diffusion_math", "fit.f", n),
+            "digest": d,
+            "killed": n == 1,
+            "partial": True,
+        }
         for n in (1, 2)
-        for d in mutants.sources(root)["arbiter"].values()
+        for d in mutants.sources(root)["diffusion_math"].values()
     ]
     (root / "verdicts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    entry = mutants.renewed("arbiter", LINES, root)["fit.f"]
+    entry = mutants.renewed("diffusion_math", LINES, root)["fit.f"]
     assert (entry["left"], alive(entry)) == (3, [])
 
 
@@ -167,7 +176,7 @@ def test_a_reason_stays_with_its_mutation(root: Path) -> None:
 def test_a_package_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         mutants.main(["nothing"])
-    assert "wanted some of diffusion_math, arbiter" in capsys.readouterr().err
+    assert "wanted some of diffusion_math, sd" in capsys.readouterr().err
     assert "mutmut" not in sys.modules
 
 

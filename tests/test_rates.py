@@ -25,7 +25,7 @@ from experiments.errata.erratum import (
 )
 from experiments.langevin import bias
 from experiments.likelihood import run as likelihood
-from experiments.likelihood.measure import Gaps, Spread
+from experiments.likelihood.measure import BoundGap, Spread
 from experiments.output.result import HOLDS
 from experiments.tuned.figures import ratio_interval
 from tests import chance
@@ -224,7 +224,7 @@ def of_difference() -> Trial:
 
     def missed(rng: Rng) -> bool:
         a, b = 1 + rng.standard_normal(40), 2 * rng.standard_normal(40)
-        low, high = Gaps(4, a.tolist(), b.tolist()).difference(1 - LEVEL)
+        low, high = BoundGap(4, a.tolist(), b.tolist()).difference(1 - LEVEL)
         return not low <= 1 <= high
 
     return missed

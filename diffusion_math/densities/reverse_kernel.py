@@ -16,10 +16,10 @@ from diffusion_math.checks import require, strictly_decreasing
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.schedule import Schedule, Time
 
-__all__ = ["draw_clean", "draw_reverse", "path_log_density"]
+__all__ = ["path_log_density", "sample_clean", "sample_reverse"]
 
 
-def draw_clean(
+def sample_clean(
     mixture: GaussianMixture,
     generator: torch.Generator,
     schedule: Schedule,
@@ -46,7 +46,7 @@ def draw_clean(
     return drawn
 
 
-def draw_reverse(
+def sample_reverse(
     mixture: GaussianMixture,
     generator: torch.Generator,
     schedule: Schedule,
@@ -65,7 +65,7 @@ def draw_reverse(
     Derivation: (path.4).
     Source: DDPM (arXiv:2006.11239), eq. 6, with x_0 drawn where a model has a guess.
     """
-    x_0 = draw_clean(mixture, generator, schedule, x, t)
+    x_0 = sample_clean(mixture, generator, schedule, x, t)
     bridge = gaussian.posterior(schedule, x.double(), x_0, t, s)
     return bridge.draw(torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x_0))
 

@@ -28,13 +28,24 @@ from diffusion_math.checks import (
     whole,
 )
 from diffusion_math.denoiser import Denoiser
-from diffusion_math.sample import trajectory
+from diffusion_math.sample import final
 from diffusion_math.schedule import Schedule
-from diffusion_math.solvers.one_step import Step
+from diffusion_math.solvers.step import Step
 
 __all__ = [
-    "blended", "cosines", "distances", "errors", "flat", "in_medians", "least", "nearest", "placed",
-    "shares", "tuned", "turned", "walked",
+    "blended",
+    "cosines",
+    "distances",
+    "end_of",
+    "errors",
+    "fit_grid",
+    "fit_grid_of",
+    "flat",
+    "grid_of_logits",
+    "in_medians",
+    "logits_of_grid",
+    "robust_least_squares",
+    "turned",
 ]  # fmt: skip
 
 LEAST = 1e-4
@@ -43,7 +54,7 @@ NUDGE = 1e-3
 """The change of theta that its derivatives are taken by: far above a float32 network's rounding."""
 
 
-def tuned(
+def fit_grid(
     step: Step,
     schedule: Schedule,
     denoise: Denoiser,
@@ -90,12 +101,12 @@ def tuned(
     same_shape("ends", ends, starts)
 
     def walk(nodes: Tensor) -> Tensor:
-        return walked(step, denoise, starts, nodes)
+        return end_of(step, denoise, starts, nodes)
 
-    return nearest(walk, schedule, ends, grid, scale, modes, rounds)
+    return fit_grid_of(walk, schedule, ends, grid, scale, modes, rounds)
 
 
-def nearest(
+def fit_grid_of(
     walk: Callable[[Tensor], Tensor],
     schedule: Schedule,
     ends: Float[Tensor, "batch *event"],
@@ -105,38 +116,38 @@ def nearest(
     rounds: int = 30,
     nudge: Number = NUDGE,
 ) -> Float64[Tensor, " nodes"]:
-    """`tuned` for anything that walks a grid: the solver may change with the nodes.
+    """`fit_grid` for anything that walks a grid: the solver may change with the nodes.
 
     Args:
         walk: grid -> where it takes each start, like `ends`; the same starts at every call.
         nudge: the change of theta that derivatives are taken by.
 
-    The others, and what is raised, as for `tuned`. Derivation: (tuned.2), (tuned.3), (tuned.4).
+    The others, and what is raised, as for `fit_grid`. Derivation: (tuned.2), (tuned.3), (tuned.4).
     """
     strictly_decreasing("grid", grid)
     differentiable("ends", ends)
     require(len(grid) >= 3, "grid", "3 nodes or more: the ends stay", f"{len(grid)}")
     inner = len(grid) - 2
     whole("modes", inner if modes is None else modes, 1)
-    first, waves = shares(schedule, grid), cosines(inner + 1, min(modes or inner, inner))
+    first, waves = logits_of_grid(schedule, grid), cosines(inner + 1, min(modes or inner, inner))
 
     def off(found: Tensor) -> Tensor:
         return found.double() - ends.double()
 
     def moved(phi: Tensor) -> Tensor:
-        return placed(schedule, grid, first + waves @ phi)
+        return grid_of_logits(schedule, grid, first + waves @ phi)
 
     def apart(phi: Tensor) -> Tensor:
         return off(walk(moved(phi)))
 
-    found, after = least(
+    found, after = robust_least_squares(
         apart, torch.zeros(waves.shape[1], dtype=torch.float64), scale, rounds, nudge
     )
     before = turned(off(walk(grid)), scale).square().sum()
     return moved(found) if after < before else grid.clone()
 
 
-def least(
+def robust_least_squares(
     apart: Callable[[Tensor], Tensor],
     first: Float64[Tensor, " free"],
     scale: Number,
@@ -144,7 +155,7 @@ def least(
     nudge: Number = NUDGE,
     nudged: Callable[[Tensor], Iterable[Tensor]] | None = None,
 ) -> tuple[Float64[Tensor, " free"], float]:
-    """The numbers at which mean_i rho(e_i^2) is least, and that loss; see `tuned`.
+    """The numbers at which mean_i rho(e_i^2) is least, and that loss; see `fit_grid`.
 
     Args:
         apart: numbers -> how far each walk's end is from where it should be, `(batch, *event)`.
@@ -205,7 +216,7 @@ def errors(
     e_i^2 = mean over the event of (x_i - ends_i)^2. Derivation: (tuned.3).
     """
     same_shape("ends", ends, starts)
-    return distances(walked(step, denoise, starts, grid), ends)
+    return distances(end_of(step, denoise, starts, grid), ends)
 
 
 def distances(
@@ -216,7 +227,7 @@ def distances(
     return (flat(found) - flat(ends)).square().mean(1).sqrt()
 
 
-def placed(
+def grid_of_logits(
     schedule: Schedule, grid: Float64[Tensor, " nodes"], theta: Float64[Tensor, " inner"]
 ) -> Float64[Tensor, " nodes"]:
     """The grid with the ends of `grid` whose inner nodes lie as theta says: see the module.
@@ -238,8 +249,10 @@ def placed(
     return torch.cat([grid[:1], nodes, grid[-1:]])
 
 
-def shares(schedule: Schedule, grid: Float64[Tensor, " nodes"]) -> Float64[Tensor, " inner"]:
-    """The theta of a grid: `placed` gives the grid back, but for gaps of less than 2 LEAST.
+def logits_of_grid(
+    schedule: Schedule, grid: Float64[Tensor, " nodes"]
+) -> Float64[Tensor, " inner"]:
+    """The theta of a grid: `grid_of_logits` gives the grid back, but for gaps of less than 2 LEAST.
 
     A grid whose last inner node is t_min has such a gap after it, which is widened to that.
     Derivation: (tuned.2).
@@ -267,8 +280,8 @@ def blended(
     Raises ValueError for grids of different lengths. Derivation: (tuned.2).
     """
     same_shape("other", other, grid)
-    theta = (1 - share) * shares(schedule, grid) + share * shares(schedule, other)
-    return placed(schedule, grid, theta)
+    theta = (1 - share) * logits_of_grid(schedule, grid) + share * logits_of_grid(schedule, other)
+    return grid_of_logits(schedule, grid, theta)
 
 
 def _range(schedule: Schedule, grid: Tensor) -> tuple[Tensor, Tensor]:
@@ -277,13 +290,12 @@ def _range(schedule: Schedule, grid: Tensor) -> tuple[Tensor, Tensor]:
     return schedule.log_snr(first), schedule.log_snr(last)
 
 
-def walked(
+def end_of(
     step: Step, denoise: Denoiser, starts: Float[Tensor, "batch *event"], grid: Tensor
 ) -> Float[Tensor, "batch *event"]:
-    """Where a solver's walk ends, without its way there or a gradient. Derivation: (sample.1)."""
+    """The end of a solver's trajectory, without a gradient. Derivation: (sample.1)."""
     with torch.no_grad():
-        *_, last = trajectory(step, denoise, starts, grid)
-    return last.x
+        return final(step, denoise, starts, grid)
 
 
 def in_medians(scale: Number, errors: Float64[Tensor, " batch"]) -> float:

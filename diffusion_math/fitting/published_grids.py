@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from diffusion_math.checks import Number, between, require, whole
-from diffusion_math.fitting.grids import placed, shares
+from diffusion_math.fitting.grids import grid_of_logits, logits_of_grid
 from diffusion_math.grid import uniform_log_snr
 from diffusion_math.schedule import Schedule
 from diffusion_math.solvers.exponential import weights
@@ -90,11 +90,11 @@ def error_weighted(
         return nodes
 
     def moved(theta: Any) -> Tensor:
-        return placed(schedule, grid, torch.as_tensor(theta, dtype=torch.float64))
+        return grid_of_logits(schedule, grid, torch.as_tensor(theta, dtype=torch.float64))
 
     found = minimize(
         lambda theta: weighted_error(schedule, moved(theta), order, power),
-        shares(schedule, grid).numpy(),
+        logits_of_grid(schedule, grid).numpy(),
         method="L-BFGS-B",
     )
     nodes[finite] = moved(found.x)

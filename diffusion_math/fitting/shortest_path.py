@@ -11,10 +11,11 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from diffusion_math.checks import require, strictly_decreasing, whole
-from diffusion_math.denoiser import Denoiser, Once
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.fitting._memo import Once
 from diffusion_math.noise import required
 from diffusion_math.schedule import Schedule
-from diffusion_math.solvers.one_step import State, Step
+from diffusion_math.solvers.step import State, Step
 
 __all__ = ["dynamic_programming", "kl_upper_bound", "shortest"]
 

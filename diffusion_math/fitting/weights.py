@@ -14,11 +14,11 @@ from torch import Tensor
 
 from diffusion_math.checks import Number, require, same_shape, strictly_decreasing, whole
 from diffusion_math.denoiser import Denoiser
-from diffusion_math.fitting.grids import distances, flat, in_medians, nearest
+from diffusion_math.fitting.grids import distances, fit_grid_of, flat, in_medians
 from diffusion_math.schedule import Schedule
 from diffusion_math.solvers.linear import grouped, mixed
 
-__all__ = ["Path", "fitted", "fitted_grid"]
+__all__ = ["FinePath", "fit_weights", "fit_weights_and_grid"]
 
 PASSES = 12
 """Reweighted least squares for a finite scale."""
@@ -28,7 +28,7 @@ network's rounding."""
 CUBIC = 4
 
 
-class Path(NamedTuple):
+class FinePath(NamedTuple):
     """A fine walk: `times` `(nodes,)`, strictly decreasing, and the `(batch, *event)` at each."""
 
     times: Tensor
@@ -67,7 +67,7 @@ class Path(NamedTuple):
         return found
 
     def on(self, schedule: Schedule, grid: Tensor) -> list[Tensor]:
-        """The starts, whatever the grid's first node, and the states at its others: of `fitted`.
+        """The starts, whatever the grid's first node, and the states at its others.
 
         A grid that begins below t_max, as `leading` does, takes the walk's noise for its own.
         Derivation: (fitted.5).
@@ -75,7 +75,7 @@ class Path(NamedTuple):
         return [self.states[0], *(self.at(schedule, t) for t in grid[1:])]
 
 
-def fitted(
+def fit_weights(
     denoise: Denoiser,
     states: Sequence[Float[Tensor, "batch *event"]],
     grid: Float64[Tensor, " nodes"],
@@ -116,10 +116,10 @@ def fitted(
     return weights.squeeze(-1)
 
 
-def fitted_grid(
+def fit_weights_and_grid(
     schedule: Schedule,
     denoise: Denoiser,
-    path: Path,
+    path: FinePath,
     grid: Float64[Tensor, " nodes"],
     scale: Number = math.inf,
     modes: int | None = None,
@@ -128,15 +128,15 @@ def fitted_grid(
 ) -> Float64[Tensor, " nodes"]:
     """The grid on which the fitted weights end nearest: nodes tuned, weights fitted at each try.
 
-    As `tuned.tuned` with the solver that `fitted` finds on each grid, that is variable projection:
-    the search is over the nodes alone.
+    As `fit_grid` with the solver that `fit_weights` finds on each grid, that is variable
+    projection: the search is over the nodes alone.
 
     Args:
         path: a fine walk of the starts from `grid[0]` to the last node.
-        scale: as for `fitted`; for the ends in medians of their error on the grid given.
+        scale: as for `fit_weights`; for the ends in medians of their error on the grid given.
 
-    The others, and what is raised, as for `tuned.tuned` and `fitted`; and ValueError for a grid
-    with other ends than the path's.
+    The others, and what is raised, as for `fit_grid` and `fit_weights`; and ValueError for a
+    grid with other ends than the path's.
     Derivation: (fitted.5), (fitted.6).
     Source: Golub & Pereyra 1973, "The differentiation of pseudo-inverses and nonlinear least
         squares problems whose variables separate", SIAM J. Numer. Anal. 10(2).
@@ -153,7 +153,7 @@ def fitted_grid(
         return end
 
     unit = in_medians(scale, distances(walk(grid), ends))
-    return nearest(walk, schedule, ends, grid, unit, modes, rounds, STRIDE)
+    return fit_grid_of(walk, schedule, ends, grid, unit, modes, rounds, STRIDE)
 
 
 def _fit(

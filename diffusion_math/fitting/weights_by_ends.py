@@ -11,20 +11,27 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from diffusion_math.checks import Number, differentiable, require, same_shape, whole
-from diffusion_math.denoiser import Denoiser, Once
-from diffusion_math.fitting.grids import distances, in_medians, least, nearest, walked
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.fitting._memo import Once
+from diffusion_math.fitting.grids import (
+    distances,
+    end_of,
+    fit_grid_of,
+    in_medians,
+    robust_least_squares,
+)
 from diffusion_math.noise import required
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import Schedule
-from diffusion_math.solvers.linear import carried, linear, rows_of_grid
+from diffusion_math.solvers.linear import from_weights, rescaled_weights, rows_of_grid
 
-__all__ = ["end_fitted", "end_fitted_grid"]
+__all__ = ["fit_alternating", "fit_weights_to_ends"]
 
 NUDGE = 1e-5
 """The change of a weight that derivatives of the ends are taken by."""
 
 
-def end_fitted(
+def fit_weights_to_ends(
     denoise: Denoiser,
     starts: Float[Tensor, "batch *event"],
     ends: Float[Tensor, "batch *event"],
@@ -36,7 +43,7 @@ def end_fitted(
 ) -> Float64[Tensor, "steps columns *groups"]:
     """Weights moved until the walk's end alone is nearest: S4S' aim, by Gauss and Newton's steps.
 
-        minimise over a_i, b_ij, i - order < j <= i    mean_i rho(e_i^2) of `tuned.tuned`
+        minimise over a_i, b_ij, i - order < j <= i    mean_i rho(e_i^2) of `fit_grid`
 
     It costs about rounds x steps x (order + 1) x groups / 2 walks: a derivative by a row's weights
     is walked from that row on. Their relaxation, which lets each start move in a small ball to be
@@ -47,7 +54,7 @@ def end_fitted(
         order: how many predictions a row may change, the latest first.
         scale: of `fitted`: in medians of the first weights' errors.
 
-    Raises ValueError as `linear`, `fitted` and `tuned.tuned`.
+    Raises ValueError as `from_weights`, `fitted` and `fit_grid`.
     Derivation: (fitted.7).
     Source: Frankel et al., S4S (arXiv:2502.17423), which descends by gradients.
     """
@@ -66,15 +73,15 @@ def end_fitted(
         return found.double() - ends.double()
 
     def end(numbers: Tensor) -> Tensor:
-        return walked(linear(grid, moved(numbers)), denoise, starts, grid)
+        return end_of(from_weights(grid, moved(numbers)), denoise, starts, grid)
 
     @torch.no_grad()
     def nudged(numbers: Tensor) -> list[Tensor]:
-        states = list(trajectory(linear(grid, moved(numbers)), denoise, starts, grid))
+        states = list(trajectory(from_weights(grid, moved(numbers)), denoise, starts, grid))
         known = [Once(denoise) for _ in range(steps)]
         every = []
         for row, unit in zip(row_of, torch.eye(len(numbers), dtype=numbers.dtype), strict=True):
-            step, state = linear(grid, moved(numbers + NUDGE * unit)), states[row]
+            step, state = from_weights(grid, moved(numbers + NUDGE * unit)), states[row]
             for t, s in pairwise(grid[row:]):
                 state = step(known[row], state, t, s, required)
             every.append(off(state.x))
@@ -82,11 +89,13 @@ def end_fitted(
 
     first = weights[free]
     unit = in_medians(scale, distances(end(first), ends))
-    found, _ = least(lambda numbers: off(end(numbers)), first, unit, rounds, NUDGE, nudged)
+    found, _ = robust_least_squares(
+        lambda numbers: off(end(numbers)), first, unit, rounds, NUDGE, nudged
+    )
     return moved(found)
 
 
-def end_fitted_grid(
+def fit_alternating(
     schedule: Schedule,
     denoise: Denoiser,
     starts: Float[Tensor, "batch *event"],
@@ -100,9 +109,9 @@ def end_fitted_grid(
 ) -> tuple[Float64[Tensor, " nodes"], Float64[Tensor, "steps columns *groups"]]:
     """Nodes and weights moved in turn until the walk's end is nearest: S4S-Alt's aim.
 
-    A turn moves the nodes as `tuned.tuned` does, with weights `carried` to them, then the weights
-    as `end_fitted` does. At an infinite scale what comes back never ends worse on these starts; at
-    a finite one each half of a turn counts in medians of its own first errors.
+    A turn moves the nodes as `fit_grid` does, with weights `rescaled_weights` to them, then the
+    weights as `fit_weights_to_ends` does. At an infinite scale what comes back never ends worse on
+    these starts; at a finite one each half of a turn counts in medians of its own first errors.
 
     Args:
         grid: `(nodes,)` to begin from, at least 3.
@@ -113,7 +122,7 @@ def end_fitted_grid(
     Returns:
         The nodes, with the ends of `grid`, and their weights.
 
-    Raises ValueError as `end_fitted` and `tuned.tuned`, and for fewer than 1 turn.
+    Raises ValueError as `fit_weights_to_ends` and `fit_grid`, and for fewer than 1 turn.
     Derivation: (fitted.7), (fitted.10).
     Source: Frankel et al., S4S-Alt (arXiv:2502.17423); the time that the denoiser is told stays
         the node's own here.
@@ -122,9 +131,9 @@ def end_fitted_grid(
     _check(grid, weights, starts, ends, order, scale)
     for _ in range(turns):
         nodes = _moved_nodes(schedule, denoise, starts, ends, grid, weights, scale, rounds)
-        weights = carried(schedule, weights, grid, nodes)
+        weights = rescaled_weights(schedule, weights, grid, nodes)
         grid = nodes
-        weights = end_fitted(denoise, starts, ends, grid, weights, order, scale, rounds)
+        weights = fit_weights_to_ends(denoise, starts, ends, grid, weights, order, scale, rounds)
     return grid, weights
 
 
@@ -151,8 +160,8 @@ def _moved_nodes(
     """The nodes from which walks end nearest, with the weights of `grid` carried to them."""
 
     def walk(nodes: Tensor) -> Tensor:
-        step = linear(nodes, carried(schedule, weights, grid, nodes))
-        return walked(step, denoise, starts, nodes)
+        step = from_weights(nodes, rescaled_weights(schedule, weights, grid, nodes))
+        return end_of(step, denoise, starts, nodes)
 
     unit = in_medians(scale, distances(walk(grid), ends))
-    return nearest(walk, schedule, ends, grid, unit, rounds=rounds)
+    return fit_grid_of(walk, schedule, ends, grid, unit, rounds=rounds)

@@ -18,8 +18,9 @@ from diffusion_math.checks import whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Schedule
-from diffusion_math.solvers.exponential import Level, walk
-from diffusion_math.solvers.one_step import State, Step, euler
+from diffusion_math.solvers.exponential import Level, stages
+from diffusion_math.solvers.one_step import euler
+from diffusion_math.solvers.step import State, Step
 
 PLMS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 """Adams-Bashforth on equal steps, the latest prediction first: (adams.3)."""
@@ -48,7 +49,7 @@ def lms(schedule: Schedule, order: int = 4) -> Step:
         past = (*state.history, (t, prediction.eps_from_x0(schedule, state.x, x0, t)))[-order:]
         if len(past) < order - 1:
             target = Level.at(schedule, s)
-            x_s = walk(schedule, order - 1, "eps", denoise, state.x, t, target, x0)
+            x_s = stages(schedule, order - 1, "eps", denoise, state.x, t, target, x0)
             return State(x_s, s, past)
         here, there = _ratio(schedule, t), _ratio(schedule, s)
         xi = (torch.stack([_ratio(schedule, time) for time, _ in past]) - here) / (there - here)

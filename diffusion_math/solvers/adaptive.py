@@ -17,7 +17,7 @@ from diffusion_math.checks import Number, between, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Schedule, shape_like
-from diffusion_math.solvers.one_step import State, Step
+from diffusion_math.solvers.step import State, Step
 
 Slope = Callable[[Tensor, Tensor], Tensor]
 

@@ -34,7 +34,7 @@ from diffusion_math.checks import Number, between, require, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Schedule
-from diffusion_math.solvers.one_step import State, Step
+from diffusion_math.solvers.step import State, Step
 
 Kind: TypeAlias = Literal["x0", "eps"]
 Past: TypeAlias = Sequence[tuple[Tensor, Tensor]]
@@ -104,7 +104,7 @@ def weights(
     return found
 
 
-def advance(
+def exponential_step(
     kind: Kind,
     x: Tensor,
     here: Level,
@@ -119,7 +119,7 @@ def advance(
 
     Args:
         kind: what the predictions `past` are.
-        eta: how much is drawn anew; z: standard normal like x, needed where `spread` is not 0.
+        eta: how much is drawn anew; z: standard normal like x, needed where `noise_std` is not 0.
 
     Derivation: (exponential.3), (exponential.4), (exponential.11).
     """
@@ -137,12 +137,12 @@ def advance(
         found = weights([lam for lam, _ in past], here.lam, there.lam, rate)
         for weight, (_, value) in zip(found, past, strict=True):
             moved = moved + gain * weight * wide(value)
-    moved = moved if z is None else moved + spread(kind, here, there, eta) * wide(z)
+    moved = moved if z is None else moved + noise_std(kind, here, there, eta) * wide(z)
     return moved.to(x)
 
 
-def spread(kind: Kind, here: Level, there: Level, eta: Number) -> Tensor:
-    """The standard deviation of what `advance` draws anew; 0 into clean data.
+def noise_std(kind: Kind, here: Level, there: Level, eta: Number) -> Tensor:
+    """The standard deviation of what `exponential_step` draws anew; 0 into clean data.
 
     Derivation: (exponential.3), (exponential.4).
     """
@@ -172,15 +172,15 @@ def singlestep(schedule: Schedule, order: int, kind: Kind = "eps") -> Step:
     Algorithm 1.
     """
     whole("order", order, 1, 3)
-    known(kind)
+    check_kind(kind)
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
-        return State(walk(schedule, order, kind, denoise, state.x, t, Level.at(schedule, s)), s)
+        return State(stages(schedule, order, kind, denoise, state.x, t, Level.at(schedule, s)), s)
 
     return step
 
 
-def walk(
+def stages(
     schedule: Schedule,
     order: int,
     kind: Kind,
@@ -204,14 +204,16 @@ def walk(
     if any(lam > max(most, here.lam) for lam in inner):
         stages, inner = SINGLE[1], []
     if not math.isfinite(h):
-        return advance("x0", x, here, there, [(here.lam, x0)])
+        return exponential_step("x0", x, here, there, [(here.lam, x0)])
     found = [(here.lam, _of(kind, schedule, x, x0, t))]
     for lam, (_, through) in zip(inner, stages, strict=False):
         time = schedule.time(2 * lam)
-        x_stage = advance(kind, x, here, Level.at(schedule, time), [found[k] for k in through])
+        x_stage = exponential_step(
+            kind, x, here, Level.at(schedule, time), [found[k] for k in through]
+        )
         x0 = denoise(x_stage, time)
         found.append((lam, _of(kind, schedule, x_stage, x0, time)))
-    return advance(kind, x, here, there, [found[k] for k in stages[-1][1]])
+    return exponential_step(kind, x, here, there, [found[k] for k in stages[-1][1]])
 
 
 def multistep(schedule: Schedule, order: int, kind: Kind = "x0", eta: Number = 0.0) -> Step:
@@ -236,7 +238,7 @@ def multistep(schedule: Schedule, order: int, kind: Kind = "x0", eta: Number = 0
     """
     between("eta", float(eta), 0.0, 1.0)
     whole("order", order, 1, 4 if eta == 0 else 3)
-    known(kind)
+    check_kind(kind)
     starts = order - 1 if eta == 0 else 1
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
@@ -244,13 +246,50 @@ def multistep(schedule: Schedule, order: int, kind: Kind = "x0", eta: Number = 0
         x0 = denoise(state.x, t)
         z = noise(state.x, t, s) if eta > 0 and there.sigma > 0 else None
         if not math.isfinite(there.lam - here.lam):
-            return State(advance("x0", state.x, here, there, [(here.lam, x0)], eta, z), s)
+            return State(exponential_step("x0", state.x, here, there, [(here.lam, x0)], eta, z), s)
         past = (*state.history, (t, _of(kind, schedule, state.x, x0, t)))[-order:]
         if len(past) < starts:
-            x_s = walk(schedule, starts, kind, denoise, state.x, t, there, x0)
+            x_s = stages(schedule, starts, kind, denoise, state.x, t, there, x0)
             return State(x_s, s, past)
         nodes = [(schedule.log_snr(time) / 2, value) for time, value in past]
-        return State(advance(kind, state.x, here, there, nodes, eta, z), s, past)
+        return State(exponential_step(kind, state.x, here, there, nodes, eta, z), s, past)
+
+    return step
+
+
+def dpmpp_2m(schedule: Schedule) -> Step:
+    """DPM-Solver++(2M): x0 extrapolated along lambda from the last two predictions.
+
+        x_s = (sigma_s / sigma_t) x_t - alpha_s (e^{-h} - 1) D,    h = lambda_s - lambda_t
+        D   = x0 + (x0 - x0_before) h / (2 h_before),    lambda = log(alpha / sigma)
+
+    One call of the denoiser a step; order 2. D = x0 on the first step and one step out of pure
+    noise (h_before infinite); where h is infinite (s = 0, pure noise) it is Euler's step.
+
+    Args:
+        schedule: gives alpha, sigma and the log-SNR 2 lambda at t and s.
+
+    Derivation: (solver.14), (solver.16).
+    Source: DPM-Solver++ (arXiv:2211.01095), Algorithm 2 and Eq. 12 (k = 1).
+    """
+
+    def half_log_snr(t: Tensor) -> Tensor:
+        return schedule.log_snr(t) / 2
+
+    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
+        (_, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+        h = half_log_snr(s) - half_log_snr(t)
+        x0 = denoise(state.x, t)
+        if not math.isfinite(h):
+            x_s = alpha_s * x0 + sigma_s * prediction.eps_from_x0(schedule, state.x, x0, t)
+            return State(x_s, s, ((t, x0),))
+        direction = x0
+        if state.history:
+            before, x0_before = state.history[-1]
+            h_before = half_log_snr(t) - half_log_snr(before)
+            direction = x0 + h / (2 * h_before) * (x0 - x0_before)
+        x_s = sigma_s / sigma_t * state.x - alpha_s * torch.expm1(-h) * direction
+        return State(x_s, s, ((t, x0),))
 
     return step
 
@@ -280,12 +319,12 @@ def unipc(schedule: Schedule, order: int = 2) -> Step:
         x0 = denoise(state.x, t)
         x = _corrected(schedule, order, state, t, x0)
         if not math.isfinite(there.lam - here.lam):
-            return State(advance("x0", x, here, there, [(here.lam, x0)]), s)
+            return State(exponential_step("x0", x, here, there, [(here.lam, x0)]), s)
         past = (*state.history, (t, x0))[-order:]
         if len(past) < order - 1:
-            return State(walk(schedule, order, "x0", denoise, x, t, there, x0), s, past)
+            return State(stages(schedule, order, "x0", denoise, x, t, there, x0), s, past)
         nodes = [(schedule.log_snr(time) / 2, value) for time, value in past]
-        return State(advance("x0", x, here, there, nodes), s, past)
+        return State(exponential_step("x0", x, here, there, nodes), s, past)
 
     return step
 
@@ -309,6 +348,6 @@ def _of(kind: Kind, schedule: Schedule, x: Tensor, x0: Tensor, t: Tensor) -> Ten
     return x0 if kind == "x0" else prediction.eps_from_x0(schedule, x, x0, t)
 
 
-def known(kind: str) -> None:
+def check_kind(kind: str) -> None:
     """Raise ValueError for another kind than "x0" and "eps"."""
     require(kind in ("x0", "eps"), "kind", "x0 or eps", repr(kind))

@@ -20,12 +20,12 @@ from diffusion_math.checks import require, same_shape, strictly_decreasing
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Schedule
-from diffusion_math.solvers.one_step import State, Step
+from diffusion_math.solvers.step import State, Step
 
-__all__ = ["carried", "grouped", "linear", "mixed", "rows_of_grid"]
+__all__ = ["from_weights", "grouped", "mixed", "rescaled_weights", "rows_of_grid"]
 
 
-def linear(
+def from_weights(
     grid: Float[Tensor, " nodes"], weights: Float64[Tensor, "steps columns *groups"]
 ) -> Step:
     """The solver of these rows, on their grid and no other: see the module.
@@ -58,7 +58,7 @@ def linear(
     return step
 
 
-def carried(
+def rescaled_weights(
     schedule: Schedule,
     weights: Float64[Tensor, "steps columns *groups"],
     grid: Float64[Tensor, " nodes"],
@@ -73,7 +73,7 @@ def carried(
 
     Args:
         schedule: gives alpha and sigma.
-        weights: as for `linear`, on `grid`.
+        weights: as for `from_weights`, on `grid`.
         other: `(nodes,)` strictly decreasing times.
 
     Raises ValueError for weights that are not the grid's, and grids of different lengths.

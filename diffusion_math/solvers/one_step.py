@@ -9,12 +9,6 @@ the flow's last stretch from t to 0 is not integrated but replaced by the mean i
 Derivation: (solver.2).
 """
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
-
-import torch
 from torch import Tensor
 
 from diffusion_math import checks, gaussian, prediction
@@ -22,27 +16,8 @@ from diffusion_math.denoiser import Denoiser
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Schedule
+from diffusion_math.solvers.step import State, Step
 from diffusion_math.variance import StepVariance
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """Where a trajectory stands: a draw, its time, and what a multistep solver remembers.
-
-    Attributes:
-        x: `(batch, *event)`.
-        t: `()`, a float64 tensor on the CPU.
-        history: earlier predictions as pairs (time, x0 or eps), latest last; which of the two is
-            the solver's own affair. Empty for one-step solvers.
-    """
-
-    x: Tensor
-    t: Tensor
-    history: tuple[tuple[Tensor, Tensor], ...] = ()
-
-
-Step: TypeAlias = Callable[[Denoiser, State, Tensor, Tensor, Noise], State]
-"""`(denoise, state, t, s, noise) -> state`, with `state.t == t > s >= 0`."""
 
 
 def ddpm(schedule: Schedule, variance: StepVariance | None = None) -> Step:
@@ -185,43 +160,6 @@ def flow_heun(schedule: Schedule) -> Step:
             shorter = sigma_s - (alpha_s + sigma_s) * sigma_t / (alpha_t + sigma_t)
             x_s = x_s + shorter * (flow_s - flow_t) / 2
         return State(x_s, s)
-
-    return step
-
-
-def dpmpp_2m(schedule: Schedule) -> Step:
-    """DPM-Solver++(2M): x0 extrapolated along lambda from the last two predictions.
-
-        x_s = (sigma_s / sigma_t) x_t - alpha_s (e^{-h} - 1) D,    h = lambda_s - lambda_t
-        D   = x0 + (x0 - x0_before) h / (2 h_before),    lambda = log(alpha / sigma)
-
-    One call of the denoiser a step; order 2. D = x0 on the first step and one step out of pure
-    noise (h_before infinite); where h is infinite (s = 0, pure noise) it is Euler's step.
-
-    Args:
-        schedule: gives alpha, sigma and the log-SNR 2 lambda at t and s.
-
-    Derivation: (solver.14), (solver.16).
-    Source: DPM-Solver++ (arXiv:2211.01095), Algorithm 2 and Eq. 12 (k = 1).
-    """
-
-    def half_log_snr(t: Tensor) -> Tensor:
-        return schedule.log_snr(t) / 2
-
-    def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
-        (_, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
-        h = half_log_snr(s) - half_log_snr(t)
-        x0 = denoise(state.x, t)
-        if not math.isfinite(h):
-            x_s = alpha_s * x0 + sigma_s * prediction.eps_from_x0(schedule, state.x, x0, t)
-            return State(x_s, s, ((t, x0),))
-        direction = x0
-        if state.history:
-            before, x0_before = state.history[-1]
-            h_before = half_log_snr(t) - half_log_snr(before)
-            direction = x0 + h / (2 * h_before) * (x0 - x0_before)
-        x_s = sigma_s / sigma_t * state.x - alpha_s * torch.expm1(-h) * direction
-        return State(x_s, s, ((t, x0),))
 
     return step
 

@@ -13,10 +13,11 @@ from torch import Tensor
 from diffusion_math import prediction
 from diffusion_math.checks import Number, between, require, whole
 from diffusion_math.denoiser import Denoiser
-from diffusion_math.noise import Noise, none
+from diffusion_math.noise import Noise, zeros
 from diffusion_math.schedule import Schedule
-from diffusion_math.solvers.exponential import Kind, Level, advance, known, walk
-from diffusion_math.solvers.one_step import State, Step, heun
+from diffusion_math.solvers.exponential import Kind, Level, check_kind, exponential_step, stages
+from diffusion_math.solvers.one_step import heun
+from diffusion_math.solvers.step import State, Step
 
 
 def ancestral(schedule: Schedule, order: int, kind: Kind = "eps", eta: float | int = 1.0) -> Step:
@@ -41,7 +42,7 @@ def ancestral(schedule: Schedule, order: int, kind: Kind = "eps", eta: float | i
     Source: Crowson, k-diffusion (`get_ancestral_step`); DDIM (arXiv:2010.02502), Eq. 16.
     """
     whole("order", order, 1, 3)
-    known(kind)
+    check_kind(kind)
     between("eta", float(eta), 0.0, 1.0)
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
@@ -52,7 +53,7 @@ def ancestral(schedule: Schedule, order: int, kind: Kind = "eps", eta: float | i
         lower = Level(alpha_s, sigma_s * kept, schedule.log_snr(s) / 2 - kept.log())
         if not (lower.sigma > 0 and math.isfinite(lower.lam)):  # eta = 1 out of pure noise
             lower = Level(alpha_s, lower.sigma, torch.tensor(math.inf, dtype=torch.float64))
-        x_s = walk(schedule, order, kind, denoise, state.x, t, lower)
+        x_s = stages(schedule, order, kind, denoise, state.x, t, lower)
         if fresh > 0:
             x_s = x_s + fresh * noise(state.x, t, s)
         return State(x_s, s)
@@ -96,17 +97,17 @@ def churn(
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
         (alpha_t, sigma_t), (_, sigma_s) = schedule(t), schedule(s)
         if alpha_t == 0 or sigma_s == 0 or not low <= sigma_t / alpha_t <= high:
-            return down(denoise, state, t, s, none)
+            return down(denoise, state, t, s, zeros)
         here, there = schedule.log_snr(t), schedule.log_snr(s)
         climb = (share * (there - here)).clamp(max=math.log(2))
         higher = (here - climb).clamp(min=schedule.log_snr(schedule.T))
         if higher == here:
-            return down(denoise, state, t, s, none)
+            return down(denoise, state, t, s, zeros)
         up = schedule.time(higher)
         alpha, sigma = schedule(up)
         added = sigma * (-torch.expm1(higher - here)).sqrt()
         x = alpha / alpha_t * state.x + inflation * added * noise(state.x, t, s)
-        return down(denoise, State(x, up), up, s, none)
+        return down(denoise, State(x, up), up, s, zeros)
 
     return step
 
@@ -131,15 +132,15 @@ def dpmpp_sde(schedule: Schedule, eta: float | int = 1.0) -> Step:
         first = [(here.lam, denoise(state.x, t))]
         if not math.isfinite(there.lam - here.lam):
             z = noise(state.x, t, s) if there.sigma > 0 else None
-            return State(advance("x0", state.x, here, there, first, eta, z), s)
+            return State(exponential_step("x0", state.x, here, there, first, eta, z), s)
         middle = schedule.time(here.lam + there.lam)
         between_them = Level.at(schedule, middle)
         early, late = noise(state.x, t, middle), noise(state.x, middle, s)
-        x_m = advance("x0", state.x, here, between_them, first, eta, early)
+        x_m = exponential_step("x0", state.x, here, between_them, first, eta, early)
         second = [(between_them.lam, denoise(x_m, middle))]
         # One x0 for the two halves is one x0 for the whole.
-        x_m = advance("x0", state.x, here, between_them, second, eta, early)
-        return State(advance("x0", x_m, between_them, there, second, eta, late), s)
+        x_m = exponential_step("x0", state.x, here, between_them, second, eta, early)
+        return State(exponential_step("x0", x_m, between_them, there, second, eta, late), s)
 
     return step
 
@@ -163,10 +164,10 @@ def sde_heun(schedule: Schedule, eta: float | int = 1.0) -> Step:
         here, there = Level.at(schedule, t), Level.at(schedule, s)
         ends = [(here.lam, denoise(state.x, t))]
         z = noise(state.x, t, s) if there.sigma > 0 else None
-        x_s = advance("x0", state.x, here, there, ends, eta, z)
+        x_s = exponential_step("x0", state.x, here, there, ends, eta, z)
         if math.isfinite(there.lam - here.lam):
             ends.append((there.lam, denoise(x_s, s)))
-            x_s = advance("x0", state.x, here, there, ends, eta, z)
+            x_s = exponential_step("x0", state.x, here, there, ends, eta, z)
         return State(x_s, s)
 
     return step

@@ -6,16 +6,16 @@
 `walk(denoise, x, grid, noise)` gives the last state, or all. See docs/audit-your-sampler.md.
 """
 
-from diffusion_math.testing.report import Report, Row
+from diffusion_math.testing.report import Check, Report
 from diffusion_math.testing.sampler import Sampler, UnsupportedError, of_step, ours
-from diffusion_math.testing.verdicts import Who, assert_order, assert_sound, audit
+from diffusion_math.testing.verdicts import Origin, assert_order, assert_sound, audit
 
 __all__ = [
+    "Check",
+    "Origin",
     "Report",
-    "Row",
     "Sampler",
     "UnsupportedError",
-    "Who",
     "assert_order",
     "assert_sound",
     "audit",

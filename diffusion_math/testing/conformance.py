@@ -13,12 +13,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from diffusion_math.noise import none
-from diffusion_math.testing.moments import law
+from diffusion_math.noise import zeros
+from diffusion_math.testing.moments import exact_moments
 from diffusion_math.testing.problems import POINT, point_denoiser
 from diffusion_math.testing.sampler import Sampler, UnsupportedError
 
-__all__ = ["FEW", "Finding", "grid_faults", "late_noise", "levels", "strengths"]
+__all__ = ["FEW", "Finding", "grid_faults", "image_to_image", "levels", "residual_noise"]
 
 FEW = (1, 2, 3, 4, 5, 7, 10, 13, 20, 33, 50)
 """Numbers of steps that are walked; all of them have their grids looked at."""
@@ -119,7 +119,7 @@ def levels(sampler: Sampler, counts: Iterable[int], part: float = 1.0) -> Findin
 def _level_errors(sampler: Sampler, grid: Tensor) -> list[float]:
     alpha, sigma = sampler.schedule(grid)
     covariance = sigma[0] ** 2 * torch.eye(len(POINT), dtype=torch.float64)
-    found = law(sampler, point_denoiser, alpha[0] * POINT, covariance, grid)
+    found = exact_moments(sampler, point_denoiser, alpha[0] * POINT, covariance, grid)
     if len(found.means) == 1:
         alpha, sigma = alpha[[0, -1]], sigma[[0, -1]]
     errors = []
@@ -136,7 +136,9 @@ def _level_errors(sampler: Sampler, grid: Tensor) -> list[float]:
     return errors
 
 
-def strengths(sampler: Sampler, n: int, parts: Sequence[float] = (0.1, 0.34, 0.5, 0.75)) -> Finding:
+def image_to_image(
+    sampler: Sampler, n: int, parts: Sequence[float] = (0.1, 0.34, 0.5, 0.75)
+) -> Finding:
     """`levels` of image-to-image runs of the given strengths, the worst of them."""
     found = [levels(sampler, (n,), part) for part in parts]
     worst = max(range(len(parts)), key=lambda i: _rank(found[i].worst))
@@ -149,7 +151,7 @@ def _rank(value: float) -> float:
     return math.inf if math.isnan(value) else value
 
 
-def late_noise(sampler: Sampler, counts: Iterable[int]) -> Finding:
+def residual_noise(sampler: Sampler, counts: Iterable[int]) -> Finding:
     """Noise in a last step that goes to clean data: the largest standard deviation it leaves.
 
     Nothing may be left there: x_0 is the mean. Where the grid ends above 0 noise is in order.
@@ -162,7 +164,7 @@ def late_noise(sampler: Sampler, counts: Iterable[int]) -> Finding:
                 continue
             alpha, sigma = sampler.schedule(grid[:1])
             start = alpha[0] * POINT, sigma[0] ** 2 * torch.eye(2, dtype=torch.float64)
-            found = law(sampler, point_denoiser, *start, grid)
+            found = exact_moments(sampler, point_denoiser, *start, grid)
         except Exception:  # told by `levels`
             continue
         left = float(found.covariances[-1].diagonal().amax().sqrt())
@@ -179,7 +181,7 @@ def finite(sampler: Sampler, counts: Iterable[int]) -> Finding:
         try:
             grid = sampler.times(n)
             x = sampler.schedule(grid[0])[1] * torch.ones(1, 2, dtype=torch.float64)
-            states = sampler.states(lambda x, t: torch.zeros_like(x), x, grid, none)
+            states = sampler.states(lambda x, t: torch.zeros_like(x), x, grid, zeros)
         except UnsupportedError:
             refused += 1
             continue

@@ -8,7 +8,7 @@ from typing import final
 
 from diffusion_math.checks import require
 
-__all__ = ["Fit", "fitted"]
+__all__ = ["Fit", "fit_order"]
 
 
 @final
@@ -35,7 +35,7 @@ class Fit:
     floor: bool
 
 
-def fitted(sizes: Sequence[float], errors: Sequence[float], floor: float) -> Fit:
+def fit_order(sizes: Sequence[float], errors: Sequence[float], floor: float) -> Fit:
     """The order that a ladder of errors shows, the coarsest step first.
 
     Raises ValueError for fewer than three steps, or sizes that do not fall. A NaN or an infinite

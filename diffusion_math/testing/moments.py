@@ -15,7 +15,7 @@ from torch import Tensor
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.testing.sampler import Sampler
 
-__all__ = ["Law", "law"]
+__all__ = ["Law", "exact_moments"]
 
 
 @final
@@ -48,7 +48,9 @@ class Law:
     asked: tuple[tuple[float, float], ...]
 
 
-def law(sampler: Sampler, denoise: Denoiser, mean: Tensor, covariance: Tensor, grid: Tensor) -> Law:
+def exact_moments(
+    sampler: Sampler, denoise: Denoiser, mean: Tensor, covariance: Tensor, grid: Tensor
+) -> Law:
     """The exact law of the sampler's states for x ~ N(mean, covariance) at grid[0].
 
     Args:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from diffusion_math.checks import require
-from diffusion_math.noise import BrownianPath, none
+from diffusion_math.noise import BrownianPath, zeros
 from diffusion_math.schedule import Schedule
-from diffusion_math.testing.convergence import Fit, fitted
-from diffusion_math.testing.moments import law
+from diffusion_math.testing.convergence import Fit, fit_order
+from diffusion_math.testing.moments import exact_moments
 from diffusion_math.testing.problems import GAUSSIAN, MIXTURE, flow
 from diffusion_math.testing.sampler import Sampler
 
@@ -60,7 +60,7 @@ def flow_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS, uneven: bool 
     for n, kept in zip(counts, ladder(sampler, counts, uneven), strict=True):
         walked = kept if sampler.free else sampler.times(n)
         start = flow(schedule, kept[:1])[0]
-        states = sampler.states(MIXTURE.denoiser(schedule), start, walked, none)
+        states = sampler.states(MIXTURE.denoiser(schedule), start, walked, zeros)
         require(sampler.free or len(states) > 1, sampler.name, "all states", "the last alone")
         at = [len(kept) - 1, len(kept)] if len(kept) < len(walked) else [len(kept) - 1]
         at = [k for k in at if walked[k] > schedule.t_min or k == len(kept) - 1]
@@ -70,7 +70,7 @@ def flow_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS, uneven: bool 
         found = [float(one.square().mean().sqrt()) for one in off]
         errors.append(_at_stop(schedule.log_snr(walked[at]), found))
         sizes.append(mean_step(schedule, kept))
-    return fitted(sizes, errors, FLOOR * sampler.precision)
+    return fit_order(sizes, errors, FLOOR * sampler.precision)
 
 
 def _at_stop(levels: Tensor, errors: list[float]) -> float:
@@ -90,13 +90,13 @@ def law_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS, uneven: bool =
     for n, kept in zip(counts, ladder(sampler, counts, uneven), strict=True):
         walked = kept if sampler.free else sampler.times(n)
         start = GAUSSIAN.marginal(schedule, kept[0]).moments()
-        found = law(sampler, GAUSSIAN.denoiser(schedule), *start, walked)
+        found = exact_moments(sampler, GAUSSIAN.denoiser(schedule), *start, walked)
         mean, covariance = GAUSSIAN.marginal(schedule, kept[-1]).moments()
         at = -1 if sampler.free else len(kept) - 2
         off = (found.covariances[at] - covariance).norm() + (found.means[at] - mean).norm()
         errors.append(float(off))
         sizes.append(mean_step(schedule, kept))
-    return fitted(sizes, errors, FLOOR * sampler.precision)
+    return fit_order(sizes, errors, FLOOR * sampler.precision)
 
 
 def running_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS) -> Fit:
@@ -119,7 +119,7 @@ def _local_order(sampler: Sampler, counts: tuple[int, ...], start: bool) -> Fit:
         if len(kept) < 3 or not bool(schedule.log_snr(kept[1:]).isfinite().all()):
             continue  # so coarse that all of it is the first step or the last
         x = flow(schedule, kept[:1])[0].repeat(1, 2)[:, :3]
-        states = [x, *sampler.states(GAUSSIAN.denoiser(schedule), x, walked, none)]
+        states = [x, *sampler.states(GAUSSIAN.denoiser(schedule), x, walked, zeros)]
         require(len(states) == len(walked), sampler.name, "all states", "the last alone")
         steps = [0] if start else range(len(kept) // 3, max(len(kept) * 2 // 3, len(kept) // 3 + 1))
         off = []
@@ -130,7 +130,7 @@ def _local_order(sampler: Sampler, counts: tuple[int, ...], start: bool) -> Fit:
         part = kept[steps[0] : steps[-1] + 2]
         unsized = start and not bool(schedule.log_snr(kept[0]).isfinite())  # from pure noise
         sizes.append(mean_step(schedule, kept if unsized else part))
-    found = fitted(sizes, errors, 3 * sampler.precision)
+    found = fit_order(sizes, errors, 3 * sampler.precision)
     return replace(
         found,
         order=found.order - 1,
@@ -161,7 +161,7 @@ def strong_order(sampler: Sampler, counts: tuple[int, ...] = (16, 32, 64), paths
     ends = [sampler.end(denoise, x, grid, source) for grid in grids]
     errors = [float((end - last).square().mean().sqrt()) for end in ends]
     sizes = [mean_step(schedule, grid) for grid in grids]
-    return fitted(sizes, errors, FLOOR * sampler.precision)
+    return fit_order(sizes, errors, FLOOR * sampler.precision)
 
 
 def mean_step(schedule: Schedule, grid: Tensor) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias, final
 
-__all__ = ["Report", "Row", "Verdict"]
+__all__ = ["Check", "Report", "Verdict"]
 
 Verdict: TypeAlias = Literal["sound", "limit", "defect"]
 """limit: a bound that comes with the method or is stated openly; defect: what is claimed is not
@@ -13,7 +13,7 @@ what is done."""
 
 @final
 @dataclass(frozen=True)
-class Row:
+class Check:
     """One check of one sampler at one setting.
 
     Attributes:
@@ -40,10 +40,10 @@ class Row:
 class Report:
     """The rows of an audit."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[Check, ...]
 
     @property
-    def defects(self) -> tuple[Row, ...]:
+    def defects(self) -> tuple[Check, ...]:
         """The rows whose verdict is defect."""
         return tuple(row for row in self.rows if row.verdict == "defect")
 

@@ -14,8 +14,8 @@ from diffusion_math.grid import trailing
 from diffusion_math.noise import Noise
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import Schedule
-from diffusion_math.solvers.one_step import Step
-from diffusion_math.solvers.registry import SAMPLERS
+from diffusion_math.solvers.registry import SOLVERS
+from diffusion_math.solvers.step import Step
 
 __all__ = ["BrokenPromiseError", "Sampler", "UnsupportedError", "of_step", "ours"]
 
@@ -139,14 +139,14 @@ def of_step(name: str, make: Callable[[Schedule], Step], schedule: Schedule) -> 
     return Sampler(name, schedule, walk, lambda n: trailing(schedule, n))
 
 
-def ours(schedule: Schedule, names: Sequence[str] = tuple(SAMPLERS)) -> list[Sampler]:
+def ours(schedule: Schedule, names: Sequence[str] = tuple(SOLVERS)) -> list[Sampler]:
     """`diffusion_math`'s own samplers with their claims. Raises ValueError for an unknown name."""
     from dataclasses import replace
 
     found = []
     for name in names:
-        require(name in SAMPLERS, "names", f"names among {', '.join(SAMPLERS)}", name)
-        claimed = SAMPLERS[name]
+        require(name in SOLVERS, "names", f"names among {', '.join(SOLVERS)}", name)
+        claimed = SOLVERS[name]
         bare = of_step(name, claimed.make, schedule)
         loose = name in ("ddpm_large", "langevin_corrected")
         found.append(replace(bare, order=claimed.order, noisy=claimed.noisy, exact=not loose))

@@ -9,11 +9,11 @@ from diffusion_math.schedule import Discrete
 from diffusion_math.testing import conformance, order
 from diffusion_math.testing.conformance import FEW, Finding
 from diffusion_math.testing.convergence import Fit
-from diffusion_math.testing.report import Report, Row, Verdict
+from diffusion_math.testing.report import Check, Report, Verdict
 from diffusion_math.testing.rounding import rounded
 from diffusion_math.testing.sampler import Sampler, UnsupportedError
 
-__all__ = ["SLACK", "Who", "assert_order", "assert_sound", "audit"]
+__all__ = ["SLACK", "Origin", "assert_order", "assert_sound", "audit"]
 
 SLACK = 0.35
 """How far below the claimed order a measured one may lie: what ladders of such steps leave."""
@@ -24,7 +24,7 @@ TELLING = 0.01
 
 @final
 @dataclass(frozen=True)
-class Who:
+class Origin:
     """Where a sampler comes from, and what is known of it.
 
     Attributes:
@@ -39,7 +39,7 @@ class Who:
 
 def audit(
     sampler: Sampler,
-    who: Who = Who(),
+    who: Origin = Origin(),
     counts: tuple[int, ...] = FEW,
     sweep: tuple[int, ...] | None = None,
     ladder: tuple[int, ...] = order.COUNTS,
@@ -77,8 +77,8 @@ def audit(
     if sampler.exact:
         walked += [
             ("levels", lambda: conformance.levels(sampler, counts), near),
-            ("image-to-image", lambda: conformance.strengths(sampler, min(20, most)), near),
-            ("last noise", lambda: conformance.late_noise(sampler, counts), near),
+            ("image-to-image", lambda: conformance.image_to_image(sampler, min(20, most)), near),
+            ("last noise", lambda: conformance.residual_noise(sampler, counts), near),
         ]
     rows += [_swept(sampler, who, *one) for one in walked]
     return Report((*rows, *_orders(sampler, who, ladder)))
@@ -96,7 +96,7 @@ def assert_order(sampler: Sampler, nominal: int, ladder: tuple[int, ...] = order
     )
 
 
-def assert_sound(sampler: Sampler, who: Who = Who()) -> None:
+def assert_sound(sampler: Sampler, who: Origin = Origin()) -> None:
     """AssertionError with the table of defects unless `audit` finds none."""
     found = audit(sampler, who)
     assert found.sound, f"{sampler.name}\n{Report(found.defects)}"
@@ -107,7 +107,7 @@ def _fit(sampler: Sampler, ladder: tuple[int, ...], uneven: bool) -> Fit:
     return measure(sampler, ladder, uneven)
 
 
-def _orders(sampler: Sampler, who: Who, ladder: tuple[int, ...]) -> list[Row]:
+def _orders(sampler: Sampler, who: Origin, ladder: tuple[int, ...]) -> list[Check]:
     """The order; where it is too low, whether the start alone is to blame; on uneven steps too."""
     check = "order of the law" if sampler.noisy else "order"
     expected = f"{sampler.order}"
@@ -128,7 +128,7 @@ def _orders(sampler: Sampler, who: Who, ladder: tuple[int, ...]) -> list[Row]:
     return rows
 
 
-def _uneven(sampler: Sampler, who: Who, ladder: tuple[int, ...], even: Fit) -> Row:
+def _uneven(sampler: Sampler, who: Origin, ladder: tuple[int, ...], even: Fit) -> Check:
     """The order on a grid whose steps alternate, beside that on even steps."""
     check = f"{'order of the law' if sampler.noisy else 'order'}, uneven steps"
     expected = f"{sampler.order}"
@@ -148,7 +148,7 @@ def _uneven(sampler: Sampler, who: Who, ladder: tuple[int, ...], even: Fit) -> R
     return _row(sampler, who, check, expected, _order(found), found.order, verdict, note)
 
 
-def _running(sampler: Sampler, who: Who, ladder: tuple[int, ...]) -> list[Row]:
+def _running(sampler: Sampler, who: Origin, ladder: tuple[int, ...]) -> list[Check]:
     """The order of single steps once under way: no start-up and no chance hides it."""
     try:
         found = order.running_order(sampler, tuple(n // 2 for n in ladder))
@@ -190,7 +190,9 @@ def _order(found: Fit) -> str:
     return f"{found.order:.2f} ({found.low:.2f} to {found.high:.2f})"
 
 
-def _swept(sampler: Sampler, who: Who, check: str, look: Callable[[], Finding], most: float) -> Row:
+def _swept(
+    sampler: Sampler, who: Origin, check: str, look: Callable[[], Finding], most: float
+) -> Check:
     """A conformance check as a row: sound where no more than `most` was found."""
     found = look()
     expected = "0 faults" if most == 0 else f"at most {most:g}"
@@ -210,13 +212,13 @@ def _swept(sampler: Sampler, who: Who, check: str, look: Callable[[], Finding], 
 
 def _row(
     sampler: Sampler,
-    who: Who,
+    who: Origin,
     check: str,
     expected: str,
     measured: str,
     value: float | None,
     verdict: Verdict,
     note: str,
-) -> Row:
+) -> Check:
     where = (who.library, who.version, sampler.name, who.setting)
-    return Row(*where, check, expected, measured, value, verdict, note)
+    return Check(*where, check, expected, measured, value, verdict, note)

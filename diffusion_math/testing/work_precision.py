@@ -7,7 +7,7 @@ from typing import final
 from torch import Tensor
 
 from diffusion_math.checks import require
-from diffusion_math.noise import none
+from diffusion_math.noise import zeros
 from diffusion_math.testing.order import ladder
 from diffusion_math.testing.problems import MIXTURE, flow
 from diffusion_math.testing.sampler import Sampler
@@ -52,7 +52,7 @@ def work(
 
         start, wanted = flow(sampler.schedule, grid[[0, -1]]).repeat(1, copies, 1)
         begun = time.perf_counter()
-        end = sampler.end(counted, start, grid, none)
+        end = sampler.end(counted, start, grid, zeros)
         seconds = time.perf_counter() - begun
         error = float((end - wanted).square().mean().sqrt())
         found.append(Point(n, calls, seconds, error))

@@ -18,7 +18,8 @@ class Config:
 
     target: str = "ours"
     """ours, diffusers, k-diffusion, azula, smalldiffusion, or PATH:NAME, a Python file and the name
-    in it of an `diffusion_math.testing.Sampler`, of a list of them, or of a function that makes either."""
+    in it of a `diffusion_math.testing.Sampler`, of a list of them, or of a function that makes
+    either."""
     quick: bool = False
     """The main setting of each sampler alone; of your own, fewer numbers of steps."""
     samplers: Annotated[tuple[str, ...], Several(0)] = ()

@@ -2,30 +2,37 @@
 
 import importlib
 import re
+import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
+import torch
+from tqdm import tqdm
+
+from diffusion_math.schedule import VPLinear
+from diffusion_math.testing.report import Check as Found
+from diffusion_math.testing.sampler import ours
+from diffusion_math.testing.work_precision import work
 from experiments.audit import Config, user_file
+from experiments.audit.subject import Subject
 from experiments.output import page
 from experiments.output.result import (
     FAILS,
     HOLDS,
     MEASURED,
     Figure,
+    Measurement,
     Result,
-    Row,
     Table,
     to_json,
     utf8,
     write_files,
 )
-
-if TYPE_CHECKING:
-    from diffusion_math.testing.report import Row as Found
-    from experiments.audit.subject import Subject
+from experiments.plots import png
+from experiments.plots.audit import Curve, Dot, curves, orders
 
 TARGETS = {
     "ours": "ours",
@@ -43,9 +50,6 @@ SHOWN = ("ddim", "heun", "dpmpp_2m", "deis", "dpmpp_3m", "unipc", "dpm_solver_3s
 
 def run(config: Config) -> Result:
     """Audit each sampler of the target."""
-    import torch
-    from tqdm import tqdm
-
     subjects = _subjects(config.target, config.quick)
     if config.samplers:
         known = sorted({subject.sampler.name for subject in subjects})
@@ -74,8 +78,6 @@ def run(config: Config) -> Result:
 
 def write(result: Result, folder: Path) -> list[Path]:
     """audit.html first; audit.json is the list of rows."""
-    from dataclasses import asdict
-
     files = {
         "audit.html": utf8(page.html(result.title, [result])),
         "audit.md": utf8(page.markdown(result.title, [result])),
@@ -86,10 +88,8 @@ def write(result: Result, folder: Path) -> list[Path]:
     return write_files(folder, files)
 
 
-def _subjects(target: str, quick: bool) -> "list[Subject]":
+def _subjects(target: str, quick: bool) -> list[Subject]:
     """ValueError where the target is not known or not installed."""
-    import warnings
-
     if target not in TARGETS:
         path, _, name = target.rpartition(":")
         if not path or not Path(path).is_file():
@@ -106,7 +106,7 @@ def _subjects(target: str, quick: bool) -> "list[Subject]":
         raise ValueError(f"--target {target}: {wanted}") from None
 
 
-def _rows(rows: "Sequence[Found]") -> tuple[Row, ...]:
+def _rows(rows: Sequence[Found]) -> tuple[Measurement, ...]:
     """One row for each verdict."""
     counted = Counter(row.verdict for row in rows)
     said = {"sound": HOLDS, "limit": MEASURED, "defect": FAILS if counted["defect"] else HOLDS}
@@ -117,14 +117,12 @@ def _rows(rows: "Sequence[Found]") -> tuple[Row, ...]:
         "defect": "Checks where what is claimed is not what is done",
     }
     return tuple(
-        Row(names[one], words[one], float(counted[one]), None, said[one]) for one in VERDICTS
+        Measurement(names[one], words[one], float(counted[one]), None, said[one])
+        for one in VERDICTS
     )
 
 
-def _parts(config: Config, rows: "Sequence[Found]") -> tuple[str | Figure | Table, ...]:
-    from experiments.plots import png
-    from experiments.plots.audit import Dot, orders
-
+def _parts(config: Config, rows: Sequence[Found]) -> tuple[str | Figure | Table, ...]:
     who = sorted({f"{row.library} {row.version}".strip() for row in rows})
     samplers = {(row.sampler, row.setting) for row in rows}
     lead = (
@@ -173,12 +171,6 @@ def _parts(config: Config, rows: "Sequence[Found]") -> tuple[str | Figure | Tabl
 
 def _work(quick: bool) -> tuple[str | Figure | Table, ...]:
     """Error over calls and over seconds of our own solvers without noise."""
-    from diffusion_math.schedule import VPLinear
-    from diffusion_math.testing.sampler import ours
-    from diffusion_math.testing.work_precision import work
-    from experiments.plots import png
-    from experiments.plots.audit import Curve, curves
-
     lines = []
     counts, repeats = ((4, 8, 16), 1) if quick else ((4, 8, 16, 32, 64, 128), 3)
     for sampler in ours(VPLinear(), SHOWN):
@@ -200,7 +192,7 @@ def _work(quick: bool) -> tuple[str | Figure | Table, ...]:
     return (Figure("audit-work.png", png(curves(lines)), caption, alt),)
 
 
-def _reproducers(audited: "Sequence[tuple[Subject, tuple[Found, ...]]]") -> dict[str, str]:
+def _reproducers(audited: Sequence[tuple[Subject, tuple[Found, ...]]]) -> dict[str, str]:
     """A script for each defect, which needs the library and ours alone."""
     scripts: dict[str, str] = {}
     for subject, rows in audited:

@@ -7,9 +7,9 @@ from typing import final
 from torch import Tensor
 
 from diffusion_math.testing.order import COUNTS
-from diffusion_math.testing.report import Report, Row
+from diffusion_math.testing.report import Check, Report
 from diffusion_math.testing.sampler import Sampler
-from diffusion_math.testing.verdicts import Who, audit
+from diffusion_math.testing.verdicts import Origin, audit
 
 __all__ = ["Subject", "again", "along"]
 
@@ -27,12 +27,12 @@ class Subject:
     """
 
     sampler: Sampler
-    who: Who
+    who: Origin
     again: str = ""
     counts: tuple[int, ...] = (1, 2, 3, 7, 10, 20)
     sweep: tuple[int, ...] = field(default=(*range(1, 33), 50, 61, 77, 100, 103, 1000))
     ladder: tuple[int, ...] = COUNTS
-    also: Callable[[], Iterable[Row]] = tuple
+    also: Callable[[], Iterable[Check]] = tuple
 
     def audit(self) -> Report:
         """`diffusion_math.testing.verdicts` of it."""

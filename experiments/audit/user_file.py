@@ -3,14 +3,19 @@
 import contextlib
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from inspect import signature
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from diffusion_math.testing import Sampler
-    from experiments.audit.subject import Subject
+import torch
+
+from diffusion_math.schedule import Schedule
+from diffusion_math.testing import Origin, Sampler
+from diffusion_math.testing.problems import MIXTURE, starts
+from diffusion_math.testing.sampler import BrokenPromiseError, UnsupportedError
+from experiments.audit.subject import Subject
 
 __all__ = ["subjects", "theirs"]
 
@@ -45,27 +50,22 @@ def theirs(path: Path) -> Iterator[None]:
         raise ValueError(f"--target: {path}, line {lines[-1]}: {said}") from error
 
 
-def subjects(path: Path, name: str, quick: bool) -> "list[Subject]":
+def subjects(path: Path, name: str, quick: bool) -> list[Subject]:
     """The samplers that a file has under a name, each tried on a few steps.
 
     Raises ValueError, in one line, where the file can't be run, the name is not there or is no
     sampler, or a sampler does not keep its promises: grids and states are tensors of their shapes.
     """
-    from diffusion_math.testing import Who
-    from experiments.audit.subject import Subject
-
     with theirs(path):
         found = _found(_module(path), path, name)
         for one in found:
             _tried(one, path)
     lines = f"# {path}:{name}"
     settings: dict[str, Any] = QUICK if quick else {}
-    return [Subject(one, Who(path.name, "", one.name), lines, **settings) for one in found]
+    return [Subject(one, Origin(path.name, "", one.name), lines, **settings) for one in found]
 
 
 def _module(path: Path) -> Any:
-    from importlib.util import module_from_spec, spec_from_file_location
-
     spec = spec_from_file_location("audited", path.absolute())
     if spec is None or spec.loader is None:
         raise ValueError(f"--target: wanted a Python file, got {path}")
@@ -81,9 +81,7 @@ def _module(path: Path) -> Any:
     return module
 
 
-def _found(module: Any, path: Path, name: str) -> "list[Sampler]":
-    from diffusion_math.testing import Sampler
-
+def _found(module: Any, path: Path, name: str) -> list[Sampler]:
     if not hasattr(module, name):
         raise ValueError(f"--target: {path} has no {name}")
     found = getattr(module, name)
@@ -91,7 +89,8 @@ def _found(module: Any, path: Path, name: str) -> "list[Sampler]":
         try:
             signature(found).bind()
         except TypeError as error:
-            wanted = f"an diffusion_math.testing.Sampler, or a function without arguments, in {name} of {path}"
+            kinds = "a diffusion_math.testing.Sampler, or a function without arguments,"
+            wanted = f"{kinds} in {name} of {path}"
             raise ValueError(f"--target: wanted {wanted}: {error}") from error
         found = found()
     several = isinstance(found, Iterable)
@@ -99,19 +98,13 @@ def _found(module: Any, path: Path, name: str) -> "list[Sampler]":
     if not 1 <= len(many) <= MOST or not all(isinstance(one, Sampler) for one in many):
         wrong = next((one for one in many if not isinstance(one, Sampler)), None)
         got = f"{len(many)} of them" if wrong is None else f"a {type(wrong).__name__}"
-        wanted = f"an diffusion_math.testing.Sampler or 1 to {MOST} in {name} of {path}"
+        wanted = f"a diffusion_math.testing.Sampler or 1 to {MOST} in {name} of {path}"
         raise ValueError(f"--target: wanted {wanted}, got {got}")
     return many
 
 
-def _tried(sampler: "Sampler", path: Path) -> None:
+def _tried(sampler: Sampler, path: Path) -> None:
     """Walk a few steps; ValueError where what comes out is not what a sampler gives."""
-    import torch
-
-    from diffusion_math.schedule import Schedule
-    from diffusion_math.testing.problems import MIXTURE, starts
-    from diffusion_math.testing.sampler import BrokenPromiseError, UnsupportedError
-
     if not isinstance(sampler.schedule, Schedule):
         kind = type(sampler.schedule).__name__
         wanted = "a schedule of diffusion_math.schedule"

@@ -2,31 +2,30 @@
 
 import math
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image
+from tqdm import tqdm
+
+from experiments import plots
 from experiments.autoencoder import Config
-from experiments.common.model_options import BATCH
+from experiments.common.model_options import BATCH, distance
 from experiments.common.statistics import mean_interval, wilson
-from experiments.output.result import Figure, Result, Row, at_least
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from sd.pipeline import TextToImage
+from experiments.output.result import Figure, Measurement, Result, at_least
+from sd.files import picture
+from sd.pipeline import TextToImage
+from sd.shapes.caption import describe
+from sd.shapes.data import FRESH, example
+from sd.shapes.reader import agrees, read
 
 LEAST_DB = 38.0
 LEAST_READ = 0.99
 
 
-def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
+def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     """Reconstruct, measure, read."""
-    from PIL import Image
-    from tqdm import tqdm
-
-    from sd.shapes.caption import describe
-    from sd.shapes.data import FRESH, example
-    from sd.shapes.reader import agrees, read
-
     pipeline = pipeline or config.model.load()
     # 900,000 keeps clear of the examples that prompts are judged on.
     examples = [example(FRESH, 900_000 + i) for i in range(config.count)]
@@ -35,8 +34,6 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
     for start in tqdm(range(0, config.count, BATCH), unit="batch", disable=None):
         rebuilt += _rebuilt(pipeline, sources[start : start + BATCH])
     decibels = [_psnr(a, b) for a, b in zip(sources, rebuilt, strict=True)]
-    import numpy as np
-
     right = [
         agrees(read(np.asarray(picture)), describe(one.scene))
         for picture, one in zip(rebuilt, examples, strict=True)
@@ -44,7 +41,7 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
     mean, ends = fmean(decibels), mean_interval(decibels)
     share, band = fmean(right), wilson(sum(right), len(right))
     rows = (
-        Row(
+        Measurement(
             "autoencoder",
             f"The VAE gives {config.count} fresh pictures back at {LEAST_DB:g} dB PSNR or more, "
             "mean over the pictures",
@@ -52,7 +49,7 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
             ends,
             at_least(*ends, LEAST_DB),
         ),
-        Row(
+        Measurement(
             "autoencoder-reader",
             f"Share of {config.count} reconstructions that the reader reads rightly, at least "
             f"{LEAST_READ:g}",
@@ -66,29 +63,21 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
     return Result("autoencoder", "The autoencoder alone", rows, (figure,), data)
 
 
-def _rebuilt(pipeline: "TextToImage", sources: "list[Image]") -> "list[Image]":
+def _rebuilt(pipeline: TextToImage, sources: list[Image.Image]) -> list[Image.Image]:
     """Pictures decoded from the mean latents of others."""
-    import torch
-
-    from sd.files import picture
-
     with torch.no_grad():
         x = picture.to_tensor(sources).to(pipeline.device, pipeline.dtype)
         return pipeline.decode(pipeline.vae.encode(x).mean)
 
 
-def _psnr(a: "Image", b: "Image") -> float:
+def _psnr(a: Image.Image, b: Image.Image) -> float:
     """10 log10(255^2 / mean squared error) in dB, 100 for equal pictures."""
-    from experiments.common.model_options import distance
-
     return min(100.0, 20 * math.log10(255 / max(distance(a, b), 1e-9)))
 
 
-def _figure(sources: "list[Image]", rebuilt: "list[Image]", decibels: list[float]) -> Figure:
-    import numpy as np
-
-    from experiments import plots
-
+def _figure(
+    sources: list[Image.Image], rebuilt: list[Image.Image], decibels: list[float]
+) -> Figure:
     pairs = zip(sources, rebuilt, strict=True)
     apart = [np.abs(np.asarray(a, dtype=int) - np.asarray(b, dtype=int)) for a, b in pairs]
     louder = [np.clip(5 * one, 0, 255).astype(np.uint8) for one in apart]

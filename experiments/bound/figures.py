@@ -1,25 +1,20 @@
 """The pictures and the table of `experiments.bound.run`."""
 
 import math
-from typing import TYPE_CHECKING
 
-from experiments.bound.measure import AFFINE, CHAIN, EXACT, POINTS, SMALL
+from torch import Tensor
+
+from diffusion_math.elbo import Bound
+from experiments import plots
+from experiments.bound.measure import AFFINE, CHAIN, EXACT, POINTS, SMALL, Limit
 from experiments.common.statistics import mean_interval
 from experiments.output.result import Figure, Table
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from diffusion_math.elbo import Bound
-    from experiments.bound.measure import Limit
+from experiments.plots.terms import Chart, Dots, Line, charts
 
 LARGE_LABEL, SMALL_LABEL = "variance of $q(x_t|x_s)$", "variance of $q(x_s|x_t,x_0)$"
 
 
-def terms(bounds: "dict[str, Bound]", height: "Tensor") -> Figure:
-    from experiments import plots
-    from experiments.plots.terms import Chart, Line, charts
-
+def terms(bounds: dict[str, Bound], height: Tensor) -> Figure:
     steps = len(bounds[EXACT].steps)
     times = list(range(steps + 1, 1, -1))
     each_term, sums = [], []
@@ -77,14 +72,14 @@ def terms(bounds: "dict[str, Bound]", height: "Tensor") -> Figure:
 
 
 def table(
-    bounds: "dict[str, Bound]",
-    height: "Tensor",
-    discrete: "Bound",
+    bounds: dict[str, Bound],
+    height: Tensor,
+    discrete: Bound,
     gaps: dict[str, list[float]],
 ) -> Table:
     """Each model's terms, its excess over the truth, and all of it in bits per dimension."""
 
-    def cells(name: str, one: "Bound", offset: float) -> tuple[str, ...]:
+    def cells(name: str, one: Bound, offset: float) -> tuple[str, ...]:
         terms = (one.prior, one.steps.sum(0), one.reconstruction, one.nats)
         bits = f"{float(one.bits_per_dimension.mean()) + offset:.3f}"
         return name, *(f"{float(term.mean()):.4f}" for term in terms), _excess(gaps, name), bits
@@ -113,10 +108,7 @@ def _excess(gaps: dict[str, list[float]], name: str) -> str:
     return f"{sum(gaps[name]) / len(gaps[name]):.4f} [{low:.4f}, {high:.4f}]"
 
 
-def limit(found: "Limit", chain: tuple[list[float], list[float]]) -> Figure:
-    from experiments import plots
-    from experiments.plots.terms import Chart, Dots, Line, charts
-
+def limit(found: Limit, chain: tuple[list[float], list[float]]) -> Figure:
     ends = [min(min(chain[0]), min(chain[1])), max(max(chain[0]), max(chain[1]))]
     ticks = [round(ends[0] + part * (ends[1] - ends[0]), 3) for part in (0.1, 0.5, 0.9)]
     floor = found.bottom + found.integral

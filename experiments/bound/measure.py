@@ -1,18 +1,34 @@
 """The bound's terms on data of the plane, and what they are compared with."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor
 
-    from diffusion_math.densities.mixture import GaussianMixture
-    from diffusion_math.elbo import Bound, LogLikelihood
-    from diffusion_math.schedule import Discrete
-    from experiments.common.chains import Model
+from diffusion_math.densities import multivariate
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.densities.reverse_kernel import path_log_density
+from diffusion_math.densities.toy import DENSITIES
+from diffusion_math.elbo import (
+    Bound,
+    LogLikelihood,
+    bound,
+    continuous_integrand,
+    lambda_t,
+    quantized_log_probability,
+    step_term,
+)
+from diffusion_math.gaussian import Gaussian, marginal
+from diffusion_math.grid import trailing, uniform_log_snr
+from diffusion_math.noise import from_generator
+from diffusion_math.prediction import eps_from_x0
+from diffusion_math.schedule import Discrete, VPLinear
+from diffusion_math.variance import large_variance, small_variance
+from experiments.common.chains import Model, affine_chain, forward_chain
 
 EXACT, SMALL, AFFINE = "exact denoiser", "exact denoiser, small variance", "one-normal denoiser"
 """The models that are compared."""
@@ -25,24 +41,17 @@ NODES = 64
 
 
 @dataclass(frozen=True)
-class World:
+class BoundProblem:
     """The data, the one normal of their mean and covariance, and DDPM's chain."""
 
-    data: "GaussianMixture"
-    normal: "GaussianMixture"
-    schedule: "Discrete"
-    grid: "Tensor"
+    data: GaussianMixture
+    normal: GaussianMixture
+    schedule: Discrete
+    grid: Tensor
 
     @classmethod
     def of(cls, density: str, steps: int) -> "World":
         """A density at half its size under DDPM's linear table, in `steps` steps."""
-        import torch
-
-        from diffusion_math.densities.mixture import GaussianMixture
-        from diffusion_math.densities.toy import DENSITIES
-        from diffusion_math.grid import trailing
-        from diffusion_math.schedule import Discrete
-
         whole = DENSITIES[density]()
         if not isinstance(whole, GaussianMixture):
             raise ValueError(f"--density: wanted a mixture, got {density}")
@@ -52,11 +61,8 @@ class World:
         schedule = Discrete.linear(1000)
         return cls(data, normal, schedule, trailing(schedule, steps))
 
-    def models(self, names: Sequence[str]) -> "dict[str, Model]":
+    def models(self, names: Sequence[str]) -> dict[str, Model]:
         """The exact denoiser with variances beta_t and beta_hat_t, and the affine one."""
-        from diffusion_math.elbo import large_variance, small_variance
-        from experiments.common.chains import Model
-
         exact, affine = (one.denoiser(self.schedule) for one in (self.data, self.normal))
         made = (
             Model(exact, large_variance, large_variance),
@@ -65,22 +71,15 @@ class World:
         )
         return dict(zip(names, made, strict=True))
 
-    def bound(
-        self, model: "Model", x0: "Tensor", seed: int, log_likelihood: "LogLikelihood"
-    ) -> "Bound":
+    def bound(self, model: Model, x0: Tensor, seed: int, log_likelihood: LogLikelihood) -> Bound:
         """Every term, one draw each; equal seeds see equal noise."""
-        import torch
-
-        from diffusion_math.elbo import bound
-        from diffusion_math.noise import from_generator
-
         noise = from_generator(torch.Generator().manual_seed(seed))
         schedule, last = self.schedule, model.last_variance
         return bound(
             schedule, model.denoise, x0, self.grid, noise, model.variance, last, log_likelihood
         )
 
-    def excess(self, model: "Model", path: "Sequence[Tensor]") -> list[float]:
+    def excess(self, model: Model, path: Sequence[Tensor]) -> list[float]:
         """One draw of -ELBO(x_0) + log q(x_0) from each whole path of the forward process.
 
         By the bound's definition, before it is split into terms: its mean over paths is a KL,
@@ -89,34 +88,22 @@ class World:
 
         and it spreads less than the terms, whose draws are independent of each other.
         """
-        from diffusion_math.densities.reverse_kernel import path_log_density
-
         log_q = path_log_density(self.data, self.schedule, path, self.grid)
         values: list[float] = (log_q - model.log_density(self.schedule, path, self.grid)).tolist()
         return values
 
 
-def on_levels(x: "Tensor") -> "Tensor":
+def on_levels(x: Tensor) -> Tensor:
     """x rounded to the 256 levels 2 k / 255 - 1."""
     return (127.5 * (x.clamp(-1, 1) + 1)).round() / 127.5 - 1
 
 
-def path_gaps(world: World, points: "Tensor", steps: int) -> tuple[list[float], list[float]]:
+def path_gaps(world: BoundProblem, points: Tensor, steps: int) -> tuple[list[float], list[float]]:
     """log p(x_0) - ELBO(x_0) and KL(q(x_{1:T} | x_0), p(x_{1:T} | x_0)) of the affine chain.
 
     Both without a draw: a term is a square of what is linear in z, so its mean over N(0, I) is that
     over the four signs; p(x_{0:T}) is one normal, and so is q(x_{1:T} | x_0).
     """
-    import itertools
-
-    import torch
-
-    from diffusion_math.densities import multivariate
-    from diffusion_math.elbo import bound, large_variance
-    from diffusion_math.gaussian import Gaussian
-    from diffusion_math.grid import trailing
-    from experiments.common.chains import Model, affine_chain, forward_chain
-
     grid, schedule = trailing(world.schedule, steps), world.schedule
     model = Model(world.normal.denoiser(schedule), large_variance, large_variance)
     joint = affine_chain(model, schedule, grid)
@@ -161,20 +148,12 @@ class Limit:
         return [self.bottom + self.integral + one for one in self.excess[variance]]
 
 
-def limit(world: World, x0: "Tensor", finest: int, generator: "torch.Generator") -> Limit:
+def limit(world: BoundProblem, x0: Tensor, finest: int, generator: torch.Generator) -> Limit:
     """Short steps under a continuous schedule, every draw of noise kept at all times.
 
     One z serves every time, so each draw's sum tends to each draw's integral, and the difference
     owes little to chance.
     """
-    import numpy as np
-    import torch
-
-    from diffusion_math.elbo import bound, continuous_integrand, large_variance, small_variance
-    from diffusion_math.gaussian import Gaussian
-    from diffusion_math.grid import uniform_log_snr
-    from diffusion_math.schedule import VPLinear
-
     schedule = VPLinear()
     denoise = world.data.denoiser(schedule)
     z = torch.randn(x0.shape, generator=generator, dtype=torch.float64)
@@ -210,16 +189,11 @@ def limit(world: World, x0: "Tensor", finest: int, generator: "torch.Generator")
     )
 
 
-def mass_of_levels(world: World, model: "Model", x0: "Tensor") -> float:
+def mass_of_levels(world: BoundProblem, model: Model, x0: Tensor) -> float:
     """How far from 1 the 256 levels' probabilities sum, the worst entry of the last steps from x0.
 
     The step to 0 is taken from a draw at the grid's last positive time that is x0 itself, scaled.
     """
-    import torch
-
-    from diffusion_math.elbo import quantized_log_probability
-    from diffusion_math.gaussian import Gaussian, marginal
-
     t, s = world.grid[-2], world.grid[-1]
     step = model.step(world.schedule, marginal(world.schedule, x0, t).mean, t, s)
     means = step.mean.flatten()
@@ -230,18 +204,12 @@ def mass_of_levels(world: World, model: "Model", x0: "Tensor") -> float:
 
 
 def weighted(
-    world: World, models: "dict[str, Model]", x0: "Tensor", generator: "torch.Generator"
+    world: BoundProblem, models: dict[str, Model], x0: Tensor, generator: torch.Generator
 ) -> float:
     """The largest error of C18 between two denoisers, over TIMES of 2..T, relative to the term.
 
     L(second) - L(first) = lambda_t (|eps - eps_2|^2 - |eps - eps_1|^2)
     """
-    import torch
-
-    from diffusion_math.elbo import lambda_t, step_term
-    from diffusion_math.gaussian import marginal
-    from diffusion_math.prediction import eps_from_x0
-
     schedule, (first, _, second) = world.schedule, models.values()
     worst = 0.0
     spread = torch.logspace(math.log10(2), math.log10(schedule.T), TIMES, dtype=torch.float64)

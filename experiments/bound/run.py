@@ -1,15 +1,19 @@
 """The bound of DDPM in its terms, on data whose true likelihood is known (C12-C15, C17, C18)."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from experiments.bound import Config
-from experiments.bound.measure import AFFINE, CHAIN, EXACT, POINTS, SMALL
+import torch
+from tqdm import tqdm
+
+from diffusion_math.elbo import quantized_log_probability
+from diffusion_math.gaussian import Gaussian
+from experiments.bound import Config, figures
+from experiments.bound import measure as terms
+from experiments.bound.measure import AFFINE, CHAIN, EXACT, POINTS, SMALL, Limit
+from experiments.common.chains import drawn_forward
 from experiments.common.statistics import mean_interval
-from experiments.output.result import FAILS, HOLDS, MEASURED, Result, Row, at_least, at_most
-
-if TYPE_CHECKING:
-    from experiments.bound.measure import Limit
+from experiments.output.result import FAILS, HOLDS, MEASURED, Measurement, Result, at_least, at_most
 
 RESIDUE = 0.01
 """Nats that the extrapolated sum may differ from the integral by."""
@@ -17,19 +21,11 @@ RESIDUE = 0.01
 
 def run(config: Config) -> Result:
     """Average the terms of each model, and set KLs, entropy and limit beside them."""
-    import torch
-    from tqdm import tqdm
-
-    from diffusion_math.elbo import quantized_log_probability
-    from diffusion_math.gaussian import Gaussian
-    from experiments.bound import figures
-    from experiments.bound import measure as terms
-    from experiments.common.chains import drawn_forward
 
     def seeded(part: int) -> torch.Generator:
         return torch.Generator().manual_seed(config.seed + part)
 
-    world = terms.World.of(config.density, config.steps)
+    world = terms.BoundProblem.of(config.density, config.steps)
     x0 = world.data.sample(seeded(1), config.draws)
     models = world.models((EXACT, SMALL, AFFINE))
     bounds = {
@@ -80,9 +76,9 @@ def run(config: Config) -> Result:
     return Result("bound", "The bound, term by term", rows, parts, record)
 
 
-def _path_row(chain: tuple[list[float], list[float]]) -> Row:
+def _path_row(chain: tuple[list[float], list[float]]) -> Measurement:
     worst = max(abs(gap - kl) for gap, kl in zip(*chain, strict=True))
-    return Row(
+    return Measurement(
         "bound",
         f"C12: log p(x_0) - ELBO(x_0) is KL(q(x_1:T | x_0), p(x_1:T | x_0)) at {POINTS} points of "
         f"a chain of {CHAIN} steps with the affine denoiser, whose p(x_0) and KL of whole paths "
@@ -93,11 +89,11 @@ def _path_row(chain: tuple[list[float], list[float]]) -> Row:
     )
 
 
-def _below_row(gaps: dict[str, list[float]]) -> Row:
+def _below_row(gaps: dict[str, list[float]]) -> Measurement:
     """All at 95% together."""
     ends = {name: mean_interval(each, 1 - 0.05 / len(gaps)) for name, each in gaps.items()}
     least = min(gaps, key=lambda name: ends[name][0])
-    return Row(
+    return Measurement(
         "bound-below",
         "C13: the average of -ELBO is at least that of -log q(x_0), for every denoiser and "
         f"variance, on whole paths of {len(gaps[least])} draws. Least excess in nats ({least}), "
@@ -108,10 +104,10 @@ def _below_row(gaps: dict[str, list[float]]) -> Row:
     )
 
 
-def _worse_row(gaps: dict[str, list[float]]) -> Row:
+def _worse_row(gaps: dict[str, list[float]]) -> Measurement:
     apart = [a - b for a, b in zip(gaps[AFFINE], gaps[EXACT], strict=True)]
     interval = mean_interval(apart)
-    return Row(
+    return Measurement(
         "bound-denoiser",
         "C14: all that a model can do about the bound is its denoiser. Nats that the best affine "
         "one costs more than the exact one, on the same paths, above 0",
@@ -121,9 +117,9 @@ def _worse_row(gaps: dict[str, list[float]]) -> Row:
     )
 
 
-def _variance_row(gaps: dict[str, list[float]]) -> Row:
+def _variance_row(gaps: dict[str, list[float]]) -> Measurement:
     apart = [a - b for a, b in zip(gaps[SMALL], gaps[EXACT], strict=True)]
-    return Row(
+    return Measurement(
         "bound-variance",
         "C17: nats that steps of variance beta_hat_t cost more than steps of variance beta_t, "
         "exact denoiser, same paths",
@@ -133,10 +129,10 @@ def _variance_row(gaps: dict[str, list[float]]) -> Row:
     )
 
 
-def _limit_row(limit: "Limit") -> Row:
+def _limit_row(limit: Limit) -> Measurement:
     low, high = mean_interval(limit.extrapolated)
     worst = max(abs(low), abs(high))
-    return Row(
+    return Measurement(
         "bound-limit",
         "C14: as the steps become short the sum of L_(t-1) tends to an integral over log-SNR at "
         f"first order: 2 S(2n) - S(n) - integral in nats at 2n = {limit.steps[-1]}, within "
@@ -147,8 +143,8 @@ def _limit_row(limit: "Limit") -> Row:
     )
 
 
-def _levels_row(off: float) -> Row:
-    return Row(
+def _levels_row(off: float) -> Measurement:
+    return Measurement(
         "bound-levels",
         "C15: the probabilities that L_0 gives the 256 levels of an 8-bit entry sum to 1. Largest "
         "error of a sum, at most 1e-12",
@@ -158,8 +154,8 @@ def _levels_row(off: float) -> Row:
     )
 
 
-def _weight_row(off: float) -> Row:
-    return Row(
+def _weight_row(off: float) -> Measurement:
+    return Measurement(
         "bound-weight",
         "C18: between two denoisers L_(t-1) differs by lambda_t times the difference of their "
         "squared errors in eps: the constant is one for all. Largest difference over t and 50 "

@@ -5,20 +5,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from PIL.Image import Image
+from tqdm import tqdm
+
+from experiments import plots
 from experiments.cfg import Config
 from experiments.common.model_options import distance, draw, shows
 from experiments.common.sampling_options import scale_of
 from experiments.common.statistics import mean_interval, paired_difference, wilson
-from experiments.output.result import MEASURED, Figure, Result, Row, Table, at_least, percent
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-    from tqdm import tqdm
-
-    from experiments.plots import Panel
-    from sd.pipeline import TextToImage
+from experiments.output.result import (
+    MEASURED,
+    Figure,
+    Measurement,
+    Result,
+    Table,
+    at_least,
+    percent,
+)
+from experiments.plots import Panel, Series
+from sd.pipeline import TextToImage
+from sd.shapes import accuracy as judge
+from sd.shapes.scene import COLORS, HELD_OUT, SHAPES
 
 BARS = {"seen": 0.95, "held-out": 0.80}
 """Least accuracy at the default setting, for pairs that occur in training and that don't."""
@@ -31,7 +40,7 @@ class Point:
     scale: float
     right: dict[str, list[bool]]
     spread: list[float]
-    pictures: "list[Image]"
+    pictures: list[Image]
 
     def accuracy(self, kind: str) -> tuple[float, float, float]:
         """The share of right pictures and its Wilson interval."""
@@ -39,12 +48,8 @@ class Point:
         return (fmean(verdicts), *wilson(sum(verdicts), len(verdicts)))
 
 
-def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
+def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     """Draw the pair, sweep the scale, judge."""
-    from tqdm import tqdm
-
-    from sd.shapes import accuracy as judge
-
     pipeline = pipeline or config.model.load()
     own = scale_of(config.sampling.guidance_scale, pipeline)
     scales = sorted({*config.scales, 1.0, own})
@@ -76,8 +81,6 @@ def _at(points: Sequence[Point], scale: float) -> Point:
 
 def _free_prompts(count: int) -> list[str]:
     """Prompts that name a colour and a shape and leave all else open; seen pairs only."""
-    from sd.shapes.scene import COLORS, HELD_OUT, SHAPES
-
     colors = list(COLORS)
     places = ((colors[(i + i // 6) % 6], SHAPES[i % 6]) for i in range(36))
     pairs = [pair for pair in places if pair not in HELD_OUT]
@@ -85,7 +88,7 @@ def _free_prompts(count: int) -> list[str]:
     return [f"{'an' if color[0] in 'aeiou' else 'a'} {color} {shape}" for color, shape in chosen]
 
 
-def _pair(config: Config, pipeline: "TextToImage", bar: "tqdm[Any]") -> "dict[bool, list[Image]]":
+def _pair(config: Config, pipeline: TextToImage, bar: "tqdm[Any]") -> dict[bool, list[Image]]:
     """The same prompt and seeds with guidance and without."""
     seeds = [config.seed + i for i in range(config.shown)]
     call = config.sampling.call(pipeline)
@@ -99,7 +102,7 @@ def _pair(config: Config, pipeline: "TextToImage", bar: "tqdm[Any]") -> "dict[bo
 
 def _point(
     config: Config,
-    pipeline: "TextToImage",
+    pipeline: TextToImage,
     scale: float,
     asked: dict[str, list[str]],
     free: Sequence[str],
@@ -119,13 +122,13 @@ def _point(
     return Point(scale, right, spread, groups[0])
 
 
-def _rows(guided: Point, plain: Point) -> tuple[Row, ...]:
+def _rows(guided: Point, plain: Point) -> tuple[Measurement, ...]:
     """The gain by guidance on the same prompts and seeds, and the bars of accuracy."""
     both = [p.right["seen"] + p.right["held-out"] for p in (guided, plain)]
     gain = fmean(both[0]) - fmean(both[1])
     interval = paired_difference(*both)
     rows = [
-        Row(
+        Measurement(
             "cfg",
             "X1: with guidance (w = "
             f"{guided.scale:g}) more pictures show all that their prompt names than without. "
@@ -143,17 +146,19 @@ def _rows(guided: Point, plain: Point) -> tuple[Row, ...]:
             wanted = f", at least {bar:g}" if point is guided else ""
             what = "with" if point is guided else "without"
             claim = f"Share of {count} fresh prompts of {kind} pairs shown rightly {what} guidance"
-            rows.append(Row(f"cfg-{kind}-{name}", claim + wanted, share, (low, high), verdict))
+            rows.append(
+                Measurement(f"cfg-{kind}-{name}", claim + wanted, share, (low, high), verdict)
+            )
     rows.append(_variety(guided, plain))
     return tuple(rows)
 
 
-def _variety(guided: Point, plain: Point) -> Row:
+def _variety(guided: Point, plain: Point) -> Measurement:
     """The ratio of the diversities, by the mean of its logarithm over the prompts."""
     pairs = zip(guided.spread, plain.spread, strict=True)
     logs = [math.log(max(a, 1e-9) / max(b, 1e-9)) for a, b in pairs]
     ends = tuple(math.exp(min(end, 700.0)) for end in mean_interval(logs))
-    return Row(
+    return Measurement(
         "cfg-diversity",
         f"Diversity at w = {guided.scale:g} over diversity without guidance, geometric mean over "
         f"{len(logs)} prompts",
@@ -166,12 +171,10 @@ def _variety(guided: Point, plain: Point) -> Row:
 def _parts(
     config: Config,
     own: float,
-    pair: "dict[bool, list[Image]]",
+    pair: dict[bool, list[Image]],
     points: list[Point],
     free: Sequence[str],
 ) -> tuple[str | Figure | Table, ...]:
-    from experiments import plots
-
     verdicts = {on: [shows(one, config.prompt) for one in pair[on]] for on in pair}
     hits = {on: sum(one is True for one in verdicts[on]) for on in pair}
     known = None not in verdicts[True]
@@ -232,9 +235,7 @@ def _parts(
     )
 
 
-def _panels(config: Config, points: list[Point], own: float) -> "list[Panel]":
-    from experiments.plots import Panel, Series
-
+def _panels(config: Config, points: list[Point], own: float) -> list[Panel]:
     w = [p.scale for p in points]
     lines = []
     for kind in BARS:

@@ -3,45 +3,40 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+import torch
+from torch import Tensor
 
-    from diffusion_math.denoiser import Denoiser
-    from diffusion_math.densities.mixture import GaussianMixture
-    from diffusion_math.densities.multivariate import Multivariate
-    from diffusion_math.elbo import Variance
-    from diffusion_math.schedule import Schedule
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.densities.multivariate import Multivariate
+from diffusion_math.densities.reverse_kernel import sample_reverse
+from diffusion_math.elbo import reverse_step
+from diffusion_math.gaussian import Gaussian, transition
+from diffusion_math.noise import UnitNoise
+from diffusion_math.schedule import Schedule
+from diffusion_math.variance import Variance
 
 
 @dataclass(frozen=True)
 class Model:
     """The chain p(x_{0:T}) of `elbo`: a denoiser, the variance of its steps and of its last one."""
 
-    denoise: "Denoiser"
-    variance: "Variance"
-    last_variance: "Variance"
+    denoise: Denoiser
+    variance: Variance
+    last_variance: Variance
 
-    def step(self, schedule: "Schedule", x_t: "Tensor", t: "Tensor", s: "Tensor") -> Any:
+    def step(self, schedule: Schedule, x_t: Tensor, t: Tensor, s: Tensor) -> Any:
         """p(x_s | x_t)."""
-        from diffusion_math.elbo import reverse_step
-
         variance = self.variance if s > 0 else self.last_variance
         return reverse_step(schedule, self.denoise, x_t, t, s, variance)
 
-    def log_density(
-        self, schedule: "Schedule", path: "Sequence[Tensor]", grid: "Tensor"
-    ) -> "Tensor":
+    def log_density(self, schedule: Schedule, path: Sequence[Tensor], grid: Tensor) -> Tensor:
         """log p of whole paths, `(batch,)`: N(x_T; 0, I) and every reverse step.
 
         path: a tensor `(batch, D)` for each node of the grid, from T to 0.
         """
-        import torch
-
-        from diffusion_math.gaussian import Gaussian
-
         first = path[0]
         one = torch.ones((), dtype=torch.float64)
         total = Gaussian(torch.zeros_like(first), one).log_density(first)
@@ -51,29 +46,23 @@ class Model:
 
 
 def drawn_backward(
-    data: "GaussianMixture",
-    schedule: "Schedule",
-    grid: "Tensor",
-    generator: "torch.Generator",
+    data: GaussianMixture,
+    schedule: Schedule,
+    grid: Tensor,
+    generator: torch.Generator,
     n: int,
-) -> "list[Tensor]":
+) -> list[Tensor]:
     """`n` paths of the exact process at the grid's nodes, drawn from q(x_T) down."""
-    from diffusion_math.densities.reverse_kernel import draw_reverse
-
     path = [data.marginal(schedule, grid[0]).sample(generator, n)]
     for t, s in pairwise(grid):
-        path.append(draw_reverse(data, generator, schedule, path[-1], t, s))
+        path.append(sample_reverse(data, generator, schedule, path[-1], t, s))
     return path
 
 
 def drawn_forward(
-    x0: "Tensor", schedule: "Schedule", grid: "Tensor", generator: "torch.Generator"
-) -> "list[Tensor]":
+    x0: Tensor, schedule: Schedule, grid: Tensor, generator: torch.Generator
+) -> list[Tensor]:
     """One path of the forward process from each x_0 at the grid's nodes, noisiest first."""
-    import torch
-
-    from diffusion_math.gaussian import transition
-
     path = [x0]
     for t, s in reversed(list(pairwise(grid))):
         z = torch.randn(x0.shape, generator=generator, dtype=torch.float64)
@@ -82,8 +71,8 @@ def drawn_forward(
 
 
 def by_true_kernels(
-    data: "GaussianMixture", schedule: "Schedule", path: "Sequence[Tensor]", grid: "Tensor"
-) -> "Tensor":
+    data: GaussianMixture, schedule: Schedule, path: Sequence[Tensor], grid: Tensor
+) -> Tensor:
     """log q(x_0) as the bound of the chain of true reverse kernels gives it, `(batch,)`.
 
         log q(x_T) + sum log q(x_s | x_t) - log q(x_{1:T} | x_0)
@@ -91,10 +80,6 @@ def by_true_kernels(
     The kernels are the mixtures of `GaussianMixture.reverse`, one for each point of each path. The
     chain's posterior over paths is the forward process itself, so every single path gives it all.
     """
-    import torch
-
-    from diffusion_math.gaussian import transition
-
     total = data.log_density(schedule, path[0], grid[0])
     for (x_t, x_s), (t, s) in zip(pairwise(path), pairwise(grid), strict=True):
         each = [
@@ -105,39 +90,28 @@ def by_true_kernels(
     return total
 
 
-def affine_chain(model: Model, schedule: "Schedule", grid: "Tensor") -> "Multivariate":
+def affine_chain(model: Model, schedule: Schedule, grid: Tensor) -> Multivariate:
     """The joint law of (x_T, ..., x_0) in the plane, for a denoiser that is affine in x.
 
     Read off one run with unit vectors in the place of the noises; events one after another.
     """
-    import torch
-
-    from diffusion_math.noise import Basis
-
-    basis = Basis(grid, (2,))
+    basis = UnitNoise(grid, (2,))
     path = [basis.start(torch.zeros(2, dtype=torch.float64), 1.0)]
     for t, s in pairwise(grid):
         path.append(model.step(schedule, path[-1], t, s).draw(basis(path[-1], t, s)))
     return _joint(path)
 
 
-def forward_chain(x0: "Tensor", schedule: "Schedule", grid: "Tensor") -> "Multivariate":
+def forward_chain(x0: Tensor, schedule: Schedule, grid: Tensor) -> Multivariate:
     """The joint law of (x_T, ..., x_1) given one x_0, read off in the same way."""
-    from diffusion_math.gaussian import transition
-    from diffusion_math.noise import Basis
-
-    basis = Basis(grid, (2,))
+    basis = UnitNoise(grid, (2,))
     path = [basis.start(x0, 0.0)]
     for t, s in reversed(list(pairwise(grid))):
         path.append(transition(schedule, path[-1], s, t).draw(basis(path[-1], t, s)))
     return _joint(path[:0:-1])
 
 
-def _joint(path: "Sequence[Tensor]") -> "Multivariate":
-    import torch
-
-    from diffusion_math.densities.multivariate import Multivariate
-
+def _joint(path: Sequence[Tensor]) -> Multivariate:
     rows = torch.cat(list(path), dim=1)
     columns = rows[1:] - rows[0]
     return Multivariate(rows[0], columns.T @ columns)

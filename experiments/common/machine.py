@@ -4,18 +4,14 @@ import os
 import platform
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 MIB = 2**20
 
 
 def describe(devices: list[str]) -> dict[str, str]:
     """Processor, cores, memory, GPUs, system and versions, as text."""
-    import torch
-
     told = {"processor": _processor(), "cores": str(_cores())}
     told["threads"] = str(torch.get_num_threads())
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
@@ -32,28 +28,22 @@ def describe(devices: list[str]) -> dict[str, str]:
     return told
 
 
-def synchronize(where: "torch.device") -> None:
+def synchronize(where: torch.device) -> None:
     """Wait until the device has done all it was asked to."""
-    import torch
-
     if where.type == "cuda":
         torch.cuda.synchronize(where)
     elif where.type == "mps":
         torch.mps.synchronize()
 
 
-def reset_peak(where: "torch.device") -> None:
+def reset_peak(where: torch.device) -> None:
     """Count peak memory from here on, where the device can."""
-    import torch
-
     if where.type == "cuda":
         torch.cuda.reset_peak_memory_stats(where)
 
 
-def peak_memory(where: "torch.device") -> tuple[float, str]:
+def peak_memory(where: torch.device) -> tuple[float, str]:
     """Peak memory in MiB, and of what: tensors on the GPU, or the whole process on a CPU."""
-    import torch
-
     if where.type == "cuda":
         return torch.cuda.max_memory_allocated(where) / MIB, "tensors"
     if where.type == "mps":

@@ -1,20 +1,21 @@
 """Pearson's sum over cells, and a limit that it passes with a stated probability at most."""
 
 import math
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from scipy.optimize import brentq
+from scipy.stats import poisson
+from torch import Tensor
 
 __all__ = ["given", "limit", "pearson", "tilted"]
 
 
-def pearson(counts: "Tensor", expected: "Tensor") -> float:
+def pearson(counts: Tensor, expected: Tensor) -> float:
     """sum (count - expected)^2 / expected over cells, `(n,)` each."""
     return float(((counts - expected).square() / expected).sum())
 
 
-def limit(expected: "Tensor", rate: float) -> float:
+def limit(expected: Tensor, rate: float) -> float:
     """What the sum of n draws over these cells passes with probability `rate` at most.
 
     Counts of draws are independent Poisson counts given that these sum to n. So Chernoff's bound
@@ -26,9 +27,6 @@ def limit(expected: "Tensor", rate: float) -> float:
     Args:
         expected: `(n,)`, above 0; together the number of draws.
     """
-    import torch
-    from scipy.stats import poisson
-
     whole = _chernoff(expected, rate / given(expected))
     largest, at = expected.max(0)
     others = torch.cat([expected[:at], expected[at + 1 :]])
@@ -39,10 +37,8 @@ def limit(expected: "Tensor", rate: float) -> float:
     return min(whole, rest * float(expected.sum() / largest))
 
 
-def _chernoff(expected: "Tensor", rate: float) -> float:
+def _chernoff(expected: Tensor, rate: float) -> float:
     """What the sum over independent Poisson counts passes with probability `rate` at most."""
-    from scipy.optimize import brentq
-
     most = 0.1
     while tilted(expected, expected, most)[1] < -math.log(rate):
         most *= 1.3
@@ -50,23 +46,19 @@ def _chernoff(expected: "Tensor", rate: float) -> float:
     return tilted(expected, expected, k)[0]
 
 
-def given(expected: "Tensor") -> float:
+def given(expected: Tensor) -> float:
     """How many times likelier an event becomes, at most, once the sum of the counts is known."""
-    from scipy.stats import poisson
-
     total = round(float(expected.sum()))
     return 1 / float(poisson.pmf(total, total))
 
 
-def tilted(expected: "Tensor", means: "Tensor", k: float) -> tuple[float, float]:
+def tilted(expected: Tensor, means: Tensor, k: float) -> tuple[float, float]:
     """a = E[S e^(kS)] / E e^(kS) for the sum S over Poisson counts of these means, and
     k a - log E e^(kS): P(S >= a) <= e^-that for k > 0, P(S <= a) for k < 0 (Chernoff).
 
     Counts are taken to lie within 12 deviations and 40 of their means; that one does not has
     probability e^-60.
     """
-    import torch
-
     width = 12 * means.sqrt() + 40
     lowest = (means - width).floor().clamp(min=0)
     j = lowest[:, None] + torch.arange(int((2 * width).max()) + 2, dtype=torch.float64)

@@ -1,30 +1,28 @@
 """Densities of the plane: on a square to be drawn, in cells to be integrated and counted."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor
 
-    from diffusion_math.densities.mixture import GaussianMixture
-    from diffusion_math.densities.toy import Density
-    from diffusion_math.schedule import Schedule, Time
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.densities.toy import Density
+from diffusion_math.schedule import Schedule, Time
+from experiments.common.pearson import limit, pearson
 
 LEAST_EXPECTED = 20
 """Draws that a cell must expect to count on its own in `chi_square`."""
 
 
-def density_on(line: Any, density: "Density", schedule: "Schedule", t: "Time") -> Any:
+def density_on(line: Any, density: Density, schedule: Schedule, t: Time) -> Any:
     """The exact density of x_t on line x line, rows along the second coordinate."""
     return density_over(line, line, density, schedule, t)
 
 
-def density_over(
-    first: Any, second: Any, density: "Density", schedule: "Schedule", t: "Time"
-) -> Any:
+def density_over(first: Any, second: Any, density: Density, schedule: Schedule, t: Time) -> Any:
     """The exact density of x_t on first x second, rows along the second coordinate."""
-    import torch
-
     ys, xs = torch.meshgrid(torch.from_numpy(second), torch.from_numpy(first), indexing="ij")
     at = torch.stack([xs.flatten(), ys.flatten()], dim=1)
     return density.log_density(schedule, at, t).exp().reshape(len(second), -1).numpy()
@@ -33,8 +31,8 @@ def density_over(
 class Rule(NamedTuple):
     """Points `(cells * order^2, 2)`, and the area `(cells * order^2,)` that each stands for."""
 
-    points: "Tensor"
-    weights: "Tensor"
+    points: Tensor
+    weights: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,17 +43,14 @@ class Cells:
         first, second: `(n + 1,)` and `(m + 1,)`, rising: the cells' edges along each axis.
     """
 
-    first: "Tensor"
-    second: "Tensor"
+    first: Tensor
+    second: Tensor
 
     def rule(self, order: int = 6) -> Rule:
         """Gauss and Legendre's points in every cell: polynomials of degree 2 order - 1 are exact.
 
         The points come cell by cell, the second coordinate's cells running faster.
         """
-        import numpy as np
-        import torch
-
         nodes, weights = (torch.from_numpy(one) for one in np.polynomial.legendre.leggauss(order))
         (x, by_x), (y, by_y) = (
             (
@@ -71,14 +66,12 @@ class Cells:
         areas = by_x[:, None, :, None] * by_y[None, :, None, :]
         return Rule(points.reshape(-1, 2), areas.reshape(-1))
 
-    def sums(self, values: "Tensor") -> "Tensor":
+    def sums(self, values: Tensor) -> Tensor:
         """Sums over each cell of values at a rule's points, `(n, m)`."""
         return values.reshape(len(self.first) - 1, len(self.second) - 1, -1).sum(2)
 
-    def counts(self, points: "Tensor") -> "Tensor":
+    def counts(self, points: Tensor) -> Tensor:
         """How many of the points lie in each cell, `(n, m)`; what lies outside is not counted."""
-        import torch
-
         n, m = len(self.first) - 1, len(self.second) - 1
         i, j = (
             torch.bucketize(column.contiguous(), edges, right=True) - 1
@@ -97,7 +90,7 @@ class ChiSquare(NamedTuple):
 
 
 def chi_square(
-    cells: Cells, points: "Tensor", probabilities: "Tensor", false_alarm: float
+    cells: Cells, points: Tensor, probabilities: Tensor, false_alarm: float
 ) -> ChiSquare:
     """Are the points independent draws of what has these probabilities in the cells, `(n, m)`?
 
@@ -107,10 +100,6 @@ def chi_square(
     one expects fewer too, it is part of the cell that expects least. The limit
     is passed with the probability `false_alarm` at most (`pearson.limit`).
     """
-    import torch
-
-    from experiments.common.pearson import limit, pearson
-
     seen, expected = cells.counts(points).double(), len(points) * probabilities
     enough = expected >= LEAST_EXPECTED
     each = torch.stack([seen[enough], expected[enough]])
@@ -122,20 +111,18 @@ def chi_square(
     return ChiSquare(pearson(*each), each.shape[1] - 1, limit(each[1], false_alarm))
 
 
-def cells_about(mixture: "GaussianMixture", width: float = 2.0, most: int = 1000) -> Cells:
+def cells_about(mixture: GaussianMixture, width: float = 2.0, most: int = 1000) -> Cells:
     """Cells that hold all but 1e-12 of a mixture, none wider than `width` of its least deviations.
 
     But no more than `most` along an axis. A component of a weight below 1e-14 may lie outside.
     """
-    import torch
-
     kept = mixture.among((mixture.log_weights > -32.2).nonzero()[:, 0].tolist())
     C = kept.covariances
     variances = torch.linalg.eigvalsh(C) if C.ndim == 3 else C
     largest, least = float(variances.max()) ** 0.5, float(variances.min()) ** 0.5
     low, high = kept.means.amin(0) - 8 * largest, kept.means.amax(0) + 8 * largest
 
-    def edges(a: float, b: float) -> "Tensor":
+    def edges(a: float, b: float) -> Tensor:
         count = min(most, 1 + int((b - a) / (width * least)))
         return torch.linspace(a, b, count + 1, dtype=torch.float64)
 

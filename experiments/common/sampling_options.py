@@ -37,7 +37,7 @@ class Sampling:
     steps: Annotated[int, Range(1, 1000)] = 25
     """Steps from noise to picture, 1 to 1000."""
     solver: Solver | None = None
-    """ddpm, ddim, heun (two U-Net calls a step), dpmpp_2m or another of `diffusion_math.solvers.registry`;
+    """ddpm, ddim, heun (two U-Net calls a step), dpmpp_2m or another of `diffusion_math.solvers`;
     default: the model's."""
     grid: Grid = "trailing"
     """Where the steps fall."""

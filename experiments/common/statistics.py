@@ -4,6 +4,9 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist, fmean, median, stdev
 
+import numpy as np
+from scipy.special import stdtrit
+
 Interval = tuple[float, float]
 Z = NormalDist().inv_cdf(0.975)
 """Half the width of a normal's middle 95%, in standard errors."""
@@ -69,8 +72,6 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
         raise ValueError("values: wanted at least one, got none")
     if len(values) == 1:
         return -math.inf, math.inf
-    from scipy.special import stdtrit
-
     half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * stdev(values) / math.sqrt(len(values))
     return fmean(values) - half, fmean(values) + half
 
@@ -95,9 +96,6 @@ def ratio_of_means(first: Sequence[float], second: Sequence[float]) -> Interval:
     if len(first) != len(second) or len(first) < 2:
         wanted = "wanted two sequences of one length >= 2"
         raise ValueError(f"first, second: {wanted}, got {len(first)} and {len(second)}")
-    import numpy as np
-    from scipy.special import stdtrit
-
     x, y, n = np.asarray(first, float), np.asarray(second, float), len(first)
     unit_x, unit_y = float(x.max()), float(y.max())
     x, y = x / unit_x, y / unit_y

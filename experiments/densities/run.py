@@ -1,16 +1,19 @@
 """Every density of the plane: its mass, its sampler and its score, against one another."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from diffusion_math.densities.toy import DENSITIES, Density
+from diffusion_math.schedule import VPLinear
+from experiments import plots
+from experiments.common.quadrature import Cells, ChiSquare, chi_square, density_over
 from experiments.densities import Config
-from experiments.output.result import FAILS, HOLDS, Figure, Result, Row, Table, at_most
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from diffusion_math.densities.toy import Density
-    from experiments.common.quadrature import Cells, ChiSquare
-
+from experiments.output.result import FAILS, HOLDS, Figure, Measurement, Result, Table, at_most
+from experiments.plots import fields
 
 FALSE_ALARM = 1e-9  # of each density's chi-square test
 ORDER = 8  # of the quadrature in a cell; its error is judged against one order less
@@ -32,17 +35,12 @@ class Found(NamedTuple):
     entropy: float
     drawn: float
     error: float
-    fit: "ChiSquare"
+    fit: ChiSquare
     score: float
 
 
 def run(config: Config) -> Result:
     """Integrate, count and differentiate each."""
-    import torch
-    from tqdm import tqdm
-
-    from diffusion_math.densities.toy import DENSITIES
-
     found, drawn = {}, {}
     for name in tqdm(config.densities, unit="density", disable=None):
         density = DENSITIES[name]()
@@ -65,13 +63,10 @@ def run(config: Config) -> Result:
     return Result("densities", "The densities of the plane", rows, parts, record)
 
 
-def _cells(name: str) -> "Cells":
+def _cells(name: str) -> Cells:
     """Cells that hold all but 1e-9 of the density, small where it is sharp."""
-    import torch
 
-    from experiments.common.quadrature import Cells
-
-    def line(low: float, high: float, cells: int) -> "Tensor":
+    def line(low: float, high: float, cells: int) -> Tensor:
         return torch.linspace(low, high, cells + 1, dtype=torch.float64)
 
     if name == "banana":  # reaches far up
@@ -82,12 +77,7 @@ def _cells(name: str) -> "Cells":
     return Cells(line(-reach, reach, count), line(-reach, reach, count))
 
 
-def _measure(density: "Density", cells: "Cells", points: "Tensor") -> Found:
-    import torch
-
-    from diffusion_math.schedule import VPLinear
-    from experiments.common.quadrature import chi_square
-
+def _measure(density: Density, cells: Cells, points: Tensor) -> Found:
     clean = VPLinear()  # at t = 0 every schedule is the same
     masses = []
     for order in (ORDER - 1, ORDER):
@@ -114,7 +104,7 @@ def _measure(density: "Density", cells: "Cells", points: "Tensor") -> Found:
     )
 
 
-def _rows(found: dict[str, Found], samples: int) -> tuple[Row, ...]:
+def _rows(found: dict[str, Found], samples: int) -> tuple[Measurement, ...]:
     far = {name: abs(one.mass - 1) for name, one in found.items()}
     worst = max(far, key=lambda name: far[name] + found[name].bound)
     bound = found[worst].bound
@@ -124,7 +114,7 @@ def _rows(found: dict[str, Found], samples: int) -> tuple[Row, ...]:
     steep = max(found, key=lambda name: found[name].score)
     off = found[steep].score
     return (
-        Row(
+        Measurement(
             "densities",
             f"Every density integrates to 1. Largest distance of the mass from 1 ({worst}), at "
             f"most {MASS:g}; the interval is what quadrature and tails may have missed",
@@ -132,7 +122,7 @@ def _rows(found: dict[str, Found], samples: int) -> tuple[Row, ...]:
             interval,
             at_most(*interval, MASS),
         ),
-        Row(
+        Measurement(
             "densities-sampler",
             f"Every sampler draws from its density. Largest ratio of chi-square ({samples} draws "
             f"in cells) to its limit ({fit}), at most 1 (false alarm {FALSE_ALARM:g} a density)",
@@ -140,7 +130,7 @@ def _rows(found: dict[str, Found], samples: int) -> tuple[Row, ...]:
             None,
             HOLDS if ratio <= 1 else FAILS,
         ),
-        Row(
+        Measurement(
             "densities-score",
             f"C21: every score is the gradient of its log-density. Largest difference from "
             f"automatic differentiation, over 1 + the largest gradient ({steep}), at most "
@@ -152,16 +142,7 @@ def _rows(found: dict[str, Found], samples: int) -> tuple[Row, ...]:
     )
 
 
-def _figure(drawn: "dict[str, Tensor]") -> Figure:
-    import numpy as np
-    import torch
-
-    from diffusion_math.densities.toy import DENSITIES
-    from diffusion_math.schedule import VPLinear
-    from experiments import plots
-    from experiments.common.quadrature import density_over
-    from experiments.plots import fields
-
+def _figure(drawn: dict[str, Tensor]) -> Figure:
     maps = []
     for name, points in drawn.items():
         edges = torch.quantile(points, torch.tensor([0.005, 0.995]).double(), dim=0)

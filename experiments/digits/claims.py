@@ -2,23 +2,28 @@
 
 from collections.abc import Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
 
+from torch import Tensor
+
+from diffusion_math.metrics import Estimate
 from experiments.common.statistics import Z, mean_interval, paired_difference, wilson
 from experiments.digits.loss_weights import BOUND, DRAWN, SIMPLE, Outcome
 from experiments.digits.training import Budget
-from experiments.output.result import FAILS, HOLDS, MEASURED, UNDECIDED, Row, at_least, at_most
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from diffusion_math.metrics import Estimate
+from experiments.output.result import (
+    FAILS,
+    HOLDS,
+    MEASURED,
+    UNDECIDED,
+    Measurement,
+    at_least,
+    at_most,
+)
 
 LAST = 40
 """Where the bound's chain leaves for 0: there the noise is about as wide as a level's bin."""
 
 
-def agreement(right: dict[float, list[bool]], real: list[bool]) -> tuple[Row, ...]:
+def agreement(right: dict[float, list[bool]], real: list[bool]) -> tuple[Measurement, ...]:
     count = len(real)
 
     def share(seen: list[bool]) -> tuple[float, tuple[float, float]]:
@@ -26,7 +31,7 @@ def agreement(right: dict[float, list[bool]], real: list[bool]) -> tuple[Row, ..
 
     asked, interval = share(right[1.0])
     rows = [
-        Row(
+        Measurement(
             "digits",
             f"C27: digits drawn with label and no guidance are read as that label by a classifier "
             f"trained on real digits alone; share of {count}, at least 0.9",
@@ -34,28 +39,34 @@ def agreement(right: dict[float, list[bool]], real: list[bool]) -> tuple[Row, ..
             interval,
             at_least(*interval, 0.9),
         ),
-        Row("digits-real", f"The same of {count} held-out real digits", *share(real), MEASURED),
+        Measurement(
+            "digits-real", f"The same of {count} held-out real digits", *share(real), MEASURED
+        ),
     ]
     for w, seen in right.items():
         if w == 0:
             found, ends = share(seen)
             claim = "C28, C29: at w = 0 the same network draws without the label: share, at most"
-            rows.append(Row("digits-free", f"{claim} 0.2", found, ends, at_most(*ends, 0.2)))
+            rows.append(
+                Measurement("digits-free", f"{claim} 0.2", found, ends, at_most(*ends, 0.2))
+            )
         elif w != 1:
             gap, ends = (sum(seen) - sum(right[1.0])) / count, paired_difference(seen, right[1.0])
             claim = f"C29: share at w = {w:g} less that at w = 1, the same noise: not lower by 0.02"
-            rows.append(Row(f"digits-guided-{w:g}", claim, gap, ends, at_least(*ends, -0.02)))
+            rows.append(
+                Measurement(f"digits-guided-{w:g}", claim, gap, ends, at_least(*ends, -0.02))
+            )
     return tuple(rows)
 
 
 def distance(
-    far: "dict[float, Estimate]", plain: "Estimate", floor: "Estimate", trained: int, count: int
-) -> tuple[Row, ...]:
+    far: dict[float, Estimate], plain: Estimate, floor: Estimate, trained: int, count: int
+) -> tuple[Measurement, ...]:
     nearer = plain.value - far[1.0].value
     reach = Z * (plain.error**2 + far[1.0].error ** 2) ** 0.5
     ends = nearer - reach, nearer + reach
     found = [
-        Row(
+        Measurement(
             "digits-distance",
             f"C20: by how much nearer to the held-out digits {count} draws at w = 1 are, in energy "
             "distance, than draws of independent pixels with the digits' histograms, above 0",
@@ -72,14 +83,14 @@ def distance(
     ):
         ends = one.value - Z * one.error, one.value + Z * one.error
         claim = f"Squared energy distance of {what} from the held-out digits, pixels in [-1, 1]"
-        found.append(Row(name, claim, one.value, ends, MEASURED))
+        found.append(Measurement(name, claim, one.value, ends, MEASURED))
     return tuple(found)
 
 
-def copied(nearer: list[bool]) -> Row:
+def copied(nearer: list[bool]) -> Measurement:
     """Are the draws copies of training digits?"""
     right = sum(nearer)
-    return Row(
+    return Measurement(
         "digits-copies",
         "Share of draws nearer to a training digit than 95% of held-out digits are; 0.05 for fresh "
         "digits, 1 for copies",
@@ -89,12 +100,12 @@ def copied(nearer: list[bool]) -> Row:
     )
 
 
-def code(codes: "dict[str, Tensor]") -> tuple[Row, ...]:
+def code(codes: dict[str, Tensor]) -> tuple[Measurement, ...]:
     ours, whole, histogram, normal, _ = codes.values()
     saved = (histogram - ours).tolist()
     ends = mean_interval(saved)
     return (
-        Row(
+        Measurement(
             "digits-bits",
             f"C13, C15: bound on the bits a pixel of {len(ours)} held-out digits given their "
             f"label, 17 levels, last step from t = {LAST}",
@@ -102,7 +113,7 @@ def code(codes: "dict[str, Tensor]") -> tuple[Row, ...]:
             mean_interval(ours.tolist()),
             MEASURED,
         ),
-        Row(
+        Measurement(
             "digits-bits-saved",
             "By how much that is less than with a histogram of each pixel, digit by digit, above 0",
             fmean(saved),
@@ -110,7 +121,7 @@ def code(codes: "dict[str, Tensor]") -> tuple[Row, ...]:
             _above_zero(*ends),
         ),
         *(
-            Row(f"digits-bits-{name}", what, fmean(each), mean_interval(each), MEASURED)
+            Measurement(f"digits-bits-{name}", what, fmean(each), mean_interval(each), MEASURED)
             for name, what, each in (
                 ("fine", "The bound where the last step leaves from t = 1", whole.tolist()),
                 ("histogram", "Bits a pixel with a histogram of each", histogram.tolist()),
@@ -120,18 +131,20 @@ def code(codes: "dict[str, Tensor]") -> tuple[Row, ...]:
     )
 
 
-def weight(outcomes: dict[str, list[Outcome]], budget: Budget, share: float) -> tuple[Row, ...]:
+def weight(
+    outcomes: dict[str, list[Outcome]], budget: Budget, share: float
+) -> tuple[Measurement, ...]:
     """C19: the simple weight against the bound's own, in pairs of one seed."""
     simple, lambda_t, drawn = (outcomes[name] for name in (SIMPLE, BOUND, DRAWN))
     how = f"{len(simple)} pairs of networks, {budget.steps} updates each"
 
     def row(
         name: str, claim: str, first: Sequence[float], second: Sequence[float], bound: bool
-    ) -> Row:
+    ) -> Measurement:
         gaps = [a - b for a, b in zip(first, second, strict=True)]
         ends = mean_interval(gaps)
         verdict = _above_zero(*ends) if bound else MEASURED
-        return Row(name, claim, fmean(gaps), ends, verdict)
+        return Measurement(name, claim, fmean(gaps), ends, verdict)
 
     def energies(one: list[Outcome]) -> list[float]:
         return [each.energy for each in one]
@@ -185,7 +198,7 @@ def weight(outcomes: dict[str, list[Outcome]], budget: Budget, share: float) -> 
             [each.bits for each in simple],
             False,
         ),
-        Row(
+        Measurement(
             "digits-simple-share",
             "As how large a part of its size a batch weighted by lambda_t counts (Kish), t uniform",
             share,

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING
 
+from torch import Tensor
+
+from diffusion_math.metrics import Estimate
 from experiments import plots
 from experiments.common.statistics import Z, mean_interval, wilson
 from experiments.digits.data import Digits, picture
@@ -11,13 +13,8 @@ from experiments.digits.loss_weights import DRAWN, Outcome
 from experiments.output.result import Figure, Table
 from experiments.plots.pairs import Paired, paired
 
-if TYPE_CHECKING:
-    from torch import Tensor
 
-    from diffusion_math.metrics import Estimate
-
-
-def digits(train: Digits, shown: "dict[float, Tensor]") -> Figure:
+def digits(train: Digits, shown: dict[float, Tensor]) -> Figure:
     """Two of every class: of the training, and drawn at every scale."""
     lines, labels = [], []
     both = [(train.labels == k).nonzero()[:2, 0] for k in range(10)]
@@ -39,7 +36,7 @@ def digits(train: Digits, shown: "dict[float, Tensor]") -> Figure:
 
 def guidance(
     right: Mapping[float, Sequence[bool]],
-    far: "Mapping[float, Estimate]",
+    far: Mapping[float, Estimate],
     real: Sequence[bool],
 ) -> Figure:
     """Agreement with the label, and distance from the data, against the scale."""
@@ -97,7 +94,7 @@ def weights(outcomes: dict[str, list[Outcome]]) -> Figure:
     )
 
 
-def codes(found: "Mapping[str, Tensor]") -> Table:
+def codes(found: Mapping[str, Tensor]) -> Table:
     """Bits a pixel of every model."""
     lines = []
     for name, each in found.items():

@@ -11,6 +11,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import torch
+from scipy.special import stdtrit
 from torch import Generator
 
 from diffusion_math.elbo import lambda_t
@@ -109,8 +110,6 @@ def upper_end(differences: list[float], rate: float) -> float:
 
     The differences of independent seeds are taken for normal. Infinite for a single one.
     """
-    from scipy.special import stdtrit
-
     n = len(differences)
     if n < 2:
         return math.inf

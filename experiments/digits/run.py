@@ -1,12 +1,20 @@
 """C19, C20, C27-C29 on real pixels: DDPM of 8 x 8 digits, trained from nothing in the run."""
 
-from typing import TYPE_CHECKING, Any
+from time import perf_counter
+from typing import Any
 
-from experiments.digits import Config
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from diffusion_math.metrics import energy_distance
+from diffusion_math.schedule import Discrete
+from experiments.common.networks import parameters
+from experiments.digits import Config, claims, figures, loss_weights
+from experiments.digits import data as digit_data
+from experiments.digits.claims import LAST
+from experiments.digits.training import Budget, bits, draw, last_error, learn
 from experiments.output.result import Result
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 ARM_WIDTH, ARM_BLOCKS = 128, 2
 """The networks that compare the weights are no wider or deeper than this."""
@@ -19,17 +27,6 @@ def run(config: Config) -> Result:
     except ImportError as error:
         wanted = 'wanted scikit-learn: pip install "diffusion-math[digits]"'
         raise ValueError(f"digits: {wanted}") from error
-    from time import perf_counter
-
-    import torch
-    from tqdm import tqdm
-
-    from diffusion_math.metrics import energy_distance
-    from diffusion_math.schedule import Discrete
-    from experiments.common.networks import parameters
-    from experiments.digits import claims, figures, loss_weights
-    from experiments.digits import data as digit_data
-    from experiments.digits.training import Budget, draw, learn
 
     def seeded(part: int) -> torch.Generator:
         return torch.Generator().manual_seed(config.seed + part)
@@ -96,22 +93,13 @@ def run(config: Config) -> Result:
     return Result("digits", "Diffusion on real pixels", rows, parts, data)
 
 
-def _shown(schedule: Any, network: Any) -> tuple[Any, Any, "Tensor"]:
+def _shown(schedule: Any, network: Any) -> tuple[Any, Any, Tensor]:
     """To draw two of every class."""
-    import torch
-
     return schedule, network, torch.arange(10).repeat(2)
 
 
-def _codes(
-    config: Config, schedule: Any, network: Any, train: Any, rest: Any
-) -> "dict[str, Tensor]":
+def _codes(config: Config, schedule: Any, network: Any, train: Any, rest: Any) -> dict[str, Tensor]:
     """Bits a pixel of every held-out digit, `(n,)`, by the network and by simple models."""
-    import torch
-
-    from experiments.digits import data as digit_data
-    from experiments.digits.claims import LAST
-    from experiments.digits.training import bits, last_error
 
     def seeded(part: int) -> torch.Generator:
         return torch.Generator().manual_seed(config.seed + part)

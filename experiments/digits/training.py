@@ -7,15 +7,16 @@ import torch
 from torch import Generator, Tensor
 
 from diffusion_math.denoiser import Denoiser, from_eps
-from diffusion_math.elbo import Bound, bound, constant_variance, lambda_t, large_variance
+from diffusion_math.elbo import Bound, bound, lambda_t
 from diffusion_math.gaussian import marginal
 from diffusion_math.grid import trailing
 from diffusion_math.guidance import cfg
 from diffusion_math.loss import Weight, training_loss, uniform_times
 from diffusion_math.noise import from_generator
-from diffusion_math.sample import trajectory
+from diffusion_math.sample import final
 from diffusion_math.schedule import Discrete
 from diffusion_math.solvers.one_step import ddpm
+from diffusion_math.variance import constant_variance, large_variance
 from experiments.common.networks import fit
 from experiments.digits.data import Digits, level_log_probability
 from experiments.digits.network import NOTHING, PIXELS, DigitNetwork
@@ -100,8 +101,8 @@ def draw(
     x = torch.randn(len(labels), PIXELS, generator=generator)
     grid = trailing(schedule, steps)
     guided = denoiser(schedule, network, labels, scale)
-    *_, end = trajectory(ddpm(schedule), guided, x, grid, from_generator(generator))
-    return end.x
+    end = final(ddpm(schedule), guided, x, grid, from_generator(generator))
+    return end
 
 
 def last_error(

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
-from experiments.output.result import FAILS, HOLDS, Figure, Row
+from scipy.stats import chi2
+
+from experiments.output.result import FAILS, HOLDS, Figure, Measurement
 
 FALSE_ALARM = 1e-8
 """The chance at which a true form would be called wrong, for each erratum."""
@@ -39,14 +41,14 @@ class Erratum:
         """It holds only if the true form is within the bound and the printed one is not."""
         return HOLDS if self.true_off <= 1 < self.printed_off else FAILS
 
-    def row(self) -> Row:
+    def row(self) -> Measurement:
         """The erratum as a line of the report."""
         claim = (
             f"{self.id} ({self.of}), printed: {self.printed}; true: {self.true}. {self.what}. "
             f"In units of {self.bound}, the true form is off by {self.true_off:.3g}, the printed "
             f"one by {self.printed_off:.3g}"
         )
-        return Row(f"errata-{self.id}", claim, self.measured, self.interval, self.verdict)
+        return Measurement(f"errata-{self.id}", claim, self.measured, self.interval, self.verdict)
 
 
 def kolmogorov_bound(count: int, chance: float) -> float:
@@ -75,8 +77,6 @@ def variance_interval(variance: float, count: int, chance: float) -> tuple[float
 
     It misses v with probability `chance`, half of it on each side.
     """
-    from scipy.stats import chi2
-
     law = chi2(count - 1)
     low, high = float(law.isf(chance / 2)), float(law.ppf(chance / 2))
     return (count - 1) * variance / low, (count - 1) * variance / high

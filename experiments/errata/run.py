@@ -1,20 +1,16 @@
 """E1 to E8: the lecture's printed forms beside the true ones, each with a counterexample."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from experiments.errata import Config
-from experiments.output.result import FAILS, HOLDS, Result, Row, Table
+from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from experiments.errata.erratum import Erratum
+from experiments.errata import Config, forward, langevin, reverse, score
+from experiments.errata.erratum import Erratum
+from experiments.output.result import FAILS, HOLDS, Measurement, Result, Table
 
 
 def run(config: Config) -> Result:
     """Measure each, and set both forms beside it."""
-    from tqdm import tqdm
-
-    from experiments.errata import forward, langevin, reverse, score
-
     every = {
         name: measure
         for module in (forward, reverse, langevin, score)
@@ -42,17 +38,17 @@ def run(config: Config) -> Result:
     return Result("errata", "Errata", rows, tuple(parts), data)
 
 
-def _summary(found: "list[Erratum]") -> Row:
+def _summary(found: list[Erratum]) -> Measurement:
     right = sum(one.verdict == HOLDS for one in found)
     claim = (
         f"E1-E8: errata, of {len(found)}, whose printed form is rejected and whose corrected form "
         f"holds; all of them"
     )
     verdict = HOLDS if right == len(found) else FAILS
-    return Row("errata", claim, float(right), None, verdict)
+    return Measurement("errata", claim, float(right), None, verdict)
 
 
-def _table(found: "list[Erratum]") -> Table:
+def _table(found: list[Erratum]) -> Table:
     lines = [
         (one.id, one.printed, one.true, f"{one.printed_off:.3g}", f"{one.true_off:.3g}", one.bound)
         for one in found

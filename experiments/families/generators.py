@@ -15,7 +15,7 @@ from diffusion_math.denoiser import from_v
 from diffusion_math.densities.toy import Density
 from diffusion_math.grid import uniform_log_snr
 from diffusion_math.loss import training_loss, uniform_times
-from diffusion_math.sample import trajectory
+from diffusion_math.sample import final
 from diffusion_math.schedule import VPCosine
 from diffusion_math.solvers.one_step import heun
 from experiments.common.networks import FREQUENCIES, Timed, fit, mlp, parameters
@@ -143,8 +143,8 @@ def diffusion(budget: Budget, data: Density) -> Trained:
 
     def sample(z: Tensor, generator: Generator) -> Tensor:
         grid = uniform_log_snr(schedule, 25)
-        *_, end = trajectory(heun(schedule), from_v(network, schedule), z, grid)
-        return end.x
+        end = final(heun(schedule), from_v(network, schedule), z, grid)
+        return end
 
     return Trained(sample, parameters(network), _train(budget, network, loss, data, 4e-3))
 

@@ -1,30 +1,37 @@
 """C01 and C31: three ways to learn a map from noise to data; what an autoencoder's code lacks."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import torch
+from scipy.stats import kstest
+from torch import Tensor
+from tqdm import tqdm
+
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.densities.toy import DENSITIES, Density
+from diffusion_math.metrics import Estimate, energy_distance
+from diffusion_math.schedule import VPLinear
+from experiments import plots
+from experiments.common.quadrature import density_on
 from experiments.common.statistics import Z, about
 from experiments.families import Config
-from experiments.output.result import MEASURED, Figure, Result, Row, Table, at_least, at_most
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from diffusion_math.densities.toy import Density
-    from diffusion_math.metrics import Estimate
-    from experiments.families.generators import Trained
+from experiments.families.generators import FAMILIES, Budget, Trained, autoencoder
+from experiments.output.result import (
+    MEASURED,
+    Figure,
+    Measurement,
+    Result,
+    Table,
+    at_least,
+    at_most,
+)
 
 PLAIN = "autoencoder"
 
 
 def run(config: Config) -> Result:
     """Train all, draw from each, compare with the density."""
-    import torch
-    from scipy.stats import kstest
-    from tqdm import tqdm
-
-    from diffusion_math.densities.toy import DENSITIES
-    from diffusion_math.metrics import energy_distance
-    from experiments.families.generators import FAMILIES, Budget, autoencoder
 
     def seeded(part: int) -> torch.Generator:
         return torch.Generator().manual_seed(config.seed + part)
@@ -72,17 +79,17 @@ def run(config: Config) -> Result:
 
 
 def _rows(
-    far: "dict[str, Estimate]",
-    bell: "Estimate",
-    from_normal: "dict[str, Estimate]",
+    far: dict[str, Estimate],
+    bell: Estimate,
+    from_normal: dict[str, Estimate],
     kolmogorov: dict[str, float],
     count: int,
-) -> tuple[Row, ...]:
+) -> tuple[Measurement, ...]:
     families = [name for name in far if name != PLAIN]
     worst = max(families, key=lambda name: far[name].value)
     ratio = about(far[worst].value / bell.value, far[worst].error / bell.value)
     rows = [
-        Row(
+        Measurement(
             "families",
             "C01: VAE, GAN and diffusion each map noise to the data. Energy distance of the worst "
             f"({worst}) over that of one normal with the data's mean and variances, at most 0.5",
@@ -94,7 +101,9 @@ def _rows(
     for name in families:
         interval = about(*far[name])
         claim = f"Squared energy distance between {count} draws of the {name} and of the data"
-        rows.append(Row(f"families-{name.lower()}", claim, far[name].value, interval, MEASURED))
+        rows.append(
+            Measurement(f"families-{name.lower()}", claim, far[name].value, interval, MEASURED)
+        )
     for name, (what, at) in {
         "families-decoded": ("decoded draws of a normal are from the data", far),
         "families-code": ("codes of data are from a normal", from_normal),
@@ -105,27 +114,19 @@ def _rows(
             f"C31: by how much farther the {what} with a plain autoencoder than with the VAE, in "
             "energy distance, above 0"
         )
-        rows.append(Row(name, claim, gap, interval, at_least(*interval, 0.0)))
+        rows.append(Measurement(name, claim, gap, interval, at_least(*interval, 0.0)))
     for name, found in kolmogorov.items():
         claim = (
             f"Kolmogorov distance of the {name}'s code from N(0, 1), the worse coordinate; of "
             f"{count} normal draws it passes {(9.55 / count) ** 0.5:.3f} but once in 10^8"
         )
-        rows.append(Row(f"families-{name.lower()}-normality", claim, found, None, MEASURED))
+        rows.append(Measurement(f"families-{name.lower()}-normality", claim, found, None, MEASURED))
     return tuple(rows)
 
 
 def _figures(
-    config: Config, data: "Density", drawn: "dict[str, Tensor]", codes: "dict[str, Tensor]"
+    config: Config, data: Density, drawn: dict[str, Tensor], codes: dict[str, Tensor]
 ) -> tuple[Figure, ...]:
-    import numpy as np
-    import torch
-
-    from diffusion_math.densities.mixture import GaussianMixture
-    from diffusion_math.schedule import VPLinear
-    from experiments import plots
-    from experiments.common.quadrature import density_on
-
     reach = 3.4
     line = np.linspace(-reach, reach, 201)
     true = (line, density_on(line, data, VPLinear(), 0.0))
@@ -162,15 +163,13 @@ def _figures(
 
 
 def _table(
-    trained: "dict[str, Trained]",
-    far: "dict[str, Estimate]",
-    bell: "Estimate",
-    floor: "Estimate",
-    data: "Density",
-    drawn: "dict[str, Tensor]",
+    trained: dict[str, Trained],
+    far: dict[str, Estimate],
+    bell: Estimate,
+    floor: Estimate,
+    data: Density,
+    drawn: dict[str, Tensor],
 ) -> Table:
-    from diffusion_math.schedule import VPLinear
-
     def height(name: str) -> str:
         return f"{data.log_density(VPLinear(), drawn[name], 0.0).median().item():.2f}"
 

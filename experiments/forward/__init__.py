@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from experiments.densities.run import Name
+from experiments.densities import Name
 from sd.command_line.flags import File, Range, Seed, Several, check
 
 

@@ -1,19 +1,27 @@
 """The forward process of a picture and of a density in the plane, beside its closed forms."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from scipy.stats import kstest
+from torch import Tensor
+
+from diffusion_math.densities.toy import DENSITIES, Density
+from diffusion_math.gaussian import forward_step
+from diffusion_math.schedule import Discrete
+from experiments import plots
+from experiments.common.quadrature import density_on
 from experiments.errata.erratum import kolmogorov_bound
 from experiments.forward import Config
-from experiments.output.result import FAILS, HOLDS, MEASURED, Figure, Result, Row
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    from torch import Tensor
-
-    from diffusion_math.densities.toy import Density
-    from diffusion_math.schedule import Discrete
+from experiments.output.result import FAILS, HOLDS, MEASURED, Figure, Measurement, Result
+from experiments.plots import fields
+from experiments.plots.animation import gif
+from sd.files import picture as pictures
+from sd.shapes.data import example
 
 FALSE_ALARM = 1e-6
 PICTURE = 162  # of data set 0, where none is given
@@ -22,17 +30,6 @@ FOLLOWED = 1500  # points in the animation
 
 def run(config: Config) -> Result:
     """Iterate the forward step on both, and set the closed forms beside it."""
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    from diffusion_math.densities.toy import DENSITIES
-    from diffusion_math.schedule import Discrete
-    from experiments import plots
-    from experiments.common.quadrature import density_on
-    from sd.files import picture as pictures
-    from sd.shapes.data import example
-
     schedule: Discrete = getattr(Discrete, config.schedule)()
     times = sorted(set(config.times))
     if config.image is None:
@@ -98,15 +95,11 @@ def _shots(last: int, count: int) -> list[int]:
 
 def _animation(
     config: Config,
-    schedule: "Discrete",
-    density: "Density",
-    path: "dict[int, Tensor]",
-    line: "npt.NDArray[np.float64]",
+    schedule: Discrete,
+    density: Density,
+    path: dict[int, Tensor],
+    line: npt.NDArray[np.float64],
 ) -> Figure:
-    from experiments.common.quadrature import density_on
-    from experiments.plots import fields
-    from experiments.plots.animation import gif
-
     titles = []
     for t in path:
         alpha_t, sigma_t = schedule(t)
@@ -124,14 +117,8 @@ def _animation(
     )
 
 
-def _iterated(
-    schedule: "Discrete", x0: "Tensor", times: list[int], generator: Any
-) -> "list[Tensor]":
+def _iterated(schedule: Discrete, x0: Tensor, times: list[int], generator: Any) -> list[Tensor]:
     """x_t at each time, by the one-step kernel alone."""
-    import torch
-
-    from diffusion_math.gaussian import forward_step
-
     x, kept = x0, []
     for t in range(times[-1] + 1):
         if t > 0:
@@ -143,12 +130,9 @@ def _iterated(
 
 
 def _pixel_density(
-    schedule: "Discrete", x0: "Tensor", t: int
-) -> "tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]":
+    schedule: Discrete, x0: Tensor, t: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """The density of a random pixel of x_t: N(alpha_t x0, sigma_t^2), averaged over x0's pixels."""
-    import numpy as np
-    import torch
-
     alpha_t, sigma_t = (float(one) for one in schedule(t))
     values, counts = torch.unique(x0, return_counts=True)
     reach = alpha_t + 3.2 * sigma_t
@@ -159,11 +143,9 @@ def _pixel_density(
 
 
 def _rows(
-    config: Config, schedule: "Discrete", x0: "Tensor", noisy: "list[Tensor]", times: list[int]
-) -> tuple[tuple[Row, ...], list[dict[str, float]]]:
+    config: Config, schedule: Discrete, x0: Tensor, noisy: list[Tensor], times: list[int]
+) -> tuple[tuple[Measurement, ...], list[dict[str, float]]]:
     """Is (x_t - alpha_t x_0) / sigma_t standard normal, and how much of x_0 is left at T?"""
-    from scipy.stats import kstest
-
     checks = []
     for x, t in zip(noisy, times, strict=True):
         if t > 0:
@@ -175,7 +157,7 @@ def _rows(
     worst = max(check["ks_distance"] for check in checks)
     left = float(schedule(schedule.T)[0])
     return (
-        Row(
+        Measurement(
             "forward",
             f"C05: t single steps have the closed-form law of one draw. Largest Kolmogorov "
             f"distance of {x0.numel()} residuals from N(0, 1) over {len(checks)} times, at most "
@@ -184,7 +166,7 @@ def _rows(
             None,
             HOLDS if worst <= limit else FAILS,
         ),
-        Row(
+        Measurement(
             "forward-trace",
             f"What is left of x_0 at t = T under the {config.schedule} table, alpha_T (C07 and its "
             "erratum: not zero for a finite table)",

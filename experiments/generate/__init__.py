@@ -2,13 +2,17 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from experiments.common.model_options import BATCH, PROMPT, Model
 from experiments.common.sampling_options import Sampling
-from experiments.generate import jobs as prompts
-from experiments.generate import png_metadata
 from sd.command_line.flags import File, Range, Several, Words, check, refuse, unused
+
+MOST = 4096
+"""Images of a batch."""
+
+Side: TypeAlias = Annotated[int, Range(8, 8192)]
+"""Pixels of an image's height or width."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +37,16 @@ class Config:
     seed: Annotated[tuple[int, ...], Range(0, 2**64 - 1), Several(distinct=False)] = (0,)
     """One seed for the first picture (the next ones count up), or one for each picture; several
     seeds with one prompt give a picture a seed."""
-    batch: Annotated[int, Range(1, png_metadata.MOST)] = BATCH
+    batch: Annotated[int, Range(1, MOST)] = BATCH
     """Pictures drawn at once; fewer take less memory, and are on the disk sooner."""
     image: Annotated[Path, File()] | None = None
     """An image of yours to redraw, with `--strength`: PNG, JPEG, WebP, GIF, BMP, TIFF, PPM or AVIF,
     up to 10,000 x 10,000 pixels."""
     strength: Annotated[float, Range(0, 1, above=True)] | None = None
     """How much of `--image` to redraw, in (0, 1]: 1 all of it (default: 0.8)."""
-    height: png_metadata.Side | None = None
+    height: Side | None = None
     """Of the pictures, in pixels (default: the model's own)."""
-    width: png_metadata.Side | None = None
+    width: Side | None = None
     """Of the pictures, in pixels (default: the model's own)."""
     like: Annotated[Path, File()] | None = None
     """Repeat this PNG, made by this command; all other settings are then its own, but

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from experiments.common.model_options import Model
 from experiments.common.sampling_options import Grid, Interval, Scale, Solver
+from experiments.generate import MOST, Side
 from experiments.output.result import utf8
 from sd.command_line.flags import Range, Several, Words, check
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KEY",
-    "MOST",
     "Kept",
     "checked",
     "differing",
@@ -33,9 +33,6 @@ __all__ = [
 
 KEY = "diffusion-math"
 """The PNG text chunk that holds the settings."""
-
-MOST = 4096
-"""Images of a batch."""
 
 
 def png(drawn: "Image", prompt: str, settings: Mapping[str, Any]) -> bytes:
@@ -50,8 +47,6 @@ def png(drawn: "Image", prompt: str, settings: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-Side: TypeAlias = Annotated[int, Range(8, 8192)]
-"""Pixels of an image's height or width."""
 Text: TypeAlias = Annotated[str, Words(empty=True)]
 Asked: TypeAlias = tuple[Annotated[str, Words()], Annotated[int, Range(0, 2**64 - 1)]]
 """A prompt and a seed."""

@@ -4,35 +4,32 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL.Image import Image
+from tqdm import tqdm
 
 from experiments.common.model_options import NAMED, Model
 from experiments.generate import Config, png_metadata
-from experiments.generate import jobs as prompts
-from experiments.generate.jobs import Job
+from experiments.generate.jobs import Job, batches, listed, read
 from experiments.output.result import Figure, Result, write_files
 from sd.command_line.flags import FlagError, refuse
 from sd.command_line.terminal import say
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from sd.pipeline import TextToImage
-
+from sd.files import picture
+from sd.pipeline import TextToImage
+from sd.text.conditioning import rows
 
 Batch = tuple[list[Job], dict[str, Any]]
 """Pictures to be drawn at once, and the settings that they share."""
 
 
-def run(config: Config, pipeline: "TextToImage | None" = None, hold: bool = False) -> Result:
+def run(config: Config, pipeline: TextToImage | None = None, hold: bool = False) -> Result:
     """Draw, and write each batch as it is done; with `hold` the result has the pictures instead.
 
     Raises KeyboardInterrupt, saying how much is done, where it is stopped.
     """
     if config.like is not None:
         return _repeat(config, pipeline)
-    from sd.files import picture
-
     jobs = _jobs(config)
     image = None if config.image is None else picture.read(config.image)
     pipeline = pipeline or config.model.load()
@@ -54,10 +51,9 @@ def run(config: Config, pipeline: "TextToImage | None" = None, hold: bool = Fals
         "model": config.model.kept(),
         "made_with": made,
     }
-    some = prompts.batches(jobs, config.batch)
-    batches = [(batch, _settings(batch, call, common)) for batch in some]
-    there = set() if config.prompts is None else _there(config.out, batches)
-    drawn = _figures(pipeline, batches, image, there)
+    work = [(batch, _settings(batch, call, common)) for batch in batches(jobs, config.batch)]
+    there = set() if config.prompts is None else _there(config.out, work)
+    drawn = _figures(pipeline, work, image, there)
     figures = list(drawn) if hold else _written(config, drawn, len(there), len(jobs))
     return _result(figures, {"call": call, **made}, jobs)
 
@@ -65,11 +61,11 @@ def run(config: Config, pipeline: "TextToImage | None" = None, hold: bool = Fals
 def _jobs(config: Config) -> list[Job]:
     """The pictures that are asked for; FlagError for what their lines say without effect."""
     if config.prompts is None:
-        jobs = prompts.listed(config.prompt, config.seed, config.negative_prompt)
+        jobs = listed(config.prompt, config.seed, config.negative_prompt)
         if len({(job.prompt, job.seed) for job in jobs}) < len(jobs):
             refuse(config, "seed", "no seed twice for one prompt: that is the same image")
         return jobs
-    jobs = prompts.read(config.prompts, config.seed[0], config.negative_prompt)
+    jobs = read(config.prompts, config.seed[0], config.negative_prompt)
     off = "--no-do-cfg" if not config.do_cfg else "--guidance-scale 1"
     guided = config.do_cfg and config.sampling.guidance_scale != 1
     for job in jobs if not guided else ():
@@ -79,10 +75,8 @@ def _jobs(config: Config) -> list[Job]:
     return jobs
 
 
-def _legible(pipeline: "TextToImage", jobs: Sequence[Job], long: Any) -> None:
+def _legible(pipeline: TextToImage, jobs: Sequence[Job], long: Any) -> None:
     """ValueError where the model can't read a prompt, before the first is drawn."""
-    from sd.text.conditioning import rows
-
     for text in dict.fromkeys(text for job in jobs for text in (job.prompt, job.negative_prompt)):
         rows(pipeline.tokenizer, text, long)
 
@@ -123,17 +117,15 @@ def _there(folder: Path, batches: Sequence[Batch]) -> set[str]:
 
 
 def _figures(
-    pipeline: "TextToImage",
+    pipeline: TextToImage,
     batches: Sequence[Batch],
-    image: "Image | None",
+    image: Image | None,
     there: Set[str] = frozenset(),
 ) -> Iterator[Figure]:
     """The pictures in order, a batch drawn when its first is asked for; empty ones for those there.
 
     The bar counts pictures, or the steps of a batch that is alone.
     """
-    from tqdm import tqdm
-
     alone = len(batches) == 1
     total = sum(len(batch) for batch, _ in batches)
     with tqdm(total=total, unit="picture", disable=True if alone else None) as bar:
@@ -148,8 +140,8 @@ def _figures(
 
 
 def _draw(
-    pipeline: "TextToImage", shared: Mapping[str, Any], image: "Image | None", progress: bool
-) -> "list[Image]":
+    pipeline: TextToImage, shared: Mapping[str, Any], image: Image | None, progress: bool
+) -> list[Image]:
     """The pictures of a batch."""
     texts, seeds = zip(*shared["batch"], strict=True)
     call = {**shared["call"], "image": image, "progress": progress}
@@ -176,7 +168,7 @@ def _written(config: Config, figures: Iterator[Figure], there: int, total: int) 
     return written
 
 
-def _repeat(config: Config, pipeline: "TextToImage | None") -> Result:
+def _repeat(config: Config, pipeline: TextToImage | None) -> Result:
     """Draw the batch that the picture came from, and keep the one."""
     assert config.like is not None
     own = {name: getattr(config.model, name) for name in config.model.named()}

@@ -1,15 +1,22 @@
 """The pictures of `experiments.guidance_truth.run`."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from experiments.guidance_truth.measure import LABEL, METHODS, SCHEDULE, log_tilted, tilted_modes
+from experiments import plots
+from experiments.guidance_truth.measure import (
+    LABEL,
+    METHODS,
+    SCHEDULE,
+    Drawn,
+    GuidanceProblem,
+    Law,
+    log_tilted,
+    tilted_modes,
+)
 from experiments.output.result import Figure
-
-if TYPE_CHECKING:
-    from experiments.guidance_truth.measure import Drawn, Law, World
+from experiments.plots.guidance import Plot, Spread, inked, side_by_side
 
 NAMES = {
     "tilted": "tilted density, $p(x)\\,p(c|x)^w / Z$",
@@ -22,11 +29,8 @@ NAMES = {
 }
 
 
-def plane(world: "World", shown: "Sequence[tuple[Law, Drawn]]", scale: float) -> Figure:
+def plane(world: GuidanceProblem, shown: Sequence[tuple[Law, Drawn]], scale: float) -> Figure:
     """The densities of the plane side by side."""
-    from experiments import plots
-    from experiments.plots.guidance import Spread, side_by_side
-
     wide = world.wide(160)
     log_p = world.data.given(LABEL).log_density(SCHEDULE, wide.x, 0)
     log_all = world.data.mixture.log_density(SCHEDULE, wide.x, 0)
@@ -67,11 +71,8 @@ def _near(weight: float) -> str:
     return f"near mode {100 * weight:.1f}%"
 
 
-def line(world: "World", shown: "Sequence[tuple[Law, Drawn]]", scale: float) -> Figure:
+def line(world: GuidanceProblem, shown: Sequence[tuple[Law, Drawn]], scale: float) -> Figure:
     """The densities of the line over each other."""
-    from experiments import plots
-    from experiments.plots.guidance import Plot, inked
-
     wide = world.wide(1200)
     inside = (wide.x[:, 0] > -2) & (wide.x[:, 0] < 6.5)
     x = wide.x[inside]
@@ -104,11 +105,8 @@ def line(world: "World", shown: "Sequence[tuple[Law, Drawn]]", scale: float) -> 
     )
 
 
-def curves(laws: "Sequence[Law]", world: str) -> Figure:
+def curves(laws: Sequence[Law], world: str) -> Figure:
     """Distances and mode weights against w."""
-    from experiments import plots
-    from experiments.plots.guidance import Plot, inked
-
     own = [law for law in laws if law.world == world and law.scale >= 1]
     (start,) = (law for law in own if law.scale == 1)
     of = {
@@ -150,9 +148,6 @@ def curves(laws: "Sequence[Law]", world: str) -> Figure:
 
 def gaussians(exact: Sequence[tuple[float, float, float, float, float]]) -> Figure:
     """The standard deviations of two Gaussians' guided law and tilted density."""
-    from experiments import plots
-    from experiments.plots.guidance import Plot, inked
-
     w = [one[0] for one in exact]
     widths = {
         "tilted": (w, [one[2] for one in exact]),

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import torch
+from torch import Tensor
 
 from diffusion_math import guidance_law
 from diffusion_math.denoiser import Denoiser
@@ -25,9 +26,6 @@ from diffusion_math.guidance import (
 )
 from diffusion_math.guidance_law import SCHEDULE, Nodes
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 Make: TypeAlias = Callable[[Pair], Denoiser]
 """A variant of guidance: from a pair of predictions to a denoiser."""
 
@@ -40,7 +38,7 @@ GROUND = [1.0, -1.0, -1.0, 1.0]
 
 
 @dataclass(frozen=True)
-class World:
+class GuidanceProblem:
     """Data with two labels: the first component is the other class, the rest are the class's."""
 
     name: str
@@ -53,7 +51,9 @@ class World:
         mixture = GaussianMixture(
             shares.double().log(), torch.tensor(means).double(), torch.tensor(variances).double()
         )
-        return World(name, Labelled(mixture, torch.tensor([0] + [LABEL] * (len(means) - 1))))
+        return GuidanceProblem(
+            name, Labelled(mixture, torch.tensor([0] + [LABEL] * (len(means) - 1)))
+        )
 
     @property
     def dimensions(self) -> int:
@@ -112,17 +112,17 @@ class Drawn:
 
     title: str
     nodes: Nodes
-    log_density: "Tensor"
+    log_density: Tensor
 
 
-def line() -> World:
+def line() -> GuidanceProblem:
     """Two classes on the line; the class has a mode near the other class and one far away."""
-    return World.of("line", [[-1.0], [1.0], [3.5]], [0.5, 0.3, 0.3])
+    return GuidanceProblem.of("line", [[-1.0], [1.0], [3.5]], [0.5, 0.3, 0.3])
 
 
-def plane() -> World:
+def plane() -> GuidanceProblem:
     """The same in the plane."""
-    return World.of("plane", [[-1.0, 0.0], [1.0, 1.2], [3.5, -0.5]], [0.5, 0.3, 0.3])
+    return GuidanceProblem.of("plane", [[-1.0, 0.0], [1.0, 1.2], [3.5, -0.5]], [0.5, 0.3, 0.3])
 
 
 def variant(method: str, scale: float, settings: Settings) -> Make:
@@ -154,7 +154,7 @@ def in_pixels(make: Make, pair: Pair, ground: float) -> Denoiser:
     """
     fixed = ground * torch.tensor(GROUND, dtype=torch.float64) / 2
 
-    def denoise(x_t: "Tensor", t: "Tensor") -> "Tensor":
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         patterns = torch.tensor(PATTERNS[: x_t.shape[1]], dtype=torch.float64) / 2
         drawn = [one @ patterns + fixed for one in pair(x_t, t)]
         return make(lambda *_: (drawn[0], drawn[1]))(x_t @ patterns, t) @ patterns.mT
@@ -165,7 +165,7 @@ def in_pixels(make: Make, pair: Pair, ground: float) -> Denoiser:
 def stacked(pair: Pair, makes: Sequence[Make], sizes: Sequence[int]) -> Denoiser:
     """Many variants at once, each on its own rows: the pair is asked once for all of them."""
 
-    def denoise(x_t: "Tensor", t: "Tensor") -> "Tensor":
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         predictions = [one.split(list(sizes)) for one in pair(x_t, t)]
         parts = []
         for make, x, u, c in zip(makes, x_t.split(list(sizes)), *predictions, strict=True):
@@ -181,7 +181,7 @@ def densities(
     dimensions: int,
     settings: Settings,
     jumps: Sequence[float] = (),
-) -> "list[tuple[Nodes, Tensor]]":
+) -> list[tuple[Nodes, Tensor]]:
     """Nodes for the law of every variant's flow, and its log-density there."""
     z = guidance_law.ball(dimensions)
     together_there = stacked(pair, makes, [len(z)] * len(makes))
@@ -196,7 +196,7 @@ def densities(
 
 
 def laws(
-    world: World, variants: Sequence[tuple[str, float]], settings: Settings
+    world: GuidanceProblem, variants: Sequence[tuple[str, float]], settings: Settings
 ) -> list[tuple[Law, Drawn]]:
     """The laws of (method, w) against the tilted densities and the conditional one."""
     makes = [variant(method, scale, settings) for method, scale in variants]
@@ -208,7 +208,7 @@ def laws(
     ]
 
 
-def _law(world: World, method: str, scale: float, nodes: Nodes, log_p: "Tensor") -> Law:
+def _law(world: GuidanceProblem, method: str, scale: float, nodes: Nodes, log_p: Tensor) -> Law:
     conditional = world.data.given(LABEL).log_density(SCHEDULE, nodes.x, 0)
     nearest = nearest_tilt(world, nodes, log_p)
     return Law(
@@ -225,7 +225,7 @@ def _law(world: World, method: str, scale: float, nodes: Nodes, log_p: "Tensor")
     )
 
 
-def ends(world: World, settings: Settings) -> tuple[float, tuple[Law, Drawn]]:
+def ends(world: GuidanceProblem, settings: Settings) -> tuple[float, tuple[Law, Drawn]]:
     """The KL from the law at w = 0 to the unconditional density, and the law at w = 1."""
     makes = [variant("cfg", w, settings) for w in (0.0, 1.0)]
     (nodes, log_p), known = densities(world.pair, makes, world.dimensions, settings)
@@ -234,7 +234,7 @@ def ends(world: World, settings: Settings) -> tuple[float, tuple[Law, Drawn]]:
     return guidance_law.kl(nodes, log_p, truth), (law, Drawn("cfg", *known))
 
 
-def log_tilted(world: World, scale: float, x: "Tensor") -> "Tensor":
+def log_tilted(world: GuidanceProblem, scale: float, x: Tensor) -> Tensor:
     """log of the tilted density at x, normalised."""
     whole = world.wide(200)
     height = guidance_law.tilted(world.data, LABEL, scale, whole.x)
@@ -242,14 +242,14 @@ def log_tilted(world: World, scale: float, x: "Tensor") -> "Tensor":
     return guidance_law.tilted(world.data, LABEL, scale, x) - log_z
 
 
-def tilted_modes(world: World, scale: float) -> list[float]:
+def tilted_modes(world: GuidanceProblem, scale: float) -> list[float]:
     """The weights of the class's components under the tilted density."""
     whole = world.wide(200)
     log_p = log_tilted(world, scale, whole.x)
     return guidance_law.mode_weights(world.data, LABEL, whole, log_p).tolist()
 
 
-def nearest_tilt(world: World, nodes: Nodes, log_p: "Tensor", most: float = 50.0) -> float:
+def nearest_tilt(world: GuidanceProblem, nodes: Nodes, log_p: Tensor, most: float = 50.0) -> float:
     """The w of the tilted density to which KL(p || tilted) is least, in [0, most].
 
     The tilted densities are an exponential family in w, so the KL is convex, and least where the

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from experiments.guidance_truth import Config
-from experiments.output.result import FAILS, HOLDS, MEASURED, Result, Row, Table
+from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from experiments.guidance_truth.measure import Drawn, Law
+from experiments.guidance_truth import Config, figures
+from experiments.guidance_truth import measure as worlds
+from experiments.guidance_truth.measure import Drawn, Law
+from experiments.output.result import FAILS, HOLDS, MEASURED, Measurement, Result, Table
 
 SAME = 1e-6
 """Nats of KL between laws that are one."""
@@ -24,11 +25,6 @@ CAP = 50.0
 
 def run(config: Config) -> Result:
     """The law of every variant at every scale, in both worlds."""
-    from tqdm import tqdm
-
-    from experiments.guidance_truth import figures
-    from experiments.guidance_truth import measure as worlds
-
     settings = worlds.Settings(
         config.interval,
         config.share,
@@ -75,12 +71,12 @@ def run(config: Config) -> Result:
     return Result("guidance-truth", title, rows, parts, record)
 
 
-def _one(laws: "Sequence[Law]", world: str, method: str, scale: float) -> "Law":
+def _one(laws: Sequence[Law], world: str, method: str, scale: float) -> Law:
     (law,) = (o for o in laws if (o.world, o.method, o.scale) == (world, method, scale))
     return law
 
 
-def _measured(laws: "Sequence[Law]", scale: float) -> list[Row]:
+def _measured(laws: Sequence[Law], scale: float) -> list[Measurement]:
     """What each variant samples in the plane at one scale."""
     rows = []
     for law in laws:
@@ -88,7 +84,7 @@ def _measured(laws: "Sequence[Law]", scale: float) -> list[Row]:
             continue
         bare = law.method == "cfg"
         rows.append(
-            Row(
+            Measurement(
                 "guidance-truth" if bare else f"guidance-truth-{law.method}",
                 f"KL from the law of {law.method} to the tilted density at w = {scale:g} in the "
                 f"plane, in nats; the near mode has {law.modes[0]:.3f} of the mass, tilted "
@@ -101,10 +97,10 @@ def _measured(laws: "Sequence[Law]", scale: float) -> list[Row]:
     return rows
 
 
-def _ends_row(laws: "Sequence[Law]", free: Sequence[float]) -> Row:
+def _ends_row(laws: Sequence[Law], free: Sequence[float]) -> Measurement:
     """At w = 0 and 1 the law is a model's own."""
     off = max(map(abs, [*free, *(law.to_conditional for law in laws if law.scale == 1)]))
-    return Row(
+    return Measurement(
         "guidance-truth-ends",
         "At w = 1 the law is the conditional density, at w = 0 the unconditional one. Largest KL "
         f"in nats, at most {SAME:g}",
@@ -114,9 +110,9 @@ def _ends_row(laws: "Sequence[Law]", free: Sequence[float]) -> Row:
     )
 
 
-def _mass_row(laws: "Sequence[Law]") -> Row:
+def _mass_row(laws: Sequence[Law]) -> Measurement:
     off = max(abs(law.mass - 1) for law in laws)
-    return Row(
+    return Measurement(
         "guidance-truth-mass",
         f"Every one of {len(laws)} laws has the mass 1 on its nodes. Largest difference, at most "
         f"{WHOLE:g}",
@@ -126,9 +122,9 @@ def _mass_row(laws: "Sequence[Law]") -> Row:
     )
 
 
-def _tolerance_row(law: "Law", finer: "Law") -> Row:
+def _tolerance_row(law: Law, finer: Law) -> Measurement:
     off = abs(finer.to_tilted / law.to_tilted - 1)
-    return Row(
+    return Measurement(
         "guidance-truth-tolerance",
         "At a hundredth of the ODE's tolerance the KL of cfg in the plane stays what it was. "
         f"Relative change, at most {FINE:g}",
@@ -138,9 +134,9 @@ def _tolerance_row(law: "Law", finer: "Law") -> Row:
     )
 
 
-def _gaussian_row(exact: Sequence[tuple[float, ...]]) -> Row:
+def _gaussian_row(exact: Sequence[tuple[float, ...]]) -> Measurement:
     off = max(abs(one[-1]) for one in exact)
-    return Row(
+    return Measurement(
         "guidance-truth-gaussian",
         "Between two Gaussians the guided law has a closed form, of the variance v_u^(1-w) v_c^w. "
         f"KL from the flow's density to it in nats, the largest over w, at most {SAME:g}",
@@ -150,7 +146,7 @@ def _gaussian_row(exact: Sequence[tuple[float, ...]]) -> Row:
     )
 
 
-def _table(laws: "Sequence[Law]", scale: float) -> Table:
+def _table(laws: Sequence[Law], scale: float) -> Table:
     header = ("world", "variant", "KL to tilted", "KL to conditional", "near mode",
               "near mode, tilted", "nearest w", "KL left there")  # fmt: skip
     lines = tuple(

@@ -1,17 +1,20 @@
 """What steps of Langevin do to N(0, 1): measured on many chains, beside the exact laws."""
 
 import math
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+import torch
+from scipy.stats import chi2
+from torch import Tensor
 
-    from diffusion_math.densities.mixture import GaussianMixture
-    from diffusion_math.gaussian import Gaussian
-    from diffusion_math.langevin import Move
+from diffusion_math import langevin, langevin_law
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.gaussian import Gaussian
+from diffusion_math.langevin import Move, Particles, chain
+from diffusion_math.noise import from_generator
+from diffusion_math.schedule import VE
 
 FALSE_ALARM = 1e-8
 """Of all the intervals of one row together."""
@@ -39,29 +42,19 @@ class Variance:
 
         The chains are independent and normal about 0, so n found / true ~ chi^2_n exactly.
         """
-        from scipy.stats import chi2
-
         tail = FALSE_ALARM / intervals / 2
         total = self.chains * self.found
         low, high = chi2.isf(tail, self.chains), chi2.ppf(tail, self.chains)
         return float(total / low), float(total / high)
 
 
-def standard() -> "GaussianMixture":
+def standard() -> GaussianMixture:
     """N(0, 1) as a density whose score and log-density the samplers ask for."""
-    import torch
-
-    from diffusion_math.densities.mixture import GaussianMixture
-
     return GaussianMixture(torch.zeros(1), torch.zeros(1, 1), torch.ones(1))
 
 
-def normal(variance: float) -> "Gaussian":
+def normal(variance: float) -> Gaussian:
     """N(0, variance), an event of one entry."""
-    import torch
-
-    from diffusion_math.gaussian import Gaussian
-
     zero = torch.zeros(1, 1, dtype=torch.float64)
     return Gaussian(zero, torch.tensor(variance, dtype=torch.float64))
 
@@ -72,11 +65,6 @@ def stationary(chains: int, seed: int) -> list[Variance]:
     ULA starts at 0 and makes SETTLED moves; MALA and BAOAB start from draws of the law they keep,
     BAOAB's h being sqrt(2 delta), where that is below its limit of 2.
     """
-    import torch
-
-    from diffusion_math import langevin, langevin_law
-    from diffusion_math.schedule import VE
-
     data, schedule, target = standard(), VE(), normal(1.0)
     generator = torch.Generator().manual_seed(seed)
     found = []
@@ -109,12 +97,6 @@ def transient(chains: int, seed: int) -> list[Variance]:
 
     The numbers of one step size are of one run, so their intervals are not independent.
     """
-    import torch
-
-    from diffusion_math import langevin, langevin_law
-    from diffusion_math.noise import from_generator
-    from diffusion_math.schedule import VE
-
     data, schedule, target = standard(), VE(), normal(1.0)
     generator = torch.Generator().manual_seed(seed)
     found = []
@@ -128,13 +110,13 @@ def transient(chains: int, seed: int) -> list[Variance]:
     return found
 
 
-def gains(deltas: Sequence[float], points: "Tensor") -> list[float]:
+def gains(deltas: Sequence[float], points: Tensor) -> list[float]:
     """The mean gain of log N(x; 0, 1) over the points in one step of ascent, for each delta."""
     data = standard()
     return [float(_gain(data, delta, points).mean()) for delta in deltas]
 
 
-def turning_point(points: "Tensor", low: float, high: float) -> tuple[float, float]:
+def turning_point(points: Tensor, low: float, high: float) -> tuple[float, float]:
     """The step sizes between which one step of ascent stops to raise log N(x; 0, 1), by bisection.
 
     At the first it raises it at every point, at the second it does not. Raises ValueError unless
@@ -152,27 +134,19 @@ def turning_point(points: "Tensor", low: float, high: float) -> tuple[float, flo
     return low, high
 
 
-def _gain(data: "GaussianMixture", delta: float, points: "Tensor") -> "Tensor":
-    from diffusion_math import langevin
-    from diffusion_math.schedule import VE
-
+def _gain(data: GaussianMixture, delta: float, points: Tensor) -> Tensor:
     schedule = VE()
     ascent = langevin.ascent(lambda x: data.score(schedule, x, 0.0), delta)
     *_, end = langevin.chain(ascent, points, 1)
     return data.log_density(schedule, end.x, 0.0) - data.log_density(schedule, points, 0.0)
 
 
-def _end(move: "Move", start: object, moves: int, generator: "torch.Generator") -> "Tensor":
-    from collections import deque
-
-    from diffusion_math.langevin import Particles, chain
-    from diffusion_math.noise import from_generator
-
+def _end(move: Move, start: object, moves: int, generator: torch.Generator) -> Tensor:
     assert isinstance(start, Particles)
     (end,) = deque(chain(move, start, moves, from_generator(generator)), maxlen=1)
     return end.x
 
 
-def _variance(sampler: str, delta: float, moves: int, x: "Tensor", predicted: float) -> Variance:
+def _variance(sampler: str, delta: float, moves: int, x: Tensor, predicted: float) -> Variance:
     """About the mean 0, which every law here has."""
     return Variance(sampler, delta, moves, float(x.square().mean()), predicted, len(x))

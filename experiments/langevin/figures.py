@@ -2,16 +2,25 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.langevin import Particles
+from diffusion_math.langevin_law import ula_law, ula_stationary
+from diffusion_math.schedule import VE
+from experiments import plots
+from experiments.common.quadrature import density_on
+from experiments.langevin.bias import MOMENTS, WATCHED, Variance, gains, normal
+from experiments.langevin.mixing import TITLES, WEIGHTS, nearest_mode
 from experiments.output.result import Figure
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from diffusion_math.densities.mixture import GaussianMixture
-    from diffusion_math.langevin import Particles
-    from experiments.langevin.bias import Variance
+from experiments.plots import walkers
+from experiments.plots.animation import frame, gif
+from experiments.plots.terms import Chart, Dots, Line, charts
+from experiments.plots.walkers import Walkers
 
 SHOWN = 3000
 """Particles drawn; all are counted."""
@@ -20,19 +29,13 @@ RUN = ("ascent", "ULA", "annealed")
 
 
 def plane(
-    data: "GaussianMixture",
-    start: "Tensor",
-    ends: "dict[str, Particles]",
+    data: GaussianMixture,
+    start: Tensor,
+    ends: dict[str, Particles],
     found: dict[str, list[tuple[float, float, float]]],
     bounds: Sequence[float],
 ) -> tuple[Figure, Figure]:
     """The particles of all samplers at the end, and their shares at the modes."""
-    import torch
-
-    from experiments import plots
-    from experiments.langevin.mixing import TITLES, WEIGHTS
-    from experiments.plots import walkers
-
     exact = data.sample(torch.Generator().manual_seed(0), len(start)).numpy()
     panels = [walkers.Walkers("the density itself", exact[:SHOWN], _notes(data, WEIGHTS))]
     for name, end in ends.items():
@@ -69,16 +72,8 @@ def plane(
     )
 
 
-def laws(kept: "Sequence[Variance]", passing: "Sequence[Variance]") -> Figure:
+def laws(kept: Sequence[Variance], passing: Sequence[Variance]) -> Figure:
     """The step of ascent, the stationary variance and the variance on the way, as predicted."""
-    import numpy as np
-    import torch
-
-    from diffusion_math.langevin_law import ula_law, ula_stationary
-    from experiments import plots
-    from experiments.langevin.bias import MOMENTS, WATCHED, gains, normal
-    from experiments.plots.terms import Chart, Dots, Line, charts
-
     target, one = normal(1.0), torch.ones(1, 1, dtype=torch.float64)
     steps = np.linspace(0.02, 3, 90).tolist()
     climbed = Chart(
@@ -143,27 +138,24 @@ def laws(kept: "Sequence[Variance]", passing: "Sequence[Variance]") -> Figure:
 
 
 def animation(
-    data: "GaussianMixture", watched: "dict[str, list[Tensor]]", moments: Sequence[int]
+    data: GaussianMixture, watched: dict[str, list[Tensor]], moments: Sequence[int]
 ) -> Figure:
     """Ascent, ULA and annealed Langevin from one start, side by side."""
-    from experiments.langevin.mixing import nearest
-    from experiments.plots import animation, walkers
-
     line, density = _density(data)
     frames = []
     for k, moves in enumerate(moments):
         panels = []
         for name in RUN:
             x = watched[name][k]
-            _, mode = nearest(data, x)
+            _, mode = nearest_mode(data, x)
             shares = [float((mode == j).double().mean()) for j in range(len(data.means))]
             points = x[: SHOWN // 2].numpy()
             panels.append(_walkers(name, points, _notes(data, shares)))
         title = f"{moves} evaluations of the score"
-        frames.append(animation.frame(walkers.race(panels, line, density, title)))
+        frames.append(frame(walkers.race(panels, line, density, title)))
     return Figure(
         "langevin.gif",
-        animation.gif(frames, seconds=max(1.0, 0.14 * len(frames))),
+        gif(frames, seconds=max(1.0, 0.14 * len(frames))),
         "Ascent falls onto the modes, ULA spreads around the nearest one and stays, annealed "
         "Langevin wanders between the modes first and settles nearest to their weights "
         "(5, 25 and 70%).",
@@ -173,13 +165,10 @@ def animation(
 
 def _walkers(name: str, points: Any, notes: Sequence[tuple[float, float, str]]) -> Any:
     """A panel; points that fall together are drawn large enough to be seen."""
-    from experiments.langevin.mixing import TITLES
-    from experiments.plots.walkers import Walkers
-
     return Walkers(TITLES[name], points, notes, size=9.0 if name == "ascent" else 3.0)
 
 
-def _notes(data: "GaussianMixture", shares: Sequence[float]) -> list[tuple[float, float, str]]:
+def _notes(data: GaussianMixture, shares: Sequence[float]) -> list[tuple[float, float, str]]:
     """Each mode's share in percent, above the upper modes and below the lower ones."""
     return [
         (x, y + math.copysign(1.05, y), f"{100 * share:.1f}%")
@@ -187,22 +176,15 @@ def _notes(data: "GaussianMixture", shares: Sequence[float]) -> list[tuple[float
     ]
 
 
-def _density(data: "GaussianMixture") -> tuple[Any, Any]:
-    import numpy as np
-
-    from diffusion_math.schedule import VE
-    from experiments.common.quadrature import density_on
-
+def _density(data: GaussianMixture) -> tuple[Any, Any]:
     line = np.linspace(-3.6, 3.6, 181)
     return line, density_on(line, data, VE(), 0.0)
 
 
 def _dots(
-    kept: "Sequence[Variance]", n: int, name: str, color: int, marker: str, aside: float
+    kept: Sequence[Variance], n: int, name: str, color: int, marker: str, aside: float
 ) -> Any:
     """A sampler's variances, moved aside by a hair so that none hides another."""
-    from experiments.plots.terms import Dots
-
     here = [one for one in kept if one.sampler == name]
     low, high = zip(*(one.interval(n) for one in here), strict=True)
     at, found = [one.delta + aside for one in here], [one.found for one in here]

@@ -3,14 +3,19 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from scipy.stats import ncx2
+from torch import Tensor
 
-    from diffusion_math.densities.mixture import GaussianMixture
-    from diffusion_math.gaussian import Gaussian
-    from diffusion_math.langevin import Particles
+from diffusion_math import langevin
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.gaussian import Gaussian
+from diffusion_math.langevin import Particles
+from diffusion_math.langevin_law import ula_law
+from diffusion_math.noise import from_generator
+from diffusion_math.schedule import VE
 
 TITLES = {
     "ascent": "gradient ascent",
@@ -31,12 +36,8 @@ LEVELS, FIRST, LAST, ANNEALED_RATE = 20, 2.5, 0.15, 0.15
 """The ladder of noise: levels, the first and the last sigma, delta over the last sigma^2."""
 
 
-def modes() -> "GaussianMixture":
+def modes() -> GaussianMixture:
     """Three equal round modes at the corners of a triangle, of weights 5, 25 and 70%."""
-    import torch
-
-    from diffusion_math.densities.mixture import GaussianMixture
-
     angles = math.pi * (0.5 + 2 / 3 * torch.arange(3, dtype=torch.float64))
     means = RADIUS * torch.stack([angles.cos(), angles.sin()], dim=1)
     return GaussianMixture(
@@ -50,7 +51,7 @@ class Sampler:
 
     name: str
     moves: int
-    walk: "Callable[[Tensor], Iterator[Particles]]"
+    walk: Callable[[Tensor], Iterator[Particles]]
 
 
 class Asked:
@@ -59,25 +60,19 @@ class Asked:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function, self.calls = function, 0
 
-    def __call__(self, *given: "Tensor") -> Any:
+    def __call__(self, *given: Tensor) -> Any:
         self.calls += 1
         return self.function(*given)
 
 
 def samplers(
-    data: "GaussianMixture", budget: int, seed: int
-) -> "tuple[list[Sampler], dict[str, Asked]]":
+    data: GaussianMixture, budget: int, seed: int
+) -> tuple[list[Sampler], dict[str, Asked]]:
     """Ascent, ULA, MALA, annealed Langevin and BAOAB with `budget` evaluations each.
 
     MALA and BAOAB evaluate once before their first move, so they make one move less. All but
     annealed Langevin take the step size RATE STD^2; BAOAB's h goes as far in one move.
     """
-    import torch
-
-    from diffusion_math import langevin
-    from diffusion_math.noise import from_generator
-    from diffusion_math.schedule import VE
-
     delta, schedule = RATE * STD**2, VE()
     levels = torch.logspace(math.log10(FIRST), math.log10(LAST), LEVELS, dtype=torch.float64)
     levels = levels[-max(1, min(LEVELS, budget)) :]
@@ -99,7 +94,7 @@ def samplers(
     def sampler(k: int, name: str) -> Sampler:
         moves = budget - (name in ("MALA", "BAOAB"))
 
-        def walk(start: "Tensor") -> "Iterator[Particles]":
+        def walk(start: Tensor) -> Iterator[Particles]:
             generator = torch.Generator().manual_seed(seed + k)
             return langevin.chain(made[name], start, moves, from_generator(generator))
 
@@ -108,13 +103,13 @@ def samplers(
     return [sampler(k, name) for k, name in enumerate(made)], asked
 
 
-def nearest(data: "GaussianMixture", x: "Tensor") -> "tuple[Tensor, Tensor]":
+def nearest_mode(data: GaussianMixture, x: Tensor) -> tuple[Tensor, Tensor]:
     """The distance to the nearest mode and its number, `(batch,)` each."""
     away, mode = (x[:, None] - data.means).norm(dim=2).min(1)
     return away, mode
 
 
-def least_share(data: "GaussianMixture", mode: int, delta: float, moves: int) -> float:
+def trapping_bound(data: GaussianMixture, mode: int, delta: float, moves: int) -> float:
     """What a mode's share of ULA's particles cannot go below, started at N(0, SPREAD^2 I).
 
     Let c be the modes' variance and Y the chain on N(m_i, c I) with X's start and noises. In the
@@ -129,9 +124,6 @@ def least_share(data: "GaussianMixture", mode: int, delta: float, moves: int) ->
 
     Needs delta <= c. Returns P(start within R_0) (1 - chance of leaving), at least 0.
     """
-    import torch
-    from scipy.stats import ncx2
-
     c, middle = float(data.covariances[mode]), data.means[mode]
     apart = (data.means - middle).norm(dim=1)
     others = apart > 0
@@ -148,20 +140,15 @@ def least_share(data: "GaussianMixture", mode: int, delta: float, moves: int) ->
     return float((torch.from_numpy(ball) * (1 - left)).clamp(min=0).max())
 
 
-def _laws(c: float, delta: float, moves: int) -> "Iterator[Gaussian]":
+def _laws(c: float, delta: float, moves: int) -> Iterator[Gaussian]:
     """ULA's law on N(0, c) after 1, ..., `moves` moves from the point 1."""
-    import torch
-
-    from diffusion_math.gaussian import Gaussian
-    from diffusion_math.langevin_law import ula_law
-
     zero = torch.zeros(1, 1, dtype=torch.float64)
     target = Gaussian(zero, torch.tensor(c, dtype=torch.float64))
     point = Gaussian(zero + 1, torch.zeros((), dtype=torch.float64))
     return (ula_law(target, delta, point, k) for k in range(1, moves + 1))
 
 
-def kept_states(walk: "Iterator[Particles]", at: Sequence[int]) -> "dict[int, Particles]":
+def kept_states(walk: Iterator[Particles], at: Sequence[int]) -> dict[int, Particles]:
     """The states after these numbers of moves, and the last."""
     wanted, kept = set(at), {}
     for state in walk:

@@ -1,29 +1,29 @@
 """Langevin samplers: what they climb, what they keep, and which modes they find (C22, C23, E7)."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.langevin import Particles
 from experiments.common.statistics import wilson
-from experiments.langevin import Config
-from experiments.langevin.mixing import TITLES
+from experiments.langevin import Config, bias, figures, mixing
+from experiments.langevin.bias import Variance
+from experiments.langevin.mixing import TITLES, WEIGHTS
 from experiments.output.result import (
     FAILS,
     HOLDS,
     Figure,
+    Measurement,
     Result,
-    Row,
     Table,
     at_least,
     at_most,
     percent,
 )
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from diffusion_math.densities.mixture import GaussianMixture
-    from diffusion_math.langevin import Particles
-    from experiments.langevin.bias import Variance
 
 APART = 0.03
 """How far a share may lie from its weight to be called recovered."""
@@ -33,11 +33,6 @@ CLOSE = 0.01
 
 def run(config: Config) -> Result:
     """Walk, count by mode, and set the laws on N(0, 1) beside the closed forms."""
-    import torch
-    from tqdm import tqdm
-
-    from experiments.langevin import bias, figures, mixing
-
     data = mixing.modes()
     start = mixing.SPREAD * torch.randn(
         config.particles,
@@ -53,7 +48,7 @@ def run(config: Config) -> Result:
         ends[one.name], asked[one.name] = states[one.moves], counts[one.name].calls
         watched[one.name] = [states[min(moves, one.moves)].x for moves in moments]
     bounds = [
-        mixing.least_share(data, k, mixing.RATE * mixing.STD**2, config.budget)
+        mixing.trapping_bound(data, k, mixing.RATE * mixing.STD**2, config.budget)
         for k in range(len(mixing.WEIGHTS))
     ]
     kept = bias.stationary(config.chains, config.seed + 10)
@@ -108,25 +103,19 @@ def _moments(config: Config) -> list[int]:
     return sorted({round(config.budget * (k / last) ** 1.5) for k in range(config.frames)})
 
 
-def _shares(data: "GaussianMixture", x: "Tensor") -> list[tuple[float, float, float]]:
+def _shares(data: GaussianMixture, x: Tensor) -> list[tuple[float, float, float]]:
     """(share, low, high) of the particles nearest to each mode; all intervals at 95% together."""
-    import torch
-
-    from experiments.langevin import mixing
-
-    _, mode = mixing.nearest(data, x)
+    _, mode = mixing.nearest_mode(data, x)
     counts = torch.bincount(mode, minlength=len(data.means)).tolist()
     level = 1 - 0.05 / len(counts)
     return [(k / len(x), *wilson(k, len(x), level)) for k in counts]
 
 
-def _annealed_row(found: Sequence[tuple[float, float, float]], config: Config) -> Row:
-    from experiments.langevin.mixing import WEIGHTS
-
+def _annealed_row(found: Sequence[tuple[float, float, float]], config: Config) -> Measurement:
     low = max(max(0.0, a - w, w - b) for (_, a, b), w in zip(found, WEIGHTS, strict=True))
     high = max(max(w - a, b - w) for (_, a, b), w in zip(found, WEIGHTS, strict=True))
     worst = max(abs(p - w) for (p, _, _), w in zip(found, WEIGHTS, strict=True))
-    return Row(
+    return Measurement(
         "langevin",
         f"C23: annealed Langevin finds the weights of three separate modes with {config.budget} "
         f"evaluations of the score. Largest distance of a share from its weight, at most {APART}",
@@ -136,12 +125,10 @@ def _annealed_row(found: Sequence[tuple[float, float, float]], config: Config) -
     )
 
 
-def _held_row(found: Sequence[tuple[float, float, float]], bounds: Sequence[float]) -> Row:
-    from experiments.langevin.mixing import WEIGHTS
-
+def _held_row(found: Sequence[tuple[float, float, float]], bounds: Sequence[float]) -> Measurement:
     share, low, high = found[0]
     verdict = at_least(low, high, bounds[0]) if bounds[0] > WEIGHTS[0] else FAILS
-    return Row(
+    return Measurement(
         "langevin-held",
         "C23: ULA with the same budget cannot find them. Its share at the mode of weight "
         f"{WEIGHTS[0]:g} is at least {bounds[0]:.3f}, proved: so many start near it, and by "
@@ -152,13 +139,11 @@ def _held_row(found: Sequence[tuple[float, float, float]], bounds: Sequence[floa
     )
 
 
-def _ascent_row(data: "GaussianMixture", x: "Tensor") -> Row:
-    from experiments.langevin import mixing
-
-    away, _ = mixing.nearest(data, x)
+def _ascent_row(data: GaussianMixture, x: Tensor) -> Measurement:
+    away, _ = mixing.nearest_mode(data, x)
     on = int((away < CLOSE * mixing.STD).sum())
     interval = wilson(on, len(x))
-    return Row(
+    return Measurement(
         "langevin-ascent",
         f"C22: ascent gathers at the modes. Share of particles within {CLOSE:g} standard "
         "deviations of one, at least 0.99, where the density itself has 5e-5",
@@ -168,9 +153,9 @@ def _ascent_row(data: "GaussianMixture", x: "Tensor") -> Row:
     )
 
 
-def _turn_row(turn: tuple[float, float]) -> Row:
+def _turn_row(turn: tuple[float, float]) -> Measurement:
     rounding = 1e-9
-    return Row(
+    return Measurement(
         "langevin-ascent-step",
         "E6: a step along the score raises log N(x; 0, 1) for delta < 2 only. The step size where "
         "it ceases to, bracketed by bisection over 100 points",
@@ -180,12 +165,12 @@ def _turn_row(turn: tuple[float, float]) -> Row:
     )
 
 
-def _bias_row(kept: "Sequence[Variance]") -> Row:
+def _bias_row(kept: Sequence[Variance]) -> Measurement:
     """All on the predicted curve, and at delta = 1 not on the printed value 1."""
     inside = all(_covers(one, len(kept)) for one in kept)
     (one,) = (one for one in kept if one.delta == 1.0)
     low, high = one.interval(len(kept))
-    return Row(
+    return Measurement(
         "langevin-bias",
         "E7: ULA's stationary variance on N(0, 1) is 1 / (1 - delta / 2), not 1. Measured at delta "
         f"= 1, where that is {one.predicted:g}; the verdict is on all {len(kept)} step sizes "
@@ -196,11 +181,11 @@ def _bias_row(kept: "Sequence[Variance]") -> Row:
     )
 
 
-def _law_row(name: str, claim: str, found: "Sequence[Variance]") -> Row:
+def _law_row(name: str, claim: str, found: Sequence[Variance]) -> Measurement:
     """The variance farthest from its prediction, as a ratio of the two."""
     worst = max(found, key=lambda one: abs(one.found / one.predicted - 1))
     low, high = (end / worst.predicted for end in worst.interval(len(found)))
-    return Row(
+    return Measurement(
         name,
         f"{claim}. Measured over predicted, the farthest from 1 of {len(found)}, its interval and "
         "all others together of false alarm 1e-8",
@@ -210,7 +195,7 @@ def _law_row(name: str, claim: str, found: "Sequence[Variance]") -> Row:
     )
 
 
-def _covers(one: "Variance", intervals: int) -> bool:
+def _covers(one: Variance, intervals: int) -> bool:
     low, high = one.interval(intervals)
     return low <= one.predicted <= high
 
@@ -218,10 +203,8 @@ def _covers(one: "Variance", intervals: int) -> bool:
 def _table(
     found: dict[str, list[tuple[float, float, float]]],
     asked: dict[str, int],
-    ends: "dict[str, Particles]",
+    ends: dict[str, Particles],
 ) -> Table:
-    from experiments.langevin.mixing import WEIGHTS
-
     def line(name: str) -> tuple[str, ...]:
         cells = [f"{percent(p)} [{percent(a)}, {percent(b)}]" for p, a, b in found[name]]
         return TITLES[name], str(asked[name]), *cells, _accepted(ends[name])
@@ -235,7 +218,7 @@ def _table(
     return Table(header, (*map(line, found), truth), caption)
 
 
-def _accepted(end: "Particles") -> str:
+def _accepted(end: Particles) -> str:
     if end.accepted is None:
         return "–"
     return percent(float(end.accepted.double().mean()) / end.moves)

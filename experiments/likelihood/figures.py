@@ -2,30 +2,26 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from torch import Tensor
+
+from diffusion_math.likelihood import FlowDensity
+from experiments import plots
 from experiments.common.statistics import mean_interval
+from experiments.likelihood.measure import BoundGap, Spread
 from experiments.output.result import Figure
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from diffusion_math.likelihood import FlowDensity
-    from experiments.likelihood.measure import Gaps, Spread
+from experiments.plots.terms import Chart, Dots, Line, charts
 
 
 def agreement(
-    exact: "Tensor",
-    flow: "Tensor",
-    kernels: "Tensor",
-    runs: "Sequence[FlowDensity]",
+    exact: Tensor,
+    flow: Tensor,
+    kernels: Tensor,
+    runs: Sequence[FlowDensity],
     errors: Sequence[float],
     tolerances: Sequence[float],
 ) -> Figure:
     """The three ways against each other, and the ODE's error against its tolerance and its cost."""
-    from experiments import plots
-    from experiments.plots.terms import Chart, Dots, Line, charts
-
     x = exact.tolist()
     ends = [min(x), max(x)]
     asked = [run.evaluations for run in runs]
@@ -74,11 +70,8 @@ def agreement(
     )
 
 
-def probes(spreads: "Sequence[Spread]") -> Figure:
+def probes(spreads: Sequence[Spread]) -> Figure:
     """The root mean square error against the number of probes, on its exact line."""
-    from experiments import plots
-    from experiments.plots.terms import Chart, Dots, Line, charts
-
     counts = [one.probes for one in spreads]
     ends = [
         (one.ratio, one.ratio) if one.probes == 1 else one.ratio_interval(0.95) for one in spreads
@@ -113,11 +106,8 @@ def probes(spreads: "Sequence[Spread]") -> Figure:
     )
 
 
-def gap(gaps: "Sequence[Gaps]") -> Figure:
+def gap(gaps: Sequence[BoundGap]) -> Figure:
     """The bound's gap against the number of steps, beside the KL of whole paths."""
-    from experiments import plots
-    from experiments.plots.terms import Chart, Dots, charts
-
     steps = [one.steps for one in gaps]
     bound = [mean_interval(one.bound) for one in gaps]
     kl = [mean_interval(one.kl) for one in gaps]

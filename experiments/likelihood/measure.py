@@ -2,17 +2,25 @@
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+from scipy.stats import binom
+from torch import Tensor
+
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.densities.reverse_kernel import path_log_density
+from diffusion_math.densities.toy import DENSITIES
+from diffusion_math.elbo import bound
+from diffusion_math.gaussian import Gaussian
+from diffusion_math.grid import uniform_log_snr
+from diffusion_math.likelihood import FlowDensity, flow_log_density
+from diffusion_math.noise import from_generator
+from diffusion_math.schedule import Schedule, VPLinear
+from diffusion_math.score_matching import rademacher
+from diffusion_math.variance import large_variance
+from experiments.common.chains import Model, by_true_kernels, drawn_backward, drawn_forward
 from experiments.common.statistics import mean_interval
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from diffusion_math.densities.mixture import GaussianMixture
-    from diffusion_math.likelihood import FlowDensity
-    from diffusion_math.schedule import Schedule
 
 PROBED_AT = 1e-6
 """Tolerance of the ODE under Hutchinson's divergence, far below its spread."""
@@ -62,9 +70,6 @@ class SignSquares:
     def middle(self, level: float) -> tuple[float, float]:
         """Two of its values; it lies below the first or above the second with probability
         (1 - level) / 2 at most each. Levels to 1 - 1e-11: the transform rounds."""
-        import numpy as np
-        from scipy.stats import binom
-
         n, low = self.signs, self.signs % 2  # the least square; they go on in steps of 4 or 8
         step = 8 if low else 4
         squares = (n - 2 * np.arange(n + 1)) ** 2
@@ -80,7 +85,7 @@ class SignSquares:
 
 
 @dataclass(frozen=True)
-class Gaps:
+class BoundGap:
     """-ELBO(x_0) + log q(x_0) by the bound's terms, and log q / p of whole paths, in nats."""
 
     steps: int
@@ -106,39 +111,31 @@ class Gaps:
 
 
 @dataclass(frozen=True)
-class World:
+class LikelihoodProblem:
     """A mixture under a continuous schedule; its points have the noise of the least time."""
 
-    data: "GaussianMixture"
-    schedule: "Schedule"
+    data: GaussianMixture
+    schedule: Schedule
 
     @classmethod
     def of(cls, density: str) -> "World":
         """A density by name under `VPLinear`."""
-        from diffusion_math.densities.mixture import GaussianMixture
-        from diffusion_math.densities.toy import DENSITIES
-        from diffusion_math.schedule import VPLinear
-
         data = DENSITIES[density]()
         if not isinstance(data, GaussianMixture):
             raise ValueError(f"--density: wanted a mixture, got {density}")
         return cls(data, VPLinear())
 
     @property
-    def at_start(self) -> "GaussianMixture":
+    def at_start(self) -> GaussianMixture:
         """q at t_min, where the flow ends: the mixture whose points are looked at."""
         return self.data.marginal(self.schedule, self.schedule.t_min)
 
-    def exact(self, x: "Tensor") -> "Tensor":
+    def exact(self, x: Tensor) -> Tensor:
         """log q(x_{t_min}), closed."""
         return self.data.log_density(self.schedule, x, self.schedule.t_min)
 
-    def by_flow(
-        self, x: "Tensor", tolerance: float, probes: "Tensor | None" = None
-    ) -> "FlowDensity":
+    def by_flow(self, x: Tensor, tolerance: float, probes: Tensor | None = None) -> FlowDensity:
         """The probability flow's, from the exact law of x_T."""
-        from diffusion_math.likelihood import flow_log_density
-
         return flow_log_density(
             self.schedule,
             self.data.denoiser(self.schedule),
@@ -149,13 +146,11 @@ class World:
             atol=tolerance,
         )
 
-    def half_range(self, x: "Tensor") -> "Tensor":
+    def half_range(self, x: Tensor) -> Tensor:
         """h, `(batch,)`: one probe's estimate of log p(x) is the exact value plus or minus it.
 
         log p is linear in v v^T, and a sign v in the plane is (1, 1) or (1, -1) up to its own sign.
         """
-        import torch
-
         both = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64)
         one_each = both.repeat_interleave(len(x), 0)[None]
         ends = self.by_flow(x.repeat(2, 1), PROBED_AT, one_each).log_density.reshape(2, -1)
@@ -163,18 +158,16 @@ class World:
 
     def hutchinson(
         self,
-        x: "Tensor",
-        half: "Tensor",
+        x: Tensor,
+        half: Tensor,
         count: int,
         copies: int,
-        generator: "torch.Generator",
+        generator: torch.Generator,
     ) -> Spread:
         """Estimates of `count` probes, `copies` of each point, whose mean square error is h^2 / n.
 
         half: `(batch,)`, h of each point by `half_range`.
         """
-        from diffusion_math.score_matching import rademacher
-
         every = x.repeat(copies, 1)
         found = self.by_flow(every, PROBED_AT, rademacher(generator, every, count))
         errors = found.log_density.reshape(copies, -1) - self.exact(x)
@@ -189,29 +182,19 @@ class World:
             2 * math.sqrt(scale),
         )
 
-    def by_kernels(self, x: "Tensor", steps: int, generator: "torch.Generator") -> "Tensor":
+    def by_kernels(self, x: Tensor, steps: int, generator: torch.Generator) -> Tensor:
         """By the ELBO of the chain of true reverse kernels, one path from each point."""
-        from diffusion_math.grid import uniform_log_snr
-        from experiments.common.chains import by_true_kernels, drawn_forward
-
         grid = uniform_log_snr(self.schedule, steps, end=self.schedule.t_min)
         path = drawn_forward(x, self.schedule, grid, generator)
         return by_true_kernels(self.data, self.schedule, path, grid)
 
     def gaps(
-        self, steps: int, paths: int, terms: "torch.Generator", backward: "torch.Generator"
-    ) -> Gaps:
+        self, steps: int, paths: int, terms: torch.Generator, backward: torch.Generator
+    ) -> BoundGap:
         """What a chain of Gaussian steps with the exact denoiser loses, in two ways.
 
         By the bound's terms at draws of x_0, and on other whole paths, drawn by the true reverse.
         """
-        from diffusion_math.densities.reverse_kernel import path_log_density
-        from diffusion_math.elbo import bound, large_variance
-        from diffusion_math.gaussian import Gaussian
-        from diffusion_math.grid import uniform_log_snr
-        from diffusion_math.noise import from_generator
-        from experiments.common.chains import Model, drawn_backward
-
         schedule, denoise = self.schedule, self.data.denoiser(self.schedule)
         grid = uniform_log_snr(schedule, steps)
         x0 = self.data.sample(terms, paths)
@@ -230,6 +213,6 @@ class World:
         model = Model(denoise, large_variance, large_variance)
         path = drawn_backward(self.data, schedule, grid, backward, paths)
         log_q = path_log_density(self.data, schedule, path, grid)
-        return Gaps(
+        return BoundGap(
             steps, excess.tolist(), (log_q - model.log_density(schedule, path, grid)).tolist()
         )

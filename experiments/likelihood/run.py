@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from experiments.likelihood import Config
-from experiments.output.result import FAILS, HOLDS, Result, Row, Table, at_most
+import torch
+from tqdm import tqdm
 
-if TYPE_CHECKING:
-    from experiments.likelihood.measure import Gaps, Spread
+from experiments.likelihood import Config, figures
+from experiments.likelihood import measure as estimates
+from experiments.likelihood.measure import BoundGap, Spread
+from experiments.output.result import FAILS, HOLDS, Measurement, Result, Table, at_most
 
 AGREE = 1e-6
 """Nats that two exact ways may differ by."""
@@ -20,16 +22,11 @@ NEAR = 0.1
 
 def run(config: Config) -> Result:
     """Find each point's log-likelihood in every way and compare."""
-    import torch
-    from tqdm import tqdm
-
-    from experiments.likelihood import figures
-    from experiments.likelihood import measure as estimates
 
     def seeded(part: int) -> torch.Generator:
         return torch.Generator().manual_seed(config.seed + part)
 
-    world = estimates.World.of(config.density)
+    world = estimates.LikelihoodProblem.of(config.density)
     x = world.at_start.sample(seeded(1), config.points)
     exact = world.exact(x)
     tolerances = [10.0**-k for k in range(2, config.digits + 1)]
@@ -78,8 +75,8 @@ def _powers(base: int, most: int) -> list[int]:
     return [base**k for k in range(most.bit_length()) if base**k <= most]
 
 
-def _flow_row(error: float, tolerance: float) -> Row:
-    return Row(
+def _flow_row(error: float, tolerance: float) -> Measurement:
+    return Measurement(
         "likelihood",
         "log p along the probability flow, exact divergence, against the mixture's closed form. "
         f"Largest difference in nats at a tolerance of {tolerance:g}, at most {AGREE:g}",
@@ -89,8 +86,8 @@ def _flow_row(error: float, tolerance: float) -> Row:
     )
 
 
-def _kernel_row(error: float) -> Row:
-    return Row(
+def _kernel_row(error: float) -> Measurement:
+    return Measurement(
         "likelihood-kernels",
         "C08, C12: the ELBO of the chain of true reverse kernels (Bayes' rule, mixtures) against "
         f"the closed form, {KERNEL_STEPS} steps, one path each: nothing is lost. Largest "
@@ -101,8 +98,8 @@ def _kernel_row(error: float) -> Row:
     )
 
 
-def _pair_row(error: float) -> Row:
-    return Row(
+def _pair_row(error: float) -> Measurement:
+    return Measurement(
         "likelihood-pair",
         "The same ELBO against the probability flow. Largest difference in nats, at most "
         f"{AGREE:g}",
@@ -112,11 +109,11 @@ def _pair_row(error: float) -> Row:
     )
 
 
-def _mean_row(one: "Spread") -> Row:
+def _mean_row(one: Spread) -> Measurement:
     """An estimate of one probe lies in a known range: Hoeffding's interval of the mean."""
     half = one.width * math.sqrt(math.log(2 / FALSE_ALARM) / (2 * one.count))
     low, high = one.mean_error - half, one.mean_error + half
-    return Row(
+    return Measurement(
         "likelihood-hutchinson",
         "Hutchinson's estimates have the exact log-likelihood as their mean: mean error of "
         f"{one.count} estimates of one probe, in nats (Hoeffding's interval, false alarm 1e-8)",
@@ -126,12 +123,12 @@ def _mean_row(one: "Spread") -> Row:
     )
 
 
-def _spread_row(spreads: "Sequence[Spread]") -> Row:
+def _spread_row(spreads: Sequence[Spread]) -> Measurement:
     """The ratio of found to predicted that is farthest from 1; all intervals hold together."""
     level = 1 - FALSE_ALARM / len(spreads)
     ends = [one.ratio_interval(level) for one in spreads]
     k = max(range(len(spreads)), key=lambda k: abs(spreads[k].ratio - 1))
-    return Row(
+    return Measurement(
         "likelihood-spread",
         "Hutchinson's spread is that of one probe, known exactly, over the root of the number of "
         "probes. Mean square error found over predicted, the farthest from 1 of 2 to "
@@ -142,7 +139,7 @@ def _spread_row(spreads: "Sequence[Spread]") -> Row:
     )
 
 
-def _gap_row(gaps: "Sequence[Gaps]") -> Row:
+def _gap_row(gaps: Sequence[BoundGap]) -> Measurement:
     """All numbers of steps together: the sum of the differences over the sum of the KLs."""
     total = sum(one.mean_kl for one in gaps)
     apart = sum(one.mean_bound - one.mean_kl for one in gaps) / total
@@ -150,7 +147,7 @@ def _gap_row(gaps: "Sequence[Gaps]") -> Row:
     half = math.hypot(*((high - low) / 2 for low, high in ends)) / total
     low, high = apart - half, apart + half
     nearest = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
-    return Row(
+    return Measurement(
         "likelihood-gap",
         "C12: what Gaussian steps lose, the mean of -ELBO + log q(x_0), is the KL of whole paths, "
         f"drawn apart by the true reverse. Relative difference over chains of 1 to "

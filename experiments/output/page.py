@@ -9,8 +9,8 @@ from experiments.output.result import (
     FAILS,
     HOLDS,
     Figure,
+    Measurement,
     Result,
-    Row,
     Table,
     rows_json,
     to_json,
@@ -48,7 +48,7 @@ def number(value: float | str) -> str:
     return f"{value:.3g}" if not abs(value) >= 1e3 else f"{value:,.0f}"
 
 
-def interval(row: Row) -> str:
+def interval(row: Measurement) -> str:
     """The interval as text, or a dash."""
     if row.interval is None:
         return "–"
@@ -56,7 +56,7 @@ def interval(row: Row) -> str:
     return f"[{number(low)}, {number(high)}]"
 
 
-def rows_table(rows: Sequence[Row]) -> Table:
+def rows_table(rows: Sequence[Measurement]) -> Table:
     """The rows of `report.json` as a table."""
     cells = tuple((r.name, r.claim, number(r.measured), interval(r), r.verdict) for r in rows)
     caption = "Intervals are at 95% unless the claim says otherwise."

@@ -12,7 +12,7 @@ HOLDS, FAILS, UNDECIDED, MEASURED = "holds", "does not hold", "undecided", "meas
 
 
 @dataclass(frozen=True)
-class Row:
+class Measurement:
     """One line of `report.json`: what is claimed, what was measured, and what follows.
 
     `interval` is at 95% unless the claim says otherwise, None for what is exact or counted;
@@ -56,7 +56,7 @@ class Result:
 
     name: str
     title: str
-    rows: tuple[Row, ...]
+    rows: tuple[Measurement, ...]
     parts: tuple[str | Figure | Table, ...]
     data: Mapping[str, Any]
 
@@ -99,7 +99,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     return [target for _, target in temporary]
 
 
-def rows_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def rows_json(rows: Sequence[Measurement]) -> list[dict[str, Any]]:
     """The rows as plain JSON values."""
     return [asdict(row) for row in rows]
 

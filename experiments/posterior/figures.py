@@ -2,20 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import numpy as np
+from torch import Generator, Tensor
+
+from diffusion_math import elbo, variance
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.densities.reverse_kernel import sample_reverse
+from diffusion_math.schedule import Discrete, VPLinear
+from experiments import plots
+from experiments.common.quadrature import ChiSquare, cells_about, chi_square, density_over
 from experiments.output.result import Figure, Table
-from experiments.posterior.gaussian_approximations import BEST, BETA, BETA_HAT
-
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
-
-    from diffusion_math.densities.mixture import GaussianMixture
-    from diffusion_math.schedule import Discrete
-    from experiments.common.quadrature import ChiSquare
-    from experiments.plots import Panel
-    from experiments.plots.fields import Cloud
-    from experiments.posterior.gaussian_approximations import Distance, Spread
+from experiments.plots import Panel, fields
+from experiments.plots.fields import Cloud
+from experiments.posterior.gaussian_approximations import BEST, BETA, BETA_HAT, Distance, Spread
 
 FALSE_ALARM = 1e-9  # of each chi-square test
 SHOWN = 600  # draws in a panel
@@ -35,53 +35,46 @@ class Kernel:
 
     t: int
     s: int
-    x: "Tensor"
-    law: "GaussianMixture"
-    points: "Tensor"
-    fit: "ChiSquare"
-    mean: "Tensor"
+    x: Tensor
+    law: GaussianMixture
+    points: Tensor
+    fit: ChiSquare
+    mean: Tensor
     deviations: dict[str, float]
 
 
 def kernel(
-    mixture: "GaussianMixture",
-    schedule: "Discrete",
-    generator: "Generator",
-    x: "Tensor",
+    mixture: GaussianMixture,
+    schedule: Discrete,
+    generator: Generator,
+    x: Tensor,
     t: int,
     s: int,
     samples: int,
 ) -> Kernel:
     """The kernel at x `(D,)`, drawn `samples` times."""
-    from diffusion_math import elbo
-    from diffusion_math.densities.reverse_kernel import draw_reverse
-    from experiments.common.quadrature import cells_about, chi_square
-
     law = mixture.reverse(schedule, x, t, s)
-    points = draw_reverse(mixture, generator, schedule, x.expand(samples, 2), t, s)
+    points = sample_reverse(mixture, generator, schedule, x.expand(samples, 2), t, s)
     cells = cells_about(law, 0.5, most=60)
     at, weights = cells.rule(4)
     mass = cells.sums(weights * law.log_density(schedule, at, 0).exp())
     fit = chi_square(cells, points, mass, FALSE_ALARM)
     step = elbo.reverse_step(schedule, mixture.denoiser(schedule), x[None], t, s)
-    variances = {BETA: elbo.large_variance(schedule, t, s)}
+    variances = {BETA: variance.large_variance(schedule, t, s)}
     if s > 0:
-        variances[BETA_HAT] = elbo.small_variance(schedule, t, s)
+        variances[BETA_HAT] = variance.small_variance(schedule, t, s)
     deviations = {name: float(v.sqrt()) for name, v in variances.items()}
     return Kernel(t, s, x, law, points, fit, step.mean[0], deviations)
 
 
 def figures(
-    mixture: "GaussianMixture",
+    mixture: GaussianMixture,
     clean: Sequence[Kernel],
     back: Sequence[Kernel],
-    far: "Sequence[dict[str, Distance]]",
-    spread: "dict[int, list[Spread]]",
+    far: Sequence[dict[str, Distance]],
+    spread: dict[int, list[Spread]],
 ) -> tuple[Figure, ...]:
     """Kernels to x_0 and to several x_s; distances over the step; variances over t."""
-    from experiments import plots
-    from experiments.plots import fields
-
     farthest = max(float(one.x.abs().max()) for one in clean)
     reach = max(1.4 * float(mixture.means.abs().max()), 1.15 * farthest)
     to_data = [_cloud(f"t = {one.t}", one, (0.0, 0.0), reach) for one in clean]
@@ -129,7 +122,7 @@ def figures(
     )
 
 
-def table(steps: Sequence[int], far: "Sequence[dict[str, Distance]]") -> Table:
+def table(steps: Sequence[int], far: Sequence[dict[str, Distance]]) -> Table:
     """Distances of each stand-in, a line a step."""
     names = (BETA_HAT, BETA, BEST)
     lines = [
@@ -148,13 +141,7 @@ def table(steps: Sequence[int], far: "Sequence[dict[str, Distance]]") -> Table:
     return Table(header, tuple(lines), caption)
 
 
-def _cloud(title: str, one: Kernel, middle: Sequence[float], reach: float) -> "Cloud":
-    import numpy as np
-
-    from diffusion_math.schedule import VPLinear
-    from experiments.common.quadrature import density_over
-    from experiments.plots import fields
-
+def _cloud(title: str, one: Kernel, middle: Sequence[float], reach: float) -> Cloud:
     first, second = (c + np.linspace(-reach, reach, 201) for c in middle)
     # A kernel is a law of its own: "t = 0" is the law itself, under any schedule.
     height = density_over(first, second, one.law, VPLinear(), 0.0)
@@ -163,9 +150,7 @@ def _cloud(title: str, one: Kernel, middle: Sequence[float], reach: float) -> "C
     return fields.Cloud(shown, one.x.numpy(), mean, one.deviations)
 
 
-def _panel(kind: str, steps: list[float], far: "Sequence[dict[str, Distance]]") -> "Panel":
-    from experiments import plots
-
+def _panel(kind: str, steps: list[float], far: Sequence[dict[str, Distance]]) -> Panel:
     series = []
     for name in (BEST, BETA_HAT, BETA):
         value = [getattr(line[name], kind) for line in far]
@@ -181,9 +166,7 @@ def _panel(kind: str, steps: list[float], far: "Sequence[dict[str, Distance]]") 
     return plots.Panel(titles[kind][0], "step size t − s", titles[kind][1], series)
 
 
-def _variances(step: int, line: "list[Spread]") -> "Panel":
-    from experiments import plots
-
+def _variances(step: int, line: list[Spread]) -> Panel:
     times = [one.t for one in line]
     series = [
         plots.Series("best", times, [one.best / one.large for one in line]),

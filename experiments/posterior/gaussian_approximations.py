@@ -1,12 +1,17 @@
 """Gaussians that stand in for a true reverse kernel, how far they are, and Bayes’ own ties."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from torch import Generator, Tensor
+import torch
+from torch import Generator, Tensor
 
-    from diffusion_math.densities.mixture import GaussianMixture
-    from diffusion_math.schedule import Discrete
+from diffusion_math import elbo, gaussian, variance
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.densities.multivariate import Multivariate
+from diffusion_math.densities.second_order import posterior_covariance
+from diffusion_math.gaussian import Gaussian
+from diffusion_math.schedule import Discrete
+from experiments.common.quadrature import cells_about
 
 BETA_HAT, BETA, BEST = "variance β̂", "variance β", "best Gaussian"
 """The stand-ins: DDPM's two variances, and the Gaussian with the kernel's mean and covariance."""
@@ -27,7 +32,7 @@ class Distance(NamedTuple):
     tv_error: float
 
 
-class Gaps(NamedTuple):
+class BayesErrors(NamedTuple):
     """The largest violations, in absolute value, of what ties the kernels together.
 
     kernel: of C08, in nats. given: of C11 with C16's Gaussian, in nats. moments: of the mean and
@@ -49,10 +54,8 @@ class Spread(NamedTuple):
     error: float
 
 
-def unit(mixture: "GaussianMixture") -> "GaussianMixture":
+def unit(mixture: GaussianMixture) -> GaussianMixture:
     """The mixture scaled so that the average variance of its coordinates is 1."""
-    from diffusion_math.densities.mixture import GaussianMixture
-
     spread = mixture.moments()[1].diagonal().mean()
     return GaussianMixture(
         mixture.log_weights, mixture.means / spread.sqrt(), mixture.covariances / spread
@@ -60,14 +63,12 @@ def unit(mixture: "GaussianMixture") -> "GaussianMixture":
 
 
 def distances(
-    mixture: "GaussianMixture", schedule: "Discrete", x_t: "Tensor", t: int, s: int
+    mixture: GaussianMixture, schedule: Discrete, x_t: Tensor, t: int, s: int
 ) -> dict[str, Distance]:
     """How far each stand-in is from the kernel at each of the points x_t `(batch, D)`, on average.
 
     By quadrature: KL = E log(q / p), total variation = 1 - integral of min(q, p).
     """
-    import torch
-
     each = [_distances(mixture, schedule, one, t, s) for one in x_t]
     averages = {}
     for name in (BETA_HAT, BETA, BEST):
@@ -78,20 +79,13 @@ def distances(
 
 
 def _distances(
-    mixture: "GaussianMixture", schedule: "Discrete", x: "Tensor", t: int, s: int
+    mixture: GaussianMixture, schedule: Discrete, x: Tensor, t: int, s: int
 ) -> dict[str, tuple[float, float]]:
-    import torch
-
-    from diffusion_math import elbo
-    from diffusion_math.densities.multivariate import Multivariate
-    from diffusion_math.gaussian import Gaussian
-    from experiments.common.quadrature import cells_about
-
     kernel, denoise = mixture.reverse(schedule, x, t, s), mixture.denoiser(schedule)
     at, weights = cells_about(kernel).rule(ORDER)
     log_p = {BEST: Multivariate(*kernel.moments()).log_density(at)}
-    for name, variance in ((BETA_HAT, elbo.small_variance), (BETA, elbo.large_variance)):
-        step = elbo.reverse_step(schedule, denoise, x[None], t, s, variance)
+    for name, v in ((BETA_HAT, variance.small_variance), (BETA, variance.large_variance)):
+        step = elbo.reverse_step(schedule, denoise, x[None], t, s, v)
         log_p[name] = Gaussian(step.mean.expand_as(at), step.variance).log_density(at)
     log_q = kernel.log_density(schedule, at, 0)
     mass = weights * log_q.exp()
@@ -105,24 +99,19 @@ def _distances(
 
 
 def bayes(
-    mixture: "GaussianMixture",
-    schedule: "Discrete",
-    generator: "Generator",
-    x_0: "Tensor",
-    x_t: "Tensor",
+    mixture: GaussianMixture,
+    schedule: Discrete,
+    generator: Generator,
+    x_0: Tensor,
+    x_t: Tensor,
     t: int,
     s: int,
-) -> Gaps:
+) -> BayesErrors:
     """The largest gaps over draws of x_s, 100 for each pair of rows of x_0 and x_t."""
-    import torch
-
-    from diffusion_math import elbo, gaussian
-    from diffusion_math.densities.second_order import posterior_covariance
-
     of_kernel = of_given = of_moments = 0.0
     x_0_hat = mixture.posterior_mean(schedule, x_t, t)
     uncertain = posterior_covariance(mixture, schedule, x_t, t)
-    own = elbo.small_variance(schedule, t, s) * torch.eye(x_t.shape[1], dtype=torch.float64)
+    own = variance.small_variance(schedule, t, s) * torch.eye(x_t.shape[1], dtype=torch.float64)
     # The mean of q(x_s | x_t, x_0) is linear in x_0: the factor is its value at x_t = 0, x_0 = 1.
     gain = gaussian.posterior(schedule, x_t.new_zeros(1), x_t.new_ones(1), t, s).mean
     for x, clean, hat, C in zip(x_t, x_0, x_0_hat, uncertain, strict=True):
@@ -143,12 +132,10 @@ def bayes(
         mixed = gaussian.posterior(schedule, x, hat, t, s).mean, own + gain.square() * C
         for one, other in zip(kernel.moments(), mixed, strict=True):
             of_moments = max(of_moments, float((one - other).abs().max()))
-    return Gaps(of_kernel, of_given, of_moments)
+    return BayesErrors(of_kernel, of_given, of_moments)
 
 
-def spreads(
-    mixture: "GaussianMixture", schedule: "Discrete", step: int, count: int
-) -> list[Spread]:
+def spreads(mixture: GaussianMixture, schedule: Discrete, step: int, count: int) -> list[Spread]:
     """beta_hat, the best isotropic variance and beta at `count` times, log-spaced in t.
 
         best = E tr Cov[x_s | x_t] / D = beta_hat + gain^2 E tr Cov[x_0 | x_t] / D
@@ -156,10 +143,6 @@ def spreads(
     by quadrature over q(x_t). It minimises E KL(q(x_s | x_t) || N(mu, v I)) over v; see
     Bao et al. (arXiv:2201.06503), Theorem 1.
     """
-    import torch
-
-    from diffusion_math import elbo, gaussian
-
     first, last = torch.tensor([step + 1.0, schedule.T]).log()
     times = sorted({int(t) for t in torch.linspace(first, last, count).exp().round()})
     one, found = torch.ones(1, dtype=torch.float64), []
@@ -167,7 +150,7 @@ def spreads(
         s = t - step
         small, large = (
             float(variance(schedule, t, s))
-            for variance in (elbo.small_variance, elbo.large_variance)
+            for variance in (variance.small_variance, variance.large_variance)
         )
         gain = float(gaussian.posterior(schedule, 0 * one, one, t, s).mean) ** 2
         unsure, error = _uncertainty(mixture, schedule, t)
@@ -175,13 +158,11 @@ def spreads(
     return found
 
 
-def _uncertainty(mixture: "GaussianMixture", schedule: "Discrete", t: int) -> tuple[float, float]:
+def _uncertainty(mixture: GaussianMixture, schedule: Discrete, t: int) -> tuple[float, float]:
     """E tr Cov[x_0 | x_t] / D over q(x_t), and what its quadrature may be off by.
 
     E Cov[x_0 | x_t] = Cov[x_0] - Cov[E[x_0 | x_t]]
     """
-    from experiments.common.quadrature import cells_about
-
     mean, covariance = mixture.moments()
     cells, values = cells_about(mixture.marginal(schedule, t)), []
     for order in (FINE - 1, FINE):

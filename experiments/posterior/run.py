@@ -1,14 +1,27 @@
 """The true reverse kernel of a mixture, and the Gaussian that a sampler puts in its place."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from experiments.output.result import FAILS, HOLDS, Result, Row, at_least, at_most
+import torch
+from tqdm import tqdm
+
+from diffusion_math.densities.toy import DENSITIES
+from diffusion_math.gaussian import marginal
+from diffusion_math.schedule import Discrete
+from experiments.output.result import FAILS, HOLDS, Measurement, Result, at_least, at_most
 from experiments.posterior import Config
-from experiments.posterior.figures import FALSE_ALARM, Kernel
-from experiments.posterior.gaussian_approximations import BEST, BETA
-
-if TYPE_CHECKING:
-    from experiments.posterior.gaussian_approximations import Distance, Gaps, Spread
+from experiments.posterior.figures import FALSE_ALARM, Kernel, figures, kernel, table
+from experiments.posterior.gaussian_approximations import (
+    BEST,
+    BETA,
+    BayesErrors,
+    Distance,
+    Spread,
+    bayes,
+    distances,
+    spreads,
+    unit,
+)
 
 AGREE = 1e-8  # log-densities in the hundreds, over variances from 1e-3: rounding
 GOOD, POOR = 0.01, 0.1  # total variation of a good stand-in, and of one that is not
@@ -17,15 +30,6 @@ BETWEEN = 1e-4  # of beta: what quadrature may be off by where beta_hat or beta 
 
 def run(config: Config) -> Result:
     """Draw the kernels, measure the Gaussians, and find the best variance."""
-    import torch
-    from tqdm import tqdm
-
-    from diffusion_math.densities.toy import DENSITIES
-    from diffusion_math.gaussian import marginal
-    from diffusion_math.schedule import Discrete
-    from experiments.posterior.figures import figures, kernel, table
-    from experiments.posterior.gaussian_approximations import bayes, distances, spreads, unit
-
     schedule = getattr(Discrete, config.schedule)()
     times, steps = sorted(set(config.times)), sorted(set(config.steps))
     mixture = unit(DENSITIES[config.density]())  # type: ignore[arg-type]
@@ -66,15 +70,15 @@ def run(config: Config) -> Result:
 def _rows(
     config: Config,
     kernels: list[Kernel],
-    gaps: "list[Gaps]",
+    gaps: list[BayesErrors],
     steps: list[int],
-    far: "list[dict[str, Distance]]",
-    spread: "dict[int, list[Spread]]",
-) -> tuple[Row, ...]:
+    far: list[dict[str, Distance]],
+    spread: dict[int, list[Spread]],
+) -> tuple[Measurement, ...]:
     where = f"x_t at t = {config.time}, {len(steps)} steps from {steps[0]} to {steps[-1]}"
 
-    def within(name: str, claim: str, found: float, bound: float) -> Row:
-        return Row(name, claim, found, None, HOLDS if found <= bound else FAILS)
+    def within(name: str, claim: str, found: float, bound: float) -> Measurement:
+        return Measurement(name, claim, found, None, HOLDS if found <= bound else FAILS)
 
     def ends(name: str, k: int) -> tuple[float, tuple[float, float]]:
         one = far[k][name]
@@ -120,7 +124,7 @@ def _rows(
             fit,
             1.0,
         ),
-        Row(
+        Measurement(
             "posterior-short",
             f"C09: in a step of {steps[0]} the Gaussian of variance beta is a good stand-in. Total "
             f"variation distance from q(x_s | x_t), {over}, at most {GOOD:g}",
@@ -128,7 +132,7 @@ def _rows(
             low,
             at_most(*low, GOOD),
         ),
-        Row(
+        Measurement(
             "posterior-long",
             f"In a step of {steps[-1]} even the best Gaussian in KL is not, that of the right mean "
             f"and covariance. Its total variation distance, {over}, at least {POOR:g}",
@@ -136,7 +140,7 @@ def _rows(
             high,
             at_least(*high, POOR),
         ),
-        Row(
+        Measurement(
             "posterior-variance",
             "The best variance lies between beta_hat and beta (data of variance 1). Its least "
             f"distance from either, over beta, at least -{BETWEEN:g}; the interval is the "

@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from experiments import plots
 from experiments.autoencoder import run as autoencoder
 from experiments.cfg import run as cfg
 from experiments.common.model_options import PROMPT, shows
@@ -17,8 +19,8 @@ from experiments.generate import run as generate
 from experiments.output import page
 from experiments.output.result import (
     Figure,
+    Measurement,
     Result,
-    Row,
     Table,
     percent,
     rows_json,
@@ -30,10 +32,10 @@ from experiments.report import Config
 from experiments.strength import run as strength
 from experiments.timing import run as timing
 from experiments.tradeoff import run as tradeoff
+from sd import weights
 from sd.command_line.terminal import say
-
-if TYPE_CHECKING:
-    from sd.pipeline import TextToImage
+from sd.files.image_file import load
+from sd.pipeline import TextToImage
 
 TITLE = "From equations to pictures: the report"
 
@@ -106,12 +108,12 @@ class Report:
     lead: tuple[str | Table, ...]
 
     @property
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[Measurement, ...]:
         """The rows of all results."""
         return tuple(row for result in self.results for row in result.rows)
 
 
-def run(config: Config, pipeline: "TextToImage | None" = None) -> Report:
+def run(config: Config, pipeline: TextToImage | None = None) -> Report:
     """Every experiment, on one loaded model."""
     started = time.perf_counter()
     loaded = pipeline or config.model.load()
@@ -161,11 +163,8 @@ def _summary(results: list[Result]) -> Table:
     return page.rows_table(rows)
 
 
-def _pictures(config: Config, pipeline: "TextToImage") -> Result:
+def _pictures(config: Config, pipeline: TextToImage) -> Result:
     """Prompts and what became of them, at the default setting."""
-    from experiments import plots
-    from sd.files.image_file import load
-
     prompts = PROMPTS[:4] if config.quick else PROMPTS
     drawn = generate.run(generate.Config(prompt=prompts, model=config.model), pipeline, hold=True)
     pictures = [load(figure.image) for figure in drawn.figures]
@@ -215,7 +214,7 @@ def _tradeoff(config: Config) -> tradeoff.Config:
 
 def _on_its_own(name: str, quick: bool) -> Result:
     """An experiment that needs no model of pictures, at its default or its quick setting."""
-    module = importlib.import_module(f"experiments.{name.replace('-', '_')}")
+    module = importlib.import_module(f"experiments.{name.replace('-', '_')}.run")
     result: Result = module.run(module.Config(**(QUICK if quick else SHORTER).get(name, {})))
     return result
 
@@ -226,10 +225,6 @@ def _autoencoder(config: Config) -> autoencoder.Config:
 
 def _weights(config: Config) -> Result:
     """What the weights' files say of themselves: how they were made, what they reached."""
-    from importlib.resources import as_file, files
-
-    from sd import weights
-
     embedded = config.model.weights == "shapes"
     source = files("sd") / "assets" / "shapes" if embedded else Path(config.model.weights)
     found: dict[str, dict[str, str]] = {}

@@ -1,14 +1,9 @@
 """The rows of the experiment `reverse`."""
 
-from typing import TYPE_CHECKING
-
+from diffusion_math.metrics import Estimate
 from experiments.common.statistics import about
-from experiments.output.result import FAILS, HOLDS, MEASURED, UNDECIDED, Row, at_most
+from experiments.output.result import FAILS, HOLDS, MEASURED, UNDECIDED, Measurement, at_most
 from experiments.reverse.walks import EXACT, KERNELS, LEARNED, Walks
-
-if TYPE_CHECKING:
-    from diffusion_math.metrics import Estimate
-
 
 MISSED = 0.05
 """The part of the score that a network which has learned it may miss."""
@@ -16,12 +11,14 @@ APART = 5.0
 """Fisher divergences within this factor are called comparable."""
 
 
-def divergence(missed: "dict[str, Estimate]", falling: "dict[int, Estimate]") -> tuple[Row, ...]:
+def divergence(
+    missed: dict[str, Estimate], falling: dict[int, Estimate]
+) -> tuple[Measurement, ...]:
     """What is missed of the score, by target and by number of updates."""
     ends = about(*missed["eps"])
     what = "E sigma_t^2 norm(S_theta - S)^2 / E sigma_t^2 norm(S)^2, t uniform, x ~ q_t"
     rows = [
-        Row(
+        Measurement(
             "reverse",
             f"C19, C26: an eps-network's score -eps_theta / sigma_t is the score: {what}, at most "
             f"{MISSED}",
@@ -32,11 +29,11 @@ def divergence(missed: "dict[str, Estimate]", falling: "dict[int, Estimate]") ->
     ]
     for target, one in missed.items():
         claim = f"The same of the network that predicts {target}, one loss and budget for all"
-        rows.append(Row(f"reverse-{target}", claim, one.value, about(*one), MEASURED))
+        rows.append(Measurement(f"reverse-{target}", claim, one.value, about(*one), MEASURED))
     one, other = sorted(("eps", "score"), key=lambda name: -missed[name].value)
     ratio, ends = _ratio(missed[one], missed[other])
     rows.append(
-        Row(
+        Measurement(
             "reverse-targets",
             "C26: predicting eps or the score is one objective, and by one budget they come to "
             f"comparable divergences: {one}'s over {other}'s, at most {APART:g}",
@@ -49,7 +46,7 @@ def divergence(missed: "dict[str, Estimate]", falling: "dict[int, Estimate]") ->
     best = min(missed, key=lambda name: missed[name].value)
     ratio, ends = _ratio(missed[worst], missed[best])
     rows.append(
-        Row(
+        Measurement(
             "reverse-spread",
             f"Of all four the worst ({worst}) over the best ({best}): one loss has one minimiser, "
             "but not one way there. An error in x0 is one in eps times alpha_t / sigma_t, without "
@@ -62,7 +59,7 @@ def divergence(missed: "dict[str, Estimate]", falling: "dict[int, Estimate]") ->
     least, most = min(falling), max(falling)
     ratio, ends = _ratio(falling[most], falling[least])
     rows.append(
-        Row(
+        Measurement(
             "reverse-updates",
             f"C19: descending the loss descends the divergence: after {most} updates over after "
             f"{least}, at most 0.5",
@@ -74,7 +71,7 @@ def divergence(missed: "dict[str, Estimate]", falling: "dict[int, Estimate]") ->
     return tuple(rows)
 
 
-def walks(found: Walks) -> tuple[Row, ...]:
+def walks(found: Walks) -> tuple[Measurement, ...]:
     """Where the walks end."""
     kernels, exact, learned = (found.of(way) for way in (KERNELS, EXACT, LEARNED))
     few, most = min(kernels), max(learned)
@@ -85,7 +82,7 @@ def walks(found: Walks) -> tuple[Row, ...]:
     near, near_ends = _ratio(exact[most], found.bell)
     one_normal = "over that of one normal with the data's mean and variances"
     return (
-        Row(
+        Measurement(
             "reverse-learned",
             f"C20: energy distance from fresh data of draws by the learned score, {most} steps, "
             f"{one_normal}, at most 0.5",
@@ -93,14 +90,14 @@ def walks(found: Walks) -> tuple[Row, ...]:
             share,
             at_most(*share, 0.5),
         ),
-        Row(
+        Measurement(
             "reverse-exact",
             f"C09, C20: the same with the exact score, {most} steps, at most 0.2",
             near,
             near_ends,
             at_most(*near_ends, 0.2),
         ),
-        Row(
+        Measurement(
             "reverse-gaussian",
             f"C09: a Gaussian is not the true reverse kernel of a long step: energy distance with "
             f"{few} Gaussian steps and the exact denoiser less that with {few} true ones, above 0",
@@ -108,14 +105,14 @@ def walks(found: Walks) -> tuple[Row, ...]:
             ends,
             HOLDS if ends[0] > 0 else FAILS if ends[1] <= 0 else UNDECIDED,
         ),
-        Row(
+        Measurement(
             "reverse-kernels",
             f"Squared energy distance of the true kernels' draws from fresh data, {few} steps",
             kernels[few].value,
             about(*kernels[few]),
             MEASURED,
         ),
-        Row(
+        Measurement(
             "reverse-floor",
             "Squared energy distance between two sets of fresh data",
             found.floor.value,
@@ -125,7 +122,7 @@ def walks(found: Walks) -> tuple[Row, ...]:
     )
 
 
-def _ratio(a: "Estimate", b: "Estimate") -> tuple[float, tuple[float, float]]:
+def _ratio(a: Estimate, b: Estimate) -> tuple[float, tuple[float, float]]:
     """a / b and its interval, to first order and as if a and b were independent."""
     ratio = a.value / b.value
     error = ((a.error / b.value) ** 2 + (ratio * b.error / b.value) ** 2) ** 0.5

@@ -1,24 +1,19 @@
 """The figures of the experiment `reverse`."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from torch import Tensor
 
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.metrics import Estimate
+from diffusion_math.schedule import Schedule
 from experiments import plots
 from experiments.common.quadrature import density_on
 from experiments.common.statistics import Z
 from experiments.output.result import Figure
 from experiments.plots.animation import frame, gif
 from experiments.plots.reverse import Log, Way, logarithmic, moment, ways
+from experiments.reverse.learned_score import Point
 from experiments.reverse.walks import EXACT, KERNELS, LEARNED, Walks
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from diffusion_math.densities.mixture import GaussianMixture
-    from diffusion_math.metrics import Estimate
-    from diffusion_math.schedule import Schedule
-    from experiments.reverse.learned_score import Point
 
 REACH = 3.2
 SHOWN = 6
@@ -26,13 +21,13 @@ SHOWN = 6
 
 
 def divergence(
-    targets: "dict[str, list[Point]]",
-    budgets: "dict[int, list[Point]]",
-    falling: "dict[int, Estimate]",
+    targets: dict[str, list[Point]],
+    budgets: dict[int, list[Point]],
+    falling: dict[int, Estimate],
 ) -> Figure:
     """Over t for every target and every number of updates, and over the updates."""
 
-    def over_t(label: str, points: "list[Point]") -> plots.Series:
+    def over_t(label: str, points: list[Point]) -> plots.Series:
         return plots.Series(
             label,
             [p.t for p in points],
@@ -82,7 +77,7 @@ def divergence(
 
 
 def panels(
-    schedule: "Schedule", data: "GaussianMixture", grid: "Tensor", paths: "dict[str, list[Tensor]]"
+    schedule: Schedule, data: GaussianMixture, grid: Tensor, paths: dict[str, list[Tensor]]
 ) -> Figure:
     """Points from noise to data, true kernels above and learned steps below."""
     shown = _shown(len(grid))
@@ -103,7 +98,7 @@ def panels(
 
 
 def animation(
-    schedule: "Schedule", data: "GaussianMixture", grid: "Tensor", paths: "dict[str, list[Tensor]]"
+    schedule: Schedule, data: GaussianMixture, grid: Tensor, paths: dict[str, list[Tensor]]
 ) -> Figure:
     """The same, every step a frame; few enough points to keep the file small."""
     frames = [
@@ -172,7 +167,7 @@ def _shown(nodes: int) -> list[int]:
 
 
 def _contours(
-    schedule: "Schedule", data: "GaussianMixture", t: "Tensor"
-) -> "tuple[np.ndarray, np.ndarray]":
+    schedule: Schedule, data: GaussianMixture, t: Tensor
+) -> tuple[np.ndarray, np.ndarray]:
     line = np.linspace(-REACH, REACH, 121)
     return line, density_on(line, data, schedule, t)

@@ -1,25 +1,21 @@
 """C09, C19, C20, C26: a learned score against the exact one, and the reverse walks of both."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from tqdm import tqdm
+
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.densities.toy import DENSITIES
+from diffusion_math.schedule import VPLinear
 from experiments.output.result import Result
-from experiments.reverse import Config
-
-if TYPE_CHECKING:
-    pass
+from experiments.reverse import Config, claims, figures
+from experiments.reverse.learned_score import TARGETS, Budget, curve, learn, relative
+from experiments.reverse.walks import judge, ways
 
 
 def run(config: Config) -> Result:
     """Train all targets, measure the divergence, walk back."""
-    import torch
-    from tqdm import tqdm
-
-    from diffusion_math.densities.mixture import GaussianMixture
-    from diffusion_math.densities.toy import DENSITIES
-    from diffusion_math.schedule import VPLinear
-    from experiments.reverse import claims, figures
-    from experiments.reverse.learned_score import TARGETS, Budget, curve, learn, relative
-    from experiments.reverse.walks import judge, ways
 
     def seeded(part: int) -> torch.Generator:
         return torch.Generator().manual_seed(config.seed + part)

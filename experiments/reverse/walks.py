@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.densities.mixture import GaussianMixture
-from diffusion_math.densities.reverse_kernel import draw_reverse
+from diffusion_math.densities.reverse_kernel import sample_reverse
 from diffusion_math.grid import trailing
 from diffusion_math.metrics import Estimate, energy_distance
 from diffusion_math.noise import from_generator
@@ -53,7 +53,7 @@ def kernel_walk(
     """x at every node, each drawn from the true q(x_s | x_t) (C08)."""
     path = [x]
     for t, s in pairwise(grid):
-        path.append(draw_reverse(data, generator, schedule, path[-1], t, s))
+        path.append(sample_reverse(data, generator, schedule, path[-1], t, s))
     return path
 
 

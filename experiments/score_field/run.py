@@ -1,16 +1,21 @@
 """The exact score of a density under noise, from data to noise, and the denoiser it belongs to."""
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from experiments.output.result import FAILS, HOLDS, Figure, Result, Row, Table, at_most
+import numpy as np
+import torch
+from scipy.stats import norm
+from torch import Tensor
+
+from diffusion_math.densities.toy import DENSITIES, Density
+from diffusion_math.gaussian import marginal
+from diffusion_math.schedule import Discrete
+from experiments import plots
+from experiments.common.quadrature import density_on
+from experiments.output.result import FAILS, HOLDS, Figure, Measurement, Result, Table, at_most
+from experiments.plots import fields
 from experiments.score_field import Config
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from diffusion_math.densities.toy import Density
-    from diffusion_math.schedule import Discrete
 
 FALSE_ALARM = 1e-8
 AGREE = 1e-9  # float64's rounding over the least variance, 0.05^2 or 1 - abar_1
@@ -34,12 +39,6 @@ class Check(NamedTuple):
 
 def run(config: Config) -> Result:
     """Draw the field, and compare it with the gradient, the denoiser and the noise."""
-    import torch
-
-    from diffusion_math.densities.toy import DENSITIES
-    from diffusion_math.gaussian import marginal
-    from diffusion_math.schedule import Discrete
-
     schedule: Discrete = getattr(Discrete, config.schedule)()
     times = sorted(set(config.times))
     density = DENSITIES[config.density]()
@@ -66,9 +65,7 @@ def run(config: Config) -> Result:
     return Result("score-field", "The score, from data to noise", rows, parts, data)
 
 
-def _check(density: "Density", schedule: "Discrete", x_0: "Tensor", x_t: "Tensor", t: int) -> Check:
-    import torch
-
+def _check(density: Density, schedule: Discrete, x_0: Tensor, x_t: Tensor, t: int) -> Check:
     alpha_t, sigma_t = schedule(t)
     x = x_t.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(density.log_density(schedule, x, t).sum(), x)
@@ -95,17 +92,13 @@ class Deviation(NamedTuple):
     bound: float
 
 
-def _deviation(
-    density: "Density", schedule: "Discrete", x_0: "Tensor", z: "Tensor", t: int
-) -> Deviation:
+def _deviation(density: Density, schedule: Discrete, x_0: Tensor, z: Tensor, t: int) -> Deviation:
     """How far the score of q(x_t) is from that of N(0, I).
 
     score + x = E[alpha_t x_0 - (alpha_t^2 / sigma_t) eps given x_t], so that by Jensen
 
         E norm(score + x)^2 <= alpha_t^2 (E norm(x_0)^2 + D alpha_t^2 / sigma_t^2)
     """
-    from diffusion_math.gaussian import marginal
-
     alpha_t, sigma_t = (float(one) for one in schedule(t))
     x_t = marginal(schedule, x_0, t).draw(z)
     squares = (density.score(schedule, x_t, t) + x_t).square().sum(1)
@@ -115,23 +108,19 @@ def _deviation(
     return Deviation(t, math.sqrt(mean), low, high, alpha_t * math.sqrt(size))
 
 
-def _to_noise(
-    density: "Density", schedule: "Discrete", x_0: "Tensor", z: "Tensor"
-) -> list[Deviation]:
+def _to_noise(density: Density, schedule: Discrete, x_0: Tensor, z: Tensor) -> list[Deviation]:
     times = sorted({*range(100, int(schedule.T), 100), 20, 50, int(schedule.T)})
     return [_deviation(density, schedule, x_0[:1000], z[:1000], t) for t in times]
 
 
-def _rows(config: Config, checks: list[Check], last: Deviation) -> tuple[Row, ...]:
-    from scipy.stats import norm
-
+def _rows(config: Config, checks: list[Check], last: Deviation) -> tuple[Measurement, ...]:
     # The means are six at each time. They are taken for normal, which is no bound for finite
     # samples: the tail is widened by a tenth.
     limit = 1.1 * float(norm.isf(FALSE_ALARM / (2 * 6 * len(checks))))
     over = f"over {config.samples} draws at each of {len(checks)} times"
 
-    def within(name: str, claim: str, value: float, bound: float) -> Row:
-        return Row(name, claim, value, None, HOLDS if value <= bound else FAILS)
+    def within(name: str, claim: str, value: float, bound: float) -> Measurement:
+        return Measurement(name, claim, value, None, HOLDS if value <= bound else FAILS)
 
     return (
         within(
@@ -157,7 +146,7 @@ def _rows(config: Config, checks: list[Check], last: Deviation) -> tuple[Row, ..
             max(check.pull for check in checks),
             limit,
         ),
-        Row(
+        Measurement(
             "score-field-noise",
             f"C21: at t = T the score is -x, that of N(0, I), as far as alpha_T lets it "
             f"({config.schedule}). Root mean square of score + x, at most "
@@ -169,23 +158,14 @@ def _rows(config: Config, checks: list[Check], last: Deviation) -> tuple[Row, ..
     )
 
 
-def _window(x: "Tensor", share: float) -> float:
+def _window(x: Tensor, share: float) -> float:
     """Half a side of a square about the origin that holds this share of the points, and more."""
-    import torch
-
     return 9 / 8 * float(torch.quantile(x.abs().amax(1), share))
 
 
 def _field(
-    config: Config, schedule: "Discrete", density: "Density", noisy: "dict[int, Tensor]"
+    config: Config, schedule: Discrete, density: Density, noisy: dict[int, Tensor]
 ) -> Figure:
-    import numpy as np
-    import torch
-
-    from experiments import plots
-    from experiments.common.quadrature import density_on
-    from experiments.plots import fields
-
     maps, arrows = [], []
     for t, x_t in noisy.items():
         line = np.linspace(-1, 1, 201) * _window(x_t, 0.99)
@@ -207,15 +187,8 @@ def _field(
 
 
 def _denoised(
-    config: Config, schedule: "Discrete", density: "Density", noisy: "dict[int, Tensor]"
+    config: Config, schedule: Discrete, density: Density, noisy: dict[int, Tensor]
 ) -> Figure:
-    import numpy as np
-    import torch
-
-    from experiments import plots
-    from experiments.common.quadrature import density_on
-    from experiments.plots import fields
-
     reach = max(_window(x_t, 0.9) for x_t in noisy.values())
     line = np.linspace(-reach, reach, 241)
     clean = density_on(line, density, schedule, 0)
@@ -235,9 +208,6 @@ def _denoised(
 
 
 def _noise_figure(config: Config, curves: dict[str, list[Deviation]]) -> Figure:
-    from experiments import plots
-    from experiments.plots import fields
-
     series = [
         plots.Series(
             name.replace("_", " "),

@@ -1,25 +1,24 @@
 """X2: one picture redrawn under one prompt at rising strengths."""
 
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from PIL import Image
+from tqdm import tqdm
+
+from experiments import plots
 from experiments.common.model_options import distance, draw, shows
 from experiments.common.statistics import mean_interval, wilson
-from experiments.output.result import Figure, Result, Row, Table, at_least, percent
+from experiments.output.result import Figure, Measurement, Result, Table, at_least, percent
 from experiments.strength import Config
+from sd.files import picture
+from sd.pipeline import TextToImage
+from sd.shapes.render import render
+from sd.shapes.scene import Scene, Thing
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
-    from sd.pipeline import TextToImage
-
-
-def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
+def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     """Redraw, measure, and set the results in a row."""
-    from tqdm import tqdm
-
-    from sd.files import picture
-
     strengths = sorted(set(config.strengths))
     source = rendered() if config.image is None else picture.read(config.image)
     pipeline = pipeline or config.model.load()
@@ -50,13 +49,8 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
     return Result("strength", "X2: image to image at rising strengths", (row,), parts, data)
 
 
-def rendered() -> "Image":
+def rendered() -> Image.Image:
     """The input where the user has none: a large red circle left of a small blue square."""
-    from PIL import Image
-
-    from sd.shapes.render import render
-    from sd.shapes.scene import Scene, Thing
-
     things = (
         Thing("circle", "red", "large", -0.42, 0.05, 0.34),
         Thing("square", "blue", "small", 0.52, -0.05, 0.20),
@@ -64,7 +58,7 @@ def rendered() -> "Image":
     return Image.fromarray(render(Scene(things, "left of", "white")))
 
 
-def _row(strengths: list[float], distances: list[list[float]]) -> Row:
+def _row(strengths: list[float], distances: list[list[float]]) -> Measurement:
     """Does the distance grow? The mean slope over the strengths, one slope a seed."""
     centre = fmean(strengths)
     spread = sum((s - centre) ** 2 for s in strengths)
@@ -73,7 +67,7 @@ def _row(strengths: list[float], distances: list[list[float]]) -> Row:
         for each in zip(*distances, strict=True)
     ]
     interval = mean_interval(slopes)
-    return Row(
+    return Measurement(
         "strength",
         "X2: the higher the strength, the farther the picture from its input. Slope of the RMS "
         f"distance (levels of 255) per unit of strength, over {len(slopes)} seeds, above 0",
@@ -87,15 +81,13 @@ def _parts(
     config: Config,
     strengths: list[float],
     left: list[float],
-    source: "Image",
-    rebuilt: "Image",
-    drawn: "list[list[Image]]",
+    source: Image.Image,
+    rebuilt: Image.Image,
+    drawn: list[list[Image.Image]],
     distances: list[list[float]],
     verdicts: list[list[bool | None]],
     base: float,
 ) -> tuple[str | Figure | Table, ...]:
-    from experiments import plots
-
     shown = min(3, config.seeds)
     pictures = [
         [source if i == 0 else None, rebuilt if i == 0 else None, *(group[i] for group in drawn)]

@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from experiments.output.result import MEASURED, Figure, Row, Table
+import torch
+from PIL.Image import Image
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-    from torch import Tensor
+from experiments import plots
+from experiments.common.model_options import distance
+from experiments.output.result import MEASURED, Figure, Measurement, Table
+from sd.pipeline import TextToImage
 
-    from sd.pipeline import TextToImage
-
-__all__ = ["Apart", "Walk", "apart", "parts", "rows", "walk"]
+__all__ = ["Apart", "Walk", "drift", "parts", "rows", "walk"]
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Walk:
 
     label: str
     t: tuple[float, ...]
-    x: tuple["Tensor", ...]
-    picture: "Image"
+    x: tuple[Tensor, ...]
+    picture: Image
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,8 @@ class Apart:
     levels: float
 
 
-def walk(label: str, pipeline: "TextToImage", prompt: str, **call: Any) -> Walk:
+def walk(label: str, pipeline: TextToImage, prompt: str, **call: Any) -> Walk:
     """One picture of seed 0; its noise is the same on every device and in every precision."""
-    import torch
-
     t: list[float] = []
     x: list[Tensor] = []
 
@@ -56,10 +55,8 @@ def walk(label: str, pipeline: "TextToImage", prompt: str, **call: Any) -> Walk:
     return Walk(label, tuple(t), tuple(x), picture)
 
 
-def apart(one: Walk, reference: Walk) -> Apart:
+def drift(one: Walk, reference: Walk) -> Apart:
     """The differences after each step; the start, which is the same, is left out."""
-    from experiments.common.model_options import distance
-
     pairs = list(zip(one.x, reference.x, strict=True))[1:]
     return Apart(
         one.label,
@@ -71,10 +68,10 @@ def apart(one: Walk, reference: Walk) -> Apart:
     )
 
 
-def rows(found: Sequence[Apart]) -> tuple[Row, ...]:
+def rows(found: Sequence[Apart]) -> tuple[Measurement, ...]:
     """The relative difference at the end of each walk."""
     return tuple(
-        Row(
+        Measurement(
             f"timing-apart-{one.label.replace(', ', '-')}",
             f"relative RMS difference of the last latents on {one.label} from those on "
             f"{one.reference}, {len(one.t)} steps from the same noise",
@@ -88,8 +85,6 @@ def rows(found: Sequence[Apart]) -> tuple[Row, ...]:
 
 def parts(found: Sequence[Apart]) -> tuple[Figure | Table, ...]:
     """A line for each walk over its steps, and the numbers at its ends."""
-    from experiments import plots
-
     if not found:
         return ()
     reference = found[0].reference

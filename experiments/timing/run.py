@@ -7,17 +7,24 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from tqdm import tqdm
+
+from diffusion_math.noise import start_noise
+from diffusion_math.solvers.registry import SOLVERS
+from experiments import plots
 from experiments.common.machine import describe, peak_memory, reset_peak, synchronize
 from experiments.common.model_options import Model, Precision
 from experiments.common.sampling_options import scale_of
 from experiments.common.statistics import Interval, median_interval
-from experiments.output.result import MEASURED, Figure, Result, Row, Table, at_most
+from experiments.output.result import MEASURED, Figure, Measurement, Result, Table, at_most
 from experiments.timing import Config, device_drift
-
-if TYPE_CHECKING:
-    from sd.pipeline import TextToImage
+from sd import device as devices
+from sd.engine import able
+from sd.nonfinite import vae_dtype
+from sd.pipeline import TextToImage
 
 DTYPES: dict[str, tuple[Precision, ...]] = {
     "cpu": ("float32", "bfloat16"),
@@ -51,13 +58,8 @@ class Measured:
         return f"{self.device}, {self.dtype}"
 
 
-def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
+def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     """Time every device and precision, one part after the other."""
-    from tqdm import tqdm
-
-    from diffusion_math.solvers.registry import SAMPLERS
-    from sd import device as devices
-
     chosen = config.model.device
     names = devices.available() if chosen == "auto" else [str(devices.pick(chosen))]
     cold = config.cold_start and pipeline is None
@@ -76,7 +78,7 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
         raise ValueError(f"--device: nothing could be timed; {'; '.join(refused)}")
     started = _cold_starts(config) if cold else []
     first = next((one for one in walks if one.label == "cpu, float32"), walks[0])
-    found = [device_drift.apart(one, first) for one in walks if one is not first]
+    found = [device_drift.drift(one, first) for one in walks if one is not first]
     rows = (*_rows(config, measured, started), *device_drift.rows(found))
     machine = describe(names)
     data: dict[str, Any] = {
@@ -87,17 +89,13 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
         "refused": refused,
         "cold_start_seconds": started,
     }
-    calls = config.sampling.steps * SAMPLERS[solver].calls
+    calls = config.sampling.steps * SOLVERS[solver].calls
     parts = (*_parts(calls, config, measured, refused, machine), *device_drift.parts(found))
     return Result("timing", "X3: time on every device", rows, parts, data)
 
 
 def _jobs(model: Model, names: list[str]) -> tuple[list[tuple[str, Precision]], list[str]]:
     """What is timed, (device, precision), and what the engine refuses; ValueError for all of it."""
-    import torch
-
-    from sd.engine import able
-
     jobs, refused = [], []
     for name in names:
         for dtype in DTYPES[name.partition(":")[0]]:
@@ -113,32 +111,24 @@ def _jobs(model: Model, names: list[str]) -> tuple[list[tuple[str, Precision]], 
 
 
 def _setting(
-    config: Config, pipeline: "TextToImage | None", name: str, dtype: Precision
+    config: Config, pipeline: TextToImage | None, name: str, dtype: Precision
 ) -> tuple[Measured, device_drift.Walk, str]:
     """The model, or a copy of this one, on one device in one precision: times, walk, solver."""
-    import torch
-
-    from sd.nonfinite import roomy
-
     where, kind = torch.device(name), getattr(torch, dtype)
     if pipeline is None:
         own = replace(config.model, device=name, dtype=dtype).load()
     else:
         moved = {
             part: copy.deepcopy(getattr(pipeline, part)).to(where, own_kind)
-            for part, own_kind in (("text_encoder", kind), ("vae", roomy(kind)), ("unet", kind))
+            for part, own_kind in (("text_encoder", kind), ("vae", vae_dtype(kind)), ("unet", kind))
         }
         own = replace(pipeline, device=where, dtype=kind, **moved)
     one, call = _measure(config, own, name, dtype), config.sampling.call(own)
     return one, device_drift.walk(one.label, own, config.prompt, **call), call["solver"]
 
 
-def _measure(config: Config, own: "TextToImage", name: str, dtype: str) -> Measured:
+def _measure(config: Config, own: TextToImage, name: str, dtype: str) -> Measured:
     """The parts and the whole on one device in one precision."""
-    import torch
-
-    from diffusion_math.noise import start_noise
-
     where = own.device
     reset_peak(where)
     scale = scale_of(config.sampling.guidance_scale, own)
@@ -197,7 +187,9 @@ def _cold_starts(config: Config) -> list[float]:
     return seconds
 
 
-def _rows(config: Config, measured: list[Measured], started: list[float]) -> tuple[Row, ...]:
+def _rows(
+    config: Config, measured: list[Measured], started: list[float]
+) -> tuple[Measurement, ...]:
     """The time of a picture on a CPU against its bound, other settings, the cold start."""
     first = next((m for m in measured if m.device == "cpu"), measured[0])
     rows, steps = [], config.sampling.steps
@@ -209,11 +201,11 @@ def _rows(config: Config, measured: list[Measured], started: list[float]) -> tup
         verdict = at_most(low / 1e3, high / 1e3, MOST_SECONDS) if bound else MEASURED
         name = "timing" if main else f"timing-{one.device}-{one.dtype}"
         text = f"{'X3: ' if main else ''}{claim}, once loaded{bound}"
-        rows.append(Row(name, text, middle / 1e3, (low / 1e3, high / 1e3), verdict))
+        rows.append(Measurement(name, text, middle / 1e3, (low / 1e3, high / 1e3), verdict))
     if started:
         middle, ends = median_interval(started)
         rows.append(
-            Row(
+            Measurement(
                 "timing-cold-start",
                 "seconds from starting `generate` to the file on the CPU, at most "
                 f"{MOST_SECONDS_COLD:g} (interval: the range of {len(started)} starts)",
@@ -232,8 +224,6 @@ def _parts(
     refused: list[str],
     machine: dict[str, str],
 ) -> tuple[str | Figure | Table, ...]:
-    from experiments import plots
-
     bars = {
         "text encoder": [m.text_encoder[0] for m in measured],
         f"U-Net, {calls} calls": [calls * m.unet_step[0] for m in measured],

@@ -4,16 +4,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING
 
+from PIL.Image import Image
+
+from experiments import plots
 from experiments.common.statistics import wilson
 from experiments.output.result import Figure, Table, percent
+from experiments.plots.tradeoff import Front, Line, fronts
 from experiments.tradeoff.walks import EVERYWHERE, Interval, Point, pareto, rms, words
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from experiments.plots.tradeoff import Front
 
 Way = tuple[str, Interval]
 
@@ -25,7 +23,7 @@ class Judged:
 
     interval: Interval
     away: list[float]
-    pictures: "list[Image]"
+    pictures: list[Image]
     right: list[bool | None]
 
 
@@ -37,9 +35,6 @@ def parts(
     machine: dict[str, str],
 ) -> tuple[str | Figure | Table, ...]:
     """The report of one run."""
-    from experiments import plots
-    from experiments.plots.tradeoff import fronts
-
     ways: dict[Way, list[Point]] = {}
     for point in points:
         ways.setdefault((point.grid, point.interval), []).append(point)
@@ -89,9 +84,7 @@ def _grids(nearest: dict[Way, float]) -> str:
     return text
 
 
-def _front(way: Way, points: Sequence[Point], solvers: Sequence[str]) -> "Front":
-    from experiments.plots.tradeoff import Front, Line
-
+def _front(way: Way, points: Sequence[Point], solvers: Sequence[str]) -> Front:
     lines = []
     for name in solvers:
         own = [point for point in points if point.solver == name]
@@ -138,8 +131,6 @@ def _budgets(ways: dict[Way, list[Point]]) -> Table:
 
 def _limits(ways: dict[Way, list[Point]], judged: Sequence[Judged]) -> tuple[Figure | Table, ...]:
     """What limited guidance changes in the pictures, and what it saves."""
-    from experiments import plots
-
     grid = list(ways)[-1][0]
     most = {way[1]: points[-1] for way, points in ways.items() if way[0] == grid}
     cells = []

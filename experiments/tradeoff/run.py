@@ -4,38 +4,28 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from tqdm import tqdm
 
 from experiments.common.machine import describe
 from experiments.common.model_options import draw, shows
 from experiments.common.sampling_options import Interval, scale_of
 from experiments.common.statistics import mean_interval, paired_difference
-from experiments.output.result import MEASURED, Result, Row, at_most
+from experiments.output.result import MEASURED, Measurement, Result, at_most
 from experiments.tradeoff import Config
 from experiments.tradeoff.figures import Judged, parts
-from experiments.tradeoff.walks import (
-    EVERYWHERE,
-    Point,
-    Target,
-    Walks,
-    each,
-    words,
-)
-
-if TYPE_CHECKING:
-    from sd.pipeline import TextToImage
+from experiments.tradeoff.walks import EVERYWHERE, Point, Target, Walks, each, words
+from sd.pipeline import TextToImage
+from sd.shapes import accuracy
 
 DOUBT = 0.5
 """The largest share of the least error measured that the converged solution may be wrong by."""
 JUDGED_STEPS = 20
 
 
-def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
+def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     """Converge, walk, judge."""
-    from tqdm import tqdm
-
-    from sd.shapes import accuracy
-
     pipeline = pipeline or config.model.load()
     scale = scale_of(config.guidance_scale, pipeline)
     seeds = range(config.seed, config.seed + config.pictures)
@@ -79,13 +69,11 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
 
 def _judged(
     config: Config,
-    pipeline: "TextToImage",
+    pipeline: TextToImage,
     interval: Interval,
     targets: dict[Interval, Target],
 ) -> Judged:
     """One interval's pictures, of the prompts and seeds of all, by a few steps."""
-    from sd.shapes import accuracy
-
     half = config.judged // 2
     asked = [*accuracy.prompts(2, config.judged - half), *accuracy.prompts(2, half, held_out=True)]
     how: dict[str, Any] = {"solver": "dpmpp_2m", "grid": config.grids[-1]}
@@ -101,7 +89,7 @@ def _rows(
     points: Sequence[Point],
     targets: Sequence[Target],
     judged: Sequence[Judged],
-) -> tuple[Row, ...]:
+) -> tuple[Measurement, ...]:
     """Does the second order pay, is the reference fit to measure by, what do limits cost."""
     grid, steps = points[-1].grid, points[-1].steps
     at = {p.solver: p for p in points if (p.grid, p.steps, p.interval) == (grid, steps, EVERYWHERE)}
@@ -111,7 +99,7 @@ def _rows(
     least = {t.interval: min(p.error for p in points if p.interval == t.interval) for t in targets}
     share = max(t.doubt / max(least[t.interval], 1e-12) for t in targets)
     rows = [
-        Row(
+        Measurement(
             "tradeoff",
             f"RMS error of dpmpp_2m over that of euler after {steps} steps on the {grid} grid, as "
             f"many network calls, geometric mean over {len(logs)} pictures, at most 1",
@@ -119,7 +107,7 @@ def _rows(
             (low, high),
             at_most(low, high, 1.0),
         ),
-        Row(
+        Measurement(
             "tradeoff-reference",
             "What the converged solution may be wrong by, over the least error that is measured "
             f"against it, the worst of {len(targets)} intervals, at most {DOUBT:g}",
@@ -134,7 +122,7 @@ def _rows(
             continue
         a, b = ([bool(verdict) for verdict in right] for right in (one.right, whole))
         rows.append(
-            Row(
+            Measurement(
                 f"tradeoff-{one.interval[0]:g}-{one.interval[1]:g}",
                 f"Share of {len(a)} fresh prompts shown rightly guided {words(one.interval)} "
                 "alone, less the share guided at every level, same seeds",

@@ -7,15 +7,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean, median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from diffusion_math.grid import GRIDS, karras
+from diffusion_math.noise import start_noise, zeros
+from diffusion_math.sample import final
+from diffusion_math.schedule import Schedule
+from diffusion_math.solvers.registry import SOLVERS
 from experiments.common.machine import synchronize
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from diffusion_math.schedule import Schedule
-    from sd.pipeline import TextToImage
+from sd.pipeline import TextToImage
 
 Interval = tuple[float, float]
 EVERYWHERE: Interval = (0.0, math.inf)
@@ -56,7 +59,7 @@ class Target:
     distance from them over 3, what Heun's second order leaves of it."""
 
     interval: Interval
-    ends: "Tensor"
+    ends: Tensor
     doubt: float
 
 
@@ -64,7 +67,7 @@ class Target:
 class Walks:
     """Walks of one model for some prompts, each from its seed's noise, guided with one scale."""
 
-    pipeline: "TextToImage"
+    pipeline: TextToImage
     prompts: Sequence[str]
     seeds: Sequence[int]
     scale: float
@@ -85,8 +88,6 @@ class Walks:
         All jobs are done for one picture before the next one's turn, so that what slows the machine
         for a while does so for one of the times that each median is taken over.
         """
-        import torch
-
         self._run(jobs[0], 0)  # the first walk of all pays for what is set up once
         runs: list[list[Run]] = [[] for _ in jobs]
         for k in range(len(self.seeds)):
@@ -105,8 +106,6 @@ class Walks:
 
     def _run(self, job: Job, k: int) -> Run:
         """One picture's end, its seconds, and the rows of each of its calls."""
-        from diffusion_math.grid import GRIDS
-
         solver, steps, grid, interval = job
         times = GRIDS[grid](self.pipeline.schedule, steps)
         with counted(self.pipeline.unet) as rows:
@@ -116,40 +115,28 @@ class Walks:
             synchronize(self.pipeline.device)
             return end, time.perf_counter() - start, rows
 
-    def _end(self, solver: str, grid: "Tensor", interval: Interval, which: slice) -> "Tensor":
-        import torch
-
-        from diffusion_math.noise import none
-        from diffusion_math.sample import trajectory
-        from diffusion_math.solvers.registry import SOLVERS
-
+    def _end(self, solver: str, grid: Tensor, interval: Interval, which: slice) -> Tensor:
         limits = None if interval == EVERYWHERE else interval
         negative, positive = self._contexts
         denoise = self.pipeline.denoiser((negative, positive[which]), self.scale, limits)
         step = SOLVERS[solver](self.pipeline.schedule)
         with torch.no_grad():
-            *_, state = trajectory(step, denoise, self._starts[which], grid, none)
-        return state.x
+            state = final(step, denoise, self._starts[which], grid, zeros)
+        return state
 
     @cached_property
-    def _starts(self) -> "Tensor":
-        from diffusion_math.noise import start_noise
-
+    def _starts(self) -> Tensor:
         drawn = start_noise(self.seeds, self.pipeline.config.latent_shape)
         return drawn.to(self.pipeline.device)
 
     @cached_property
-    def _contexts(self) -> "tuple[Tensor, Tensor]":
+    def _contexts(self) -> tuple[Tensor, Tensor]:
         found = self.pipeline.encode_prompts(["", *self.prompts])
         return found[:1], found[1:]
 
 
-def certain(schedule: "Schedule", steps: int, interval: Interval) -> "Tensor":
+def certain(schedule: Schedule, steps: int, interval: Interval) -> Tensor:
     """Karras' grid and two nodes close around each end of the interval, where guidance jumps."""
-    import torch
-
-    from diffusion_math.grid import karras
-
     grid = karras(schedule, steps)
     ends = [r * (1 + off) for r in interval for off in (-1e-6, 1e-6) if 0 < r < math.inf]
     levels = -2 * torch.tensor(ends, dtype=torch.float64).log()
@@ -169,7 +156,7 @@ def counted(network: Any) -> Iterator[list[int]]:
         handle.remove()
 
 
-def each(a: "Tensor", b: "Tensor") -> list[float]:
+def each(a: Tensor, b: Tensor) -> list[float]:
     """The RMS difference of each row."""
     squares = (a - b).double().square().flatten(1).mean(1)
     return [math.sqrt(one) for one in squares.tolist()]

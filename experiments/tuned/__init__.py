@@ -7,7 +7,6 @@ from typing import Annotated, TypeAlias
 
 from experiments.common.model_options import Model
 from experiments.common.sampling_options import Deterministic, Scale
-from experiments.tuned.baselines import fit, s4s, steps_of
 from sd.command_line.flags import Range, Several, check, refuse, unused
 
 Starts: TypeAlias = Annotated[int, Range(8, 10**7)]
@@ -80,8 +79,6 @@ class Config:
     """w in x0_u + w (x0_c - x0_u); default: the model's."""
 
     def __post_init__(self) -> None:
-        from diffusion_math.schedule import Discrete
-
         check(self)
         most = max([self.counts[-1], *_sought(self)])
         if most >= self.nodes:
@@ -89,6 +86,9 @@ class Config:
         for name in ("solvers", "beside"):
             if "adaptive" in getattr(self, name):
                 refuse(self, name, "solvers that take the steps of a grid: not adaptive")
+        from diffusion_math.schedule import Discrete  # not for --help, which needs no torch
+        from experiments.tuned.baselines import steps_of
+
         for solver in self.solvers if self.exact and self.rounds else ():
             if steps_of(Discrete.scaled_linear(), solver, self.counts[0]) < 2:
                 refuse(self, "counts", f"at least the calls of two steps of {solver}")

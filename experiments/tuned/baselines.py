@@ -3,15 +3,23 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from experiments.tuned.problems import Side, World, calls
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from diffusion_math.schedule import Schedule
-    from diffusion_math.solvers.one_step import Step
+from diffusion_math.fitting.grids import blended, errors, fit_grid, in_medians
+from diffusion_math.fitting.published_grids import align_your_steps, error_weighted
+from diffusion_math.fitting.shortest_path import dynamic_programming, kl_upper_bound, shortest
+from diffusion_math.fitting.weights import fit_weights, fit_weights_and_grid
+from diffusion_math.fitting.weights_by_ends import fit_alternating, fit_weights_to_ends
+from diffusion_math.grid import GRIDS as MAKERS
+from diffusion_math.grid import uniform_log_snr
+from diffusion_math.sample import trajectory
+from diffusion_math.schedule import Schedule
+from diffusion_math.solvers.linear import from_weights
+from diffusion_math.solvers.registry import SOLVERS
+from diffusion_math.solvers.step import Step
+from experiments.tuned.problems import FittingProblem, Side, calls
 
 GRIDS = ("trailing", "leading", "linspace", "uniform_log_snr", "karras")
 ALIGNED, BOUND, WEIGHTED, STEPWISE = "ays", "kl_bound", "error_weighted", "stepwise"
@@ -39,9 +47,9 @@ class Walked:
     solver: str
     grid: str
     calls: int
-    nodes: "Tensor"
-    errors: "Tensor"
-    step: "Step | None" = None
+    nodes: Tensor
+    errors: Tensor
+    step: Step | None = None
 
 
 Measure = Callable[[Walked], float]
@@ -63,12 +71,14 @@ def measure_of(scale: float) -> Measure:
 
 
 def walked(
-    world: World, side: Side, solver: str, name: str, nodes: "Tensor", step: "Step | None" = None
+    world: FittingProblem,
+    side: Side,
+    solver: str,
+    name: str,
+    nodes: Tensor,
+    step: Step | None = None,
 ) -> Walked:
     """Every start of a side walked on one grid."""
-    from diffusion_math.fitting.grids import errors
-    from diffusion_math.solvers.registry import SOLVERS
-
     found = errors(
         step or SOLVERS[solver](world.schedule), side.denoise, side.starts, side.ends, nodes
     )
@@ -76,15 +86,12 @@ def walked(
     return Walked(solver, name, asked, nodes, _finite(found), step)
 
 
-def _finite(errors: "Tensor") -> "Tensor":
+def _finite(errors: Tensor) -> Tensor:
     return errors.nan_to_num(1e6).clamp(1e-300, 1e6)
 
 
-def steps_of(schedule: "Schedule", solver: str, budget: int) -> int:
+def steps_of(schedule: Schedule, solver: str, budget: int) -> int:
     """The most steps of a solver that ask the denoiser no more often than that; 0 if none does."""
-    from diffusion_math.grid import uniform_log_snr
-    from diffusion_math.solvers.registry import SOLVERS
-
     for steps in range(budget, 0, -1):
         if calls(SOLVERS[solver], schedule, uniform_log_snr(schedule, steps)) <= budget:
             return steps
@@ -95,17 +102,13 @@ def steps_of(schedule: "Schedule", solver: str, budget: int) -> int:
 class Rivals:
     """The grids of a world that are not tuned here; `bound` are the costs of the KL bound."""
 
-    world: World
-    bound: "Tensor"
-    known: "dict[int, dict[str, Tensor]]"
+    world: FittingProblem
+    bound: Tensor
+    known: dict[int, dict[str, Tensor]]
 
     @classmethod
-    def of(cls, world: World, seed: int) -> "Rivals":
+    def of(cls, world: FittingProblem, seed: int) -> "Rivals":
         """With the bound found on paths from the training side's own ends."""
-        import torch
-
-        from diffusion_math.fitting.shortest_path import kl_upper_bound
-
         side, generator = world.train, torch.Generator().manual_seed(seed)
         with torch.no_grad():
             costs = kl_upper_bound(
@@ -113,19 +116,13 @@ class Rivals:
             )
         return cls(world, costs, {})
 
-    def plain(self, steps: int) -> "dict[str, Tensor]":
+    def plain(self, steps: int) -> dict[str, Tensor]:
         """The grids that ask for no work: fixed ones and Align Your Steps' published levels."""
-        from diffusion_math.fitting.published_grids import align_your_steps
-        from diffusion_math.grid import GRIDS as MAKERS
-
         found = {name: MAKERS[name](self.world.schedule, steps) for name in GRIDS}
         return {**found, ALIGNED: align_your_steps(self.world.schedule, steps)}
 
-    def published(self, steps: int) -> "dict[str, Tensor]":
+    def published(self, steps: int) -> dict[str, Tensor]:
         """The grids of other papers' methods that know no solver."""
-        from diffusion_math.fitting.published_grids import error_weighted
-        from diffusion_math.fitting.shortest_path import shortest
-
         if steps not in self.known:
             bound = self.world.train.nodes[shortest(self.bound, steps)]
             bound[-1] = 0  # as the published levels are used
@@ -133,22 +130,17 @@ class Rivals:
             self.known[steps] = {BOUND: bound, WEIGHTED: weighted}
         return self.known[steps]
 
-    def stepwise(self, solver: str, steps: int) -> "dict[str, Tensor]":
+    def stepwise(self, solver: str, steps: int) -> dict[str, Tensor]:
         """The grid of the dynamic program, for one solver."""
-        import torch
-
-        from diffusion_math.fitting.shortest_path import dynamic_programming
-        from diffusion_math.solvers.registry import SOLVERS
-
         side, step = self.world.train, SOLVERS[solver](self.world.schedule)
         with torch.no_grad():
             return {STEPWISE: dynamic_programming(step, side.kept, side.teacher, side.nodes, steps)}
 
 
 def tune(
-    world: World,
+    world: FittingProblem,
     solver: str,
-    candidates: "dict[str, Tensor]",
+    candidates: dict[str, Tensor],
     scales: Sequence[float],
     modes: int | None,
     rounds: int,
@@ -158,9 +150,6 @@ def tune(
     One for each scale, in units of the candidate's median error; the measure is RMS at an infinite
     scale, which is least squares, and else the typical error. They come walked on that side.
     """
-    from diffusion_math.fitting.grids import in_medians, tuned
-    from diffusion_math.solvers.registry import SOLVERS
-
     side, step = world.train, SOLVERS[solver](world.schedule)
     trained = [walked(world, side, solver, *one) for one in candidates.items()]
     found = []
@@ -168,14 +157,14 @@ def tune(
         first = min(trained, key=measure_of(scale))
         unit = in_medians(scale, first.errors)
         given = (step, world.schedule, side.denoise, side.starts, side.ends, first.nodes)
-        nodes = tuned(*given, scale=unit, modes=modes, rounds=rounds)
+        nodes = fit_grid(*given, scale=unit, modes=modes, rounds=rounds)
         found.append(walked(world, side, solver, TUNED, nodes))
     return found
 
 
 def fit(
-    world: World,
-    candidates: "dict[str, Tensor]",
+    world: FittingProblem,
+    candidates: dict[str, Tensor],
     scales: Sequence[float],
     modes: int | None,
     rounds: int,
@@ -187,23 +176,18 @@ def fit(
     Candidates that do not begin where the starts are, as `leading`, are left out. Weights are
     fitted on the starts whose path is kept, and come walked on the whole training side.
     """
-    from diffusion_math.fitting.grids import blended
-    from diffusion_math.fitting.weights import fitted, fitted_grid
-    from diffusion_math.fitting.weights_by_ends import end_fitted
-    from diffusion_math.solvers.linear import linear
-
     side, groups = world.train, world.groups
     path, denoise = side.path, side.kept
     latest = [one for one in candidates.items() if one[1][0] == path.times[0]]
     made: dict[str, Tensor] = {}
 
-    def walk(name: str, nodes: "Tensor", weights: "Tensor") -> Walked:
+    def walk(name: str, nodes: Tensor, weights: Tensor) -> Walked:
         made[name] = weights
-        return walked(world, side, FITTED, name, nodes, linear(nodes, weights))
+        return walked(world, side, FITTED, name, nodes, from_weights(nodes, weights))
 
-    def one(name: str, nodes: "Tensor", scale: float) -> Walked:
+    def one(name: str, nodes: Tensor, scale: float) -> Walked:
         states = path.on(world.schedule, nodes)
-        return walk(name, nodes, fitted(denoise, states, nodes, scale, groups))
+        return walk(name, nodes, fit_weights(denoise, states, nodes, scale, groups))
 
     found = []
     for scale in scales:
@@ -215,32 +199,26 @@ def fit(
             every.append(one(f"{share:.0%} {next_best.grid} in {best.grid}", nodes, scale))
         first = min(every, key=measure)
         given = (world.schedule, denoise, path, first.nodes, scale, modes, rounds)
-        moved = fitted_grid(*given, groups)
+        moved = fit_weights_and_grid(*given, groups)
         every.append(one(f"{first.grid}, moved", moved, scale))
         if descent:
             best = min(every, key=measure)
             ends = (denoise, path.states[0], path.states[-1], best.nodes, made[best.grid])
-            nearer = end_fitted(*ends, MIXED, scale, descent)
+            nearer = fit_weights_to_ends(*ends, MIXED, scale, descent)
             every.append(walk(f"{best.grid}, by ends", best.nodes, nearer))
         found += every
     return found
 
 
 def s4s(
-    world: World,
-    candidates: "dict[str, Tensor]",
+    world: FittingProblem,
+    candidates: dict[str, Tensor],
     scales: Sequence[float],
     descent: int,
     turns: int,
 ) -> list[Walked]:
     """S4S' weights: each scale's from UniPC's on the candidate that is best for UniPC. And
     S4S-Alt's, which go on from these with the nodes in turn, unless `turns` is 0."""
-    from diffusion_math.fitting.weights import fitted
-    from diffusion_math.fitting.weights_by_ends import end_fitted, end_fitted_grid
-    from diffusion_math.sample import trajectory
-    from diffusion_math.solvers.linear import linear
-    from diffusion_math.solvers.registry import SOLVERS
-
     side, path = world.train, world.train.path
     starts, ends, known = path.states[0], path.states[-1], SOLVERS["unipc"](world.schedule)
     trained = [walked(world, side, "unipc", *one) for one in candidates.items()]
@@ -248,11 +226,13 @@ def s4s(
     for scale in scales:
         nodes = min(trained, key=measure_of(scale)).nodes
         own = [state.x for state in trajectory(known, side.kept, starts, nodes)]
-        first = fitted(side.kept, own, nodes)
-        weights = end_fitted(side.kept, starts, ends, nodes, first, MIXED, scale, descent)
-        found.append(walked(world, world.test, S4S, S4S, nodes, linear(nodes, weights)))
+        first = fit_weights(side.kept, own, nodes)
+        weights = fit_weights_to_ends(side.kept, starts, ends, nodes, first, MIXED, scale, descent)
+        found.append(walked(world, world.test, S4S, S4S, nodes, from_weights(nodes, weights)))
         if turns:
             more = (starts, ends, nodes, weights, MIXED, scale, descent, turns)
-            nodes, weights = end_fitted_grid(world.schedule, side.kept, *more)
-            found.append(walked(world, world.test, S4S_ALT, S4S_ALT, nodes, linear(nodes, weights)))
+            nodes, weights = fit_alternating(world.schedule, side.kept, *more)
+            found.append(
+                walked(world, world.test, S4S_ALT, S4S_ALT, nodes, from_weights(nodes, weights))
+            )
     return found

@@ -3,10 +3,14 @@
 import math
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from torch import Tensor
+
+from experiments import plots
 from experiments.common.statistics import mean_interval, ratio_of_means
-from experiments.output.result import Figure, Row, Table, at_most
+from experiments.output.result import Figure, Measurement, Table, at_most
+from experiments.plots.tuned import errors, nodes
 from experiments.tuned.baselines import (
     ALIGNED,
     BOUND,
@@ -25,9 +29,6 @@ from experiments.tuned.baselines import (
 )
 from experiments.tuned.outcome import Beside, Found
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 DOUBT = 0.5
 """The largest share of the least error measured that the converged ends may be wrong by."""
 SAVED = 2 / 3
@@ -39,7 +40,7 @@ MEASURES: tuple[tuple[str, str, Measure], ...] = (
 OURS = {FITTED: "fitted weights", TUNED: "a tuned grid"}
 
 
-def rows_of(found: Found) -> list[Row]:
+def rows_of(found: Found) -> list[Measurement]:
     """At every budget each kind of ours over the best of the rest, and what it saves."""
     rows = [row for kind in found.picked for row in _ratios(found, kind)]
     return [*rows, _doubt(found)]
@@ -53,7 +54,7 @@ def _name(found: Found, kind: str) -> str:
     return kind if found.world.name == "mixture" else f"{kind}-{found.world.name}"
 
 
-def _ratios(found: Found, kind: str) -> list[Row]:
+def _ratios(found: Found, kind: str) -> list[Measurement]:
     name, where, rows, ratios = _name(found, kind), found.world.title, [], []
     for budget, pair in found.picked[kind].items():
         for (key, words, measure), mine in zip(MEASURES, pair, strict=True):
@@ -66,18 +67,18 @@ def _ratios(found: Found, kind: str) -> list[Row]:
                 f"the rest, {_told(other)}; at most 1"
             )
             verdict = at_most(low, high, 1.0)
-            rows.append(Row(f"{name}-{budget}-{key}", claim, value, (low, high), verdict))
+            rows.append(Measurement(f"{name}-{budget}-{key}", claim, value, (low, high), verdict))
             ratios.append((key, value))
     worst = max(value for key, value in ratios if key == "typical")
     claim = (
         f"{where}: typical error of {OURS[kind]} over that of the best of the rest, at equal "
         f"calls, the worst of {len(found.budgets)} budgets; at most 1"
     )
-    lead = Row(name, claim, worst, None, at_most(worst, worst, 1.0))
+    lead = Measurement(name, claim, worst, None, at_most(worst, worst, 1.0))
     return [lead, *rows, *_savings(found, kind)]
 
 
-def _savings(found: Found, kind: str) -> list[Row]:
+def _savings(found: Found, kind: str) -> list[Measurement]:
     rows = []
     for place, (key, words, measure) in enumerate(MEASURES):
         claim = (
@@ -89,7 +90,9 @@ def _savings(found: Found, kind: str) -> list[Row]:
         mean = found.share(kind, place, measure)
         low, high = (found.share(kind, place, measure, end) for end in _ends(key, measure))
         verdict = at_most(low, high, SAVED)
-        rows.append(Row(f"{_name(found, kind)}-saving-{key}", claim, mean, (low, high), verdict))
+        rows.append(
+            Measurement(f"{_name(found, kind)}-saving-{key}", claim, mean, (low, high), verdict)
+        )
     return rows
 
 
@@ -106,7 +109,7 @@ def _ends(key: str, measure: Measure) -> tuple[Beside, Beside]:
     return largest, least
 
 
-def _doubt(found: Found) -> Row:
+def _doubt(found: Found) -> Measurement:
     shares = []
     for _, _, measure in MEASURES:
         pairs = [pair for kind in found.picked.values() for pair in kind.values()]
@@ -119,10 +122,10 @@ def _doubt(found: Found) -> Row:
     )
     worst = max(shares)
     name = f"{_name(found, TUNED)}-reference"
-    return Row(name, claim, worst, None, at_most(worst, worst, DOUBT))
+    return Measurement(name, claim, worst, None, at_most(worst, worst, DOUBT))
 
 
-def ratio_interval(a: "Tensor", b: "Tensor", key: str) -> tuple[float, float]:
+def ratio_interval(a: Tensor, b: Tensor, key: str) -> tuple[float, float]:
     """Of a's typical or RMS error over b's, over the starts, paired: Student's of the logarithms'
     difference, or the root of Fieller's for the squares' means, which few starts carry."""
     if key == "rms":
@@ -160,9 +163,6 @@ def record(found: Found) -> dict[str, Any]:
 
 def parts(every: Sequence[Found]) -> tuple[str | Figure | Table, ...]:
     """The report of all worlds."""
-    from experiments import plots
-    from experiments.plots.tuned import errors, nodes
-
     told: list[str | Figure | Table] = [
         "What can be had from a few calls of the denoiser? Fitted weights mix all that a walk has "
         "seen so that it keeps nearest to the flow; a tuned grid places the nodes of one solver so "

@@ -4,12 +4,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 from experiments.tuned.baselines import FITTED, Measure, Walked
-
-if TYPE_CHECKING:
-    from experiments.tuned.problems import World
+from experiments.tuned.problems import FittingProblem
 
 Pair = tuple[Walked, Walked]
 Beside = Callable[[Walked, Walked], float]
@@ -21,7 +18,7 @@ class Found:
     """One world's walks on its test side. `picked` are, for each kind of ours at each budget, the
     walks that were best on the training side by typical error and by RMS; `others` all the rest."""
 
-    world: "World"
+    world: FittingProblem
     others: list[Walked]
     picked: dict[str, dict[int, Pair]]
 

@@ -2,15 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
-    from diffusion_math.denoiser import Denoiser
-    from diffusion_math.fitting.weights import Path
-    from diffusion_math.schedule import Schedule
-    from sd.pipeline import TextToImage
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.fitting.grids import distances
+from diffusion_math.fitting.weights import FinePath
+from diffusion_math.grid import uniform_log_snr
+from diffusion_math.noise import start_noise, zeros
+from diffusion_math.sample import trajectory
+from diffusion_math.schedule import Discrete, Schedule
+from diffusion_math.solvers.exponential import multistep
+from sd.pipeline import TextToImage
+from sd.shapes import accuracy
 
 FINE = 6
 """Steps of the fine walk between two nodes of the teacher's grid."""
@@ -24,20 +30,20 @@ class Side:
     which `kept` is the denoiser, and `doubts` what half as many steps leave of each start's error,
     over 2^FINE_ORDER - 1."""
 
-    denoise: "Denoiser"
-    kept: "Denoiser"
-    starts: "Tensor"
-    ends: "Tensor"
-    path: "Path"
-    doubts: "Tensor"
+    denoise: Denoiser
+    kept: Denoiser
+    starts: Tensor
+    ends: Tensor
+    path: FinePath
+    doubts: Tensor
 
     @property
-    def nodes(self) -> "Tensor":
+    def nodes(self) -> Tensor:
         """Times of the fine walk that published methods pick from."""
         return self.path.times[self._picked]
 
     @property
-    def teacher(self) -> "list[Tensor]":
+    def teacher(self) -> list[Tensor]:
         """The path's states there."""
         return [self.path.states[k] for k in self._picked]
 
@@ -48,24 +54,20 @@ class Side:
 
 
 @dataclass(frozen=True, eq=False)
-class World:
+class FittingProblem:
     """A denoiser under a schedule; weights and grids are fitted on `train` and judged on `test`.
     Each of `groups` of the channels has weights of its own."""
 
     name: str
     title: str
-    schedule: "Schedule"
+    schedule: Schedule
     train: Side
     test: Side
     groups: int = 1
 
 
-def mixture(train: int, test: int, fit: int, nodes: int, seed: int) -> World:
+def mixture(train: int, test: int, fit: int, nodes: int, seed: int) -> FittingProblem:
     """Eight diagonal Gaussians in 16 dimensions under Stable Diffusion's schedule."""
-    import torch
-
-    from diffusion_math.densities.mixture import GaussianMixture
-    from diffusion_math.schedule import Discrete
 
     def seeded(part: int) -> torch.Generator:  # by its low 32 bits alone
         return torch.Generator().manual_seed(8 * seed + part)
@@ -82,15 +84,12 @@ def mixture(train: int, test: int, fit: int, nodes: int, seed: int) -> World:
         side(schedule, denoise, denoise, normal(part, count, 16), nodes, kept)
         for part, count, kept in ((4, train, fit), (5, test, 0))
     ]
-    return World("mixture", title, schedule, *sides)
+    return FittingProblem("mixture", title, schedule, *sides)
 
 
-def model(pipeline: "TextToImage", scale: float, count: int, fit: int, nodes: int) -> World:
+def model(pipeline: TextToImage, scale: float, count: int, fit: int, nodes: int) -> FittingProblem:
     """The text-to-image model, guided at every level; to test on, other seeds with prompts drawn
     anew. The latents' channels differ in what they carry, so each has weights of its own."""
-    from diffusion_math.noise import start_noise
-    from sd.shapes import accuracy
-
     shape = pipeline.config.latent_shape
 
     def of(part: int, first: int, kept: int) -> Side:
@@ -103,40 +102,33 @@ def model(pipeline: "TextToImage", scale: float, count: int, fit: int, nodes: in
         return side(pipeline.schedule, every, some, starts, nodes, kept)
 
     title = f"The embedded model, guided with w = {scale:g}"
-    return World("model", title, pipeline.schedule, of(3, 1000, fit), of(4, 2000, 0), shape[0])
+    return FittingProblem(
+        "model", title, pipeline.schedule, of(3, 1000, fit), of(4, 2000, 0), shape[0]
+    )
 
 
 def side(
-    schedule: "Schedule",
-    denoise: "Denoiser",
-    some: "Denoiser",
-    starts: "Tensor",
+    schedule: Schedule,
+    denoise: Denoiser,
+    some: Denoiser,
+    starts: Tensor,
     nodes: int,
     kept: int,
 ) -> Side:
     """The flow from these starts, uniform in log-SNR; the path of the first `kept` is kept, and
     `some` is the denoiser of these."""
-    from diffusion_math.fitting.grids import distances
-    from diffusion_math.fitting.weights import Path
-    from diffusion_math.grid import uniform_log_snr
-
     many = uniform_log_snr(schedule, FINE * (nodes - 1) + 1)  # the last step goes to 0
     states, ends = walk(denoise, schedule, starts, many, kept)
     half = uniform_log_snr(schedule, FINE * (nodes - 1) // 2 + 1)
     _, rough = walk(denoise, schedule, starts, half, 0)
     doubts = distances(rough, ends) / (2**FINE_ORDER - 1)
-    return Side(denoise, some, starts, ends, Path(many, states), doubts)
+    return Side(denoise, some, starts, ends, FinePath(many, states), doubts)
 
 
 def walk(
-    denoise: "Denoiser", schedule: "Schedule", starts: "Tensor", grid: "Tensor", kept: int
-) -> "tuple[list[Tensor], Tensor]":
+    denoise: Denoiser, schedule: Schedule, starts: Tensor, grid: Tensor, kept: int
+) -> tuple[list[Tensor], Tensor]:
     """The states of the first `kept` starts on a walk of third order, and all its ends."""
-    import torch
-
-    from diffusion_math.sample import trajectory
-    from diffusion_math.solvers.exponential import multistep
-
     walked, states = trajectory(multistep(schedule, order=FINE_ORDER), denoise, starts, grid), []
     with torch.no_grad():
         for state in walked:
@@ -145,13 +137,8 @@ def walk(
     return states, end
 
 
-def calls(make: "Callable[[Schedule], object]", schedule: "Schedule", grid: "Tensor") -> int:
+def calls(make: Callable[[Schedule], object], schedule: Schedule, grid: Tensor) -> int:
     """How often a solver asks the denoiser on a grid, found by asking one of nothing."""
-    import torch
-
-    from diffusion_math.noise import none
-    from diffusion_math.sample import trajectory
-
     asked = 0
 
     def zero(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -161,6 +148,6 @@ def calls(make: "Callable[[Schedule], object]", schedule: "Schedule", grid: "Ten
 
     step = make(schedule)
     start = torch.ones(1, 1, dtype=torch.float64)
-    for _ in trajectory(step, zero, start, grid, none):  # type: ignore[arg-type]
+    for _ in trajectory(step, zero, start, grid, zeros):  # type: ignore[arg-type]
         pass
     return asked

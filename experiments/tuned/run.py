@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
 
 from experiments.common.sampling_options import scale_of
 from experiments.output.result import Result
-from experiments.tuned import Config, _sought
+from experiments.tuned import Config, _sought, problems
 from experiments.tuned.baselines import (
     FITTED,
     TUNED,
@@ -22,22 +25,14 @@ from experiments.tuned.baselines import (
 )
 from experiments.tuned.figures import parts, record, rows_of
 from experiments.tuned.outcome import Found, Pair
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from experiments.tuned.problems import World
-    from sd.pipeline import TextToImage
+from experiments.tuned.problems import FittingProblem
+from sd.pipeline import TextToImage
 
 
-def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
+def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     """Fit, walk and compare in each world."""
-    from tqdm import tqdm
-
-    from experiments.tuned import problems
-
     kinds = (FITTED, TUNED) if config.rounds else (FITTED,)
-    worlds: list[tuple[Callable[[], World], tuple[str, ...]]] = []
+    worlds: list[tuple[Callable[[], FittingProblem], tuple[str, ...]]] = []
     if config.exact:
         counts = (config.train, config.test, min(config.fit, config.train))
         worlds.append((lambda: problems.mixture(*counts, config.nodes, config.seed), kinds))
@@ -61,7 +56,7 @@ def run(config: Config, pipeline: "TextToImage | None" = None) -> Result:
 
 
 def _found(
-    config: Config, world: "World", kinds: tuple[str, ...], tick: Callable[[], object]
+    config: Config, world: FittingProblem, kinds: tuple[str, ...], tick: Callable[[], object]
 ) -> Found:
     """All walks of one world."""
     rivals, side = Rivals.of(world, config.seed), world.test
@@ -69,7 +64,7 @@ def _found(
     picked: dict[str, dict[int, Pair]] = {kind: {} for kind in kinds}
     seen: set[tuple[str, int, str]] = set()
 
-    def beside(solver: str, grids: "dict[str, Tensor]") -> None:
+    def beside(solver: str, grids: dict[str, Tensor]) -> None:
         for name, nodes in grids.items():
             if (solver, len(nodes), name) not in seen:
                 seen.add((solver, len(nodes), name))

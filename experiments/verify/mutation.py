@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 SCOPE: Mapping[str, tuple[str, ...]] = {
-    "diffusion_math": ("diffusion_math/*.py",),
-    "arbiter": ("arbiter/*.py",),
+    "diffusion_math": ("diffusion_math/**/*.py",),
     "sd": (
         "sd/text/conditioning.py",
         "sd/pipeline.py",
@@ -31,7 +30,7 @@ SCOPE: Mapping[str, tuple[str, ...]] = {
         "experiments/tuned/outcome.py",
     ),
 }
-"""The files that are mutated. `experiments/audit/peers` is not: it drives other libraries' samplers."""
+"""The files that are mutated."""
 
 GAP = "gap: "
 """How the reason begins of a mutant that a test could tell, and none does yet."""

@@ -47,7 +47,7 @@ HEADER = (
 
 
 @dataclass(frozen=True)
-class Row:
+class ProofLine:
     """A claim and one of its proofs; `bound` is the tolerance as the test's text has it."""
 
     id: str
@@ -75,7 +75,7 @@ class Record:
         sources: the digest of the code that the tests import, and of the embedded weights.
     """
 
-    rows: list[Row]
+    rows: list[ProofLine]
     commit: str
     sources: str
 
@@ -114,7 +114,7 @@ def stored(folder: Path) -> Record:
     if not path.is_file():
         raise ValueError(f"--no-tests: wanted a verification.json in {folder}, got none")
     said = json.loads(path.read_text(encoding="utf-8"))
-    return Record([Row(**row) for row in said["rows"]], said["commit"], said["sources"])
+    return Record([ProofLine(**row) for row in said["rows"]], said["commit"], said["sources"])
 
 
 def measure(root: Path, found: Sequence[Proof]) -> Figures:
@@ -153,7 +153,7 @@ def figures(report: str) -> Figures:
     return worst
 
 
-def rows(all_claims: Sequence[Claim], found: Sequence[Proof], measured: Figures) -> list[Row]:
+def rows(all_claims: Sequence[Claim], found: Sequence[Proof], measured: Figures) -> list[ProofLine]:
     """One row for each proof of a claim; one with nothing but a reason for a claim without any."""
     lines = []
     for claim in all_claims:
@@ -163,7 +163,7 @@ def rows(all_claims: Sequence[Claim], found: Sequence[Proof], measured: Figures)
             awaited = AWAITED.get(claim.id)
             reason = proof.reason if value is not None else f"Its test failed: {proof.reason}"
             good = value is not None and awaited is None
-            line = Row(
+            line = ProofLine(
                 claim.id, claim.text, proof.function, proof.test, value, tolerance,
                 proof.tolerance, reason if awaited is None else f"{reason}. {awaited}",
                 VERIFIED if good else OPEN,
@@ -171,7 +171,7 @@ def rows(all_claims: Sequence[Claim], found: Sequence[Proof], measured: Figures)
             lines.append(line)
         if not own:
             reason = AWAITED.get(claim.id, "No test proves it yet.")
-            lines.append(Row(claim.id, claim.text, *(None,) * 5, reason, OPEN))
+            lines.append(ProofLine(claim.id, claim.text, *(None,) * 5, reason, OPEN))
     return lines
 
 
@@ -202,12 +202,12 @@ def faults(root: Path, record: Record) -> list[str]:
     return said
 
 
-def _within(row: Row) -> bool:
+def _within(row: ProofLine) -> bool:
     value, tolerance = row.measured, row.tolerance
     return value is not None and tolerance is not None and value <= tolerance < math.inf
 
 
-def _static(row: Row) -> tuple[str | None, ...]:
+def _static(row: ProofLine) -> tuple[str | None, ...]:
     return (row.id, row.claim, row.function, row.test, row.bound, row.reason, row.verdict)
 
 
@@ -236,7 +236,7 @@ def page(record: Record, root: Path = ROOT) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _line(row: Row, claim: Claim, first: bool, root: Path) -> str:
+def _line(row: ProofLine, claim: Claim, first: bool, root: Path) -> str:
     text = row.claim
     if claim.printed:
         text = f"*Printed* ({claim.of}): {claim.printed} *True:* {row.claim}"

@@ -2,7 +2,15 @@
 
 from sd.checkpoint import lora, textual_inversion
 from sd.checkpoint.loader import Loaded, load
-from sd.checkpoint.loading_report import Account
+from sd.checkpoint.loading_report import LoadingReport
 from sd.checkpoint.saver import save_folder, save_single
 
-__all__ = ["Account", "Loaded", "embedding", "load", "lora", "save_folder", "save_single"]
+__all__ = [
+    "Loaded",
+    "LoadingReport",
+    "load",
+    "lora",
+    "save_folder",
+    "save_single",
+    "textual_inversion",
+]

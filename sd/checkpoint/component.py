@@ -12,10 +12,10 @@ from torch import Tensor
 
 from sd.checkpoint.component_config import Settings
 from sd.checkpoint.key_map import Skeleton, flattened, place
-from sd.checkpoint.tensor_source import Source, ill
+from sd.checkpoint.tensor_source import Source, checkpoint_error
 from sd.validation import MOST_BLOCKS, MOST_LEVELS
 
-__all__ = ["KINDS", "Part"]
+__all__ = ["KINDS", "Component"]
 
 KINDS = {"text_encoder": "text encoder", "vae": "VAE", "unet": "U-Net"}
 """The networks of a model, and what messages call them."""
@@ -24,7 +24,7 @@ Shape = tuple[int, ...]
 
 @final
 @dataclass(frozen=True, eq=False)
-class Part:
+class Component:
     """A network's tensors in a source.
 
     Attributes:
@@ -64,7 +64,9 @@ class Part:
         if found.levels > MOST_LEVELS or found.layers > MOST_BLOCKS:
             counted = f"{found.levels} levels of {found.layers} blocks"
             limits = f"{MOST_LEVELS} and {MOST_BLOCKS}"
-            raise ill(self.source.path, f"its {KINDS[self.kind]} has {counted}, above {limits}")
+            raise checkpoint_error(
+                self.source.path, f"its {KINDS[self.kind]} has {counted}, above {limits}"
+            )
         if self.kind != "unet":
             return found
         starts = [
@@ -137,7 +139,7 @@ class Part:
         votes = Counter(s[axis] for s, axis in sizes if s is not None and -len(s) <= axis < len(s))
         if not votes:
             example = self.where(places[0][0])[0] if places else f"every {what}"
-            raise ill(
+            raise checkpoint_error(
                 self.source.path,
                 f"its {KINDS[self.kind]} does not tell its {what}: {example} is missing",
             )

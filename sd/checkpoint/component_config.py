@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from sd.checkpoint.tensor_source import ill, printable
+from sd.checkpoint.tensor_source import checkpoint_error, printable
 from sd.files import regular_file
 
 __all__ = ["Settings", "read"]
@@ -108,7 +108,7 @@ class Settings:
             value = default
         if kinds and (not isinstance(value, kinds) or isinstance(value, bool)):
             wanted = " or ".join(kind.__name__ for kind in kinds)
-            raise ill(self.path, f"{name} is {value!r}, not of type {wanted}")
+            raise checkpoint_error(self.path, f"{name} is {value!r}, not of type {wanted}")
         return value
 
     def agree(self, **found: object) -> None:
@@ -118,7 +118,7 @@ class Settings:
             if isinstance(said, list) and len(set(map(str, said))) == 1 and not _many(value):
                 said = said[0]  # one number for each level
             if said != value:
-                raise ill(self.path, f"{name} is {said!r}, the tensors say {value!r}")
+                raise checkpoint_error(self.path, f"{name} is {said!r}, the tensors say {value!r}")
 
 
 def read(path: Path, kind: str) -> Settings:
@@ -132,7 +132,7 @@ def read(path: Path, kind: str) -> Settings:
         said = values.get(name, legal[0])
         if said not in legal:
             wanted = " or ".join(repr(value) for value in legal)
-            raise ill(path, f"{name} is {said!r}; supported is {wanted}")
+            raise checkpoint_error(path, f"{name} is {said!r}; supported is {wanted}")
     known = {*FIXED.get(kind, ()), *READ.get(kind, "").split()}
     strange = [
         name
@@ -153,9 +153,9 @@ def json_object(path: Path) -> dict[str, Any]:
     try:
         values = regular_file.from_json(raw)
     except ValueError as error:
-        raise ill(path, str(error)) from error
+        raise checkpoint_error(path, str(error)) from error
     if not isinstance(values, dict):
-        raise ill(path, "not a JSON object")
+        raise checkpoint_error(path, "not a JSON object")
     return values
 
 

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from sd.checkpoint.component import Part
-from sd.checkpoint.tensor_source import Source, ill
+from sd.checkpoint.component import Component
+from sd.checkpoint.tensor_source import Source, checkpoint_error
 
 __all__ = ["find", "refuse"]
 
@@ -61,10 +61,10 @@ def refuse(path: Path, names: Iterable[str]) -> None:
     names = list(names)
     for pattern, whose in FOREIGN:
         if any(re.search(pattern, name) for name in names):
-            raise ill(path, f"{whose}, {WANTED}")
+            raise checkpoint_error(path, f"{whose}, {WANTED}")
 
 
-def find(source: Source, ema: bool = False) -> dict[str, Part]:
+def find(source: Source, ema: bool = False) -> dict[str, Component]:
     """The networks in a file, by kind; perhaps none.
 
     Args:
@@ -75,13 +75,13 @@ def find(source: Source, ema: bool = False) -> dict[str, Part]:
         ValueError: it is of another family.
     """
     refuse(source.path, source.entries)
-    found: dict[str, Part] = {}
+    found: dict[str, Component] = {}
     for kind, layout, marks, prefixes in WHERE:
         for prefix in prefixes:
             if kind not in found and any(source.starts(prefix + mark) for mark in marks):
                 layout = _old(source, prefix) if (kind, layout) == ("vae", "diffusers") else layout
                 averaged = ema and (kind, layout) == ("unet", "original")
-                found[kind] = Part(kind, layout, prefix, source, ema=averaged)
+                found[kind] = Component(kind, layout, prefix, source, ema=averaged)
     if "unet" in found:
         _inputs(found["unet"])
     return found
@@ -93,8 +93,8 @@ def _old(source: Source, prefix: str) -> str:
     return "old diffusers" if any(source.starts(name) for name in at) else "diffusers"
 
 
-def _inputs(unet: Part) -> None:
+def _inputs(unet: Component) -> None:
     """Raise ValueError for a U-Net that reads more than a latent."""
     inputs = unet.shape("conv_in.weight")
     if inputs is not None and len(inputs) == 4 and inputs[1] in INPUTS:
-        raise ill(unet.source.path, f"{INPUTS[inputs[1]]}, {WANTED}")
+        raise checkpoint_error(unet.source.path, f"{INPUTS[inputs[1]]}, {WANTED}")

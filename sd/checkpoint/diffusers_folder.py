@@ -8,9 +8,9 @@ from itertools import product
 from pathlib import Path
 
 from sd.checkpoint import component_config, detection, formats
-from sd.checkpoint.component import KINDS, Part
+from sd.checkpoint.component import KINDS, Component
 from sd.checkpoint.component_config import Settings
-from sd.checkpoint.tensor_source import Source, ill, option
+from sd.checkpoint.tensor_source import Source, checkpoint_error, option
 from sd.files import regular_file
 
 __all__ = ["component", "components", "kind_of", "scheduler"]
@@ -50,7 +50,7 @@ def components(folder: Path) -> tuple[list[str], dict[str, str]]:
     ]
     if strange:
         parts = ", ".join(f"{name} ({held[name]})" for name in strange)
-        raise ill(index, f"a {pipeline} folder with {parts}, {detection.WANTED}")
+        raise checkpoint_error(index, f"a {pipeline} folder with {parts}, {detection.WANTED}")
     networks = [
         name for name in KINDS if regular_file.kind(folder / name, "checkpoint") == "folder"
     ]
@@ -69,11 +69,13 @@ def kind_of(folder: Path) -> str:
     for kind, classes in CLASSES.items():
         if any(name in classes for name in names):
             return kind
-    raise ill(path, f"of {names[-1]}, none of {', '.join(c[0] for c in CLASSES.values())}")
+    raise checkpoint_error(
+        path, f"of {names[-1]}, none of {', '.join(c[0] for c in CLASSES.values())}"
+    )
 
 
 @contextmanager
-def component(folder: Path, kind: str, variants: Sequence[str | None]) -> Iterator[Part]:
+def component(folder: Path, kind: str, variants: Sequence[str | None]) -> Iterator[Component]:
     """The network in a component's folder, in the first of these variants that is there.
 
     Raises FileNotFoundError or ValueError where its config.json or weights are missing or wrong.
@@ -82,7 +84,9 @@ def component(folder: Path, kind: str, variants: Sequence[str | None]) -> Iterat
     with _weights(folder, kind, variants) as source:
         found = detection.find(source)
         if kind not in found:
-            raise ill(source.path, f"no {KINDS[kind]}: its names are of something else")
+            raise checkpoint_error(
+                source.path, f"no {KINDS[kind]}: its names are of something else"
+            )
         yield replace(found[kind], settings=said)
 
 
@@ -109,20 +113,22 @@ def _weights(folder: Path, kind: str, variants: Sequence[str | None]) -> Iterato
     try:
         present = sorted(p.name for p in folder.iterdir() if p.suffix in (".safetensors", ".bin"))
     except OSError as error:
-        raise ill(folder, f"cannot be read ({error.strerror})") from error
+        raise checkpoint_error(folder, f"cannot be read ({error.strerror})") from error
     there = ", ".join(present) or "none"
     wanted = " or ".join(f"of variant {one!r}" if one else "without a variant" for one in variants)
     others = not variants[0] and any(name.count(".") > 1 for name in present)
     hint = f"; give {option('variant')}" if others else ""
-    raise ill(folder, f"no weights {wanted}; there: {there}{hint}")
+    raise checkpoint_error(folder, f"no weights {wanted}; there: {there}{hint}")
 
 
 def _shards(index: Path) -> dict[str, Path]:
     """Which file has which tensor; only files beside the index are legal."""
     values = component_config.json_object(index).get("weight_map")
     if not isinstance(values, Mapping) or not values:
-        raise ill(index, "no index: it has no weight_map")
+        raise checkpoint_error(index, "no index: it has no weight_map")
     for name, file in values.items():
         if not isinstance(file, str) or not re.fullmatch(r"[\w][\w.-]*", file):
-            raise ill(index, f"{name} is in {file!r}, which is no file's name beside the index")
+            raise checkpoint_error(
+                index, f"{name} is in {file!r}, which is no file's name beside the index"
+            )
     return {name: index.parent / file for name, file in values.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from sd.checkpoint import pickle_file, safetensors_file
-from sd.checkpoint.tensor_source import Source, ill
+from sd.checkpoint.tensor_source import Source, checkpoint_error
 from sd.files.regular_file import kind, regular
 
 __all__ = ["is_zip", "joined", "opened"]
@@ -38,14 +38,14 @@ def is_zip(path: Path) -> bool:
     Raises FileNotFoundError where there is none, ValueError for what is neither at first sight.
     """
     if kind(path, "checkpoint") == "folder":
-        raise ill(path, "a folder, where a file is wanted")
+        raise checkpoint_error(path, "a folder, where a file is wanted")
     try:
         with regular(path, "checkpoint", MOST_BYTES).open("rb") as file:
             head = file.read(SHOWN_BYTES)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ill(path, f"cannot be read ({error.strerror})") from error
+        raise checkpoint_error(path, f"cannot be read ({error.strerror})") from error
     if head[8:9] == b"{":  # a safetensors header, whose length may begin with any byte
         return False
     _not_weights(path, head)
@@ -55,13 +55,17 @@ def is_zip(path: Path) -> bool:
 def _not_weights(path: Path, head: bytes) -> None:
     """Raise for what stands in a checkpoint's place now and then."""
     if not head:
-        raise ill(path, "empty")
+        raise checkpoint_error(path, "empty")
     if head.startswith(b"version https://git-lfs"):
-        raise ill(path, "a git-lfs pointer, not the file it stands for; run git lfs pull")
+        raise checkpoint_error(
+            path, "a git-lfs pointer, not the file it stands for; run git lfs pull"
+        )
     if head.lstrip()[:1] == b"<":
-        raise ill(path, "a web page, not weights; the download asked for a login or failed")
+        raise checkpoint_error(
+            path, "a web page, not weights; the download asked for a login or failed"
+        )
     if head.startswith(b"\x80"):
-        raise ill(
+        raise checkpoint_error(
             path,
             "a pickle in torch's format of before version 1.6, which cannot be memory-mapped; "
             "write it again with torch.save, or as .safetensors",
@@ -75,16 +79,18 @@ def joined(index: Path, files: Mapping[str, Path]) -> Iterator[Source]:
     Raises ValueError for a tensor that is not where the index says, or not in the index at all.
     """
     if len(set(files.values())) > MOST_FILES:
-        raise ill(index, f"in {len(set(files.values()))} files, above the limit of {MOST_FILES}")
+        raise checkpoint_error(
+            index, f"in {len(set(files.values()))} files, above the limit of {MOST_FILES}"
+        )
     with ExitStack() as stack:
         shards = {path: stack.enter_context(opened(path)) for path in sorted(set(files.values()))}
         for name, path in files.items():
             if name not in shards[path].entries:
-                raise ill(index, f"{name} is not in {path.name}")
+                raise checkpoint_error(index, f"{name} is not in {path.name}")
         for path, shard in shards.items():
             for name in shard.entries:
                 if files.get(name) != path:
-                    raise ill(index, f"{name} of {path.name} is not in the index")
+                    raise checkpoint_error(index, f"{name} of {path.name} is not in the index")
         entries = {name: shards[path].entries[name] for name, path in files.items()}
 
         def fetch(name: str, rows: slice | None) -> Tensor:

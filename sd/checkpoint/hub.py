@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from sd.checkpoint.tensor_source import ill
+from sd.checkpoint.tensor_source import checkpoint_error
 from sd.files.regular_file import kind
 
 __all__ = ["resolved", "wanted"]
@@ -33,7 +33,7 @@ def resolved(path: Path | str, variants: Sequence[str | None] = (None,)) -> Path
             return Path(_fetched(found[1], found[2], variants, cached))
         except Exception as error:  # whatever the hub's client raises, of any of its versions
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    raise ill(
+    raise checkpoint_error(
         asked,
         f"no such file or folder, not in the hub's cache, and not to be had ({reason}); where "
         f"there is a network, run hf download {found[1]}, or give the path of a copy",

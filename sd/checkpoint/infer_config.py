@@ -7,13 +7,13 @@ single file they are Stable Diffusion's own, by the rules below.
 
 from typing import Any
 
-from sd.checkpoint.component import KINDS, Part
+from sd.checkpoint.component import KINDS, Component
 from sd.checkpoint.component_config import Settings
-from sd.checkpoint.tensor_source import ill, option
+from sd.checkpoint.tensor_source import checkpoint_error, option
 from sd.config import TextConfig, UNetConfig, VAEConfig
 from sd.validation import MOST_LAYERS
 
-__all__ = ["agree", "complete_openclip", "text", "unet", "vae"]
+__all__ = ["agree", "complete_openclip", "infer_text_encoder", "infer_unet", "infer_vae"]
 
 HEADS = 8
 """Heads of every level in v1.x, whose maps around attention are convolutions."""
@@ -23,15 +23,17 @@ OPENCLIP_WIDTH = 1024
 """The width at which a text encoder in transformers' layout is OpenCLIP's: plain GELU."""
 
 
-def agree(part: Part, config: Any) -> None:
+def agree(part: Component, config: Any) -> None:
     """Raise ValueError where a network's numbers in the metadata are not those of its tensors."""
     for name, value in TOLD[part.kind](part).items():
         if getattr(config, name) != value:
             said = f"{type(config).__name__}.{name} = {getattr(config, name)}"
-            raise ill(part.source.path, f"its metadata say {said}, its tensors {value}")
+            raise checkpoint_error(
+                part.source.path, f"its metadata say {said}, its tensors {value}"
+            )
 
 
-def unet(part: Part) -> UNetConfig:
+def infer_unet(part: Component) -> UNetConfig:
     """The U-Net's numbers; heads as in v2.x where the maps around attention are linear.
 
     Raises ValueError where tensors that must tell are missing, or a number is no legal one.
@@ -58,7 +60,7 @@ def unet(part: Part) -> UNetConfig:
     return _made(part, UNetConfig, found)
 
 
-def _unet(part: Part) -> dict[str, Any]:
+def _unet(part: Component) -> dict[str, Any]:
     """What the shapes tell."""
     bones, named = part.skeleton, part.number
     channels = [
@@ -114,11 +116,11 @@ def _heads(said: Settings, channels: list[int]) -> dict[str, int]:
         if len(widths) == 1 and next(iter(widths)).is_integer():
             return {"heads": 0, "head_width": int(next(iter(widths)))}
     wanted = "one number of heads, or heads of one width, at every level"
-    raise ill(said.path, f"{name} is {value!r}; supported is {wanted}")
+    raise checkpoint_error(said.path, f"{name} is {value!r}; supported is {wanted}")
 
 
-def vae(part: Part) -> VAEConfig:
-    """The autoencoder's numbers. Raises ValueError as `unet` does."""
+def infer_vae(part: Component) -> VAEConfig:
+    """The autoencoder's numbers. Raises ValueError as `infer_unet` does."""
     found = _vae(part)
     if (said := part.settings) is not None:
         said.agree(
@@ -133,7 +135,7 @@ def vae(part: Part) -> VAEConfig:
     return _made(part, VAEConfig, found)
 
 
-def _vae(part: Part) -> dict[str, Any]:
+def _vae(part: Component) -> dict[str, Any]:
     """What the shapes tell."""
     bones, named = part.skeleton, part.number
     channels = [
@@ -150,15 +152,15 @@ def _vae(part: Part) -> dict[str, Any]:
     }
 
 
-def text(part: Part) -> TextConfig:
-    """The text encoder's numbers. Raises ValueError as `unet` does."""
+def infer_text_encoder(part: Component) -> TextConfig:
+    """The text encoder's numbers. Raises ValueError as `infer_unet` does."""
     found, openclip = _text(part), part.layout == "openclip"
     width, said = found["width"], part.settings
     if said is None:
         plain = openclip or width == OPENCLIP_WIDTH
         if width % HEAD_WIDTH:
             rule = f"not of heads of {HEAD_WIDTH} as CLIP's; give {option('config')} for another's"
-            raise ill(part.source.path, f"its text encoder is {width} wide, {rule}")
+            raise checkpoint_error(part.source.path, f"its text encoder is {width} wide, {rule}")
         found |= {"heads": width // HEAD_WIDTH, "activation": "gelu" if plain else "quick_gelu"}
     else:
         said.agree(
@@ -174,13 +176,15 @@ def text(part: Part) -> TextConfig:
     return _made(part, TextConfig, found)
 
 
-def _text(part: Part) -> dict[str, Any]:
+def _text(part: Component) -> dict[str, Any]:
     """What the shapes tell."""
     named, openclip = part.number, part.layout == "openclip"
     stem = r"transformer\.resblocks\.(\d+)\." if openclip else r"encoder\.layers\.(\d+)\."
     layers = part.count(stem) - complete_openclip(part)
     if layers > MOST_LAYERS:
-        raise ill(part.source.path, f"its text encoder has {layers} layers, above {MOST_LAYERS}")
+        raise checkpoint_error(
+            part.source.path, f"its text encoder has {layers} layers, above {MOST_LAYERS}"
+        )
     norms = [f"encoder.layers.{i}.layer_norm{n}.weight" for i in range(layers) for n in (1, 2)]
     fc1 = [f"encoder.layers.{i}.mlp.fc1.{leaf}" for i in range(layers) for leaf in _LEAVES]
     tokens, places = "embeddings.token_embedding.weight", "embeddings.position_embedding.weight"
@@ -198,7 +202,7 @@ TOLD = {"unet": _unet, "vae": _vae, "text_encoder": _text}
 """What the shapes of each network tell: fields of its configuration."""
 
 
-def complete_openclip(part: Part) -> bool:
+def complete_openclip(part: Component) -> bool:
     """Whether a text encoder is OpenCLIP's with all its layers, the last of which nothing reads.
 
     The whole model has `text_projection` behind its last layer; v2.x reads the last layer but one.
@@ -206,7 +210,7 @@ def complete_openclip(part: Part) -> bool:
     return part.layout == "openclip" and "text_projection" in part.own
 
 
-def _made(part: Part, kind: Any, found: dict[str, Any]) -> Any:
+def _made(part: Component, kind: Any, found: dict[str, Any]) -> Any:
     try:
         return kind(**found)
     except ValueError as error:
@@ -215,4 +219,6 @@ def _made(part: Part, kind: Any, found: dict[str, Any]) -> Any:
             if part.settings
             else f", as for Stable Diffusion's own; give {option('config')} for another's"
         )
-        raise ill(part.source.path, f"numbers of its {KINDS[part.kind]}: {error}{rule}") from error
+        raise checkpoint_error(
+            part.source.path, f"numbers of its {KINDS[part.kind]}: {error}{rule}"
+        ) from error

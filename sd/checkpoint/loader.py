@@ -11,20 +11,12 @@ from torch import nn
 
 from diffusion_math.checks import require
 from sd import device as devices
-from sd.checkpoint import (
-    detection,
-    formats,
-    hub,
-    infer_config,
-    parameterization,
-)
-from sd.checkpoint import (
-    diffusers_folder as folder,
-)
-from sd.checkpoint.component import KINDS, Part
-from sd.checkpoint.loading_report import Account, finite, settle
-from sd.checkpoint.offload import Home, Turns
-from sd.checkpoint.tensor_source import Source, ill, option
+from sd.checkpoint import detection, formats, hub, infer_config, parameterization
+from sd.checkpoint import diffusers_folder as folder
+from sd.checkpoint.component import KINDS, Component
+from sd.checkpoint.loading_report import LoadingReport, finite, match_tensors
+from sd.checkpoint.offload import Offload, Parked
+from sd.checkpoint.tensor_source import Source, checkpoint_error, option
 from sd.config import PREDICTIONS, ModelConfig, from_json
 from sd.files import regular_file
 from sd.networks.text_encoder import TextEncoder
@@ -35,7 +27,11 @@ from sd.weights import blank
 __all__ = ["Loaded", "load"]
 
 NETWORKS: dict[str, Any] = {"text_encoder": TextEncoder, "vae": VAE, "unet": UNet}
-NUMBERS = {"text_encoder": infer_config.text, "vae": infer_config.vae, "unet": infer_config.unet}
+NUMBERS = {
+    "text_encoder": infer_config.infer_text_encoder,
+    "vae": infer_config.infer_vae,
+    "unet": infer_config.infer_unet,
+}
 FIELDS = {"text_encoder": "text", "vae": "vae", "unet": "unet"}
 """A network's field of ModelConfig."""
 
@@ -53,8 +49,8 @@ class Loaded:
     text_encoder: TextEncoder
     vae: VAE
     unet: UNet
-    account: Account
-    turns: Turns | None = None
+    account: LoadingReport
+    turns: Offload | None = None
 
 
 @dataclass
@@ -62,7 +58,7 @@ class _Contents:
     """What one path holds: networks, files, and what it says of the training."""
 
     path: Path
-    parts: dict[str, Part] = field(default_factory=dict)
+    parts: dict[str, Component] = field(default_factory=dict)
     sources: list[Source] = field(default_factory=list)
     config: ModelConfig | None = None
     folder: bool = False
@@ -130,7 +126,7 @@ def load(
         networks: dict[str, Any] = {
             kind: blank(NETWORKS[kind], getattr(config, FIELDS[kind])) for kind in chosen
         }
-        account = replace(settle(main.path, chosen, found, sources, networks), notes=notes)
+        account = replace(match_tensors(main.path, chosen, found, sources, networks), notes=notes)
         homes = {}
         for kind, network in networks.items():
             network.requires_grad_(False).eval()
@@ -139,7 +135,7 @@ def load(
                 homes[kind] = _left(network, chosen[kind], own)
             else:
                 _fill(network, chosen[kind], own, where)
-    turns = Turns(homes, where) if low_memory else None
+    turns = Offload(homes, where) if low_memory else None
     return Loaded(config, **networks, account=account, turns=turns)
 
 
@@ -152,7 +148,7 @@ def _contents(
     if regular_file.kind(there, "checkpoint") == "folder":
         whole = regular_file.kind(there / "model_index.json", "checkpoint") == "file"
         if not whole and regular_file.kind(there / "config.json", "checkpoint") != "file":
-            raise ill(there, "a folder with neither model_index.json nor config.json")
+            raise checkpoint_error(there, "a folder with neither model_index.json nor config.json")
         kinds, beside = folder.components(there) if whole else ([folder.kind_of(there)], {})
         for kind in kinds:
             at = there / kind if whole else there
@@ -163,16 +159,22 @@ def _contents(
         held.folder = whole
         return held
     if None not in variants and regular_file.kind(there, "checkpoint") == "file":
-        raise ill(there, f"variant is {variants[0]!r}, which only a diffusers folder can have")
+        raise checkpoint_error(
+            there, f"variant is {variants[0]!r}, which only a diffusers folder can have"
+        )
     source = stack.enter_context(formats.opened(there))
     held.parts, held.sources = detection.find(source, ema), [source]
     if parameterization.CONFIG_KEY in source.metadata:
         try:
             held.config = from_json(ModelConfig, source.metadata[parameterization.CONFIG_KEY])
         except ValueError as error:
-            raise ill(there, f"the config in its metadata is not legal: {error}") from error
+            raise checkpoint_error(
+                there, f"the config in its metadata is not legal: {error}"
+            ) from error
     if not held.parts:
-        raise ill(there, f"none of a {', '.join(KINDS.values())} is in it, by its names")
+        raise checkpoint_error(
+            there, f"none of a {', '.join(KINDS.values())} is in it, by its names"
+        )
     return held
 
 
@@ -180,12 +182,12 @@ def _nothing(name: str, rows: slice | None) -> torch.Tensor:
     raise KeyError(name)
 
 
-def _chosen(main: _Contents, vae: _Contents | None, rest: _Contents | None) -> dict[str, Part]:
+def _chosen(main: _Contents, vae: _Contents | None, rest: _Contents | None) -> dict[str, Component]:
     """The part that each network is read from."""
     chosen = {**(rest.parts if rest else {}), **main.parts}
     if vae is not None:
         if "vae" not in vae.parts:
-            raise ill(vae.path, "no VAE is in it")
+            raise checkpoint_error(vae.path, "no VAE is in it")
         chosen["vae"] = vae.parts["vae"]
     lacking = [called for kind, called in KINDS.items() if kind not in chosen]
     if lacking:
@@ -193,21 +195,23 @@ def _chosen(main: _Contents, vae: _Contents | None, rest: _Contents | None) -> d
         wanted = "give a whole model, or in Python load(complete=...), a checkpoint that has them"
         if lacking == [KINDS["vae"]]:
             wanted = f"give {option('vae')}"
-        raise ill(main.path, f"of a model only its {held}; without {', '.join(lacking)}: {wanted}")
+        raise checkpoint_error(
+            main.path, f"of a model only its {held}; without {', '.join(lacking)}: {wanted}"
+        )
     return {kind: chosen[kind] for kind in KINDS}
 
 
-def _averaged(unet: Part) -> None:
+def _averaged(unet: Component) -> None:
     """Raise ValueError unless the U-Net has moving averages."""
     if not unet.ema or not unet.source.starts("model_ema.diffusion_model"):
-        raise ill(
+        raise checkpoint_error(
             unet.source.path,
             f"it has no moving averages (model_ema.*); leave out {option('ema', True)}",
         )
 
 
 def _config(
-    contents: list[_Contents], chosen: Mapping[str, Part], prediction: str | None
+    contents: list[_Contents], chosen: Mapping[str, Component], prediction: str | None
 ) -> tuple[ModelConfig, tuple[str, ...]]:
     """The model's numbers, and how what no tensor tells was decided."""
     made = {kind: _numbers(contents, part) for kind, part in chosen.items()}
@@ -236,7 +240,7 @@ def _config(
     return _fitted(path, ModelConfig(), words), notes
 
 
-def _numbers(contents: list[_Contents], part: Part) -> Any:
+def _numbers(contents: list[_Contents], part: Component) -> Any:
     """One network's numbers: as the file's metadata say where we wrote it, else by its tensors."""
     home = next(each for each in contents if part.source in each.sources)
     if home.config is not None:
@@ -250,25 +254,25 @@ def _fitted(path: Path, base: ModelConfig, words: dict[str, Any]) -> ModelConfig
     try:
         return replace(base, **words)
     except ValueError as error:
-        raise ill(path, f"its networks do not fit together: {error}") from error
+        raise checkpoint_error(path, f"its networks do not fit together: {error}") from error
 
 
-def _fill(network: nn.Module, part: Part, dtype: torch.dtype, device: torch.device) -> None:
+def _fill(network: nn.Module, part: Component, dtype: torch.dtype, device: torch.device) -> None:
     """Read a network's weights, one tensor at a time."""
     tensors = dict(_read(network, part, dtype, device))
     network.load_state_dict(tensors, strict=True, assign=True)
 
 
-def _left(network: nn.Module, part: Part, dtype: torch.dtype) -> Home:
+def _left(network: nn.Module, part: Component, dtype: torch.dtype) -> Parked:
     """A network whose weights are where they were, each looked at once."""
     for _ in _read(network, part, dtype, torch.device("cpu")):
         pass
     part.source.release()
-    return Home(network, part, dtype)
+    return Parked(network, part, dtype)
 
 
 def _read(
-    network: nn.Module, part: Part, dtype: torch.dtype, device: torch.device
+    network: nn.Module, part: Component, dtype: torch.dtype, device: torch.device
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """A network's weights with their names, each of them finite."""
     for name, value in network.state_dict().items():

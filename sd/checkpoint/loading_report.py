@@ -10,11 +10,11 @@ from typing import NamedTuple, final
 import torch
 from torch import nn
 
-from sd.checkpoint.component import KINDS, Part
+from sd.checkpoint.component import KINDS, Component
 from sd.checkpoint.infer_config import complete_openclip
 from sd.checkpoint.tensor_source import Source, option, printable
 
-__all__ = ["Account", "Line", "finite", "settle", "table"]
+__all__ = ["Line", "LoadingReport", "finite", "match_tensors", "table"]
 
 SHOWN = 12
 """How many names a fault lists before it says how many more there are."""
@@ -49,7 +49,7 @@ class Line(NamedTuple):
 
 @final
 @dataclass(frozen=True)
-class Account:
+class LoadingReport:
     """Every name of every file that was opened.
 
     used: what a network took, with the network; unread: what none did, with the reason; notes: how
@@ -67,13 +67,13 @@ class Account:
         return "\n".join([*lines, *self.notes])
 
 
-def settle(
+def match_tensors(
     path: Path,
-    chosen: Mapping[str, Part],
-    found: Sequence[Part],
+    chosen: Mapping[str, Component],
+    found: Sequence[Component],
     sources: Sequence[Source],
     networks: Mapping[str, nn.Module],
-) -> Account:
+) -> LoadingReport:
     """The account of a load that is about to be made.
 
     Args:
@@ -117,11 +117,11 @@ def settle(
         unread += [Line(str(source.path), name, what) for name, what in source.aside.items()]
     if any(faults.values()):
         raise ValueError(table(f"checkpoint {path} does not fit: ", faults))
-    return Account(tuple(used), tuple(unread))
+    return LoadingReport(tuple(used), tuple(unread))
 
 
 def _compared(
-    part: Part, name: str, there: str, shape: tuple[int, ...]
+    part: Component, name: str, there: str, shape: tuple[int, ...]
 ) -> Iterator[tuple[str, str]]:
     """What is wrong with one tensor of a file: (fault, text)."""
     entry = part.source.entries.get(there)
@@ -136,7 +136,7 @@ def _compared(
 
 
 def _excused(
-    source: Source, chosen: Mapping[str, Part], found: Sequence[Part]
+    source: Source, chosen: Mapping[str, Component], found: Sequence[Component]
 ) -> list[tuple[str, str]]:
     """Beginnings of names in a file that no network took, and why they may stay unread."""
     picked = list(chosen.values())

@@ -21,7 +21,7 @@ from diffusion_math.checks import require
 from sd.checkpoint import formats
 from sd.checkpoint.lora_keys import Update, updates
 from sd.checkpoint.lora_types import magnitude_axes, renormalised
-from sd.checkpoint.tensor_source import Source, ill
+from sd.checkpoint.tensor_source import Source, checkpoint_error
 
 __all__ = ["Merged", "merge"]
 
@@ -135,7 +135,7 @@ def _weights(model: Any) -> dict[Key, Tensor]:
 def _finite(source: Source, key: Key, value: Tensor) -> None:
     """Raise ValueError, naming the file, where a sum is not finite."""
     if not bool(value.isfinite().all()):
-        raise ill(source.path, f"{'.'.join(key)} is not finite after merging")
+        raise checkpoint_error(source.path, f"{'.'.join(key)} is not finite after merging")
 
 
 def _fits(source: Source, update: Update, weight: Tensor) -> None:
@@ -144,7 +144,7 @@ def _fits(source: Source, update: Update, weight: Tensor) -> None:
     for name in (*update.factors.values(), *(update.magnitude or ())[1:]):
         dtype = source.entries[name].dtype
         if not dtype.is_floating_point:
-            raise ill(source.path, f"{name} is of {dtype}, no floating-point numbers")
+            raise checkpoint_error(source.path, f"{name} is of {dtype}, no floating-point numbers")
     wanted = tuple(weight.shape)
     try:
         product = update.kind.product(
@@ -157,12 +157,12 @@ def _fits(source: Source, update: Update, weight: Tensor) -> None:
         fits = False
     if not fits:
         found = " and ".join(f"{role} {shape}" for role, shape in shapes.items())
-        raise ill(source.path, f"{update.stem} has {found}, for a weight {wanted}")
+        raise checkpoint_error(source.path, f"{update.stem} has {found}, for a weight {wanted}")
     if update.magnitude is not None:
         role, name = update.magnitude
         shape = source.entries[name].shape
         if magnitude_axes(role, shape, wanted) is None:
-            raise ill(source.path, f"{name} is {shape}, for a weight {wanted}")
+            raise checkpoint_error(source.path, f"{name} is {shape}, for a weight {wanted}")
 
 
 def _bare(shape: Sequence[int]) -> tuple[int, ...]:

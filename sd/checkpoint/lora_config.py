@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, final
 
 from sd.checkpoint import component_config
-from sd.checkpoint.tensor_source import Source, ill, printable
+from sd.checkpoint.tensor_source import Source, checkpoint_error, printable
 from sd.files import regular_file
 
 __all__ = ["Settings", "read"]
@@ -80,9 +80,11 @@ class Settings:
         """
         said = _of(module, self.ranks, self.rank)
         if rank is None and said is None:
-            raise ill(self.path, f"{self.where} says no rank for {module}")
+            raise checkpoint_error(self.path, f"{self.where} says no rank for {module}")
         if None not in (rank, said) and rank != said:
-            raise ill(self.path, f"{module} is of rank {rank}; {self.where} says {said:g}")
+            raise checkpoint_error(
+                self.path, f"{module} is of rank {rank}; {self.where} says {said:g}"
+            )
         r = float(said if rank is None else rank)  # type: ignore[arg-type]
         alpha = _of(module, self.alphas, self.alpha)
         return (r if alpha is None else alpha) / (math.sqrt(r) if self.root else r)
@@ -104,9 +106,9 @@ def read(source: Source, peft: bool, alphas: bool) -> dict[str, Settings]:
         try:
             values = regular_file.from_json(source.metadata[METADATA])
         except ValueError as error:
-            raise ill(source.path, f"its {METADATA} is {error}") from error
+            raise checkpoint_error(source.path, f"its {METADATA} is {error}") from error
         if not isinstance(values, dict):
-            raise ill(source.path, f"its {METADATA} is not a JSON object")
+            raise checkpoint_error(source.path, f"its {METADATA} is not a JSON object")
         found = {}
         for network in networks:
             start = f"{network}."
@@ -117,7 +119,7 @@ def read(source: Source, peft: bool, alphas: bool) -> dict[str, Settings]:
     if peft and beside.is_file():
         one = _checked(source.path, CONFIG, component_config.json_object(beside))
         if one.alpha is None:
-            raise ill(source.path, f"{CONFIG} beside it says no alpha")
+            raise checkpoint_error(source.path, f"{CONFIG} beside it says no alpha")
         return dict.fromkeys(networks, one)
     text = source.metadata.get(KOHYA, "None")
     if text != "None" and not alphas:
@@ -137,16 +139,20 @@ def _checked(path: Path, where: str, values: Mapping[str, Any]) -> Settings:
     """The settings in a peft config's values."""
     kind = values.get("peft_type") or "LORA"
     if not isinstance(kind, str) or kind not in TYPES:
-        raise ill(path, f"{where} says peft_type = {kind!r}; {', '.join(TYPES)} are supported")
+        raise checkpoint_error(
+            path, f"{where} says peft_type = {kind!r}; {', '.join(TYPES)} are supported"
+        )
     for name, neutral in NEUTRAL.items():
         value = values.get(name)
         if value and value not in neutral:
-            raise ill(path, f"{where} says {name} = {value!r}, which is not supported")
+            raise checkpoint_error(path, f"{where} says {name} = {value!r}, which is not supported")
     alpha = TYPES[kind]
     switches = ("use_rslora", "use_dora")
     for name in switches:
         if not isinstance(values.get(name, False), bool):
-            raise ill(path, f"{where} says {name} = {values[name]!r}, not true or false")
+            raise checkpoint_error(
+                path, f"{where} says {name} = {values[name]!r}, not true or false"
+            )
     read = {alpha, "r", "alpha_pattern", "rank_pattern", *switches, *NEUTRAL, *TRAINING}
     unread = [name for name, value in values.items() if value and name not in read]
     if unread:
@@ -169,7 +175,9 @@ def _number(path: Path, where: str, name: str, value: Any) -> float | None:
     plain = isinstance(value, (int, float)) and not isinstance(value, bool)
     legal = value is None or (plain and value != 0 and math.isfinite(value))
     if not legal or (name in ("r", "rank_pattern") and value is not None and value < 1):
-        raise ill(path, f"{where} says {name} = {value!r}, no finite number other than 0")
+        raise checkpoint_error(
+            path, f"{where} says {name} = {value!r}, no finite number other than 0"
+        )
     return None if value is None else float(value)
 
 
@@ -178,12 +186,14 @@ def _pattern(path: Path, where: str, name: str, value: Any) -> dict[str, float]:
     if not value:
         return {}
     if not isinstance(value, dict):
-        raise ill(path, f"{where} says {name} = {value!r}, not numbers by name")
+        raise checkpoint_error(path, f"{where} says {name} = {value!r}, not numbers by name")
     found: dict[str, float] = {}
     for key, number in value.items():
         plain = key.replace("\\.", ".").removeprefix("^")
         if not re.fullmatch(r"[\w.]+", plain):
-            raise ill(path, f"{where} has {key!r} in {name}: only names are read, no expressions")
+            raise checkpoint_error(
+                path, f"{where} has {key!r} in {name}: only names are read, no expressions"
+            )
         one = _number(path, where, name, number)
         if one is not None:
             found.setdefault(plain, one)

@@ -17,7 +17,7 @@ from sd.checkpoint.lora_key_suffixes import PREFIX, foreign, role
 from sd.checkpoint.lora_types import KINDS, Kind
 from sd.checkpoint.pickle_file import BESIDE
 from sd.checkpoint.saver import skeleton
-from sd.checkpoint.tensor_source import Source, ill, printable
+from sd.checkpoint.tensor_source import Source, checkpoint_error, printable
 from sd.config import ModelConfig
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
@@ -83,7 +83,7 @@ def updates(source: Source, config: ModelConfig) -> list[Update]:
     if others or any(faults.values()):
         raise ValueError(table(_head(source, others, faults), {**others, **faults}))
     if not grouped:
-        raise ill(source.path, "no LoRA: it holds no update of any weight")
+        raise checkpoint_error(source.path, "no LoRA: it holds no update of any weight")
     return _scaled(source, grouped, kinds, spelled)
 
 
@@ -140,7 +140,7 @@ def _scaled(
         magnitude = [(end, name) for end, name in roles.items() if end in MAGNITUDES]
         said = told.get(network)
         if len(magnitude) > 1 or (said and said.dora not in (None, bool(magnitude))):
-            raise ill(source.path, f"{stem} has {len(magnitude)} magnitudes of DoRA")
+            raise checkpoint_error(source.path, f"{stem} has {len(magnitude)} magnitudes of DoRA")
         scale = _scale(source, kind.rank(shapes), roles.get("alpha"), said, whole)
         at = magnitude[0] if magnitude else None
         found.append(Update(network, f"{module}.weight", stem, kind, factors, at, scale))
@@ -160,13 +160,15 @@ def _scale(
     plain = math.prod(entry.shape) == 1 and not entry.dtype.is_complex
     value = float(source.fetch(alpha, None).double().reshape(())) if plain else math.nan
     if not math.isfinite(value):
-        raise ill(source.path, f"{alpha} is no finite number")
+        raise checkpoint_error(source.path, f"{alpha} is no finite number")
     if value == 0:
-        raise ill(source.path, f"{alpha} is 0, which some read as no update and some as the rank")
+        raise checkpoint_error(
+            source.path, f"{alpha} is 0, which some read as no update and some as the rank"
+        )
     own = 1.0 if rank is None else value / rank
     if outer is not None and not math.isclose(own, outer, rel_tol=1e-3):
         where = said.where if said else ""
-        raise ill(source.path, f"{alpha} is {value:g}, which contradicts {where}")
+        raise checkpoint_error(source.path, f"{alpha} is {value:g}, which contradicts {where}")
     return own
 
 

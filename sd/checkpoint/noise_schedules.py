@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sd.checkpoint.original_config import Recipe
-from sd.checkpoint.tensor_source import Source, ill, option
+from sd.checkpoint.tensor_source import Source, checkpoint_error, option
 from sd.config import VAEConfig
 from sd.noise_schedule import SCHEDULES, schedule
 
@@ -40,7 +40,9 @@ def told(source: Source, recipe: Recipe) -> dict[str, Any]:
     own, ldm = _table(source), _ldm(source, recipe)
     for name, value in ldm.items():
         if own.get(name, value) != value:
-            raise ill(source.path, f"its {name} is {own[name]}, and its .yaml says {value}")
+            raise checkpoint_error(
+                source.path, f"its {name} is {own[name]}, and its .yaml says {value}"
+            )
     return {**ldm, **own, **_scale(source, recipe)}
 
 
@@ -51,7 +53,9 @@ def _ldm(source: Source, recipe: Recipe) -> dict[str, Any]:
     path = source.path.with_suffix(".yaml")
     named = recipe.get("beta_schedule", "linear")
     if named not in LDM_SCHEDULES:
-        raise ill(path, f"beta_schedule is {named!r}, not one of {', '.join(LDM_SCHEDULES)}")
+        raise checkpoint_error(
+            path, f"beta_schedule is {named!r}, not one of {', '.join(LDM_SCHEDULES)}"
+        )
     ends = {name: _number(path, recipe, name) for name in ("linear_start", "linear_end")}
     steps = _number(path, recipe, "timesteps")
     return supported(path, LDM_SCHEDULES[named], 1000.0 if steps is None else steps, ends)
@@ -64,10 +68,12 @@ def _scale(source: Source, recipe: Recipe) -> dict[str, float]:
     entry = source.entries.get("scale_factor")
     if entry is not None:
         if math.prod(entry.shape) != 1 or not entry.dtype.is_floating_point:
-            raise ill(source.path, f"scale_factor is {entry.shape}, not one number")
+            raise checkpoint_error(source.path, f"scale_factor is {entry.shape}, not one number")
         own = float(source.fetch("scale_factor", None))
         if said is not None and not math.isclose(own, said, rel_tol=1e-2):
-            raise ill(source.path, f"its scale_factor is {own:g}, and its .yaml says {said:g}")
+            raise checkpoint_error(
+                source.path, f"its scale_factor is {own:g}, and its .yaml says {said:g}"
+            )
         said = own
     usual = VAEConfig().scaling_factor
     if said is None or math.isclose(said, usual, rel_tol=1e-3):
@@ -84,7 +90,7 @@ def _number(path: Path, recipe: Recipe, name: str) -> float | None:
     except ValueError:
         value = math.nan
     if not 0 < value <= MOST_STEPS:
-        raise ill(path, f"{name} is {recipe[name]!r}, no number above 0")
+        raise checkpoint_error(path, f"{name} is {recipe[name]!r}, no number above 0")
     return value
 
 
@@ -97,11 +103,13 @@ def supported(
     is another than ours.
     """
     if not 1 <= steps <= MOST_STEPS or steps != int(steps):
-        raise ill(path, f"{steps:g} steps, which no schedule has")
+        raise checkpoint_error(path, f"{steps:g} steps, which no schedule has")
     betas = SCHEDULES[name](int(steps)).betas
     for (key, value), ours in zip(ends.items(), (betas[0], betas[-1]), strict=True):
         if value is not None and name != "cosine" and not abs(value - ours) <= 1e-6 * ours:
-            raise ill(path, f"{key} is {value:g}; supported for {name} is {float(ours):.6g}")
+            raise checkpoint_error(
+                path, f"{key} is {value:g}; supported for {name} is {float(ours):.6g}"
+            )
     return {"schedule": name, "steps": int(steps)}
 
 
@@ -116,9 +124,9 @@ def _table(source: Source) -> dict[str, Any]:
         if entry is None:
             continue
         if len(entry.shape) != 1 or not 1 <= entry.shape[0] <= MOST_STEPS:
-            raise ill(source.path, f"{name} is {entry.shape}, not (steps,)")
+            raise checkpoint_error(source.path, f"{name} is {entry.shape}, not (steps,)")
         if not entry.dtype.is_floating_point:
-            raise ill(source.path, f"{name} is of type {entry.dtype}")
+            raise checkpoint_error(source.path, f"{name} is of type {entry.dtype}")
         abar = to_abar(source.fetch(name, None).double())
         if abar[0] < abar[-1]:  # as sgm's sigmas
             abar = abar.flip(0)
@@ -126,7 +134,7 @@ def _table(source: Source) -> dict[str, Any]:
         told = _matching(abar, tolerance)
         if told is None or (found and told != found):
             known = ", ".join(SCHEDULES)
-            raise ill(
+            raise checkpoint_error(
                 source.path, f"its {name} are those of none of {known}; give {option('config')}"
             )
         found = told

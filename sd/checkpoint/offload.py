@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor, nn
 
-from sd.checkpoint.component import Part
+from sd.checkpoint.component import Component
 
-__all__ = ["Home", "Turns"]
+__all__ = ["Offload", "Parked"]
 
 APART = {"vae": (("encoder", "quant_conv"), ("decoder", "post_quant_conv"))}
 """The halves of a network that have turns of their own."""
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 @final
 @dataclass(frozen=True, eq=False)
-class Home:
+class Parked:
     """Where a network's weights are while it waits.
 
     Attributes:
@@ -34,7 +34,7 @@ class Home:
     """
 
     network: nn.Module
-    part: Part
+    part: Component
     dtype: torch.dtype
     kept: dict[str, Tensor] = field(default_factory=dict)
 
@@ -48,7 +48,7 @@ class Home:
 class _Turn(NamedTuple):
     """What is in memory together: some children of a network."""
 
-    home: Home
+    home: Parked
     children: tuple[str, ...]
 
     @property
@@ -57,7 +57,7 @@ class _Turn(NamedTuple):
 
 
 @final
-class Turns:
+class Offload:
     """Who of the networks has weights; the others are on the meta device.
 
     Weights that are changed in place are forgotten at the end of the turn: `keep` is for those.
@@ -67,7 +67,7 @@ class Turns:
         device: where a network works.
     """
 
-    def __init__(self, homes: Mapping[str, Home], device: torch.device) -> None:
+    def __init__(self, homes: Mapping[str, Parked], device: torch.device) -> None:
         self.device = device
         self._homes = homes
         self._now: _Turn | None = None

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from sd.checkpoint.tensor_source import ill
+from sd.checkpoint.tensor_source import checkpoint_error
 from sd.files.regular_file import content, kind
 
 __all__ = ["Recipe", "beside"]
@@ -64,14 +64,14 @@ def _values(path: Path) -> Recipe:
         root = yaml.compose(raw, Loader=_Loader)
     except (yaml.YAMLError, ValueError) as error:
         first = next(iter(str(error).splitlines()), "")
-        raise ill(path, f"not valid YAML ({first})") from error
+        raise checkpoint_error(path, f"not valid YAML ({first})") from error
     if not isinstance(root, yaml.MappingNode):
-        raise ill(path, "no configuration: not a YAML mapping")
+        raise checkpoint_error(path, "no configuration: not a YAML mapping")
     found: Recipe = {}
     for key, value in _pairs(root):
         known = found.setdefault(key, value)
         if known != value:
-            raise ill(path, f"{key} is both {known!r} and {value!r}")
+            raise checkpoint_error(path, f"{key} is both {known!r} and {value!r}")
     return found
 
 

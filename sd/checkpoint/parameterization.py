@@ -16,7 +16,7 @@ from typing import Any
 from sd.checkpoint import noise_schedules
 from sd.checkpoint.component_config import Settings
 from sd.checkpoint.original_config import Recipe, beside
-from sd.checkpoint.tensor_source import Source, ill, option, printable
+from sd.checkpoint.tensor_source import Source, checkpoint_error, option, printable
 from sd.config import ModelConfig
 
 __all__ = ["BETA_SCHEDULES", "CONFIG_KEY", "scheduler", "single"]
@@ -90,7 +90,7 @@ def single(
             zero, why = True, "as its table has"
     if zero:
         if said == "epsilon":
-            raise ill(
+            raise checkpoint_error(
                 source.path,
                 f"it has zero terminal SNR ({why}), which fits no prediction of epsilon; give "
                 f"{option('prediction', 'v_prediction')}",
@@ -111,13 +111,17 @@ def _predictions(
         said = recipe.get("parameterization", "eps" if "model" in recipe else "")
         if said not in ("", *PARAMETERIZATIONS):
             wanted = ", ".join(PARAMETERIZATIONS)
-            raise ill(source.path.with_name(name), f"parameterization is {said!r}, not {wanted}")
+            raise checkpoint_error(
+                source.path.with_name(name), f"parameterization is {said!r}, not {wanted}"
+            )
         if said:
             yield PARAMETERIZATIONS[said], f"as {name} says"
     for key in ("modelspec.prediction_type", "modelspec.predict_key"):
         said = metadata.get(key, "").strip().lower()
         if said and said not in SPELLINGS:
-            raise ill(source.path, f"{key} is {said!r}, not one of {', '.join(SPELLINGS)}")
+            raise checkpoint_error(
+                source.path, f"{key} is {said!r}, not one of {', '.join(SPELLINGS)}"
+            )
         if said:
             yield SPELLINGS[said], "as its metadata say"
     if "ss_v_parameterization" in metadata:
@@ -152,7 +156,7 @@ def _marked(source: Source, name: str) -> bool:
 
 def _truth(source: Source, name: str, said: str) -> bool:
     if said.lower() not in TRUTHS:
-        raise ill(source.path, f"{name} is {said!r}, neither true nor false")
+        raise checkpoint_error(source.path, f"{name} is {said!r}, neither true nor false")
     return TRUTHS[said.lower()]
 
 
@@ -194,7 +198,9 @@ def scheduler(said: Settings, given: str | None) -> tuple[dict[str, Any], tuple[
     """
     named = str(said.values.get("_class_name", ""))
     if named.startswith(FOREIGN):
-        raise ill(said.path, f"of a {named}, a process that is not Stable Diffusion v1's or v2's")
+        raise checkpoint_error(
+            said.path, f"of a {named}, a process that is not Stable Diffusion v1's or v2's"
+        )
     if named.startswith(DISTILLED):
         warnings.warn(
             f"checkpoint {printable(str(said.path))}: of a {named}: a distilled model wants its "

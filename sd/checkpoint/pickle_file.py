@@ -11,7 +11,7 @@ from torch import Tensor
 from sd.checkpoint.inert_pickle import HostileError, Inert, Stored
 from sd.checkpoint.inert_pickle import unpickled as read
 from sd.checkpoint.mapped_file import Mapped
-from sd.checkpoint.tensor_source import Entry, Source, ill
+from sd.checkpoint.tensor_source import Entry, Source, checkpoint_error
 
 __all__ = ["BESIDE", "opened", "unpickled"]
 
@@ -55,7 +55,7 @@ def _contents(archive: _Archive) -> tuple[dict[str, Stored], dict[str, str], dic
     """The tensors; what else there is, each with a word on it; what the file says of itself."""
     path, whole = archive.path, _values(archive)
     if not isinstance(whole, dict):
-        raise ill(path, f"no weights: it holds a {_kind(whole)}, not tensors by name")
+        raise checkpoint_error(path, f"no weights: it holds a {_kind(whole)}, not tensors by name")
     inner = whole.get("state_dict")
     states = inner if isinstance(inner, dict) else whole
     tensors: dict[str, Stored] = {}
@@ -73,7 +73,9 @@ def _contents(archive: _Archive) -> tuple[dict[str, Stored], dict[str, str], dic
     size = path.stat().st_size
     held = sum(Entry(value.size, value.dtype).size for value in tensors.values())
     if held > size:
-        raise ill(path, f"its tensors are {held} bytes in a file of {size}: bytes are shared")
+        raise checkpoint_error(
+            path, f"its tensors are {held} bytes in a file of {size}: bytes are shared"
+        )
     return tensors, aside, metadata
 
 
@@ -101,10 +103,10 @@ def _values(archive: _Archive) -> Any:
     try:
         return read(archive.pickle)
     except HostileError as error:
-        raise ill(archive.path, f"its pickle {error}") from error
+        raise checkpoint_error(archive.path, f"its pickle {error}") from error
     except Exception as error:  # a damaged pickle can make the reader raise anything
         first = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise ill(archive.path, f"its pickle cannot be read ({first})") from error
+        raise checkpoint_error(archive.path, f"its pickle cannot be read ({first})") from error
 
 
 def _archive(path: Path) -> _Archive:
@@ -113,37 +115,45 @@ def _archive(path: Path) -> _Archive:
     The directory must end the file, without a comment, so that no two readers can find two.
     """
     if path.suffix == ".safetensors":
-        raise ill(path, "a zip of torch.save under the name .safetensors; rename it to .ckpt")
+        raise checkpoint_error(
+            path, "a zip of torch.save under the name .safetensors; rename it to .ckpt"
+        )
     size = path.stat().st_size
     with path.open("rb") as file:
         file.seek(max(0, size - END_LENGTH))
         tail = file.read()
     if not tail.startswith(END) or tail[-2:] != b"\0\0":
-        raise ill(path, "cut short: the file does not end with its zip directory")
+        raise checkpoint_error(path, "cut short: the file does not end with its zip directory")
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except Exception as error:  # zipfile raises some ten classes for a damaged directory
-        raise ill(path, f"its zip directory is damaged ({error})") from error
+        raise checkpoint_error(path, f"its zip directory is damaged ({error})") from error
     if len(members) > MOST_ENTRIES:
-        raise ill(path, f"a zip of {len(members)} files, above the limit of {MOST_ENTRIES}")
+        raise checkpoint_error(
+            path, f"a zip of {len(members)} files, above the limit of {MOST_ENTRIES}"
+        )
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
-            raise ill(path, f"{member.filename} is compressed, which torch.save does not do")
+            raise checkpoint_error(
+                path, f"{member.filename} is compressed, which torch.save does not do"
+            )
         if not 0 <= member.header_offset <= size - member.file_size:
-            raise ill(path, f"{member.filename} claims {member.file_size} bytes of {size}")
+            raise checkpoint_error(
+                path, f"{member.filename} claims {member.file_size} bytes of {size}"
+            )
     total = sum(member.file_size for member in members)
     if total > size:
-        raise ill(path, f"its parts claim {total} bytes together, the file has {size}")
+        raise checkpoint_error(path, f"its parts claim {total} bytes together, the file has {size}")
     named = {member.filename: member for member in members}
     if len(named) != len(members):
-        raise ill(path, "two files of its zip have one name")
+        raise checkpoint_error(path, "two files of its zip have one name")
     pickles = [name for name in named if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise ill(path, "a zip that torch.save did not write: it has no data.pkl")
+        raise checkpoint_error(path, "a zip that torch.save did not write: it has no data.pkl")
     root = pickles[0].removesuffix("data.pkl")
     if (length := named[pickles[0]].file_size) > LARGEST_PICKLE:
-        raise ill(path, f"its pickle is {length} bytes, above {LARGEST_PICKLE}")
+        raise checkpoint_error(path, f"its pickle is {length} bytes, above {LARGEST_PICKLE}")
     with path.open("rb") as file:
 
         def span(member: zipfile.ZipInfo) -> tuple[int, int]:
@@ -153,7 +163,9 @@ def _archive(path: Path) -> _Archive:
             names, extra = (int.from_bytes(head[i : i + 2], "little") for i in (26, 28))
             start = member.header_offset + LOCAL_LENGTH + names + extra
             if head[:4] != LOCAL or start + member.file_size > size:
-                raise ill(path, f"its zip directory is damaged ({member.filename} is not there)")
+                raise checkpoint_error(
+                    path, f"its zip directory is damaged ({member.filename} is not there)"
+                )
             return start, member.file_size
 
         def content(member: zipfile.ZipInfo) -> bytes:
@@ -163,7 +175,7 @@ def _archive(path: Path) -> _Archive:
 
         order = named.get(f"{root}byteorder")
         if order is not None and content(order) != b"little":
-            raise ill(path, "its numbers are not in the byte order of this machine")
+            raise checkpoint_error(path, "its numbers are not in the byte order of this machine")
         start = f"{root}data/"
         return _Archive(
             path,
@@ -187,16 +199,18 @@ def _dense(archive: _Archive, name: str, value: Any) -> Stored:
     """The tensor if it is a dense one, each of whose numbers has its own bytes in the file."""
     path = archive.path
     if not isinstance(value, Stored):
-        raise ill(path, f"{name} is not a dense tensor")
+        raise checkpoint_error(path, f"{name} is not a dense tensor")
     _, room = archive.storages.get(value.key, (0, 0))
     if value.capacity > room:
-        raise ill(path, f"{name} claims a storage of {value.capacity} bytes, the file has {room}")
+        raise checkpoint_error(
+            path, f"{name} claims a storage of {value.capacity} bytes, the file has {room}"
+        )
     needed = Entry(value.size, value.dtype).size
     if needed > value.capacity:
-        raise ill(path, f"{name} claims {needed} bytes and shares fewer")
+        raise checkpoint_error(path, f"{name} claims {needed} bytes and shares fewer")
     last = value.offset + sum((n - 1) * by for n, by in zip(value.size, value.stride, strict=True))
     if needed and (last + 1) * value.dtype.itemsize > value.capacity:
-        raise ill(path, f"{name} reaches beyond its storage of {value.capacity} bytes")
+        raise checkpoint_error(path, f"{name} reaches beyond its storage of {value.capacity} bytes")
     return value
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sd.checkpoint.mapped_file import Mapped
-from sd.checkpoint.tensor_source import Entry, Source, ill
+from sd.checkpoint.tensor_source import Entry, Source, checkpoint_error
 from sd.files.regular_file import from_json
 
 __all__ = ["opened"]
@@ -56,26 +56,28 @@ def _header(path: Path) -> tuple[dict[str, Entry], dict[str, int], dict[str, str
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8:
-            raise ill(path, f"cut short: {size} bytes cannot hold a header")
+            raise checkpoint_error(path, f"cut short: {size} bytes cannot hold a header")
         if length > LONGEST_HEADER:
-            raise ill(
+            raise checkpoint_error(
                 path,
                 f"no weights: as safetensors its header would be {length} bytes, above the limit "
                 f"of {LONGEST_HEADER}, and it is no zip of torch.save",
             )
         if 8 + length > size:
-            raise ill(path, f"cut short: its header is {length} bytes, the file {size}")
+            raise checkpoint_error(
+                path, f"cut short: its header is {length} bytes, the file {size}"
+            )
         raw = file.read(length)
     try:
         header = from_json(raw, once=True)
     except ValueError as error:
-        raise ill(path, f"no weights: its header is {error}") from error
+        raise checkpoint_error(path, f"no weights: its header is {error}") from error
     if not isinstance(header, dict):
-        raise ill(path, "no weights: its header is not a JSON object")
+        raise checkpoint_error(path, "no weights: its header is not a JSON object")
     words = header.pop("__metadata__", {})
     if len(header) > MOST_TENSORS or any(len(name) > LONGEST_NAME for name in header):
         limits = f"{MOST_TENSORS} tensors, or names of more than {LONGEST_NAME} characters"
-        raise ill(path, f"no weights: more than {limits}")
+        raise checkpoint_error(path, f"no weights: more than {limits}")
     entries, spans = {}, []
     for name, value in header.items():
         entry, start, end = _entry(path, name, value, size - 8 - length)
@@ -97,14 +99,16 @@ def _entry(path: Path, name: str, value: object, room: int) -> tuple[Entry, int,
     except (TypeError, KeyError, ValueError):
         legal = False
     if not legal:
-        raise ill(path, f"the header's entry for {name} is not a tensor's")
+        raise checkpoint_error(path, f"the header's entry for {name} is not a tensor's")
     if not isinstance(kind, str) or kind not in DTYPES:
-        raise ill(path, f"{name} is of type {kind}, not one of {', '.join(DTYPES)}")
+        raise checkpoint_error(path, f"{name} is of type {kind}, not one of {', '.join(DTYPES)}")
     if end > room:
-        raise ill(path, f"cut short or lying: {name} ends at byte {end} of {room}")
+        raise checkpoint_error(path, f"cut short or lying: {name} ends at byte {end} of {room}")
     needed = math.prod(shape) * DTYPES[kind].itemsize
     if end - start != needed:
-        raise ill(path, f"{name} has {end - start} bytes where {kind} {tuple(shape)} is {needed}")
+        raise checkpoint_error(
+            path, f"{name} has {end - start} bytes where {kind} {tuple(shape)} is {needed}"
+        )
     return Entry(tuple(shape), DTYPES[kind]), start, end
 
 
@@ -113,9 +117,9 @@ def _tiled(path: Path, spans: list[tuple[int, int, str]], room: int) -> None:
     reached, before = 0, "the header"
     for start, end, name in spans:
         if start < reached:
-            raise ill(path, f"{name} overlaps {before}")
+            raise checkpoint_error(path, f"{name} overlaps {before}")
         if start > reached:
-            raise ill(path, f"bytes {reached} to {start} belong to no tensor")
+            raise checkpoint_error(path, f"bytes {reached} to {start} belong to no tensor")
         reached, before = end, name
     if reached < room:
-        raise ill(path, f"bytes {reached} to {room} belong to no tensor")
+        raise checkpoint_error(path, f"bytes {reached} to {room} belong to no tensor")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sd.command_line.terminal import escaped
 
-__all__ = ["Entry", "Source", "ill", "option", "printable"]
+__all__ = ["Entry", "Source", "checkpoint_error", "option", "printable"]
 
 LONGEST = 600
 """Characters of a line that a file's own words may fill."""
@@ -57,7 +57,7 @@ class Source:
         return any(name.startswith(prefix) for name in self.entries)
 
 
-def ill(path: Path | str, what: str) -> ValueError:
+def checkpoint_error(path: Path | str, what: str) -> ValueError:
     """The one line that says what is wrong with a file."""
     return ValueError(f"checkpoint {printable(str(path))}: {printable(what)}")
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sd.checkpoint import formats, pickle_file
-from sd.checkpoint.tensor_source import Entry, ill
+from sd.checkpoint.tensor_source import Entry, checkpoint_error
 
 __all__ = ["Embedding", "read", "teach"]
 
@@ -51,7 +51,7 @@ def read(path: Path | str, width: int | None = None) -> Embedding:
         return _checked(path, _states(path, pickle_file.unpickled(path)), width)
     with formats.opened(path) as source:
         if len(source.entries) > 2:
-            raise ill(path, f"no embedding: it holds {len(source.entries)} tensors")
+            raise checkpoint_error(path, f"no embedding: it holds {len(source.entries)} tensors")
         whole = all(math.prod(entry.shape) > 0 for entry in source.entries.values())
         tensors = {n: source.fetch(n, None) if whole else e for n, e in source.entries.items()}
         return _checked(path, tensors, width)
@@ -83,13 +83,13 @@ def teach(model: Any, path: Path | str) -> Embedding:
     before = table.weight if turns is None else turns.read(*place)
     vectors = found.vectors.to(before)
     if not bool(vectors.isfinite().all()):
-        raise ill(path, f"{found.name} is not finite in {before.dtype}")
+        raise checkpoint_error(path, f"{found.name} is not finite in {before.dtype}")
     try:
         model.tokenizer.learn(
             found.name, range(len(table.weight), len(table.weight) + len(found.vectors))
         )
     except ValueError as error:
-        raise ill(path, str(error)) from error
+        raise checkpoint_error(path, str(error)) from error
     weight = torch.cat([before, vectors])
     if turns is None:
         table.weight = nn.Parameter(weight, requires_grad=table.weight.requires_grad)
@@ -102,31 +102,33 @@ def teach(model: Any, path: Path | str) -> Embedding:
 def _states(path: Path, whole: Any) -> dict[str, Any]:
     """The tensors by name in what torch.save wrote."""
     if not isinstance(whole, Mapping):
-        raise ill(path, f"no embedding: it holds a {type(whole).__name__}")
+        raise checkpoint_error(path, f"no embedding: it holds a {type(whole).__name__}")
     inner = whole.get("string_to_param")
     if isinstance(inner, Mapping) and len(inner) == 1:
         return {"emb_params": next(iter(inner.values()))}
     found = whole if inner is None else inner
     if not isinstance(found, Mapping) or not all(isinstance(name, str) for name in found):
-        raise ill(path, "no embedding: what it holds is not called by words")
+        raise checkpoint_error(path, "no embedding: what it holds is not called by words")
     return dict(found)
 
 
 def _checked(path: Path, tensors: Mapping[str, Any], width: int | None) -> Embedding:
     """The one word of a file, with legal vectors."""
     if SDXL & set(tensors):
-        raise ill(path, "an SDXL embedding, not one of Stable Diffusion v1 or v2")
+        raise checkpoint_error(path, "an SDXL embedding, not one of Stable Diffusion v1 or v2")
     if len(tensors) != 1:
-        raise ill(path, f"no embedding of one word: it names {', '.join(tensors) or 'none'}")
+        raise checkpoint_error(
+            path, f"no embedding of one word: it names {', '.join(tensors) or 'none'}"
+        )
     ((name, value),) = tensors.items()
     there = isinstance(value, Tensor) and value.is_floating_point() and value.numel()
     if not there or value.ndim not in (1, 2):
         known = isinstance(value, Entry | Tensor)
         found = tuple(value.shape) if known else type(value).__name__
-        raise ill(path, f"{name} is {found}, not vectors (count, width)")
+        raise checkpoint_error(path, f"{name} is {found}, not vectors (count, width)")
     vectors = value.detach().reshape(-1, value.shape[-1]).to("cpu", torch.float32, copy=True)
     if not bool(vectors.isfinite().all()):
-        raise ill(path, f"{name} is not finite")
+        raise checkpoint_error(path, f"{name} is not finite")
     if width is not None and vectors.shape[1] != width:
-        raise ill(path, f"{name} is {vectors.shape[1]} wide, the text encoder {width}")
+        raise checkpoint_error(path, f"{name} is {vectors.shape[1]} wide, the text encoder {width}")
     return Embedding(path.stem if name == "emb_params" else name, vectors)

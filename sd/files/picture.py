@@ -11,13 +11,13 @@ from torch import Tensor
 
 from sd.files.color import rgb
 from sd.files.image_file import load
-from sd.nonfinite import finite
+from sd.nonfinite import require_finite
 
 __all__ = ["fit", "from_tensor", "read", "rgb", "signed", "to_tensor", "unsigned"]
 
 
 def read(path: Path | str) -> Image.Image:
-    """The image in a file: see `sd.files.image_file.load` and `sd.files.color.rgb`; of an animation the first.
+    """The image in a file, as `image_file.load` and `color.rgb` read it; of an animation the first.
 
     Raises FileNotFoundError where there is no file, ValueError where it holds no whole image in a
     format of `sd.files.image_file.FORMATS`, one that is too large, or samples of unknown meaning.
@@ -46,7 +46,11 @@ def from_tensor(
 
     Raises FloatingPointError, with the stage that has made it, for a number that is not finite.
     """
-    stack = unsigned(finite(x, stage).detach().float()).to("cpu", torch.uint8).permute(0, 2, 3, 1)
+    stack = (
+        unsigned(require_finite(x, stage).detach().float())
+        .to("cpu", torch.uint8)
+        .permute(0, 2, 3, 1)
+    )
     return [Image.fromarray(each) for each in stack.contiguous().numpy()]
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sd.networks.chunked import tokenwise
+from sd.networks.chunked import chunked_linear
 
 Keys: TypeAlias = tuple[Float[Tensor, "batch head key part"], Float[Tensor, "batch head key part"]]
 """Keys and values."""
@@ -79,7 +79,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """Apply the layer to each token by itself."""
-        return tokenwise(self._few, x, 2 * self.net[2].in_features)
+        return chunked_linear(self._few, x, 2 * self.net[2].in_features)
 
     def _few(self, x: Tensor) -> Tensor:
         value, gate = self.net[0]["proj"](x).chunk(2, dim=-1)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sd.networks.chunked import convolved, normed, plus
+from sd.networks.chunked import chunked_conv, chunked_norm, plus
 
 
 class ResBlock(nn.Module):
@@ -33,10 +33,10 @@ class ResBlock(nn.Module):
     ) -> Float[Tensor, "batch outputs height width"]:
         """Map the feature map `x`, given the embedding of the time where the block has one: a row
         for each of the batch, or one for all."""
-        y = convolved(self.conv1, x, normed(self.norm1, x))
+        y = chunked_conv(self.conv1, x, chunked_norm(self.norm1, x))
         if self.time_emb_proj is not None:
             y += self.time_emb_proj(F.silu(time))[:, :, None, None]
-        y = convolved(self.conv2, y, normed(self.norm2, y))
+        y = chunked_conv(self.conv2, y, chunked_norm(self.norm2, y))
         return plus(y, nn.Identity() if self.conv_shortcut is None else self.conv_shortcut, x)
 
 
@@ -70,5 +70,5 @@ class Upsample(nn.Module):
     ) -> Float[Tensor, "batch channel new_height new_width"]:
         """Return the feature map at `size`, or at twice its own."""
         if size is None:
-            return convolved(self.conv, x, lambda x: x, twice=True)
+            return chunked_conv(self.conv, x, lambda x: x, twice=True)
         return self.conv(F.interpolate(x, size=size, mode="nearest"))

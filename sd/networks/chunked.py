@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["convolved", "normed", "plus", "tokenwise"]
+__all__ = ["chunked_conv", "chunked_linear", "chunked_norm", "plus"]
 
 Pointwise: TypeAlias = Callable[[Tensor], Tensor]
 
@@ -22,7 +22,7 @@ STRIP = 2**24
 """Bytes of a strip. What is no larger than two is taken whole."""
 
 
-def normed(norm: nn.GroupNorm, x: Tensor) -> Pointwise:
+def chunked_norm(norm: nn.GroupNorm, x: Tensor) -> Pointwise:
     """silu(norm(x)) as a function of any rows of `x`: each channel has a factor and a shift.
 
     norm(x)_c = g_c (x_c - mean_G) / sqrt(var_G + eps) + b_c, G being the group of channel c.
@@ -41,7 +41,7 @@ def normed(norm: nn.GroupNorm, x: Tensor) -> Pointwise:
     return lambda x: F.silu(torch.addcmul(shift, x, factor), inplace=True)
 
 
-def convolved(layer: nn.Conv2d, x: Tensor, before: Pointwise, twice: bool = False) -> Tensor:
+def chunked_conv(layer: nn.Conv2d, x: Tensor, before: Pointwise, twice: bool = False) -> Tensor:
     """layer(before(x)) of a 3 x 3 convolution with one pixel of padding and stride 1.
 
     Args:
@@ -80,7 +80,7 @@ def plus(y: Tensor, layer: Pointwise, x: Tensor) -> Tensor:
     return y
 
 
-def tokenwise(layer: Pointwise, x: Tensor, width: int) -> Tensor:
+def chunked_linear(layer: Pointwise, x: Tensor, width: int) -> Tensor:
     """layer(x) of a layer that acts on each token `(..., channel)` by itself.
 
     Args:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sd.config import UNetConfig
 from sd.networks.attention import Conditioning, SpatialTransformer
 from sd.networks.blocks import Downsample, ResBlock, Upsample
-from sd.networks.chunked import convolved, normed
+from sd.networks.chunked import chunked_conv, chunked_norm
 
 
 def time_features(
@@ -174,4 +174,4 @@ class UNet(nn.Module):
         x = self.mid_block(maps[-1], time, context)
         for level in self.up_blocks:
             x = level(x, maps, time, context)
-        return convolved(self.conv_out, x, normed(self.conv_norm_out, x))
+        return chunked_conv(self.conv_out, x, chunked_norm(self.conv_norm_out, x))

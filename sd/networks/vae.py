@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sd.config import VAEConfig
 from sd.networks.attention import PixelAttention
 from sd.networks.blocks import Downsample, ResBlock, Upsample
-from sd.networks.chunked import convolved, normed
+from sd.networks.chunked import chunked_conv, chunked_norm
 
 
 class Latent(NamedTuple):
@@ -76,7 +76,7 @@ class Encoder(nn.Module):
         for layer in chain.from_iterable(self.down_blocks):
             x = layer(x)
         x = self.mid_block(x)
-        return convolved(self.conv_out, x, normed(self.conv_norm_out, x))
+        return chunked_conv(self.conv_out, x, chunked_norm(self.conv_norm_out, x))
 
 
 class Decoder(nn.Module):
@@ -99,7 +99,7 @@ class Decoder(nn.Module):
         x = self.mid_block(self.conv_in(z))
         for layer in chain.from_iterable(self.up_blocks):
             x = layer(x)
-        return convolved(self.conv_out, x, normed(self.conv_norm_out, x))
+        return chunked_conv(self.conv_out, x, chunked_norm(self.conv_norm_out, x))
 
 
 class VAE(nn.Module):

@@ -177,22 +177,22 @@ flow = pipeline.test_a_picture_is_the_end_of_the_exact_flow
 features, forward = unet.time_features, UNet.forward
 
 
-@wrong("C32", unet.test_agrees_with_diffusers_after_copying_its_tensors, "sd.networks.unet:time_features",
-       config=unet.V1)  # fmt: skip
+@wrong("C32", unet.test_agrees_with_diffusers_after_copying_its_tensors,
+       "sd.networks.unet:time_features", config=unet.V1)  # fmt: skip
 def sines_first(t: Tensor, width: int) -> Tensor:
     """The embedding of the time has its sines first; Stable Diffusion's has its cosines."""
     return features(t, width).roll(width // 2, -1)
 
 
-@wrong("C32", unet.test_agrees_with_diffusers_after_copying_its_tensors, "sd.networks.unet:UNet.forward",
-       config=unet.V1)  # fmt: skip
+@wrong("C32", unet.test_agrees_with_diffusers_after_copying_its_tensors,
+       "sd.networks.unet:UNet.forward", config=unet.V1)  # fmt: skip
 def prompt_not_attended(self: UNet, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
     """The cross-attention reads zeros in the prompt's place."""
     return forward(self, x, t, torch.zeros_like(context))
 
 
-@wrong("C32", vae.test_agrees_with_diffusers_after_copying_its_tensors, "sd.networks.vae:VAE.encode",
-       config=vae.CONFIGS[2])  # fmt: skip
+@wrong("C32", vae.test_agrees_with_diffusers_after_copying_its_tensors,
+       "sd.networks.vae:VAE.encode", config=vae.CONFIGS[2])  # fmt: skip
 def latent_not_scaled(self: VAE, x: Tensor) -> Latent:
     """The latent is not multiplied by its scaling factor."""
     mean, log_variance = self.moments(x)

@@ -9,8 +9,8 @@ from diffusion_math.gaussian import posterior as right_posterior
 from diffusion_math.loss import training_loss as right_loss
 from diffusion_math.loss import uniform_times as right_times
 from diffusion_math.sample import trajectory as right_trajectory
-from diffusion_math.solvers.one_step import State
 from diffusion_math.solvers.one_step import ddpm as right_ddpm
+from diffusion_math.solvers.step import State
 from experiments.digits.loss_weights import compare
 from tests import test_claims_practice as practice
 from tests.claims.wrong import wrong

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from diffusion_math import denoiser, prediction
 from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.fitting import _memo
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
 
 SCHEDULES = [
@@ -135,7 +136,7 @@ def test_an_answer_is_kept_for_the_same_question_alone():
         asked.append((x_t, t))
         return x_t + t
 
-    once, x, t = denoiser.Once(denoise), torch.ones(2), torch.tensor(0.5)
+    once, x, t = _memo.Once(denoise), torch.ones(2), torch.tensor(0.5)
     assert once(x, t) is once(x, t) and len(asked) == 1
     assert once(2 * x, t).equal(2 * x + t) and once(x, t / 2).equal(x + t / 2)
     assert len(asked) == 3

@@ -17,7 +17,7 @@ from diffusion_math.densities import banana_funnel
 from diffusion_math.densities.checkerboard import Checkerboard
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.guidance import limited
-from diffusion_math.noise import Basis, BrownianPath
+from diffusion_math.noise import BrownianPath, UnitNoise
 from diffusion_math.schedule import VE, Discrete, VPLinear, shape_like
 
 X = torch.tensor([[0.5, -1.0], [2.0, 0.25], [0.0, 1.0]], dtype=torch.float64)
@@ -72,7 +72,7 @@ def test_the_default_device_does_not_matter(name: str) -> None:
 
 
 AWAY: dict[str, Callable[[Tensor], Tensor]] = {
-    "unit vectors": lambda x: Basis(LADDER, (2,)).start(x[0], 1.0),
+    "unit vectors": lambda x: UnitNoise(LADDER, (2,)).start(x[0], 1.0),
     "a chain": moved,
     "a covariance": lambda x: score_matching.tweedie_covariance(lambda y: -y, x, HALF),
     "a coefficient": lambda x: shape_like(HALF, x),

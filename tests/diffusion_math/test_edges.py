@@ -9,10 +9,10 @@ from diffusion_math import elbo, loss, metrics, score_matching
 from diffusion_math.densities import multivariate
 from diffusion_math.densities.checkerboard import Checkerboard
 from diffusion_math.densities.multivariate import Multivariate
-from diffusion_math.densities.reverse_kernel import draw_clean, draw_reverse
+from diffusion_math.densities.reverse_kernel import sample_clean, sample_reverse
 from diffusion_math.grid import leading, linspace
 from diffusion_math.langevin import Particles, baoab, chain, mala
-from diffusion_math.noise import BrownianPath, from_seeds, none
+from diffusion_math.noise import BrownianPath, from_seeds, zeros
 from diffusion_math.schedule import Discrete, VPLinear
 from tests.chance import pinned
 from tests.diffusion_math.support.mixtures import mixture, normal
@@ -62,15 +62,15 @@ def test_dtypes_of_what_is_asked_about():
     x = torch.zeros(3, 2)
     schedule = VPLinear()
     assert Checkerboard().posterior_mean(schedule, x, 0.5).dtype == torch.float32
-    for draw in (draw_clean, draw_reverse):
+    for draw in (sample_clean, sample_reverse):
         drawn = draw(mixture("diagonal"), pinned(0), schedule, x, 0.5)
         assert drawn.dtype == torch.float64
 
 
 def test_reverse_draws_go_to_clean_data_by_default():
     x, schedule = normal(pinned(1), 5, 2), VPLinear()
-    default = draw_reverse(mixture("diagonal"), pinned(2), schedule, x, 0.5)
-    clean = draw_reverse(mixture("diagonal"), pinned(2), schedule, x, 0.5, 0)
+    default = sample_reverse(mixture("diagonal"), pinned(2), schedule, x, 0.5)
+    clean = sample_reverse(mixture("diagonal"), pinned(2), schedule, x, 0.5, 0)
     assert torch.equal(default, clean)
 
 
@@ -180,7 +180,7 @@ def test_baoab_remembers_its_force_and_adds_its_noise():
 
     x, v = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
     start = Particles(x, velocity=v)
-    *_, end = chain(baoab(score, 0.5, 1.0), start, 3, none)
+    *_, end = chain(baoab(score, 0.5, 1.0), start, 3, zeros)
     assert len(calls) == 4  # one to begin with, then one a move
     torch.testing.assert_close(end.score, -end.x)
     # No force, and a noise of 1: v = sqrt(1 - e^-1), and half a step of it.

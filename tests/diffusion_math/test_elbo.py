@@ -13,20 +13,22 @@ from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.elbo import (
     Bound,
     bound,
-    constant_variance,
     lambda_t,
-    large_variance,
-    optimal_variance,
     prior_term,
     quantized_log_probability,
     reconstruction_term,
     reverse_step,
-    small_variance,
     step_term,
 )
 from diffusion_math.gaussian import Gaussian, forward_step, kl, marginal, posterior
 from diffusion_math.grid import trailing
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
+from diffusion_math.variance import (
+    constant_variance,
+    large_variance,
+    optimal_variance,
+    small_variance,
+)
 from tests.diffusion_math.support.mixtures import normal, seeded
 
 EPS = torch.finfo(torch.float64).eps
@@ -290,7 +292,7 @@ def test_a_level_known_exactly_costs_nothing_and_one_unknown_eight_bits():
 def test_illegal_arguments():
     """Each ValueError names its argument."""
     schedule, x0 = Discrete.linear(3), torch.zeros(1, 2, dtype=torch.float64) + 1 / 255
-    grid, source = trailing(schedule, 3), noise.none
+    grid, source = trailing(schedule, 3), noise.zeros
     with pytest.raises(ValueError, match=r"^s: wanted a time > 0"):
         step_term(schedule, wild, x0, x0, 1, 0)
     with pytest.raises(ValueError, match=r"^s: wanted s < t"):

@@ -20,10 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion_math.densities.mixture import GaussianMixture
-from diffusion_math.elbo import bound, constant_variance, large_variance, optimal_variance
+from diffusion_math.elbo import bound
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.grid import trailing
 from diffusion_math.schedule import Discrete
+from diffusion_math.variance import constant_variance, large_variance, optimal_variance
 
 
 @dataclass(frozen=True)

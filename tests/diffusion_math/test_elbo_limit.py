@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from diffusion_math.densities.mixture import GaussianMixture
-from diffusion_math.elbo import bound, continuous_integrand, large_variance, small_variance
+from diffusion_math.elbo import bound, continuous_integrand
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.grid import uniform_log_snr
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
+from diffusion_math.variance import large_variance, small_variance
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
 

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from diffusion_math.densities.mixture import GaussianMixture
-from diffusion_math.elbo import bound, large_variance, optimal_variance, reverse_step
+from diffusion_math.elbo import bound, reverse_step
 from diffusion_math.gaussian import Gaussian, forward_step, kl, transition
 from diffusion_math.grid import trailing
 from diffusion_math.schedule import Discrete
+from diffusion_math.variance import large_variance, optimal_variance
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
 

@@ -12,7 +12,7 @@ from diffusion_math.densities.banana_funnel import banana
 from diffusion_math.densities.checkerboard import Checkerboard
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.likelihood import flow_log_density
-from diffusion_math.noise import Basis, from_seeds
+from diffusion_math.noise import UnitNoise, from_seeds
 from diffusion_math.schedule import Discrete, VPLinear
 from tests.chance import pinned
 from tests.diffusion_math.support.mixtures import mixture, normal
@@ -81,7 +81,7 @@ def test_the_largest_legal_numbers():
 
 
 def test_a_basis_starts_at_the_mean_plus_a_deviation():
-    basis = Basis(torch.tensor([1.0, 0.0]), (2,))
+    basis = UnitNoise(torch.tensor([1.0, 0.0]), (2,))
     start = basis.start(torch.tensor([5.0, 7.0]), 0.5)
     assert start[:3].tolist() == [[5, 7], [5.5, 7], [5, 7.5]]
 

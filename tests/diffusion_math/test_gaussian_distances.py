@@ -10,13 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mpmath import mpf
 
-from diffusion_math.gaussian import (
-    Gaussian,
-    cross_entropy,
-    fisher_divergence,
-    kl,
-    wasserstein2,
-)
+from diffusion_math.gaussian import Gaussian, cross_entropy, fisher_divergence, kl, wasserstein2
 from tests.measuring import Measured
 
 EPS = torch.finfo(torch.float64).eps

@@ -17,7 +17,8 @@ from diffusion_math.guidance import (
     weighted,
 )
 from diffusion_math.schedule import VE, RectifiedFlow, VPLinear
-from diffusion_math.solvers.one_step import State, ddim
+from diffusion_math.solvers.one_step import ddim
+from diffusion_math.solvers.step import State
 
 STRAIGHT, T = RectifiedFlow(), torch.tensor(0.4, dtype=torch.float64)
 X = torch.tensor([[0.1, 0.2, -0.7], [1.5, -1.0, 0.4]], dtype=torch.float64)
@@ -89,7 +90,7 @@ def test_cfgpp_is_the_line_with_a_weight_of_both_ends(schedule):
     wanted = alpha_s * (U + share * (C - U)) + sigma_s * (X - alpha_t * U) / sigma_t
     ratio = sigma_s * alpha_t / (alpha_s * sigma_t)
     denoise = weighted(pair, schedule, lambda r: share / (1 - ratio) * torch.ones_like(r))
-    close(ddim(schedule)(denoise, State(X, t), t, s, noise.none).x, wanted)
+    close(ddim(schedule)(denoise, State(X, t), t, s, noise.zeros).x, wanted)
 
 
 @pytest.mark.parametrize(("w", "share"), [(0.0, 0.5), (1.0, 1.0), (3.0, 0.7), (20.0, 0.1)])

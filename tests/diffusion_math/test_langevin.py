@@ -22,7 +22,7 @@ from diffusion_math.langevin import (
     proposal,
     ula,
 )
-from diffusion_math.noise import from_generator, from_seeds, none
+from diffusion_math.noise import from_generator, from_seeds, zeros
 from diffusion_math.schedule import VE
 from tests.chance import Count, rare, seeded
 
@@ -261,7 +261,7 @@ def test_annealed_step_sizes_follow_the_levels():
 
     levels = torch.tensor([4.0, 2.0, 1.0])
     x = torch.zeros(1, 1, dtype=torch.float64)
-    states = list(chain(annealed(score, levels, 2, 0.01), x, 8, none))
+    states = list(chain(annealed(score, levels, 2, 0.01), x, 8, zeros))
     moved = [(b.x - a.x).item() for a, b in pairwise(states)]
     assert seen == [4, 4, 2, 2, 1, 1, 1, 1]
     assert moved == pytest.approx([0.16, 0.16, 0.04, 0.04, 0.01, 0.01, 0.01, 0.01], rel=1e-12)

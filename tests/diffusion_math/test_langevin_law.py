@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.langevin import Particles, baoab, chain, ula
 from diffusion_math.langevin_law import baoab_stationary, ula_law, ula_stationary
-from diffusion_math.noise import Basis
+from diffusion_math.noise import UnitNoise
 
 EPS = torch.finfo(torch.float64).eps
 UNIT = Gaussian(torch.zeros(1, 1).double(), torch.ones(()).double())
@@ -44,7 +44,7 @@ def test_e7_the_law_after_k_moves(c, delta, moves, std):
     """
     target = Gaussian(vector(1.0, -2.0)[None], vector(*c)[None])
     start = Gaussian(vector(0.5, 3.0)[None], vector(std**2))
-    basis = Basis(-torch.arange(moves + 1).double(), (2,))
+    basis = UnitNoise(-torch.arange(moves + 1).double(), (2,))
     *_, end = chain(ula(score_of(target), delta), basis.start(start.mean[0], std), moves, basis)
     law = ula_law(target, delta, start, moves)
     close = {"rtol": 1e-11, "atol": 1e-11 * (1 + law.variance.max().item())}
@@ -60,7 +60,7 @@ def test_e7_wrong_laws_are_told_apart():
         Gaussian(vector(1.0)[None], vector(0.8)),
         Gaussian(vector(3.0)[None], vector(2.0)),
     )
-    basis = Basis(-torch.arange(4).double(), (1,))
+    basis = UnitNoise(-torch.arange(4).double(), (1,))
     *_, end = chain(ula(score_of(target), 0.3), basis.start(start.mean[0], 2**0.5), 3, basis)
 
     def fits(law):
@@ -122,7 +122,7 @@ def test_e7_the_stationary_law_is_kept_and_reached(measured, c, part):
 def test_e7_the_standard_normal(measured):
     """Variance 1 / (1 - delta / 2), by the move itself run to its end; printed: 1."""
     moves, delta = 200, 0.5
-    basis = Basis(-torch.arange(moves + 1).double(), (1,))
+    basis = UnitNoise(-torch.arange(moves + 1).double(), (1,))
     *_, end = chain(ula(score_of(UNIT), delta), basis.start(vector(4.0), 0.0), moves, basis)
     run, closed = basis.covariance(end.x).item(), ula_stationary(UNIT, delta).variance.item()
     off = max(abs(run / (4 / 3) - 1), abs(closed / (4 / 3) - 1))
@@ -206,7 +206,7 @@ def test_baoab_at_infinite_friction_draws_each_velocity_anew():
 def test_baoab_draws_its_first_velocity_at_unit_temperature():
     """From x alone, by the noise of (t, s) = (1, 0): the law after k moves from x ~ N(0, 2)."""
     grid = torch.arange(1, -5, -1).double()
-    basis = Basis(grid, (1,))
+    basis = UnitNoise(grid, (1,))
     *_, end = chain(baoab(score_of(UNIT), 0.3, 1.0), basis.start(vector(0.0), 2**0.5), 4, basis)
     M, b = affine(baoab(score_of(UNIT), 0.3, 1.0), position_and_velocity)
     law = vector(2.0, 1.0).diag()

@@ -74,7 +74,7 @@ def test_the_targets_are_the_definitions(
     x_t = alpha_t * x0 + sigma_t * eps
     bound = 64 * EPS * 10 * (1 + sigma_t + alpha_t) ** 2 / alpha_t
     for kind in KINDS:
-        target = prediction.of(schedule, kind, x0, eps, t)
+        target = prediction.target(schedule, kind, x0, eps, t)
         known = eps
         if kind != "eps":
             known = getattr(prediction, f"{kind}_from_eps")(schedule, x_t, eps, t)
@@ -243,7 +243,7 @@ def test_ends_and_bad_input() -> None:
         (lambda: training_loss(flow, echo, "v", x, x, tensor(0.5, 0.5)), r"^coefficient: wanted"),
         (lambda: x0_weight(flow, "x0", 0.0), r"^t: wanted sigma_t > 0"),
         (lambda: x0_weight(flow, "noise", 0.5), r"^kind: wanted one of x0, eps, v, flow, score"),
-        (lambda: prediction.of(flow, "v", x, x[0], 0.5), r"^eps: wanted shape"),
+        (lambda: prediction.target(flow, "v", x, x[0], 0.5), r"^eps: wanted shape"),
         (lambda: variational(flow, 0.0), r"^t: wanted sigma_t > 0"),
         (lambda: variational(table, 1.5), r"^t: wanted whole times"),
         (lambda: min_snr(0.0), r"^gamma: wanted a positive finite number"),

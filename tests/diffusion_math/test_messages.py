@@ -16,6 +16,7 @@ from diffusion_math import (
     metrics,
     prediction,
     score_matching,
+    variance,
 )
 from diffusion_math.densities import multivariate, toy
 from diffusion_math.densities.banana_funnel import banana
@@ -179,14 +180,17 @@ CASES: list[tuple[Callable[[], object], str]] = [
         lambda: Labelled(PAIR, torch.tensor([0, 2])),
         "labels: wanted 0..L-1, each at least once, got [0, 2]",
     ),
-    (lambda: elbo.constant_variance(0.0), "value: wanted a positive finite number, got 0.0"),
-    (lambda: elbo.constant_variance(math.inf), "value: wanted a positive finite number, got inf"),
+    (lambda: variance.constant_variance(0.0), "value: wanted a positive finite number, got 0.0"),
     (
-        lambda: elbo.optimal_variance(-1.0),
+        lambda: variance.constant_variance(math.inf),
+        "value: wanted a positive finite number, got inf",
+    ),
+    (
+        lambda: variance.optimal_variance(-1.0),
         "data_variance: wanted a finite number of at least 0, got -1.0",
     ),
     (
-        lambda: elbo.optimal_variance(math.inf),
+        lambda: variance.optimal_variance(math.inf),
         "data_variance: wanted a finite number of at least 0, got inf",
     ),
     (
@@ -213,11 +217,11 @@ CASES: list[tuple[Callable[[], object], str]] = [
         "p.mean: wanted shape (2,), got shape (1,)",
     ),
     (
-        lambda: prediction.parts(VPLinear(), "noise", 0.5),
+        lambda: prediction.coefficients(VPLinear(), "noise", 0.5),
         "kind: wanted one of x0, eps, v, flow, score, got 'noise'",
     ),
     (
-        lambda: prediction.parts(VPLinear(), "score", 0.0),
+        lambda: prediction.coefficients(VPLinear(), "score", 0.0),
         "t: wanted sigma_t > 0 for a score, got 0.0",
     ),
     (

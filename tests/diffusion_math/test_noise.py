@@ -12,7 +12,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_math.noise import Basis, BrownianPath, from_generator, from_seeds, none, start_noise
+from diffusion_math.noise import (
+    BrownianPath,
+    UnitNoise,
+    from_generator,
+    from_seeds,
+    start_noise,
+    zeros,
+)
 from tests.chance import Distance, Mean, rare, shifted
 from tests.law import Law, independent, line
 
@@ -164,7 +171,7 @@ def test_basis_reads_off_an_affine_chain(event: tuple[int, ...], steps: int, std
     """x <- a x + b + c z, iterated: mean and covariance have the closed forms computed here. A
     start that is left out, or noise shared by two steps (c summed before squaring), fails."""
     grid = torch.arange(steps, -1, -1, dtype=torch.float64)
-    basis = Basis(grid, event)
+    basis = UnitNoise(grid, event)
     mean = torch.full(event, 2.0, dtype=torch.float64)
     x = basis.start(mean, std)
     a, b, c = 0.5, 0.25, 0.75
@@ -182,7 +189,7 @@ def test_basis_reads_off_an_affine_chain(event: tuple[int, ...], steps: int, std
 
 def test_none_is_zeros() -> None:
     x = torch.randn(2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert torch.equal(none(x, time(1.0), time(0.0)), torch.zeros_like(x))
+    assert torch.equal(zeros(x, time(1.0), time(0.0)), torch.zeros_like(x))
 
 
 def test_a_generator_advances_and_repeats() -> None:
@@ -223,7 +230,7 @@ def test_illegal_arguments() -> None:
         BrownianPath((1,), 0.0)
     with pytest.raises(ValueError, match=r"^levels: "):
         BrownianPath((1,), 1.0, levels=0)
-    basis = Basis(torch.tensor([1.0, 0.5, 0.0]), (1,))
+    basis = UnitNoise(torch.tensor([1.0, 0.5, 0.0]), (1,))
     with pytest.raises(ValueError, match=r"^t, s: wanted a step of the grid"):
         basis(torch.zeros(4, 1), t, s)
     with pytest.raises(ValueError, match=r"^x: wanted shape"):

@@ -154,13 +154,13 @@ def test_a_search_by_differences_refuses_what_would_drown_them(dtype):
     """A change of 1e-3 in a node, or 1e-5 in a weight, is below a narrow dtype's rounding."""
     way, grid, weights = precision.WAY, precision.GRID, precision.WEIGHTS
     x, y, halved = precision.A.to(dtype), precision.B.to(dtype), precision.halved
-    path = fitted.Path(grid, [x, y, x, y])
+    path = fitted.FinePath(grid, [x, y, x, y])
     for search in (
-        lambda: grids.tuned(one_step.ddim(way), way, halved, x, y, grid),
-        lambda: grids.nearest(lambda grid: x, way, y, grid),
-        lambda: fitted.fitted_grid(way, halved, path, grid),
-        lambda: weights_by_ends.end_fitted(halved, x, y, grid, weights),
-        lambda: weights_by_ends.end_fitted_grid(way, halved, x, y, grid, weights),
+        lambda: grids.fit_grid(one_step.ddim(way), way, halved, x, y, grid),
+        lambda: grids.fit_grid_of(lambda grid: x, way, y, grid),
+        lambda: fitted.fit_weights_and_grid(way, halved, path, grid),
+        lambda: weights_by_ends.fit_weights_to_ends(halved, x, y, grid, weights),
+        lambda: weights_by_ends.fit_alternating(way, halved, x, y, grid, weights),
     ):
         with pytest.raises(ValueError, match=r"^ends: wanted float32 or float64, got torch\."):
             search()

@@ -19,10 +19,10 @@ Draw = Callable[[torch.Generator], Tensor]
 DRAWS: dict[str, Draw] = {
     **{name: lambda g, make=make: make().sample(g, 50) for name, make in DENSITIES.items()},
     **{form: lambda g, form=form: mixture(form).sample(g, 50) for form in FORMS},
-    "x_0 given x_t": lambda g: reverse_kernel.draw_clean(
+    "x_0 given x_t": lambda g: reverse_kernel.sample_clean(
         mixture("diagonal"), g, VPLinear(), _points(), 0.5
     ),
-    "x_s given x_t": lambda g: reverse_kernel.draw_reverse(
+    "x_s given x_t": lambda g: reverse_kernel.sample_reverse(
         mixture("diagonal"), g, VPLinear(), _points(), 0.5, 0.2
     ),
     "uniform times": lambda g: loss.uniform_times(VPLinear(), g, 50),

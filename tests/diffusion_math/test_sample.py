@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from diffusion_math import noise
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.grid import GRIDS
-from diffusion_math.sample import trajectory
+from diffusion_math.sample import final, trajectory
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
-from diffusion_math.solvers.one_step import State, ddim, ddpm
+from diffusion_math.solvers.one_step import ddim, ddpm
 from diffusion_math.solvers.registry import SOLVERS
+from diffusion_math.solvers.step import State
 from tests.chance import Distance, rare, seeded
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
@@ -78,7 +79,7 @@ def test_a_bad_grid_fails_at_the_call(nodes):
         )
 
 
-def final(name, schedule, grid, seeds, dtype=torch.float64, event=(1,)):
+def ended(name, schedule, grid, seeds, dtype=torch.float64, event=(1,)):
     _, sigma = schedule(grid[0])
     x = noise.start_noise(seeds, event, dtype) * sigma
     step = ddim(schedule, 0.7) if name == "ddim(0.7)" else SOLVERS[name](schedule)
@@ -101,11 +102,11 @@ def test_a_sample_does_not_depend_on_its_batch(name, schedule, seeds, spacing, s
     """
     steps = min(steps, int(schedule.T)) if isinstance(schedule, Discrete) else steps
     grid = GRIDS[spacing](schedule, steps)
-    together = final(name, schedule, grid, seeds)
+    together = ended(name, schedule, grid, seeds)
     assert together.t == 0
     assert together.x.isfinite().all()
     for i, seed in enumerate(seeds):
-        alone = final(name, schedule, grid, [seed])
+        alone = ended(name, schedule, grid, [seed])
         torch.testing.assert_close(alone.x[0], together.x[i], rtol=1e-9, atol=1e-9)
 
 
@@ -114,8 +115,8 @@ def test_an_empty_batch_and_float32(name):
     """No samples are no error, and float64 coefficients leave float32 as it is."""
     schedule = VPLinear()
     grid = GRIDS["uniform_log_snr"](schedule, 4)
-    assert final(name, schedule, grid, []).x.shape == (0, 1)
-    assert final(name, schedule, grid, [1, 2], dtype=torch.float32).x.dtype == torch.float32
+    assert ended(name, schedule, grid, []).x.shape == (0, 1)
+    assert ended(name, schedule, grid, [1, 2], dtype=torch.float32).x.dtype == torch.float32
 
 
 def cdf(x):
@@ -163,7 +164,7 @@ def test_c20_the_chain_is_the_product_of_its_kernels(measured):
     numbers = (torch.tensor(value, dtype=torch.float64) for value in ([0.0], [[m]], [c]))
     data = GaussianMixture(*numbers)
     grid = torch.arange(1000, -1, -1, dtype=torch.float64)
-    basis = noise.Basis(grid, (1,))
+    basis = noise.UnitNoise(grid, (1,))
     start = basis.start(torch.zeros(1, dtype=torch.float64), 1.0)
     abar = torch.cat([torch.ones(1).double(), (1 - schedule.betas).cumprod(0)]).tolist()
     mean, variance = 0.0, 1.0
@@ -200,8 +201,8 @@ def test_c20_ancestral_sampling_draws_the_data(measured):
     grid = torch.arange(200, -1, -1, dtype=torch.float64)
 
     def ends(x, source):
-        *_, end = trajectory(ddpm(schedule), DATA.denoiser(schedule), x, grid, source)
-        return end.x
+        end = final(ddpm(schedule), DATA.denoiser(schedule), x, grid, source)
+        return end
 
     drawn = Distance.between(cdf(ends(x, noise.from_generator(seeded(1)))[:, 0]))
     measured(drawn, 0.072, "Kolmogorov distance of 4000 samples to the data: chance, 200 steps")
@@ -209,6 +210,6 @@ def test_c20_ancestral_sampling_draws_the_data(measured):
     assert Distance(n, 1e-9).limit + bias + jump <= 0.072
 
     z = torch.linspace(-9, 9, 1801, dtype=torch.float64)[:, None]
-    wrong, jump = apart(ends(z, noise.none), (-z[:, 0].square() / 2).softmax(0))
+    wrong, jump = apart(ends(z, noise.zeros), (-z[:, 0].square() / 2).softmax(0))
     assert rare(2 * math.exp(-2 * n * (wrong - jump - 0.072) ** 2))
-    assert Distance.between(cdf(ends(x, noise.none)[:, 0])) > 0.072
+    assert Distance.between(cdf(ends(x, noise.zeros)[:, 0])) > 0.072

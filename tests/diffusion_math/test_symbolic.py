@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from mpmath import mpf
 from sympy import Expr, Symbol, sqrt
 
-from diffusion_math import elbo, gaussian
+from diffusion_math import elbo, gaussian, variance
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.schedule import Discrete
 from tests.diffusion_math.support.derivation import (
@@ -272,13 +272,13 @@ def test_the_weight_of_an_error_in_eps(
     at = at_step(values, t)
     kept = 1 - values[t - 1].item()
     slack = over_a_step(schedule, t) + 1 / kept  # 1 - beta_t is rounded to an ulp of 1
-    for variance, known in (
-        (elbo.constant_variance(constant), mpf(constant)),
-        (elbo.large_variance, mpf(values[t - 1].item())),
-        (elbo.small_variance, exactly(ddpm_reverse()[1], at)),
+    for chosen, known in (
+        (variance.constant_variance(constant), mpf(constant)),
+        (variance.large_variance, mpf(values[t - 1].item())),
+        (variance.small_variance, exactly(ddpm_reverse()[1], at)),
     ):
         exact = exactly(weight(), {**at, v: known})
-        assert ulps(elbo.lambda_t(schedule, t, variance), exact, float(exact) * slack) < ULPS
+        assert ulps(elbo.lambda_t(schedule, t, chosen), exact, float(exact) * slack) < ULPS
 
 
 def test_wrong_posteriors_are_rejected() -> None:

@@ -5,32 +5,33 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffusion_math import elbo, variance
+from diffusion_math import variance
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.gaussian import posterior
 from diffusion_math.schedule import VPLinear
-from diffusion_math.solvers.one_step import State, ddpm
+from diffusion_math.solvers.one_step import ddpm
+from diffusion_math.solvers.step import State
 from tests.diffusion_math.solvers.test_one_step import MIXTURE, X, f64, unit_noise
 
 SCHEDULE = VPLinear()
 T, S = f64(0.7)[0], f64(0.4)[0]
 
 
-@pytest.mark.parametrize("which", [elbo.large_variance, elbo.small_variance])
+@pytest.mark.parametrize("which", [variance.large_variance, variance.small_variance])
 def test_fixed_is_elbo_s(which):
     assert torch.equal(variance.fixed(SCHEDULE, which)(X, T, S), which(SCHEDULE, T, S))
 
 
 def test_large_is_the_default_of_fixed():
     got = variance.fixed(SCHEDULE)(X, T, S)
-    assert torch.equal(got, elbo.large_variance(SCHEDULE, T, S))
+    assert torch.equal(got, variance.large_variance(SCHEDULE, T, S))
 
 
 @given(share=st.floats(0, 1))
 def test_the_learned_range_is_geometric(share):
     """Nichol & Dhariwal's Eq. 15: the logarithm is linear in the share; the ends are `fixed`."""
     got = variance.learned_range(SCHEDULE, lambda x, t: torch.full_like(x, share))(X, T, S)
-    large, small = (v(SCHEDULE, T, S) for v in (elbo.large_variance, elbo.small_variance))
+    large, small = (v(SCHEDULE, T, S) for v in (variance.large_variance, variance.small_variance))
     wanted = share * large.log() + (1 - share) * small.log()
     torch.testing.assert_close(got.log(), wanted.expand_as(X), rtol=1e-12, atol=1e-12)
 
@@ -56,7 +57,7 @@ def test_analytic_is_optimal_on_a_gaussian(c, t, part):
         return sigma**2 / (alpha**2 * c + sigma**2)
 
     got = variance.analytic(SCHEDULE, gamma)(X, t, s)
-    wanted = elbo.optimal_variance(c)(SCHEDULE, t, s)
+    wanted = variance.optimal_variance(c)(SCHEDULE, t, s)
     torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-12)
 
 

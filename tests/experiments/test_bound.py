@@ -22,7 +22,7 @@ def result():
 
 @pytest.fixture(scope="module")
 def world():
-    return terms.World.of("ring", 40)
+    return terms.BoundProblem.of("ring", 40)
 
 
 @pytest.fixture(scope="module")

@@ -131,7 +131,7 @@ def test_bad_input_gets_one_line(
 def test_the_folder_is_checked_before_any_work(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = f"experiments.{name.replace('-', '_')}"
+    module = f"experiments.{name.replace('-', '_')}.run"
     monkeypatch.setattr(f"{module}.run", lambda config: pytest.fail("it has run"))
     file = tmp_path / "file"
     file.write_text("x", encoding="utf-8")

@@ -13,8 +13,8 @@ from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.densities.toy import DENSITIES
 from diffusion_math.schedule import VPLinear
 from experiments.common.quadrature import Cells, cells_about, chi_square
+from experiments.densities import Config, Name
 from experiments.densities import run as densities
-from experiments.densities.run import Config, Name
 from tests.experiments.schema import check
 
 TINY = Config(densities=("ring", "funnel"), samples=2000)

@@ -22,7 +22,7 @@ def walked(label: str, *states: list[float], grey: int = 0) -> Walk:
 def test_differences_after_each_step() -> None:
     one = walked("b", [7.0, 7.0], [3.0, 5.0], [-1.0, 2.0], grey=9)
     other = walked("a", [7.0, 7.0], [3.0, 4.0], [2.0, -2.0], grey=4)
-    found = device_drift.apart(one, other)
+    found = device_drift.drift(one, other)
     assert (found.label, found.reference, found.t) == ("b", "a", (1.0, 0.0))
     assert found.largest == (1.0, 4.0)
     assert found.relative == pytest.approx((1 / 5, 5 / math.sqrt(8)))
@@ -37,18 +37,18 @@ def test_differences_after_each_step() -> None:
 
 def test_walks_of_different_lengths_do_not_compare() -> None:
     with pytest.raises(ValueError, match="argument 2"):
-        device_drift.apart(walked("b", [1.0]), walked("a", [1.0], [2.0]))
+        device_drift.drift(walked("b", [1.0]), walked("a", [1.0], [2.0]))
 
 
 def test_a_walk_is_the_pipelines_own(pipeline: TextToImage) -> None:
     first, again = (device_drift.walk("a", pipeline, "a red ring", **CALL) for _ in range(2))
     assert len(first.x) == len(first.t) == 4 and first.t[-1] == 0
-    same = device_drift.apart(again, first)
+    same = device_drift.drift(again, first)
     assert same.relative == (0.0, 0.0, 0.0) and same.levels == 0
     assert [type(part).__name__ for part in device_drift.parts([same])] == [
         "Table"
     ]  # no line to draw
-    other = device_drift.apart(device_drift.walk("b", pipeline, "a blue star", **CALL), first)
+    other = device_drift.drift(device_drift.walk("b", pipeline, "a blue star", **CALL), first)
     assert min(other.relative) > 1e-4
     # The start is the same noise whatever the prompt.
     assert torch.equal(device_drift.walk("b", pipeline, "a blue star", **CALL).x[0], first.x[0])

@@ -12,20 +12,10 @@ import torch
 from diffusion_math import gaussian, langevin, langevin_law, loss, prediction
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.schedule import Discrete
-from experiments.errata import (
-    erratum,
-    forward,
-    reverse,
-)
-from experiments.errata import (
-    langevin as errata_langevin,
-)
-from experiments.errata import (
-    run as errata,
-)
-from experiments.errata import (
-    score as errata_score,
-)
+from experiments.errata import erratum, forward, reverse
+from experiments.errata import langevin as errata_langevin
+from experiments.errata import run as errata
+from experiments.errata import score as errata_score
 from experiments.output.result import Result
 from experiments.verify.claims import ROOT, claims
 from tests.experiments.schema import check

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from experiments.errata.erratum import Erratum, slope_bound, variance_interval, variance_off
-from experiments.output.result import FAILS, HOLDS, Figure, Row
+from experiments.output.result import FAILS, HOLDS, Figure, Measurement
 
 
 def test_an_erratum_is_told_in_one_line() -> None:
@@ -17,7 +17,7 @@ def test_an_erratum_is_told_in_one_line() -> None:
         "E9 (C99), printed: a; true: b. A thing. In units of its bound, the true form is off by "
         "0.123, the printed one by 7"
     )
-    assert said.row() == Row("errata-E9", claim, 0.5, (0.4, 0.6), HOLDS)
+    assert said.row() == Measurement("errata-E9", claim, 0.5, (0.4, 0.6), HOLDS)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 from diffusion_math.grid import GRIDS
-from diffusion_math.solvers.registry import SAMPLERS
+from diffusion_math.solvers.registry import SOLVERS
 from experiments.__main__ import NAMES, main
 from experiments.common import sampling_options
 from experiments.common.model_options import Model
@@ -33,7 +33,7 @@ TEXTS = ("", " ", "a\udce9b", "a\0b")
 
 
 def module(name: str) -> Any:
-    return importlib.import_module(f"experiments.{name.replace('-', '_')}")
+    return importlib.import_module(f"experiments.{name.replace('-', '_')}.run")
 
 
 def leaves(kind: Any) -> Iterator[tuple[str, Any]]:
@@ -267,12 +267,12 @@ def test_what_is_valid_reaches_the_work(name: str, said: Any) -> None:
 
 def test_the_names_are_the_library_s() -> None:
     """Written out, so that --help imports no library."""
-    quiet = {name for name, claimed in SAMPLERS.items() if not claimed.noisy}
+    quiet = {name for name, claimed in SOLVERS.items() if not claimed.noisy}
     assert set(get_args(sampling_options.Deterministic)) == quiet
     assert {
         *get_args(sampling_options.Deterministic),
         *get_args(sampling_options.Stochastic),
-    } == set(SAMPLERS)
+    } == set(SOLVERS)
     assert get_args(sampling_options.Grid) == tuple(GRIDS)
     hints = get_type_hints(Model) | get_type_hints(sampling_options.Sampling)
     assert get_args(get_args(hints["long_prompt"])[0]) == get_args(Long)

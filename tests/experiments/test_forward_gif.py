@@ -11,7 +11,7 @@ from PIL import Image
 
 from diffusion_math.densities.toy import DENSITIES
 from experiments import plots
-from experiments.densities.run import Name
+from experiments.densities import Name
 from experiments.forward import run as forward
 from experiments.forward.run import Config
 from experiments.plots import fields

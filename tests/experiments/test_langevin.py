@@ -96,10 +96,10 @@ def test_the_bound_is_a_bound():
     """
     far = mixing.modes()
     delta = mixing.RATE * mixing.STD**2
-    few, many = (mixing.least_share(far, 0, delta, k) for k in (20, 200))
+    few, many = (mixing.trapping_bound(far, 0, delta, k) for k in (20, 200))
     assert 0.1 < many <= few < 0.5
     near = GaussianMixture(far.log_weights, far.means / 8, far.covariances)
-    assert mixing.least_share(near, 0, delta, 20) == 0
+    assert mixing.trapping_bound(near, 0, delta, 20) == 0
 
 
 def test_the_turning_point_is_that_of_the_variance():

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from diffusion_math import elbo, score_matching
+from diffusion_math import elbo, score_matching, variance
 from diffusion_math import likelihood as flow
 from experiments.likelihood import figures
 from experiments.likelihood import measure as estimates
@@ -66,12 +66,12 @@ def test_the_gap_is_that_of_this_chain(monkeypatch):
     def seeded(seed):
         return torch.Generator().manual_seed(seed)
 
-    world = estimates.World.of("ring")
+    world = estimates.LikelihoodProblem.of("ring")
     right = world.gaps(4, 1500, seeded(1), seeded(2))
     low, high = right.difference(1 - 1e-8)
     assert low < 0 < high
     bound = elbo.bound
-    other = elbo.constant_variance(0.5)
+    other = variance.constant_variance(0.5)
     monkeypatch.setattr(elbo, "bound", lambda *given: bound(*given[:5], other, other, given[7]))
     wrong = world.gaps(4, 1500, seeded(1), seeded(2))
     low, high = wrong.difference(1 - 1e-8)

@@ -77,7 +77,10 @@ def test_what_is_alive_has_a_reason_of_its_own() -> None:
 )
 def test_code_counts_and_words_do_not(tmp_path: Path, new: str, names: list[str]) -> None:
     root = written(tmp_path, MODULE)
-    before, now = mutation.sources(root)["arbiter"], mutation.sources(written(root, new))["arbiter"]
+    before, now = (
+        mutation.sources(root)["diffusion_math"],
+        mutation.sources(written(root, new))["diffusion_math"],
+    )
     assert set(before) == set(now) == {"fit.double", "fit.Ten.half"}
     assert [name for name in before if before[name] != now[name]] == names
 
@@ -87,16 +90,16 @@ def test_every_kind_of_staleness_is_said(tmp_path: Path) -> None:
     known = entries(root)
     assert mutation.stale(known, root) == []
     added = written(root, MODULE + "\ndef new():\n    return 1\n")
-    assert mutation.stale(known, added) == ["arbiter: new: not as it was"]
+    assert mutation.stale(known, added) == ["diffusion_math: new: not as it was"]
     changed = written(root, MODULE.replace("5", "6"))
     assert mutation.stale(known, changed) == [
-        "arbiter: Ten.half: not as it was",
-        "arbiter: Ten.half: gone",
+        "diffusion_math: Ten.half: not as it was",
+        "diffusion_math: Ten.half: gone",
     ]
     fewer = written(root, MODULE.partition("class")[0])
-    assert mutation.stale(known, fewer) == ["arbiter: Ten.half: gone"]
-    (root / "arbiter" / "fit.py").rename(root / "arbiter" / "line.py")
-    assert mutation.stale(known, written(root, MODULE, "arbiter/line.py")) == []
+    assert mutation.stale(known, fewer) == ["diffusion_math: Ten.half: gone"]
+    (root / "diffusion_math" / "fit.py").rename(root / "diffusion_math" / "line.py")
+    assert mutation.stale(known, written(root, MODULE, "diffusion_math/line.py")) == []
 
 
 def test_a_digest_is_of_what_every_version_of_python_reads_alike() -> None:
@@ -112,11 +115,11 @@ def test_the_score_is_shown_with_its_scope_and_commits(tmp_path: Path) -> None:
     assert mutation.lines(tmp_path) == ["Mutation score: not measured yet."]
     root = written(tmp_path, MODULE)
     known = entries(root)
-    known["arbiter"]["fit.Ten.half"] |= {"left": 1, "commit": "2"}
-    known["arbiter"]["fit.double"]["survivors"][0] |= {"reason": "gap: no test of it"}
+    known["diffusion_math"]["fit.Ten.half"] |= {"left": 1, "commit": "2"}
+    known["diffusion_math"]["fit.double"]["survivors"][0] |= {"reason": "gap: no test of it"}
     (root / "docs").mkdir()
-    said = json.dumps({"tool": "a tool", "packages": {"arbiter": known["arbiter"]}})
+    said = json.dumps({"tool": "a tool", "packages": {"diffusion_math": known["diffusion_math"]}})
     (root / "docs" / "mutants.json").write_text(said, encoding="utf-8")
     text = "\n".join(mutation.lines(root))
-    assert "| `arbiter/*.py` | 4 | 2 | 1 of 2 (50.0%) | 1 | 1 | `1`, `2` |" in text
+    assert "| `diffusion_math/**/*.py` | 4 | 2 | 1 of 2 (50.0%) | 1 | 1 | `1`, `2` |" in text
     assert "by a tool" in text and "(mutants.json)" in text

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from diffusion_math import elbo, gaussian
+from diffusion_math import gaussian, variance
 from diffusion_math.densities import multivariate, reverse_kernel
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.densities.toy import ring, spirals
@@ -90,7 +90,7 @@ def test_beta_for_beta_hat_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def wrong(schedule, x_t, x0, t, s):  # type: ignore[no-untyped-def]
         found = right(schedule, x_t, x0, t, s)
-        return replace(found, variance=elbo.large_variance(schedule, t, s))
+        return replace(found, variance=variance.large_variance(schedule, t, s))
 
     monkeypatch.setattr(gaussian, "posterior", wrong)
     found = verdicts()
@@ -150,8 +150,8 @@ def test_distances_of_one_gaussian_are_the_closed_forms(s: int) -> None:
     kernel = one.reverse(SCHEDULE, x_t[0], 400, s)
     eye = torch.eye(2, dtype=torch.float64)
     mean, covariance = kernel.moments()
-    for name, variance in ((BETA_HAT, elbo.small_variance), (BETA, elbo.large_variance)):
-        v = variance(SCHEDULE, 400, s)
+    for name, chosen in ((BETA_HAT, variance.small_variance), (BETA, variance.large_variance)):
+        v = chosen(SCHEDULE, 400, s)
         stand_in = multivariate.Multivariate(mean, v * eye)
         wanted = multivariate.kl(multivariate.Multivariate(mean, covariance), stand_in)
         assert found[name].kl == pytest.approx(wanted.item(), rel=1e-5, abs=1e-9)
@@ -167,7 +167,7 @@ def test_one_gaussian_s_best_variance_is_optimal_variance() -> None:
     one = GaussianMixture(torch.zeros(1), torch.zeros(1, 2), torch.ones(1) * 0.3)
     for data, c in ((one, 0.3), (unit(one), 1.0)):
         for found in spreads(data, SCHEDULE, 20, 3):
-            wanted = elbo.optimal_variance(c)(SCHEDULE, found.t, found.t - 20).item()
+            wanted = variance.optimal_variance(c)(SCHEDULE, found.t, found.t - 20).item()
             assert found.best == pytest.approx(wanted, abs=10 * found.error + 1e-9)
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from experiments.output import page, result
-from experiments.output.result import Figure, Result, Row, Table
+from experiments.output.result import Figure, Measurement, Result, Table
 
 PNG = b"\x89PNG not really"
 RESULT = Result(
     "one",
     "A title",
-    (Row("one", "a | claim", 0.5, (0.25, math.inf), "holds"), Row("two", "b", "text", None, "-")),
+    (Measurement("one", "a | claim", 0.5, (0.25, math.inf), "holds"),
+     Measurement("two", "b", "text", None, "-")),
     ("Words with `code` & <angle>.", Figure("a.png", PNG, "See this.", "alt [text]"),
      Table(("x", "y"), (("1", "a|b"),), "numbers")),
     {"settings": {"out": Path("here")}, "nan": math.nan},

@@ -10,16 +10,7 @@ import torch
 from diffusion_math.schedule import Discrete
 from experiments.tradeoff import run as tradeoff
 from experiments.tradeoff.figures import Judged, best
-from experiments.tradeoff.walks import (
-    EVERYWHERE,
-    Point,
-    Target,
-    Walks,
-    certain,
-    each,
-    pareto,
-    rms,
-)
+from experiments.tradeoff.walks import EVERYWHERE, Point, Target, Walks, certain, each, pareto, rms
 from sd.pipeline import TextToImage
 from tests.experiments.schema import check
 

@@ -24,7 +24,7 @@ def test_the_best_of_the_rest_and_what_is_saved():
     """Known errors: who is best at a budget, by which measure, and with how many calls."""
     ends = torch.zeros(4), torch.zeros(4)
     side = problems.Side(None, None, *ends, None, torch.full((4,), 0.01))
-    world = problems.World("mixture", "Known", None, side, side)
+    world = problems.FittingProblem("mixture", "Known", None, side, side)
     calm, wild = [0.2] * 4, [0.1, 0.1, 0.1, 1.6]
     others = [walk(calm, 5, grid="karras"), walk(wild, 5, grid="ays")]
     others.append(walk([0.05] * 4, 9, grid="karras"))

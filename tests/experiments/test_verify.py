@@ -12,8 +12,8 @@ from experiments.verify.run import (
     OPEN,
     VERIFIED,
     Config,
+    ProofLine,
     Record,
-    Row,
     faults,
     figures,
     measure,
@@ -60,7 +60,7 @@ def test_nothing_awaited_or_unproved_is_called_proven() -> None:
             assert row.verdict == OPEN and row.reason
 
 
-def changed(old: list[Row], index: int, **fields: object) -> list[Row]:
+def changed(old: list[ProofLine], index: int, **fields: object) -> list[ProofLine]:
     return [replace(row, **fields) if i == index else row for i, row in enumerate(old)]  # type: ignore[arg-type]
 
 

@@ -50,7 +50,7 @@ def told(arguments: Sequence[str]) -> None:
 
 
 def module(name: str) -> Any:
-    return importlib.import_module(f"experiments.{name.replace('-', '_')}")
+    return importlib.import_module(f"experiments.{name.replace('-', '_')}.run")
 
 
 def fields_of(kind: Any) -> list[str]:

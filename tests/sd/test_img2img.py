@@ -2,7 +2,7 @@
 
 import pytest
 
-from diffusion_math.solvers.one_step import State
+from diffusion_math.solvers.step import State
 from tests.measuring import Measured
 from tests.sd.test_pipeline import BLUE, RED, Oracle, exact_path, model, photo, walk
 

@@ -15,7 +15,7 @@ from sd.config import TextConfig, UNetConfig, VAEConfig
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE
-from sd.nonfinite import finite, roomy
+from sd.nonfinite import require_finite, vae_dtype
 from sd.pipeline import TextToImage
 from sd.text.tokenizer import Tokenizer, word_level
 from tests.sd.test_pipeline_arguments import Nothing, model, photo
@@ -79,10 +79,10 @@ def test_the_other_networks_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_finite_passes_untouched() -> None:
     largest = torch.tensor([torch.finfo(torch.float16).max], dtype=torch.float16)
-    assert finite(largest, "x") is largest
-    assert finite(torch.empty(0, 3), "x").shape == (0, 3)
+    assert require_finite(largest, "x") is largest
+    assert require_finite(torch.empty(0, 3), "x").shape == (0, 3)
     with pytest.raises(FloatingPointError, match=r"^bfloat16 x: not finite; try a lower guidance"):
-        finite(torch.tensor(math.nan), "x", torch.bfloat16)
+        require_finite(torch.tensor(math.nan), "x", torch.bfloat16)
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_the_vae_has_room_beside_float16(loud: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_other_dtypes_are_the_vaes_own(dtype: torch.dtype, loud: Path) -> None:
     pipeline = TextToImage.load(loud, device="cpu", dtype=dtype)
-    assert pipeline.vae_dtype == roomy(dtype) == dtype
+    assert pipeline.vae_dtype == vae_dtype(dtype) == dtype
     assert {one.dtype for one in pipeline.vae.parameters()} == {dtype}
 
 

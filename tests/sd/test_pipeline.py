@@ -20,7 +20,7 @@ from diffusion_math import prediction as predict
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.noise import start_noise
 from diffusion_math.schedule import Discrete
-from diffusion_math.solvers.one_step import State
+from diffusion_math.solvers.step import State
 from sd.config import SHAPES, ModelConfig, UNetConfig, VAEConfig
 from sd.files.picture import to_tensor
 from sd.networks.vae import Latent

@@ -18,8 +18,8 @@ import sd
 from diffusion_math.grid import GRIDS
 from diffusion_math.noise import start_noise
 from diffusion_math.schedule import Discrete
-from diffusion_math.solvers.one_step import State
 from diffusion_math.solvers.registry import SOLVERS
+from diffusion_math.solvers.step import State
 from sd import weights
 from sd.config import SHAPES, ModelConfig, TextConfig, UNetConfig, VAEConfig
 from sd.device import available, pick

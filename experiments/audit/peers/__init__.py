@@ -1,1 +1,1 @@
-"""Other libraries' samplers as `diffusion_math.testing.Sampler`s; a module imports the library of its name."""
+"""Other libraries' samplers as `Sampler`s; a module imports the library of its name."""

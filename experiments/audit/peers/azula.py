@@ -16,7 +16,7 @@ from diffusion_math.grid import trailing
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Schedule, VPLinear
 from diffusion_math.testing.sampler import Sampler
-from diffusion_math.testing.verdicts import Who
+from diffusion_math.testing.verdicts import Origin
 from experiments.audit.subject import Subject, again, along
 
 __all__ = ["SAMPLERS", "sampler", "subjects"]
@@ -84,7 +84,7 @@ def subjects(quick: bool) -> Iterator[Subject]:
         cases += [("DDIMSampler", 1, True, {"eta": 1.0}), ("ItoSampler", 1, False, {"eta": 0.0})]
     for name, order, noisy, options in cases:
         setting = ", ".join(f"{k}={v!r}" for k, v in options.items())
-        who = Who("azula", version("azula"), setting or "defaults")
+        who = Origin("azula", version("azula"), setting or "defaults")
         yield Subject(
             sampler(name, order, noisy, **options),
             who,

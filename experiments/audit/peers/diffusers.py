@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from diffusers.utils import logging
 
 from experiments.audit.peers.diffusers_case import Case, groups
 from experiments.audit.peers.scheduler_driver import Driven, second
@@ -109,8 +110,6 @@ def subjects(quick: bool) -> Iterator[Subject]:
 
     What diffusers notes on a setting each time it is made, it notes no longer in this process.
     """
-    from diffusers.utils import logging
-
     logging.set_verbosity_error()
     for case in cases():
         if case.main or not quick:

@@ -6,10 +6,12 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any, final
 
+import diffusers
+
 from diffusion_math.testing.conformance import crashed
-from diffusion_math.testing.report import Row, Verdict
+from diffusion_math.testing.report import Check, Verdict
 from diffusion_math.testing.sampler import Sampler, UnsupportedError
-from diffusion_math.testing.verdicts import Who
+from diffusion_math.testing.verdicts import Origin
 from experiments.audit.peers.prediction_types import disagreement
 from experiments.audit.peers.scheduler_driver import (
     Driven,
@@ -72,8 +74,6 @@ class Case:
 
     def make(self) -> Any:
         """The scheduler."""
-        import diffusers
-
         return getattr(diffusers, self.kind)(**(TABLE if self.table else {}), **self.config)
 
     def sampler(self) -> Sampler:
@@ -87,7 +87,7 @@ class Case:
         off = announced(self.make(), self.driven, WALKED)
         if 0.01 < off <= 0.5:
             limits = {**dict.fromkeys(CHECKS, ROUNDED), **limits}
-        who = Who("diffusers", version("diffusers"), self.setting, limits)
+        who = Origin("diffusers", version("diffusers"), self.setting, limits)
         again = (
             "from experiments.audit.peers.diffusers import cases\n\n"
             f"kind, setting = {self.kind!r}, {self.setting!r}\n"
@@ -99,7 +99,7 @@ class Case:
             more["sweep"] = tuple(range(1, 1001))
         return Subject(self.sampler(), who, again, **more)
 
-    def _methods(self, who: Who) -> Iterator[Row]:
+    def _methods(self, who: Origin) -> Iterator[Check]:
         """Rows on what else the scheduler offers: times for the network, noise, velocity."""
         made = self.make()
         looks: list[tuple[str, Any, float, str]] = []
@@ -121,14 +121,14 @@ class Case:
             except UnsupportedError:  # nothing to compare
                 continue
             except Exception as crash:  # code that is audited may raise anything
-                yield Row(*where, "crashed", None, "defect", crashed(crash))
+                yield Check(*where, "crashed", None, "defect", crashed(crash))
                 continue
             wrong = not value <= most
             rounded = ROUNDED if check == "announced times" and value > 0.01 else ""
             why = who.limits.get(check, "") if wrong else rounded
             verdict: Verdict = "limit" if why else "defect" if wrong else "sound"
             note = f"n = {WALKED}" + (f": {why}" if why else "")
-            yield Row(*where, f"{value:.3g}", value, verdict, note)
+            yield Check(*where, f"{value:.3g}", value, verdict, note)
 
 
 def groups(scheduler: Any) -> list[int]:

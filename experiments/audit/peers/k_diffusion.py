@@ -19,7 +19,7 @@ from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import VE
 from diffusion_math.testing.sampler import Sampler
-from diffusion_math.testing.verdicts import Who
+from diffusion_math.testing.verdicts import Origin
 from experiments.audit.peers._isolated_import import alone
 from experiments.audit.peers.brownian import Increments
 from experiments.audit.subject import Subject, again, along
@@ -91,7 +91,7 @@ def subjects(quick: bool) -> Iterator[Subject]:
         cases += [("sample_lms", order, False, {"order": order}) for order in (1, 2, 3)]
     for name, order, noisy, options in cases:
         setting = ", ".join(f"{k}={v!r}" for k, v in options.items())
-        who = Who("k-diffusion", version("k-diffusion"), setting or "defaults")
+        who = Origin("k-diffusion", version("k-diffusion"), setting or "defaults")
         yield Subject(
             sampler(name, order, noisy, **options),
             who,

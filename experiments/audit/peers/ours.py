@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 from diffusion_math.schedule import Discrete, RectifiedFlow
 from diffusion_math.testing.sampler import ours
-from diffusion_math.testing.verdicts import Who
+from diffusion_math.testing.verdicts import Origin
 from experiments.audit.subject import Subject
 
 __all__ = ["subjects"]
@@ -17,4 +17,4 @@ def subjects(quick: bool) -> Iterator[Subject]:
     for name, schedule in list(schedules.items())[: 1 if quick else None]:
         for sampler in ours(schedule):
             if sampler.name != "adaptive":
-                yield Subject(sampler, Who("diffusion_math", version("diffusion-math"), name))
+                yield Subject(sampler, Origin("diffusion_math", version("diffusion-math"), name))

@@ -13,7 +13,7 @@ from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import VE
 from diffusion_math.testing.sampler import Sampler
-from diffusion_math.testing.verdicts import Who
+from diffusion_math.testing.verdicts import Origin
 from experiments.audit.peers._isolated_import import alone
 from experiments.audit.subject import Subject, again
 
@@ -60,7 +60,7 @@ def sampler(name: str, gam: float, mu: float, order: int, noisy: bool) -> Sample
 def subjects(quick: bool) -> Iterator[Subject]:
     """The three settings that the library names."""
     for name, (gam, mu, order, noisy) in SAMPLERS.items():
-        who = Who("smalldiffusion", version("smalldiffusion"), f"gam={gam:g}, mu={mu:g}")
+        who = Origin("smalldiffusion", version("smalldiffusion"), f"gam={gam:g}, mu={mu:g}")
         yield Subject(
             sampler(name, gam, mu, order, noisy),
             who,

@@ -8,7 +8,7 @@ import torch
 
 from diffusion_math import gaussian
 from diffusion_math.densities.mixture import GaussianMixture
-from diffusion_math.densities.reverse_kernel import draw_clean, draw_reverse, path_log_density
+from diffusion_math.densities.reverse_kernel import path_log_density, sample_clean, sample_reverse
 from diffusion_math.schedule import VE, RectifiedFlow, VPLinear
 from tests.chance import Distance, rare
 from tests.diffusion_math.support.mixtures import (
@@ -109,7 +109,7 @@ def test_ancestral_draws_are_the_data(schedule, steps):
     x = data.marginal(schedule, schedule.T).sample(g, n)
     guess = x.clone()
     for t, s in pairwise(grid):
-        x = draw_reverse(data, g, schedule, x, t, s)
+        x = sample_reverse(data, g, schedule, x, t, s)
         mean = data.posterior_mean(schedule, guess, t)
         guess = gaussian.posterior(schedule, guess, mean, t, s).draw(normal(g, n))
     assert bound.holds(cdf(data)(x))
@@ -123,7 +123,7 @@ def test_draws_of_x0_have_the_kernels_moments(form):
     """Mean and second moment of 40000 draws given one x_t, along the axes and their sums."""
     data, schedule, t, n = mixture(form, (2,), 3, seed=2), VPLinear(), 0.6, 40_000
     x = torch.tensor([0.4, -0.3], dtype=torch.float64)
-    draws = draw_clean(data, seeded(0), schedule, x.expand(n, 2), t)
+    draws = sample_clean(data, seeded(0), schedule, x.expand(n, 2), t)
     kernel = data.reverse(schedule, x, t)
     bound = Moments(kernel, n, 1e-9)
     assert bound.holds(draws)
@@ -131,7 +131,7 @@ def test_draws_of_x0_have_the_kernels_moments(form):
     wrong = GaussianMixture(kernel.log_weights, middle, kernel.covariances)
     assert rare(bound.misses(wrong))
     assert not bound.holds(wrong.sample(seeded(1), n))
-    assert draw_clean(data, seeded(0), schedule, draws[:0], t).shape == (0, 2)
+    assert sample_clean(data, seeded(0), schedule, draws[:0], t).shape == (0, 2)
 
 
 def test_bad_paths():

@@ -16,15 +16,16 @@ from diffusion_math.fitting.grids import (
     blended,
     cosines,
     errors,
-    placed,
-    shares,
-    tuned,
+    fit_grid,
+    grid_of_logits,
+    logits_of_grid,
     turned,
 )
 from diffusion_math.grid import GRIDS, karras, trailing, uniform_log_snr
-from diffusion_math.sample import trajectory
+from diffusion_math.sample import final
 from diffusion_math.schedule import Discrete, RectifiedFlow, VPLinear
-from diffusion_math.solvers.one_step import dpmpp_2m, euler
+from diffusion_math.solvers.exponential import dpmpp_2m
+from diffusion_math.solvers.one_step import euler
 from tests.diffusion_math.support.mixtures import normal, seeded
 
 SCHEDULES = [VPLinear(), Discrete.scaled_linear(), RectifiedFlow()]
@@ -60,7 +61,7 @@ def test_two_euler_steps_of_a_gaussian_have_the_best_middle_node():
     best = brute(starts, ends, denoise, lambda e: float(e.square().mean()))
     for first in (0.2, 0.9):  # from either side
         grid = torch.tensor([SPAN[0], first, SPAN[1]], dtype=torch.float64)
-        found = tuned(euler(schedule), schedule, denoise, starts, ends, grid)
+        found = fit_grid(euler(schedule), schedule, denoise, starts, ends, grid)
         assert middle(found) == pytest.approx(best, abs=3e-3)  # differences by NUDGE have a bias
         assert found[[0, 2]].tolist() == list(SPAN)
         assert abs(middle(grid) - best) > 0.1
@@ -80,7 +81,7 @@ def test_far_starts_count_less_beyond_the_scale():
     robust = brute(starts, ends, denoise, lambda e: float((1 + (e / c) ** 2).log().mean()))
     assert abs(square - robust) > 0.05
     for scale, best in ((math.inf, square), (c, robust), (1e6, square)):
-        found = tuned(euler(schedule), schedule, denoise, starts, ends, grid, scale=scale)
+        found = fit_grid(euler(schedule), schedule, denoise, starts, ends, grid, scale=scale)
         assert middle(found) == pytest.approx(best, abs=3e-3)
 
 
@@ -89,17 +90,17 @@ def test_residuals_square_to_the_loss():
     denoise, ends = problem(starts)
     grid = trailing(schedule, 3, 1, 0.05)
     step = euler(schedule)
-    *_, last = trajectory(step, denoise, starts, grid)
-    by_hand = ((last.x - ends) ** 2).sum(1) / 2
+    last = final(step, denoise, starts, grid)
+    by_hand = ((last - ends) ** 2).sum(1) / 2
     assert torch.allclose(errors(step, denoise, starts, ends, grid) ** 2, by_hand, rtol=1e-12)
-    plain = turned(last.x - ends, math.inf)
+    plain = turned(last - ends, math.inf)
     assert float(plain.square().sum()) == pytest.approx(float(by_hand.mean()), rel=1e-12)
     c = 0.1
-    some = turned(last.x - ends, c)
+    some = turned(last - ends, c)
     rho = c**2 * torch.log1p(by_hand / c**2)
     assert float(some.square().sum()) == pytest.approx(float(rho.mean()), rel=1e-12)
     assert torch.allclose(some / plain, some.abs() / plain.abs())  # turned as the errors are
-    exact = turned(last.x - last.x, c)
+    exact = turned(last - last, c)
     assert exact.tolist() == [0] * 12
 
 
@@ -110,17 +111,17 @@ def test_every_theta_is_a_grid_and_comes_back(schedule, data):
     theta = data.draw(st.lists(st.floats(-60, 60), min_size=steps - 1, max_size=steps - 1))
     theta = torch.tensor(theta, dtype=torch.float64)
     frame = uniform_log_snr(schedule, steps)
-    grid = placed(schedule, frame, theta)
+    grid = grid_of_logits(schedule, frame, theta)
     assert grid.shape == frame.shape
     assert grid[[0, -1]].tolist() == frame[[0, -1]].tolist()
     assert all(a > b for a, b in pairwise(grid.tolist()))
-    again = placed(schedule, frame, shares(schedule, grid))
+    again = grid_of_logits(schedule, frame, logits_of_grid(schedule, grid))
     low, high = schedule.log_snr(schedule.t_max), schedule.log_snr(schedule.t_min)
     moved = (schedule.log_snr(again[1:-1]) - schedule.log_snr(grid[1:-1])) / (high - low)
     assert float(moved.abs().max()) < 2 * steps * LEAST
     wide = theta.clamp(-2, 2)
-    grid = placed(schedule, frame, wide)
-    assert torch.allclose(shares(schedule, grid), wide, atol=1e-6)
+    grid = grid_of_logits(schedule, frame, wide)
+    assert torch.allclose(logits_of_grid(schedule, grid), wide, atol=1e-6)
 
 
 def test_placed_by_definition():
@@ -130,7 +131,7 @@ def test_placed_by_definition():
     gaps = 1e-4 + (1 - 4e-4) * powers / powers.sum()
     low, high = float(schedule.log_snr(0.9)), float(schedule.log_snr(0.1))
     inner = schedule.time(torch.tensor(low + (high - low) * np.cumsum(gaps)[:3]))
-    found = placed(schedule, frame, torch.tensor(theta, dtype=torch.float64))
+    found = grid_of_logits(schedule, frame, torch.tensor(theta, dtype=torch.float64))
     assert torch.allclose(found[1:-1], inner, rtol=1e-12)
 
 
@@ -138,7 +139,7 @@ def test_beyond_the_finite_levels_stand_their_neighbours():
     """From alpha = 0 to sigma = 0: equal shares between t_max and t_min, as they are by theta 0."""
     schedule = RectifiedFlow()
     frame = torch.tensor([1.0, 0.6, 0.3, 0.0], dtype=torch.float64)
-    found = placed(schedule, frame, torch.zeros(2, dtype=torch.float64))
+    found = grid_of_logits(schedule, frame, torch.zeros(2, dtype=torch.float64))
     levels = schedule.log_snr(torch.tensor([schedule.t_max, *found[1:3], schedule.t_min]))
     assert torch.allclose(levels.diff(), levels.diff().mean(), rtol=1e-6)
 
@@ -147,7 +148,7 @@ def test_a_gap_of_nothing_is_widened():
     schedule = Discrete.scaled_linear()
     grid = karras(schedule, 6)
     assert grid[-2] == schedule.t_min
-    found = placed(schedule, grid, shares(schedule, grid))
+    found = grid_of_logits(schedule, grid, logits_of_grid(schedule, grid))
     level, most = schedule.log_snr(found[-2]), schedule.log_snr(1)
     share = float((most - level) / (most - schedule.log_snr(1000)))
     assert share == pytest.approx(2e-4, rel=1e-3)
@@ -191,8 +192,8 @@ def walks():
     means = torch.tensor([[1.0, 0, 0, 0], [-1.0, 0.5, 0, 0]])
     data = GaussianMixture(torch.zeros(2), means, torch.tensor([0.05, 0.2]))
     denoise, starts = data.denoiser(schedule), normal(seeded(5), 30, 4)
-    *_, last = trajectory(dpmpp_2m(schedule), denoise, starts, uniform_log_snr(schedule, 200))
-    return schedule, denoise, starts, last.x
+    last = final(dpmpp_2m(schedule), denoise, starts, uniform_log_snr(schedule, 200))
+    return schedule, denoise, starts, last
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -204,14 +205,14 @@ def test_never_worse_and_the_same_again(walks):
         kept = grid.clone()
         before = errors(step, denoise, starts, ends, grid).square().mean()
         given = (step, schedule, denoise, starts, ends, grid)
-        found = tuned(*given, rounds=6)
+        found = fit_grid(*given, rounds=6)
         after = errors(step, denoise, starts, ends, found).square().mean()
         assert after < much * before
-        assert torch.equal(found, tuned(*given, rounds=6))
+        assert torch.equal(found, fit_grid(*given, rounds=6))
         assert torch.equal(grid, kept)
         assert found.dtype == torch.float64 and found.shape == grid.shape
         # From the best one what comes back is never worse.
-        again = tuned(step, schedule, denoise, starts, ends, found, rounds=1)
+        again = fit_grid(step, schedule, denoise, starts, ends, found, rounds=1)
         assert errors(step, denoise, starts, ends, again).square().mean() <= after * (1 + 1e-9)
 
 
@@ -220,13 +221,15 @@ def test_one_mode_moves_along_one_cosine(walks):
     schedule, denoise, starts, ends = walks
     grid = uniform_log_snr(schedule, 5, 1.0, 0.01)
     given = (dpmpp_2m(schedule), schedule, denoise, starts, ends, grid)
-    change = shares(schedule, tuned(*given, modes=1, rounds=4)) - shares(schedule, grid)
+    change = logits_of_grid(schedule, fit_grid(*given, modes=1, rounds=4)) - logits_of_grid(
+        schedule, grid
+    )
     wave = cosines(5, 1)[:, 0]
     assert float(change.abs().max()) > 0.05
     assert torch.allclose(change, wave * (change @ wave) / (wave @ wave), atol=1e-6)
-    free = shares(schedule, tuned(*given, rounds=4)) - shares(schedule, grid)
+    free = logits_of_grid(schedule, fit_grid(*given, rounds=4)) - logits_of_grid(schedule, grid)
     assert not torch.allclose(free, wave * (free @ wave) / (wave @ wave), atol=1e-2)
-    same = [tuned(*given, modes=modes, rounds=2) for modes in (4, 5, None)]
+    same = [fit_grid(*given, modes=modes, rounds=2) for modes in (4, 5, None)]
     assert torch.equal(same[0], same[1]) and torch.equal(same[0], same[2])
 
 
@@ -237,7 +240,7 @@ def test_illegal_requests():
     grid = trailing(schedule, 3)
 
     def asked(starts=starts, ends=ends, grid=grid, **more):
-        return tuned(euler(schedule), schedule, denoise, starts, ends, grid, **more)
+        return fit_grid(euler(schedule), schedule, denoise, starts, ends, grid, **more)
 
     for given_, message in (
         ({"grid": grid.flip(0)}, "grid: wanted a non-empty, strictly decreasing"),
@@ -252,7 +255,7 @@ def test_illegal_requests():
         with pytest.raises(ValueError, match=f"^{message}"):
             asked(**given_)
     with pytest.raises(ValueError, match=r"^theta: wanted shape \(2,\), got \(3,\)"):
-        placed(schedule, grid, torch.zeros(3, dtype=torch.float64))
+        grid_of_logits(schedule, grid, torch.zeros(3, dtype=torch.float64))
     with pytest.raises(ValueError, match=r"^ends: wanted shape"):
         errors(euler(schedule), denoise, starts, ends[:1], grid)
 
@@ -262,21 +265,21 @@ def test_rounds_are_counted_and_what_is_no_better_is_the_grid_itself():
     schedule, starts = VPLinear(), normal(seeded(1), 8, 2)
     denoise, ends = problem(starts)
     grid = torch.tensor([SPAN[0], 0.9, 0.31, SPAN[1]], dtype=torch.float64)
-    once = tuned(euler(schedule), schedule, denoise, starts, ends, grid, rounds=1)
+    once = fit_grid(euler(schedule), schedule, denoise, starts, ends, grid, rounds=1)
     assert once.equal(grid)
-    twice = tuned(euler(schedule), schedule, denoise, starts, ends, grid, rounds=2)
-    many = tuned(euler(schedule), schedule, denoise, starts, ends, grid, rounds=30)
+    twice = fit_grid(euler(schedule), schedule, denoise, starts, ends, grid, rounds=2)
+    many = fit_grid(euler(schedule), schedule, denoise, starts, ends, grid, rounds=30)
     assert not twice.equal(grid) and (many - twice).abs().max() > 1e-6
 
 
 def test_one_number_is_enough_and_none_is_named():
     schedule, starts = VPLinear(), torch.ones(1, 1, dtype=torch.float64)
     grid = torch.tensor([SPAN[0], 0.5, SPAN[1]], dtype=torch.float64)
-    one = tuned(euler(schedule), schedule, lambda x, t: x / 2, starts, starts, grid)
+    one = fit_grid(euler(schedule), schedule, lambda x, t: x / 2, starts, starts, grid)
     assert one.shape == grid.shape
     none = torch.ones(0, 1, dtype=torch.float64)
     with pytest.raises(ValueError, match=r"starts: wanted 1 or more, got \(0, 1\)"):
-        tuned(euler(schedule), schedule, lambda x, t: x, none, none, grid)
+        fit_grid(euler(schedule), schedule, lambda x, t: x, none, none, grid)
 
 
 def test_widened_gaps_still_sum_to_one():
@@ -287,5 +290,5 @@ def test_widened_gaps_still_sum_to_one():
     levels = schedule.log_snr(grid)
     gaps = (levels.diff() / (high - low)).clamp(min=2 * LEAST)
     wanted = gaps / gaps.sum() - LEAST
-    theta = torch.cat([shares(schedule, grid), torch.zeros(1, dtype=torch.float64)])
+    theta = torch.cat([logits_of_grid(schedule, grid), torch.zeros(1, dtype=torch.float64)])
     torch.testing.assert_close(theta.softmax(0), wanted / wanted.sum(), rtol=1e-12, atol=0)

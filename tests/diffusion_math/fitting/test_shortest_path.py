@@ -8,10 +8,12 @@ import torch
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.fitting.shortest_path import dynamic_programming, kl_upper_bound, shortest
 from diffusion_math.grid import uniform_log_snr
-from diffusion_math.noise import none
-from diffusion_math.sample import trajectory
+from diffusion_math.noise import zeros
+from diffusion_math.sample import final, trajectory
 from diffusion_math.schedule import RectifiedFlow, VPLinear
-from diffusion_math.solvers.one_step import State, dpmpp_2m, euler, heun
+from diffusion_math.solvers.exponential import dpmpp_2m
+from diffusion_math.solvers.one_step import euler, heun
+from diffusion_math.solvers.step import State
 from tests.diffusion_math.support.mixtures import normal, seeded
 
 DATA = GaussianMixture(
@@ -135,7 +137,7 @@ def naive(step, denoise, states, nodes, steps):
             for i in range(k - 1, j):
                 if (k - 1, i) in best:
                     state, path = best[k - 1, i]
-                    state = step(denoise, state, nodes[i], nodes[j], none)
+                    state = step(denoise, state, nodes[i], nodes[j], zeros)
                     made.append((float((state.x - states[j]).square().mean()), state, (*path, j)))
             if made:
                 _, state, path = min(made, key=lambda one: one[0])
@@ -163,8 +165,8 @@ def test_two_steps_are_the_best_two():
     step = euler(schedule)
 
     def off(i):
-        *_, last = trajectory(step, denoise, starts, nodes[[0, i, 9]])
-        return float((last.x - states[-1]).square().mean())
+        last = final(step, denoise, starts, nodes[[0, i, 9]])
+        return float((last - states[-1]).square().mean())
 
     best = min(range(1, 9), key=off)
     assert dynamic_programming(step, denoise, states, nodes, 2).tolist() == (

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion_math.densities.mixture import GaussianMixture
-from diffusion_math.fitting.grids import errors, walked
-from diffusion_math.fitting.weights import Path, fitted, fitted_grid
-from diffusion_math.fitting.weights_by_ends import end_fitted
+from diffusion_math.fitting.grids import errors
+from diffusion_math.fitting.weights import FinePath, fit_weights, fit_weights_and_grid
+from diffusion_math.fitting.weights_by_ends import fit_weights_to_ends
 from diffusion_math.grid import karras, uniform_log_snr
-from diffusion_math.sample import trajectory
+from diffusion_math.sample import final, trajectory
 from diffusion_math.schedule import Discrete, VPLinear
-from diffusion_math.solvers.linear import linear
+from diffusion_math.solvers.linear import from_weights
 from diffusion_math.solvers.registry import SOLVERS
 from tests.diffusion_math.support.mixtures import normal, seeded
 
@@ -36,12 +36,14 @@ def test_a_walk_of_groups_by_its_formula(groups):
     for i in range(3):
         seen.append(apart(x, GRID[i]))
         x = each[i, 0] * x + sum(each[i, 1 + j] * seen[j] for j in range(i + 1))
-    found = walked(linear(GRID, weights), apart, starts, GRID)
+    found = final(from_weights(GRID, weights), apart, starts, GRID)
     torch.testing.assert_close(found, x, rtol=1e-12, atol=1e-12)
-    single = walked(linear(GRID, weights), lambda x, t: apart(x, t).float(), starts.float(), GRID)
+    single = final(
+        from_weights(GRID, weights), lambda x, t: apart(x, t).float(), starts.float(), GRID
+    )
     assert single.dtype == torch.float32
     if groups == 1:
-        same = walked(linear(GRID, weights[..., 0]), apart, starts, GRID)
+        same = final(from_weights(GRID, weights[..., 0]), apart, starts, GRID)
         assert torch.equal(same, found)
 
 
@@ -54,7 +56,7 @@ def test_a_walk_of_groups_by_its_formula(groups):
 def test_a_group_is_fitted_as_if_it_were_alone(groups, scale, seed):
     """Where the denoiser does not mix channels, nothing of another group is seen."""
     states = [normal(seeded(seed + k), 12, 4, 3) for k in range(4)]
-    together = fitted(apart, states, GRID, scale, groups)
+    together = fit_weights(apart, states, GRID, scale, groups)
     assert together.shape == (3, 4, groups)
     for g, channels in enumerate(torch.arange(4).chunk(groups)):
 
@@ -63,7 +65,7 @@ def test_a_group_is_fitted_as_if_it_were_alone(groups, scale, seed):
             whole[:, channels] = x
             return apart(whole, t)[:, channels]
 
-        own = fitted(alone, [state[:, channels] for state in states], GRID, scale)
+        own = fit_weights(alone, [state[:, channels] for state in states], GRID, scale)
         torch.testing.assert_close(together[..., g], own, rtol=1e-6, atol=1e-8)
 
 
@@ -86,11 +88,15 @@ def test_each_group_is_exact_for_n_plus_one_variances(steps, per):
         ]
 
     starts, others = (normal(seeded(seed), 30, len(variances)) for seed in (5, 6))
-    weights = fitted(denoise, flow(starts), grid, groups=groups)
-    found = errors(linear(grid, weights), denoise, others, flow(others)[-1], grid)
+    weights = fit_weights(denoise, flow(starts), grid, groups=groups)
+    found = errors(from_weights(grid, weights), denoise, others, flow(others)[-1], grid)
     assert (float(found.max()) < 1e-8) is (per == 1)
     one = errors(
-        linear(grid, fitted(denoise, flow(starts), grid)), denoise, others, flow(others)[-1], grid
+        from_weights(grid, fit_weights(denoise, flow(starts), grid)),
+        denoise,
+        others,
+        flow(others)[-1],
+        grid,
     )
     assert float(one.median()) > 1e-5  # a row for all is not exact
 
@@ -106,7 +112,7 @@ def world():
     def path(seed):
         starts = normal(seeded(seed), 60, 4)
         walk = trajectory(SOLVERS["dpmpp_3m"](schedule), denoise, starts, grid)
-        return Path(grid, [state.x for state in walk])
+        return FinePath(grid, [state.x for state in walk])
 
     return schedule, denoise, path(1), path(2), karras(schedule, 4)
 
@@ -118,16 +124,16 @@ def test_groups_grids_and_ends_together():
 
     def apart_of(nodes, weights, kept=other):
         start, end = kept.states[0], kept.states[-1]
-        return float(errors(linear(nodes, weights), denoise, start, end, nodes).log().mean())
+        return float(errors(from_weights(nodes, weights), denoise, start, end, nodes).log().mean())
 
     states = path.on(schedule, grid)
-    all_alike, own = (fitted(denoise, states, grid, 1.0, groups) for groups in (1, 4))
+    all_alike, own = (fit_weights(denoise, states, grid, 1.0, groups) for groups in (1, 4))
     assert apart_of(grid, own) < apart_of(grid, all_alike) - 0.1
-    nodes = fitted_grid(schedule, denoise, path, grid, 1.0, rounds=4, groups=4)
-    moved = fitted(denoise, path.on(schedule, nodes), nodes, 1.0, 4)
+    nodes = fit_weights_and_grid(schedule, denoise, path, grid, 1.0, rounds=4, groups=4)
+    moved = fit_weights(denoise, path.on(schedule, nodes), nodes, 1.0, 4)
     assert apart_of(nodes, moved, path) < apart_of(grid, own, path) - 0.1
     ends = path.states[-1]
-    nearer = end_fitted(denoise, path.states[0], ends, grid, own, 2, 1.0, 6)
+    nearer = fit_weights_to_ends(denoise, path.states[0], ends, grid, own, 2, 1.0, 6)
     assert nearer.shape == own.shape
     assert apart_of(grid, nearer, path) < apart_of(grid, own, path) - 0.1
     changed = (nearer - own) != 0
@@ -140,14 +146,20 @@ def test_illegal_groups():
     states = [normal(seeded(k), 6, 4, 3) for k in range(4)]
     weights, flat = torch.zeros(3, 4, 3).double(), normal(seeded(1), 6)
     for call, message in (
-        (lambda: fitted(apart, states, GRID, groups=0), "groups: wanted a whole number"),
-        (lambda: fitted(apart, states, GRID, groups=3), "groups: wanted a divisor of 4 channels"),
-        (lambda: fitted(apart, [flat] * 4, GRID, groups=2), "groups: wanted a divisor of 1 channe"),
+        (lambda: fit_weights(apart, states, GRID, groups=0), "groups: wanted a whole number"),
         (
-            lambda: walked(linear(GRID, weights), apart, states[0], GRID),
+            lambda: fit_weights(apart, states, GRID, groups=3),
+            "groups: wanted a divisor of 4 channels",
+        ),
+        (
+            lambda: fit_weights(apart, [flat] * 4, GRID, groups=2),
+            "groups: wanted a divisor of 1 channe",
+        ),
+        (
+            lambda: final(from_weights(GRID, weights), apart, states[0], GRID),
             "groups: wanted a divisor of 4 channels, got 3",
         ),
-        (lambda: linear(GRID, weights[..., None]), r"weights: wanted shape \(3, 4\), got"),
+        (lambda: from_weights(GRID, weights[..., None]), r"weights: wanted shape \(3, 4\), got"),
     ):
         with pytest.raises(ValueError, match=f"^{message}"):
             call()

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from diffusion_math.densities.mixture import GaussianMixture
-from diffusion_math.fitting.grids import errors, walked
-from diffusion_math.fitting.weights import Path, fitted, fitted_grid
+from diffusion_math.fitting.grids import errors
+from diffusion_math.fitting.weights import FinePath, fit_weights, fit_weights_and_grid
 from diffusion_math.grid import karras, trailing, uniform_log_snr
-from diffusion_math.sample import trajectory
+from diffusion_math.sample import final
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
-from diffusion_math.solvers.linear import linear
+from diffusion_math.solvers.linear import from_weights
 from diffusion_math.solvers.registry import SOLVERS
 from tests.diffusion_math.support.mixtures import TWO, mixture, normal, seeded, states_of
 
@@ -32,7 +32,7 @@ LINEAR = [
 def fine(schedule, denoise, starts, steps=120, start=None, end=0.0):
     """The flow by a third-order walk of many steps."""
     grid = uniform_log_snr(schedule, steps, start, end)
-    return Path(grid, states_of(SOLVERS["dpmpp_3m"](schedule), denoise, starts, grid))
+    return FinePath(grid, states_of(SOLVERS["dpmpp_3m"](schedule), denoise, starts, grid))
 
 
 def test_a_walk_by_its_formula():
@@ -49,7 +49,7 @@ def test_a_walk_by_its_formula():
     for i in range(3):
         seen.append(torch.sin(x) * grid[i])
         x = weights[i, 0] * x + sum(weights[i, 1 + j] * seen[j] for j in range(i + 1))
-    found = walked(linear(grid, weights), denoise, starts, grid)
+    found = final(from_weights(grid, weights), denoise, starts, grid)
     torch.testing.assert_close(found, x, rtol=1e-13, atol=1e-13)
     assert asked == [3.0, 2.0, 0.5]
 
@@ -67,8 +67,8 @@ def test_every_linear_solver_is_one(name, schedule, steps, maker):
     denoise, grid = data.denoiser(schedule), maker(schedule, steps)
     scale = float(schedule(grid[0])[1])
     starts, others = scale * normal(seeded(3), 40, 6), scale * normal(seeded(4), 40, 6)
-    weights = fitted(denoise, states_of(step, denoise, starts, grid), grid)
-    found = states_of(linear(grid, weights), denoise, others, grid)
+    weights = fit_weights(denoise, states_of(step, denoise, starts, grid), grid)
+    found = states_of(from_weights(grid, weights), denoise, others, grid)
     for mine, its in zip(found, states_of(step, denoise, others, grid), strict=True):
         torch.testing.assert_close(mine, its, rtol=1e-6, atol=1e-6 * (1 + float(its.abs().max())))
 
@@ -92,8 +92,8 @@ def test_n_steps_are_exact_for_n_plus_one_variances(schedule, steps):
                 for t in grid
             ]
 
-        weights = fitted(denoise, flow(starts), grid)
-        apart = errors(linear(grid, weights), denoise, others, flow(others)[-1], grid)
+        weights = fit_weights(denoise, flow(starts), grid)
+        apart = errors(from_weights(grid, weights), denoise, others, flow(others)[-1], grid)
         known = errors(SOLVERS["ddim"](schedule), denoise, others, flow(others)[-1], grid)
         assert (float(apart.max()) < 1e-8) is exact
         if not exact:
@@ -112,7 +112,7 @@ def problem(batch=60, steps=4, seed=7):
 def test_each_row_is_least_squares_of_what_was_seen():
     schedule, denoise, starts, path, grid = problem()
     states = path.on(schedule, grid)
-    weights = fitted(denoise, states, grid)
+    weights = fit_weights(denoise, states, grid)
     assert weights.shape == (4, 5) and weights.triu(2).count_nonzero() == 0
     x, seen = starts, []
     for i in range(4):
@@ -134,14 +134,14 @@ def test_a_finite_scale_is_the_least_cauchy_loss(scale):
     def squares(row):
         return (torch.einsum("k,kbd->bd", row, basis) - states[1]).square().mean(1)
 
-    plain = fitted(denoise, states, grid)[0, :2]
+    plain = fit_weights(denoise, states, grid)[0, :2]
     c2 = scale**2 * float(squares(plain).median())
 
     def loss(row):
         return float(c2 * (squares(torch.as_tensor(row)) / c2).log1p().mean() / c2)
 
     exact = minimize(loss, plain.numpy(), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 0})
-    found = fitted(denoise, states, grid, scale)[0, :2]
+    found = fit_weights(denoise, states, grid, scale)[0, :2]
     np.testing.assert_allclose(found.numpy(), exact.x, atol=2e-4)
     assert loss(found.numpy()) < loss(plain.numpy())
     assert float((found - plain).abs().max()) > 1e-3
@@ -151,11 +151,11 @@ def test_a_finite_scale_is_the_least_cauchy_loss(scale):
 def test_a_start_gone_wrong_moves_the_plain_fit_alone():
     schedule, denoise, _, path, grid = problem()
     states = [state.clone() for state in path.on(schedule, grid)]
-    right = {scale: fitted(denoise, states, grid, scale) for scale in (math.inf, 1.0)}
+    right = {scale: fit_weights(denoise, states, grid, scale) for scale in (math.inf, 1.0)}
     for state in states[1:]:
         state[0] += 30
     moved = {
-        scale: float((fitted(denoise, states, grid, scale) - one)[0].abs().max())
+        scale: float((fit_weights(denoise, states, grid, scale) - one)[0].abs().max())
         for scale, one in right.items()
     }
     assert moved[1.0] < 0.02 < 0.2 < moved[math.inf]
@@ -169,8 +169,8 @@ def test_nearer_than_every_solver_it_contains():
     ends = fine(schedule, denoise, others).states[-1]
     for steps in (3, 5, 8):
         grid = karras(schedule, steps)
-        weights = fitted(denoise, path.on(schedule, grid), grid, 1.0)
-        mine = errors(linear(grid, weights), denoise, others, ends, grid)
+        weights = fit_weights(denoise, path.on(schedule, grid), grid, 1.0)
+        mine = errors(from_weights(grid, weights), denoise, others, ends, grid)
         for name in LINEAR:
             its = errors(SOLVERS[name](schedule), denoise, others, ends, grid)
             assert mine.log().mean() < its.log().mean() - 0.2, (steps, name)
@@ -182,7 +182,7 @@ def test_directions_below_rounding_are_left_out():
     for dtype in (torch.float32, torch.float64):
         starts, constant = normal(seeded(9), 20, 3).to(dtype), normal(seeded(10), 20, 3).to(dtype)
         states = [starts, starts / 2 + constant, starts / 8 + constant]
-        weights = fitted(lambda x, t, constant=constant: constant, states, grid)
+        weights = fit_weights(lambda x, t, constant=constant: constant, states, grid)
         assert weights.dtype == torch.float64
         assert weights[1, 1] == pytest.approx(float(weights[1, 2]), abs=1e-5)
         assert weights[0].tolist() == pytest.approx([0.5, 1.0, 0.0], abs=1e-5)
@@ -193,7 +193,7 @@ def test_what_fits_exactly_is_reweighted_by_nothing():
     """A median error of 0 gives no scale."""
     grid = torch.tensor([2.0, 1.0], dtype=torch.float64)
     starts = torch.tensor([[1.0, 2.0], [3.0, -1.0]], dtype=torch.float64)
-    weights = fitted(lambda x, t: torch.zeros_like(x), [starts, starts / 2], grid, 1.0)
+    weights = fit_weights(lambda x, t: torch.zeros_like(x), [starts, starts / 2], grid, 1.0)
     assert weights[0].tolist() == pytest.approx([0.5, 0.0], abs=1e-15)
 
 
@@ -203,12 +203,12 @@ def test_a_fitted_grid_ends_nearer():
     grid = uniform_log_snr(schedule, 4)
     kept = grid.clone()
     for scale in (math.inf, 1.0):
-        found = fitted_grid(schedule, denoise, path, grid, scale, rounds=6)
+        found = fit_weights_and_grid(schedule, denoise, path, grid, scale, rounds=6)
         assert torch.equal(grid, kept) and found[[0, -1]].equal(grid[[0, -1]])
         sizes = []
         for nodes in (grid, found):
-            weights = fitted(denoise, path.on(schedule, nodes), nodes, scale)
-            e = errors(linear(nodes, weights), denoise, starts, path.states[-1], nodes)
+            weights = fit_weights(denoise, path.on(schedule, nodes), nodes, scale)
+            e = errors(from_weights(nodes, weights), denoise, starts, path.states[-1], nodes)
             sizes.append(float(e.log().mean() if scale == 1 else e.square().mean().log() / 2))
         assert sizes[1] < sizes[0] - 0.1
 
@@ -224,10 +224,10 @@ def test_the_walk_that_was_fitted_is_the_one_that_is_walked():
         return TWO.denoiser(schedule)(x.double(), t).float()
 
     states = [state.float() for state in path.on(schedule, grid)]
-    weights = fitted(denoise, states, grid, 1.0)
+    weights = fit_weights(denoise, states, grid, 1.0)
     fits = seen[:]
-    *walk, end = trajectory(linear(grid, weights), denoise, starts.float(), grid)
-    assert end.x.dtype == torch.float32
+    end = final(from_weights(grid, weights), denoise, starts.float(), grid)
+    assert end.dtype == torch.float32
     assert all(torch.equal(a, b.x) for a, b in zip(fits, walk, strict=True))
 
 
@@ -235,40 +235,60 @@ def test_the_walk_that_was_fitted_is_the_one_that_is_walked():
 def test_illegal_requests():
     schedule, denoise, starts, path, grid = problem(batch=3)
     states = path.on(schedule, grid)
-    weights = fitted(denoise, states, grid)
+    weights = fit_weights(denoise, states, grid)
     for call, message in (
-        (lambda: fitted(denoise, states, grid.flip(0)), "grid: wanted a non-empty, strictly dec"),
-        (lambda: fitted(denoise, states[1:], grid), "states: wanted 5, one a node, got 4"),
-        (lambda: fitted(denoise, [x[:0] for x in states], grid), "states: wanted 1 start or more"),
-        (lambda: fitted(denoise, [*states[1:], starts[:2]], grid), "states: wanted shape"),
-        (lambda: fitted(denoise, states, grid, 0.0), "scale: wanted a number above 0, got 0"),
-        (lambda: linear(grid, weights[1:]), r"weights: wanted shape \(4, 5\), got \(3, 5\)"),
-        (lambda: linear(grid.flip(0), weights), "grid: wanted a non-empty, strictly decreasing"),
         (
-            lambda: walked(linear(grid, weights), denoise, starts, trailing(schedule, 4)),
+            lambda: fit_weights(denoise, states, grid.flip(0)),
+            "grid: wanted a non-empty, strictly dec",
+        ),
+        (lambda: fit_weights(denoise, states[1:], grid), "states: wanted 5, one a node, got 4"),
+        (
+            lambda: fit_weights(denoise, [x[:0] for x in states], grid),
+            "states: wanted 1 start or more",
+        ),
+        (lambda: fit_weights(denoise, [*states[1:], starts[:2]], grid), "states: wanted shape"),
+        (lambda: fit_weights(denoise, states, grid, 0.0), "scale: wanted a number above 0, got 0"),
+        (lambda: from_weights(grid, weights[1:]), r"weights: wanted shape \(4, 5\), got \(3, 5\)"),
+        (
+            lambda: from_weights(grid.flip(0), weights),
+            "grid: wanted a non-empty, strictly decreasing",
+        ),
+        (
+            lambda: final(from_weights(grid, weights), denoise, starts, trailing(schedule, 4)),
             r"grid: wanted the one that the weights were fitted on, got step 0, \(1.0, 0.75\)",
         ),
         (
-            lambda: walked(
-                linear(grid, weights), denoise, starts, torch.cat([grid, grid[-1:] - 1])
+            lambda: final(
+                from_weights(grid, weights), denoise, starts, torch.cat([grid, grid[-1:] - 1])
             ),
             "grid: wanted the one that the weights were fitted on, got step 4",
         ),
-        (lambda: fitted_grid(schedule, denoise, path, grid, 0.0), "scale: wanted a number above"),
-        (lambda: fitted_grid(schedule, denoise, path, grid, rounds=0), "rounds: wanted a whole"),
+        (
+            lambda: fit_weights_and_grid(schedule, denoise, path, grid, 0.0),
+            "scale: wanted a number above",
+        ),
+        (
+            lambda: fit_weights_and_grid(schedule, denoise, path, grid, rounds=0),
+            "rounds: wanted a whole",
+        ),
         (lambda: path.at(schedule, grid[0] + 1), r"t: wanted a node, or in \["),
         (
-            lambda: Path(grid[:4], states[:4]).at(RectifiedFlow(), grid[1] - 0.01),
+            lambda: FinePath(grid[:4], states[:4]).at(RectifiedFlow(), grid[1] - 0.01),
             "times: wanted 4 nodes of finite log-SNR, got 3",
         ),
-        (lambda: Path(grid, states[:-1]).on(schedule, grid), "states: wanted 5, one a time, got 4"),
-        (lambda: Path(grid, states[:-1]).at(schedule, grid[1]), "states: wanted 5, one a time"),
         (
-            lambda: fitted_grid(schedule, denoise, path, torch.cat([grid[:-1], grid[-1:] + 1e-4])),
+            lambda: FinePath(grid, states[:-1]).on(schedule, grid),
+            "states: wanted 5, one a time, got 4",
+        ),
+        (lambda: FinePath(grid, states[:-1]).at(schedule, grid[1]), "states: wanted 5, one a time"),
+        (
+            lambda: fit_weights_and_grid(
+                schedule, denoise, path, torch.cat([grid[:-1], grid[-1:] + 1e-4])
+            ),
             "grid: wanted the path's last time 0 as its last node, got 0.0001",
         ),
         (
-            lambda: fitted_grid(schedule, denoise, path, grid[1:]),
+            lambda: fit_weights_and_grid(schedule, denoise, path, grid[1:]),
             "grid: wanted the path's first time 1 as its first node, got 0",
         ),
     ):

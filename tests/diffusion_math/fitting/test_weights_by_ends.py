@@ -8,12 +8,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion_math.densities.mixture import GaussianMixture
-from diffusion_math.fitting.grids import distances, errors, in_medians, least, nearest, walked
-from diffusion_math.fitting.weights import fitted
-from diffusion_math.fitting.weights_by_ends import _moved_nodes, end_fitted, end_fitted_grid
+from diffusion_math.fitting.grids import (
+    distances,
+    errors,
+    fit_grid_of,
+    in_medians,
+    robust_least_squares,
+)
+from diffusion_math.fitting.weights import fit_weights
+from diffusion_math.fitting.weights_by_ends import (
+    _moved_nodes,
+    fit_alternating,
+    fit_weights_to_ends,
+)
 from diffusion_math.grid import karras, trailing, uniform_log_snr
+from diffusion_math.sample import final
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
-from diffusion_math.solvers.linear import carried, linear
+from diffusion_math.solvers.linear import from_weights, rescaled_weights
 from diffusion_math.solvers.registry import SOLVERS
 from tests.diffusion_math.support.mixtures import TWO, mixture, normal, seeded, states_of
 
@@ -23,11 +34,11 @@ def problem(steps=5, name="dpmpp_2m", groups=1):
     schedule = VPLinear()
     denoise, starts = TWO.denoiser(schedule), normal(seeded(7), 60, 4)
     known = SOLVERS[name](schedule)
-    ends = walked(
+    ends = final(
         SOLVERS["dpmpp_3m"](schedule), denoise, starts, uniform_log_snr(schedule, 120, None, 0.0)
     )
     grid = karras(schedule, steps)
-    first = fitted(denoise, states_of(known, denoise, starts, grid), grid, groups=groups)
+    first = fit_weights(denoise, states_of(known, denoise, starts, grid), grid, groups=groups)
     return schedule, denoise, starts, ends, grid, first
 
 
@@ -35,9 +46,9 @@ def problem(steps=5, name="dpmpp_2m", groups=1):
 @pytest.mark.parametrize("scale", [math.inf, 1.0])
 def test_weights_fitted_to_ends_end_nearer(scale):
     _, denoise, starts, ends, grid, first = problem()
-    found = end_fitted(denoise, starts, ends, grid, first, 2, scale, 6)
-    before = errors(linear(grid, first), denoise, starts, ends, grid)
-    after = errors(linear(grid, found), denoise, starts, ends, grid)
+    found = fit_weights_to_ends(denoise, starts, ends, grid, first, 2, scale, 6)
+    before = errors(from_weights(grid, first), denoise, starts, ends, grid)
+    after = errors(from_weights(grid, found), denoise, starts, ends, grid)
     if scale == math.inf:
         assert after.square().mean() < before.square().mean() / 4
     else:
@@ -56,25 +67,28 @@ def test_ends_alone_are_exact_where_rows_can_be():
     data = GaussianMixture(torch.zeros(1), torch.zeros(1, 2), torch.tensor([[1.0, 0.05]]))
     denoise, starts = data.denoiser(schedule), normal(seeded(12), 20, 2)
     ends = data.probability_flow(schedule, starts, 0.9, 0.1)
-    weights = end_fitted(denoise, starts, ends, grid, torch.tensor([[0.1, 0.4]]).double())
-    assert float(errors(linear(grid, weights), denoise, starts, ends, grid).max()) < 1e-8
-    exact = fitted(denoise, [starts, ends], grid)
+    weights = fit_weights_to_ends(denoise, starts, ends, grid, torch.tensor([[0.1, 0.4]]).double())
+    assert float(errors(from_weights(grid, weights), denoise, starts, ends, grid).max()) < 1e-8
+    exact = fit_weights(denoise, [starts, ends], grid)
     torch.testing.assert_close(weights, exact, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_nodes_move_in_medians_of_the_walk_and_for_so_many_rounds():
-    """They are `nearest`'s with the weights carried along; another scale or round moves others."""
+    """They are `fit_grid_of`'s with the weights rescaled; another scale or round moves others."""
     schedule, denoise, starts, ends, grid, weights = problem(4)
 
     def walk(nodes):
-        return walked(
-            linear(nodes, carried(schedule, weights, grid, nodes)), denoise, starts, nodes
+        return final(
+            from_weights(nodes, rescaled_weights(schedule, weights, grid, nodes)),
+            denoise,
+            starts,
+            nodes,
         )
 
     def by_hand(scale, rounds):
         unit = in_medians(scale, distances(walk(grid), ends))
-        return nearest(walk, schedule, ends, grid, unit, rounds=rounds)
+        return fit_grid_of(walk, schedule, ends, grid, unit, rounds=rounds)
 
     found = _moved_nodes(schedule, denoise, starts, ends, grid, weights, 1.0, 2)
     torch.testing.assert_close(found, by_hand(1.0, 2), rtol=0, atol=0)
@@ -94,7 +108,7 @@ def test_derivatives_from_a_row_on_are_those_of_whole_walks(groups):
         asked += 1
         return TWO.denoiser(schedule)(x, t)
 
-    found = end_fitted(denoise, starts, ends, grid, first, 2, math.inf, rounds)
+    found = fit_weights_to_ends(denoise, starts, ends, grid, first, 2, math.inf, rounds)
     rows = [(i, c) for i in range(4) for c in (0, *range(max(1, i), i + 2))]
     places = [(i, c, g) for i, c in rows for g in range(groups)]
     # For the unit and at every try a walk. For slopes two more, each row's own call once, and from
@@ -110,10 +124,10 @@ def test_derivatives_from_a_row_on_are_those_of_whole_walks(groups):
         return weights
 
     def apart(numbers):
-        return walked(linear(grid, moved(numbers)), denoise, starts, grid) - ends
+        return final(from_weights(grid, moved(numbers)), denoise, starts, grid) - ends
 
     numbers = torch.stack([wide[place] for place in places])
-    plain, _ = least(apart, numbers, math.inf, rounds, 1e-5)
+    plain, _ = robust_least_squares(apart, numbers, math.inf, rounds, 1e-5)
     assert float((plain - numbers).abs().max()) > 1e-2
     torch.testing.assert_close(found.reshape(wide.shape), moved(plain), rtol=1e-6, atol=1e-8)
 
@@ -130,11 +144,13 @@ def test_ddim_carried_to_another_grid_is_ddim(schedule, steps, makers):
     denoise, starts, step = data.denoiser(schedule), normal(seeded(3), 40, 6), SOLVERS["ddim"]
     grid, other = (maker(schedule, steps) for maker in makers[:2])
     known = step(schedule)
-    weights = fitted(denoise, states_of(known, denoise, starts, grid), grid)
-    there = carried(schedule, weights, grid, other)
-    found = walked(linear(other, there), denoise, starts, other)
-    torch.testing.assert_close(found, walked(known, denoise, starts, other), rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(carried(schedule, weights, grid, grid), weights, rtol=0, atol=0)
+    weights = fit_weights(denoise, states_of(known, denoise, starts, grid), grid)
+    there = rescaled_weights(schedule, weights, grid, other)
+    found = final(from_weights(other, there), denoise, starts, other)
+    torch.testing.assert_close(found, final(known, denoise, starts, other), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        rescaled_weights(schedule, weights, grid, grid), weights, rtol=0, atol=0
+    )
 
 
 def test_carried_by_its_formula():
@@ -142,14 +158,14 @@ def test_carried_by_its_formula():
     schedule, groups = VE(), normal(seeded(4), 3, 4, 2)
     grid = torch.tensor([1.0, 0.7, 0.3, 0.0], dtype=torch.float64)
     other = torch.tensor([1.0, 0.6, 0.2, 0.0], dtype=torch.float64)
-    found = carried(schedule, groups, grid, other)
+    found = rescaled_weights(schedule, groups, grid, other)
     for i in range(3):
         r, there = (float(schedule(g[i + 1])[1] / schedule(g[i])[1]) for g in (grid, other))
         first = groups[i, 0] * (there / r if r else 1)
         torch.testing.assert_close(found[i, 0], first, rtol=1e-12, atol=0)
         rest = groups[i, 1:] * ((1 - there) / (1 - r))
         torch.testing.assert_close(found[i, 1:], rest, rtol=1e-12, atol=0)
-    inner = carried(schedule, groups, grid, other - torch.tensor([0, 0, 0, -0.1]))
+    inner = rescaled_weights(schedule, groups, grid, other - torch.tensor([0, 0, 0, -0.1]))
     assert torch.equal(inner[2, 0], groups[2, 0])  # one of the two ends is clean data
 
 
@@ -158,16 +174,16 @@ def test_carried_by_its_formula():
 def test_nodes_and_weights_in_turn_end_nearer_than_weights_alone(scale):
     schedule, denoise, starts, ends, _, _ = problem()
     grid, known = trailing(schedule, 4), SOLVERS["dpmpp_2m"](schedule)
-    first = fitted(denoise, states_of(known, denoise, starts, grid), grid)
+    first = fit_weights(denoise, states_of(known, denoise, starts, grid), grid)
     kept = grid.clone(), first.clone()
 
     def of(nodes, weights):
-        e = errors(linear(nodes, weights), denoise, starts, ends, nodes)
+        e = errors(from_weights(nodes, weights), denoise, starts, ends, nodes)
         return float(e.log().mean() if scale == 1 else e.square().mean().log() / 2)
 
-    alone = of(grid, end_fitted(denoise, starts, ends, grid, first, 2, scale, 30))
+    alone = of(grid, fit_weights_to_ends(denoise, starts, ends, grid, first, 2, scale, 30))
     given = (schedule, denoise, starts, ends, grid, first, 2, scale, 6)
-    once, twice = (end_fitted_grid(*given, turns) for turns in (1, 2))
+    once, twice = (fit_alternating(*given, turns) for turns in (1, 2))
     assert torch.equal(grid, kept[0]) and torch.equal(first, kept[1])
     for nodes, weights in (once, twice):
         assert nodes[[0, -1]].equal(grid[[0, -1]]) and bool((nodes.diff() < 0).all())
@@ -175,7 +191,7 @@ def test_nodes_and_weights_in_turn_end_nearer_than_weights_alone(scale):
         assert not torch.equal(nodes, grid)
     assert of(*once) < alone - 0.5
     assert of(*twice) < of(*once)
-    more = end_fitted_grid(schedule, denoise, starts, ends, *once, 2, scale, 6, 1)
+    more = fit_alternating(schedule, denoise, starts, ends, *once, 2, scale, 6, 1)
     assert torch.equal(more[0], twice[0]) and torch.equal(more[1], twice[1])
 
 
@@ -191,9 +207,9 @@ def test_a_scale_in_medians():
 def test_walks_that_end_right_already_stay():
     """The median error is 0 and no unit: all errors count alike, and there is none."""
     schedule, denoise, starts, _, grid, first = problem(4)
-    ends = walked(linear(grid, first), denoise, starts, grid)
-    assert torch.equal(end_fitted(denoise, starts, ends, grid, first, scale=1.0), first)
-    nodes, weights = end_fitted_grid(schedule, denoise, starts, ends, grid, first, scale=1.0)
+    ends = final(from_weights(grid, first), denoise, starts, grid)
+    assert torch.equal(fit_weights_to_ends(denoise, starts, ends, grid, first, scale=1.0), first)
+    nodes, weights = fit_alternating(schedule, denoise, starts, ends, grid, first, scale=1.0)
     assert torch.equal(nodes, grid) and torch.equal(weights, first)
 
 
@@ -205,28 +221,46 @@ def test_illegal_requests():
         raise AssertionError("no work is done before arguments are looked at")
 
     def turned(**given):
-        return end_fitted_grid(schedule, denoise, starts, ends, grid, weights, **given)
+        return fit_alternating(schedule, denoise, starts, ends, grid, weights, **given)
 
     for call, message in (
-        (lambda: end_fitted(denoise, starts, ends[:2], grid, weights), "ends: wanted shape"),
-        (lambda: end_fitted(denoise, starts, ends, grid, weights, 0), "order: wanted a whole"),
-        (lambda: end_fitted(denoise, starts, ends, grid, weights, scale=-1), "scale: wanted"),
-        (lambda: end_fitted(denoise, starts, ends, grid, weights, rounds=0), "rounds: wanted"),
-        (lambda: end_fitted(denoise, starts, ends, grid, weights[1:]), "weights: wanted shape"),
+        (
+            lambda: fit_weights_to_ends(denoise, starts, ends[:2], grid, weights),
+            "ends: wanted shape",
+        ),
+        (
+            lambda: fit_weights_to_ends(denoise, starts, ends, grid, weights, 0),
+            "order: wanted a whole",
+        ),
+        (
+            lambda: fit_weights_to_ends(denoise, starts, ends, grid, weights, scale=-1),
+            "scale: wanted",
+        ),
+        (
+            lambda: fit_weights_to_ends(denoise, starts, ends, grid, weights, rounds=0),
+            "rounds: wanted",
+        ),
+        (
+            lambda: fit_weights_to_ends(denoise, starts, ends, grid, weights[1:]),
+            "weights: wanted shape",
+        ),
         (lambda: turned(turns=0), "turns: wanted a whole number of at least 1"),
         (lambda: turned(scale=0.0), "scale: wanted a number above 0"),
         (lambda: turned(rounds=0), "rounds: wanted a whole number"),
         (
-            lambda: end_fitted_grid(schedule, never, starts, ends[:1], grid, weights),
+            lambda: fit_alternating(schedule, never, starts, ends[:1], grid, weights),
             "ends: wanted shape",
         ),
         (
-            lambda: end_fitted_grid(schedule, never, starts, ends, grid, weights, 0),
+            lambda: fit_alternating(schedule, never, starts, ends, grid, weights, 0),
             "order: wanted a whole number",
         ),
-        (lambda: carried(schedule, weights[1:], grid, grid), "weights: wanted shape"),
-        (lambda: carried(schedule, weights, grid, grid[1:]), "other: wanted shape"),
-        (lambda: carried(schedule, weights, grid, grid.flip(0)), "other: wanted a non-empty"),
+        (lambda: rescaled_weights(schedule, weights[1:], grid, grid), "weights: wanted shape"),
+        (lambda: rescaled_weights(schedule, weights, grid, grid[1:]), "other: wanted shape"),
+        (
+            lambda: rescaled_weights(schedule, weights, grid, grid.flip(0)),
+            "other: wanted a non-empty",
+        ),
     ):
         with pytest.raises(ValueError, match=f"^{message}"):
             call()

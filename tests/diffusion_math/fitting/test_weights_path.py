@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_math.densities.mixture import GaussianMixture
-from diffusion_math.fitting.weights import Path
+from diffusion_math.fitting.weights import FinePath
 from diffusion_math.grid import uniform_log_snr
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
 from tests.diffusion_math.support.mixtures import normal, seeded
@@ -28,7 +28,7 @@ def test_a_path_is_exact_at_nodes_and_for_cubics(schedule, share, coefficients):
         return sum(c * level**k for k, c in enumerate(coefficients)) * torch.ones(2, 3).double()
 
     ends = [torch.full((2, 3), 7.0, dtype=torch.float64), torch.zeros(2, 3, dtype=torch.float64)]
-    path = Path(grid, [ends[0], *(cubic(level) for level in inner), ends[1]])
+    path = FinePath(grid, [ends[0], *(cubic(level) for level in inner), ends[1]])
     if schedule.log_snr(grid[0]).isfinite():
         path.states[0][:] = cubic(schedule.log_snr(grid[0]) / 10)
     for t, state in zip(*path, strict=True):
@@ -50,7 +50,7 @@ def test_a_path_between_its_nodes_is_the_flow():
         grid = uniform_log_snr(schedule, nodes - 1, 1.0, 0.05)
         flow = [starts, *(data.probability_flow(schedule, starts, 1.0, float(t)) for t in grid[1:])]
         exact = [data.probability_flow(schedule, starts, 1.0, float(t)) for t in times]
-        got = [Path(grid, flow).at(schedule, t) for t in times]
+        got = [FinePath(grid, flow).at(schedule, t) for t in times]
         worst.append(max(float((a - b).abs().max()) for a, b in zip(got, exact, strict=True)))
     assert worst[1] < 1e-3 and math.log2(worst[0] / worst[1]) > 3
 
@@ -63,7 +63,9 @@ def test_the_four_nodes_are_the_nearest_on_either_side():
     """
     schedule = VPLinear()
     levels = torch.linspace(-4, 4, 10, dtype=torch.float64)
-    path = Path(schedule.time(levels), [level**4 * torch.ones(1, 1).double() for level in levels])
+    path = FinePath(
+        schedule.time(levels), [level**4 * torch.ones(1, 1).double() for level in levels]
+    )
     for cell in range(9):
         for share in (0.1, 0.5, 0.9):
             here = levels[cell] + share * (levels[cell + 1] - levels[cell])

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from diffusion_math.densities.mixture import GaussianMixture
-from diffusion_math.noise import none
+from diffusion_math.noise import zeros
 from diffusion_math.schedule import RectifiedFlow, VPLinear
 from diffusion_math.solvers import exponential, stochastic
-from diffusion_math.solvers.exponential import Level, advance
-from diffusion_math.solvers.one_step import State, heun
+from diffusion_math.solvers.exponential import Level, exponential_step
+from diffusion_math.solvers.one_step import heun
+from diffusion_math.solvers.step import State
 from diffusion_math.variance import learned_range
 from tests.diffusion_math import test_variance
 from tests.diffusion_math.mistakes.mistake import Mistake, existing
@@ -46,7 +47,7 @@ def with_noise(deviation: Any) -> Any:
         right = stochastic.ancestral(schedule, order, kind, eta)
 
         def step(denoise: Any, state: State, t: Any, s: Any, noise: Any) -> State:
-            x = right(denoise, state, t, s, none).x
+            x = right(denoise, state, t, s, zeros).x
             return State(x + deviation(schedule, t, s) * noise(state.x, t, s), s)
 
         return step
@@ -78,7 +79,7 @@ def churned(deviation: Any = None, told: Any = None, limit: Any = min) -> Any:
             level = hat if told is None else told(t, hat)
             churned = State(state.x + inflation * added * noise(state.x, t, s), hat)
             return heun(schedule)(
-                lambda x, u: denoise(x, level if u == hat else u), churned, hat, s, none
+                lambda x, u: denoise(x, level if u == hat else u), churned, hat, s, zeros
             )
 
         return step
@@ -93,7 +94,7 @@ def too_little_noise(schedule: Any, order: int, kind: Any = "x0", eta: float = 0
     def step(denoise: Any, state: State, t: Any, s: Any, noise: Any) -> State:
         here, there = Level.at(schedule, t), Level.at(schedule, s)
         wrong = there.sigma * (-torch.expm1(-eta * (there.lam - here.lam))).sqrt()
-        less = wrong / exponential.spread(kind, here, there, eta)
+        less = wrong / exponential.noise_std(kind, here, there, eta)
         return right(denoise, state, t, s, lambda x, t, s: less * noise(x, t, s))
 
     return step
@@ -106,9 +107,11 @@ def new_noise_for_the_whole(schedule: Any) -> Any:
         here, there = Level.at(schedule, t), Level.at(schedule, s)
         middle = schedule.time(here.lam + there.lam)
         half, early = Level.at(schedule, middle), [(here.lam, denoise(state.x, t))]
-        x = advance("x0", state.x, here, half, early, 1.0, noise(state.x, t, middle))
+        x = exponential_step("x0", state.x, here, half, early, 1.0, noise(state.x, t, middle))
         late = [(half.lam, denoise(x, middle))]
-        return State(advance("x0", state.x, here, there, late, 1.0, noise(state.x, t, s)), s)
+        return State(
+            exponential_step("x0", state.x, here, there, late, 1.0, noise(state.x, t, s)), s
+        )
 
     return step
 

@@ -127,10 +127,10 @@ NUMBERS = [
         existing(
             test_weights_path.test_the_four_nodes_are_the_nearest_on_either_side,
             "Path",
-            lambda at: lambda *path: SimpleNamespace(at=partial(at, weights.Path(*path))),
+            lambda at: lambda *path: SimpleNamespace(at=partial(at, weights.FinePath(*path))),
         ),
-        weights.Path.at,
-        edited(weights.Path.at, "above - CUBIC // 2", "above - 1"),
+        weights.FinePath.at,
+        edited(weights.FinePath.at, "above - CUBIC // 2", "above - 1"),
     ),
     Mistake(
         "another eta in a registered solver",
@@ -152,7 +152,7 @@ NUMBERS = [
         "the default of an argument that only some solvers read",
         asks_for_its_noise,
         sample.trajectory,
-        lambda step, denoise, x, grid: sample.trajectory(step, denoise, x, grid, noise.none),
+        lambda step, denoise, x, grid: sample.trajectory(step, denoise, x, grid, noise.zeros),
     ),
     Mistake(
         "strata of another range",

@@ -6,14 +6,15 @@ import torch
 
 from diffusion_math import sample
 from diffusion_math.densities.mixture import GaussianMixture
-from diffusion_math.noise import none
+from diffusion_math.noise import zeros
 from diffusion_math.prediction import eps_from_x0
 from diffusion_math.schedule import VE, VPLinear
 from diffusion_math.solvers import exponential
 from diffusion_math.solvers.adams import PLMS, lms, plms
 from diffusion_math.solvers.adaptive import bogacki_shampine
-from diffusion_math.solvers.exponential import Level, advance
-from diffusion_math.solvers.one_step import State, dpmpp_2m, heun
+from diffusion_math.solvers.exponential import Level, dpmpp_2m, exponential_step
+from diffusion_math.solvers.one_step import heun
+from diffusion_math.solvers.step import State
 from tests.diffusion_math.mistakes.mistake import Mistake, existing
 from tests.diffusion_math.mistakes.steps import one_step
 from tests.diffusion_math.solvers import (
@@ -31,7 +32,7 @@ def leaves_each_row_alone(make: Any) -> None:
     """A sample is the same beside another and by itself, to the rounding of a matrix product."""
     schedule, (t, s) = VPLinear(), f64(0.9, 0.02)
     step, x = make(schedule), f64([0.3], [-2.0])
-    ends = [step(PAIR.denoiser(schedule), State(rows, t), t, s, none).x for rows in (x, x[:1])]
+    ends = [step(PAIR.denoiser(schedule), State(rows, t), t, s, zeros).x for rows in (x, x[:1])]
     assert (ends[0][0] - ends[1][0]).abs().max() < 1e-9
 
 
@@ -43,8 +44,8 @@ def leads_back_with_order_2(walk: Any) -> None:
     for n in (8, 16):
         grid = schedule.time(torch.linspace(-4, 3, n + 1, dtype=torch.float64))
         *_, up = walk(step, denoise, x, grid)
-        *_, back = sample.trajectory(step, denoise, up.x, grid)
-        errors.append(float((back.x - x).norm()))
+        back = sample.final(step, denoise, up.x, grid)
+        errors.append(float((back - x).norm()))
     assert errors[0] / errors[1] > 3
 
 
@@ -127,7 +128,7 @@ def corrected_over(ratio: Any) -> Any:
                 before = schedule.log_snr(t) - schedule.log_snr(state.history[-1][0])
                 x = x + ratio(before, schedule.log_snr(s) - schedule.log_snr(t)) * (good - x)
             known = State(x, t, state.history)
-            return predictor(lambda y, u: x0 if u == t else denoise(y, u), known, t, s, none)
+            return predictor(lambda y, u: x0 if u == t else denoise(y, u), known, t, s, zeros)
 
         return step
 
@@ -141,9 +142,9 @@ def arithmetic_midpoint(schedule: Any, order: int, kind: Any) -> Any:
         here, there = Level.at(schedule, t), Level.at(schedule, s)
         time = schedule.time(-2 * ((torch.exp(-here.lam) + torch.exp(-there.lam)) / 2).log())
         eps = eps_from_x0(schedule, state.x, denoise(state.x, t), t)
-        x = advance(kind, state.x, here, Level.at(schedule, time), [(here.lam, eps)])
+        x = exponential_step(kind, state.x, here, Level.at(schedule, time), [(here.lam, eps)])
         middle = eps_from_x0(schedule, x, denoise(x, time), time)
-        return State(advance(kind, state.x, here, there, [(here.lam, middle)]), s)
+        return State(exponential_step(kind, state.x, here, there, [(here.lam, middle)]), s)
 
     return step
 

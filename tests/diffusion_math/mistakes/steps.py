@@ -4,11 +4,12 @@ from typing import Any
 
 import torch
 
-from diffusion_math import elbo, prediction
+from diffusion_math import prediction, variance
 from diffusion_math.gaussian import posterior
 from diffusion_math.schedule import Discrete, Schedule
+from diffusion_math.solvers import exponential
 from diffusion_math.solvers import one_step as solver
-from diffusion_math.solvers.one_step import State
+from diffusion_math.solvers.step import State
 from tests.diffusion_math.mistakes import mistake
 from tests.diffusion_math.mistakes.mistake import Check, Mistake, existing, within
 from tests.diffusion_math.solvers import test_one_step
@@ -106,7 +107,7 @@ def right_factor(h, h_before):
 
 def remembering(schedule: Schedule) -> Any:
     """Its history outlives the walk."""
-    inner, kept = solver.dpmpp_2m(schedule), []
+    inner, kept = exponential.dpmpp_2m(schedule), []
 
     def step(denoise: Any, state: State, t: Any, s: Any, noise: Any) -> State:
         end = inner(denoise, State(state.x, t, tuple(kept)), t, s, noise)
@@ -158,7 +159,7 @@ STEPS = [
         "betas[t] as the variance of x_t given x_s, which is 1 - abar_t / abar_s.",
         "huggingface/diffusers#3006",
         mistake.is_the_variance_of_a_skip,
-        elbo.large_variance,
+        variance.large_variance,
         lambda schedule, t, s: schedule.betas[t - 1],
     ),
     Mistake(
@@ -206,7 +207,7 @@ STEPS = [
         "The last step extrapolates over an infinite h, which gives NaN and a black picture.",
         "huggingface/diffusers#9007",
         one_step(test_one_step.test_dpmpp_2m_starts_and_ends_with_order_one, "dpmpp_2m"),
-        solver.dpmpp_2m,
+        exponential.dpmpp_2m,
         second_order(right_factor),
     ),
     Mistake(
@@ -214,7 +215,7 @@ STEPS = [
         "exp(-h) of a difference in log(alpha^2 / sigma^2), twice DPM-Solver's lambda.",
         "DPM-Solver (arXiv:2206.00927), section 3.1, beside VDM (arXiv:2107.00630), Eq. 3",
         ALGORITHM_2M,
-        solver.dpmpp_2m,
+        exponential.dpmpp_2m,
         second_order(right_factor, lambda h: 2 * h),
     ),
     Mistake(
@@ -222,7 +223,7 @@ STEPS = [
         "exp(h) - 1 for exp(-h) - 1, as if lambda fell towards the data.",
         "DPM-Solver++ (arXiv:2211.01095), Eq. 8",
         ALGORITHM_2M,
-        solver.dpmpp_2m,
+        exponential.dpmpp_2m,
         second_order(right_factor, lambda h: -h),
     ),
     Mistake(
@@ -230,7 +231,7 @@ STEPS = [
         "Adams and Bashforth's 3/2 and -1/2 on a grid whose steps in lambda differ.",
         "DPM-Solver++ (arXiv:2211.01095), Algorithm 2: r = h_before / h",
         ALGORITHM_2M,
-        solver.dpmpp_2m,
+        exponential.dpmpp_2m,
         second_order(lambda h, h_before: 0.5),
     ),
     Mistake(
@@ -238,7 +239,7 @@ STEPS = [
         "h_before / (2 h): of the same order in a fitted slope, another step.",
         "DPM-Solver++ (arXiv:2211.01095), Algorithm 2: D has 1 / (2 r), r = h_before / h",
         existing(test_one_step.test_dpmpp_2m_does_not_invert_its_ratio, "dpmpp_2m"),
-        solver.dpmpp_2m,
+        exponential.dpmpp_2m,
         second_order(lambda h, h_before: h_before / (2 * h)),
     ),
     Mistake(
@@ -246,7 +247,7 @@ STEPS = [
         "Predictions kept in the scheduler are read in the next sample's first step.",
         "huggingface/diffusers#6631, #8711",
         mistake.walks_alike_twice,
-        solver.dpmpp_2m,
+        exponential.dpmpp_2m,
         remembering,
     ),
 ]

@@ -7,13 +7,14 @@ import torch
 from scipy.integrate import quad
 
 from diffusion_math.grid import karras
-from diffusion_math.noise import none
+from diffusion_math.noise import zeros
 from diffusion_math.prediction import eps_from_x0
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import VE, RectifiedFlow, VPLinear
 from diffusion_math.solvers.adams import lms, plms
 from diffusion_math.solvers.exponential import singlestep
-from diffusion_math.solvers.one_step import State, euler
+from diffusion_math.solvers.one_step import euler
+from diffusion_math.solvers.step import State
 from tests.diffusion_math.solvers.test_one_step import MIXTURE, X, f64
 
 SCHEDULE = VE()
@@ -39,7 +40,7 @@ def test_lms_integrates_the_lagrange_polynomials(order):
         if len(used) < order - 1:
             start = GRID[i], GRID[i + 1]
             step = singlestep(SCHEDULE, order - 1)
-            wanted = step(MIXTURE.denoiser(SCHEDULE), State(state.x, GRID[i]), *start, none).x
+            wanted = step(MIXTURE.denoiser(SCHEDULE), State(state.x, GRID[i]), *start, zeros).x
         else:
             wanted = state.x
             for j in used:
@@ -103,7 +104,7 @@ def test_the_map_is_that_of_the_scaled_line(make):
     schedule = VPLinear()
     t, s = f64(0.6)[0], f64(0.5)[0]
     history = tuple((f64(time)[0], torch.roll(X, i, 0)) for i, time in enumerate((0.9, 0.8, 0.7)))
-    got = make(schedule)(MIXTURE.denoiser(schedule), State(X, t, history), t, s, none)
+    got = make(schedule)(MIXTURE.denoiser(schedule), State(X, t, history), t, s, zeros)
     (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
     mean = (got.x / alpha_s - X / alpha_t) / (sigma_s / alpha_s - sigma_t / alpha_t)
     assert [float(time) for time, _ in got.history] == pytest.approx([0.9, 0.8, 0.7, 0.6])
@@ -121,8 +122,8 @@ def test_open_ends_are_euler_s(make, t, s):
     schedule = RectifiedFlow()
     t, s = f64(t)[0], f64(s)[0]
     history = ((f64(0.9)[0], X.flip(0)),)
-    got = make(schedule)(MIXTURE.denoiser(schedule), State(X, t, history), t, s, none)
-    wanted = euler(schedule)(MIXTURE.denoiser(schedule), State(X, t), t, s, none)
+    got = make(schedule)(MIXTURE.denoiser(schedule), State(X, t, history), t, s, zeros)
+    wanted = euler(schedule)(MIXTURE.denoiser(schedule), State(X, t), t, s, zeros)
     assert torch.equal(got.x, wanted.x) and got.history == ()
 
 

@@ -7,12 +7,12 @@ import torch
 
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.grid import uniform_log_snr
-from diffusion_math.noise import none
+from diffusion_math.noise import zeros
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
 from diffusion_math.solvers import adaptive
 from diffusion_math.solvers.adaptive import _solve, bogacki_shampine
-from diffusion_math.solvers.one_step import State
+from diffusion_math.solvers.step import State
 from tests.diffusion_math.solvers.test_one_step import MIXTURE, X, f64
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
@@ -28,7 +28,7 @@ def solve(schedule, tolerance, t, s, x, data=ONE, most=10_000):
         return data.posterior_mean(schedule, x, time)
 
     step = bogacki_shampine(schedule, tolerance, tolerance, most)
-    return step(denoise, State(x, t), t, s, none).x, calls
+    return step(denoise, State(x, t), t, s, zeros).x, calls
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_one_accepted_step_is_the_published_pair():
         seen.append(float(time[0]))
         return ONE.posterior_mean(schedule, x, time)
 
-    got = bogacki_shampine(schedule)(denoise, State(x, t), t, s, none).x
+    got = bogacki_shampine(schedule)(denoise, State(x, t), t, s, zeros).x
     first = 0.5 - 0.01 / 16
     wanted = step(x, t, f64(-0.01 / 16)[0])
     for a, b in ((first, first - 5 * 0.01 / 16), (first - 5 * 0.01 / 16, 0.49)):
@@ -99,10 +99,10 @@ def test_the_error_is_a_mean_and_relative(wide, scale):
         return 0.3 * alpha / (0.3 * alpha**2 + sigma**2) * x
 
     step = bogacki_shampine(schedule, 1e-4, 1e-12)
-    step(denoise, State(torch.full((1, wide), scale).double(), t), t, s, none)
+    step(denoise, State(torch.full((1, wide), scale).double(), t), t, s, zeros)
     one = len(calls)
     calls.clear()
-    step(denoise, State(f64([1.0]), t), t, s, none)
+    step(denoise, State(f64([1.0]), t), t, s, zeros)
     assert one == len(calls) > 10
 
 

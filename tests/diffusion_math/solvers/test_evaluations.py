@@ -5,21 +5,29 @@ from functools import partial
 import pytest
 import torch
 
-from diffusion_math import elbo
+from diffusion_math import variance
 from diffusion_math.langevin import chain
-from diffusion_math.noise import none
+from diffusion_math.noise import zeros
 from diffusion_math.sample import inversion, trajectory
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPLinear
 from diffusion_math.solvers.adams import lms, plms
-from diffusion_math.solvers.exponential import Level, multistep, singlestep, spread, unipc, walk
-from diffusion_math.solvers.one_step import State, ddpm
-from diffusion_math.solvers.registry import SAMPLERS, SOLVERS
+from diffusion_math.solvers.exponential import (
+    Level,
+    multistep,
+    noise_std,
+    singlestep,
+    stages,
+    unipc,
+)
+from diffusion_math.solvers.one_step import ddpm
+from diffusion_math.solvers.registry import SOLVERS
+from diffusion_math.solvers.step import State
 from diffusion_math.solvers.stochastic import ancestral, churn, corrected, dpmpp_sde, sde_heun
 from tests.diffusion_math.solvers.test_one_step import MIXTURE, X, f64, forbidden_noise, unit_noise
 from tests.diffusion_math.test_langevin import MOVES
 
 T, S = f64(0.6)[0], f64(0.3)[0]
-NOISY = [name for name, claimed in SAMPLERS.items() if claimed.noisy]
+NOISY = [name for name, claimed in SOLVERS.items() if claimed.noisy]
 UNIPC_3 = partial(unipc, order=3)
 QUICK = [make for name, make in SOLVERS.items() if name != "adaptive"]
 
@@ -69,13 +77,13 @@ def test_the_state_is_at_s(make, t, s):
     assert end.t is s
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", SOLVERS)
 def test_out_of_pure_noise_a_quiet_step_is_euler_s(name):
     """But for the two whose chart is finite there."""
     schedule, pure = RectifiedFlow(), f64(1.0)[0]
-    if SAMPLERS[name].noisy or name in ("flow_heun", "adaptive"):
+    if SOLVERS[name].noisy or name in ("flow_heun", "adaptive"):
         return
-    end = SOLVERS[name](schedule)(MIXTURE.denoiser(schedule), State(X, pure), pure, S, none)
+    end = SOLVERS[name](schedule)(MIXTURE.denoiser(schedule), State(X, pure), pure, S, zeros)
     wanted = 0.7 * MIXTURE.posterior_mean(schedule, X, pure) + 0.3 * X
     torch.testing.assert_close(end.x, wanted, rtol=1e-13, atol=1e-13)
 
@@ -86,9 +94,9 @@ def test_the_large_variance_is_the_forward_one():
     denoise = MIXTURE.denoiser(schedule)
     step = SOLVERS["ddpm_large"](schedule)
     added = (
-        step(denoise, State(X, T), T, S, unit_noise).x - step(denoise, State(X, T), T, S, none).x
+        step(denoise, State(X, T), T, S, unit_noise).x - step(denoise, State(X, T), T, S, zeros).x
     )
-    root = elbo.large_variance(schedule, T, S).sqrt()
+    root = variance.large_variance(schedule, T, S).sqrt()
     torch.testing.assert_close(added, root.expand_as(X), rtol=1e-12, atol=1e-12)
 
 
@@ -125,7 +133,7 @@ def test_the_corrector_passes_its_predictor_s_asks_on():
 def test_a_level_of_one_is_a_level():
     """Noise is 0 into sigma = 0, not into sigma = 1: all but e^{-2h} of its variance is drawn."""
     here, there = (Level.at(VE(), f64(sigma)[0]) for sigma in (2.0, 1.0))
-    assert spread("x0", here, there, 1.0).item() == pytest.approx(0.75**0.5, rel=1e-14)
+    assert noise_std("x0", here, there, 1.0).item() == pytest.approx(0.75**0.5, rel=1e-14)
 
 
 def test_a_stage_at_t_min_itself_is_asked_for():
@@ -142,7 +150,7 @@ def test_a_stage_at_t_min_itself_is_asked_for():
         if here.lam + 1 / 2 * (lam - here.lam) != most:
             continue  # no tie, by rounding
         alpha, sigma = (torch.sigmoid(sign * 2 * lam).sqrt() for sign in (1, -1))
-        walk(schedule, 2, "x0", denoise, X, f64(t)[0], Level(alpha, sigma, lam))
+        stages(schedule, 2, "x0", denoise, X, f64(t)[0], Level(alpha, sigma, lam))
         assert asked == [t, 1.0]
         return
     raise AssertionError("no tie among 38 steps")
@@ -205,8 +213,10 @@ def test_a_walk_is_that_of_exploding_variance(name, schedule):
         def source(x, t, s, count=count):
             return torch.roll(X, next(count), 0)
 
-        walk = trajectory(BY_LEVELS[name](where), MIXTURE.denoiser(where), alpha * X, grid, source)
-        found[where] = torch.stack([state.x / where(state.t)[0] for state in walk])
+        stages = trajectory(
+            BY_LEVELS[name](where), MIXTURE.denoiser(where), alpha * X, grid, source
+        )
+        found[where] = torch.stack([state.x / where(state.t)[0] for state in stages])
     torch.testing.assert_close(*found.values(), rtol=1e-9, atol=1e-9)
 
 
@@ -218,16 +228,16 @@ def test_the_settings_of_churn_by_default(options):
     got = step(MIXTURE.denoiser(schedule), State(X, t), t, s, unit_noise).x
     same = churn(schedule, 0.5, 0.0, float("inf"), 1.0)
     assert torch.equal(got, same(MIXTURE.denoiser(schedule), State(X, t), t, s, unit_noise).x)
-    still = churn(schedule, 0)(MIXTURE.denoiser(schedule), State(X, t), t, s, none).x
+    still = churn(schedule, 0)(MIXTURE.denoiser(schedule), State(X, t), t, s, zeros).x
     assert not torch.equal(got, still)
 
 
 @pytest.mark.parametrize("name", MOVES)
 def test_a_move_that_draws_is_not_given_zeros(name):
     """Of all moves only the ascent asks for no noise."""
-    walk = chain(MOVES[name](), torch.zeros(2, 1, dtype=torch.float64), 2)
+    stages = chain(MOVES[name](), torch.zeros(2, 1, dtype=torch.float64), 2)
     if name == "ascent":
-        assert len(list(walk)) == 3
+        assert len(list(stages)) == 3
     else:
         with pytest.raises(ValueError, match=r"^noise: wanted a source"):
-            list(walk)
+            list(stages)

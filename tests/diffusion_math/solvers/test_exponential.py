@@ -11,8 +11,15 @@ from hypothesis import strategies as st
 from sympy import exp, sqrt
 
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
-from diffusion_math.solvers.exponential import Level, advance, known, spread, walk
-from diffusion_math.solvers.one_step import State, ddim
+from diffusion_math.solvers.exponential import (
+    Level,
+    check_kind,
+    exponential_step,
+    noise_std,
+    stages,
+)
+from diffusion_math.solvers.one_step import ddim
+from diffusion_math.solvers.step import State
 from tests.diffusion_math.solvers.test_one_step import (
     MIXTURE,
     SCHEDULES,
@@ -78,12 +85,12 @@ def test_what_is_kept_and_what_is_drawn(kind, schedule, parts, noisy):
     kept, variance = solved(kind)
     values = {h: span, eta: noisy}
     nothing = [(here.lam, torch.zeros_like(X))]
-    got = advance(kind, X, here, there, nothing, noisy)
+    got = exponential_step(kind, X, here, there, nothing, noisy)
     wanted = float(there.sigma / here.sigma) * float(exactly(kept, values)) * X
     torch.testing.assert_close(got, wanted, rtol=1e-11, atol=0)
     deviation = float(there.sigma) * math.sqrt(float(exactly(variance, values)))
-    assert spread(kind, here, there, noisy).item() == pytest.approx(deviation, rel=1e-11)
-    noise = advance(kind, X, here, there, nothing, noisy, torch.ones_like(X)) - got
+    assert noise_std(kind, here, there, noisy).item() == pytest.approx(deviation, rel=1e-11)
+    noise = exponential_step(kind, X, here, there, nothing, noisy, torch.ones_like(X)) - got
     torch.testing.assert_close(noise, torch.full_like(X, deviation), rtol=1e-9, atol=1e-12)
 
 
@@ -97,11 +104,11 @@ def test_a_constant_x0_is_solved_exactly(schedule, parts, noisy):
     e = torch.ones_like(X)
     x_t = here.alpha * X + here.sigma * e
     decay = torch.exp(-noisy * (there.lam - here.lam))
-    got = advance("x0", x_t, here, there, [(here.lam, X)], noisy)
+    got = exponential_step("x0", x_t, here, there, [(here.lam, X)], noisy)
     torch.testing.assert_close(
         got, there.alpha * X + there.sigma * decay * e, rtol=1e-12, atol=1e-12
     )
-    by_eps = advance("eps", x_t, here, there, [(here.lam, e)])
+    by_eps = exponential_step("eps", x_t, here, there, [(here.lam, e)])
     torch.testing.assert_close(by_eps, there.alpha * X + there.sigma * e, rtol=1e-12, atol=1e-11)
 
 
@@ -115,18 +122,18 @@ def test_two_halves_are_a_whole(kind, schedule, parts, noisy):
     middle = schedule.time(here.lam + there.lam)
     half = Level.at(schedule, middle)
     past = [(here.lam, X.flip(0)), (here.lam - 0.7, X)]
-    whole = advance(kind, X, here, there, past, noisy)
-    first = advance(kind, X, here, half, past, noisy)
+    whole = exponential_step(kind, X, here, there, past, noisy)
+    first = exponential_step(kind, X, here, half, past, noisy)
     scale = 1e-10 * whole.abs().max().item() / float(half.lam - here.lam) + 1e-10
     torch.testing.assert_close(
-        advance(kind, first, half, there, past, noisy), whole, rtol=0, atol=scale
+        exponential_step(kind, first, half, there, past, noisy), whole, rtol=0, atol=scale
     )
     zero = [(half.lam, torch.zeros_like(X))]
-    carried = advance(
-        kind, spread(kind, here, half, noisy) * torch.ones_like(X), half, there, zero, noisy
+    carried = exponential_step(
+        kind, noise_std(kind, here, half, noisy) * torch.ones_like(X), half, there, zero, noisy
     )
-    total = carried.square() + spread(kind, half, there, noisy).square()
-    wanted = spread(kind, here, there, noisy).square().expand_as(X)
+    total = carried.square() + noise_std(kind, half, there, noisy).square()
+    wanted = noise_std(kind, here, there, noisy).square().expand_as(X)
     torch.testing.assert_close(total, wanted, rtol=1e-10, atol=0)
 
 
@@ -136,15 +143,17 @@ def test_an_infinite_step_is_a_limit(noisy):
     schedule, z = RectifiedFlow(), torch.full_like(X, 0.7)
     pure, near, low = (Level.at(schedule, f64(t)[0]) for t in (1.0, 1 - 1e-9, 0.4))
     past = [(pure.lam, X.flip(0))]
-    got = advance("x0", X, pure, low, past, noisy, z)
-    close = advance("x0", X, near, low, [(near.lam, X.flip(0))], noisy, z)
+    got = exponential_step("x0", X, pure, low, past, noisy, z)
+    close = exponential_step("x0", X, near, low, [(near.lam, X.flip(0))], noisy, z)
     torch.testing.assert_close(got, close, rtol=1e-3 if 0 < noisy < 1 else 1e-7, atol=1e-3)
     wanted = low.alpha * X.flip(0) + low.sigma * (z if noisy else X)
     torch.testing.assert_close(got, wanted, rtol=1e-14, atol=1e-14)
     clean = Level.at(schedule, f64(0.0)[0])
-    assert torch.equal(advance("x0", X, low, clean, [(low.lam, X.flip(0))], noisy, z), X.flip(0))
-    assert spread("x0", low, clean, noisy) == spread("x0", low, pure, 0.0) == 0
-    up = advance("x0", X, low, pure, [(low.lam, X.flip(0))])
+    assert torch.equal(
+        exponential_step("x0", X, low, clean, [(low.lam, X.flip(0))], noisy, z), X.flip(0)
+    )
+    assert noise_std("x0", low, clean, noisy) == noise_std("x0", low, pure, 0.0) == 0
+    up = exponential_step("x0", X, low, pure, [(low.lam, X.flip(0))])
     torch.testing.assert_close(up, (X - low.alpha * X.flip(0)) / low.sigma, rtol=1e-14, atol=0)
 
 
@@ -153,7 +162,7 @@ def test_an_infinite_step_takes_the_last_prediction():
     schedule = RectifiedFlow()
     here, clean = (Level.at(schedule, f64(t)[0]) for t in (0.4, 0.0))
     past = [(here.lam - 1, X.flip(0)), (here.lam, X)]
-    assert torch.equal(advance("x0", X.flip(0), here, clean, past), X)
+    assert torch.equal(exponential_step("x0", X.flip(0), here, clean, past), X)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
@@ -190,14 +199,14 @@ def test_stages_beyond_t_min_are_left_out(order, kind):
         return Level(alpha, sigma, lam)
 
     beyond = reach(here.lam + 3.001 * (one - here.lam))
-    got = walk(schedule, order, kind, denoise, X, t, beyond)
+    got = stages(schedule, order, kind, denoise, X, t, beyond)
     assert asked == [2.0]
     x0 = MIXTURE.posterior_mean(schedule, X, t)
     eps = (X - here.alpha * x0) / here.sigma
     torch.testing.assert_close(got, beyond.alpha * x0 + beyond.sigma * eps, rtol=1e-12, atol=1e-12)
     asked.clear()
     within = reach(here.lam + 1.499 * (one - here.lam))
-    walk(schedule, order, kind, denoise, X, t, within, first=x0)
+    stages(schedule, order, kind, denoise, X, t, within, first=x0)
     assert len(asked) == order - 1
     assert all(1 <= time < 2 for time in asked)
 
@@ -211,10 +220,10 @@ def test_below_t_min_stages_are_asked_for_going_up():
         return MIXTURE.posterior_mean(schedule, x, t)
 
     low, high = f64(2e-4)[0], f64(6e-4)[0]
-    walk(schedule, 3, "x0", denoise, X, low, Level.at(schedule, high))
+    stages(schedule, 3, "x0", denoise, X, low, Level.at(schedule, high))
     assert len(asked) == 3 and all(low <= time < high for time in asked)
     asked.clear()
-    walk(schedule, 3, "x0", denoise, X, high, Level.at(schedule, low))
+    stages(schedule, 3, "x0", denoise, X, high, Level.at(schedule, low))
     assert asked == [high]
 
 
@@ -222,17 +231,17 @@ def test_the_noise_of_no_step_is_asked_for_at_eta_zero():
     """ddim and the exponential step of one stage are one map: here through `State`."""
     schedule, t, s = VPLinear(), f64(0.6)[0], f64(0.3)[0]
     denoise = MIXTURE.denoiser(schedule)
-    got = walk(schedule, 1, "x0", denoise, X, t, Level.at(schedule, s))
+    got = stages(schedule, 1, "x0", denoise, X, t, Level.at(schedule, s))
     same = ddim(schedule)(denoise, State(X, t), t, s, forbidden_noise).x
     torch.testing.assert_close(got, same, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.usefixtures("unchecked")
 def test_kinds():
-    known("x0")
-    known("eps")
+    check_kind("x0")
+    check_kind("eps")
     with pytest.raises(ValueError, match=r"^kind: wanted x0 or eps, got 'v'\Z"):
-        known("v")
+        check_kind("v")
 
 
 def test_ddim_s_eta_is_the_root_of_this_one():

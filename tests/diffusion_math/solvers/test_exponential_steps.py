@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
 from diffusion_math.solvers.exponential import multistep, singlestep
-from diffusion_math.solvers.one_step import State, ddim, ddpm
+from diffusion_math.solvers.one_step import ddim, ddpm
+from diffusion_math.solvers.step import State
 from tests.diffusion_math.solvers.test_one_step import MIXTURE, X, f64, forbidden_noise, one_step
 
 SCHEDULES = [VPLinear(), VPCosine(), VE(10.0), RectifiedFlow(), Discrete.scaled_linear(40)]

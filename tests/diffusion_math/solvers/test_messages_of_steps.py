@@ -11,7 +11,7 @@ from diffusion_math import elbo, gaussian, grid, likelihood, loss, score_matchin
 from diffusion_math.densities.banana_funnel import banana, funnel
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.langevin import ula
-from diffusion_math.noise import Basis
+from diffusion_math.noise import UnitNoise
 from diffusion_math.schedule import VE, Discrete, VPLinear
 
 PAIR = GaussianMixture(torch.zeros(2), torch.zeros(2, 1), torch.ones(2))
@@ -91,17 +91,17 @@ CASES: list[tuple[Callable[[], object], str]] = [
         "denoise: wanted finite values and slopes at tau = 0.0103772, got NaN or inf",
     ),
     (
-        lambda: Basis(torch.tensor([0.0, 1.0]), (2,)),
+        lambda: UnitNoise(torch.tensor([0.0, 1.0]), (2,)),
         "grid: wanted a non-empty, strictly decreasing 1-D tensor, got 0 then 1 at index 0",
     ),
     (
-        lambda: Basis(torch.tensor([1.0, 0.5, 0.0]), (2,))(
+        lambda: UnitNoise(torch.tensor([1.0, 0.5, 0.0]), (2,))(
             torch.zeros(7, 2), torch.tensor(1.0), torch.tensor(0.0)
         ),
         "t, s: wanted a step of the grid, got (1.0, 0.0)",
     ),
     (
-        lambda: Basis(torch.tensor([1.0, 0.5, 0.0]), (2,))(
+        lambda: UnitNoise(torch.tensor([1.0, 0.5, 0.0]), (2,))(
             torch.zeros(3, 2), torch.tensor(1.0), torch.tensor(0.5)
         ),
         "x: wanted shape (7, 2), got shape (3, 2)",

@@ -8,10 +8,12 @@ from scipy.integrate import solve_ivp
 from diffusion_math import gaussian, noise, prediction
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.grid import GRIDS
-from diffusion_math.sample import trajectory
+from diffusion_math.sample import final
 from diffusion_math.schedule import VE, RectifiedFlow, VPCosine, VPLinear
-from diffusion_math.solvers.one_step import State, ddim, ddpm, dpmpp_2m, heun
+from diffusion_math.solvers.exponential import dpmpp_2m
+from diffusion_math.solvers.one_step import ddim, ddpm, heun
 from diffusion_math.solvers.registry import SOLVERS
+from diffusion_math.solvers.step import State
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
 
@@ -58,9 +60,9 @@ def exact_flow(data, schedule, x, t, s):
     return schedule(s)[0] * torch.from_numpy(path.y[:, -1]).reshape(x.shape)
 
 
-def end_of(step, data, schedule, x, grid, source=noise.none):
-    *_, end = trajectory(step, data.denoiser(schedule), x, grid, source)
-    return end.x
+def end_of(step, data, schedule, x, grid, source=noise.zeros):
+    end = final(step, data.denoiser(schedule), x, grid, source)
+    return end
 
 
 def flow_errors(step, data, schedule, t, s, exact, spacing):
@@ -211,7 +213,7 @@ def law_errors(make, schedule, t, s, ladder):
     errors = []
     for n in ladder:
         grid = GRIDS["uniform_log_snr"](schedule, n, t, s)
-        basis = noise.Basis(grid, (2,))
+        basis = noise.UnitNoise(grid, (2,))
         x = start[0] + basis.start(torch.zeros_like(start[0]), 1.0) @ root.T
         out = end_of(make(schedule), ONE, schedule, x, grid, basis)
         mean, covariance = basis.mean(out), basis.covariance(out)
@@ -253,7 +255,7 @@ def test_ancestral_sampling_converges_to_the_true_reverse_kernel(name):
     def errors(make):
         for n in ladder:
             grid = GRIDS["uniform_log_snr"](schedule, n, t, s)
-            basis = noise.Basis(grid, (2,))
+            basis = noise.UnitNoise(grid, (2,))
             out = end_of(make(schedule), ONE, schedule, basis.start(X[0], 0.0), grid, basis)
             law = basis.mean(out), basis.covariance(out)
             yield [(got - wanted).norm().item() for got, wanted in zip(law, kernel, strict=True)]

@@ -1,4 +1,4 @@
-"""What `SAMPLERS` claims, measured: orders of the law and of the flow, calls, noise."""
+"""What `SOLVERS` claims, measured: orders of the law and of the flow, calls, noise."""
 
 import math
 from functools import cache
@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from diffusion_math.densities.mixture import GaussianMixture
-from diffusion_math.sample import inversion, trajectory
+from diffusion_math.sample import final, inversion, trajectory
 from diffusion_math.schedule import VE, RectifiedFlow, VPLinear
 from diffusion_math.solvers.one_step import heun
-from diffusion_math.solvers.registry import SAMPLERS, SOLVERS
+from diffusion_math.solvers.registry import SOLVERS
 from tests.diffusion_math.solvers.test_one_step import MIXTURE, X, f64, unit_noise
 from tests.diffusion_math.support.counted import law
 
@@ -20,7 +20,7 @@ DATA = GaussianMixture(f64(0.0), f64([0.7, -0.4, 0.2]), f64([0.1, 0.5, 1.4]))
 COUNTS = (32, 64)
 SLACK = 0.35  # how far below its limit the order of so few steps lies
 SCHEDULES = {"vp": VPLinear(), "flow": RectifiedFlow()}
-ORDERED = [name for name in SAMPLERS if name != "adaptive"]
+ORDERED = [name for name in SOLVERS if name != "adaptive"]
 
 
 def grids(schedule, stop=3.0):
@@ -32,8 +32,8 @@ def grids(schedule, stop=3.0):
 def end(name, grid):
     schedule = VPLinear()
     x = schedule(grid[0])[1] * X
-    *_, last = trajectory(SOLVERS[name](schedule), MIXTURE.denoiser(schedule), x, grid)
-    return last.x
+    last = final(SOLVERS[name](schedule), MIXTURE.denoiser(schedule), x, grid)
+    return last
 
 
 @cache
@@ -65,17 +65,17 @@ def test_the_law_has_the_claimed_order(name, where):
     """The covariance of the end, exactly, by unit vectors."""
     errors = errors_of(name, SCHEDULES[where])
     if errors[-1] > 1e-9:
-        assert order_of(errors) > SAMPLERS[name].order - SLACK, errors
+        assert order_of(errors) > SOLVERS[name].order - SLACK, errors
 
 
-@pytest.mark.parametrize("name", [name for name in ORDERED if not SAMPLERS[name].noisy])
+@pytest.mark.parametrize("name", [name for name in ORDERED if not SOLVERS[name].noisy])
 def test_the_flow_of_a_mixture_has_the_claimed_order(name):
     """Against many more steps of DEIS, whose error is below all that are measured here."""
     errors = [float((end(name, grid) - exact()).norm()) for grid in grids(VPLinear())]
-    assert order_of(errors) > SAMPLERS[name].order - SLACK, errors
+    assert order_of(errors) > SOLVERS[name].order - SLACK, errors
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", SOLVERS)
 def test_calls_and_noise_are_as_claimed(name):
     """Once under way a step makes `calls` calls, and asks for noise if and only if it is noisy."""
     schedule, calls, asks = VPLinear(), [], []
@@ -91,14 +91,14 @@ def test_calls_and_noise_are_as_claimed(name):
     walk = trajectory(SOLVERS[name](schedule), denoise, X, grids(schedule)[0], source)
     counts = [len(calls) for _ in walk]
     late = counts[-1] - counts[-2]
-    assert late == SAMPLERS[name].calls or (name == "adaptive" and late % 3 == 1)
-    assert bool(asks) == SAMPLERS[name].noisy
-    assert SAMPLERS[name].about
+    assert late == SOLVERS[name].calls or (name == "adaptive" and late % 3 == 1)
+    assert bool(asks) == SOLVERS[name].noisy
+    assert SOLVERS[name].about
 
 
 REVERSE_SDE = [
     name
-    for name, claimed in SAMPLERS.items()
+    for name, claimed in SOLVERS.items()
     if claimed.noisy and name not in ("ddpm_large", "edm_churn", "langevin_corrected")
 ]
 
@@ -122,12 +122,12 @@ def test_a_sampler_of_the_reverse_sde_forgets_as_it_does(name, schedule):
     torch.testing.assert_close(got[1], kept**2 * variance + fresh, rtol=1e-10, atol=0)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", SOLVERS)
 def test_a_sampler_that_draws_is_not_given_zeros(name):
     """Without a source it is refused where it draws; a deterministic one asks for none."""
     schedule = VPLinear()
     walk = trajectory(SOLVERS[name](schedule), MIXTURE.denoiser(schedule), X, f64(0.6, 0.3))
-    if SAMPLERS[name].noisy:
+    if SOLVERS[name].noisy:
         with pytest.raises(ValueError, match=r"^noise: wanted a source for a solver that draws"):
             list(walk)
     else:
@@ -142,8 +142,8 @@ def test_inversion_leads_back():
     for grid in grids(schedule):
         *_, up = inversion(heun(schedule), denoise, X, grid)
         assert up.t == grid[0]
-        *_, back = trajectory(heun(schedule), denoise, up.x, grid)
-        errors.append(float((back.x - X).norm()))
+        back = final(heun(schedule), denoise, up.x, grid)
+        errors.append(float((back - X).norm()))
     assert order_of(errors) > 1.7 and errors[-1] < 1e-2
 
 
@@ -157,7 +157,7 @@ ONE = GaussianMixture(f64(0.0), f64([0.7]), f64(0.3))
 
 
 @pytest.mark.parametrize("schedule", [VPLinear(), VE()], ids=["vp", "ve"])
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if not SAMPLERS[name].noisy])
+@pytest.mark.parametrize("name", [name for name in SOLVERS if not SOLVERS[name].noisy])
 def test_up_the_grid_is_the_flow_to_noise(name, schedule):
     """Every solver without noise runs either way, `adaptive` in steps of its own."""
     t, s = (schedule.time(f64(level)[0]) for level in (-3.0, 2.0))
@@ -166,4 +166,4 @@ def test_up_the_grid_is_the_flow_to_noise(name, schedule):
     *_, end = inversion(SOLVERS[name](schedule), ONE.denoiser(schedule), x, grid)
     exact = ONE.probability_flow(schedule, x, s, t)
     error = (end.x - exact).abs().max() / sum(schedule(t))
-    assert error < (0.03 if SAMPLERS[name].order == 1 else 3e-3)
+    assert error < (0.03 if SOLVERS[name].order == 1 else 3e-3)

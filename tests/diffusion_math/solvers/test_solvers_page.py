@@ -1,4 +1,4 @@
-"""docs/solvers.md: a row for each solver, with what `SAMPLERS` claims and where it is derived."""
+"""docs/solvers.md: a row for each solver, with what `SOLVERS` claims and where it is derived."""
 
 import re
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from diffusion_math.schedule import VPLinear
-from diffusion_math.solvers.registry import SAMPLERS
+from diffusion_math.solvers.registry import SOLVERS
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 HEAD = ("name", "order", "calls", "noise", "about", "derivation", "source")
@@ -28,9 +28,9 @@ ROWS = table((DOCS / "solvers.md").read_text(encoding="utf-8"))
 
 
 def disagreements(rows):
-    """Names in another order than `SAMPLERS` has, and rows that claim something else."""
-    wrong = [] if list(rows) == list(SAMPLERS) else ["names"]
-    for name, claimed in SAMPLERS.items():
+    """Names in another order than `SOLVERS` has, and rows that claim something else."""
+    wrong = [] if list(rows) == list(SOLVERS) else ["names"]
+    for name, claimed in SOLVERS.items():
         noise = "yes" if claimed.noisy else "no"
         wanted = (str(claimed.order), str(claimed.calls), noise, claimed.about)
         if rows.get(name, ())[:4] != wanted:
@@ -49,7 +49,7 @@ def test_a_row_that_claims_something_else_is_found(cell, other):
     assert disagreements({name: ROWS[name] for name in ROWS if name != "lms"}) == ["names", "lms"]
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", SOLVERS)
 def test_derivation_and_source_are_the_step_s_own(name):
     """The equations exist, the first on the page of the step's module, which cites the papers."""
     derivation, source = ROWS[name][4:]
@@ -59,7 +59,7 @@ def test_derivation_and_source_are_the_step_s_own(name):
         assert page == linked
         text = (DOCS / "derivations" / f"{page}.md").read_text(encoding="utf-8")
         assert rf"\tag{{{page}.{number}}}" in text
-    module = sys.modules[SAMPLERS[name].make(VPLinear()).__module__]
+    module = sys.modules[SOLVERS[name].make(VPLinear()).__module__]
     assert module.__name__ == f"diffusion_math.{links[0][0]}"
     words = " ".join(Path(str(module.__file__)).read_text(encoding="utf-8").split())
     named = re.findall(

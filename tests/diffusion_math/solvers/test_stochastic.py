@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from diffusion_math.densities.mixture import GaussianMixture
-from diffusion_math.noise import none
+from diffusion_math.noise import zeros
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPLinear
 from diffusion_math.solvers.exponential import multistep
-from diffusion_math.solvers.one_step import State, ddim, ddpm, heun
+from diffusion_math.solvers.one_step import ddim, ddpm, heun
+from diffusion_math.solvers.step import State
 from diffusion_math.solvers.stochastic import ancestral, churn, corrected, dpmpp_sde, sde_heun
 from tests.diffusion_math.solvers.test_one_step import MIXTURE, X, f64, forbidden_noise
 from tests.diffusion_math.support.counted import law
@@ -113,12 +114,14 @@ def test_churn_is_edm_s(share):
 def test_where_nothing_is_churned_it_is_heun_s(options, t, s):
     t, s = f64(t)[0], f64(s)[0]
     got = one(churn(SCHEDULE, **options), forbidden_noise, t, s)
-    assert torch.equal(got, one(heun(SCHEDULE), none, t, s))
+    assert torch.equal(got, one(heun(SCHEDULE), zeros, t, s))
 
 
 def test_the_interval_of_churn_has_its_ends():
     for options in ({"low": 3.0}, {"high": 3.0}):
-        assert not torch.equal(one(churn(SCHEDULE, **options), draws(Z)), one(heun(SCHEDULE), none))
+        assert not torch.equal(
+            one(churn(SCHEDULE, **options), draws(Z)), one(heun(SCHEDULE), zeros)
+        )
 
 
 @pytest.mark.parametrize("eta", [0.4, 1.0])
@@ -168,7 +171,7 @@ def test_the_corrector_is_langevin_s(rounds):
 
 def test_the_corrector_s_step_is_at_most_one():
     got = one(corrected(ddim(SCHEDULE), SCHEDULE, share=100), draws(Z))
-    x = one(ddim(SCHEDULE), none)
+    x = one(ddim(SCHEDULE), zeros)
     wanted = denoised(x, S) + math.sqrt(2) * S * Z
     torch.testing.assert_close(got, wanted, rtol=1e-11, atol=1e-11)
 
@@ -188,7 +191,7 @@ def test_its_normals_come_from_parts_of_the_step():
 def test_clean_data_is_not_corrected(t, s):
     t, s = f64(t)[0], f64(s)[0]
     got = one(corrected(ddim(SCHEDULE), SCHEDULE), forbidden_noise, t, s)
-    assert torch.equal(got, one(ddim(SCHEDULE), none, t, s))
+    assert torch.equal(got, one(ddim(SCHEDULE), zeros, t, s))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +210,7 @@ def test_the_corrector_waits_out_of_pure_noise():
     schedule = RectifiedFlow()
     t, s = f64(1.0)[0], f64(0.7)[0]
     got = one(corrected(ddim(schedule), schedule), forbidden_noise, t, s, schedule=schedule)
-    assert torch.equal(got, one(ddim(schedule), none, t, s, schedule=schedule))
+    assert torch.equal(got, one(ddim(schedule), zeros, t, s, schedule=schedule))
 
 
 def test_a_fixed_langevin_step_keeps_its_bias():

@@ -25,7 +25,9 @@ from hypothesis import strategies as st
 from sympy import Expr, Rational, Symbol, exp, log, sqrt
 
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPCosine, VPLinear
-from diffusion_math.solvers.one_step import State, Step, ddim, ddpm, dpmpp_2m, euler, heun
+from diffusion_math.solvers.exponential import dpmpp_2m
+from diffusion_math.solvers.one_step import ddim, ddpm, euler, heun
+from diffusion_math.solvers.step import State, Step
 from tests.diffusion_math.support.derivation import (
     DIGITS,
     exactly,

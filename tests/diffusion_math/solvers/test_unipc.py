@@ -9,7 +9,7 @@ import torch
 from diffusion_math.schedule import RectifiedFlow, VPLinear
 from diffusion_math.solvers import exponential
 from diffusion_math.solvers.exponential import unipc
-from diffusion_math.solvers.one_step import State
+from diffusion_math.solvers.step import State
 from tests.diffusion_math.solvers.test_exponential_steps import (
     Paper,
     by_schedule,

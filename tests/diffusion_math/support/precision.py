@@ -48,8 +48,8 @@ def replayed(x, t, s):
 
 
 def ended(make, to, x=X, grid=GRID):
-    *_, end = sample.trajectory(make(WAY), halved, to(x), grid, replayed)
-    return end.x
+    end = sample.final(make(WAY), halved, to(x), grid, replayed)
+    return end
 
 
 def pair(to):
@@ -81,7 +81,7 @@ def last(move, to):
 
 def fine(to):
     """A path of four nodes, of a flow that is half of x."""
-    return fitted.Path(GRID, [to(A), to(B), to(C), to(A + B)])
+    return fitted.FinePath(GRID, [to(A), to(B), to(C), to(A + B)])
 
 
 def turned(maker):
@@ -91,7 +91,7 @@ def turned(maker):
 
 FEW = held(7, 20, 3), held(8, 20, 3)
 TARGET, START = (Gaussian(held(k, 2, 3), held(k, 2, 3).abs() + 1) for k in (10, 11))
-UNITS = noise.Basis(GRID, (3,))
+UNITS = noise.UnitNoise(GRID, (3,))
 WEIGHTS = torch.tensor([[0.5, 0.25, 0, 0], [0.5, 0.25, 0.5, 0], [0.75, 0.5, 0.25, 0.5]]).double()
 QUADRATIC = _quadratic_forms.forms(
     torch.tensor(0.5).double(), _quadratic_forms.Means(A), torch.ones(2, 3).double()
@@ -104,5 +104,5 @@ def narrow(law, to):
 
 def linear_end(to, weights):
     """Where these weights' own walk ends: what rounding may do to them shows there."""
-    *_, end = sample.trajectory(linear.linear(GRID, weights), halved, to(A), GRID)
-    return end.x
+    end = sample.final(linear.from_weights(GRID, weights), halved, to(A), GRID)
+    return end

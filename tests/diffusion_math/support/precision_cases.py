@@ -24,11 +24,12 @@ from diffusion_math import (
     sample,
     schedule,
     score_matching,
+    solvers,
     variance,
 )
 from diffusion_math.densities import banana_funnel, reverse_kernel, second_order
 from diffusion_math.densities.checkerboard import Checkerboard
-from diffusion_math.fitting import grids, shortest_path, weights
+from diffusion_math.fitting import _memo, grids, shortest_path, weights
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.solvers import adams, adaptive, exponential, linear, one_step, stochastic
 from tests.chance import pinned
@@ -88,7 +89,7 @@ CASES = {
     "curvature.posterior_covariance": lambda to: second_order.posterior_covariance(
         MIX, WAY, to(A), T
     ),
-    "denoiser.Once.__call__": lambda to: denoiser.Once(halved)(to(X), T),
+    "denoiser.Once.__call__": lambda to: _memo.Once(halved)(to(X), T),
     **{
         f"denoiser.{name}": lambda to, name=name: getattr(denoiser, name)(halved, WAY)(to(X), T)
         for name in ("from_x0", "from_eps", "from_v", "from_score", "from_flow")
@@ -113,7 +114,7 @@ CASES = {
         ).nats
     ),
     "elbo.continuous_integrand": lambda to: elbo.continuous_integrand(WAY, halved, to(X), to(Z), 0),
-    "exponential.advance": lambda to: exponential.advance(
+    "exponential.advance": lambda to: exponential.exponential_step(
         "x0",
         to(X),
         exponential.Level.at(WAY, T),
@@ -123,14 +124,14 @@ CASES = {
         to(Z),
     ),
     "exponential.singlestep": partial(ended, partial(exponential.singlestep, order=3)),
-    "exponential.walk": lambda to: exponential.walk(
+    "exponential.walk": lambda to: exponential.stages(
         WAY, 2, "x0", halved, to(X), T, exponential.Level.at(WAY, S)
     ),
     "exponential.multistep": partial(ended, partial(exponential.multistep, order=2, eta=1.0)),
     "exponential.unipc": partial(ended, exponential.unipc),
     "fitted.Path.at": lambda to: fine(to).at(WAY, T),
     "fitted.Path.on": lambda to: torch.stack(fine(to).on(WAY, GRID)),
-    "fitted.fitted": lambda to: linear_end(to, weights.fitted(halved, fine(to).states, GRID)),
+    "fitted.fitted": lambda to: linear_end(to, weights.fit_weights(halved, fine(to).states, GRID)),
     "gaussian.Gaussian.draw": lambda to: normals(to)[0].draw(to(Z)),
     "gaussian.Gaussian.log_density": lambda to: normals(to)[0].log_density(to(Z)),
     "gaussian.Gaussian.score": lambda to: normals(to)[0].score(to(Z)),
@@ -195,7 +196,7 @@ CASES = {
         f"multivariate.Multivariate.{name}": lambda to, name=name: getattr(WIDE, name)(to(A[0]))
         for name in ("draw", "log_density", "score")
     },
-    "noise.none": turned(noise.none),
+    "noise.none": turned(noise.zeros),
     "noise.from_seeds": turned(noise.from_seeds([1, 2])),
     "noise.BrownianPath.__call__": turned(noise.BrownianPath((1, 2), 1.0)),
     "noise.Basis.start": lambda to: UNITS.start(to(A[0]), 1.5),
@@ -215,12 +216,12 @@ CASES = {
     "oracle.GaussianMixture.denoiser": lambda to: MIX.denoiser(WAY)(to(A), T),
     "oracle.GaussianMixture.reverse": lambda to: MIX.reverse(WAY, to(A[0]), T, S).means,
     "oracle.GaussianMixture.probability_flow": lambda to: ONE.probability_flow(WAY, to(A), T, S),
-    "path.draw_clean": lambda to: reverse_kernel.draw_clean(MIX, pinned(0), WAY, to(A), T),
-    "path.draw_reverse": lambda to: reverse_kernel.draw_reverse(MIX, pinned(0), WAY, to(A), T, S),
+    "path.draw_clean": lambda to: reverse_kernel.sample_clean(MIX, pinned(0), WAY, to(A), T),
+    "path.draw_reverse": lambda to: reverse_kernel.sample_reverse(MIX, pinned(0), WAY, to(A), T, S),
     "path.path_log_density": lambda to: reverse_kernel.path_log_density(
         MIX, WAY, [to(A), to(B)], torch.stack([T, S])
     ),
-    "predict.of": lambda to: prediction.of(WAY, "v", to(X), to(Y), T),
+    "predict.of": lambda to: prediction.target(WAY, "v", to(X), to(Y), T),
     **{
         f"predict.{one}_from_{other}": lambda to, name=f"{one}_from_{other}": getattr(
             prediction, name
@@ -275,7 +276,7 @@ CASES = {
         one_step.ddim(WAY), halved, [to(A), to(B), to(C), to(A + B)], GRID, 2
     ),
     **{
-        f"solver.{name}": partial(ended, getattr(one_step, name))
+        f"solvers.{name}": partial(ended, getattr(solvers, name))
         for name in ("ddpm", "ddim", "euler", "heun", "flow_heun", "dpmpp_2m")
     },
     "stochastic.ancestral": partial(ended, partial(stochastic.ancestral, order=2)),
@@ -288,7 +289,7 @@ CASES = {
     ),
     "tuned.errors": lambda to: grids.errors(one_step.ddim(WAY), halved, to(A), to(B), GRID),
     "tuned.distances": lambda to: grids.distances(to(X), to(Y)),
-    "tuned.walked": lambda to: grids.walked(one_step.ddim(WAY), halved, to(X), GRID),
+    "tuned.walked": lambda to: sample.final(one_step.ddim(WAY), halved, to(X), GRID),
     "tuned.turned": lambda to: grids.turned(to(X), 2.0),
     "tuned.flat": lambda to: grids.flat(to(X)),
     "variance.fixed": lambda to: variance.fixed(WAY)(to(X), T, S),

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from diffusion_math.schedule import Discrete, RectifiedFlow, VPLinear
-from diffusion_math.testing import UnsupportedError, Who, assert_order, assert_sound, ours, verdicts
+from diffusion_math.testing import (
+    Origin,
+    UnsupportedError,
+    assert_order,
+    assert_sound,
+    ours,
+    verdicts,
+)
 from tests.diffusion_math.testing.wrong_samplers import (
     GUESSED,
     LATE,
@@ -112,7 +119,9 @@ def test_states_that_are_not_finite_are_a_defect():
 
 
 def test_a_limit_that_is_known_is_no_defect():
-    who = Who("library", "1", "setting", {"levels": "stated openly", "order of the law": "so too"})
+    who = Origin(
+        "library", "1", "setting", {"levels": "stated openly", "order of the law": "so too"}
+    )
     found = verdicts(SQUARED, who, **SHORT)
     limits = {row.check: row.note for row in found.rows if row.verdict == "limit"}
     assert limits["levels"].startswith("stated openly")

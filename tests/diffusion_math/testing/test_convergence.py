@@ -5,14 +5,14 @@ import re
 
 import pytest
 
-from diffusion_math.testing.convergence import Fit, fitted
+from diffusion_math.testing.convergence import Fit, fit_order
 
 SIZES = (8.0, 4.0, 2.0, 1.0)
 
 
 def shown(errors: list[float], floor: float = 0.0, sizes: tuple[float, ...] = SIZES) -> list[float]:
     """order, low, high, trend, constant; the rest of the fit is what was told."""
-    found = fitted(sizes, errors, floor)
+    found = fit_order(sizes, errors, floor)
     assert (found.sizes, found.errors) == (sizes, tuple(errors))
     assert found.floor is (min(errors) <= floor)
     return [found.order, found.low, found.high, found.trend, found.constant]
@@ -44,7 +44,7 @@ def test_fewer_than_two_errors_above_the_floor_are_of_any_order(errors: list[flo
 def test_an_error_that_is_no_number_is_of_no_order(bad: float, place: int) -> None:
     errors = [8.0, 4.0, 2.0, 1.0]
     errors[place] = bad
-    found = fitted(SIZES, errors, 0.0)
+    found = fit_order(SIZES, errors, 0.0)
     low = -math.inf
     same = Fit(low, low, low, low, found.constant, SIZES, tuple(errors), False)
     assert repr(found) == repr(same) and math.isnan(found.constant)
@@ -63,4 +63,4 @@ def test_what_is_no_ladder_is_refused(
     sizes: tuple[float, ...], errors: list[float], said: str
 ) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
-        fitted(sizes, errors, 0.0)
+        fit_order(sizes, errors, 0.0)

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from diffusion_math.grid import uniform_log_snr
-from diffusion_math.noise import from_generator, none
+from diffusion_math.noise import from_generator, zeros
 from diffusion_math.schedule import Discrete, RectifiedFlow, VPLinear
 from diffusion_math.testing import Sampler
-from diffusion_math.testing.convergence import fitted
-from diffusion_math.testing.moments import law
+from diffusion_math.testing.convergence import fit_order
+from diffusion_math.testing.moments import exact_moments
 from diffusion_math.testing.order import (
     flow_order,
     law_order,
@@ -33,7 +33,7 @@ def f64(*values):
 
 def test_a_power_law_is_fitted_exactly():
     sizes = (0.4, 0.2, 0.1, 0.05)
-    found = fitted(sizes, [7 * h**3 for h in sizes], 0.0)
+    found = fit_order(sizes, [7 * h**3 for h in sizes], 0.0)
     assert found.order == pytest.approx(3) and found.constant == pytest.approx(7)
     assert found.low == pytest.approx(3) == found.high and not found.floor
 
@@ -41,21 +41,21 @@ def test_a_power_law_is_fitted_exactly():
 def test_the_trend_of_a_slope_is_told():
     """h^2 + h^3: the slope falls from above towards 2, and the trend is below it."""
     sizes = (0.8, 0.4, 0.2)
-    found = fitted(sizes, [h**2 + h**3 for h in sizes], 0.0)
+    found = fit_order(sizes, [h**2 + h**3 for h in sizes], 0.0)
     assert 2 < found.trend < found.order < found.high
 
 
 def test_rounding_is_left_out():
-    found = fitted((4.0, 2.0, 1.0, 0.5), [1.6, 0.4, 0.1, 1e-9], 1e-6)
+    found = fit_order((4.0, 2.0, 1.0, 0.5), [1.6, 0.4, 0.1, 1e-9], 1e-6)
     assert found.order == pytest.approx(2) and found.floor
-    assert fitted((4.0, 2.0, 1.0), [1e-9, 1e-9, 1e-9], 1e-6).order == math.inf
-    assert fitted((4.0, 2.0, 1.0), [1.0, math.nan, 0.1], 1e-6).order == -math.inf
+    assert fit_order((4.0, 2.0, 1.0), [1e-9, 1e-9, 1e-9], 1e-6).order == math.inf
+    assert fit_order((4.0, 2.0, 1.0), [1.0, math.nan, 0.1], 1e-6).order == -math.inf
 
 
 @pytest.mark.parametrize("sizes", [(1.0, 0.5), (1.0, 2.0, 0.5), (1.0, 0.5, -0.1)])
 def test_a_ladder_has_three_falling_steps(sizes):
     with pytest.raises(ValueError, match="wanted"):
-        fitted(sizes, [1.0] * len(sizes), 0.0)
+        fit_order(sizes, [1.0] * len(sizes), 0.0)
 
 
 def test_the_exact_flow_is_one_flow_on_every_schedule():
@@ -74,7 +74,7 @@ def test_the_exact_flow_agrees_with_many_steps():
     schedule = VPLinear()
     grid = schedule.time(torch.linspace(-4, 3, 801, dtype=torch.float64))
     exact = flow(schedule, grid[[0, -1]])
-    end = right("dpmpp_3m").end(MIXTURE.denoiser(schedule), exact[0], grid, none)
+    end = right("dpmpp_3m").end(MIXTURE.denoiser(schedule), exact[0], grid, zeros)
     assert (end - exact[1]).abs().max() < 2e-6
     with pytest.raises(ValueError, match=r"times: wanted tau of at least 0\.0001"):
         flow(schedule, f64(1e-9))
@@ -106,7 +106,7 @@ def test_the_exact_law_is_that_of_ten_million_samples():
     grid = uniform_log_snr(SCHEDULE, 4, 0.9, 0.05)
     start = GAUSSIAN.marginal(SCHEDULE, grid[0])
     denoise = GAUSSIAN.denoiser(SCHEDULE)
-    exact = law(sampler, denoise, *start.moments(), grid)
+    exact = exact_moments(sampler, denoise, *start.moments(), grid)
     spread = exact.covariances[-1].diagonal().sqrt()
     generator, total = seeded(11), torch.zeros(3, dtype=torch.float64)
     for _ in range(10):
@@ -124,9 +124,9 @@ def test_a_sampler_that_shows_the_wrong_number_of_states_is_told():
 
     sampler = Sampler("two", SCHEDULE, walk, lambda n: uniform_log_snr(SCHEDULE, n))
     with pytest.raises(ValueError, match="two: states: wanted 1 state or one for each of 3 steps"):
-        sampler.states(lambda x, t: x, f64([0.0, 0.0]), f64(0.9, 0.5, 0.2, 0.0), none)
+        sampler.states(lambda x, t: x, f64([0.0, 0.0]), f64(0.9, 0.5, 0.2, 0.0), zeros)
     with pytest.raises(ValueError, match="grid: wanted 2 times or more that do not rise"):
-        sampler.states(lambda x, t: x, f64([0.0, 0.0]), f64(0.1, 0.5), none)
+        sampler.states(lambda x, t: x, f64([0.0, 0.0]), f64(0.1, 0.5), zeros)
     with pytest.raises(ValueError, match="order: wanted a whole number"):
         Sampler("none", SCHEDULE, walk, lambda n: uniform_log_snr(SCHEDULE, n), order=0)
 

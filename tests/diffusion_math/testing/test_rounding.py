@@ -11,7 +11,7 @@ from torch import Tensor
 from diffusion_math.grid import trailing
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import Discrete, RectifiedFlow, VPLinear
-from diffusion_math.solvers.registry import SAMPLERS
+from diffusion_math.solvers.registry import SOLVERS
 from diffusion_math.testing import Sampler, assert_order, assert_sound, verdicts
 from diffusion_math.testing.rounding import LEVELS, narrowest, rounded
 from diffusion_math.testing.sampler import ours
@@ -69,7 +69,7 @@ def test_no_solver_of_ours_is_taken_for_a_narrower_one(schedule) -> None:  # typ
 
 
 def in_float32(sampler: Sampler) -> Sampler:
-    make = SAMPLERS[sampler.name].make
+    make = SOLVERS[sampler.name].make
 
     def walk(denoise, x, grid, noise):  # type: ignore[no-untyped-def]
         def narrow(x: Tensor, t: Tensor, s: Tensor) -> Tensor:

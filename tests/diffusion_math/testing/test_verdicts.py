@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from diffusion_math.grid import trailing, uniform_log_snr
-from diffusion_math.noise import none
+from diffusion_math.noise import zeros
 from diffusion_math.schedule import RectifiedFlow, VPLinear
 from diffusion_math.testing import Sampler, verdicts
-from diffusion_math.testing.moments import law
+from diffusion_math.testing.moments import exact_moments
 from diffusion_math.testing.order import STOP, flow_order, mean_step, strong_order
 from diffusion_math.testing.problems import GAUSSIAN, flow
 from diffusion_math.testing.verdicts import SLACK
@@ -58,7 +58,7 @@ class Powers:
                 pass
             elif x.shape == (16, 2):
                 x = flow(SCHEDULE, s[None])[0] + h ** (self.uneven if alternating else self.whole)
-            elif noise is not none:
+            elif noise is not zeros:
                 mean, covariance = GAUSSIAN.marginal(SCHEDULE, s).moments()
                 wide = 1 + h ** (self.uneven if alternating else self.whole)
                 x = mean + (wide * covariance.diagonal()).sqrt() * noise(x, t, s)
@@ -203,7 +203,7 @@ def test_the_exact_law_of_an_affine_walk():
             yield x
 
     sampler = Sampler("affine", SCHEDULE, walk, lambda n: trailing(SCHEDULE, n), noisy=True)
-    found = law(sampler, lambda x, t: x, mean, C, f64(1.0, 0.5, 0.0))
+    found = exact_moments(sampler, lambda x, t: x, mean, C, f64(1.0, 0.5, 0.0))
     for k in range(2):
         mean, C = A @ mean + b, A @ C @ A.T + B @ B.T
         torch.testing.assert_close(found.means[k], mean, rtol=1e-13, atol=1e-13)

@@ -6,8 +6,8 @@ from dataclasses import replace
 from diffusion_math import gaussian
 from diffusion_math.grid import trailing
 from diffusion_math.schedule import Discrete, VPLinear
-from diffusion_math.solvers.one_step import State
-from diffusion_math.solvers.registry import SAMPLERS
+from diffusion_math.solvers.registry import SOLVERS
+from diffusion_math.solvers.step import State
 from diffusion_math.testing import Sampler, of_step
 
 SCHEDULE = VPLinear()
@@ -15,7 +15,7 @@ TABLE = Discrete.scaled_linear()
 
 
 def right(name, schedule=SCHEDULE):
-    claimed = SAMPLERS[name]
+    claimed = SOLVERS[name]
     bare = of_step(name, claimed.make, schedule)
     return replace(bare, order=claimed.order, noisy=claimed.noisy)
 

@@ -29,9 +29,10 @@ def still(denoise, x, grid, noise):
 LINE = HEAD.count("\n") + 1
 
 WRONG = {
-    "mine = 3": "wanted an diffusion_math.testing.Sampler or 1 to 1000 in mine of {path}, got a int",
+    "mine = 3": "wanted a diffusion_math.testing.Sampler or 1 to 1000 in mine of {path}, got a int",
     "mine = 'abc'": "got a str",
-    "mine = still": "wanted an diffusion_math.testing.Sampler, or a function without arguments, in mine of {path}",
+    "mine = still": "wanted a diffusion_math.testing.Sampler, or a function without arguments, in "
+    "mine of {path}",
     "mine = []": "got 0 of them",
     "mine = [made(still), 4]": "got a int",
     "mine = (made(still) for _ in itertools.count())": "got 1001 of them",

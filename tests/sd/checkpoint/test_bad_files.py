@@ -34,7 +34,7 @@ def test_a_bad_file_has_its_line(
     write(path)
     if name != "not finite":  # which takes a reading
         monkeypatch.setattr(loader, "_fill", forbidden)
-        monkeypatch.setattr("sd.checkpoint.component.Part.read", forbidden)
+        monkeypatch.setattr("sd.checkpoint.component.Component.read", forbidden)
     with pytest.raises(ValueError, match="checkpoint") as caught:
         load(path)
     start, text = f"checkpoint {path}: ", str(caught.value)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sd import checkpoint
 from sd.checkpoint import lora
-from sd.checkpoint.component import Part
+from sd.checkpoint.component import Component
 from sd.digest import digest
 from sd.engine import engaged
 from sd.pipeline import TextToImage
@@ -124,17 +124,17 @@ def test_each_weight_goes_to_the_device_once_a_turn(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Moves to a device that is not there, in their order."""
-    pipeline, read, there = load(place), Part.read, torch.device("cuda")
+    pipeline, read, there = load(place), Component.read, torch.device("cuda")
     moved: list[tuple[str, str]] = []
 
     def moving(
-        self: Part, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
+        self: Component, name: str, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
     ) -> Tensor:
         assert device == there
         moved.append((self.kind, name))
         return read(self, name, shape, dtype, torch.device("cpu"))
 
-    monkeypatch.setattr(Part, "read", moving)
+    monkeypatch.setattr(Component, "read", moving)
     assert pipeline.turns is not None
     pipeline.turns.device = there
     drawn(pipeline)
@@ -230,15 +230,15 @@ def test_faults_are_found_before_the_first_turn(place: Path, tmp_path: Path) -> 
 
 
 def test_a_turn_that_fails_can_be_taken_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline, wanted, read = load(place), drawn(load(place)), Part.read
+    pipeline, wanted, read = load(place), drawn(load(place)), Component.read
 
-    def failing(self: Part, name: str, *given: Any) -> Tensor:
+    def failing(self: Component, name: str, *given: Any) -> Tensor:
         if name.startswith("up_blocks"):
             raise MemoryError
         return read(self, name, *given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Part, "read", failing)
+        patched.setattr(Component, "read", failing)
         with pytest.raises(MemoryError):
             drawn(pipeline)
     assert np.array_equal(drawn(pipeline), wanted)

@@ -35,14 +35,14 @@ def test_strips_of_every_height(
     height: int, rows: int, twice: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer, x = nn.Conv2d(4, 6, 3, padding=1), normal(2, 4, height, 5) + 3
-    whole = chunked.convolved(layer, x, torch.tanh, twice)
+    whole = chunked.chunked_conv(layer, x, torch.tanh, twice)
     monkeypatch.setattr(chunked, "STRIP", rows * x[..., :1, :].numel() * (4 if twice else 1) * 4)
-    cut = chunked.convolved(layer, x, torch.tanh, twice)
+    cut = chunked.chunked_conv(layer, x, torch.tanh, twice)
     torch.testing.assert_close(cut, whole, rtol=0, atol=ROUNDING)
     assert cut.shape[-1] == (10 if twice else 5)
     monkeypatch.setattr(chunked, "STRIP", 0)
     torch.testing.assert_close(
-        chunked.convolved(layer, x, torch.tanh, twice), whole, rtol=0, atol=ROUNDING
+        chunked.chunked_conv(layer, x, torch.tanh, twice), whole, rtol=0, atol=ROUNDING
     )
 
 
@@ -59,7 +59,7 @@ def test_group_norm_by_two_numbers_a_channel(
     exact = torch.nn.functional.silu(norm.double()(x.double()))
     norm = norm.to(dtype)
     monkeypatch.setattr(chunked, "STRIP", 0)
-    found = chunked.normed(norm, x)(x[..., 3:7, :])
+    found = chunked.chunked_norm(norm, x)(x[..., 3:7, :])
     eps = torch.finfo(dtype).eps
     assert found.dtype == dtype
     worst = (found - exact[..., 3:7, :]).abs().max().item()
@@ -114,7 +114,7 @@ def test_only_the_answer_is_as_large_as_the_map(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(chunked, "STRIP", 4 * 64 * 8 * 4)
     for gradients, most in ((False, 6 * 64 * 8), (True, x.numel())):
         with torch.set_grad_enabled(gradients), Held(x) as held:
-            chunked.convolved(layer, x, chunked.normed(norm, x))
+            chunked.chunked_conv(layer, x, chunked.chunked_norm(norm, x))
         assert held.most == most
 
 
@@ -129,5 +129,5 @@ def test_an_accelerator_takes_maps_whole(device: str, calls: int) -> None:
         rows.append(y.shape[-2])
         return y
 
-    assert chunked.convolved(layer, x, seen).shape == (1, 1, 512, 512)
+    assert chunked.chunked_conv(layer, x, seen).shape == (1, 1, 512, 512)
     assert len(rows) == calls

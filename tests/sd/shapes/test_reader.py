@@ -14,16 +14,7 @@ from sd.shapes.caption import Description, Mention, caption, describe, parse
 from sd.shapes.outline import POLYGONS, ROUND, area
 from sd.shapes.reader import IDEAL, agrees, read
 from sd.shapes.render import render
-from sd.shapes.scene import (
-    BACKGROUNDS,
-    COLORS,
-    INVERSE,
-    SHAPES,
-    SIZES,
-    Scene,
-    Thing,
-    sample_scene,
-)
+from sd.shapes.scene import BACKGROUNDS, COLORS, INVERSE, SHAPES, SIZES, Scene, Thing, sample_scene
 from tests.chance import Count, known, rare
 from tests.chance import rng as generator
 

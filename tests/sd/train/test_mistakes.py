@@ -7,13 +7,7 @@ import pytest
 from sd.shapes import data
 from sd.train import __main__ as program
 from sd.train import clip, contrastive_pairs, evaluation, trainer, unet, vae
-from tests.sd.train import (
-    test_examples,
-    test_figures,
-    test_program,
-    test_step,
-    test_vae_loss,
-)
+from tests.sd.train import test_examples, test_figures, test_program, test_step, test_vae_loss
 from tests.sd.train.mistake import Mistake
 
 STEP = test_step.test_steps_and_averages_are_those_of_the_papers
@@ -49,8 +43,8 @@ def autocast(tmp_path: Path) -> None:
 def m(name: str, where: str, right: str, wrong: str, check: object) -> Mistake:
     module, _, function = where.partition(":")
     modules = {
-        "loop": trainer, "unet": unet, "vae": vae, "clip": clip, "pairs": contrastive_pairs, "data": data,
-        "figures": evaluation, "program": program,
+        "loop": trainer, "unet": unet, "vae": vae, "clip": clip, "pairs": contrastive_pairs,
+        "data": data, "figures": evaluation, "program": program,
     }  # fmt: skip
     return Mistake(name, modules[module], function, right, wrong, check)  # type: ignore[arg-type]
 

@@ -11,15 +11,7 @@ from sd import weights
 from sd.config import VAEConfig
 from sd.files.picture import signed
 from sd.networks.vae import VAE
-from sd.train.vae import (
-    KL,
-    VAETraining,
-    pictures,
-    psnr,
-    standardise,
-    train_vae,
-    vae_loss,
-)
+from sd.train.vae import KL, VAETraining, pictures, psnr, standardise, train_vae, vae_loss
 from tests.chance import Mean, rare, seeded
 from tests.law import Law, independent, line, uniform
 

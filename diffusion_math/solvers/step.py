@@ -1,0 +1,30 @@
+"""What a solver is: a pure step of a `State` from time t to an earlier time s."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import Tensor
+
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.noise import Noise
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """Where a trajectory stands: a draw, its time, and what a multistep solver remembers.
+
+    Attributes:
+        x: `(batch, *event)`.
+        t: `()`, a float64 tensor on the CPU.
+        history: earlier predictions as pairs (time, x0 or eps), latest last; which of the two is
+            the solver's own affair. Empty for one-step solvers.
+    """
+
+    x: Tensor
+    t: Tensor
+    history: tuple[tuple[Tensor, Tensor], ...] = ()
+
+
+Step: TypeAlias = Callable[[Denoiser, State, Tensor, Tensor, Noise], State]
+"""`(denoise, state, t, s, noise) -> state`, with `state.t == t > s >= 0`."""
