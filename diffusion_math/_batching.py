@@ -98,6 +98,6 @@ def by_time(at: Callable[[Tensor], Rows], x: Tensor, t: Tensor, width: int) -> T
 def places(group: Tensor) -> Tensor:
     """Where each row went when rows were gathered group by group: gathered[places] is in order.
 
-    Derivation: (oracle.18).
+    Derivation: (mixture.18).
     """
     return group.argsort(stable=True).argsort()

@@ -14,7 +14,7 @@ into score; the maps among v, flow and into eps or x0 from them stay bounded. Wh
 is 0, or the score does not exist (sigma_t = 0), a function raises ValueError.
 
 Every map takes (schedule, x_t, given, t): x_t and given (batch, *event), t () or (batch,).
-Derivation: (predict.2).
+Derivation: (prediction.2).
 Sources: eps, DDPM (arXiv:2006.11239) eq. 9 and 15; v, Salimans & Ho (arXiv:2202.00512) app. D;
 score, Song et al. (arXiv:2011.13456) eq. 29; flow, rectified flow (arXiv:2209.03003) eq. 1.
 """
@@ -39,7 +39,7 @@ def target(schedule: Schedule, kind: str, x0: Value, eps: Value, t: Time) -> Val
 
     x0, eps: (batch, *event), the clean data and the noise in x_t. Raises ValueError as
     `coefficients` does.
-    Derivation: (predict.1).
+    Derivation: (prediction.1).
     """
     same_shape("eps", eps, x0)
     a, b = coefficients(schedule, kind, t)
@@ -50,7 +50,7 @@ def coefficients(schedule: Schedule, kind: str, t: Time) -> tuple[Coefficient, C
     """(a, b) of kind = a x_0 + b eps, in t's shape: the table above.
 
     kind: "x0", "eps", "v", "flow" or "score". Raises ValueError for any other, and for a score
-    where sigma_t = 0. Derivation: (predict.1).
+    where sigma_t = 0. Derivation: (prediction.1).
     """
     require(kind in _KINDS, "kind", f"one of {', '.join(_KINDS)}", repr(kind))
     alpha_t, sigma_t = schedule(t)
@@ -62,25 +62,25 @@ def coefficients(schedule: Schedule, kind: str, t: Time) -> tuple[Coefficient, C
 def x0_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
     """x0 = (x_t - sigma_t eps) / alpha_t. Raises ValueError where alpha_t = 0.
 
-    Derivation: (predict.7).
+    Derivation: (prediction.7).
     """
     return _convert(schedule, x_t, eps, t, _eps, _x0)
 
 
 def x0_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
-    """x0 = (alpha_t x_t - sigma_t v) / (alpha_t^2 + sigma_t^2). Derivation: (predict.8)."""
+    """x0 = (alpha_t x_t - sigma_t v) / (alpha_t^2 + sigma_t^2). Derivation: (prediction.8)."""
     return _convert(schedule, x_t, v, t, _v, _x0)
 
 
 def x0_from_flow(schedule: Schedule, x_t: Value, flow: Value, t: Time) -> Value:
-    """x0 = (x_t - sigma_t flow) / (alpha_t + sigma_t). Derivation: (predict.9)."""
+    """x0 = (x_t - sigma_t flow) / (alpha_t + sigma_t). Derivation: (prediction.9)."""
     return _convert(schedule, x_t, flow, t, _flow, _x0)
 
 
 def x0_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Value:
     """x0 = (x_t + sigma_t^2 score) / alpha_t (Tweedie). Raises ValueError where alpha_t = 0.
 
-    Derivation: (predict.10).
+    Derivation: (prediction.10).
     """
     return x0_from_eps(schedule, x_t, eps_from_score(schedule, x_t, score, t), t)
 
@@ -88,23 +88,23 @@ def x0_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Valu
 def eps_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
     """eps = (x_t - alpha_t x0) / sigma_t. Raises ValueError where sigma_t = 0.
 
-    Derivation: (predict.11).
+    Derivation: (prediction.11).
     """
     return _convert(schedule, x_t, x0, t, _x0, _eps)
 
 
 def eps_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
-    """eps = (sigma_t x_t + alpha_t v) / (alpha_t^2 + sigma_t^2). Derivation: (predict.12)."""
+    """eps = (sigma_t x_t + alpha_t v) / (alpha_t^2 + sigma_t^2). Derivation: (prediction.12)."""
     return _convert(schedule, x_t, v, t, _v, _eps)
 
 
 def eps_from_flow(schedule: Schedule, x_t: Value, flow: Value, t: Time) -> Value:
-    """eps = (x_t + alpha_t flow) / (alpha_t + sigma_t). Derivation: (predict.13)."""
+    """eps = (x_t + alpha_t flow) / (alpha_t + sigma_t). Derivation: (prediction.13)."""
     return _convert(schedule, x_t, flow, t, _flow, _eps)
 
 
 def eps_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Value:
-    """eps = -sigma_t score. Derivation: (predict.6)."""
+    """eps = -sigma_t score. Derivation: (prediction.6)."""
     same_shape("score", score, x_t)
     return combined((-schedule(t)[1], score))
 
@@ -112,7 +112,7 @@ def eps_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Val
 def v_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
     """v = (alpha_t x_t - (alpha_t^2 + sigma_t^2) x0) / sigma_t. ValueError where sigma_t = 0.
 
-    Derivation: (predict.14).
+    Derivation: (prediction.14).
     """
     return _convert(schedule, x_t, x0, t, _x0, _v)
 
@@ -120,7 +120,7 @@ def v_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
 def v_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
     """v = ((alpha_t^2 + sigma_t^2) eps - sigma_t x_t) / alpha_t. ValueError where alpha_t = 0.
 
-    Derivation: (predict.15).
+    Derivation: (prediction.15).
     """
     return _convert(schedule, x_t, eps, t, _eps, _v)
 
@@ -128,7 +128,7 @@ def v_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
 def v_from_flow(schedule: Schedule, x_t: Value, flow: Value, t: Time) -> Value:
     """v = ((alpha_t - sigma_t) x_t + (alpha_t^2 + sigma_t^2) flow) / (alpha_t + sigma_t).
 
-    Derivation: (predict.16).
+    Derivation: (prediction.16).
     """
     return _convert(schedule, x_t, flow, t, _flow, _v)
 
@@ -136,7 +136,7 @@ def v_from_flow(schedule: Schedule, x_t: Value, flow: Value, t: Time) -> Value:
 def v_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Value:
     """v of eps = -sigma_t score. Raises ValueError where alpha_t = 0.
 
-    Derivation: (predict.6), (predict.15).
+    Derivation: (prediction.6), (prediction.15).
     """
     return v_from_eps(schedule, x_t, eps_from_score(schedule, x_t, score, t), t)
 
@@ -144,7 +144,7 @@ def v_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Value
 def flow_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
     """flow = eps - x0 = (x_t - (alpha_t + sigma_t) x0) / sigma_t. ValueError where sigma_t = 0.
 
-    Derivation: (predict.17).
+    Derivation: (prediction.17).
     """
     return _convert(schedule, x_t, x0, t, _x0, _flow)
 
@@ -152,7 +152,7 @@ def flow_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
 def flow_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
     """flow = eps - x0 = ((alpha_t + sigma_t) eps - x_t) / alpha_t. ValueError where alpha_t = 0.
 
-    Derivation: (predict.18).
+    Derivation: (prediction.18).
     """
     return _convert(schedule, x_t, eps, t, _eps, _flow)
 
@@ -160,7 +160,7 @@ def flow_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
 def flow_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
     """flow = ((sigma_t - alpha_t) x_t + (alpha_t + sigma_t) v) / (alpha_t^2 + sigma_t^2).
 
-    Derivation: (predict.19).
+    Derivation: (prediction.19).
     """
     return _convert(schedule, x_t, v, t, _v, _flow)
 
@@ -168,13 +168,13 @@ def flow_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
 def flow_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Value:
     """flow of eps = -sigma_t score. Raises ValueError where alpha_t = 0.
 
-    Derivation: (predict.6), (predict.18).
+    Derivation: (prediction.6), (prediction.18).
     """
     return flow_from_eps(schedule, x_t, eps_from_score(schedule, x_t, score, t), t)
 
 
 def score_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
-    """score = -eps / sigma_t. Raises ValueError where sigma_t = 0. Derivation: (predict.5)."""
+    """score = -eps / sigma_t. Raises ValueError where sigma_t = 0. Derivation: (prediction.5)."""
     same_shape("eps", eps, x_t)
     sigma_t = schedule(t)[1]
     require(bool((sigma_t > 0).all()), "t", "sigma_t > 0 for a score", t)
@@ -184,7 +184,7 @@ def score_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value
 def score_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
     """score = (alpha_t x0 - x_t) / sigma_t^2. Raises ValueError where sigma_t = 0.
 
-    Derivation: (predict.20).
+    Derivation: (prediction.20).
     """
     return score_from_eps(schedule, x_t, eps_from_x0(schedule, x_t, x0, t), t)
 
@@ -192,7 +192,7 @@ def score_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
 def score_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
     """score = -eps / sigma_t with the eps of v. Raises ValueError where sigma_t = 0.
 
-    Derivation: (predict.5), (predict.12).
+    Derivation: (prediction.5), (prediction.12).
     """
     return score_from_eps(schedule, x_t, eps_from_v(schedule, x_t, v, t), t)
 
@@ -200,7 +200,7 @@ def score_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
 def score_from_flow(schedule: Schedule, x_t: Value, flow: Value, t: Time) -> Value:
     """score = -eps / sigma_t with the eps of flow. Raises ValueError where sigma_t = 0.
 
-    Derivation: (predict.5), (predict.13).
+    Derivation: (prediction.5), (prediction.13).
     """
     return score_from_eps(schedule, x_t, eps_from_flow(schedule, x_t, flow, t), t)
 
@@ -237,7 +237,7 @@ def _convert(
 ) -> Value:
     """wanted = (det(wanted, given) x_t + det(x_t, wanted) value) / det(x_t, given).
 
-    Derivation: (predict.2).
+    Derivation: (prediction.2).
     """
     same_shape(given.__name__.lstrip("_"), value, x_t)
     place = schedule(t)

@@ -14,13 +14,14 @@ import pytest
 from tests.test_architecture import lay
 
 ROOT = Path(__file__).resolve().parents[1]
-PLAIN = {"__init__", "checks", "samplers"}  # exports, guards, a table: no mathematics
+PLAIN = {"__init__", "_memo", "checks", "registry", "step"}  # no mathematics
 APART = {"README", "errata"}  # the index, and the page of errata, which derives for no module
 CLAIMS = {f"C{number:02d}" for number in range(2, 30)}  # those of the mathematics
 UNCITED = {
-    "density.Density": "a protocol: each density cites its own",
-    "density.Density.posterior_mean": "a protocol: each density cites its own",
-    "elbo.constant_variance": "v = value: nothing to derive",
+    "__init__": "an example of use",
+    "toy.Density": "a protocol: each density cites its own",
+    "toy.Density.posterior_mean": "a protocol: each density cites its own",
+    "variance.constant_variance": "v = value: nothing to derive",
     "grid.Grid": "a protocol: `start = None` is a default",
     "langevin.chain": "`(end,) = ...` is code",
     "schedule.Schedule.T": "`t = T` is a name",
@@ -35,6 +36,12 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 ENCLOSED = re.compile(r"(?<![^\s(])\$[^$]+\$(?![^\s.,;:)])")
 # What a Markdown renderer may take for emphasis, an escape or a line's end of its own.
 FRAGILE = re.compile(r"\\[^A-Za-z]|(?<![A-Za-z0-9\\])_|\*|(?<!\\)\\(?:def|newcommand|operatorname)")
+
+
+def modules(root: Path) -> list[Path]:
+    """The modules of the mathematics: what tests samplers derives nothing."""
+    found = sorted((root / "diffusion_math").rglob("*.py"))
+    return [path for path in found if "testing" not in path.relative_to(root).parts]
 
 
 def pages(root: Path) -> dict[str, str]:
@@ -65,7 +72,7 @@ def docstrings(root: Path) -> Iterator[tuple[str, str, bool]]:
                     f"{name}.{child.name}", child, public and not child.name.startswith("_")
                 )
 
-    for path in sorted((root / "diffusion_math").glob("*.py")):
+    for path in modules(root):
         yield from inside(path.stem, ast.parse(path.read_text(encoding="utf-8")), True)
 
 
@@ -103,7 +110,7 @@ def gaps(root: Path) -> list[str]:
 def dangling(root: Path) -> list[str]:
     """Numbers that a docstring cites, or a page refers to, and no page has."""
     there = {tag for found in tags(root).values() for tag in found}
-    names = {*pages(root), *(path.stem for path in (root / "diffusion_math").glob("*.py"))}
+    names = {*pages(root), *(path.stem for path in modules(root))}
     texts = [(name, text) for name, text, _ in docstrings(root)]
     texts += [(f"{page}.md", text) for page, text in pages(root).items()]
     return [
@@ -138,21 +145,21 @@ def uncited(root: Path, excepted: dict[str, str]) -> list[str]:
 
 def homeless(root: Path) -> list[str]:
     """Modules without a page, pages without a module, pages that name another's module."""
-    modules = {path.stem for path in (root / "diffusion_math").glob("*.py")} - PLAIN
+    stems = {path.stem for path in modules(root)} - PLAIN
     wrong: list[str] = []
     owner: dict[str, str] = {}
     for page, text in pages(root).items():
-        own = re.findall(r"\]\(\.\./\.\./diffusion_math/(\w+)\.py\)", text)
+        own = re.findall(r"\]\(\.\./\.\./diffusion_math/(?:\w+/)?(\w+)\.py\)", text)
         if page not in own:
             wrong.append(f"{page}: no module of its name")
-        if f"/tests/diffusion_math/test_{page}.py)" not in text:
+        if not re.search(rf"/tests/diffusion_math/(?:\w+/)?test_{page}\.py\)", text):
             wrong.append(f"{page}: no link to its tests")
         wrong += [
             f"{module}: on {owner[module]} and {page}"
             for module in own
             if owner.setdefault(module, page) != page
         ]
-    return wrong + [f"{module}: no page" for module in sorted(modules - set(owner))]
+    return wrong + [f"{module}: no page" for module in sorted(stems - set(owner))]
 
 
 def broken_links(root: Path) -> list[str]:

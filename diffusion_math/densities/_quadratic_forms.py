@@ -9,7 +9,7 @@ A square expanded about a centre q costs two matrix products, but subtracts term
 |alpha m_k - q|^2 P_k from each other. `forms` weighs that loss beforehand: where it may pass
 `ACCURACY`, differences are taken one Gaussian after the other. The choice looks at the Gaussians
 alone, never at x, and both ways are plain tensor operations, so derivatives of any order exist.
-Derivation: (oracle.13).
+Derivation: (mixture.13).
 """
 
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ def forms(
         precision: eigenvalues of P_k, `(K, 1)` if all are one, else `(K, D)`.
         basis: eigenvectors of P_k in columns; None for the coordinate axes.
 
-    Derivation: (oracle.16).
+    Derivation: (mixture.16).
     """
     centre, reach = (alpha * part for part in means.span)
     # Within 2 reach of the centre a term is at most 9 P reach^2 / 2; farther out an energy is at
@@ -89,7 +89,7 @@ class Products:
     """Expanded about the centre q: energy = p (R |y|^2 / 2 - alpha w^T y + alpha^2 w^T d / 2).
 
     Here y = x - q, d = m - q / alpha, P = p R and w = R d. What all entries share of P_k is kept
-    apart in p, so that nothing is as large as the means when P_k = p I. Derivation: (oracle.14).
+    apart in p, so that nothing is as large as the means when P_k = p I. Derivation: (mixture.14).
     """
 
     alpha: Tensor
@@ -128,7 +128,7 @@ class Products:
 class Differences:
     """x - alpha m_k to the last bit, the product alpha m_k being kept with what rounding took.
 
-    Derivation: (oracle.17).
+    Derivation: (mixture.17).
     """
 
     means: Tensor

@@ -11,7 +11,7 @@ At t = 0 the u in the mean is x itself and q is a closed form. At t > 0 the mean
 over a normal, by the trapezoid rule: exact to rounding where log q > -50. It leaves out e^-98 of
 the normal, and its own error falls faster than any power of its step: 0.15 standard deviations, or
 less where a point's mass lies in a bend or in a width that is sharper than that (`_halvings`).
-Derivation: (density.18), (density.19).
+Derivation: (toy.18), (toy.19).
 """
 
 import math
@@ -53,7 +53,7 @@ class Ribbon:
         ValueError: std is not positive and finite; x has another shape; at t > 0, f or g changes
             more than 16,000 times faster than the noise's width allows.
 
-    Derivation: (density.17).
+    Derivation: (toy.17).
     """
 
     std: Number
@@ -65,7 +65,7 @@ class Ribbon:
     def log_density(
         self, schedule: Schedule, x: Float[Tensor, "batch 2"], t: Time
     ) -> Float64[Tensor, " batch"]:
-        """log q(x_t) at x: the module's formula. Derivation: (density.19)."""
+        """log q(x_t) at x: the module's formula. Derivation: (toy.19)."""
         return self._given(schedule, x, t, lambda at: at.log.logsumexp(1))
 
     def score(
@@ -76,7 +76,7 @@ class Ribbon:
             d/dy = -E (y - alpha f) / V,    d/dx = -x / S + alpha s^2 / S E dlog N(y; alpha f, V)/du
             dlog N/du = (y - alpha f) alpha f' / V + ((y - alpha f)^2 / V - 1) alpha^2 g' / (2 V)
 
-        E is over u given x_t. Derivation: (density.20), (density.21).
+        E is over u given x_t. Derivation: (toy.20), (toy.21).
         """
 
         def score(at: _Joint) -> Tensor:
@@ -94,7 +94,7 @@ class Ribbon:
 
         E (u, f + alpha g (y - alpha f) / V),    u given x_t
 
-        Derivation: (density.22).
+        Derivation: (toy.22).
         """
 
         def mean(at: _Joint) -> Tensor:
@@ -110,7 +110,7 @@ class Ribbon:
     def sample(self, generator: torch.Generator, n: int) -> Float64[Tensor, "n 2"]:
         """`n` independent draws of x_0: u = s z_1, w = f(u) + sqrt(g(u)) z_2.
 
-        Derivation: (density.17).
+        Derivation: (toy.17).
         """
         z = torch.randn(n, 2, generator=generator, dtype=torch.float64)
         u = self.std * z[:, 0]
@@ -206,7 +206,7 @@ def banana(bend: Number = 0.4, std: Number = 1.2, thickness: Number = 0.25) -> R
     (u, w) = (std z_1, bend (u^2 - std^2) + thickness z_2)
 
     Its mean is the origin. Raises ValueError unless std > 0, thickness > 0 and bend is finite.
-    Derivation: (density.24).
+    Derivation: (toy.24).
     Source: Haario, Saksman and Tamminen (1999), Computational Statistics 14(3), turned over.
     """
     finite("bend", bend)
@@ -225,7 +225,7 @@ def funnel(std: Number = 1.2) -> Ribbon:
     (u, w) = (std z_1, e^{u/2} z_2)
 
     Raises ValueError unless std > 0. Source: Neal (2003), Annals of Statistics 31(3), at std = 3.
-    Derivation: (density.25).
+    Derivation: (toy.25).
     """
 
     def across(u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

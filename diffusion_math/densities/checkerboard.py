@@ -6,7 +6,7 @@ Noise only softens them more, so q(x_t) stays a closed form: with S = alpha_t^2 
     A_i(x) = (Phi((x - alpha_t a_i) / sqrt(S)) - Phi((x - alpha_t a_{i+1}) / sqrt(S))) / (alpha_t w)
 
 where column i is [a_i, a_{i+1}], of width w. A square (i, j) is full where i + j is even.
-Derivation: (density.8), (density.9).
+Derivation: (toy.8), (toy.9).
 """
 
 import math
@@ -40,7 +40,7 @@ class Checkerboard:
     Raises:
         ValueError: an argument is outside these ranges; x has another shape.
 
-    Derivation: (density.7).
+    Derivation: (toy.7).
     """
 
     squares: int = 4
@@ -58,7 +58,7 @@ class Checkerboard:
     ) -> Float64[Tensor, " batch"]:
         """log q(x_t) at x: the module's formula, in logarithms throughout.
 
-        Derivation: (density.9).
+        Derivation: (toy.9).
         """
         return self._parts(schedule, x, t)[0]
 
@@ -67,7 +67,7 @@ class Checkerboard:
     ) -> Float[Tensor, "batch 2"]:
         """The gradient of `log_density` in x, like x: (alpha_t E[u given x_t] - x) / S.
 
-        Derivation: (density.10).
+        Derivation: (toy.10).
         """
         _, u, alpha_t, S = self._parts(schedule, x, t)
         return ((alpha_t * u - x.to(u)) / S).to(x)
@@ -77,7 +77,7 @@ class Checkerboard:
     ) -> Float[Tensor, "batch 2"]:
         """The mean of x_0 given x_t, like x: (sigma_t^2 E[u given x_t] + alpha_t std^2 x) / S.
 
-        Derivation: (density.11).
+        Derivation: (toy.11).
         """
         _, u, alpha_t, S = self._parts(schedule, x, t)
         softened = alpha_t * self.std**2 / S
@@ -129,7 +129,7 @@ def _over_interval(c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     is h k - c. Long intervals near by have differences of Phi, taken in the lower tail. Where those
     cancel, in short intervals and far ones, the integral is taken from the nearer edge on, where
     the mass is: by Gauss and Legendre's rule, exact to rounding however short or far.
-    Derivation: (density.12), (density.13), (density.14), (density.15), (density.16).
+    Derivation: (toy.12), (toy.13), (toy.14), (toy.15), (toy.16).
     """
     near = c.abs() - h / 2
     summed = (h <= 1) | (near >= 8)
@@ -139,7 +139,7 @@ def _over_interval(c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _by_tails(c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """Both by Phi. Derivation: (density.13), (density.14)."""
+    """Both by Phi. Derivation: (toy.13), (toy.14)."""
     low, high = -c.abs() - h / 2, -c.abs() + h / 2
     log_high = torch.special.log_ndtr(high)
     log_mass = log_high + torch.log(-torch.expm1(torch.special.log_ndtr(low) - log_high))
@@ -151,7 +151,7 @@ def _by_tails(c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
 def _from_edge(near: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     """Both by a sum over w, the share of the interval from its edge at `near` deviations.
 
-    It goes as far as e^-40 of the mass. Derivation: (density.15), (density.16).
+    It goes as far as e^-40 of the mass. Derivation: (toy.15), (toy.16).
     """
     points, weights = (torch.from_numpy(part).to(h.device) for part in leggauss(24))
     reach = 40 / (near * h).clamp(min=40)

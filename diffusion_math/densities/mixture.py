@@ -7,7 +7,7 @@ If x_0 ~ sum_k w_k N(m_k, C_k), then at every t, with S_k(t) = alpha_t^2 C_k + s
 
 This is Bayes' rule with the marginals that nobody has for real data. All of it is computed in
 float64, in the eigenbasis of each C_k, where S_k(t) is diagonal whatever t is; components may lie
-1e6 apart (`quadratic`). Blocks of rows bound the memory. Derivation: (oracle.1), (oracle.8).
+1e6 apart (`quadratic`). Blocks of rows bound the memory. Derivation: (mixture.1), (mixture.8).
 """
 
 import math
@@ -31,7 +31,7 @@ from diffusion_math.schedule import Schedule, Time
 @final
 @dataclass(frozen=True, eq=False)
 class GaussianMixture:
-    """The data distribution q(x_0) = sum_k w_k N(m_k, C_k), under noise. Derivation: (oracle.1).
+    """The data distribution q(x_0) = sum_k w_k N(m_k, C_k), under noise. Derivation: (mixture.1).
 
     Methods take `x` as `(batch, *event)` in any floating dtype and `t` as a number, `()` or
     `(batch,)`; work is in float64 on the device of `means`, and at t = 0 raises ValueError if some
@@ -73,7 +73,7 @@ class GaussianMixture:
     def log_density(
         self, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time
     ) -> Float64[Tensor, " batch"]:
-        """The log-density of x_t at `x`, shape `(batch,)`. Derivation: (oracle.3).
+        """The log-density of x_t at `x`, shape `(batch,)`. Derivation: (mixture.3).
 
         log q_t(x) = log sum_k w_k N(x; alpha_t m_k, S_k)
         """
@@ -87,7 +87,7 @@ class GaussianMixture:
     def responsibilities(
         self, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time
     ) -> Float64[Tensor, "batch K"]:
-        """P(k | x_t = x), `(batch, K)`: which component x came from. Derivation: (oracle.4).
+        """P(k | x_t = x), `(batch, K)`: which component x came from. Derivation: (mixture.4).
 
         r_k = w_k N(x; alpha_t m_k, S_k) / q_t(x)
         """
@@ -101,7 +101,7 @@ class GaussianMixture:
     def score(
         self, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time
     ) -> Float[Tensor, "batch *event"]:
-        """The gradient of `log_density` in x, like `x`. Derivation: (oracle.6).
+        """The gradient of `log_density` in x, like `x`. Derivation: (mixture.6).
 
         grad log q_t(x) = -sum_k r_k S_k^-1 (x - alpha_t m_k),    r_k = P(k | x_t = x)
         """
@@ -132,7 +132,7 @@ class GaussianMixture:
     def posterior_mean(
         self, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time
     ) -> Float[Tensor, "batch *event"]:
-        """The mean of x_0 given x_t = x, like `x`; x itself at t = 0. Derivation: (oracle.7).
+        """The mean of x_0 given x_t = x, like `x`; x itself at t = 0. Derivation: (mixture.7).
 
         E[x_0 | x_t] = sum_k r_k S_k^-1 (sigma_t^2 m_k + alpha_t C_k x)
         """
@@ -150,7 +150,7 @@ class GaussianMixture:
         return partial(self.posterior_mean, schedule)
 
     def marginal(self, schedule: Schedule, t: Time) -> "GaussianMixture":
-        """The law of x_t, sum_k w_k N(alpha_t m_k, S_k(t)). Derivation: (oracle.1)."""
+        """The law of x_t, sum_k w_k N(alpha_t m_k, S_k(t)). Derivation: (mixture.1)."""
         alpha_t, _ = schedule(t)
         covariances = self._like_covariances(self._noisy(schedule, t))
         return GaussianMixture(self.log_weights, alpha_t * self.means, covariances)
@@ -171,7 +171,7 @@ class GaussianMixture:
         Returns:
             The distribution of x_s; its mean at s = 0 is `posterior_mean`.
 
-        Source: DDPM (arXiv:2006.11239), Section 2, without its Gaussian. Derivation: (oracle.9).
+        Source: DDPM (arXiv:2006.11239), Section 2, without its Gaussian. Derivation: (mixture.9).
         """
         same_shape("x", x, self.means[0])
         flat = x.to(self.means).reshape(1, self._size)
@@ -208,7 +208,7 @@ class GaussianMixture:
         Raises:
             ValueError: the mixture has more than one component.
 
-        Source: Score SDE (arXiv:2011.13456), Eq. 13, Gaussian data. Derivation: (oracle.10).
+        Source: Score SDE (arXiv:2011.13456), Eq. 13, Gaussian data. Derivation: (mixture.10).
         """
         require(len(self.means) == 1, "mixture", "one component", f"{len(self.means)}")
         (alpha_t, _), (alpha_s, _) = schedule(t), schedule(s)
@@ -218,7 +218,7 @@ class GaussianMixture:
         return moved.reshape(x.shape).to(x)
 
     def sample(self, generator: torch.Generator, n: int) -> Float64[Tensor, "n *event"]:
-        """`n` independent draws of x_0, `(n, *event)`. Derivation: (oracle.11).
+        """`n` independent draws of x_0, `(n, *event)`. Derivation: (mixture.11).
 
         x_0 = m_k + C_k^{1/2} z,    k ~ w,    z ~ N(0, I)
         """
@@ -233,7 +233,7 @@ class GaussianMixture:
         return self.means[k] + z.reshape(n, *self.means.shape[1:])
 
     def moments(self) -> tuple[Float64[Tensor, "*event"], Float64[Tensor, "D D"]]:
-        """The mean, `(*event)`, and the flattened covariance, `(D, D)`. Derivation: (oracle.12).
+        """The mean, `(*event)`, and the flattened covariance, `(D, D)`. Derivation: (mixture.12).
 
         mean = sum_k w_k m_k,    covariance = sum_k w_k (C_k + (m_k - mean)(m_k - mean)^T)
         """

@@ -32,7 +32,7 @@ def sample_clean(
         x: `(batch, *event)`, points at time t.
         t: a number or `()`, 0 < t <= T.
 
-    Derivation: (path.5).
+    Derivation: (reverse_kernel.5).
     """
     edges = mixture.responsibilities(schedule, x, t).cumsum(1)[:, :-1].contiguous()
     uniform = torch.rand(len(x), 1, generator=generator, dtype=torch.float64).to(edges)
@@ -62,7 +62,7 @@ def sample_reverse(
         x: `(batch, *event)`, points at time t.
         t, s: numbers or `()`, 0 <= s < t <= T.
 
-    Derivation: (path.4).
+    Derivation: (reverse_kernel.4).
     Source: DDPM (arXiv:2006.11239), eq. 6, with x_0 drawn where a model has a guess.
     """
     x_0 = sample_clean(mixture, generator, schedule, x, t)
@@ -87,7 +87,7 @@ def path_log_density(
     Raises:
         ValueError: path and grid differ in length, or the grid does not fall.
 
-    Derivation: (path.3).
+    Derivation: (reverse_kernel.3).
     """
     strictly_decreasing("grid", grid)
     require(len(path) == len(grid), "path", f"{len(grid)} tensors, one a node", f"{len(path)}")

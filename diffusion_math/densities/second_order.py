@@ -5,7 +5,7 @@ Both are a mean of the components' own matrices and the spread of the components
     sum_k r_k (M_k + (v_k - v)(v_k - v)^T),    v = sum_k r_k v_k,    r_k = P(k | x_t),
 
 which is symmetric and loses nothing to cancellation: no large products are subtracted.
-Derivation: (curvature.2), (curvature.3).
+Derivation: (second_order.2), (second_order.3).
 """
 
 import torch
@@ -29,7 +29,7 @@ def score_jacobian(
         x: `(batch, *event)`.
         t: a number or `()`, above 0 where a component has a zero variance.
 
-    Derivation: (curvature.2).
+    Derivation: (second_order.2).
     """
     total = _no_matrices(mixture, x)
     r, score = mixture.responsibilities(schedule, x, t), mixture.score(schedule, x.double(), t)
@@ -56,7 +56,7 @@ def posterior_covariance(
         x: `(batch, *event)`.
         t: a number or `()`.
 
-    Derivation: (curvature.3), (curvature.5).
+    Derivation: (second_order.3), (second_order.5).
     """
     total = _no_matrices(mixture, x)
     if float(t) == 0:

@@ -42,7 +42,7 @@ def ring(modes: int = 8, radius: float = 2.0, std: float = 0.15) -> GaussianMixt
 
     m_k = radius (cos(2 pi k / modes), sin(2 pi k / modes)),    C_k = std^2 I
 
-    Raises ValueError unless modes >= 1 and std > 0. Derivation: (density.1).
+    Raises ValueError unless modes >= 1 and std > 0. Derivation: (toy.1).
     """
     whole("modes", modes, 1)
     angles = 2 * math.pi / modes * torch.arange(modes, dtype=torch.float64)
@@ -54,7 +54,7 @@ def grid25(spacing: float = 1.0, std: float = 0.1) -> GaussianMixture:
 
     m_ij = spacing (i, j),    i, j in {-2, .., 2},    C_ij = std^2 I
 
-    Raises ValueError unless std > 0. Derivation: (density.2).
+    Raises ValueError unless std > 0. Derivation: (toy.2).
     """
     line = spacing * torch.arange(-2, 3, dtype=torch.float64)
     return _isotropic(torch.cartesian_prod(line, line), std)
@@ -67,7 +67,7 @@ def two_moons(modes: int = 32, std: float = 0.1) -> GaussianMixture:
         a = pi k / (modes - 1),    k = 0 .. modes - 1,    C_k = std^2 I
 
     Unlike the usual uniform arc with noise added, this has an exact density at every t.
-    Raises ValueError unless modes >= 2 and std > 0. Derivation: (density.3).
+    Raises ValueError unless modes >= 2 and std > 0. Derivation: (toy.3).
     """
     whole("modes", modes, 2)
     angles = torch.linspace(0, math.pi, modes, dtype=torch.float64)
@@ -84,7 +84,7 @@ def pinwheel(
         weights as N(r; 1, 0.3^2),    std across the arm, and along it the distance between modes
 
     Raises ValueError unless arms >= 1, modes >= 2 and std > 0.
-    Derivation: (density.5).
+    Derivation: (toy.5).
     Source: Johnson et al. (arXiv:1603.06277), the pinwheel data, at twice their radius.
     """
     whole("arms", arms, 1)
@@ -107,7 +107,7 @@ def spirals(
 
     The root makes neighbours about equally far apart; std is that across, and along the curve it is
     the distance between modes. Raises ValueError unless arms >= 1, modes >= 2 and std > 0.
-    Derivation: (density.6).
+    Derivation: (toy.6).
     """
     whole("arms", arms, 1)
     whole("modes", modes, 2)
@@ -146,7 +146,7 @@ def _leftward(angles: Tensor) -> Tensor:
 def _chain(log_weights: Tensor, means: Tensor, along: Tensor, std: Number) -> GaussianMixture:
     """Modes with the standard deviation |along_k| in the direction of along_k, `std` across it.
 
-    Derivation: (density.4).
+    Derivation: (toy.4).
     """
     require(0 < std < math.inf, "std", "a positive number", std)
     unit = along / along.norm(dim=1, keepdim=True)

@@ -7,7 +7,7 @@ neighbouring nodes: every choice of theta gives a strictly decreasing grid,
     g     = LEAST + (1 - n LEAST) softmax(theta_1, ..., theta_{n-1}, 0)
 
 The ends' stand-ins are t_min and t_max, as in `grid.uniform_log_snr`; unlike there, the last inner
-node need not be t_min. Derivation: (tuned.1), (tuned.2).
+node need not be t_min. Derivation: (grids.1), (grids.2).
 """
 
 import math
@@ -94,7 +94,7 @@ def fit_grid(
         ValueError: grid is not strictly decreasing or has no node between its ends; starts and ends
             differ in shape or are none; scale, modes or rounds are not above 0.
 
-    Derivation: (tuned.2), (tuned.3), (tuned.4).
+    Derivation: (grids.2), (grids.3), (grids.4).
     Sources: the aim, S4S (arXiv:2502.17423), whose steps are fitted to a teacher's ends too; the
         loss of far ends, Cauchy's, as in Barron (arXiv:1701.03077) table 1 at shape 0.
     """
@@ -122,7 +122,7 @@ def fit_grid_of(
         walk: grid -> where it takes each start, like `ends`; the same starts at every call.
         nudge: the change of theta that derivatives are taken by.
 
-    The others, and what is raised, as for `fit_grid`. Derivation: (tuned.2), (tuned.3), (tuned.4).
+    The others, and what is raised, as for `fit_grid`. Derivation: (grids.2), (grids.3), (grids.4).
     """
     strictly_decreasing("grid", grid)
     differentiable("ends", ends)
@@ -166,7 +166,7 @@ def robust_least_squares(
     Raises:
         ValueError: scale or rounds are not above 0, or there is no walk.
 
-    Derivation: (tuned.4).
+    Derivation: (grids.4).
     """
     from scipy.optimize import least_squares
 
@@ -196,7 +196,7 @@ def cosines(gaps: int, modes: int) -> Float64[Tensor, "inner modes"]:
     The second term keeps the last gap's entry of theta at 0, which softmax does not see; m = 0
     would move all alike, which it does not see either. gaps - 1 modes span every theta.
 
-    Derivation: (tuned.5).
+    Derivation: (grids.5).
     """
     middle = torch.arange(gaps, dtype=torch.float64) + 0.5
     m = torch.arange(1, modes + 1, dtype=torch.float64)
@@ -213,7 +213,7 @@ def errors(
 ) -> Float64[Tensor, " batch"]:
     """How far each walk's end is from where it should be: RMS over the event, `(batch,)`.
 
-    e_i^2 = mean over the event of (x_i - ends_i)^2. Derivation: (tuned.3).
+    e_i^2 = mean over the event of (x_i - ends_i)^2. Derivation: (grids.3).
     """
     same_shape("ends", ends, starts)
     return distances(end_of(step, denoise, starts, grid), ends)
@@ -222,7 +222,7 @@ def errors(
 def distances(
     found: Float[Tensor, "batch *event"], ends: Float[Tensor, "batch *event"]
 ) -> Float64[Tensor, " batch"]:
-    """e_i = the root of the mean over the event of (found_i - ends_i)^2. Derivation: (tuned.3)."""
+    """e_i = the root of the mean over the event of (found_i - ends_i)^2. Derivation: (grids.3)."""
     same_shape("found", found, ends)
     return (flat(found) - flat(ends)).square().mean(1).sqrt()
 
@@ -238,7 +238,7 @@ def grid_of_logits(
     Raises:
         ValueError: another number of them.
 
-    Derivation: (tuned.1), (tuned.2).
+    Derivation: (grids.1), (grids.2).
     """
     inner = len(grid) - 2
     require(theta.shape == (inner,), "theta", f"shape {(inner,)}", tuple(theta.shape))
@@ -255,7 +255,7 @@ def logits_of_grid(
     """The theta of a grid: `grid_of_logits` gives the grid back, but for gaps of less than 2 LEAST.
 
     A grid whose last inner node is t_min has such a gap after it, which is widened to that.
-    Derivation: (tuned.2).
+    Derivation: (grids.2).
     """
     low, high = _range(schedule, grid)
     levels = torch.cat([low[None], schedule.log_snr(grid[1:-1]), high[None]])
@@ -277,7 +277,7 @@ def blended(
     Args:
         share: of `other`; 0 gives `grid`, up to gaps of less than 2 LEAST, and its ends at any.
 
-    Raises ValueError for grids of different lengths. Derivation: (tuned.2).
+    Raises ValueError for grids of different lengths. Derivation: (grids.2).
     """
     same_shape("other", other, grid)
     theta = (1 - share) * logits_of_grid(schedule, grid) + share * logits_of_grid(schedule, other)
@@ -300,7 +300,7 @@ def end_of(
 
 def in_medians(scale: Number, errors: Float64[Tensor, " batch"]) -> float:
     """The error that is a scale in medians of these; infinite where the median is 0, which is no
-    unit: all then count alike. Derivation: (tuned.4)."""
+    unit: all then count alike. Derivation: (grids.4)."""
     median = float(errors.median())
     return scale * median if median > 0 else math.inf
 
@@ -308,7 +308,7 @@ def in_medians(scale: Number, errors: Float64[Tensor, " batch"]) -> float:
 def turned(apart: Float[Tensor, "batch *event"], scale: Number) -> Float64[Tensor, " residuals"]:
     """Numbers whose squares sum to mean_i rho(e_i^2): each start's, turned as its error is.
 
-    Raises ValueError where there is none. Derivation: (tuned.4).
+    Raises ValueError where there is none. Derivation: (grids.4).
     """
     require(apart.numel() > 0, "starts", "1 or more", tuple(apart.shape))
     errors = flat(apart)

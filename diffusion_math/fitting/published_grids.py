@@ -50,7 +50,7 @@ def align_your_steps(
         ValueError: another model, or fewer steps; a schedule whose t_max has a lower level than
             the published ones in the middle.
 
-    Derivation: (published.1).
+    Derivation: (published_grids.1).
     Source: Sabour et al. (arXiv:2404.14507): the released schedules and their interpolation.
     """
     require(model in ALIGNED, "model", f"one of {', '.join(ALIGNED)}", repr(model))
@@ -78,7 +78,7 @@ def error_weighted(
         steps: 1 or more; fewer than three nodes of [t_min, t_max] have none to move.
         order, power: as in `weighted_error`.
 
-    Derivation: (published.2).
+    Derivation: (published_grids.2).
     Source: Xue et al. (arXiv:2402.17376), section 4, by another method of minimisation.
     """
     from scipy.optimize import minimize
@@ -116,7 +116,7 @@ def weighted_error(
         order: the most predictions that a step interpolates, 1 or more.
         power: p, 2 for latents and 1 for pixels by the source.
 
-    Derivation: (published.2), (published.3).
+    Derivation: (published_grids.2), (published_grids.3).
     Source: Xue et al. (arXiv:2402.17376), section 4.
     """
     whole("order", order, 1, 4)

@@ -35,7 +35,7 @@ def shortest(costs: Float64[Tensor, "nodes nodes"], steps: int) -> list[int]:
     Returns:
         steps + 1 rising indices, 0 and nodes - 1 the ends.
 
-    Derivation: (shortest.1).
+    Derivation: (shortest_path.1).
     Source: Bellman 1957, "Dynamic Programming".
     """
     count = len(costs)
@@ -73,7 +73,7 @@ def kl_upper_bound(
         nodes: `(nodes,)` strictly decreasing times, the fine grid, of 0 < sigma, 0 < alpha.
         generator: of the paths' noise.
 
-    Derivation: (shortest.2), (shortest.3).
+    Derivation: (shortest_path.2), (shortest_path.3).
     Source: Sabour et al. (arXiv:2404.14507), section 3, whose bound this is; they minimise it by
         coordinate search, here the least on the nodes is found exactly.
     """
@@ -122,7 +122,7 @@ def dynamic_programming(
     Returns:
         `(steps + 1,)` of the nodes, the first and the last among them.
 
-    Derivation: (shortest.4).
+    Derivation: (shortest_path.4).
     Source: Pei et al. (arXiv:2503.21774), Algorithm 1; they minimise for one sample at a time and
         take medians, here the mean over the batch is minimised.
     """

@@ -1,7 +1,7 @@
 """Linear solvers whose weights are fitted to the flow: the best use of the calls already made.
 
 A row of `linear` is here what takes the walks nearest to the flow's own states for one denoiser:
-least squares, in closed form. Derivation: (fitted.1), (fitted.3), (fitted.9).
+least squares, in closed form. Derivation: (weights.1), (weights.3), (weights.9).
 """
 
 import math
@@ -43,7 +43,7 @@ class FinePath(NamedTuple):
 
         Raises ValueError for a time outside the finite nodes that is no node, or fewer than four;
         and for another number of states than of times.
-        Derivation: (fitted.5).
+        Derivation: (weights.5).
         """
         count = len(self.times)
         require(len(self.states) == count, "states", f"{count}, one a time", len(self.states))
@@ -70,7 +70,7 @@ class FinePath(NamedTuple):
         """The starts, whatever the grid's first node, and the states at its others.
 
         A grid that begins below t_max, as `leading` does, takes the walk's noise for its own.
-        Derivation: (fitted.5).
+        Derivation: (weights.5).
         """
         return [self.states[0], *(self.at(schedule, t) for t in grid[1:])]
 
@@ -107,7 +107,7 @@ def fit_weights(
         ValueError: grid is not strictly decreasing; states are not one a node and of one shape, or
             of nothing; scale is not above 0; the channels are no multiple of the groups.
 
-    Derivation: (fitted.2), (fitted.3), (fitted.4), (fitted.8), (fitted.9).
+    Derivation: (weights.2), (weights.3), (weights.4), (weights.8), (weights.9).
     Sources: the aim, S4S (arXiv:2502.17423), which descends on the ends alone; reweighting:
         Holland & Welsch 1977, "Robust regression using iteratively reweighted least-squares",
         Communications in Statistics 6(9).
@@ -137,7 +137,7 @@ def fit_weights_and_grid(
 
     The others, and what is raised, as for `fit_grid` and `fit_weights`; and ValueError for a
     grid with other ends than the path's.
-    Derivation: (fitted.5), (fitted.6).
+    Derivation: (weights.5), (weights.6).
     Source: Golub & Pereyra 1973, "The differentiation of pseudo-inverses and nonlinear least
         squares problems whose variables separate", SIAM J. Numer. Anal. 10(2).
     """
@@ -183,7 +183,7 @@ def _fit(
 def _row(basis: Sequence[Tensor], target: Tensor, scale: Number) -> Tensor:
     """The mixture of the basis that is nearest to the target, by mean rho: `(len(basis),)`.
 
-    Derivation: (fitted.3), (fitted.4).
+    Derivation: (weights.3), (weights.4).
     """
     columns = torch.stack([flat(part) for part in basis], dim=2)
     batch, event, count = columns.shape

@@ -1,6 +1,6 @@
 """Weights, and nodes with them, that are moved until walks end nearest: S4S' aim.
 
-Derivation: (fitted.7), (fitted.10).
+Derivation: (weights.7), (weights.10).
 """
 
 import math
@@ -55,7 +55,7 @@ def fit_weights_to_ends(
         scale: of `fitted`: in medians of the first weights' errors.
 
     Raises ValueError as `from_weights`, `fitted` and `fit_grid`.
-    Derivation: (fitted.7).
+    Derivation: (weights.7).
     Source: Frankel et al., S4S (arXiv:2502.17423), which descends by gradients.
     """
     _check(grid, weights, starts, ends, order, scale)
@@ -123,7 +123,7 @@ def fit_alternating(
         The nodes, with the ends of `grid`, and their weights.
 
     Raises ValueError as `fit_weights_to_ends` and `fit_grid`, and for fewer than 1 turn.
-    Derivation: (fitted.7), (fitted.10).
+    Derivation: (weights.7), (weights.10).
     Source: Frankel et al., S4S-Alt (arXiv:2502.17423); the time that the denoiser is told stays
         the node's own here.
     """

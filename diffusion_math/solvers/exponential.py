@@ -269,7 +269,7 @@ def dpmpp_2m(schedule: Schedule) -> Step:
     Args:
         schedule: gives alpha, sigma and the log-SNR 2 lambda at t and s.
 
-    Derivation: (solver.14), (solver.16).
+    Derivation: (one_step.14), (one_step.16).
     Source: DPM-Solver++ (arXiv:2211.01095), Algorithm 2 and Eq. 12 (k = 1).
     """
 

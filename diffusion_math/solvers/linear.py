@@ -6,7 +6,7 @@ On a grid of n steps a row of weights for each,
 
 DDIM, DPM-Solver and DPM-Solver++ (multistep), DEIS, UniPC and Adams-Bashforth are such rows, which
 theory gives for every denoiser; `fitted` and `end_fitted` find rows for one denoiser. A group of
-channels may have rows of its own. Derivation: (fitted.1), (fitted.2), (fitted.9).
+channels may have rows of its own. Derivation: (weights.1), (weights.2), (weights.9).
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def from_weights(
         ValueError: the weights have another shape; in a step: it is not the grid's, or the
             channels, the first axis of the event, are no multiple of the groups.
 
-    Derivation: (fitted.1), (fitted.9).
+    Derivation: (weights.1), (weights.9).
     Source: linear multistep methods: Hairer, Norsett & Wanner 1993, "Solving Ordinary Differential
         Equations I", section III.2; their weights as parameters of a diffusion model's solver, S4S
         (arXiv:2502.17423).
@@ -77,7 +77,7 @@ def rescaled_weights(
         other: `(nodes,)` strictly decreasing times.
 
     Raises ValueError for weights that are not the grid's, and grids of different lengths.
-    Derivation: (fitted.10).
+    Derivation: (weights.10).
     Source: S4S (arXiv:2502.17423) learns weights relative to the step's own coefficients.
     """
     rows_of_grid(grid, weights)

@@ -6,7 +6,7 @@ arXiv:2010.02502, Eq. 14), and every deterministic step below is a quadrature of
 
 A step that ends on clean data (s = 0: alpha = 1, sigma = 0) returns x0 itself, without noise:
 the flow's last stretch from t to 0 is not integrated but replaced by the mean it starts from.
-Derivation: (solver.2).
+Derivation: (one_step.2).
 """
 
 from torch import Tensor
@@ -31,7 +31,7 @@ def ddpm(schedule: Schedule, variance: StepVariance | None = None) -> Step:
         schedule: gives alpha and sigma at t and s, which need not be neighbours.
         variance: of `diffusion_math.variance`, in the place of beta; the mean stays.
 
-    Derivation: (solver.4), (solver.6), (solver.7).
+    Derivation: (one_step.4), (one_step.6), (one_step.7).
     Source: DDPM (arXiv:2006.11239), Algorithm 2, with the mean and variance of Eqs. 6-7.
     """
 
@@ -63,7 +63,7 @@ def ddim(schedule: Schedule, eta: float | int = 0.0) -> Step:
     Raises:
         ValueError: `eta` lies outside [0, 1].
 
-    Derivation: (solver.8), (solver.9), (solver.10).
+    Derivation: (one_step.8), (one_step.9), (one_step.10).
     Source: DDIM (arXiv:2010.02502), Eqs. 12 and 16.
     """
     checks.between("eta", float(eta), 0.0, 1.0)
@@ -94,7 +94,7 @@ def euler(schedule: Schedule) -> Step:
     Args:
         schedule: gives alpha and sigma at t and s.
 
-    Derivation: (solver.11).
+    Derivation: (one_step.11).
     Source: EDM (arXiv:2206.00364), Algorithm 1 without lines 6-8; DDIM (arXiv:2010.02502), Eq. 13.
     """
 
@@ -117,7 +117,7 @@ def heun(schedule: Schedule) -> Step:
     Args:
         schedule: gives alpha and sigma at t and s.
 
-    Derivation: (solver.12).
+    Derivation: (one_step.12).
     Source: EDM (arXiv:2206.00364), Algorithm 1.
     """
 
@@ -145,7 +145,7 @@ def flow_heun(schedule: Schedule) -> Step:
     Args:
         schedule: gives alpha and sigma at t and s.
 
-    Derivation: (solver.13).
+    Derivation: (one_step.13).
     Source: Esser et al. (arXiv:2403.03206), section 2, for the field; EDM (arXiv:2206.00364),
     Algorithm 1, for the rule.
     """

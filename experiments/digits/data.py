@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from sklearn.datasets import load_digits
-from sklearn.svm import SVC
 from torch import Tensor
 
 from diffusion_math.checks import require, whole
@@ -36,6 +34,8 @@ def load(held_out: int, seed: int) -> tuple[Digits, Digits]:
     Raises ValueError unless 2 <= held_out <= 1697. Source: scikit-learn's `load_digits`, the test
     set of Alpaydin & Kaynak 1998, doi:10.24432/C50P49.
     """
+    from sklearn.datasets import load_digits  # an extra, whose import draws a random number
+
     whole("held_out", held_out, 2, COUNT - 100)
     levels, labels = (torch.from_numpy(one) for one in load_digits(return_X_y=True))
     order = torch.randperm(len(levels), generator=torch.Generator().manual_seed(seed))
@@ -62,6 +62,8 @@ def picture(x: Tensor) -> Any:
 
 def classifier(train: Digits) -> Any:
     """A support vector machine on the levels; `agrees` asks it. Its draws nothing at random."""
+    from sklearn.svm import SVC  # an extra
+
     return SVC(gamma=0.001).fit(to_levels(train.x).numpy(), train.labels.numpy())
 
 

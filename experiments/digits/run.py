@@ -22,12 +22,6 @@ ARM_WIDTH, ARM_BLOCKS = 128, 2
 
 def run(config: Config) -> Result:
     """Train, draw, write and compare."""
-    try:
-        import sklearn  # noqa: F401
-    except ImportError as error:
-        wanted = 'wanted scikit-learn: pip install "diffusion-math[digits]"'
-        raise ValueError(f"digits: {wanted}") from error
-
     def seeded(part: int) -> torch.Generator:
         return torch.Generator().manual_seed(config.seed + part)
 

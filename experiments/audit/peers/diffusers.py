@@ -29,40 +29,6 @@ DIGITS = "four digits of the table's least variance are left in float32"
 LARGE = "the forward variance is not that of data without spread, nor meant to be"
 
 
-TOKENS = "tokens, not numbers, are noised"
-ONE_NETWORK = "made for one distilled network's outputs, which no exact denoiser has"
-UPWARD = "walks from data to noise"
-UNTRIED = {
-    **dict.fromkeys(
-        (
-            "AmusedScheduler",
-            "BlockRefinementScheduler",
-            "DiscreteDDIMScheduler",
-            "EntropyBoundScheduler",
-            "VQDiffusionScheduler",
-        ),
-        TOKENS,
-    ),
-    **dict.fromkeys(
-        (
-            "CMStochasticIterativeScheduler",
-            "HeliosDMDScheduler",
-            "PiflowScheduler",
-            "SCMScheduler",
-        ),
-        ONE_NETWORK,
-    ),
-    **dict.fromkeys(("DDIMInverseScheduler", "DPMSolverMultistepInverseScheduler"), UPWARD),
-    "DDPMWuerstchenScheduler": "its levels are those of a cosine with an offset, on no table",
-    "HeliosScheduler": "changes the resolution between its stages",
-    "KarrasVeScheduler": "deprecated; its two halves of a step are called by the pipeline",
-    "RFD4ProteinaScheduler": "samples at a lowered temperature, not the data",
-    "RePaintScheduler": "walks to and fro around a mask",
-    "ScoreSdeVeScheduler": "its predictor and corrector are called by the pipeline",
-}
-"""What diffusers exports and `cases` leaves out: why."""
-
-
 def the_step_before(scheduler: Any, call: int, before: Any) -> dict[str, Any]:
     """CogVideoX's pipeline hands on the last prediction of clean data, and its time."""
     first = before is None

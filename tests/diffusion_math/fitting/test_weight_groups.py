@@ -73,7 +73,7 @@ def test_a_group_is_fitted_as_if_it_were_alone(groups, scale, seed):
 @pytest.mark.parametrize("steps", [1, 2, 3])
 @pytest.mark.parametrize("per", [1, 2])
 def test_each_group_is_exact_for_n_plus_one_variances(steps, per):
-    """(fitted.9): n steps and as many different variances in each group as (fitted.8) allows."""
+    """(weights.9): n steps and as many different variances in each group as (weights.8) allows."""
     schedule, groups = VPLinear(), 3
     many = torch.tensor([1.0, 0.02, 0.3, 3.0, 0.1, 0.6]).double()
     variances = torch.cat([many[: steps + per] * share for share in (1, 0.7, 0.4)])

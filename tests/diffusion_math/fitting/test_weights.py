@@ -76,7 +76,7 @@ def test_every_linear_solver_is_one(name, schedule, steps, maker):
 @pytest.mark.parametrize("steps", [1, 2, 3, 4])
 @pytest.mark.parametrize("schedule", [VPLinear(), RectifiedFlow()], ids=lambda s: type(s).__name__)
 def test_n_steps_are_exact_for_n_plus_one_variances(schedule, steps):
-    """(fitted.8), and for one variance more they are not."""
+    """(weights.8), and for one variance more they are not."""
     grid = uniform_log_snr(schedule, steps + 1, 0.9, 0.01)[[*range(steps), -1]]
     many = torch.tensor([1.0, 0.02, 0.3, 3.0, 0.1, 0.6], dtype=torch.float64)
     for extra, exact in ((1, True), (2, False)):

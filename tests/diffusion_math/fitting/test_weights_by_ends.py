@@ -139,7 +139,7 @@ def test_derivatives_from_a_row_on_are_those_of_whole_walks(groups):
     makers=st.permutations([trailing, uniform_log_snr, karras]),
 )
 def test_ddim_carried_to_another_grid_is_ddim(schedule, steps, makers):
-    """(fitted.10)"""
+    """(weights.10)"""
     data = mixture("diagonal", (6,), 3, seed=steps)
     denoise, starts, step = data.denoiser(schedule), normal(seeded(3), 40, 6), SOLVERS["ddim"]
     grid, other = (maker(schedule, steps) for maker in makers[:2])
