@@ -35,7 +35,7 @@ class Subject:
     also: Callable[[], Iterable[Check]] = tuple
 
     def audit(self) -> Report:
-        """`diffusion_math.testing.verdicts` of it."""
+        """`diffusion_math.testing.audit` of it."""
         found = audit(self.sampler, self.who, self.counts, self.sweep, self.ladder)
         return found + Report(tuple(self.also()))
 
@@ -45,10 +45,10 @@ def again(module: str, *arguments: object, **options: object) -> str:
     given = [repr(one) for one in arguments]
     given += [f"{name}={value!r}" for name, value in options.items()]
     return (
-        "from diffusion_math.testing.verdicts import Who\n"
+        "from diffusion_math.testing import Origin\n"
         f"from experiments.audit.peers.{module} import sampler\n"
         "from experiments.audit.subject import Subject\n\n"
-        f"subject = Subject(sampler({', '.join(given)}), Who())"
+        f"subject = Subject(sampler({', '.join(given)}), Origin())"
     )
 
 

@@ -23,9 +23,9 @@ class Ten:
 '''
 
 
-def written(root: Path, source: str, file: str = "diffusion_math/testing/convergence.py") -> Path:
+def written(root: Path, source: str, file: str = "diffusion_math/fit.py") -> Path:
     path = root / file
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(source, encoding="utf-8")
     return root
 

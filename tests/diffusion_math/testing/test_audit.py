@@ -11,8 +11,8 @@ from diffusion_math.testing import (
     UnsupportedError,
     assert_order,
     assert_sound,
+    audit,
     ours,
-    verdicts,
 )
 from tests.diffusion_math.testing.wrong_samplers import (
     GUESSED,
@@ -31,12 +31,12 @@ NAMES = ("ddpm", "ddim", "dpmpp_2m_sde", "unipc")
 
 
 def defects(sampler, **how):
-    return {row.check for row in verdicts(sampler, **{**SHORT, **how}).defects}
+    return {row.check for row in audit(sampler, **{**SHORT, **how}).defects}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_right_samplers_are_sound(name):
-    found = verdicts(right(name, TABLE), **SHORT)
+    found = audit(right(name, TABLE), **SHORT)
     assert found.sound, found
 
 
@@ -66,7 +66,7 @@ def test_all_of_ours_are_sound_on_every_schedule(schedule):
             if isinstance(schedule, Discrete) and sampler.name in ROUNDED:
                 sampler = replace(sampler, near=ROUNDED[sampler.name])
                 sampler = later(sampler) if sampler.name == "pndm" else sampler
-            found = verdicts(sampler, **{**SHORT, "ladder": ladder, "sweep": tuple(range(1, 101))})
+            found = audit(sampler, **{**SHORT, "ladder": ladder, "sweep": tuple(range(1, 101))})
             assert found.sound, f"{sampler.name}\n{found}"
 
 
@@ -90,7 +90,7 @@ def test_noise_in_the_last_step_is_a_defect():
 
 
 def test_a_grid_that_rises_is_a_defect():
-    found = verdicts(RISING, **SHORT)
+    found = audit(RISING, **SHORT)
     [row] = [row for row in found.rows if row.check == "grid"]
     assert row.verdict == "defect" and row.value == 2  # n = 3 and n = 10
     assert "step 2 goes from" in row.note
@@ -104,9 +104,9 @@ def test_a_sampler_that_crashes_is_a_defect_and_one_that_refuses_a_limit():
         raise UnsupportedError("no such number of steps")
 
     broken = replace(right("ddim"), walk=crashes)
-    rows = {row.check: row for row in verdicts(broken, **SHORT).rows}
+    rows = {row.check: row for row in audit(broken, **SHORT).rows}
     assert "KeyError" in rows["levels"].note and rows["order"].verdict == "defect"
-    refused = verdicts(replace(right("ddim"), grid=refuses, free=False), **SHORT)
+    refused = audit(replace(right("ddim"), grid=refuses, free=False), **SHORT)
     assert refused.sound
     assert [row.verdict for row in refused.rows if row.check == "order"] == ["limit"]
 
@@ -122,7 +122,7 @@ def test_a_limit_that_is_known_is_no_defect():
     who = Origin(
         "library", "1", "setting", {"levels": "stated openly", "order of the law": "so too"}
     )
-    found = verdicts(SQUARED, who, **SHORT)
+    found = audit(SQUARED, who, **SHORT)
     limits = {row.check: row.note for row in found.rows if row.verdict == "limit"}
     assert limits["levels"].startswith("stated openly")
     assert found.rows[0].library == "library" and found.rows[0].setting == "setting"
@@ -132,7 +132,7 @@ def test_idle_steps_are_a_limit():
     def grid(n):
         return torch.cat([right("ddim", TABLE).grid(n)[:-1], torch.tensor([1.0, 1.0])])
 
-    found = verdicts(replace(right("ddim", TABLE), grid=grid), **SHORT)
+    found = audit(replace(right("ddim", TABLE), grid=grid), **SHORT)
     assert [row.verdict for row in found.rows if row.check == "idle steps"] == ["limit"]
 
 
@@ -147,7 +147,7 @@ def test_the_helpers_for_your_own_tests():
 
 
 def test_the_report_prints_and_adds():
-    found = verdicts(right("ddim", TABLE), **SHORT)
+    found = audit(right("ddim", TABLE), **SHORT)
     text = str(found)
     assert text.splitlines()[0].split() == ["check", "expected", "measured", "verdict", "note"]
     assert len(text.splitlines()) == len(found.rows) + 1

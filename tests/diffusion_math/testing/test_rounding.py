@@ -12,7 +12,7 @@ from diffusion_math.grid import trailing
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import Discrete, RectifiedFlow, VPLinear
 from diffusion_math.solvers.registry import SOLVERS
-from diffusion_math.testing import Sampler, assert_order, assert_sound, verdicts
+from diffusion_math.testing import Sampler, assert_order, assert_sound, audit
 from diffusion_math.testing.rounding import LEVELS, narrowest, rounded
 from diffusion_math.testing.sampler import ours
 from tests.diffusion_math.testing.wrong_samplers import GUESSED
@@ -85,7 +85,7 @@ def in_float32(sampler: Sampler) -> Sampler:
 def test_a_right_sampler_in_float32_is_no_defect(name: str) -> None:
     """pndm has the largest rounding of all solvers."""
     [sampler] = ours(SCHEDULE, [name])
-    found = verdicts(in_float32(sampler), counts=(1, 2, 3, 10), sweep=(2,))
+    found = audit(in_float32(sampler), counts=(1, 2, 3, 10), sweep=(2,))
     assert found.defects == ()
     told = [row.expected for row in found.rows if row.check == "levels"]
     assert told == ["at most 0.000488281, rounding of float32"]
@@ -110,7 +110,7 @@ def test_a_wrong_sampler_in_float32_is_a_defect_still() -> None:
     eps = torch.finfo(torch.float32).eps
 
     def defects(**how) -> set[str]:  # type: ignore[no-untyped-def]
-        return {row.check for row in verdicts(ddim(**how), counts=(10,), sweep=(2,)).defects}
+        return {row.check for row in audit(ddim(**how), counts=(10,), sweep=(2,)).defects}
 
     assert "levels" in defects(before=Tensor.float, off=LEVELS * eps)
     assert "levels" not in defects(before=Tensor.float, off=LEVELS * eps / 100)
@@ -118,11 +118,11 @@ def test_a_wrong_sampler_in_float32_is_a_defect_still() -> None:
     walk = GUESSED.walk
     narrow = replace(GUESSED, walk=lambda d, x, g, n: walk(d, x.float(), g, n))
     assert narrowest(narrow) == torch.float32
-    assert {row.check for row in verdicts(narrow, counts=(10,), sweep=(2,)).defects} >= {"levels"}
+    assert {row.check for row in audit(narrow, counts=(10,), sweep=(2,)).defects} >= {"levels"}
 
 
 def test_half_precision_is_said_to_tell_nothing() -> None:
-    found = {row.check: row for row in verdicts(WAYS["half"][0], counts=(10,), sweep=(2,)).rows}
+    found = {row.check: row for row in audit(WAYS["half"][0], counts=(10,), sweep=(2,)).rows}
     assert found["levels"].verdict == "limit"
     assert found["levels"].note.startswith("float16 is too coarse to tell (n = 10: step ")
 

@@ -14,7 +14,7 @@ import torch
 from diffusion_math.grid import trailing, uniform_log_snr
 from diffusion_math.noise import zeros
 from diffusion_math.schedule import RectifiedFlow, VPLinear
-from diffusion_math.testing import Sampler, verdicts
+from diffusion_math.testing import Sampler, audit
 from diffusion_math.testing.moments import exact_moments
 from diffusion_math.testing.order import STOP, flow_order, mean_step, strong_order
 from diffusion_math.testing.problems import GAUSSIAN, flow
@@ -33,7 +33,7 @@ def f64(*values):
 
 
 def verdict(sampler, check, **how):
-    rows = verdicts(sampler, **{"counts": (5,), "sweep": (5,), "ladder": (16, 32, 64), **how}).rows
+    rows = audit(sampler, **{"counts": (5,), "sweep": (5,), "ladder": (16, 32, 64), **how}).rows
     [row] = [row for row in rows if row.check == check]
     return row.verdict
 

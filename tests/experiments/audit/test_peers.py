@@ -9,8 +9,8 @@ from diffusion_math.testing.sampler import UnsupportedError
 from experiments.audit.peers import prediction_types
 from experiments.audit.peers.brownian import Increments
 from experiments.audit.peers.diffusers import cases
-from experiments.audit.peers.diffusers_untried import UNTRIED
 from experiments.audit.peers.diffusers_case import Case, groups
+from experiments.audit.peers.diffusers_untried import UNTRIED
 from experiments.audit.peers.prediction_types import disagreement
 from experiments.audit.peers.scheduler_driver import Driven, announced, left, noised, second, turned
 
