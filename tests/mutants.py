@@ -26,7 +26,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.output.result import to_json, write_files
+from experiments.output.files import to_json, write_files
 from experiments.verify.mutation import SCOPE, Entry, bare, counts, files, ledger, named, sources
 from experiments.verify.run import commit
 

@@ -19,18 +19,8 @@ from diffusion_math.testing.work_precision import work
 from experiments.audit import Config, user_file
 from experiments.audit.subject import Subject
 from experiments.output import page
-from experiments.output.result import (
-    FAILS,
-    HOLDS,
-    MEASURED,
-    Figure,
-    Measurement,
-    Result,
-    Table,
-    to_json,
-    utf8,
-    write_files,
-)
+from experiments.output.files import to_json, utf8, write_files
+from experiments.output.result import FAILS, HOLDS, MEASURED, Figure, Measurement, Result, Table
 from experiments.plots import png
 from experiments.plots.audit import Curve, Dot, curves, orders
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from experiments.common.model_options import Model
 from experiments.common.sampling_options import Grid, Interval, Scale, Solver
 from experiments.generate import MOST, Side
-from experiments.output.result import utf8
+from experiments.output.files import utf8
 from sd.command_line.flags import Range, Several, Words, check
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from tqdm import tqdm
 from experiments.common.model_options import NAMED, Model
 from experiments.generate import Config, png_metadata
 from experiments.generate.jobs import Job, batches, listed, read
-from experiments.output.result import Figure, Result, write_files
+from experiments.output.files import write_files
+from experiments.output.result import Figure, Result
 from sd.command_line.flags import FlagError, refuse
 from sd.command_line.terminal import say
 from sd.files import picture

@@ -1,1 +1,1 @@
-"""TODO: experiments/output."""
+"""Results, the pages that show them, and the files that hold them."""

@@ -5,18 +5,8 @@ import html as escape
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.output.result import (
-    FAILS,
-    HOLDS,
-    Figure,
-    Measurement,
-    Result,
-    Table,
-    rows_json,
-    to_json,
-    utf8,
-    write_files,
-)
+from experiments.output.files import to_json, utf8, write_files
+from experiments.output.result import FAILS, HOLDS, Figure, Measurement, Result, Table, rows_json
 
 STYLE = """
 :root { color-scheme: light; }

@@ -17,17 +17,8 @@ from experiments.common.model_options import PROMPT, shows
 from experiments.common.statistics import wilson
 from experiments.generate import run as generate
 from experiments.output import page
-from experiments.output.result import (
-    Figure,
-    Measurement,
-    Result,
-    Table,
-    percent,
-    rows_json,
-    to_json,
-    utf8,
-    write_files,
-)
+from experiments.output.files import to_json, utf8, write_files
+from experiments.output.result import Figure, Measurement, Result, Table, percent, rows_json
 from experiments.report import Config
 from experiments.strength import run as strength
 from experiments.timing import run as timing

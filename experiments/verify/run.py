@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from experiments.output.result import to_json, write_files
+from experiments.output.files import to_json, write_files
 from experiments.verify import Config, mutation
 from experiments.verify.claims import (
     AWAITED,

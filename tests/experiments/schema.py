@@ -3,6 +3,7 @@
 import json
 
 from experiments.output import result as results
+from experiments.output.files import to_json
 from experiments.output.result import Result
 
 
@@ -11,7 +12,7 @@ def check(result: Result, name: str) -> None:
     rows = {row.name: row for row in result.rows}
     assert len(rows) == len(result.rows)
     assert name in rows
-    record = json.loads(results.to_json({"rows": results.rows_json(result.rows), **result.data}))
+    record = json.loads(to_json({"rows": results.rows_json(result.rows), **result.data}))
     for row in record["rows"]:
         assert set(row) == {"name", "claim", "measured", "interval", "verdict"}
         assert row["verdict"] in ("holds", "does not hold", "undecided", "measured")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.output import page, result
+from experiments.output import files, page, result
 from experiments.output.result import Figure, Measurement, Result, Table
 
 PNG = b"\x89PNG not really"
@@ -38,7 +38,7 @@ def test_write_is_whole(tmp_path: Path) -> None:
 def test_nothing_is_left_of_a_write_that_fails(tmp_path: Path) -> None:
     (tmp_path / "b.png").mkdir()  # the last rename can't replace a folder
     with pytest.raises(ValueError, match="can't write"):
-        result.write_files(tmp_path, {"b.png": PNG, "c.png": PNG})
+        files.write_files(tmp_path, {"b.png": PNG, "c.png": PNG})
     assert [path.name for path in tmp_path.iterdir()] == ["b.png"]
 
 
