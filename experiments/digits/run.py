@@ -22,6 +22,7 @@ ARM_WIDTH, ARM_BLOCKS = 128, 2
 
 def run(config: Config) -> Result:
     """Train, draw, write and compare."""
+
     def seeded(part: int) -> torch.Generator:
         return torch.Generator().manual_seed(config.seed + part)
 
