@@ -36,6 +36,11 @@ def network_time(schedule: Schedule, x_t: Tensor, t: Tensor) -> Tensor:
         ValueError: under a `Discrete` schedule some t < 1: there is no table entry for clean data.
 
     Derivation: (denoiser.8).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> dm.denoiser.network_time(dm.Discrete.linear(), torch.zeros(2, 3), torch.tensor(1000.0))
+    tensor([999., 999.])
     """
     checks.scalar_or_batch("t", t, x_t)
     if isinstance(schedule, Discrete):
@@ -55,6 +60,13 @@ def from_x0(network: Network, schedule: Schedule) -> Denoiser:
         schedule: the schedule the network was trained under.
 
     Derivation: (denoiser.3).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> denoise = dm.from_x0(lambda x_t, time: torch.zeros_like(x_t), dm.VPLinear())
+    >>> denoise(torch.ones(2, 3), torch.tensor(0.5))
+    tensor([[0., 0., 0.],
+            [0., 0., 0.]])
     """
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
@@ -74,6 +86,13 @@ def from_eps(network: Network, schedule: Schedule) -> Denoiser:
 
     Derivation: (denoiser.4).
     Source: DDPM (arXiv:2006.11239), Eq. 15.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> network = lambda x_t, time: torch.zeros_like(x_t)  # your trained eps-network
+    >>> denoise = dm.from_eps(network, dm.Discrete.scaled_linear())
+    >>> denoise(torch.ones(1, 4), torch.tensor(500.0))
+    tensor([[1.8977, 1.8977, 1.8977, 1.8977]])
     """
     return _through(predict.x0_from_eps, network, schedule)
 
@@ -89,6 +108,13 @@ def from_v(network: Network, schedule: Schedule) -> Denoiser:
 
     Derivation: (denoiser.5).
     Source: Salimans and Ho (arXiv:2202.00512), Appendix D.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> network = lambda x_t, time: torch.zeros_like(x_t)  # your trained v-network
+    >>> denoise = dm.from_v(network, dm.Discrete.scaled_linear())
+    >>> denoise(torch.ones(1, 4), torch.tensor(500.0))
+    tensor([[0.5269, 0.5269, 0.5269, 0.5269]])
     """
     return _through(predict.x0_from_v, network, schedule)
 
@@ -104,6 +130,14 @@ def from_score(network: Network, schedule: Schedule) -> Denoiser:
 
     Derivation: (denoiser.6).
     Source: Score SDE (arXiv:2011.13456), Appendix G; EDM (arXiv:2206.00364), Eq. 3.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> def score(x_t, time):  # of data N(0, I) under VE
+    ...     return -x_t / (1 + time[:, None] ** 2)
+    ...
+    >>> dm.from_score(score, dm.VE())(torch.ones(1, 2), torch.tensor(3.0))
+    tensor([[0.1000, 0.1000]])
     """
     return _through(predict.x0_from_score, network, schedule)
 
@@ -119,6 +153,13 @@ def from_flow(network: Network, schedule: Schedule) -> Denoiser:
 
     Derivation: (denoiser.7).
     Source: Rectified flow (arXiv:2209.03003), Eq. 1, with time running from data to noise.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> network = lambda x_t, time: x_t  # your trained velocity network
+    >>> denoise = dm.from_flow(network, dm.RectifiedFlow())
+    >>> denoise(torch.ones(1, 4), torch.tensor(0.25))
+    tensor([[0.7500, 0.7500, 0.7500, 0.7500]])
     """
     return _through(predict.x0_from_flow, network, schedule)
 

@@ -51,6 +51,13 @@ def reverse_step(
 
     mu is the mean of `gaussian.posterior` at x_0 = x0_hat. Raises ValueError unless v > 0 and
     0 <= s < t <= T. Derivation: (elbo.8). Source: DDPM (arXiv:2006.11239) eq. 1, mean of eq. 7.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.Discrete.linear(), dm.DENSITIES["ring"]()
+    >>> p = dm.elbo.reverse_step(schedule, data.denoiser(schedule), torch.ones(1, 2), t=100, s=99)
+    >>> p.mean, p.variance
+    (tensor([[1.0067, 1.0067]]), tensor(0.0021))
     """
     x0_hat = denoise(x_t, torch.as_tensor(t, dtype=torch.float64))
     v = _positive(variance, schedule, t, s)
@@ -62,6 +69,13 @@ def prior_term(schedule: Schedule, x0: Float[Tensor, "batch *event"]) -> Float[T
     """L_T = KL(q(x_T | x_0), N(0, I)), exactly: no model has a part in it (claim C14).
 
     Source: DDPM (arXiv:2006.11239) eq. 5, first term. Derivation: (elbo.7).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> dm.elbo.prior_term(dm.Discrete.linear(steps=1000), torch.ones(1, 2)) < 1e-4
+    tensor([True])
+    >>> dm.elbo.prior_term(dm.Discrete.linear(steps=100), torch.ones(1, 2))
+    tensor([0.4519])
     """
     q = gaussian.marginal(schedule, x0, schedule.T)
     return gaussian.kl(q, Gaussian(torch.zeros_like(x0), wide(x0.new_ones(()))))
@@ -80,6 +94,13 @@ def step_term(
 
     With v = `small_variance`, (snr(s) - snr(t)) norm(x0 - x0_hat)^2 / 2. ValueError unless v > 0,
     0 < s < t <= T. Derivation: (elbo.13). Source: DDPM (arXiv:2006.11239) eq. 5, term 2, and eq. 8.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.Discrete.linear(), dm.DENSITIES["ring"]()
+    >>> x0, x_t = torch.tensor([[2.0, 0.0]]), torch.tensor([[1.8, 0.3]])
+    >>> dm.elbo.step_term(schedule, data.denoiser(schedule), x0, x_t, t=100, s=99)
+    tensor([0.0005])
     """
     _, sigma_s = schedule(s)
     require(bool((sigma_s > 0).all()), "s", "a time > 0: s = 0 is the reconstruction", s)
@@ -100,6 +121,13 @@ def quantized_log_probability(
     square of (x - mean) / std is, and so is its slope in the mean.
     Raises ValueError for an x0 that is no level, or a variance of 0.
     Derivation: (elbo.15), (elbo.16). Source: DDPM (arXiv:2006.11239) eq. 13.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> levels = 2 * torch.arange(256, dtype=torch.float64)[:, None] / 255 - 1
+    >>> p = dm.gaussian.Gaussian(torch.zeros_like(levels), torch.tensor(0.1))
+    >>> dm.elbo.quantized_log_probability(p, levels).exp().sum()
+    tensor(1., dtype=torch.float64)
     """
     same_shape("x0", x0, p.mean)
     require(bool((p.variance > 0).all()), "p.variance", "above 0", p.variance)
@@ -133,6 +161,12 @@ def reconstruction_term(
     log_likelihood: `quantized_log_probability` for 8-bit pictures, `Gaussian.log_density` for data
     on a continuum. Raises ValueError unless v > 0 (so not for `small_variance`) and 0 < t <= T.
     Source: DDPM (arXiv:2006.11239) eq. 5, third term, and eq. 13. Derivation: (elbo.17).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, x0 = dm.Discrete.linear(), torch.tensor([[1.0, -1.0]])  # levels 255 and 0
+    >>> dm.elbo.reconstruction_term(schedule, lambda x_t, t: x_t, x0, x_t=x0)
+    tensor([0.8538])
     """
     return -log_likelihood(reverse_step(schedule, denoise, x_t, t, 0, variance), x0)
 
@@ -144,6 +178,13 @@ class Bound:
 
     prior: (batch,) L_T. steps: (steps, batch) the L_s in the grid's order. reconstruction: (batch,)
     L_0. dimensions: D, the entries of an example.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> steps = torch.tensor([[1.0], [2.0]])  # two steps, a batch of one
+    >>> terms = dm.elbo.Bound(torch.tensor([0.1]), steps, torch.tensor([3.0]), dimensions=4)
+    >>> terms.nats, terms.bits_per_dimension
+    (tensor([6.1000]), tensor([2.2001]))
     """
 
     prior: Float[Tensor, " batch"]
@@ -181,6 +222,15 @@ def bound(
     last_variance: of the step to 0, where `small_variance` has none to give. Raises ValueError for
     other grids, and as `step_term` and `reconstruction_term` do. Source: DDPM (arXiv:2006.11239)
     eq. 5. Derivation: (elbo.5), (elbo.6).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, x0 = dm.Discrete.linear(steps=100, last=0.2), torch.tensor([[1.0, -1.0]])
+    >>> data = dm.GaussianMixture(torch.zeros(1), x0, torch.tensor([0.01]))
+    >>> grid, denoise = dm.trailing(schedule, 100), data.denoiser(schedule)
+    >>> terms = dm.elbo.bound(schedule, denoise, x0, grid, dm.from_seeds([0]))
+    >>> terms.steps.shape, terms.bits_per_dimension.round(decimals=1)
+    (torch.Size([99, 1]), tensor([3.1000]))
     """
     checks.strictly_decreasing("grid", grid)
     ends = (float(grid[0]), float(grid[-1]))
@@ -213,6 +263,11 @@ def lambda_t(
 
     t: whole times in 1..T, () or (batch,). Raises ValueError for others, and unless v > 0.
     Source: DDPM (arXiv:2006.11239) eq. 12. Derivation: (elbo.14).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> dm.elbo.lambda_t(dm.Discrete.linear(), torch.tensor([1, 10, 1000]))
+    tensor([0.5001, 0.0737, 0.0102], dtype=torch.float64)
     """
     time = torch.as_tensor(t, dtype=torch.float64)
     checks.all_between("t", time, 1, schedule.T)
@@ -237,6 +292,13 @@ def continuous_integrand(
     over l from log_snr(T) to log_snr of the last positive time, z standard normal: of the schedule
     only those ends are left. log_snr is () or (batch,); raises ValueError where the schedule has no
     such time. Derivation: (elbo.19). Source: VDM (arXiv:2107.00630), loss over SNR: dSNR = e^l dl.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.VPLinear(), dm.DENSITIES["ring"]()
+    >>> x0, z = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.5, -0.5]])
+    >>> dm.elbo.continuous_integrand(schedule, data.denoiser(schedule), x0, z, log_snr=1.0)
+    tensor([0.0209])
     """
     t = schedule.time(log_snr)
     x0_hat = denoise(gaussian.marginal(schedule, x0, t).draw(z), t)

@@ -26,6 +26,12 @@ class Gaussian:
 
     A variance of 0 is a point mass. Raises ValueError where the shapes do not broadcast.
     Draws and scores are in the mean's dtype; sums over an event in float32 or wider.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> q = dm.gaussian.Gaussian(torch.zeros(1, 2), torch.tensor(4.0))
+    >>> q.draw(torch.ones(1, 2)), q.score(torch.ones(1, 2)), q.entropy()
+    (tensor([[2., 2.]]), tensor([[-0.2500, -0.2500]]), tensor([4.2242]))
     """
 
     mean: Float[Tensor, "*shape"]
@@ -78,6 +84,13 @@ def kl(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
 
     sum ((m_q - m_p)^2 / v_p + d - log(1 + d)) / 2 with d = v_q / v_p - 1, so that equal Gaussians
     give 0 exactly. Raises ValueError where the means' shapes differ. Derivation: (gaussian.5).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> q = dm.gaussian.Gaussian(torch.ones(1, 2), torch.tensor(1.0))
+    >>> p = dm.gaussian.Gaussian(torch.zeros(1, 2), torch.tensor(1.0))
+    >>> dm.gaussian.kl(q, p), dm.gaussian.kl(q, q)
+    (tensor([1.]), tensor([0.]))
     """
     apart, v_q, v_p = _apart(q, p)
     d = (v_q - v_p) / v_p
@@ -89,6 +102,13 @@ def cross_entropy(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
 
     It is q's entropy plus KL(q || p). Raises ValueError where the means' shapes differ.
     Derivation: (gaussian.4).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> q = dm.gaussian.Gaussian(torch.ones(1, 2), torch.tensor(1.0))
+    >>> p = dm.gaussian.Gaussian(torch.zeros(1, 2), torch.tensor(2.0))
+    >>> dm.gaussian.cross_entropy(q, p), q.entropy() + dm.gaussian.kl(q, p)
+    (tensor([3.5310]), tensor([3.5310]))
     """
     apart, v_q, v_p = _apart(q, p)
     return over_event((apart.square() + v_q) / v_p + torch.log(2 * math.pi * v_p)) / 2
@@ -99,6 +119,13 @@ def fisher_divergence(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
 
     sum ((m_q - m_p) / v_p)^2 + ((v_q - v_p) / v_p)^2 / v_q, so that equal Gaussians give 0 exactly.
     Raises ValueError where the means' shapes differ. Derivation: (gaussian.6).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> q = dm.gaussian.Gaussian(torch.ones(1, 2), torch.tensor(1.0))
+    >>> p = dm.gaussian.Gaussian(torch.zeros(1, 2), torch.tensor(2.0))
+    >>> dm.gaussian.fisher_divergence(q, p)
+    tensor([1.])
     """
     apart, v_q, v_p = _apart(q, p)
     return over_event((apart / v_p).square() + ((v_q - v_p) / v_p).square() / v_q)
@@ -108,6 +135,13 @@ def wasserstein2(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     """The 2-Wasserstein distance: sqrt(sum (m_q - m_p)^2 + (sqrt(v_q) - sqrt(v_p))^2).
 
     Raises ValueError where the means' shapes differ. Derivation: (gaussian.7).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> q = dm.gaussian.Gaussian(torch.full((1, 2), 3.0), torch.tensor(1.0))
+    >>> p = dm.gaussian.Gaussian(torch.zeros(1, 2), torch.tensor(1.0))
+    >>> dm.gaussian.wasserstein2(q, p)
+    tensor([4.2426])
     """
     apart, v_q, v_p = _apart(q, p)
     return over_event(apart.square() + (v_q.sqrt() - v_p.sqrt()).square()).sqrt()
@@ -118,6 +152,12 @@ def forward_step(schedule: Discrete, x: Float[Tensor, "*shape"], t: int) -> Gaus
 
     Raises ValueError for any other t. Source: DDPM (arXiv:2006.11239) eq. 2.
     Derivation: (gaussian.8).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> q = dm.gaussian.forward_step(dm.Discrete.linear(), torch.ones(1, 2), t=1000)
+    >>> q.mean, q.variance
+    (tensor([[0.9899, 0.9899]]), tensor(0.0200))
     """
     whole("t", t, 1, len(schedule.betas))
     beta = schedule.betas[t - 1]
@@ -129,6 +169,15 @@ def marginal(schedule: Schedule, x0: Float[Tensor, "*shape"], t: Time) -> Gaussi
 
     Derivation: (gaussian.9).
     Source: DDPM (arXiv:2006.11239) eq. 4; VDM (arXiv:2107.00630) eq. 1.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x0, t = torch.ones(2, 3), torch.tensor([1, 500])
+    >>> q = dm.gaussian.marginal(dm.Discrete.linear(), x0, t)
+    >>> x_t = q.draw(torch.zeros(2, 3))
+    >>> x_t
+    tensor([[0.9999, 0.9999, 0.9999],
+            [0.2803, 0.2803, 0.2803]])
     """
     alpha_t, sigma_t = schedule(t)
     return Gaussian(combined((alpha_t, x0)), shape_like(sigma_t.square(), wide(x0)))
@@ -139,6 +188,12 @@ def transition(schedule: Schedule, x_s: Float[Tensor, "*shape"], s: Time, t: Tim
 
     Raises ValueError unless 0 <= s < t <= T. Source: VDM (arXiv:2107.00630) appendix A.
     Derivation: (gaussian.10).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> q = dm.gaussian.transition(dm.VE(), torch.ones(1, 2), s=3.0, t=5.0)
+    >>> q.mean, q.variance
+    (tensor([[1., 1.]]), tensor(16.))
     """
     alpha_ratio, _, fresh, (_, sigma_t) = _between(schedule, s, t)
     variance = fresh * sigma_t.square()
@@ -160,6 +215,13 @@ def posterior(
     At s = t - 1 these are DDPM's mu_tilde, beta_tilde. Raises ValueError unless 0 <= s < t <= T.
     Derivation: (gaussian.14), (gaussian.16).
     Source: DDPM (arXiv:2006.11239) eq. 6-7; VDM (arXiv:2107.00630) appendix A.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, x0 = torch.zeros(1, 2), torch.ones(1, 2)
+    >>> q = dm.gaussian.posterior(dm.RectifiedFlow(), x_t, x0, t=0.75, s=0.5)
+    >>> q.mean, q.variance
+    (tensor([[0.4444, 0.4444]]), tensor(0.2222))
     """
     same_shape("x0", x0, x_t)
     alpha_ratio, (alpha_s, sigma_s), fresh, (_, sigma_t) = _between(schedule, s, t)

@@ -17,7 +17,12 @@ from diffusion_math.schedule import Discrete, Schedule
 
 
 class Grid(Protocol):
-    """What every function of this module is; start = None stands for the schedule's T."""
+    """What every function of this module is; start = None stands for the schedule's T.
+
+    >>> import diffusion_math as dm
+    >>> {name: len(grid(dm.VPLinear(), 10)) for name, grid in dm.GRIDS.items()}
+    {'leading': 11, 'trailing': 11, 'linspace': 11, 'uniform_log_snr': 11, 'karras': 11}
+    """
 
     def __call__(
         self, schedule: Schedule, steps: int, start: Number | None = None, end: Number = 0.0
@@ -32,6 +37,12 @@ def trailing(
     Whole numbers on a `Discrete` schedule (halves round to even), whose ends must be whole.
     Derivation: (grid.1).
     Source: Lin et al. (arXiv:2305.08891) table 2, "trailing".
+
+    >>> import diffusion_math as dm
+    >>> dm.trailing(dm.Discrete.linear(), steps=4)
+    tensor([1000.,  750.,  500.,  250.,    0.], dtype=torch.float64)
+    >>> dm.trailing(dm.RectifiedFlow(), steps=4, start=0.5, end=0.1)
+    tensor([0.5000, 0.4000, 0.3000, 0.2000, 0.1000], dtype=torch.float64)
     """
     start, end = _ends(schedule, steps, start, end, whole_ends=True)
     counts = torch.arange(steps, -1, -1, dtype=torch.float64)
@@ -47,6 +58,10 @@ def leading(
     a `Discrete` schedule (t_min = 1), whose ends must be whole; elsewhere steps must not exceed
     (start - end) / t_min. Source: Lin et al. (arXiv:2305.08891) table 2, "leading"; DDIM's own.
     Derivation: (grid.2).
+
+    >>> import diffusion_math as dm
+    >>> dm.leading(dm.Discrete.linear(), steps=4)
+    tensor([751., 501., 251.,   1.,   0.], dtype=torch.float64)
     """
     start, end = _ends(schedule, steps, start, end, whole_ends=True)
     stride = (start - end) / steps
@@ -67,6 +82,10 @@ def linspace(
     Whole numbers on a `Discrete` schedule (t_min = 1), whose ends must be whole.
     Derivation: (grid.3).
     Source: Lin et al. (arXiv:2305.08891) table 2, "linspace".
+
+    >>> import diffusion_math as dm
+    >>> dm.linspace(dm.Discrete.linear(), steps=4)
+    tensor([1000.,  667.,  334.,    1.,    0.], dtype=torch.float64)
     """
     start, end = _ends(schedule, steps, start, end, whole_ends=True)
     if steps == 1:
@@ -87,6 +106,13 @@ def uniform_log_snr(
     alpha_T = 0) is a node beyond the uniform ones, which then go to t_min, or come from t_max.
     Derivation: (grid.4).
     Source: DPM-Solver (arXiv:2206.00927) section 3.4, also used by DPM-Solver++ (2211.01095).
+
+    >>> import diffusion_math as dm
+    >>> grid = dm.uniform_log_snr(dm.VPLinear(), steps=4)
+    >>> grid
+    tensor([1.0000, 0.6037, 0.0749, 0.0010, 0.0000], dtype=torch.float64)
+    >>> dm.VPLinear().log_snr(grid[:-1])
+    tensor([-10.0500,  -3.6615,   2.7270,   9.1154], dtype=torch.float64)
     """
     return _uniform_in(lambda level: level, lambda level: level, schedule, steps, start, end)
 
@@ -104,6 +130,11 @@ def karras(
     [1e-3, 1e3], and where r^(1/rho) overflows.
     Derivation: (grid.6).
     Source: Karras et al. (arXiv:2206.00364) eq. 5.
+
+    >>> import diffusion_math as dm
+    >>> dm.karras(dm.VE(), steps=5)
+    tensor([8.0000e+01, 1.7528e+01, 2.5152e+00, 1.6975e-01, 2.0000e-03, 0.0000e+00],
+           dtype=torch.float64)
     """
     between("rho", rho, 1e-3, 1e3)
     least = abs(float(schedule.log_snr(schedule.t_max))) / 1400

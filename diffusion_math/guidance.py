@@ -40,6 +40,13 @@ def cfg(conditional: Denoiser, unconditional: Denoiser, scale: float | int) -> D
 
     Derivation: (guidance.1), (guidance.2).
     Source: Classifier-free guidance (arXiv:2207.12598), Eq. 6.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, ring = dm.VPLinear(), dm.DENSITIES["ring"]()
+    >>> guided = dm.cfg(ring.among([0]).denoiser(schedule), ring.denoiser(schedule), scale=2.0)
+    >>> guided(torch.zeros(1, 2), torch.tensor(0.9)).round(decimals=3).abs()
+    tensor([[4., 0.]])
     """
     _check_scale(scale)
     if scale == 1:
@@ -67,6 +74,12 @@ def cfg_batched(pair: Pair, scale: float | int) -> Denoiser:
 
     Derivation: (guidance.1).
     Source: Classifier-free guidance (arXiv:2207.12598), Eq. 6.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> pair = lambda x_t, t: (torch.zeros_like(x_t), torch.ones_like(x_t))  # two prompts
+    >>> dm.cfg_batched(pair, scale=7.5)(torch.zeros(1, 2), torch.tensor(0.5))
+    tensor([[7.5000, 7.5000]])
     """
     _check_scale(scale)
 
@@ -102,6 +115,15 @@ def limited(
 
     Derivation: (guidance.7), (guidance.8), (guidance.9).
     Source: Kynkaanniemi et al. (arXiv:2404.07724), Eqs. 5 and 6.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> u, c = lambda x_t, t: 0 * x_t, lambda x_t, t: 0 * x_t + 1
+    >>> denoise = dm.limited(dm.cfg(c, u, 3.0), c, dm.VE(), interval=(0.2, 2.0))
+    >>> denoise(torch.zeros(3, 1), torch.tensor([0.1, 1.0, 10.0]))
+    tensor([[1.],
+            [3.],
+            [1.]])
     """
     checks.interval("interval", interval)
     low, high = interval
@@ -124,6 +146,12 @@ def together(conditional: Denoiser, unconditional: Denoiser) -> Pair:
     """The two denoisers as a pair, in the pair's order: (unconditional, conditional).
 
     Both are called at every step.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> u, c = lambda x_t, t: 0 * x_t, lambda x_t, t: 0 * x_t + 1
+    >>> dm.guidance.together(c, u)(torch.zeros(1, 2), torch.tensor(0.5))
+    (tensor([[0., 0.]]), tensor([[1., 1.]]))
     """
     return lambda x_t, t: (unconditional(x_t, t), conditional(x_t, t))
 
@@ -147,6 +175,14 @@ def weighted(pair: Pair, schedule: Schedule, weight: Weight) -> Denoiser:
 
     Derivation: (guidance.10), (guidance.12).
     Source: Wang et al. (arXiv:2404.13040), section 3.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> pair = lambda x_t, t: (torch.zeros_like(x_t), torch.ones_like(x_t))
+    >>> denoise = dm.guidance.weighted(pair, dm.VE(), weight=lambda r: 1 + r)
+    >>> denoise(torch.zeros(2, 1), torch.tensor([1.0, 6.5]))
+    tensor([[2.0000],
+            [7.5000]])
     """
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
@@ -174,6 +210,12 @@ def cosine(scale: Number) -> Weight:
 
     Derivation: (guidance.11).
     Source: Wang et al. (arXiv:2404.13040), section 3, the cosine schedule.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> weight = dm.guidance.cosine(scale=7.5)
+    >>> weight(torch.tensor([0.0, 1.0, torch.inf]))
+    tensor([14.0000,  7.5000,  1.0000])
     """
     require(math.isfinite(scale) and scale >= 1, "scale", "a finite number of at least 1", scale)
 
@@ -203,6 +245,12 @@ def rescaled(pair: Pair, scale: Number, share: Number = 0.7) -> Denoiser:
 
     Derivation: (guidance.13).
     Source: Lin et al. (arXiv:2305.08891), section 3.4, Eqs. 15 and 16.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> pair = lambda x_t, t: (torch.zeros_like(x_t), torch.tensor([[-1.0, 1.0]]))
+    >>> dm.guidance.rescaled(pair, scale=7.5, share=1.0)(torch.zeros(1, 2), torch.tensor(0.5))
+    tensor([[-1.0000,  1.0000]])
     """
     _check_scale(scale)
     checks.between("share", share, 0, 1)
@@ -242,6 +290,14 @@ def projected(
 
     Derivation: (guidance.14).
     Source: Sadat et al. (arXiv:2410.02416), section 4.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> pair = lambda x_t, t: (torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0, 1.0]]))
+    >>> dm.guidance.projected(pair, scale=3.0)(torch.zeros(1, 2), torch.tensor(0.5))
+    tensor([[1.6000, 1.8000]])
+    >>> dm.guidance.projected(pair, scale=3.0, parallel=1.0)(torch.zeros(1, 2), torch.tensor(0.5))
+    tensor([[4., 3.]])
     """
     _check_scale(scale)
     checks.between("parallel", parallel, 0, 1)

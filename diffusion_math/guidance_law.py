@@ -64,6 +64,14 @@ def log_density(
         ValueError: a jump is negative or NaN, or as `flow_log_density` does.
 
     Derivation: (guidance_law.1), (guidance_law.3).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, ring = dm.guidance_law.SCHEDULE, dm.DENSITIES["ring"]()
+    >>> x = torch.tensor([[2.0, 0.0]], dtype=torch.float64)
+    >>> guided = dm.cfg(ring.among([0]).denoiser(schedule), ring.denoiser(schedule), scale=2.0)
+    >>> dm.guidance_law.log_density(guided, x, rtol=1e-3, atol=1e-3).round(decimals=2)
+    tensor([2.6300], dtype=torch.float64)
     """
     after: Callable[[Tensor], Tensor] = _standard_normal
     for s, t in reversed(_pieces(jumps)):
@@ -78,6 +86,13 @@ def landing(
     """Where the flow carries the noise z to at clean data, by `WALK` steps of Heun's.
 
     Good enough to say where the mass is; `log_density` has the other direction to a tolerance.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> denoise = dm.DENSITIES["ring"]().denoiser(dm.guidance_law.SCHEDULE)
+    >>> z = torch.tensor([[1.0, 0.5]], dtype=torch.float64)
+    >>> dm.guidance_law.landing(denoise, z)
+    tensor([[1.5288, 1.2501]], dtype=torch.float64)
     """
     grid = uniform_log_snr(SCHEDULE, WALK)
     end = sample.final(flow_heun(SCHEDULE), denoise, z, grid)
@@ -90,6 +105,12 @@ class Nodes:
     """Equal cells: an integral is the sum of the values at `x`, `(n, D)`, times `cell`.
 
     For smooth densities that vanish at the edge this converges faster than any power of the side.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> nodes = dm.guidance_law.box([0.0], [1.0], count=100)
+    >>> round(nodes.integral(nodes.x[:, 0] ** 2), 4)
+    0.3333
     """
 
     x: Float64[Tensor, "n D"]
@@ -104,6 +125,14 @@ def box(low: Sequence[Number], high: Sequence[Number], count: int) -> Nodes:
     """`count` nodes a side, the middles of equal cells of the box from `low` to `high`.
 
     Raises ValueError unless low and high are as long, low < high, and count >= 2.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> dm.guidance_law.box([0.0, 0.0], [1.0, 2.0], count=2)
+    Nodes(x=tensor([[0.2500, 0.5000],
+            [0.2500, 1.5000],
+            [0.7500, 0.5000],
+            [0.7500, 1.5000]], dtype=torch.float64), cell=0.5)
     """
     checks.whole("count", count, 2)
     legal = len(low) == len(high) > 0 and all(a < b for a, b in zip(low, high, strict=True))
@@ -119,6 +148,12 @@ def ball(dimensions: int) -> Float64[Tensor, "n D"]:
     """Points of the noise whose image bounds the mass: norm(z) <= RADIUS, `(n, dimensions)`.
 
     In one dimension the two ends, in two three circles of 48 points. Raises ValueError for others.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> dm.guidance_law.ball(1), dm.guidance_law.ball(2).shape
+    (tensor([[-6.],
+            [ 6.]], dtype=torch.float64), torch.Size([144, 2]))
     """
     checks.whole("dimensions", dimensions, 1, 2)
     if dimensions == 1:
@@ -139,6 +174,13 @@ def around(image: Float64[Tensor, "n D"], count: int) -> Nodes:
         count: nodes a side of the box.
 
     Raises ValueError for other dimensions.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    >>> nodes = dm.guidance_law.around(corners, count=10)
+    >>> len(nodes.x), round(nodes.cell, 4)
+    (55, 0.01)
     """
     from scipy.spatial import Delaunay  # as in `likelihood`: costs more than this package
 
@@ -157,6 +199,13 @@ def tilted(
 
     Raises ValueError for a label that is not there, or a scale that is negative or not finite.
     Derivation: (guidance_law.2).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> data = dm.densities.Labelled(dm.DENSITIES["ring"](), torch.tensor([0, 1] * 4))
+    >>> x = torch.tensor([[2.0, 0.0]], dtype=torch.float64)
+    >>> dm.guidance_law.tilted(data, label=0, scale=2.0, x=x)
+    tensor([-0.1231], dtype=torch.float64)
     """
     require(0 <= label < data.count, "label", f"one of 0..{data.count - 1}", label)
     _check_scale(scale)
@@ -165,7 +214,14 @@ def tilted(
 
 
 def log_normaliser(nodes: Nodes, log_values: Float64[Tensor, " n"]) -> float:
-    """log Z, the logarithm of the integral of exp(log_values). Derivation: (guidance_law.4)."""
+    """log Z, the logarithm of the integral of exp(log_values). Derivation: (guidance_law.4).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> nodes = dm.guidance_law.box([-8.0], [8.0], count=200)
+    >>> round(dm.guidance_law.log_normaliser(nodes, -nodes.x[:, 0] ** 2 / 2), 6)
+    0.918939
+    """
     return float(log_values.logsumexp(0)) + math.log(nodes.cell)
 
 
@@ -173,6 +229,13 @@ def kl(nodes: Nodes, log_p: Float64[Tensor, " n"], log_q: Float64[Tensor, " n"])
     """KL(p || q) = integral of p (log p - log q), in nats: both normalised, nodes where p is.
 
     Derivation: (guidance_law.5).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> nodes, normal = dm.guidance_law.box([-8.0], [8.0], count=200), torch.distributions.Normal
+    >>> log_p, log_q = (normal(mean, 1.0).log_prob(nodes.x[:, 0]) for mean in (0.0, 1.0))
+    >>> round(dm.guidance_law.kl(nodes, log_p, log_q), 6)
+    0.5
     """
     return nodes.integral(log_p.exp() * (log_p - log_q))
 
@@ -187,6 +250,15 @@ def mode_weights(
     For p = p(x | c) these are the components' own weights; their sum is p's mass. log_p normalised.
 
     Raises ValueError for a label that is not there. Derivation: (guidance_law.6).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> ring = dm.DENSITIES["ring"]()
+    >>> data = dm.densities.Labelled(ring, torch.tensor([0, 1] * 4))
+    >>> nodes = dm.guidance_law.box([-3.0, -3.0], [3.0, 3.0], count=100)
+    >>> log_p = data.given(0).log_density(dm.VPLinear(), nodes.x, 0)
+    >>> dm.guidance_law.mode_weights(data, 0, nodes, log_p)
+    tensor([0.2500, 0.2500, 0.2500, 0.2500], dtype=torch.float64)
     """
     shares = data.given(label).responsibilities(SCHEDULE, nodes.x, 0)
     return (log_p.exp()[:, None] * shares).sum(0) * nodes.cell
@@ -206,6 +278,12 @@ def guided_variance(
 
     Raises ValueError for a variance that is not > 0, an interval or a scale as in `limited`, `cfg`.
     Derivation: (guidance_law.8), (guidance_law.9).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> v_u, v_c = torch.tensor([[2.0], [1.0]], dtype=torch.float64)
+    >>> dm.guidance_law.guided_variance(v_u, v_c, scale=3.0)
+    tensor([0.2500], dtype=torch.float64)
     """
     checks.same_shape("conditional", conditional, unconditional)
     _check_scale(scale)
@@ -230,6 +308,14 @@ def gaussian_law(unconditional: Gaussian, conditional: Gaussian, scale: Number) 
     Raises ValueError for means of two shapes, a variance that is not > 0, or a scale as in `cfg`.
     Derivation: (guidance_law.8), (guidance_law.10).
     Source: the variance for v_u = 2, v_c = 1, Bradley and Nakkiran (arXiv:2408.09000), section 3.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> p = dm.gaussian.Gaussian(torch.zeros(1, dtype=torch.float64), torch.tensor(2.0))
+    >>> p_c = dm.gaussian.Gaussian(torch.ones(1, dtype=torch.float64), torch.tensor(1.0))
+    >>> law = dm.guidance_law.gaussian_law(p, p_c, scale=3.0)
+    >>> law.mean, law.variance
+    (tensor([2.], dtype=torch.float64), tensor([0.2500], dtype=torch.float64))
     """
     from scipy.special import hyp2f1
 
@@ -251,6 +337,14 @@ def gaussian_tilted(unconditional: Gaussian, conditional: Gaussian, scale: Numbe
 
     Raises ValueError for means of two shapes, a scale as in `cfg`, or where it has no integral.
     Derivation: (guidance_law.7).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> p = dm.gaussian.Gaussian(torch.zeros(1), torch.tensor(2.0))
+    >>> p_c = dm.gaussian.Gaussian(torch.ones(1), torch.tensor(1.0))
+    >>> tilted = dm.guidance_law.gaussian_tilted(p, p_c, scale=3.0)
+    >>> tilted.mean, tilted.variance
+    (tensor([1.5000]), tensor([0.5000]))
     """
     checks.same_shape("conditional.mean", conditional.mean, unconditional.mean)
     _check_scale(scale)

@@ -58,6 +58,12 @@ class Particles:
         score: `(batch, *event)`, S(x), where the move keeps it (mala, baoab).
         accepted: `(batch,)`, how many of its proposals each particle took (mala).
         velocity: `(batch, *event)` (baoab).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> start = dm.langevin.Particles(torch.zeros(100, 2))
+    >>> start.moves
+    0
     """
 
     x: Float[Tensor, "batch *event"]
@@ -92,6 +98,13 @@ def chain(
     Raises:
         ValueError: at the call, when `moves` is negative or no whole number; at the first move that
             draws, without `noise`.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> move = dm.langevin.ula(lambda x: -x, delta=0.1)
+    >>> states = dm.langevin.chain(move, torch.zeros(2, 1), moves=3, noise=dm.from_seeds([0, 1]))
+    >>> [state.moves for state in states]
+    [0, 1, 2, 3]
     """
     whole("moves", moves, 0)
     return _walk(move, start if isinstance(start, Particles) else Particles(start), moves, noise)
@@ -104,6 +117,13 @@ def ascent(score: Score, delta: Number) -> Move:
 
     Raises ValueError unless delta > 0. A step too long goes down: for N(0, 1), delta > 2 (E6).
     Derivation: (langevin.1).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> move = dm.langevin.ascent(lambda x: -(x - 3), delta=0.5)
+    >>> *_, end = dm.langevin.chain(move, torch.zeros(1, 1), moves=10)
+    >>> end.x
+    tensor([[2.9971]])
     """
     step_size("delta", delta)
 
@@ -121,6 +141,14 @@ def ula(score: Score, delta: Number) -> Move:
     Raises ValueError unless delta > 0. `langevin_law` has its exact law for Gaussian q.
     Derivation: (langevin.4).
     Source: Roberts and Tweedie (1996), Bernoulli 2(4), at delta half of their step.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> noise = dm.noise.from_generator(torch.Generator().manual_seed(0))
+    >>> move = dm.langevin.ula(lambda x: -x, delta=0.1)
+    >>> *_, end = dm.langevin.chain(move, torch.zeros(10_000, 1), moves=50, noise=noise)
+    >>> end.x.var().round(decimals=1)
+    tensor(1.1000)
     """
     step_size("delta", delta)
 
@@ -143,6 +171,15 @@ def mala(log_density_and_score: Target, delta: Number) -> Move:
 
     Derivation: (langevin.5), (langevin.6).
     Source: Roberts and Tweedie (1996), Bernoulli 2(4), at delta half of their step.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> target = lambda x: (-(x**2).sum(1) / 2, -x)  # N(0, I)
+    >>> noise = dm.noise.from_generator(torch.Generator().manual_seed(0))
+    >>> move = dm.langevin.mala(target, delta=0.5)
+    >>> *_, end = dm.langevin.chain(move, torch.zeros(10_000, 1), moves=20, noise=noise)
+    >>> (end.accepted / end.moves).mean().round(decimals=1)
+    tensor(0.9000)
     """
     step_size("delta", delta)
 
@@ -190,6 +227,16 @@ def annealed(
 
     Derivation: (langevin.9).
     Source: Song and Ermon (arXiv:1907.05600), Algorithm 1.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> score = lambda x, sigma: dm.DENSITIES["ring"]().score(dm.VE(), x, sigma)
+    >>> noise = dm.noise.from_generator(torch.Generator().manual_seed(0))
+    >>> levels = torch.tensor([2.0, 0.5, 0.1])
+    >>> move = dm.langevin.annealed(score, levels, moves_each=20, delta=0.002)
+    >>> *_, end = dm.langevin.chain(move, torch.zeros(1000, 2), moves=60, noise=noise)
+    >>> end.x.norm(dim=1).mean().round(decimals=1)
+    tensor(2.)
     """
     strictly_decreasing("levels", levels)
     all_between("levels", levels, torch.finfo(levels.dtype).tiny, math.inf)
@@ -225,6 +272,14 @@ def baoab(score: Score, h: Number, friction: Number) -> Move:
 
     Derivation: (langevin.10).
     Source: Leimkuhler and Matthews (2013), Applied Mathematics Research eXpress 2013(1).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> noise = dm.noise.from_generator(torch.Generator().manual_seed(0))
+    >>> move = dm.langevin.baoab(lambda x: -x, h=0.5, friction=1.0)
+    >>> *_, end = dm.langevin.chain(move, torch.zeros(10_000, 1), moves=40, noise=noise)
+    >>> end.x.var().round(decimals=1)
+    tensor(1.)
     """
     step_size("h", h)
     between("friction", friction, 0.0, math.inf)
@@ -249,6 +304,13 @@ def proposal(
     """The law of ula's move from x: N(x + delta S(x), 2 delta I), with `score` = S(x).
 
     Derivation: (langevin.4).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x = torch.ones(1, 2)
+    >>> q = dm.langevin.proposal(x, score=-x, delta=0.1)
+    >>> q.mean, q.variance
+    (tensor([[0.9000, 0.9000]]), tensor(0.2000, dtype=torch.float64))
     """
     same_shape("score", score, x)
     mean = (wide(x) + delta * wide(score)).to(x)
@@ -264,6 +326,13 @@ def log_acceptance(
         = log q(y) - log q(x) - (S(x) + S(y))^T (y - x - delta (S(x) - S(y)) / 2) / 2
 
     here, there: (x, log q(x), S(x)) and (y, log q(y), S(y)). Derivation: (langevin.8).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x, y = torch.tensor([[0.0]]), torch.tensor([[1.0]])  # under N(0, 1)
+    >>> at = lambda x: (x, -(x**2).sum(1) / 2, -x)
+    >>> dm.langevin.log_acceptance(at(x), at(y), delta=0.1)
+    tensor([-0.0250])
     """
     (x, log_q_x, score_x), (y, log_q_y, score_y) = here, there
     # The two squares of the proposals, subtracted on paper: nothing is divided by delta.
@@ -273,7 +342,15 @@ def log_acceptance(
 
 
 def step_size(argument: str, value: Number) -> None:
-    """Raise ValueError unless the step size is positive and finite."""
+    """Raise ValueError unless the step size is positive and finite.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> dm.langevin.step_size("delta", -0.1)
+    Traceback (most recent call last):
+        ...
+    ValueError: delta: wanted a positive finite number, got -0.1
+    """
     require(0 < value < math.inf, argument, "a positive finite number", value)
 
 

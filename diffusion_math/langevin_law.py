@@ -23,6 +23,14 @@ def ula_law(target: Gaussian, delta: Number, start: Gaussian, moves: int) -> Gau
     for every delta > 0, stable or not (2 delta k at a^2 = 1); each entry is independent. v_0 = 0
     gives the law from one point. Raises ValueError for another shape, delta <= 0, or moves < 0.
     Derivation: (langevin_law.2), (langevin_law.3).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> target = dm.gaussian.Gaussian(torch.zeros(1), torch.tensor(1.0))
+    >>> start = dm.gaussian.Gaussian(torch.ones(1), torch.tensor(0.0))
+    >>> law = dm.langevin_law.ula_law(target, delta=0.1, start=start, moves=10)
+    >>> law.mean, law.variance
+    (tensor([0.3487]), tensor(0.9247))
     """
     same_shape("start.mean", start.mean, target.mean)
     step_size("delta", delta)
@@ -42,6 +50,12 @@ def ula_stationary(target: Gaussian, delta: Number) -> Gaussian:
 
     Raises ValueError unless 0 < delta < 2 c for the least c: beyond it the chain has no such law.
     Derivation: (langevin_law.4).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> target = dm.gaussian.Gaussian(torch.zeros(1), torch.tensor(1.0))
+    >>> dm.langevin_law.ula_stationary(target, delta=0.1).variance
+    tensor(1.0526)
     """
     limit = 2 * target.variance.min().item()
     require(0 < delta < limit, "delta", f"0 < delta < 2 min variance = {limit:g}", delta)
@@ -56,6 +70,13 @@ def baoab_stationary(target: Gaussian, h: Number) -> tuple[Gaussian, Gaussian]:
     Raises ValueError unless 0 < h < 2 sqrt(c) for the least c: beyond it the chain has no such law.
     Derivation: (langevin_law.7).
     Source: Leimkuhler and Matthews (2013), Applied Mathematics Research eXpress 2013(1).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> target = dm.gaussian.Gaussian(torch.zeros(1), torch.tensor(1.0))
+    >>> position, velocity = dm.langevin_law.baoab_stationary(target, h=1.0)
+    >>> position.variance, velocity.variance
+    (tensor(1.), tensor(0.7500))
     """
     limit = 2 * math.sqrt(target.variance.min().item())
     require(0 < h < limit, "h", f"0 < h < 2 min standard deviation = {limit:g}", h)

@@ -36,7 +36,15 @@ from diffusion_math.score_matching import Score, divergence
 @dataclass(frozen=True, eq=False)
 class FlowDensity:
     """log_density: (batch,) log p(x_s) in nats. end: (batch, *event) where the flow carries x_s to
-    at time t. evaluations: how often the field was asked for."""
+    at time t. evaluations: how often the field was asked for.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> log_density = torch.tensor([-1.2], dtype=torch.float64)
+    >>> found = dm.likelihood.FlowDensity(log_density, torch.zeros(1, 2), evaluations=60)
+    >>> found.log_density, found.evaluations
+    (tensor([-1.2000], dtype=torch.float64), 60)
+    """
 
     log_density: Float64[Tensor, " batch"]
     end: Float[Tensor, "batch *event"]
@@ -77,6 +85,15 @@ def flow_log_density(
 
     Derivation: (likelihood.5).
     Source: Song et al. (arXiv:2011.13456) appendix D.2.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, x = dm.RectifiedFlow(), torch.tensor([[0.5, 0.2]], dtype=torch.float64)
+    >>> data = dm.GaussianMixture(torch.zeros(1), torch.zeros(1, 2), torch.tensor([0.25]))
+    >>> prior, denoise = lambda z: data.log_density(schedule, z, 1.0), data.denoiser(schedule)
+    >>> found = dm.likelihood.flow_log_density(schedule, denoise, x, prior, rtol=1e-6, atol=1e-6)
+    >>> found.log_density, data.log_density(schedule, x, schedule.t_min)
+    (tensor([-1.0307], dtype=torch.float64), tensor([-1.0307], dtype=torch.float64))
     """
     from scipy.integrate import solve_ivp  # costs more to import than all of this package
 

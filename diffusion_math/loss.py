@@ -70,6 +70,15 @@ def training_loss(
 
     Derivation: (loss.3).
     Source: DDPM (arXiv:2006.11239), Algorithm 1 and Eq. 14.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x0, eps, t = torch.ones(2, 3), torch.zeros(2, 3), torch.tensor([10.0, 900.0])
+    >>> layer, schedule = torch.nn.Linear(3, 3), dm.Discrete.linear()
+    >>> losses = dm.training_loss(schedule, lambda x_t, time: layer(x_t), "eps", x0, eps, t)
+    >>> losses.mean().backward()
+    >>> losses.shape, layer.weight.grad.shape
+    (torch.Size([2]), torch.Size([3, 3]))
     """
     x_t = gaussian.marginal(schedule, x0, t).draw(eps)
     predicted = network(x_t, network_time(schedule, x_t, t))
@@ -91,6 +100,10 @@ def x0_weight(schedule: Schedule, prediction: str, t: Time) -> _Weights:
     Raises ValueError where sigma_t = 0 (x_t then is x_0) and for an unknown prediction.
     Derivation: (loss.1).
     Source: Salimans & Ho (arXiv:2202.00512), section 4, for x0, eps and v.
+
+    >>> import diffusion_math as dm
+    >>> [dm.loss.x0_weight(dm.RectifiedFlow(), kind, 0.2).item() for kind in ("x0", "eps", "v")]
+    [1.0, 16.0, 11.560000000000006]
     """
     alpha_t, sigma_t = schedule(t)
     require(bool((sigma_t > 0).all()), "t", "sigma_t > 0", t)
@@ -99,7 +112,13 @@ def x0_weight(schedule: Schedule, prediction: str, t: Time) -> _Weights:
 
 
 def uniform(schedule: Schedule, t: Time) -> _Weights:
-    """w = 1: the squared error in x_0 itself. Derivation: (loss.4)."""
+    """w = 1: the squared error in x_0 itself. Derivation: (loss.4).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> dm.loss.uniform(dm.VE(), torch.tensor([0.5, 1.0, 2.0]))
+    tensor([1., 1., 1.], dtype=torch.float64)
+    """
     return torch.ones_like(schedule(t)[0])
 
 
@@ -108,6 +127,11 @@ def snr(schedule: Schedule, t: Time) -> _Weights:
 
     Derivation: (loss.5).
     Source: DDPM (arXiv:2006.11239) eq. 14; Salimans & Ho (arXiv:2202.00512), section 4, "SNR".
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> dm.loss.snr(dm.VE(), torch.tensor([0.5, 1.0, 2.0]))
+    tensor([4.0000, 1.0000, 0.2500], dtype=torch.float64)
     """
     return schedule.log_snr(t).exp()
 
@@ -117,6 +141,11 @@ def truncated_snr(schedule: Schedule, t: Time) -> _Weights:
 
     Derivation: (loss.6).
     Source: Salimans & Ho (arXiv:2202.00512), section 4, "truncated SNR".
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> dm.loss.truncated_snr(dm.VE(), torch.tensor([0.5, 1.0, 2.0]))
+    tensor([4., 1., 1.], dtype=torch.float64)
     """
     return snr(schedule, t).clamp(min=1)
 
@@ -126,6 +155,11 @@ def snr_plus_one(schedule: Schedule, t: Time) -> _Weights:
 
     Derivation: (loss.7).
     Source: Salimans & Ho (arXiv:2202.00512), section 4, "SNR+1".
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> dm.loss.snr_plus_one(dm.VE(), torch.tensor([0.5, 1.0, 2.0]))
+    tensor([5.0000, 2.0000, 1.2500], dtype=torch.float64)
     """
     return snr(schedule, t) + 1
 
@@ -135,6 +169,12 @@ def min_snr(gamma: Number = 5.0) -> Weight:
 
     Raises ValueError unless 0 < gamma < inf. Source: Hang et al. (arXiv:2303.09556).
     Derivation: (loss.8).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> weight = dm.loss.min_snr(gamma=3.0)
+    >>> weight(dm.VE(), torch.tensor([0.5, 1.0, 2.0]))
+    tensor([3.0000, 1.0000, 0.2500], dtype=torch.float64)
     """
     require(0 < gamma < math.inf, "gamma", "a positive finite number", gamma)
 
@@ -155,6 +195,11 @@ def variational(schedule: Schedule, t: Time) -> _Weights:
     fractional times of a discrete schedule, and where the schedule's derivative is not known here.
     Derivation: (loss.9), (loss.10).
     Source: DDPM (arXiv:2006.11239) eq. 12; VDM (arXiv:2107.00630), the continuous-time loss.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> dm.loss.variational(dm.VE(), torch.tensor([0.5, 1.0, 2.0]))
+    tensor([8.0000, 1.0000, 0.1250], dtype=torch.float64)
     """
     alpha_t, sigma_t = schedule(t)
     require(bool((sigma_t > 0).all()), "t", "sigma_t > 0", t)
@@ -182,6 +227,12 @@ def uniform_times(
     On the CPU, from a CPU generator. Raises ValueError unless batch >= 0.
     Derivation: (loss.12).
     Source: DDPM (arXiv:2006.11239), Algorithm 1.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> t = dm.loss.uniform_times(dm.Discrete.linear(), torch.Generator().manual_seed(0), 10_000)
+    >>> t.min(), t.max()
+    (tensor(1., dtype=torch.float64), tensor(1000., dtype=torch.float64))
     """
     whole("batch", batch, 0)
     if isinstance(schedule, Discrete):
@@ -200,6 +251,12 @@ def stratified_times(
     On the CPU, from a CPU generator. Raises ValueError unless batch >= 1.
     Derivation: (loss.13).
     Source: VDM (arXiv:2107.00630), appendix, "low-discrepancy sampler".
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> t = dm.loss.stratified_times(dm.VPLinear(), torch.Generator().manual_seed(0), 4)
+    >>> (4 * t).floor().sort().values
+    tensor([0., 1., 2., 3.], dtype=torch.float64)
     """
     whole("batch", batch, 1)
     u = torch.rand((), generator=generator, dtype=torch.float64)

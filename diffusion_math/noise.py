@@ -24,18 +24,39 @@ Noise: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def zeros(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """Zeros, for a solver that draws: its mean alone."""
+    """Zeros, for a solver that draws: its mean alone.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> dm.noise.zeros(torch.ones(1, 2), torch.tensor(1.0), torch.tensor(0.5))
+    tensor([[0., 0.]])
+    """
     return torch.zeros_like(x)
 
 
 def required(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """No noise was given: a solver that draws raises ValueError, a deterministic one never asks."""
-    wanted = "a source for a solver that draws (from_seeds, from_generator; zeros by none)"
+    """No noise was given: a solver that draws raises ValueError, a deterministic one never asks.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> dm.noise.required(torch.ones(1, 2), torch.tensor(1.0), torch.tensor(0.5))
+    Traceback (most recent call last):
+        ...
+    ValueError: noise: wanted a noise source for a stochastic solver ...got nothing
+    """
+    wanted = "a noise source for a stochastic solver (from_seeds, from_generator, zeros)"
     raise ValueError(f"noise: wanted {wanted}, got nothing")
 
 
 def from_generator(generator: torch.Generator) -> Noise:
-    """Fresh draws from one generator, on its device: the cheapest, but it cannot be replayed."""
+    """Fresh draws from one generator, on its device: the cheapest, but it cannot be replayed.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> noise = dm.noise.from_generator(torch.Generator().manual_seed(0))
+    >>> noise(torch.zeros(2, 3), torch.tensor(1.0), torch.tensor(0.5)).shape
+    torch.Size([2, 3])
+    """
 
     def noise(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         z = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device)
@@ -51,6 +72,13 @@ def from_seeds(seeds: Sequence[int]) -> Noise:
     drawn on the CPU in float32 and then moved, so every device and dtype sees the same numbers.
     Raises ValueError for a seed outside [0, 2^64) or a batch that is not len(seeds).
     Derivation: (noise.1).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x, t, s = torch.zeros(2, 3), torch.tensor(1.0), torch.tensor(0.5)
+    >>> pair, alone = dm.from_seeds([7, 8])(x, t, s), dm.from_seeds([8])(x[:1], t, s)
+    >>> torch.equal(pair[1:], alone)
+    True
     """
     kept = _legal_seeds(seeds)
 
@@ -72,6 +100,11 @@ def start_noise(
 
     Drawn in float32 whatever the dtype, so the start is the same on every device. Independent of
     `from_seeds(seeds)`. Raises ValueError for a seed outside [0, 2^64).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> dm.start_noise(seeds=range(3), shape=(4, 64, 64)).shape
+    torch.Size([3, 4, 64, 64])
     """
     kept = _legal_seeds(seeds)
     drawn = [_normal(("start", seed, 0.0, 0.0), shape) for seed in kept]
@@ -91,6 +124,14 @@ class BrownianPath:
     seeds: one in [0, 2^64) per sample; T: the last time; levels: 1..52.
     Calling raises ValueError for times outside [0, T], for t and s that round to one lattice
     point, and for a batch that is not len(seeds). Derivation: (noise.2), (noise.4).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> path, x = dm.noise.BrownianPath((0,), T=1.0), torch.zeros(1, 2)
+    >>> t, m, s = torch.tensor([1.0, 0.5, 0.0])
+    >>> fine = (path(x, t, m) + path(x, m, s)) / 2**0.5
+    >>> torch.allclose(path(x, t, s), fine)
+    True
     """
 
     seeds: tuple[int, ...]
@@ -144,6 +185,16 @@ class UnitNoise:
     grid: (nodes,) strictly decreasing times; event: the event's shape, of D entries.
     Calling raises ValueError for a step that is not the grid's, or a batch that is not `rows`.
     Derivation: (noise.5), (noise.6).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> data = dm.GaussianMixture(*torch.tensor([[0.0], [3.0], [0.25]]))  # N(3, 0.25)
+    >>> schedule = dm.RectifiedFlow()
+    >>> noise = dm.noise.UnitNoise(dm.trailing(schedule, 50), event=())
+    >>> start = noise.start(torch.tensor(0.0, dtype=torch.float64), 1.0)
+    >>> end = dm.final(dm.ddpm(schedule), data.denoiser(schedule), start, noise.grid, noise)
+    >>> noise.mean(end), noise.covariance(end)
+    (tensor(3.0000, dtype=torch.float64), tensor([[0.2202]], dtype=torch.float64))
     """
 
     grid: Float[Tensor, " nodes"]

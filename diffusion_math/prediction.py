@@ -40,6 +40,12 @@ def target(schedule: Schedule, kind: str, x0: Value, eps: Value, t: Time) -> Val
     x0, eps: (batch, *event), the clean data and the noise in x_t. Raises ValueError as
     `coefficients` does.
     Derivation: (prediction.1).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x0, eps = torch.tensor([[2.0]]), torch.tensor([[1.0]])
+    >>> dm.prediction.target(dm.VPCosine(), "v", x0, eps, 0.25)
+    tensor([[0.1585]])
     """
     same_shape("eps", eps, x0)
     a, b = coefficients(schedule, kind, t)
@@ -51,6 +57,18 @@ def coefficients(schedule: Schedule, kind: str, t: Time) -> tuple[Coefficient, C
 
     kind: "x0", "eps", "v", "flow" or "score". Raises ValueError for any other, and for a score
     where sigma_t = 0. Derivation: (prediction.1).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> for kind in ("x0", "eps", "v", "flow", "score"):
+    ...     a, b = dm.prediction.coefficients(dm.RectifiedFlow(), kind, 0.25)
+    ...     print(f"{kind:6}{a:6.2f}{b:6.2f}")
+    ...
+    x0      1.00  0.00
+    eps     0.00  1.00
+    v      -0.25  0.75
+    flow   -1.00  1.00
+    score   0.00 -4.00
     """
     require(kind in _KINDS, "kind", f"one of {', '.join(_KINDS)}", repr(kind))
     alpha_t, sigma_t = schedule(t)
@@ -63,17 +81,37 @@ def x0_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
     """x0 = (x_t - sigma_t eps) / alpha_t. Raises ValueError where alpha_t = 0.
 
     Derivation: (prediction.7).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, eps = torch.tensor([1.5]), torch.tensor([1.0])
+    >>> dm.prediction.x0_from_eps(dm.RectifiedFlow(), x_t, eps, t=0.5)
+    tensor([2.])
     """
     return _convert(schedule, x_t, eps, t, _eps, _x0)
 
 
 def x0_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
-    """x0 = (alpha_t x_t - sigma_t v) / (alpha_t^2 + sigma_t^2). Derivation: (prediction.8)."""
+    """x0 = (alpha_t x_t - sigma_t v) / (alpha_t^2 + sigma_t^2). Derivation: (prediction.8).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, v = torch.tensor([1.5]), torch.tensor([-0.5])
+    >>> dm.prediction.x0_from_v(dm.RectifiedFlow(), x_t, v, t=0.5)
+    tensor([2.])
+    """
     return _convert(schedule, x_t, v, t, _v, _x0)
 
 
 def x0_from_flow(schedule: Schedule, x_t: Value, flow: Value, t: Time) -> Value:
-    """x0 = (x_t - sigma_t flow) / (alpha_t + sigma_t). Derivation: (prediction.9)."""
+    """x0 = (x_t - sigma_t flow) / (alpha_t + sigma_t). Derivation: (prediction.9).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, flow = torch.tensor([1.5]), torch.tensor([-1.0])
+    >>> dm.prediction.x0_from_flow(dm.RectifiedFlow(), x_t, flow, t=0.5)
+    tensor([2.])
+    """
     return _convert(schedule, x_t, flow, t, _flow, _x0)
 
 
@@ -81,6 +119,12 @@ def x0_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Valu
     """x0 = (x_t + sigma_t^2 score) / alpha_t (Tweedie). Raises ValueError where alpha_t = 0.
 
     Derivation: (prediction.10).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, score = torch.tensor([1.5]), torch.tensor([-2.0])
+    >>> dm.prediction.x0_from_score(dm.RectifiedFlow(), x_t, score, t=0.5)
+    tensor([2.])
     """
     return x0_from_eps(schedule, x_t, eps_from_score(schedule, x_t, score, t), t)
 
@@ -89,22 +133,49 @@ def eps_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
     """eps = (x_t - alpha_t x0) / sigma_t. Raises ValueError where sigma_t = 0.
 
     Derivation: (prediction.11).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, x0 = torch.tensor([1.5]), torch.tensor([2.0])
+    >>> dm.prediction.eps_from_x0(dm.RectifiedFlow(), x_t, x0, t=0.5)
+    tensor([1.])
     """
     return _convert(schedule, x_t, x0, t, _x0, _eps)
 
 
 def eps_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
-    """eps = (sigma_t x_t + alpha_t v) / (alpha_t^2 + sigma_t^2). Derivation: (prediction.12)."""
+    """eps = (sigma_t x_t + alpha_t v) / (alpha_t^2 + sigma_t^2). Derivation: (prediction.12).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, v = torch.tensor([1.5]), torch.tensor([-0.5])
+    >>> dm.prediction.eps_from_v(dm.RectifiedFlow(), x_t, v, t=0.5)
+    tensor([1.])
+    """
     return _convert(schedule, x_t, v, t, _v, _eps)
 
 
 def eps_from_flow(schedule: Schedule, x_t: Value, flow: Value, t: Time) -> Value:
-    """eps = (x_t + alpha_t flow) / (alpha_t + sigma_t). Derivation: (prediction.13)."""
+    """eps = (x_t + alpha_t flow) / (alpha_t + sigma_t). Derivation: (prediction.13).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, flow = torch.tensor([1.5]), torch.tensor([-1.0])
+    >>> dm.prediction.eps_from_flow(dm.RectifiedFlow(), x_t, flow, t=0.5)
+    tensor([1.])
+    """
     return _convert(schedule, x_t, flow, t, _flow, _eps)
 
 
 def eps_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Value:
-    """eps = -sigma_t score. Derivation: (prediction.6)."""
+    """eps = -sigma_t score. Derivation: (prediction.6).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, score = torch.tensor([1.5]), torch.tensor([-2.0])
+    >>> dm.prediction.eps_from_score(dm.RectifiedFlow(), x_t, score, t=0.5)
+    tensor([1.])
+    """
     same_shape("score", score, x_t)
     return combined((-schedule(t)[1], score))
 
@@ -113,6 +184,12 @@ def v_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
     """v = (alpha_t x_t - (alpha_t^2 + sigma_t^2) x0) / sigma_t. ValueError where sigma_t = 0.
 
     Derivation: (prediction.14).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, x0 = torch.tensor([1.5]), torch.tensor([2.0])
+    >>> dm.prediction.v_from_x0(dm.RectifiedFlow(), x_t, x0, t=0.5)
+    tensor([-0.5000])
     """
     return _convert(schedule, x_t, x0, t, _x0, _v)
 
@@ -121,6 +198,12 @@ def v_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
     """v = ((alpha_t^2 + sigma_t^2) eps - sigma_t x_t) / alpha_t. ValueError where alpha_t = 0.
 
     Derivation: (prediction.15).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, eps = torch.tensor([1.5]), torch.tensor([1.0])
+    >>> dm.prediction.v_from_eps(dm.RectifiedFlow(), x_t, eps, t=0.5)
+    tensor([-0.5000])
     """
     return _convert(schedule, x_t, eps, t, _eps, _v)
 
@@ -129,6 +212,12 @@ def v_from_flow(schedule: Schedule, x_t: Value, flow: Value, t: Time) -> Value:
     """v = ((alpha_t - sigma_t) x_t + (alpha_t^2 + sigma_t^2) flow) / (alpha_t + sigma_t).
 
     Derivation: (prediction.16).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, flow = torch.tensor([1.5]), torch.tensor([-1.0])
+    >>> dm.prediction.v_from_flow(dm.RectifiedFlow(), x_t, flow, t=0.5)
+    tensor([-0.5000])
     """
     return _convert(schedule, x_t, flow, t, _flow, _v)
 
@@ -137,6 +226,12 @@ def v_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Value
     """v of eps = -sigma_t score. Raises ValueError where alpha_t = 0.
 
     Derivation: (prediction.6), (prediction.15).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, score = torch.tensor([1.5]), torch.tensor([-2.0])
+    >>> dm.prediction.v_from_score(dm.RectifiedFlow(), x_t, score, t=0.5)
+    tensor([-0.5000])
     """
     return v_from_eps(schedule, x_t, eps_from_score(schedule, x_t, score, t), t)
 
@@ -145,6 +240,12 @@ def flow_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
     """flow = eps - x0 = (x_t - (alpha_t + sigma_t) x0) / sigma_t. ValueError where sigma_t = 0.
 
     Derivation: (prediction.17).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, x0 = torch.tensor([1.5]), torch.tensor([2.0])
+    >>> dm.prediction.flow_from_x0(dm.RectifiedFlow(), x_t, x0, t=0.5)
+    tensor([-1.])
     """
     return _convert(schedule, x_t, x0, t, _x0, _flow)
 
@@ -153,6 +254,12 @@ def flow_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
     """flow = eps - x0 = ((alpha_t + sigma_t) eps - x_t) / alpha_t. ValueError where alpha_t = 0.
 
     Derivation: (prediction.18).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, eps = torch.tensor([1.5]), torch.tensor([1.0])
+    >>> dm.prediction.flow_from_eps(dm.RectifiedFlow(), x_t, eps, t=0.5)
+    tensor([-1.])
     """
     return _convert(schedule, x_t, eps, t, _eps, _flow)
 
@@ -161,6 +268,12 @@ def flow_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
     """flow = ((sigma_t - alpha_t) x_t + (alpha_t + sigma_t) v) / (alpha_t^2 + sigma_t^2).
 
     Derivation: (prediction.19).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, v = torch.tensor([1.5]), torch.tensor([-0.5])
+    >>> dm.prediction.flow_from_v(dm.RectifiedFlow(), x_t, v, t=0.5)
+    tensor([-1.])
     """
     return _convert(schedule, x_t, v, t, _v, _flow)
 
@@ -169,12 +282,25 @@ def flow_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Va
     """flow of eps = -sigma_t score. Raises ValueError where alpha_t = 0.
 
     Derivation: (prediction.6), (prediction.18).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, score = torch.tensor([1.5]), torch.tensor([-2.0])
+    >>> dm.prediction.flow_from_score(dm.RectifiedFlow(), x_t, score, t=0.5)
+    tensor([-1.])
     """
     return flow_from_eps(schedule, x_t, eps_from_score(schedule, x_t, score, t), t)
 
 
 def score_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
-    """score = -eps / sigma_t. Raises ValueError where sigma_t = 0. Derivation: (prediction.5)."""
+    """score = -eps / sigma_t. Raises ValueError where sigma_t = 0. Derivation: (prediction.5).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, eps = torch.tensor([1.5]), torch.tensor([1.0])
+    >>> dm.prediction.score_from_eps(dm.RectifiedFlow(), x_t, eps, t=0.5)
+    tensor([-2.])
+    """
     same_shape("eps", eps, x_t)
     sigma_t = schedule(t)[1]
     require(bool((sigma_t > 0).all()), "t", "sigma_t > 0 for a score", t)
@@ -185,6 +311,12 @@ def score_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
     """score = (alpha_t x0 - x_t) / sigma_t^2. Raises ValueError where sigma_t = 0.
 
     Derivation: (prediction.20).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, x0 = torch.tensor([1.5]), torch.tensor([2.0])
+    >>> dm.prediction.score_from_x0(dm.RectifiedFlow(), x_t, x0, t=0.5)
+    tensor([-2.])
     """
     return score_from_eps(schedule, x_t, eps_from_x0(schedule, x_t, x0, t), t)
 
@@ -193,6 +325,12 @@ def score_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
     """score = -eps / sigma_t with the eps of v. Raises ValueError where sigma_t = 0.
 
     Derivation: (prediction.5), (prediction.12).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, v = torch.tensor([1.5]), torch.tensor([-0.5])
+    >>> dm.prediction.score_from_v(dm.RectifiedFlow(), x_t, v, t=0.5)
+    tensor([-2.])
     """
     return score_from_eps(schedule, x_t, eps_from_v(schedule, x_t, v, t), t)
 
@@ -201,6 +339,12 @@ def score_from_flow(schedule: Schedule, x_t: Value, flow: Value, t: Time) -> Val
     """score = -eps / sigma_t with the eps of flow. Raises ValueError where sigma_t = 0.
 
     Derivation: (prediction.5), (prediction.13).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, flow = torch.tensor([1.5]), torch.tensor([-1.0])
+    >>> dm.prediction.score_from_flow(dm.RectifiedFlow(), x_t, flow, t=0.5)
+    tensor([-2.])
     """
     return score_from_eps(schedule, x_t, eps_from_flow(schedule, x_t, flow, t), t)
 

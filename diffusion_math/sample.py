@@ -43,6 +43,16 @@ def trajectory(
 
     Derivation: (sample.1).
     Source: DDPM (arXiv:2006.11239), Algorithm 2, with the step left open.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.VPLinear(), dm.DENSITIES["ring"]()
+    >>> x = dm.start_noise(seeds=range(8), shape=(2,), dtype=torch.float64)
+    >>> grid = dm.uniform_log_snr(schedule, steps=10)
+    >>> states = list(dm.trajectory(dm.dpmpp_2m(schedule), data.denoiser(schedule), x, grid))
+    >>> len(states), states[-1].x.norm(dim=1)
+    (11, tensor([2.1305, 2.0653, 2.2175, 2.0523, 2.0540, 2.3287, 2.0793, 2.1353],
+           dtype=torch.float64))
     """
     checks.strictly_decreasing("grid", grid)
     return _walk(step, denoise, x, grid, noise)
@@ -61,6 +71,15 @@ def final(
 
     Derivation: (sample.1).
     Source: DDPM (arXiv:2006.11239), Algorithm 2, with the step left open.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.VPLinear(), dm.DENSITIES["ring"]()
+    >>> x, noise = dm.start_noise(range(4), (2,), torch.float64), dm.from_seeds(range(4))
+    >>> grid = dm.trailing(schedule, steps=50)
+    >>> x0 = dm.final(dm.ddpm(schedule), data.denoiser(schedule), x, grid, noise)
+    >>> x0.norm(dim=1)
+    tensor([1.7486, 2.1324, 1.9368, 2.2664], dtype=torch.float64)
     """
     for state in trajectory(step, denoise, x, grid, noise):
         x = state.x
@@ -94,6 +113,15 @@ def inversion(
 
     Derivation: (sample.4).
     Source: DDIM (arXiv:2010.02502), section 4.3.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule = dm.VPLinear()
+    >>> denoise = dm.DENSITIES["ring"]().denoiser(schedule)
+    >>> grid = dm.karras(schedule, steps=40, end=1e-3)
+    >>> *_, noisy = dm.inversion(dm.heun(schedule), denoise, torch.tensor([[2.0, 0.1]]), grid)
+    >>> dm.final(dm.heun(schedule), denoise, noisy.x, grid)
+    tensor([[2.0012, 0.0996]])
     """
     checks.strictly_decreasing("grid", grid)
     checks.require(bool(grid[-1] > 0), "grid", "a last node above 0", float(grid[-1]))

@@ -25,7 +25,17 @@ MOST = 10**6
 
 
 class Schedule(ABC):
-    """A map from time to (alpha_t, sigma_t), strictly decreasing in log-SNR."""
+    """A map from time to (alpha_t, sigma_t), strictly decreasing in log-SNR.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule = dm.VPCosine()
+    >>> schedule.T, schedule.t_min, schedule.t_max
+    (1.0, 0.001, 0.999)
+    >>> alpha, sigma = schedule(torch.tensor([0.0, 0.5]))
+    >>> alpha, sigma
+    (tensor([1.0000, 0.7071], dtype=torch.float64), tensor([0.0000, 0.7071], dtype=torch.float64))
+    """
 
     @property
     @abstractmethod
@@ -58,7 +68,16 @@ class Schedule(ABC):
 def coefficients(
     schedule: Schedule, t: Time, x: Float[Tensor, "*shape"]
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
-    """(alpha_t, sigma_t) ready to multiply x: see `shape_like`."""
+    """(alpha_t, sigma_t) ready to multiply x: see `shape_like`.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x, t = torch.ones(2, 3), torch.tensor([0.5, 1.0])
+    >>> alpha_t, sigma_t = dm.schedule.coefficients(dm.VE(), t, x)
+    >>> sigma_t * x
+    tensor([[0.5000, 0.5000, 0.5000],
+            [1.0000, 1.0000, 1.0000]])
+    """
     alpha_t, sigma_t = schedule(t)
     return shape_like(alpha_t, x), shape_like(sigma_t, x)
 
@@ -67,6 +86,11 @@ def shape_like(coefficient: Tensor, x: Float[Tensor, "*shape"]) -> Float[Tensor,
     """A coefficient of shape () or (batch,) in x's dtype and device, shaped to multiply x.
 
     () stays (); (batch,) becomes (batch, 1, ..., 1). Raises ValueError for any other shape.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> dm.schedule.shape_like(torch.tensor([1.0, 2.0]), torch.zeros(2, 3, 8, 8)).shape
+    torch.Size([2, 1, 1, 1])
     """
     scalar_or_batch("coefficient", coefficient, x)
     shape = coefficient.shape + (1,) * (x.ndim - 1) if coefficient.ndim else ()
@@ -82,6 +106,15 @@ class Discrete(Schedule):
     interpolates the log-SNR linearly; 0 < t < 1 is rejected. Raises ValueError for betas as good as
     0, or 1 in product, in float64, and for T above a million. Derivation: (schedule.6).
     Source: DDPM (arXiv:2006.11239) eq. 4.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule = dm.Discrete(torch.tensor([0.1, 0.2, 0.5]))
+    >>> alpha, sigma = schedule(torch.arange(4))
+    >>> alpha.square()
+    tensor([1.0000, 0.9000, 0.7200, 0.3600], dtype=torch.float64)
+    >>> dm.Discrete.scaled_linear()
+    Discrete(T=1000, betas 0.00085 to 0.012)
     """
 
     betas: Float[Tensor, " T"]
@@ -178,6 +211,15 @@ class VPLinear(Schedule):
 
     alpha_t = exp(-B/2), sigma_t^2 = 1 - exp(-B), B(t) = t beta_min + t^2 (beta_max - beta_min)/2.
     Needs 0 < beta_min <= beta_max <= 1000. Source: Song et al. (arXiv:2011.13456) eq. 32-33.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule = dm.VPLinear(beta_min=0.1, beta_max=20.0)
+    >>> alpha, sigma = schedule(torch.tensor([0.0, 0.5, 1.0]))
+    >>> alpha
+    tensor([1.0000, 0.2812, 0.0066], dtype=torch.float64)
+    >>> schedule.time(schedule.log_snr(0.25))
+    tensor(0.2500, dtype=torch.float64)
     """
 
     beta_min: Number = 0.1
@@ -216,6 +258,14 @@ class VPCosine(Schedule):
 
     alpha is computed as sin(pi (1 - t) / 2), which is 0 at T and exact to rounding near it.
     Source: Nichol & Dhariwal (arXiv:2102.09672) eq. 17, no offset. Derivation: (schedule.17).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> alpha, sigma = dm.VPCosine()(torch.tensor([0.0, 0.5, 1.0]))
+    >>> alpha
+    tensor([1.0000, 0.7071, 0.0000], dtype=torch.float64)
+    >>> dm.VPCosine().time(0.0)  # log-SNR 0: as much signal as noise
+    tensor(0.5000, dtype=torch.float64)
     """
 
     T = 1.0
@@ -241,6 +291,12 @@ class VE(Schedule):
     """Variance exploding in EDM's time: alpha_t = 1, sigma_t = t. Derivation: (schedule.18).
 
     Needs T = sigma_max > t_min = 0.002. Source: EDM (arXiv:2206.00364) table 1, column "Ours".
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> alpha, sigma = dm.VE(sigma_max=80.0)(torch.tensor([0.0, 1.0, 80.0]))
+    >>> alpha, sigma
+    (tensor([1., 1., 1.], dtype=torch.float64), tensor([ 0.,  1., 80.], dtype=torch.float64))
     """
 
     sigma_max: Number = 80.0
@@ -270,6 +326,14 @@ class RectifiedFlow(Schedule):
     """The straight path x_t = (1 - t) x_0 + t eps, T = 1; log-SNR = 2 log((1 - t) / t).
 
     Source: Liu et al. (arXiv:2209.03003) eq. 1, time reversed. Derivation: (schedule.19).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> alpha, sigma = dm.RectifiedFlow()(torch.tensor([0.0, 0.25, 1.0]))
+    >>> alpha
+    tensor([1.0000, 0.7500, 0.0000], dtype=torch.float64)
+    >>> sigma
+    tensor([0.0000, 0.2500, 1.0000], dtype=torch.float64)
     """
 
     T = 1.0

@@ -39,6 +39,12 @@ def explicit(model: Score, score: Score, x: _X) -> _PerExample:
     x: (batch, *event), samples of q. Raises ValueError unless both scores have x's shape.
     Derivation: (score_matching.1).
     Source: Hyvarinen (2005), JMLR 6, up to a factor 1/2.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x = torch.tensor([[1.0], [2.0]])
+    >>> dm.score_matching.explicit(lambda x: -x / 2, lambda x: -x, x)
+    tensor([0.2500, 1.0000])
     """
     error = wide(_checked(model, x)) - wide(_checked(score, x))
     return inner(error, error)
@@ -49,6 +55,12 @@ def fisher_divergence(p: Score, q: Score, x: _X) -> Float[Tensor, ""]:
 
     Raises ValueError where there is no sample, or a score has not x's shape.
     Derivation: (score_matching.1).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x = torch.tensor([[1.0], [2.0]])
+    >>> dm.score_matching.fisher_divergence(lambda x: -x, lambda x: -x / 2, x)
+    tensor(0.6250)
     """
     require(len(x) > 0, "x", "at least one sample", f"shape {tuple(x.shape)}")
     return explicit(p, q, x).mean()
@@ -64,6 +76,11 @@ def divergence(field: Score, x: _X, probes: _Probes | None = None) -> _PerExampl
     a diagonal Jacobian. Raises ValueError unless f(x) and each probe have x's shape.
     Derivation: (score_matching.3).
     Source: Hutchinson (1989); FFJORD (arXiv:1810.01367).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> dm.score_matching.divergence(lambda x: -x**2 / 2, torch.tensor([[1.0, 2.0]]))
+    tensor([-3.])
     """
     return _value_and_divergence(field, x, probes)[1]
 
@@ -75,6 +92,11 @@ def implicit(model: Score, x: _X, probes: _Probes | None = None) -> _PerExample:
     Hutchinson's estimate where probes are given: see `divergence`, also for shapes and errors.
     Derivation: (score_matching.4).
     Source: Hyvarinen (2005), JMLR 6; with probes, Song et al. (arXiv:1905.07088), "SSM-VR".
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> dm.score_matching.implicit(lambda x: -x, torch.tensor([[1.0, 2.0]]))
+    tensor([0.5000])
     """
     value, trace = _value_and_divergence(model, x, probes)
     return trace + inner(value, value) / 2
@@ -87,6 +109,13 @@ def sliced(model: Score, x: _X, probes: _Probes) -> _PerExample:
     Raises ValueError unless S_theta(x) and each probe have x's shape.
     Derivation: (score_matching.6).
     Source: Song et al. (arXiv:1905.07088).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x = torch.tensor([[1.0, 2.0]])
+    >>> probes = torch.tensor([[[1.0, 1.0]], [[1.0, -1.0]]])
+    >>> dm.score_matching.sliced(lambda x: -x, x, probes)
+    tensor([0.5000])
     """
     value, products = _products(model, x, probes)
     each = [
@@ -108,6 +137,12 @@ def denoising(model: Score, x: _X, eps: _X, sigma: Time) -> _PerExample:
     Raises ValueError unless eps and S_theta(x_hat) have x's shape and sigma is positive and finite.
     Derivation: (score_matching.8), (score_matching.10).
     Source: Vincent (2011), Neural Computation 23(7), up to a factor 1/2. See also E8.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x, eps = torch.zeros(2, 1), torch.tensor([[1.0], [-1.0]])
+    >>> dm.score_matching.denoising(lambda x: -x, x, eps, sigma=0.5)
+    tensor([2.2500, 2.2500])
     """
     same_shape("eps", eps, x)
     level = _level(sigma, x)
@@ -123,6 +158,12 @@ def tweedie_mean(model: Score, x_hat: _X, sigma: Time) -> _X:
     is alpha_t E[x_0 | x_t]. Raises ValueError as `denoising` does.
     Derivation: (score_matching.11).
     Source: Robbins (1956); Efron (2011), JASA 106, "Tweedie's formula".
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> score = lambda x_hat: -x_hat / (1 + 0.5**2)  # data N(0, 1), noise of sigma = 0.5
+    >>> dm.score_matching.tweedie_mean(score, torch.ones(1, 1), sigma=0.5)
+    tensor([[0.8000]])
     """
     by_score = _level(sigma, x_hat).square() * wide(_checked(model, x_hat))
     return (wide(x_hat) + by_score).to(x_hat)
@@ -135,6 +176,12 @@ def tweedie_covariance(model: Score, x_hat: _X, sigma: Time) -> Float[Tensor, "b
     which a network need not be. Raises ValueError as `denoising` does.
     Derivation: (score_matching.12).
     Source: Meng et al. (arXiv:2111.04726).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> score = lambda x_hat: -x_hat / (1 + 0.5**2)  # data N(0, 1), noise of sigma = 0.5
+    >>> dm.score_matching.tweedie_covariance(score, torch.ones(1, 1), sigma=0.5)
+    tensor([[[0.2000]]])
     """
     variance = _level(sigma, x_hat).square().reshape(-1, 1, 1)
     slope = wide(jacobian(model, x_hat))
@@ -145,6 +192,12 @@ def jacobian(field: Score, x: _X) -> Float[Tensor, "batch D D"]:
     """grad f(x) over the flattened event: entry [b, i, j] is the slope of f(x[b])_i in x[b]_j.
 
     Raises ValueError unless f(x) has x's shape. Derivation: (score_matching.13).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> dm.score_matching.jacobian(lambda x: x**2, torch.tensor([[1.0, 3.0]]))
+    tensor([[[2., 0.],
+             [0., 6.]]])
     """
     _, products = _products(field, x, _basis(x))
     return torch.stack([_flat(p) for p in products], dim=1)
@@ -156,6 +209,13 @@ def rademacher(generator: torch.Generator, x: _X, count: int = 1) -> _Probes:
     Among probes with E[v v^T] = I and independent entries these have the least variance. They are
     drawn on the generator's device. Raises ValueError unless count >= 1.
     Derivation: (score_matching.5).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> probes = dm.score_matching.rademacher(generator, torch.zeros(4, 2), count=10)
+    >>> probes.shape, probes.unique()
+    (torch.Size([10, 4, 2]), tensor([-1.,  1.]))
     """
     whole("count", count, 1)
     shape = (count, *x.shape)

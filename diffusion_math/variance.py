@@ -30,6 +30,12 @@ def large_variance(schedule: Schedule, t: Time, s: Time) -> Float64[Tensor, "*sh
     """v = sigma_{t|s}^2, that of q(x_t | x_s): beta_t on neighbours. Derivation: (elbo.11).
 
     True of data N(m, I) where alpha^2 + sigma^2 = 1. Source: DDPM (arXiv:2006.11239) section 3.2.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule = dm.Discrete.linear()
+    >>> dm.variance.large_variance(schedule, 1000, 999), schedule.betas[-1]
+    (tensor(0.0200, dtype=torch.float64), tensor(0.0200, dtype=torch.float64))
     """
     return _link(schedule, t, s).variance
 
@@ -38,6 +44,12 @@ def small_variance(schedule: Schedule, t: Time, s: Time) -> Float64[Tensor, "*sh
     """v = sigma_s^2 sigma_{t|s}^2 / sigma_t^2, that of q(x_s | x_t, x_0): beta_hat on neighbours.
 
     True of one point; 0 at s = 0. Derivation: (elbo.10). Source: DDPM (arXiv:2006.11239) eq. 7.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> t = torch.tensor([1.0, 2.0, 1000.0])
+    >>> dm.variance.small_variance(dm.Discrete.linear(), t, t - 1)
+    tensor([0.0000e+00, 5.4532e-05, 2.0000e-02], dtype=torch.float64)
     """
     return optimal_variance(0)(schedule, t, s)
 
@@ -49,6 +61,12 @@ def optimal_variance(data_variance: Number) -> Variance:
 
     It grows with c: from `small_variance` at c = 0 to, where alpha^2 + sigma^2 = 1,
     `large_variance` at c = 1. Raises ValueError unless 0 <= c is finite. Derivation: (elbo.9).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> v = dm.variance.optimal_variance(data_variance=0.25)
+    >>> v(dm.RectifiedFlow(), 0.5, 0.25)
+    tensor(0.1444, dtype=torch.float64)
     """
     c = data_variance
     require(0 <= c < math.inf, "data_variance", "a finite number of at least 0", c)
@@ -65,7 +83,13 @@ def optimal_variance(data_variance: Number) -> Variance:
 
 
 def constant_variance(value: Number) -> Variance:
-    """v = value at every step. Raises ValueError unless it is positive and finite."""
+    """v = value at every step. Raises ValueError unless it is positive and finite.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> dm.variance.constant_variance(0.01)(dm.VPLinear(), 0.5, 0.25)
+    tensor(0.0100, dtype=torch.float64)
+    """
     require(0 < value < math.inf, "value", "a positive finite number", value)
     return lambda schedule, t, s: torch.tensor(value, dtype=torch.float64)
 
@@ -74,6 +98,14 @@ def fixed(schedule: Schedule, variance: Variance = large_variance) -> StepVarian
     """One of `large_variance`, `small_variance`, `optimal_variance(c)`, ...
 
     Derivation: (elbo.9), (elbo.10), (elbo.11). Source: DDPM (arXiv:2006.11239), section 3.2.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule = dm.Discrete.linear()
+    >>> v = dm.variance.fixed(schedule, dm.variance.large_variance)
+    >>> step = dm.ddpm(schedule, v)
+    >>> v(torch.zeros(1, 2), torch.tensor(1000.0), torch.tensor(999.0))
+    tensor(0.0200)
     """
     return lambda x_t, t, s: shape_like(variance(schedule, t, s), wide(x_t))
 
@@ -89,6 +121,13 @@ def learned_range(schedule: Schedule, share: Callable[[Tensor, Tensor], Tensor])
 
     Derivation: (variance.1).
     Source: Nichol & Dhariwal (arXiv:2102.09672), Eq. 15.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> network = lambda x_t, t: torch.full_like(x_t, 0.5)  # your network's share
+    >>> v = dm.variance.learned_range(dm.Discrete.linear(), network)
+    >>> v(torch.zeros(1, 2), torch.tensor(10.0), torch.tensor(9.0))
+    tensor([[0.0003, 0.0003]])
     """
 
     def variance(x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -118,6 +157,12 @@ def analytic(schedule: Schedule, gamma: Callable[[Tensor], Tensor]) -> StepVaria
 
     Derivation: (variance.2).
     Source: Analytic-DPM (arXiv:2201.06503), theorem 1 and eq. 10.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> v = dm.variance.analytic(dm.Discrete.linear(), gamma=lambda t: torch.tensor(0.9))
+    >>> v(torch.zeros(1, 2), torch.tensor(10.0), torch.tensor(9.0))
+    tensor(0.0002)
     """
 
     def variance(x_t: Tensor, t: Tensor, s: Tensor) -> Tensor:

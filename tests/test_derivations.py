@@ -77,11 +77,11 @@ def docstrings(root: Path) -> Iterator[tuple[str, str, bool]]:
 
 
 def formulas(text: str) -> list[str]:
-    """The lines of a docstring with an equation or an assignment, outside lists of arguments."""
+    """The lines with an equation or an assignment, outside lists of arguments and examples."""
     found, listing = [], False
     for line in text.splitlines():
         if line and not line.startswith(" "):
-            listing = SECTION.fullmatch(line) is not None
+            listing = SECTION.fullmatch(line) is not None or line.startswith((">>> ", "... "))
         if not listing and (" = " in line or " <- " in line):
             found.append(line.strip())
     return found

@@ -54,6 +54,15 @@ class Ribbon:
             more than 16,000 times faster than the noise's width allows.
 
     Derivation: (toy.17).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> banana = dm.densities.banana()
+    >>> x0 = banana.sample(torch.Generator().manual_seed(0), 1000)
+    >>> banana.score(dm.VPLinear(), x0, 0.5).shape
+    torch.Size([1000, 2])
+    >>> banana.posterior_mean(dm.VPLinear(), torch.ones(1, 2), 0.5)
+    tensor([[0.4905, 0.1721]])
     """
 
     std: Number
@@ -208,6 +217,12 @@ def banana(bend: Number = 0.4, std: Number = 1.2, thickness: Number = 0.25) -> R
     Its mean is the origin. Raises ValueError unless std > 0, thickness > 0 and bend is finite.
     Derivation: (toy.24).
     Source: Haario, Saksman and Tamminen (1999), Computational Statistics 14(3), turned over.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> banana = dm.densities.banana(bend=0.4, std=1.2, thickness=0.25)
+    >>> banana.log_density(dm.VPLinear(), torch.tensor([[0.0, -0.576], [0.0, 1.0]]), 0)
+    tensor([ -0.6339, -20.5041], dtype=torch.float64)
     """
     finite("bend", bend)
     require(0 < thickness < math.inf, "thickness", "a positive number", thickness)
@@ -226,6 +241,12 @@ def funnel(std: Number = 1.2) -> Ribbon:
 
     Raises ValueError unless std > 0. Source: Neal (2003), Annals of Statistics 31(3), at std = 3.
     Derivation: (toy.25).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> funnel = dm.densities.funnel(std=1.2)
+    >>> funnel.log_density(dm.VPLinear(), torch.tensor([[0.0, 0.0], [2.0, 0.0]]), 0)
+    tensor([-2.0202, -4.4091], dtype=torch.float64)
     """
 
     def across(u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -41,6 +41,16 @@ class Checkerboard:
         ValueError: an argument is outside these ranges; x has another shape.
 
     Derivation: (toy.7).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> board = dm.densities.Checkerboard(squares=4, width=1.0, std=0.05)
+    >>> on_and_off = torch.tensor([[0.5, 0.5], [0.5, 1.5]])
+    >>> board.log_density(dm.VPLinear(), on_and_off, 0)
+    tensor([ -2.0794, -54.2121], dtype=torch.float64)
+    >>> board.denoiser(dm.VPLinear())(on_and_off, torch.tensor(0.1))
+    tensor([[0.5177, 0.5177],
+            [0.5827, 1.3877]])
     """
 
     squares: int = 4

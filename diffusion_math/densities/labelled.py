@@ -34,6 +34,15 @@ class Labelled:
 
     Raises:
         ValueError: not one label for each component, or a label is left out.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> ring = dm.DENSITIES["ring"]()
+    >>> data = dm.densities.Labelled(ring, torch.tensor([0, 1] * 4))
+    >>> data.given(1).means.shape
+    torch.Size([4, 2])
+    >>> data.log_posterior(dm.VPLinear(), torch.tensor([[2.0, 0.0]]), 0.2).exp()
+    tensor([[0.8780, 0.1220]], dtype=torch.float64)
     """
 
     mixture: GaussianMixture

@@ -46,6 +46,16 @@ class GaussianMixture:
     Raises:
         ValueError: shapes disagree, a number is not finite, a variance or an eigenvalue is
             negative, or a matrix is not symmetric, or has eigenvalues lost beside its largest.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> means, variances = torch.tensor([[-1.0], [1.0]]), torch.tensor([0.1, 0.1])
+    >>> data = dm.GaussianMixture(torch.zeros(2), means, variances)
+    >>> x_t, schedule = torch.tensor([[0.5]]), dm.VPLinear()
+    >>> data.log_density(schedule, x_t, 0.5), data.score(schedule, x_t, 0.5)
+    (tensor([-1.0478], dtype=torch.float64), tensor([[-0.4928]]))
+    >>> data.denoiser(schedule)(x_t, torch.tensor(0.5))
+    tensor([[0.1641]])
     """
 
     log_weights: Float[Tensor, " K"]

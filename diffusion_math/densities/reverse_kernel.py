@@ -33,6 +33,14 @@ def sample_clean(
         t: a number or `()`, 0 < t <= T.
 
     Derivation: (reverse_kernel.5).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> from diffusion_math.densities.reverse_kernel import sample_clean
+    >>> ring, generator = dm.DENSITIES["ring"](), torch.Generator().manual_seed(0)
+    >>> x0 = sample_clean(ring, generator, dm.VPLinear(), torch.zeros(1000, 2), 0.9)
+    >>> x0.norm(dim=1).mean().round(decimals=1)
+    tensor(2., dtype=torch.float64)
     """
     edges = mixture.responsibilities(schedule, x, t).cumsum(1)[:, :-1].contiguous()
     uniform = torch.rand(len(x), 1, generator=generator, dtype=torch.float64).to(edges)
@@ -64,6 +72,15 @@ def sample_reverse(
 
     Derivation: (reverse_kernel.4).
     Source: DDPM (arXiv:2006.11239), eq. 6, with x_0 drawn where a model has a guess.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> from diffusion_math.densities.reverse_kernel import sample_reverse
+    >>> ring, generator = dm.DENSITIES["ring"](), torch.Generator().manual_seed(0)
+    >>> x_t = torch.zeros(1000, 2)
+    >>> x_s = sample_reverse(ring, generator, dm.VPLinear(), x_t, 0.9, s=0.5)
+    >>> x_s.shape
+    torch.Size([1000, 2])
     """
     x_0 = sample_clean(mixture, generator, schedule, x, t)
     bridge = gaussian.posterior(schedule, x.double(), x_0, t, s)
@@ -88,6 +105,14 @@ def path_log_density(
         ValueError: path and grid differ in length, or the grid does not fall.
 
     Derivation: (reverse_kernel.3).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> from diffusion_math.densities.reverse_kernel import path_log_density
+    >>> path = [torch.tensor([[x, 0.1]]) for x in (0.5, 1.0, 2.0)]
+    >>> grid = torch.tensor([1.0, 0.5, 0.0])
+    >>> path_log_density(dm.DENSITIES["ring"](), dm.VPLinear(), path, grid)
+    tensor([-4.1634], dtype=torch.float64)
     """
     strictly_decreasing("grid", grid)
     require(len(path) == len(grid), "path", f"{len(grid)} tensors, one a node", f"{len(path)}")

@@ -30,6 +30,13 @@ def score_jacobian(
         t: a number or `()`, above 0 where a component has a zero variance.
 
     Derivation: (second_order.2).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> ring, x_t = dm.DENSITIES["ring"](), torch.tensor([[1.0, 0.0]])
+    >>> jacobian = dm.densities.second_order.score_jacobian(ring, dm.VPLinear(), x_t, 0.5)
+    >>> jacobian.diagonal(dim1=1, dim2=2)
+    tensor([[-0.9215, -0.9062]], dtype=torch.float64)
     """
     total = _no_matrices(mixture, x)
     r, score = mixture.responsibilities(schedule, x, t), mixture.score(schedule, x.double(), t)
@@ -57,6 +64,13 @@ def posterior_covariance(
         t: a number or `()`.
 
     Derivation: (second_order.3), (second_order.5).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> ring, x_t = dm.DENSITIES["ring"](), torch.tensor([[1.0, 0.0]])
+    >>> covariance = dm.densities.second_order.posterior_covariance(ring, dm.VPLinear(), x_t, 0.5)
+    >>> covariance.diagonal(dim1=1, dim2=2)
+    tensor([[1.7635, 1.9276]], dtype=torch.float64)
     """
     total = _no_matrices(mixture, x)
     if float(t) == 0:

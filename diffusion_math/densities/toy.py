@@ -19,7 +19,23 @@ from diffusion_math.schedule import Schedule, Time
 
 
 class Density(Protocol):
-    """What every density of this module does; at t = 0 it is the data's own."""
+    """What every density of this module does; at t = 0 it is the data's own.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, x_t = dm.VPLinear(), torch.ones(1, 2)
+    >>> for name, make in dm.DENSITIES.items():
+    ...     print(f"{name:13}{make().log_density(schedule, x_t, 0.2).item():6.3f}")
+    ...
+    ring         -2.679
+    grid25       -2.860
+    two_moons    -3.434
+    pinwheel     -2.736
+    spirals      -2.856
+    checkerboard -2.615
+    banana       -3.217
+    funnel       -2.976
+    """
 
     def log_density(self, schedule: Schedule, x: Tensor, t: Time) -> Tensor:
         """log q(x_t) at x, `(batch,)` for x `(batch, 2)` and t a number, `()` or `(batch,)`."""
@@ -43,6 +59,11 @@ def ring(modes: int = 8, radius: float = 2.0, std: float = 0.15) -> GaussianMixt
     m_k = radius (cos(2 pi k / modes), sin(2 pi k / modes)),    C_k = std^2 I
 
     Raises ValueError unless modes >= 1 and std > 0. Derivation: (toy.1).
+
+    >>> import diffusion_math as dm
+    >>> ring = dm.densities.ring(modes=8, radius=2.0, std=0.15)
+    >>> ring.means.shape, ring.means.norm(dim=1)
+    (torch.Size([8, 2]), tensor([2., 2., 2., 2., 2., 2., 2., 2.], dtype=torch.float64))
     """
     whole("modes", modes, 1)
     angles = 2 * math.pi / modes * torch.arange(modes, dtype=torch.float64)
@@ -55,6 +76,10 @@ def grid25(spacing: float = 1.0, std: float = 0.1) -> GaussianMixture:
     m_ij = spacing (i, j),    i, j in {-2, .., 2},    C_ij = std^2 I
 
     Raises ValueError unless std > 0. Derivation: (toy.2).
+
+    >>> import diffusion_math as dm
+    >>> dm.densities.grid25(spacing=1.0, std=0.1).means.shape
+    torch.Size([25, 2])
     """
     line = spacing * torch.arange(-2, 3, dtype=torch.float64)
     return _isotropic(torch.cartesian_prod(line, line), std)
@@ -68,6 +93,12 @@ def two_moons(modes: int = 32, std: float = 0.1) -> GaussianMixture:
 
     Unlike the usual uniform arc with noise added, this has an exact density at every t.
     Raises ValueError unless modes >= 2 and std > 0. Derivation: (toy.3).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x0 = dm.densities.two_moons(std=0.1).sample(torch.Generator().manual_seed(0), 1000)
+    >>> x0.shape, x0.mean(0).round(decimals=1).abs()
+    (torch.Size([1000, 2]), tensor([0., 0.], dtype=torch.float64))
     """
     whole("modes", modes, 2)
     angles = torch.linspace(0, math.pi, modes, dtype=torch.float64)
@@ -86,6 +117,11 @@ def pinwheel(
     Raises ValueError unless arms >= 1, modes >= 2 and std > 0.
     Derivation: (toy.5).
     Source: Johnson et al. (arXiv:1603.06277), the pinwheel data, at twice their radius.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> dm.densities.pinwheel(arms=5).log_density(dm.VPLinear(), torch.zeros(1, 2), 0.5)
+    tensor([-1.9406], dtype=torch.float64)
     """
     whole("arms", arms, 1)
     whole("modes", modes, 2)
@@ -108,6 +144,11 @@ def spirals(
     The root makes neighbours about equally far apart; std is that across, and along the curve it is
     the distance between modes. Raises ValueError unless arms >= 1, modes >= 2 and std > 0.
     Derivation: (toy.6).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> dm.densities.spirals(arms=2).log_density(dm.VPLinear(), torch.zeros(1, 2), 0.5)
+    tensor([-1.9010], dtype=torch.float64)
     """
     whole("arms", arms, 1)
     whole("modes", modes, 2)

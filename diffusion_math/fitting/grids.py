@@ -97,6 +97,16 @@ def fit_grid(
     Derivation: (grids.2), (grids.3), (grids.4).
     Sources: the aim, S4S (arXiv:2502.17423), whose steps are fitted to a teacher's ends too; the
         loss of far ends, Cauchy's, as in Barron (arXiv:1701.03077) table 1 at shape 0.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, step = dm.VPLinear(), dm.ddim(dm.VPLinear())
+    >>> denoise, grid = dm.DENSITIES["ring"]().denoiser(schedule), dm.trailing(schedule, steps=4)
+    >>> starts = dm.start_noise(range(50), (2,), torch.float64)
+    >>> ends = dm.final(dm.heun(schedule), denoise, starts, dm.karras(schedule, 50))
+    >>> found = dm.fitting.fit_grid(step, schedule, denoise, starts, ends, grid, rounds=5)
+    >>> found.round(decimals=2)
+    tensor([1.0000, 0.5500, 0.2000, 0.0800, 0.0000], dtype=torch.float64)
     """
     same_shape("ends", ends, starts)
 
@@ -123,6 +133,14 @@ def fit_grid_of(
         nudge: the change of theta that derivatives are taken by.
 
     The others, and what is raised, as for `fit_grid`. Derivation: (grids.2), (grids.3), (grids.4).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, ends = dm.VPLinear(), torch.zeros(1, 1, dtype=torch.float64)
+    >>> walk = lambda grid: grid[None, 1:-1] - 0.3  # a stand-in: no error with a node at 0.3
+    >>> grid = dm.trailing(schedule, steps=2)
+    >>> dm.fitting.fit_grid_of(walk, schedule, ends, grid).round(decimals=3)
+    tensor([1.0000, 0.3000, 0.0000], dtype=torch.float64)
     """
     strictly_decreasing("grid", grid)
     differentiable("ends", ends)

@@ -52,6 +52,11 @@ def align_your_steps(
 
     Derivation: (published_grids.1).
     Source: Sabour et al. (arXiv:2404.14507): the released schedules and their interpolation.
+
+    >>> import diffusion_math as dm
+    >>> dm.fitting.align_your_steps(dm.Discrete.scaled_linear(), steps=10).round()
+    tensor([1000.,  851.,  737.,  646.,  546.,  456.,  344.,  234.,  125.,   25.,
+               0.], dtype=torch.float64)
     """
     require(model in ALIGNED, "model", f"one of {', '.join(ALIGNED)}", repr(model))
     whole("steps", steps, 1)
@@ -80,6 +85,10 @@ def error_weighted(
 
     Derivation: (published_grids.2).
     Source: Xue et al. (arXiv:2402.17376), section 4, by another method of minimisation.
+
+    >>> import diffusion_math as dm
+    >>> dm.fitting.error_weighted(dm.Discrete.scaled_linear(), steps=3).round()
+    tensor([1000.,  244.,    1.,    0.], dtype=torch.float64)
     """
     from scipy.optimize import minimize
 

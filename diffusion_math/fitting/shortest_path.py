@@ -37,6 +37,13 @@ def shortest(costs: Float64[Tensor, "nodes nodes"], steps: int) -> list[int]:
 
     Derivation: (shortest_path.1).
     Source: Bellman 1957, "Dynamic Programming".
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> nodes = torch.tensor([0.0, 1.0, 3.0, 4.0], dtype=torch.float64)
+    >>> costs = (nodes - nodes[:, None]) ** 2
+    >>> dm.fitting.shortest(costs, steps=3), dm.fitting.shortest(costs, steps=2)
+    ([0, 1, 2, 3], [0, 1, 3])
     """
     count = len(costs)
     require(costs.shape == (count, count), "costs", "a square", tuple(costs.shape))
@@ -76,6 +83,16 @@ def kl_upper_bound(
     Derivation: (shortest_path.2), (shortest_path.3).
     Source: Sabour et al. (arXiv:2404.14507), section 3, whose bound this is; they minimise it by
         coordinate search, here the least on the nodes is found exactly.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.VPLinear(), dm.DENSITIES["ring"]()
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> x0, nodes = data.sample(generator, 100), dm.uniform_log_snr(schedule, 20)[:-1]
+    >>> costs = dm.fitting.kl_upper_bound(schedule, data.denoiser(schedule), x0, nodes, generator)
+    >>> path = dm.fitting.shortest(costs, steps=5)
+    >>> len(path), path[0], path[-1]
+    (6, 0, 19)
     """
     strictly_decreasing("nodes", nodes)
     alphas, sigmas = schedule(nodes)
@@ -125,6 +142,15 @@ def dynamic_programming(
     Derivation: (shortest_path.4).
     Source: Pei et al. (arXiv:2503.21774), Algorithm 1; they minimise for one sample at a time and
         take medians, here the mean over the batch is minimised.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, step = dm.RectifiedFlow(), dm.euler(dm.RectifiedFlow())
+    >>> denoise, fine = dm.DENSITIES["ring"]().denoiser(schedule), dm.trailing(schedule, 20)
+    >>> x = dm.start_noise(range(50), (2,), torch.float64)
+    >>> states = [state.x for state in dm.trajectory(dm.flow_heun(schedule), denoise, x, fine)]
+    >>> dm.fitting.dynamic_programming(step, denoise, states, fine, steps=4)
+    tensor([1.0000, 0.6500, 0.4000, 0.2000, 0.0000], dtype=torch.float64)
     """
     strictly_decreasing("nodes", nodes)
     count = len(nodes)

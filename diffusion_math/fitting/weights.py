@@ -29,7 +29,15 @@ CUBIC = 4
 
 
 class FinePath(NamedTuple):
-    """A fine walk: `times` `(nodes,)`, strictly decreasing, and the `(batch, *event)` at each."""
+    """A fine walk: `times` `(nodes,)`, strictly decreasing, and the `(batch, *event)` at each.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> times = torch.linspace(0.9, 0.1, 9, dtype=torch.float64)
+    >>> path = dm.fitting.FinePath(times, [t.reshape(1, 1) for t in times])  # x(t) = t
+    >>> path.at(dm.RectifiedFlow(), torch.tensor(0.45, dtype=torch.float64))
+    tensor([[0.4500]], dtype=torch.float64)
+    """
 
     times: Tensor
     states: Sequence[Tensor]
@@ -111,6 +119,15 @@ def fit_weights(
     Sources: the aim, S4S (arXiv:2502.17423), which descends on the ends alone; reweighting:
         Holland & Welsch 1977, "Robust regression using iteratively reweighted least-squares",
         Communications in Statistics 6(9).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, grid = dm.RectifiedFlow(), dm.trailing(dm.RectifiedFlow(), steps=4)
+    >>> denoise = dm.DENSITIES["ring"]().denoiser(schedule)
+    >>> x = dm.start_noise(range(50), (2,), torch.float64)
+    >>> fine = dm.trajectory(dm.flow_heun(schedule), denoise, x, dm.trailing(schedule, 40))
+    >>> dm.fitting.fit_weights(denoise, [state.x for state in fine][::10], grid).shape
+    torch.Size([4, 5])
     """
     weights, _ = _fit(denoise, states, grid, scale, groups)
     return weights.squeeze(-1)
@@ -140,6 +157,16 @@ def fit_weights_and_grid(
     Derivation: (weights.5), (weights.6).
     Source: Golub & Pereyra 1973, "The differentiation of pseudo-inverses and nonlinear least
         squares problems whose variables separate", SIAM J. Numer. Anal. 10(2).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, denoise = dm.VE(), dm.DENSITIES["ring"]().denoiser(dm.VE())
+    >>> fine, grid = dm.karras(schedule, 30), dm.karras(schedule, 4)
+    >>> x = 80 * dm.start_noise(range(50), (2,), torch.float64)
+    >>> states = [state.x for state in dm.trajectory(dm.heun(schedule), denoise, x, fine)]
+    >>> path = dm.fitting.FinePath(fine, states)
+    >>> dm.fitting.fit_weights_and_grid(schedule, denoise, path, grid, rounds=3).shape
+    torch.Size([5])
     """
     strictly_decreasing("grid", grid)
     for told, node in (("first", 0), ("last", -1)):

@@ -57,6 +57,16 @@ def fit_weights_to_ends(
     Raises ValueError as `from_weights`, `fitted` and `fit_grid`.
     Derivation: (weights.7).
     Source: Frankel et al., S4S (arXiv:2502.17423), which descends by gradients.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, grid = dm.RectifiedFlow(), dm.trailing(dm.RectifiedFlow(), steps=2)
+    >>> denoise = dm.DENSITIES["ring"]().denoiser(schedule)
+    >>> starts = torch.eye(2, dtype=torch.float64)
+    >>> ends = dm.final(dm.flow_heun(schedule), denoise, starts, dm.trailing(schedule, 50))
+    >>> euler = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    >>> dm.fitting.fit_weights_to_ends(denoise, starts, ends, grid, euler, rounds=3).shape
+    torch.Size([2, 3])
     """
     _check(grid, weights, starts, ends, order, scale)
     steps = len(weights)
@@ -126,6 +136,17 @@ def fit_alternating(
     Derivation: (weights.7), (weights.10).
     Source: Frankel et al., S4S-Alt (arXiv:2502.17423); the time that the denoiser is told stays
         the node's own here.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, grid = dm.RectifiedFlow(), dm.trailing(dm.RectifiedFlow(), steps=2)
+    >>> denoise = dm.DENSITIES["ring"]().denoiser(schedule)
+    >>> starts = torch.eye(2, dtype=torch.float64)
+    >>> ends = dm.final(dm.flow_heun(schedule), denoise, starts, dm.trailing(schedule, 50))
+    >>> euler = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    >>> found = dm.fitting.fit_alternating(schedule, denoise, starts, ends, grid, euler, rounds=3)
+    >>> [part.shape for part in found]
+    [torch.Size([3]), torch.Size([2, 3])]
     """
     whole("turns", turns, 1)
     _check(grid, weights, starts, ends, order, scale)

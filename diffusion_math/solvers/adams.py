@@ -39,6 +39,13 @@ def lms(schedule: Schedule, order: int = 4) -> Step:
     Derivation: (adams.2).
     Source: Crowson, k-diffusion (`sample_lms`); Adams-Bashforth: Hairer, Norsett & Wanner 1993,
     "Solving Ordinary Differential Equations I", section III.5 (variable steps).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.VPLinear(), dm.DENSITIES["ring"]()
+    >>> x, grid = torch.tensor([[1.0, 0.5]]), dm.uniform_log_snr(schedule, steps=20)
+    >>> dm.final(dm.solvers.lms(schedule), data.denoiser(schedule), x, grid)
+    tensor([[1.5286, 1.2298]])
     """
     whole("order", order, 1, 4)
 
@@ -72,6 +79,13 @@ def plms(schedule: Schedule, runge_kutta: bool = False) -> Step:
     Derivation: (adams.3), (adams.4).
     Source: PNDM (arXiv:2202.09778), eqs. 12-13 and algorithm 2 (`runge_kutta`); its start without:
     Rombach et al. (arXiv:2112.10752) as released.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.Discrete.scaled_linear(), dm.DENSITIES["ring"]()
+    >>> x, grid = torch.tensor([[1.0, 0.5]]), dm.leading(schedule, steps=50)
+    >>> dm.final(dm.solvers.plms(schedule), data.denoiser(schedule), x, grid)
+    tensor([[1.5168, 1.2665]])
     """
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:

@@ -44,6 +44,14 @@ def bogacki_shampine(
     Derivation: (adaptive.1), (adaptive.2), (adaptive.4).
     Source: Bogacki & Shampine 1989, "A 3(2) pair of Runge-Kutta formulas", Appl. Math. Lett. 2;
     the size: Hairer, Norsett & Wanner 1993, section II.4.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.VPLinear(), dm.DENSITIES["ring"]()
+    >>> step = dm.solvers.bogacki_shampine(schedule, rtol=1e-4, atol=1e-4)
+    >>> grid = torch.tensor([1.0, 1e-3, 0.0], dtype=torch.float64)
+    >>> dm.final(step, data.denoiser(schedule), torch.tensor([[1.0, 0.5]]), grid)
+    tensor([[1.5281, 1.2513]])
     """
     between("rtol", rtol, 1e-12, 1)
     between("atol", atol, 1e-12, 1)

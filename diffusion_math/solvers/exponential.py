@@ -170,6 +170,13 @@ def singlestep(schedule: Schedule, order: int, kind: Kind = "eps") -> Step:
     Derivation: (exponential.7), (exponential.8).
     Source: DPM-Solver (arXiv:2206.00927), Algorithms 1 and 2; DPM-Solver++ (arXiv:2211.01095),
     Algorithm 1.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.VPLinear(), dm.DENSITIES["ring"]()
+    >>> x, grid = torch.tensor([[1.0, 0.5]]), dm.uniform_log_snr(schedule, steps=10)
+    >>> dm.final(dm.singlestep(schedule, order=3), data.denoiser(schedule), x, grid)
+    tensor([[1.5155, 1.2724]])
     """
     whole("order", order, 1, 3)
     check_kind(kind)
@@ -235,6 +242,13 @@ def multistep(schedule: Schedule, order: int, kind: Kind = "x0", eta: Number = 0
     Derivation: (exponential.9), (stochastic.8).
     Source: DPM-Solver++ (arXiv:2211.01095), section 4.2 and appendix; DEIS (arXiv:2204.13902),
     section 3; SA-Solver (arXiv:2309.05019), section 4.1 (predictor).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.VPLinear(), dm.DENSITIES["ring"]()
+    >>> x, grid = torch.tensor([[1.0, 0.5]]), dm.uniform_log_snr(schedule, steps=10)
+    >>> dm.final(dm.multistep(schedule, order=3), data.denoiser(schedule), x, grid)
+    tensor([[1.3656, 1.2523]])
     """
     between("eta", float(eta), 0.0, 1.0)
     whole("order", order, 1, 4 if eta == 0 else 3)
@@ -271,6 +285,13 @@ def dpmpp_2m(schedule: Schedule) -> Step:
 
     Derivation: (one_step.14), (one_step.16).
     Source: DPM-Solver++ (arXiv:2211.01095), Algorithm 2 and Eq. 12 (k = 1).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.VPLinear(), dm.DENSITIES["ring"]()
+    >>> x, grid = torch.tensor([[1.0, 0.5]]), dm.uniform_log_snr(schedule, steps=10)
+    >>> dm.final(dm.dpmpp_2m(schedule), data.denoiser(schedule), x, grid)
+    tensor([[1.6062, 1.3310]])
     """
 
     def half_log_snr(t: Tensor) -> Tensor:
@@ -311,6 +332,13 @@ def unipc(schedule: Schedule, order: int = 2) -> Step:
 
     Derivation: (exponential.10).
     Source: UniPC (arXiv:2302.04867), Algorithms 1 and 2.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.VPLinear(), dm.DENSITIES["ring"]()
+    >>> x, grid = torch.tensor([[1.0, 0.5]]), dm.uniform_log_snr(schedule, steps=10)
+    >>> dm.final(dm.unipc(schedule), data.denoiser(schedule), x, grid)
+    tensor([[1.5558, 1.3485]])
     """
     whole("order", order, 1, 3)
 

@@ -43,6 +43,14 @@ def from_weights(
     Source: linear multistep methods: Hairer, Norsett & Wanner 1993, "Solving Ordinary Differential
         Equations I", section III.2; their weights as parameters of a diffusion model's solver, S4S
         (arXiv:2502.17423).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> grid = dm.trailing(dm.RectifiedFlow(), steps=2)
+    >>> weights = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)  # Euler's
+    >>> step = dm.solvers.from_weights(grid, weights)
+    >>> dm.final(step, lambda x_t, t: x_t / 2, torch.ones(1, 1), grid)
+    tensor([[0.3750]])
     """
     rows_of_grid(grid, weights)
     rows = weights.reshape(*weights.shape[:2], -1)

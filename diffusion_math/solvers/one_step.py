@@ -33,6 +33,15 @@ def ddpm(schedule: Schedule, variance: StepVariance | None = None) -> Step:
 
     Derivation: (one_step.4), (one_step.6), (one_step.7).
     Source: DDPM (arXiv:2006.11239), Algorithm 2, with the mean and variance of Eqs. 6-7.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.VPLinear(), dm.DENSITIES["ring"]()
+    >>> x, noise = dm.start_noise(range(3), (2,), torch.float64), dm.from_seeds(range(3))
+    >>> grid = dm.trailing(schedule, steps=50)
+    >>> x0 = dm.final(dm.ddpm(schedule), data.denoiser(schedule), x, grid, noise)
+    >>> data.log_density(schedule, x0, 0)
+    tensor([-1.5369, -0.5174, -0.3067], dtype=torch.float64)
     """
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
@@ -65,6 +74,13 @@ def ddim(schedule: Schedule, eta: float | int = 0.0) -> Step:
 
     Derivation: (one_step.8), (one_step.9), (one_step.10).
     Source: DDIM (arXiv:2010.02502), Eqs. 12 and 16.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.VPLinear(), dm.DENSITIES["ring"]()
+    >>> x, grid = torch.tensor([[1.0, 0.5]]), dm.trailing(schedule, steps=20)
+    >>> dm.final(dm.ddim(schedule), data.denoiser(schedule), x, grid)
+    tensor([[1.4930, 1.2589]])
     """
     checks.between("eta", float(eta), 0.0, 1.0)
 
@@ -96,6 +112,13 @@ def euler(schedule: Schedule) -> Step:
 
     Derivation: (one_step.11).
     Source: EDM (arXiv:2206.00364), Algorithm 1 without lines 6-8; DDIM (arXiv:2010.02502), Eq. 13.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.RectifiedFlow(), dm.DENSITIES["ring"]()
+    >>> x, grid = torch.tensor([[1.0, 0.5]]), dm.trailing(schedule, steps=20)
+    >>> dm.final(dm.euler(schedule), data.denoiser(schedule), x, grid)
+    tensor([[1.5097, 1.2359]])
     """
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
@@ -119,6 +142,13 @@ def heun(schedule: Schedule) -> Step:
 
     Derivation: (one_step.12).
     Source: EDM (arXiv:2206.00364), Algorithm 1.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.VE(), dm.DENSITIES["ring"]()
+    >>> x, grid = torch.tensor([[80.0, 40.0]]), dm.karras(schedule, steps=18)
+    >>> dm.final(dm.heun(schedule), data.denoiser(schedule), x, grid)
+    tensor([[1.5422, 1.2774]])
     """
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
@@ -148,6 +178,13 @@ def flow_heun(schedule: Schedule) -> Step:
     Derivation: (one_step.13).
     Source: Esser et al. (arXiv:2403.03206), section 2, for the field; EDM (arXiv:2206.00364),
     Algorithm 1, for the rule.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.RectifiedFlow(), dm.DENSITIES["ring"]()
+    >>> x, grid = torch.tensor([[1.0, 0.5]]), dm.trailing(schedule, steps=10)
+    >>> dm.final(dm.flow_heun(schedule), data.denoiser(schedule), x, grid)
+    tensor([[1.5100, 1.2783]])
     """
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:

@@ -30,6 +30,14 @@ class Solver:
             step.
         noisy: whether it draws noise.
         about: one line.
+
+    >>> import diffusion_math as dm
+    >>> solver = dm.SOLVERS["heun"]
+    >>> solver.order, solver.calls, solver.noisy, solver.about
+    (2, 2, False, "EDM's second-order solver")
+    >>> step = solver(dm.VE())
+    >>> sorted(name for name, solver in dm.SOLVERS.items() if solver.order == 3)
+    ['adaptive', 'deis', 'dpm_solver_3s', 'dpmpp_3m', 'dpmpp_3s', 'unipc']
     """
 
     make: Callable[[Schedule], Step]

@@ -19,6 +19,13 @@ class State:
         t: `()`, a float64 tensor on the CPU.
         history: earlier predictions as pairs (time, x0 or eps), latest last; which of the two is
             the solver's own affair. Empty for one-step solvers.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> start, step = dm.State(torch.ones(1, 2), torch.tensor(1.0)), dm.euler(dm.RectifiedFlow())
+    >>> t, s = torch.tensor([1.0, 0.5])
+    >>> step(lambda x_t, t: 0 * x_t, start, t, s, dm.noise.zeros).x
+    tensor([[0.5000, 0.5000]])
     """
 
     x: Tensor

@@ -40,6 +40,15 @@ def ancestral(schedule: Schedule, order: int, kind: Kind = "eps", eta: float | i
 
     Derivation: (stochastic.2), (stochastic.3).
     Source: Crowson, k-diffusion (`get_ancestral_step`); DDIM (arXiv:2010.02502), Eq. 16.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.VE(), dm.DENSITIES["ring"]()
+    >>> x, noise = torch.tensor([[80.0, 40.0]]), dm.from_seeds([0])
+    >>> step = dm.solvers.ancestral(schedule, order=2)
+    >>> x0 = dm.final(step, data.denoiser(schedule), x, dm.karras(schedule, 50), noise)
+    >>> x0.norm().round(decimals=1)
+    tensor(2.)
     """
     whole("order", order, 1, 3)
     check_kind(kind)
@@ -88,6 +97,15 @@ def churn(
 
     Derivation: (stochastic.3), (stochastic.4).
     Source: EDM (arXiv:2206.00364), Algorithm 2.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.VE(), dm.DENSITIES["ring"]()
+    >>> x, noise = torch.tensor([[80.0, 40.0]]), dm.from_seeds([0])
+    >>> step = dm.solvers.churn(schedule, share=0.5)
+    >>> x0 = dm.final(step, data.denoiser(schedule), x, dm.karras(schedule, 50), noise)
+    >>> x0.norm().round(decimals=1)
+    tensor(2.)
     """
     require(0 <= share < math.inf, "share", "a finite number of at least 0", share)
     require(0 <= low < high, "low, high", "0 <= low < high", (low, high))
@@ -124,6 +142,15 @@ def dpmpp_sde(schedule: Schedule, eta: float | int = 1.0) -> Step:
     Raises ValueError for `eta` outside (0, 1].
     Derivation: (stochastic.5), (stochastic.6).
     Source: Crowson, k-diffusion (`sample_dpmpp_sde`); DPM-Solver++ (arXiv:2211.01095), section 5.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.VE(), dm.DENSITIES["ring"]()
+    >>> x, noise = torch.tensor([[80.0, 40.0]]), dm.from_seeds([0])
+    >>> step = dm.solvers.dpmpp_sde(schedule)
+    >>> x0 = dm.final(step, data.denoiser(schedule), x, dm.karras(schedule, 50), noise)
+    >>> x0.norm().round(decimals=1)
+    tensor(2.1000)
     """
     require(0 < eta <= 1, "eta", "in (0, 1]", eta)
 
@@ -157,6 +184,15 @@ def sde_heun(schedule: Schedule, eta: float | int = 1.0) -> Step:
     Derivation: (stochastic.5), (stochastic.7).
     Source: Kloeden & Platen 1992, "Numerical Solution of Stochastic Differential Equations",
     section 15.1; on the reverse SDE: EDM (arXiv:2206.00364), section 4.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.VE(), dm.DENSITIES["ring"]()
+    >>> x, noise = torch.tensor([[80.0, 40.0]]), dm.from_seeds([0])
+    >>> step = dm.solvers.sde_heun(schedule)
+    >>> x0 = dm.final(step, data.denoiser(schedule), x, dm.karras(schedule, 50), noise)
+    >>> x0.norm().round(decimals=1)
+    tensor(2.)
     """
     require(0 < eta <= 1, "eta", "in (0, 1]", eta)
 
@@ -195,6 +231,15 @@ def corrected(predictor: Step, schedule: Schedule, share: Number = 0.5, rounds: 
 
     Derivation: (stochastic.9), (stochastic.10).
     Source: Song et al. (arXiv:2011.13456), Algorithms 1, 4 and 5.
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> schedule, data = dm.VE(), dm.DENSITIES["ring"]()
+    >>> x, noise = torch.tensor([[80.0, 40.0]]), dm.from_seeds([0])
+    >>> step = dm.solvers.corrected(dm.ddim(schedule), schedule, rounds=2)
+    >>> x0 = dm.final(step, data.denoiser(schedule), x, dm.karras(schedule, 50), noise)
+    >>> x0.norm().round(decimals=1)
+    tensor(2.)
     """
     require(0 < share < math.inf, "share", "a finite number above 0", share)
     whole("rounds", rounds, 1)

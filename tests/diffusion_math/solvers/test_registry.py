@@ -128,7 +128,9 @@ def test_a_sampler_that_draws_is_not_given_zeros(name):
     schedule = VPLinear()
     walk = trajectory(SOLVERS[name](schedule), MIXTURE.denoiser(schedule), X, f64(0.6, 0.3))
     if SOLVERS[name].noisy:
-        with pytest.raises(ValueError, match=r"^noise: wanted a source for a solver that draws"):
+        with pytest.raises(
+            ValueError, match=r"^noise: wanted a noise source for a stochastic solver"
+        ):
             list(walk)
     else:
         assert len(list(walk)) == 2
