@@ -2,7 +2,6 @@
 
 import ast
 import doctest
-import inspect
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,10 +34,10 @@ def public() -> set[str]:
             if isinstance(value, types.ModuleType) and value.__name__ not in seen:
                 seen.add(value.__name__)
                 todo += [value] if value.__name__.startswith("diffusion_math.") else []
-            elif inspect.isfunction(value) or inspect.isclass(value):
-                if hasattr(module, "__all__") or value.__module__ == module.__name__:
-                    origin = value.__module__.removeprefix("diffusion_math.")
-                    found.add(f"{origin}.{value.__name__}")
+            elif isinstance(value, types.FunctionType | type) and (
+                hasattr(module, "__all__") or value.__module__ == module.__name__
+            ):
+                found.add(f"{value.__module__.removeprefix('diffusion_math.')}.{value.__name__}")
     return found
 
 
