@@ -50,7 +50,7 @@ class BoundProblem:
     grid: Tensor
 
     @classmethod
-    def of(cls, density: str, steps: int) -> "World":
+    def of(cls, density: str, steps: int) -> "BoundProblem":
         """A density at half its size under DDPM's linear table, in `steps` steps."""
         whole = DENSITIES[density]()
         if not isinstance(whole, GaussianMixture):

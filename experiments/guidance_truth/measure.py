@@ -45,7 +45,7 @@ class GuidanceProblem:
     data: Labelled
 
     @staticmethod
-    def of(name: str, means: list[list[float]], variances: list[float]) -> "World":
+    def of(name: str, means: list[list[float]], variances: list[float]) -> "GuidanceProblem":
         """Half of the data in the other class, half in the modes of the class, evenly."""
         shares = torch.tensor([0.5] + [0.5 / (len(means) - 1)] * (len(means) - 1))
         mixture = GaussianMixture(

@@ -118,7 +118,7 @@ class LikelihoodProblem:
     schedule: Schedule
 
     @classmethod
-    def of(cls, density: str) -> "World":
+    def of(cls, density: str) -> "LikelihoodProblem":
         """A density by name under `VPLinear`."""
         data = DENSITIES[density]()
         if not isinstance(data, GaussianMixture):

@@ -49,7 +49,7 @@ def test_schema_and_verdicts(result):
 
 def test_a_wrong_bound_is_noticed(monkeypatch, world, points):
     """L_T left out: the gap is no KL any more, by far more than rounding."""
-    monkeypatch.setattr(elbo, "prior_term", lambda schedule, x0: torch.zeros(len(x0)).double())
+    monkeypatch.setattr(terms, "prior_term", lambda schedule, x0: torch.zeros(len(x0)).double())
     assert bound._path_row(terms.path_gaps(world, points[:3], 12)).verdict == "does not hold"
 
 
@@ -60,7 +60,7 @@ def test_a_bound_above_the_truth_is_noticed(monkeypatch, world, points):
     right = reverse_kernel.path_log_density
     below = bound._below_row({terms.EXACT: world.excess(model, walked)})
     assert below.verdict == "holds"
-    monkeypatch.setattr(reverse_kernel, "path_log_density", lambda *given: right(*given) - 4)
+    monkeypatch.setattr(terms, "path_log_density", lambda *given: right(*given) - 4)
     below = bound._below_row({terms.EXACT: world.excess(model, walked)})
     assert below.verdict == "does not hold"
 
@@ -69,8 +69,8 @@ def test_wrong_weights_and_bins_are_noticed(monkeypatch, world, points):
     """lambda_t of twice its size, and probabilities a hundredth too large."""
     models = world.models((terms.EXACT, terms.SMALL, terms.AFFINE))
     weight, probability = elbo.lambda_t, elbo.quantized_log_probability
-    monkeypatch.setattr(elbo, "lambda_t", lambda *given: 2 * weight(*given))
-    monkeypatch.setattr(elbo, "quantized_log_probability", lambda p, x0: probability(p, x0) + 0.01)
+    monkeypatch.setattr(terms, "lambda_t", lambda *given: 2 * weight(*given))
+    monkeypatch.setattr(terms, "quantized_log_probability", lambda p, x0: probability(p, x0) + 0.01)
     off = terms.weighted(world, models, points[:5], seeded(3))
     assert bound._weight_row(off).verdict == "does not hold"
     off = terms.mass_of_levels(world, models[terms.EXACT], points[:5])
@@ -86,7 +86,7 @@ def test_a_wrong_limit_is_noticed(monkeypatch, world, points):
         return abs(bound._mean(found.extrapolated))
 
     assert off() < 1
-    monkeypatch.setattr(elbo, "continuous_integrand", lambda *given: 2 * right(*given))
+    monkeypatch.setattr(terms, "continuous_integrand", lambda *given: 2 * right(*given))
     assert off() > 3
 
 

@@ -104,7 +104,7 @@ def test_draws_that_forget_where_they_start_are_noticed(monkeypatch: pytest.Monk
     """x_0 from the data, not from q(x_0 | x_t)."""
     monkeypatch.setattr(
         reverse_kernel,
-        "draw_clean",
+        "sample_clean",
         lambda mixture, generator, schedule, x, t: mixture.sample(generator, len(x)),
     )
     assert verdicts()["posterior-draws"] == "does not hold"
@@ -115,7 +115,7 @@ def test_the_best_variance_leaves_its_bounds_for_other_data(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Not scaled to variance 1, the ring's is above beta; the bound is about scaled data."""
-    monkeypatch.setattr(gaussian_approximations, "unit", lambda mixture: mixture)
+    monkeypatch.setattr(posterior, "unit", lambda mixture: mixture)
     assert verdicts()["posterior-variance"] == "does not hold"
 
 

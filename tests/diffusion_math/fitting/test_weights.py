@@ -13,7 +13,7 @@ from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.fitting.grids import errors
 from diffusion_math.fitting.weights import FinePath, fit_weights, fit_weights_and_grid
 from diffusion_math.grid import karras, trailing, uniform_log_snr
-from diffusion_math.sample import final
+from diffusion_math.sample import trajectory
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
 from diffusion_math.solvers.linear import from_weights
 from diffusion_math.solvers.registry import SOLVERS
@@ -226,9 +226,9 @@ def test_the_walk_that_was_fitted_is_the_one_that_is_walked():
     states = [state.float() for state in path.on(schedule, grid)]
     weights = fit_weights(denoise, states, grid, 1.0)
     fits = seen[:]
-    end = final(from_weights(grid, weights), denoise, starts.float(), grid)
-    assert end.dtype == torch.float32
-    assert all(torch.equal(a, b.x) for a, b in zip(fits, walk, strict=True))
+    *way, end = trajectory(from_weights(grid, weights), denoise, starts.float(), grid)
+    assert end.x.dtype == torch.float32
+    assert all(torch.equal(a, b.x) for a, b in zip(fits, way, strict=True))
 
 
 @pytest.mark.usefixtures("unchecked")  # shapes that disagree are its subject

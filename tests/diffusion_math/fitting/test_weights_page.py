@@ -17,7 +17,7 @@ def test_the_example_ends_nearer_than_what_it_contains():
     names = {}
     exec(code, names)
     path = names["path"]
-    mine = distances(names["end"].x, path.states[-1]).log().mean()
+    mine = distances(names["x"], path.states[-1]).log().mean()
     for name in ("ddim", "dpmpp_2m", "unipc"):
         step = SOLVERS[name](names["schedule"])
         its = errors(step, names["denoise"], path.states[0], path.states[-1], names["grid"])
