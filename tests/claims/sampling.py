@@ -8,7 +8,6 @@ from diffusion_math import gaussian
 from diffusion_math.gaussian import posterior as right_posterior
 from diffusion_math.loss import training_loss as right_loss
 from diffusion_math.loss import uniform_times as right_times
-from diffusion_math.sample import trajectory as right_trajectory
 from diffusion_math.solvers.one_step import ddpm as right_ddpm
 from diffusion_math.solvers.step import State
 from experiments.digits.loss_weights import compare
@@ -70,10 +69,10 @@ def mean_of_the_prediction(schedule: Any, x: Any, x0: Any, t: Any, s: Any, z: An
     return schedule(s)[0] * x0 + q.variance.sqrt() * z
 
 
-@wrong("C20", sample.test_c20_ancestral_sampling_draws_the_data, "trajectory")
+@wrong("C20", sample.test_c20_ancestral_sampling_draws_the_data, "final")
 def without_noise(step: Any, denoise: Any, x: Any, grid: Any, source: Any) -> Any:
     """The steps add no noise."""
-    return right_trajectory(step, denoise, x, grid, lambda x, t, s: torch.zeros_like(x))
+    return right_final(step, denoise, x, grid, lambda x, t, s: torch.zeros_like(x))
 
 
 minimiser = loss.test_the_posterior_mean_is_the_minimiser

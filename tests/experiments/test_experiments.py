@@ -14,6 +14,7 @@ from experiments.common.sampling_options import Sampling
 from experiments.families import run as families
 from experiments.forward import run as forward
 from experiments.report import run as report
+from experiments.strength import PROMPT as REDRAWN
 from experiments.strength import run as strength
 from experiments.timing import run as timing
 from sd.pipeline import TextToImage
@@ -102,7 +103,7 @@ def test_forward_notices_a_wrong_closed_form(monkeypatch: pytest.MonkeyPatch) ->
         step = right(schedule, x, t)
         return replace(step, variance=step.variance.sqrt())
 
-    monkeypatch.setattr(gaussian, "forward_step", wrong)
+    monkeypatch.setattr(forward, "forward_step", wrong)
     result = forward.run(forward.Config(samples=100, times=(0, 200), frames=2))
     assert result.rows[0].verdict == "does not hold"
 
@@ -117,7 +118,7 @@ def test_autoencoder(pipeline: TextToImage) -> None:
 def test_reader_has_no_verdict_outside_the_grammar() -> None:
     picture = strength.rendered()
     assert shows(picture, PROMPT) is True
-    assert shows(picture, strength.PROMPT) is False
+    assert shows(picture, REDRAWN) is False
     assert shows(picture, "a cat") is None
 
 

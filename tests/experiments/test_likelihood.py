@@ -72,7 +72,9 @@ def test_the_gap_is_that_of_this_chain(monkeypatch):
     assert low < 0 < high
     bound = elbo.bound
     other = variance.constant_variance(0.5)
-    monkeypatch.setattr(estimates, "bound", lambda *given: bound(*given[:5], other, other, given[7]))
+    monkeypatch.setattr(
+        estimates, "bound", lambda *given: bound(*given[:5], other, other, given[7])
+    )
     wrong = world.gaps(4, 1500, seeded(1), seeded(2))
     low, high = wrong.difference(1 - 1e-8)
     assert not low < 0 < high

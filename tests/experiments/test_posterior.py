@@ -10,7 +10,6 @@ from diffusion_math.densities import multivariate, reverse_kernel
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.densities.toy import ring, spirals
 from diffusion_math.schedule import Discrete
-from experiments.posterior import gaussian_approximations
 from experiments.posterior import run as posterior
 from experiments.posterior.gaussian_approximations import (
     BEST,

@@ -7,9 +7,7 @@ from itertools import combinations
 import pytest
 import torch
 
-from diffusion_math.fitting import grids, weights
 from diffusion_math.fitting import published_grids as published
-from diffusion_math.fitting import weights_by_ends as by_ends
 from diffusion_math.fitting.grids import errors
 from diffusion_math.grid import uniform_log_snr
 from diffusion_math.schedule import Discrete
@@ -83,12 +81,14 @@ def test_schema_and_what_beats_what():
 def test_what_is_not_fitted_does_not_win(monkeypatch):
     """Tuning and fitting that give back something poor: verdicts turn, the judge does not."""
     monkeypatch.setattr(
-        grids, "tuned", lambda step, schedule, *given, **named: uniform_log_snr(schedule, 4)
+        baselines, "fit_grid", lambda step, schedule, *given, **named: uniform_log_snr(schedule, 4)
     )
     poor = lambda *given: torch.eye(4, 5).double()  # noqa: E731
-    monkeypatch.setattr(weights, "fitted", poor)
-    monkeypatch.setattr(weights, "fitted_grid", lambda schedule, denoise, path, grid, *more: grid)
-    monkeypatch.setattr(by_ends, "end_fitted", lambda *given: torch.eye(4, 5).double())
+    monkeypatch.setattr(baselines, "fit_weights", poor)
+    monkeypatch.setattr(
+        baselines, "fit_weights_and_grid", lambda schedule, denoise, path, grid, *more: grid
+    )
+    monkeypatch.setattr(baselines, "fit_weights_to_ends", lambda *given: torch.eye(4, 5).double())
     found = rows(tuned.run(replace(TINY, beside=("unipc",), more=(), s4s=0)))
     for kind in ("fitted", "tuned"):
         assert found[kind].measured > 1

@@ -195,7 +195,8 @@ def test_loading_does_not_wake_the_compiler(tmp_path: Path) -> None:
     config = TextConfig(9, 4, 1, 1, 5, 8)
     weights.write(tmp_path / "text.safetensors", TextEncoder(config), config)
     code = (
-        "import sys; from pathlib import Path; from sd import weights, config, text_encoder as t;"
+        "import sys; from pathlib import Path; from sd import weights, config;"
+        "from sd.networks import text_encoder as t;"
         "weights.load(Path(sys.argv[1]), t.TextEncoder, config.TextConfig);"
         "sys.exit('torch._dynamo' in sys.modules)"
     )

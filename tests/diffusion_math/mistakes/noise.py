@@ -198,7 +198,7 @@ NOISES = [
         existing(
             test_variance.test_the_learned_range_is_geometric,
             "variance",
-            lambda candidate: SimpleNamespace(learned_range=candidate),
+            lambda candidate: SimpleNamespace(**{**vars(variance), "learned_range": candidate}),
             share=0.5,
         ),
         learned_range,

@@ -126,7 +126,7 @@ NUMBERS = [
         "Hairer, Norsett & Wanner 1993, section II.6, on interpolation between steps",
         existing(
             test_weights_path.test_the_four_nodes_are_the_nearest_on_either_side,
-            "Path",
+            "FinePath",
             lambda at: lambda *path: SimpleNamespace(at=partial(at, weights.FinePath(*path))),
         ),
         weights.FinePath.at,

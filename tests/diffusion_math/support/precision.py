@@ -48,8 +48,7 @@ def replayed(x, t, s):
 
 
 def ended(make, to, x=X, grid=GRID):
-    end = sample.final(make(WAY), halved, to(x), grid, replayed)
-    return end
+    return sample.final(make(WAY), halved, to(x), grid, replayed)
 
 
 def pair(to):

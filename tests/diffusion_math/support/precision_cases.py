@@ -84,12 +84,12 @@ CASES = {
         WAY, to(PLANE), T
     ),
     "checkerboard.Checkerboard.denoiser": lambda to: Checkerboard().denoiser(WAY)(to(PLANE), T),
-    "rows.combined": lambda to: _batching.combined((T, to(X)), (TIMES, to(Y))),
-    "curvature.score_jacobian": lambda to: second_order.score_jacobian(MIX, WAY, to(A), T),
-    "curvature.posterior_covariance": lambda to: second_order.posterior_covariance(
+    "_batching.combined": lambda to: _batching.combined((T, to(X)), (TIMES, to(Y))),
+    "second_order.score_jacobian": lambda to: second_order.score_jacobian(MIX, WAY, to(A), T),
+    "second_order.posterior_covariance": lambda to: second_order.posterior_covariance(
         MIX, WAY, to(A), T
     ),
-    "denoiser.Once.__call__": lambda to: _memo.Once(halved)(to(X), T),
+    "_memo.Once.__call__": lambda to: _memo.Once(halved)(to(X), T),
     **{
         f"denoiser.{name}": lambda to, name=name: getattr(denoiser, name)(halved, WAY)(to(X), T)
         for name in ("from_x0", "from_eps", "from_v", "from_score", "from_flow")
@@ -114,7 +114,7 @@ CASES = {
         ).nats
     ),
     "elbo.continuous_integrand": lambda to: elbo.continuous_integrand(WAY, halved, to(X), to(Z), 0),
-    "exponential.advance": lambda to: exponential.exponential_step(
+    "exponential.exponential_step": lambda to: exponential.exponential_step(
         "x0",
         to(X),
         exponential.Level.at(WAY, T),
@@ -124,14 +124,17 @@ CASES = {
         to(Z),
     ),
     "exponential.singlestep": partial(ended, partial(exponential.singlestep, order=3)),
-    "exponential.walk": lambda to: exponential.stages(
+    "exponential.stages": lambda to: exponential.stages(
         WAY, 2, "x0", halved, to(X), T, exponential.Level.at(WAY, S)
     ),
     "exponential.multistep": partial(ended, partial(exponential.multistep, order=2, eta=1.0)),
     "exponential.unipc": partial(ended, exponential.unipc),
-    "fitted.Path.at": lambda to: fine(to).at(WAY, T),
-    "fitted.Path.on": lambda to: torch.stack(fine(to).on(WAY, GRID)),
-    "fitted.fitted": lambda to: linear_end(to, weights.fit_weights(halved, fine(to).states, GRID)),
+    "exponential.dpmpp_2m": partial(ended, exponential.dpmpp_2m),
+    "weights.FinePath.at": lambda to: fine(to).at(WAY, T),
+    "weights.FinePath.on": lambda to: torch.stack(fine(to).on(WAY, GRID)),
+    "weights.fit_weights": lambda to: linear_end(
+        to, weights.fit_weights(halved, fine(to).states, GRID)
+    ),
     "gaussian.Gaussian.draw": lambda to: normals(to)[0].draw(to(Z)),
     "gaussian.Gaussian.log_density": lambda to: normals(to)[0].log_density(to(Z)),
     "gaussian.Gaussian.score": lambda to: normals(to)[0].score(to(Z)),
@@ -183,7 +186,7 @@ CASES = {
             WAY, halved, to(A), lambda x: energy(x)[0], 0.3, 0.5, rtol=1e-3, atol=1e-3
         ).log_density
     ),
-    "linear.linear": lambda to: linear_end(to, WEIGHTS),
+    "linear.from_weights": lambda to: linear_end(to, WEIGHTS),
     "linear.grouped": lambda to: [one for (one,) in linear.grouped([to(X)], 3)],
     "linear.mixed": lambda to: linear.mixed(WEIGHTS[1][:, None], to(X), [to(Y), to(Z)]),
     "loss.training_loss": lambda to: loss.training_loss(WAY, halved, "v", to(X), to(Y), T),
@@ -196,15 +199,15 @@ CASES = {
         f"multivariate.Multivariate.{name}": lambda to, name=name: getattr(WIDE, name)(to(A[0]))
         for name in ("draw", "log_density", "score")
     },
-    "noise.none": turned(noise.zeros),
+    "noise.zeros": turned(noise.zeros),
     "noise.from_seeds": turned(noise.from_seeds([1, 2])),
     "noise.BrownianPath.__call__": turned(noise.BrownianPath((1, 2), 1.0)),
-    "noise.Basis.start": lambda to: UNITS.start(to(A[0]), 1.5),
-    "noise.Basis.__call__": lambda to: UNITS(UNITS.start(to(A[0]), 1.5), *GRID[:2]),
-    "noise.Basis.mean": lambda to: UNITS.mean(to(held(4, 13, 3))),
-    "noise.Basis.covariance": lambda to: UNITS.covariance(to(held(4, 13, 3, scale=256))),
+    "noise.UnitNoise.start": lambda to: UNITS.start(to(A[0]), 1.5),
+    "noise.UnitNoise.__call__": lambda to: UNITS(UNITS.start(to(A[0]), 1.5), *GRID[:2]),
+    "noise.UnitNoise.mean": lambda to: UNITS.mean(to(held(4, 13, 3))),
+    "noise.UnitNoise.covariance": lambda to: UNITS.covariance(to(held(4, 13, 3, scale=256))),
     **{
-        f"oracle.GaussianMixture.{name}": partial(at, getattr(MIX, name))
+        f"mixture.GaussianMixture.{name}": partial(at, getattr(MIX, name))
         for name in (
             "log_density",
             "responsibilities",
@@ -213,17 +216,21 @@ CASES = {
             "posterior_mean",
         )
     },
-    "oracle.GaussianMixture.denoiser": lambda to: MIX.denoiser(WAY)(to(A), T),
-    "oracle.GaussianMixture.reverse": lambda to: MIX.reverse(WAY, to(A[0]), T, S).means,
-    "oracle.GaussianMixture.probability_flow": lambda to: ONE.probability_flow(WAY, to(A), T, S),
-    "path.draw_clean": lambda to: reverse_kernel.sample_clean(MIX, pinned(0), WAY, to(A), T),
-    "path.draw_reverse": lambda to: reverse_kernel.sample_reverse(MIX, pinned(0), WAY, to(A), T, S),
-    "path.path_log_density": lambda to: reverse_kernel.path_log_density(
+    "mixture.GaussianMixture.denoiser": lambda to: MIX.denoiser(WAY)(to(A), T),
+    "mixture.GaussianMixture.reverse": lambda to: MIX.reverse(WAY, to(A[0]), T, S).means,
+    "mixture.GaussianMixture.probability_flow": lambda to: ONE.probability_flow(WAY, to(A), T, S),
+    "reverse_kernel.sample_clean": lambda to: reverse_kernel.sample_clean(
+        MIX, pinned(0), WAY, to(A), T
+    ),
+    "reverse_kernel.sample_reverse": lambda to: reverse_kernel.sample_reverse(
+        MIX, pinned(0), WAY, to(A), T, S
+    ),
+    "reverse_kernel.path_log_density": lambda to: reverse_kernel.path_log_density(
         MIX, WAY, [to(A), to(B)], torch.stack([T, S])
     ),
-    "predict.of": lambda to: prediction.target(WAY, "v", to(X), to(Y), T),
+    "prediction.target": lambda to: prediction.target(WAY, "v", to(X), to(Y), T),
     **{
-        f"predict.{one}_from_{other}": lambda to, name=f"{one}_from_{other}": getattr(
+        f"prediction.{one}_from_{other}": lambda to, name=f"{one}_from_{other}": getattr(
             prediction, name
         )(WAY, to(X), to(Y), T)
         for one in ("x0", "eps", "v", "flow", "score")
@@ -231,19 +238,23 @@ CASES = {
         if one != other
     },
     **{
-        f"ribbon.Ribbon.{name}": lambda to, name=name: getattr(banana_funnel.banana(), name)(
+        f"banana_funnel.Ribbon.{name}": lambda to, name=name: getattr(banana_funnel.banana(), name)(
             WAY, to(PLANE), T
         )
         for name in ("log_density", "score", "posterior_mean")
     },
-    "ribbon.Ribbon.denoiser": lambda to: banana_funnel.banana().denoiser(WAY)(to(PLANE), T),
-    "rows.over_event": lambda to: _batching.over_event(to(X.abs())),
-    "rows.inner": lambda to: _batching.inner(to(X), to(X + 1)),
-    "rows.length": lambda to: _batching.length(to(256 * X)),
-    "rows.wide": lambda to: _batching.wide(to(X)),
-    "rows.in_blocks": lambda to: _batching.in_blocks(halved, to(A), 3),
-    "rows.by_time": lambda to: _batching.by_time(lambda t: halved, to(A), TIMES, 3),
-    "sample.trajectory": partial(ended, one_step.ddim),
+    "banana_funnel.Ribbon.denoiser": lambda to: banana_funnel.banana().denoiser(WAY)(to(PLANE), T),
+    "_batching.over_event": lambda to: _batching.over_event(to(X.abs())),
+    "_batching.inner": lambda to: _batching.inner(to(X), to(X + 1)),
+    "_batching.length": lambda to: _batching.length(to(256 * X)),
+    "_batching.wide": lambda to: _batching.wide(to(X)),
+    "_batching.in_blocks": lambda to: _batching.in_blocks(halved, to(A), 3),
+    "_batching.by_time": lambda to: _batching.by_time(lambda t: halved, to(A), TIMES, 3),
+    "sample.final": partial(ended, one_step.ddim),
+    "sample.trajectory": lambda to: [
+        s.x for s in sample.trajectory(one_step.ddim(WAY), halved, to(X), GRID)
+    ][-1],
+    "registry.Solver.__call__": partial(ended, solvers.SOLVERS["heun"]),
     "sample.inversion": lambda to: [
         s.x for s in sample.inversion(one_step.ddim(WAY), halved, to(X), GRID)
     ][-1],
@@ -269,15 +280,15 @@ CASES = {
     ),
     "score_matching.jacobian": lambda to: score_matching.jacobian(halved, to(A)),
     "score_matching.rademacher": lambda to: score_matching.rademacher(pinned(0), to(X)),
-    "shortest.kl_upper_bound": lambda to: shortest_path.kl_upper_bound(
+    "shortest_path.kl_upper_bound": lambda to: shortest_path.kl_upper_bound(
         WAY, halved, to(A), GRID, pinned(0)
     ),
-    "shortest.dynamic_programming": lambda to: shortest_path.dynamic_programming(
+    "shortest_path.dynamic_programming": lambda to: shortest_path.dynamic_programming(
         one_step.ddim(WAY), halved, [to(A), to(B), to(C), to(A + B)], GRID, 2
     ),
     **{
-        f"solvers.{name}": partial(ended, getattr(solvers, name))
-        for name in ("ddpm", "ddim", "euler", "heun", "flow_heun", "dpmpp_2m")
+        f"one_step.{name}": partial(ended, getattr(one_step, name))
+        for name in ("ddpm", "ddim", "euler", "heun", "flow_heun")
     },
     "stochastic.ancestral": partial(ended, partial(stochastic.ancestral, order=2)),
     **{
@@ -287,11 +298,11 @@ CASES = {
     "stochastic.corrected": partial(
         ended, lambda way: stochastic.corrected(one_step.ddim(way), way)
     ),
-    "tuned.errors": lambda to: grids.errors(one_step.ddim(WAY), halved, to(A), to(B), GRID),
-    "tuned.distances": lambda to: grids.distances(to(X), to(Y)),
-    "tuned.walked": lambda to: sample.final(one_step.ddim(WAY), halved, to(X), GRID),
-    "tuned.turned": lambda to: grids.turned(to(X), 2.0),
-    "tuned.flat": lambda to: grids.flat(to(X)),
+    "grids.errors": lambda to: grids.errors(one_step.ddim(WAY), halved, to(A), to(B), GRID),
+    "grids.distances": lambda to: grids.distances(to(X), to(Y)),
+    "grids.end_of": lambda to: sample.final(one_step.ddim(WAY), halved, to(X), GRID),
+    "grids.turned": lambda to: grids.turned(to(X), 2.0),
+    "grids.flat": lambda to: grids.flat(to(X)),
     "variance.fixed": lambda to: variance.fixed(WAY)(to(X), T, S),
     "variance.learned_range": lambda to: variance.learned_range(WAY, lambda x, t: x.abs() / 16)(
         to(X), T, torch.tensor(1e-4).double()

@@ -149,9 +149,9 @@ MISTAKES = [
     m("the autoencoder is judged before its latents are standardised", "program:_train",
       "        trained = rounded(trained, trained.state_dict())\n",
       "        trained = rounded(trained, vae.train_vae(options.vae, config.vae))\n"
-      "        judged = figures.reconstruction(trained, 2)\n"
+      "        judged = evaluation.reconstruction(trained, 2)\n"
       "        vae.standardise(trained, vae.pictures(0, range(4)))\n"
-      "        figures.reconstruction = lambda *_: judged\n", SHIPS),
+      "        evaluation.reconstruction = lambda *_: judged\n", SHIPS),
     m("the encoder is trained with the decoder", "vae:train_vae",
       "part.requires_grad_(False)", "part.requires_grad_(True)",
       test_vae_loss.test_more_training_of_the_decoder_leaves_the_latents_alone),
