@@ -8,6 +8,7 @@ from diffusion_math import gaussian
 from diffusion_math.gaussian import posterior as right_posterior
 from diffusion_math.loss import training_loss as right_loss
 from diffusion_math.loss import uniform_times as right_times
+from diffusion_math.sample import final as right_final
 from diffusion_math.solvers.one_step import ddpm as right_ddpm
 from diffusion_math.solvers.step import State
 from experiments.digits.loss_weights import compare

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from diffusion_math import variance
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.noise import zeros
 from diffusion_math.schedule import RectifiedFlow, VPLinear
