@@ -7,8 +7,9 @@ import torch
 
 from diffusion_math.loss import snr, variational
 from diffusion_math.schedule import Discrete
+from experiments.common.statistics import mean_interval
 from experiments.digits import data
-from experiments.digits.loss_weights import BOUND, SIMPLE, Judge, compare, upper_end
+from experiments.digits.loss_weights import BOUND, SIMPLE, Judge, compare
 from experiments.digits.network import PIXELS
 from experiments.digits.training import Budget, learn
 from tests.measuring import Measured
@@ -65,6 +66,11 @@ def test_a_pair_differs_in_the_weight_alone() -> None:
     plain = weights(None)
     assert (weights(snr) - plain).abs().max() < 1e-4
     assert (weights(variational) - plain).abs().max() > 1e-3
+
+
+def upper_end(differences: list[float], rate: float) -> float:
+    """What the mean difference lies below, but for a false alarm of this rate."""
+    return mean_interval(differences, 1 - 2 * rate)[1]
 
 
 def test_upper_end_is_students() -> None:

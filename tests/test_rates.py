@@ -15,14 +15,15 @@ import torch
 
 from experiments.common.quadrature import Cells as Plane
 from experiments.common.quadrature import ChiSquare, chi_square
-from experiments.common.statistics import about, mean_interval, median_interval, wilson
-from experiments.digits.loss_weights import upper_end
-from experiments.errata.erratum import (
+from experiments.common.statistics import (
     kolmogorov_bound,
-    slope_bound,
+    mean_interval,
+    median_interval,
+    normal_interval,
     variance_interval,
-    variance_off,
+    wilson,
 )
+from experiments.errata.erratum import slope_bound, variance_off
 from experiments.langevin import bias
 from experiments.likelihood import run as likelihood
 from experiments.likelihood.measure import BoundGap, Spread
@@ -149,14 +150,14 @@ def hoeffding() -> Trial:
 
 
 def student() -> Trial:
-    return lambda rng: upper_end((1.0 + rng.standard_normal(3)).tolist(), RATE) < 1.0
+    return lambda rng: mean_interval((1.0 + rng.standard_normal(3)).tolist(), 1 - 2 * RATE)[1] < 1.0
 
 
 BOUNDS = {
     "mean": mean, "distance": distance, "count": count, "cells": cells, "known": earlier,
     "chi_square": pearson, "kolmogorov_bound": kolmogorov, "slope_bound": slope,
     "variance_off": off, "chains": chains, "two signs": spread(2), "five signs": spread(5),
-    "hoeffding": hoeffding, "upper_end": student,
+    "hoeffding": hoeffding, "upper end": student,
 }  # fmt: skip
 
 
@@ -234,7 +235,7 @@ def of_estimate() -> Trial:
     """Normal, of a known error."""
 
     def missed(rng: Rng) -> bool:
-        low, high = about(float(rng.normal(5, 2)), 2.0)
+        low, high = normal_interval(float(rng.normal(5, 2)), 2.0)
         return not low <= 5 <= high
 
     return missed

@@ -29,6 +29,7 @@ from diffusion_math.prediction import eps_from_x0
 from diffusion_math.schedule import Discrete, VPLinear
 from diffusion_math.variance import large_variance, small_variance
 from experiments.common.chains import Model, affine_chain, forward_chain
+from experiments.common.statistics import seeded
 
 EXACT, SMALL, AFFINE = "exact denoiser", "exact denoiser, small variance", "one-normal denoiser"
 """The models that are compared."""
@@ -73,7 +74,7 @@ class BoundProblem:
 
     def bound(self, model: Model, x0: Tensor, seed: int, log_likelihood: LogLikelihood) -> Bound:
         """Every term, one draw each; equal seeds see equal noise."""
-        noise = from_generator(torch.Generator().manual_seed(seed))
+        noise = from_generator(seeded(seed))
         schedule, last = self.schedule, model.last_variance
         return bound(
             schedule, model.denoise, x0, self.grid, noise, model.variance, last, log_likelihood

@@ -1,15 +1,27 @@
-"""Intervals for what the experiments measure; all are two-sided, at 95% unless told otherwise."""
+"""Intervals and bounds for what the experiments measure, and the generators that they draw from.
+
+Intervals are two-sided, at 95% unless another level is given.
+"""
 
 import math
 from collections.abc import Sequence
 from statistics import NormalDist, fmean, median, stdev
 
 import numpy as np
+import torch
 from scipy.special import stdtrit
+from scipy.stats import chi2
+
+from diffusion_math.metrics import Estimate
 
 Interval = tuple[float, float]
 Z = NormalDist().inv_cdf(0.975)
 """Half the width of a normal's middle 95%, in standard errors."""
+
+
+def seeded(seed: int, part: int = 0) -> torch.Generator:
+    """The generator of one part of a run: parts of different numbers draw independently."""
+    return torch.Generator().manual_seed(seed + part)
 
 
 def wilson(right: int, count: int, level: float = 0.95) -> Interval:
@@ -72,13 +84,59 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
         raise ValueError("values: wanted at least one, got none")
     if len(values) == 1:
         return -math.inf, math.inf
-    half = float(stdtrit(len(values) - 1, (1 + level) / 2)) * stdev(values) / math.sqrt(len(values))
+    half = (
+        -float(stdtrit(len(values) - 1, (1 - level) / 2)) * stdev(values) / math.sqrt(len(values))
+    )
     return fmean(values) - half, fmean(values) + half
 
 
-def about(value: float, error: float) -> Interval:
+def normal_interval(value: float, error: float) -> Interval:
     """The 95% interval of an estimate taken for normal, from its standard error."""
     return value - Z * error, value + Z * error
+
+
+def plus_minus(value: float, error: float, digits: str = ".4f", of_error: str = "") -> str:
+    """The estimate and half of its `normal_interval` as text, "0.1235 ± 0.0067"."""
+    return f"{value:{digits}} ± {Z * error:{of_error or digits}}"
+
+
+def difference(a: Estimate, b: Estimate) -> tuple[float, Interval]:
+    """a - b and its interval, for independent estimates taken for normal."""
+    value = a.value - b.value
+    return value, normal_interval(value, math.hypot(a.error, b.error))
+
+
+def ratio(a: Estimate, b: Estimate) -> tuple[float, Interval]:
+    """a / b and its interval, to first order and as if a and b were independent."""
+    value = a.value / b.value
+    return value, normal_interval(value, math.hypot(a.error, value * b.error) / b.value)
+
+
+def absolute(low: float, high: float) -> Interval:
+    """The interval of |x| from one of x."""
+    ends = sorted((abs(low), abs(high)))
+    return (0.0 if low <= 0 <= high else ends[0]), ends[1]
+
+
+def variance_interval(variance: float, count: int, chance: float) -> Interval:
+    """The interval of a normal's variance from a sample variance: (n - 1) s^2 / v is chi-squared.
+
+    It misses v with probability `chance`, half of it on each side.
+    """
+    distribution = chi2(count - 1)
+    low, high = float(distribution.isf(chance / 2)), float(distribution.ppf(chance / 2))
+    return (count - 1) * variance / low, (count - 1) * variance / high
+
+
+def kolmogorov_bound(count: int, chance: float) -> float:
+    """What an empirical distribution function of `count` samples errs by, but with that chance.
+
+        d = sqrt(log(2 / chance) / (2 n)),    P(D > d) <= 2 exp(-2 n d^2)
+
+    Source: Dvoretzky, Kiefer and Wolfowitz (1956), with the constant of Massart (1990); discrete
+    distributions included.
+    """
+    return math.sqrt(math.log(2 / chance) / (2 * count))
 
 
 def ratio_of_means(first: Sequence[float], second: Sequence[float]) -> Interval:

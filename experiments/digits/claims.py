@@ -6,15 +6,19 @@ from statistics import fmean
 from torch import Tensor
 
 from diffusion_math.metrics import Estimate
-from experiments.common.statistics import Z, mean_interval, paired_difference, wilson
+from experiments.common.statistics import (
+    difference,
+    mean_interval,
+    normal_interval,
+    paired_difference,
+    wilson,
+)
 from experiments.digits.loss_weights import BOUND, DRAWN, SIMPLE, Outcome
 from experiments.digits.training import Budget
 from experiments.output.result import (
-    FAILS,
-    HOLDS,
     MEASURED,
-    UNDECIDED,
     Measurement,
+    above,
     at_least,
     at_most,
 )
@@ -62,9 +66,7 @@ def agreement(right: dict[float, list[bool]], real: list[bool]) -> tuple[Measure
 def distance(
     far: dict[float, Estimate], plain: Estimate, floor: Estimate, trained: int, count: int
 ) -> tuple[Measurement, ...]:
-    nearer = plain.value - far[1.0].value
-    reach = Z * (plain.error**2 + far[1.0].error ** 2) ** 0.5
-    ends = nearer - reach, nearer + reach
+    nearer, ends = difference(plain, far[1.0])
     found = [
         Measurement(
             "digits-distance",
@@ -72,7 +74,7 @@ def distance(
             "distance, than draws of independent pixels with the digits' histograms, above 0",
             nearer,
             ends,
-            _above_zero(*ends),
+            above(*ends, 0.0),
         )
     ]
     for name, one, what in (
@@ -81,9 +83,8 @@ def distance(
         ("digits-distance-pixels", plain, "draws of independent pixels"),
         ("digits-distance-real", floor, f"the {trained} digits of the training"),
     ):
-        ends = one.value - Z * one.error, one.value + Z * one.error
         claim = f"Squared energy distance of {what} from the held-out digits, pixels in [-1, 1]"
-        found.append(Measurement(name, claim, one.value, ends, MEASURED))
+        found.append(Measurement(name, claim, one.value, normal_interval(*one), MEASURED))
     return tuple(found)
 
 
@@ -118,7 +119,7 @@ def code(codes: dict[str, Tensor]) -> tuple[Measurement, ...]:
             "By how much that is less than with a histogram of each pixel, digit by digit, above 0",
             fmean(saved),
             ends,
-            _above_zero(*ends),
+            above(*ends, 0.0),
         ),
         *(
             Measurement(f"digits-bits-{name}", what, fmean(each), mean_interval(each), MEASURED)
@@ -143,7 +144,7 @@ def weight(
     ) -> Measurement:
         gaps = [a - b for a, b in zip(first, second, strict=True)]
         ends = mean_interval(gaps)
-        verdict = _above_zero(*ends) if bound else MEASURED
+        verdict = above(*ends, 0.0) if bound else MEASURED
         return Measurement(name, claim, fmean(gaps), ends, verdict)
 
     def energies(one: list[Outcome]) -> list[float]:
@@ -206,8 +207,3 @@ def weight(
             MEASURED,
         ),
     )
-
-
-def _above_zero(low: float, high: float) -> str:
-    """Unlike `at_least` not content with 0 itself, which two equal trainings give exactly."""
-    return HOLDS if low > 0 else FAILS if high <= 0 else UNDECIDED

@@ -12,6 +12,7 @@ from diffusion_math.densities.multivariate import Multivariate
 from diffusion_math.elbo import quantized_log_probability
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.metrics import apart
+from experiments.common.statistics import seeded
 
 COUNT = 1797
 """Pictures in the data set; each pixel is the number of ink dots in a 4 x 4 block, 0 to 16."""
@@ -38,7 +39,7 @@ def load(held_out: int, seed: int) -> tuple[Digits, Digits]:
 
     whole("held_out", held_out, 2, COUNT - 100)
     levels, labels = (torch.from_numpy(one) for one in load_digits(return_X_y=True))
-    order = torch.randperm(len(levels), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(levels), generator=seeded(seed))
     x = (levels / 8 - 1).float()
     train, rest = order[held_out:], order[:held_out]
     return Digits(x[train], labels[train]), Digits(x[rest], labels[rest])

@@ -7,17 +7,16 @@ noise, and sampling draws the same noise: what differs is the weight.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import fmean, stdev
 from typing import Any
 
 import torch
-from scipy.special import stdtrit
 from torch import Generator
 
 from diffusion_math.elbo import lambda_t
 from diffusion_math.loss import Weight, uniform_times, variational
 from diffusion_math.metrics import energy_distance
 from diffusion_math.schedule import Discrete
+from experiments.common.statistics import seeded
 from experiments.digits.data import Digits, agrees
 from experiments.digits.network import DigitNetwork
 from experiments.digits.training import Budget, Times, bits, bound_times, draw, learn
@@ -55,7 +54,7 @@ class Judge:
     def __call__(self, network: DigitNetwork, seed: int) -> Outcome:
         """The network's outcome, with the draws' noise from the seed."""
         labels = self.digits.labels.repeat(self.draws)
-        generator = Generator().manual_seed(seed)
+        generator = seeded(seed)
         x = draw(self.schedule, network, labels, self.steps, generator)
         verdicts = agrees(self.machine, x, labels)
         return Outcome(
@@ -103,18 +102,6 @@ def compare(
             for seed in range(first, first + seeds)
         ]
     return found
-
-
-def upper_end(differences: list[float], rate: float) -> float:
-    """What the mean difference lies below, but for a false alarm of this rate (Student, n - 1).
-
-    The differences of independent seeds are taken for normal. Infinite for a single one.
-    """
-    n = len(differences)
-    if n < 2:
-        return math.inf
-    reach = float(-stdtrit(n - 1, rate)) * stdev(differences) / math.sqrt(n)
-    return fmean(differences) + reach
 
 
 def effective_share(schedule: Discrete) -> float:

@@ -1,5 +1,6 @@
 """C19, C20, C27-C29 on real pixels: DDPM of 8 x 8 digits, trained from nothing in the run."""
 
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -10,6 +11,7 @@ from tqdm import tqdm
 from diffusion_math.metrics import energy_distance
 from diffusion_math.schedule import Discrete
 from experiments.common.networks import parameters
+from experiments.common.statistics import seeded
 from experiments.digits import Config, claims, figures, loss_weights
 from experiments.digits import data as digit_data
 from experiments.digits.claims import LAST
@@ -22,10 +24,7 @@ ARM_WIDTH, ARM_BLOCKS = 128, 2
 
 def run(config: Config) -> Result:
     """Train, draw, write and compare."""
-
-    def seeded(part: int) -> torch.Generator:
-        return torch.Generator().manual_seed(config.seed + part)
-
+    seed = partial(seeded, config.seed)
     schedule = Discrete.linear()
     train, rest = digit_data.load(config.held_out, config.seed)
     machine = digit_data.classifier(train)
@@ -38,13 +37,13 @@ def run(config: Config) -> Result:
         seconds = perf_counter() - started
         scales = sorted({0.0, 1.0, *config.scales})
         drawn = {
-            w: draw(schedule, network, rest.labels, config.sampling, seeded(2), w) for w in scales
+            w: draw(schedule, network, rest.labels, config.sampling, seed(2), w) for w in scales
         }
-        shown = {w: draw(*_shown(schedule, network), config.sampling, seeded(3), w) for w in scales}
+        shown = {w: draw(*_shown(schedule, network), config.sampling, seed(3), w) for w in scales}
         right = {w: digit_data.agrees(machine, x, rest.labels) for w, x in drawn.items()}
         real = digit_data.agrees(machine, rest.x, rest.labels)
         far = {w: energy_distance(x.double(), rest.x.double()) for w, x in drawn.items()}
-        apart = digit_data.shuffled(train, len(rest.x), seeded(5))
+        apart = digit_data.shuffled(train, len(rest.x), seed(5))
         plain = energy_distance(apart.double(), rest.x.double())
         floor = energy_distance(train.x.double(), rest.x.double())
         copied = digit_data.copies(train, rest, drawn[1.0])
@@ -96,18 +95,16 @@ def _shown(schedule: Any, network: Any) -> tuple[Any, Any, Tensor]:
 def _codes(config: Config, schedule: Any, network: Any, train: Any, rest: Any) -> dict[str, Tensor]:
     """Bits a pixel of every held-out digit, `(n,)`, by the network and by simple models."""
 
-    def seeded(part: int) -> torch.Generator:
-        return torch.Generator().manual_seed(config.seed + part)
-
-    error = last_error(schedule, network, train, seeded(6), LAST)
+    seed = partial(seeded, config.seed)
+    error = last_error(schedule, network, train, seed(6), LAST)
     steps = config.bound_steps
-    chain = bits(schedule, network, rest, seeded(7), steps, LAST, error)
-    whole = bits(schedule, network, rest, seeded(8), steps)
-    bell = digit_data.normal(train, seeded(4))
+    chain = bits(schedule, network, rest, seed(7), steps, LAST, error)
+    whole = bits(schedule, network, rest, seed(8), steps)
+    bell = digit_data.normal(train, seed(4))
     return {
         f"diffusion, last step from t = {LAST}": chain.bits_per_dimension,
         "diffusion, last step from t = 1": whole.bits_per_dimension,
         "histogram of each pixel": digit_data.histogram_bits(train, rest),
-        "one normal, spread over the bins": digit_data.normal_bits(bell, rest, seeded(9)),
+        "one normal, spread over the bins": digit_data.normal_bits(bell, rest, seed(9)),
         "every level alike": torch.full((len(rest.x),), digit_data.uniform_bits()),
     }

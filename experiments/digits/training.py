@@ -18,6 +18,7 @@ from diffusion_math.schedule import Discrete
 from diffusion_math.solvers.one_step import ddpm
 from diffusion_math.variance import constant_variance, large_variance
 from experiments.common.networks import fit
+from experiments.common.statistics import seeded
 from experiments.digits.data import Digits, level_log_probability
 from experiments.digits.network import NOTHING, PIXELS, DigitNetwork
 
@@ -51,7 +52,7 @@ def learn(
     The label is dropped with probability `drop` (C28). Weights, digits, times and noise are
     functions of the seed: with the same seed and times, trainings of two weights see the same.
     """
-    generator = Generator().manual_seed(seed)
+    generator = seeded(seed)
     network = DigitNetwork(budget.width, budget.blocks, int(schedule.T), generator)
 
     def loss(generator: Generator) -> Tensor:

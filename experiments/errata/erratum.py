@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
-from scipy.stats import chi2
-
-from experiments.output.result import FAILS, HOLDS, Figure, Measurement
+from experiments.common.statistics import variance_interval
+from experiments.output.result import Figure, Measurement, holds_if
 
 FALSE_ALARM = 1e-8
 """The chance at which a true form would be called wrong, for each erratum."""
@@ -39,7 +38,7 @@ class Erratum:
     @property
     def verdict(self) -> str:
         """It holds only if the true form is within the bound and the printed one is not."""
-        return HOLDS if self.true_off <= 1 < self.printed_off else FAILS
+        return holds_if(self.true_off <= 1 < self.printed_off)
 
     def row(self) -> Measurement:
         """The erratum as a line of the report."""
@@ -51,17 +50,6 @@ class Erratum:
         return Measurement(f"errata-{self.id}", claim, self.measured, self.interval, self.verdict)
 
 
-def kolmogorov_bound(count: int, chance: float) -> float:
-    """How far an empirical distribution function of `count` draws strays but with that chance.
-
-        d = sqrt(log(2 / chance) / (2 n)),    P(D > d) <= 2 exp(-2 n d^2)
-
-    Source: Dvoretzky, Kiefer and Wolfowitz (1956), with the constant of Massart (1990); discrete
-    distributions included.
-    """
-    return math.sqrt(math.log(2 / chance) / (2 * count))
-
-
 def slope_bound(proxy: float, weight: float, chance: float) -> float:
     """How far the slope sum e S / sum S^2 of zero-mean e strays but with that chance.
 
@@ -70,16 +58,6 @@ def slope_bound(proxy: float, weight: float, chance: float) -> float:
     proxy: of every e, sub-Gaussian: E exp(k e) <= exp(proxy k^2 / 2); weight: sum S^2.
     """
     return math.sqrt(2 * proxy * math.log(2 / chance) / weight)
-
-
-def variance_interval(variance: float, count: int, chance: float) -> tuple[float, float]:
-    """The interval of a normal's variance from a sample variance: (n - 1) s^2 / v is chi-squared.
-
-    It misses v with probability `chance`, half of it on each side.
-    """
-    law = chi2(count - 1)
-    low, high = float(law.isf(chance / 2)), float(law.ppf(chance / 2))
-    return (count - 1) * variance / low, (count - 1) * variance / high
 
 
 def variance_off(variance: float, form: float, count: int, chance: float) -> float:

@@ -6,11 +6,11 @@ from fractions import Fraction
 from itertools import accumulate
 
 import torch
-from torch import Generator
 
 from diffusion_math import gaussian
 from diffusion_math.schedule import Discrete
-from experiments.errata.erratum import FALSE_ALARM, Erratum, variance_interval, variance_off
+from experiments.common.statistics import seeded, variance_interval
+from experiments.errata.erratum import FALSE_ALARM, Erratum, variance_off
 from experiments.output.result import Figure
 from experiments.plots.errata import Axis, Mark, Note, Panel, panels, png
 
@@ -201,7 +201,7 @@ def _e2_panels(
 def e4(samples: int, seed: int) -> Erratum:
     """The variance of q(x_t | x_0), by single steps from one point: 1 - abar_t, not beta_t."""
     schedule = Discrete.linear()
-    generator = Generator().manual_seed(seed)
+    generator = seeded(seed)
     x0 = torch.ones(samples, dtype=torch.float64)
     kept, x = {}, x0
     for t in range(1, TIMES[-1] + 1):

@@ -4,14 +4,15 @@ from collections import deque
 from collections.abc import Callable
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from diffusion_math import langevin, langevin_law
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.noise import from_generator
+from experiments.common.statistics import seeded, variance_interval
 from experiments.errata.data import PLAIN, normal
-from experiments.errata.erratum import FALSE_ALARM, Erratum, variance_interval, variance_off
+from experiments.errata.erratum import FALSE_ALARM, Erratum, variance_off
 from experiments.output.result import Figure
 from experiments.plots.errata import Axis, Mark, Note, Panel, panels, png
 
@@ -127,7 +128,7 @@ def e7(samples: int, seed: int) -> Erratum:
     with the variance of `langevin_law`: the sample variances are chi-squared, exactly.
     """
     q = normal()
-    x = torch.randn(samples, generator=Generator().manual_seed(seed), dtype=torch.float64)
+    x = torch.randn(samples, generator=seeded(seed), dtype=torch.float64)
     ends = {}
     for k, delta in enumerate(DELTAS):
         ends[delta] = _ended(langevin.ula(_score(q), delta), x, seed + 1 + k)
@@ -199,7 +200,7 @@ def e7(samples: int, seed: int) -> Erratum:
 
 
 def _ended(move: langevin.Move, x: Tensor, seed: int) -> Tensor:
-    walk = langevin.chain(move, x, MOVES, from_generator(Generator().manual_seed(seed)))
+    walk = langevin.chain(move, x, MOVES, from_generator(seeded(seed)))
     (end,) = deque(walk, maxlen=1)
     return end.x
 

@@ -12,9 +12,9 @@ from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.noise import from_generator
 from diffusion_math.schedule import Discrete
-from experiments.common.statistics import mean_interval, wilson
+from experiments.common.statistics import kolmogorov_bound, mean_interval, seeded, wilson
 from experiments.errata.data import two_bells
-from experiments.errata.erratum import FALSE_ALARM, Erratum, kolmogorov_bound
+from experiments.errata.erratum import FALSE_ALARM, Erratum
 from experiments.output.result import Figure
 from experiments.plots.errata import Axis, Mark, Note, Panel, panels, png
 
@@ -31,7 +31,7 @@ def e3(samples: int, seed: int) -> Erratum:
     exact to rounding for bells, but for the 1e-11 of them beyond the line's ends.
     """
     data = two_bells()
-    generator = Generator().manual_seed(seed)
+    generator = seeded(seed)
     line = torch.linspace(-7, 7, 701, dtype=torch.float64)
     first, last = _step(data, line, 2, 1), _step(data, line, 1, 0)
     at_1 = integrated(first, _normal(line), line)
@@ -171,7 +171,7 @@ def _e3_bound(
 def e5(samples: int, seed: int) -> Erratum:
     """Training times: those of `uniform_times`, beside Uniform(0, 1), of which no table has one."""
     schedule = Discrete.linear(TABLE)
-    generator = Generator().manual_seed(seed)
+    generator = seeded(seed)
     ours = loss.uniform_times(schedule, generator, samples)
     printed = torch.rand(samples, generator=generator, dtype=torch.float64)
     limit = kolmogorov_bound(samples, FALSE_ALARM)

@@ -6,7 +6,7 @@ from tqdm import tqdm
 
 from experiments.errata import Config, forward, langevin, reverse, score
 from experiments.errata.erratum import Erratum
-from experiments.output.result import FAILS, HOLDS, Measurement, Result, Table
+from experiments.output.result import HOLDS, Measurement, Result, Table, holds_if
 
 
 def run(config: Config) -> Result:
@@ -44,8 +44,7 @@ def _summary(found: list[Erratum]) -> Measurement:
         f"E1-E8: errata, of {len(found)}, whose printed form is rejected and whose corrected form "
         f"holds; all of them"
     )
-    verdict = HOLDS if right == len(found) else FAILS
-    return Measurement("errata", claim, float(right), None, verdict)
+    return Measurement("errata", claim, float(right), None, holds_if(right == len(found)))
 
 
 def _table(found: list[Erratum]) -> Table:

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from diffusion_math import gaussian, prediction
-from experiments.common.statistics import mean_interval
+from experiments.common.statistics import mean_interval, seeded
 from experiments.errata.data import PLAIN, two_bells
 from experiments.errata.erratum import FALSE_ALARM, Erratum, slope_bound
 from experiments.output.result import Figure
@@ -25,7 +25,7 @@ def e8(samples: int, seed: int) -> Erratum:
     the slope b = sum eps S / sum S^2 strays by d but with chance 2 exp(-d^2 sum S^2 / (2 proxy)).
     """
     data = two_bells()
-    generator = Generator().manual_seed(seed)
+    generator = seeded(seed)
     x = data.sample(generator, samples)
     eps = torch.randn(samples, generator=generator, dtype=torch.float64)
     x_hat = gaussian.marginal(PLAIN, x, SIGMA).draw(eps)

@@ -19,6 +19,7 @@ from diffusion_math.sample import final
 from diffusion_math.schedule import VPCosine
 from diffusion_math.solvers.one_step import heun
 from experiments.common.networks import FREQUENCIES, Timed, fit, mlp, parameters
+from experiments.common.statistics import seeded
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Trained:
 
 def vae(budget: Budget, data: Density) -> Trained:
     """x = f(z) + s e: maximises E log N(x; f(z), s^2) - KL(q(z | x), N(0, I)), s learned too."""
-    generator = torch.Generator().manual_seed(budget.seed)
+    generator = seeded(budget.seed)
     width = _width(budget, 2, 2, 3)
     encoder, decoder = mlp(2, width, 4, generator), mlp(2, width, 2, generator)
     log_s = nn.Parameter(torch.tensor(-1.0))
@@ -73,7 +74,7 @@ def vae(budget: Budget, data: Density) -> Trained:
 
 def autoencoder(budget: Budget, data: Density) -> Trained:
     """A code and its way back, by the squared error alone; `sample` decodes z like a code."""
-    generator = torch.Generator().manual_seed(budget.seed)
+    generator = seeded(budget.seed)
     width = _width(budget, 2, 2, 3)
     encoder, decoder = mlp(2, width, 2, generator), mlp(2, width, 2, generator)
     networks = nn.ModuleList([encoder, decoder])
@@ -85,7 +86,7 @@ def autoencoder(budget: Budget, data: Density) -> Trained:
     seconds = _train(budget, networks, loss, data)
     # A fair draw: z has the codes' own mean and covariance.
     with torch.no_grad():
-        codes = encoder(data.sample(torch.Generator().manual_seed(budget.seed), 4096).float())
+        codes = encoder(data.sample(seeded(budget.seed), 4096).float())
         root = torch.linalg.cholesky(torch.cov(codes.mT))
 
     def sample(z: Tensor, generator: Generator) -> Tensor:
@@ -105,7 +106,7 @@ def gan(budget: Budget, data: Density) -> Trained:
     With R1, a penalty on the critic's slope at the data, without which training need not converge
     (Mescheder et al., arXiv:1801.04406). An update moves both networks once.
     """
-    generator = torch.Generator().manual_seed(budget.seed)
+    generator = seeded(budget.seed)
     width = _width(budget, 2, 2, 2)
     maker, critic = mlp(2, width, 2, generator), mlp(2, width, 1, generator)
 
@@ -132,7 +133,7 @@ def gan(budget: Budget, data: Density) -> Trained:
 def diffusion(budget: Budget, data: Density) -> Trained:
     """x = the end of the probability flow that starts at z; the network learns v (C19)."""
     schedule = VPCosine()
-    generator = torch.Generator().manual_seed(budget.seed)
+    generator = seeded(budget.seed)
     network = Timed(schedule, _width(budget, 1, 3 + 2 * FREQUENCIES, 2), generator)
 
     def loss(x: Tensor, generator: Generator) -> Tensor:
@@ -179,7 +180,7 @@ def _train(
     fit(
         network,
         lambda generator: loss(data.sample(generator, budget.batch).float(), generator),
-        torch.Generator().manual_seed(budget.seed),
+        seeded(budget.seed),
         budget.steps,
         rate,
     )

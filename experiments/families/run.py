@@ -14,7 +14,7 @@ from diffusion_math.metrics import Estimate, energy_distance
 from diffusion_math.schedule import VPLinear
 from experiments import plots
 from experiments.common.quadrature import density_on
-from experiments.common.statistics import Z, about
+from experiments.common.statistics import difference, normal_interval, plus_minus, seeded
 from experiments.families import Config
 from experiments.families.generators import FAMILIES, Budget, Trained, autoencoder
 from experiments.output.result import (
@@ -33,20 +33,17 @@ PLAIN = "autoencoder"
 def run(config: Config) -> Result:
     """Train all, draw from each, compare with the density."""
 
-    def seeded(part: int) -> torch.Generator:
-        return torch.Generator().manual_seed(config.seed + part)
-
     data = DENSITIES[config.density]()
     budget = Budget(config.steps, config.batch, config.parameters, config.seed)
-    fresh, other = (data.sample(seeded(part), config.samples) for part in (1, 2))
-    z = torch.randn(config.samples, 2, generator=seeded(3))
+    fresh, other = (data.sample(seeded(config.seed, part), config.samples) for part in (1, 2))
+    z = torch.randn(config.samples, 2, generator=seeded(config.seed, 3))
     trained, drawn, codes = {}, {}, {}
     for name, train in tqdm({**FAMILIES, PLAIN: autoencoder}.items(), unit="family", disable=None):
         one = trained[name] = train(budget, data)
         with torch.no_grad():
-            drawn[name] = one.sample(z, seeded(4)).double()
+            drawn[name] = one.sample(z, seeded(config.seed, 4)).double()
             if one.code is not None:
-                codes[name] = one.code(other.float(), seeded(5)).double()
+                codes[name] = one.code(other.float(), seeded(config.seed, 5)).double()
     far = {name: energy_distance(points, fresh) for name, points in drawn.items()}
     bell = energy_distance(z.double() * fresh.std(0) + fresh.mean(0), fresh)
     floor = energy_distance(other, fresh)
@@ -87,7 +84,7 @@ def _rows(
 ) -> tuple[Measurement, ...]:
     families = [name for name in far if name != PLAIN]
     worst = max(families, key=lambda name: far[name].value)
-    ratio = about(far[worst].value / bell.value, far[worst].error / bell.value)
+    ratio = normal_interval(far[worst].value / bell.value, far[worst].error / bell.value)
     rows = [
         Measurement(
             "families",
@@ -99,7 +96,7 @@ def _rows(
         )
     ]
     for name in families:
-        interval = about(*far[name])
+        interval = normal_interval(*far[name])
         claim = f"Squared energy distance between {count} draws of the {name} and of the data"
         rows.append(
             Measurement(f"families-{name.lower()}", claim, far[name].value, interval, MEASURED)
@@ -108,8 +105,7 @@ def _rows(
         "families-decoded": ("decoded draws of a normal are from the data", far),
         "families-code": ("codes of data are from a normal", from_normal),
     }.items():
-        gap = at[PLAIN].value - at["VAE"].value
-        interval = about(gap, (at[PLAIN].error ** 2 + at["VAE"].error ** 2) ** 0.5)
+        gap, interval = difference(at[PLAIN], at["VAE"])
         claim = (
             f"C31: by how much farther the {what} with a plain autoencoder than with the VAE, in "
             "energy distance, above 0"
@@ -178,13 +174,13 @@ def _table(
             name,
             f"{one.parameters}",
             f"{one.seconds:.1f}",
-            f"{far[name].value:.4f} ± {Z * far[name].error:.4f}",
+            plus_minus(*far[name]),
             height(name),
         )
         for name, one in trained.items()
     ]
-    lines.append(("one normal", "4", "–", f"{bell.value:.4f} ± {Z * bell.error:.4f}", "–"))
-    lines.append(("the data again", "–", "–", f"{floor.value:.4f} ± {Z * floor.error:.4f}", "–"))
+    lines.append(("one normal", "4", "–", plus_minus(*bell), "–"))
+    lines.append(("the data again", "–", "–", plus_minus(*floor), "–"))
     header = ("family", "learned numbers", "training, s", "energy distance", "median log-density")
     caption = (
         "Squared energy distance of the draws from fresh data, with a 95% interval, and the true "

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from experiments.guidance_truth import Config, figures
 from experiments.guidance_truth import measure as worlds
 from experiments.guidance_truth.measure import Drawn, Law
-from experiments.output.result import FAILS, HOLDS, MEASURED, Measurement, Result, Table
+from experiments.output.result import MEASURED, Measurement, Result, Table, within
 
 SAME = 1e-6
 """Nats of KL between laws that are one."""
@@ -100,49 +100,45 @@ def _measured(laws: Sequence[Law], scale: float) -> list[Measurement]:
 def _ends_row(laws: Sequence[Law], free: Sequence[float]) -> Measurement:
     """At w = 0 and 1 the law is a model's own."""
     off = max(map(abs, [*free, *(law.to_conditional for law in laws if law.scale == 1)]))
-    return Measurement(
+    return within(
         "guidance-truth-ends",
         "At w = 1 the law is the conditional density, at w = 0 the unconditional one. Largest KL "
         f"in nats, at most {SAME:g}",
         off,
-        None,
-        HOLDS if off <= SAME else FAILS,
+        SAME,
     )
 
 
 def _mass_row(laws: Sequence[Law]) -> Measurement:
     off = max(abs(law.mass - 1) for law in laws)
-    return Measurement(
+    return within(
         "guidance-truth-mass",
         f"Every one of {len(laws)} laws has the mass 1 on its nodes. Largest difference, at most "
         f"{WHOLE:g}",
         off,
-        None,
-        HOLDS if off <= WHOLE else FAILS,
+        WHOLE,
     )
 
 
 def _tolerance_row(law: Law, finer: Law) -> Measurement:
     off = abs(finer.to_tilted / law.to_tilted - 1)
-    return Measurement(
+    return within(
         "guidance-truth-tolerance",
         "At a hundredth of the ODE's tolerance the KL of cfg in the plane stays what it was. "
         f"Relative change, at most {FINE:g}",
         off,
-        None,
-        HOLDS if off <= FINE else FAILS,
+        FINE,
     )
 
 
 def _gaussian_row(exact: Sequence[tuple[float, ...]]) -> Measurement:
     off = max(abs(one[-1]) for one in exact)
-    return Measurement(
+    return within(
         "guidance-truth-gaussian",
         "Between two Gaussians the guided law has a closed form, of the variance v_u^(1-w) v_c^w. "
         f"KL from the flow's density to it in nats, the largest over w, at most {SAME:g}",
         off,
-        None,
-        HOLDS if off <= SAME else FAILS,
+        SAME,
     )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import chi2
 from torch import Tensor
 
 from diffusion_math import langevin, langevin_law
@@ -15,6 +14,7 @@ from diffusion_math.gaussian import Gaussian
 from diffusion_math.langevin import Move, Particles, chain
 from diffusion_math.noise import from_generator
 from diffusion_math.schedule import VE
+from experiments.common.statistics import seeded, variance_interval
 
 FALSE_ALARM = 1e-8
 """Of all the intervals of one row together."""
@@ -42,10 +42,8 @@ class Variance:
 
         The chains are independent and normal about 0, so n found / true ~ chi^2_n exactly.
         """
-        tail = FALSE_ALARM / intervals / 2
-        total = self.chains * self.found
-        low, high = chi2.isf(tail, self.chains), chi2.ppf(tail, self.chains)
-        return float(total / low), float(total / high)
+        # Their mean is known: one degree of freedom more than `variance_interval` counts.
+        return variance_interval(self.found, self.chains + 1, FALSE_ALARM / intervals)
 
 
 def standard() -> GaussianMixture:
@@ -66,7 +64,7 @@ def stationary(chains: int, seed: int) -> list[Variance]:
     BAOAB's h being sqrt(2 delta), where that is below its limit of 2.
     """
     data, schedule, target = standard(), VE(), normal(1.0)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     found = []
     for delta in BIASED:
         ula = langevin.ula(lambda x: data.score(schedule, x, 0.0), delta)
@@ -98,7 +96,7 @@ def transient(chains: int, seed: int) -> list[Variance]:
     The numbers of one step size are of one run, so their intervals are not independent.
     """
     data, schedule, target = standard(), VE(), normal(1.0)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(seed)
     found = []
     for delta in WATCHED:
         ula = langevin.ula(lambda x: data.score(schedule, x, 0.0), delta)

@@ -14,6 +14,7 @@ from diffusion_math.langevin_law import ula_law, ula_stationary
 from diffusion_math.schedule import VE
 from experiments import plots
 from experiments.common.quadrature import density_on
+from experiments.common.statistics import seeded
 from experiments.langevin.bias import MOMENTS, WATCHED, Variance, gains, normal
 from experiments.langevin.mixing import TITLES, WEIGHTS, nearest_mode
 from experiments.output.result import Figure
@@ -36,7 +37,7 @@ def plane(
     bounds: Sequence[float],
 ) -> tuple[Figure, Figure]:
     """The particles of all samplers at the end, and their shares at the modes."""
-    exact = data.sample(torch.Generator().manual_seed(0), len(start)).numpy()
+    exact = data.sample(seeded(0), len(start)).numpy()
     panels = [walkers.Walkers("the density itself", exact[:SHOWN], _notes(data, WEIGHTS))]
     for name, end in ends.items():
         shares = [one[0] for one in found[name]]

@@ -16,6 +16,7 @@ from diffusion_math.langevin import Particles
 from diffusion_math.langevin_law import ula_law
 from diffusion_math.noise import from_generator
 from diffusion_math.schedule import VE
+from experiments.common.statistics import seeded
 
 TITLES = {
     "ascent": "gradient ascent",
@@ -95,7 +96,7 @@ def samplers(
         moves = budget - (name in ("MALA", "BAOAB"))
 
         def walk(start: Tensor) -> Iterator[Particles]:
-            generator = torch.Generator().manual_seed(seed + k)
+            generator = seeded(seed, k)
             return langevin.chain(made[name], start, moves, from_generator(generator))
 
         return Sampler(name, moves, walk)

@@ -4,13 +4,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
+from experiments.common.statistics import absolute, seeded
 from experiments.likelihood import Config, figures
 from experiments.likelihood import measure as estimates
 from experiments.likelihood.measure import BoundGap, Spread
-from experiments.output.result import FAILS, HOLDS, Measurement, Result, Table, at_most
+from experiments.output.result import Measurement, Result, Table, at_most, holds_if, within
 
 AGREE = 1e-6
 """Nats that two exact ways may differ by."""
@@ -23,23 +23,20 @@ NEAR = 0.1
 def run(config: Config) -> Result:
     """Find each point's log-likelihood in every way and compare."""
 
-    def seeded(part: int) -> torch.Generator:
-        return torch.Generator().manual_seed(config.seed + part)
-
     world = estimates.LikelihoodProblem.of(config.density)
-    x = world.at_start.sample(seeded(1), config.points)
+    x = world.at_start.sample(seeded(config.seed, 1), config.points)
     exact = world.exact(x)
     tolerances = [10.0**-k for k in range(2, config.digits + 1)]
     runs = [world.by_flow(x, tolerance) for tolerance in tqdm(tolerances, unit="ODE", disable=None)]
     errors = [float((one.log_density - exact).abs().max()) for one in runs]
     few, half = x[:8], world.half_range(x[:8])
     spreads = [
-        world.hutchinson(few, half, n, config.copies, seeded(10 + n))
+        world.hutchinson(few, half, n, config.copies, seeded(config.seed, 10 + n))
         for n in tqdm(_powers(2, config.probes), unit="probes", disable=None)
     ]
-    kernels = world.by_kernels(x, KERNEL_STEPS, seeded(2))
+    kernels = world.by_kernels(x, KERNEL_STEPS, seeded(config.seed, 2))
     gaps = [
-        world.gaps(n, config.paths, seeded(100 + n), seeded(1000 + n))
+        world.gaps(n, config.paths, seeded(config.seed, 100 + n), seeded(config.seed, 1000 + n))
         for n in tqdm(_powers(4, config.steps), unit="chain", disable=None)
     ]
     rows = (
@@ -76,36 +73,33 @@ def _powers(base: int, most: int) -> list[int]:
 
 
 def _flow_row(error: float, tolerance: float) -> Measurement:
-    return Measurement(
+    return within(
         "likelihood",
         "log p along the probability flow, exact divergence, against the mixture's closed form. "
         f"Largest difference in nats at a tolerance of {tolerance:g}, at most {AGREE:g}",
         error,
-        None,
-        HOLDS if error <= AGREE else FAILS,
+        AGREE,
     )
 
 
 def _kernel_row(error: float) -> Measurement:
-    return Measurement(
+    return within(
         "likelihood-kernels",
         "C08, C12: the ELBO of the chain of true reverse kernels (Bayes' rule, mixtures) against "
         f"the closed form, {KERNEL_STEPS} steps, one path each: nothing is lost. Largest "
         f"difference in nats, at most {AGREE:g}",
         error,
-        None,
-        HOLDS if error <= AGREE else FAILS,
+        AGREE,
     )
 
 
 def _pair_row(error: float) -> Measurement:
-    return Measurement(
+    return within(
         "likelihood-pair",
         "The same ELBO against the probability flow. Largest difference in nats, at most "
         f"{AGREE:g}",
         error,
-        None,
-        HOLDS if error <= AGREE else FAILS,
+        AGREE,
     )
 
 
@@ -119,7 +113,7 @@ def _mean_row(one: Spread) -> Measurement:
         f"{one.count} estimates of one probe, in nats (Hoeffding's interval, false alarm 1e-8)",
         one.mean_error,
         (low, high),
-        HOLDS if low <= 0 <= high else FAILS,
+        holds_if(low <= 0 <= high),
     )
 
 
@@ -135,7 +129,7 @@ def _spread_row(spreads: Sequence[Spread]) -> Measurement:
         f"{spreads[-1].probes} probes; all intervals together of false alarm 1e-8",
         spreads[k].ratio,
         ends[k],
-        HOLDS if all(low <= 1 <= high for low, high in ends) else FAILS,
+        holds_if(all(low <= 1 <= high for low, high in ends)),
     )
 
 
@@ -146,7 +140,6 @@ def _gap_row(gaps: Sequence[BoundGap]) -> Measurement:
     ends = [one.difference(0.95) for one in gaps]
     half = math.hypot(*((high - low) / 2 for low, high in ends)) / total
     low, high = apart - half, apart + half
-    nearest = 0.0 if low <= 0 <= high else min(abs(low), abs(high))
     return Measurement(
         "likelihood-gap",
         "C12: what Gaussian steps lose, the mean of -ELBO + log q(x_0), is the KL of whole paths, "
@@ -154,7 +147,7 @@ def _gap_row(gaps: Sequence[BoundGap]) -> Measurement:
         f"{gaps[-1].steps} steps together, within {NEAR}",
         apart,
         (low, high),
-        at_most(nearest, max(abs(low), abs(high)), NEAR),
+        at_most(*absolute(low, high), NEAR),
     )
 
 

@@ -72,6 +72,21 @@ def at_most(low: float, high: float, bound: float) -> str:
     return HOLDS if high <= bound else FAILS if low > bound else UNDECIDED
 
 
+def above(low: float, high: float, bound: float) -> str:
+    """The verdict on "the quantity is greater than `bound`", from its interval."""
+    return HOLDS if low > bound else FAILS if high <= bound else UNDECIDED
+
+
+def holds_if(condition: bool) -> str:
+    """The verdict on what is exact, or is decided by an interval of its own."""
+    return HOLDS if condition else FAILS
+
+
+def within(name: str, claim: str, value: float, bound: float) -> Measurement:
+    """The row of an exact figure that is claimed to be at most `bound`."""
+    return Measurement(name, claim, value, None, holds_if(value <= bound))
+
+
 def rows_json(rows: Sequence[Measurement]) -> list[dict[str, Any]]:
     """The rows as plain JSON values."""
     return [asdict(row) for row in rows]

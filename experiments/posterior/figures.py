@@ -12,6 +12,7 @@ from diffusion_math.densities.reverse_kernel import sample_reverse
 from diffusion_math.schedule import Discrete, VPLinear
 from experiments import plots
 from experiments.common.quadrature import ChiSquare, cells_about, chi_square, density_over
+from experiments.common.statistics import Z, plus_minus
 from experiments.output.result import Figure, Table
 from experiments.plots import Panel, fields
 from experiments.plots.fields import Cloud
@@ -128,8 +129,8 @@ def table(steps: Sequence[int], far: Sequence[dict[str, Distance]]) -> Table:
     lines = [
         (
             f"{step}",
-            *(f"{line[name].kl:.2g} ± {1.96 * line[name].kl_error:.1g}" for name in names),
-            *(f"{line[name].tv:.2g} ± {1.96 * line[name].tv_error:.1g}" for name in names),
+            *(plus_minus(line[name].kl, line[name].kl_error, ".2g", ".1g") for name in names),
+            *(plus_minus(line[name].tv, line[name].tv_error, ".2g", ".1g") for name in names),
         )
         for step, line in zip(steps, far, strict=True)
     ]
@@ -154,7 +155,7 @@ def _panel(kind: str, steps: list[float], far: Sequence[dict[str, Distance]]) ->
     series = []
     for name in (BEST, BETA_HAT, BETA):
         value = [getattr(line[name], kind) for line in far]
-        error = [1.96 * getattr(line[name], f"{kind}_error") for line in far]
+        error = [Z * getattr(line[name], f"{kind}_error") for line in far]
         # On a logarithmic scale an interval that reaches zero is cut at a hundredth of its value.
         low = [max(v - e, v / 100) for v, e in zip(value, error, strict=True)]
         high = [v + e for v, e in zip(value, error, strict=True)]

@@ -8,7 +8,8 @@ from tqdm import tqdm
 from diffusion_math.densities.toy import DENSITIES
 from diffusion_math.gaussian import marginal
 from diffusion_math.schedule import Discrete
-from experiments.output.result import FAILS, HOLDS, Measurement, Result, at_least, at_most
+from experiments.common.statistics import normal_interval, seeded
+from experiments.output.result import Measurement, Result, at_least, at_most, within
 from experiments.posterior import Config
 from experiments.posterior.figures import FALSE_ALARM, Kernel, figures, kernel, table
 from experiments.posterior.gaussian_approximations import (
@@ -33,7 +34,7 @@ def run(config: Config) -> Result:
     schedule = getattr(Discrete, config.schedule)()
     times, steps = sorted(set(config.times)), sorted(set(config.steps))
     mixture = unit(DENSITIES[config.density]())  # type: ignore[arg-type]
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = seeded(config.seed)
     x_0 = mixture.sample(generator, config.points)
     z = torch.randn(x_0.shape, generator=generator, dtype=torch.float64)
     x_t = marginal(schedule, x_0, config.time).draw(z)
@@ -77,12 +78,10 @@ def _rows(
 ) -> tuple[Measurement, ...]:
     where = f"x_t at t = {config.time}, {len(steps)} steps from {steps[0]} to {steps[-1]}"
 
-    def within(name: str, claim: str, found: float, bound: float) -> Measurement:
-        return Measurement(name, claim, found, None, HOLDS if found <= bound else FAILS)
-
     def ends(name: str, k: int) -> tuple[float, tuple[float, float]]:
         one = far[k][name]
-        return one.tv, (max(0.0, one.tv - 1.96 * one.tv_error), one.tv + 1.96 * one.tv_error)
+        low, high = normal_interval(one.tv, one.tv_error)
+        return one.tv, (max(0.0, low), high)
 
     short, low = ends(BETA, 0)
     long, high = ends(BEST, -1)

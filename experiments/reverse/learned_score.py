@@ -24,6 +24,7 @@ from diffusion_math.metrics import Estimate
 from diffusion_math.schedule import Schedule, Time
 from diffusion_math.score_matching import explicit
 from experiments.common.networks import Timed, fit
+from experiments.common.statistics import seeded
 
 Score = Callable[[Tensor, Time], Tensor]
 """`(x_t, t) -> S(x_t, t)`, like x_t."""
@@ -90,7 +91,7 @@ def learn(
     The loss is one for every target: weight SNR on the error in x_0, that is 1 on the error in eps
     (C19, C26). Of one seed the targets share first weights, draws, times and noise.
     """
-    generator = Generator().manual_seed(seed)
+    generator = seeded(seed)
     network = Timed(schedule, budget.width, generator)
 
     def loss(generator: Generator) -> Tensor:

@@ -1,5 +1,6 @@
 """C09, C19, C20, C26: a learned score against the exact one, and the reverse walks of both."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from tqdm import tqdm
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.densities.toy import DENSITIES
 from diffusion_math.schedule import VPLinear
+from experiments.common.statistics import seeded
 from experiments.output.result import Result
 from experiments.reverse import Config, claims, figures
 from experiments.reverse.learned_score import TARGETS, Budget, curve, learn, relative
@@ -16,9 +18,7 @@ from experiments.reverse.walks import judge, ways
 
 def run(config: Config) -> Result:
     """Train all targets, measure the divergence, walk back."""
-
-    def seeded(part: int) -> torch.Generator:
-        return torch.Generator().manual_seed(config.seed + part)
+    seed = partial(seeded, config.seed)
 
     schedule, data = VPLinear(), DENSITIES[config.density]()
     assert isinstance(data, GaussianMixture)
@@ -41,14 +41,13 @@ def run(config: Config) -> Result:
         }  # fmt: skip
     by_budget[config.steps] = learned["eps"]
     n = max(20, config.samples // 25)
-    missed = {name: relative(one, data, seeded(1), n) for name, one in learned.items()}
-    falling = {steps: relative(one, data, seeded(1), n) for steps, one in by_budget.items()}
+    missed = {name: relative(one, data, seed(1), n) for name, one in learned.items()}
+    falling = {steps: relative(one, data, seed(1), n) for steps, one in by_budget.items()}
     curves = {
-        name: curve(one, data, times, seeded(2), config.samples) for name, one in learned.items()
+        name: curve(one, data, times, seed(2), config.samples) for name, one in learned.items()
     }
     steps_curves = {
-        steps: curve(one, data, times, seeded(2), config.samples)
-        for steps, one in by_budget.items()
+        steps: curve(one, data, times, seed(2), config.samples) for steps, one in by_budget.items()
     }
 
     walked = judge(schedule, data, learned["eps"], config.walks, config.samples, config.seed + 3)

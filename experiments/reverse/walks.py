@@ -15,6 +15,7 @@ from diffusion_math.noise import from_generator
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import Schedule
 from diffusion_math.solvers.one_step import ddpm
+from experiments.common.statistics import seeded
 from experiments.reverse.learned_score import Learned
 
 KERNELS = "true kernels"
@@ -75,23 +76,20 @@ def judge(
 ) -> Walks:
     """Walk n points from N(0, I) in every way and number of steps, and compare with fresh data."""
 
-    def seeded(part: int) -> Generator:
-        return Generator().manual_seed(seed + part)
-
-    fresh = data.sample(seeded(1), n)
-    z = torch.randn(n, 2, generator=seeded(2), dtype=torch.float64)
+    fresh = data.sample(seeded(seed, 1), n)
+    z = torch.randn(n, 2, generator=seeded(seed, 2), dtype=torch.float64)
     found = []
     for steps in sorted(set(counts)):
         grid = trailing(schedule, steps)
         ends = {
-            EXACT: gaussian_walk(schedule, data.denoiser(schedule), z, grid, seeded(3))[-1],
-            LEARNED: gaussian_walk(schedule, learned.denoiser(), z, grid, seeded(3))[-1],
+            EXACT: gaussian_walk(schedule, data.denoiser(schedule), z, grid, seeded(seed, 3))[-1],
+            LEARNED: gaussian_walk(schedule, learned.denoiser(), z, grid, seeded(seed, 3))[-1],
         }
         if steps <= max(FEW, min(counts)):
-            ends[KERNELS] = kernel_walk(schedule, data, z, grid, seeded(3))[-1]
+            ends[KERNELS] = kernel_walk(schedule, data, z, grid, seeded(seed, 3))[-1]
         found += [Walk(way, steps, energy_distance(x, fresh)) for way, x in ends.items()]
     bell = z * fresh.std(0) + fresh.mean(0)
-    floor = energy_distance(data.sample(seeded(4), n), fresh)
+    floor = energy_distance(data.sample(seeded(seed, 4), n), fresh)
     return Walks(tuple(found), floor, energy_distance(bell, fresh))
 
 
@@ -100,9 +98,9 @@ def ways(
 ) -> tuple[Tensor, dict[str, list[Tensor]]]:
     """The grid, and the points at each of its nodes by the true kernels and as learned."""
     grid = trailing(schedule, steps)
-    z = torch.randn(n, 2, generator=Generator().manual_seed(seed), dtype=torch.float64)
-    second = Generator().manual_seed(seed + 1)
-    third = Generator().manual_seed(seed + 2)
+    z = torch.randn(n, 2, generator=seeded(seed), dtype=torch.float64)
+    second = seeded(seed, 1)
+    third = seeded(seed, 2)
     return grid, {
         "exact": kernel_walk(schedule, data, z, grid, second),
         "learned": gaussian_walk(schedule, learned.denoiser(), z, grid, third),

@@ -13,7 +13,8 @@ from diffusion_math.gaussian import marginal
 from diffusion_math.schedule import Discrete
 from experiments import plots
 from experiments.common.quadrature import density_on
-from experiments.output.result import FAILS, HOLDS, Figure, Measurement, Result, Table, at_most
+from experiments.common.statistics import normal_interval, seeded
+from experiments.output.result import Figure, Measurement, Result, Table, at_most, within
 from experiments.plots import fields
 from experiments.score_field import Config
 
@@ -42,7 +43,7 @@ def run(config: Config) -> Result:
     schedule: Discrete = getattr(Discrete, config.schedule)()
     times = sorted(set(config.times))
     density = DENSITIES[config.density]()
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = seeded(config.seed)
     x_0 = density.sample(generator, config.samples)
     z = torch.randn(x_0.shape, generator=generator, dtype=torch.float64)
     noisy = {t: marginal(schedule, x_0, t).draw(z) for t in times}
@@ -103,7 +104,7 @@ def _deviation(density: Density, schedule: Discrete, x_0: Tensor, z: Tensor, t: 
     x_t = marginal(schedule, x_0, t).draw(z)
     squares = (density.score(schedule, x_t, t) + x_t).square().sum(1)
     mean, error = float(squares.mean()), float(squares.std()) / len(x_t) ** 0.5
-    low, high = (math.sqrt(max(0.0, mean + k * error)) for k in (-1.96, 1.96))
+    low, high = (math.sqrt(max(0.0, end)) for end in normal_interval(mean, error))
     size = float(x_0.square().sum(1).mean()) + x_0.shape[1] * alpha_t**2 / sigma_t**2
     return Deviation(t, math.sqrt(mean), low, high, alpha_t * math.sqrt(size))
 
@@ -118,9 +119,6 @@ def _rows(config: Config, checks: list[Check], last: Deviation) -> tuple[Measure
     # samples: the tail is widened by a tenth.
     limit = 1.1 * float(norm.isf(FALSE_ALARM / (2 * 6 * len(checks))))
     over = f"over {config.samples} draws at each of {len(checks)} times"
-
-    def within(name: str, claim: str, value: float, bound: float) -> Measurement:
-        return Measurement(name, claim, value, None, HOLDS if value <= bound else FAILS)
 
     return (
         within(

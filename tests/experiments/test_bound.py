@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from diffusion_math import elbo
-from diffusion_math.densities import reverse_kernel
 from experiments.bound import measure as terms
 from experiments.bound import run as bound
 from experiments.common.chains import drawn_forward
@@ -57,7 +56,7 @@ def test_a_bound_above_the_truth_is_noticed(monkeypatch, world, points):
     """Four nats too little for every path: -ELBO falls below -log q."""
     (model, *_) = world.models((terms.EXACT, terms.SMALL, terms.AFFINE)).values()
     walked = drawn_forward(points, world.schedule, world.grid, seeded(2))
-    right = reverse_kernel.path_log_density
+    right = terms.path_log_density
     below = bound._below_row({terms.EXACT: world.excess(model, walked)})
     assert below.verdict == "holds"
     monkeypatch.setattr(terms, "path_log_density", lambda *given: right(*given) - 4)

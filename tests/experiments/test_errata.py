@@ -12,6 +12,7 @@ import torch
 from diffusion_math import gaussian, langevin, langevin_law, loss, prediction
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.schedule import Discrete
+from experiments.common.statistics import kolmogorov_bound, variance_interval
 from experiments.errata import erratum, forward, reverse
 from experiments.errata import langevin as errata_langevin
 from experiments.errata import run as errata
@@ -147,12 +148,12 @@ def test_not_a_number_holds_nothing() -> None:
 
 def test_intervals_cover() -> None:
     """The variance's interval against chi-squared by hand; Kolmogorov's bound in closed form."""
-    low, high = erratum.variance_interval(2.0, 11, 0.05)
+    low, high = variance_interval(2.0, 11, 0.05)
     assert (low, high) == pytest.approx((20 / 20.4831774, 20 / 3.2469728), rel=1e-7)
     assert erratum.variance_off(2.0, high, 11, 0.05) == pytest.approx(1)
     assert erratum.variance_off(2.0, low, 11, 0.05) == pytest.approx(1)
     assert erratum.variance_off(2.0, 2.0, 11, 0.05) == 0
-    assert erratum.kolmogorov_bound(200, 2 * 2.718281828459045**-4) == pytest.approx(0.1)
+    assert kolmogorov_bound(200, 2 * 2.718281828459045**-4) == pytest.approx(0.1)
 
 
 def test_the_page_has_all_eight_with_pictures_that_are_there() -> None:

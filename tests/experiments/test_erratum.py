@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from experiments.errata.erratum import Erratum, slope_bound, variance_interval, variance_off
+from experiments.common.statistics import variance_interval
+from experiments.errata.erratum import Erratum, slope_bound, variance_off
 from experiments.output.result import FAILS, HOLDS, Figure, Measurement
 
 

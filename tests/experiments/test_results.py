@@ -53,6 +53,20 @@ def test_nothing_is_left_of_a_write_that_fails(tmp_path: Path) -> None:
 def test_verdicts(ends: tuple[float, float], least: str, most: str) -> None:
     assert result.at_least(*ends, 0.15) == least
     assert result.at_most(*ends, 0.15) == most
+    assert result.above(*ends, 0.15) == least
+
+
+def test_equality_is_at_least_and_at_most_but_not_above() -> None:
+    assert result.at_least(0.0, 0.0, 0.0) == result.at_most(0.0, 0.0, 0.0) == "holds"
+    assert result.above(0.0, 0.0, 0.0) == "does not hold"
+    assert result.above(0.0, 0.1, 0.0) == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"), [(0.1, "holds"), (0.2, "does not hold"), (math.nan, "does not hold")]
+)
+def test_an_exact_figure_is_within_its_bound_or_not(value: float, verdict: str) -> None:
+    assert result.within("n", "c", value, 0.1) == result.Measurement("n", "c", value, None, verdict)
 
 
 class Reader(HTMLParser):

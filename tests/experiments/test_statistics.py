@@ -5,16 +5,23 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from diffusion_math.metrics import Estimate
 from experiments.common.statistics import (
-    about,
+    absolute,
+    difference,
     mean_interval,
     median_interval,
+    normal_interval,
     paired_difference,
+    plus_minus,
+    ratio,
     ratio_of_means,
+    seeded,
     wilson,
 )
 
@@ -137,7 +144,38 @@ def test_median_interval_of_every_length_is_the_narrowest_of_its_level() -> None
 
 
 def test_a_normal_estimate_has_its_deviations() -> None:
-    assert about(3.0, 2.0) == pytest.approx(stats.norm.interval(0.95, 3.0, 2.0))
+    assert normal_interval(3.0, 2.0) == pytest.approx(stats.norm.interval(0.95, 3.0, 2.0))
+    assert plus_minus(1.23456, 0.1) == "1.2346 ± 0.1960"
+    assert plus_minus(1.23456, 0.1, ".2g", ".1g") == "1.2 ± 0.2"
+
+
+def test_differences_and_ratios_of_estimates_carry_both_errors() -> None:
+    a, b = Estimate(6.0, 0.3), Estimate(2.0, 0.4)
+    value, ends = difference(a, b)
+    assert value == 4.0
+    assert ends == pytest.approx(normal_interval(4.0, 0.5))
+    value, ends = ratio(a, b)
+    assert value == 3.0
+    # |d(a/b)|^2 = (da / b)^2 + (a db / b^2)^2
+    assert ends == pytest.approx(normal_interval(3.0, math.hypot(0.15, 0.6)))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wanted"),
+    [(1, 3, (1, 3)), (-3, -1, (1, 3)), (-1, 3, (0, 3)), (-3, 1, (0, 3)), (0, 0, (0, 0))],
+)
+def test_an_absolute_value_starts_at_0_where_the_sign_is_open(
+    low: float, high: float, wanted: tuple[float, float]
+) -> None:
+    assert absolute(low, high) == wanted
+
+
+def test_parts_of_a_run_draw_independently_and_again_the_same() -> None:
+    first, again, other = (
+        torch.randn(4, generator=seeded(*given)) for given in ((3, 1), (4,), (3,))
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def newcombe(a: int, b: int, c: int, d: int) -> tuple[float, float]:
