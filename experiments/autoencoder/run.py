@@ -14,6 +14,7 @@ from experiments.autoencoder import Config
 from experiments.common.model_options import BATCH, distance
 from experiments.common.statistics import mean_interval, wilson
 from experiments.output.result import Figure, Measurement, Result, at_least
+from experiments.plots.gallery import image_rows
 from sd.files import picture
 from sd.pipeline import TextToImage
 from sd.shapes.caption import describe
@@ -83,7 +84,7 @@ def _figure(
     louder = [np.clip(5 * one, 0, 255).astype(np.uint8) for one in apart]
     labels = ["input", "decoded", "difference × 5"]
     columns = [f"{one:.1f} dB" for one in decibels]
-    drawn = plots.gallery([sources, rebuilt, louder], labels, columns, side=1.25)
+    drawn = image_rows([sources, rebuilt, louder], labels, columns, side=1.25)
     return Figure(
         "autoencoder.png",
         plots.png(drawn),

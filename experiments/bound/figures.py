@@ -1,6 +1,7 @@
 """The pictures and the table of `experiments.bound.run`."""
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -9,7 +10,7 @@ from experiments import plots
 from experiments.bound.measure import AFFINE, CHAIN, EXACT, POINTS, SMALL, Limit
 from experiments.common.statistics import mean_interval
 from experiments.output.result import Figure, Table
-from experiments.plots.terms import Chart, Dots, Line, charts
+from experiments.plots.charts import Axis, Chart, Series, dots, line, side_by_side
 
 LARGE_LABEL, SMALL_LABEL = "variance of $q(x_t|x_s)$", "variance of $q(x_s|x_t,x_0)$"
 
@@ -21,42 +22,24 @@ def terms(bounds: dict[str, Bound], height: Tensor) -> Figure:
     for k, (name, style) in enumerate({EXACT: "-", SMALL: "--", AFFINE: "-"}.items()):
         one = bounds[name]
         each = one.steps.mean(1)
-        each_term.append(Line(name, times, each.tolist(), k, style, 1.8))
+        each_term.append(line(name, times, each.tolist(), k, style, 1.8))
         so_far = float((one.prior + one.reconstruction).mean()) + each.cumsum(0)
-        sums.append(Line(name, times, so_far.tolist(), k, style))
+        sums.append(line(name, times, so_far.tolist(), k, style))
     paid = (bounds[AFFINE].steps - bounds[EXACT].steps).mean(1).tolist()
     entropy = float(height.mean())
-    drawing = charts(
+    time = Axis("time t", scale="log")
+    drawing = side_by_side(
         [
-            Chart(
-                "Each step's term",
-                "time t",
-                "$L_{t-1}$, nats",
-                each_term,
-                log="xy",
-                legend="lower left",
-            ),
-            Chart(
-                "What the worse denoiser pays",
-                "time t",
-                "$L_{t-1}$ of one-normal less exact, nats",
-                [Line("", times, paid, 2, "-", 1.8)],
-                log="x",
-                levels=[(0.0, "")],
-                legend="",
-            ),
-            Chart(
-                "Summed from t = T down",
-                "time t",
-                "$L_T + L_0 +$ terms down to t, nats",
-                sums,
-                log="x",
-                levels=[(entropy, "mean of -log q(x$_0$)")],
-                legend="",
-            ),
+            Chart("Each step's term", time, Axis("$L_{t-1}$, nats", scale="log"), each_term,
+                  legend="lower left"),
+            Chart("What the worse denoiser pays", time,
+                  Axis("$L_{t-1}$ of one-normal less exact, nats"),
+                  [line("", times, paid, 2, width=1.8)], levels=[(0.0, "")]),
+            Chart("Summed from t = T down", time, Axis("$L_T + L_0 +$ terms down to t, nats"), sums,
+                  legend="", levels=[(entropy, "mean of -log q(x$_0$)")]),
         ],
         width=5.8,
-    )
+    )  # fmt: skip
     return Figure(
         "bound-terms.png",
         plots.png(drawing),
@@ -112,48 +95,28 @@ def limit(found: Limit, chain: tuple[list[float], list[float]]) -> Figure:
     ends = [min(min(chain[0]), min(chain[1])), max(max(chain[0]), max(chain[1]))]
     ticks = [round(ends[0] + part * (ends[1] - ends[0]), 3) for part in (0.1, 0.5, 0.9)]
     floor = found.bottom + found.integral
-    large, small = found.excess["large"], found.excess["small"]
+    large = found.excess["large"]
     slope = [large[-1] * found.steps[-1] / n for n in found.steps]
-    near = {"x_ticks": [n for k, n in enumerate(found.steps) if k % 2 == 0], "log": "x"}
-    drawing = charts(
-        [
-            Chart(
-                "The gap of every point",
-                "KL of whole paths, nats",
-                "log p($x_0$) - ELBO($x_0$), nats",
-                [Line("equal", ends, ends, 4, "--", 1.6)],
-                [Dots("a point", chain[1], chain[0])],
-                x_ticks=ticks,
-                legend="upper left",
-            ),
-            Chart(
-                "More, shorter steps",
-                "steps n",
-                "mean of -ELBO, nats",
-                dots=[
-                    Dots("variance of $q(x_t|x_s)$", found.steps, found.total("large"), color=0),
-                    Dots(
-                        "variance of $q(x_s|x_t,x_0)$", found.steps, found.total("small"), color=1
-                    ),
-                ],
-                y_range=(floor - 0.5, floor + 5),
-                levels=[(floor, "integral over log-SNR")],
-                under=True,
-                **near,  # type: ignore[arg-type]
-            ),
-            Chart(
-                "What is left",
-                "steps n",
-                "sum of $L_{t-1}$ - integral, nats",
-                [Line("1/n", found.steps, slope, 4, "--", 1.6)],
-                [
-                    Dots(LARGE_LABEL, found.steps, large, color=0),
-                    Dots(SMALL_LABEL, found.steps, small, color=1),
-                ],
-                **{**near, "log": "xy"},  # type: ignore[arg-type]
-            ),
+    n = Axis("steps n", scale="log", ticks=found.steps[::2])
+
+    def both(values: Callable[[str], list[float]]) -> list[Series]:
+        return [
+            dots(LARGE_LABEL, found.steps, values("large"), color=0),
+            dots(SMALL_LABEL, found.steps, values("small"), color=1),
         ]
-    )
+
+    drawing = side_by_side(
+        [
+            Chart("The gap of every point", Axis("KL of whole paths, nats", ticks=ticks),
+                  Axis("log p($x_0$) - ELBO($x_0$), nats"),
+                  [line("equal", ends, ends, 4, "--", 1.6), dots("a point", chain[1], chain[0])],
+                  legend="upper left"),
+            Chart("More, shorter steps", n, Axis("mean of -ELBO, nats", floor - 0.5, floor + 5),
+                  both(found.total), levels=[(floor, "integral over log-SNR")], under=True),
+            Chart("What is left", n, Axis("sum of $L_{t-1}$ - integral, nats", scale="log"),
+                  [line("1/n", found.steps, slope, 4, "--", 1.6), *both(found.excess.__getitem__)]),
+        ]
+    )  # fmt: skip
     return Figure(
         "bound-limit.png",
         plots.png(drawing),

@@ -24,7 +24,8 @@ from experiments.output.result import (
     at_least,
     percent,
 )
-from experiments.plots import Panel, Series
+from experiments.plots.charts import Axis, Chart, Series, side_by_side
+from experiments.plots.gallery import image_rows
 from sd.pipeline import TextToImage
 from sd.shapes import accuracy as judge
 from sd.shapes.scene import COLORS, HELD_OUT, SHAPES
@@ -184,14 +185,14 @@ def _parts(
         if known
         else "The prompt is outside the grammar that the reader understands: no verdicts."
     )
-    together = plots.gallery(
+    together = image_rows(
         [pair[True], pair[False]],
         [f"do_cfg=True\n(w = {own:g})", "do_cfg=False"],
         [f"seed {config.seed + i}" for i in range(config.shown)],
         f"“{config.prompt}”",
         [verdicts[True], verdicts[False]],
     )
-    strips = plots.gallery(
+    strips = image_rows(
         [p.pictures[:8] for p in points],
         [f"w = {p.scale:g}" for p in points],
         [f"seed {i}" for i in range(min(8, config.diversity_seeds))],
@@ -218,7 +219,7 @@ def _parts(
         ),
         Figure(
             "cfg-sweep.png",
-            plots.png(plots.curves(_panels(config, points, own))),
+            plots.png(side_by_side(_panels(config, points, own), 6.2)),
             f"Left: prompts come true most often at w = {best.scale:g}. Right: what guidance costs "
             f"in variety, from {plain:.0f} levels without it to {most:.0f} at w = "
             f"{points[-1].scale:g}. Same prompts and seeds at every w; bars are 95% intervals.",
@@ -235,7 +236,7 @@ def _parts(
     )
 
 
-def _panels(config: Config, points: list[Point], own: float) -> list[Panel]:
+def _panels(config: Config, points: list[Point], own: float) -> list[Chart]:
     w = [p.scale for p in points]
     lines = []
     for kind in BARS:
@@ -244,22 +245,20 @@ def _panels(config: Config, points: list[Point], own: float) -> list[Panel]:
         lines.append(Series(f"{kind} pairs", w, *percents))
     spread = [fmean(p.spread) for p in points]
     low, high = zip(*(mean_interval(p.spread) for p in points), strict=True)
-    chosen = (own, "default")
+    chosen, w_axis = (own, "default"), Axis("guidance scale w")
     return [
-        Panel(
+        Chart(
             "Does the picture show the prompt?",
-            "guidance scale w",
-            f"all right (% of {config.count} prompts)",
+            w_axis,
+            Axis(f"all right (% of {config.count} prompts)", 0, 104),
             lines,
-            (0, 104),
             marked_x=chosen,
         ),
-        Panel(
+        Chart(
             "How different are pictures of one prompt?",
-            "guidance scale w",
-            "mean RMS distance (levels of 255)",
+            w_axis,
+            Axis("mean RMS distance (levels of 255)", 0),
             [Series("diversity", w, spread, low, high)],
-            (0, None),
             marked_x=chosen,
         ),
     ]

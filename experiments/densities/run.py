@@ -14,7 +14,7 @@ from experiments.common.quadrature import Cells, ChiSquare, chi_square, density_
 from experiments.common.statistics import plus_minus, seeded
 from experiments.densities import Config
 from experiments.output.result import Figure, Measurement, Result, Table, at_most, within
-from experiments.plots import fields
+from experiments.plots import plane
 
 FALSE_ALARM = 1e-9  # of each density's chi-square test
 ORDER = 8  # of the quadrature in a cell; its error is judged against one order less
@@ -149,10 +149,10 @@ def _figure(drawn: dict[str, Tensor]) -> Figure:
         first, second = (float(c) + np.linspace(-reach, reach, 241) for c in middle)
         height = density_over(first, second, DENSITIES[name](), VPLinear(), 0.0)
         title = name.replace("_", " ")
-        maps.append(fields.Map(title, first, second, height, points[:SHOWN].numpy()))
+        maps.append(plane.Map(title, first, second, height, points[:SHOWN].numpy()))
     return Figure(
         "densities.png",
-        plots.png(fields.maps(maps, columns=4)),
+        plots.png(plane.maps(maps, columns=4)),
         f"The exact density (shaded, darker is denser, each panel on its own scale) and "
         f"{SHOWN} draws of its exact sampler (dots). The draws lie where the shade is.",
         "Panels of shaded densities of the plane, each with dots drawn from it on top.",

@@ -7,11 +7,13 @@ from torch import Tensor
 
 from diffusion_math.metrics import Estimate
 from experiments import plots
-from experiments.common.statistics import Z, mean_interval, wilson
+from experiments.common.statistics import mean_interval, wilson
 from experiments.digits.data import Digits, picture
 from experiments.digits.loss_weights import DRAWN, Outcome
 from experiments.output.result import Figure, Table
-from experiments.plots.pairs import Paired, paired
+from experiments.plots import GRAY
+from experiments.plots.charts import Axis, Chart, Series, estimates, line, side_by_side
+from experiments.plots.gallery import image_rows
 
 
 def digits(train: Digits, shown: dict[float, Tensor]) -> Figure:
@@ -23,7 +25,7 @@ def digits(train: Digits, shown: dict[float, Tensor]) -> Figure:
         for half in (0, 1):
             lines.append([picture(one) for one in x[10 * half : 10 * half + 10]])
             labels.append(name if half == 0 else "")
-    drawing = plots.gallery(lines, labels, [f"{k}" for k in range(10)], side=0.95)
+    drawing = image_rows(lines, labels, [f"{k}" for k in range(10)], side=0.95)
     return Figure(
         "digits.png",
         plots.png(drawing),
@@ -43,28 +45,19 @@ def guidance(
     scales, count = list(right), len(real)
     shares = [100 * sum(one) / count for one in right.values()]
     low, high = zip(*(wilson(sum(one), count) for one in right.values()), strict=True)
-    read = plots.Series(
-        "drawn", scales, shares, [100 * one for one in low], [100 * one for one in high]
-    )
-    value = [one.value for one in far.values()]
-    reach = [Z * one.error for one in far.values()]
-    away = plots.Series(
-        "drawn",
-        scales,
-        value,
-        [v - r for v, r in zip(value, reach, strict=True)],
-        [v + r for v, r in zip(value, reach, strict=True)],
-    )
+    read = Series("", scales, shares, [100 * one for one in low], [100 * one for one in high])
+    distance = estimates("", scales, far.values())
     bar = (100 * sum(real) / count, "real held-out digits")
+    w = Axis("guidance scale w")
     panels = [
-        plots.Panel("Read as the label asked for", "guidance scale w", "share of draws (%)", [read],
-                    (0, 112), [bar]),
-        plots.Panel("Distance from held-out digits", "guidance scale w", "squared energy distance",
-                    [away], (None, None), [(0.0, "same distribution")]),
+        Chart("Read as the label asked for", w, Axis("share of samples (%)", 0, 112), [read],
+              levels=[bar]),
+        Chart("Distance from held-out digits", w, Axis("squared energy distance"), [distance],
+              levels=[(0.0, "same distribution")]),
     ]  # fmt: skip
     return Figure(
         "digits-guidance.png",
-        plots.png(plots.curves(panels)),
+        plots.png(side_by_side(panels, 6.2)),
         f"{count} draws at each scale, 95% intervals. Guidance makes the label plainer and moves "
         "the draws away from the data: w = 1, no guidance, is the model that was trained.",
         "Two curves against the guidance scale: agreement rises and so does the distance.",
@@ -75,16 +68,16 @@ def weights(outcomes: dict[str, list[Outcome]]) -> Figure:
     """What every seed's networks reached, under each weight."""
     names = [name if name != DRAWN else "variational,\nt by lambda" for name in outcomes]
     panels = [
-        Paired("Distance from held-out digits", "squared energy distance", names,
+        _pairs("Distance from held-out digits", "squared energy distance", names,
                [[one.energy for one in each] for each in outcomes.values()]),
-        Paired("Read as the label asked for", "share of draws (%)", names,
+        _pairs("Read as the label asked for", "share of samples (%)", names,
                [[100 * one.agreement for one in each] for each in outcomes.values()]),
-        Paired("Written, last step from t = 1", "bound (bits a pixel)", names,
+        _pairs("Written, last step from t = 1", "bound (bits a pixel)", names,
                [[one.bits for one in each] for each in outcomes.values()]),
     ]  # fmt: skip
     return Figure(
         "digits-weights.png",
-        plots.png(paired(panels)),
+        plots.png(side_by_side(panels, 4.9)),
         f"{len(next(iter(outcomes.values())))} small networks for each weight and one budget; a "
         "line joins those that started alike, bars are means. The simple weight draws better than "
         "lambda_t. Drawing the times in proportion to lambda_t has the same expected loss as "
@@ -92,6 +85,19 @@ def weights(outcomes: dict[str, list[Outcome]]) -> Figure:
         "comparison of the bound, where DDPM found shorter codes and worse pictures.",
         "Three panels of points, joined seed by seed, for three ways to train.",
     )
+
+
+def _pairs(
+    title: str, y_label: str, names: Sequence[str], values: Sequence[Sequence[float]]
+) -> Chart:
+    """What each seed reached in each way: points, joined where the seed is one, and their means."""
+    at = range(len(values))
+    series = [line("", at, one, GRAY, width=1.0) for one in zip(*values, strict=True)]
+    for i, each in enumerate(values):
+        series.append(Series("", [i] * len(each), each, color=i, style="", alpha=0.8))
+        series.append(line("", [i - 0.22, i + 0.22], [fmean(each)] * 2, i))
+    ways = Axis("", -0.5, len(values) - 0.5, ticks=at, names=names)
+    return Chart(title, ways, Axis(y_label), series)
 
 
 def codes(found: Mapping[str, Tensor]) -> Table:

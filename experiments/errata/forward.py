@@ -11,8 +11,8 @@ from diffusion_math import gaussian
 from diffusion_math.schedule import Discrete
 from experiments.common.statistics import seeded, variance_interval
 from experiments.errata.erratum import FALSE_ALARM, Erratum, variance_off
-from experiments.output.result import Figure
-from experiments.plots.errata import Axis, Mark, Note, Panel, panels, png
+from experiments.errata.figures import erratum_figure, mark, note
+from experiments.plots.charts import Axis, Chart
 
 EPS = torch.finfo(torch.float64).eps
 LONGEST = 1024  # E1's table
@@ -46,34 +46,34 @@ def e1(samples: int, seed: int) -> Erratum:
     times = t[shown].tolist()
     longest = Axis("length of the table, T", 1, LONGEST, "log")
     labels = (r"$\beta_t = 1/(t+1)^2$", r"$\beta_t = 1/(t+1)$")
-    left = Panel(
+    left = Chart(
         "What is left of the data's variance",
         longest,
         Axis(r"$\bar\alpha_T$", -0.04, 0.82),
         (
-            Mark("printed", r"printed: $\bar\alpha_T \to 0$ whenever $0 < \beta_t < 1$",
+            mark("printed", r"printed: $\bar\alpha_T \to 0$ whenever $0 < \beta_t < 1$",
                  [1, LONGEST], [0, 0], "dashed"),
-            Mark("true", labels[0], times, abar[shown].tolist()),
-            Mark("other", labels[1], times, fading[shown].tolist()),
-            Mark("mark", "", [1, LONGEST], [0.5, 0.5], "dotted"),
+            mark("true", labels[0], times, abar[shown].tolist()),
+            mark("other", labels[1], times, fading[shown].tolist()),
+            mark("mark", "", [1, LONGEST], [0.5, 0.5], "dotted"),
         ),
-        (Note("1/2", LONGEST * 0.8, 0.49, ha="right", va="top"),),
+        (note("1/2", LONGEST * 0.8, 0.49, ha="right", va="top"),),
         "upper right",
     )  # fmt: skip
-    right = Panel(
+    right = Chart(
         "What decides: does the sum of the betas grow?",
         longest,
         Axis(r"$\beta_1 + \ldots + \beta_T$", 0, 8.5),
         (
-            Mark("true", labels[0], times, betas.cumsum(0)[shown].tolist()),
-            Mark("other", labels[1], times, harmonic.cumsum(0)[shown].tolist()),
+            mark("true", labels[0], times, betas.cumsum(0)[shown].tolist()),
+            mark("other", labels[1], times, harmonic.cumsum(0)[shown].tolist()),
         ),
-        (Note(f"never above {math.pi**2 / 6 - 1:.3f}", LONGEST * 0.8, 0.85, "true", "right"),),
+        (note(f"never above {math.pi**2 / 6 - 1:.3f}", LONGEST * 0.8, 0.85, "true", "right"),),
         "upper left",
     )
-    figure = Figure(
-        "erratum-E1.png",
-        png(panels([left, right])),
+    figure = erratum_figure(
+        "E1",
+        [left, right],
         "All betas of both tables lie in (0, 1). Blue: their sum converges, and half of the data's "
         "variance outlives any number of steps. Green: their sum diverges, and nothing is left.",
         "Two curves of the remaining variance over the table's length: one levels off at one half, "
@@ -121,9 +121,9 @@ def e2(samples: int, seed: int) -> Erratum:
     # The log-SNR, -t log 2, is rounded before it is exponentiated; the logarithm is rounded again.
     bound = EPS * (2 * (t * math.log(2) + 8) / math.log(10) + exact.abs())
     first = slice(0, 12)
-    figure = Figure(
-        "erratum-E2.png",
-        png(panels(_e2_panels(t, ours, printed, sigma[first]))),
+    figure = erratum_figure(
+        "E2",
+        _e2_panels(t, ours, printed, sigma[first]),
         "The noise coefficient of a schedule that halves the variance in every step. After a few "
         "steps the two forms differ by tens of percent; after a thousand both are 1 to every digit "
         "of float64, and their distances from 1 differ by a factor of 10^150.",
@@ -165,33 +165,33 @@ def _log10_short(e: float) -> float:
 
 def _e2_panels(
     t: torch.Tensor, ours: torch.Tensor, printed: torch.Tensor, sigma: torch.Tensor
-) -> tuple[Panel, Panel]:
+) -> tuple[Chart, Chart]:
     early = len(sigma)
-    few = Panel(
+    few = Chart(
         "The first steps",
         Axis("steps, t", 0.5, early + 0.5),
         Axis(r"noise coefficient $\sigma_t$", 0.5, 1.03),
         (
-            Mark("printed", r"printed: $\sqrt{1 - (1/2)^{t/2}}$", t[:early].tolist(),
+            mark("printed", r"printed: $\sqrt{1 - (1/2)^{t/2}}$", t[:early].tolist(),
                  (1 - 10 ** printed[:early]).tolist(), "dashed"),
-            Mark("true", r"true: $\sqrt{1 - (1/2)^t}$", t[:early].tolist(), sigma.tolist()),
+            mark("true", r"true: $\sqrt{1 - (1/2)^t}$", t[:early].tolist(), sigma.tolist()),
         ),
         legend="lower right",
     )  # fmt: skip
     spacing = math.log10(EPS / 2)
-    many = Panel(
+    many = Chart(
         "A thousand steps: how far from 1",
         Axis("steps, t", 0, len(t) + 20),
         Axis(r"$\log_{10}(1 - \sigma_t)$", -330, 8),
         (
-            Mark("printed", "printed", t.tolist(), printed.tolist(), "dashed"),
-            Mark("true", "true", t.tolist(), ours.tolist()),
-            Mark("mark", "", [0, len(t) + 20], [spacing, spacing], "dotted"),
+            mark("printed", "printed", t.tolist(), printed.tolist(), "dashed"),
+            mark("true", "true", t.tolist(), ours.tolist()),
+            mark("mark", "", [0, len(t) + 20], [spacing, spacing], "dotted"),
         ),
         (
-            Note("below this line $\\sigma_t$ is 1 in float64", 1010, spacing + 3, ha="right"),
-            Note(f"${printed[-1]:.1f}$", 1000, printed[-1].item() + 20, "printed", "right"),
-            Note(f"${ours[-1]:.1f}$", 985, ours[-1].item() - 4, "true", "right", "top"),
+            note("below this line $\\sigma_t$ is 1 in float64", 1010, spacing + 3, ha="right"),
+            note(f"${printed[-1]:.1f}$", 1000, printed[-1].item() + 20, "printed", "right"),
+            note(f"${ours[-1]:.1f}$", 985, ours[-1].item() - 4, "true", "right", "top"),
         ),
         "lower left",
     )
@@ -222,22 +222,22 @@ def e4(samples: int, seed: int) -> Erratum:
     wrong = [variance_off(measured[t], printed[t], samples, chance) for t in TIMES[1:]]
     shown = 100
     bars = [variance_interval(measured[t], samples, 0.05) for t in TIMES]
-    left = Panel(
+    left = Chart(
         "Variance after t single steps",
         Axis("time t", 0.9, 1050, "log"),
         Axis(r"variance of $x_t$ given $x_0$", 5e-5, 2.5, "log"),
         (
-            Mark("printed", r"printed: $1 - \alpha_t = \beta_t$", times.tolist(),
+            mark("printed", r"printed: $1 - \alpha_t = \beta_t$", times.tolist(),
                  schedule.betas.tolist(), "dashed"),
-            Mark("true", r"true: $1 - \bar\alpha_t$", times.tolist(), curve.tolist()),
-            Mark("measured", "measured, 95% interval", TIMES, list(measured.values()), "points",
+            mark("true", r"true: $1 - \bar\alpha_t$", times.tolist(), curve.tolist()),
+            mark("measured", "measured, 95% interval", TIMES, list(measured.values()), "points",
                  [low for low, _ in bars], [high for _, high in bars]),
         ),
         legend="upper left",
     )  # fmt: skip
-    figure = Figure(
-        "erratum-E4.png",
-        png(panels([left, _e4_histogram(schedule, kept[shown], shown, printed[shown])])),
+    figure = erratum_figure(
+        "E4",
+        [left, _e4_histogram(schedule, kept[shown], shown, printed[shown])],
         f"{samples} copies of one value, noised step by step under DDPM's table. Each step adds "
         "beta_t, and what the earlier ones added stays: the variance is 1 - abar_t. The printed "
         "form is right at t = 1 and fifty times too small at t = 100.",
@@ -267,21 +267,21 @@ def e4(samples: int, seed: int) -> Erratum:
     )
 
 
-def _e4_histogram(schedule: Discrete, x: torch.Tensor, t: int, printed: float) -> Panel:
+def _e4_histogram(schedule: Discrete, x: torch.Tensor, t: int, printed: float) -> Chart:
     line = torch.linspace(-0.8, 2.6, 681, dtype=torch.float64)
     law = gaussian.marginal(schedule, torch.ones_like(line), t)
     narrow = gaussian.Gaussian(law.mean, torch.tensor(printed, dtype=torch.float64))
     edges = torch.linspace(-0.8, 2.6, 69, dtype=torch.float64)
     heights = torch.histogram(x, edges).hist / len(x) / (edges[1] - edges[0])
-    return Panel(
+    return Chart(
         f"Where a value of 1 is at t = {t}",
         Axis(f"$x_{{{t}}}$", -0.8, 2.6),
         Axis("density", 0, 9.6),
         (
-            Mark("measured", "draws", edges.tolist(), heights.tolist(), "bars"),
-            Mark("printed", "printed", line.tolist(), narrow.log_density(line).exp().tolist(),
+            mark("measured", "draws", edges.tolist(), heights.tolist(), "bars"),
+            mark("printed", "printed", line.tolist(), narrow.log_density(line).exp().tolist(),
                  "dashed"),
-            Mark("true", "true", line.tolist(), law.log_density(line).exp().tolist()),
+            mark("true", "true", line.tolist(), law.log_density(line).exp().tolist()),
         ),
         legend="upper right",
     )  # fmt: skip

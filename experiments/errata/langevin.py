@@ -13,8 +13,8 @@ from diffusion_math.noise import from_generator
 from experiments.common.statistics import seeded, variance_interval
 from experiments.errata.data import PLAIN, normal
 from experiments.errata.erratum import FALSE_ALARM, Erratum, variance_off
-from experiments.output.result import Figure
-from experiments.plots.errata import Axis, Mark, Note, Panel, panels, png
+from experiments.errata.figures import erratum_figure, mark, note
+from experiments.plots.charts import Axis, Chart, Series
 
 EPS = torch.finfo(torch.float64).eps
 STARTS = (0.5, 1.0, 1.5)  # from where E6 steps
@@ -39,25 +39,25 @@ def e6(samples: int, seed: int) -> Erratum:
     true = ((change - x.square() * size * (2 - size) / 2).abs() / bound).max().item()
     printed = (-change / bound)[size[:, 0] > 2].max().item()  # it says: never below 0
     curves = [
-        Mark(role, f"from x = {start:g}", [0.0, *deltas], [0.0, *change[:, k].tolist()])
+        mark(role, f"from x = {start:g}", [0.0, *deltas], [0.0, *change[:, k].tolist()])
         for k, (role, start) in enumerate(zip(("other", "true", "measured"), STARTS, strict=True))
     ]
-    right = Panel(
+    right = Chart(
         "Change of the log-density, one step",
         Axis(r"step size $\delta$", 0, 3.2),
         Axis("nats", -4.4, 2.2),
         (
-            Mark("printed", "printed: above 0 at every $\\delta$", [0, 3.2], [0, 0], "dashed"),
+            mark("printed", "printed: above 0 at every $\\delta$", [0, 3.2], [0, 0], "dashed"),
             *curves,
-            Mark("mark", "", [2, 2], [-4.4, 2.2], "dotted"),
+            mark("mark", "", [2, 2], [-4.4, 2.2], "dotted"),
         ),
-        (Note(r"$\delta = 2$", 2.04, 1.7), Note("less likely than before", 0.1, -0.5, va="top")),
+        (note(r"$\delta = 2$", 2.04, 1.7), note("less likely than before", 0.1, -0.5, va="top")),
         "lower left",
         below=0.0,
     )
-    figure = Figure(
-        "erratum-E6.png",
-        png(panels([_e6_steps(q), right])),
+    figure = erratum_figure(
+        "E6",
+        [_e6_steps(q), right],
         "One step x + delta S(x) under N(0, 1), where S(x) = -x. Up to delta = 2 the point lands "
         "nearer to the mode; beyond, it lands on the other side and lower than it was.",
         "A bell's logarithm with lines from one point to where a short and a long step land; "
@@ -94,30 +94,30 @@ def _climbed(q: GaussianMixture, x: Tensor, delta: float) -> Tensor:
     return end.x
 
 
-def _e6_steps(q: GaussianMixture) -> Panel:
+def _e6_steps(q: GaussianMixture) -> Chart:
     line = torch.linspace(-2.6, 2.6, 261, dtype=torch.float64)
     start = torch.tensor([1.0], dtype=torch.float64)
-    marks = [Mark("true", "", line.tolist(), _log_q(q, line).tolist())]
+    marks = [mark("true", "", line.tolist(), _log_q(q, line).tolist())]
     height = _log_q(q, start).item()
-    marks.append(Mark("mark", "", [-2.6, 2.6], [height] * 2, "dotted"))
-    marks.append(Mark("measured", "start", [1.0], [height], "points"))
-    notes = [Note("start, x = 1", 1.12, height, ha="left")]
+    marks.append(mark("mark", "", [-2.6, 2.6], [height] * 2, "dotted"))
+    marks.append(mark("measured", "start", [1.0], [height], "points"))
+    notes = [note("start, x = 1", 1.12, height, ha="left")]
     for delta in (0.5, 2.5):
         end = _climbed(q, start, delta)
         role = "true" if delta < 2 else "printed"
         x, y = end.item(), _log_q(q, end).item()
-        marks.append(Mark(role, "", [1.0, x], [height, y], "dashed"))
-        marks.append(Mark(role, "", [x], [y], "points"))
+        marks.append(mark(role, "", [1.0, x], [height, y], "dashed"))
+        marks.append(mark(role, "", [x], [y], "points"))
         side = ("left", 0.1) if delta < 2 else ("right", -0.1)
         word = "higher" if y > height else "lower"
-        notes.append(Note(f"$\\delta = {delta:g}$: {word}", x + side[1], y + 0.1, role, side[0]))
-    return Panel(
+        notes.append(note(f"$\\delta = {delta:g}$: {word}", x + side[1], y + 0.1, role, side[0]))
+    return Chart(
         "Where a step from x = 1 lands",
         Axis("x", -3.4, 3.4),
         Axis(r"$\log q(x)$, nats", -4.4, -0.5),
         marks,
         notes,
-        "none",
+        "",
     )
 
 
@@ -150,23 +150,23 @@ def e7(samples: int, seed: int) -> Erratum:
     wrong = max(abs(variance_off(seen[d], 1.0, samples, chance)) for d in DELTAS)
     line = [0.02 * k for k in range(1, 94)]
     shown = 1.5
-    figure = Figure(
-        "erratum-E7.png",
-        png(panels([
-            Panel(
+    figure = erratum_figure(
+        "E7",
+        [
+            Chart(
                 f"Variance after {MOVES} moves that start in N(0, 1)",
                 Axis(r"step size $\delta$", 0, 1.87),
                 Axis("variance", 0, 9.5),
                 (
-                    Mark("printed", "printed: the limit is N(0, 1)", [0, 1.87], [1, 1], "dashed"),
-                    Mark("true", r"true: $1 / (1 - \delta/2)$", line, [law(d) for d in line]),
+                    mark("printed", "printed: the limit is N(0, 1)", [0, 1.87], [1, 1], "dashed"),
+                    mark("true", r"true: $1 / (1 - \delta/2)$", line, [law(d) for d in line]),
                     _variances("measured", "Langevin, 95% interval", seen, samples),
                     _variances("other", "with a Metropolis test", metropolis, samples),
                 ),
                 legend="upper left",
             ),
             _e7_histogram(ends[shown], target, shown),
-        ])),
+        ],
         f"{samples} chains on N(0, 1), started from exact draws of it. Without a test they leave "
         "it for a normal of variance 1 / (1 - delta / 2), which tends to 1 only as delta -> 0; "
         "with a Metropolis test they stay.",
@@ -205,13 +205,13 @@ def _ended(move: langevin.Move, x: Tensor, seed: int) -> Tensor:
     return end.x
 
 
-def _variances(role: str, label: str, found: dict[float, float], samples: int) -> Mark:
+def _variances(role: str, label: str, found: dict[float, float], samples: int) -> Series:
     ends = [variance_interval(one, samples, 0.05) for one in found.values()]
     low, high = [low for low, _ in ends], [high for _, high in ends]
-    return Mark(role, label, list(found), list(found.values()), "points", low, high)
+    return mark(role, label, list(found), list(found.values()), "points", low, high)
 
 
-def _e7_histogram(x: Tensor, target: Gaussian, delta: float) -> Panel:
+def _e7_histogram(x: Tensor, target: Gaussian, delta: float) -> Chart:
     reach = 7.0
     line = torch.linspace(-reach, reach, 281, dtype=torch.float64)
     edges = torch.linspace(-reach, reach, 57, dtype=torch.float64)
@@ -223,14 +223,14 @@ def _e7_histogram(x: Tensor, target: Gaussian, delta: float) -> Panel:
         values: list[float] = Gaussian(mean, law.variance).log_density(line).exp().tolist()
         return values
 
-    return Panel(
+    return Chart(
         f"Where the chains are at $\\delta$ = {delta:g}",
         Axis("x", -reach, reach),
         Axis("density", 0, 0.5),
         (
-            Mark("measured", "chains", edges.tolist(), heights.tolist(), "bars"),
-            Mark("printed", "printed: N(0, 1)", line.tolist(), bell(target), "dashed"),
-            Mark("true", f"true: N(0, {kept.variance.item():g})", line.tolist(), bell(kept)),
+            mark("measured", "chains", edges.tolist(), heights.tolist(), "bars"),
+            mark("printed", "printed: N(0, 1)", line.tolist(), bell(target), "dashed"),
+            mark("true", f"true: N(0, {kept.variance.item():g})", line.tolist(), bell(kept)),
         ),
         legend="upper left",
     )

@@ -15,8 +15,8 @@ from diffusion_math.schedule import Discrete
 from experiments.common.statistics import kolmogorov_bound, mean_interval, seeded, wilson
 from experiments.errata.data import two_bells
 from experiments.errata.erratum import FALSE_ALARM, Erratum
-from experiments.output.result import Figure
-from experiments.plots.errata import Axis, Mark, Note, Panel, panels, png
+from experiments.errata.figures import erratum_figure, mark, note
+from experiments.plots.charts import Axis, Chart
 
 CHAIN = Discrete(torch.tensor([0.15, 0.85], dtype=torch.float64))  # E3's two steps
 STARTS = (-1.0, 0.0, 1.0)  # x_2 of the paths on which E3 shows the product
@@ -51,12 +51,12 @@ def e3(samples: int, seed: int) -> Erratum:
     # The running trapezoid sum strays from the integral by h^2 / 12 max|p'|, far below the limit.
     limit += (gap**2 / 12 * (density.diff() / gap).abs().max()).item()
     plain = (seen - gap * torch.stack(paths).cumsum(1)).abs().amax(1)
-    figure = Figure(
-        "erratum-E3.png",
-        png(panels([
+    figure = erratum_figure(
+        "E3",
+        [
             _e3_densities(line, x0, density, paths),
             _e3_bound(data, line, density, paths, samples, generator),
-        ])),
+        ],
         "A two-step chain in one dimension. Left: its samples follow the integral over x_1 and "
         "x_2, whose area is 1; the product is another function of x_0 for every path, of area "
         f"{min(masses):.3f} to {max(masses):.3f}. Right: what training maximises, the ELBO, lies "
@@ -116,18 +116,18 @@ def _path(data: GaussianMixture, start: float, line: Tensor) -> Tensor:
     return constant * Gaussian(last.mean.expand_as(line), last.variance).log_density(line).exp()
 
 
-def _e3_densities(line: Tensor, x0: Tensor, density: Tensor, paths: list[Tensor]) -> Panel:
+def _e3_densities(line: Tensor, x0: Tensor, density: Tensor, paths: list[Tensor]) -> Chart:
     edges = torch.linspace(-2.8, 2.8, 71, dtype=torch.float64)
     heights = torch.histogram(x0, edges).hist / len(x0) / (edges[1] - edges[0])
-    return Panel(
+    return Chart(
         "What the chain draws",
         Axis("$x_0$", -2.8, 2.8),
         Axis("density", 0, 0.92),
         (
-            Mark("measured", f"{len(x0)} samples", edges.tolist(), heights.tolist(), "bars"),
-            Mark("true", "true: integral over $x_1, x_2$", line.tolist(), density.tolist()),
+            mark("measured", f"{len(x0)} samples", edges.tolist(), heights.tolist(), "bars"),
+            mark("true", "true: integral over $x_1, x_2$", line.tolist(), density.tolist()),
             *(
-                Mark("printed", "printed: product along a path" if k == 0 else "",
+                mark("printed", "printed: product along a path" if k == 0 else "",
                      line.tolist(), path.tolist(), "dashed")
                 for k, path in enumerate(paths)
             ),
@@ -139,7 +139,7 @@ def _e3_densities(line: Tensor, x0: Tensor, density: Tensor, paths: list[Tensor]
 def _e3_bound(
     data: GaussianMixture, line: Tensor, density: Tensor, paths: list[Tensor], samples: int,
     generator: Generator,
-) -> Panel:  # fmt: skip
+) -> Chart:  # fmt: skip
     """The ELBO at points of the line, by draws of the bound, beside both logarithms."""
     points = torch.linspace(-2.2, 2.2, 12, dtype=torch.float64)
     draws = max(1000, samples // 10)
@@ -150,18 +150,18 @@ def _e3_bound(
         log_likelihood=Gaussian.log_density,
     ).nats.reshape(-1, draws)  # fmt: skip
     ends = [mean_interval((-one).tolist()) for one in nats]
-    return Panel(
+    return Chart(
         "What the training bound is a bound of",
         Axis("$x_0$", -2.8, 2.8),
         Axis("nats", -8.5, 2.4),
         (
             *(
-                Mark("printed", "log of the product" if k == 0 else "", line.tolist(),
+                mark("printed", "log of the product" if k == 0 else "", line.tolist(),
                      path.log().tolist(), "dashed")
                 for k, path in enumerate(paths)
             ),
-            Mark("true", "log of the integral", line.tolist(), density.log().tolist()),
-            Mark("measured", "ELBO, 95% interval", points.tolist(), (-nats.mean(1)).tolist(),
+            mark("true", "log of the integral", line.tolist(), density.log().tolist()),
+            mark("measured", "ELBO, 95% interval", points.tolist(), (-nats.mean(1)).tolist(),
                  "points", [low for low, _ in ends], [high for _, high in ends]),
         ),
         legend="upper center",
@@ -183,35 +183,36 @@ def e5(samples: int, seed: int) -> Erratum:
     edges = torch.linspace(0, 1, 21, dtype=torch.float64)
     bars = torch.histogram(printed, edges).hist / samples
     places = Axis("time t", -0.4, TABLE + 0.6, ticks=range(TABLE + 1))
-    left = Panel(
+    left = Chart(
         "True: a row of the table",
         places,
         Axis("share of the draws", -0.006, 0.145),
         (
-            Mark("true", "$1/T$", [0.5, TABLE + 0.5], [1 / TABLE] * 2),
-            Mark("measured", "draws, 95% intervals, jointly", whole.tolist(), shares, "points",
+            mark("true", "$1/T$", [0.5, TABLE + 0.5], [1 / TABLE] * 2),
+            mark("measured", "draws, 95% intervals, jointly", whole.tolist(), shares, "points",
                  [low for low, _ in ends], [high for _, high in ends]),
         ),
         legend="lower right",
     )  # fmt: skip
-    right = Panel(
+    right = Chart(
         "Printed: between the rows",
         places,
         Axis("share of the draws", -0.006, 0.145),
         (
-            Mark("printed", "draws of Uniform(0, 1)", edges.tolist(), bars.tolist(), "bars"),
-            Mark("true", "the table's rows", whole.tolist(), [0.0] * TABLE, "points"),
+            mark("printed", "draws of Uniform(0, 1)", edges.tolist(), bars.tolist(), "bars"),
+            mark("true", "the table's rows", whole.tolist(), [0.0] * TABLE, "points"),
         ),
-        (Note("not one of them has a $\\beta_t$", 1.25, 0.046, "printed"),),
+        (note("not one of them has a $\\beta_t$", 1.25, 0.046, "printed"),),
         "upper right",
     )
-    figure = Figure(
-        "erratum-E5.png",
-        png(panels([left, right], 3.9)),
+    figure = erratum_figure(
+        "E5",
+        [left, right],
         f"{samples} training times for a table of T = {TABLE}. Ours are whole and each as often as "
         "the others. What is printed, Uniform(0, I), is a number between 0 and 1: no row of the "
         "table, and all but clean data.",
         "Ten equal shares at the whole times 1 to 10; beside it all draws crowded between 0 and 1.",
+        3.9,
     )
     return Erratum(
         id="E5",

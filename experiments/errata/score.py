@@ -9,8 +9,8 @@ from diffusion_math import gaussian, prediction
 from experiments.common.statistics import mean_interval, seeded
 from experiments.errata.data import PLAIN, two_bells
 from experiments.errata.erratum import FALSE_ALARM, Erratum, slope_bound
-from experiments.output.result import Figure
-from experiments.plots.errata import Axis, Mark, Panel, panels, png
+from experiments.errata.figures import erratum_figure, mark
+from experiments.plots.charts import Axis, Chart
 
 EPS = torch.finfo(torch.float64).eps
 SIGMA = 0.5
@@ -43,9 +43,9 @@ def e8(samples: int, seed: int) -> Erratum:
     apart = (kernel.means.max() - kernel.means.min()).item()
     proxy = (kernel.covariances.max().item() + apart**2 / 4) / SIGMA**2
     bound, wide = (slope_bound(proxy, weight, chance) for chance in (FALSE_ALARM, 0.05))
-    figure = Figure(
-        "erratum-E8.png",
-        png(panels([_e8_targets(eps[:120], back[:120]), _e8_scores(score, eps, x_hat, ours)])),
+    figure = erratum_figure(
+        "E8",
+        [_e8_targets(eps[:120], back[:120]), _e8_scores(score, eps, x_hat, ours)],
         f"Noise of sigma = {SIGMA:g} on a mixture of two bells. Left: x - x_hat is eps with its "
         "sign turned and the scale of sigma, point by point. Right: the mean noise at one place "
         "against the score there; a network that learns eps learns -sigma S.",
@@ -77,36 +77,36 @@ def e8(samples: int, seed: int) -> Erratum:
     )
 
 
-def _e8_targets(eps: Tensor, back: Tensor) -> Panel:
+def _e8_targets(eps: Tensor, back: Tensor) -> Chart:
     ends = [-3.3, 3.3]
-    return Panel(
+    return Chart(
         r"$x - \hat{x}$ against the noise",
         Axis(r"$\varepsilon$", *ends),
         Axis(r"$x - \hat{x}$", -2.4, 3.4),
         (
-            Mark("printed", r"printed: $\varepsilon$", ends, ends, "dashed"),
-            Mark("true", r"true: $-\sigma\varepsilon$", ends, [-SIGMA * one for one in ends]),
-            Mark("measured", f"{len(eps)} draws", eps.tolist(), back.tolist(), "cloud"),
+            mark("printed", r"printed: $\varepsilon$", ends, ends, "dashed"),
+            mark("true", r"true: $-\sigma\varepsilon$", ends, [-SIGMA * one for one in ends]),
+            mark("measured", f"{len(eps)} draws", eps.tolist(), back.tolist(), "cloud"),
         ),
         legend="upper center",
     )
 
 
-def _e8_scores(score: Tensor, eps: Tensor, x_hat: Tensor, ours: Tensor) -> Panel:
+def _e8_scores(score: Tensor, eps: Tensor, x_hat: Tensor, ours: Tensor) -> Chart:
     """Mean noise against mean score in bins of x_hat that hold equally many."""
     parts = x_hat.argsort().chunk(BINS)
     ends = [mean_interval(eps[part].tolist()) for part in parts]
     order = score.argsort()[[0, -1]]
     reach = score[order]
-    return Panel(
+    return Chart(
         r"Mean noise at $\hat{x}$ against the score there",
         Axis(r"$S(\hat{x})$"),
         Axis(r"$E[\varepsilon\,|\,\hat{x}]$"),
         (
-            Mark("printed", r"printed: $\sigma^2 S$", reach.tolist(), (SIGMA**2 * reach).tolist(),
+            mark("printed", r"printed: $\sigma^2 S$", reach.tolist(), (SIGMA**2 * reach).tolist(),
                  "dashed"),
-            Mark("true", r"true: $-\sigma S$", reach.tolist(), ours[order].tolist()),
-            Mark("measured", f"means in {BINS} bins, 95% interval",
+            mark("true", r"true: $-\sigma S$", reach.tolist(), ours[order].tolist()),
+            mark("measured", f"means in {BINS} bins, 95% interval",
                  [score[part].mean().item() for part in parts],
                  [eps[part].mean().item() for part in parts], "points",
                  [low for low, _ in ends], [high for _, high in ends]),

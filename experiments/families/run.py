@@ -26,6 +26,8 @@ from experiments.output.result import (
     at_least,
     at_most,
 )
+from experiments.plots import plane
+from experiments.plots.plane import Cloud
 
 PLAIN = "autoencoder"
 
@@ -128,15 +130,20 @@ def _figures(
     true = (line, density_on(line, data, VPLinear(), 0.0))
     normal = GaussianMixture(torch.zeros(1), torch.zeros(1, 2), torch.ones(1))
     bell = (line, density_on(line, normal, VPLinear(), 0.0))
-    families = {name: points for name, points in drawn.items() if name != PLAIN}
-    shown = [points.numpy() for points in families.values()]
-    drawing = plots.plane_marginals(list(families), shown, [true] * len(shown), reach)
-    titles = [f"{name}\ncode of data" for name in codes]
-    decoded = [f"{name}\ndecoded normal draws" for name in codes]
-    code_drawing = plots.plane_marginals(
-        [title for pair in zip(titles, decoded, strict=True) for title in pair],
-        [one.numpy() for name in codes for one in (codes[name], drawn[name])],
-        [bell, true] * len(codes),
+    drawing = plane.clouds(
+        [[Cloud(name, x.numpy(), true) for name, x in drawn.items() if name != PLAIN]], reach
+    )
+    code_drawing = plane.clouds(
+        [
+            [
+                cloud
+                for name in codes
+                for cloud in (
+                    Cloud(f"{name}\ncode of data", codes[name].numpy(), bell),
+                    Cloud(f"{name}\ndecoded normal samples", drawn[name].numpy(), true),
+                )
+            ]
+        ],
         reach,
     )
     return (

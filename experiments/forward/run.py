@@ -1,13 +1,12 @@
 """The forward process of a picture and of a density in the plane, beside its closed forms."""
 
-import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
-from scipy.stats import kstest
+from scipy.stats import kstest, norm
 from torch import Tensor
 
 from diffusion_math.densities.toy import DENSITIES, Density
@@ -18,8 +17,12 @@ from experiments.common.quadrature import density_on
 from experiments.common.statistics import kolmogorov_bound, seeded
 from experiments.forward import Config
 from experiments.output.result import MEASURED, Figure, Measurement, Result, within
-from experiments.plots import fields
-from experiments.plots.animation import gif
+from experiments.plots import ORANGE, plane
+from experiments.plots.animation import frame, gif
+from experiments.plots.charts import Axis, Chart, Series, side_by_side
+from experiments.plots.charts import line as chart_line
+from experiments.plots.gallery import image_rows
+from experiments.plots.plane import Cloud
 from sd.files import picture as pictures
 from sd.shapes.data import example
 
@@ -49,12 +52,13 @@ def run(config: Config) -> Result:
     titles = [f"t = {t}" for t in times]
     shown = [pictures.from_tensor(x.clamp(-1, 1))[0] for x in noisy]
     later = [k for k, t in enumerate(times) if t > 0]
-    values = [noisy[k].flatten().numpy() for k in later]
-    exact = [_pixel_density(schedule, x0, times[k]) for k in later]
+    marginals = [_pixel_chart(schedule, x0, noisy[k], times[k]) for k in later]
     reach = max(3.4, float(torch.quantile(points.abs().amax(1), 0.995)))
     line = np.linspace(-reach, reach, 161)
-    densities = [(line, density_on(line, density, schedule, t)) for t in times]
-    clouds = [path[t].numpy() for t in times]
+    clouds = [
+        Cloud(f"t = {t}", path[t].numpy(), (line, density_on(line, density, schedule, t)))
+        for t in times
+    ]
 
     rows, checks = _rows(config, schedule, x0, noisy, times)
     parts = (
@@ -63,21 +67,21 @@ def run(config: Config) -> Result:
         "values lie on that closed form at every t.",
         Figure(
             "forward-picture.png",
-            plots.png(plots.gallery([shown], ["$x_t$"], titles)),
+            plots.png(image_rows([shown], ["$x_t$"], titles)),
             f"One picture under the {config.schedule.replace('_', ' ')} table, pixels in [-1, 1]. "
             "The last one still holds a trace of the first: see the table.",
             "A row of pictures that fade from clean shapes to pure noise.",
         ),
         Figure(
             "forward-pixels.png",
-            plots.png(plots.pixel_marginals([titles[k] for k in later], values, exact)),
+            plots.png(side_by_side(marginals, 2.6, 3.2, legend_columns=2)),
             "Values of all the picture's pixels and channels after t single steps (bars), and the "
             "closed-form density (line): one peak a colour, melting into one bell.",
             "Histograms of pixel values with the exact density drawn over each.",
         ),
         Figure(
             "forward-plane.png",
-            plots.png(plots.plane_marginals(titles, clouds, densities, reach)),
+            plots.png(plane.clouds([clouds], reach)),
             f"{config.samples} points of the density {config.density} after t single steps; the "
             "lines enclose 50 and 95% of the exact q(x_t), which is known at every t.",
             "Scatter plots of points that drift from a structured density into one round cloud.",
@@ -100,13 +104,13 @@ def _animation(
     path: dict[int, Tensor],
     line: npt.NDArray[np.float64],
 ) -> Figure:
-    titles = []
-    for t in path:
+    frames = []
+    for t, x in path.items():
         alpha_t, sigma_t = schedule(t)
-        titles.append(f"t = {t},  alpha = {alpha_t:.2f},  sigma = {sigma_t:.2f}")
-    shown = [x[:FOLLOWED].numpy() for x in path.values()]
-    exact = [(line, density_on(line, density, schedule, t)) for t in path]
-    frames = fields.drift(titles, shown, exact, float(line[-1]))
+        title = f"t = {t},  alpha = {alpha_t:.2f},  sigma = {sigma_t:.2f}"
+        exact = line, density_on(line, density, schedule, t)
+        cloud = Cloud(title, x[:FOLLOWED].numpy(), exact, size=9.0)
+        frames.append(frame(plane.moment([cloud], float(line[-1]), side=4.8)))
     return Figure(
         "forward.gif",
         gif(frames, seconds=6.0),
@@ -129,17 +133,24 @@ def _iterated(schedule: Discrete, x0: Tensor, times: list[int], generator: Any) 
     return kept
 
 
-def _pixel_density(
-    schedule: Discrete, x0: Tensor, t: int
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The density of a random pixel of x_t: N(alpha_t x0, sigma_t^2), averaged over x0's pixels."""
+def _pixel_chart(schedule: Discrete, x0: Tensor, x_t: Tensor, t: int) -> Chart:
+    """The values of all pixels of x_t, and their density: N(alpha_t x0, sigma_t^2), averaged."""
     alpha_t, sigma_t = (float(one) for one in schedule(t))
     values, counts = torch.unique(x0, return_counts=True)
     reach = alpha_t + 3.2 * sigma_t
     x = np.linspace(-reach, reach, 401)
-    z = (x[:, None] - alpha_t * values.numpy()) / sigma_t
-    bells = np.exp(-(z**2) / 2) / (sigma_t * math.sqrt(2 * math.pi))
-    return x, bells @ (counts / counts.sum()).double().numpy()
+    bells = norm.pdf(x[:, None], alpha_t * values.numpy(), sigma_t)
+    density = bells @ (counts / counts.sum()).double().numpy()
+    heights, edges = np.histogram(x_t.numpy(), np.linspace(-reach, reach, 61), density=True)
+    return Chart(
+        f"t = {t}",
+        Axis("pixel value", -reach, reach),
+        Axis("density", 0, ticks=[]),
+        [
+            Series("iterated samples", edges, heights, color="#b9d7ea", style="bars"),
+            chart_line("closed form", x, density, ORANGE),
+        ],
+    )
 
 
 def _rows(

@@ -1,6 +1,6 @@
 """The pictures of `experiments.guidance_truth.run`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from experiments.guidance_truth.measure import (
     tilted_modes,
 )
 from experiments.output.result import Figure
-from experiments.plots.guidance import Plot, Spread, inked, side_by_side
+from experiments.plots import BLUE, GRAY, GREEN, ORANGE, PURPLE
+from experiments.plots.charts import Axis, Chart, Series, side_by_side
+from experiments.plots.plane import BLACK, Spread, density_maps
 
 NAMES = {
     "tilted": "tilted density, $p(x)\\,p(c|x)^w / Z$",
@@ -27,6 +29,34 @@ NAMES = {
     "rescaled": "rescaled",
     "projected": "projected (APG)",
 }
+
+
+INK = {
+    "tilted": (BLACK, "--"),
+    "conditional": (GRAY, ":"),
+    "cfg": (ORANGE, "-"),
+    "interval": (BLUE, "-"),
+    "cosine": (GREEN, "-."),
+    "rescaled": (PURPLE, "-"),
+    "projected": ("#c79a00", "-"),
+}
+"""Colour and stroke of a density, one in all figures."""
+
+
+def _chart(
+    title: str,
+    x: Axis,
+    y: Axis,
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    points: bool = True,
+) -> Chart:
+    """Curves `name -> (x, y)` in the ink of `INK`, with their points where these are few."""
+    series = []
+    for name, (at, values) in curves.items():
+        color, style = INK[name]
+        marker = "o" if points and style in ("-", "-.") else ""
+        series.append(Series(NAMES[name], at, values, None, None, color, style, marker, size=5.5))
+    return Chart(title, x, y, series)
 
 
 def plane(world: GuidanceProblem, shown: Sequence[tuple[Law, Drawn]], scale: float) -> Figure:
@@ -52,10 +82,10 @@ def plane(world: GuidanceProblem, shown: Sequence[tuple[Law, Drawn]], scale: flo
     means = world.data.mixture.means.numpy()
     reach = [(float(low) - 2.2, float(high) + 2.2) for low, high in zip(
         means.min(0), means.max(0), strict=True)]  # fmt: skip
-    line = [np.linspace(low, high, 120) for low, high in reach]
-    mesh = np.stack(np.meshgrid(*line), axis=-1)
+    lines = [np.linspace(low, high, 120) for low, high in reach]
+    mesh = np.stack(np.meshgrid(*lines), axis=-1)
     apart = ((mesh - means[0]) ** 2).sum(-1) / float(world.data.mixture.covariances[0])
-    figure = side_by_side(panels, (*line, np.exp(-apart / 2)), means[1:], reach)
+    figure = density_maps(panels, (*lines, np.exp(-apart / 2)), means[1:], reach)
     return Figure(
         "guidance-truth-plane.png",
         plots.png(figure),
@@ -87,13 +117,13 @@ def line(world: GuidanceProblem, shown: Sequence[tuple[Law, Drawn]], scale: floa
         if law.world == "line":
             curve = (drawn.nodes.x[:, 0].tolist(), drawn.log_density.exp().tolist())
             (first if law.method == "cfg" else second)[law.method] = curve
-    figure = inked(
+    figure = side_by_side(
         [
-            Plot(f"Guidance at w = {scale:g}", "$x$", "density", first, dots=False),
-            Plot(f"Its variants at w = {scale:g}", "$x$", "density", second, dots=False),
+            _chart(f"Guidance at w = {scale:g}", Axis("$x$"), Axis("density"), first, False),
+            _chart(f"Its variants at w = {scale:g}", Axis("$x$"), Axis("density"), second, False),
         ],
-        NAMES,
         6.4,
+        legend_columns=4,
     )
     return Figure(
         "guidance-truth-line.png",
@@ -122,14 +152,15 @@ def curves(laws: Sequence[Law], world: str) -> Figure:
     }
     tilted = {"tilted": (scales, [100 * law.tilted_modes[0] for law in of["cfg"]])}
     near = {name: (scales, [100 * law.modes[0] for law in laws]) for name, laws in of.items()}
-    w, nats = "guidance scale $w$", "KL (nats)"
-    figure = inked(
+    w, nats = Axis("guidance scale $w$"), Axis("KL (nats)", 0)
+    figure = side_by_side(
         [
-            Plot("From the tilted density", w, nats, distance, y_range=(0, None)),
-            Plot("From the conditional density", w, nats, away, y_range=(0, None)),
-            Plot("Mass of the near mode", w, "share (%)", {**tilted, **near}, y_range=(0, 55)),
+            _chart("From the tilted density", w, nats, distance),
+            _chart("From the conditional density", w, nats, away),
+            _chart("Mass of the near mode", w, Axis("share (%)", 0, 55), {**tilted, **near}),
         ],
-        {name: text for name, text in NAMES.items() if name != "conditional"},
+        5.4,
+        legend_columns=4,
     )
     last = max(scales)
     ends = {name: laws[-1].to_tilted for name, laws in of.items()}
@@ -153,13 +184,13 @@ def gaussians(exact: Sequence[tuple[float, float, float, float, float]]) -> Figu
         "tilted": (w, [one[2] for one in exact]),
         "cfg": (w, [one[1] for one in exact]),
     }
-    figure = inked(
+    figure = side_by_side(
         [
-            Plot("Two Gaussians in closed form", "guidance scale $w$", "standard deviation",
-                 widths, log=True),
+            _chart("Two Gaussians in closed form", Axis("guidance scale $w$"),
+                   Axis("standard deviation", scale="log"), widths),
         ],
-        NAMES,
         7.4,
+        legend_columns=3,
     )  # fmt: skip
     return Figure(
         "guidance-truth-gaussians.png",

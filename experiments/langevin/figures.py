@@ -18,13 +18,14 @@ from experiments.common.statistics import seeded
 from experiments.langevin.bias import MOMENTS, WATCHED, Variance, gains, normal
 from experiments.langevin.mixing import TITLES, WEIGHTS, nearest_mode
 from experiments.output.result import Figure
-from experiments.plots import walkers
+from experiments.plots import plane as drawn
 from experiments.plots.animation import frame, gif
-from experiments.plots.terms import Chart, Dots, Line, charts
-from experiments.plots.walkers import Walkers
+from experiments.plots.charts import Axis, Chart, dots, line, shares, side_by_side
+from experiments.plots.plane import Cloud
 
 SHOWN = 3000
 """Particles drawn; all are counted."""
+REACH = 3.6
 RUN = ("ascent", "ULA", "annealed")
 """What the animation shows."""
 
@@ -38,13 +39,13 @@ def plane(
 ) -> tuple[Figure, Figure]:
     """The particles of all samplers at the end, and their shares at the modes."""
     exact = data.sample(seeded(0), len(start)).numpy()
-    panels = [walkers.Walkers("the density itself", exact[:SHOWN], _notes(data, WEIGHTS))]
+    density = _density(data)
+    panels = [Cloud("the density itself", exact[:SHOWN], density, _notes(data, WEIGHTS))]
     for name, end in ends.items():
-        shares = [one[0] for one in found[name]]
-        points = end.x[:SHOWN].numpy()
-        panels.append(_walkers(name, points, _notes(data, shares)))
-    drawing = walkers.walkers(panels, *_density(data))
-    counted = walkers.shares(
+        notes = _notes(data, [one[0] for one in found[name]])
+        panels.append(_cloud(name, end.x[:SHOWN].numpy(), density, notes))
+    drawing = drawn.clouds([panels[:3], panels[3:]], REACH, 3.6)
+    counted = shares(
         [TITLES[name].replace(", ", ",\n") for name in found],
         [f"mode {k + 1}" for k in range(len(WEIGHTS))],
         list(found.values()),
@@ -77,55 +78,42 @@ def laws(kept: Sequence[Variance], passing: Sequence[Variance]) -> Figure:
     """The step of ascent, the stationary variance and the variance on the way, as predicted."""
     target, one = normal(1.0), torch.ones(1, 1, dtype=torch.float64)
     steps = np.linspace(0.02, 3, 90).tolist()
+    size = Axis("step size $\\delta$")
     climbed = Chart(
         "One step of ascent",
-        "step size $\\delta$",
-        "gain of log N(x; 0, 1) at x = 1, nats",
-        [Line("", steps, gains(steps, one))],
+        size,
+        Axis("gain of log N(x; 0, 1) at x = 1, nats"),
+        [line("", steps, gains(steps, one))],
         levels=[(0.0, "no gain")],
-        legend="",
     )
     deltas = np.linspace(0.01, 1.8, 200).tolist()
     curve = [float(ula_stationary(target, delta).variance) for delta in deltas]
     n = sum(one.sampler == "ULA" for one in kept)
     marks = (("ULA", 0, "o", 0.0), ("MALA", 1, "s", -0.025), ("BAOAB", 2, "D", 0.025))
-    kept_law = Chart(
-        "The law that is kept",
-        "step size $\\delta$",
-        "variance, target 1",
-        [Line("ULA, predicted", deltas, curve)],
-        [_dots(kept, n, *mark) for mark in marks],
-        log="y",
-        y_range=(0.8, 14),
+    stationary = Chart(
+        "The stationary distribution",
+        size,
+        Axis("variance, target 1", 0.8, 14, "log"),
+        [line("ULA, predicted", deltas, curve, 0), *(_dots(kept, n, *mark) for mark in marks)],
         levels=[(1.0, "")],
         legend="upper left",
     )
     counts = range(1, MOMENTS[-1] + 1)
-    lines = [
-        Line(
-            f"$\\delta$ = {delta:g}",
-            counts,
-            [float(ula_law(target, delta, normal(0.0), k).variance) for k in counts],
-            k,
-        )
-        for k, delta in enumerate(WATCHED)
-    ]
-    dots = []
+    passed = []
     for k, delta in enumerate(WATCHED):
+        exact = [float(ula_law(target, delta, normal(0.0), k).variance) for k in counts]
         here = [one for one in passing if one.delta == delta]
-        dots.append(Dots("", [v.moves for v in here], [v.found for v in here], color=k))
+        passed.append(line(f"$\\delta$ = {delta:g}", counts, exact, k))
+        passed.append(dots("", [v.moves for v in here], [v.found for v in here], color=k))
     on_the_way = Chart(
-        "The law after k moves from 0",
-        "moves k",
-        "variance of ULA, target 1",
-        lines,
-        dots,
-        log="xy",
-        x_ticks=(1, 2, 4, 8, 16, 32),
+        "The distribution after k moves from 0",
+        Axis("moves k", scale="log", ticks=(1, 2, 4, 8, 16, 32)),
+        Axis("variance of ULA, target 1", scale="log"),
+        passed,
         levels=[(1.0, "")],
         legend="lower right",
     )
-    drawing = charts([climbed, kept_law, on_the_way])
+    drawing = side_by_side([climbed, stationary, on_the_way])
     return Figure(
         "langevin-laws.png",
         plots.png(drawing),
@@ -142,18 +130,17 @@ def animation(
     data: GaussianMixture, watched: dict[str, list[Tensor]], moments: Sequence[int]
 ) -> Figure:
     """Ascent, ULA and annealed Langevin from one start, side by side."""
-    line, density = _density(data)
+    density = _density(data)
     frames = []
     for k, moves in enumerate(moments):
         panels = []
         for name in RUN:
             x = watched[name][k]
             _, mode = nearest_mode(data, x)
-            shares = [float((mode == j).double().mean()) for j in range(len(data.means))]
-            points = x[: SHOWN // 2].numpy()
-            panels.append(_walkers(name, points, _notes(data, shares)))
+            near = [float((mode == j).double().mean()) for j in range(len(data.means))]
+            panels.append(_cloud(name, x[: SHOWN // 2].numpy(), density, _notes(data, near)))
         title = f"{moves} evaluations of the score"
-        frames.append(frame(walkers.race(panels, line, density, title)))
+        frames.append(frame(drawn.moment(panels, REACH, title, 3.0)))
     return Figure(
         "langevin.gif",
         gif(frames, seconds=max(1.0, 0.14 * len(frames))),
@@ -164,9 +151,11 @@ def animation(
     )
 
 
-def _walkers(name: str, points: Any, notes: Sequence[tuple[float, float, str]]) -> Any:
+def _cloud(
+    name: str, points: Any, density: Any, notes: Sequence[tuple[float, float, str]]
+) -> Cloud:
     """A panel; points that fall together are drawn large enough to be seen."""
-    return Walkers(TITLES[name], points, notes, size=9.0 if name == "ascent" else 3.0)
+    return Cloud(TITLES[name], points, density, notes, 9.0 if name == "ascent" else 3.0)
 
 
 def _notes(data: GaussianMixture, shares: Sequence[float]) -> list[tuple[float, float, str]]:
@@ -178,7 +167,7 @@ def _notes(data: GaussianMixture, shares: Sequence[float]) -> list[tuple[float, 
 
 
 def _density(data: GaussianMixture) -> tuple[Any, Any]:
-    line = np.linspace(-3.6, 3.6, 181)
+    line = np.linspace(-REACH, REACH, 181)
     return line, density_on(line, data, VE(), 0.0)
 
 
@@ -189,4 +178,4 @@ def _dots(
     here = [one for one in kept if one.sampler == name]
     low, high = zip(*(one.interval(n) for one in here), strict=True)
     at, found = [one.delta + aside for one in here], [one.found for one in here]
-    return Dots(f"{name}, measured", at, found, low, high, color, marker)
+    return dots(f"{name}, measured", at, found, low, high, color, marker)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 from torch import Tensor
 
@@ -10,7 +11,7 @@ from experiments import plots
 from experiments.common.statistics import mean_interval
 from experiments.likelihood.measure import BoundGap, Spread
 from experiments.output.result import Figure
-from experiments.plots.terms import Chart, Dots, Line, charts
+from experiments.plots.charts import Axis, Chart, Series, dots, line, side_by_side
 
 
 def agreement(
@@ -26,39 +27,23 @@ def agreement(
     ends = [min(x), max(x)]
     asked = [run.evaluations for run in runs]
     floor = float((kernels - exact).abs().max())
-    drawing = charts(
+    error = Axis("largest error, nats", scale="log")
+    drawing = side_by_side(
         [
-            Chart(
-                "Every point, three ways",
-                "closed form, log q(x), nats",
-                "the other two ways, nats",
-                [Line("equal", ends, ends, 4, "--", 1.6)],
-                [
-                    Dots("ELBO, true reverse", x, kernels.tolist(), color=1, marker="s", size=110),
-                    Dots("probability flow", x, flow.tolist(), color=0),
-                ],
-                legend="upper left",
-            ),
-            Chart(
-                "The ODE's error",
-                "tolerance of the solver",
-                "largest error, nats",
-                [Line("error = tolerance", tolerances, tolerances, 4, "--", 1.6)],
-                [Dots("probability flow", tolerances, errors)],
-                log="xy",
-                levels=[(floor, "ELBO, true reverse")] if floor > 0 else (),
-                legend="upper left",
-            ),
-            Chart(
-                "Its price",
-                "evaluations of the field",
-                "largest error, nats",
-                dots=[Dots("", asked, errors)],
-                log="y",
-                legend="",
-            ),
+            Chart("Every point, three ways", Axis("closed form, log q(x), nats"),
+                  Axis("the other two ways, nats"),
+                  [line("equal", ends, ends, 4, "--", 1.6),
+                   dots("ELBO, true reverse", x, kernels.tolist(), None, None, 1, "s", 10.5),
+                   dots("probability flow", x, flow.tolist(), color=0)],
+                  legend="upper left"),
+            Chart("The ODE's error", Axis("tolerance of the solver", scale="log"), error,
+                  [line("error = tolerance", tolerances, tolerances, 4, "--", 1.6),
+                   dots("probability flow", tolerances, errors)],
+                  levels=[(floor, "ELBO, true reverse")] if floor > 0 else (),
+                  legend="upper left"),
+            Chart("Its price", Axis("evaluations of the field"), error, [dots("", asked, errors)]),
         ]
-    )
+    )  # fmt: skip
     return Figure(
         "likelihood-ways.png",
         plots.png(drawing),
@@ -79,26 +64,28 @@ def probes(spreads: Sequence[Spread]) -> Figure:
     scale = [math.sqrt(one.predicted) for one in spreads]
     chart = Chart(
         "Hutchinson's error",
-        "probes n",
-        "root mean square error of log p, nats",
-        [Line(r"predicted, $h / \sqrt{n}$", counts, scale, 4, "--", 1.8)],
+        Axis("probes n", scale="log", ticks=counts),
+        Axis(
+            "root mean square error of log p, nats",
+            scale="log",
+            ticks=[float(f"{value:.2g}") for value in scale],
+        ),
         [
-            Dots(
+            line(r"predicted, $h / \sqrt{n}$", counts, scale, 4, "--", 1.8),
+            dots(
                 "measured",
                 counts,
                 [math.sqrt(one.found) for one in spreads],
                 [s * math.sqrt(low) for s, (low, _) in zip(scale, ends, strict=True)],
                 [s * math.sqrt(high) for s, (_, high) in zip(scale, ends, strict=True)],
-            )
+                0,
+            ),
         ],
-        log="xy",
-        x_ticks=counts,
-        y_ticks=[float(f"{value:.2g}") for value in scale],
         legend="upper right",
     )
     return Figure(
         "likelihood-probes.png",
-        plots.png(charts([chart], width=7)),
+        plots.png(side_by_side([chart], width=7)),
         f"Error of {spreads[0].count} estimates at 8 points with 95% intervals. The line is no "
         "fit: in the plane one probe gives one of two values, the exact one plus or minus h, and h "
         "is found from both.",
@@ -109,40 +96,25 @@ def probes(spreads: Sequence[Spread]) -> Figure:
 def gap(gaps: Sequence[BoundGap]) -> Figure:
     """The bound's gap against the number of steps, beside the KL of whole paths."""
     steps = [one.steps for one in gaps]
-    bound = [mean_interval(one.bound) for one in gaps]
-    kl = [mean_interval(one.kl) for one in gaps]
-    aside = 1.07
+
+    def means(label: str, values: list[list[float]], aside: float, marker: str) -> Series:
+        low, high = zip(*map(mean_interval, values), strict=True)
+        at = [aside * n for n in steps]  # intervals side by side
+        return dots(label, at, [fmean(one) for one in values], low, high, marker=marker)
+
     chart = Chart(
         "What Gaussian steps lose",
-        "steps n",
-        "nats",
-        dots=[
-            Dots(
-                "mean of -ELBO + log q($x_0$)",
-                [n / aside for n in steps],
-                [one.mean_bound for one in gaps],
-                [low for low, _ in bound],
-                [high for _, high in bound],
-                0,
-            ),
-            Dots(
-                "KL of whole paths",
-                [n * aside for n in steps],
-                [one.mean_kl for one in gaps],
-                [low for low, _ in kl],
-                [high for _, high in kl],
-                1,
-                "s",
-            ),
+        Axis("steps n", scale="log", ticks=steps),
+        Axis("nats", 0),
+        [
+            means("mean of -ELBO + log q($x_0$)", [one.bound for one in gaps], 1 / 1.07, "o"),
+            means("KL of whole paths", [one.kl for one in gaps], 1.07, "s"),
         ],
-        log="x",
-        x_ticks=steps,
-        y_range=(0, None),
         legend="upper right",
     )
     return Figure(
         "likelihood-gap.png",
-        plots.png(charts([chart], width=7)),
+        plots.png(side_by_side([chart], width=7)),
         f"The bound's gap and the KL that it should be, each from {len(gaps[0].kl)} draws of its "
         "own (95% intervals): the gap from the terms at draws of the data, the KL from whole paths "
         "drawn by the true reverse kernels. Both vanish as the steps become short.",

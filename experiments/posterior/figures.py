@@ -12,10 +12,10 @@ from diffusion_math.densities.reverse_kernel import sample_reverse
 from diffusion_math.schedule import Discrete, VPLinear
 from experiments import plots
 from experiments.common.quadrature import ChiSquare, cells_about, chi_square, density_over
-from experiments.common.statistics import Z, plus_minus
+from experiments.common.statistics import plus_minus
 from experiments.output.result import Figure, Table
-from experiments.plots import Panel, fields
-from experiments.plots.fields import Cloud
+from experiments.plots import plane
+from experiments.plots.charts import Axis, Chart, Series, estimates, side_by_side
 from experiments.posterior.gaussian_approximations import BEST, BETA, BETA_HAT, Distance, Spread
 
 FALSE_ALARM = 1e-9  # of each chi-square test
@@ -90,7 +90,7 @@ def figures(
     return (
         Figure(
             "posterior-data.png",
-            plots.png(fields.clouds(to_data)),
+            plots.png(plane.kernels(to_data)),
             "Which data a noisy point may come from: q(x_0 | x_t), shaded, and draws of it (dots), "
             "for one x_t (star) at rising noise. The cross is the mean, where a model's last step "
             "goes; it need not be near any datum. Dashed: half and 95% of N(mean, sigma_t^2 I).",
@@ -98,7 +98,7 @@ def figures(
         ),
         Figure(
             "posterior-steps.png",
-            plots.png(fields.clouds(to_s)),
+            plots.png(plane.kernels(to_s)),
             f"One step back from one x_t (star) at t = {from_t}, by sizes; each window is as wide "
             "as what is in it. Shaded with dots: the true q(x_s | x_t). Circles: half and 95% of "
             "the model's Gaussian with variance beta_hat (solid) or beta (dashed). One Gaussian "
@@ -107,14 +107,14 @@ def figures(
         ),
         Figure(
             "posterior-distance.png",
-            plots.png(fields.log_curves(distance)),
+            plots.png(side_by_side(distance, 6.2)),
             f"How far one Gaussian is from the true step back, from t = {from_t}, averaged over "
             "x_t with 95% intervals. Even the best Gaussian is poor when the step is long.",
             "Rising curves of distance over step size, one a Gaussian, on logarithmic scales.",
         ),
         Figure(
             "posterior-variance.png",
-            plots.png(fields.log_curves([_variances(*item) for item in spread.items()], y=False)),
+            plots.png(side_by_side([_variances(*item) for item in spread.items()], 6.2)),
             "The variance that fits the true step best, E tr Cov[x_s | x_t] / 2, in units of beta: "
             "beta_hat is too small, beta too large, and the choice matters near the data and in "
             "long steps.",
@@ -142,37 +142,34 @@ def table(steps: Sequence[int], far: Sequence[dict[str, Distance]]) -> Table:
     return Table(header, tuple(lines), caption)
 
 
-def _cloud(title: str, one: Kernel, middle: Sequence[float], reach: float) -> Cloud:
+def _cloud(title: str, one: Kernel, middle: Sequence[float], reach: float) -> plane.Kernel:
     first, second = (c + np.linspace(-reach, reach, 201) for c in middle)
     # A kernel is a law of its own: "t = 0" is the law itself, under any schedule.
     height = density_over(first, second, one.law, VPLinear(), 0.0)
-    shown = fields.Map(title, first, second, height, one.points[:SHOWN].numpy())
+    shown = plane.Map(title, first, second, height, one.points[:SHOWN].numpy())
     mean = (float(one.mean[0]), float(one.mean[1]))
-    return fields.Cloud(shown, one.x.numpy(), mean, one.deviations)
+    return plane.Kernel(shown, one.x.numpy(), mean, one.deviations)
 
 
-def _panel(kind: str, steps: list[float], far: Sequence[dict[str, Distance]]) -> Panel:
+def _panel(kind: str, steps: list[float], far: Sequence[dict[str, Distance]]) -> Chart:
     series = []
     for name in (BEST, BETA_HAT, BETA):
         value = [getattr(line[name], kind) for line in far]
-        error = [Z * getattr(line[name], f"{kind}_error") for line in far]
-        # On a logarithmic scale an interval that reaches zero is cut at a hundredth of its value.
-        low = [max(v - e, v / 100) for v, e in zip(value, error, strict=True)]
-        high = [v + e for v, e in zip(value, error, strict=True)]
-        series.append(plots.Series(name, steps, value, low, high))
-    titles = {
-        "kl": ("KL divergence", "KL(true, Gaussian) (nats)"),
+        error = [getattr(line[name], f"{kind}_error") for line in far]
+        series.append(estimates(name, steps, [*zip(value, error, strict=True)]))
+    title, label = {
+        "kl": ("KL divergence", "KL(true, Gaussian), nats"),
         "tv": ("Total variation", "total variation distance"),
-    }
-    return plots.Panel(titles[kind][0], "step size t − s", titles[kind][1], series)
+    }[kind]
+    return Chart(title, Axis("step size t − s", scale="log"), Axis(label, scale="log"), series)
 
 
-def _variances(step: int, line: list[Spread]) -> Panel:
+def _variances(step: int, line: list[Spread]) -> Chart:
     times = [one.t for one in line]
     series = [
-        plots.Series("best", times, [one.best / one.large for one in line]),
-        plots.Series("β̂", times, [one.small / one.large for one in line]),
-        plots.Series("β", times, [1.0 for _ in line]),
+        Series("best", times, [one.best / one.large for one in line]),
+        Series("β̂", times, [one.small / one.large for one in line]),
+        Series("β", times, [1.0 for _ in line]),
     ]
-    title = f"Steps of {step}"
-    return plots.Panel(title, "t (step starts here)", "variance / β", series, (0, 1.05))
+    start = Axis("t (step starts here)", scale="log")
+    return Chart(f"Steps of {step}", start, Axis("variance / β", 0, 1.05), series)

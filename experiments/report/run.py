@@ -19,6 +19,7 @@ from experiments.generate import run as generate
 from experiments.output import page
 from experiments.output.files import to_json, utf8, write_files
 from experiments.output.result import Figure, Measurement, Result, Table, percent, rows_json
+from experiments.plots.gallery import captioned_images
 from experiments.report import Config
 from experiments.strength import run as strength
 from experiments.timing import run as timing
@@ -162,7 +163,7 @@ def _pictures(config: Config, pipeline: TextToImage) -> Result:
     verdicts = [shows(*pair) for pair in zip(pictures, prompts, strict=True)]
     wide = min(5, len(prompts))
     lines = range(0, len(prompts), wide)
-    figure = plots.captioned(
+    figure = captioned_images(
         [pictures[i : i + wide] for i in lines],
         [list(prompts[i : i + wide]) for i in lines],
         [verdicts[i : i + wide] for i in lines],

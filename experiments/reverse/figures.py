@@ -8,10 +8,11 @@ from diffusion_math.metrics import Estimate
 from diffusion_math.schedule import Schedule
 from experiments import plots
 from experiments.common.quadrature import density_on
-from experiments.common.statistics import Z
 from experiments.output.result import Figure
+from experiments.plots import GRAY, plane
 from experiments.plots.animation import frame, gif
-from experiments.plots.reverse import Log, Way, logarithmic, moment, ways
+from experiments.plots.charts import Axis, Chart, Series, estimates, line, side_by_side
+from experiments.plots.plane import Cloud
 from experiments.reverse.learned_score import Point
 from experiments.reverse.walks import EXACT, KERNELS, LEARNED, Walks
 
@@ -27,40 +28,30 @@ def divergence(
 ) -> Figure:
     """Over t for every target and every number of updates, and over the updates."""
 
-    def over_t(label: str, points: list[Point]) -> plots.Series:
-        return plots.Series(
-            label,
-            [p.t for p in points],
-            [p.divergence for p in points],
-            [p.divergence - Z * p.error for p in points],
-            [p.divergence + Z * p.error for p in points],
-        )
+    def over_t(label: str, points: list[Point]) -> Series:
+        values = [(p.divergence, p.error) for p in points]
+        return estimates(label, [p.t for p in points], values)
 
     first = next(iter(targets.values()))
-    size = plots.Series("no score at all", [p.t for p in first], [p.size for p in first])
+    zero = line("no score at all", [p.t for p in first], [p.size for p in first], GRAY, "--")
     steps = sorted(falling)
-    value = [falling[k].value for k in steps]
-    reach = [Z * falling[k].error for k in steps]
-    updates = plots.Series(
-        "eps",
-        steps,
-        value,
-        [v - r for v, r in zip(value, reach, strict=True)],
-        [v + r for v, r in zip(value, reach, strict=True)],
-    )
-    label = r"$E\,||S_\theta - S||^2$"
+    t, divergence = Axis("t", scale="log"), Axis(r"$E\,||S_\theta - S||^2$", scale="log")
+    missed = Axis("share of the score missed", scale="log")
     ends = (min(budgets), max(budgets))
-    by_steps = [over_t(f"{k} updates", budgets[k]) for k in ends]
-    drawing = logarithmic(
+    drawing = side_by_side(
         [
-            Log("Four targets", "t", label, [over_t(k, p) for k, p in targets.items()], size),
-            Log("Early and late (eps)", "t", label, by_steps, size),
-            Log(
+            Chart("Four targets", t, divergence, [*map(over_t, targets, targets.values()), zero]),
+            Chart(
+                "Early and late (eps)",
+                t,
+                divergence,
+                [*(over_t(f"{k} updates", budgets[k]) for k in ends), zero],
+            ),
+            Chart(
                 "Over training (eps)",
-                "updates",
-                "share of the score missed",
-                [updates],
-                ticks=steps,
+                Axis("updates", scale="log", ticks=steps),
+                missed,
+                [estimates("", steps, [falling[k] for k in steps])],
             ),
         ]
     )
@@ -81,11 +72,14 @@ def panels(
 ) -> Figure:
     """Points from noise to data, true kernels above and learned steps below."""
     shown = _shown(len(grid))
-    drawing = ways(
-        [f"t = {float(grid[k]):.2f}" for k in shown],
-        [Way(name, [path[k].numpy() for k in shown]) for name, path in paths.items()],
-        [_contours(schedule, data, grid[k]) for k in shown],
+    contours = {k: _contours(schedule, data, grid[k]) for k in shown}
+    drawing = plane.clouds(
+        [
+            [Cloud(f"t = {float(grid[k]):.2f}", path[k].numpy(), contours[k]) for k in shown]
+            for path in paths.values()
+        ],
         REACH,
+        names=list(paths),
     )
     return Figure(
         "reverse-plane.png",
@@ -101,17 +95,11 @@ def animation(
     schedule: Schedule, data: GaussianMixture, grid: Tensor, paths: dict[str, list[Tensor]]
 ) -> Figure:
     """The same, every step a frame; few enough points to keep the file small."""
-    frames = [
-        frame(
-            moment(
-                f"t = {float(t):.2f}",
-                [(name, path[k][:800].numpy()) for name, path in paths.items()],
-                _contours(schedule, data, t),
-                REACH,
-            )
-        )
-        for k, t in enumerate(grid)
-    ]
+    frames = []
+    for k, t in enumerate(grid):
+        contours = _contours(schedule, data, t)
+        panels = [Cloud(name, path[k][:800].numpy(), contours) for name, path in paths.items()]
+        frames.append(frame(plane.moment(panels, REACH, f"t = {float(t):.2f}")))
     return Figure(
         "reverse.gif",
         gif(frames, 5.0),
@@ -124,26 +112,19 @@ def animation(
 def steps(found: Walks) -> Figure:
     """How far the draws are from the data, against the number of steps."""
 
-    def series(way: str, aside: float) -> plots.Series:
-        far = found.of(way)
-        return plots.Series(
-            way,
-            [aside * steps for steps in far],  # intervals side by side, not one on another
-            [one.value for one in far.values()],
-            [one.value - Z * one.error for one in far.values()],
-            [one.value + Z * one.error for one in far.values()],
-        )
+    def series(way: str, aside: float) -> Series:
+        distances = found.of(way)
+        at = [aside * steps for steps in distances]  # intervals side by side, not one on another
+        return estimates(way, at, distances.values())
 
-    drawing = logarithmic(
+    drawing = side_by_side(
         [
-            Log(
+            Chart(
                 "Two errors: the Gaussian step, and the network",
-                "sampling steps",
-                "squared energy distance from fresh data",
+                Axis("sampling steps", scale="log", ticks=list(found.of(EXACT))),
+                Axis("squared energy distance from fresh data"),
                 [series(KERNELS, 0.95), series(EXACT, 1.0), series(LEARNED, 1.05)],
-                bound=(found.bell.value, "one normal with the data's moments"),
-                ticks=list(found.of(EXACT)),
-                linear=True,
+                levels=[(found.bell.value, "one normal with the data's moments")],
             )
         ],
         width=7.5,

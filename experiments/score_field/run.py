@@ -15,7 +15,9 @@ from experiments import plots
 from experiments.common.quadrature import density_on
 from experiments.common.statistics import normal_interval, seeded
 from experiments.output.result import Figure, Measurement, Result, Table, at_most, within
-from experiments.plots import fields
+from experiments.plots import plane
+from experiments.plots.charts import Axis, Chart, Series, side_by_side
+from experiments.plots.plane import Map
 from experiments.score_field import Config
 
 FALSE_ALARM = 1e-8
@@ -172,11 +174,11 @@ def _field(
         at = torch.from_numpy(np.stack([xs.ravel(), ys.ravel()], axis=1))
         score = density.score(schedule, at, t).numpy().reshape(41, 41, 2)
         height = density_on(line, density, schedule, t)
-        maps.append(fields.Map(f"t = {t}", line, line, height, x_t[:0].numpy()))
+        maps.append(Map(f"t = {t}", line, line, height, x_t[:0].numpy()))
         arrows.append((coarse, score))
     return Figure(
         "score-field.png",
-        plots.png(fields.streams(maps, arrows)),
+        plots.png(plane.streams(maps, arrows)),
         f"The score of the density {config.density} under the "
         f"{config.schedule.replace('_', ' ')} table: lines follow it, and the log-density is "
         "shaded. A line's colour is the score's length. Each window holds at least 99% of q(x_t).",
@@ -193,11 +195,11 @@ def _denoised(
     maps, ends = [], []
     for t, x_t in noisy.items():
         few = x_t[x_t.abs().amax(1) < reach][:ARROWS]
-        maps.append(fields.Map(f"t = {t}", line, line, clean, few.numpy()))
+        maps.append(Map(f"t = {t}", line, line, clean, few.numpy()))
         ends.append(density.denoiser(schedule)(few, torch.tensor(t).double()).numpy())
     return Figure(
         "score-field-denoiser.png",
-        plots.png(fields.arrows(maps, ends)),
+        plots.png(plane.arrows(maps, ends)),
         f"{ARROWS} draws of x_t (hollow dots) and an arrow from each to E[x_0 | x_t], over the "
         "clean density. Little noise is undone almost exactly; from much noise only the middle of "
         "all data is left to guess.",
@@ -207,7 +209,7 @@ def _denoised(
 
 def _noise_figure(config: Config, curves: dict[str, list[Deviation]]) -> Figure:
     series = [
-        plots.Series(
+        Series(
             name.replace("_", " "),
             [one.t for one in line],
             [one.value for one in line],
@@ -216,10 +218,11 @@ def _noise_figure(config: Config, curves: dict[str, list[Deviation]]) -> Figure:
         )
         for name, line in curves.items()
     ]
-    panel = plots.Panel("From the data's score to −x", "t", "r.m.s. of score + x", series)
+    deviation = Axis("r.m.s. of score + x", scale="log")
+    panel = Chart("From the data's score to −x", Axis("time t"), deviation, series)
     return Figure(
         "score-field-noise.png",
-        plots.png(fields.log_curves([panel], x=False)),
+        plots.png(side_by_side([panel], 6.2)),
         f"How far the score of q(x_t) is from that of N(0, I), for {config.density}, with 95% "
         "intervals. It falls with alpha_t, and at T stays above zero where alpha_T does.",
         "Three falling curves, one a noise table, on a logarithmic scale.",

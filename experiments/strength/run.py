@@ -10,6 +10,8 @@ from experiments import plots
 from experiments.common.model_options import distance, draw, shows
 from experiments.common.statistics import mean_interval, wilson
 from experiments.output.result import Figure, Measurement, Result, Table, at_least, percent
+from experiments.plots.charts import Axis, Chart, Series, side_by_side
+from experiments.plots.gallery import image_rows
 from experiments.strength import Config
 from sd.files import picture
 from sd.pipeline import TextToImage
@@ -99,20 +101,18 @@ def _parts(
     means = [fmean(each) for each in distances]
     low, high = zip(*(mean_interval(each) for each in distances), strict=True)
     panels = [
-        plots.Panel(
+        Chart(
             "How far from the input?",
-            "strength",
-            "mean RMS distance (levels of 255)",
-            [plots.Series("distance", strengths, means, low, high)],
-            (0, None),
-            [(base, "VAE alone")],
+            Axis("strength"),
+            Axis("mean RMS distance (levels of 255)", 0),
+            [Series("distance", strengths, means, low, high)],
+            levels=[(base, "VAE alone")],
         ),
-        plots.Panel(
+        Chart(
             "How much of the input enters the start?",
-            "strength",
-            "alpha at the start",
-            [plots.Series("alpha", strengths, left)],
-            (0, 1.02),
+            Axis("strength"),
+            Axis("alpha at the start", 0, 1.02),
+            [Series("alpha", strengths, left)],
         ),
     ]
     known = None not in verdicts[0]
@@ -121,10 +121,10 @@ def _parts(
         bands = [wilson(sum(map(bool, each)), len(each)) for each in verdicts]
         scaled = [[100 * one for one in ends] for ends in zip(*bands, strict=True)]
         percents = [100 * one for one in shares]
-        line = plots.Series("right", strengths, percents, *scaled)
+        line = Series("right", strengths, percents, *scaled)
         title = "Does it show the prompt?"
-        unit = f"all right (% of {config.seeds} seeds)"
-        panels.insert(1, plots.Panel(title, "strength", unit, [line], (-4, 104)))
+        share = Axis(f"all right (% of {config.seeds} seeds)", -4, 104)
+        panels.insert(1, Chart(title, Axis("strength"), share, [line]))
     header = ("strength", "alpha at the start", "distance from the input", "shows the prompt")
     cells = [
         (
@@ -144,7 +144,7 @@ def _parts(
         else f"The way back from t = strength T is walked under the prompt “{config.prompt}”.",
         Figure(
             "strength-row.png",
-            plots.png(plots.gallery(pictures, rows, columns, f"“{config.prompt}”", frames)),
+            plots.png(image_rows(pictures, rows, columns, f"“{config.prompt}”", frames)),
             "From left to right the input gives way to the prompt. Green frame: all that the "
             "prompt names is there; orange: not (yet)."
             if known
@@ -153,7 +153,7 @@ def _parts(
         ),
         Figure(
             "strength-curves.png",
-            plots.png(plots.curves(panels, width=5.4)),
+            plots.png(side_by_side(panels, 5.4)),
             f"Means over {config.seeds} seeds with 95% intervals. The dotted line is what the "
             "autoencoder alone changes.",
             "Curves against strength: distance from the input and how much of it is kept.",

@@ -11,6 +11,7 @@ from torch import Tensor
 from experiments import plots
 from experiments.common.model_options import distance
 from experiments.output.result import MEASURED, Figure, Measurement, Table
+from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from sd.pipeline import TextToImage
 
 __all__ = ["Apart", "Walk", "drift", "parts", "rows", "walk"]
@@ -89,19 +90,19 @@ def parts(found: Sequence[Apart]) -> tuple[Figure | Table, ...]:
         return ()
     reference = found[0].reference
     lines = [
-        plots.Series(one.label, range(1, len(one.t) + 1), one.relative)
+        Series(one.label, range(1, len(one.t) + 1), one.relative)
         for one in found
         if min(one.relative) > 0  # a walk that agrees to the bit has no place on a logarithmic axis
     ]
     title = f"Latents on {found[0].label if len(found) == 1 else 'each'}, and on {reference}"
-    panel = plots.Panel(title, "step", "relative RMS difference", lines, y_scale="log")
+    panel = Chart(title, Axis("step"), Axis("relative RMS difference", scale="log"), lines)
     caption = (
         f"The same picture drawn from the same noise on {reference} and in other ways: what "
         "rounding does to the latents, step by step."
     )
     drawn = Figure(
         "timing-apart.png",
-        plots.png(plots.curves([panel])),
+        plots.png(side_by_side([panel], 6.2)),
         caption,
         "Lines of relative difference over steps, one for each device and precision.",
     )

@@ -20,6 +20,7 @@ from experiments.common.model_options import Model, Precision
 from experiments.common.sampling_options import scale_of
 from experiments.common.statistics import Interval, median_interval
 from experiments.output.result import MEASURED, Figure, Measurement, Result, Table, at_most
+from experiments.plots.gallery import stacked_bars
 from experiments.timing import Config, device_drift
 from sd import device as devices
 from sd.engine import able
@@ -244,7 +245,7 @@ def _parts(
         for m in measured
     )
     title = f"One picture, {config.sampling.steps} steps, guidance on"
-    drawn = plots.stacked([m.label for m in measured], bars, "milliseconds (median)", title)
+    drawn = stacked_bars([m.label for m in measured], bars, "milliseconds (median)", title)
     lines: list[str | Figure | Table] = [
         "The machine: " + "; ".join(f"{key} {value}" for key, value in machine.items()) + ".",
         Figure(

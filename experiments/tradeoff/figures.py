@@ -10,6 +10,7 @@ from PIL.Image import Image
 from experiments import plots
 from experiments.common.statistics import wilson
 from experiments.output.result import Figure, Table, percent
+from experiments.plots.gallery import image_rows
 from experiments.plots.tradeoff import Front, Line, fronts
 from experiments.tradeoff.walks import EVERYWHERE, Interval, Point, pareto, rms, words
 
@@ -143,7 +144,7 @@ def _limits(ways: dict[Way, list[Point]], judged: Sequence[Judged]) -> tuple[Fig
         rows, away = f"{point.rows / point.calls:.2f}", f"{rms(one.away):.2g}"
         cells.append((words(one.interval), rows, away, share))
     shown = min(8, len(judged[0].pictures))
-    gallery = plots.gallery(
+    gallery = image_rows(
         [one.pictures[:shown] for one in judged],
         [words(one.interval).replace("at ", "", 1) for one in judged],
         [],

@@ -7,6 +7,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from diffusion_math.densities.toy import DENSITIES
@@ -14,7 +15,7 @@ from experiments import plots
 from experiments.densities import Name
 from experiments.forward import run as forward
 from experiments.forward.run import Config
-from experiments.plots import fields
+from experiments.plots import plane
 from tests.experiments.schema import check
 
 TINY = Config(samples=100, times=(0, 5, 50), frames=3)
@@ -42,13 +43,14 @@ def test_every_density_is_offered(name: str, monkeypatch: pytest.MonkeyPatch) ->
     """
     seen = []
 
-    def drift(titles, points, densities, reach):  # type: ignore[no-untyped-def]
-        for title, at, (line, density) in zip(titles, points, densities, strict=True):
-            share = density.sum() * (line[1] - line[0]) ** 2
-            seen.append((title, at.copy(), float(share)))
-            yield np.zeros((20, 20, 3), dtype=np.uint8)
+    def moment(panels, reach, **size):  # type: ignore[no-untyped-def]
+        (cloud,) = panels
+        at, density = cloud.density
+        share = density.sum() * (at[1] - at[0]) ** 2
+        seen.append((cloud.title, cloud.points.copy(), float(share)))
+        return Figure(figsize=(1, 1))
 
-    monkeypatch.setattr(fields, "drift", drift)
+    monkeypatch.setattr(plane, "moment", moment)
     monkeypatch.setattr(plots, "png", lambda _: b"")
     result = forward.run(replace(TINY, density=name, times=(0, 1000)))
     assert name in get_args(Name)

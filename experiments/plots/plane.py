@@ -1,6 +1,6 @@
-"""Densities of the plane as shaded maps, with draws, streamlines, arrows and contours on them."""
+"""The plane: densities as shaded maps or contours, with points, streamlines and arrows on them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,29 +12,99 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
-from experiments.plots import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    Floats,
-    Panel,
-    _mass_levels,
-    curves,
-    styled,
-)
-from experiments.plots.animation import Frame, frame
+from experiments.plots import BLUE, GRAY, GREEN, ORANGE, PURPLE, Floats, styled
 
 BLACK = "#111111"
 SHADE = LinearSegmentedColormap.from_list("shade", ["#ffffff", "#9ecbe6", BLUE, "#00304d"])
 PALE = LinearSegmentedColormap.from_list("pale", ["#ffffff", "#b9d7ea", "#5f9dc4"])
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f0b27a", ORANGE, "#4d1a00"])
-"""White where there is nothing, dark where much is; told apart in gray as well."""
+"""White where there is nothing, dark where much is; distinct in gray as well."""
+SHARES = (0.99, 0.9, 0.7, 0.5, 0.25)
+"""Of the mass that a shade of `density_maps` encloses, from light to dark."""
+
+
+def mass_levels(density: Floats, shares: Sequence[float]) -> list[float]:
+    """The density's values that enclose these shares of its mass, rising."""
+    values = np.sort(density.ravel())[::-1]
+    mass = np.cumsum(values) / values.sum()
+    levels = {float(values[min(int(np.searchsorted(mass, s)), len(values) - 1)]) for s in shares}
+    return sorted(levels)
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Points `(n, 2)`, and the lines that enclose 50 and 95% of a density's mass.
+
+    density: a line, and the density `(len(line), len(line))` on line x line, first the second
+    coordinate. notes: texts at points of the plane. size: of a point, in points squared.
+    """
+
+    title: str
+    points: Floats
+    density: tuple[Floats, Floats]
+    notes: Sequence[tuple[float, float, str]] = ()
+    size: float = 3.0
+
+
+@styled
+def clouds(
+    rows: Sequence[Sequence[Cloud]], reach: float, side: float = 2.7, names: Sequence[str] = ()
+) -> Figure:
+    """Clouds in rows, each row with its name on the left, in squares about the origin."""
+    wide, high = max(map(len, rows)), len(rows)
+    titled = sum(any(one.title for one in row) for row in rows)
+    size = (side * wide + 0.6, side * high + 0.5 + 0.3 * titled)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(high, wide, squeeze=False)
+    for i, row in enumerate(rows):
+        for k, axes in enumerate(grid[i]):
+            if k >= len(row):
+                axes.axis("off")
+                continue
+            _cloud(axes, row[k], reach)
+            axes.set_xlabel("$x_1$" if i == high - 1 else "")
+            if k == 0:
+                axes.set_ylabel(f"{names[i]}\n$x_2$" if names else "$x_2$")
+            else:
+                axes.set_yticklabels([])
+    return figure
+
+
+@styled
+def moment(panels: Sequence[Cloud], reach: float, title: str = "", side: float = 3.2) -> Figure:
+    """One frame of an animation: clouds side by side. The layout is fixed: frames must not move."""
+    wide, high = len(panels) * (side + 0.2) + 0.65, side + (1.25 if title else 0.9)
+    figure = Figure(figsize=(wide, high))
+    if title:
+        figure.suptitle(title, fontsize=13, x=0.5, y=1 - 0.07 / high, va="top")
+    place = {"left": 0.7 / wide, "right": 1 - 0.15 / wide, "bottom": 0.55 / high}
+    figure.subplots_adjust(**place, top=(0.55 + side) / high, wspace=0.2 / side)
+    for k, axes in enumerate(figure.subplots(1, len(panels), squeeze=False)[0]):
+        _cloud(axes, panels[k], reach)
+        axes.set_xlabel("$x_1$")
+        axes.set_ylabel("$x_2$" if k == 0 else "")
+        if k > 0:
+            axes.set_yticklabels([])
+    return figure
+
+
+def _cloud(axes: Axes, one: Cloud, reach: float) -> None:
+    line, density = one.density
+    style: Any = {"s": one.size, "color": BLUE, "alpha": 0.4, "linewidths": 0, "rasterized": True}
+    axes.scatter(*one.points.T, zorder=3, **style)
+    levels = mass_levels(density, (0.95, 0.5))
+    axes.contour(line, line, density, levels=levels, colors=ORANGE, linewidths=1.4, zorder=4)
+    for x, y, text in one.notes:
+        axes.annotate(text, (x, y), ha="center", va="center", fontsize=12, zorder=5)
+    axes.set_title(one.title, fontsize=13, fontweight="normal", loc="center", pad=6)
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
+    axes.set_xticks([-2, 0, 2])
+    axes.set_yticks([-2, 0, 2])
 
 
 @dataclass(frozen=True)
 class Map:
-    """A density `(len(second), len(first))` on first x second, and draws `(n, 2)` of it."""
+    """A density `(len(second), len(first))` on first x second, and samples `(n, 2)` of it."""
 
     title: str
     first: Floats
@@ -45,7 +115,7 @@ class Map:
 
 @styled
 def maps(panels: Sequence[Map], columns: int) -> Figure:
-    """Shaded densities with their draws over them, in rows of `columns`, each on its own scale."""
+    """Shaded densities with samples of them, in rows of `columns`, each on its own scale."""
     wide, high = min(columns, len(panels)), -(-len(panels) // columns)
     figure = Figure(figsize=(3.1 * wide + 0.3, 3.3 * high + 0.2), layout="constrained")
     grid = figure.subplots(high, wide, squeeze=False)
@@ -119,21 +189,9 @@ def arrows(panels: Sequence[Map], ends: Sequence[Floats]) -> Figure:
     return figure
 
 
-def log_curves(panels: Sequence[Panel], x: bool = True, y: bool = True) -> Figure:
-    """`curves` with logarithmic scales where they are wanted."""
-    figure = curves(panels)
-    for axes in figure.axes:
-        if x:
-            axes.set_xscale("log")
-        if y:
-            axes.set_yscale("log")
-            axes.autoscale(True, axis="y")
-    return figure
-
-
 @dataclass(frozen=True)
-class Cloud:
-    """A law as a map, a star, and Gaussians about one mean with these standard deviations.
+class Kernel:
+    """A distribution as a map, a star, and Gaussians about one mean with these standard deviations.
 
     deviations: by name; the first is drawn dashed, the second solid.
     """
@@ -145,8 +203,8 @@ class Cloud:
 
 
 @styled
-def clouds(panels: Sequence[Cloud]) -> Figure:
-    """Laws with draws over them, and circles that hold half and 95% of each Gaussian."""
+def kernels(panels: Sequence[Kernel]) -> Figure:
+    """Distributions with samples of them, and circles that hold half and 95% of each Gaussian."""
     wide = min(len(panels), 3 if len(panels) > 4 else 4)
     high = -(-len(panels) // wide)
     figure = Figure(figsize=(3.6 * wide + 0.3, 3.75 * high + 0.6), layout="constrained")
@@ -176,33 +234,48 @@ def clouds(panels: Sequence[Cloud]) -> Figure:
     return figure
 
 
-def drift(
-    titles: Sequence[str],
-    points: Sequence[Floats],
-    densities: Sequence[tuple[Floats, Floats]],
-    reach: float,
-) -> Iterator[Frame]:
-    """Frames of points `(n, 2)` under way, with the exact contours of 50 and 95% over them.
+@dataclass(frozen=True)
+class Spread:
+    """A density on scattered nodes `(n, 2)` of equal cells; `text` is written into the corner."""
 
-    densities: as `plots.plane_marginals` takes them, one a frame.
-    """
-    figure = _square(reach)
-    (axes,) = figure.axes
-    dots = axes.scatter([], [], s=9, color=BLUE, alpha=0.5, linewidths=0)
-    for title, at, (line, density) in zip(titles, points, densities, strict=True):
-        dots.set_offsets(at)
-        levels = _mass_levels(density, (0.95, 0.5))
-        lines = axes.contour(line, line, density, levels=levels, colors=ORANGE, linewidths=1.7)
-        axes.set_title(title, fontsize=14, fontweight="bold", loc="left")
-        yield frame(figure)
-        lines.remove()
+    title: str
+    nodes: Floats
+    density: Floats
+    text: str
 
 
 @styled
-def _square(reach: float) -> Figure:
-    """One pair of square axes about the origin."""
-    figure = Figure(figsize=(5.6, 5.9))
-    axes = figure.add_axes((0.12, 0.11, 0.85, 0.8))
-    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), xlabel="$x_1$", ylabel="$x_2$")
-    axes.set_aspect("equal")
+def density_maps(
+    panels: Sequence[Spread],
+    other: tuple[Floats, Floats, Floats],
+    modes: Floats,
+    reach: Sequence[tuple[float, float]],
+) -> Figure:
+    """Maps of densities, four in a row, with the other class's contours and the class's modes.
+
+    other: (first, second, density) on a mesh, density `(len(second), len(first))`.
+    """
+    high = -(-len(panels) // 4)
+    wide = min(4, len(panels))
+    figure = Figure(figsize=(3.75 * wide + 0.3, 3.2 * high + 0.3), layout="constrained")
+    for k, axes in enumerate(figure.subplots(high, wide, squeeze=False).ravel()):
+        if k >= len(panels):
+            axes.axis("off")
+            continue
+        one = panels[k]
+        levels = [*mass_levels(one.density, SHARES), 1.01 * float(one.density.max())]
+        shades = [PALE(level) for level in np.linspace(0.25, 1.0, len(levels) - 1)]
+        height = np.log(np.maximum(one.density, 1e-30))  # smoother than the density at its edge
+        axes.tricontourf(*one.nodes.T, height, levels=np.log(levels), colors=shades)
+        first, second, density = other
+        axes.contour(first, second, density, levels=mass_levels(density, (0.9, 0.5)),
+                     colors=GRAY, linewidths=1.2)  # fmt: skip
+        look: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.8, "zorder": 5}
+        axes.scatter(*modes.T, marker="X", s=60, color=BLACK, **look)
+        axes.text(0.03, 0.03, one.text, transform=axes.transAxes, fontsize=11, linespacing=1.3)
+        axes.set_title(one.title, loc="center", fontsize=13)
+        axes.set(xlim=reach[0], ylim=reach[1], aspect="equal")
+        axes.set_xlabel("$x_1$" if k + wide >= len(panels) else "")
+        axes.set_ylabel("$x_2$" if k % wide == 0 else "")
+        axes.grid(False)
     return figure

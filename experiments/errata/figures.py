@@ -1,0 +1,51 @@
+"""The errata's figures: orange is the printed form, blue the true one, dark what is measured."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from experiments.output.result import Figure
+from experiments.plots import BLUE, GRAY, GREEN, ORANGE, png
+from experiments.plots.charts import Chart, Note, Series, dots, line, side_by_side
+
+COLORS = {
+    "true": BLUE, "printed": ORANGE, "other": GREEN, "measured": "#222222", "mark": GRAY,
+}  # fmt: skip
+TINTS = {"printed": "#f3c8ab", "measured": "#d4d9dd"}
+STYLES = {"line": "-", "dashed": "--", "dotted": ":"}
+
+
+def mark(
+    role: str,
+    label: str,
+    x: Sequence[float],
+    y: Sequence[float],
+    kind: Literal["line", "dashed", "dotted", "points", "cloud", "bars"] = "line",
+    low: Sequence[float] | None = None,
+    high: Sequence[float] | None = None,
+) -> Series:
+    """A series in the colour of its role; a curve of few points shows them."""
+    ink = COLORS[role]
+    if kind == "bars":
+        return Series(label, x, y, color=TINTS[role], style="bars")
+    if kind == "cloud":
+        return Series(label, x, y, color=ink, style="", size=5.0, alpha=0.6)
+    if kind == "points":
+        return dots(label, x, y, low, high, ink, size=7.5)
+    if 2 < len(x) < 16:  # there is nothing between whole steps
+        return Series(label, x, y, color=ink, style=STYLES[kind])
+    return line(label, x, y, ink, STYLES[kind])
+
+
+def note(
+    text: str, x: float, y: float, role: str = "mark", ha: str = "left", va: str = "bottom"
+) -> Note:
+    """A text in the colour of its role."""
+    return Note(text, x, y, COLORS[role] if role != "mark" else "#555555", ha, va)
+
+
+def erratum_figure(
+    erratum: str, panels: Sequence[Chart], caption: str, alt: str, height: float = 4.5
+) -> Figure:
+    """The panels side by side as the figure of an erratum, such as E1."""
+    image = png(side_by_side(panels, 6.3, height), colors=128)
+    return Figure(f"erratum-{erratum}.png", image, caption, alt)

@@ -1,0 +1,257 @@
+"""Lines, points with intervals, and bars on any scale: every chart of the experiments.
+
+A `Chart` is one pair of axes; `side_by_side` draws several side by side.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis as Scale
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from experiments.common.statistics import normal_interval
+from experiments.plots import COLORS, GRAY, styled
+
+NOTE: dict[str, Any] = {"fontsize": 10.5, "color": "#555555"}
+Color = int | str | None
+"""A place in `COLORS`, a colour, or None: the next of `COLORS` that is free."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """A curve, points, or both; with `low` and `high` an interval at each point.
+
+    style, marker, width, size: matplotlib's; "" draws no line, no marker. style "bars" draws a
+    histogram between `len(y) + 1` edges x. A label that several series share is in the legend once.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+    color: Color = None
+    style: str = "-"
+    marker: str = "o"
+    width: float = 2.2
+    size: float = 6.3
+    alpha: float = 1.0
+
+
+def line(
+    label: str, x: Sequence[float], y: Sequence[float], color: Color = None, style: str = "-",
+    width: float = 2.2,
+) -> Series:  # fmt: skip
+    """A curve without markers."""
+    return Series(label, x, y, color=color, style=style, marker="", width=width)
+
+
+def dots(
+    label: str,
+    x: Sequence[float],
+    y: Sequence[float],
+    low: Sequence[float] | None = None,
+    high: Sequence[float] | None = None,
+    color: Color = None,
+    marker: str = "o",
+    size: float = 6.3,
+) -> Series:
+    """Points with intervals, not joined."""
+    return Series(label, x, y, low, high, color, "", marker, size=size)
+
+
+def estimates(
+    label: str, x: Sequence[float], values: Iterable[tuple[float, float]], color: Color = None
+) -> Series:
+    """Estimates, each with its standard error, joined, with 95% intervals."""
+    y, ends = zip(*((value, normal_interval(value, error)) for value, error in values), strict=True)
+    return Series(label, x, y, *zip(*ends, strict=True), color=color)
+
+
+@dataclass(frozen=True)
+class Note:
+    """A text at a place of the data; `ha`, `va` as matplotlib counts them."""
+
+    text: str
+    x: float
+    y: float
+    color: str = "#555555"
+    ha: str = "left"
+    va: str = "bottom"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The label with its unit, the range, the scale, and ticks where their places are chosen.
+
+    names: of the ticks, where x counts things that have no order; then no grid stands on them.
+    """
+
+    label: str
+    low: float | None = None
+    high: float | None = None
+    scale: str = "linear"
+    ticks: Sequence[float] | None = None
+    names: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One pair of axes; later series lie over earlier ones, points over curves.
+
+    legend: a place as matplotlib names it, or "" for none; a single label has none. levels:
+    horizontal dotted lines with a text each, above them or `under`. marked_x: a vertical line and
+    its text. below: what lies below that height is shaded.
+    """
+
+    title: str
+    x: Axis
+    y: Axis
+    series: Sequence[Series]
+    notes: Sequence[Note] = ()
+    legend: str = "best"
+    below: float | None = None
+    levels: Sequence[tuple[float, str]] = ()
+    under: bool = False
+    marked_x: tuple[float, str] | None = None
+
+
+@styled
+def side_by_side(
+    panels: Sequence[Chart], width: float = 5.6, height: float = 4.4, legend_columns: int = 0
+) -> Figure:
+    """Charts side by side; with `legend_columns` they share one legend, below them."""
+    figure = Figure(figsize=(width * len(panels), height))
+    figure.set_layout_engine("constrained", w_pad=0.12)
+    handles: dict[str, Any] = {}
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        named = _draw(axes, panel)
+        if legend_columns:
+            handles = {**named, **handles}
+        elif panel.legend and len(named) > 1:
+            axes.legend(named.values(), named, loc=panel.legend, fontsize=11)
+    if handles:
+        columns = min(len(handles), legend_columns)
+        figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns)
+    return figure
+
+
+def _draw(axes: Axes, panel: Chart) -> dict[str, Any]:
+    """Draw one chart; what its legend shows, by label."""
+    handles: dict[str, Any] = {}
+    free = 0
+    for place, one in enumerate(panel.series):
+        color, free = (free, free + 1) if one.color is None else (one.color, free)
+        ink = COLORS[color % len(COLORS)] if isinstance(color, int) else color
+        handle = _series(axes, one, ink, 0.01 * place)
+        if one.label:
+            handles.setdefault(one.label, handle)
+    for value, text in panel.levels:
+        axes.axhline(value, color=GRAY, linestyle=":", linewidth=1.6, zorder=1)
+        at: Any = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+        axes.annotate(text, (1, value), (-2, -14 if panel.under else 4), ha="right", **NOTE, **at)
+    if panel.marked_x is not None:
+        _mark(axes, panel, *panel.marked_x)
+    for note in panel.notes:
+        style = {**NOTE, "color": note.color, "fontsize": 11}
+        axes.text(note.x, note.y, note.text, ha=note.ha, va=note.va, **style)
+    axes.set(title=panel.title, xlabel=panel.x.label, ylabel=panel.y.label)
+    axes.set(xscale=panel.x.scale, yscale=panel.y.scale)
+    for axis, scale in ((axes.xaxis, panel.x), (axes.yaxis, panel.y)):
+        _ticks(axis, scale)
+    axes.set_xlim(panel.x.low, panel.x.high)
+    axes.set_ylim(*_range(panel))
+    if panel.below is not None:
+        axes.axhspan(axes.get_ylim()[0], panel.below, color="#f6f0ea", zorder=0)
+    return handles
+
+
+def _series(axes: Axes, one: Series, ink: str, above: float) -> Any:
+    x, y = np.asarray(one.x, dtype=float), np.asarray(one.y, dtype=float)
+    if one.style == "bars":
+        return axes.stairs(y, x, fill=True, color=ink, zorder=2 + above)
+    layer = (3.0 if one.style else 4.0) + above
+    if one.low is not None and one.high is not None:
+        bars = np.clip([y - np.asarray(one.low), np.asarray(one.high) - y], 0, None)
+        style: Any = {"capsize": 4, "elinewidth": 1.5, "alpha": 0.8 * one.alpha, "zorder": layer}
+        axes.errorbar(x, y, bars, fmt="none", color=ink, **style)
+    style = {"linewidth": one.width, "markersize": one.size, "alpha": one.alpha, "zorder": layer}
+    style |= {"linestyle": one.style or "none", "marker": one.marker}
+    if not one.style:
+        style |= {"markeredgecolor": "white", "markeredgewidth": 0.7}
+    return axes.plot(x, y, color=ink, **style)[0]
+
+
+def _mark(axes: Axes, panel: Chart, value: float, text: str) -> None:
+    """A vertical line, its text on the side where the data are, or on the right."""
+    axes.axvline(value, color=GRAY, linestyle="--", linewidth=1.5)
+    last = value >= max(max(one.x) for one in panel.series)
+    at: Any = {"xycoords": axes.get_xaxis_transform(), "textcoords": "offset points"}
+    side: Any = {"ha": "right" if last else "left", **NOTE}
+    axes.annotate(text, (value, 0), (-6 if last else 6, 7), **side, **at)
+
+
+def _ticks(axis: Scale, chosen: Axis) -> None:
+    """The ticks chosen; else plain numbers at 1, 2, 5 on logarithms of less than two decades."""
+    if chosen.ticks is not None:
+        axis.set_ticks(chosen.ticks, chosen.names or [f"{tick:g}" for tick in chosen.ticks])
+        axis.set_minor_formatter(NullFormatter())
+        axis.grid(chosen.names is None)
+    elif chosen.scale == "log":
+        low, high = axis.get_view_interval()
+        if high < 100 * low:
+            axis.set_minor_locator(LogLocator(subs=(2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter("{x:g}")
+
+
+def _range(panel: Chart) -> tuple[float | None, float | None]:
+    """The range chosen; intervals down to 0 and below do not stretch a logarithmic axis."""
+    chosen = panel.y.low, panel.y.high
+    low = [min(one.low) for one in panel.series if one.low is not None]
+    if panel.y.scale != "log" or chosen != (None, None) or min(low, default=1.0) > 0:
+        return chosen
+    values = np.concatenate([np.asarray(one.y, dtype=float) for one in panel.series])
+    values = values[values > 0]
+    return float(values.min() / 2.5), float(values.max() * 2.5)
+
+
+@styled
+def shares(
+    groups: Sequence[str],
+    names: Sequence[str],
+    found: Sequence[Sequence[tuple[float, float, float]]],
+    weights: Sequence[float],
+    bounds: Sequence[tuple[int, int, float]] = (),
+) -> Figure:
+    """Bars of shares in percent with intervals, one colour a name, against the true weights.
+
+    found[i][j]: (share, low, high) of group i under name j, in [0, 1]; bounds: (i, j, share), a
+    share that group i cannot go below under name j.
+    """
+    figure = Figure(figsize=(11.5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    wide = 0.62
+    for j, name in enumerate(names):
+        at = np.arange(len(groups)) + wide * ((j + 0.5) / len(names) - 0.5)
+        value, low, high = 100 * np.array([row[j] for row in found]).T
+        axes.bar(at, value, wide / len(names) * 0.92, color=COLORS[j], label=name, zorder=2)
+        bars = np.clip([value - low, high - value], 0, None)
+        axes.errorbar(at, value, bars, fmt="none", color="#222222", capsize=3, elinewidth=1.3)
+        axes.axhline(100 * weights[j], color=COLORS[j], linestyle="--", linewidth=1.4, zorder=1)
+    for n, (i, j, share) in enumerate(bounds):
+        middle = i + wide * ((j + 0.5) / len(names) - 0.5)
+        reach = [middle - wide / len(names) / 2, middle + wide / len(names) / 2]
+        label = "derived lower bound" if n == 0 else None
+        axes.plot(reach, [100 * share] * 2, color="#222222", linewidth=2.6, zorder=4, label=label)
+    axes.plot([], [], color=GRAY, linestyle="--", linewidth=1.4, label="true weight")
+    axes.set_xticks(range(len(groups)), groups)
+    axes.grid(False, axis="x")
+    axes.set_ylabel("particles nearest to the mode, %")
+    axes.set_ylim(0, None)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=11)
+    return figure

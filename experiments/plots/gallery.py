@@ -1,0 +1,115 @@
+"""Images in rows with labels, texts and coloured frames; and bars made of parts."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.plots import COLORS, RIGHT, WRONG, styled
+
+
+@styled
+def image_rows(
+    images: Sequence[Sequence[Any]],
+    rows: Sequence[str],
+    columns: Sequence[str] = (),
+    title: str = "",
+    verdicts: Sequence[Sequence[bool | None]] | None = None,
+    side: float = 1.45,
+) -> Figure:
+    """Images in rows, a label on each row and column, a coloured frame where there is a verdict.
+
+    Pixels are shown as they are, without smoothing. A row may have `None` for no image.
+    """
+    wide, high = max(len(row) for row in images), len(images)
+    figure = Figure(figsize=(side * wide + 1.6, side * high * 1.06 + 0.5), layout="constrained")
+    grid = figure.subplots(high, wide, squeeze=False)
+    for i, row in enumerate(images):
+        for j in range(wide):
+            axes: Axes = grid[i][j]
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.grid(False)
+            image = row[j] if j < len(row) else None
+            if image is None:
+                axes.spines[:].set_visible(False)
+            else:
+                axes.imshow(np.asarray(image), interpolation="nearest")
+                _frame(axes, verdicts[i][j] if verdicts is not None else None)
+            if i == 0 and j < len(columns):
+                axes.set_title(columns[j], fontsize=12, fontweight="normal", loc="center", pad=7)
+            if j == 0:
+                style: dict[str, Any] = {
+                    "rotation": 0,
+                    "ha": "right",
+                    "va": "center",
+                    "labelpad": 12,
+                }
+                axes.set_ylabel(rows[i], **style)
+    if title:
+        text = textwrap.fill(title, int(9 * figure.get_figwidth()))
+        figure.suptitle(text, fontsize=14, fontweight="bold", x=0.01, ha="left")
+    return figure
+
+
+@styled
+def captioned_images(
+    images: Sequence[Sequence[Any]],
+    texts: Sequence[Sequence[str]],
+    verdicts: Sequence[Sequence[bool | None]],
+    side: float = 2.3,
+) -> Figure:
+    """Images in rows, each with its text below it and a coloured frame for its verdict."""
+    wide, high = max(map(len, images)), len(images)
+    figure = Figure(figsize=(side * wide, (side + 0.55) * high))
+    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
+    grid = figure.subplots(high, wide, squeeze=False)
+    for i, row in enumerate(grid):
+        for j, axes in enumerate(row):
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.grid(False)
+            if j >= len(images[i]):
+                axes.axis("off")
+                continue
+            axes.imshow(np.asarray(images[i][j]), interpolation="nearest")
+            text = textwrap.fill(texts[i][j], 26)
+            axes.set_xlabel(text, fontsize=10.5, labelpad=6, linespacing=1.3)
+            _frame(axes, verdicts[i][j])
+    return figure
+
+
+@styled
+def stacked_bars(
+    labels: Sequence[str], parts: dict[str, Sequence[float]], x_label: str, title: str
+) -> Figure:
+    """Horizontal bars, one a label, each made of the same parts; the total is written behind."""
+    figure = Figure(figsize=(10, 1.5 + 0.62 * len(labels)), layout="constrained")
+    axes = figure.subplots()
+    start = np.zeros(len(labels))
+    for (name, values), color in zip(parts.items(), COLORS, strict=False):
+        axes.barh(labels, values, left=start, color=color, label=name, height=0.6)
+        start = start + np.asarray(values, dtype=float)
+    for y, total in enumerate(start):
+        axes.annotate(
+            f"{total:,.0f} ms" if total >= 10 else f"{total:.2g} ms",
+            (total, y),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    axes.invert_yaxis()
+    axes.set(xlabel=x_label, ylabel="device, precision", xlim=(0, 1.15 * start.max()))
+    axes.set_title(title, pad=38)
+    axes.grid(False, axis="y")
+    axes.legend(ncols=len(parts), loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
+    return figure
+
+
+def _frame(axes: Axes, verdict: bool | None) -> None:
+    color = {True: RIGHT, False: WRONG, None: "#bbbbbb"}[verdict]
+    for spine in axes.spines.values():
+        spine.set(visible=True, color=color, linewidth=1.0 if verdict is None else 3.0)
