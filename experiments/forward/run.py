@@ -52,7 +52,7 @@ def run(config: Config) -> Result:
     titles = [f"t = {t}" for t in times]
     shown = [pictures.from_tensor(x.clamp(-1, 1))[0] for x in noisy]
     later = [k for k, t in enumerate(times) if t > 0]
-    marginals = [_pixel_chart(schedule, x0, noisy[k], times[k]) for k in later]
+    marginals = [_pixel_chart(schedule, x0, noisy[k], times[k], k == later[0]) for k in later]
     reach = max(3.4, float(torch.quantile(points.abs().amax(1), 0.995)))
     line = np.linspace(-reach, reach, 161)
     clouds = [
@@ -133,7 +133,7 @@ def _iterated(schedule: Discrete, x0: Tensor, times: list[int], generator: Any) 
     return kept
 
 
-def _pixel_chart(schedule: Discrete, x0: Tensor, x_t: Tensor, t: int) -> Chart:
+def _pixel_chart(schedule: Discrete, x0: Tensor, x_t: Tensor, t: int, first: bool) -> Chart:
     """The values of all pixels of x_t, and their density: N(alpha_t x0, sigma_t^2), averaged."""
     alpha_t, sigma_t = (float(one) for one in schedule(t))
     values, counts = torch.unique(x0, return_counts=True)
@@ -145,7 +145,7 @@ def _pixel_chart(schedule: Discrete, x0: Tensor, x_t: Tensor, t: int) -> Chart:
     return Chart(
         f"t = {t}",
         Axis("pixel value", -reach, reach),
-        Axis("density", 0, ticks=[]),
+        Axis("density" if first else "", 0, ticks=[]),
         [
             Series("iterated samples", edges, heights, color="#b9d7ea", style="bars"),
             chart_line("closed form", x, density, ORANGE),
