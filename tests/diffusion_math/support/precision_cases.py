@@ -72,6 +72,7 @@ from tests.diffusion_math.support.precision import (
     turned,
 )
 
+LEVELS = exponential.Level.at(WAY, T), exponential.Level.at(WAY, S)
 CASES = {
     "adams.lms": partial(ended, adams.lms),
     "adams.plms": partial(ended, adams.plms),
@@ -115,13 +116,7 @@ CASES = {
     ),
     "elbo.continuous_integrand": lambda to: elbo.continuous_integrand(WAY, halved, to(X), to(Z), 0),
     "exponential.exponential_step": lambda to: exponential.exponential_step(
-        "x0",
-        to(X),
-        exponential.Level.at(WAY, T),
-        exponential.Level.at(WAY, S),
-        [(WAY.log_snr(T) / 2, to(Y))],
-        1.0,
-        to(Z),
+        "x0", to(X), *LEVELS, [(WAY.log_snr(T) / 2, to(Y))], 1.0, to(Z)
     ),
     "exponential.singlestep": partial(ended, partial(exponential.singlestep, order=3)),
     "exponential.stages": lambda to: exponential.stages(
