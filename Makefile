@@ -1,5 +1,6 @@
 # make demo    set everything up, turn prompts into pictures, write out/report/
 # make test    set everything up, run the tests
+# make docs    build the docs site, out/docs/index.html; it needs no network to read
 # make lint    style, types, import directions
 # make bench   our steps beside a peer's, timed in the same run
 # make peers   what `python -m experiments audit` can audit beside our own samplers
@@ -19,7 +20,7 @@ SOURCES := diffusion_math sd experiments benchmarks tests .ci
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint format bench peers mutants flaky train clean
+.PHONY: help setup demo test docs lint format bench peers mutants flaky train clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -42,6 +43,11 @@ demo: $(READY)
 
 test: $(READY)
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n auto $(TEST_FLAGS)
+
+docs: $(READY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(PY) -m sphinx --quiet --fail-on-warning --fresh-env --doctree-dir out/.doctrees docs out/docs
+	@echo out/docs/index.html
 
 lint: $(READY)
 	$(BIN)/ruff check $(SOURCES)
