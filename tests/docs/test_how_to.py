@@ -1,4 +1,7 @@
-"""The how-to pages: every Python snippet runs, and every command has flags that exist."""
+"""The how-to pages: every Python snippet runs, and every command has flags that exist.
+
+Those of audit-your-sampler are run by tests/experiments/audit/test_your_sampler.py.
+"""
 
 import re
 import shlex
@@ -12,7 +15,7 @@ from experiments.__main__ import NAMES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = ("bring-your-own-model", "load-a-checkpoint", "train")
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -23,28 +26,24 @@ def blocks(page: str, language: str) -> list[str]:
 
 def commands(page: str) -> list[list[str]]:
     """The words after `python -m experiments` of every command on a page."""
-    lines = "\n".join(blocks(page, "sh")).replace("\\\n", " ").splitlines()
+    found = blocks(page, "sh") + blocks(page, "bash") + blocks(page, "")
+    lines = "\n".join(found).replace("\\\n", " ").splitlines()
     found = [shlex.split(line, comments=True) for line in lines if "-m experiments " in line]
     return [words[words.index("experiments") + 1 :] for words in found]
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_snippets_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One after the other, in a folder of their own; a snippet may use what those before it made."""
+    """One after the other, in an empty folder; a snippet may use what those before it made."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
     code = blocks(page, "python")
     assert code
     names: dict[str, object] = {"__name__": "__main__"}
-    for number, snippet in enumerate(code):
-        if page == "audit-your-sampler" and number == 0:
-            (tmp_path / "mine.py").write_text(snippet, encoding="utf-8")
-        exec(compile(snippet, f"{page}.md, snippet {number + 1}", "exec"), names)
-        for name in [name for name in names if name.startswith("test_")]:
-            names.pop(name)()  # type: ignore[operator]
+    for number, snippet in enumerate(code, 1):
+        exec(compile(snippet, f"{page}.md, snippet {number}", "exec"), names)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", sorted(path.stem for path in DOCS.glob("*.md")))
 def test_commands_are_understood(page: str) -> None:
     for name, *flags in commands(page):
         assert name in NAMES, f"{page}: {name}"

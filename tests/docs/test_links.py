@@ -1,0 +1,76 @@
+"""Links of the docs lead somewhere, on GitHub as on the site, and each page says for whom it is."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.M)
+FENCED = re.compile(r"^```.*?^```$", re.M | re.S)
+BUILT = "reference/"  # pages that only the site has
+
+
+def text(path: Path) -> str:
+    """The Markdown of a page or of a notebook, its code left out."""
+    if path.suffix == ".ipynb":
+        cells = nbformat.read(path, nbformat.NO_CONVERT).cells
+        return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    return FENCED.sub("", path.read_text(encoding="utf-8"))
+
+
+def pages(root: Path) -> list[Path]:
+    """Every page below a folder that the site and GitHub both show."""
+    found = [*root.glob("*.md"), *root.glob("derivations/*.md"), *root.glob("notebooks/*.ipynb")]
+    return sorted(found)
+
+
+def anchor(heading: str) -> str:
+    """A heading's anchor, as GitHub and MyST both make it."""
+    plain = re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower())
+    return plain.strip().replace(" ", "-")
+
+
+def broken(path: Path) -> list[str]:
+    """Relative links of a page that lead to no file, or to no heading of a page."""
+    wrong = []
+    for target in LINK.findall(text(path)):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        name, _, fragment = target.partition("#")
+        place = (path.parent / name) if name else path
+        if not place.exists():
+            wrong.append(target)
+        elif fragment and place.suffix == ".md":
+            if fragment not in map(anchor, HEADING.findall(text(place))):
+                wrong.append(target)
+    return wrong
+
+
+@pytest.mark.parametrize("path", pages(DOCS), ids=lambda path: str(path.relative_to(DOCS)))
+def test_links_lead_somewhere(path: Path) -> None:
+    assert broken(path) == []
+
+
+@pytest.mark.parametrize("path", pages(DOCS), ids=lambda path: str(path.relative_to(DOCS)))
+def test_the_first_line_says_for_whom(path: Path) -> None:
+    paragraphs = [part for part in text(path).split("\n\n") if part.strip()]
+    assert paragraphs[0].startswith("# ")
+    if path.stem != "verification":  # written by `python -m experiments verify`
+        assert paragraphs[1].startswith("For "), paragraphs[1]
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    entries = set(re.findall(r"^[\w/-]+$", (DOCS / "index.md").read_text(encoding="utf-8"), re.M))
+    named = {str(path.relative_to(DOCS).with_suffix("")) for path in pages(DOCS)} - {"index"}
+    index = text(DOCS / "derivations" / "README.md")
+    linked = {f"derivations/{name}" for name in re.findall(r"\]\((\w+)\.md\)", index)}
+    assert named == {entry for entry in entries if not entry.startswith(BUILT)} | linked
+
+
+def test_broken_links_are_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# A: b\n\n[x](gone.md) [y](#a-b) [z](page.md#no) [w](https://a.b)\n")
+    assert broken(page) == ["gone.md", "page.md#no"]
