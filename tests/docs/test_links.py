@@ -10,6 +10,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.M)
 FENCED = re.compile(r"^```.*?^```$", re.M | re.S)
+INLINE = re.compile(r"`[^`\n]*`")
 BUILT = "reference/"  # pages that only the site has
 
 
@@ -36,7 +37,7 @@ def anchor(heading: str) -> str:
 def broken(path: Path) -> list[str]:
     """Relative links of a page that lead to no file, or to no heading of a page."""
     wrong = []
-    for target in LINK.findall(text(path)):
+    for target in LINK.findall(INLINE.sub("", text(path))):
         if "://" in target or target.startswith("mailto:"):
             continue
         name, _, fragment = target.partition("#")
