@@ -28,10 +28,10 @@ def pages(root: Path) -> list[Path]:
     return sorted(found)
 
 
-def anchor(heading: str) -> str:
-    """A heading's anchor, as GitHub and MyST both make it."""
-    plain = re.sub(r"[^\w\- ]", "", heading.replace("`", "").lower())
-    return plain.strip().replace(" ", "-")
+def anchors(path: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and MyST both make them."""
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in HEADING.findall(text(path))]
+    return {heading.strip().replace(" ", "-") for heading in plain}
 
 
 def broken(path: Path) -> list[str]:
@@ -42,11 +42,9 @@ def broken(path: Path) -> list[str]:
             continue
         name, _, fragment = target.partition("#")
         place = (path.parent / name) if name else path
-        if not place.exists():
+        headed = place.suffix == ".md" and fragment
+        if not place.exists() or (headed and fragment not in anchors(place)):
             wrong.append(target)
-        elif fragment and place.suffix == ".md":
-            if fragment not in map(anchor, HEADING.findall(text(place))):
-                wrong.append(target)
     return wrong
 
 
