@@ -1,17 +1,20 @@
-"""Links into the source code: each file that a page links has a page of its own, line by line."""
+"""Links into the code: a page for each linked source file, and names in the text to the reference."""
 
 import re
 from collections.abc import Iterator
 from importlib import import_module
-from inspect import getsourcelines, unwrap
+from inspect import getsourcelines, ismodule, unwrap
 from os.path import relpath
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 from sphinx.application import Sphinx
+
+import diffusion_math
 
 ROOT = Path(__file__).resolve().parents[2]
 LINK = re.compile(r"\]\(([^)\s#:]+)((?:#[^)\s]*)?)\)")
@@ -63,9 +66,29 @@ def linkcode_resolve(domain: str, info: dict[str, str], docname: str) -> str | N
     return f"{relative(docname, str(path))}#L{start}"
 
 
+def link_names(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Turn `dm.name` and `diffusion_math.name` in the text of a page into links to the reference."""
+    documented = app.env.domains["py"].objects
+    for literal in list(doctree.findall(nodes.literal)):
+        path = re.fullmatch(r"(?:dm|diffusion_math)((?:\.\w+)+)(?:\(\))?", literal.astext())
+        if path is None or isinstance(literal.parent, nodes.reference | nodes.title):
+            continue
+        thing: Any = diffusion_math
+        for name in path[1].split(".")[1:]:
+            thing = getattr(thing, name, None)
+        named = f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', '')}"
+        name = getattr(thing, "__name__", "") if ismodule(thing) else named
+        if name in documented:
+            target = documented[name]
+            url = app.builder.get_relative_uri(docname, target.docname)
+            link = nodes.reference("", "", refuri=f"{url}#{target.node_id}", internal=True)
+            literal.replace_self(link)
+            link += literal
+
+
 def pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
     """A page for each linked file: its lines, numbered, each with an anchor."""
-    formatter = HtmlFormatter(linenos="inline", linespans="L", anchorlinenos=True, lineanchors="L")
+    formatter = HtmlFormatter(linenos="inline", anchorlinenos=True, lineanchors="L")
     for path in sorted(LINKED):
         code = highlight((ROOT / path).read_text(encoding="utf-8"), PythonLexer(), formatter)
         code = re.sub(r'\bL-(\d+)"', r'L\1"', code)
@@ -75,6 +98,7 @@ def pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", rewrite)
+    app.connect("doctree-resolved", link_names)
     app.connect("html-collect-pages", pages)
     app.connect(
         "config-inited",
