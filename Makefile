@@ -79,5 +79,5 @@ train: $(READY)
 	$(PY) -m sd.train $(TRAIN_FLAGS)
 
 clean:
-	rm -rf out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf out docs/reference build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find $(filter-out .ci,$(SOURCES)) -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
