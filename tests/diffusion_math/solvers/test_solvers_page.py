@@ -10,7 +10,7 @@ from diffusion_math.schedule import VPLinear
 from diffusion_math.solvers.registry import SOLVERS
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
-HEAD = ("name", "order", "calls", "noise", "about", "derivation", "source")
+HEAD = ("name", "order", "NFE", "noise", "about", "derivation", "source")
 LINK = re.compile(r"\[\((\w+)\.(\d+)\)\]\(derivations/(\w+)\.md\)")
 
 
