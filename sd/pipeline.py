@@ -23,9 +23,9 @@ from diffusion_math.grid import GRIDS
 from diffusion_math.guidance import cfg, cfg_batched, limited
 from diffusion_math.noise import from_seeds, start_noise
 from diffusion_math.sample import trajectory
-from diffusion_math.schedule import Discrete
+from diffusion_math.schedule import Discrete, Schedule
 from diffusion_math.solvers.registry import SOLVERS
-from diffusion_math.solvers.step import State
+from diffusion_math.solvers.step import State, Step
 from sd import device as devices
 from sd import img2img as strengths
 from sd import loading, unused_arguments
@@ -125,7 +125,7 @@ class TextToImage:
         guidance_scale: Number | None = None,
         guidance_interval: Sequence[Number] | None = None,
         steps: int | None = None,
-        solver: str | None = None,
+        solver: str | Callable[[Schedule], Step] | None = None,
         grid: str | Tensor = "trailing",
         seed: int | Sequence[int] = 0,
         image: Image.Image | None = None,
@@ -150,8 +150,9 @@ class TextToImage:
             guidance_interval: (low, high), the noise levels sigma_t / alpha_t at which the scale
                 holds; at others it is 1, which takes half the work. Default: all.
             steps: 1..T steps of the solver; default: 25.
-            solver, grid: names in `SOLVERS` and `GRIDS` of `diffusion_math`; default: the model's
-                own solver. A grid may be the times themselves, falling, in place of `steps` and
+            solver: a name in `diffusion_math.SOLVERS`, or a function of the schedule that gives a
+                step `(denoise, state, t, s, noise) -> State`; default: the model's own.
+            grid: a name in `diffusion_math.GRIDS`. A grid may be the times themselves, falling, in place of `steps` and
                 `strength`.
             seed: of the first picture, the next ones counting up; or one seed for each picture, in
                 which case one prompt gives a picture for every seed.
@@ -189,8 +190,9 @@ class TextToImage:
         unused_arguments.guidance(
             do_cfg, scale, own, negative_prompt=negative_prompt, guidance_interval=given
         )
-        solver = self.config.solver if solver is None else solver
-        require(solver in SOLVERS, "solver", f"one of {', '.join(SOLVERS)}", repr(solver))
+        make = _solver(self.config.solver if solver is None else solver)
+        step = make(self.schedule)
+        require(callable(step), "solver", "a function that gives a step", type(step).__name__)
         named = isinstance(grid, str)
         require(not named or grid in GRIDS, "grid", f"one of {', '.join(GRIDS)}", repr(grid))
         require(named or strength is None, "grid", "a name beside a strength", grid)
@@ -218,12 +220,11 @@ class TextToImage:
             amount = strengths.DEFAULT if strength is None else strength
             times = strengths.times(self.schedule, grid, steps, amount)
         if guidance_interval is not None and do_cfg:
-            unused_arguments.interval(self.schedule, times, solver, guidance_interval)
+            unused_arguments.interval(self.schedule, times, make, guidance_interval)
         if image is not None:
             latent = self.encode_image(image, wide, high).expand_as(x)
             x = marginal(self.schedule, latent, times[0]).draw(x)
 
-        step = SOLVERS[solver](self.schedule)
         states = trajectory(step, denoise, x, times, from_seeds(seeds))
         walk = finite_walk(states, times, self.dtype)
         # The start is a state too; counted from -1, the bar counts steps.
@@ -320,3 +321,12 @@ class TextToImage:
         least = self.config.vae.factor
         require(side > 0 and side % least == 0, name, f"a multiple of {least}", side)
         return side
+
+
+def _solver(given: str | Callable[[Schedule], Step]) -> Callable[[Schedule], Step]:
+    """A solver by its name, or the function itself."""
+    if isinstance(given, str) and given in SOLVERS:
+        return SOLVERS[given]
+    wanted = f"one of {', '.join(SOLVERS)}, or a function of a schedule that gives a step"
+    require(callable(given), "solver", wanted, repr(given))
+    return given  # type: ignore[return-value]

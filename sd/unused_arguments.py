@@ -1,13 +1,13 @@
 """What a call of the pipeline is given and makes no use of: warned of, before the work."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
 from diffusion_math.checks import Number
 from diffusion_math.schedule import Schedule
-from diffusion_math.solvers.registry import SOLVERS
+from diffusion_math.solvers import Solver, Step
 from sd.text.prompt import unread, words
 from sd.text.tokenizer import Tokenizer
 
@@ -53,18 +53,25 @@ def guidance(do_cfg: bool, scale: Number, own: Number, **given: object) -> None:
         warnings.warn(f"{', '.join(idle)}: no effect {why}", stacklevel=OUTSIDE - 1)
 
 
-def interval(schedule: Schedule, times: Tensor, solver: str, wanted: Sequence[Number]) -> None:
+def interval(
+    schedule: Schedule,
+    times: Tensor,
+    solver: Callable[[Schedule], Step],
+    wanted: Sequence[Number],
+) -> None:
     """Warn where guidance holds at none of the noise levels that the steps begin at.
 
-    Solvers that call the denoiser between two nodes have levels there, so that for them only an
-    interval beyond all nodes is one of no effect.
+    Solvers that evaluate the denoiser between two nodes have noise levels there, so that for them
+    only an interval beyond all nodes is one of no effect. Of a solver that is not in `SOLVERS`
+    this is not known, and it is taken for one of them.
     """
     low, high = wanted
     alpha, sigma = schedule(times[:-1])
     levels = sigma / alpha
     inside = (low <= levels) & (levels <= high)
     between = low <= levels.max() and levels.min() <= high
-    if not bool(inside.any()) and not (SOLVERS[solver].calls > 1 and bool(between)):
+    once = isinstance(solver, Solver) and solver.calls == 1
+    if not bool(inside.any()) and (once or not bool(between)):
         span = f"{float(levels.min()):.3g} to {float(levels.max()):.3g}"
         message = f"guidance_interval: no step has a noise level in ({low}, {high}); theirs: {span}"
         warnings.warn(message, stacklevel=OUTSIDE - 1)
