@@ -152,8 +152,8 @@ class TextToImage:
             steps: 1..T steps of the solver; default: 25.
             solver: a name in `diffusion_math.SOLVERS`, or a function of the schedule that gives a
                 step `(denoise, state, t, s, noise) -> State`; default: the model's own.
-            grid: a name in `diffusion_math.GRIDS`. A grid may be the times themselves, falling, in place of `steps` and
-                `strength`.
+            grid: a name in `diffusion_math.GRIDS`, or the times themselves, falling, in place of
+                `steps` and `strength`.
             seed: of the first picture, the next ones counting up; or one seed for each picture, in
                 which case one prompt gives a picture for every seed.
             image: redraw this one: start at q(x_t | x_0) of its latent, not at noise.
