@@ -16,6 +16,7 @@ PYTHON ?=
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 READY := $(VENV)/.installed
+DEMO := $(VENV)/.demo
 SOURCES := diffusion_math sd experiments benchmarks tests .ci
 
 .DEFAULT_GOAL := help
@@ -38,7 +39,12 @@ $(READY): pyproject.toml constraints.txt | $(PY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,docs,train,digits,openvino]'
 	@touch $@
 
-demo: $(READY)
+# The demo needs no test, docs or OpenVINO package.
+$(DEMO): pyproject.toml constraints.txt | $(PY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[digits]'
+	@touch $@
+
+demo: $(DEMO)
 	$(PY) -m experiments report --out out/report $(DEMO_FLAGS)
 
 test: $(READY)

@@ -1,8 +1,12 @@
-"""The command line: `python -m experiments NAME [flags]`; `NAME --help` lists the flags."""
+"""The command line, `diffusion-math NAME [flags]` or `python -m experiments NAME [flags]`.
+
+`NAME --help` lists the flags.
+"""
 
 import importlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from sd.command_line.entry import guarded, parsed
@@ -33,7 +37,10 @@ NAMES: dict[str, str] = {
     "verify": "the claims, proved: function, test and number of each",
     "report": "all of these in one illustrated report",
 }
-"""Every experiment (a module of this package) and what it does."""
+"""Every experiment (a package of this one) and what it does."""
+
+TRAIN = "train"
+"""The command that is `python -m sd.train`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,13 +51,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(line)
         return 0
     name, *flags = arguments
+    if name == TRAIN:
+        from sd.train.__main__ import main as train
+
+        return train(flags)
     return guarded(lambda: _run(name, flags))
 
 
 def _run(name: str, flags: Sequence[str]) -> None:
     """Parse the flags, check the folder, work, and write what the work has not written itself."""
     if name not in NAMES:
-        raise ValueError(f"no experiment {name!r}; there are {', '.join(NAMES)}")
+        raise ValueError(f"no command {name!r}; there are {', '.join([*NAMES, TRAIN])}")
     package = f"experiments.{name.replace('-', '_')}"
     config = _parsed(importlib.import_module(package).Config, name, flags)
     if config is None:
@@ -70,18 +81,25 @@ def _parsed(kind: type[Any], name: str, flags: Sequence[str]) -> Any:
     """The Config that the flags give, or None after --help; ValueError for wrong flags."""
     import tyro
 
-    return parsed(kind, f"python -m experiments {name}", flags, tyro.conf.OmitArgPrefixes)
+    return parsed(kind, f"{_program()} {name}", flags, tyro.conf.OmitArgPrefixes)
+
+
+def _program() -> str:
+    """How the command line begins: by the console script, or by the module."""
+    script = Path(sys.argv[0]).stem
+    return script if script == "diffusion-math" else "python -m experiments"
 
 
 def _overview() -> list[str]:
     width = max(map(len, NAMES))
     lines = [f"  {name:<{width}}  {what}" for name, what in NAMES.items()]
+    lines.append(f"  {TRAIN:<{width}}  train the embedded model from nothing (hours)")
     return [
-        "usage: python -m experiments NAME [--out DIR] [flags]",
+        f"usage: {_program()} NAME [--out DIR] [flags]",
         "",
         *lines,
         "",
-        "python -m experiments NAME --help explains the flags of one.",
+        f"{_program()} NAME --help explains the flags of one.",
     ]
 
 
