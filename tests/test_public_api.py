@@ -31,12 +31,6 @@ PUBLIC = " ".join((TYPES, SCHEDULES, MAKERS, DENOISERS, DATA, STEPS, LOOP, MODUL
 MAIN_LINE = re.compile(r"diffusion_math(\.testing)?")
 """What the main line imports: the package, and its testing kit."""
 
-DEEPER = {
-    "fitting": "fitted weights are a subject of their own, a family's public names",
-    "densities": "the same",
-    "solvers": "the same",
-}
-
 
 def snippets(path: Path) -> list[str]:
     """The Python code of a page or a notebook, each block on its own."""
@@ -57,9 +51,7 @@ def deep(code: str) -> list[str]:
         found += [
             name
             for name in names
-            if name.startswith("diffusion_math")
-            and not MAIN_LINE.fullmatch(name)
-            and name.removeprefix("diffusion_math.") not in DEEPER
+            if name.startswith("diffusion_math") and not MAIN_LINE.fullmatch(name)
         ]
     return found
 
