@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 FORBIDDEN = ("transformers", "diffusers", "matplotlib", "PIL", "sd", "experiments")
-ABSENT = ("pytest", "diffusers", "transformers", "openvino", "sphinx", "sympy", "beartype")
+ABSENT = ("pytest", "diffusers", "transformers", "openvino", "sphinx", "beartype")
 """Of the extras: an environment that has one of them shows nothing."""
 
 LOADED = f"""
