@@ -25,11 +25,11 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def commands(page: str) -> list[list[str]]:
-    """The words after `python -m experiments` of every command on a page."""
+    """The words after `diffusion-math` or `python -m experiments` of every command on a page."""
     found = blocks(page, "sh") + blocks(page, "bash") + blocks(page, "")
-    lines = "\n".join(found).replace("\\\n", " ").splitlines()
-    found = [shlex.split(line, comments=True) for line in lines if "-m experiments " in line]
-    return [words[words.index("experiments") + 1 :] for words in found]
+    text = "\n".join(found).replace("\\\n", " ")
+    lines = re.findall(r"^(?:\S*python -m experiments|diffusion-math) (.+)$", text, re.M)
+    return [shlex.split(line, comments=True) for line in lines]
 
 
 @pytest.mark.parametrize("page", PAGES)
