@@ -1,4 +1,4 @@
-"""Functions of rows, each row alone: worked on in blocks that fit a cache, and time by time."""
+"""Row-wise functions in blocks that fit the cache, and grouped by time."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -18,11 +18,11 @@ Rows: TypeAlias = Callable[[Tensor], Tensor]
 """A function of `(n, D)`, row by row."""
 
 BLOCK = 2**18
-"""Numbers in a block of intermediate results: 2 MiB in float64, a core's cache."""
+"""Entries in a block of intermediate results: 2 MiB in float64, a core's cache."""
 
 
 FEW = 8
-"""Columns up to which torch's reductions of a row lose to whole columns at a time, tenfold."""
+"""Up to this many columns, column operations are up to ten times faster than row reductions."""
 
 
 def sums(x: Tensor) -> Tensor:
@@ -44,12 +44,12 @@ def normalised(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def wide(x: Tensor) -> Tensor:
-    """x in float32 or wider: float16 ends at 65504, and adds 1 to 2048 without a change."""
+    """x in float32 or wider: float16 ends at 65504, where 2048 + 1 is 2048."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def over_event(each: Tensor) -> Tensor:
-    """The sum over all but the first axis, `(batch,)`, in float32 or wider; of no event itself."""
+    """The sum over all but the first axis, `(batch,)`, in float32 or wider."""
     each = wide(each)
     return sums(each.flatten(1)) if each.ndim > 1 else each
 
@@ -62,7 +62,7 @@ def inner(a: Tensor, b: Tensor) -> Tensor:
 def length(x: Tensor) -> Tensor:
     """The root of the sum of squares over the event, `(batch,)`, in float32 or wider.
 
-    In units of the largest entry, so that no square overflows or vanishes.
+    Computed in units of the largest entry, so no square overflows or underflows.
     """
     each = wide(x)[:, None].flatten(1)
     largest = each.detach().abs().amax(1, keepdim=True)
@@ -96,7 +96,7 @@ def by_time(at: Callable[[Tensor], Rows], x: Tensor, t: Tensor, width: int) -> T
 
 
 def places(group: Tensor) -> Tensor:
-    """Where each row went when rows were gathered group by group: gathered[places] is in order.
+    """The inverse permutation of a grouping of rows: gathered[places] is in the old order.
 
     Derivation: (mixture.18).
     """

@@ -1,4 +1,4 @@
-"""Guards for arguments: a ValueError names the argument, what was wanted and what came."""
+"""Argument checks: a ValueError names the argument, the wanted value and the given one."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 Number: TypeAlias = int | float
-"""Where a float is wanted an int will do; checkers of types at run time must be told."""
+"""A float or an int: run-time type checkers do not accept an int as a float."""
 
 
 def require(condition: bool, argument: str, wanted: str, got: object) -> None:
@@ -57,10 +57,10 @@ def same_shape(argument: str, value: Tensor, reference: Tensor) -> None:
 
 
 def symmetric(argument: str, matrices: Tensor) -> None:
-    """Raise ValueError unless each matrix is its transpose, but for a covariance's own rounding.
+    """Raise ValueError unless each matrix equals its transpose up to a covariance's rounding.
 
-    An entry is measured by its own two deviations: by Cauchy and Schwarz, a sum of their products
-    is rounded by no more, whatever the size of other entries.
+    An entry's tolerance is relative to its two standard deviations. By Cauchy-Schwarz that bounds
+    the rounding of a sum of products, whatever the size of other entries.
     """
     deviations = matrices.diagonal(dim1=-2, dim2=-1).double().abs().sqrt()
     eps = torch.finfo(torch.promote_types(matrices.dtype, torch.float32)).eps
@@ -71,7 +71,7 @@ def symmetric(argument: str, matrices: Tensor) -> None:
 
 
 def differentiable(argument: str, value: Tensor) -> None:
-    """Raise ValueError for a narrow dtype, whose rounding drowns derivatives by differences."""
+    """Raise ValueError for a dtype too coarse for finite differences."""
     fine = value.dtype in (torch.float32, torch.float64)
     require(fine, argument, "float32 or float64", value.dtype)
 
@@ -96,6 +96,6 @@ def strictly_decreasing(argument: str, grid: Tensor) -> None:
 
 
 def earlier(s: Tensor, t: Tensor) -> None:
-    """Raise ValueError unless s < t everywhere: s is always the time nearer to clean data."""
+    """Raise ValueError unless s < t everywhere: s is the time closer to clean data."""
     if not bool(torch.as_tensor(s < t).all()):
         require(False, "s", f"s < t = {t.tolist()}", s.tolist())

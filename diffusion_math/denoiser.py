@@ -1,4 +1,4 @@
-"""Denoisers: every network, whatever it was trained to predict, seen as E[x_0 | x_t]."""
+"""Denoisers E[x_0 | x_t] from networks of any prediction type."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -14,15 +14,15 @@ Denoiser: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """`(x_t, t) -> x0_hat`: x_t `(batch, *event)`, t `()` or `(batch,)`, x0_hat like x_t."""
 
 Network: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""`(x_t, time) -> prediction`: `time` is `(batch,)`, in the network's own count of time."""
+"""`(x_t, time) -> prediction`: `time` is `(batch,)`, in the network's own time."""
 
 _ToX0: TypeAlias = Callable[[Schedule, Tensor, Tensor, Tensor], Tensor]
 
 
 def network_time(schedule: Schedule, x_t: Tensor, t: Tensor) -> Tensor:
-    """The time a network trained under `schedule` is fed at schedule time `t`.
+    """The time argument of a network trained under `schedule`, at schedule time `t`.
 
-        t - 1 under a `Discrete` schedule (networks count their T tables from 0),  t otherwise
+        t - 1 under a `Discrete` schedule (networks count the T betas from 0),  t otherwise
 
     Args:
         schedule: the schedule the network was trained under.
@@ -33,7 +33,7 @@ def network_time(schedule: Schedule, x_t: Tensor, t: Tensor) -> Tensor:
         `(batch,)` on the device of `x_t`, float32 or wider: bfloat16 cannot hold the integer 999.
 
     Raises:
-        ValueError: under a `Discrete` schedule some t < 1: there is no table entry for clean data.
+        ValueError: under a `Discrete` schedule some t < 1: clean data has no network time.
 
     Derivation: (denoiser.8).
 
@@ -143,7 +143,7 @@ def from_score(network: Network, schedule: Schedule) -> Denoiser:
 
 
 def from_flow(network: Network, schedule: Schedule) -> Denoiser:
-    """The denoiser of a network that predicts the straight-line velocity u = eps - x_0.
+    """The denoiser of a network that predicts rectified flow's velocity u = eps - x_0.
 
         x0_hat = x_t - t u(x_t, time)        (rectified flow: alpha_t = 1 - t, sigma_t = t)
 

@@ -1,17 +1,17 @@
 """The variational bound of DDPM, term by term, per example and in nats.
 
-The model is a Markov chain that starts at N(0, I) and walks down a grid T = t_n > ... > t_1 > 0:
+The model is a Markov chain that starts at N(0, I) on a grid T = t_n > ... > t_1 > 0:
 
     p(x_{0:T}) = N(x_T; 0, I) prod N(x_s; mu(x_t), v I),    s the node after t
 
-where mu(x_t) is the mean of q(x_s | x_t, x_0) with the denoiser's x0_hat put for x_0, and v is a
-`Variance`. That product is a density of paths; that of x_0 is its integral over the rest (erratum
-E3), which the bound replaces by what can be computed (claims C12 to C14):
+where mu(x_t) is the mean of q(x_s | x_t, x_0) with the denoiser's x0_hat in place of x_0, and v is
+a `Variance`. The product is a density of paths. The density of x_0 is its integral over the other
+states (erratum E3); the bound replaces it by terms that can be computed (claims C12 to C14):
 
     -log p(x_0) <= L_T + sum L_s + L_0 = -log p(x_0) + KL(q(x_{1:T} | x_0), p(x_{1:T} | x_0))
 
-Terms are in the dtype of x0, float32 at least. Where a term is an average over x_t it is given for
-one draw of x_t.
+Terms are in the dtype of x0, float32 at least. A term that is an average over x_t is evaluated at
+one sample of x_t.
 Derivation: (elbo.1), (elbo.2).
 """
 
@@ -66,7 +66,7 @@ def reverse_step(
 
 
 def prior_term(schedule: Schedule, x0: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
-    """L_T = KL(q(x_T | x_0), N(0, I)), exactly: no model has a part in it (claim C14).
+    """L_T = KL(q(x_T | x_0), N(0, I)), exactly; it does not depend on the model (claim C14).
 
     Source: DDPM (arXiv:2006.11239) eq. 5, first term. Derivation: (elbo.7).
 
@@ -90,7 +90,7 @@ def step_term(
     s: Time,
     variance: Variance = large_variance,
 ) -> Float[Tensor, " batch"]:
-    """L_s = KL(q(x_s | x_t, x_0), p(x_s | x_t)) for one draw of x_t, 0 < s < t (claim C14).
+    """L_s = KL(q(x_s | x_t, x_0), p(x_s | x_t)) for one sample of x_t, 0 < s < t (claim C14).
 
     With v = `small_variance`, (snr(s) - snr(t)) norm(x0 - x0_hat)^2 / 2. ValueError unless v > 0,
     0 < s < t <= T. Derivation: (elbo.13). Source: DDPM (arXiv:2006.11239) eq. 5, term 2, and eq. 8.
@@ -111,7 +111,7 @@ def step_term(
 def quantized_log_probability(
     p: Gaussian, x0: Float[Tensor, "batch *event"]
 ) -> Float[Tensor, " batch"]:
-    """log P(x0) of 8-bit levels under a Gaussian, summed over the event (claim C15).
+    """log P(x0) of 8-bit pixel values under a Gaussian, summed over the event (claim C15).
 
         P(x) = Phi((x + 1/255 - mean) / std) - Phi((x - 1/255 - mean) / std)
 
@@ -119,7 +119,7 @@ def quantized_log_probability(
     all 256 sum to 1. The difference of two numbers near 1 is that of their complements, and the
     logarithm is taken as log Phi(near) + log(1 - Phi(far) / Phi(near)): finite as long as the
     square of (x - mean) / std is, and so is its slope in the mean.
-    Raises ValueError for an x0 that is no level, or a variance of 0.
+    Raises ValueError for an x0 that is no such level, or a variance of 0.
     Derivation: (elbo.15), (elbo.16). Source: DDPM (arXiv:2006.11239) eq. 13.
 
     >>> import torch
@@ -156,10 +156,10 @@ def reconstruction_term(
     variance: Variance = large_variance,
     log_likelihood: LogLikelihood = quantized_log_probability,
 ) -> Float[Tensor, " batch"]:
-    """L_0 = -log p(x_0 | x_t) at the grid's last positive time, for one draw of x_t (claim C14).
+    """L_0 = -log p(x_0 | x_t) at the grid's last positive time, for one sample of x_t (claim C14).
 
-    log_likelihood: `quantized_log_probability` for 8-bit pictures, `Gaussian.log_density` for data
-    on a continuum. Raises ValueError unless v > 0 (so not for `small_variance`) and 0 < t <= T.
+    log_likelihood: `quantized_log_probability` for 8-bit images, `Gaussian.log_density` for
+    continuous data. Raises ValueError unless v > 0 (so not for `small_variance`) and 0 < t <= T.
     Source: DDPM (arXiv:2006.11239) eq. 5, third term, and eq. 13. Derivation: (elbo.17).
 
     >>> import torch
@@ -194,7 +194,7 @@ class Bound:
 
     @property
     def nats(self) -> Float[Tensor, " batch"]:
-        """L_T + sum L_s + L_0, which on average over the draws is at least -log p(x_0)."""
+        """L_T + sum L_s + L_0: in expectation over x_t at least -log p(x_0)."""
         return self.prior + self.steps.sum(0) + self.reconstruction
 
     @property
@@ -213,10 +213,10 @@ def bound(
     last_variance: Variance = large_variance,
     log_likelihood: LogLikelihood = quantized_log_probability,
 ) -> Bound:
-    """Every term of -ELBO(x_0) for the chain that walks the grid; unbiased, one draw a term.
+    """Every term of -ELBO(x_0) for the chain on a grid: unbiased, one sample per term.
 
-    Each x_t = alpha_t x_0 + sigma_t noise(x_0, t, 0) is drawn by itself: a mean of sums needs no
-    path. DDPM's own bound has the grid T, T - 1, ..., 0: `trailing(schedule, T)`.
+    Each x_t = alpha_t x_0 + sigma_t noise(x_0, t, 0) is sampled by itself: the mean of a sum needs
+    no joint path. DDPM's own bound has the grid T, T - 1, ..., 0: `trailing(schedule, T)`.
 
     grid: `(nodes,)` strictly decreasing from T to 0; variance: of the steps to s > 0;
     last_variance: of the step to 0, where `small_variance` has none to give. Raises ValueError for
@@ -285,13 +285,14 @@ def continuous_integrand(
     z: Float[Tensor, "batch *event"],
     log_snr: Time,
 ) -> Float[Tensor, " batch"]:
-    """What the sum of the step terms integrates, over log-SNR l, as the steps become short.
+    """The integrand over log-SNR l of the sum of step terms, in the limit of short steps.
 
         sum L_s -> E integral of (1/2) e^l norm(x0 - x0_hat(x_t))^2 dl,   x_t = alpha x0 + sigma z
 
-    over l from log_snr(T) to log_snr of the last positive time, z standard normal: of the schedule
-    only those ends are left. log_snr is () or (batch,); raises ValueError where the schedule has no
-    such time. Derivation: (elbo.19). Source: VDM (arXiv:2107.00630), loss over SNR: dSNR = e^l dl.
+    over l from log_snr(T) to log_snr of the last positive time, z standard normal: the
+    integral depends on the schedule by those two ends only. log_snr is () or (batch,); raises
+    ValueError where the schedule has no such time. Derivation: (elbo.19).
+    Source: VDM (arXiv:2107.00630), loss over SNR: dSNR = e^l dl.
 
     >>> import torch
     >>> import diffusion_math as dm

@@ -1,4 +1,4 @@
-"""Gaussians with independent entries, and the four of them that make the forward process.
+"""Diagonal Gaussians; DDPM's forward step, marginal q(x_t | x_0), transition and posterior.
 
 Everywhere s < t, alpha_{t|s} = alpha_t / alpha_s and sigma_{t|s}^2 = sigma_t^2 - alpha_{t|s}^2
 sigma_s^2. The last is computed as -sigma_t^2 expm1(log_snr(t) - log_snr(s)), which is never
@@ -25,7 +25,7 @@ class Gaussian:
     """N(mean, diag(variance)): mean (batch, *event), variance of any shape that broadcasts to it.
 
     A variance of 0 is a point mass. Raises ValueError where the shapes do not broadcast.
-    Draws and scores are in the mean's dtype; sums over an event in float32 or wider.
+    Samples and scores are in the mean's dtype; sums over an event in float32 or wider.
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -82,7 +82,7 @@ class Gaussian:
 def kl(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     """KL(q || p) in nats, summed over the event (claim C10: never negative).
 
-    sum ((m_q - m_p)^2 / v_p + d - log(1 + d)) / 2 with d = v_q / v_p - 1, so that equal Gaussians
+    sum ((m_q - m_p)^2 / v_p + d - log(1 + d)) / 2 with d = v_q / v_p - 1, so equal Gaussians
     give 0 exactly. Raises ValueError where the means' shapes differ. Derivation: (gaussian.5).
 
     >>> import torch

@@ -1,7 +1,7 @@
 """Time grids: steps + 1 strictly decreasing nodes, float64, from `start` to `end` exactly.
 
-The last node says where sampling ends: 0 for exact data, or any time above it. A grid that starts
-below T is image-to-image's. All raise ValueError for steps < 1, for ends that are not
+Sampling ends at the last node: 0 is clean data. A grid that starts below T serves image-to-image.
+All raise ValueError for steps < 1, for ends that are not
 0 <= end < start <= T, and on a `Discrete` schedule for more steps than start - end.
 """
 
@@ -17,7 +17,7 @@ from diffusion_math.schedule import Discrete, Schedule
 
 
 class Grid(Protocol):
-    """What every function of this module is; start = None stands for the schedule's T.
+    """The signature of every grid function; start = None stands for the schedule's T.
 
     >>> import diffusion_math as dm
     >>> {name: len(grid(dm.VPLinear(), 10)) for name, grid in dm.GRIDS.items()}
@@ -34,7 +34,7 @@ def trailing(
 ) -> Float64[Tensor, " nodes"]:
     """Uniform from start to end: t_i = end + (start - end) (steps - i) / steps.
 
-    Whole numbers on a `Discrete` schedule (halves round to even), whose ends must be whole.
+    On a `Discrete` schedule the ends must be whole, and nodes are rounded (halves to even).
     Derivation: (grid.1).
     Source: Lin et al. (arXiv:2305.08891) table 2, "trailing".
 
@@ -79,7 +79,7 @@ def linspace(
 ) -> Float64[Tensor, " nodes"]:
     """`steps` uniform nodes from start to end + t_min, then end; one step is start, end.
 
-    Whole numbers on a `Discrete` schedule (t_min = 1), whose ends must be whole.
+    On a `Discrete` schedule (t_min = 1) the ends must be whole, and nodes are rounded.
     Derivation: (grid.3).
     Source: Lin et al. (arXiv:2305.08891) table 2, "linspace".
 
@@ -100,10 +100,10 @@ def linspace(
 def uniform_log_snr(
     schedule: Schedule, steps: int, start: Number | None = None, end: Number = 0.0
 ) -> Float64[Tensor, " nodes"]:
-    """Uniform in log-SNR, the time in which DPM-Solver++ is exact for a constant x0.
+    """Uniform in log-SNR, in which DPM-Solver++ is exact for a constant x0.
 
-    An end below t_min (as 0, where the log-SNR is infinite) or a start above t_max (as T where
-    alpha_T = 0) is a node beyond the uniform ones, which then go to t_min, or come from t_max.
+    An end below t_min (0 has an infinite log-SNR) is appended after the uniform nodes, which then
+    end at t_min. A start above t_max (T where alpha_T = 0) comes before them; they begin at t_max.
     Derivation: (grid.4).
     Source: DPM-Solver (arXiv:2206.00927) section 3.4, also used by DPM-Solver++ (2211.01095).
 
@@ -126,8 +126,8 @@ def karras(
 ) -> Float64[Tensor, " nodes"]:
     """Uniform in r^(1/rho) with r = sigma_t / alpha_t, the noise level in EDM's sense; rho > 0.
 
-    Ends beyond [t_min, t_max] as in `uniform_log_snr`. Raises ValueError for rho outside of
-    [1e-3, 1e3], and where r^(1/rho) overflows.
+    Ends beyond [t_min, t_max] are handled as in `uniform_log_snr`. Raises ValueError for rho
+    outside of [1e-3, 1e3], and where r^(1/rho) overflows.
     Derivation: (grid.6).
     Source: Karras et al. (arXiv:2206.00364) eq. 5.
 
@@ -166,7 +166,7 @@ def _uniform_in(
     start: Number | None,
     end: Number,
 ) -> Float64[Tensor, " nodes"]:
-    """Nodes equally spaced in warp(log_snr), between the ends or their finite stand-ins.
+    """Nodes equally spaced in warp(log_snr), between the ends or the finite t_max and t_min.
 
     Derivation: (grid.7).
     """
@@ -190,7 +190,7 @@ def _uniform_in(
 def _ends(
     schedule: Schedule, steps: int, start: Number | None, end: Number, whole_ends: bool = False
 ) -> tuple[float, float]:
-    """(start, end) as floats, where they and the number of steps are legal."""
+    """(start, end) as floats; ValueError for invalid ends or numbers of steps."""
     whole("steps", steps, 1)
     start = schedule.T if start is None else float(start)
     between("start", start, 0, schedule.T)
@@ -207,12 +207,12 @@ def _ends(
 
 
 def _rounded(schedule: Schedule, nodes: Tensor) -> Tensor:
-    """Whole numbers on a discrete schedule: a spacing of at least 1 keeps them apart."""
+    """Whole numbers on a discrete schedule: distinct, as their spacing is at least 1."""
     return nodes.round() if isinstance(schedule, Discrete) else nodes
 
 
 def _between(start: Number, end: Number, inner: Tensor | None = None) -> Tensor:
-    """start, the inner nodes, end; ValueError where float64 cannot tell two nodes apart."""
+    """start, the inner nodes, end; ValueError where two nodes are equal in float64."""
     inner = torch.empty(0, dtype=torch.float64) if inner is None else inner
     nodes = torch.cat([inner.new_tensor([start]), inner, inner.new_tensor([end])])
     strictly_decreasing("steps (the grid they give)", nodes)

@@ -1,4 +1,4 @@
-"""Guidance: denoisers made of denoisers."""
+"""Classifier-free guidance and its variants: functions from denoisers to a denoiser."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -21,19 +21,19 @@ Weight: TypeAlias = Callable[[Tensor], Tensor]
 
 
 def cfg(conditional: Denoiser, unconditional: Denoiser, scale: float | int) -> Denoiser:
-    """Classifier-free guidance: from the unconditional prediction, `scale` times towards the other.
+    """Classifier-free guidance: extrapolation from the unconditional to the conditional x0.
 
         x0_hat = x0_u + w (x0_c - x0_u)
 
-    eps, v and score are affine in x0 at a given x_t, so the same line holds for each of them. The
-    scale is w = 1 + w' in terms of the paper's w'. At w = 1 and w = 0 only the one denoiser that
-    counts is called. With a weaker model of the same condition as `unconditional` the same line is
+    eps, v and score are affine in x0 at a given x_t, so the same formula holds for each of them.
+    The paper's w' is w - 1. At w = 1 and w = 0 only one of the two denoisers is evaluated. With a
+    weaker model of the same condition as `unconditional` the formula is
     autoguidance (Karras et al., arXiv:2406.02507, Eq. 4).
 
     Args:
         conditional: E[x_0 | x_t, c].
         unconditional: E[x_0 | x_t].
-        scale: w >= 0; 0 is unconditional, 1 conditional, 7.5 Stable Diffusion's habit.
+        scale: w >= 0; 0 is unconditional, 1 conditional, 7.5 Stable Diffusion's default.
 
     Raises:
         ValueError: `scale` is negative, NaN or infinite.
@@ -61,12 +61,12 @@ def cfg(conditional: Denoiser, unconditional: Denoiser, scale: float | int) -> D
 
 
 def cfg_batched(pair: Pair, scale: float | int) -> Denoiser:
-    """Classifier-free guidance where one pass gives both predictions.
+    """Classifier-free guidance with both predictions from one batched network pass.
 
         (x0_u, x0_c) = pair(x_t, t),    x0_hat = x0_u + w (x0_c - x0_u)
 
     Args:
-        pair: `(x_t, t) -> (x0_u, x0_c)`, each like `x_t`; called once a step at every scale.
+        pair: `(x_t, t) -> (x0_u, x0_c)`, each like `x_t`; evaluated once per step at every scale.
         scale: w >= 0, as in `cfg`.
 
     Raises:
@@ -92,23 +92,23 @@ def cfg_batched(pair: Pair, scale: float | int) -> Denoiser:
 def limited(
     guided: Denoiser, conditional: Denoiser, schedule: Schedule, interval: Sequence[Number]
 ) -> Denoiser:
-    """Guidance where it matters: the guided prediction inside an interval of noise levels only.
+    """Guidance interval: guided inside an interval of noise levels, conditional outside.
 
         x0_hat = x0_u + w(r_t) (x0_c - x0_u),    r_t = sigma_t / alpha_t
         w(r)   = w where low <= r <= high, 1 elsewhere
 
-    With one time for the batch only the denoiser that counts is called. Where rows have times of
-    their own and these lie on both sides, both are called on all rows.
+    With one time for the batch only one of the two denoisers is evaluated. Where rows have their
+    own times on both sides of an end, both are evaluated on all rows.
 
     The noise level r is EDM's sigma, so an interval means the same on every schedule and the
-    paper's values hold as printed; to it the ends belong, both (in the paper only the upper one).
-    The field jumps at them: a solver whose step goes over a jump is of order 1.
+    paper's values apply. Both ends belong to the interval (in the paper only the upper one).
+    The flow is discontinuous at the ends: a solver whose step crosses one has order 1.
 
     Args:
         guided: of `cfg` or `cfg_batched`.
         conditional: E[x_0 | x_t, c], which is guidance at w = 1.
         schedule: gives alpha and sigma at t.
-        interval: (low, high) with 0 <= low < high; (0, inf) is everywhere.
+        interval: (low, high) with 0 <= low < high; (0, inf) guides everywhere.
 
     Raises:
         ValueError: the interval is not two such numbers.
@@ -145,7 +145,7 @@ def limited(
 def together(conditional: Denoiser, unconditional: Denoiser) -> Pair:
     """The two denoisers as a pair, in the pair's order: (unconditional, conditional).
 
-    Both are called at every step.
+    Both are evaluated at every step.
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -161,9 +161,9 @@ def weighted(pair: Pair, schedule: Schedule, weight: Weight) -> Denoiser:
 
         x0_hat = x0_u + w(r_t) (x0_c - x0_u),    r_t = sigma_t / alpha_t
 
-    `cfg_batched` is a constant w, `limited` a step up and down. CFG++ (arXiv:2406.08070) is no
-    denoiser, as its step has the guided x0 and the unconditional eps: over DDIM's step from r_t to
-    r_s it is this line with a weight of both ends, lambda / (1 - r_s / r_t).
+    `cfg_batched` has a constant w, `limited` a piecewise constant one. CFG++ (arXiv:2406.08070) is
+    no denoiser: its step combines the guided x0 with the unconditional eps. For a DDIM step from
+    r_t to r_s it equals this formula with the weight lambda / (1 - r_s / r_t).
 
     Args:
         pair: `(x_t, t) -> (x0_u, x0_c)`.
@@ -171,7 +171,7 @@ def weighted(pair: Pair, schedule: Schedule, weight: Weight) -> Denoiser:
         weight: r, `()` or `(batch,)`, float64 in [0, inf], to w(r) >= 0 of the same shape.
 
     Raises:
-        ValueError: at a call, when a weight is negative, NaN or infinite.
+        ValueError: at an evaluation, for a weight that is negative, NaN or infinite.
 
     Derivation: (guidance.10), (guidance.12).
     Source: Wang et al. (arXiv:2404.13040), section 3.
@@ -200,7 +200,7 @@ def cosine(scale: Number) -> Weight:
 
         w(r) = 1 + (w - 1) (1 + cos(pi tau)),    tau = r / (1 + r) = sigma / (alpha + sigma)
 
-    The paper's w' (1 + cos(pi t / T)) has the index t of its table where tau is here.
+    The paper's w' (1 + cos(pi t / T)) has its discrete time t / T in the place of tau.
 
     Args:
         scale: w >= 1.
@@ -227,13 +227,13 @@ def cosine(scale: Number) -> Weight:
 
 
 def rescaled(pair: Pair, scale: Number, share: Number = 0.7) -> Denoiser:
-    """The guided prediction brought to the conditional one's standard deviation, in part.
+    """Rescaled CFG: moves the guided x0 towards the conditional x0's standard deviation.
 
         x0_g = x0_u + w (x0_c - x0_u),    x0_hat = phi (std x0_c / std x0_g) x0_g + (1 - phi) x0_g
 
-    std is over the entries of an event, about their mean. The paper rescales what its network
-    predicts, v there; here it is x0, whose std the paper's argument is about, and the two are not
-    the same. A guided prediction of no spread is left as it is.
+    std is over the entries of an event, about their mean. The paper rescales its network's
+    prediction, v. This function rescales x0, whose std the paper's argument concerns; the results
+    differ. A guided prediction of zero std stays unchanged.
 
     Args:
         pair: `(x_t, t) -> (x0_u, x0_c)`, events of at least two entries.
@@ -241,7 +241,7 @@ def rescaled(pair: Pair, scale: Number, share: Number = 0.7) -> Denoiser:
         share: phi in [0, 1]; 0 is `cfg_batched`.
 
     Raises:
-        ValueError: `scale` or `share` is not as above; at a call, when an event is one number.
+        ValueError: `scale` or `share` is not as above; at an evaluation, for events of one entry.
 
     Derivation: (guidance.13).
     Source: Lin et al. (arXiv:2305.08891), section 3.4, Eqs. 15 and 16.
@@ -270,19 +270,19 @@ def rescaled(pair: Pair, scale: Number, share: Number = 0.7) -> Denoiser:
 def projected(
     pair: Pair, scale: Number, parallel: Number = 0.0, longest: Number = math.inf
 ) -> Denoiser:
-    """Adaptive projected guidance: a shorter update, and less of it along the prediction.
+    """Adaptive projected guidance (APG): limits the update and its part along the prediction.
 
         d = (x0_c - x0_u) min(1, L / norm(x0_c - x0_u)),    d_p = x0_c <d, x0_c> / <x0_c, x0_c>
         x0_hat = x0_c + (w - 1) (d - (1 - eta) d_p)
 
     Products and norms are over an event. At eta = 1 and L = inf this is `cfg_batched`. The paper's
-    momentum, a running sum of earlier updates, is left out: with it a prediction would depend on
-    the steps before, and no flow would be defined.
+    momentum, a running sum of earlier updates, is left out: the prediction would then depend on
+    earlier steps, and no flow would be defined.
 
     Args:
         pair: `(x_t, t) -> (x0_u, x0_c)`.
         scale: w >= 0, as in `cfg`.
-        parallel: eta in [0, 1], what is kept of the parallel part; the paper advises 0.
+        parallel: eta in [0, 1], the factor of the parallel part; the paper advises 0.
         longest: L > 0, in units of x0; inf for no limit.
 
     Raises:

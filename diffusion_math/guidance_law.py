@@ -1,12 +1,12 @@
-"""What a guided flow samples, as a density, beside the density that guidance is said to sample.
+"""What classifier-free guidance samples, and the tilted density p(x) p(c | x)^w, as densities.
 
-    guided   the law at t = 0 of the probability flow of a guided denoiser, started at pure noise
+    guided   the distribution at t = 0 of a guided denoiser's probability flow from pure noise
     tilted   p(x) p(c | x)^w / Z at clean data
 
-Both are exact here but for an ODE's tolerance and a sum over nodes: data are mixtures in one or two
-dimensions whose densities are known. Two Gaussians have both in closed form.
-The flow is that of the straight path, alpha = 1 - t and sigma = t: a denoiser is one of (x_t, t)
-under `SCHEDULE`. Every schedule whose x_T is pure noise has the same law.
+Both are exact up to an ODE's tolerance and a sum over nodes, for mixtures in one or two dimensions.
+For two Gaussians both have a closed form. The flow is that of rectified flow, alpha = 1 - t and
+sigma = t: denoisers are functions of (x_t, t) under `SCHEDULE`. Every schedule whose x_T is pure
+noise has the same output distribution.
 Derivation: (guidance_law.1), (guidance_law.2).
 """
 
@@ -31,13 +31,13 @@ from diffusion_math.solvers.one_step import flow_heun
 
 SCHEDULE = RectifiedFlow()
 CLEAN = 1e-5
-"""The time that stands for clean data: densities differ from those at 0 by O(CLEAN^2)."""
+"""The time used for clean data: densities differ from those at 0 by O(CLEAN^2)."""
 GAP = 1e-9
-"""Left out on either side of a jump of the field, relative to its time."""
+"""Relative time left out on either side of a discontinuity of the flow."""
 WALK = 60
-"""Steps of Heun's by which `landing` finds where the mass is."""
+"""The number of Heun steps of `landing`."""
 RADIUS = 6.0
-"""Of the ball of noise that has all but 2e-9 of the mass in one dimension, 1.6e-8 in two."""
+"""Radius of the ball that holds all but 2e-9 of the noise in one dimension, 1.6e-8 in two."""
 
 
 def log_density(
@@ -47,17 +47,17 @@ def log_density(
     rtol: Number = 1e-6,
     atol: Number = 1e-6,
 ) -> Float64[Tensor, " batch"]:
-    """The log-density at `x` of what the flow of `denoise` makes of N(0, I), in nats.
+    """The log-density at `x` of the output of `denoise`'s flow from N(0, I), in nats.
 
         log p(x) = log N(z; 0, I) + integral of div(eps - x0_hat) dt over t from 0 to 1
 
-    z is where the flow carries x to at t = 1.
+    z is the flow's state at t = 1, from x at t = 0.
 
     Args:
         denoise: of (x_t, t) under `SCHEDULE`.
         x: `(batch, *event)`, clean data.
-        jumps: noise levels r = sigma / alpha at which the field jumps, as the ends of `limited`'s
-            interval do; the integrator starts anew there. 0 and inf are none.
+        jumps: noise levels r = sigma / alpha at which the flow is discontinuous, such as the ends
+            of `limited`'s interval; the integrator restarts there. 0 and inf have no effect.
         rtol, atol: as in `likelihood.flow_log_density`.
 
     Raises:
@@ -83,9 +83,9 @@ def log_density(
 def landing(
     denoise: Denoiser, z: Float64[Tensor, "batch *event"]
 ) -> Float64[Tensor, "batch *event"]:
-    """Where the flow carries the noise z to at clean data, by `WALK` steps of Heun's.
+    """The flow's clean data from the noise z, by `WALK` Heun steps.
 
-    Good enough to say where the mass is; `log_density` has the other direction to a tolerance.
+    Accurate enough to locate the mass; `log_density` integrates the other direction to a tolerance.
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -102,9 +102,9 @@ def landing(
 @final
 @dataclass(frozen=True, eq=False)
 class Nodes:
-    """Equal cells: an integral is the sum of the values at `x`, `(n, D)`, times `cell`.
+    """Quadrature nodes `x`, `(n, D)`, of equal cells of volume `cell` (midpoint rule).
 
-    For smooth densities that vanish at the edge this converges faster than any power of the side.
+    For smooth densities that vanish at the edge the error falls faster than any power of the side.
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -122,9 +122,9 @@ class Nodes:
 
 
 def box(low: Sequence[Number], high: Sequence[Number], count: int) -> Nodes:
-    """`count` nodes a side, the middles of equal cells of the box from `low` to `high`.
+    """`count` nodes per side: the centres of equal cells of the box from `low` to `high`.
 
-    Raises ValueError unless low and high are as long, low < high, and count >= 2.
+    Raises ValueError unless low and high have one length, low < high, and count >= 2.
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -145,9 +145,9 @@ def box(low: Sequence[Number], high: Sequence[Number], count: int) -> Nodes:
 
 
 def ball(dimensions: int) -> Float64[Tensor, "n D"]:
-    """Points of the noise whose image bounds the mass: norm(z) <= RADIUS, `(n, dimensions)`.
+    """Noise points with norm(z) <= RADIUS whose image bounds the mass, `(n, dimensions)`.
 
-    In one dimension the two ends, in two three circles of 48 points. Raises ValueError for others.
+    Two points in one dimension, three circles of 48 points in two. Raises ValueError for others.
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -164,14 +164,14 @@ def ball(dimensions: int) -> Float64[Tensor, "n D"]:
 
 
 def around(image: Float64[Tensor, "n D"], count: int) -> Nodes:
-    """Nodes where a flow puts mass: the `box` of the ball's image, less what lies off its hull.
+    """Nodes where a flow has mass: the `box` of the ball's image, restricted to its convex hull.
 
-    In the plane only nodes inside the convex hull of the image stay. Elsewhere the density is that
-    of a normal beyond RADIUS deviations, and there a guided flow is hardest to integrate.
+    In the plane only nodes inside the convex hull of the image remain. Outside, the density is that
+    of a normal beyond RADIUS deviations, and a guided flow is hardest to integrate.
 
     Args:
-        image: where `landing` carries `ball(D)` to, `(n, D)` of D = 1 or 2.
-        count: nodes a side of the box.
+        image: `landing(denoise, ball(D))`, `(n, D)` of D = 1 or 2.
+        count: nodes per side of the box.
 
     Raises ValueError for other dimensions.
 
@@ -197,7 +197,7 @@ def tilted(
 ) -> Float64[Tensor, " batch"]:
     """log p(x) + w log p(c | x) at clean data, not normalised, in nats.
 
-    Raises ValueError for a label that is not there, or a scale that is negative or not finite.
+    Raises ValueError for an unknown label, or a scale that is negative or not finite.
     Derivation: (guidance_law.2).
 
     >>> import torch
@@ -226,7 +226,7 @@ def log_normaliser(nodes: Nodes, log_values: Float64[Tensor, " n"]) -> float:
 
 
 def kl(nodes: Nodes, log_p: Float64[Tensor, " n"], log_q: Float64[Tensor, " n"]) -> float:
-    """KL(p || q) = integral of p (log p - log q), in nats: both normalised, nodes where p is.
+    """KL(p || q) = integral of p (log p - log q), in nats; both normalised, with nodes where p has mass.
 
     Derivation: (guidance_law.5).
 
@@ -243,13 +243,12 @@ def kl(nodes: Nodes, log_p: Float64[Tensor, " n"], log_q: Float64[Tensor, " n"])
 def mode_weights(
     data: Labelled, label: int, nodes: Nodes, log_p: Float64[Tensor, " n"]
 ) -> Float64[Tensor, " modes"]:
-    """How p divides over the label's components: the mean under p of P(k | x, c).
+    """The weights of the label's components under p: the mean of P(k | x, c).
 
         weight_k = integral of p(x) w_k N(x; m_k, C_k) / p(x | c) dx
 
-    For p = p(x | c) these are the components' own weights; their sum is p's mass. log_p normalised.
-
-    Raises ValueError for a label that is not there. Derivation: (guidance_law.6).
+    For p = p(x | c) these are the components' own weights; their sum is p's mass. log_p is
+    normalised. Raises ValueError for an unknown label. Derivation: (guidance_law.6).
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -270,11 +269,11 @@ def guided_variance(
     scale: Number,
     interval: Sequence[Number] = (0.0, math.inf),
 ) -> Float64[Tensor, "*shape"]:
-    """The variance that a guided flow samples where both densities are Gaussian.
+    """The variance of a guided flow's output where both densities are Gaussian.
 
         v = v_c ((v_c + a^2) (v_u + b^2) / ((v_u + a^2) (v_c + b^2)))^(w - 1)
 
-    with guidance at a <= r <= b; everywhere it is v_u^(1 - w) v_c^w. Entry by entry.
+    with guidance at a <= r <= b; without an interval v_u^(1 - w) v_c^w. Entry by entry.
 
     Raises ValueError for a variance that is not > 0, an interval or a scale as in `limited`, `cfg`.
     Derivation: (guidance_law.8), (guidance_law.9).
@@ -298,7 +297,7 @@ def guided_variance(
 
 
 def gaussian_law(unconditional: Gaussian, conditional: Gaussian, scale: Number) -> Gaussian:
-    """What the guided flow samples where p(x) and p(x | c) are Gaussian, entry by entry.
+    """The distribution of a guided flow's output for Gaussian p(x) and p(x | c), by entry.
 
         variance = v_u^(1 - w) v_c^w
         mean     = m_u + w (m_c - m_u) F((1 - w) / 2, 1; 3/2; 1 - v_c / v_u)
@@ -360,7 +359,7 @@ def _standard_normal(z: Tensor) -> Tensor:
 
 
 def _pieces(jumps: Sequence[Number]) -> list[tuple[float, float]]:
-    """The times between which the field is smooth, from CLEAN to 1."""
+    """Intervals of time on which the flow is smooth, from CLEAN to 1."""
     require(all(r >= 0 for r in jumps), "jumps", "noise levels of at least 0", tuple(jumps))
     cuts = sorted(r / (1 + r) for r in set(jumps) if r < math.inf)
     starts = [CLEAN, *(t * (1 + GAP) for t in cuts)]

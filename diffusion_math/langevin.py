@@ -4,13 +4,13 @@ With z ~ N(0, I) and a step size delta:
 
     ascent     x <- x + delta S(x)                          to the modes, not to q (C22)
     ula        x <- x + delta S(x) + sqrt(2 delta) z        to q as delta -> 0 (C23, E7)
-    mala       ula's move, taken with Metropolis's chance   to q at every delta
-    annealed   ula down a ladder of noise levels            to q's modes in their proportions
+    mala       ula's move, accepted by Metropolis's rule    to q at every delta
+    annealed   ula at decreasing noise levels               to q's modes in their proportions
     baoab      position and velocity, with friction         to q as its step -> 0
 
-A move is pure, `(state, noise) -> state`, and `chain` is the one loop over moves. A `Noise` is read
-by a clock that runs down: the move after k moves asks for its normal at (t, s) = (-k, -k - 1). So
-the first moves of a chain do not depend on how many follow, and `Basis` reads off a covariance.
+A move is pure, `(state, noise) -> state`, and `chain` runs them. The move after k moves takes its
+normal from the `Noise` at (t, s) = (-k, -k - 1). So the first moves of a chain do not depend on how
+many follow, and `UnitNoise` gives the exact covariance.
 Derivation: (langevin.1), (langevin.4).
 """
 
@@ -49,14 +49,14 @@ Target: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]
 @final
 @dataclass(frozen=True, eq=False)
 class Particles:
-    """Where a chain's particles stand, and what its next move would otherwise compute again.
+    """The state of a chain, with the values that its next move reuses.
 
     Attributes:
         x: `(batch, *event)`.
-        moves: how many moves were made.
-        log_density: `(batch,)`, log q(x), where the move keeps it (mala).
-        score: `(batch, *event)`, S(x), where the move keeps it (mala, baoab).
-        accepted: `(batch,)`, how many of its proposals each particle took (mala).
+        moves: the number of moves so far.
+        log_density: `(batch,)`, log q(x), where the move stores it (mala).
+        score: `(batch, *event)`, S(x), where the move stores it (mala, baoab).
+        accepted: `(batch,)`, the number of accepted proposals of each particle (mala).
         velocity: `(batch, *event)` (baoab).
 
     >>> import torch
@@ -84,20 +84,20 @@ def chain(
     moves: int,
     noise: Noise = required,
 ) -> Iterator[Particles]:
-    """Walk the particles `moves` moves: the start itself, then the state after each move.
+    """Run a Markov chain for `moves` moves: the start itself, then the state after each move.
 
-    The walk is lazy. `*_, end = chain(...)` holds every state in memory until it has the last; a
-    long chain wants `(end,) = collections.deque(chain(...), maxlen=1)`.
+    The iterator is lazy. `*_, end = chain(...)` holds every state in memory until the last; for a
+    long chain use `(end,) = collections.deque(chain(...), maxlen=1)`.
 
     Args:
-        move: one of this module's.
-        start: `(batch, *event)`, or a state, from which the chain goes on as if never interrupted.
-        moves: at least 0.
-        noise: the standard normals of the moves; only `ascent` needs none.
+        move: such as `ula(score, delta)`.
+        start: `(batch, *event)`, or a state, from which the chain continues as if never
+        interrupted. moves: at least 0.
+        noise: the source of the moves' normals; only `ascent` needs none.
 
     Raises:
-        ValueError: at the call, when `moves` is negative or no whole number; at the first move that
-            draws, without `noise`.
+        ValueError: immediately, when `moves` is negative or no whole number; at the first
+            stochastic move, without `noise`.
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -111,11 +111,12 @@ def chain(
 
 
 def ascent(score: Score, delta: Number) -> Move:
-    """Climb the log-density: the mean of `ula`'s move, without its noise.
+    """Gradient ascent on the log-density: `ula`'s move without its noise.
 
         x <- x + delta S(x)
 
-    Raises ValueError unless delta > 0. A step too long goes down: for N(0, 1), delta > 2 (E6).
+    Raises ValueError unless delta > 0. Too large a step lowers the density: for N(0, 1),
+    delta > 2 (E6).
     Derivation: (langevin.1).
 
     >>> import torch
@@ -138,7 +139,7 @@ def ula(score: Score, delta: Number) -> Move:
 
         x <- x + delta S(x) + sqrt(2 delta) z
 
-    Raises ValueError unless delta > 0. `langevin_law` has its exact law for Gaussian q.
+    Raises ValueError unless delta > 0. `langevin_law` has its exact distribution for Gaussian q.
     Derivation: (langevin.4).
     Source: Roberts and Tweedie (1996), Bernoulli 2(4), at delta half of their step.
 
@@ -160,14 +161,14 @@ def ula(score: Score, delta: Number) -> Move:
 
 
 def mala(log_density_and_score: Target, delta: Number) -> Move:
-    """Metropolis-adjusted Langevin: ula's move y, taken with probability min(1, ratio), else x.
+    """Metropolis-adjusted Langevin: ula's move y, accepted with probability min(1, ratio).
 
         ratio = q(y) N(x; y + delta S(y), 2 delta I) / (q(x) N(y; x + delta S(x), 2 delta I))
 
     q is stationary at every delta. The test is in log space, log u < log ratio, with u = Phi(w) of
-    a normal w asked for at (t, s) = (-k - 1/2, -k - 1). The state keeps log q(x), S(x) and the
-    count of proposals taken, so a move costs one evaluation. A proposal where log q is -inf or NaN
-    is not taken. Raises ValueError unless delta > 0.
+    a normal w from the noise at (t, s) = (-k - 1/2, -k - 1). The state stores log q(x), S(x) and
+    the number of accepted proposals, so a move costs one evaluation. A proposal where log q is -inf
+    or NaN is rejected. Raises ValueError unless delta > 0.
 
     Derivation: (langevin.5), (langevin.6).
     Source: Roberts and Tweedie (1996), Bernoulli 2(4), at delta half of their step.
@@ -214,7 +215,7 @@ def annealed(
 
         x <- x + delta_i S(x, sigma_i) + sqrt(2 delta_i) z,    delta_i = delta sigma_i^2 / sigma_L^2
 
-    Moves beyond the ladder stay on its last level.
+    Moves beyond the last level stay on it.
 
     Args:
         score: of q with N(0, sigma^2 I) added.
@@ -258,14 +259,15 @@ def baoab(score: Score, h: Number, friction: Number) -> Move:
         B  v <- v + h/2 S(x)                                     A  x <- x + h/2 v
         O  v <- e^{-friction h} v + sqrt(1 - e^{-2 friction h}) z        then A, then B
 
-    A chain that starts without velocities draws them, N(0, I), from the noise at (t, s) = (1, 0).
-    The state keeps S(x), so a move costs one score. Its stationary law for Gaussian q is
-    `langevin_law.baoab_stationary`: exact in the position.
+    A chain without initial velocities samples them, N(0, I), from the noise at (t, s) = (1, 0).
+    The state stores S(x), so a move costs one score evaluation. The stationary distribution for
+    Gaussian q is `langevin_law.baoab_stationary`: exact in the position.
 
     Args:
-        score: of the density the positions are to follow.
-        h: the step size in time, > 0; one move goes as far as ula's with delta = h^2 / 2.
-        friction: in [0, inf]; 0 is Hamiltonian motion (velocity Verlet), inf a new velocity a move.
+        score: of the target density of the positions.
+        h: the step size in time, > 0; comparable to ula's delta = h^2 / 2.
+        friction: in [0, inf]; 0 is Hamiltonian motion (velocity Verlet), inf a new
+            velocity at every move.
 
     Raises:
         ValueError: an argument is outside these ranges.
@@ -301,7 +303,7 @@ def baoab(score: Score, h: Number, friction: Number) -> Move:
 def proposal(
     x: Float[Tensor, "batch *event"], score: Float[Tensor, "batch *event"], delta: Number
 ) -> Gaussian:
-    """The law of ula's move from x: N(x + delta S(x), 2 delta I), with `score` = S(x).
+    """The distribution of ula's move from x: N(x + delta S(x), 2 delta I), with `score` = S(x).
 
     Derivation: (langevin.4).
 
@@ -320,7 +322,7 @@ def proposal(
 def log_acceptance(
     here: tuple[Tensor, Tensor, Tensor], there: tuple[Tensor, Tensor, Tensor], delta: Number
 ) -> Float[Tensor, " batch"]:
-    """The logarithm of mala's ratio for moves from x to y, `(batch,)`, not cut off at 0.
+    """The logarithm of mala's ratio for moves from x to y, `(batch,)`, not limited to 0.
 
         log q(y) - log q(x) + log N(x; y + delta S(y), 2 delta I) - log N(y; x + delta S(x), ...)
         = log q(y) - log q(x) - (S(x) + S(y))^T (y - x - delta (S(x) - S(y)) / 2) / 2
@@ -362,7 +364,7 @@ def _walk(move: Move, state: Particles, moves: int, noise: Noise) -> Iterator[Pa
 
 
 def _fresh(here: Particles, noise: Noise) -> Tensor:
-    """The normal of the move that starts here."""
+    """The normal of the next move."""
     return noise(here.x, _clock(here.moves), _clock(here.moves + 1))
 
 

@@ -1,7 +1,7 @@
-"""What Langevin chains do to a Gaussian, exactly: the law after k moves, and the law they keep.
+"""Exact distributions of Langevin chains on Gaussians: after k moves, and stationary.
 
-For q = N(m, c) the score is (m - x) / c and every move is affine in x, v and z, so the chain's law
-stays Gaussian. These are the curves that a run is to be compared with (C23, E7).
+For q = N(m, c) the score is (m - x) / c and every move is affine in x, v and z, so the chain's
+distribution stays Gaussian. These are references for a run of a chain (C23, E7).
 Derivation: (langevin_law.1).
 """
 
@@ -15,13 +15,13 @@ from diffusion_math.langevin import step_size
 
 
 def ula_law(target: Gaussian, delta: Number, start: Gaussian, moves: int) -> Gaussian:
-    """The exact law of x after `moves` of ula's moves on N(m, c), started at N(m_0, v_0).
+    """The exact distribution of x after `moves` moves of ULA on N(m, c), from N(m_0, v_0).
 
         mean     = m + a^k (m_0 - m)                             a = 1 - delta / c
         variance = a^{2k} v_0 + 2 delta (1 - a^{2k}) / (1 - a^2)
 
     for every delta > 0, stable or not (2 delta k at a^2 = 1); each entry is independent. v_0 = 0
-    gives the law from one point. Raises ValueError for another shape, delta <= 0, or moves < 0.
+    starts at one point. Raises ValueError for another shape, delta <= 0, or moves < 0.
     Derivation: (langevin_law.2), (langevin_law.3).
 
     >>> import torch
@@ -46,9 +46,9 @@ def ula_law(target: Gaussian, delta: Number, start: Gaussian, moves: int) -> Gau
 
 
 def ula_stationary(target: Gaussian, delta: Number) -> Gaussian:
-    """The law that ula keeps and tends to on N(m, c): N(m, c / (1 - delta / (2 c))) (E7).
+    """The stationary distribution of ULA on N(m, c): N(m, c / (1 - delta / (2 c))) (E7).
 
-    Raises ValueError unless 0 < delta < 2 c for the least c: beyond it the chain has no such law.
+    Raises ValueError unless 0 < delta < 2 c for the smallest c: beyond it there is none.
     Derivation: (langevin_law.4).
 
     >>> import torch
@@ -63,11 +63,11 @@ def ula_stationary(target: Gaussian, delta: Number) -> Gaussian:
 
 
 def baoab_stationary(target: Gaussian, h: Number) -> tuple[Gaussian, Gaussian]:
-    """The laws of position and velocity that baoab keeps on N(m, c), at any friction > 0.
+    """The stationary distributions of BAOAB's position and velocity on N(m, c), friction > 0.
 
         x ~ N(m, c),  exactly        v ~ N(0, 1 - h^2 / (4 c)),  independent of x
 
-    Raises ValueError unless 0 < h < 2 sqrt(c) for the least c: beyond it the chain has no such law.
+    Raises ValueError unless 0 < h < 2 sqrt(c) for the smallest c: beyond it there is none.
     Derivation: (langevin_law.7).
     Source: Leimkuhler and Matthews (2013), Applied Mathematics Research eXpress 2013(1).
 

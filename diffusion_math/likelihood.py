@@ -1,11 +1,11 @@
-"""The log-density of the model that a denoiser defines through its probability flow.
+"""Exact log-likelihood of a diffusion model, by its probability flow ODE.
 
-Every schedule is a change of scale and of clock away from the straight path between data and noise:
+Every schedule is rectified flow after a change of scale and of time:
 
     u = x_t / (alpha_t + sigma_t) = (1 - tau) x_0 + tau eps,    tau = sigma_t / (alpha_t + sigma_t)
 
-along which the probability flow is du/dtau = eps - x0_hat: finite from clean data (tau = 0) to pure
-noise (tau = 1, alpha_t = 0), and one equation for every schedule. On it the density changes as
+The probability flow is then du/dtau = eps - x0_hat: finite from clean data (tau = 0) to pure
+noise (tau = 1, alpha_t = 0), the same equation for every schedule. The density changes as
 
     d log p(u) / dtau = -div(eps - x0_hat),    log p(x_t) = log p(u) - D log(alpha_t + sigma_t)
 
@@ -35,8 +35,8 @@ from diffusion_math.score_matching import Score, divergence
 @final
 @dataclass(frozen=True, eq=False)
 class FlowDensity:
-    """log_density: (batch,) log p(x_s) in nats. end: (batch, *event) where the flow carries x_s to
-    at time t. evaluations: how often the field was asked for.
+    """log_density: (batch,) log p(x_s) in nats. end: (batch, *event), the flow's x_t from x_s.
+    evaluations: the number of function evaluations (NFE).
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -67,21 +67,21 @@ def flow_log_density(
         log p(x_s) = log_prior(x_t) + integral of div(eps - x0_hat) dtau
                      + D log((alpha_t + sigma_t) / (alpha_s + sigma_s))
 
-    Integrated by scipy's DOP853 in float64; the denoiser is called in x_s's dtype and device.
+    Integrated by scipy's DOP853 in float64; the denoiser is evaluated in x_s's dtype and device.
 
     Args:
         x_s: `(batch, *event)`, data with the noise of time s.
-        log_prior: `(batch, *event) -> (batch,)`, the log-density of x_t at time t, told in float64.
+        log_prior: `(batch, *event) -> (batch,)`, the log-density of x_t at time t, in float64.
         s: a time > 0, by default `schedule.t_min`; t: s < t <= T, by default T.
-        probes: for Hutchinson's estimate of the divergence, unbiased also once integrated; by
-            default the exact one, of D backward passes. See `score_matching.divergence`. They stay
-            the same all the way, or there would be no smooth equation to integrate.
+        probes: for Hutchinson's estimate of the divergence, the same at all times; the integral
+            is unbiased too. The default is the exact divergence, by D backward passes. See
+            `score_matching.divergence`.
         rtol, atol: DOP853's, in [1e-13, 1], on u and on the integral, as a root mean square over
-            the batch, whose rows share their steps.
+            the batch, whose rows share the step sizes.
 
     Raises:
         ValueError: the times or tolerances are not as above, or the denoiser returns NaN or inf.
-        RuntimeError: the integrator gave up.
+        RuntimeError: the integrator failed.
 
     Derivation: (likelihood.5).
     Source: Song et al. (arXiv:2011.13456) appendix D.2.

@@ -1,15 +1,15 @@
 """Training losses of a network that predicts x0, eps, v, flow or score, and their weights.
 
-Take x_t = alpha_t x_0 + sigma_t eps as given, as a network must. An error e in x_0 is then an error
--(alpha_t / sigma_t) e in eps, and in y = a x_0 + b eps (the table of `predict`) it is
+A network is given x_t = alpha_t x_0 + sigma_t eps. An error e in x_0 is then an error
+-(alpha_t / sigma_t) e in eps, and in y = a x_0 + b eps (the table of `prediction`) it is
 
     (a - b alpha_t / sigma_t) e,    of square    ((alpha_t b - sigma_t a) / sigma_t)^2 norm(e)^2
 
     x0: 1    eps: SNR    v: ((alpha^2 + sigma^2) / sigma)^2 (SNR + 1 where variance is preserved)
     flow: ((alpha + sigma) / sigma)^2    score: alpha^2 / sigma^4    with SNR = alpha^2 / sigma^2
 
-So all targets have one loss up to a weight (claims C17-C19), and a weighting of the times is said
-once for all of them: as w(t) on norm(x_0 - x0_hat)^2. Derivation: (loss.1), (loss.2).
+So the losses of all targets are equal up to a weight (claims C17-C19). A weighting of the times is
+given in one form for all of them: w(t) on norm(x_0 - x0_hat)^2. Derivation: (loss.1), (loss.2).
 """
 
 import math
@@ -51,13 +51,13 @@ def training_loss(
     t: Tensor,
     weight: Weight | None = None,
 ) -> Float[Tensor, " batch"]:
-    """The squared error of a network in its own target, summed over the event, for each example.
+    """The training loss per example: the network's squared error, summed over the event.
 
         norm(y - y_theta(alpha_t x_0 + sigma_t eps, t))^2 w(t) / x0_weight(t),    y = a x_0 + b eps
 
     Args:
         network: `(x_t, time) -> y_theta`, with `time` from `network_time`: t - 1 if discrete.
-        prediction: what it predicts: "x0", "eps", "v", "flow" or "score".
+        prediction: the network's prediction type: "x0", "eps", "v", "flow" or "score".
         x0: `(batch, *event)` clean data.
         eps: `(batch, *event)` standard normals.
         t: `()` or `(batch,)` times, as from `uniform_times`.
@@ -96,7 +96,7 @@ def training_loss(
 def x0_weight(schedule: Schedule, prediction: str, t: Time) -> _Weights:
     """norm(y - y_hat)^2 / norm(x_0 - x0_hat)^2 at a given x_t: ((alpha b - sigma a) / sigma)^2.
 
-    prediction: y = a x_0 + b eps, by its name: see `predict.parts`. In t's shape.
+    prediction: y = a x_0 + b eps, by its name: see `prediction.coefficients`. In t's shape.
     Raises ValueError where sigma_t = 0 (x_t then is x_0) and for an unknown prediction.
     Derivation: (loss.1).
     Source: Salimans & Ho (arXiv:2202.00512), section 4, for x0, eps and v.
@@ -165,7 +165,7 @@ def snr_plus_one(schedule: Schedule, t: Time) -> _Weights:
 
 
 def min_snr(gamma: Number = 5.0) -> Weight:
-    """w = min(SNR, gamma): gamma caps the easy times, near clean data.
+    """w = min(SNR, gamma): gamma limits the weight near clean data.
 
     Raises ValueError unless 0 < gamma < inf. Source: Hang et al. (arXiv:2303.09556).
     Derivation: (loss.8).
@@ -192,7 +192,7 @@ def variational(schedule: Schedule, t: Time) -> _Weights:
 
     The discrete loss summed over t = 1..T is the bound up to a constant, and the continuous one
     integrated over t is its limit of short steps. Raises ValueError where sigma_t = 0, at
-    fractional times of a discrete schedule, and where the schedule's derivative is not known here.
+    fractional times of a discrete schedule, and for other schedule classes than this package's.
     Derivation: (loss.9), (loss.10).
     Source: DDPM (arXiv:2006.11239) eq. 12; VDM (arXiv:2107.00630), the continuous-time loss.
 
@@ -244,7 +244,7 @@ def uniform_times(
 def stratified_times(
     schedule: Schedule, generator: torch.Generator, batch: int
 ) -> Float64[Tensor, " batch"]:
-    """Times that share one draw u: each is uniform as in `uniform_times`, the batch evenly spread.
+    """Low-discrepancy times: each uniform as in `uniform_times`, the batch evenly spaced.
 
         u_i = (u + i / batch) mod 1    on [0, 1), then on {1, ..., T} or [t_min, t_max]
 

@@ -1,7 +1,7 @@
-"""Distances between two sets of samples, with the standard errors that samples have.
+"""Distances between two sets of samples: energy distance with its standard error, W2.
 
-Both are zero, in the limit of many samples, only between equal distributions. Neither asks for a
-bandwidth, a bin or a trained network.
+In the limit of many samples both are zero only between equal distributions. Neither needs a
+bandwidth, bins or a trained network.
 """
 
 from typing import NamedTuple
@@ -28,15 +28,15 @@ class Estimate(NamedTuple):
 
 
 def energy_distance(x: Float[Tensor, "n *event"], y: Float[Tensor, "m *other"]) -> Estimate:
-    """The squared energy distance, unbiased, so that it may come out below zero.
+    """The squared energy distance: an unbiased estimate, which may be negative.
 
         2 E|X - Y| - E|X - X'| - E|Y - Y'|,    |.| the Euclidean norm of the flattened event
 
-    Its error is that of the average of each sample's own part (Hoeffding's projection), which
-    vanishes as the distributions become one; the estimate's spread is then of order 1/n.
+    Its standard error is that of Hoeffding's projection, the mean of each sample's own part. It
+    vanishes for equal distributions; the estimate's deviation is then of order 1/n.
 
     Args:
-        x, y: `(n, *event)` and `(m, *event)`, independent draws, n, m >= 2.
+        x, y: `(n, *event)` and `(m, *event)`, independent samples, n, m >= 2.
 
     Raises:
         ValueError: fewer than two samples, or events of different shapes.
@@ -63,14 +63,14 @@ def energy_distance(x: Float[Tensor, "n *event"], y: Float[Tensor, "m *other"]) 
 def empirical_wasserstein2(
     x: Float[Tensor, "n *event"], y: Float[Tensor, "m *other"]
 ) -> Float64[Tensor, ""]:
-    """W2 between two sets of equally many points: the cheapest way to pair them, found exactly.
+    """W2 between two sets of n points each, by an exact optimal assignment.
 
         W2^2 = min over permutations p of 1/n sum_i norm(x_i - y_p(i))^2
 
     Between samples of one distribution it is not zero (about n^(-1/2) in the plane): compare it
-    with that floor. Takes time n^3; n = 2,000 is a second.
+    with that floor. It takes time n^3; n = 2,000 is a second.
 
-    Raises ValueError unless x and y are alike in shape and hold 1 point or more.
+    Raises ValueError unless x and y have one shape and hold 1 point or more.
     Derivation: (metrics.5).
     Source: Peyre & Cuturi 2019, arXiv:1803.00567, section 2.2.
 
@@ -91,7 +91,7 @@ def empirical_wasserstein2(
 
 
 def apart(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> Float64[Tensor, "n m"]:
-    """norm(x_i - y_j), from the differences themselves, in float64.
+    """Pairwise distances norm(x_i - y_j), from the differences themselves, in float64.
 
     An expanded square (`torch.cdist`, for more than 25 points) loses norm(x)^2 eps to rounding,
     which is all of the distance between points that lie far out and close together.

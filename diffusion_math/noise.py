@@ -1,7 +1,7 @@
-"""Where randomness enters: a `Noise` gives the standard normal of the step from t to s.
+"""Noise sources: a `Noise` returns the standard normal of the step from t to s.
 
-A step asks for it as noise(x, t, s). Because the answer is indexed by the step and not by how
-often it was asked, it can be replayed, shared across step counts, or replaced by unit vectors.
+A solver calls noise(x, t, s). The result depends on the step and not on the number of earlier
+calls. So a run can be replayed, share its noise with other grids, or get unit vectors instead.
 """
 
 import math
@@ -24,7 +24,7 @@ Noise: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def zeros(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """Zeros, for a solver that draws: its mean alone.
+    """Zeros: a stochastic solver then computes the mean of each step.
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -35,7 +35,9 @@ def zeros(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
 
 
 def required(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """No noise was given: a solver that draws raises ValueError, a deterministic one never asks.
+    """The default of samplers: raises ValueError, so a stochastic solver needs a noise source.
+
+    Deterministic solvers never call it.
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -49,7 +51,7 @@ def required(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
 
 
 def from_generator(generator: torch.Generator) -> Noise:
-    """Fresh draws from one generator, on its device: the cheapest, but it cannot be replayed.
+    """New samples from one generator at every call, on its device: fast, but not replayable.
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -66,10 +68,10 @@ def from_generator(generator: torch.Generator) -> Noise:
 
 
 def from_seeds(seeds: Sequence[int]) -> Noise:
-    """One seed per sample: sample i's noise depends on seeds[i], t and s, and on nothing else.
+    """One seed per sample: sample i's noise is a function of seeds[i], t and s alone.
 
     The returned noise takes x of shape (len(seeds), *event) and t, s of shape () or (batch,). It is
-    drawn on the CPU in float32 and then moved, so every device and dtype sees the same numbers.
+    generated on the CPU in float32 and then moved, so all devices and dtypes get the same numbers.
     Raises ValueError for a seed outside [0, 2^64) or a batch that is not len(seeds).
     Derivation: (noise.1).
 
@@ -98,7 +100,7 @@ def start_noise(
 ) -> Float[Tensor, "batch *event"]:
     """Standard normals (len(seeds), *shape) on the CPU to start from, one seed per sample.
 
-    Drawn in float32 whatever the dtype, so the start is the same on every device. Independent of
+    Generated in float32 for every dtype, so the start is the same on every device. Independent of
     `from_seeds(seeds)`. Raises ValueError for a seed outside [0, 2^64).
 
     >>> import torch
@@ -114,9 +116,9 @@ def start_noise(
 @final
 @dataclass(frozen=True)
 class BrownianPath:
-    """One Brownian path W per sample on [0, T], read as noise: (W(t) - W(s)) / sqrt(t - s).
+    """One Brownian path W per sample on [0, T]; its noise is (W(t) - W(s)) / sqrt(t - s).
 
-    Fine and coarse grids see the same path, so a solver's strong error can be measured. W is
+    Fine and coarse grids share the path, so a solver's strong error can be measured. W is
     Levy's construction, W(mid) = (W(lo) + W(hi)) / 2 + sqrt((hi - lo) / 4) z(mid), on the dyadic
     lattice of T / 2^levels; times are rounded to it and the increment is divided by the root of
     the rounded t - s, so each noise is exactly standard normal.
@@ -159,7 +161,7 @@ class BrownianPath:
         return round(float(t) / self.T * 2.0**self.levels)
 
     def _walk(self, seed: int, node: int, shape: Sequence[int]) -> Tensor:
-        """W at a lattice point, in units of sqrt(T): halve [0, 1] until the point is an end."""
+        """W at a lattice point, in units of sqrt(T), by bisection of [0, 1]."""
         low, high = 0, 2**self.levels
         at_low = torch.zeros(tuple(shape), dtype=torch.float64)
         at_high = _normal(("path", seed, 1.0, 0.0), shape).double()
@@ -175,12 +177,13 @@ class BrownianPath:
 @final
 @dataclass(frozen=True, eq=False)
 class UnitNoise:
-    """Unit vectors for noise, to read a linear sampler's exact mean and covariance off one run.
+    """Unit vectors as noise: one run gives a linear sampler's exact mean and covariance.
 
-    With a denoiser that is affine in x (Gaussian data), x_end is affine in the start and in the
-    noises, each of which gets a batch row per coordinate: row 0 has none, the next D rows move the
-    start, then D rows for each step of the grid. Run `trajectory` from `start(...)` with this as
-    its noise; `mean` and `covariance` of the last state are then those of the sampler's output.
+    With a denoiser that is affine in x (Gaussian data), x_end is affine in the start and in each
+    step's noise. Row 0 of the batch has no noise. The next D rows move the start by unit vectors,
+    then D rows for each step of the grid move its noise. Run `trajectory` from `start(...)` with
+    this as its noise; `mean` and `covariance` of the last state are then those of the sampler's
+    output.
 
     grid: (nodes,) strictly decreasing times; event: the event's shape, of D entries.
     Calling raises ValueError for a step that is not the grid's, or a batch that is not `rows`.
@@ -205,11 +208,11 @@ class UnitNoise:
 
     @property
     def rows(self) -> int:
-        """The batch: 1 + D nodes."""
+        """The batch size: 1 + D nodes."""
         return 1 + math.prod(self.event) * len(self.grid)
 
     def start(self, mean: Tensor, std: Number) -> Float[Tensor, "rows *event"]:
-        """The batch to start from when the start is N(mean, std^2 I); mean broadcasts to event."""
+        """The initial batch for a start N(mean, std^2 I); mean broadcasts to event."""
         x = mean.expand(self.rows, *self.event).clone()
         return x + std * self._units(x, 0)
 
@@ -221,11 +224,11 @@ class UnitNoise:
         return self._units(x, 1 + int(step))
 
     def mean(self, x: Float[Tensor, "rows *event"]) -> Float[Tensor, "*event"]:
-        """The sampler's mean, of the last state's x."""
+        """The sampler's mean, from the last state's x."""
         return x[0]
 
     def covariance(self, x: Float[Tensor, "rows *event"]) -> Float[Tensor, "D D"]:
-        """The sampler's covariance over the flattened event, of the last state's x.
+        """The sampler's covariance over the flattened event, from the last state's x.
 
         Derivation: (noise.6).
         """
@@ -244,7 +247,7 @@ def _normal(key: tuple[str, int, float, float], shape: Sequence[int]) -> Tensor:
     """float32 standard normals that are a function of the key (a counter-based stream each).
 
     The key is hashed to Philox's 128 bits: torch's CPU generator has 2^32 streams, few enough for
-    two of a large run's draws to coincide.
+    two streams of a large run to coincide.
     """
     name, seed, t, s = key
     # Adding 0.0 turns -0.0 into 0.0, which would otherwise be another key.

@@ -1,4 +1,4 @@
-"""What a network may predict - x0, eps, v, score, flow - and the maps between them at a time t.
+"""Prediction types (x0, eps, v, score, flow) and the conversions between them at a time t.
 
 Each is a combination a x_0 + b eps, as x_t = alpha_t x_0 + sigma_t eps is:
 
@@ -8,8 +8,8 @@ so any one of them and x_t give any other, by Cramer's rule in the plane of (a, 
 
     wanted = (det(wanted, given) x_t + det(x_t, wanted) given) / det(x_t, given)
 
-Going straight there, not by way of x0, keeps every pair as accurate as it can be. The rounding of
-a map grows with its coefficients: as 1 / alpha_t out of eps and score, as 1 / sigma_t out of x0 and
+The direct map, not by way of x0, keeps the rounding error of every pair small. The error of a map
+grows with its coefficients: as 1 / alpha_t out of eps and score, as 1 / sigma_t out of x0 and
 into score; the maps among v, flow and into eps or x0 from them stay bounded. Where det(x_t, given)
 is 0, or the score does not exist (sigma_t = 0), a function raises ValueError.
 
@@ -35,9 +35,9 @@ _Parts = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def target(schedule: Schedule, kind: str, x0: Value, eps: Value, t: Time) -> Value:
-    """What a perfect network of that kind predicts: a x_0 + b eps, with `coefficients`' a and b.
+    """The training target of a prediction type: a x_0 + b eps, with `coefficients`' a and b.
 
-    x0, eps: (batch, *event), the clean data and the noise in x_t. Raises ValueError as
+    x0, eps: (batch, *event), the clean data and the noise of x_t. Raises ValueError as
     `coefficients` does.
     Derivation: (prediction.1).
 

@@ -19,27 +19,26 @@ def trajectory(
     grid: Float[Tensor, " nodes"],
     noise: Noise = required,
 ) -> Iterator[State]:
-    """Walk `x` down the grid, one step between each two neighbouring nodes.
+    """Sample from `x` along the grid, one solver step between neighbouring nodes.
 
         x_{t_{i+1}} = step(denoise, x_{t_i}, t_i, t_{i+1}, noise)        i = 0 .. nodes - 2
 
-    The walk is lazy: a state is computed when it is asked for, and `*_, end = trajectory(...)`
-    keeps only the last. The solver sees no more of the grid than the two ends of its step and
-    what it wrote into `State.history`.
+    The iterator is lazy: each state is computed when it is requested. `final` returns the last x
+    alone. A solver sees the two ends of its step and its own `State.history`, not the grid.
 
     Args:
-        step: one of `diffusion_math.solvers.one_step`'s, already bound to its schedule.
+        step: a solver bound to its schedule, such as `ddim(schedule)`.
         denoise: `(x_t, t) -> E[x_0 | x_t]`.
-        x: `(batch, *event)`, a draw of x_t at `grid[0]`; the batch may be empty.
-        grid: `(nodes,)` strictly decreasing times; the last says where sampling ends.
-        noise: the standard normals of the steps; a deterministic solver needs none.
+        x: `(batch, *event)`, a sample of x_t at `grid[0]`; the batch may be empty.
+        grid: `(nodes,)` strictly decreasing times; sampling ends at the last.
+        noise: the source of the steps' normals; a deterministic solver needs none.
 
     Returns:
         An iterator of `nodes` states: the start itself, then the state after each step.
 
     Raises:
-        ValueError: at the call, when `grid` is no strictly decreasing 1-D tensor; at the first step
-            that draws, without `noise`.
+        ValueError: immediately, when `grid` is no strictly decreasing 1-D tensor; at the first
+            step of a stochastic solver, without `noise`.
 
     Derivation: (sample.1).
     Source: DDPM (arXiv:2006.11239), Algorithm 2, with the step left open.
@@ -65,9 +64,9 @@ def final(
     grid: Float[Tensor, " nodes"],
     noise: Noise = required,
 ) -> Float[Tensor, "batch *event"]:
-    """The end of a `trajectory` alone: x at `grid[-1]`; no state before it is kept.
+    """The final x of a `trajectory`, at `grid[-1]`; earlier states are not stored.
 
-    Args and errors are those of `trajectory`, but that all of them come at the call.
+    Arguments and errors are those of `trajectory`.
 
     Derivation: (sample.1).
     Source: DDPM (arXiv:2006.11239), Algorithm 2, with the step left open.
@@ -92,13 +91,13 @@ def inversion(
     x: Float[Tensor, "batch *event"],
     grid: Float[Tensor, " nodes"],
 ) -> Iterator[State]:
-    """Walk `x` up the grid, from its last node to its first: the flow from data to its noise.
+    """Integrate the flow from data to noise: along the grid from its last node to its first.
 
-    The deterministic solvers are quadratures of a line and run either way: `ddim` upwards is DDIM
-    inversion. `trajectory` on the same grid leads back, up to both walks' errors.
+    Deterministic solvers run in both directions; with `ddim` this is DDIM inversion. `trajectory`
+    on the same grid leads back, up to both discretisation errors.
 
     Args:
-        step: a deterministic solver's.
+        step: a deterministic solver's step.
         denoise: `(x_t, t) -> E[x_0 | x_t]`.
         x: `(batch, *event)` at `grid[-1]`.
         grid: `(nodes,)` strictly decreasing times as for `trajectory`, the last above 0: the slope
@@ -108,8 +107,8 @@ def inversion(
         An iterator of `nodes` states: the start itself, then the state after each step.
 
     Raises:
-        ValueError: at the call, when `grid` is no strictly decreasing 1-D tensor that ends above 0;
-            at the first step, when the solver draws.
+        ValueError: immediately, when `grid` is no strictly decreasing 1-D tensor that ends above 0;
+            at the first step, for a stochastic solver.
 
     Derivation: (sample.4).
     Source: DDIM (arXiv:2010.02502), section 4.3.

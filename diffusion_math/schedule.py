@@ -21,7 +21,7 @@ from diffusion_math.checks import Number, all_between, require, scalar_or_batch,
 Time: TypeAlias = Number | Tensor
 
 MOST = 10**6
-"""The longest table of a `Discrete` schedule."""
+"""The largest number of betas of a `Discrete` schedule."""
 
 
 class Schedule(ABC):
@@ -45,11 +45,11 @@ class Schedule(ABC):
     @property
     @abstractmethod
     def t_min(self) -> float:
-        """The least positive time worth a node of a grid."""
+        """The smallest positive time that grids use as a node."""
 
     @property
     def t_max(self) -> float:
-        """The greatest time worth a node where log-SNR must be finite: T unless alpha_T = 0."""
+        """The largest time with a finite log-SNR that grids use: T unless alpha_T = 0."""
         return self.T
 
     @abstractmethod
@@ -100,11 +100,14 @@ def shape_like(coefficient: Tensor, x: Float[Tensor, "*shape"]) -> Float[Tensor,
 @final
 @dataclass(frozen=True, eq=False, repr=False)
 class Discrete(Schedule):
-    """A table of T variances: alpha_t^2 = abar_t = prod_{i<=t} (1 - beta_i), alpha^2 + sigma^2 = 1.
+    """A discrete schedule of T betas: alpha_t^2 = abar_t = prod_{i<=t} (1 - beta_i).
+
+    sigma_t^2 = 1 - abar_t.
 
     betas: shape (T,), beta_t = betas[t - 1] in (0, 1). Times are 0, 1, ..., T; a fractional t >= 1
-    interpolates the log-SNR linearly; 0 < t < 1 is rejected. Raises ValueError for betas as good as
-    0, or 1 in product, in float64, and for T above a million. Derivation: (schedule.6).
+    interpolates the log-SNR linearly; 0 < t < 1 is rejected. Raises ValueError for betas that
+    float64 cannot tell from 0 or 1, for a product that underflows, and for T above a million.
+    Derivation: (schedule.6).
     Source: DDPM (arXiv:2006.11239) eq. 4.
 
     >>> import torch
@@ -146,7 +149,7 @@ class Discrete(Schedule):
     def scaled_linear(
         cls, steps: int = 1000, first: float = 0.00085, last: float = 0.012
     ) -> "Discrete":
-        """sqrt(beta_t) linear in t; the defaults are Stable Diffusion v1's table.
+        """sqrt(beta_t) linear in t; the defaults are Stable Diffusion v1's beta schedule.
 
         Source: Rombach et al. (arXiv:2112.10752), as released. Derivation: (schedule.12).
         """
@@ -158,7 +161,7 @@ class Discrete(Schedule):
     def cosine(cls, steps: int = 1000, offset: float = 0.008, largest: float = 0.999) -> "Discrete":
         """abar_t = f(t) / f(0), f(t) = cos^2(pi/2 (t/T + offset) / (1 + offset)), beta <= largest.
 
-        Written as sin(b - a) sin(b + a) / cos^2(a), angles a, b at t - 1, t: nothing cancels.
+        Computed as sin(b - a) sin(b + a) / cos^2(a), angles a, b at t - 1, t, without cancellation.
         Derivation: (schedule.13). Source: Nichol & Dhariwal (arXiv:2102.09672) eq. 17.
         """
         whole("steps", steps, 1, MOST)
@@ -323,7 +326,7 @@ class VE(Schedule):
 @final
 @dataclass(frozen=True)
 class RectifiedFlow(Schedule):
-    """The straight path x_t = (1 - t) x_0 + t eps, T = 1; log-SNR = 2 log((1 - t) / t).
+    """Rectified flow, x_t = (1 - t) x_0 + t eps, T = 1; log-SNR = 2 log((1 - t) / t).
 
     Source: Liu et al. (arXiv:2209.03003) eq. 1, time reversed. Derivation: (schedule.19).
 
@@ -353,9 +356,9 @@ class RectifiedFlow(Schedule):
 
 
 def _running_sums(each: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
-    """The sums of the first 1, 2, ... numbers of one sign, each rounded once (Neumaier 1974).
+    """Cumulative sums of numbers of one sign, each rounded once (Neumaier 1974).
 
-    A plain running sum's rounding would grow with t, and then be exponentiated.
+    The rounding error of a plain cumulative sum grows with t and would then be exponentiated.
     """
     total, rest, sums = 0.0, 0.0, []
     for one in each.tolist():
@@ -368,14 +371,14 @@ def _running_sums(each: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
 
 
 def _legal_time(t: Time, T: float) -> Float64[Tensor, "*shape"]:
-    """t as a float64 CPU tensor of its own that lies in [0, T]."""
+    """A copy of t as a float64 CPU tensor; ValueError outside [0, T]."""
     time = torch.as_tensor(t, dtype=torch.float64, device="cpu").detach().clone()
     all_between("t", time, 0.0, T)
     return time
 
 
 def _legal_log_snr(log_snr: Time, schedule: Schedule) -> Float64[Tensor, "*shape"]:
-    """log_snr as a float64 CPU tensor that is not below the schedule's least value."""
+    """log_snr as a float64 CPU tensor; ValueError below the schedule's smallest value."""
     value = torch.as_tensor(log_snr, dtype=torch.float64, device="cpu").detach()
     all_between("log_snr", value, schedule.log_snr(schedule.T).item(), math.inf)
     return value

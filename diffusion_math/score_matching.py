@@ -1,4 +1,4 @@
-"""Score matching: objectives that are least where a model S_theta is grad log q, and Tweedie.
+"""Score matching objectives, minimal at S_theta = grad log q, and Tweedie's formulas.
 
     explicit    norm(S_theta(x) - S(x))^2                        where the score S is known
     implicit    tr grad S_theta(x) + norm(S_theta(x))^2 / 2      from samples alone
@@ -6,11 +6,11 @@
     denoising   norm(S_theta(x + sigma eps) + eps / sigma)^2     the score of x + sigma eps
 
 In expectation over x ~ q, explicit / 2 - implicit = E norm(S)^2 / 2 and, over x and eps, denoising
-less explicit (at the noisy score) is E norm(eps)^2 / sigma^2 - E norm(S_sigma)^2: neither depends
+minus explicit (at the noisy score) is E norm(eps)^2 / sigma^2 - E norm(S_sigma)^2: neither depends
 on theta, so the minimisers are the same (claims C24-C26).
 
-A model maps (batch, *event) to its like, each example by itself; an event may have any shape, ()
-included. Objectives are per example, and can be differentiated in the model's parameters to any
+A model maps (batch, *event) to the same shape, each example by itself; an event may have any shape,
+() included. Objectives are per example, and can be differentiated in the model's parameters to any
 order. For a model of (x_t, t), fix t first. Derivation: (score_matching.4), (score_matching.9).
 """
 
@@ -26,7 +26,7 @@ from diffusion_math.checks import require, same_shape, whole
 from diffusion_math.schedule import Time, shape_like
 
 Score: TypeAlias = Callable[[Tensor], Tensor]
-"""`x -> S(x)`: both `(batch, *event)`, each example's answer a function of that example only."""
+"""`x -> S(x)`: both `(batch, *event)`, each example's output a function of that example only."""
 
 _X = Float[Tensor, "batch *event"]
 _Probes = Float[Tensor, "probes batch *event"]
@@ -53,7 +53,7 @@ def explicit(model: Score, score: Score, x: _X) -> _PerExample:
 def fisher_divergence(p: Score, q: Score, x: _X) -> Float[Tensor, ""]:
     """The mean over samples x ~ p of norm(S_p(x) - S_q(x))^2: 0 only where the scores agree.
 
-    Raises ValueError where there is no sample, or a score has not x's shape.
+    Raises ValueError for no samples, or a score of another shape than x.
     Derivation: (score_matching.1).
 
     >>> import torch
@@ -86,9 +86,9 @@ def divergence(field: Score, x: _X, probes: _Probes | None = None) -> _PerExampl
 
 
 def implicit(model: Score, x: _X, probes: _Probes | None = None) -> _PerExample:
-    """Score matching without the score: tr grad S_theta(x) + norm(S_theta(x))^2 / 2.
+    """Implicit score matching, from samples alone: tr grad S_theta(x) + norm(S_theta(x))^2 / 2.
 
-    Its mean over x ~ q is half of `explicit`'s less E norm(S)^2 / 2. The trace is exact, or
+    Its mean over x ~ q is half of `explicit`'s minus E norm(S)^2 / 2. The trace is exact, or
     Hutchinson's estimate where probes are given: see `divergence`, also for shapes and errors.
     Derivation: (score_matching.4).
     Source: Hyvarinen (2005), JMLR 6; with probes, Song et al. (arXiv:1905.07088), "SSM-VR".
@@ -224,10 +224,10 @@ def rademacher(generator: torch.Generator, x: _X, count: int = 1) -> _Probes:
 
 
 def _products(field: Score, x: Tensor, probes: Tensor) -> tuple[Tensor, Iterator[Tensor]]:
-    """f(x), and v^T grad f(x) for each probe v in turn: the model is run once, on the whole batch.
+    """f(x), and v^T grad f(x) for each probe v; the model runs once, on the whole batch.
 
-    In turn, since vmap would hold every product at once, and over a backward pass of `torch.cdist`
-    it gives wrong numbers without a word.
+    The products are computed one after another. vmap would hold all of them in memory, and over a
+    backward pass of `torch.cdist` it silently gives wrong numbers.
     """
     fits = probes.ndim > 0 and len(probes) > 0 and probes.shape[1:] == x.shape
     wanted = f"shape (at least one, *{tuple(x.shape)})"

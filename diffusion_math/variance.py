@@ -1,7 +1,7 @@
-"""The variance of an ancestral step, for `ddpm`: fixed, learned between two, or optimal.
+"""The variance of an ancestral step of `ddpm`: fixed, learned, or optimal for the data.
 
-Between "small", the variance of q(x_s | x_t, x_0) (true of one point), and "large", that of
-q(x_t | x_s) (true of N(m, I) where alpha^2 + sigma^2 = 1), lie those of all data between.
+"small" is the variance of q(x_s | x_t, x_0), exact for data of one point. "large" is the variance
+of q(x_t | x_s), exact for data N(m, I) where alpha^2 + sigma^2 = 1. Other data lie between them.
 Derivation: (elbo.9), (elbo.10), (elbo.11), (variance.1), (variance.2).
 """
 
@@ -29,7 +29,7 @@ StepVariance: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 def large_variance(schedule: Schedule, t: Time, s: Time) -> Float64[Tensor, "*shape"]:
     """v = sigma_{t|s}^2, that of q(x_t | x_s): beta_t on neighbours. Derivation: (elbo.11).
 
-    True of data N(m, I) where alpha^2 + sigma^2 = 1. Source: DDPM (arXiv:2006.11239) section 3.2.
+    Exact for data N(m, I) where alpha^2 + sigma^2 = 1. Source: DDPM (arXiv:2006.11239) section 3.2.
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -43,7 +43,8 @@ def large_variance(schedule: Schedule, t: Time, s: Time) -> Float64[Tensor, "*sh
 def small_variance(schedule: Schedule, t: Time, s: Time) -> Float64[Tensor, "*shape"]:
     """v = sigma_s^2 sigma_{t|s}^2 / sigma_t^2, that of q(x_s | x_t, x_0): beta_hat on neighbours.
 
-    True of one point; 0 at s = 0. Derivation: (elbo.10). Source: DDPM (arXiv:2006.11239) eq. 7.
+    Exact for data of one point; 0 at s = 0. Derivation: (elbo.10). Source: DDPM (arXiv:2006.11239)
+    eq. 7.
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -95,7 +96,9 @@ def constant_variance(value: Number) -> Variance:
 
 
 def fixed(schedule: Schedule, variance: Variance = large_variance) -> StepVariance:
-    """One of `large_variance`, `small_variance`, `optimal_variance(c)`, ...
+    """A variance of (schedule, t, s), bound to its schedule for `ddpm`.
+
+    `variance` is one of `large_variance`, `small_variance`, `optimal_variance(c)`, ...
 
     Derivation: (elbo.9), (elbo.10), (elbo.11). Source: DDPM (arXiv:2006.11239), section 3.2.
 
@@ -111,7 +114,7 @@ def fixed(schedule: Schedule, variance: Variance = large_variance) -> StepVarian
 
 
 def learned_range(schedule: Schedule, share: Callable[[Tensor, Tensor], Tensor]) -> StepVariance:
-    """v = exp(f log large + (1 - f) log small), the share f = share(x_t, t) by a network.
+    """v = exp(f log large + (1 - f) log small), with a network's f = share(x_t, t).
 
     Args:
         share: f in [0, 1] like x_t; (v + 1) / 2 of a network whose output v lies in [-1, 1].
@@ -146,11 +149,11 @@ def analytic(schedule: Schedule, gamma: Callable[[Tensor], Tensor]) -> StepVaria
         v = small + (alpha_s sigma_{t|s}^2 / sigma_t^2)^2 (sigma_t / alpha_t)^2 (1 - gamma_t)
 
     with gamma_t = E norm(eps_hat(x_t))^2 / D over q(x_t), so that (sigma_t / alpha_t)^2 (1 -
-    gamma_t) is the mean of Var[x_0 | x_t] over x_t and coordinates. With it the step's covariance
-    is right on average, where the posterior's alone is too small. Needs alpha_t > 0.
+    gamma_t) is the mean of Var[x_0 | x_t] over x_t and coordinates. The step's covariance is
+    then right on average; the posterior's alone is too small. Needs alpha_t > 0.
 
     Args:
-        gamma: t -> gamma_t in [0, 1], `()`: an average over draws of x_t, or exact.
+        gamma: t -> gamma_t in [0, 1], `()`: an average over samples of x_t, or exact.
 
     Raises:
         ValueError: a gamma outside [0, 1], at the step.

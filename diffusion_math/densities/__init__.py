@@ -1,9 +1,8 @@
-"""Data whose density, score and denoiser are known exactly under every schedule.
+"""Test distributions with an exact density, score and denoiser under every schedule.
 
-Mixtures of Gaussians (with labels: `Labelled`), the toy densities of the plane by name
-(`DENSITIES`), and what is known of any of them: full-covariance Gaussians (`multivariate`),
-the score's Jacobian and Cov[x_0 | x_t] (`second_order`), draws of the exact reverse process
-(`reverse_kernel`).
+Gaussian mixtures (with labels: `Labelled`), 2D toy densities by name (`DENSITIES`),
+full-covariance Gaussians (`multivariate`), the score's Jacobian and Cov[x_0 | x_t]
+(`second_order`), samples of the exact reverse process (`reverse_kernel`).
 """
 
 from diffusion_math.densities import multivariate, reverse_kernel, second_order

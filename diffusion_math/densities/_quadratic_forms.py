@@ -1,4 +1,4 @@
-"""Quadratic forms of many points and many Gaussians: products where they lose nothing.
+"""Quadratic forms of many points and many Gaussians, by matrix products where accurate.
 
 For points x_b and Gaussians N(alpha m_k, S_k), with P_k = S_k^-1 diagonal in a known basis,
 
@@ -6,9 +6,9 @@ For points x_b and Gaussians N(alpha m_k, S_k), with P_k = S_k^-1 diagonal in a 
     pull(r, x)_b  = sum_k r_bk P_k (alpha m_k - x_b)
 
 A square expanded about a centre q costs two matrix products, but subtracts terms as large as
-|alpha m_k - q|^2 P_k from each other. `forms` weighs that loss beforehand: where it may pass
-`ACCURACY`, differences are taken one Gaussian after the other. The choice looks at the Gaussians
-alone, never at x, and both ways are plain tensor operations, so derivatives of any order exist.
+|alpha m_k - q|^2 P_k from each other. `forms` bounds that loss beforehand: where it may exceed
+`ACCURACY`, differences are taken one Gaussian after the other. The choice depends on the Gaussians
+alone, not on x. Both ways are plain tensor operations, so derivatives of any order exist.
 Derivation: (mixture.13).
 """
 
@@ -32,19 +32,19 @@ ACCURACY = 1e-11
 @final
 @dataclass(frozen=True, eq=False)
 class Means:
-    """The m_k, `(K, D)`, and what of them no alpha and no P_k changes."""
+    """The m_k, `(K, D)`, and quantities that do not depend on alpha and P_k."""
 
     each: Float64[Tensor, "K D"]
 
     @cached_property
     def span(self) -> tuple[Tensor, Tensor]:
-        """Middle and half width of the box the means lie in, `(D,)` each."""
+        """Centre and half width of the means' bounding box, `(D,)` each."""
         low, high = self.each.amin(0), self.each.amax(0)
         return (low + high) / 2, (high - low) / 2
 
     @cached_property
     def apart(self) -> Tensor:
-        """From the middle, `(K, D)`."""
+        """Relative to the centre, `(K, D)`."""
         return self.each - self.span[0]
 
     @cached_property
@@ -59,7 +59,7 @@ def forms(
     precision: Float64[Tensor, "K _"],
     basis: Float64[Tensor, "K D D"] | None = None,
 ) -> "Forms":
-    """The forms by products if their rounding stays below `ACCURACY`, else by differences.
+    """The forms by products if their rounding error is below `ACCURACY`, else by differences.
 
     Args:
         alpha: the factor of the means.
@@ -88,8 +88,8 @@ def forms(
 class Products:
     """Expanded about the centre q: energy = p (R |y|^2 / 2 - alpha w^T y + alpha^2 w^T d / 2).
 
-    Here y = x - q, d = m - q / alpha, P = p R and w = R d. What all entries share of P_k is kept
-    apart in p, so that nothing is as large as the means when P_k = p I. Derivation: (mixture.14).
+    Here y = x - q, d = m - q / alpha, P = p R and w = R d. The common factor of P_k's entries
+    is stored in p, so no term is as large as the means when P_k = p I. Derivation: (mixture.14).
     """
 
     alpha: Tensor
@@ -126,7 +126,7 @@ class Products:
 @final
 @dataclass(frozen=True, eq=False)
 class Differences:
-    """x - alpha m_k to the last bit, the product alpha m_k being kept with what rounding took.
+    """x - alpha m_k to the last bit: alpha m_k is stored with its rounding error.
 
     Derivation: (mixture.17).
     """

@@ -1,4 +1,4 @@
-"""A normal along a curve: densities of the plane whose second coordinate hangs on the first.
+"""Banana and funnel: 2D densities whose second coordinate is normal given the first.
 
     x_0 = (u, w),    u ~ N(0, s^2),    w given u ~ N(f(u), g(u))
 
@@ -8,9 +8,9 @@ S = alpha_t^2 s^2 + sigma_t^2, V(u) = alpha_t^2 g(u) + sigma_t^2,
     q(x_t) = N(x; 0, S) E N(y; alpha_t f(u), V(u)),    u ~ N(alpha_t s^2 x / S, s^2 sigma_t^2 / S)
 
 At t = 0 the u in the mean is x itself and q is a closed form. At t > 0 the mean is one integral
-over a normal, by the trapezoid rule: exact to rounding where log q > -50. It leaves out e^-98 of
-the normal, and its own error falls faster than any power of its step: 0.15 standard deviations, or
-less where a point's mass lies in a bend or in a width that is sharper than that (`_halvings`).
+over a normal, by the trapezoid rule: exact to rounding where log q > -50. It omits e^-98 of
+the normal, and its error falls faster than any power of the step. The step is 0.15 standard
+deviations, or less where f or g changes faster than that at a point's mass (`_halvings`).
 Derivation: (toy.18), (toy.19).
 """
 
@@ -39,10 +39,10 @@ _FINEST = 12  # halvings of the step
 @final
 @dataclass(frozen=True, eq=False)
 class Ribbon:
-    """x_0 = (u, w) with u ~ N(0, s^2), w ~ N(f(u), g(u)), and what noise makes of it.
+    """x_0 = (u, w) with u ~ N(0, s^2), w ~ N(f(u), g(u)), exact at every noise level.
 
-    Methods take x as `(batch, 2)` in any floating dtype and t as a number, `()` or `(batch,)`; work
-    is in float64.
+    Methods take x as `(batch, 2)` in any floating dtype and t as a number, `()` or `(batch,)`;
+    computations are in float64.
 
     Attributes:
         std: s > 0.
@@ -113,11 +113,11 @@ class Ribbon:
         return self._given(schedule, x, t, mean).to(x)
 
     def denoiser(self, schedule: Schedule) -> Denoiser:
-        """`posterior_mean` under `schedule`: the best denoiser there is for this data."""
+        """`posterior_mean` under `schedule`: the optimal denoiser for this data."""
         return partial(self.posterior_mean, schedule)
 
     def sample(self, generator: torch.Generator, n: int) -> Float64[Tensor, "n 2"]:
-        """`n` independent draws of x_0: u = s z_1, w = f(u) + sqrt(g(u)) z_2.
+        """`n` independent samples of x_0: u = s z_1, w = f(u) + sqrt(g(u)) z_2.
 
         Derivation: (toy.17).
         """
@@ -129,7 +129,7 @@ class Ribbon:
     def _given(
         self, schedule: Schedule, x: Tensor, t: Time, of: "Callable[[_Joint], Tensor]"
     ) -> Tensor:
-        """`of` the joint density of u and each row, rows of one step together, in blocks."""
+        """`of` applied to the joint density of u and each row, in blocks of equal step."""
         require(x.ndim == 2 and x.shape[1] == 2, "x", "shape (batch, 2)", tuple(x.shape))
         points = x.to(torch.float64)
         levels = (level.expand(len(x), 1) for level in coefficients(schedule, t, points))
@@ -157,9 +157,9 @@ class Ribbon:
         return _Joint(log, u, x, alpha, S, V, apart, f, slope, g, growth)
 
     def _halvings(self, rows: Tensor) -> Tensor:
-        """How often the step is halved, so that it goes over no more than `_SHARP` and `_GROWS`.
+        """How often the step is halved, so that it exceeds neither `_SHARP` nor `_GROWS`.
 
-        Asked only of cells that may hold mass: a cell's mass has a bound by its ends, from which
+        Only for cells that may hold mass: a cell's mass has a bound by its ends, from which
         y - alpha f moves by at most alpha |f'| du in between, f' and g being monotone there.
         """
         at = self._joint(rows, _CELLS)
@@ -194,7 +194,7 @@ def _larger(nodes: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Joint:
-    """log q(u, x_t) at the nodes u, `(batch, nodes)`, and what it is made of."""
+    """log q(u, x_t) at the nodes u, `(batch, nodes)`, and its parts."""
 
     log: Tensor
     u: Tensor
@@ -210,13 +210,13 @@ class _Joint:
 
 
 def banana(bend: Number = 0.4, std: Number = 1.2, thickness: Number = 0.25) -> Ribbon:
-    """A normal bent along a parabola: the image of N(0, I) under a map of constant Jacobian.
+    """The banana: N(0, I) bent along a parabola, by a map of constant Jacobian.
 
     (u, w) = (std z_1, bend (u^2 - std^2) + thickness z_2)
 
     Its mean is the origin. Raises ValueError unless std > 0, thickness > 0 and bend is finite.
     Derivation: (toy.24).
-    Source: Haario, Saksman and Tamminen (1999), Computational Statistics 14(3), turned over.
+    Source: Haario, Saksman and Tamminen (1999), Computational Statistics 14(3), upside down.
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -235,7 +235,7 @@ def banana(bend: Number = 0.4, std: Number = 1.2, thickness: Number = 0.25) -> R
 
 
 def funnel(std: Number = 1.2) -> Ribbon:
-    """A normal whose width is log-normal: the image of N(0, I) under a triangular map.
+    """Neal's funnel: a normal with log-normal variance, N(0, I) under a triangular map.
 
     (u, w) = (std z_1, e^{u/2} z_2)
 

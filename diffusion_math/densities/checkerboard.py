@@ -1,6 +1,6 @@
-"""The checkerboard: uniform on every other square of a board, its edges softened by a normal.
+"""The checkerboard: uniform on every other square, convolved with a normal.
 
-Noise only softens them more, so q(x_t) stays a closed form: with S = alpha_t^2 std^2 + sigma_t^2,
+Noise adds to the normal, so q(x_t) has a closed form: with S = alpha_t^2 std^2 + sigma_t^2,
 
     q(x_t) = 1/2 sum_{p in even, odd} A_p(x) A_p(y),    A_p = mean over i = p (mod 2) of A_i
     A_i(x) = (Phi((x - alpha_t a_i) / sqrt(S)) - Phi((x - alpha_t a_{i+1}) / sqrt(S))) / (alpha_t w)
@@ -29,13 +29,13 @@ from diffusion_math.schedule import Schedule, Time, coefficients
 class Checkerboard:
     """x_0 = u + std z, u uniform on the full squares of a board about the origin.
 
-    Methods take x as `(batch, 2)` in any floating dtype and t as a number, `()` or `(batch,)`; work
-    is in float64.
+    Methods take x as `(batch, 2)` in any floating dtype and t as a number, `()` or `(batch,)`;
+    computations are in float64.
 
     Attributes:
-        squares: to a side, even and at least 2.
+        squares: the number per side, even and at least 2.
         width: w > 0, of one square.
-        std: > 0, of the softening.
+        std: > 0, of the normal.
 
     Raises:
         ValueError: an argument is outside these ranges; x has another shape.
@@ -94,11 +94,11 @@ class Checkerboard:
         return ((1 - alpha_t * softened) * u + softened * x.to(u)).to(x)
 
     def denoiser(self, schedule: Schedule) -> Denoiser:
-        """`posterior_mean` under `schedule`: the best denoiser there is for this data."""
+        """`posterior_mean` under `schedule`: the optimal denoiser for this data."""
         return partial(self.posterior_mean, schedule)
 
     def sample(self, generator: torch.Generator, n: int) -> Float64[Tensor, "n 2"]:
-        """`n` independent draws of x_0: even or odd, a column and a row, a point, a normal."""
+        """`n` independent samples of x_0: a random full square, a point in it, plus a normal."""
         odd = torch.randint(2, (n, 1), generator=generator)
         pair = torch.randint(self.squares // 2, (n, 2), generator=generator)
         inside = torch.rand(n, 2, generator=generator, dtype=torch.float64) - 0.5
@@ -106,7 +106,7 @@ class Checkerboard:
         return self._middles()[2 * pair + odd] + self.width * inside + self.std * z
 
     def _middles(self) -> Float64[Tensor, " squares"]:
-        """The middles of the columns, which are those of the rows."""
+        """The centres of the columns, equal to those of the rows."""
         places = torch.arange(self.squares, dtype=torch.float64)
         return self.width * (places - (self.squares - 1) / 2)
 

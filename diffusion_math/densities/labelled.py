@@ -1,6 +1,6 @@
-"""Data with labels: a mixture whose components belong to classes, and its exact conditionals.
+"""Mixtures with class labels: exact conditional scores, denoisers and noisy classifier.
 
-Every conditional is a mixture again, and Bayes' rule ties them to the whole at any noise level:
+Every conditional is a mixture, and Bayes' rule relates it to the whole at any noise level:
 
     q_t(x) = sum_y P(y) q_t(x | y),      P(y | x_t) = P(y) q_t(x | y) / q_t(x)
     E[x_0 | x_t] = sum_y P(y | x_t) E[x_0 | x_t, y]
@@ -29,7 +29,7 @@ class Labelled:
     """q(x_0, y): the component of `mixture` that x_0 comes from has the label y.
 
     Attributes:
-        mixture: the distribution of x_0, its label unknown.
+        mixture: the marginal distribution of x_0.
         labels: `(K,)` integers 0..L-1, the label of each component; every label occurs.
 
     Raises:
@@ -62,7 +62,7 @@ class Labelled:
     def given(self, label: int) -> GaussianMixture:
         """q(x_0 | y = label): the label's components, their weights renormalised.
 
-        Raises ValueError for a label that is not there. Derivation: (labelled.1).
+        Raises ValueError for an unknown label. Derivation: (labelled.1).
         """
         require(0 <= label < self.count, "label", f"one of 0..{self.count - 1}", label)
         return self.mixture.among((self.labels == label).nonzero()[:, 0].tolist())

@@ -1,13 +1,14 @@
-"""Gaussian mixtures under noise: data whose score, denoiser and reverse kernel are known exactly.
+"""Gaussian mixtures under noise: exact score, denoiser and reverse kernel at every t.
 
 If x_0 ~ sum_k w_k N(m_k, C_k), then at every t, with S_k(t) = alpha_t^2 C_k + sigma_t^2 I,
 
     q(x_t)       = sum_k w_k N(alpha_t m_k, S_k(t))
     q(x_s | x_t) = sum_k r_k N(m_k', C_k'),    r_k = P(k | x_t),    s < t
 
-This is Bayes' rule with the marginals that nobody has for real data. All of it is computed in
-float64, in the eigenbasis of each C_k, where S_k(t) is diagonal whatever t is; components may lie
-1e6 apart (`quadratic`). Blocks of rows bound the memory. Derivation: (mixture.1), (mixture.8).
+This is Bayes' rule with marginals that are unknown for real data. Everything is computed in
+float64, in the eigenbasis of each C_k, where S_k(t) is diagonal at every t. Components may lie
+1e6 apart (`_quadratic_forms`). Blocks of rows bound the memory. Derivation: (mixture.1),
+(mixture.8).
 """
 
 import math
@@ -34,8 +35,8 @@ class GaussianMixture:
     """The data distribution q(x_0) = sum_k w_k N(m_k, C_k), under noise. Derivation: (mixture.1).
 
     Methods take `x` as `(batch, *event)` in any floating dtype and `t` as a number, `()` or
-    `(batch,)`; work is in float64 on the device of `means`, and at t = 0 raises ValueError if some
-    component has a zero variance (a point mass has a density only at t > 0).
+    `(batch,)`. Computations are in float64 on the device of `means`. At t = 0 they raise ValueError
+    if a component has a zero variance (a point mass has a density only at t > 0).
 
     Attributes:
         log_weights: `(K,)` log w_k up to a common constant; stored normalised.
@@ -45,7 +46,7 @@ class GaussianMixture:
 
     Raises:
         ValueError: shapes disagree, a number is not finite, a variance or an eigenvalue is
-            negative, or a matrix is not symmetric, or has eigenvalues lost beside its largest.
+            negative, or a matrix is not symmetric, or has eigenvalues too small beside its largest.
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -125,7 +126,7 @@ class GaussianMixture:
     def log_density_and_score(
         self, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time
     ) -> tuple[Float64[Tensor, " batch"], Float[Tensor, "batch *event"]]:
-        """`log_density` and `score` in one pass over the components: what `langevin.mala` asks."""
+        """`log_density` and `score` in one pass over the components, for `langevin.mala`."""
 
         def at_one_time(t: Tensor) -> Rows:
             log_joint, forms = self._joint(schedule, t)
@@ -156,11 +157,11 @@ class GaussianMixture:
         return self._each_time(at_one_time, schedule, x, t).reshape(x.shape).to(x)
 
     def denoiser(self, schedule: Schedule) -> Denoiser:
-        """`posterior_mean` under `schedule`: the best denoiser there is for this data."""
+        """`posterior_mean` under `schedule`: the optimal denoiser for this data."""
         return partial(self.posterior_mean, schedule)
 
     def marginal(self, schedule: Schedule, t: Time) -> "GaussianMixture":
-        """The law of x_t, sum_k w_k N(alpha_t m_k, S_k(t)). Derivation: (mixture.1)."""
+        """The distribution of x_t, sum_k w_k N(alpha_t m_k, S_k(t)). Derivation: (mixture.1)."""
         alpha_t, _ = schedule(t)
         covariances = self._like_covariances(self._noisy(schedule, t))
         return GaussianMixture(self.log_weights, alpha_t * self.means, covariances)
@@ -168,7 +169,7 @@ class GaussianMixture:
     def reverse(
         self, schedule: Schedule, x: Float[Tensor, "*event"], t: Time, s: Time = 0
     ) -> "GaussianMixture":
-        """The true reverse kernel q(x_s | x_t = x) for one x: Bayes' rule, with nothing modelled.
+        """The true reverse kernel q(x_s | x_t = x) for one x, by Bayes' rule, without a model.
 
             q(x_s | x_t) = q(x_t | x_s) q(x_s) / q(x_t) = sum_k r_k N(m_k', C_k')
             m_k' = S_k(t)^-1 (b^2 alpha_s m_k + a S_k(s) x),    C_k' = b^2 S_k(s) S_k(t)^-1
@@ -228,7 +229,7 @@ class GaussianMixture:
         return moved.reshape(x.shape).to(x)
 
     def sample(self, generator: torch.Generator, n: int) -> Float64[Tensor, "n *event"]:
-        """`n` independent draws of x_0, `(n, *event)`. Derivation: (mixture.11).
+        """`n` independent samples of x_0, `(n, *event)`. Derivation: (mixture.11).
 
         x_0 = m_k + C_k^{1/2} z,    k ~ w,    z ~ N(0, I)
         """
@@ -281,13 +282,13 @@ class GaussianMixture:
         return spread if basis is None else basis @ spread @ basis.mT
 
     def _like_covariances(self, variances: Tensor) -> Tensor:
-        """The same in the form `covariances` has: isotropic, diagonal or full."""
+        """The same in the form of `covariances`: isotropic, diagonal or full."""
         return (
             self._full(variances) if self._matrices else variances.reshape(self.covariances.shape)
         )
 
     def _noisy(self, schedule: Schedule, t: Time) -> Tensor:
-        """Eigenvalues of S_k(t), as `_spectrum` has those of C_k."""
+        """Eigenvalues of S_k(t), shaped as those of C_k in `_spectrum`."""
         alpha_t, sigma_t = schedule(t)
         return alpha_t.square() * self._spectrum[0] + sigma_t.square()
 

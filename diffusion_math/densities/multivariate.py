@@ -1,8 +1,8 @@
 """Gaussians with a full covariance: densities, distances, conditioning, products.
 
-`gaussian.Gaussian` is the diagonal case, over events of any shape. Distances between nearly equal
-Gaussians are computed from the difference of the covariances, never as a difference of two large
-numbers; W2 from a difference of matrix roots, so that nearly singular covariances do no harm.
+`gaussian.Gaussian` is the diagonal case, for events of any shape. Distances between nearly equal
+Gaussians are computed from the difference of the covariances, without cancellation; W2 from a
+difference of matrix roots, which is accurate for nearly singular covariances too.
 """
 
 import math
@@ -31,8 +31,8 @@ __all__ = [
 class Multivariate:
     """N(mean, covariance), or a batch of them, in float64.
 
-    A singular covariance is legal: such a Gaussian can be drawn from and has W2 distances, but no
-    density. Raises ValueError where shapes disagree, a number is not finite, or a covariance is
+    A singular covariance is valid: such a Gaussian can be sampled from and has W2 distances, but
+    no density. Raises ValueError where shapes disagree, a number is not finite, or a covariance is
     not symmetric or has a negative eigenvalue (beyond rounding).
 
     Attributes:

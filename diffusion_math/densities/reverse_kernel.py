@@ -1,8 +1,8 @@
-"""Whole paths of the exact process: drawn backwards from noise to data, and their density.
+"""The exact reverse process: samples of the true reverse kernel, densities of whole paths.
 
-The forward process started at the data and the true reverse kernels started at q(x_T) are one law
-of (x_0, ..., x_T), whatever times lie between 0 and T: sampling with the true kernels is exact for
-any number of steps. What a step costs in practice is the Gaussian put in the true kernel's place.
+The forward process from the data and the true reverse kernels from q(x_T) have the same joint
+distribution of (x_0, ..., x_T), for any times between 0 and T. So sampling with the true kernels
+is exact for any number of steps; samplers err by replacing the true kernel by a Gaussian.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ def sample_clean(
     x: Float[Tensor, "batch *event"],
     t: Time,
 ) -> Float64[Tensor, "batch *event"]:
-    """One draw of q(x_0 | x_t) for each x: a component by its responsibility, then a normal in it.
+    """One sample of q(x_0 | x_t) for each x: a component by its responsibility, then a normal.
 
     Args:
         x: `(batch, *event)`, points at time t.
@@ -62,7 +62,7 @@ def sample_reverse(
     t: Time,
     s: Time = 0,
 ) -> Float64[Tensor, "batch *event"]:
-    """One draw of the true reverse kernel for each x, by way of a draw of x_0.
+    """One sample of the true reverse kernel for each x, by way of a sample of x_0.
 
         q(x_s | x_t) = int q(x_s | x_t, x_0) q(x_0 | x_t) dx_0
 
@@ -71,7 +71,7 @@ def sample_reverse(
         t, s: numbers or `()`, 0 <= s < t <= T.
 
     Derivation: (reverse_kernel.4).
-    Source: DDPM (arXiv:2006.11239), eq. 6, with x_0 drawn where a model has a guess.
+    Source: DDPM (arXiv:2006.11239), eq. 6, with a sample of x_0 in the place of a prediction.
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -93,7 +93,7 @@ def path_log_density(
     path: Sequence[Float[Tensor, "batch *event"]],
     grid: Float[Tensor, " nodes"],
 ) -> Float64[Tensor, " batch"]:
-    """log q of whole paths, `(batch,)`: of the data, then of every forward step.
+    """log q of whole paths, `(batch,)`: the data's plus those of the forward steps.
 
         log q(x_{t_0}, ..., x_{t_n}) = log q(x_{t_n}) + sum_i log q(x_{t_{i-1}} | x_{t_i})
 
@@ -102,7 +102,7 @@ def path_log_density(
         grid: `(nodes,)`, t_0 > ... > t_n >= 0, the times of the path.
 
     Raises:
-        ValueError: path and grid differ in length, or the grid does not fall.
+        ValueError: path and grid differ in length, or the grid does not decrease.
 
     Derivation: (reverse_kernel.3).
 

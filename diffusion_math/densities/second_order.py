@@ -1,10 +1,10 @@
-"""Second moments of what a noisy point says: the score's Jacobian and Cov[x_0 | x_t], exactly.
+"""Second order for mixtures, exactly: the score's Jacobian and Cov[x_0 | x_t].
 
-Both are a mean of the components' own matrices and the spread of the components' own vectors,
+Both are the mean of the components' matrices plus the covariance of the components' vectors,
 
     sum_k r_k (M_k + (v_k - v)(v_k - v)^T),    v = sum_k r_k v_k,    r_k = P(k | x_t),
 
-which is symmetric and loses nothing to cancellation: no large products are subtracted.
+which is symmetric and free of cancellation: no large products are subtracted.
 Derivation: (second_order.2), (second_order.3).
 """
 
@@ -57,7 +57,7 @@ def posterior_covariance(
                        = (sigma_t / alpha_t)^2 (I + sigma_t^2 J(x_t))
 
     with the components' own posteriors N(m'_k, C'_k). The second line, Tweedie's formula of second
-    order, is not what is computed: it cancels where sigma_t is small.
+    order, is not used: it cancels where sigma_t is small.
 
     Args:
         x: `(batch, *event)`.

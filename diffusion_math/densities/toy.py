@@ -1,6 +1,6 @@
-"""Toy densities in the plane: log-density, score, denoiser and sampler, exact at every q(x_t).
+"""2D toy densities with exact log-density, score, denoiser and sampler at every q(x_t).
 
-Five are Gaussian mixtures; the banana and the funnel are in `ribbon`, the board in `checkerboard`.
+Five are Gaussian mixtures. `banana_funnel` and `checkerboard` have the other three.
 """
 
 import math
@@ -19,7 +19,7 @@ from diffusion_math.schedule import Schedule, Time
 
 
 class Density(Protocol):
-    """What every density of this module does; at t = 0 it is the data's own.
+    """The interface of toy densities; t = 0 gives the data distribution.
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -50,7 +50,7 @@ class Density(Protocol):
         """`posterior_mean` under `schedule`."""
 
     def sample(self, generator: torch.Generator, n: int) -> Tensor:
-        """`n` independent draws of x_0, `(n, 2)` in float64."""
+        """`n` independent samples of x_0, `(n, 2)` in float64."""
 
 
 def ring(modes: int = 8, radius: float = 2.0, std: float = 0.15) -> GaussianMixture:
@@ -88,7 +88,7 @@ def grid25(spacing: float = 1.0, std: float = 0.1) -> GaussianMixture:
 def two_moons(modes: int = 32, std: float = 0.1) -> GaussianMixture:
     """Two interleaved half circles of radius 1, each a chain of `modes` equal isotropic modes.
 
-        upper: (cos a - 1/2, sin a - 1/4),    lower: the upper turned by pi about the origin
+        upper: (cos a - 1/2, sin a - 1/4),    lower: the upper rotated by pi about the origin
         a = pi k / (modes - 1),    k = 0 .. modes - 1,    C_k = std^2 I
 
     Unlike the usual uniform arc with noise added, this has an exact density at every t.
@@ -109,7 +109,7 @@ def two_moons(modes: int = 32, std: float = 0.1) -> GaussianMixture:
 def pinwheel(
     arms: int = 5, modes: int = 12, radius: float = 2.0, twist: float = 0.25, std: float = 0.1
 ) -> GaussianMixture:
-    """Arms that leave the origin and twist, each a chain of `modes` modes drawn out along it.
+    """A pinwheel: twisted arms about the origin, each a chain of `modes` elongated modes.
 
         p(r) = radius r (cos a, sin a),    a = 2 pi k / arms + twist e^r,    r in 1 +- 0.7
         weights as N(r; 1, 0.3^2),    std across the arm, and along it the distance between modes
@@ -137,12 +137,13 @@ def pinwheel(
 def spirals(
     arms: int = 2, modes: int = 32, radius: float = 2.5, turns: float = 1.5, std: float = 0.08
 ) -> GaussianMixture:
-    """Archimedean spirals about the origin, each a chain of `modes` equal modes drawn out along it.
+    """Archimedean spirals about the origin, each a chain of `modes` equal elongated modes.
 
         p(v) = radius v (cos a, sin a),    a = 2 pi (k / arms + turns v),    v = sqrt(1/16 .. 1)
 
-    The root makes neighbours about equally far apart; std is that across, and along the curve it is
-    the distance between modes. Raises ValueError unless arms >= 1, modes >= 2 and std > 0.
+    The square root spaces the modes about equally. std is across the curve; along it the standard
+    deviation is the distance between modes. Raises ValueError unless arms >= 1, modes >= 2 and std
+    > 0.
     Derivation: (toy.6).
 
     >>> import torch
@@ -180,7 +181,7 @@ def _on_circle(angles: Tensor) -> Tensor:
 
 
 def _leftward(angles: Tensor) -> Tensor:
-    """The direction in which the angle grows."""
+    """The direction of increasing angle."""
     return torch.stack([-angles.sin(), angles.cos()], dim=-1)
 
 

@@ -1,9 +1,9 @@
 """Time grids and solver weights optimised for an NFE budget (number of function evaluations).
 
-Grids: `fit_grid` moves the nodes until trajectories end nearest the flow; `shortest_path` and
-`published_grids` are what others published. Weights: `fit_weights` solves for those of a linear
-multistep solver, `fit_weights_to_ends` and `fit_alternating` move them by where trajectories end
-(S4S and S4S-Alt).
+Grids: `fit_grid` minimises the error of the final samples over the nodes; `shortest_path` and
+`published_grids` have published methods. Weights: `fit_weights` solves for the weights of a linear
+multistep solver; `fit_weights_to_ends` and `fit_alternating` minimise the error of the final
+samples over them (S4S and S4S-Alt).
 """
 
 from diffusion_math.fitting.grids import fit_grid, fit_grid_of

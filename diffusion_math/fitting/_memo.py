@@ -1,4 +1,4 @@
-"""A denoiser that remembers its first answer."""
+"""A denoiser that caches its first output."""
 
 from torch import Tensor
 
@@ -6,7 +6,7 @@ from diffusion_math.denoiser import Denoiser
 
 
 class Once:
-    """A denoiser whose first answer is kept for when the same is asked again."""
+    """A denoiser that caches its first output for a second evaluation at the same input."""
 
     def __init__(self, denoise: Denoiser) -> None:
         self.denoise = denoise

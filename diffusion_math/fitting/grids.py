@@ -1,13 +1,13 @@
-"""Grids fitted to a solver, a number of steps and a denoiser: the nodes that end nearest the flow.
+"""Grids optimised for a solver, an NFE budget and a denoiser, by the error of the final samples.
 
-A grid of n steps keeps its two ends. What is free are the shares g_1, ..., g_n of log-SNR between
-neighbouring nodes: every choice of theta gives a strictly decreasing grid,
+A grid of n steps has two fixed ends. The free parameters are the fractions g_1, ..., g_n of log-SNR
+between neighbouring nodes; every theta gives a strictly decreasing grid,
 
     ell_i = ell_low + (ell_high - ell_low) (g_1 + ... + g_i),    i = 1 .. n - 1
     g     = LEAST + (1 - n LEAST) softmax(theta_1, ..., theta_{n-1}, 0)
 
-The ends' stand-ins are t_min and t_max, as in `grid.uniform_log_snr`; unlike there, the last inner
-node need not be t_min. Derivation: (grids.1), (grids.2).
+Infinite ends are replaced by t_min and t_max, as in `grid.uniform_log_snr`; unlike there, the last
+inner node need not be t_min. Derivation: (grids.1), (grids.2).
 """
 
 import math
@@ -49,9 +49,9 @@ __all__ = [
 ]  # fmt: skip
 
 LEAST = 1e-4
-"""The least share of the log-SNR between two nodes."""
+"""The smallest fraction of the log-SNR between two nodes."""
 NUDGE = 1e-3
-"""The change of theta that its derivatives are taken by: far above a float32 network's rounding."""
+"""The finite-difference step of theta: far above a float32 network's rounding."""
 
 
 def fit_grid(
@@ -65,38 +65,38 @@ def fit_grid(
     modes: int | None = None,
     rounds: int = 30,
 ) -> Float64[Tensor, " nodes"]:
-    """The grid with as many nodes, and the same ends, from which a solver's walks end nearest.
+    """The grid of as many nodes, with the same ends, that minimises a solver's final error.
 
         minimise over theta    mean_i rho(e_i^2),    e_i^2 = mean over the event of (x_i - ends_i)^2
         rho(u) = c^2 log(1 + u / c^2),    rho(u) = u at c = infinity
 
-    by nonlinear least squares (a trust region, Gauss-Newton's model of the loss) with derivatives
-    by differences. theta moves by cosines over the gaps; with few of them neighbouring gaps move
-    alike, at less cost and with less to fit to the starts themselves. No random number is drawn:
-    the same arguments give the same grid. It costs about rounds x modes walks of all starts.
+    by nonlinear least squares (a trust region with Gauss-Newton's model) and finite differences.
+    theta is a sum of cosines over the gaps; fewer of them make the grid smoother, the search
+    cheaper, and overfitting to the starts smaller. The result is deterministic. The cost is about
+    rounds x modes trajectories of all starts.
 
     Args:
-        step: a deterministic solver's.
-        schedule: the step's; gives the log-SNR in which nodes move.
+        step: a deterministic solver's step.
+        schedule: the step's; gives the log-SNR that places the nodes.
         denoise: `(x_t, t) -> E[x_0 | x_t]`.
-        starts: `(batch, *event)` at `grid[0]`. Few of them are fitted, not the flow: take hundreds.
-        ends: `(batch, *event)`, where the flow takes each start: a fine walk's ends.
-        grid: `(nodes,)` to begin from. What comes back is never worse than it on these starts.
-        scale: c, the error from which on a start counts less: a start whose walk takes the wrong
-            side between two modes is then no reason to move all others. Above 0.
-        modes: how many cosines, at least 1; nodes - 2, the default, reach any grid.
-        rounds: the most times that the loss is evaluated and improved on.
+        starts: `(batch, *event)` at `grid[0]`. Use hundreds: a few would be overfitted.
+        ends: `(batch, *event)`, the flow's end of each start, from a fine grid.
+        grid: `(nodes,)`, the initial grid. The result is never worse than it on these starts.
+        scale: c, above 0: errors beyond it count less, so a few trajectories that end at another
+            mode do not dominate.
+        modes: the number of cosines, at least 1; nodes - 2, the default, reach any grid.
+        rounds: the largest number of evaluations of the loss.
 
     Returns:
-        `(nodes,)`, strictly decreasing, an ordinary grid.
+        `(nodes,)`, strictly decreasing.
 
     Raises:
         ValueError: grid is not strictly decreasing or has no node between its ends; starts and ends
-            differ in shape or are none; scale, modes or rounds are not above 0.
+            differ in shape or are empty; scale, modes or rounds are not above 0.
 
     Derivation: (grids.2), (grids.3), (grids.4).
-    Sources: the aim, S4S (arXiv:2502.17423), whose steps are fitted to a teacher's ends too; the
-        loss of far ends, Cauchy's, as in Barron (arXiv:1701.03077) table 1 at shape 0.
+    Sources: the objective, S4S (arXiv:2502.17423), which fits steps to a teacher's ends too; the
+        robust loss, Cauchy's, as in Barron (arXiv:1701.03077) table 1 at shape 0.
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -126,11 +126,11 @@ def fit_grid_of(
     rounds: int = 30,
     nudge: Number = NUDGE,
 ) -> Float64[Tensor, " nodes"]:
-    """`fit_grid` for anything that walks a grid: the solver may change with the nodes.
+    """`fit_grid` for any function of a grid: the solver may depend on the nodes.
 
     Args:
-        walk: grid -> where it takes each start, like `ends`; the same starts at every call.
-        nudge: the change of theta that derivatives are taken by.
+        walk: grid -> the final samples, like `ends`; with the same starts at every call.
+        nudge: the finite-difference step of theta.
 
     The others, and what is raised, as for `fit_grid`. Derivation: (grids.2), (grids.3), (grids.4).
 
@@ -173,16 +173,16 @@ def robust_least_squares(
     nudge: Number = NUDGE,
     nudged: Callable[[Tensor], Iterable[Tensor]] | None = None,
 ) -> tuple[Float64[Tensor, " free"], float]:
-    """The numbers at which mean_i rho(e_i^2) is least, and that loss; see `fit_grid`.
+    """The minimiser of mean_i rho(e_i^2), and that loss; see `fit_grid`.
 
     Args:
-        apart: numbers -> how far each walk's end is from where it should be, `(batch, *event)`.
-        nudge: the change that derivatives are taken by.
-        nudged: numbers -> what `apart` is with each of them in turn larger by `nudge`, for where
-            that can be had for less than as many calls of `apart`, which is the default.
+        apart: parameters -> the final samples minus their targets, `(batch, *event)`.
+        nudge: the finite-difference step.
+        nudged: parameters -> `apart` with each of them in turn larger by `nudge`, where that is
+            cheaper than one call of `apart` each, the default.
 
     Raises:
-        ValueError: scale or rounds are not above 0, or there is no walk.
+        ValueError: scale or rounds are not above 0, or there are no starts.
 
     Derivation: (grids.4).
     """
@@ -211,8 +211,8 @@ def cosines(gaps: int, modes: int) -> Float64[Tensor, "inner modes"]:
 
         w_m(i) = cos(pi m (i - 1/2) / gaps) - cos(pi m (gaps - 1/2) / gaps),    m = 1 .. modes
 
-    The second term keeps the last gap's entry of theta at 0, which softmax does not see; m = 0
-    would move all alike, which it does not see either. gaps - 1 modes span every theta.
+    The second term fixes the last gap's entry of theta at 0, as softmax ignores a common shift; so
+    m = 0 has no effect either. gaps - 1 modes span every theta.
 
     Derivation: (grids.5).
     """
@@ -229,7 +229,7 @@ def errors(
     ends: Float[Tensor, "batch *event"],
     grid: Float[Tensor, " nodes"],
 ) -> Float64[Tensor, " batch"]:
-    """How far each walk's end is from where it should be: RMS over the event, `(batch,)`.
+    """The error of each final sample: RMS over the event, `(batch,)`.
 
     e_i^2 = mean over the event of (x_i - ends_i)^2. Derivation: (grids.3).
     """
@@ -248,13 +248,13 @@ def distances(
 def grid_of_logits(
     schedule: Schedule, grid: Float64[Tensor, " nodes"], theta: Float64[Tensor, " inner"]
 ) -> Float64[Tensor, " nodes"]:
-    """The grid with the ends of `grid` whose inner nodes lie as theta says: see the module.
+    """The grid with the ends of `grid` whose inner nodes theta places: see the module.
 
     Args:
         theta: `(nodes - 2,)`, any finite numbers.
 
     Raises:
-        ValueError: another number of them.
+        ValueError: theta has another shape.
 
     Derivation: (grids.1), (grids.2).
     """
@@ -270,9 +270,9 @@ def grid_of_logits(
 def logits_of_grid(
     schedule: Schedule, grid: Float64[Tensor, " nodes"]
 ) -> Float64[Tensor, " inner"]:
-    """The theta of a grid: `grid_of_logits` gives the grid back, but for gaps of less than 2 LEAST.
+    """The theta of a grid: the inverse of `grid_of_logits`, except for gaps below 2 LEAST.
 
-    A grid whose last inner node is t_min has such a gap after it, which is widened to that.
+    Those are widened to 2 LEAST. A grid whose last inner node is t_min has one after it.
     Derivation: (grids.2).
     """
     low, high = _range(schedule, grid)
@@ -293,7 +293,8 @@ def blended(
         theta = (1 - share) theta_grid + share theta_other
 
     Args:
-        share: of `other`; 0 gives `grid`, up to gaps of less than 2 LEAST, and its ends at any.
+        share: the weight of `other`; 0 gives `grid`, up to gaps below 2 LEAST. The ends are
+            those of `grid`.
 
     Raises ValueError for grids of different lengths. Derivation: (grids.2).
     """
@@ -317,16 +318,16 @@ def end_of(
 
 
 def in_medians(scale: Number, errors: Float64[Tensor, " batch"]) -> float:
-    """The error that is a scale in medians of these; infinite where the median is 0, which is no
-    unit: all then count alike. Derivation: (grids.4)."""
+    """`scale` times the median of these errors; infinite where the median is 0: all then have the
+    same weight. Derivation: (grids.4)."""
     median = float(errors.median())
     return scale * median if median > 0 else math.inf
 
 
 def turned(apart: Float[Tensor, "batch *event"], scale: Number) -> Float64[Tensor, " residuals"]:
-    """Numbers whose squares sum to mean_i rho(e_i^2): each start's, turned as its error is.
+    """Residuals whose squares sum to mean_i rho(e_i^2), in the directions of the errors.
 
-    Raises ValueError where there is none. Derivation: (grids.4).
+    Raises ValueError for an empty batch. Derivation: (grids.4).
     """
     require(apart.numel() > 0, "starts", "1 or more", tuple(apart.shape))
     errors = flat(apart)

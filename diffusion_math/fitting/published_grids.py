@@ -1,6 +1,6 @@
-"""Published time grids that know the schedule alone: each is a `grid.Grid` of fixed ends.
+"""Published time grids: Align Your Steps and error-weighted grids, functions of the schedule.
 
-Both end at 0 by a step from their last level above it.
+Both end at 0, after a last noise level above it.
 """
 
 from typing import Any
@@ -34,21 +34,21 @@ released with arXiv:2404.14507."""
 def align_your_steps(
     schedule: Schedule, steps: int, model: str = "sd15"
 ) -> Float64[Tensor, " nodes"]:
-    """The published noise levels, interpolated to so many steps, log-linearly in the level.
+    """Align Your Steps: the published noise levels, interpolated log-linearly to `steps` steps.
 
         r_i = exp(the piecewise linear function through (k / 10, log r_k) at i / steps),  i < steps
 
-    and then 0, as in its authors' own instructions, which put 0 for the last level.
+    and then 0, which replaces the last level, as in the authors' instructions.
 
     Args:
-        schedule: where its noisiest level is below the first, r_0 = 14.6, sampling begins there;
-            where it is above, at r_0 itself, which is not t_max: start from x_t of that level.
-        steps: 1 or more; of the levels ten are the published ones themselves.
+        schedule: sampling starts at the noise level r_0 = 14.6, or at t_max if the schedule has less
+            noise. At r_0 below t_max, start from an x_t of that level.
+        steps: 1 or more; 10 gives the published levels.
         model: "sd15" or "sdxl".
 
     Raises:
-        ValueError: another model, or fewer steps; a schedule whose t_max has a lower level than
-            the published ones in the middle.
+        ValueError: another model, or fewer steps; a schedule whose t_max has less noise than the
+            inner published levels.
 
     Derivation: (published_grids.1).
     Source: Sabour et al. (arXiv:2404.14507): the released schedules and their interpolation.
@@ -74,13 +74,13 @@ def align_your_steps(
 def error_weighted(
     schedule: Schedule, steps: int, order: int = 3, power: Number = 2
 ) -> Float64[Tensor, " nodes"]:
-    """The grid that lets the least of the network's own error through, by `weighted_error`.
+    """The grid that minimises the network errors that reach the sample, by `weighted_error`.
 
-    The nodes between T and t_min are moved from where `uniform_log_snr` puts them; then comes 0.
-    Absolute values make the error one of many valleys: what is found is the bottom of one.
+    The minimisation starts at `uniform_log_snr` and moves the nodes between T and t_min; 0 follows.
+    The objective has absolute values and many local minima; the result is one of them.
 
     Args:
-        steps: 1 or more; fewer than three nodes of [t_min, t_max] have none to move.
+        steps: 1 or more; with fewer than three nodes in [t_min, t_max] the grid is unchanged.
         order, power: as in `weighted_error`.
 
     Derivation: (published_grids.2).
@@ -113,7 +113,7 @@ def error_weighted(
 def weighted_error(
     schedule: Schedule, grid: Float64[Tensor, " nodes"], order: int = 3, power: Number = 2
 ) -> float:
-    """How much of errors of x0 of size sigma^p / alpha reaches the last node of a grid above 0.
+    """The effect of errors of x0 of size sigma^p / alpha at the last node of a grid above 0.
 
         sum_i |c_i| sigma_i^p / alpha_i,    x_N / sigma_N = x_0 / sigma_0 + sum_i c_i x0_i
 
@@ -121,8 +121,8 @@ def weighted_error(
     step and falling to 1 at the last: min(order, n + 1, N - n) at step n.
 
     Args:
-        grid: strictly decreasing, all levels finite.
-        order: the most predictions that a step interpolates, 1 or more.
+        grid: strictly decreasing, with finite log-SNR.
+        order: the largest number of predictions that a step interpolates, 1 or more.
         power: p, 2 for latents and 1 for pixels by the source.
 
     Derivation: (published_grids.2), (published_grids.3).

@@ -1,7 +1,7 @@
-"""Grids as shortest paths: nodes picked from a fine grid, so that a sum over the steps is least.
+"""Grids as shortest paths: nodes of a fine grid that minimise a sum of costs over the steps.
 
-Two published choices of what is summed or compared: an upper bound on the KL divergence of the
-reverse SDE's path from its discretisation, and the distance from a fine walk, node by node.
+Two published costs: an upper bound on the KL divergence between the reverse SDE's path and its
+discretisation (Align Your Steps), and the distance from a fine trajectory at each node.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,19 +21,19 @@ __all__ = ["dynamic_programming", "kl_upper_bound", "shortest"]
 
 
 def shortest(costs: Float64[Tensor, "nodes nodes"], steps: int) -> list[int]:
-    """The path from the first node to the last in exactly so many steps, of least total cost.
+    """The cheapest path from the first node to the last in exactly `steps` steps.
 
         best_k(j) = min over i < j of best_{k-1}(i) + costs[i, j],    best_0 = 0 at node 0
 
-    Exact, by Bellman's recursion, in steps nodes^2 operations.
+    Exact, by Bellman's recursion, in steps * nodes^2 operations.
 
     Args:
-        costs: `(nodes, nodes)`, of the step from node i to node j in row i; below the diagonal
-            and on it nothing is read.
+        costs: `(nodes, nodes)`, of the step from node i to node j in row i; only entries
+            above the diagonal are used.
         steps: 1 .. nodes - 1.
 
     Returns:
-        steps + 1 rising indices, 0 and nodes - 1 the ends.
+        steps + 1 increasing indices from 0 to nodes - 1.
 
     Derivation: (shortest_path.1).
     Source: Bellman 1957, "Dynamic Programming".
@@ -66,23 +66,23 @@ def kl_upper_bound(
     nodes: Float64[Tensor, " nodes"],
     generator: torch.Generator,
 ) -> Float64[Tensor, "nodes nodes"]:
-    """What a step from node i to node j adds to the bound of Align Your Steps: costs of `shortest`.
+    """The costs in Align Your Steps' KL bound of a step from node i to node j, for `shortest`.
 
         c_ij = integral from r_j to r_i of E[norm(D(x_r) - D(x_{r_i}))^2] r^-3 dr
 
     with r = sigma / alpha, D the denoiser, and x_r, x_{r_i} on one path of the forward process:
-    the KL divergence of the reverse SDE from the one whose denoiser stands still during each step.
-    D is held at the node below in each cell of the fine grid and r^-3 is integrated exactly. One
-    path a draw of the data, one call of the denoiser a node.
+    the KL divergence of the reverse SDE from the one whose denoiser is constant during each step.
+    In each cell of the fine grid D is constant, from the node below, and r^-3 is integrated
+    exactly. One path per data sample, one function evaluation per node.
 
     Args:
-        x: `(batch, *event)`, draws of the data.
+        x: `(batch, *event)`, samples of the data.
         nodes: `(nodes,)` strictly decreasing times, the fine grid, of 0 < sigma, 0 < alpha.
-        generator: of the paths' noise.
+        generator: for the paths' noise.
 
     Derivation: (shortest_path.2), (shortest_path.3).
-    Source: Sabour et al. (arXiv:2404.14507), section 3, whose bound this is; they minimise it by
-        coordinate search, here the least on the nodes is found exactly.
+    Source: Sabour et al. (arXiv:2404.14507), section 3, for the bound; they minimise it by
+        coordinate search, `shortest` finds the exact minimum on the nodes.
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -122,26 +122,26 @@ def dynamic_programming(
     nodes: Float64[Tensor, " nodes"],
     steps: int,
 ) -> Float64[Tensor, " picked"]:
-    """The nodes of a fine walk that a solver of few steps keeps nearest to it, one after another.
+    """The nodes of a fine grid at which a solver of few steps stays closest to its trajectory.
 
         z_k(j) = step(z_{k-1}(i), t_i, t_j) at the i < j for which norm(z_k(j) - states_j) is least
 
-    The walk that is nearest at node j after k steps is the only one carried on from there, with its
-    history: the recursion is that of `shortest`, greedy where a longer way would do better later.
-    Every denoiser call is shared by all the steps out of one node.
+    Only the trajectory closest at node j after k steps continues from there, with its history. The
+    recursion is that of `shortest`, but greedy: a worse state at j is never continued. All steps
+    out of one node share one function evaluation.
 
     Args:
-        step: a deterministic solver's; one that draws raises ValueError.
-        states: `nodes` draws `(batch, *event)`, the fine walk's, from the start to the end.
-        nodes: `(nodes,)` its times.
+        step: a deterministic solver's step; a stochastic one raises ValueError.
+        states: the fine trajectory's `nodes` states `(batch, *event)`, from start to end.
+        nodes: `(nodes,)`, its times.
         steps: 1 .. nodes - 1.
 
     Returns:
-        `(steps + 1,)` of the nodes, the first and the last among them.
+        `(steps + 1,)` nodes, with the first and the last.
 
     Derivation: (shortest_path.4).
     Source: Pei et al. (arXiv:2503.21774), Algorithm 1; they minimise for one sample at a time and
-        take medians, here the mean over the batch is minimised.
+        take medians; this function minimises the mean over the batch.
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -177,7 +177,7 @@ def dynamic_programming(
 
 
 def _back(came: Sequence[Mapping[int, int]], last: int) -> list[int]:
-    """The indices of a path from where each of its nodes was come to from."""
+    """The indices of a path, from each node's predecessor."""
     path = [last]
     for before in reversed(came):
         path.append(before[path[-1]])

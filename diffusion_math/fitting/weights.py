@@ -1,7 +1,7 @@
-"""Linear solvers whose weights are fitted to the flow: the best use of the calls already made.
+"""Linear multistep solvers with weights optimised for one denoiser, by least squares.
 
-A row of `linear` is here what takes the walks nearest to the flow's own states for one denoiser:
-least squares, in closed form. Derivation: (weights.1), (weights.3), (weights.9).
+Each row of weights (see `solvers.linear`) minimises the distance to the flow's states, in closed
+form. Derivation: (weights.1), (weights.3), (weights.9).
 """
 
 import math
@@ -21,15 +21,15 @@ from diffusion_math.solvers.linear import grouped, mixed
 __all__ = ["FinePath", "fit_weights", "fit_weights_and_grid"]
 
 PASSES = 12
-"""Reweighted least squares for a finite scale."""
+"""Iterations of reweighted least squares at a finite scale."""
 STRIDE = 0.03
-"""The change of theta: fits hide much of it, and what is left has to stand above a float32
-network's rounding."""
+"""The finite-difference step of theta: larger than NUDGE, as the fitted weights compensate much of
+it and the rest must exceed a float32 network's rounding."""
 CUBIC = 4
 
 
 class FinePath(NamedTuple):
-    """A fine walk: `times` `(nodes,)`, strictly decreasing, and the `(batch, *event)` at each.
+    """A fine trajectory: strictly decreasing `times` `(nodes,)`, and a `(batch, *event)` for each.
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -43,14 +43,14 @@ class FinePath(NamedTuple):
     states: Sequence[Tensor]
 
     def at(self, schedule: Schedule, t: Tensor) -> Tensor:
-        """The states at a time: those of a node, or between nodes the cubic through four of them.
+        """The states at a time: a node's, or the cubic through four nodes.
 
             x(t) = sum_k L_k(ell(t)) x_k,    L_k Lagrange's polynomials in the log-SNR ell
 
-        The four are those nearest in number whose log-SNR is finite.
+        The four are neighbours of the time, of finite log-SNR.
 
-        Raises ValueError for a time outside the finite nodes that is no node, or fewer than four;
-        and for another number of states than of times.
+        Raises ValueError for a time that is no node and outside the nodes of finite log-SNR, for
+        fewer than four of them, and for numbers of states and times that differ.
         Derivation: (weights.5).
         """
         count = len(self.times)
@@ -75,9 +75,9 @@ class FinePath(NamedTuple):
         return found
 
     def on(self, schedule: Schedule, grid: Tensor) -> list[Tensor]:
-        """The starts, whatever the grid's first node, and the states at its others.
+        """The starts, for any first node of the grid, and the states at its other nodes.
 
-        A grid that begins below t_max, as `leading` does, takes the walk's noise for its own.
+        A grid that begins below t_max, such as `leading`, starts from the path's noise too.
         Derivation: (weights.5).
         """
         return [self.states[0], *(self.at(schedule, t) for t in grid[1:])]
@@ -90,33 +90,34 @@ def fit_weights(
     scale: Number = math.inf,
     groups: int = 1,
 ) -> Float64[Tensor, "steps columns *groups"]:
-    """The weights of `linear` whose walk keeps nearest to the flow's states, step after step.
+    """The weights of a linear multistep solver that stays closest to the flow, step by step.
 
         (a_i, b_i0 .. b_ii) = argmin mean over starts of rho(e^2),    i = 0, 1, ...
         e^2 = mean over the event of (a_i x_i + sum_j b_ij x0_j - states_{i+1})^2
 
-    where x_i are the walk's own states under the rows before, so that an error made is corrected
-    as far as what has been seen allows. rho(u) = u at an infinite scale, else c^2 log(1 + u / c^2)
-    at c = scale x the median of the plain fit's e, by reweighted least squares. Directions that
-    the dtype's rounding does not tell apart are left out. It costs one walk, and a start gives as
-    many equations as it has numbers: dozens are enough.
+    where x_i are the solver's own states with the previous rows, so later rows correct earlier
+    errors. rho(u) = u at an infinite scale, else c^2 log(1 + u / c^2)
+    at c = scale x the median of the unweighted fit's e, by reweighted least squares. Directions
+    below the dtype's rounding are left out. The cost is one trajectory. Each start gives as many
+    equations as it has entries, so dozens are enough.
 
     Args:
         denoise: `(x_t, t) -> E[x_0 | x_t]`.
-        states: `nodes` draws `(batch, *event)`: the flow's at the grid's nodes, the starts first.
+        states: the flow's `nodes` states `(batch, *event)` at the grid's nodes, the starts first.
         grid: `(nodes,)` strictly decreasing times.
-        scale: in medians, from where on an error counts less; above 0.
-        groups: of channels, as many in each, that have rows of their own, fitted to them alone.
+        scale: above 0, in medians: larger errors count less.
+        groups: the number of equal groups of channels, each with its own weights.
 
     Returns:
-        `(nodes - 1, nodes)` for one group, else `(nodes - 1, nodes, groups)`: for `linear`.
+        `(nodes - 1, nodes)` for one group, else `(nodes - 1, nodes, groups)`: for
+        `from_weights`.
 
     Raises:
-        ValueError: grid is not strictly decreasing; states are not one a node and of one shape, or
-            of nothing; scale is not above 0; the channels are no multiple of the groups.
+        ValueError: grid is not strictly decreasing; states are not one per node, of one shape and
+            not empty; scale is not above 0; the channels are no multiple of the groups.
 
     Derivation: (weights.2), (weights.3), (weights.4), (weights.8), (weights.9).
-    Sources: the aim, S4S (arXiv:2502.17423), which descends on the ends alone; reweighting:
+    Sources: the objective, S4S (arXiv:2502.17423), which uses the final samples alone; reweighting:
         Holland & Welsch 1977, "Robust regression using iteratively reweighted least-squares",
         Communications in Statistics 6(9).
 
@@ -143,16 +144,16 @@ def fit_weights_and_grid(
     rounds: int = 30,
     groups: int = 1,
 ) -> Float64[Tensor, " nodes"]:
-    """The grid on which the fitted weights end nearest: nodes tuned, weights fitted at each try.
+    """The grid with the smallest final error of the weights fitted to it.
 
-    As `fit_grid` with the solver that `fit_weights` finds on each grid, that is variable
-    projection: the search is over the nodes alone.
+    `fit_grid` with the solver that `fit_weights` finds on each grid (variable projection): the
+    search is over the nodes alone.
 
     Args:
-        path: a fine walk of the starts from `grid[0]` to the last node.
-        scale: as for `fit_weights`; for the ends in medians of their error on the grid given.
+        path: a fine trajectory of the starts from `grid[0]` to the last node.
+        scale: as for `fit_weights`; for the final error in medians of that on `grid`.
 
-    The others, and what is raised, as for `fit_grid` and `fit_weights`; and ValueError for a
+    Other arguments and errors are those of `fit_grid` and `fit_weights`. Raises ValueError for a
     grid with other ends than the path's.
     Derivation: (weights.5), (weights.6).
     Source: Golub & Pereyra 1973, "The differentiation of pseudo-inverses and nonlinear least
@@ -186,7 +187,7 @@ def fit_weights_and_grid(
 def _fit(
     denoise: Denoiser, states: Sequence[Tensor], grid: Tensor, scale: Number, groups: int
 ) -> tuple[Tensor, Tensor]:
-    """The weights, `(nodes - 1, nodes, groups)`, and where their walk ends."""
+    """The weights, `(nodes - 1, nodes, groups)`, and their final samples."""
     strictly_decreasing("grid", grid)
     require(len(states) == len(grid), "states", f"{len(grid)}, one a node", len(states))
     require(states[0].numel() > 0, "states", "1 start or more", tuple(states[0].shape))
@@ -208,7 +209,7 @@ def _fit(
 
 
 def _row(basis: Sequence[Tensor], target: Tensor, scale: Number) -> Tensor:
-    """The mixture of the basis that is nearest to the target, by mean rho: `(len(basis),)`.
+    """The combination of the basis closest to the target, by mean rho: `(len(basis),)`.
 
     Derivation: (weights.3), (weights.4).
     """

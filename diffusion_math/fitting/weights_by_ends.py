@@ -1,4 +1,4 @@
-"""Weights, and nodes with them, that are moved until walks end nearest: S4S' aim.
+"""Solver weights, and grids, optimised for the final samples: S4S and S4S-Alt.
 
 Derivation: (weights.7), (weights.10).
 """
@@ -28,7 +28,7 @@ from diffusion_math.solvers.linear import from_weights, rescaled_weights, rows_o
 __all__ = ["fit_alternating", "fit_weights_to_ends"]
 
 NUDGE = 1e-5
-"""The change of a weight that derivatives of the ends are taken by."""
+"""The finite-difference step of a weight."""
 
 
 def fit_weights_to_ends(
@@ -41,22 +41,22 @@ def fit_weights_to_ends(
     scale: Number = math.inf,
     rounds: int = 12,
 ) -> Float64[Tensor, "steps columns *groups"]:
-    """Weights moved until the walk's end alone is nearest: S4S' aim, by Gauss and Newton's steps.
+    """Weights that minimise the error of the final samples: S4S' objective, by Gauss-Newton.
 
         minimise over a_i, b_ij, i - order < j <= i    mean_i rho(e_i^2) of `fit_grid`
 
-    It costs about rounds x steps x (order + 1) x groups / 2 walks: a derivative by a row's weights
-    is walked from that row on. Their relaxation, which lets each start move in a small ball to be
-    met more easily, is left out: the flow's end from the same noise is asked.
+    The cost is about rounds x steps x (order + 1) x groups / 2 trajectories: the derivative by a
+    row's weights needs the steps from that row on. The paper's relaxation, which lets each start
+    move in a small ball, is left out: the target is the flow's end from the same noise.
 
     Args:
-        weights: to begin from, as a known solver's: `fitted` to that solver's own walk gives them.
-        order: how many predictions a row may change, the latest first.
-        scale: of `fitted`: in medians of the first weights' errors.
+        weights: the initial weights; `fit_weights` on a known solver's trajectory gives that solver's.
+        order: the number of predictions, latest first, whose weights are free in a row.
+        scale: as in `fit_weights`, in medians of the initial weights' errors.
 
-    Raises ValueError as `from_weights`, `fitted` and `fit_grid`.
+    Raises ValueError as `from_weights`, `fit_weights` and `fit_grid`.
     Derivation: (weights.7).
-    Source: Frankel et al., S4S (arXiv:2502.17423), which descends by gradients.
+    Source: Frankel et al., S4S (arXiv:2502.17423), which uses gradient descent.
 
     >>> import torch
     >>> import diffusion_math as dm
@@ -117,24 +117,25 @@ def fit_alternating(
     rounds: int = 12,
     turns: int = 2,
 ) -> tuple[Float64[Tensor, " nodes"], Float64[Tensor, "steps columns *groups"]]:
-    """Nodes and weights moved in turn until the walk's end is nearest: S4S-Alt's aim.
+    """Nodes and weights optimised in turn for the final samples: S4S-Alt's objective.
 
-    A turn moves the nodes as `fit_grid` does, with weights `rescaled_weights` to them, then the
-    weights as `fit_weights_to_ends` does. At an infinite scale what comes back never ends worse on
-    these starts; at a finite one each half of a turn counts in medians of its own first errors.
+    Each round of the alternation optimises the nodes by `fit_grid`, with weights carried to them by
+    `rescaled_weights`, and then the weights by `fit_weights_to_ends`. At an infinite scale the
+    result is never worse on these starts. At a finite one each half has its own unit, the median of
+    its initial errors.
 
     Args:
-        grid: `(nodes,)` to begin from, at least 3.
-        weights: of that grid, to begin from.
-        rounds: the most improvements of the nodes, and of the weights, in each turn.
-        turns: how often, at least 1.
+        grid: `(nodes,)`, the initial grid, at least 3 nodes.
+        weights: the initial weights, for that grid.
+        rounds: the largest number of evaluations for nodes, and for weights, in each turn.
+        turns: the number of alternations, at least 1.
 
     Returns:
         The nodes, with the ends of `grid`, and their weights.
 
     Raises ValueError as `fit_weights_to_ends` and `fit_grid`, and for fewer than 1 turn.
     Derivation: (weights.7), (weights.10).
-    Source: Frankel et al., S4S-Alt (arXiv:2502.17423); the time that the denoiser is told stays
+    Source: Frankel et al., S4S-Alt (arXiv:2502.17423); the time given to the denoiser stays
         the node's own here.
 
     >>> import torch
@@ -178,7 +179,7 @@ def _moved_nodes(
     scale: Number,
     rounds: int,
 ) -> Tensor:
-    """The nodes from which walks end nearest, with the weights of `grid` carried to them."""
+    """The nodes of smallest final error, with the weights of `grid` carried to them."""
 
     def walk(nodes: Tensor) -> Tensor:
         step = from_weights(nodes, rescaled_weights(schedule, weights, grid, nodes))

@@ -1,7 +1,7 @@
 """Solvers: a schedule's step from time t to an earlier time s, on any denoiser.
 
-Every one of them is in `SOLVERS` by name, with its order and what it costs; `sample.trajectory`
-runs them. `step` says what a solver is.
+`SOLVERS` has all of them by name, with order and cost. `sample.trajectory` runs them. `step`
+defines the interface.
 """
 
 from diffusion_math.solvers.adams import lms, plms

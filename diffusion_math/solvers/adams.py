@@ -1,12 +1,12 @@
-"""Linear multistep solvers that extrapolate eps in r = sigma / alpha or in the time itself.
+"""Adams-Bashforth solvers LMS and PLMS: eps extrapolated in r = sigma / alpha or in time.
 
-The probability flow is dy/dr = eps with y = x / alpha, so each step is y_s = y_t + a quadrature of
-eps from r_t to r_s through earlier predictions; in terms of x it is the map
+The probability flow is dy/dr = eps with y = x / alpha. Each step adds to y_t a quadrature of eps
+from r_t to r_s through earlier predictions. In terms of x it is the map
 
     x_s = (alpha_s / alpha_t) x_t + (sigma_s - alpha_s sigma_t / alpha_t) eps'
 
-at a mean eps'. Where r is not finite (out of or into pure noise), and into s = 0, every step is
-Euler's, alpha_s x0 + sigma_s eps. Derivation: (adams.1).
+at a weighted mean eps'. Steps out of or into pure noise (r infinite) and into s = 0 are Euler
+steps, alpha_s x0 + sigma_s eps. Derivation: (adams.1).
 """
 
 import torch
@@ -27,13 +27,13 @@ PLMS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24
 
 
 def lms(schedule: Schedule, order: int = 4) -> Step:
-    """Adams-Bashforth in r = sigma / alpha on its uneven nodes: LMS as k-diffusion has it.
+    """LMS: Adams-Bashforth in r = sigma / alpha on uneven nodes, as in k-diffusion.
 
         y_s = y_t + sum_j eps_j integral from r_t to r_s of L_j(r) dr
 
-    with L_j the Lagrange polynomials of the last `order` nodes. One call of the denoiser a step.
-    Steps that have too few nodes behind them to be of order - 1 are made by `exponential.walk` of
-    that order: with as many nodes as there are, the first step would limit the whole to order 2.
+    with L_j the Lagrange polynomials of the last `order` nodes. One function evaluation per
+    step. First steps with too few earlier nodes for order - 1 use `exponential.stages` of that
+    order; lower-order first steps would limit the whole to order 2.
 
     Raises ValueError for an order outside 1..4.
     Derivation: (adams.2).
@@ -68,13 +68,13 @@ def lms(schedule: Schedule, order: int = 4) -> Step:
 
 
 def plms(schedule: Schedule, runge_kutta: bool = False) -> Step:
-    """Pseudo linear multistep: the map above at the Adams-Bashforth mean of equal steps in t.
+    """PLMS: the map above at the Adams-Bashforth mean of equal steps in t.
 
         eps' = (55 eps_t - 59 eps_{t+1} + 37 eps_{t+2} - 9 eps_{t+3}) / 24
 
-    Order 2, whatever the coefficients' own: the quadrature is in r, where the steps are not equal.
-    One call of the denoiser a step, but for the start, which is Heun's step (two calls), or with
-    `runge_kutta` three pseudo Runge-Kutta steps (four calls each), by Simpson's rule on the map.
+    The order is 2, lower than the coefficients' own, as the steps are not equal in r. One function
+    evaluation per step. The start is one Heun step (two evaluations) or, with `runge_kutta`, three
+    pseudo Runge-Kutta steps (four evaluations each), by Simpson's rule on the map.
 
     Derivation: (adams.3), (adams.4).
     Source: PNDM (arXiv:2202.09778), eqs. 12-13 and algorithm 2 (`runge_kutta`); its start without:

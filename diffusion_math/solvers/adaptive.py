@@ -1,8 +1,8 @@
-"""Steps that choose their own size: an embedded pair with error control, each sample for itself.
+"""Adaptive step sizes: an embedded Runge-Kutta pair with error control for each sample.
 
-The flow is solved in the straight chart of `likelihood`, u = x / (alpha + sigma) against
-tau = sigma / (alpha + sigma), where du/dtau = eps - x0 is finite from pure noise (tau = 1) to
-clean data: one equation for every schedule. Derivation: (adaptive.1).
+The flow is solved in the coordinates of rectified flow, as in `likelihood`: u = x / (alpha + sigma)
+against tau = sigma / (alpha + sigma), where du/dtau = eps - x0 is finite from pure noise (tau = 1)
+to clean data. The equation is the same for every schedule. Derivation: (adaptive.1).
 """
 
 import math
@@ -25,18 +25,18 @@ Slope = Callable[[Tensor, Tensor], Tensor]
 def bogacki_shampine(
     schedule: Schedule, rtol: Number = 1e-3, atol: Number = 1e-3, most: int = 10_000
 ) -> Step:
-    """From t to s by as many steps of Bogacki and Shampine's pair 3(2) as the tolerances ask for.
+    """From t to s with Bogacki and Shampine's 3(2) pair, with as many steps as needed.
 
         error = sqrt(mean(((u_3 - u_2) / (atol + rtol max(|u|, |u_3|)))^2)) <= 1
-        next size = size clamp(0.9 error^{-1/3}, 0.2, 5),    the first a sixteenth of the way
+        next size = size clamp(0.9 error^{-1/3}, 0.2, 5),    the first (s - t) / 16
 
-    Every sample has its own size and ends when it is at s, so it does not depend on its batch; the
-    denoiser is called with a time for each row, three times a step. A step into s = 0 is x0, as
-    everywhere: the grid [T, t_min, 0] has the flow solved to t_min.
+    Each sample has its own step sizes, so it does not depend on its batch. The denoiser is
+    evaluated three times per step, with one time for each row. A step into s = 0 returns x0: with
+    the grid [T, t_min, 0] the flow is solved to t_min.
 
     Args:
         rtol, atol: relative and absolute tolerance of one step on u, in [1e-12, 1].
-        most: steps of one call, those refused included; RuntimeError where they do not suffice.
+        most: the largest number of steps, rejected ones included; RuntimeError beyond it.
 
     Raises:
         ValueError: an argument is not as above.
@@ -71,7 +71,7 @@ def bogacki_shampine(
 def _solve(
     slope: Slope, u: Tensor, start: Tensor, stop: Tensor, rtol: Number, atol: Number, most: int
 ) -> Tensor:
-    """u at `stop` of du/dtau = slope(u, tau) from u at `start`, every row in its own steps."""
+    """u at `stop` of du/dtau = slope(u, tau) from u at `start`, each row with its own steps."""
     place = start.expand(len(u)).clone()
     size = (stop - start).expand(len(u)).clone() / 16
     first = slope(u, place)
@@ -100,7 +100,7 @@ def _solve(
 
 
 def _slope(schedule: Schedule, denoise: Denoiser, like: Tensor, t: Tensor, s: Tensor) -> Slope:
-    """(u, tau of each row) -> eps - x0, between the times t and s; x is told in like's dtype."""
+    """(u, tau of each row) -> eps - x0, between t and s; the denoiser gets like's dtype."""
     low, high = torch.stack([schedule.log_snr(t), schedule.log_snr(s)]).aminmax()
 
     def slope(u: Tensor, place: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""Exponential integrators: the linear part of the flow solved exactly, the prediction interpolated.
+"""Exponential integrators: DPM-Solver, DPM-Solver++, DEIS and UniPC, and their SDE forms.
+
+The linear part of the flow is solved exactly and the prediction is interpolated.
 
 In lambda = log(alpha / sigma), with h = lambda_s - lambda_t, the probability flow (eta = 0) and the
 reverse diffusions beside it (eta > 0; 1 is the reverse SDE) are solved by
@@ -10,10 +12,10 @@ or in terms of eps, I at the rate -1 in the place of 1 + eta, by
 
     x_s = (alpha_s / alpha_t) x_t + (1 + eta) sigma_s I[eps] + sigma_s sqrt(eta (e^{2h} - 1)) z
 
-A solver puts for f the polynomial through some predictions. They may lie in the step (single-step
-solvers) or before it (multistep ones). Where h is infinite, into clean data and out of or into
+A solver takes for f the polynomial through some predictions, inside the step (single-step
+solvers) or before it (multistep solvers). Where h is infinite, into clean data and out of or into
 pure noise (alpha = 0), f is the one prediction at t. To first order in h, eta is the square of
-`solver.ddim`'s.
+`ddim`'s.
 Derivation: (exponential.1), (exponential.2), (exponential.3), (exponential.4).
 Sources: DPM-Solver (arXiv:2206.00927), DPM-Solver++ (arXiv:2211.01095), SA-Solver
 (arXiv:2309.05019) for eta.
@@ -51,7 +53,7 @@ interpolated through (0 is the one at t, k the one at stage k). DPM-Solver's Alg
 
 @dataclass(frozen=True)
 class Level:
-    """A place to be at: alpha, sigma and log(alpha / sigma), float64, `()`."""
+    """A noise level: alpha, sigma and lambda = log(alpha / sigma), float64, `()`."""
 
     alpha: Tensor
     sigma: Tensor
@@ -113,13 +115,14 @@ def exponential_step(
     eta: Number = 0.0,
     z: Tensor | None = None,
 ) -> Tensor:
-    """x carried from one level to the other, through predictions at lambdas: see the module.
+    """x moved from one noise level to another by the module's formula.
 
     An infinite h takes the last prediction alone, an x0, by (x - alpha_t x0) / sigma_t.
 
     Args:
         kind: what the predictions `past` are.
-        eta: how much is drawn anew; z: standard normal like x, needed where `noise_std` is not 0.
+        eta: 0 for the flow, 1 for the reverse SDE; z: standard normal like x, needed where
+            `noise_std` is not 0.
 
     Derivation: (exponential.3), (exponential.4), (exponential.11).
     """
@@ -142,7 +145,7 @@ def exponential_step(
 
 
 def noise_std(kind: Kind, here: Level, there: Level, eta: Number) -> Tensor:
-    """The standard deviation of what `exponential_step` draws anew; 0 into clean data.
+    """The standard deviation of the noise that `exponential_step` adds; 0 into clean data.
 
     Derivation: (exponential.3), (exponential.4).
     """
@@ -156,8 +159,8 @@ def noise_std(kind: Kind, here: Level, there: Level, eta: Number) -> Tensor:
 def singlestep(schedule: Schedule, order: int, kind: Kind = "eps") -> Step:
     """DPM-Solver-1, 2, 3 (kind "eps") and DPM-Solver++(1S, 2S, 3S) (kind "x0").
 
-    Stages inside the step, at equal parts of h, as many calls of the denoiser a step as the order.
-    One stage alone is left into s = 0 and out of pure noise.
+    The stages lie inside the step, at equal parts of h. The number of function evaluations per step
+    is the order. Steps into s = 0 and out of pure noise have one stage.
 
     Args:
         schedule: gives alpha, sigma and the log-SNR; its `time` gives the stages' times.
@@ -197,10 +200,10 @@ def stages(
     there: Level,
     first: Tensor | None = None,
 ) -> Tensor:
-    """x at t taken to a level (not only to one of the schedule's) by the stages of `SINGLE`.
+    """x at t moved to any noise level by the stages of `SINGLE`.
 
-    Where a stage's level has no time in [t_min, T] one stage is all. `first` is x0 at t, where
-    that is known already.
+    Where a stage's level has no time in [t_min, T], one stage is used. `first` is x0 at t, if it
+    is already computed.
     """
     here = Level.at(schedule, t)
     x0 = denoise(x, t) if first is None else first
@@ -227,10 +230,10 @@ def multistep(schedule: Schedule, order: int, kind: Kind = "x0", eta: Number = 0
     """Exponential Adams-Bashforth: the polynomial through the last `order` predictions.
 
     kind "x0": DPM-Solver++(kM), with eta = 1 its SDE form; kind "eps": DEIS in log(sigma / alpha),
-    which is DPM-Solver(kM). One call of the denoiser a step. At eta = 0 steps that have too few
-    predictions behind them to be of order - 1 are made by `singlestep` of that order, so that
-    the start does not lower the order of the whole; at eta > 0 they have as many as there are, and
-    the weak order is 2 (1 at order = 1), on grids whose neighbouring steps tend to one length.
+    which is DPM-Solver(kM). One function evaluation per step. At eta = 0, first steps with too few
+    earlier predictions for order - 1 use `singlestep` of that order, so the start does not lower
+    the order of the whole. At eta > 0 they use the predictions that exist. The weak order is then
+    2 (1 at order = 1), on grids whose neighbouring steps tend to equal length.
 
     Args:
         order: 1..4 at eta = 0, 1..3 else.
@@ -272,12 +275,12 @@ def multistep(schedule: Schedule, order: int, kind: Kind = "x0", eta: Number = 0
 
 
 def dpmpp_2m(schedule: Schedule) -> Step:
-    """DPM-Solver++(2M): x0 extrapolated along lambda from the last two predictions.
+    """DPM-Solver++(2M): x0 extrapolated in lambda from the last two predictions.
 
         x_s = (sigma_s / sigma_t) x_t - alpha_s (e^{-h} - 1) D,    h = lambda_s - lambda_t
         D   = x0 + (x0 - x0_before) h / (2 h_before),    lambda = log(alpha / sigma)
 
-    One call of the denoiser a step; order 2. D = x0 on the first step and one step out of pure
+    One function evaluation per step; order 2. D = x0 on the first step and one step out of pure
     noise (h_before infinite); where h is infinite (s = 0, pure noise) it is Euler's step.
 
     Args:
@@ -318,11 +321,11 @@ def dpmpp_2m(schedule: Schedule) -> Step:
 def unipc(schedule: Schedule, order: int = 2) -> Step:
     """UniPC in x0: exponential Adams-Bashforth as predictor, Adams-Moulton as corrector.
 
-    The state at t, which the predictor made, is first corrected by the prediction that is made
-    there anyway; only then comes the next step. So there is one call of the denoiser a step, and
-    the order is one more than the predictor's. The last state is not corrected. The polynomial is
-    integrated exactly; the published code takes weights that agree with it up to their order.
-    Steps with too few predictions behind them are made by `singlestep` of that order.
+    Each step first corrects the predictor's state at t by the prediction at t, which the step needs
+    anyway. So there is one function evaluation per step, and the order is one more than the
+    predictor's. The last state is not corrected. The polynomial is integrated exactly; the
+    published code has weights that agree with it up to their order. First steps with too few
+    earlier predictions use `singlestep` of that order.
 
     Args:
         order: of the predictor, 1..3; the whole has order + 1.
@@ -358,7 +361,7 @@ def unipc(schedule: Schedule, order: int = 2) -> Step:
 
 
 def _corrected(schedule: Schedule, order: int, state: State, t: Tensor, x0: Tensor) -> Tensor:
-    """The predictor's x_t with the polynomial's weights exchanged for those that know x0 too."""
+    """The predictor's x_t with the weights replaced by those of a polynomial through x0 too."""
     past = state.history
     if not past or len(past) < order - 1:
         return state.x
@@ -377,5 +380,5 @@ def _of(kind: Kind, schedule: Schedule, x: Tensor, x0: Tensor, t: Tensor) -> Ten
 
 
 def check_kind(kind: str) -> None:
-    """Raise ValueError for another kind than "x0" and "eps"."""
+    """Raise ValueError unless the kind is "x0" or "eps"."""
     require(kind in ("x0", "eps"), "kind", "x0 or eps", repr(kind))

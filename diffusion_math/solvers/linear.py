@@ -1,12 +1,13 @@
-"""Linear solvers as numbers: one call of the denoiser a step, and a mixture of what was seen.
+"""Linear multistep solvers as tables of weights, with one function evaluation per step.
 
-On a grid of n steps a row of weights for each,
+On a grid of n steps, step i has a row of weights,
 
     x_{i+1} = a_i x_i + sum over j <= i of b_ij x0_j,    x0_j = denoise(x_j, t_j)
 
-DDIM, DPM-Solver and DPM-Solver++ (multistep), DEIS, UniPC and Adams-Bashforth are such rows, which
-theory gives for every denoiser; `fitted` and `end_fitted` find rows for one denoiser. A group of
-channels may have rows of its own. Derivation: (weights.1), (weights.2), (weights.9).
+DDIM, DPM-Solver and DPM-Solver++ (multistep), DEIS, UniPC and Adams-Bashforth have this form, with
+the same weights for every denoiser. `fitting.weights` and `fitting.weights_by_ends` optimise the
+weights for one denoiser. Groups of channels may have their own weights. Derivation: (weights.1),
+(weights.2), (weights.9).
 """
 
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ __all__ = ["from_weights", "grouped", "mixed", "rescaled_weights", "rows_of_grid
 def from_weights(
     grid: Float[Tensor, " nodes"], weights: Float64[Tensor, "steps columns *groups"]
 ) -> Step:
-    """The solver of these rows, on their grid and no other: see the module.
+    """The solver with these weights, on their grid only: see the module.
 
     Args:
         grid: `(nodes,)` the times that the weights belong to.
@@ -36,8 +37,8 @@ def from_weights(
             many for each of `groups` equal groups of channels: `(nodes - 1, nodes, groups)`.
 
     Raises:
-        ValueError: the weights have another shape; in a step: it is not the grid's, or the
-            channels, the first axis of the event, are no multiple of the groups.
+        ValueError: the weights have another shape; in a step: it is no step of the grid,
+            or the channels, the first axis of the event, are no multiple of the groups.
 
     Derivation: (weights.1), (weights.9).
     Source: linear multistep methods: Hairer, Norsett & Wanner 1993, "Solving Ordinary Differential
@@ -72,12 +73,12 @@ def rescaled_weights(
     grid: Float64[Tensor, " nodes"],
     other: Float64[Tensor, " nodes"],
 ) -> Float64[Tensor, "steps columns *groups"]:
-    """The weights of one grid on another of as many nodes: each as many times DDIM's as it was.
+    """Weights transferred to another grid of as many nodes, with their ratios to DDIM's weights.
 
         a_i -> a_i r'_i / r_i,    b_ij -> b_ij p'_i / p_i    with r, p those of the step's two ends
         r_i = sigma_{i+1} / sigma_i,    p_i = alpha_{i+1} - alpha_i r_i    (' on the other grid)
 
-    DDIM's own weights become DDIM's. Where a step ends on clean data, r_i = 0, its a_i stays.
+    DDIM's own weights become DDIM's. Where a step ends on clean data, r_i = 0, a_i is unchanged.
 
     Args:
         schedule: gives alpha and sigma.
@@ -104,7 +105,7 @@ def rescaled_weights(
 
 
 def rows_of_grid(grid: Tensor, weights: Tensor) -> None:
-    """ValueError unless the weights are a row a step, for all or for each group."""
+    """Raise ValueError unless there is one row per step, for all channels or for each group."""
     strictly_decreasing("grid", grid)
     wanted = (len(grid) - 1, len(grid))
     legal = weights.shape[:2] == wanted and weights.ndim <= 3

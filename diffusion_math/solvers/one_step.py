@@ -1,11 +1,11 @@
-"""Solvers: pure steps from time t to an earlier time s, on a denoiser.
+"""One-step solvers: DDPM ancestral sampling, DDIM, Euler, Heun, and Heun for rectified flow.
 
 With x0 = E[x_0 | x_t] and eps = (x_t - alpha_t x0) / sigma_t, the probability flow has slope eps
 in the variables y = x / alpha against sigma / alpha (EDM, arXiv:2206.00364, Eq. 4; DDIM,
-arXiv:2010.02502, Eq. 14), and every deterministic step below is a quadrature of that line.
+arXiv:2010.02502, Eq. 14), and every deterministic step below is a quadrature of that slope.
 
 A step that ends on clean data (s = 0: alpha = 1, sigma = 0) returns x0 itself, without noise:
-the flow's last stretch from t to 0 is not integrated but replaced by the mean it starts from.
+the posterior mean replaces the flow from t to 0.
 Derivation: (one_step.2).
 """
 
@@ -21,15 +21,15 @@ from diffusion_math.variance import StepVariance
 
 
 def ddpm(schedule: Schedule, variance: StepVariance | None = None) -> Step:
-    """Ancestral sampling: a draw of q(x_s | x_t, x_0) at x_0 = E[x_0 | x_t].
+    """DDPM ancestral sampling: a sample of the posterior q(x_s | x_t, x_0) at x_0 = E[x_0 | x_t].
 
         x_s = mu(x_t, x0) + sqrt(beta) z        N(mu, beta I) = q(x_s | x_t, x0)
 
-    Nothing is drawn at s = 0, where beta = 0. Local error O((t - s)^2): order 1.
+    No noise is added at s = 0, where beta = 0. Local error O((t - s)^2): order 1.
 
     Args:
         schedule: gives alpha and sigma at t and s, which need not be neighbours.
-        variance: of `diffusion_math.variance`, in the place of beta; the mean stays.
+        variance: of `diffusion_math.variance`, replaces beta; the mean is unchanged.
 
     Derivation: (one_step.4), (one_step.6), (one_step.7).
     Source: DDPM (arXiv:2006.11239), Algorithm 2, with the mean and variance of Eqs. 6-7.
@@ -57,13 +57,13 @@ def ddpm(schedule: Schedule, variance: StepVariance | None = None) -> Step:
 
 
 def ddim(schedule: Schedule, eta: float | int = 0.0) -> Step:
-    """The family between the deterministic flow (eta = 0) and ancestral sampling (eta = 1).
+    """DDIM: from the deterministic flow (eta = 0) to ancestral sampling (eta = 1).
 
         x_s = alpha_s x0 + sqrt(sigma_s^2 - c^2) eps + c z
         c   = eta sigma_s sqrt(1 - rho^2),    rho = (sigma_s / alpha_s) / (sigma_t / alpha_t)
 
-    The middle coefficient is computed as sigma_s sqrt(1 - eta^2 + eta^2 rho^2), which does not
-    cancel. Nothing is drawn where c = 0, as at s = 0. Order 1 at every eta.
+    The middle coefficient is computed as sigma_s sqrt(1 - eta^2 + eta^2 rho^2), without
+    cancellation. No noise is added where c = 0, as at s = 0. Order 1 at every eta.
 
     Args:
         schedule: gives alpha and sigma at t and s, which need not be neighbours.
@@ -100,7 +100,7 @@ def ddim(schedule: Schedule, eta: float | int = 0.0) -> Step:
 
 
 def euler(schedule: Schedule) -> Step:
-    """Euler's step on the probability flow, in y = x / alpha against r = sigma / alpha.
+    """Euler's method on the probability flow, in y = x / alpha against r = sigma / alpha.
 
         y_s = y_t + (r_s - r_t) eps,    that is    x_s = alpha_s x0 + sigma_s eps
 
@@ -129,13 +129,13 @@ def euler(schedule: Schedule) -> Step:
 
 
 def heun(schedule: Schedule) -> Step:
-    """Heun's step on the probability flow: Euler's, then the mean of the slopes at both ends.
+    """Heun's method on the probability flow: an Euler step, then the mean of both end slopes.
 
         y_s = y_t + (r_s - r_t) (eps_t + eps_s) / 2,    y = x / alpha,  r = sigma / alpha
         eps_s = (x_s' - alpha_s E[x_0 | x_s']) / sigma_s,    x_s' = Euler's x_s
 
-    Two calls of the denoiser a step; order 2. It stays Euler's step where a slope does not exist:
-    into s = 0 (sigma_s = 0) and out of pure noise (alpha_t = 0).
+    Two function evaluations per step; order 2. Steps into s = 0 (sigma_s = 0) and out of pure noise
+    (alpha_t = 0) are Euler steps, as one of the slopes does not exist.
 
     Args:
         schedule: gives alpha and sigma at t and s.
@@ -163,14 +163,14 @@ def heun(schedule: Schedule) -> Step:
 
 
 def flow_heun(schedule: Schedule) -> Step:
-    """Heun's step in the straight chart, where the slope of the flow is flow = eps - x0.
+    """Heun's method in the coordinates of rectified flow, whose slope is flow = eps - x0.
 
         u_s = u_t + (tau_s - tau_t) (flow_t + flow_s) / 2
         u = x / (alpha + sigma),    tau = sigma / (alpha + sigma)
 
-    For rectified flow u = x and tau = t: the solver of flow matching, whose Euler's step is
-    `euler`. Unlike `heun` it is of order 2 out of pure noise too; Euler's into s = 0. Two calls of
-    the denoiser a step.
+    For rectified flow u = x and tau = t: Heun's method of flow matching, whose Euler method is
+    `euler`. Unlike `heun` it has order 2 out of pure noise too. Steps into s = 0 are Euler steps.
+    Two function evaluations per step.
 
     Args:
         schedule: gives alpha and sigma at t and s.
@@ -204,7 +204,7 @@ def flow_heun(schedule: Schedule) -> Step:
 def _euler(
     schedule: Schedule, denoise: Denoiser, x_t: Tensor, t: Tensor, s: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Euler's x_s and the slope eps it used."""
+    """Euler's x_s and its slope eps."""
     alpha_s, sigma_s = schedule(s)
     x0 = denoise(x_t, t)
     eps = prediction.eps_from_x0(schedule, x_t, x0, t)

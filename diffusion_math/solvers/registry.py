@@ -1,4 +1,4 @@
-"""Every solver by name, with its order and cost: data for command lines, tests and audits."""
+"""All solvers by name, with order and cost, for command lines, tests and audits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,16 +20,15 @@ __all__ = ["SOLVERS", "Solver"]
 @final
 @dataclass(frozen=True)
 class Solver:
-    """A solver and what its theory says; calling it with a schedule gives its step.
+    """A solver with its theoretical order and cost; called with a schedule it returns its step.
 
     Attributes:
         make: schedule -> step.
         order: of the flow's solution, as steps go to infinity; of the distribution (weak) where
             `noisy`.
-        calls: evaluations of the denoiser a step, but for a multistep solver's start and the last
-            step.
-        noisy: whether it draws noise.
-        about: one line.
+        calls: function evaluations per step, except a multistep solver's start and the last step.
+        noisy: whether it is stochastic.
+        about: a description in one line.
 
     >>> import diffusion_math as dm
     >>> solver = dm.SOLVERS["heun"]
@@ -47,7 +46,7 @@ class Solver:
     about: str
 
     def __call__(self, schedule: Schedule) -> Step:
-        """The solver's step under a schedule."""
+        """The solver's step for a schedule."""
         return self.make(schedule)
 
 

@@ -1,4 +1,4 @@
-"""What a solver is: a pure step of a `State` from time t to an earlier time s."""
+"""The interface of solvers: a pure step of a `State` from time t to an earlier time s."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from diffusion_math.noise import Noise
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Where a trajectory stands: a draw, its time, and what a multistep solver remembers.
+    """The state of a trajectory: a sample, its time, and a multistep solver's history.
 
     Attributes:
         x: `(batch, *event)`.
         t: `()`, a float64 tensor on the CPU.
-        history: earlier predictions as pairs (time, x0 or eps), latest last; which of the two is
-            the solver's own affair. Empty for one-step solvers.
+        history: earlier predictions as pairs (time, x0 or eps), latest last; the solver
+            chooses which of the two. Empty for one-step solvers.
 
     >>> import torch
     >>> import diffusion_math as dm

@@ -1,4 +1,4 @@
-"""Solvers that add noise: around a deterministic step, inside of one, or after any.
+"""Stochastic solvers: ancestral, EDM churn, DPM-Solver++ SDE, SDE Heun, predictor-corrector.
 
 With r = sigma / alpha and y = x / alpha, y = x_0 + r eps, so adding c z to y raises r to
 sqrt(r^2 + c^2) exactly. Derivation: (stochastic.1).
@@ -21,19 +21,20 @@ from diffusion_math.solvers.step import State, Step
 
 
 def ancestral(schedule: Schedule, order: int, kind: Kind = "eps", eta: float | int = 1.0) -> Step:
-    """A deterministic step below s, then noise back up to s.
+    """Ancestral sampling: a deterministic step to below s, then noise back up to s.
 
         c = eta r_s sqrt(1 - (r_s / r_t)^2),    r_down = sqrt(r_s^2 - c^2)
         x_s = (the flow from r_t to r_down, at alpha_s) + alpha_s c z
 
     With order = 1 it is `ddim(eta)`; "eps" of order 2 is k-diffusion's DPM2 ancestral, "x0" of
-    order 2 its DPM-Solver++(2S) ancestral. If the flow were exact, so were the law of x_s, however
-    long the step: the flow brings x_t to the law at r_down, and the noise from there to r_s. So
-    the weak order is that of the flow's solver.
+    order 2 its DPM-Solver++(2S) ancestral. With the exact flow, x_s has the exact
+    distribution for any step length: the flow gives the distribution at r_down, and the noise that
+    at r_s. So the weak order is that of the flow's solver.
 
     Args:
-        order, kind: of `exponential.singlestep`, 1..3 calls of the denoiser a step.
-        eta: share of the posterior's standard deviation, in [0, 1].
+        order, kind: of `singlestep`; the order, 1..3, is the number of function evaluations per
+            step.
+        eta: the factor of the posterior's standard deviation, in [0, 1].
 
     Raises:
         ValueError: `order`, `kind` or `eta` is not as above.
@@ -77,20 +78,20 @@ def churn(
     high: Number = math.inf,
     inflation: Number = 1.0,
 ) -> Step:
-    """EDM's stochastic sampler: noise is added first, then Heun's step takes it all away.
+    """EDM's stochastic sampler (churn): noise is added first, then a Heun step removes it.
 
         r^ = (1 + gamma) r_t,    y^ = y_t + inflation sqrt(r^^2 - r_t^2) z,    Heun from r^ to r_s
         gamma = min((r_t / r_s)^share - 1, sqrt(2) - 1)
 
-    The paper's gamma is S_churn / N for each of N steps. Here it is a share of the step's own fall
-    of log r, the same to first order on grids uniform in log r, for a step that knows no N.
-    Nothing is added outside of low <= r_t <= high, above r_T, or at either end of the domain.
-    Two calls of the denoiser a step; weak order 2.
+    The paper's gamma is S_churn / N for each of N steps. Here it is a fraction of the step's own
+    change of log r, as a step does not know N; on grids uniform in log r both agree to first order.
+    No noise is added outside of low <= r_t <= high, above r_T, or at either end of the domain.
+    Two function evaluations per step; weak order 2.
 
     Args:
         share: >= 0 and finite.
         low, high: S_tmin and S_tmax, in units of r.
-        inflation: S_noise, in [0.5, 2]; the law is right at 1 alone.
+        inflation: S_noise, in [0.5, 2]; the distribution is right at 1 only.
 
     Raises:
         ValueError: an argument is not as above.
@@ -131,12 +132,12 @@ def churn(
 
 
 def dpmpp_sde(schedule: Schedule, eta: float | int = 1.0) -> Step:
-    """DPM-Solver++ (SDE), single-step: a stochastic half step, then the whole with its x0.
+    """DPM-Solver++ (SDE), single-step: a stochastic half step, then the full step with its x0.
 
         x_m = advance(t -> m; x0(x_t)),    x_s = advance(t -> s; x0(x_m)),    lambda_m halfway
 
-    The noise of the whole step is that of its two halves, so both see one Brownian path: the
-    stochastic midpoint rule, of weak order 2 as the noise is additive. Two calls of the denoiser a
+    The noise of the full step is that of its two halves, so both use one Brownian path: the
+    stochastic midpoint rule, of weak order 2 as the noise is additive. Two function evaluations per
     step, one into s = 0 and out of pure noise.
 
     Raises ValueError for `eta` outside (0, 1].
@@ -173,11 +174,11 @@ def dpmpp_sde(schedule: Schedule, eta: float | int = 1.0) -> Step:
 
 
 def sde_heun(schedule: Schedule, eta: float | int = 1.0) -> Step:
-    """Stochastic Heun with the linear part exact: the line between x0 at both ends.
+    """Stochastic Heun with an exact linear part: x0 interpolated linearly between both ends.
 
         x_s' = advance(t -> s; x0(x_t)),    x_s = advance(t -> s; x0(x_t), x0(x_s')), the same z
 
-    The noise is additive, for which Heun's method has weak order 2. Two calls of the denoiser a
+    The noise is additive, for which Heun's method has weak order 2. Two function evaluations per
     step, one into s = 0 and out of pure noise.
 
     Raises ValueError for `eta` outside (0, 1].
@@ -210,19 +211,19 @@ def sde_heun(schedule: Schedule, eta: float | int = 1.0) -> Step:
 
 
 def corrected(predictor: Step, schedule: Schedule, share: Number = 0.5, rounds: int = 1) -> Step:
-    """Predictor-corrector: after a step, Langevin's steps at the level that it reached.
+    """Predictor-corrector: after each step, Langevin moves at the new noise level.
 
         x_s <- x_s - d sigma_s eps(x_s) + sqrt(2 d) sigma_s z        `rounds` times
         d = min(share log(r_t / r_s), 1) / rounds,    r = sigma / alpha
 
-    that is ULA on grad log q(x_s) = -eps / sigma_s with the step size d sigma_s^2. The paper holds
-    d fixed (and takes it from norms over the batch); ULA's bias then stays however many steps
-    there are. As a share of the step's own fall of log r, the whole is of weak order 1 after any
-    predictor of at least that, and samples are independent. Nothing is corrected at s = 0 or on
-    the way out of pure noise. `rounds` calls of the denoiser more.
+    This is ULA on grad log q(x_s) = -eps / sigma_s with the step size d sigma_s^2. The paper has a
+    fixed d (from norms over the batch); ULA's bias then remains for any number of steps. Here d is
+    proportional to the step's change of log r: the weak order is 1 for any predictor of order 1 or
+    more, and samples are independent of their batch. Steps into s = 0 and out of pure noise are not
+    corrected. Costs `rounds` more function evaluations per step.
 
     Args:
-        predictor: any step without memory.
+        predictor: any one-step solver's step.
         share: > 0 and finite.
         rounds: 1 or more.
 
