@@ -226,7 +226,8 @@ def log_normaliser(nodes: Nodes, log_values: Float64[Tensor, " n"]) -> float:
 
 
 def kl(nodes: Nodes, log_p: Float64[Tensor, " n"], log_q: Float64[Tensor, " n"]) -> float:
-    """KL(p || q) = integral of p (log p - log q), in nats; both normalised, with nodes where p has mass.
+    """KL(p || q) = integral of p (log p - log q), in nats; both normalised, with nodes where p has
+    mass.
 
     Derivation: (guidance_law.5).
 

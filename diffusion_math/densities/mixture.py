@@ -7,8 +7,8 @@ If x_0 ~ sum_k w_k N(m_k, C_k), then at every t, with S_k(t) = alpha_t^2 C_k + s
 
 This is Bayes' rule with marginals that are unknown for real data. Everything is computed in
 float64, in the eigenbasis of each C_k, where S_k(t) is diagonal at every t. Components may lie
-1e6 apart (`_quadratic_forms`). Blocks of rows bound the memory. Derivation: (mixture.1),
-(mixture.8).
+1e6 apart (`_quadratic_forms`). Blocks of rows bound the memory.
+Derivation: (mixture.1), (mixture.8).
 """
 
 import math

@@ -41,7 +41,8 @@ def align_your_steps(
     and then 0, which replaces the last level, as in the authors' instructions.
 
     Args:
-        schedule: sampling starts at the noise level r_0 = 14.6, or at t_max if the schedule has less
+        schedule: sampling starts at the noise level r_0 = 14.6, or at t_max if the schedule has
+        less
             noise. At r_0 below t_max, start from an x_t of that level.
         steps: 1 or more; 10 gives the published levels.
         model: "sd15" or "sdxl".

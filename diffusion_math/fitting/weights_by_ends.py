@@ -50,8 +50,8 @@ def fit_weights_to_ends(
     move in a small ball, is left out: the target is the flow's end from the same noise.
 
     Args:
-        weights: the initial weights; `fit_weights` on a known solver's trajectory gives that solver's.
-        order: the number of predictions, latest first, whose weights are free in a row.
+        weights: the initial weights; `fit_weights` on a known solver's trajectory gives that
+        solver's. order: the number of predictions, latest first, whose weights are free in a row.
         scale: as in `fit_weights`, in medians of the initial weights' errors.
 
     Raises ValueError as `from_weights`, `fit_weights` and `fit_grid`.

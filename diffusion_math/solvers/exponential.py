@@ -53,7 +53,7 @@ interpolated through (0 is the one at t, k the one at stage k). DPM-Solver's Alg
 
 @dataclass(frozen=True)
 class Level:
-    """A noise level: alpha, sigma and lambda = log(alpha / sigma), float64, `()`."""
+    """A noise level: alpha, sigma and lambda, which is log(alpha / sigma); float64, `()`."""
 
     alpha: Tensor
     sigma: Tensor

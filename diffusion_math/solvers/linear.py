@@ -6,8 +6,8 @@ On a grid of n steps, step i has a row of weights,
 
 DDIM, DPM-Solver and DPM-Solver++ (multistep), DEIS, UniPC and Adams-Bashforth have this form, with
 the same weights for every denoiser. `fitting.weights` and `fitting.weights_by_ends` optimise the
-weights for one denoiser. Groups of channels may have their own weights. Derivation: (weights.1),
-(weights.2), (weights.9).
+weights for one denoiser. Groups of channels may have their own weights.
+Derivation: (weights.1), (weights.2), (weights.9).
 """
 
 from collections.abc import Sequence

@@ -13,7 +13,7 @@ from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.fitting.grids import errors
 from diffusion_math.fitting.weights import FinePath, fit_weights, fit_weights_and_grid
 from diffusion_math.grid import karras, trailing, uniform_log_snr
-from diffusion_math.sample import trajectory
+from diffusion_math.sample import final, trajectory
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
 from diffusion_math.solvers.linear import from_weights
 from diffusion_math.solvers.registry import SOLVERS

@@ -104,7 +104,7 @@ def test_up_the_grid_nothing_is_drawn():
     def step(denoise, state, t, s, noise):
         return State(state.x + noise(state.x, t, s), s)
 
-    with pytest.raises(ValueError, match=r"^noise: wanted a source"):
+    with pytest.raises(ValueError, match=r"^noise: wanted a noise source"):
         list(inversion(step, lambda x, t: x, X, f64(0.6, 0.3)))
 
 
@@ -239,5 +239,5 @@ def test_a_move_that_draws_is_not_given_zeros(name):
     if name == "ascent":
         assert len(list(stages)) == 3
     else:
-        with pytest.raises(ValueError, match=r"^noise: wanted a source"):
+        with pytest.raises(ValueError, match=r"^noise: wanted a noise source"):
             list(stages)
