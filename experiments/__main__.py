@@ -14,9 +14,9 @@ from sd.command_line.flags import files
 from sd.command_line.terminal import say
 
 NAMES: dict[str, str] = {
-    "generate": "prompts to PNGs that know how they were made",
+    "generate": "images from prompts, as PNGs that carry their settings",
     "cfg": "X1: guidance on and off; accuracy and diversity against its scale",
-    "strength": "X2: one picture redrawn at rising strengths",
+    "strength": "X2: image to image at rising strengths",
     "timing": "X3: time and memory of every device and precision found",
     "tradeoff": "error over seconds: solvers, steps and guidance intervals",
     "forward": "the forward process beside its closed forms",
@@ -30,14 +30,24 @@ NAMES: dict[str, str] = {
     "errata": "E1-E8: the printed forms beside the true ones",
     "digits": "diffusion on real pixels, with classes and a likelihood",
     "families": "VAE, GAN and diffusion on one density, by one budget",
-    "autoencoder": "how well the VAE gives pictures back",
-    "guidance-truth": "what guided flows sample, beside the tilted density",
-    "tuned": "weights and time grids fitted to a budget of calls, beside all others",
-    "audit": "what samplers really do: ours, other libraries', your own",
-    "verify": "the claims, proved: function, test and number of each",
+    "autoencoder": "reconstruction error of the VAE",
+    "guidance-truth": "distribution of guided flows, beside the tilted density",
+    "tuned": "weights and time grids optimised for an NFE budget, beside baselines",
+    "audit": "check samplers: ours, other libraries', your own",
+    "verify": "the claims, verified: function, test and number of each",
     "report": "all of these in one illustrated report",
 }
 """Every experiment (a package of this one) and what it does."""
+
+GROUPS = {
+    "learn": (
+        "forward", "posterior", "bound", "likelihood", "score-field", "langevin", "reverse",
+        "densities", "digits", "families", "guidance-truth",
+    ),
+    "verify": ("verify", "audit", "errata", "tuned", "report"),
+    "generate": ("generate", "cfg", "strength", "timing", "tradeoff", "autoencoder", "train"),
+}  # fmt: skip
+"""The commands by what they are for."""
 
 TRAIN = "train"
 """The command that is `python -m sd.train`."""
@@ -92,8 +102,10 @@ def _program() -> str:
 
 def _overview() -> list[str]:
     width = max(map(len, NAMES))
-    lines = [f"  {name:<{width}}  {what}" for name, what in NAMES.items()]
-    lines.append(f"  {TRAIN:<{width}}  train the embedded model from nothing (hours)")
+    told = {**NAMES, TRAIN: "train the embedded model from nothing (hours)"}
+    lines: list[str] = []
+    for group, names in GROUPS.items():
+        lines += [f"{group}:", *(f"  {name:<{width}}  {told[name]}" for name in names)]
     return [
         f"usage: {_program()} NAME [--out DIR] [flags]",
         "",

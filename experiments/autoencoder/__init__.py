@@ -2,10 +2,22 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
+
+from tyro.conf import Suppress
 
 from experiments.common.model_options import Model
 from sd.command_line.flags import Range, check, unused
+
+
+@dataclass(frozen=True)
+class AutoencoderModel(Model):
+    """Which model, and where it runs."""
+
+    prediction: Annotated[Literal["epsilon", "v_prediction", "sample"] | None, Suppress] = None
+    ema: Annotated[bool, Suppress] = False
+    lora: Annotated[tuple[str, ...], Suppress] = ()
+    embedding: Annotated[tuple[Path, ...], Suppress] = ()
 
 
 @dataclass(frozen=True)
@@ -19,7 +31,7 @@ class Config:
     """Fresh pictures, at least 8."""
     out: Path = Path("out/autoencoder")
     """Folder for autoencoder.md, autoencoder.json and the figure."""
-    model: Model = field(default_factory=Model)
+    model: AutoencoderModel = field(default_factory=AutoencoderModel)
     """Which model and where it runs."""
 
     def __post_init__(self) -> None:

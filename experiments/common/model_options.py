@@ -44,32 +44,31 @@ class Model:
     """Which model, and where it runs."""
 
     weights: Annotated[Literal["shapes"] | Path, arg(aliases=("--model",))] = "shapes"
-    """The embedded model `shapes`; or a Stable Diffusion checkpoint: a file, a folder, a hub id."""
+    """The embedded model `shapes`, or a Stable Diffusion checkpoint: a file, folder or hub id."""
     tokenizer: Annotated[Path, File(folder=True)] | None = None
-    """CLIP's vocabulary for a checkpoint in one file: a tokenizer.json or a folder with one."""
+    """CLIP's vocabulary for a single-file checkpoint: a tokenizer.json or its folder."""
     vae: Path | None = None
-    """A VAE to take instead of the checkpoint's own."""
+    """A VAE to use instead of the checkpoint's."""
     config: Annotated[Path, File()] | None = None
-    """The checkpoint's numbers as JSON, in place of those that its files tell."""
+    """The checkpoint's configuration as JSON, in place of what its files say."""
     prediction: Literal["epsilon", "v_prediction", "sample"] | None = None
-    """What the checkpoint's U-Net predicts (default: as its files tell)."""
+    """What the checkpoint's U-Net predicts (default: what its files say)."""
     ema: bool = False
-    """Take the moving averages of the U-Net's weights, of a checkpoint in one file."""
+    """Use the moving averages of the U-Net's weights in a single-file checkpoint."""
     variant: str | None = None
     """Which files of a checkpoint's folder, such as fp16."""
     lora: Annotated[tuple[str, ...], File(path=lambda text: _weighed(text)[0])] = ()
-    """LoRA files to merge into the weights, each PATH or PATH:STRENGTH (default: 1)."""
+    """LoRA files to merge into the weights: PATH or PATH:STRENGTH (strength 1)."""
     embedding: Annotated[tuple[Path, ...], File(), Several(0)] = ()
-    """Textual-inversion files: each teaches the model a word, of the file's or its own name."""
+    """Textual-inversion files; each adds a word to the vocabulary."""
     device: str = "auto"
     """`cpu`, `cuda`, `mps`, or `auto`: the fastest one found."""
     dtype: Precision = "float32"
-    """Precision of the networks; the coefficients are float64 always."""
+    """Precision of the networks; coefficients are always float64."""
     engine: Literal["eager", "openvino", "compile"] = "eager"
-    """What runs U-Net and decoder: PyTorch, OpenVINO (CPUs), or torch.compile."""
+    """What runs U-Net and decoder: PyTorch, OpenVINO (CPU) or torch.compile."""
     low_memory: bool = False
-    """Hold the weights of the network at work alone; the others' are read again from the files
-    when their turn comes. The picture is the same."""
+    """Keep one network in memory at a time (offloading); the image is the same."""
 
     def __post_init__(self) -> None:
         check(self)

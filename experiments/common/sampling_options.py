@@ -35,21 +35,19 @@ class Sampling:
     """How the model samples."""
 
     steps: Annotated[int, Range(1, 1000)] = 25
-    """Steps from noise to picture, 1 to 1000."""
+    """Sampling steps, 1 to 1000."""
     solver: Solver | None = None
-    """ddpm, ddim, heun (two U-Net calls a step), dpmpp_2m or another of `diffusion_math.solvers`;
-    default: the model's."""
+    """The solver (default: the model's)."""
     grid: Grid = "trailing"
-    """Where the steps fall."""
+    """Spacing of the time steps."""
     guidance_scale: Scale | None = None
-    """w in x0_u + w (x0_c - x0_u): 0 ignores the prompt, 1 is no guidance; default: the model's."""
+    """w in x0_u + w (x0_c - x0_u); 1 is no guidance (default: the model's)."""
     guidance_interval: Interval | None = None
-    """LOW HIGH: noise levels sigma/alpha at which w holds (elsewhere 1, half the work); or None."""
+    """LOW HIGH: noise levels sigma/alpha between which guidance is on."""
     long_prompt: Literal["chunk", "truncate", "refuse"] | None = None
-    """What becomes of a prompt too long for the text encoder: several rows, a cut, or an error;
-    default: the model's."""
+    """What to do with a prompt that is too long (default: the model's)."""
     clip_skip: Annotated[int, Range(0, 100)] | None = None
-    """How many of the text encoder's last layers are left out; default: the model's."""
+    """Last layers of the text encoder to skip (default: the model's)."""
 
     def __post_init__(self) -> None:
         check(self)

@@ -1,4 +1,4 @@
-"""Prompts to pictures; every PNG carries the settings that repeat it."""
+"""Prompts to images; every PNG carries the settings that repeat it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,43 +17,38 @@ Side: TypeAlias = Annotated[int, Range(8, 8192)]
 
 @dataclass(frozen=True)
 class Config:
-    """Turn prompts into pictures, or redraw a picture after a prompt.
+    """Generate images from prompts, or change an image by a prompt.
 
     Each PNG keeps its settings in its text metadata: `--like file.png` repeats it bit for bit
-    on the same machine and versions. A PNG is there, whole, as soon as its batch is drawn.
+    on the same machine and versions. Each PNG is written as soon as its batch is sampled.
     """
 
     prompt: Annotated[tuple[str, ...], Words(), Several(distinct=False)] = (PROMPT,)
-    """What to draw; several prompts give several pictures."""
+    """What to generate; several prompts give several images."""
     prompts: Annotated[Path, File()] | None = None
-    """A file of prompts, one a line, in place of `--prompt`: the n-th gives 0000n.png, and those
-    that are there already are kept, so that the same command goes on after a stop. Blank lines and
-    lines that start with # are left out; a line may be
-    {"prompt": "...", "seed": 1, "negative_prompt": "..."}."""
+    """A file with one prompt a line, in place of `--prompt`. Prompt n gives 0000n.png; a PNG that
+    exists is kept, so the same command resumes. Blank lines and lines that start with # are
+    skipped; a line may be {"prompt": "...", "seed": 1, "negative_prompt": "..."}."""
     negative_prompt: Annotated[str, Words(empty=True)] = ""
-    """What guidance leads away from."""
+    """The prompt that guidance leads away from."""
     do_cfg: bool = True
     """Classifier-free guidance on or off."""
     seed: Annotated[tuple[int, ...], Range(0, 2**64 - 1), Several(distinct=False)] = (0,)
-    """One seed for the first picture (the next ones count up), or one for each picture; several
-    seeds with one prompt give a picture a seed."""
+    """The first image's seed (the next ones count up), or one seed for each image."""
     batch: Annotated[int, Range(1, MOST)] = BATCH
-    """Pictures drawn at once; fewer take less memory, and are on the disk sooner."""
+    """Images sampled at once; fewer take less memory."""
     image: Annotated[Path, File()] | None = None
-    """An image of yours to redraw, with `--strength`: PNG, JPEG, WebP, GIF, BMP, TIFF, PPM or AVIF,
-    up to 10,000 x 10,000 pixels."""
+    """An image to start from: PNG, JPEG, WebP, GIF, BMP, TIFF, PPM or AVIF."""
     strength: Annotated[float, Range(0, 1, above=True)] | None = None
-    """How much of `--image` to redraw, in (0, 1]: 1 all of it (default: 0.8)."""
+    """How much to change `--image`, in (0, 1]; 1 changes all of it (default: 0.8)."""
     height: Side | None = None
-    """Of the pictures, in pixels (default: the model's own)."""
+    """Height of the images in pixels (default: the model's)."""
     width: Side | None = None
-    """Of the pictures, in pixels (default: the model's own)."""
+    """Width of the images in pixels (default: the model's)."""
     like: Annotated[Path, File()] | None = None
-    """Repeat this PNG, made by this command; all other settings are then its own, but
-    `--low-memory`, and the files that you name yourself."""
+    """Repeat this PNG with its own settings, except `--low-memory` and the files that you name."""
     like_files: bool = False
-    """With `--like`: read the files, and models of the hub, that the PNG names: weights, tokenizer,
-    vae, config, lora, embedding. Without it they are shown and none is read."""
+    """With `--like`: read the files and hub models that the PNG names; otherwise only show them."""
     out: Path = Path("out/generate")
     """Folder for the PNGs, generate.json and generate.md."""
     model: Model = field(default_factory=Model)

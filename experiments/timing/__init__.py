@@ -4,9 +4,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from experiments.common.model_options import PROMPT, Model
+from tyro.conf import Suppress
+
+from experiments.common.model_options import PROMPT, Model, Precision
 from experiments.common.sampling_options import Sampling
 from sd.command_line.flags import Range, Words, check, unused
+
+
+@dataclass(frozen=True)
+class TimingModel(Model):
+    """Which model, and where it runs."""
+
+    dtype: Annotated[Precision, Suppress] = "float32"
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,7 @@ class Config:
     """Also time `generate` in a fresh process."""
     out: Path = Path("out/timing")
     """Folder for timing.md, timing.json and the figure."""
-    model: Model = field(default_factory=Model)
+    model: TimingModel = field(default_factory=TimingModel)
     """Which model, and where it runs."""
     sampling: Sampling = field(default_factory=Sampling)
     """How the model samples."""

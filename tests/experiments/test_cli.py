@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from experiments.__main__ import NAMES, main
+from experiments.__main__ import GROUPS, NAMES, TRAIN, main
 from experiments.generate import run as generate
 from experiments.generate.png_metadata import KEY, read
 from sd import weights
@@ -166,6 +166,31 @@ def test_overview_names_everything(capsys: pytest.CaptureFixture[str]) -> None:
         assert main(arguments) == 0
         said = capsys.readouterr().out
         assert all(name in said for name in NAMES)
+        assert [said.index(f"\n{group}:") for group in GROUPS] == sorted(
+            said.index(f"\n{group}:") for group in GROUPS
+        )
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted([*NAMES, TRAIN])
+
+
+def test_generate_help_fits_on_two_screens(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main(["generate", "--help"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert sum(max(1, -(-len(row) // 100)) for row in rows) <= 2 * 50
+
+
+UNUSED = {"autoencoder": ("prediction", "ema", "lora", "embedding"), "timing": ("dtype",)}
+
+
+@pytest.mark.parametrize("name", UNUSED)
+def test_help_hides_what_has_no_effect(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    words = capsys.readouterr().out.split()
+    assert "--device" in words
+    assert not {f"--{flag}" for flag in UNUSED[name]} & {*words}
 
 
 def test_unknown_words_warn_and_still_draw(
