@@ -9,7 +9,7 @@ from diffusion_math.loss import snr, variational
 from diffusion_math.schedule import Discrete
 from experiments.common.statistics import mean_interval
 from experiments.digits import data
-from experiments.digits.loss_weights import BOUND, SIMPLE, Judge, compare
+from experiments.digits.loss_weights import BOUND, SIMPLE, Evaluator, compare
 from experiments.digits.network import PIXELS
 from experiments.digits.training import Budget, learn
 from tests.measuring import Measured
@@ -32,9 +32,9 @@ def test_c19_weight_one_draws_better_than_lambda_t(measured: Measured) -> None:
     weights, for which the pairs' mean is 0.
     """
     pytest.importorskip("sklearn")
-    train, rest = data.load(500, 0)
-    judge = Judge(SCHEDULE, rest, data.classifier(train), draws=1, steps=50, written=0)
-    found = compare(judge, train, BUDGET, PAIRS)
+    train, test = data.load(500, 0)
+    evaluate = Evaluator(SCHEDULE, test, data.classifier(train), draws=1, steps=50, written=0)
+    found = compare(evaluate, train, BUDGET, PAIRS)
     gaps = [
         math.log(one.energy) - math.log(other.energy)
         for one, other in zip(found[SIMPLE], found[BOUND], strict=True)

@@ -23,7 +23,7 @@ class Config:
     draws: Annotated[int, Range(50, 10**6)] = 1000
     """Examples the terms are averaged over, at least 50."""
     finest: Annotated[int, Power(2, 8, 2**16)] = 512
-    """Most steps of the walk towards the integral over log-SNR: a power of 2, at least 8."""
+    """Most steps on the way to the integral over log-SNR: a power of 2, at least 8."""
     seed: Seed = 0
     """Of data and noise."""
     out: Path = Path("out/bound")

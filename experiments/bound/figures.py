@@ -1,4 +1,4 @@
-"""The pictures and the table of `experiments.bound.run`."""
+"""The images and the table of `experiments.bound.run`."""
 
 import math
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from experiments.plots.charts import Axis, Chart, Series, dots, line, side_by_si
 LARGE_LABEL, SMALL_LABEL = "variance of $q(x_t|x_s)$", "variance of $q(x_s|x_t,x_0)$"
 
 
-def terms(bounds: dict[str, Bound], height: Tensor) -> Figure:
+def terms(bounds: dict[str, Bound], nll: Tensor) -> Figure:
     steps = len(bounds[EXACT].steps)
     times = list(range(steps + 1, 1, -1))
     each_term, sums = [], []
@@ -26,7 +26,7 @@ def terms(bounds: dict[str, Bound], height: Tensor) -> Figure:
         so_far = float((one.prior + one.reconstruction).mean()) + each.cumsum(0)
         sums.append(line(name, times, so_far.tolist(), k, style))
     paid = (bounds[AFFINE].steps - bounds[EXACT].steps).mean(1).tolist()
-    entropy = float(height.mean())
+    entropy = float(nll.mean())
     time = Axis("time t", scale="log")
     drawing = side_by_side(
         [
@@ -43,7 +43,7 @@ def terms(bounds: dict[str, Bound], height: Tensor) -> Figure:
     return Figure(
         "bound-terms.png",
         plots.png(drawing),
-        f"Terms of the bound averaged over {len(height)} draws. Left: terms fall over seven orders "
+        f"Terms of the bound averaged over {len(nll)} draws. Left: terms fall over seven orders "
         "of magnitude; most of the bound is in the last steps. Middle: a denoiser that takes the "
         "data for one normal pays nothing in noise, and more and more once their shape shows. "
         "Right, in the same colours: the exact denoiser's sum ends just above the true mean of "
@@ -56,7 +56,7 @@ def terms(bounds: dict[str, Bound], height: Tensor) -> Figure:
 
 def table(
     bounds: dict[str, Bound],
-    height: Tensor,
+    nll: Tensor,
     discrete: Bound,
     gaps: dict[str, list[float]],
 ) -> Table:
@@ -70,13 +70,13 @@ def table(
     half = math.log2(127.5)
     lines = [cells(name, one, half) for name, one in bounds.items()]
     lines.append(cells("exact denoiser, 8-bit data", discrete, 0.0))
-    entropy = float(height.mean())
+    entropy = float(nll.mean())
     bits = entropy / (discrete.dimensions * math.log(2)) + half
     lines.append(("-log q, the truth", "–", "–", "–", f"{entropy:.4f}", "0", f"{bits:.3f}"))
     header = ("model", "L_T", "sum of L_(t-1)", "L_0", "-ELBO", "excess", "bits per dimension")
-    spread = float(bounds[EXACT].nats.std()) / math.sqrt(len(height))
+    spread = float(bounds[EXACT].nats.std()) / math.sqrt(len(nll))
     caption = (
-        f"Averages over {len(height)} draws, in nats; that of -ELBO has a standard error of about "
+        f"Averages over {len(nll)} draws, in nats; that of -ELBO has a standard error of about "
         f"{spread:.2f}. The excess over the mean of -log q is measured on whole paths, with a 95% "
         "interval. Bits per dimension are of 8-bit levels: of a density on [-1, 1], log2(127.5) "
         "is added; the line of 8-bit data integrates over the bins."

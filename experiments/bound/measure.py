@@ -99,14 +99,14 @@ def on_levels(x: Tensor) -> Tensor:
     return (127.5 * (x.clamp(-1, 1) + 1)).round() / 127.5 - 1
 
 
-def path_gaps(world: BoundProblem, points: Tensor, steps: int) -> tuple[list[float], list[float]]:
+def path_gaps(problem: BoundProblem, points: Tensor, steps: int) -> tuple[list[float], list[float]]:
     """log p(x_0) - ELBO(x_0) and KL(q(x_{1:T} | x_0), p(x_{1:T} | x_0)) of the affine chain.
 
     Both without a draw: a term is a square of what is linear in z, so its mean over N(0, I) is that
     over the four signs; p(x_{0:T}) is one normal, and so is q(x_{1:T} | x_0).
     """
-    grid, schedule = trailing(world.schedule, steps), world.schedule
-    model = Model(world.normal.denoiser(schedule), large_variance, large_variance)
+    grid, schedule = trailing(problem.schedule, steps), problem.schedule
+    model = Model(problem.normal.denoiser(schedule), large_variance, large_variance)
     joint = affine_chain(model, schedule, grid)
     end = [len(joint.mean) - 2, len(joint.mean) - 1]
     last = multivariate.Multivariate(joint.mean[end], joint.covariance[end][:, end])
@@ -134,7 +134,7 @@ class Limit:
     """Sums of the step terms over rising numbers of steps, less their integral, in nats.
 
     steps: the numbers. excess: by variance, the mean of S(n) - integral. integral: its mean over
-    the draws. bottom: the mean of L_T + L_0, which stays. extrapolated: 2 S(2n) - S(n) - integral
+    the samples. bottom: the mean of L_T + L_0, which stays. extrapolated: 2 S(2n) - S(n) - integral
     of every draw, at the last two numbers.
     """
 
@@ -149,14 +149,14 @@ class Limit:
         return [self.bottom + self.integral + one for one in self.excess[variance]]
 
 
-def limit(world: BoundProblem, x0: Tensor, finest: int, generator: torch.Generator) -> Limit:
+def limit(problem: BoundProblem, x0: Tensor, finest: int, generator: torch.Generator) -> Limit:
     """Short steps under a continuous schedule, every draw of noise kept at all times.
 
     One z serves every time, so each draw's sum tends to each draw's integral, and the difference
     owes little to chance.
     """
     schedule = VPLinear()
-    denoise = world.data.denoiser(schedule)
+    denoise = problem.data.denoiser(schedule)
     z = torch.randn(x0.shape, generator=generator, dtype=torch.float64)
     low, high = (float(schedule.log_snr(t)) for t in (schedule.T, schedule.t_min))
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
@@ -190,13 +190,13 @@ def limit(world: BoundProblem, x0: Tensor, finest: int, generator: torch.Generat
     )
 
 
-def mass_of_levels(world: BoundProblem, model: Model, x0: Tensor) -> float:
+def mass_of_levels(problem: BoundProblem, model: Model, x0: Tensor) -> float:
     """How far from 1 the 256 levels' probabilities sum, the worst entry of the last steps from x0.
 
     The step to 0 is taken from a draw at the grid's last positive time that is x0 itself, scaled.
     """
-    t, s = world.grid[-2], world.grid[-1]
-    step = model.step(world.schedule, marginal(world.schedule, x0, t).mean, t, s)
+    t, s = problem.grid[-2], problem.grid[-1]
+    step = model.step(problem.schedule, marginal(problem.schedule, x0, t).mean, t, s)
     means = step.mean.flatten()
     levels = 2 * torch.arange(256, dtype=torch.float64) / 255 - 1
     every = Gaussian(means.repeat_interleave(256)[:, None], step.variance)
@@ -205,13 +205,13 @@ def mass_of_levels(world: BoundProblem, model: Model, x0: Tensor) -> float:
 
 
 def weighted(
-    world: BoundProblem, models: dict[str, Model], x0: Tensor, generator: torch.Generator
+    problem: BoundProblem, models: dict[str, Model], x0: Tensor, generator: torch.Generator
 ) -> float:
     """The largest error of C18 between two denoisers, over TIMES of 2..T, relative to the term.
 
     L(second) - L(first) = lambda_t (|eps - eps_2|^2 - |eps - eps_1|^2)
     """
-    schedule, (first, _, second) = world.schedule, models.values()
+    schedule, (first, _, second) = problem.schedule, models.values()
     worst = 0.0
     spread = torch.logspace(math.log10(2), math.log10(schedule.T), TIMES, dtype=torch.float64)
     for t in sorted(set(spread.round().int().tolist())):
@@ -223,7 +223,7 @@ def weighted(
             x0_hat = model.denoise(x_t, torch.tensor(float(t), dtype=torch.float64))
             found = eps_from_x0(schedule, x_t, x0_hat, torch.tensor(t).double())
             errors.append((eps - found).square().sum(1))
-        apart = lambda_t(schedule, t, first.variance) * (errors[1] - errors[0])
-        off = (terms[1] - terms[0] - apart).abs() / terms[0].abs().maximum(terms[1].abs())
+        difference = lambda_t(schedule, t, first.variance) * (errors[1] - errors[0])
+        off = (terms[1] - terms[0] - difference).abs() / terms[0].abs().maximum(terms[1].abs())
         worst = max(worst, float(off.max()))
     return worst

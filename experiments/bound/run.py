@@ -1,4 +1,4 @@
-"""The bound of DDPM in its terms, on data whose true likelihood is known (C12-C15, C17, C18)."""
+"""Runs the experiment: evaluates the bound, its gap and its limit, and writes rows and figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,10 +7,9 @@ from tqdm import tqdm
 
 from diffusion_math.elbo import quantized_log_probability
 from diffusion_math.gaussian import Gaussian
-from experiments.bound import Config, figures
-from experiments.bound import measure as terms
+from experiments.bound import Config, figures, measure
 from experiments.bound.measure import AFFINE, CHAIN, EXACT, POINTS, SMALL, Limit
-from experiments.common.chains import drawn_forward
+from experiments.common.chains import sample_forward
 from experiments.common.statistics import absolute, mean_interval, seeded
 from experiments.output.result import MEASURED, Measurement, Result, at_least, at_most, within
 
@@ -21,44 +20,44 @@ RESIDUE = 0.01
 def run(config: Config) -> Result:
     """Average the terms of each model, and set KLs, entropy and limit beside them."""
 
-    world = terms.BoundProblem.of(config.density, config.steps)
-    x0 = world.data.sample(seeded(config.seed, 1), config.draws)
-    models = world.models((EXACT, SMALL, AFFINE))
+    problem = measure.BoundProblem.of(config.density, config.steps)
+    x0 = problem.data.sample(seeded(config.seed, 1), config.draws)
+    models = problem.models((EXACT, SMALL, AFFINE))
     bounds = {
-        name: world.bound(model, x0, config.seed + 2, Gaussian.log_density)
+        name: problem.bound(model, x0, config.seed + 2, Gaussian.log_density)
         for name, model in tqdm(models.items(), unit="model", disable=None)
     }
-    height = -world.data.log_density(world.schedule, x0, 0.0)
-    path = drawn_forward(x0, world.schedule, world.grid, seeded(config.seed, 5))
+    nll = -problem.data.log_density(problem.schedule, x0, 0.0)
+    path = sample_forward(x0, problem.schedule, problem.grid, seeded(config.seed, 5))
     gaps = {
-        name: world.excess(model, path)
+        name: problem.excess(model, path)
         for name, model in tqdm(models.items(), unit="path", disable=None)
     }
-    levels = terms.on_levels(x0)
-    discrete = world.bound(models[EXACT], levels, config.seed + 2, quantized_log_probability)
-    chain = terms.path_gaps(world, x0[:POINTS], CHAIN)
-    limit = terms.limit(world, x0, config.finest, seeded(config.seed, 3))
+    levels = measure.on_levels(x0)
+    discrete = problem.bound(models[EXACT], levels, config.seed + 2, quantized_log_probability)
+    chain = measure.path_gaps(problem, x0[:POINTS], CHAIN)
+    limit = measure.limit(problem, x0, config.finest, seeded(config.seed, 3))
     rows = (
         _path_row(chain),
         _below_row(gaps),
         _worse_row(gaps),
         _variance_row(gaps),
         _limit_row(limit),
-        _levels_row(terms.mass_of_levels(world, models[EXACT], x0[:POINTS])),
-        _weight_row(terms.weighted(world, models, x0[:50], seeded(config.seed, 4))),
+        _levels_row(measure.mass_of_levels(problem, models[EXACT], x0[:POINTS])),
+        _weight_row(measure.weighted(problem, models, x0[:50], seeded(config.seed, 4))),
     )
     parts = (
         "The bound is a sum of one term for every step. With the best denoiser there is, what it "
         "exceeds the true -log p by is the price of Gaussian steps, and goes to zero as the steps "
         "become short; with a worse denoiser a part of it stays.",
-        figures.terms(bounds, height),
-        figures.table(bounds, height, discrete, gaps),
+        figures.terms(bounds, nll),
+        figures.table(bounds, nll, discrete, gaps),
         figures.limit(limit, chain),
     )
     record: dict[str, Any] = {
         "settings": config,
         "nats": {name: float(one.nats.mean()) for name, one in bounds.items()},
-        "entropy": float(height.mean()),
+        "entropy": float(nll.mean()),
         "bits_per_dimension": {n: float(b.bits_per_dimension.mean()) for n, b in bounds.items()},
         "bits_per_dimension_8_bit": float(discrete.bits_per_dimension.mean()),
         "path": {"gap": chain[0], "kl": chain[1]},
@@ -78,7 +77,7 @@ def _path_row(chain: tuple[list[float], list[float]]) -> Measurement:
         "bound",
         f"C12: log p(x_0) - ELBO(x_0) is KL(q(x_1:T | x_0), p(x_1:T | x_0)) at {POINTS} points of "
         f"a chain of {CHAIN} steps with the affine denoiser, whose p(x_0) and KL of whole paths "
-        "are closed forms. Largest difference in nats, at most 1e-9; no draws",
+        "are closed forms. Largest difference in nats, at most 1e-9; no samples",
         worst,
         1e-9,
     )
@@ -100,26 +99,26 @@ def _below_row(gaps: dict[str, list[float]]) -> Measurement:
 
 
 def _worse_row(gaps: dict[str, list[float]]) -> Measurement:
-    apart = [a - b for a, b in zip(gaps[AFFINE], gaps[EXACT], strict=True)]
-    interval = mean_interval(apart)
+    difference = [a - b for a, b in zip(gaps[AFFINE], gaps[EXACT], strict=True)]
+    interval = mean_interval(difference)
     return Measurement(
         "bound-denoiser",
         "C14: all that a model can do about the bound is its denoiser. Nats that the best affine "
         "one costs more than the exact one, on the same paths, above 0",
-        _mean(apart),
+        _mean(difference),
         interval,
         at_least(*interval, 0.0),
     )
 
 
 def _variance_row(gaps: dict[str, list[float]]) -> Measurement:
-    apart = [a - b for a, b in zip(gaps[SMALL], gaps[EXACT], strict=True)]
+    difference = [a - b for a, b in zip(gaps[SMALL], gaps[EXACT], strict=True)]
     return Measurement(
         "bound-variance",
         "C17: nats that steps of variance beta_hat_t cost more than steps of variance beta_t, "
         "exact denoiser, same paths",
-        _mean(apart),
-        mean_interval(apart),
+        _mean(difference),
+        mean_interval(difference),
         MEASURED,
     )
 

@@ -45,7 +45,7 @@ class Model:
         return total
 
 
-def drawn_backward(
+def sample_backward(
     data: GaussianMixture,
     schedule: Schedule,
     grid: Tensor,
@@ -59,7 +59,7 @@ def drawn_backward(
     return path
 
 
-def drawn_forward(
+def sample_forward(
     x0: Tensor, schedule: Schedule, grid: Tensor, generator: torch.Generator
 ) -> list[Tensor]:
     """One path of the forward process from each x_0 at the grid's nodes, noisiest first."""
@@ -70,7 +70,7 @@ def drawn_forward(
     return path[::-1]
 
 
-def by_true_kernels(
+def elbo_of_true_kernels(
     data: GaussianMixture, schedule: Schedule, path: Sequence[Tensor], grid: Tensor
 ) -> Tensor:
     """log q(x_0) as the bound of the chain of true reverse kernels gives it, `(batch,)`.
@@ -91,7 +91,7 @@ def by_true_kernels(
 
 
 def affine_chain(model: Model, schedule: Schedule, grid: Tensor) -> Multivariate:
-    """The joint law of (x_T, ..., x_0) in the plane, for a denoiser that is affine in x.
+    """The joint distribution of (x_T, ..., x_0) in the plane, for a denoiser that is affine in x.
 
     Read off one run with unit vectors in the place of the noises; events one after another.
     """
@@ -103,7 +103,7 @@ def affine_chain(model: Model, schedule: Schedule, grid: Tensor) -> Multivariate
 
 
 def forward_chain(x0: Tensor, schedule: Schedule, grid: Tensor) -> Multivariate:
-    """The joint law of (x_T, ..., x_1) given one x_0, read off in the same way."""
+    """The joint distribution of (x_T, ..., x_1) given one x_0, read off in the same way."""
     basis = UnitNoise(grid, (2,))
     path = [basis.start(x0, 0.0)]
     for t, s in reversed(list(pairwise(grid))):

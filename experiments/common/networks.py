@@ -13,7 +13,7 @@ Loss = Callable[[torch.Generator], Tensor]
 """Draws a batch from the generator and gives the loss of its average, `()`."""
 
 FREQUENCIES = 4
-"""A network is told the log-SNR as itself and as this many sines and cosines."""
+"""The log-SNR enters a network as itself and as this many sines and cosines."""
 
 
 def mlp(inputs: int, width: int, outputs: int, generator: torch.Generator) -> nn.Sequential:
@@ -53,8 +53,8 @@ class Timed(nn.Module):
         """The prediction at every point, each at its own time or all at one."""
         log_snr = self.schedule.log_snr(t).clamp(-20, 20).expand(len(x))[:, None] / 10
         angles = log_snr * math.pi * 2.0 ** torch.arange(FREQUENCIES)
-        told = torch.cat([log_snr, angles.sin(), angles.cos()], dim=1).to(torch.float32)
-        out: Tensor = self.body(torch.cat([x.to(torch.float32), told], dim=1))
+        features = torch.cat([log_snr, angles.sin(), angles.cos()], dim=1).to(torch.float32)
+        out: Tensor = self.body(torch.cat([x.to(torch.float32), features], dim=1))
         return out.to(x)
 
 
@@ -78,8 +78,8 @@ def fit(
         # Early on the average is that of fewer steps.
         keep = min(average, step / (step + 10))
         with torch.no_grad():
-            for kept, one in zip(mean, network.parameters(), strict=True):
-                kept.lerp_(one, 1 - keep)
+            for mean_weight, one in zip(mean, network.parameters(), strict=True):
+                mean_weight.lerp_(one, 1 - keep)
     with torch.no_grad():
-        for kept, one in zip(mean, network.parameters(), strict=True):
-            one.copy_(kept)
+        for mean_weight, one in zip(mean, network.parameters(), strict=True):
+            one.copy_(mean_weight)

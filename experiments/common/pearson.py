@@ -19,7 +19,7 @@ def limit(expected: Tensor, rate: float) -> float:
     """What the sum of n draws over these cells passes with probability `rate` at most.
 
     Counts of draws are independent Poisson counts given that these sum to n. So Chernoff's bound
-    for Poisson counts, over the probability of that, is one for the draws, however few a cell
+    for Poisson counts, over the probability of that, is one for the samples, however few a cell
     expects; likewise one for all cells but the largest, which expects R, times the likeliest count
     of that one, and then the whole sum is at most n / R times the sum of the others. The lower of
     both limits is taken.

@@ -92,7 +92,7 @@ class ChiSquare(NamedTuple):
 def chi_square(
     cells: Cells, points: Tensor, probabilities: Tensor, false_alarm: float
 ) -> ChiSquare:
-    """Are the points independent draws of what has these probabilities in the cells, `(n, m)`?
+    """Are the points independent samples of what has these probabilities in the cells, `(n, m)`?
 
         sum (seen - expected)^2 / expected
 
@@ -116,11 +116,11 @@ def cells_about(mixture: GaussianMixture, width: float = 2.0, most: int = 1000) 
 
     But no more than `most` along an axis. A component of a weight below 1e-14 may lie outside.
     """
-    kept = mixture.among((mixture.log_weights > -32.2).nonzero()[:, 0].tolist())
-    C = kept.covariances
+    heavy = mixture.among((mixture.log_weights > -32.2).nonzero()[:, 0].tolist())
+    C = heavy.covariances
     variances = torch.linalg.eigvalsh(C) if C.ndim == 3 else C
     largest, least = float(variances.max()) ** 0.5, float(variances.min()) ** 0.5
-    low, high = kept.means.amin(0) - 8 * largest, kept.means.amax(0) + 8 * largest
+    low, high = heavy.means.amin(0) - 8 * largest, heavy.means.amax(0) + 8 * largest
 
     def edges(a: float, b: float) -> Tensor:
         count = min(most, 1 + int((b - a) / (width * least)))

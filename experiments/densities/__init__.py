@@ -27,9 +27,9 @@ class Config:
     densities: Annotated[tuple[Name, ...], Several()] = NAMES
     """Which to show."""
     samples: Annotated[int, Range(1000, 10**7)] = 20_000
-    """Draws of each, at least 1000."""
+    """Samples of each, at least 1000."""
     seed: Seed = 0
-    """Of the draws."""
+    """Of the samples."""
     out: Path = Path("out/densities")
     """Folder for densities.md, densities.json and the figure."""
 

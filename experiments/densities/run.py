@@ -1,4 +1,4 @@
-"""Every density of the plane: its mass, its sampler and its score, against one another."""
+"""Runs the experiment: integrates each density, counts its samples, differentiates it."""
 
 from typing import NamedTuple
 
@@ -27,14 +27,14 @@ class Found(NamedTuple):
     """What was measured of one density.
 
     mass: the integral of q. bound: on its quadrature error. entropy: -E log q in nats, by the
-    quadrature; drawn, and its standard error: the same by draws. fit: of the counts. score: the
-    largest error of the score, over 1 + the largest gradient.
+    quadrature; entropy_by_samples: the same by samples, with its standard error. fit: of the
+    counts. score: the largest error of the score, over 1 + the largest gradient.
     """
 
     mass: float
     bound: float
     entropy: float
-    drawn: float
+    entropy_by_samples: float
     error: float
     fit: ChiSquare
     score: float
@@ -42,16 +42,16 @@ class Found(NamedTuple):
 
 def run(config: Config) -> Result:
     """Integrate, count and differentiate each."""
-    found, drawn = {}, {}
+    found, samples = {}, {}
     for name in tqdm(config.densities, unit="density", disable=None):
         density = DENSITIES[name]()
         points = density.sample(seeded(config.seed), config.samples)
-        found[name], drawn[name] = _measure(density, _cells(name), points), points
+        found[name], samples[name] = _measure(density, _cells(name), points), points
     parts = (
         "Nothing forces a density's formula, its score and its sampler to agree. Here each formula "
         "is integrated over the plane, each score compared with automatic differentiation, and "
-        "each sampler's draws counted in cells whose probabilities the formula gives.",
-        _figure(drawn),
+        "each sampler's samples counted in cells whose probabilities the formula gives.",
+        _figure(samples),
         _table(found),
     )
     record = {
@@ -106,10 +106,10 @@ def _measure(density: Density, cells: Cells, points: Tensor) -> Found:
 
 
 def _rows(found: dict[str, Found], samples: int) -> tuple[Measurement, ...]:
-    far = {name: abs(one.mass - 1) for name, one in found.items()}
-    worst = max(far, key=lambda name: far[name] + found[name].bound)
+    errors = {name: abs(one.mass - 1) for name, one in found.items()}
+    worst = max(errors, key=lambda name: errors[name] + found[name].bound)
     bound = found[worst].bound
-    interval = (max(0.0, far[worst] - bound), far[worst] + bound)
+    interval = (max(0.0, errors[worst] - bound), errors[worst] + bound)
     fit = max(found, key=lambda name: found[name].fit.value / found[name].fit.limit)
     ratio = found[fit].fit.value / found[fit].fit.limit
     steep = max(found, key=lambda name: found[name].score)
@@ -119,7 +119,7 @@ def _rows(found: dict[str, Found], samples: int) -> tuple[Measurement, ...]:
             "densities",
             f"Every density integrates to 1. Largest distance of the mass from 1 ({worst}), at "
             f"most {MASS:g}; the interval is what quadrature and tails may have missed",
-            far[worst],
+            errors[worst],
             interval,
             at_most(*interval, MASS),
         ),
@@ -141,9 +141,9 @@ def _rows(found: dict[str, Found], samples: int) -> tuple[Measurement, ...]:
     )
 
 
-def _figure(drawn: dict[str, Tensor]) -> Figure:
+def _figure(samples: dict[str, Tensor]) -> Figure:
     maps = []
-    for name, points in drawn.items():
+    for name, points in samples.items():
         edges = torch.quantile(points, torch.tensor([0.005, 0.995]).double(), dim=0)
         middle, reach = edges.mean(0), 0.6 * float((edges[1] - edges[0]).max())
         first, second = (float(c) + np.linspace(-reach, reach, 241) for c in middle)
@@ -154,7 +154,7 @@ def _figure(drawn: dict[str, Tensor]) -> Figure:
         "densities.png",
         plots.png(plane.maps(maps, columns=4)),
         f"The exact density (shaded, darker is denser, each panel on its own scale) and "
-        f"{SHOWN} draws of its exact sampler (dots). The draws lie where the shade is.",
+        f"{SHOWN} samples of its exact sampler (dots). The samples lie where the shade is.",
         "Panels of shaded densities of the plane, each with dots drawn from it on top.",
     )
 
@@ -165,19 +165,19 @@ def _table(found: dict[str, Found]) -> Table:
             name,
             f"{one.mass - 1:+.1e} ± {one.bound:.0e}",
             f"{one.entropy:.4f}",
-            plus_minus(one.drawn, one.error),
+            plus_minus(one.entropy_by_samples, one.error),
             f"{one.fit.value:.0f} of {one.fit.freedom} ({one.fit.limit:.0f})",
             f"{one.score:.0e}",
         )
         for name, one in found.items()
     ]
     header = (
-        "density", "mass − 1", "entropy, nats", "by draws", "chi-square of degrees (limit)",
+        "density", "mass − 1", "entropy, nats", "by samples", "chi-square of degrees (limit)",
         "score’s error",
     )  # fmt: skip
     caption = (
         f"Mass and entropy by quadrature (Gauss and Legendre, {ORDER} x {ORDER} points a cell), "
-        "the entropy once more by draws with a 95% interval; chi-square of the draws with its "
+        "the entropy once more by samples with a 95% interval; chi-square of the samples with its "
         "degrees of freedom, which it should be near, and its limit; the score against automatic "
         "differentiation."
     )

@@ -33,13 +33,13 @@ def agreement(right: dict[float, list[bool]], real: list[bool]) -> tuple[Measure
     def share(seen: list[bool]) -> tuple[float, tuple[float, float]]:
         return sum(seen) / len(seen), wilson(sum(seen), len(seen))
 
-    asked, interval = share(right[1.0])
+    conditional, interval = share(right[1.0])
     rows = [
         Measurement(
             "digits",
             f"C27: digits drawn with label and no guidance are read as that label by a classifier "
             f"trained on real digits alone; share of {count}, at least 0.9",
-            asked,
+            conditional,
             interval,
             at_least(*interval, 0.9),
         ),
@@ -64,23 +64,27 @@ def agreement(right: dict[float, list[bool]], real: list[bool]) -> tuple[Measure
 
 
 def distance(
-    far: dict[float, Estimate], plain: Estimate, floor: Estimate, trained: int, count: int
+    distances: dict[float, Estimate], plain: Estimate, floor: Estimate, trained: int, count: int
 ) -> tuple[Measurement, ...]:
-    nearer, ends = difference(plain, far[1.0])
+    gap, ends = difference(plain, distances[1.0])
     found = [
         Measurement(
             "digits-distance",
             f"C20: by how much nearer to the held-out digits {count} draws at w = 1 are, in energy "
-            "distance, than draws of independent pixels with the digits' histograms, above 0",
-            nearer,
+            "distance, than samples of independent pixels with the digits' histograms, above 0",
+            gap,
             ends,
             above(*ends, 0.0),
         )
     ]
     for name, one, what in (
-        ("digits-distance-0", far[0.0], f"{count} draws at w = 0, from the network without label"),
-        ("digits-distance-1", far[1.0], f"{count} draws at w = 1"),
-        ("digits-distance-pixels", plain, "draws of independent pixels"),
+        (
+            "digits-distance-0",
+            distances[0.0],
+            f"{count} draws at w = 0, from the network without label",
+        ),
+        ("digits-distance-1", distances[1.0], f"{count} draws at w = 1"),
+        ("digits-distance-pixels", plain, "samples of independent pixels"),
         ("digits-distance-real", floor, f"the {trained} digits of the training"),
     ):
         claim = f"Squared energy distance of {what} from the held-out digits, pixels in [-1, 1]"
@@ -88,15 +92,15 @@ def distance(
     return tuple(found)
 
 
-def copied(nearer: list[bool]) -> Measurement:
-    """Are the draws copies of training digits?"""
-    right = sum(nearer)
+def copied(gap: list[bool]) -> Measurement:
+    """Are the samples copies of training digits?"""
+    right = sum(gap)
     return Measurement(
         "digits-copies",
         "Share of draws nearer to a training digit than 95% of held-out digits are; 0.05 for fresh "
         "digits, 1 for copies",
-        right / len(nearer),
-        wilson(right, len(nearer)),
+        right / len(gap),
+        wilson(right, len(gap)),
         MEASURED,
     )
 
@@ -136,7 +140,7 @@ def weight(
     outcomes: dict[str, list[Outcome]], budget: Budget, share: float
 ) -> tuple[Measurement, ...]:
     """C19: the simple weight against the bound's own, in pairs of one seed."""
-    simple, lambda_t, drawn = (outcomes[name] for name in (SIMPLE, BOUND, DRAWN))
+    simple, lambda_t, samples = (outcomes[name] for name in (SIMPLE, BOUND, DRAWN))
     how = f"{len(simple)} pairs of networks, {budget.steps} updates each"
 
     def row(
@@ -156,7 +160,7 @@ def weight(
     return (
         row(
             "digits-simple",
-            f"C19: by how much farther from held-out digits, in energy distance, the draws are "
+            f"C19: by how much farther from held-out digits, in energy distance, the samples are "
             f"when trained with lambda_t than with weight 1, above 0; {how}",
             energies(lambda_t),
             energies(simple),
@@ -173,7 +177,7 @@ def weight(
             "digits-drawn-read",
             "Why: the same expected loss by times drawn in proportion to lambda_t, without its "
             "large weights; share read less that with lambda_t (positive: their noise does harm)",
-            shares(drawn),
+            shares(samples),
             shares(lambda_t),
             False,
         ),
@@ -182,7 +186,7 @@ def weight(
             "Why: share read with weight 1 less that by those times (positive: so does the "
             "weighting itself, which neglects the noisy times where a digit is decided)",
             shares(simple),
-            shares(drawn),
+            shares(samples),
             False,
         ),
         row(
@@ -195,7 +199,7 @@ def weight(
         row(
             "digits-drawn-bits",
             "The same with times drawn in proportion to lambda_t, less with weight 1",
-            [each.bits for each in drawn],
+            [each.bits for each in samples],
             [each.bits for each in simple],
             False,
         ),

@@ -15,7 +15,7 @@ from diffusion_math.metrics import apart
 from experiments.common.statistics import seeded
 
 COUNT = 1797
-"""Pictures in the data set; each pixel is the number of ink dots in a 4 x 4 block, 0 to 16."""
+"""Images in the data set; each pixel is the number of ink dots in a 4 x 4 block, 0 to 16."""
 
 LEVELS = 17
 """x_0 = level / 8 - 1, so that levels lie 1/8 apart on [-1, 1], exact in every dtype."""
@@ -41,8 +41,8 @@ def load(held_out: int, seed: int) -> tuple[Digits, Digits]:
     levels, labels = (torch.from_numpy(one) for one in load_digits(return_X_y=True))
     order = torch.randperm(len(levels), generator=seeded(seed))
     x = (levels / 8 - 1).float()
-    train, rest = order[held_out:], order[:held_out]
-    return Digits(x[train], labels[train]), Digits(x[rest], labels[rest])
+    train, test = order[held_out:], order[:held_out]
+    return Digits(x[train], labels[train]), Digits(x[test], labels[test])
 
 
 def to_levels(x: Tensor) -> Tensor:
@@ -55,22 +55,22 @@ def from_levels(levels: Tensor) -> Tensor:
     return levels / 8 - 1
 
 
-def picture(x: Tensor) -> Any:
+def image(x: Tensor) -> Any:
     """Ink on paper, `(8, 8, 3)` bytes, of one digit `(64,)`."""
     gray = (255 - to_levels(x) * 255 / (LEVELS - 1)).round().to(torch.uint8)
     return gray.reshape(8, 8, 1).expand(8, 8, 3).numpy()
 
 
 def classifier(train: Digits) -> Any:
-    """A support vector machine on the levels; `agrees` asks it. Its draws nothing at random."""
+    """A support vector machine on the levels, for `agrees`. Its training draws nothing at random."""
     from sklearn.svm import SVC  # an extra
 
     return SVC(gamma=0.001).fit(to_levels(train.x).numpy(), train.labels.numpy())
 
 
-def agrees(machine: Any, x: Tensor, labels: Tensor) -> list[bool]:
+def agrees(classifier: Any, x: Tensor, labels: Tensor) -> list[bool]:
     """Whether the classifier reads each digit as its label."""
-    read = machine.predict(to_levels(x).to(torch.float32).numpy())
+    read = classifier.predict(to_levels(x).to(torch.float32).numpy())
     return [bool(one) for one in read == labels.numpy()]
 
 
@@ -105,12 +105,12 @@ def histogram_bits(train: Digits, digits: Digits) -> Tensor:
 
 
 def shuffled(train: Digits, n: int, generator: torch.Generator) -> Tensor:
-    """`(n, 64)` draws of independent pixels, each from the training digits' own values there."""
+    """`(n, 64)` samples of independent pixels, each from the training digits' own values there."""
     rows = torch.randint(len(train.x), (n, train.x.shape[1]), generator=generator)
     return train.x.gather(0, rows)
 
 
-def copies(train: Digits, rest: Digits, x: Tensor, share: float = 0.05) -> list[bool]:
+def copies(train: Digits, test: Digits, x: Tensor, share: float = 0.05) -> list[bool]:
     """Whether each draw is nearer to a training digit than all but `share` of held-out digits are.
 
     Of fresh digits that is true of about the same share; of copies, always.
@@ -119,7 +119,7 @@ def copies(train: Digits, rest: Digits, x: Tensor, share: float = 0.05) -> list[
     def nearest(points: Tensor) -> Tensor:
         return apart(points, train.x).amin(1)
 
-    limit = nearest(rest.x).double().quantile(share)
+    limit = nearest(test.x).double().quantile(share)
     return [bool(one) for one in nearest(x) < limit]
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from diffusion_math.metrics import Estimate
 from experiments import plots
 from experiments.common.statistics import mean_interval, wilson
-from experiments.digits.data import Digits, picture
+from experiments.digits.data import Digits, image
 from experiments.digits.loss_weights import DRAWN, Outcome
 from experiments.output.result import Figure, Table
 from experiments.plots import GRAY
@@ -23,7 +23,7 @@ def digits(train: Digits, shown: dict[float, Tensor]) -> Figure:
     real = [train.x[at[min(i, len(at) - 1)]] for i in range(2) for at in both]
     for name, x in {"real": real, **{f"w = {w:g}": one for w, one in shown.items()}}.items():
         for half in (0, 1):
-            lines.append([picture(one) for one in x[10 * half : 10 * half + 10]])
+            lines.append([image(one) for one in x[10 * half : 10 * half + 10]])
             labels.append(name if half == 0 else "")
     drawing = image_rows(lines, labels, [f"{k}" for k in range(10)], side=0.95)
     return Figure(
@@ -32,13 +32,13 @@ def digits(train: Digits, shown: dict[float, Tensor]) -> Figure:
         "Digits of the training data, and digits drawn by the network for the labels on top, from "
         "the same noise at every scale. At w = 0 the label is not heard; from w = 1 on it is, and "
         "larger scales make each class plainer and its members more alike. Nothing is picked.",
-        "Rows of small pictures of digits: real ones, then drawn ones at rising guidance.",
+        "Rows of small images of digits: real ones, then samples at rising guidance.",
     )
 
 
 def guidance(
     right: Mapping[float, Sequence[bool]],
-    far: Mapping[float, Estimate],
+    distances: Mapping[float, Estimate],
     real: Sequence[bool],
 ) -> Figure:
     """Agreement with the label, and distance from the data, against the scale."""
@@ -46,7 +46,7 @@ def guidance(
     shares = [100 * sum(one) / count for one in right.values()]
     low, high = zip(*(wilson(sum(one), count) for one in right.values()), strict=True)
     read = Series("", scales, shares, [100 * one for one in low], [100 * one for one in high])
-    distance = estimates("", scales, far.values())
+    distance = estimates("", scales, distances.values())
     bar = (100 * sum(real) / count, "real held-out digits")
     w = Axis("guidance scale w")
     panels = [
@@ -59,7 +59,7 @@ def guidance(
         "digits-guidance.png",
         plots.png(side_by_side(panels, 6.2)),
         f"{count} draws at each scale, 95% intervals. Guidance makes the label plainer and moves "
-        "the draws away from the data: w = 1, no guidance, is the model that was trained.",
+        "the samples away from the data: w = 1, no guidance, is the model that was trained.",
         "Two curves against the guidance scale: agreement rises and so does the distance.",
     )
 
@@ -82,7 +82,7 @@ def weights(outcomes: dict[str, list[Outcome]]) -> Figure:
         "line joins those that started alike, bars are means. The simple weight draws better than "
         "lambda_t. Drawing the times in proportion to lambda_t has the same expected loss as "
         "weighting by it, up to a factor, without the noise of few large weights: that is the fair "
-        "comparison of the bound, where DDPM found shorter codes and worse pictures.",
+        "comparison of the bound, where DDPM found shorter codes and worse images.",
         "Three panels of points, joined seed by seed, for three ways to train.",
     )
 

@@ -19,7 +19,7 @@ from diffusion_math.schedule import Discrete
 from experiments.common.statistics import seeded
 from experiments.digits.data import Digits, agrees
 from experiments.digits.network import DigitNetwork
-from experiments.digits.training import Budget, Times, bits, bound_times, draw, learn
+from experiments.digits.training import Budget, Times, bits, bound_times, learn, sample
 
 SIMPLE, BOUND, DRAWN = "simple", "variational", "variational, t by lambda"
 
@@ -28,7 +28,7 @@ SIMPLE, BOUND, DRAWN = "simple", "variational", "variational, t by lambda"
 class Outcome:
     """What a network drew and what it writes, judged on held-out digits.
 
-    energy: squared energy distance of its draws, pixels in [-1, 1]; agreement: the share of draws
+    energy: squared energy distance of its samples, pixels in [-1, 1]; agreement: the share of draws
     read as their label; bits: the bound, a pixel.
     """
 
@@ -38,7 +38,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Judge:
+class Evaluator:
     """How networks are judged: held-out digits, a classifier, draws a digit, sampling steps.
 
     written: digits that the bound is measured on; with 0 it is not, and comes out NaN.
@@ -46,17 +46,17 @@ class Judge:
 
     schedule: Discrete
     digits: Digits
-    machine: Any
+    classifier: Any
     draws: int = 2
     steps: int = 100
     written: int = 100
 
     def __call__(self, network: DigitNetwork, seed: int) -> Outcome:
-        """The network's outcome, with the draws' noise from the seed."""
+        """The network's outcome, with the samples' noise from the seed."""
         labels = self.digits.labels.repeat(self.draws)
         generator = seeded(seed)
-        x = draw(self.schedule, network, labels, self.steps, generator)
-        verdicts = agrees(self.machine, x, labels)
+        x = sample(self.schedule, network, labels, self.steps, generator)
+        verdicts = agrees(self.classifier, x, labels)
         return Outcome(
             energy_distance(x.double(), self.digits.x.double()).value,
             sum(verdicts) / len(verdicts),
@@ -81,7 +81,7 @@ def arms(schedule: Discrete) -> dict[str, tuple[Weight | None, Times]]:
 
 
 def compare(
-    judge: Judge,
+    evaluate: Evaluator,
     train: Digits,
     budget: Budget,
     seeds: int,
@@ -90,13 +90,13 @@ def compare(
     first: int = 0,
 ) -> dict[str, list[Outcome]]:
     """The outcome of every arm named, for the seeds from `first` on, in their order."""
-    every = arms(judge.schedule)
+    every = arms(evaluate.schedule)
     found: dict[str, list[Outcome]] = {}
     for name in names:
         weight, times = every[name]
         found[name] = [
-            judge(
-                learn(judge.schedule, train, budget, seed, 0.1, weight, times, tick),
+            evaluate(
+                learn(evaluate.schedule, train, budget, seed, 0.1, weight, times, tick),
                 seed + 1_000_000,
             )
             for seed in range(first, first + seeds)

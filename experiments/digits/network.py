@@ -11,16 +11,16 @@ from diffusion_math.denoiser import Network
 
 PIXELS = 64
 CLASSES = 10
-NOTHING = CLASSES
+NO_LABEL = CLASSES
 """The label that stands for none: what a dropped label becomes (C28)."""
 
 FREQUENCIES = 16
-"""The time is told as this many sines and cosines."""
+"""The time enters as this many sines and cosines."""
 
 
 @final
 class DigitNetwork(nn.Module):
-    """Residual layers over the 64 pixels, each told the time and the label.
+    """Residual layers over the 64 pixels, each conditioned on the time and the label.
 
         h <- h + W_2 silu(W_1 norm(h) + e),    e = a layer of silu(time + label)
 
@@ -37,7 +37,7 @@ class DigitNetwork(nn.Module):
             torch.randn(CLASSES + 1, width, generator=generator) / 2, freeze=False
         )
         self.inner = nn.ModuleList(_linear(width, width, generator) for _ in range(blocks))
-        self.told = nn.ModuleList(_linear(width, width, generator) for _ in range(blocks))
+        self.conditions = nn.ModuleList(_linear(width, width, generator) for _ in range(blocks))
         self.outer = nn.ModuleList(_linear(width, width, generator) for _ in range(blocks))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(blocks + 1))
         self.leave = _linear(width, PIXELS, generator)
@@ -50,11 +50,11 @@ class DigitNetwork(nn.Module):
         # Periods from the table's length down to a few indices.
         rates = math.pi / self.T * torch.logspace(0, 2.5, FREQUENCIES)
         angles = time[:, None].float() * rates
-        known = self.time(torch.cat([angles.sin(), angles.cos()], dim=1)) + self.label(label)
-        known, h = silu(known), self.enter(x.float())
-        parts = zip(self.norms[:-1], self.inner, self.told, self.outer, strict=True)
-        for norm, inner, told, outer in parts:
-            h = h + outer(silu(inner(norm(h)) + told(known)))
+        condition = self.time(torch.cat([angles.sin(), angles.cos()], dim=1)) + self.label(label)
+        condition, h = silu(condition), self.enter(x.float())
+        parts = zip(self.norms[:-1], self.inner, self.conditions, self.outer, strict=True)
+        for norm, inner, conditions, outer in parts:
+            h = h + outer(silu(inner(norm(h)) + conditions(condition)))
         out: Tensor = self.leave(self.norms[-1](h))
         return out.to(x)
 

@@ -20,7 +20,7 @@ from diffusion_math.variance import constant_variance, large_variance
 from experiments.common.networks import fit
 from experiments.common.statistics import seeded
 from experiments.digits.data import Digits, level_log_probability
-from experiments.digits.network import NOTHING, PIXELS, DigitNetwork
+from experiments.digits.network import NO_LABEL, PIXELS, DigitNetwork
 
 Times = Callable[[Discrete, Generator, int], Tensor]
 """`(schedule, generator, batch) -> (batch,)`: the times of an update."""
@@ -59,7 +59,7 @@ def learn(
         tick()
         rows = torch.randint(len(digits.x), (budget.batch,), generator=generator)
         dropped = torch.rand(budget.batch, generator=generator) < drop
-        label = torch.where(dropped, NOTHING, digits.labels[rows])
+        label = torch.where(dropped, NO_LABEL, digits.labels[rows])
         x0 = digits.x[rows]
         eps = torch.randn(x0.shape, generator=generator)
         t = times(schedule, generator, budget.batch)
@@ -86,11 +86,11 @@ def denoiser(
 ) -> Denoiser:
     """E[x_0 | x_t, label] by classifier-free guidance (C29), labels `(batch,)`."""
     given = from_eps(network.given(labels), schedule)
-    free = from_eps(network.given(torch.full_like(labels, NOTHING)), schedule)
+    free = from_eps(network.given(torch.full_like(labels, NO_LABEL)), schedule)
     return cfg(given, free, scale)
 
 
-def draw(
+def sample(
     schedule: Discrete,
     network: DigitNetwork,
     labels: Tensor,

@@ -9,7 +9,7 @@ PLAIN = VE()
 """At t = 0 it leaves a density as it is; at t it adds t^2 to the variance and no more."""
 
 
-def two_bells() -> GaussianMixture:
+def two_gaussians() -> GaussianMixture:
     """0.35 N(-1, 0.25^2) + 0.65 N(1, 0.25^2), an event of shape ()."""
     weights = torch.tensor([0.35, 0.65], dtype=torch.float64)
     means = torch.tensor([-1.0, 1.0], dtype=torch.float64)

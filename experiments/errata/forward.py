@@ -203,13 +203,13 @@ def e4(samples: int, seed: int) -> Erratum:
     schedule = Discrete.linear()
     generator = seeded(seed)
     x0 = torch.ones(samples, dtype=torch.float64)
-    kept, x = {}, x0
+    states, x = {}, x0
     for t in range(1, TIMES[-1] + 1):
         z = torch.randn(samples, generator=generator, dtype=torch.float64)
         x = gaussian.forward_step(schedule, x, t).draw(z)
         if t in TIMES:
-            kept[t] = x
-    measured = {t: x.var().item() for t, x in kept.items()}
+            states[t] = x
+    measured = {t: x.var().item() for t, x in states.items()}
     times = torch.arange(1, len(schedule.betas) + 1, dtype=torch.float64)
     one = torch.ones_like(times)
     curve = gaussian.marginal(schedule, one, times).variance
@@ -237,7 +237,7 @@ def e4(samples: int, seed: int) -> Erratum:
     )  # fmt: skip
     figure = erratum_figure(
         "E4",
-        [left, _e4_histogram(schedule, kept[shown], shown, printed[shown])],
+        [left, _e4_histogram(schedule, states[shown], shown, printed[shown])],
         f"{samples} copies of one value, noised step by step under DDPM's table. Each step adds "
         "beta_t, and what the earlier ones added stays: the variance is 1 - abar_t. The printed "
         "form is right at t = 1 and fifty times too small at t = 100.",
@@ -249,7 +249,7 @@ def e4(samples: int, seed: int) -> Erratum:
         of="C16",
         printed="variance 1 - alpha_t",
         true="1 - abar_t",
-        what=f"Variance of {samples} draws of x_{shown} by single steps from x_0 = 1; true "
+        what=f"Variance of {samples} samples of x_{shown} by single steps from x_0 = 1; true "
         f"{true[shown]:.4f}, printed {printed[shown]:.4f}",
         measured=measured[shown],
         interval=variance_interval(measured[shown], samples, 0.05),
@@ -269,8 +269,8 @@ def e4(samples: int, seed: int) -> Erratum:
 
 def _e4_histogram(schedule: Discrete, x: torch.Tensor, t: int, printed: float) -> Chart:
     line = torch.linspace(-0.8, 2.6, 681, dtype=torch.float64)
-    law = gaussian.marginal(schedule, torch.ones_like(line), t)
-    narrow = gaussian.Gaussian(law.mean, torch.tensor(printed, dtype=torch.float64))
+    exact = gaussian.marginal(schedule, torch.ones_like(line), t)
+    narrow = gaussian.Gaussian(exact.mean, torch.tensor(printed, dtype=torch.float64))
     edges = torch.linspace(-0.8, 2.6, 69, dtype=torch.float64)
     heights = torch.histogram(x, edges).hist / len(x) / (edges[1] - edges[0])
     return Chart(
@@ -281,7 +281,7 @@ def _e4_histogram(schedule: Discrete, x: torch.Tensor, t: int, printed: float) -
             mark("measured", "draws", edges.tolist(), heights.tolist(), "bars"),
             mark("printed", "printed", line.tolist(), narrow.log_density(line).exp().tolist(),
                  "dashed"),
-            mark("true", "true", line.tolist(), law.log_density(line).exp().tolist()),
+            mark("true", "true", line.tolist(), exact.log_density(line).exp().tolist()),
         ),
         legend="upper right",
     )  # fmt: skip

@@ -124,29 +124,29 @@ def _e6_steps(q: GaussianMixture) -> Chart:
 def e7(samples: int, seed: int) -> Erratum:
     """The variance that ULA's chain keeps on N(0, 1) at a fixed delta, beside MALA's.
 
-    Both start at N(0, 1) itself, so that MALA's law is N(0, 1) after every move and ULA's is normal
-    with the variance of `langevin_law`: the sample variances are chi-squared, exactly.
+    Both start at N(0, 1) itself, so that MALA's distribution is N(0, 1) after every move and ULA's
+    is normal with the variance of `langevin_law`: the sample variances are chi-squared, exactly.
     """
     q = normal()
     x = torch.randn(samples, generator=seeded(seed), dtype=torch.float64)
     ends = {}
     for k, delta in enumerate(DELTAS):
         ends[delta] = _ended(langevin.ula(_score(q), delta), x, seed + 1 + k)
-    kept = {}
+    states = {}
     for k, delta in enumerate(TESTED):
         move = langevin.mala(lambda y: (_log_q(q, y), _score(q)(y)), delta)
-        kept[delta] = _ended(move, x, seed + 1 + len(DELTAS) + k)
+        states[delta] = _ended(move, x, seed + 1 + len(DELTAS) + k)
     target = Gaussian(x.new_zeros(1), x.new_ones(()))
 
-    def law(delta: float) -> float:
+    def exact(delta: float) -> float:
         return langevin_law.ula_stationary(target, delta).variance.item()
 
     chance = FALSE_ALARM / (len(DELTAS) + len(TESTED))
     seen = {delta: end.var().item() for delta, end in ends.items()}
-    metropolis = {delta: end.var().item() for delta, end in kept.items()}
-    off = [variance_off(seen[d], law(d), samples, chance) for d in DELTAS]
+    metropolis = {delta: end.var().item() for delta, end in states.items()}
+    off = [variance_off(seen[d], exact(d), samples, chance) for d in DELTAS]
     off += [variance_off(metropolis[d], 1.0, samples, chance) for d in TESTED]
-    # A law for every delta is refuted by one.
+    # A distribution for every delta is refuted by one.
     wrong = max(abs(variance_off(seen[d], 1.0, samples, chance)) for d in DELTAS)
     line = [0.02 * k for k in range(1, 94)]
     shown = 1.5
@@ -159,7 +159,7 @@ def e7(samples: int, seed: int) -> Erratum:
                 Axis("variance", 0, 9.5),
                 (
                     mark("printed", "printed: the limit is N(0, 1)", [0, 1.87], [1, 1], "dashed"),
-                    mark("true", r"true: $1 / (1 - \delta/2)$", line, [law(d) for d in line]),
+                    mark("true", r"true: $1 / (1 - \delta/2)$", line, [exact(d) for d in line]),
                     _variances("measured", "Langevin, 95% interval", seen, samples),
                     _variances("other", "with a Metropolis test", metropolis, samples),
                 ),
@@ -167,7 +167,7 @@ def e7(samples: int, seed: int) -> Erratum:
             ),
             _e7_histogram(ends[shown], target, shown),
         ],
-        f"{samples} chains on N(0, 1), started from exact draws of it. Without a test they leave "
+        f"{samples} chains on N(0, 1), started from exact samples of it. Without a test they leave "
         "it for a normal of variance 1 / (1 - delta / 2), which tends to 1 only as delta -> 0; "
         "with a Metropolis test they stay.",
         "Measured variances on a rising curve, and others on a level line at one; a histogram "
@@ -179,7 +179,7 @@ def e7(samples: int, seed: int) -> Erratum:
         of="C23",
         printed="at a fixed delta the chain's limit is q",
         true="under N(0, 1) its variance is 1 / (1 - delta / 2); with a Metropolis test it is q",
-        what=f"Variance of {samples} chains of Langevin at delta = {at:g}; true {law(at):g}, "
+        what=f"Variance of {samples} chains of Langevin at delta = {at:g}; true {exact(at):g}, "
         "printed 1",
         measured=seen[at],
         interval=variance_interval(seen[at], samples, 0.05),
@@ -191,7 +191,7 @@ def e7(samples: int, seed: int) -> Erratum:
         data={
             "deltas": DELTAS,
             "variance": list(seen.values()),
-            "true": [law(d) for d in DELTAS],
+            "true": [exact(d) for d in DELTAS],
             "deltas_with_metropolis": TESTED,
             "variance_with_metropolis": list(metropolis.values()),
             "moves": MOVES,
@@ -200,8 +200,8 @@ def e7(samples: int, seed: int) -> Erratum:
 
 
 def _ended(move: langevin.Move, x: Tensor, seed: int) -> Tensor:
-    walk = langevin.chain(move, x, MOVES, from_generator(seeded(seed)))
-    (end,) = deque(walk, maxlen=1)
+    chain = langevin.chain(move, x, MOVES, from_generator(seeded(seed)))
+    (end,) = deque(chain, maxlen=1)
     return end.x
 
 
@@ -216,11 +216,11 @@ def _e7_histogram(x: Tensor, target: Gaussian, delta: float) -> Chart:
     line = torch.linspace(-reach, reach, 281, dtype=torch.float64)
     edges = torch.linspace(-reach, reach, 57, dtype=torch.float64)
     heights = torch.histogram(x, edges).hist / len(x) / (edges[1] - edges[0])
-    kept = langevin_law.ula_stationary(target, delta)
+    limit = langevin_law.ula_stationary(target, delta)
 
-    def bell(law: Gaussian) -> list[float]:
-        mean = law.mean.expand_as(line)
-        values: list[float] = Gaussian(mean, law.variance).log_density(line).exp().tolist()
+    def bell(exact: Gaussian) -> list[float]:
+        mean = exact.mean.expand_as(line)
+        values: list[float] = Gaussian(mean, exact.variance).log_density(line).exp().tolist()
         return values
 
     return Chart(
@@ -230,7 +230,12 @@ def _e7_histogram(x: Tensor, target: Gaussian, delta: float) -> Chart:
         (
             mark("measured", "chains", edges.tolist(), heights.tolist(), "bars"),
             mark("printed", "printed: N(0, 1)", line.tolist(), bell(target), "dashed"),
-            mark("true", f"true: N(0, {kept.variance.item():g})", line.tolist(), bell(kept)),
+            mark(
+                "true",
+                f"true: N(0, {stationary.variance.item():g})",
+                line.tolist(),
+                bell(stationary),
+            ),
         ),
         legend="upper left",
     )

@@ -13,7 +13,7 @@ from diffusion_math.gaussian import Gaussian
 from diffusion_math.noise import from_generator
 from diffusion_math.schedule import Discrete
 from experiments.common.statistics import kolmogorov_bound, mean_interval, seeded, wilson
-from experiments.errata.data import two_bells
+from experiments.errata.data import two_gaussians
 from experiments.errata.erratum import FALSE_ALARM, Erratum
 from experiments.errata.figures import erratum_figure, mark, note
 from experiments.plots.charts import Axis, Chart
@@ -30,7 +30,7 @@ def e3(samples: int, seed: int) -> Erratum:
     integral is the trapezoid rule on a line whose step is a nineteenth of the least deviation:
     exact to rounding for bells, but for the 1e-11 of them beyond the line's ends.
     """
-    data = two_bells()
+    data = two_gaussians()
     generator = seeded(seed)
     line = torch.linspace(-7, 7, 701, dtype=torch.float64)
     first, last = _step(data, line, 2, 1), _step(data, line, 1, 0)
@@ -140,7 +140,7 @@ def _e3_bound(
     data: GaussianMixture, line: Tensor, density: Tensor, paths: list[Tensor], samples: int,
     generator: Generator,
 ) -> Chart:  # fmt: skip
-    """The ELBO at points of the line, by draws of the bound, beside both logarithms."""
+    """The ELBO at points of the line, by samples of the bound, beside both logarithms."""
     points = torch.linspace(-2.2, 2.2, 12, dtype=torch.float64)
     draws = max(1000, samples // 10)
     x0 = points.repeat_interleave(draws)
@@ -176,7 +176,7 @@ def e5(samples: int, seed: int) -> Erratum:
     printed = torch.rand(samples, generator=generator, dtype=torch.float64)
     limit = kolmogorov_bound(samples, FALSE_ALARM)
     found, off = (_from_uniform(one) for one in (ours, printed))
-    known = [_share_known(schedule, one[:1000]) for one in (ours, printed)]
+    shares_with_a_row = [_share_with_a_row(schedule, one[:1000]) for one in (ours, printed)]
     whole = torch.arange(1, TABLE + 1)
     shares = [(ours == t).double().mean().item() for t in whole]
     ends = [wilson(int((ours == t).sum()), samples, 1 - 0.05 / TABLE) for t in whole]
@@ -186,7 +186,7 @@ def e5(samples: int, seed: int) -> Erratum:
     left = Chart(
         "True: a row of the table",
         places,
-        Axis("share of the draws", -0.006, 0.145),
+        Axis("share of the samples", -0.006, 0.145),
         (
             mark("true", "$1/T$", [0.5, TABLE + 0.5], [1 / TABLE] * 2),
             mark("measured", "draws, 95% intervals, jointly", whole.tolist(), shares, "points",
@@ -197,9 +197,9 @@ def e5(samples: int, seed: int) -> Erratum:
     right = Chart(
         "Printed: between the rows",
         places,
-        Axis("share of the draws", -0.006, 0.145),
+        Axis("share of the samples", -0.006, 0.145),
         (
-            mark("printed", "draws of Uniform(0, 1)", edges.tolist(), bars.tolist(), "bars"),
+            mark("printed", "samples of Uniform(0, 1)", edges.tolist(), bars.tolist(), "bars"),
             mark("true", "the table's rows", whole.tolist(), [0.0] * TABLE, "points"),
         ),
         (note("not one of them has a $\\beta_t$", 1.25, 0.046, "printed"),),
@@ -220,7 +220,7 @@ def e5(samples: int, seed: int) -> Erratum:
         printed="t ~ Uniform(0, I)",
         true="t uniform on {1, ..., T}",
         what=f"Kolmogorov distance of {samples} times of ours from uniform on 1..{TABLE}; of the "
-        f"printed draws {off:.3f}, of which the table knows {known[1]:.0%}",
+        f"printed samples {off:.3f}, of which the table knows {shares_with_a_row[1]:.0%}",
         measured=found,
         interval=None,
         true_off=found / limit,
@@ -229,8 +229,8 @@ def e5(samples: int, seed: int) -> Erratum:
         figure=figure,
         data={
             "shares": shares,
-            "share_with_a_row": known[0],
-            "printed_share_with_a_row": known[1],
+            "share_with_a_row": shares_with_a_row[0],
+            "printed_share_with_a_row": shares_with_a_row[1],
             "printed_distance": off,
             "limit": limit,
         },
@@ -245,17 +245,17 @@ def _from_uniform(times: Tensor) -> float:
     return torch.cat([at, just_below]).abs().max().item()
 
 
-def _share_known(schedule: Discrete, times: Tensor) -> float:
+def _share_with_a_row(schedule: Discrete, times: Tensor) -> float:
     """The share of positive times at which the schedule has coefficients."""
 
-    def known(t: float) -> bool:
+    def has_row(t: float) -> bool:
         try:
             alpha, sigma = schedule(t)
         except ValueError:
             return False
         return math.isfinite(alpha.item()) and sigma.item() > 0
 
-    return sum(map(known, times.tolist())) / len(times)
+    return sum(map(has_row, times.tolist())) / len(times)
 
 
 ERRATA: dict[str, Callable[[int, int], Erratum]] = {"E3": e3, "E5": e5}

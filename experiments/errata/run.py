@@ -1,4 +1,4 @@
-"""E1 to E8: the lecture's printed forms beside the true ones, each with a counterexample."""
+"""Runs the experiment: measures each erratum and collects verdicts, figures and data."""
 
 from typing import Any
 

@@ -7,14 +7,14 @@ from torch import Tensor
 
 from diffusion_math import gaussian, prediction
 from experiments.common.statistics import mean_interval, seeded
-from experiments.errata.data import PLAIN, two_bells
+from experiments.errata.data import PLAIN, two_gaussians
 from experiments.errata.erratum import FALSE_ALARM, Erratum, slope_bound
 from experiments.errata.figures import erratum_figure, mark
 from experiments.plots.charts import Axis, Chart
 
 EPS = torch.finfo(torch.float64).eps
 SIGMA = 0.5
-BINS = 24  # of the right picture
+BINS = 24  # of the right image
 
 
 def e8(samples: int, seed: int) -> Erratum:
@@ -24,7 +24,7 @@ def e8(samples: int, seed: int) -> Erratum:
     eps - E[eps | x_hat] is sub-Gaussian with proxy (v + R^2 / 4) / sigma^2 (Hoeffding's lemma) and
     the slope b = sum eps S / sum S^2 strays by d but with chance 2 exp(-d^2 sum S^2 / (2 proxy)).
     """
-    data = two_bells()
+    data = two_gaussians()
     generator = seeded(seed)
     x = data.sample(generator, samples)
     eps = torch.randn(samples, generator=generator, dtype=torch.float64)
@@ -40,8 +40,8 @@ def e8(samples: int, seed: int) -> Erratum:
     weight = score.square().sum().item()
     slope, expected = ((one @ score).item() / weight for one in (eps, ours))
     kernel = data.reverse(PLAIN, x_hat[0], SIGMA)  # v and R are the same at every x_hat
-    apart = (kernel.means.max() - kernel.means.min()).item()
-    proxy = (kernel.covariances.max().item() + apart**2 / 4) / SIGMA**2
+    span = (kernel.means.max() - kernel.means.min()).item()
+    proxy = (kernel.covariances.max().item() + span**2 / 4) / SIGMA**2
     bound, wide = (slope_bound(proxy, weight, chance) for chance in (FALSE_ALARM, 0.05))
     figure = erratum_figure(
         "E8",

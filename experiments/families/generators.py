@@ -1,6 +1,6 @@
 """Three ways to learn a map from normal noise to points of the plane, and one that fails to.
 
-Each is trained from nothing on fresh draws of a density, by the same budget (claims C01, C31).
+Each is trained from nothing on fresh samples of a density, by the same budget (claims C01, C31).
 """
 
 from collections.abc import Callable
@@ -94,8 +94,8 @@ def autoencoder(budget: Budget, data: Density) -> Trained:
         return x
 
     def code(x: Tensor, generator: Generator) -> Tensor:
-        apart: Tensor = encoder(x) - codes.mean(0)
-        return torch.linalg.solve_triangular(root, apart.mT, upper=False).mT
+        centred: Tensor = encoder(x) - codes.mean(0)
+        return torch.linalg.solve_triangular(root, centred.mT, upper=False).mT
 
     return Trained(sample, parameters(networks), seconds, code)
 

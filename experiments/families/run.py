@@ -1,4 +1,4 @@
-"""C01 and C31: three ways to learn a map from noise to data; what an autoencoder's code lacks."""
+"""Runs the experiment: trains every family, samples from each, compares with the density."""
 
 from typing import Any
 
@@ -39,15 +39,15 @@ def run(config: Config) -> Result:
     budget = Budget(config.steps, config.batch, config.parameters, config.seed)
     fresh, other = (data.sample(seeded(config.seed, part), config.samples) for part in (1, 2))
     z = torch.randn(config.samples, 2, generator=seeded(config.seed, 3))
-    trained, drawn, codes = {}, {}, {}
+    trained, samples, codes = {}, {}, {}
     for name, train in tqdm({**FAMILIES, PLAIN: autoencoder}.items(), unit="family", disable=None):
         one = trained[name] = train(budget, data)
         with torch.no_grad():
-            drawn[name] = one.sample(z, seeded(config.seed, 4)).double()
+            samples[name] = one.sample(z, seeded(config.seed, 4)).double()
             if one.code is not None:
                 codes[name] = one.code(other.float(), seeded(config.seed, 5)).double()
-    far = {name: energy_distance(points, fresh) for name, points in drawn.items()}
-    bell = energy_distance(z.double() * fresh.std(0) + fresh.mean(0), fresh)
+    distances = {name: energy_distance(points, fresh) for name, points in samples.items()}
+    one_normal = energy_distance(z.double() * fresh.std(0) + fresh.mean(0), fresh)
     floor = energy_distance(other, fresh)
     from_normal = {name: energy_distance(code, z.double()) for name, code in codes.items()}
     kolmogorov = {
@@ -59,52 +59,56 @@ def run(config: Config) -> Result:
         f"each with {config.steps} updates of {config.batch} examples and at most "
         f"{config.parameters} learned numbers; a fourth, the plain autoencoder, learns to give its "
         "input back and leaves the distribution of its code to chance.",
-        *_figures(config, data, drawn, codes),
-        _table(trained, far, bell, floor, data, drawn),
+        *_figures(config, data, samples, codes),
+        _table(trained, distances, one_normal, floor, data, samples),
     )
     record: dict[str, Any] = {
         "settings": config,
-        "energy_distance": {name: one.value for name, one in far.items()},
-        "energy_distance_error": {name: one.error for name, one in far.items()},
+        "energy_distance": {name: one.value for name, one in distances.items()},
+        "energy_distance_error": {name: one.error for name, one in distances.items()},
         "floor": floor.value,
-        "one_normal": bell.value,
+        "one_normal": one_normal.value,
         "code_energy_distance_to_normal": {name: one.value for name, one in from_normal.items()},
         "code_kolmogorov_distance_to_normal": kolmogorov,
         "parameters": {name: one.parameters for name, one in trained.items()},
         "seconds": {name: one.seconds for name, one in trained.items()},
     }
-    rows = _rows(far, bell, from_normal, kolmogorov, config.samples)
+    rows = _rows(distances, one_normal, from_normal, kolmogorov, config.samples)
     return Result("families", "Three families, one density", rows, parts, record)
 
 
 def _rows(
-    far: dict[str, Estimate],
-    bell: Estimate,
+    distances: dict[str, Estimate],
+    one_normal: Estimate,
     from_normal: dict[str, Estimate],
     kolmogorov: dict[str, float],
     count: int,
 ) -> tuple[Measurement, ...]:
-    families = [name for name in far if name != PLAIN]
-    worst = max(families, key=lambda name: far[name].value)
-    ratio = normal_interval(far[worst].value / bell.value, far[worst].error / bell.value)
+    families = [name for name in distances if name != PLAIN]
+    worst = max(families, key=lambda name: distances[name].value)
+    ratio = normal_interval(
+        distances[worst].value / one_normal.value, distances[worst].error / one_normal.value
+    )
     rows = [
         Measurement(
             "families",
             "C01: VAE, GAN and diffusion each map noise to the data. Energy distance of the worst "
             f"({worst}) over that of one normal with the data's mean and variances, at most 0.5",
-            far[worst].value / bell.value,
+            distances[worst].value / one_normal.value,
             ratio,
             at_most(*ratio, 0.5),
         )
     ]
     for name in families:
-        interval = normal_interval(*far[name])
-        claim = f"Squared energy distance between {count} draws of the {name} and of the data"
+        interval = normal_interval(*distances[name])
+        claim = f"Squared energy distance between {count} samples of the {name} and of the data"
         rows.append(
-            Measurement(f"families-{name.lower()}", claim, far[name].value, interval, MEASURED)
+            Measurement(
+                f"families-{name.lower()}", claim, distances[name].value, interval, MEASURED
+            )
         )
     for name, (what, at) in {
-        "families-decoded": ("decoded draws of a normal are from the data", far),
+        "families-decoded": ("decoded samples of a normal are from the data", distances),
         "families-code": ("codes of data are from a normal", from_normal),
     }.items():
         gap, interval = difference(at[PLAIN], at["VAE"])
@@ -123,15 +127,15 @@ def _rows(
 
 
 def _figures(
-    config: Config, data: Density, drawn: dict[str, Tensor], codes: dict[str, Tensor]
+    config: Config, data: Density, samples: dict[str, Tensor], codes: dict[str, Tensor]
 ) -> tuple[Figure, ...]:
     reach = 3.4
     line = np.linspace(-reach, reach, 201)
     true = (line, density_on(line, data, VPLinear(), 0.0))
     normal = GaussianMixture(torch.zeros(1), torch.zeros(1, 2), torch.ones(1))
-    bell = (line, density_on(line, normal, VPLinear(), 0.0))
+    one_normal = (line, density_on(line, normal, VPLinear(), 0.0))
     drawing = plane.clouds(
-        [[Cloud(name, x.numpy(), true) for name, x in drawn.items() if name != PLAIN]], reach
+        [[Cloud(name, x.numpy(), true) for name, x in samples.items() if name != PLAIN]], reach
     )
     code_drawing = plane.clouds(
         [
@@ -139,8 +143,8 @@ def _figures(
                 cloud
                 for name in codes
                 for cloud in (
-                    Cloud(f"{name}\ncode of data", codes[name].numpy(), bell),
-                    Cloud(f"{name}\ndecoded normal samples", drawn[name].numpy(), true),
+                    Cloud(f"{name}\ncode of data", codes[name].numpy(), one_normal),
+                    Cloud(f"{name}\ndecoded normal samples", samples[name].numpy(), true),
                 )
             ]
         ],
@@ -150,47 +154,48 @@ def _figures(
         Figure(
             "families-plane.png",
             plots.png(drawing),
-            f"Draws of the three families; the lines enclose 50 and 95% of the true density "
-            f"{config.density}. All find the modes; they differ in what they draw between them.",
+            f"Samples of the three families; the lines enclose 50 and 95% of the true density "
+            f"{config.density}. All find the modes; they differ in what they sample between them.",
             "Three scatter plots of generated points over the contours of the true density.",
         ),
         Figure(
             "families-codes.png",
             plots.png(code_drawing),
-            "What data become in the code, over the contours of N(0, I), and what draws of a "
+            "What data become in the code, over the contours of N(0, I), and what samples of a "
             "normal become when decoded, over the true density. The VAE's code is spread over the "
-            "normal; the plain autoencoder's leaves most of it empty, and draws fall there.",
-            "Scatter plots of codes and of decoded draws for a VAE and a plain autoencoder.",
+            "normal; the plain autoencoder's leaves most of it empty, and samples fall there.",
+            "Scatter plots of codes and of decoded samples for a VAE and a plain autoencoder.",
         ),
     )
 
 
 def _table(
     trained: dict[str, Trained],
-    far: dict[str, Estimate],
-    bell: Estimate,
+    distances: dict[str, Estimate],
+    one_normal: Estimate,
     floor: Estimate,
     data: Density,
-    drawn: dict[str, Tensor],
+    samples: dict[str, Tensor],
 ) -> Table:
     def height(name: str) -> str:
-        return f"{data.log_density(VPLinear(), drawn[name], 0.0).median().item():.2f}"
+        return f"{data.log_density(VPLinear(), samples[name], 0.0).median().item():.2f}"
 
     lines = [
         (
             name,
             f"{one.parameters}",
             f"{one.seconds:.1f}",
-            plus_minus(*far[name]),
+            plus_minus(*distances[name]),
             height(name),
         )
         for name, one in trained.items()
     ]
-    lines.append(("one normal", "4", "–", plus_minus(*bell), "–"))
+    lines.append(("one normal", "4", "–", plus_minus(*one_normal), "–"))
     lines.append(("the data again", "–", "–", plus_minus(*floor), "–"))
     header = ("family", "learned numbers", "training, s", "energy distance", "median log-density")
     caption = (
-        "Squared energy distance of the draws from fresh data, with a 95% interval, and the true "
-        "log-density at the median draw in nats. The last line is what perfect draws would show."
+        "Squared energy distance of the samples from fresh data, with a 95% interval, and the "
+        "true log-density at the median sample in nats. The last line is what perfect samples "
+        "would show."
     )
     return Table(header, tuple(lines), caption)

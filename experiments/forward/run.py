@@ -1,4 +1,4 @@
-"""The forward process of a picture and of a density in the plane, beside its closed forms."""
+"""Runs the experiment: iterates the forward step and compares with the closed form."""
 
 from typing import Any
 
@@ -23,11 +23,11 @@ from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from experiments.plots.charts import line as chart_line
 from experiments.plots.gallery import image_rows
 from experiments.plots.plane import Cloud
-from sd.files import picture as pictures
+from sd.files import picture as images
 from sd.shapes.data import example
 
 FALSE_ALARM = 1e-6
-PICTURE = 162  # of data set 0, where none is given
+EXAMPLE = 162  # of data set 0, where none is given
 FOLLOWED = 1500  # points in the animation
 
 
@@ -36,21 +36,21 @@ def run(config: Config) -> Result:
     schedule: Discrete = getattr(Discrete, config.schedule)()
     times = sorted(set(config.times))
     if config.image is None:
-        source = Image.fromarray(example(0, PICTURE).picture)
+        source = Image.fromarray(example(0, EXAMPLE).picture)
     else:
-        source = pictures.fit(pictures.read(config.image), 64, 64)
-    x0 = pictures.to_tensor([source]).double()
+        source = images.fit(images.read(config.image), 64, 64)
+    x0 = images.to_tensor([source]).double()
     density = DENSITIES[config.density]()
     generator = seeded(config.seed)
     points = density.sample(generator, config.samples)
 
     noisy = _iterated(schedule, x0, times, generator)
-    shots = _shots(times[-1], config.frames)
-    every = sorted({*times, *shots})
+    frame_times = _frame_times(times[-1], config.frames)
+    every = sorted({*times, *frame_times})
     path = dict(zip(every, _iterated(schedule, points, every, generator), strict=True))
 
     titles = [f"t = {t}" for t in times]
-    shown = [pictures.from_tensor(x.clamp(-1, 1))[0] for x in noisy]
+    shown = [images.from_tensor(x.clamp(-1, 1))[0] for x in noisy]
     later = [k for k, t in enumerate(times) if t > 0]
     marginals = [_pixel_chart(schedule, x0, noisy[k], times[k], k == later[0]) for k in later]
     reach = max(3.4, float(torch.quantile(points.abs().amax(1), 0.995)))
@@ -62,20 +62,20 @@ def run(config: Config) -> Result:
 
     rows, checks = _rows(config, schedule, x0, noisy, times)
     parts = (
-        "A clean picture is walked to noise one small step at a time. No step needs to be taken, "
-        "though: after t of them the picture is alpha_t x_0 + sigma_t eps, and the measured "
+        "A clean image is noised one small step at a time. No step needs to be taken, "
+        "though: after t of them the image is alpha_t x_0 + sigma_t eps, and the measured "
         "values lie on that closed form at every t.",
         Figure(
             "forward-picture.png",
             plots.png(image_rows([shown], ["$x_t$"], titles)),
-            f"One picture under the {config.schedule.replace('_', ' ')} table, pixels in [-1, 1]. "
+            f"One image under the {config.schedule.replace('_', ' ')} table, pixels in [-1, 1]. "
             "The last one still holds a trace of the first: see the table.",
-            "A row of pictures that fade from clean shapes to pure noise.",
+            "A row of images that fade from clean shapes to pure noise.",
         ),
         Figure(
             "forward-pixels.png",
             plots.png(side_by_side(marginals, 2.6, 3.2, legend_columns=2)),
-            "Values of all the picture's pixels and channels after t single steps (bars), and the "
+            "Values of all the image's pixels and channels after t single steps (bars), and the "
             "closed-form density (line): one peak a colour, melting into one bell.",
             "Histograms of pixel values with the exact density drawn over each.",
         ),
@@ -86,13 +86,13 @@ def run(config: Config) -> Result:
             "lines enclose 50 and 95% of the exact q(x_t), which is known at every t.",
             "Scatter plots of points that drift from a structured density into one round cloud.",
         ),
-        _animation(config, schedule, density, {t: path[t] for t in shots}, line),
+        _animation(config, schedule, density, {t: path[t] for t in frame_times}, line),
     )
     data: dict[str, Any] = {"settings": config, "checks": checks}
     return Result("forward", "The forward process", rows, parts, data)
 
 
-def _shots(last: int, count: int) -> list[int]:
+def _frame_times(last: int, count: int) -> list[int]:
     """`count` times or fewer from 0 to `last`, the closer the earlier: that is where much moves."""
     return sorted({round(last * (k / (count - 1)) ** 2) for k in range(count)})
 
@@ -123,14 +123,14 @@ def _animation(
 
 def _iterated(schedule: Discrete, x0: Tensor, times: list[int], generator: Any) -> list[Tensor]:
     """x_t at each time, by the one-step kernel alone."""
-    x, kept = x0, []
+    x, states = x0, []
     for t in range(times[-1] + 1):
         if t > 0:
             z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
             x = forward_step(schedule, x, t).draw(z)
         if t in times:
-            kept.append(x)
-    return kept
+            states.append(x)
+    return states
 
 
 def _pixel_chart(schedule: Discrete, x0: Tensor, x_t: Tensor, t: int, first: bool) -> Chart:
@@ -170,9 +170,9 @@ def _rows(
     return (
         within(
             "forward",
-            f"C05: t single steps have the closed-form law of one draw. Largest Kolmogorov "
-            f"distance of {x0.numel()} residuals from N(0, 1) over {len(checks)} times, at most "
-            f"{limit:.3f} (false alarm {FALSE_ALARM:g})",
+            "C05: t single steps have the closed-form distribution of one draw. Largest "
+            f"Kolmogorov distance of {x0.numel()} residuals from N(0, 1) over {len(checks)} "
+            f"times, at most {limit:.3f} (false alarm {FALSE_ALARM:g})",
             worst,
             limit,
         ),

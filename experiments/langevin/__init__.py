@@ -1,4 +1,4 @@
-"""Langevin samplers: what they climb, what they keep, and which modes they find (C22, C23, E7)."""
+"""Langevin samplers: ascent, stationary distribution, and the modes they find (C22, C23, E7)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,9 @@ from sd.command_line.flags import Range, Seed, check
 class Config:
     """Five samplers that follow a score, on one density by one budget (C22, C23, E6, E7).
 
-    Gradient ascent, ULA, MALA, BAOAB and annealed Langevin walk the same particles on three modes
-    of unequal weights; each asks for the score equally often. On N(0, 1), where the law of every
-    step is known, the unadjusted algorithm's error is measured over the step size.
+    Gradient ascent, ULA, MALA, BAOAB and annealed Langevin move the same particles on three modes
+    of unequal weights; each evaluates the score equally often. On N(0, 1), where the distribution
+    of every step is known, the unadjusted algorithm's error is measured over the step size.
     """
 
     particles: Annotated[int, Range(100, 10**6)] = 8000

@@ -1,4 +1,4 @@
-"""What steps of Langevin do to N(0, 1): measured on many chains, beside the exact laws."""
+"""What steps of Langevin do to N(0, 1): measured on many chains, beside the exact distributions."""
 
 import math
 from collections import deque
@@ -19,7 +19,7 @@ from experiments.common.statistics import seeded, variance_interval
 FALSE_ALARM = 1e-8
 """Of all the intervals of one row together."""
 BIASED = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-"""Step sizes, in units of the variance; from 2 on ULA has no stationary law."""
+"""Step sizes, in units of the variance; from 2 on ULA has no stationary distribution."""
 WATCHED, MOMENTS = (0.05, 0.5, 1.5), (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 SETTLED, KEPT = 40, 10
 """Moves until a chain from 0 is stationary, |1 - delta|^(2 k) < 1e-9, and of one that starts so."""
@@ -60,8 +60,8 @@ def normal(variance: float) -> Gaussian:
 def stationary(chains: int, seed: int) -> list[Variance]:
     """The variance each sampler keeps at every step size of BIASED.
 
-    ULA starts at 0 and makes SETTLED moves; MALA and BAOAB start from draws of the law they keep,
-    BAOAB's h being sqrt(2 delta), where that is below its limit of 2.
+    ULA starts at 0 and makes SETTLED moves; MALA and BAOAB start from samples of the distribution
+    they keep, BAOAB's h being sqrt(2 delta), where that is below its limit of 2.
     """
     data, schedule, target = standard(), VE(), normal(1.0)
     generator = seeded(seed)
@@ -103,8 +103,8 @@ def transient(chains: int, seed: int) -> list[Variance]:
         zeros = torch.zeros(chains, 1, dtype=torch.float64)
         for state in langevin.chain(ula, zeros, MOMENTS[-1], from_generator(generator)):
             if state.moves in MOMENTS:
-                law = langevin_law.ula_law(target, delta, normal(0.0), state.moves)
-                found.append(_variance("ULA", delta, state.moves, state.x, float(law.variance)))
+                exact = langevin_law.ula_law(target, delta, normal(0.0), state.moves).variance
+                found.append(_variance("ULA", delta, state.moves, state.x, float(exact)))
     return found
 
 
@@ -146,5 +146,5 @@ def _end(move: Move, start: object, moves: int, generator: torch.Generator) -> T
 
 
 def _variance(sampler: str, delta: float, moves: int, x: Tensor, predicted: float) -> Variance:
-    """About the mean 0, which every law here has."""
+    """About the mean 0, which every distribution here has."""
     return Variance(sampler, delta, moves, float(x.square().mean()), predicted, len(x))

@@ -1,4 +1,4 @@
-"""The pictures of `experiments.langevin.run`."""
+"""The images of `experiments.langevin.run`."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from experiments.common.statistics import seeded
 from experiments.langevin.bias import MOMENTS, WATCHED, Variance, gains, normal
 from experiments.langevin.mixing import TITLES, WEIGHTS, nearest_mode
 from experiments.output.result import Figure
-from experiments.plots import plane as drawn
+from experiments.plots import plane as plane_plots
 from experiments.plots.animation import frame, gif
 from experiments.plots.charts import Axis, Chart, dots, line, shares, side_by_side
 from experiments.plots.plane import Cloud
@@ -44,7 +44,7 @@ def plane(
     for name, end in ends.items():
         notes = _notes(data, [one[0] for one in found[name]])
         panels.append(_cloud(name, end.x[:SHOWN].numpy(), density, notes))
-    drawing = drawn.clouds([panels[:3], panels[3:]], REACH, 3.6)
+    drawing = plane_plots.clouds([panels[:3], panels[3:]], REACH, 3.6)
     counted = shares(
         [TITLES[name].replace(", ", ",\n") for name in found],
         [f"mode {k + 1}" for k in range(len(WEIGHTS))],
@@ -67,14 +67,14 @@ def plane(
             "langevin-shares.png",
             plots.png(counted),
             "The share of particles nearest to each mode, with intervals at 95% for a sampler's "
-            "three together, against the true weights. The black marks are proved: ULA cannot "
-            "have less there after this many moves.",
+            "three together, against the true weights. The black marks are derived bounds: ULA "
+            "cannot have less there after this many moves.",
             "Bars of shares by sampler and mode with dashed lines at the true weights.",
         ),
     )
 
 
-def laws(kept: Sequence[Variance], passing: Sequence[Variance]) -> Figure:
+def distributions(stationary: Sequence[Variance], transient: Sequence[Variance]) -> Figure:
     """The step of ascent, the stationary variance and the variance on the way, as predicted."""
     target, one = normal(1.0), torch.ones(1, 1, dtype=torch.float64)
     steps = np.linspace(0.02, 3, 90).tolist()
@@ -88,13 +88,16 @@ def laws(kept: Sequence[Variance], passing: Sequence[Variance]) -> Figure:
     )
     deltas = np.linspace(0.01, 1.8, 200).tolist()
     curve = [float(ula_stationary(target, delta).variance) for delta in deltas]
-    n = sum(one.sampler == "ULA" for one in kept)
+    n = sum(one.sampler == "ULA" for one in stationary)
     marks = (("ULA", 0, "o", 0.0), ("MALA", 1, "s", -0.025), ("BAOAB", 2, "D", 0.025))
-    stationary = Chart(
+    long_run = Chart(
         "The stationary distribution",
         size,
         Axis("variance, target 1", 0.8, 14, "log"),
-        [line("ULA, predicted", deltas, curve, 0), *(_dots(kept, n, *mark) for mark in marks)],
+        [
+            line("ULA, predicted", deltas, curve, 0),
+            *(_dots(stationary, n, *mark) for mark in marks),
+        ],
         levels=[(1.0, "")],
         legend="upper left",
     )
@@ -102,7 +105,7 @@ def laws(kept: Sequence[Variance], passing: Sequence[Variance]) -> Figure:
     passed = []
     for k, delta in enumerate(WATCHED):
         exact = [float(ula_law(target, delta, normal(0.0), k).variance) for k in counts]
-        here = [one for one in passing if one.delta == delta]
+        here = [one for one in transient if one.delta == delta]
         passed.append(line(f"$\\delta$ = {delta:g}", counts, exact, k))
         passed.append(dots("", [v.moves for v in here], [v.found for v in here], color=k))
     on_the_way = Chart(
@@ -113,14 +116,15 @@ def laws(kept: Sequence[Variance], passing: Sequence[Variance]) -> Figure:
         levels=[(1.0, "")],
         legend="lower right",
     )
-    drawing = side_by_side([climbed, stationary, on_the_way])
+    drawing = side_by_side([climbed, long_run, on_the_way])
     return Figure(
         "langevin-laws.png",
         plots.png(drawing),
-        "On N(0, 1). Left: beyond a step size of 2 ascent goes down. Middle: the variance that ULA "
-        "keeps lies on 1 / (1 - delta / 2), while MALA and BAOAB (at the same distance a move) "
-        "keep 1. Right: ULA's variance on its way there. Lines are exact laws, dots measured on "
-        f"{kept[0].chains} chains; where no bars show, they are smaller than the dots.",
+        "On N(0, 1). Left: beyond a step size of 2 ascent goes down. Middle: the variance that "
+        "ULA keeps lies on 1 / (1 - delta / 2), while MALA and BAOAB (at the same distance a "
+        "move) keep 1. Right: ULA's variance on its way there. Lines are exact distributions, "
+        f"dots measured on {stationary[0].chains} chains; where no bars show, they are smaller "
+        "than the dots.",
         "Three charts: a parabola crossing zero at 2, a rising curve with dots on it, three "
         "saturating curves with dots on them.",
     )
@@ -140,7 +144,7 @@ def animation(
             near = [float((mode == j).double().mean()) for j in range(len(data.means))]
             panels.append(_cloud(name, x[: SHOWN // 2].numpy(), density, _notes(data, near)))
         title = f"{moves} evaluations of the score"
-        frames.append(frame(drawn.moment(panels, REACH, title, 3.0)))
+        frames.append(frame(plane_plots.moment(panels, REACH, title, 3.0)))
     return Figure(
         "langevin.gif",
         gif(frames, seconds=max(1.0, 0.14 * len(frames))),
@@ -172,10 +176,10 @@ def _density(data: GaussianMixture) -> tuple[Any, Any]:
 
 
 def _dots(
-    kept: Sequence[Variance], n: int, name: str, color: int, marker: str, aside: float
+    stationary: Sequence[Variance], n: int, name: str, color: int, marker: str, aside: float
 ) -> Any:
     """A sampler's variances, moved aside by a hair so that none hides another."""
-    here = [one for one in kept if one.sampler == name]
+    here = [one for one in stationary if one.sampler == name]
     low, high = zip(*(one.interval(n) for one in here), strict=True)
     at, found = [one.delta + aside for one in here], [one.found for one in here]
     return dots(f"{name}, measured", at, found, low, high, color, marker)

@@ -48,27 +48,27 @@ def modes() -> GaussianMixture:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A walk of `moves` moves that asks for the score at every particle `budget` times."""
+    """Trajectories of `moves` moves; the score is evaluated `budget` times at every particle."""
 
     name: str
     moves: int
-    walk: Callable[[Tensor], Iterator[Particles]]
+    trajectory: Callable[[Tensor], Iterator[Particles]]
 
 
-class Asked:
+class Counted:
     """A function that counts its calls."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.function, self.calls = function, 0
+        self.function, self.evaluations = function, 0
 
     def __call__(self, *given: Tensor) -> Any:
-        self.calls += 1
+        self.evaluations += 1
         return self.function(*given)
 
 
 def samplers(
     data: GaussianMixture, budget: int, seed: int
-) -> tuple[list[Sampler], dict[str, Asked]]:
+) -> tuple[list[Sampler], dict[str, Counted]]:
     """Ascent, ULA, MALA, annealed Langevin and BAOAB with `budget` evaluations each.
 
     MALA and BAOAB evaluate once before their first move, so they make one move less. All but
@@ -77,31 +77,31 @@ def samplers(
     delta, schedule = RATE * STD**2, VE()
     levels = torch.logspace(math.log10(FIRST), math.log10(LAST), LEVELS, dtype=torch.float64)
     levels = levels[-max(1, min(LEVELS, budget)) :]
-    asked = {
-        name: Asked(lambda x: data.score(schedule, x, 0.0)) for name in ("ascent", "ULA", "BAOAB")
+    evaluations = {
+        name: Counted(lambda x: data.score(schedule, x, 0.0)) for name in ("ascent", "ULA", "BAOAB")
     }
-    asked["MALA"] = Asked(lambda x: data.log_density_and_score(schedule, x, 0.0))
-    asked["annealed"] = Asked(lambda x, sigma: data.score(schedule, x, sigma))
+    evaluations["MALA"] = Counted(lambda x: data.log_density_and_score(schedule, x, 0.0))
+    evaluations["annealed"] = Counted(lambda x, sigma: data.score(schedule, x, sigma))
     made = {
-        "ascent": langevin.ascent(asked["ascent"], delta),
-        "ULA": langevin.ula(asked["ULA"], delta),
-        "MALA": langevin.mala(asked["MALA"], delta),
-        "BAOAB": langevin.baoab(asked["BAOAB"], math.sqrt(2 * delta), FRICTION),
+        "ascent": langevin.ascent(evaluations["ascent"], delta),
+        "ULA": langevin.ula(evaluations["ULA"], delta),
+        "MALA": langevin.mala(evaluations["MALA"], delta),
+        "BAOAB": langevin.baoab(evaluations["BAOAB"], math.sqrt(2 * delta), FRICTION),
         "annealed": langevin.annealed(
-            asked["annealed"], levels, max(1, budget // len(levels)), ANNEALED_RATE * LAST**2
+            evaluations["annealed"], levels, max(1, budget // len(levels)), ANNEALED_RATE * LAST**2
         ),
     }
 
     def sampler(k: int, name: str) -> Sampler:
         moves = budget - (name in ("MALA", "BAOAB"))
 
-        def walk(start: Tensor) -> Iterator[Particles]:
+        def trajectory(start: Tensor) -> Iterator[Particles]:
             generator = seeded(seed, k)
             return langevin.chain(made[name], start, moves, from_generator(generator))
 
-        return Sampler(name, moves, walk)
+        return Sampler(name, moves, trajectory)
 
-    return [sampler(k, name) for k, name in enumerate(made)], asked
+    return [sampler(k, name) for k, name in enumerate(made)], evaluations
 
 
 def nearest_mode(data: GaussianMixture, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,40 +120,40 @@ def trapping_bound(data: GaussianMixture, mode: int, delta: float, moves: int) -
 
     and a move contracts, so while X stays there |X - Y| <= c e. So X leaves it within k moves only
     if Y leaves the ball of radius R = rho - c e; started within R_0 of m_i it does so with a chance
-    of at most sum_k exp(-(R - |E Y_k|)^2 / (2 Var Y_k)), the law of Y_k being `ula_law`'s. In that
-    ball m_i is the nearest mode. The best rho and R_0 of a lattice are taken.
+    of at most sum_k exp(-(R - |E Y_k|)^2 / (2 Var Y_k)), the distribution of Y_k being `ula_law`'s.
+    In that ball m_i is the nearest mode. The best rho and R_0 of a lattice are taken.
 
     Needs delta <= c. Returns P(start within R_0) (1 - chance of leaving), at least 0.
     """
     c, middle = float(data.covariances[mode]), data.means[mode]
-    apart = (data.means - middle).norm(dim=1)
-    others = apart > 0
-    ratio, apart = (data.log_weights - data.log_weights[mode]).exp()[others], apart[others]
-    rho = torch.linspace(0.5, 0.999, 60, dtype=torch.float64)[:, None] * apart.min() / 2
-    tilt = ratio * apart / c * torch.exp(-apart * (apart - 2 * rho) / (2 * c))
+    distances = (data.means - middle).norm(dim=1)
+    others = distances > 0
+    ratio, distances = (data.log_weights - data.log_weights[mode]).exp()[others], distances[others]
+    rho = torch.linspace(0.5, 0.999, 60, dtype=torch.float64)[:, None] * distances.min() / 2
+    tilt = ratio * distances / c * torch.exp(-distances * (distances - 2 * rho) / (2 * c))
     radius = (rho[:, 0] - c * tilt.sum(1)).clamp(min=0)[:, None]
     start = torch.linspace(0.05, 0.95, 46, dtype=torch.float64) * radius
     left = torch.zeros_like(start)
-    for law in _laws(c, delta, moves):
-        reach = (radius - start * law.mean[0, 0]).clamp(min=0)
-        left += torch.exp(-reach.square() / (2 * law.variance))
+    for after in _distributions(c, delta, moves):
+        reach = (radius - start * after.mean[0, 0]).clamp(min=0)
+        left += torch.exp(-reach.square() / (2 * after.variance))
     ball = ncx2.cdf((start / SPREAD).square().numpy(), 2, float(middle @ middle) / SPREAD**2)
     return float((torch.from_numpy(ball) * (1 - left)).clamp(min=0).max())
 
 
-def _laws(c: float, delta: float, moves: int) -> Iterator[Gaussian]:
-    """ULA's law on N(0, c) after 1, ..., `moves` moves from the point 1."""
+def _distributions(c: float, delta: float, moves: int) -> Iterator[Gaussian]:
+    """ULA's distribution on N(0, c) after 1, ..., `moves` moves from the point 1."""
     zero = torch.zeros(1, 1, dtype=torch.float64)
     target = Gaussian(zero, torch.tensor(c, dtype=torch.float64))
     point = Gaussian(zero + 1, torch.zeros((), dtype=torch.float64))
     return (ula_law(target, delta, point, k) for k in range(1, moves + 1))
 
 
-def kept_states(walk: Iterator[Particles], at: Sequence[int]) -> dict[int, Particles]:
+def states_at(trajectory: Iterator[Particles], at: Sequence[int]) -> dict[int, Particles]:
     """The states after these numbers of moves, and the last."""
-    wanted, kept = set(at), {}
-    for state in walk:
+    wanted, states = set(at), {}
+    for state in trajectory:
         if state.moves in wanted:
-            kept[state.moves] = state
-    kept[state.moves] = state
-    return kept
+            states[state.moves] = state
+    states[state.moves] = state
+    return states

@@ -1,4 +1,4 @@
-"""Langevin samplers: what they climb, what they keep, and which modes they find (C22, C23, E7)."""
+"""Runs all samplers on one budget and writes the rows, the table and the figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,14 +25,14 @@ from experiments.output.result import (
     percent,
 )
 
-APART = 0.03
+TOLERANCE = 0.03
 """How far a share may lie from its weight to be called recovered."""
 CLOSE = 0.01
 """Of a mode's standard deviation: a particle nearer to the mode than that has ended on it."""
 
 
 def run(config: Config) -> Result:
-    """Walk, count by mode, and set the laws on N(0, 1) beside the closed forms."""
+    """Sample, count by mode, and compare the distributions on N(0, 1) with the closed forms."""
     data = mixing.modes()
     start = mixing.SPREAD * torch.randn(
         config.particles,
@@ -40,19 +40,19 @@ def run(config: Config) -> Result:
         generator=seeded(config.seed),
         dtype=torch.float64,
     )
-    ends, asked, watched = {}, {}, {}
+    ends, evaluations, watched = {}, {}, {}
     moments = _moments(config)
     made, counts = mixing.samplers(data, config.budget, config.seed + 1)
     for one in tqdm(made, unit="sampler", disable=None):
-        states = mixing.kept_states(one.walk(start), moments)
-        ends[one.name], asked[one.name] = states[one.moves], counts[one.name].calls
+        states = mixing.states_at(one.trajectory(start), moments)
+        ends[one.name], evaluations[one.name] = states[one.moves], counts[one.name].evaluations
         watched[one.name] = [states[min(moves, one.moves)].x for moves in moments]
     bounds = [
         mixing.trapping_bound(data, k, mixing.RATE * mixing.STD**2, config.budget)
         for k in range(len(mixing.WEIGHTS))
     ]
-    kept = bias.stationary(config.chains, config.seed + 10)
-    passing = bias.transient(config.chains, config.seed + 11)
+    stationary = bias.stationary(config.chains, config.seed + 10)
+    transient = bias.transient(config.chains, config.seed + 11)
     turn = bias.turning_point(start[:100, :1], 0.5, 5.0)
     found = {name: _shares(data, end.x) for name, end in ends.items()}
     parts: list[str | Figure | Table] = [
@@ -61,8 +61,8 @@ def run(config: Config) -> Result:
         "chain does not cross to another mode in any reasonable time. Noise levels that fall from "
         "large to small carry the particles between the modes while these still touch.",
         *figures.plane(data, start, ends, found, bounds),
-        _table(found, asked, ends),
-        figures.laws(kept, passing),
+        _table(found, evaluations, ends),
+        figures.distributions(stationary, transient),
     ]
     if config.frames:
         parts.append(figures.animation(data, watched, moments))
@@ -71,26 +71,26 @@ def run(config: Config) -> Result:
         _held_row(found["ULA"], bounds),
         _ascent_row(data, ends["ascent"].x),
         _turn_row(turn),
-        _bias_row([one for one in kept if one.sampler == "ULA"]),
-        _law_row(
+        _bias_row([one for one in stationary if one.sampler == "ULA"]),
+        _distribution_row(
             "langevin-law",
-            "C23: ULA's variance on N(0, 1) after k moves is that of the exact law",
-            passing,
+            "C23: ULA's variance on N(0, 1) after k moves is that of the exact distribution",
+            transient,
         ),
-        _law_row(
+        _distribution_row(
             "langevin-exact",
             "E7: with a Metropolis test (MALA), and in BAOAB's position, the variance is right at "
             "every step size",
-            [one for one in kept if one.sampler != "ULA"],
+            [one for one in stationary if one.sampler != "ULA"],
         ),
     )
     record: dict[str, Any] = {
         "settings": config,
         "weights": mixing.WEIGHTS,
         "shares": {name: [one[0] for one in row] for name, row in found.items()},
-        "evaluations": asked,
-        "ula_least_shares": bounds,
-        "variances": [*kept, *passing],
+        "evaluations": evaluations,
+        "ula_lower_bounds": bounds,
+        "variances": [*stationary, *transient],
     }
     return Result("langevin", "Langevin samplers", rows, tuple(parts), record)
 
@@ -118,10 +118,11 @@ def _annealed_row(found: Sequence[tuple[float, float, float]], config: Config) -
     return Measurement(
         "langevin",
         f"C23: annealed Langevin finds the weights of three separate modes with {config.budget} "
-        f"evaluations of the score. Largest distance of a share from its weight, at most {APART}",
+        "evaluations of the score. Largest distance of a share from its weight, at most "
+        f"{TOLERANCE}",
         worst,
         (low, high),
-        at_most(low, high, APART),
+        at_most(low, high, TOLERANCE),
     )
 
 
@@ -131,8 +132,8 @@ def _held_row(found: Sequence[tuple[float, float, float]], bounds: Sequence[floa
     return Measurement(
         "langevin-held",
         "C23: ULA with the same budget cannot find them. Its share at the mode of weight "
-        f"{WEIGHTS[0]:g} is at least {bounds[0]:.3f}, proved: so many start near it, and by "
-        "comparison with ULA on that mode alone they stay",
+        f"{WEIGHTS[0]:g} is at least {bounds[0]:.3f}, a derived bound: so many start near it, and "
+        "by comparison with ULA on that mode alone they stay",
         share,
         (low, high),
         verdict,
@@ -165,15 +166,15 @@ def _turn_row(turn: tuple[float, float]) -> Measurement:
     )
 
 
-def _bias_row(kept: Sequence[Variance]) -> Measurement:
+def _bias_row(stationary: Sequence[Variance]) -> Measurement:
     """All on the predicted curve, and at delta = 1 not on the printed value 1."""
-    inside = all(_covers(one, len(kept)) for one in kept)
-    (one,) = (one for one in kept if one.delta == 1.0)
-    low, high = one.interval(len(kept))
+    inside = all(_covers(one, len(stationary)) for one in stationary)
+    (one,) = (one for one in stationary if one.delta == 1.0)
+    low, high = one.interval(len(stationary))
     return Measurement(
         "langevin-bias",
         "E7: ULA's stationary variance on N(0, 1) is 1 / (1 - delta / 2), not 1. Measured at delta "
-        f"= 1, where that is {one.predicted:g}; the verdict is on all {len(kept)} step sizes "
+        f"= 1, where that is {one.predicted:g}; the verdict is on all {len(stationary)} step sizes "
         "together, false alarm 1e-8",
         one.found,
         (low, high),
@@ -181,7 +182,7 @@ def _bias_row(kept: Sequence[Variance]) -> Measurement:
     )
 
 
-def _law_row(name: str, claim: str, found: Sequence[Variance]) -> Measurement:
+def _distribution_row(name: str, claim: str, found: Sequence[Variance]) -> Measurement:
     """The variance farthest from its prediction, as a ratio of the two."""
     worst = max(found, key=lambda one: abs(one.found / one.predicted - 1))
     low, high = (end / worst.predicted for end in worst.interval(len(found)))
@@ -202,12 +203,12 @@ def _covers(one: Variance, intervals: int) -> bool:
 
 def _table(
     found: dict[str, list[tuple[float, float, float]]],
-    asked: dict[str, int],
+    evaluations: dict[str, int],
     ends: dict[str, Particles],
 ) -> Table:
     def line(name: str) -> tuple[str, ...]:
         cells = [f"{percent(p)} [{percent(a)}, {percent(b)}]" for p, a, b in found[name]]
-        return TITLES[name], str(asked[name]), *cells, _accepted(ends[name])
+        return TITLES[name], str(evaluations[name]), *cells, _accepted(ends[name])
 
     truth = ("the density", "–", *map(percent, WEIGHTS), "–")
     header = ("sampler", "score evaluations", "mode 1", "mode 2", "mode 3", "proposals taken")

@@ -1,4 +1,4 @@
-"""The pictures of `experiments.likelihood.run`."""
+"""The images of `experiments.likelihood.run`."""
 
 import math
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ def agreement(
     """The three ways against each other, and the ODE's error against its tolerance and its cost."""
     x = exact.tolist()
     ends = [min(x), max(x)]
-    asked = [run.evaluations for run in runs]
+    evaluations = [run.evaluations for run in runs]
     floor = float((kernels - exact).abs().max())
     error = Axis("largest error, nats", scale="log")
     drawing = side_by_side(
@@ -41,7 +41,8 @@ def agreement(
                    dots("probability flow", tolerances, errors)],
                   levels=[(floor, "ELBO, true reverse")] if floor > 0 else (),
                   legend="upper left"),
-            Chart("Its price", Axis("evaluations of the field"), error, [dots("", asked, errors)]),
+            Chart("Its cost", Axis("evaluations of the field"), error,
+                  [dots("", evaluations, errors)]),
         ]
     )  # fmt: skip
     return Figure(
@@ -115,8 +116,8 @@ def gap(gaps: Sequence[BoundGap]) -> Figure:
     return Figure(
         "likelihood-gap.png",
         plots.png(side_by_side([chart], width=7)),
-        f"The bound's gap and the KL that it should be, each from {len(gaps[0].kl)} draws of its "
-        "own (95% intervals): the gap from the terms at draws of the data, the KL from whole paths "
-        "drawn by the true reverse kernels. Both vanish as the steps become short.",
+        f"The bound's gap and the KL that it should be, each from {len(gaps[0].kl)} samples of "
+        "its own (95% intervals): the gap from the terms at samples of the data, the KL from "
+        "whole paths drawn by the true reverse kernels. Both vanish as the steps become short.",
         "Two series of points with intervals that fall together as the steps grow in number.",
     )

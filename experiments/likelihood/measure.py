@@ -19,7 +19,7 @@ from diffusion_math.noise import from_generator
 from diffusion_math.schedule import Schedule, VPLinear
 from diffusion_math.score_matching import rademacher
 from diffusion_math.variance import large_variance
-from experiments.common.chains import Model, by_true_kernels, drawn_backward, drawn_forward
+from experiments.common.chains import Model, elbo_of_true_kernels, sample_backward, sample_forward
 from experiments.common.statistics import mean_interval
 
 PROBED_AT = 1e-6
@@ -47,7 +47,7 @@ class Spread:
         return self.found / self.predicted
 
     def ratio_interval(self, level: float) -> tuple[float, float]:
-        """For the true ratio, by the exact law of `count` squares' mean (`SignSquares`).
+        """For the true ratio, by the exact distribution of `count` squares' mean (`SignSquares`).
 
         Needs two probes or more: of one, every square is the same.
         """
@@ -57,10 +57,10 @@ class Spread:
 
 @dataclass(frozen=True)
 class SignSquares:
-    """The exact law of a mean of `count` values n m^2, m the mean of n independent signs.
+    """The exact distribution of a mean of `count` values n m^2, m the mean of n independent signs.
 
-    n m^2 = (n - 2 B)^2 / n with B ~ Bin(n, 1/2), so the sum lies on a lattice, and its law is that
-    whose Fourier transform is the count-th power of one value's. E n m^2 = 1, Var n m^2 =
+    n m^2 = (n - 2 B)^2 / n with B ~ Bin(n, 1/2), so the sum lies on a lattice, and its distribution
+    is that whose Fourier transform is the count-th power of one value's. E n m^2 = 1, Var n m^2 =
     2 (1 - 1/n): next to nothing lies beyond 32 times the mean.
     """
 
@@ -76,10 +76,10 @@ class SignSquares:
         places = (squares - low) // step
         one = np.zeros(self.count * min(int(places.max()), 8 * n) + 1)
         np.add.at(one, places % len(one), binom.pmf(np.arange(n + 1), n, 0.5))
-        law = np.fft.irfft(np.fft.rfft(one) ** self.count, len(one))
+        pmf = np.fft.irfft(np.fft.rfft(one) ** self.count, len(one))
         tail = (1 - level) / 2
-        below, above = np.cumsum(law), np.cumsum(law[::-1])[::-1]
-        ends = int(np.argmax(below > tail)), int(len(law) - 1 - np.argmax(above[::-1] > tail))
+        below, above = np.cumsum(pmf), np.cumsum(pmf[::-1])[::-1]
+        ends = int(np.argmax(below > tail)), int(len(pmf) - 1 - np.argmax(above[::-1] > tail))
         least, most = (float(self.count * low + step * k) / (n * self.count) for k in ends)
         return least, most
 
@@ -106,8 +106,8 @@ class BoundGap:
         """Of the two means, whose draws are independent of each other."""
         ends = [mean_interval(values, level) for values in (self.bound, self.kl)]
         half = math.hypot(*((high - low) / 2 for low, high in ends))
-        apart = self.mean_bound - self.mean_kl
-        return apart - half, apart + half
+        difference = self.mean_bound - self.mean_kl
+        return difference - half, difference + half
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class LikelihoodProblem:
         return self.data.log_density(self.schedule, x, self.schedule.t_min)
 
     def by_flow(self, x: Tensor, tolerance: float, probes: Tensor | None = None) -> FlowDensity:
-        """The probability flow's, from the exact law of x_T."""
+        """The probability flow's, from the exact distribution of x_T."""
         return flow_log_density(
             self.schedule,
             self.data.denoiser(self.schedule),
@@ -185,15 +185,15 @@ class LikelihoodProblem:
     def by_kernels(self, x: Tensor, steps: int, generator: torch.Generator) -> Tensor:
         """By the ELBO of the chain of true reverse kernels, one path from each point."""
         grid = uniform_log_snr(self.schedule, steps, end=self.schedule.t_min)
-        path = drawn_forward(x, self.schedule, grid, generator)
-        return by_true_kernels(self.data, self.schedule, path, grid)
+        path = sample_forward(x, self.schedule, grid, generator)
+        return elbo_of_true_kernels(self.data, self.schedule, path, grid)
 
     def gaps(
         self, steps: int, paths: int, terms: torch.Generator, backward: torch.Generator
     ) -> BoundGap:
         """What a chain of Gaussian steps with the exact denoiser loses, in two ways.
 
-        By the bound's terms at draws of x_0, and on other whole paths, drawn by the true reverse.
+        By the bound's terms at samples of x_0, and on other whole paths, drawn by the true reverse.
         """
         schedule, denoise = self.schedule, self.data.denoiser(self.schedule)
         grid = uniform_log_snr(schedule, steps)
@@ -211,7 +211,7 @@ class LikelihoodProblem:
         )
         excess = got.nats + self.data.log_density(schedule, x0, 0.0)
         model = Model(denoise, large_variance, large_variance)
-        path = drawn_backward(self.data, schedule, grid, backward, paths)
+        path = sample_backward(self.data, schedule, grid, backward, paths)
         log_q = path_log_density(self.data, schedule, path, grid)
         return BoundGap(
             steps, excess.tolist(), (log_q - model.log_density(schedule, path, grid)).tolist()

@@ -1,4 +1,4 @@
-"""The log-likelihood of points, three independent ways: closed form, probability flow, bound."""
+"""Runs the experiment: estimates each log-likelihood in three ways and compares them."""
 
 import math
 from collections.abc import Sequence
@@ -7,8 +7,7 @@ from typing import Any
 from tqdm import tqdm
 
 from experiments.common.statistics import absolute, seeded
-from experiments.likelihood import Config, figures
-from experiments.likelihood import measure as estimates
+from experiments.likelihood import Config, figures, measure
 from experiments.likelihood.measure import BoundGap, Spread
 from experiments.output.result import Measurement, Result, Table, at_most, holds_if, within
 
@@ -23,20 +22,22 @@ NEAR = 0.1
 def run(config: Config) -> Result:
     """Find each point's log-likelihood in every way and compare."""
 
-    world = estimates.LikelihoodProblem.of(config.density)
-    x = world.at_start.sample(seeded(config.seed, 1), config.points)
-    exact = world.exact(x)
+    problem = measure.LikelihoodProblem.of(config.density)
+    x = problem.at_start.sample(seeded(config.seed, 1), config.points)
+    exact = problem.exact(x)
     tolerances = [10.0**-k for k in range(2, config.digits + 1)]
-    runs = [world.by_flow(x, tolerance) for tolerance in tqdm(tolerances, unit="ODE", disable=None)]
+    runs = [
+        problem.by_flow(x, tolerance) for tolerance in tqdm(tolerances, unit="ODE", disable=None)
+    ]
     errors = [float((one.log_density - exact).abs().max()) for one in runs]
-    few, half = x[:8], world.half_range(x[:8])
+    few, half = x[:8], problem.half_range(x[:8])
     spreads = [
-        world.hutchinson(few, half, n, config.copies, seeded(config.seed, 10 + n))
+        problem.hutchinson(few, half, n, config.copies, seeded(config.seed, 10 + n))
         for n in tqdm(_powers(2, config.probes), unit="probes", disable=None)
     ]
-    kernels = world.by_kernels(x, KERNEL_STEPS, seeded(config.seed, 2))
+    kernels = problem.by_kernels(x, KERNEL_STEPS, seeded(config.seed, 2))
     gaps = [
-        world.gaps(n, config.paths, seeded(config.seed, 100 + n), seeded(config.seed, 1000 + n))
+        problem.gaps(n, config.paths, seeded(config.seed, 100 + n), seeded(config.seed, 1000 + n))
         for n in tqdm(_powers(4, config.steps), unit="chain", disable=None)
     ]
     rows = (
@@ -136,16 +137,16 @@ def _spread_row(spreads: Sequence[Spread]) -> Measurement:
 def _gap_row(gaps: Sequence[BoundGap]) -> Measurement:
     """All numbers of steps together: the sum of the differences over the sum of the KLs."""
     total = sum(one.mean_kl for one in gaps)
-    apart = sum(one.mean_bound - one.mean_kl for one in gaps) / total
+    difference = sum(one.mean_bound - one.mean_kl for one in gaps) / total
     ends = [one.difference(0.95) for one in gaps]
     half = math.hypot(*((high - low) / 2 for low, high in ends)) / total
-    low, high = apart - half, apart + half
+    low, high = difference - half, difference + half
     return Measurement(
         "likelihood-gap",
         "C12: what Gaussian steps lose, the mean of -ELBO + log q(x_0), is the KL of whole paths, "
         f"drawn apart by the true reverse. Relative difference over chains of 1 to "
         f"{gaps[-1].steps} steps together, within {NEAR}",
-        apart,
+        difference,
         (low, high),
         at_most(*absolute(low, high), NEAR),
     )

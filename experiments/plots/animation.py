@@ -13,7 +13,7 @@ from PIL import Image
 from experiments.plots import STYLE
 
 Frame = npt.NDArray[np.uint8]
-"""One picture of an animation, `(height, width, 3)`."""
+"""One image of an animation, `(height, width, 3)`."""
 
 DPI = 80
 
@@ -38,17 +38,17 @@ def gif(frames: Iterable[Frame], seconds: float, hold: float = 1.5) -> bytes:
         raise ValueError(f"frames: wanted at least 2, got {len(shown)}")
     ends = Image.fromarray(np.concatenate([shown[0], shown[len(shown) // 2], shown[-1]]))
     palette = ends.quantize(128, dither=Image.Dither.NONE)
-    pictures = [
+    images = [
         Image.fromarray(one).quantize(palette=palette, dither=Image.Dither.NONE) for one in shown
     ]
     each = max(20, round(1000 * seconds / len(shown)))
     durations = [each] * (len(shown) - 1) + [each + round(1000 * hold)]
     buffer = io.BytesIO()
-    pictures[0].save(
+    images[0].save(
         buffer,
         format="GIF",
         save_all=True,
-        append_images=pictures[1:],
+        append_images=images[1:],
         duration=durations,
         loop=0,
         optimize=True,

@@ -24,12 +24,12 @@ SHOWN = 600  # draws in a panel
 
 @dataclass(frozen=True)
 class Kernel:
-    """q(x_s | x_t) at one x_t, draws of it, and the Gaussians that a model has there.
+    """q(x_s | x_t) at one x_t, samples of it, and the Gaussians that a model has there.
 
     Attributes:
         x: `(D,)`, the x_t.
         points: `(samples, D)`, x_0 drawn from q(x_0 | x_t), then x_s from q(x_s | x_t, x_0).
-        fit: of the points to the law.
+        fit: of the points to the distribution.
         mean: `(D,)`, of all the Gaussians.
         deviations: the Gaussians' standard deviations; at s = 0 beta_hat is 0 and left out.
     """
@@ -37,7 +37,7 @@ class Kernel:
     t: int
     s: int
     x: Tensor
-    law: GaussianMixture
+    distribution: GaussianMixture
     points: Tensor
     fit: ChiSquare
     mean: Tensor
@@ -54,25 +54,25 @@ def kernel(
     samples: int,
 ) -> Kernel:
     """The kernel at x `(D,)`, drawn `samples` times."""
-    law = mixture.reverse(schedule, x, t, s)
+    distribution = mixture.reverse(schedule, x, t, s)
     points = sample_reverse(mixture, generator, schedule, x.expand(samples, 2), t, s)
-    cells = cells_about(law, 0.5, most=60)
+    cells = cells_about(distribution, 0.5, most=60)
     at, weights = cells.rule(4)
-    mass = cells.sums(weights * law.log_density(schedule, at, 0).exp())
+    mass = cells.sums(weights * distribution.log_density(schedule, at, 0).exp())
     fit = chi_square(cells, points, mass, FALSE_ALARM)
     step = elbo.reverse_step(schedule, mixture.denoiser(schedule), x[None], t, s)
     variances = {BETA: variance.large_variance(schedule, t, s)}
     if s > 0:
         variances[BETA_HAT] = variance.small_variance(schedule, t, s)
     deviations = {name: float(v.sqrt()) for name, v in variances.items()}
-    return Kernel(t, s, x, law, points, fit, step.mean[0], deviations)
+    return Kernel(t, s, x, distribution, points, fit, step.mean[0], deviations)
 
 
 def figures(
     mixture: GaussianMixture,
     clean: Sequence[Kernel],
     back: Sequence[Kernel],
-    far: Sequence[dict[str, Distance]],
+    errors: Sequence[dict[str, Distance]],
     spread: dict[int, list[Spread]],
 ) -> tuple[Figure, ...]:
     """Kernels to x_0 and to several x_s; distances over the step; variances over t."""
@@ -81,19 +81,20 @@ def figures(
     to_data = [_cloud(f"t = {one.t}", one, (0.0, 0.0), reach) for one in clean]
     to_s = []
     for one in back:
-        mean, covariance = one.law.moments()
+        mean, covariance = one.distribution.moments()
         wide = max(one.deviations[BETA], float(covariance.diagonal().max()) ** 0.5)
         to_s.append(_cloud(f"t − s = {one.t - one.s}", one, mean.tolist(), 3 * wide))
     steps = [float(one.t - one.s) for one in back]
-    distance = [_panel(kind, steps, far) for kind in ("kl", "tv")]
+    distance = [_panel(kind, steps, errors) for kind in ("kl", "tv")]
     from_t = back[0].t
     return (
         Figure(
             "posterior-data.png",
             plots.png(plane.kernels(to_data)),
-            "Which data a noisy point may come from: q(x_0 | x_t), shaded, and draws of it (dots), "
-            "for one x_t (star) at rising noise. The cross is the mean, where a model's last step "
-            "goes; it need not be near any datum. Dashed: half and 95% of N(mean, sigma_t^2 I).",
+            "Which data a noisy point may come from: q(x_0 | x_t), shaded, and samples of it "
+            "(dots), for one x_t (star) at rising noise. The cross is the mean, where a model's "
+            "last step goes; it need not be near any datum. Dashed: half and 95% of N(mean, "
+            "sigma_t^2 I).",
             "Shaded posteriors, one tight spot at little noise, all modes of the data at much.",
         ),
         Figure(
@@ -123,8 +124,8 @@ def figures(
     )
 
 
-def table(steps: Sequence[int], far: Sequence[dict[str, Distance]]) -> Table:
-    """Distances of each stand-in, a line a step."""
+def table(steps: Sequence[int], errors: Sequence[dict[str, Distance]]) -> Table:
+    """Distances of each approximation, a line a step."""
     names = (BETA_HAT, BETA, BEST)
     lines = [
         (
@@ -132,7 +133,7 @@ def table(steps: Sequence[int], far: Sequence[dict[str, Distance]]) -> Table:
             *(plus_minus(line[name].kl, line[name].kl_error, ".2g", ".1g") for name in names),
             *(plus_minus(line[name].tv, line[name].tv_error, ".2g", ".1g") for name in names),
         )
-        for step, line in zip(steps, far, strict=True)
+        for step, line in zip(steps, errors, strict=True)
     ]
     header = ("t − s", *(f"KL, {name}" for name in names), *(f"TV, {name}" for name in names))
     caption = (
@@ -144,18 +145,18 @@ def table(steps: Sequence[int], far: Sequence[dict[str, Distance]]) -> Table:
 
 def _cloud(title: str, one: Kernel, middle: Sequence[float], reach: float) -> plane.Kernel:
     first, second = (c + np.linspace(-reach, reach, 201) for c in middle)
-    # A kernel is a law of its own: "t = 0" is the law itself, under any schedule.
-    height = density_over(first, second, one.law, VPLinear(), 0.0)
+    # A kernel is a distribution of its own: "t = 0" is the distribution itself, under any schedule.
+    height = density_over(first, second, one.distribution, VPLinear(), 0.0)
     shown = plane.Map(title, first, second, height, one.points[:SHOWN].numpy())
     mean = (float(one.mean[0]), float(one.mean[1]))
     return plane.Kernel(shown, one.x.numpy(), mean, one.deviations)
 
 
-def _panel(kind: str, steps: list[float], far: Sequence[dict[str, Distance]]) -> Chart:
+def _panel(kind: str, steps: list[float], errors: Sequence[dict[str, Distance]]) -> Chart:
     series = []
     for name in (BEST, BETA_HAT, BETA):
-        value = [getattr(line[name], kind) for line in far]
-        error = [getattr(line[name], f"{kind}_error") for line in far]
+        value = [getattr(line[name], kind) for line in errors]
+        error = [getattr(line[name], f"{kind}_error") for line in errors]
         series.append(estimates(name, steps, [*zip(value, error, strict=True)]))
     title, label = {
         "kl": ("KL divergence", "KL(true, Gaussian), nats"),

@@ -14,14 +14,16 @@ from diffusion_math.schedule import Discrete
 from experiments.common.quadrature import cells_about
 
 BETA_HAT, BETA, BEST = "variance β̂", "variance β", "best Gaussian"
-"""The stand-ins: DDPM's two variances, and the Gaussian with the kernel's mean and covariance."""
+"""The approximations: DDPM's two variances, and the Gaussian with the kernel's mean and
+covariance.
+"""
 
 ORDER = 6  # of the quadrature in cells of two standard deviations
 FINE = 8  # where two numbers of order 1 are subtracted; its error is judged by one order less
 
 
 class Distance(NamedTuple):
-    """Averages over draws of x_t, and their standard errors.
+    """Averages over samples of x_t, and their standard errors.
 
     kl: KL(q(x_s | x_t) || the Gaussian), in nats. tv: their total variation distance, in [0, 1].
     """
@@ -65,7 +67,7 @@ def unit(mixture: GaussianMixture) -> GaussianMixture:
 def distances(
     mixture: GaussianMixture, schedule: Discrete, x_t: Tensor, t: int, s: int
 ) -> dict[str, Distance]:
-    """How far each stand-in is from the kernel at each of the points x_t `(batch, D)`, on average.
+    """The average distance of each approximation from the kernel at the points x_t `(batch, D)`.
 
     By quadrature: KL = E log(q / p), total variation = 1 - integral of min(q, p).
     """
@@ -107,7 +109,7 @@ def bayes(
     t: int,
     s: int,
 ) -> BayesErrors:
-    """The largest gaps over draws of x_s, 100 for each pair of rows of x_0 and x_t."""
+    """The largest gaps over samples of x_s, 100 for each pair of rows of x_0 and x_t."""
     of_kernel = of_given = of_moments = 0.0
     x_0_hat = mixture.posterior_mean(schedule, x_t, t)
     uncertain = posterior_covariance(mixture, schedule, x_t, t)
@@ -124,11 +126,11 @@ def bayes(
         gap = (kernel.log_density(schedule, x_s, 0) - whole).abs().max()
         of_kernel = max(of_kernel, float(gap))
         given = gaussian.posterior(schedule, later, x0, t, s)
-        drawn = given.draw(torch.randn(x_s.shape, generator=generator, dtype=torch.float64))
-        by_rule = gaussian.transition(schedule, drawn, s, t).log_density(later)
-        by_rule = by_rule + gaussian.marginal(schedule, x0, s).log_density(drawn)
+        x_s_given = given.draw(torch.randn(x_s.shape, generator=generator, dtype=torch.float64))
+        by_rule = gaussian.transition(schedule, x_s_given, s, t).log_density(later)
+        by_rule = by_rule + gaussian.marginal(schedule, x0, s).log_density(x_s_given)
         by_rule = by_rule - gaussian.marginal(schedule, x0, t).log_density(later)
-        of_given = max(of_given, float((given.log_density(drawn) - by_rule).abs().max()))
+        of_given = max(of_given, float((given.log_density(x_s_given) - by_rule).abs().max()))
         mixed = gaussian.posterior(schedule, x, hat, t, s).mean, own + gain.square() * C
         for one, other in zip(kernel.moments(), mixed, strict=True):
             of_moments = max(of_moments, float((one - other).abs().max()))
@@ -168,6 +170,6 @@ def _uncertainty(mixture: GaussianMixture, schedule: Discrete, t: int) -> tuple[
     for order in (FINE - 1, FINE):
         at, weights = cells.rule(order)
         mass = weights * mixture.log_density(schedule, at, t).exp()
-        told = (mixture.posterior_mean(schedule, at, t) - mean).square().mean(1)
-        values.append(float(covariance.diagonal().mean() - mass @ told))
+        deviation = (mixture.posterior_mean(schedule, at, t) - mean).square().mean(1)
+        values.append(float(covariance.diagonal().mean() - mass @ deviation))
     return values[1], abs(values[1] - values[0]) + 1e-12

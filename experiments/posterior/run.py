@@ -1,4 +1,4 @@
-"""The true reverse kernel of a mixture, and the Gaussian that a sampler puts in its place."""
+"""Runs the experiment: samples the kernels and measures the Gaussian approximations."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ from experiments.posterior.gaussian_approximations import (
 )
 
 AGREE = 1e-8  # log-densities in the hundreds, over variances from 1e-3: rounding
-GOOD, POOR = 0.01, 0.1  # total variation of a good stand-in, and of one that is not
+GOOD, POOR = 0.01, 0.1  # total variation of a good approximation, and of one that is not
 BETWEEN = 1e-4  # of beta: what quadrature may be off by where beta_hat or beta is the best
 
 
@@ -38,33 +38,33 @@ def run(config: Config) -> Result:
     x_0 = mixture.sample(generator, config.points)
     z = torch.randn(x_0.shape, generator=generator, dtype=torch.float64)
     x_t = marginal(schedule, x_0, config.time).draw(z)
-    clean, back, far, gaps = [], [], [], []
+    clean, back, errors, gaps = [], [], [], []
     for t in times:
         at = marginal(schedule, x_0[0], t).draw(z[0])
         clean.append(kernel(mixture, schedule, generator, at, t, 0, config.samples))
     for step in tqdm(steps, unit="step", disable=None):
         s = config.time - step
         back.append(kernel(mixture, schedule, generator, x_t[0], config.time, s, config.samples))
-        far.append(distances(mixture, schedule, x_t, config.time, s))
+        errors.append(distances(mixture, schedule, x_t, config.time, s))
         gaps.append(bayes(mixture, schedule, generator, x_0, x_t, config.time, s))
     spread = {step: spreads(mixture, schedule, step, config.curve) for step in (1, 20)}
     parts = (
         "By Bayes' rule a step back from x_t has a distribution of its own, q(x_s | x_t). Nobody "
         "knows it for real data; here it is a mixture. A model puts one Gaussian in its place: "
         "the mean is right, the shape is right only where the step is small.",
-        *figures(mixture, clean, back, far, spread),
-        table(steps, far),
+        *figures(mixture, clean, back, errors, spread),
+        table(steps, errors),
     )
     data: dict[str, Any] = {
         "settings": config,
         "distances": {
             step: {name: one._asdict() for name, one in line.items()}
-            for step, line in zip(steps, far, strict=True)
+            for step, line in zip(steps, errors, strict=True)
         },
         "variances": {step: [one._asdict() for one in line] for step, line in spread.items()},
         "chi_square": [{"t": k.t, "s": k.s, **k.fit._asdict()} for k in (*clean, *back)],
     }
-    rows = _rows(config, [*clean, *back], gaps, steps, far, spread)
+    rows = _rows(config, [*clean, *back], gaps, steps, errors, spread)
     return Result("posterior", "One step back: Bayes and the Gaussian", rows, parts, data)
 
 
@@ -73,13 +73,13 @@ def _rows(
     kernels: list[Kernel],
     gaps: list[BayesErrors],
     steps: list[int],
-    far: list[dict[str, Distance]],
+    errors: list[dict[str, Distance]],
     spread: dict[int, list[Spread]],
 ) -> tuple[Measurement, ...]:
     where = f"x_t at t = {config.time}, {len(steps)} steps from {steps[0]} to {steps[-1]}"
 
     def ends(name: str, k: int) -> tuple[float, tuple[float, float]]:
-        one = far[k][name]
+        one = errors[k][name]
         low, high = normal_interval(one.tv, one.tv_error)
         return one.tv, (max(0.0, low), high)
 
@@ -125,8 +125,8 @@ def _rows(
         ),
         Measurement(
             "posterior-short",
-            f"C09: in a step of {steps[0]} the Gaussian of variance beta is a good stand-in. Total "
-            f"variation distance from q(x_s | x_t), {over}, at most {GOOD:g}",
+            f"C09: in a step of {steps[0]} the Gaussian of variance beta is a good approximation. "
+            f"Total variation distance from q(x_s | x_t), {over}, at most {GOOD:g}",
             short,
             low,
             at_most(*low, GOOD),

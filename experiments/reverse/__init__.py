@@ -1,4 +1,4 @@
-"""C09, C19, C20, C26: a learned score against the exact one, and the reverse walks of both."""
+"""C09, C19, C20, C26: a learned score against the exact one, and samples by both."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +9,12 @@ from sd.command_line.flags import Range, Seed, Several, check
 
 @dataclass(frozen=True)
 class Config:
-    """Learn the score of a known density, measure the error, and walk back from noise with both.
+    """Learn the score of a known density, measure its error, and sample with both.
 
     Networks that predict eps, x0, v and the score itself are trained by one budget on one loss
     (C19, C26). The exact score is known at every t, so their Fisher divergence from it is measured
-    and not guessed. Then noise is walked to data (C20) by the true reverse kernels, by Gaussian
-    steps with the exact denoiser (C09), and by Gaussian steps with the learned one.
+    and not guessed. Then data are sampled (C20) by the true reverse kernels, by Gaussian steps with
+    the exact denoiser (C09), and by Gaussian steps with the learned one.
     """
 
     density: Literal["ring", "two_moons", "grid25", "pinwheel", "spirals"] = "ring"
@@ -28,11 +28,11 @@ class Config:
     walks: Annotated[tuple[int, ...], Range(2, 1000), Several(2)] = (2, 3, 5, 10, 20, 50, 200)
     """Numbers of sampling steps, two or more, 2 to 1000."""
     samples: Annotated[int, Range(100, 10**6)] = 2000
-    """Draws that are judged, at least 100."""
+    """Samples of each method, at least 100."""
     frames: Annotated[int, Range(2, 45)] = 40
     """Frames of the animation, 2 to 45."""
     seed: Seed = 0
-    """Of weights, data and draws."""
+    """Seed of weights, data and samples."""
     out: Path = Path("out/reverse")
     """Folder for reverse.md, reverse.json and the figures."""
 

@@ -3,7 +3,7 @@
 from diffusion_math.metrics import Estimate
 from experiments.common.statistics import difference, normal_interval, ratio
 from experiments.output.result import MEASURED, Measurement, above, at_most
-from experiments.reverse.walks import EXACT, KERNELS, LEARNED, Walks
+from experiments.reverse.sampling import EXACT, KERNELS, LEARNED, SamplingErrors
 
 MISSED = 0.05
 """The part of the score that a network which has learned it may miss."""
@@ -73,20 +73,20 @@ def divergence(
     return tuple(rows)
 
 
-def walks(found: Walks) -> tuple[Measurement, ...]:
-    """Where the walks end."""
-    kernels, exact, learned = (found.of(way) for way in (KERNELS, EXACT, LEARNED))
+def sampling(found: SamplingErrors) -> tuple[Measurement, ...]:
+    """The errors of the samples."""
+    kernels, exact, learned = (found.of(method) for method in (KERNELS, EXACT, LEARNED))
     few, most = min(kernels), max(learned)
     gap, gap_ends = difference(exact[few], kernels[few])
-    far, far_ends = ratio(learned[most], found.bell)
-    near, near_ends = ratio(exact[most], found.bell)
+    distance, far_ends = ratio(learned[most], found.one_normal)
+    near, near_ends = ratio(exact[most], found.one_normal)
     one_normal = "over that of one normal with the data's mean and variances"
     return (
         Measurement(
             "reverse-learned",
             f"C20: energy distance from fresh data of draws by the learned score, {most} steps, "
             f"{one_normal}, at most 0.5",
-            far,
+            distance,
             far_ends,
             at_most(*far_ends, 0.5),
         ),

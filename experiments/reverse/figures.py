@@ -14,7 +14,7 @@ from experiments.plots.animation import frame, gif
 from experiments.plots.charts import Axis, Chart, Series, estimates, line, side_by_side
 from experiments.plots.plane import Cloud
 from experiments.reverse.learned_score import Point
-from experiments.reverse.walks import EXACT, KERNELS, LEARNED, Walks
+from experiments.reverse.sampling import EXACT, KERNELS, LEARNED, SamplingErrors
 
 REACH = 3.2
 SHOWN = 6
@@ -75,8 +75,11 @@ def panels(
     contours = {k: _contours(schedule, data, grid[k]) for k in shown}
     drawing = plane.clouds(
         [
-            [Cloud(f"t = {float(grid[k]):.2f}", path[k].numpy(), contours[k]) for k in shown]
-            for path in paths.values()
+            [
+                Cloud("" if row else f"t = {float(grid[k]):.2f}", path[k].numpy(), contours[k])
+                for k in shown
+            ]
+            for row, path in enumerate(paths.values())
         ],
         REACH,
         names=list(paths),
@@ -84,7 +87,7 @@ def panels(
     return Figure(
         "reverse-plane.png",
         plots.png(drawing),
-        f"The same noise walked to data in {len(grid) - 1} steps: above by the true reverse "
+        f"Samples from the same noise in {len(grid) - 1} steps: above by the true reverse "
         "kernels, below by Gaussian steps with the learned score. The lines enclose 50 and 95% of "
         "the exact density of x_t.",
         "Two rows of scatter plots that turn from a round cloud into the density.",
@@ -109,13 +112,13 @@ def animation(
     )
 
 
-def steps(found: Walks) -> Figure:
-    """How far the draws are from the data, against the number of steps."""
+def steps(found: SamplingErrors) -> Figure:
+    """The error of the samples against the number of steps."""
 
-    def series(way: str, aside: float) -> Series:
-        distances = found.of(way)
+    def series(method: str, aside: float) -> Series:
+        distances = found.of(method)
         at = [aside * steps for steps in distances]  # intervals side by side, not one on another
-        return estimates(way, at, distances.values())
+        return estimates(method, at, distances.values())
 
     drawing = side_by_side(
         [
@@ -124,7 +127,7 @@ def steps(found: Walks) -> Figure:
                 Axis("sampling steps", scale="log", ticks=list(found.of(EXACT))),
                 Axis("squared energy distance from fresh data"),
                 [series(KERNELS, 0.95), series(EXACT, 1.0), series(LEARNED, 1.05)],
-                levels=[(found.bell.value, "one normal with the data's moments")],
+                levels=[(found.one_normal.value, "one normal with the data's moments")],
             )
         ],
         width=7.5,
@@ -137,7 +140,7 @@ def steps(found: Walks) -> Figure:
         "intervals. A Gaussian in the place of a long step is not the true kernel, even with the "
         "exact score, and its error goes as steps grow shorter. What the network adds, once "
         "steps are short, is the height of its curve above the exact one.",
-        "Energy distance against the number of steps for three ways to walk back.",
+        "Energy distance against the number of steps for three ways to sample.",
     )
 
 

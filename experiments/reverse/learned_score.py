@@ -1,4 +1,4 @@
-"""A score learned from draws alone, and its Fisher divergence from the exact score."""
+"""A score learned from samples alone, and its Fisher divergence from the exact score."""
 
 import math
 from collections.abc import Callable
@@ -86,7 +86,7 @@ def learn(
     seed: int,
     tick: Callable[[], object] = lambda: None,
 ) -> Learned:
-    """A network of that target, from nothing, on fresh draws; `tick` is called at each update.
+    """A network of that target, from nothing, on fresh samples; `tick` is called at each update.
 
     The loss is one for every target: weight SNR on the error in x_0, that is 1 on the error in eps
     (C19, C26). Of one seed the targets share first weights, draws, times and noise.
@@ -109,11 +109,11 @@ def learn(
 def curve(
     learned: Learned, data: GaussianMixture, times: list[float], generator: Generator, n: int
 ) -> list[Point]:
-    """The Fisher divergence at every time, from n draws of q_t each."""
+    """The Fisher divergence at every time, from n samples of q_t each."""
     found = []
     for t in times:
         x = _noisy(learned.schedule, data, torch.tensor(t, dtype=torch.float64), generator, n)
-        each = _apart(learned, data, x, t)
+        each = _squared_error(learned, data, x, t)
         size = data.score(learned.schedule, x, t).square().sum(1).mean()
         error = each.std() / math.sqrt(n)
         found.append(Point(t, float(each.mean()), float(error), float(size)))
@@ -127,7 +127,7 @@ def relative(
 
         E sigma_t^2 norm(S_theta - S)^2 / E sigma_t^2 norm(S)^2
 
-    0 for the exact score, 1 for none at all. From n draws of x at each of `times` times, evenly
+    0 for the exact score, 1 for none at all. From n samples of x at each of `times` times, evenly
     spread; its error, to first order, is that of differences between neighbouring times, which
     holds the noise of x and what is not smooth in t (von Neumann).
     """
@@ -135,7 +135,7 @@ def relative(
     t = stratified_times(schedule, generator, times).sort().values.repeat_interleave(n)
     x = _noisy(schedule, data, t, generator, len(t))
     variance = schedule(t)[1].square()
-    missed = (variance * _apart(learned, data, x, t)).reshape(times, n).mean(1)
+    missed = (variance * _squared_error(learned, data, x, t)).reshape(times, n).mean(1)
     whole = variance * data.score(schedule, x, t).square().sum(1)
     whole = whole.reshape(times, n).mean(1)
     ratio = missed.mean() / whole.mean()
@@ -152,6 +152,6 @@ def _noisy(
     return marginal(schedule, x0, t).draw(eps)
 
 
-def _apart(learned: Learned, data: GaussianMixture, x: Tensor, t: Time) -> Tensor:
+def _squared_error(learned: Learned, data: GaussianMixture, x: Tensor, t: Time) -> Tensor:
     schedule = learned.schedule
     return explicit(lambda x: learned.score(x, t), lambda x: data.score(schedule, x, t), x)

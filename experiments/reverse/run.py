@@ -1,4 +1,4 @@
-"""C09, C19, C20, C26: a learned score against the exact one, and the reverse walks of both."""
+"""Runs the experiment: learns scores, measures their divergence, samples with them."""
 
 from functools import partial
 from typing import Any
@@ -13,11 +13,11 @@ from experiments.common.statistics import seeded
 from experiments.output.result import Result
 from experiments.reverse import Config, claims, figures
 from experiments.reverse.learned_score import TARGETS, Budget, curve, learn, relative
-from experiments.reverse.walks import judge, ways
+from experiments.reverse.sampling import sampling_errors, trajectories
 
 
 def run(config: Config) -> Result:
-    """Train all targets, measure the divergence, walk back."""
+    """Train all targets, measure the divergence, and sample by all methods."""
     seed = partial(seeded, config.seed)
 
     schedule, data = VPLinear(), DENSITIES[config.density]()
@@ -50,28 +50,30 @@ def run(config: Config) -> Result:
         steps: curve(one, data, times, seed(2), config.samples) for steps, one in by_budget.items()
     }
 
-    walked = judge(schedule, data, learned["eps"], config.walks, config.samples, config.seed + 3)
-    grid, paths = ways(
+    errors = sampling_errors(
+        schedule, data, learned["eps"], config.walks, config.samples, config.seed + 3
+    )
+    grid, paths = trajectories(
         schedule, data, learned["eps"], config.frames - 1, config.samples, config.seed + 4
     )
     rows = (
         *claims.divergence(missed, falling),
-        *claims.walks(walked),
+        *claims.sampling(errors),
     )
     parts = (
-        f"Each network saw {config.steps} x {config.batch} fresh draws of the density "
+        f"Each network saw {config.steps} x {config.batch} fresh samples of the density "
         f"{config.density} and nothing else. The exact score of x_t is known at every t, so what "
         "they learned is measured: the Fisher divergence E norm(S_theta - S)^2 over x ~ q_t.",
         figures.divergence(curves, steps_curves, falling),
         figures.panels(schedule, data, grid, paths),
         figures.animation(schedule, data, grid, paths),
-        figures.steps(walked),
+        figures.steps(errors),
     )
     record: dict[str, Any] = {
         "settings": config,
         "missed_share": {name: one.value for name, one in missed.items()},
         "missed_share_by_steps": {str(steps): one.value for steps, one in falling.items()},
         "fisher_divergence": curves,
-        "walks": walked,
+        "sampling_errors": errors,
     }
     return Result("reverse", "The reverse process, exact and learned", rows, parts, record)

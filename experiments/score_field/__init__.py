@@ -19,13 +19,13 @@ class Config:
     density: Name = "two_moons"
     """The density of the plane."""
     schedule: Literal["scaled_linear", "linear", "cosine"] = "scaled_linear"
-    """The table of noise: scaled_linear is Stable Diffusion's, linear DDPM's."""
+    """The noise schedule: scaled_linear is Stable Diffusion's, linear DDPM's."""
     times: Annotated[tuple[int, ...], Range(1, 1000), Several()] = (20, 100, 250, 500, 1000)
     """Times to show, 1 (almost clean) to 1000 (noise)."""
     samples: Annotated[int, Range(200, 10**6)] = 4000
-    """Draws of (x_0, x_t) at each time, at least 200."""
+    """Samples of (x_0, x_t) at each time, at least 200."""
     seed: Seed = 0
-    """Of the draws."""
+    """Of the samples."""
     out: Path = Path("out/score-field")
     """Folder for score-field.md, score-field.json and the figures."""
 

@@ -1,4 +1,4 @@
-"""The exact score of a density under noise, from data to noise, and the denoiser it belongs to."""
+"""Runs the experiment: evaluates the score and the denoiser at each time and checks both."""
 
 import math
 from typing import NamedTuple
@@ -22,7 +22,7 @@ from experiments.score_field import Config
 
 FALSE_ALARM = 1e-8
 AGREE = 1e-9  # float64's rounding over the least variance, 0.05^2 or 1 - abar_1
-ARROWS = 80  # draws of x_t whose denoised place is shown
+ARROWS = 80  # samples of x_t whose denoised place is shown
 TABLES = ("scaled_linear", "linear", "cosine")
 
 
@@ -194,13 +194,13 @@ def _denoised(
     clean = density_on(line, density, schedule, 0)
     maps, ends = [], []
     for t, x_t in noisy.items():
-        few = x_t[x_t.abs().amax(1) < reach][:ARROWS]
-        maps.append(Map(f"t = {t}", line, line, clean, few.numpy()))
-        ends.append(density.denoiser(schedule)(few, torch.tensor(t).double()).numpy())
+        shown = x_t[x_t.abs().amax(1) < reach][:ARROWS]
+        maps.append(Map(f"t = {t}", line, line, clean, shown.numpy()))
+        ends.append(density.denoiser(schedule)(shown, torch.tensor(t).double()).numpy())
     return Figure(
         "score-field-denoiser.png",
         plots.png(plane.arrows(maps, ends)),
-        f"{ARROWS} draws of x_t (hollow dots) and an arrow from each to E[x_0 | x_t], over the "
+        f"{ARROWS} samples of x_t (hollow dots) and an arrow from each to E[x_0 | x_t], over the "
         "clean density. Little noise is undone almost exactly; from much noise only the middle of "
         "all data is left to guess.",
         "Arrows from noisy points to their denoised places, long and to the middle at the end.",

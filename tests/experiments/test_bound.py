@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from diffusion_math import elbo
-from experiments.bound import measure as terms
+from experiments.bound import measure
 from experiments.bound import run as bound
-from experiments.common.chains import drawn_forward
+from experiments.common.chains import sample_forward
 from tests.experiments.schema import check
 
 pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
@@ -20,13 +20,13 @@ def result():
 
 
 @pytest.fixture(scope="module")
-def world():
-    return terms.BoundProblem.of("ring", 40)
+def problem():
+    return measure.BoundProblem.of("ring", 40)
 
 
 @pytest.fixture(scope="module")
-def points(world):
-    return world.data.sample(seeded(1), 200)
+def points(problem):
+    return problem.data.sample(seeded(1), 200)
 
 
 def seeded(seed):
@@ -46,53 +46,55 @@ def test_schema_and_verdicts(result):
     assert set(found.values()) == {"holds"}
 
 
-def test_a_wrong_bound_is_noticed(monkeypatch, world, points):
+def test_a_wrong_bound_is_noticed(monkeypatch, problem, points):
     """L_T left out: the gap is no KL any more, by far more than rounding."""
     monkeypatch.setattr(elbo, "prior_term", lambda schedule, x0: torch.zeros(len(x0)).double())
-    assert bound._path_row(terms.path_gaps(world, points[:3], 12)).verdict == "does not hold"
+    assert bound._path_row(measure.path_gaps(problem, points[:3], 12)).verdict == "does not hold"
 
 
-def test_a_bound_above_the_truth_is_noticed(monkeypatch, world, points):
+def test_a_bound_above_the_truth_is_noticed(monkeypatch, problem, points):
     """Four nats too little for every path: -ELBO falls below -log q."""
-    (model, *_) = world.models((terms.EXACT, terms.SMALL, terms.AFFINE)).values()
-    walked = drawn_forward(points, world.schedule, world.grid, seeded(2))
-    right = terms.path_log_density
-    below = bound._below_row({terms.EXACT: world.excess(model, walked)})
+    (model, *_) = problem.models((measure.EXACT, measure.SMALL, measure.AFFINE)).values()
+    path = sample_forward(points, problem.schedule, problem.grid, seeded(2))
+    right = measure.path_log_density
+    below = bound._below_row({measure.EXACT: problem.excess(model, path)})
     assert below.verdict == "holds"
-    monkeypatch.setattr(terms, "path_log_density", lambda *given: right(*given) - 4)
-    below = bound._below_row({terms.EXACT: world.excess(model, walked)})
+    monkeypatch.setattr(measure, "path_log_density", lambda *given: right(*given) - 4)
+    below = bound._below_row({measure.EXACT: problem.excess(model, path)})
     assert below.verdict == "does not hold"
 
 
-def test_wrong_weights_and_bins_are_noticed(monkeypatch, world, points):
+def test_wrong_weights_and_bins_are_noticed(monkeypatch, problem, points):
     """lambda_t of twice its size, and probabilities a hundredth too large."""
-    models = world.models((terms.EXACT, terms.SMALL, terms.AFFINE))
+    models = problem.models((measure.EXACT, measure.SMALL, measure.AFFINE))
     weight, probability = elbo.lambda_t, elbo.quantized_log_probability
-    monkeypatch.setattr(terms, "lambda_t", lambda *given: 2 * weight(*given))
-    monkeypatch.setattr(terms, "quantized_log_probability", lambda p, x0: probability(p, x0) + 0.01)
-    off = terms.weighted(world, models, points[:5], seeded(3))
+    monkeypatch.setattr(measure, "lambda_t", lambda *given: 2 * weight(*given))
+    monkeypatch.setattr(
+        measure, "quantized_log_probability", lambda p, x0: probability(p, x0) + 0.01
+    )
+    off = measure.weighted(problem, models, points[:5], seeded(3))
     assert bound._weight_row(off).verdict == "does not hold"
-    off = terms.mass_of_levels(world, models[terms.EXACT], points[:5])
+    off = measure.mass_of_levels(problem, models[measure.EXACT], points[:5])
     assert bound._levels_row(off).verdict == "does not hold"
 
 
-def test_a_wrong_limit_is_noticed(monkeypatch, world, points):
+def test_a_wrong_limit_is_noticed(monkeypatch, problem, points):
     """The integrand of twice its size: no number of steps tends to it."""
     right = elbo.continuous_integrand
 
     def off():
-        found = terms.limit(world, points[:50], 32, seeded(2))
+        found = measure.limit(problem, points[:50], 32, seeded(2))
         return abs(bound._mean(found.extrapolated))
 
     assert off() < 1
-    monkeypatch.setattr(terms, "continuous_integrand", lambda *given: 2 * right(*given))
+    monkeypatch.setattr(measure, "continuous_integrand", lambda *given: 2 * right(*given))
     assert off() > 3
 
 
 def test_levels_are_levels():
     """Rounded to 2 k / 255 - 1, ends included, and no farther than half a level."""
     x = torch.tensor([-1.2, -1.0, 0.3, 1.0, 1.4], dtype=torch.float64)
-    levels = terms.on_levels(x)
+    levels = measure.on_levels(x)
     assert torch.equal((127.5 * (levels + 1)).round() / 127.5 - 1, levels)
     assert (levels - x.clamp(-1, 1)).abs().max() <= 1 / 255
     assert levels.min() == -1 and levels.max() == 1

@@ -14,8 +14,8 @@ from experiments.digits import claims, data
 from experiments.digits import run as digits
 from experiments.digits.data import Digits
 from experiments.digits.loss_weights import BOUND, DRAWN, SIMPLE, Outcome, effective_share
-from experiments.digits.network import NOTHING, PIXELS
-from experiments.digits.training import Budget, bound_times, draw, learn
+from experiments.digits.network import NO_LABEL, PIXELS
+from experiments.digits.training import Budget, bound_times, learn, sample
 from tests.chance import Count, pinned, rare, seeded
 from tests.experiments.schema import check
 
@@ -53,14 +53,14 @@ def test_digits_holds() -> None:
 
 def test_the_split_shares_no_digit() -> None:
     pytest.importorskip("sklearn")
-    train, rest = data.load(400, 1)
-    assert (len(train.x), len(rest.x)) == (data.COUNT - 400, 400)
+    train, test = data.load(400, 1)
+    assert (len(train.x), len(test.x)) == (data.COUNT - 400, 400)
     assert torch.equal(data.from_levels(data.to_levels(train.x)), train.x)
     again = data.load(400, 1)[1]
     other = data.load(400, 2)[1]
-    assert torch.equal(again.x, rest.x)
-    assert not torch.equal(other.x, rest.x)
-    whole = torch.cat([train.x, rest.x]).sum()
+    assert torch.equal(again.x, test.x)
+    assert not torch.equal(other.x, test.x)
+    whole = torch.cat([train.x, test.x]).sum()
     assert torch.isclose(whole, torch.cat([*(one.x for one in data.load(9, 3))]).sum())
 
 
@@ -83,12 +83,12 @@ def test_levels_have_the_normals_bins(std: float) -> None:
 
 
 def test_histogram_is_the_count_of_the_training() -> None:
-    train, rest = made(50, pixels=3), made(7, 1, pixels=3)
-    found = data.histogram_bits(train, rest)
+    train, test = made(50, pixels=3), made(7, 1, pixels=3)
+    found = data.histogram_bits(train, test)
     for k in range(7):
         total = 0.0
         for i in range(3):
-            seen = int((train.x[:, i] == rest.x[k, i]).sum())
+            seen = int((train.x[:, i] == test.x[k, i]).sum())
             total -= math.log2((seen + 1) / (50 + 17))
         assert found[k].item() == pytest.approx(total / 3, rel=1e-6)
 
@@ -108,9 +108,9 @@ def test_one_normal_is_charged_more_than_its_bins_hold() -> None:
 
 
 def test_copies_are_noticed() -> None:
-    train, rest = made(200), made(200, 1)
-    assert all(data.copies(train, rest, train.x[:50]))
-    assert sum(data.copies(train, rest, rest.x)) == 10
+    train, test = made(200), made(200, 1)
+    assert all(data.copies(train, test, train.x[:50]))
+    assert sum(data.copies(train, test, test.x)) == 10
     assert claims.copied([True] * 50).measured == 1
 
 
@@ -128,11 +128,11 @@ def test_a_dropped_label_teaches_no_label() -> None:
     never, always, half = (
         learn(SCHEDULE, made(40), budget, 0, drop).label.weight for drop in (0.0, 1.0, 0.5)
     )
-    assert torch.equal(never[NOTHING], learn(SCHEDULE, made(40), budget, 0, 0.0).label.weight[10])
+    assert torch.equal(never[NO_LABEL], learn(SCHEDULE, made(40), budget, 0, 0.0).label.weight[10])
     first = learn(SCHEDULE, made(40), replace(budget, rate=0.0), 0).label.weight
-    assert torch.equal(always[:NOTHING], first[:NOTHING])
-    assert torch.equal(never[NOTHING], first[NOTHING])
-    for kept in (half[0], half[NOTHING]):
+    assert torch.equal(always[:NO_LABEL], first[:NO_LABEL])
+    assert torch.equal(never[NO_LABEL], first[NO_LABEL])
+    for kept in (half[0], half[NO_LABEL]):
         assert not any(torch.equal(kept, row) for row in first)
 
 
@@ -140,7 +140,7 @@ def test_guidance_of_zero_does_not_hear_the_label() -> None:
     network = learn(SCHEDULE, made(40), Budget(width=8, blocks=1, steps=6, batch=8), 0)
     one, other = torch.zeros(3, dtype=torch.long), torch.full((3,), 7)
     for w, same in ((0.0, True), (1.0, False), (2.0, False)):
-        pair = [draw(SCHEDULE, network, label, 3, pinned(0), w) for label in (one, other)]
+        pair = [sample(SCHEDULE, network, label, 3, pinned(0), w) for label in (one, other)]
         assert torch.equal(*pair) == same
 
 
@@ -166,8 +166,8 @@ def test_the_rows_can_fail() -> None:
     """Real digits stand for perfect draws; labels off by one are rejected, and equal weights."""
     right, wrong, chance = [True] * 200, [False] * 200, [k % 10 == 0 for k in range(200)]
 
-    def verdicts(free: list[bool], asked: list[bool], guided: list[bool]) -> list[str]:
-        rows = claims.agreement({0.0: free, 1.0: asked, 2.0: guided}, right)
+    def verdicts(free: list[bool], agreement_1: list[bool], guided: list[bool]) -> list[str]:
+        rows = claims.agreement({0.0: free, 1.0: agreement_1, 2.0: guided}, right)
         return [row.verdict for row in rows if row.name != "digits-real"]
 
     assert verdicts(chance, right, right) == ["holds"] * 3

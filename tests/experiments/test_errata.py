@@ -50,12 +50,12 @@ def test_all_eight_hold(result: Result) -> None:
 
 def test_they_are_the_errata_of_the_claims(result: Result) -> None:
     """Ids and corrected claims are those of docs/claims.md."""
-    known = {claim.id: claim.of for claim in claims() if claim.id.startswith("E")}
-    assert set(MEASURES) == set(known)
+    shares_with_a_row = {claim.id: claim.of for claim in claims() if claim.id.startswith("E")}
+    assert set(MEASURES) == set(shares_with_a_row)
     for row in result.rows[1:]:
         id, of = re.match(r"(E\d) \((.*?)\), printed: ", row.claim).groups()  # type: ignore[union-attr]
         assert row.name == f"errata-{id}"
-        assert of == known[id]
+        assert of == shares_with_a_row[id]
 
 
 def nothing_left(self: Discrete, t: Any) -> tuple[torch.Tensor, torch.Tensor]:

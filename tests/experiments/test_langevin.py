@@ -67,7 +67,7 @@ def test_wrong_noise_is_noticed(monkeypatch):
 
     monkeypatch.setattr(moves, "proposal", halved)
     assert langevin._bias_row(ula()).verdict == "does not hold"
-    assert langevin._law_row("", "", bias.transient(2000, 1)).verdict == "does not hold"
+    assert langevin._distribution_row("", "", bias.transient(2000, 1)).verdict == "does not hold"
 
 
 def test_the_printed_stationary_law_is_rejected(monkeypatch):
@@ -85,7 +85,7 @@ def test_annealing_needs_its_ladder(monkeypatch, levels, verdict):
     generator = torch.Generator().manual_seed(0)
     start = mixing.SPREAD * torch.randn(count, 2, generator=generator, dtype=torch.float64)
     sampler = mixing.samplers(data, 800, 1)[0][-1]
-    *_, end = mixing.kept_states(sampler.walk(start), []).values()
+    *_, end = mixing.states_at(sampler.trajectory(start), []).values()
     row = langevin._annealed_row(langevin._shares(data, end.x), TINY)
     assert row.verdict == verdict
 

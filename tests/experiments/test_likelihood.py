@@ -7,8 +7,7 @@ import pytest
 
 from diffusion_math import elbo, score_matching, variance
 from diffusion_math import likelihood as flow
-from experiments.likelihood import figures
-from experiments.likelihood import measure as estimates
+from experiments.likelihood import figures, measure
 from experiments.likelihood import run as likelihood
 from tests.experiments.schema import check
 
@@ -52,10 +51,10 @@ def test_a_wrong_divergence_is_noticed(monkeypatch):
 
 def test_probes_of_another_law_are_noticed():
     """The root of two probes' mean square error taken for one's: a ratio of 2 is outside."""
-    one = estimates.Spread(4, 320, 2.0, 1.0, 0.0, 1.0)
+    one = measure.Spread(4, 320, 2.0, 1.0, 0.0, 1.0)
     assert likelihood._spread_row([one]).verdict == "does not hold"
     assert likelihood._spread_row([replace(one, found=1.0)]).verdict == "holds"
-    far = estimates.Spread(1, 320, 1.0, 1.0, 0.5, 2.0)
+    far = measure.Spread(1, 320, 1.0, 1.0, 0.5, 2.0)
     assert likelihood._mean_row(far).verdict == "does not hold"
 
 
@@ -66,16 +65,14 @@ def test_the_gap_is_that_of_this_chain(monkeypatch):
     def seeded(seed):
         return torch.Generator().manual_seed(seed)
 
-    world = estimates.LikelihoodProblem.of("ring")
-    right = world.gaps(4, 1500, seeded(1), seeded(2))
+    problem = measure.LikelihoodProblem.of("ring")
+    right = problem.gaps(4, 1500, seeded(1), seeded(2))
     low, high = right.difference(1 - 1e-8)
     assert low < 0 < high
     bound = elbo.bound
     other = variance.constant_variance(0.5)
-    monkeypatch.setattr(
-        estimates, "bound", lambda *given: bound(*given[:5], other, other, given[7])
-    )
-    wrong = world.gaps(4, 1500, seeded(1), seeded(2))
+    monkeypatch.setattr(measure, "bound", lambda *given: bound(*given[:5], other, other, given[7]))
+    wrong = problem.gaps(4, 1500, seeded(1), seeded(2))
     low, high = wrong.difference(1 - 1e-8)
     assert not low < 0 < high
     assert math.isfinite(wrong.mean_kl)

@@ -60,9 +60,9 @@ def test_full_covariances_hold_too() -> None:
     for s in (399, 100, 2):
         gaps = bayes(mixture, SCHEDULE, generator, x_0, x_t, 400, s)
         assert max(gaps) < posterior.AGREE
-        far = distances(mixture, SCHEDULE, x_t, 400, s)
-        assert far[BEST].kl < min(far[BETA].kl, far[BETA_HAT].kl)
-        assert all(0 <= one.tv <= 1 for one in far.values())
+        errors = distances(mixture, SCHEDULE, x_t, 400, s)
+        assert errors[BEST].kl < min(errors[BETA].kl, errors[BETA_HAT].kl)
+        assert all(0 <= one.tv <= 1 for one in errors.values())
     for one in spreads(mixture, SCHEDULE, 20, 3):
         assert one.small < one.best < one.large + one.error
 

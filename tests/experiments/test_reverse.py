@@ -16,7 +16,15 @@ from diffusion_math.schedule import VPLinear
 from experiments.reverse import claims
 from experiments.reverse import run as reverse
 from experiments.reverse.learned_score import TARGETS, Learned, curve, relative
-from experiments.reverse.walks import EXACT, KERNELS, LEARNED, Walk, Walks, gaussian_walk, judge
+from experiments.reverse.sampling import (
+    EXACT,
+    KERNELS,
+    LEARNED,
+    SamplingError,
+    SamplingErrors,
+    sample_by_gaussian_steps,
+    sampling_errors,
+)
 from tests.experiments.schema import check
 
 SCHEDULE, DATA = VPLinear(), ring()
@@ -77,7 +85,7 @@ def test_a_shifted_score_is_off_by_the_shift() -> None:
 
 
 def test_the_walks_with_a_perfect_network_are_the_exact_ones() -> None:
-    found = judge(SCHEDULE, DATA, known("eps"), (3, 6), 100, 0)
+    found = sampling_errors(SCHEDULE, DATA, known("eps"), (3, 6), 100, 0)
     exact, learned = found.of(EXACT), found.of(LEARNED)
     assert list(found.of(KERNELS)) == [3, 6]
     for steps in (3, 6):
@@ -90,7 +98,7 @@ def test_a_score_of_the_wrong_sign_leaves_the_data() -> None:
     fresh = DATA.sample(seeded(2), 200)
     right, wrong = (
         energy_distance(
-            gaussian_walk(SCHEDULE, one.denoiser(), z, grid, seeded(3))[-1], fresh
+            sample_by_gaussian_steps(SCHEDULE, one.denoiser(), z, grid, seeded(3))[-1], fresh
         ).value
         for one in (known("eps"), known("eps", torch.neg))
     )
@@ -98,15 +106,19 @@ def test_a_score_of_the_wrong_sign_leaves_the_data() -> None:
 
 
 def test_the_rows_can_fail() -> None:
-    def walks(learned: float, exact: float, kernels: float) -> dict[str, str]:
-        far = {LEARNED: learned, EXACT: exact, KERNELS: kernels}
-        each = tuple(Walk(way, n, Estimate(v, 1e-4)) for way, v in far.items() for n in (5, 50))
-        found = Walks(each, Estimate(0.0, 1e-4), Estimate(0.4, 1e-4))
-        return {row.name: row.verdict for row in claims.walks(found)}
+    def sampling(learned: float, exact: float, kernels: float) -> dict[str, str]:
+        distance = {LEARNED: learned, EXACT: exact, KERNELS: kernels}
+        each = tuple(
+            SamplingError(method, n, Estimate(v, 1e-4))
+            for method, v in distance.items()
+            for n in (5, 50)
+        )
+        found = SamplingErrors(each, Estimate(0.0, 1e-4), Estimate(0.4, 1e-4))
+        return {row.name: row.verdict for row in claims.sampling(found)}
 
-    good = walks(0.01, 0.005, 0.0)
+    good = sampling(0.01, 0.005, 0.0)
     assert {good[f"reverse-{k}"] for k in ("learned", "exact", "gaussian")} == {"holds"}
-    bad = walks(0.3, 0.2, 0.3)
+    bad = sampling(0.3, 0.2, 0.3)
     assert {bad[f"reverse-{k}"] for k in ("learned", "exact", "gaussian")} == {"does not hold"}
     low, high = Estimate(0.01, 1e-4), Estimate(0.2, 1e-4)
     rows = claims.divergence({"eps": low, "score": high}, {1: low, 2: high})

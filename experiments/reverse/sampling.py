@@ -1,4 +1,4 @@
-"""Walks from noise to data by the true reverse kernels and by Gaussian steps in their place."""
+"""Sampling by the true reverse kernels and by Gaussian steps in their place, and its errors."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,32 +23,32 @@ EXACT = "Gaussian steps, exact"
 LEARNED = "Gaussian steps, learned"
 
 FEW = 50
-"""The true kernels are walked up to so many steps: they are exact for any number."""
+"""The true kernels are sampled in at most so many steps: they are exact for any number."""
 
 
 @dataclass(frozen=True)
-class Walk:
-    """How far the end of a walk is from fresh data."""
+class SamplingError:
+    """The squared energy distance of the samples of one method from fresh data."""
 
-    way: str
+    method: str
     steps: int
-    far: Estimate
+    distance: Estimate
 
 
 @dataclass(frozen=True)
-class Walks:
-    """Every walk, and for comparison fresh data and one normal with the data's moments."""
+class SamplingErrors:
+    """The errors of all methods, of fresh data, and of one normal with the data's moments."""
 
-    walks: tuple[Walk, ...]
+    errors: tuple[SamplingError, ...]
     floor: Estimate
-    bell: Estimate
+    one_normal: Estimate
 
-    def of(self, way: str) -> dict[int, Estimate]:
-        """The distance by number of steps, of one way, the steps rising."""
-        return {one.steps: one.far for one in self.walks if one.way == way}
+    def of(self, method: str) -> dict[int, Estimate]:
+        """The distance by number of steps, of one method, the steps rising."""
+        return {one.steps: one.distance for one in self.errors if one.method == method}
 
 
-def kernel_walk(
+def sample_by_kernels(
     schedule: Schedule, data: GaussianMixture, x: Tensor, grid: Tensor, generator: Generator
 ) -> list[Tensor]:
     """x at every node, each drawn from the true q(x_s | x_t) (C08)."""
@@ -58,7 +58,7 @@ def kernel_walk(
     return path
 
 
-def gaussian_walk(
+def sample_by_gaussian_steps(
     schedule: Schedule, denoise: Denoiser, x: Tensor, grid: Tensor, generator: Generator
 ) -> list[Tensor]:
     """x at every node of ancestral sampling: N(mu(x_t), beta_hat I) at every step (C09, C20)."""
@@ -66,15 +66,15 @@ def gaussian_walk(
     return [state.x for state in trajectory(ddpm(schedule), denoise, x, grid, noise)]
 
 
-def judge(
+def sampling_errors(
     schedule: Schedule,
     data: GaussianMixture,
     learned: Learned,
     counts: tuple[int, ...],
     n: int,
     seed: int,
-) -> Walks:
-    """Walk n points from N(0, I) in every way and number of steps, and compare with fresh data."""
+) -> SamplingErrors:
+    """Sample from n points of N(0, I) by every method and number of steps; compare with data."""
 
     fresh = data.sample(seeded(seed, 1), n)
     z = torch.randn(n, 2, generator=seeded(seed, 2), dtype=torch.float64)
@@ -82,18 +82,24 @@ def judge(
     for steps in sorted(set(counts)):
         grid = trailing(schedule, steps)
         ends = {
-            EXACT: gaussian_walk(schedule, data.denoiser(schedule), z, grid, seeded(seed, 3))[-1],
-            LEARNED: gaussian_walk(schedule, learned.denoiser(), z, grid, seeded(seed, 3))[-1],
+            EXACT: sample_by_gaussian_steps(
+                schedule, data.denoiser(schedule), z, grid, seeded(seed, 3)
+            )[-1],
+            LEARNED: sample_by_gaussian_steps(
+                schedule, learned.denoiser(), z, grid, seeded(seed, 3)
+            )[-1],
         }
         if steps <= max(FEW, min(counts)):
-            ends[KERNELS] = kernel_walk(schedule, data, z, grid, seeded(seed, 3))[-1]
-        found += [Walk(way, steps, energy_distance(x, fresh)) for way, x in ends.items()]
-    bell = z * fresh.std(0) + fresh.mean(0)
+            ends[KERNELS] = sample_by_kernels(schedule, data, z, grid, seeded(seed, 3))[-1]
+        found += [
+            SamplingError(method, steps, energy_distance(x, fresh)) for method, x in ends.items()
+        ]
+    one_normal = z * fresh.std(0) + fresh.mean(0)
     floor = energy_distance(data.sample(seeded(seed, 4), n), fresh)
-    return Walks(tuple(found), floor, energy_distance(bell, fresh))
+    return SamplingErrors(tuple(found), floor, energy_distance(one_normal, fresh))
 
 
-def ways(
+def trajectories(
     schedule: Schedule, data: GaussianMixture, learned: Learned, steps: int, n: int, seed: int
 ) -> tuple[Tensor, dict[str, list[Tensor]]]:
     """The grid, and the points at each of its nodes by the true kernels and as learned."""
@@ -102,6 +108,6 @@ def ways(
     second = seeded(seed, 1)
     third = seeded(seed, 2)
     return grid, {
-        "exact": kernel_walk(schedule, data, z, grid, second),
-        "learned": gaussian_walk(schedule, learned.denoiser(), z, grid, third),
+        "exact": sample_by_kernels(schedule, data, z, grid, second),
+        "learned": sample_by_gaussian_steps(schedule, learned.denoiser(), z, grid, third),
     }
