@@ -62,7 +62,7 @@ def image(x: Tensor) -> Any:
 
 
 def classifier(train: Digits) -> Any:
-    """A support vector machine on the levels, for `agrees`. Its training draws nothing at random."""
+    """A support vector machine on the levels, for `agrees`. Its training is deterministic."""
     from sklearn.svm import SVC  # an extra
 
     return SVC(gamma=0.001).fit(to_levels(train.x).numpy(), train.labels.numpy())

@@ -216,7 +216,7 @@ def _e7_histogram(x: Tensor, target: Gaussian, delta: float) -> Chart:
     line = torch.linspace(-reach, reach, 281, dtype=torch.float64)
     edges = torch.linspace(-reach, reach, 57, dtype=torch.float64)
     heights = torch.histogram(x, edges).hist / len(x) / (edges[1] - edges[0])
-    limit = langevin_law.ula_stationary(target, delta)
+    stationary = langevin_law.ula_stationary(target, delta)
 
     def bell(exact: Gaussian) -> list[float]:
         mean = exact.mean.expand_as(line)

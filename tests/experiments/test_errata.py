@@ -119,8 +119,7 @@ PRINTED: dict[str, tuple[Any, str, Any]] = {
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are most of the time; a verdict needs none."""
     for module in MODULES:
-        monkeypatch.setattr(module, "panels", lambda *given: None)
-        monkeypatch.setattr(module, "png", lambda figure: b"")
+        monkeypatch.setattr(module, "erratum_figure", lambda *given, **named: None)
 
 
 @pytest.mark.usefixtures("undrawn")

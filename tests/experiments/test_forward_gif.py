@@ -69,11 +69,11 @@ def test_every_density_is_offered(name: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_times_crowd_where_much_moves() -> None:
-    shots = forward._shots(1000, 40)
+    shots = forward._frame_times(1000, 40)
     assert (shots[0], shots[-1], len(shots)) == (0, 1000, 40)
     gaps = np.diff(shots)
     assert (np.diff(gaps) >= -1).all()
-    assert forward._shots(1, 40) == [0, 1]
+    assert forward._frame_times(1, 40) == [0, 1]
 
 
 def test_points_do_not_depend_on_the_frames() -> None:

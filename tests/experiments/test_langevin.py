@@ -27,7 +27,7 @@ def result():
 def unseen(monkeypatch):
     """No pictures: for runs whose rows alone are looked at."""
     monkeypatch.setattr(figures, "plane", lambda *given: ())
-    monkeypatch.setattr(figures, "laws", lambda *given: "")
+    monkeypatch.setattr(figures, "distributions", lambda *given: "")
 
 
 def verdicts(result):
