@@ -1,1 +1,1 @@
-"""TODO: experiments/common."""
+"""What several experiments use: statistics, quadrature, networks, chains, options, the machine."""

@@ -1,1 +1,1 @@
-"""TODO: sd/command_line."""
+"""What all commands share: declared flags, one-line errors, safe terminal output."""

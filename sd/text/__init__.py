@@ -1,1 +1,1 @@
-"""TODO: sd/text."""
+"""From a prompt to what the U-Net attends to: prompt grammar, tokenizer, conditioning."""
