@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name == TRAIN:
         from sd.train.__main__ import main as train
 
-        return train(flags)
+        return train(flags, f"{_program()} {TRAIN}")
     return guarded(lambda: _run(name, flags))
 
 

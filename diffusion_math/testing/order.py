@@ -13,7 +13,7 @@ from diffusion_math.testing.moments import exact_moments
 from diffusion_math.testing.problems import GAUSSIAN, MIXTURE, flow
 from diffusion_math.testing.sampler import Sampler
 
-__all__ = ["COUNTS", "flow_order", "law_order", "running_order", "start_order", "strong_order"]
+__all__ = ["COUNTS", "flow_order", "running_order", "start_order", "strong_order", "weak_order"]
 
 COUNTS = (16, 32, 64, 128)
 """Steps of a ladder."""
@@ -81,7 +81,7 @@ def _at_stop(levels: Tensor, errors: list[float]) -> float:
     return float(errors[0] ** (1 - part) * errors[1] ** part)
 
 
-def law_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS, uneven: bool = False) -> Fit:
+def weak_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS, uneven: bool = False) -> Fit:
     """Of the error of the output's covariance on Gaussian data: the weak error, exactly.
 
     The distance is Frobenius's norm of the covariance's error, plus the norm of the mean's.

@@ -103,7 +103,7 @@ def assert_sound(sampler: Sampler, who: Origin = Origin()) -> None:
 
 
 def _fit(sampler: Sampler, ladder: tuple[int, ...], uneven: bool) -> Fit:
-    measure = order.law_order if sampler.noisy else order.flow_order
+    measure = order.weak_order if sampler.noisy else order.flow_order
     return measure(sampler, ladder, uneven)
 
 

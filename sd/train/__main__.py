@@ -90,14 +90,14 @@ class All:
         return self.model / f"{name}.safetensors"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, program: str = "python -m sd.train") -> int:
     """Train; the exit code is 0, 2 for what the user can mend, 130 for Ctrl-C."""
     given = list(sys.argv[1:] if argv is None else argv)
 
     def work() -> None:
-        options = parsed(All, "python -m sd.train", given)
+        options = parsed(All, program, given)
         if options is not None:
-            train(options, shlex.join(["python", "-m", "sd.train", *given]))
+            train(options, shlex.join([*program.split(), *given]))
 
     return guarded(work, "the same command goes on from the last checkpoint")
 

@@ -13,10 +13,10 @@ from diffusion_math.testing.convergence import fit_order
 from diffusion_math.testing.moments import exact_moments
 from diffusion_math.testing.order import (
     flow_order,
-    law_order,
     running_order,
     start_order,
     strong_order,
+    weak_order,
 )
 from diffusion_math.testing.problems import GAUSSIAN, MIXTURE, flow, starts
 from diffusion_math.testing.work_precision import work
@@ -89,7 +89,7 @@ def test_orders_of_known_samplers():
     assert flow_order(right("ddim")).order == pytest.approx(1, abs=0.05)
     assert running_order(right("dpmpp_2m")).order == pytest.approx(2, abs=0.1)
     assert start_order(right("dpmpp_2m")).order == pytest.approx(1, abs=0.1)
-    assert law_order(right("ddpm")).order == pytest.approx(1, abs=0.05)
+    assert weak_order(right("ddpm")).order == pytest.approx(1, abs=0.05)
 
 
 @pytest.mark.slow

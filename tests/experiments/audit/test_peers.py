@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffusion_math.testing.conformance import grid_faults, levels
-from diffusion_math.testing.order import flow_order, law_order, running_order, start_order
+from diffusion_math.testing.order import flow_order, running_order, start_order, weak_order
 from diffusion_math.testing.sampler import UnsupportedError
 from experiments.audit.peers import prediction_types
 from experiments.audit.peers.brownian import Increments
@@ -52,7 +52,7 @@ def test_sound_schedulers_have_their_order_and_levels(case):
 
 def test_ancestral_noise_is_seen():
     case = Case("EulerAncestralDiscreteScheduler", Driven("ve"), 1, noisy=True)
-    assert law_order(case.sampler(), SHORT).order == pytest.approx(1, abs=0.3)
+    assert weak_order(case.sampler(), SHORT).order == pytest.approx(1, abs=0.3)
     assert levels(case.sampler(), (5,)).worst < 1e-2
 
 
@@ -148,11 +148,11 @@ def test_what_a_pipeline_hands_on_is_handed_on():
     """unCLIP is told where its step goes, CogVideoX's solver what it predicted before."""
     [told] = of_kind("UnCLIPScheduler")
     assert levels(told.sampler(), (3, 10)).worst < 0.05  # four digits of its least variance
-    assert law_order(told.sampler(), SHORT).order == pytest.approx(1, abs=0.3)
+    assert weak_order(told.sampler(), SHORT).order == pytest.approx(1, abs=0.3)
     assert levels(told.sampler(), (1,)).words.startswith("ZeroDivisionError")
     [multistep] = [c for c in of_kind("CogVideoXDPMScheduler") if "leading" in c.setting]
     assert levels(multistep.sampler(), (3, 10)).worst < 1e-9
-    assert law_order(multistep.sampler(), (20, 40, 80)).order > 1.5
+    assert weak_order(multistep.sampler(), (20, 40, 80)).order > 1.5
 
 
 def test_times_that_rise_towards_the_data_are_turned_round():
