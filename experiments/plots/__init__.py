@@ -14,6 +14,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
+from sd.files.image_file import load
+
 Floats = npt.NDArray[np.float64]
 
 BLUE, ORANGE, GREEN, PURPLE, GRAY = "#0072b2", "#d55e00", "#009e73", "#aa4499", "#8a8a8a"
@@ -56,7 +58,7 @@ def png(figure: Figure, colors: int | None = None) -> bytes:
         figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12)
     if colors is None:
         return buffer.getvalue()
-    image, small = Image.open(buffer).convert("RGB"), io.BytesIO()
+    image, small = load(buffer.getvalue()).convert("RGB"), io.BytesIO()
     image.quantize(colors, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
     return small.getvalue()
 
