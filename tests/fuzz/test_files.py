@@ -202,7 +202,7 @@ def test_embeddings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_tokenizers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """tokenizer.json, vocab.json beside merges.txt, CLIP's gzipped merges; a prompt is read."""
     rules = json.loads(
-        (Path(clip_vocabulary.__file__).parent / "assets" / "tokenizer.json").read_bytes()
+        (Path(clip_vocabulary.__file__).parents[1] / "assets" / "tokenizer.json").read_bytes()
     )
     merges = [("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>")]
     words = clip_vocabulary.of_merges(merges).get_vocab()

@@ -109,7 +109,7 @@ MEASURE = """
 import sys, torch
 from pathlib import Path
 from sd.checkpoint import load, loader
-from sd.checkpoint.component import Part
+from sd.checkpoint.component import Component
 
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()
