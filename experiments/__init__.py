@@ -1,6 +1,6 @@
-"""The lecture's experiments, one module each: a frozen `Config` and `run(config) -> Result`.
+"""The lecture's experiments, one folder each: `Config` in `__init__`, `run(config)` in `run`.
 
-`python -m experiments NAME` takes its flags from the Config; `results` writes what `run` returns;
-`plots` is the one place that draws figures. Heavy packages are imported by the functions that
-need them, so that `--help` answers at once.
+`diffusion-math NAME` takes its flags from the Config; `output` writes the Result of `run`; `plots`
+is the one place that draws figures. An experiment's `__init__` imports no heavy package, so that
+`--help` answers at once.
 """

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.test_links import broken
 from tests.test_architecture import lay
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +33,6 @@ TAG = re.compile(r"\\tag\{([\w\\]+)\.(\d+)\}")
 REFERENCE = re.compile(r"\(([a-z_]+)\.(\d+)\)")
 CITED = re.compile(r"Derivation: (\([a-z_]+\.\d+\)(?:, \([a-z_]+\.\d+\))*)\.")
 SECTION = re.compile(r"(Args|Attributes|Raises|Returns):")
-LINK = re.compile(r"\]\(([^)\s]+)\)")
 ENCLOSED = re.compile(r"(?<![^\s(])\$[^$]+\$(?![^\s.,;:)])")
 # What a Markdown renderer may take for emphasis, an escape or a line's end of its own.
 FRAGILE = re.compile(r"\\[^A-Za-z]|(?<![A-Za-z0-9\\])_|\*|(?<!\\)\\(?:def|newcommand|operatorname)")
@@ -164,12 +164,8 @@ def homeless(root: Path) -> list[str]:
 
 def broken_links(root: Path) -> list[str]:
     """Relative links of all pages, the index and the errata included, that lead nowhere."""
-    return [
-        f"{path.name}: {target}"
-        for path in sorted((root / "docs" / "derivations").glob("*.md"))
-        for target in LINK.findall(path.read_text(encoding="utf-8"))
-        if "://" not in target and not (path.parent / target.split("#")[0]).exists()
-    ]
+    found = sorted((root / "docs" / "derivations").glob("*.md"))
+    return [f"{path.name}: {target}" for path in found for target in broken(path)]
 
 
 def claimed(text: str) -> set[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import NAMES, TRAIN
+from tests.docs.test_links import broken
 from tests.test_from_the_lecture import complaint
 from tests.test_public_api import snippets
 
@@ -24,9 +25,10 @@ def test_its_snippets_run(
     said = capsys.readouterr().out
     if "close to 0.75" in code:
         (share,) = re.findall(r"0\.\d+", said)
-        assert abs(float(share) - 0.75) < 0.05
+        assert abs(float(share) - 0.75) < 0.05  # fixed seeds; 3.6 standard errors of 1000 samples
     if "testing.audit" in code:
-        assert "defect" not in said.splitlines()[0]
+        rows = said.splitlines()[1:]
+        assert len(rows) > 5 and all(re.search(r"\bsound\b", row) for row in rows)
 
 
 def test_its_commands_exist() -> None:
@@ -45,9 +47,7 @@ def test_its_commands_exist() -> None:
 
 
 def test_its_links_lead_somewhere() -> None:
-    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", TEXT) if "://" not in link]
-    assert len(links) > 20
-    assert [link for link in links if not (ROOT / link.split("#")[0]).exists()] == []
+    assert broken(README) == []
 
 
 def test_it_is_a_landing_page() -> None:

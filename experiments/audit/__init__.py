@@ -1,4 +1,4 @@
-"""The arbiter's audit of a library's samplers, or of your own: rows, a page, reproducers."""
+"""The audit of a library's samplers, or of your own: a page of checks, and reproducers."""
 
 from dataclasses import dataclass
 from pathlib import Path

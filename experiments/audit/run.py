@@ -1,4 +1,4 @@
-"""The arbiter's audit of a library's samplers, or of your own: rows, a page, reproducers."""
+"""Runs the audit: checks every sampler of a library, or of a file, and writes its page."""
 
 import importlib
 import re

@@ -1,4 +1,4 @@
-"""What is put before the arbiter: a sampler, where it is from, and how to see it again."""
+"""What is audited: a sampler, where it is from, and how to build it again."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""X1: one prompt and seed with and without guidance; then accuracy and diversity against w."""
+"""Runs X1: generates every prompt with and without guidance, and reads the images."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What guidance samples: the law of guided flows against the tilted density, exactly."""
+"""Runs the experiment: compares the exact distribution of guided flows with the tilted density."""
 
 from collections.abc import Sequence
 from dataclasses import replace

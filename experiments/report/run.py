@@ -1,4 +1,4 @@
-"""All experiments in one illustrated report: report.md, report.html and report.json."""
+"""Runs every experiment and writes one report."""
 
 import importlib
 import json

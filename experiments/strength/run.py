@@ -1,4 +1,4 @@
-"""X2: one picture redrawn under one prompt at rising strengths."""
+"""Runs X2: redraws one image at rising strengths."""
 
 from statistics import fmean
 from typing import Any

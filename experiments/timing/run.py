@@ -1,4 +1,4 @@
-"""X3: how long a picture takes on every device and precision, and how they come apart."""
+"""Runs X3: times an image on every device and precision, and measures how they differ."""
 
 import copy
 import subprocess

@@ -1,4 +1,4 @@
-"""Weights and time grids fitted to the flow at a budget of calls, beside all others."""
+"""Runs the experiment: fits weights and grids for each NFE budget, and measures the baselines."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The verification page: every claim, the function that computes it, its proof and its number."""
+"""Runs the claims' tests and writes the verification page."""
 
 import json
 import math

@@ -43,14 +43,6 @@ def test_snippets_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         exec(compile(snippet, f"{page}.md, snippet {number}", "exec"), names)
 
 
-@pytest.mark.parametrize("page", [*PAGES, "audit-your-sampler", "tuned-grids"])
-def test_snippets_import_the_public_names_alone(page: str) -> None:
-    code = "\n".join(blocks(page, "python"))
-    assert "import diffusion_math as dm" in code
-    deep = re.findall(r"^\s*from diffusion_math\.(\S+)|^\s*import diffusion_math\.", code, re.M)
-    assert set(deep) <= {"testing"}
-
-
 @pytest.mark.parametrize("page", sorted(path.stem for path in DOCS.glob("*.md")))
 def test_commands_are_understood(page: str) -> None:
     for name, *flags in commands(page):

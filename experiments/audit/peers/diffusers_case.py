@@ -82,7 +82,7 @@ class Case:
         return sampler(self.kind, self.make, self.driven, self.order, self.noisy, grouped=grouped)
 
     def subject(self) -> Subject:
-        """The case as it is put before the arbiter."""
+        """The case as the audit takes it."""
         limits = dict(self.limits)
         off = announced(self.make(), self.driven, WALKED)
         if 0.01 < off <= 0.5:

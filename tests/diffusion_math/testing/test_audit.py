@@ -1,4 +1,4 @@
-"""The arbiter tells right from wrong: no alarm on right samplers, a defect on each mistake."""
+"""The audit tells right from wrong: no alarm on right samplers, a defect on each mistake."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What the arbiter measures with: fits, exact flows, exact laws."""
+"""What the audit measures with: fits, exact flows, exact moments."""
 
 import math
 
