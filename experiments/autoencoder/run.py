@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from experiments import plots
 from experiments.autoencoder import Config
-from experiments.common.model_options import BATCH, distance
+from experiments.common.model import distance, load
+from experiments.common.model_options import BATCH
 from experiments.common.statistics import mean_interval, wilson
 from experiments.output.result import Figure, Measurement, Result, at_least
 from experiments.plots.gallery import image_rows
@@ -27,7 +28,7 @@ LEAST_READ = 0.99
 
 def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     """Reconstruct, measure, read."""
-    pipeline = pipeline or config.model.load()
+    pipeline = pipeline or load(config.model)
     # 900,000 keeps clear of the examples that prompts are judged on.
     examples = [example(FRESH, 900_000 + i) for i in range(config.count)]
     sources = [Image.fromarray(one.picture) for one in examples]

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from experiments import plots
 from experiments.cfg import Config
-from experiments.common.model_options import distance, draw, shows
+from experiments.common.model import distance, draw, load, shows
 from experiments.common.sampling_options import scale_of
 from experiments.common.statistics import mean_interval, paired_difference, wilson
 from experiments.output.result import (
@@ -51,7 +51,7 @@ class Point:
 
 def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     """Draw the pair, sweep the scale, judge."""
-    pipeline = pipeline or config.model.load()
+    pipeline = pipeline or load(config.model)
     own = scale_of(config.sampling.guidance_scale, pipeline)
     scales = sorted({*config.scales, 1.0, own})
     asked = {

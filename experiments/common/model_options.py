@@ -1,21 +1,14 @@
-"""The settings that all experiments on the text-to-image model share, and pictures in batches."""
+"""The settings of the text-to-image model that all experiments on it share."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from tyro.conf import arg
 
-from sd.command_line.flags import File, FlagError, Several, check, files, unused
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-    from tqdm import tqdm
-
-    from sd.config import ModelConfig
-    from sd.pipeline import TextToImage
+from sd.command_line.flags import File, FlagError, Several, check, unused
 
 PROMPT = "a large red circle left of a small blue square on a white background"
 """A prompt of the embedded world, for when none is given."""
@@ -57,7 +50,7 @@ class Model:
     """Use the moving averages of the U-Net's weights in a single-file checkpoint."""
     variant: str | None = None
     """Which files of a checkpoint's folder, such as fp16."""
-    lora: Annotated[tuple[str, ...], File(path=lambda text: _weighed(text)[0])] = ()
+    lora: Annotated[tuple[str, ...], File(path=lambda text: weighed(text)[0])] = ()
     """LoRA files to merge into the weights: PATH or PATH:STRENGTH (strength 1)."""
     embedding: Annotated[tuple[Path, ...], File(), Several(0)] = ()
     """Textual-inversion files; each adds a word to the vocabulary."""
@@ -74,32 +67,6 @@ class Model:
         check(self)
         if self.weights == "shapes":
             unused(self, OPTIONS, "on the embedded model `shapes`: name a checkpoint by --model")
-
-    def load(self) -> "TextToImage":
-        """The model on its device; ValueError or FileNotFoundError, one line, where it can't."""
-        import torch
-
-        from sd import device, engine
-        from sd.checkpoint import lora
-        from sd.checkpoint import textual_inversion as embedding
-        from sd.command_line.terminal import say
-        from sd.pipeline import TextToImage
-        from sd.text.prompt import literal
-
-        dtype = getattr(torch, self.dtype)
-        engine.able(self.engine, device.pick(self.device), dtype, self.low_memory)
-        files(self)
-        loras = [_weighed(text) for text in self.lora]
-        options = {name: getattr(self, name) for name in (*OPTIONS, "low_memory")}
-        if self.config is not None:
-            options["config"] = _numbers(self.config)
-        pipeline = TextToImage.load(self.weights, device=self.device, dtype=dtype, **options)
-        if loras:
-            lora.merge(pipeline, loras)
-        for path in self.embedding:
-            word = literal(embedding.teach(pipeline, path).name)
-            say(f"--embedding: in prompts {path} is the word {word}", error=True)
-        return engine.engaged(pipeline, self.engine)
 
     def kept(self) -> dict[str, Any]:
         """The settings that say which model it is, as plain JSON values."""
@@ -141,7 +108,7 @@ def _read(value: Any, path: bool) -> Any:
     return Path(value) if path and isinstance(value, str) and value != "shapes" else value
 
 
-def _weighed(text: str) -> tuple[Path, float]:
+def weighed(text: str) -> tuple[Path, float]:
     """PATH or PATH:STRENGTH as both; FlagError for a strength that no merge makes sense of."""
     path, colon, after = text.rpartition(":")
     try:
@@ -156,64 +123,7 @@ def _weighed(text: str) -> tuple[Path, float]:
     return Path(path), strength
 
 
-def _numbers(path: Path) -> "ModelConfig":
-    """A model's numbers from a file of JSON."""
-    from sd.config import ModelConfig, from_json
-
-    try:
-        return from_json(ModelConfig, path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"--config: {path} is missing") from None
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"--config: {path} holds no model's numbers: {error}") from error
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(one) for one in value]
     return str(value) if isinstance(value, Path) else value
-
-
-def draw(
-    pipeline: "TextToImage",
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    bar: "tqdm[Any] | None" = None,
-    batch: int = BATCH,
-    **call: Any,
-) -> "list[Image]":
-    """One picture for each prompt and seed, a batch at a time; `bar` counts pictures.
-
-    A picture does not depend on the batch it is drawn in beyond the rounding of the networks.
-    """
-    pictures: list[Image] = []
-    for start in range(0, len(prompts), batch):
-        some = list(prompts[start : start + batch])
-        own = [int(seed) for seed in seeds[start : start + batch]]
-        pictures += pipeline(some, seed=own, progress=False, **call)
-        if bar is not None:
-            bar.update(len(some))
-    return pictures
-
-
-def shows(picture: "Image", prompt: str) -> bool | None:
-    """Whether the reader sees in the picture what the prompt names; None where it can't say.
-
-    It can't for a prompt outside the grammar of the embedded world.
-    """
-    import numpy as np
-
-    from sd.shapes import accuracy
-    from sd.shapes.caption import parse
-
-    if parse(prompt) is None:
-        return None
-    return accuracy.shows(np.asarray(picture.convert("RGB")), prompt)
-
-
-def distance(a: "Image", b: "Image") -> float:
-    """Root mean square difference of two pictures' pixels, in levels of 0..255."""
-    import numpy as np
-
-    x, y = (np.asarray(one.convert("RGB"), dtype=np.float64) for one in (a, b))
-    return float(np.sqrt(np.mean((x - y) ** 2)))

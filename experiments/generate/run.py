@@ -9,6 +9,7 @@ from typing import Any
 from PIL.Image import Image
 from tqdm import tqdm
 
+from experiments.common.model import load
 from experiments.common.model_options import NAMED, Model
 from experiments.generate import Config, png_metadata
 from experiments.generate.jobs import Job, batches, listed, read
@@ -33,7 +34,7 @@ def run(config: Config, pipeline: TextToImage | None = None, hold: bool = False)
         return _repeat(config, pipeline)
     jobs = _jobs(config)
     image = None if config.image is None else picture.read(config.image)
-    pipeline = pipeline or config.model.load()
+    pipeline = pipeline or load(config.model)
     if image is not None:  # fitted now, so that the settings can hold all that is used of it
         size = pipeline.config.image_size
         image = picture.fit(image, config.width or size, config.height or size)
@@ -194,7 +195,7 @@ def _repeat(config: Config, pipeline: TextToImage | None) -> Result:
     job = Job(prompt, seed, checked.call.negative_prompt, config.like.name)
     within = f"--like: the image in the settings of {config.like}"
     image = None if checked.image is None else png_metadata.opened(checked.image, within)
-    pipeline = pipeline or model.load()
+    pipeline = pipeline or load(model)
     now = png_metadata.made_with(pipeline)
     changed = [name for name in now if now[name] != kept["made_with"][name]]
     if changed:

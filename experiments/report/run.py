@@ -13,7 +13,8 @@ from typing import Any
 from experiments import plots
 from experiments.autoencoder import run as autoencoder
 from experiments.cfg import run as cfg
-from experiments.common.model_options import PROMPT, shows
+from experiments.common.model import load, shows
+from experiments.common.model_options import PROMPT
 from experiments.common.statistics import wilson
 from experiments.generate import run as generate
 from experiments.output import page
@@ -26,7 +27,7 @@ from experiments.timing import run as timing
 from experiments.tradeoff import run as tradeoff
 from sd import weights
 from sd.command_line.terminal import say
-from sd.files.image_file import load
+from sd.files.image_file import load as load_image
 from sd.pipeline import TextToImage
 
 TITLE = "From equations to pictures: the report"
@@ -108,7 +109,7 @@ class Report:
 def run(config: Config, pipeline: TextToImage | None = None) -> Report:
     """Every experiment, on one loaded model."""
     started = time.perf_counter()
-    loaded = pipeline or config.model.load()
+    loaded = pipeline or load(config.model)
     work: list[tuple[str, Callable[[], Result]]] = [
         ("pictures", lambda: _pictures(config, loaded)),
         ("cfg", lambda: cfg.run(_cfg(config), loaded)),
@@ -159,7 +160,7 @@ def _pictures(config: Config, pipeline: TextToImage) -> Result:
     """Prompts and what became of them, at the default setting."""
     prompts = PROMPTS[:4] if config.quick else PROMPTS
     drawn = generate.run(generate.Config(prompt=prompts, model=config.model), pipeline, hold=True)
-    pictures = [load(figure.image) for figure in drawn.figures]
+    pictures = [load_image(figure.image) for figure in drawn.figures]
     verdicts = [shows(*pair) for pair in zip(pictures, prompts, strict=True)]
     wide = min(5, len(prompts))
     lines = range(0, len(prompts), wide)

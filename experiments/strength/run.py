@@ -7,7 +7,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from experiments import plots
-from experiments.common.model_options import distance, draw, shows
+from experiments.common.model import distance, draw, load, shows
 from experiments.common.statistics import mean_interval, wilson
 from experiments.output.result import Figure, Measurement, Result, Table, at_least, percent
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
@@ -23,7 +23,7 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     """Redraw, measure, and set the results in a row."""
     strengths = sorted(set(config.strengths))
     source = rendered() if config.image is None else picture.read(config.image)
-    pipeline = pipeline or config.model.load()
+    pipeline = pipeline or load(config.model)
     size = pipeline.config.image_size
     source = picture.fit(source, size, size)
     rebuilt = pipeline.decode(pipeline.encode_image(source, size, size))[0]

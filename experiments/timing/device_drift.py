@@ -9,7 +9,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from experiments import plots
-from experiments.common.model_options import distance
+from experiments.common.model import distance
 from experiments.output.result import MEASURED, Figure, Measurement, Table
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from sd.pipeline import TextToImage

@@ -16,6 +16,7 @@ from diffusion_math.noise import start_noise
 from diffusion_math.solvers.registry import SOLVERS
 from experiments import plots
 from experiments.common.machine import describe, peak_memory, reset_peak, synchronize
+from experiments.common.model import load
 from experiments.common.model_options import Model, Precision
 from experiments.common.sampling_options import scale_of
 from experiments.common.statistics import Interval, median_interval
@@ -117,7 +118,7 @@ def _setting(
     """The model, or a copy of this one, on one device in one precision: times, walk, solver."""
     where, kind = torch.device(name), getattr(torch, dtype)
     if pipeline is None:
-        own = replace(config.model, device=name, dtype=dtype).load()
+        own = load(replace(config.model, device=name, dtype=dtype))
     else:
         moved = {
             part: copy.deepcopy(getattr(pipeline, part)).to(where, own_kind)

@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from experiments.common.machine import describe
-from experiments.common.model_options import draw, shows
+from experiments.common.model import draw, load, shows
 from experiments.common.sampling_options import Interval, scale_of
 from experiments.common.statistics import mean_interval, paired_difference
 from experiments.output.result import MEASURED, Measurement, Result, at_most
@@ -26,7 +26,7 @@ JUDGED_STEPS = 20
 
 def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     """Converge, walk, judge."""
-    pipeline = pipeline or config.model.load()
+    pipeline = pipeline or load(config.model)
     scale = scale_of(config.guidance_scale, pipeline)
     seeds = range(config.seed, config.seed + config.pictures)
     walks = Walks(pipeline, accuracy.prompts(1, config.pictures), seeds, scale)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
+from experiments.common.model import load
 from experiments.common.sampling_options import scale_of
 from experiments.output.result import Result
 from experiments.tuned import Config, _sought, problems
@@ -37,7 +38,7 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
         counts = (config.train, config.test, min(config.fit, config.train))
         worlds.append((lambda: problems.mixture(*counts, config.nodes, config.seed), kinds))
     if config.pictures:
-        loaded = pipeline or config.model.load()
+        loaded = pipeline or load(config.model)
         given = (
             scale_of(config.guidance_scale, loaded),
             config.pictures,

@@ -9,7 +9,8 @@ import torch
 
 from experiments.autoencoder import run as autoencoder
 from experiments.cfg import run as cfg
-from experiments.common.model_options import PROMPT, Model, distance, shows
+from experiments.common.model import distance, shows
+from experiments.common.model_options import PROMPT, Model
 from experiments.common.sampling_options import Sampling
 from experiments.families import run as families
 from experiments.forward import run as forward

@@ -11,6 +11,7 @@ import tyro
 from safetensors.torch import save_file
 
 from experiments.__main__ import main
+from experiments.common.model import load
 from experiments.common.model_options import KEPT, Model
 from experiments.common.sampling_options import Sampling
 from experiments.generate import png_metadata
@@ -71,38 +72,40 @@ def folder(place: Path, **more: Any) -> Model:
 
 
 def test_prediction(place: Path) -> None:
-    assert folder(place).load().config.prediction == "epsilon"
-    assert folder(place, prediction="sample").load().config.prediction == "sample"
+    assert load(folder(place)).config.prediction == "epsilon"
+    assert load(folder(place, prediction="sample")).config.prediction == "sample"
 
 
 def test_config(place: Path, tmp_path: Path) -> None:
-    assert single(place).load().config.guidance_scale == CONFIG.guidance_scale
+    assert load(single(place)).config.guidance_scale == CONFIG.guidance_scale
     other = tmp_path / "numbers.json"
     numbers = json.loads(to_json(CONFIG)) | {"guidance_scale": 3.25, "solver": "euler"}
     other.write_text(json.dumps(numbers), encoding="utf-8")
     model = single(place, config=other)
-    assert Sampling().call(model.load())["guidance_scale"] == 3.25
+    assert Sampling().call(load(model))["guidance_scale"] == 3.25
     other.write_text("{", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"--config: .* holds no model's numbers: ModelConfig is"):
-        model.load()
+    with pytest.raises(
+        ValueError, match=r"--config: .* holds no model configuration: Mod"
+    ):
+        load(model)
     with pytest.raises(FileNotFoundError, match=r"--config: .*none\.json is missing"):
-        single(place, config=tmp_path / "none.json").load()
+        load(single(place, config=tmp_path / "none.json"))
 
 
 def test_ema(place: Path) -> None:
     wanted = models.truth(CONFIG)["unet"]
-    plain, averaged = (single(place, ema=ema).load().unet.state_dict() for ema in (False, True))
+    plain, averaged = (load(single(place, ema=ema)).unet.state_dict() for ema in (False, True))
     for name, weight in wanted.items():
         assert torch.equal(averaged[name], weight)
         assert torch.equal(plain[name], weight / 2)
 
 
 def test_variant(place: Path) -> None:
-    loaded = Model(weights=place / "half", variant="fp16", device="cpu").load()
+    loaded = load(Model(weights=place / "half", variant="fp16", device="cpu"))
     for name, weight in models.truth(CONFIG)["unet"].items():
         assert torch.equal(loaded.unet.state_dict()[name], weight.half().float())
     with pytest.raises((ValueError, FileNotFoundError)):
-        folder(place, variant="fp16").load()
+        load(folder(place, variant="fp16"))
 
 
 @pytest.mark.parametrize(("end", "strength"), [("", 1.0), (":0.5", 0.5), (":-2", -2.0)])
@@ -112,7 +115,7 @@ def test_lora(end: str, strength: float, place: Path) -> None:
     weight = models.truth(CONFIG)["unet"][f"{LAYER}.weight"].double()
     down, up = normal(RANK, weight.shape[1], seed=1), normal(weight.shape[0], RANK, seed=2)
     for times in (1, 2):
-        pipeline = folder(place, lora=(name,) * times).load()
+        pipeline = load(folder(place, lora=(name,) * times))
         found = pipeline.unet.state_dict()[f"{LAYER}.weight"].double()
         change = strength * times * ALPHA / RANK * (up.double() @ down.double())
         torch.testing.assert_close(found, weight + change, rtol=1e-5, atol=1e-5)
@@ -122,9 +125,9 @@ def test_a_lora_whose_name_has_a_colon(place: Path, tmp_path: Path) -> None:
     odd = tmp_path / "style:2"
     odd.write_bytes((place / "style.safetensors").read_bytes())
     with pytest.raises(FileNotFoundError, match=r"--lora: .*style:3\.x is missing"):
-        folder(place, lora=(f"{tmp_path / 'style:3.x'}",)).load()
+        load(folder(place, lora=(f"{tmp_path / 'style:3.x'}",)))
     one, two = (
-        folder(place, lora=(name,)).load().unet.state_dict()[f"{LAYER}.weight"]
+        load(folder(place, lora=(name,))).unet.state_dict()[f"{LAYER}.weight"]
         for name in (str(odd), str(place / "style.safetensors"))
     )
     assert torch.equal(one, two)
@@ -133,8 +136,8 @@ def test_a_lora_whose_name_has_a_colon(place: Path, tmp_path: Path) -> None:
 @torch.no_grad()
 def test_embedding(place: Path) -> None:
     """A word of two tokens, wherever it stands; the states are transformers' own."""
-    pipeline = folder(place, embedding=(place / "my-cat.safetensors",)).load()
-    plain = folder(place).load()
+    pipeline = load(folder(place, embedding=(place / "my-cat.safetensors",)))
+    plain = load(folder(place))
     text = pipeline.tokenizer.words_of("word3 My-Cat, word5")
     assert text == [("word3", (4,)), ("My-Cat", (50, 51)), ("word5", (6,))]
     assert pipeline.tokenizer.words_of("my-cats") == plain.tokenizer.words_of("my-cats")
@@ -171,11 +174,11 @@ def test_bad_files_are_named(more: dict[str, Any], message: str, place: Path) ->
         for name, texts in more.items()
     }
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        folder(place, **filled).load()
+        load(folder(place, **filled))
 
 
 def test_long_prompt_and_clip_skip_reach_the_call(place: Path) -> None:
-    pipeline = folder(place).load()
+    pipeline = load(folder(place))
     own = Sampling().call(pipeline)
     assert (own["long_prompt"], own["clip_skip"]) == ("chunk", 0)
     asked = Sampling(long_prompt="refuse", clip_skip=1).call(pipeline)
@@ -261,8 +264,8 @@ def test_low_memory_draws_the_same_picture(place: Path, tmp_path: Path) -> None:
         found.append(path.read_bytes())
         repeated[2] = str(path)
     assert found[0] == found[1] == found[2]
-    thrifty = folder(place, low_memory=True).load()
-    assert thrifty.turns is not None and folder(place).load().turns is None
+    thrifty = load(folder(place, low_memory=True))
+    assert thrifty.turns is not None and load(folder(place)).turns is None
 
 
 @pytest.mark.filterwarnings("ignore")  # of the tracer's
@@ -310,7 +313,7 @@ def test_the_embedded_model_has_no_options_of_a_checkpoint(
 
 def test_a_saved_model_has_the_lora(place: Path, tmp_path: Path) -> None:
     """Merged updates are weights like others."""
-    pipeline = folder(place, lora=(f"{place / 'style.safetensors'}",)).load()
+    pipeline = load(folder(place, lora=(f"{place / 'style.safetensors'}",)))
     checkpoint.save_single(tmp_path / "merged.safetensors", pipeline)
     found = checkpoint.load(tmp_path / "merged.safetensors").unet.state_dict()
     assert torch.equal(found[f"{LAYER}.weight"], pipeline.unet.state_dict()[f"{LAYER}.weight"])

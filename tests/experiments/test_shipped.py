@@ -15,7 +15,8 @@ import pytest
 from scipy.stats import binom, hypergeom
 
 from experiments.__main__ import main
-from experiments.common.model_options import Model, draw, shows
+from experiments.common.model import draw, load, shows
+from experiments.common.model_options import Model
 from sd import weights
 from sd.pipeline import TextToImage
 from sd.shapes.accuracy import prompts
@@ -27,7 +28,7 @@ COUNT, FALSE_ALARM = 60, 5e-9
 
 @pytest.fixture(scope="module")
 def shipped() -> TextToImage:
-    return Model(device="cpu").load()
+    return load(Model(device="cpu"))
 
 
 def tails(right: int, share: float, judged: int) -> tuple[float, float]:

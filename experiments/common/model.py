@@ -1,0 +1,89 @@
+"""The text-to-image model of an experiment: loaded, sampled in batches, its images measured."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from tqdm import tqdm
+
+from experiments.common.model_options import BATCH, OPTIONS, Model, weighed
+from sd import device, engine
+from sd.checkpoint import lora, textual_inversion
+from sd.command_line.flags import files
+from sd.command_line.terminal import say
+from sd.config import ModelConfig, from_json
+from sd.pipeline import TextToImage
+from sd.shapes import accuracy
+from sd.shapes.caption import parse
+from sd.text.prompt import literal
+
+__all__ = ["distance", "draw", "load", "shows"]
+
+
+def load(model: Model) -> TextToImage:
+    """The model on its device; ValueError or FileNotFoundError, one line, where it can't."""
+    dtype = getattr(torch, model.dtype)
+    engine.able(model.engine, device.pick(model.device), dtype, model.low_memory)
+    files(model)
+    loras = [weighed(text) for text in model.lora]
+    options = {name: getattr(model, name) for name in (*OPTIONS, "low_memory")}
+    if model.config is not None:
+        options["config"] = _configuration(model.config)
+    pipeline = TextToImage.load(model.weights, device=model.device, dtype=dtype, **options)
+    if loras:
+        lora.merge(pipeline, loras)
+    for path in model.embedding:
+        word = literal(textual_inversion.teach(pipeline, path).name)
+        say(f"--embedding: in prompts {path} is the word {word}", error=True)
+    return engine.engaged(pipeline, model.engine)
+
+
+def draw(
+    pipeline: TextToImage,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    bar: "tqdm[Any] | None" = None,
+    batch: int = BATCH,
+    **call: Any,
+) -> list[Image]:
+    """One image for each prompt and seed, a batch at a time; `bar` counts images.
+
+    An image does not depend on the batch it is sampled in beyond the rounding of the networks.
+    """
+    images: list[Image] = []
+    for start in range(0, len(prompts), batch):
+        some = list(prompts[start : start + batch])
+        own = [int(seed) for seed in seeds[start : start + batch]]
+        images += pipeline(some, seed=own, progress=False, **call)
+        if bar is not None:
+            bar.update(len(some))
+    return images
+
+
+def shows(image: Image, prompt: str) -> bool | None:
+    """Whether the reader sees in the image what the prompt names; None where it can't say.
+
+    It can't for a prompt outside the grammar of the embedded model.
+    """
+    if parse(prompt) is None:
+        return None
+    return accuracy.shows(np.asarray(image.convert("RGB")), prompt)
+
+
+def distance(a: Image, b: Image) -> float:
+    """Root mean square difference of two images' pixels, in levels of 0..255."""
+    x, y = (np.asarray(one.convert("RGB"), dtype=np.float64) for one in (a, b))
+    return float(np.sqrt(np.mean((x - y) ** 2)))
+
+
+def _configuration(path: Path) -> ModelConfig:
+    """A model's configuration from a file of JSON."""
+    try:
+        return from_json(ModelConfig, path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"--config: {path} is missing") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"--config: {path} holds no model configuration: {error}") from error
