@@ -84,9 +84,7 @@ def test_config(place: Path, tmp_path: Path) -> None:
     model = single(place, config=other)
     assert Sampling().call(load(model))["guidance_scale"] == 3.25
     other.write_text("{", encoding="utf-8")
-    with pytest.raises(
-        ValueError, match=r"--config: .* holds no model configuration: Mod"
-    ):
+    with pytest.raises(ValueError, match=r"--config: .* holds no model configuration: Mod"):
         load(model)
     with pytest.raises(FileNotFoundError, match=r"--config: .*none\.json is missing"):
         load(single(place, config=tmp_path / "none.json"))
