@@ -6,7 +6,6 @@ A program parses its flags with `parsed` and does its work inside `guarded`. Bot
 
 import contextlib
 import io
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -101,27 +100,13 @@ def parsed(kind: type[Kind], program: str, flags: Sequence[str], *markers: Any) 
     import tyro
 
     spelled(kind, flags)
-    said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(io.StringIO()):
             return tyro.cli(kind, args=list(flags), prog=program, config=markers)
     except SystemExit as stop:
         if stop.code in (0, None):
             return None
-        raise own(stop) or ValueError(_first_complaint(said.getvalue(), program)) from None
-
-
-def _first_complaint(box: str, program: str) -> str:
-    """What a boxed message of the parser says, without its title and what follows its first rule.
-
-    The box is drawn in dashes where stdout's encoding has no lines.
-    """
-    rows = [row.strip("│ ") for row in re.sub(r"\x1b\[[0-9;]*m", "", box).splitlines()[1:]]
-    ends = [n for n, row in enumerate(rows) if set(row) <= set("─-╰╯")]
-    start = 1 if ends[:1] == [0] else 0
-    stop = next((n for n in ends if n >= start), len(rows))
-    message = " ".join(rows[start:stop]) or "the flags are not understood"
-    return f"{message} (see {program} --help)"
+        raise own(stop) or ValueError(f"wrong flags (see {program} --help)") from None
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from difflib import get_close_matches
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -163,40 +164,80 @@ def files(config: Any) -> None:
 
 
 def spelled(kind: type, given: Sequence[str]) -> None:
-    """Raise FlagError for a flag that is given twice, and for an empty name of a file.
+    """Raise FlagError for words that are no flags of the dataclass, or not values of their flag.
 
-    The second would silently replace the first; an empty name would be the current folder.
+    A flag that is given twice is refused too: the second would silently replace the first.
     """
     known = _flags(kind)
-    seen: set[str] = set()
-    hint: Any = None
+    read: dict[str, tuple[Any, list[str]]] = {}
+    values: list[str] | None = None
     for word in given:
         name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+        if word in ("-h", "--help") or name.startswith("--tyro-"):
+            return  # the parser's own
         if name:
             flag, hint = known.get(name.replace("_", "-"), (name, None))
-            if flag in seen:
+            if flag not in known:
+                near = get_close_matches(flag, known, 1, 0.7)
+                raise FlagError(f"{flag}: no such flag{''.join(f'; is it {one}?' for one in near)}")
+            if flag in read:
                 raise FlagError(f"{flag}: given twice; give it once, with all its values")
-            seen.add(flag)
-        if (equals or not name) and value == "" and Path in _types(hint):
-            raise FlagError(f"{flag}: wanted a path, got ''")
+            values = []
+            read[flag] = hint, values
+        if equals or not name:
+            if values is None:
+                raise FlagError(f"wanted a flag, such as {next(iter(known))}, got {value!r}")
+            values.append(value)
+    for flag, (hint, words) in read.items():
+        if not _readable_as(hint, words):
+            wanted = "no value" if hint is bool else _fault(hint, tuple(words), ())
+            raise FlagError(f"{flag}: wanted {wanted}, got {_shown(tuple(words))}")
 
 
 def own(error: BaseException | None) -> ValueError | None:
-    """The FlagError that led to an error, such as the exit of a parser that met it."""
-    while error is not None and not isinstance(error, FlagError):
+    """What a Config has raised, where it led to an error such as the exit of a parser."""
+    while error is not None and not isinstance(error, ValueError):
         error = error.__context__
     return error
 
 
+def _readable_as(hint: Any, words: Sequence[str]) -> bool:
+    """Whether the words are a value of the type, in range or not."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _readable_as(inner[0], words)
+    if origin in (Union, UnionType):
+        return any(_readable_as(one, words) for one in inner)
+    if origin is tuple and inner[-1] is not Ellipsis:
+        return len(words) == len(inner) and all(map(_readable_as, inner, zip(words)))
+    if origin is tuple:
+        each = next(one for one in _types(inner[0]) if get_origin(one) is not Annotated)
+        width = len(get_args(each)) if get_origin(each) is tuple else 1
+        return all(_readable_as(each, words[n : n + width]) for n in range(0, len(words), width))
+    if hint is bool or len(words) != 1:
+        return hint is bool and not words
+    if origin is Literal or hint is NoneType:
+        return words[0] in map(str, inner or (None,))
+    try:
+        hint(words[0])
+    except ValueError:
+        return False
+    return words[0] != "" or hint is str
+
+
 def _flags(kind: type) -> dict[str, tuple[str, Any]]:
     """Every spelling of a flag of the dataclass: the flag's own, and the type of its field."""
+    from tyro.conf import Suppress
+
     known: dict[str, tuple[str, Any]] = {}
-    for name, hint in _hints(kind).items():
+    for field, hint in _hints(kind).items():
         if is_dataclass(hint) and isinstance(hint, type):
             known |= _flags(hint)
+        if Suppress in _notes(hint) or is_dataclass(hint):
             continue
-        flag, plain = _named(hint, name), name.replace("_", "-")
-        for one in (flag, f"--{plain}", f"--no-{plain}"):
+        prefix, plain = getattr(kind, "prefix", ""), field.replace("_", "-")
+        flag = _named(hint, prefix + field)
+        for one in (flag, f"--{prefix}{plain}", f"--{prefix}no-{plain}"):
             known[one] = flag, hint
     return known
 

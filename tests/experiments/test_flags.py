@@ -85,8 +85,8 @@ def refused(found: tuple[int | None, str], flag: str) -> None:
 
 
 def flag_of(name: str, field: str) -> str:
-    flag, _ = declared._flags(module(name).Config)["--" + field.replace("_", "-")]
-    return flag
+    plain = "--" + field.replace("_", "-")
+    return declared._flags(module(name).Config).get(plain, (plain,))[0]  # a hidden one is none
 
 
 @pytest.mark.parametrize(("name", "field", "hint"), FIELDS, ids=lambda one: str(one)[:30])

@@ -1,12 +1,16 @@
 """The front of the command lines: one line for what the user can mend, else a traceback."""
 
 import errno
+import math
+import re
 import tomllib
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
+from tyro.conf import Suppress
 
 from sd.command_line.entry import EXTRAS, guarded, parsed, reason
 
@@ -75,21 +79,50 @@ class Config:
 
     steps: int = 3
     """How many."""
+    loud: bool = False
+    mode: Literal["fast", "fine"] | None = None
+    between: tuple[float, float] | None = None
+    pairs: tuple[tuple[int, int], ...] = ()
+    folder: Path = Path("here")
+    names: tuple[str, ...] = ()
+    hidden: Annotated[int, Suppress] = 0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"--steps must be 1 or more, got {self.steps}")
 
 
-@pytest.mark.parametrize("flags", [["--steps", "x"], ["--bogus"], ["--steps", "0"], ["--steps"]])
-def test_wrong_flags_are_one_line(flags: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"(--steps|--bogus).* \(see prog --help\)$") as caught:
-        parsed(Config, "prog", flags)
-    assert "\n" not in str(caught.value)
+WRONG_FLAGS = {
+    "--steps x": "--steps: wanted a whole number, got 'x'",
+    "--steps": "--steps: wanted a whole number, got none",
+    "--steps 1 2": "--steps: wanted a whole number, got '1' '2'",
+    "--steps 1 --steps 2": "--steps: given twice; give it once, with all its values",
+    "--steps=0": "--steps must be 1 or more, got 0",
+    "--step 3": "--step: no such flag; is it --steps?",
+    "--bogus": "--bogus: no such flag",
+    "--hidden 1": "--hidden: no such flag",
+    "3": "wanted a flag, such as --steps, got '3'",
+    "--loud yes": "--loud: wanted no value, got 'yes'",
+    "--mode slow": "--mode: wanted one of fast, fine, got 'slow'",
+    "--between 1": "--between: wanted 2 values, got '1'",
+    "--between 1 b": "--between: wanted a number, got '1' 'b'",
+    "--pairs 1 2 3": "--pairs: wanted a list, got '1' '2' '3'",
+    "--folder=": "--folder: wanted a path, got ''",
+}
+
+
+@pytest.mark.parametrize("flags", WRONG_FLAGS)
+def test_wrong_flags_are_one_line(flags: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(WRONG_FLAGS[flags])}$"):
+        parsed(Config, "prog", flags.split())
 
 
 def test_flags_make_the_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     assert parsed(Config, "prog", ["--steps", "5"]) == Config(5)
+    flags = "--loud --mode None --between -1 inf --pairs 1 2 3 4 --names --folder a --steps=4"
+    made = Config(4, True, None, (-1, math.inf), ((1, 2), (3, 4)), Path("a"))
+    assert parsed(Config, "prog", flags.split()) == made
+    assert parsed(Config, "prog", ["--no-loud", "--names", ""]) == Config(names=("",))
     assert parsed(Config, "prog", ["--help"]) is None
     assert "How many" in capsys.readouterr().out
 
