@@ -34,6 +34,11 @@ class Fit:
     errors: tuple[float, ...]
     floor: bool
 
+    def __str__(self) -> str:
+        if math.isinf(self.order):
+            return "exact to rounding" if self.order > 0 else "not finite"
+        return f"{self.order:.2f} ({self.low:.2f} to {self.high:.2f})"
+
 
 def fit_order(sizes: Sequence[float], errors: Sequence[float], floor: float) -> Fit:
     """The order that a ladder of errors shows, the coarsest step first.

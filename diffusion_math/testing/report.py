@@ -1,8 +1,10 @@
 """What an audit found: rows with a verdict each."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal, TypeAlias, final
+
+from diffusion_math.testing.convergence import Fit
 
 __all__ = ["Check", "Report", "Verdict"]
 
@@ -18,8 +20,8 @@ class Check:
 
     Attributes:
         check: what was looked at.
-        expected, measured: in the check's own unit, as words, so that every row reads alike.
-        value: what was measured, as a number where it is one.
+        expected: in the check's own unit; the claimed order, where the check is of one.
+        measured: the fitted order, a number in the check's own unit, or why there is none.
         note: where it was seen, or why it is a limit.
     """
 
@@ -28,11 +30,22 @@ class Check:
     sampler: str
     setting: str
     check: str
-    expected: str
-    measured: str
-    value: float | None
+    expected: int | str
+    measured: Fit | float | str
     verdict: Verdict
     note: str = ""
+
+    @property
+    def value(self) -> float | None:
+        """What was measured as a number, where there is one."""
+        found = self.measured.order if isinstance(self.measured, Fit) else self.measured
+        return None if isinstance(found, str) else found
+
+    @property
+    def shown(self) -> str:
+        """What was measured, as words."""
+        found = self.measured
+        return f"{found:.3g}" if isinstance(found, int | float) else str(found)
 
 
 @final
@@ -59,7 +72,7 @@ class Report:
         """A table, a line a row."""
         cells = [("check", "expected", "measured", "verdict", "note")]
         cells += [
-            (row.check, row.expected, row.measured, row.verdict, row.note) for row in self.rows
+            (row.check, str(row.expected), row.shown, row.verdict, row.note) for row in self.rows
         ]
         widths = [max(len(line[k]) for line in cells) for k in range(4)]
         lines = []
@@ -70,7 +83,10 @@ class Report:
 
     def records(self) -> list[dict[str, object]]:
         """The rows as plain dicts, for JSON."""
-        return [asdict(row) for row in self.rows]
+        return [
+            vars(row) | {"expected": str(row.expected), "measured": row.shown, "value": row.value}
+            for row in self.rows
+        ]
 
 
 def together(reports: Iterable[Report]) -> Report:

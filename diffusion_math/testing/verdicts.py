@@ -1,6 +1,5 @@
 """The audit of one sampler: every check, with its verdict; and the same as assertions."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import final
@@ -68,9 +67,8 @@ def audit(
     idle = conformance.idle(sampler, counts)
     if idle.worst:
         note = f"n = {idle.steps}: {idle.words}"
-        measured = f"{idle.worst:.0f} of {len(counts)} grids"
-        row = _row(sampler, who, "idle steps", "none", measured, idle.worst, "limit", note)
-        rows.append(row)
+        expected = f"0 of {len(counts)} grids"
+        rows.append(_row(sampler, who, "idle steps", expected, idle.worst, "limit", note))
     walked: list[tuple[str, Callable[[], Finding], float]] = [
         ("finite", lambda: conformance.finite(sampler, counts), 0.0)
     ]
@@ -91,7 +89,7 @@ def assert_order(sampler: Sampler, nominal: int, ladder: tuple[int, ...] = order
     """
     found = _fit(rounded(sampler), ladder, uneven=False)
     assert found.order > nominal - SLACK, (
-        f"{sampler.name}: wanted order {nominal}, got {_order(found)}; "
+        f"{sampler.name}: wanted order {nominal}, got {found}; "
         f"errors {', '.join(f'{e:.3g}' for e in found.errors)} at {ladder} steps"
     )
 
@@ -110,18 +108,17 @@ def _fit(sampler: Sampler, ladder: tuple[int, ...], uneven: bool) -> Fit:
 def _orders(sampler: Sampler, who: Origin, ladder: tuple[int, ...]) -> list[Check]:
     """The order; where it is too low, whether the start alone is to blame; on uneven steps too."""
     check = "order of the law" if sampler.noisy else "order"
-    expected = f"{sampler.order}"
     try:
         found = _fit(sampler, ladder, uneven=False)
     except UnsupportedError as refused:
-        return [_row(sampler, who, check, expected, "refused", None, "limit", str(refused))]
+        return [_row(sampler, who, check, sampler.order, "refused", "limit", str(refused))]
     except Exception as crash:  # code that is audited may raise anything
         note = conformance.crashed(crash)
-        return [_row(sampler, who, check, expected, "crashed", None, "defect", note)]
+        return [_row(sampler, who, check, sampler.order, "crashed", "defect", note)]
     verdict, note = _judged(sampler, found, ladder)
     if verdict == "defect" and check in who.limits:
         verdict, note = "limit", who.limits[check]
-    rows = [_row(sampler, who, check, expected, _order(found), found.order, verdict, note)]
+    rows = [_row(sampler, who, check, sampler.order, found, verdict, note)]
     rows += [] if sampler.noisy else _running(sampler, who, ladder)
     if sampler.free:
         rows.append(_uneven(sampler, who, ladder, found))
@@ -131,21 +128,20 @@ def _orders(sampler: Sampler, who: Origin, ladder: tuple[int, ...]) -> list[Chec
 def _uneven(sampler: Sampler, who: Origin, ladder: tuple[int, ...], even: Fit) -> Check:
     """The order on a grid whose steps alternate, beside that on even steps."""
     check = f"{'order of the law' if sampler.noisy else 'order'}, uneven steps"
-    expected = f"{sampler.order}"
     try:
         found = _fit(sampler, ladder, uneven=True)
     except UnsupportedError as refused:
-        return _row(sampler, who, check, expected, "refused", None, "limit", str(refused))
+        return _row(sampler, who, check, sampler.order, "refused", "limit", str(refused))
     except Exception as crash:  # code that is audited may raise anything
         note = conformance.crashed(crash)
-        return _row(sampler, who, check, expected, "crashed", None, "defect", note)
+        return _row(sampler, who, check, sampler.order, "crashed", "defect", note)
     verdict: Verdict = "sound"
     note = ""
     if not found.order > min(sampler.order, even.order) - SLACK:
         verdict, note = "limit", "neighbouring steps that stay unequal lower the order"
         if found.order < 1 - SLACK:
             verdict, note = "defect", "does not converge where steps are unequal"
-    return _row(sampler, who, check, expected, _order(found), found.order, verdict, note)
+    return _row(sampler, who, check, sampler.order, found, verdict, note)
 
 
 def _running(sampler: Sampler, who: Origin, ladder: tuple[int, ...]) -> list[Check]:
@@ -160,8 +156,7 @@ def _running(sampler: Sampler, who: Origin, ladder: tuple[int, ...]) -> list[Che
         note = f"local errors {', '.join(f'{e:.2g}' for e in found.errors)}"
         if check in who.limits:
             verdict, note = "limit", f"{who.limits[check]}; {note}"
-    expected = f"{sampler.order}"
-    return [_row(sampler, who, check, expected, _order(found), found.order, verdict, note)]
+    return [_row(sampler, who, check, sampler.order, found, verdict, note)]
 
 
 def _reaches(found: Fit, order: int) -> bool:
@@ -184,12 +179,6 @@ def _judged(sampler: Sampler, found: Fit, ladder: tuple[int, ...]) -> tuple[Verd
     return "defect", errors
 
 
-def _order(found: Fit) -> str:
-    if math.isinf(found.order):
-        return "exact to rounding" if found.order > 0 else "not finite"
-    return f"{found.order:.2f} ({found.low:.2f} to {found.high:.2f})"
-
-
 def _swept(
     sampler: Sampler, who: Origin, check: str, look: Callable[[], Finding], most: float
 ) -> Check:
@@ -206,19 +195,17 @@ def _swept(
         note += f"; {found.refused} refused openly"
     if verdict == "defect" and check in who.limits:
         verdict, note = "limit", f"{who.limits[check]} ({note})"
-    measured = f"{found.worst:.3g}"
-    return _row(sampler, who, check, expected, measured, found.worst, verdict, note)
+    return _row(sampler, who, check, expected, found.worst, verdict, note)
 
 
 def _row(
     sampler: Sampler,
     who: Origin,
     check: str,
-    expected: str,
-    measured: str,
-    value: float | None,
+    expected: int | str,
+    measured: Fit | float | str,
     verdict: Verdict,
     note: str,
 ) -> Check:
     where = (who.library, who.version, sampler.name, who.setting)
-    return Check(*where, check, expected, measured, value, verdict, note)
+    return Check(*where, check, expected, measured, verdict, note)

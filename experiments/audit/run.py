@@ -1,11 +1,11 @@
 """Runs the audit: checks every sampler of a library, or of a file, and writes its page."""
 
 import importlib
+import math
 import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from diffusion_math.schedule import VPLinear
-from diffusion_math.testing.report import Check as Found
+from diffusion_math.testing.report import Check, Report
 from diffusion_math.testing.sampler import ours
 from diffusion_math.testing.work_precision import work
 from experiments.audit import Config, user_file
@@ -22,7 +22,7 @@ from experiments.output import page
 from experiments.output.files import to_json, utf8, write_files
 from experiments.output.result import FAILS, HOLDS, MEASURED, Figure, Measurement, Result, Table
 from experiments.plots import png
-from experiments.plots.audit import Curve, Dot, curves, orders
+from experiments.plots.audit import Curve, curves, orders
 
 TARGETS = {
     "ours": "ours",
@@ -62,7 +62,7 @@ def run(config: Config) -> Result:
         f"Audit of {config.target}",
         _rows(rows),
         _parts(config, rows),
-        {"settings": config, "found": rows, "reproducers": _reproducers(audited)},
+        {"settings": config, "found": tuple(rows), "reproducers": _reproducers(audited)},
     )
 
 
@@ -71,7 +71,7 @@ def write(result: Result, folder: Path) -> list[Path]:
     files = {
         "audit.html": utf8(page.html(result.title, [result])),
         "audit.md": utf8(page.markdown(result.title, [result])),
-        "audit.json": to_json([asdict(row) for row in result.data["found"]]),
+        "audit.json": to_json(Report(result.data["found"]).records()),
     }
     files |= {figure.name: figure.image for figure in result.figures}
     files |= {name: utf8(text) for name, text in result.data["reproducers"].items()}
@@ -96,7 +96,7 @@ def _subjects(target: str, quick: bool) -> list[Subject]:
         raise ValueError(f"--target {target}: {wanted}") from None
 
 
-def _rows(rows: Sequence[Found]) -> tuple[Measurement, ...]:
+def _rows(rows: Sequence[Check]) -> tuple[Measurement, ...]:
     """One row for each verdict."""
     counted = Counter(row.verdict for row in rows)
     said = {"sound": HOLDS, "limit": MEASURED, "defect": FAILS if counted["defect"] else HOLDS}
@@ -112,7 +112,7 @@ def _rows(rows: Sequence[Found]) -> tuple[Measurement, ...]:
     )
 
 
-def _parts(config: Config, rows: Sequence[Found]) -> tuple[str | Figure | Table, ...]:
+def _parts(config: Config, rows: Sequence[Check]) -> tuple[str | Figure | Table, ...]:
     who = sorted({f"{row.library} {row.version}".strip() for row in rows})
     samplers = {(row.sampler, row.setting) for row in rows}
     lead = (
@@ -121,25 +121,20 @@ def _parts(config: Config, rows: Sequence[Found]) -> tuple[str | Figure | Table,
         "with the method or is stated openly; a defect is a claim that is not kept."
     )
     parts: list[str | Figure | Table] = [lead]
-    dots: dict[str, list[Dot]] = {}
-    for row in rows:
-        if row.check in ("order", "order of the law") and row.value is not None:
-            found = [float(one) for one in re.findall(r"-?\d+\.\d+", row.measured)]
-            if len(found) == 3:
-                dot = Dot(row.setting, float(row.expected), *found, row.verdict)
-                dots.setdefault(row.sampler, []).append(dot)
-    if dots:
+    fitted = [row for row in rows if row.check in ("order", "order of the law")]
+    fitted = [row for row in fitted if row.value is not None and math.isfinite(row.value)]
+    if fitted:
         caption = (
             "Measured order of each setting against the claimed one (open ring), with the interval "
             "over the ladder of steps. What lies left of its ring by more than 0.35 is a defect, "
             "or a limit where the first step alone is to blame."
         )
         alt = "Dots of measured orders beside rings of claimed orders, a line a sampler."
-        parts.append(Figure("audit-orders.png", png(orders(dots)), caption, alt))
+        parts.append(Figure("audit-orders.png", png(orders(fitted)), caption, alt))
     parts += _work(config.quick) if config.target == "ours" else ()
     for verdict in ("defect", "limit"):
         cells = tuple(
-            (row.sampler, row.setting, row.check, row.expected, row.measured, row.note)
+            (row.sampler, row.setting, row.check, str(row.expected), row.shown, row.note)
             for row in rows
             if row.verdict == verdict
         )
@@ -151,7 +146,7 @@ def _parts(config: Config, rows: Sequence[Found]) -> tuple[str | Figure | Table,
             }[verdict]
             parts.append(Table(head, cells, caption))
     cells = tuple(
-        (row.sampler, row.setting, row.check, row.expected, row.measured, row.verdict)
+        (row.sampler, row.setting, row.check, str(row.expected), row.shown, row.verdict)
         for row in rows
         if row.check.startswith("order")
     )
@@ -182,7 +177,7 @@ def _work(quick: bool) -> tuple[str | Figure | Table, ...]:
     return (Figure("audit-work.png", png(curves(lines)), caption, alt),)
 
 
-def _reproducers(audited: Sequence[tuple[Subject, tuple[Found, ...]]]) -> dict[str, str]:
+def _reproducers(audited: Sequence[tuple[Subject, tuple[Check, ...]]]) -> dict[str, str]:
     """A script for each defect, which needs the library and ours alone."""
     scripts: dict[str, str] = {}
     for subject, rows in audited:
@@ -191,9 +186,9 @@ def _reproducers(audited: Sequence[tuple[Subject, tuple[Found, ...]]]) -> dict[s
                 continue
             name = re.sub(r"[^a-z0-9]+", "-", f"{row.sampler} {row.check}".lower()).strip("-")
             told = [f"{row.library} {row.version}, {row.sampler}({row.setting})"]
-            told += [f"{row.check}: expected {row.expected}, measured {row.measured}", row.note]
+            told += [f"{row.check}: expected {row.expected}, measured {row.shown}", row.note]
             lines = ['"""' + "\n".join(told).replace('"', "'") + '"""', "", subject.again, ""]
             lines += [f"rows = [row for row in subject.audit().rows if row.check == {row.check!r}]"]
-            lines += ["for row in rows:", "    print(row.expected, row.measured, row.note)", ""]
+            lines += ["for row in rows:", "    print(row.expected, row.shown, row.note)", ""]
             scripts[f"defect-{len(scripts) + 1:02d}-{name}.py"] = "\n".join(lines)
     return scripts

@@ -1,45 +1,35 @@
 """Measured orders beside claimed ones: a line a sampler, a dot a setting."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from diffusion_math.testing.report import Check
 from experiments.plots import BLUE, GRAY, GREEN, ORANGE, PURPLE, styled
 
 COLORS = {"sound": BLUE, "limit": GRAY, "defect": ORANGE}
 
 
-@dataclass(frozen=True)
-class Dot:
-    """One setting: the claimed order, the measured one with its ends, and the verdict."""
-
-    setting: str
-    claimed: float
-    order: float
-    low: float
-    high: float
-    verdict: str
-
-
 @styled
-def orders(dots: Mapping[str, Sequence[Dot]]) -> Figure:
-    """A band of height for each sampler, its settings one below the other within it."""
-    total = sum(map(len, dots.values()))
-    figure = Figure(figsize=(10, 1.6 + 0.19 * total + 0.22 * len(dots)))
+def orders(checks: Sequence[Check]) -> Figure:
+    """The fitted orders: a band of height for each sampler, its settings below one another."""
+    names = list(dict.fromkeys(check.sampler for check in checks))
+    figure = Figure(figsize=(10, 1.6 + 0.19 * len(checks) + 0.22 * len(names)))
     figure.set_layout_engine("constrained")
     axes = figure.subplots()
     y, ticks = 0.0, []
-    for name, settings in dots.items():
+    for name in names:
         first = y
-        for dot in sorted(settings, key=lambda dot: (dot.claimed, dot.verdict)):
-            color = COLORS[dot.verdict]
-            low, high = max(dot.low, -0.6), min(dot.high, 5.0)
+        settings = [check for check in checks if check.sampler == name]
+        for check in sorted(settings, key=lambda check: (check.expected, check.verdict)):
+            color, fit = COLORS[check.verdict], check.measured
+            low, high = max(fit.low, -0.6), min(fit.high, 5.0)
             axes.plot([low, high], [y, y], color=color, linewidth=1.4, alpha=0.6, zorder=2)
-            axes.plot(dot.claimed, y, "o", mfc="none", mec="#555555", ms=9, zorder=1)
-            axes.plot(min(max(dot.order, -0.6), 5.0), y, "o", color=color, ms=5, zorder=3)
+            axes.plot(check.expected, y, "o", mfc="none", mec="#555555", ms=9, zorder=1)
+            axes.plot(min(max(fit.order, -0.6), 5.0), y, "o", color=color, ms=5, zorder=3)
             y -= 1
         ticks.append(((first + y + 1) / 2, name))
         axes.axhline(y + 0.1, color="#e4e4e4", linewidth=1)

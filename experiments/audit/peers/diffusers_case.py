@@ -121,14 +121,14 @@ class Case:
             except UnsupportedError:  # nothing to compare
                 continue
             except Exception as crash:  # code that is audited may raise anything
-                yield Check(*where, "crashed", None, "defect", crashed(crash))
+                yield Check(*where, "crashed", "defect", crashed(crash))
                 continue
             wrong = not value <= most
             rounded = ROUNDED if check == "announced times" and value > 0.01 else ""
             why = who.limits.get(check, "") if wrong else rounded
             verdict: Verdict = "limit" if why else "defect" if wrong else "sound"
             note = f"n = {WALKED}" + (f": {why}" if why else "")
-            yield Check(*where, f"{value:.3g}", value, verdict, note)
+            yield Check(*where, value, verdict, note)
 
 
 def groups(scheduler: Any) -> list[int]:

@@ -1,5 +1,6 @@
 """The audit tells right from wrong: no alarm on right samplers, a defect on each mistake."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,8 @@ from diffusion_math.testing import (
     audit,
     ours,
 )
+from diffusion_math.testing.convergence import fit_order
+from diffusion_math.testing.report import Check, Report
 from tests.diffusion_math.testing.wrong_samplers import (
     GUESSED,
     LATE,
@@ -153,6 +156,24 @@ def test_the_report_prints_and_adds():
     assert len(text.splitlines()) == len(found.rows) + 1
     assert len((found + found).rows) == 2 * len(found.rows)
     assert found.records()[0]["check"] == "grid"
+
+
+def test_a_check_carries_its_fit_and_shows_it_as_words():
+    fit = fit_order((0.4, 0.2, 0.1), (0.16, 0.04, 0.01), 0.0)
+    check = Check("", "", "heun", "", "order", 2, fit, "sound")
+    assert check.value == fit.order == pytest.approx(2)
+    assert check.shown == "2.00 (2.00 to 2.00)"
+    assert Report((check,)).records()[0] == {
+        "library": "", "version": "", "sampler": "heun", "setting": "", "check": "order",
+        "expected": "2", "measured": "2.00 (2.00 to 2.00)", "verdict": "sound", "note": "",
+        "value": fit.order,
+    }  # fmt: skip
+    words = {math.nan: "not finite", 0.0: "exact to rounding"}
+    for error, shown in words.items():
+        assert str(fit_order((0.4, 0.2, 0.1), (error,) * 3, 0.0)) == shown
+    number, refused = replace(check, measured=0.12345), replace(check, measured="refused")
+    assert (number.value, number.shown) == (0.12345, "0.123")
+    assert (refused.value, refused.shown) == (None, "refused")
 
 
 def test_names_of_ours_are_known():

@@ -11,6 +11,7 @@ import pytest
 from experiments.audit import run as audit
 from experiments.audit.run import Config, run, write
 from experiments.output.result import FAILS, HOLDS
+from experiments.plots.audit import orders
 from tests.experiments.schema import check
 
 pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
@@ -24,9 +25,9 @@ KEYS = [
     "check",
     "expected",
     "measured",
-    "value",
     "verdict",
     "note",
+    "value",
 ]
 
 
@@ -44,6 +45,15 @@ def test_the_files(ours, tmp_path):
     assert {row["verdict"] for row in rows} == {"sound"}
     page = (tmp_path / "audit.html").read_text(encoding="utf-8")
     assert "2 samplers and settings of diffusion_math" in page and "data:image/png" in page
+
+
+def test_the_figure_of_orders_draws_the_fits(ours):
+    fitted = [row for row in ours.data["found"] if row.check in ("order", "order of the law")]
+    axes = orders(fitted).axes[0]
+    drawn = [tuple(map(float, line.get_xdata())) for line in axes.lines]
+    for row in fitted:
+        assert (row.measured.low, row.measured.high) in drawn
+        assert (float(row.expected),) in drawn and (row.value,) in drawn
 
 
 def test_the_summary_counts(ours):
@@ -78,7 +88,7 @@ def test_a_reproducer_of_a_library_runs():
     command = [sys.executable, "-W", "ignore", "-c", text]
     said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     [row] = [row for row in found.defects if row.check == "levels"]
-    assert said.strip() == f"{row.expected} {row.measured} {row.note}"
+    assert said.strip() == f"{row.expected} {row.shown} {row.note}"
 
 
 @pytest.mark.parametrize(
