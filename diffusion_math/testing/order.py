@@ -24,12 +24,12 @@ FLOOR = 30
 
 
 def ladder(sampler: Sampler, counts: tuple[int, ...], uneven: bool = False) -> list[Tensor]:
-    """The grids to measure on: smoothly uneven in log-SNR for a free sampler, else its own.
+    """The grids to measure on: smoothly uneven in log-SNR for a sampler of any grid, else its own.
 
     `uneven` has every other node moved by 0.4 of a step, however many there are.
     """
     schedule = sampler.schedule
-    if not sampler.free:
+    if not sampler.any_grid:
         require(not uneven, "uneven", "False for a sampler that walks its own grids alone", uneven)
         return [cut(schedule, sampler.times(n)) for n in counts]
     first = max(float(schedule.log_snr(schedule.t_max)), -4.0)
@@ -58,14 +58,15 @@ def flow_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS, uneven: bool 
     require(not sampler.noisy, "sampler", "one that draws no noise", sampler.name)
     schedule, errors, sizes = sampler.schedule, [], []
     for n, kept in zip(counts, ladder(sampler, counts, uneven), strict=True):
-        walked = kept if sampler.free else sampler.times(n)
+        walked = kept if sampler.any_grid else sampler.times(n)
         start = flow(schedule, kept[:1])[0]
         states = sampler.states(MIXTURE.denoiser(schedule), start, walked, zeros)
-        require(sampler.free or len(states) > 1, sampler.name, "all states", "the last alone")
+        require(sampler.any_grid or len(states) > 1, sampler.name, "all states", "the last alone")
         at = [len(kept) - 1, len(kept)] if len(kept) < len(walked) else [len(kept) - 1]
         at = [k for k in at if walked[k] > schedule.t_min or k == len(kept) - 1]
         off = [
-            states[-1 if sampler.free else k - 1] - flow(schedule, walked[k : k + 1])[0] for k in at
+            states[-1 if sampler.any_grid else k - 1] - flow(schedule, walked[k : k + 1])[0]
+            for k in at
         ]
         found = [float(one.square().mean().sqrt()) for one in off]
         errors.append(_at_stop(schedule.log_snr(walked[at]), found))
@@ -88,11 +89,11 @@ def weak_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS, uneven: bool 
     """
     schedule, errors, sizes = sampler.schedule, [], []
     for n, kept in zip(counts, ladder(sampler, counts, uneven), strict=True):
-        walked = kept if sampler.free else sampler.times(n)
+        walked = kept if sampler.any_grid else sampler.times(n)
         start = GAUSSIAN.marginal(schedule, kept[0]).moments()
         found = exact_moments(sampler, GAUSSIAN.denoiser(schedule), *start, walked)
         mean, covariance = GAUSSIAN.marginal(schedule, kept[-1]).moments()
-        at = -1 if sampler.free else len(kept) - 2
+        at = -1 if sampler.any_grid else len(kept) - 2
         off = (found.covariances[at] - covariance).norm() + (found.means[at] - mean).norm()
         errors.append(float(off))
         sizes.append(mean_step(schedule, kept))
@@ -115,7 +116,7 @@ def start_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS) -> Fit:
 def _local_order(sampler: Sampler, counts: tuple[int, ...], start: bool) -> Fit:
     schedule, errors, sizes = sampler.schedule, [], []
     for n, kept in zip(counts, ladder(sampler, counts), strict=True):
-        walked = kept if sampler.free else sampler.times(n)
+        walked = kept if sampler.any_grid else sampler.times(n)
         if len(kept) < 3 or not bool(schedule.log_snr(kept[1:]).isfinite().all()):
             continue  # so coarse that all of it is the first step or the last
         x = flow(schedule, kept[:1])[0].repeat(1, 2)[:, :3]
@@ -143,11 +144,11 @@ def _local_order(sampler: Sampler, counts: tuple[int, ...], start: bool) -> Fit:
 def strong_order(sampler: Sampler, counts: tuple[int, ...] = (16, 32, 64), paths: int = 64) -> Fit:
     """Of the distance to the same sampler's walk of 8 times as many steps along one Brownian path.
 
-    Root mean square over the paths, on a mixture. For free samplers whose noise is indexed by the
-    times of its step, as `noise.Noise` says.
+    Root mean square over the paths, on a mixture. For samplers of any grid whose noise is indexed
+    by the times of its step, as `noise.Noise` says.
     """
     schedule = sampler.schedule
-    require(sampler.free, "sampler", "one that walks any grid", sampler.name)
+    require(sampler.any_grid, "sampler", "one that walks any grid", sampler.name)
     path = BrownianPath((0,), schedule.T)
 
     def source(x: Tensor, t: Tensor, s: Tensor) -> Tensor:

@@ -35,16 +35,20 @@ def narrowest(sampler: Sampler) -> torch.dtype:
 
 
 def rounded(sampler: Sampler) -> Sampler:
-    """The sampler with its `precision` and `near` widened to the rounding of its dtype.
+    """The sampler with its `precision` and `level_tolerance` widened to the rounding of its dtype.
 
     What is declared in the sampler stays as it is.
     """
-    plain = Sampler.precision, Sampler.near
-    dtype = narrowest(sampler) if (sampler.precision, sampler.near) == plain else torch.float64
+    plain = Sampler.precision, Sampler.level_tolerance
+    dtype = (
+        narrowest(sampler)
+        if (sampler.precision, sampler.level_tolerance) == plain
+        else torch.float64
+    )
     if dtype == torch.float64:
         return sampler
     eps = torch.finfo(dtype).eps
-    return replace(sampler, precision=eps, near=LEVELS * eps, rounding=str(dtype)[6:])
+    return replace(sampler, precision=eps, level_tolerance=LEVELS * eps, rounding=str(dtype)[6:])
 
 
 def _seen(sampler: Sampler, n: int) -> list[Tensor]:

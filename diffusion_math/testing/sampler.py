@@ -47,15 +47,15 @@ class Sampler:
         grid: number of steps -> its own grid, the last node where it says sampling ends.
         order: claimed: of the flow's solution, or of the law (weak) where `noisy`.
         noisy: whether it draws noise.
-        free: whether it walks any grid; if not, those of `grid` alone are asked of it.
+        any_grid: whether it walks any grid; if not, those of `grid` alone are asked of it.
         exact: whether what it gives back on data without spread is claimed to have the level of
             each node exactly, as all solvers do that are exact for a constant x0.
         precision: relative size of its own rounding; errors below are not told apart.
         grouped: whether its grid shows fewer nodes than the steps that were asked for, because
             several of its steps go from one to the next.
-        near: relative error of a level that is taken for rounding.
-        rounding: the dtype whose rounding `precision` and `near` are, where `audit` has found it.
-            Left at their defaults they are found: see `diffusion_math.testing.rounding`.
+        level_tolerance: relative error of a level that is taken for rounding.
+        rounding: the dtype whose rounding `precision` and `level_tolerance` are, where `audit` has
+            found it. Left at their defaults they are found: see `diffusion_math.testing.rounding`.
     """
 
     name: str
@@ -64,10 +64,10 @@ class Sampler:
     grid: Callable[[int], Tensor]
     order: int = 1
     noisy: bool = False
-    free: bool = True
+    any_grid: bool = True
     exact: bool = True
     precision: float = 1e-13
-    near: float = 1e-9
+    level_tolerance: float = 1e-9
     grouped: bool = False
     rounding: str = ""
 

@@ -46,8 +46,8 @@ def audit(
     """Grids, levels, last noise, image-to-image, and orders against exact solutions.
 
     Args:
-        sampler: what is audited, with what it claims. Unless it declares a `precision` or a `near`
-            of its own, they are those of the dtype that it is seen to compute in.
+        sampler: what is audited, with what it claims. Unless it declares a `precision` or a
+            `level_tolerance` of its own, they are those of the dtype that it is seen to compute in.
         who: for the report's rows.
         counts: numbers of steps that are walked on data without spread.
         sweep: numbers of steps whose grids are looked at, by default 1..1000 as far as the
@@ -58,7 +58,7 @@ def audit(
         A `Report`; `print` it, or ask it whether it is `sound`.
     """
     sampler = rounded(sampler)
-    near = sampler.near
+    tolerance = sampler.level_tolerance
     most = int(sampler.schedule.T) if isinstance(sampler.schedule, Discrete) else 1000
     if sweep is None:
         sweep = tuple(range(1, min(most, 1000) + 1))
@@ -74,9 +74,13 @@ def audit(
     ]
     if sampler.exact:
         walked += [
-            ("levels", lambda: conformance.levels(sampler, counts), near),
-            ("image-to-image", lambda: conformance.image_to_image(sampler, min(20, most)), near),
-            ("last noise", lambda: conformance.residual_noise(sampler, counts), near),
+            ("levels", lambda: conformance.levels(sampler, counts), tolerance),
+            (
+                "image-to-image",
+                lambda: conformance.image_to_image(sampler, min(20, most)),
+                tolerance,
+            ),
+            ("last noise", lambda: conformance.residual_noise(sampler, counts), tolerance),
         ]
     rows += [_swept(sampler, who, *one) for one in walked]
     return Report((*rows, *_orders(sampler, who, ladder)))
@@ -120,7 +124,7 @@ def _orders(sampler: Sampler, who: Origin, ladder: tuple[int, ...]) -> list[Chec
         verdict, note = "limit", who.limits[check]
     rows = [_row(sampler, who, check, sampler.order, found, verdict, note)]
     rows += [] if sampler.noisy else _running(sampler, who, ladder)
-    if sampler.free:
+    if sampler.any_grid:
         rows.append(_uneven(sampler, who, ladder, found))
     return rows
 

@@ -32,14 +32,14 @@ def work(
     """Errors against the exact flow of a mixture, on the grids of `order.flow_order`.
 
     Args:
-        sampler: a free one that draws no noise.
+        sampler: one of any grid that draws no noise.
         copies: how often each of the 16 starts is walked at once: the weight of the denoiser
             against that of the sampler's own arithmetic.
 
     Raises:
         ValueError: another sampler.
     """
-    legal = sampler.free and not sampler.noisy
+    legal = sampler.any_grid and not sampler.noisy
     require(legal, "sampler", "one that walks any grid and draws no noise", sampler.name)
     denoise, found = MIXTURE.denoiser(sampler.schedule), []
     for n, grid in zip(counts, ladder(sampler, counts), strict=True):

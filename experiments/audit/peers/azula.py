@@ -40,7 +40,7 @@ LAST = 1e-3
 
 
 def sampler(name: str, claimed: int, noisy: bool, **options: Any) -> Sampler:
-    """One of the library's classes as a free sampler, on the linear VP schedule."""
+    """One of the library's classes as a sampler of any grid, on the linear VP schedule."""
     kind = getattr(import_module("azula.sample"), name)
     schedule: Schedule = VPLinear()
 
@@ -70,7 +70,7 @@ def sampler(name: str, claimed: int, noisy: bool, **options: Any) -> Sampler:
         return trailing(schedule, n, end=LAST)
 
     exact = name not in ("ItoSampler", "REABSampler")
-    return Sampler(name, schedule, walk, grid, claimed, noisy, exact=exact, near=1e-6)
+    return Sampler(name, schedule, walk, grid, claimed, noisy, exact=exact, level_tolerance=1e-6)
 
 
 def subjects(quick: bool) -> Iterator[Subject]:

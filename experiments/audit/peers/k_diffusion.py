@@ -52,7 +52,7 @@ def _append_dims(x: Tensor, ndim: int) -> Tensor:
 
 
 def sampler(name: str, claimed: int, noisy: bool, **options: Any) -> Sampler:
-    """One of the library's functions as a free sampler, on EDM's levels up to 10."""
+    """One of the library's functions as a sampler of any grid, on EDM's levels up to 10."""
     function: Callable[..., Tensor] = getattr(_sampling(), name)
     schedule = VE(80.0)
 
@@ -74,7 +74,9 @@ def sampler(name: str, claimed: int, noisy: bool, **options: Any) -> Sampler:
         return along(grid, seen, end)
 
     grid = partial(_sampling().get_sigmas_karras, sigma_min=0.01, sigma_max=10.0)
-    return Sampler(name, schedule, walk, lambda n: grid(n).double(), claimed, noisy, near=1e-5)
+    return Sampler(
+        name, schedule, walk, lambda n: grid(n).double(), claimed, noisy, level_tolerance=1e-5
+    )
 
 
 def subjects(quick: bool) -> Iterator[Subject]:

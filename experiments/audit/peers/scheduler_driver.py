@@ -105,10 +105,10 @@ def sampler(
         grid,
         order=order,
         noisy=noisy,
-        free=False,
+        any_grid=False,
         exact=exact,
         precision=1e-7,
-        near=0.01,
+        level_tolerance=0.01,
         grouped=grouped,
     )
 

@@ -67,7 +67,7 @@ def test_all_of_ours_are_sound_on_every_schedule(schedule):
         if sampler.name != "adaptive":  # its steps are not those that are asked for
             ladder = (16, 32, 64, 128) if sampler.name == "lms" else SHORT["ladder"]
             if isinstance(schedule, Discrete) and sampler.name in ROUNDED:
-                sampler = replace(sampler, near=ROUNDED[sampler.name])
+                sampler = replace(sampler, level_tolerance=ROUNDED[sampler.name])
                 sampler = later(sampler) if sampler.name == "pndm" else sampler
             found = audit(sampler, **{**SHORT, "ladder": ladder, "sweep": tuple(range(1, 101))})
             assert found.sound, f"{sampler.name}\n{found}"
@@ -109,7 +109,7 @@ def test_a_sampler_that_crashes_is_a_defect_and_one_that_refuses_a_limit():
     broken = replace(right("ddim"), walk=crashes)
     rows = {row.check: row for row in audit(broken, **SHORT).rows}
     assert "KeyError" in rows["levels"].note and rows["order"].verdict == "defect"
-    refused = audit(replace(right("ddim"), grid=refuses, free=False), **SHORT)
+    refused = audit(replace(right("ddim"), grid=refuses, any_grid=False), **SHORT)
     assert refused.sound
     assert [row.verdict for row in refused.rows if row.check == "order"] == ["limit"]
 

@@ -97,7 +97,9 @@ def test_orders_leave_rounding_out() -> None:
     narrow = in_float32(sampler)
     assert_order(narrow, 3)
     with pytest.raises(AssertionError, match="wanted order 3"):
-        assert_order(replace(narrow, near=1e-4), 3)  # declared, so the precision is float64's
+        assert_order(
+            replace(narrow, level_tolerance=1e-4), 3
+        )  # declared, so the precision is float64's
 
 
 def test_assertions_see_it_too() -> None:
@@ -129,7 +131,7 @@ def test_half_precision_is_said_to_tell_nothing() -> None:
 
 def test_what_is_declared_is_kept() -> None:
     for declared in (
-        replace(WAYS["states"][0], near=1e-12),
+        replace(WAYS["states"][0], level_tolerance=1e-12),
         replace(WAYS["half"][0], precision=0.1),
     ):
         assert rounded(declared) is declared

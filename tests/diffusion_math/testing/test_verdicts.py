@@ -134,7 +134,7 @@ def exactly(deviation=0.0, mean=0.0, last=0.0, drawn=0.0, late=False):
 
     noisy = bool(drawn)
     subject = right("ddpm" if noisy else "ddim")
-    return replace(subject, walk=walk, near=NEAR)
+    return replace(subject, walk=walk, level_tolerance=NEAR)
 
 
 @pytest.mark.parametrize("flaw", ["deviation", "mean", "last", "drawn"])
@@ -236,7 +236,7 @@ def test_an_error_between_two_nodes_is_read_at_the_level_of_the_ladder():
             yield flow(SCHEDULE, s[None])[0] + math.exp(float(level) / 2) * h**2
         yield x
 
-    sampler = Sampler("own", SCHEDULE, walk, lambda n: uniform_log_snr(SCHEDULE, n), free=False)
+    sampler = Sampler("own", SCHEDULE, walk, lambda n: uniform_log_snr(SCHEDULE, n), any_grid=False)
     found = flow_order(sampler, (16, 32, 64))
     wanted = [math.exp(STOP / 2) / n**2 for n in (16, 32, 64)]
     assert found.errors == pytest.approx(wanted, rel=1e-6)

@@ -96,7 +96,7 @@ def rising(n):
 
 
 THIRD = replace(of_step("third", third_without_its_two, SCHEDULE), order=3)
-GUESSED = Sampler("guessed", TABLE, guessed_time, linspaced, free=False)
+GUESSED = Sampler("guessed", TABLE, guessed_time, linspaced, any_grid=False)
 SQUARED = replace(of_step("squared", squared_noise, SCHEDULE), noisy=True)
 LATE = Sampler("late", SCHEDULE, late_noise, lambda n: trailing(SCHEDULE, n), noisy=True)
 RISING = Sampler("rising", TABLE, right("ddim", TABLE).walk, rising)
