@@ -12,7 +12,7 @@ MIB = 2**20
 
 def describe(devices: list[str]) -> dict[str, str]:
     """Processor, cores, memory, GPUs, system and versions, as text."""
-    told = {"processor": _processor(), "cores": str(_cores())}
+    told = {"processor": _processor(), "cores": str(cores())}
     told["threads"] = str(torch.get_num_threads())
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
@@ -56,7 +56,7 @@ def peak_memory(where: torch.device) -> tuple[float, str]:
     return largest * (1 if sys.platform == "darwin" else 1024) / MIB, "process so far"
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -1,10 +1,11 @@
 """What an experiment returns: measurements with verdicts, figures, tables, paragraphs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeAlias
 
-HOLDS, FAILS, UNDECIDED, MEASURED = "holds", "does not hold", "undecided", "measured"
+HOLDS, FAILS, INCONCLUSIVE = "holds", "does not hold", "inconclusive"
+MEASURED, TOO_FEW = "measured", "too few samples"
 
 
 @dataclass(frozen=True)
@@ -12,8 +13,8 @@ class Measurement:
     """One line of `report.json`: what is claimed, what was measured, and what follows.
 
     `interval` is at 95% unless the claim says otherwise, None for what is exact or counted;
-    `verdict` is "holds", "does not hold", "undecided" (the interval contains the claim's bound)
-    or "measured" (the claim names no bound).
+    `verdict` is "holds", "does not hold", "inconclusive" (the interval contains the claim's bound),
+    "measured" (the claim names no bound) or "too few samples" (see `needing`).
     """
 
     name: str
@@ -22,10 +23,22 @@ class Measurement:
     interval: tuple[float, float] | None
     verdict: str
 
+    def needing(self, least: int, samples: int) -> "Measurement":
+        """The same; with fewer samples than `least`, drawn or trained on, a claim is undecided."""
+        few = samples < least and self.verdict != MEASURED
+        return replace(self, verdict=TOO_FEW) if few else self
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading within a section, of what a reader would search for."""
+
+    text: str
+
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture, the caption that says what to see in it, and its text for those who can't.
+    """An image, the caption that says what to see in it, and its text for those who can't.
 
     `image` is a PNG or, where the name ends in .gif, an animated GIF; empty where that file is
     written already.
@@ -46,6 +59,9 @@ class Table:
     caption: str
 
 
+Part: TypeAlias = str | Heading | Figure | Table
+
+
 @dataclass(frozen=True)
 class Result:
     """All that an experiment has to say; `parts` are paragraphs, figures and tables in order."""
@@ -53,7 +69,7 @@ class Result:
     name: str
     title: str
     rows: tuple[Measurement, ...]
-    parts: tuple[str | Figure | Table, ...]
+    parts: tuple[Part, ...]
     data: Mapping[str, Any]
 
     @property
@@ -64,17 +80,17 @@ class Result:
 
 def at_least(low: float, high: float, bound: float) -> str:
     """The verdict on "the quantity is at least `bound`", from its interval."""
-    return HOLDS if low >= bound else FAILS if high < bound else UNDECIDED
+    return HOLDS if low >= bound else FAILS if high < bound else INCONCLUSIVE
 
 
 def at_most(low: float, high: float, bound: float) -> str:
     """The verdict on "the quantity is at most `bound`", from its interval."""
-    return HOLDS if high <= bound else FAILS if low > bound else UNDECIDED
+    return HOLDS if high <= bound else FAILS if low > bound else INCONCLUSIVE
 
 
 def above(low: float, high: float, bound: float) -> str:
     """The verdict on "the quantity is greater than `bound`", from its interval."""
-    return HOLDS if low > bound else FAILS if high <= bound else UNDECIDED
+    return HOLDS if low > bound else FAILS if high <= bound else INCONCLUSIVE
 
 
 def holds_if(condition: bool) -> str:

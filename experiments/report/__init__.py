@@ -2,23 +2,28 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from experiments.common.model_options import Model
 from experiments.common.sampling_options import Sampling
-from sd.command_line.flags import check
+from sd.command_line.flags import Range, check
 
 
 @dataclass(frozen=True)
 class Config:
-    """Run every experiment and write one report that can be shown: HTML, Markdown and JSON.
+    """Run every experiment and write one report: HTML, Markdown and JSON.
 
-    The default takes some minutes on two CPU cores. Open report.html; it needs no other file.
+    The default takes about five minutes on two CPU cores. The report is written after each
+    experiment, so report.html can be opened at once; it shows the images beside it in the folder.
     """
 
     quick: bool = False
     """Few prompts, seeds and repeats: a check that all works, not a measurement."""
     out: Path = Path("out/report")
     """Folder for report.html, report.md, report.json and the single experiments' files."""
+    workers: Annotated[int, Range(0, 1024)] = 0
+    """Experiments at work side by side, each in a process; 0 for one on each core, or for one at
+    a time where the model is not the embedded one."""
     model: Model = field(default_factory=Model)
     """Which model, and where it runs."""
     sampling: Sampling = field(default_factory=Sampling)

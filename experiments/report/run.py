@@ -1,278 +1,143 @@
-"""Runs every experiment and writes one report."""
+"""All experiments in one illustrated report: report.html, report.md and report.json."""
 
-import importlib
-import json
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import warnings
+from dataclasses import dataclass, field
 from functools import partial
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from experiments import plots
-from experiments.autoencoder import run as autoencoder
-from experiments.cfg import run as cfg
-from experiments.common.model import load, shows
-from experiments.common.model_options import PROMPT
-from experiments.common.statistics import wilson
-from experiments.generate import run as generate
+from tqdm import tqdm
+
+from experiments.common.machine import cores
 from experiments.output import page
 from experiments.output.files import to_json, utf8, write_files
-from experiments.output.result import Figure, Measurement, Result, Table, percent, rows_json
-from experiments.plots.gallery import captioned_images
+from experiments.output.result import MEASURED, Measurement, Part, Result, rows_json
 from experiments.report import Config
-from experiments.strength import run as strength
-from experiments.timing import run as timing
-from experiments.tradeoff import run as tradeoff
-from sd import weights
-from sd.command_line.terminal import say
-from sd.files.image_file import load as load_image
-from sd.pipeline import TextToImage
+from experiments.report.processes import Done, attempt, each
+from experiments.report.sections import ALONE, SECONDS, make
+from sd.command_line.entry import line, reason
+from sd.command_line.terminal import escaped
 
-TITLE = "From equations to pictures: the report"
+TITLE = "From equations to images: the report"
 
 LECTURE_PROMPT = (
-    "The lecture's own prompt, “A cat stretching on the floor, highly detailed, ultra sharp, "
-    "cinematic, 100mm lens, 8k resolution.”, is about a world whose words the embedded "
-    "vocabulary does not have, so every experiment here uses prompts of coloured shapes instead."
+    "The lecture's own prompt is “A cat stretching on the floor, highly detailed, ultra sharp, "
+    "cinematic, 100mm lens, 8k resolution.” The embedded model knows coloured shapes alone, and "
+    "its vocabulary does not have these words. So every experiment here uses prompts of shapes."
 )
-PROMPTS = (
-    PROMPT,
-    "a large blue star on a black background",
-    "a small yellow ring above a large purple square",
-    "a green cross right of a red triangle on a gray background",
-    "an orange circle below a blue ring on a white background",
-    "a large purple star on a white background",
-    "a small green ring left of a large yellow cross",
-    "a large orange cross above a small blue circle on a black background",
-    "a large blue triangle on a gray background",
-    "a red square",
-)
-"""Shown on top; the sixth to the ninth name pairs that training never shows."""
-
-QUICK: dict[str, dict[str, Any]] = {
-    "forward": {"samples": 500, "frames": 4},
-    "posterior": {"times": (500,), "steps": (1, 350), "points": 2, "samples": 4000, "curve": 2},
-    "bound": {"steps": 20, "draws": 50, "finest": 8},
-    "likelihood": {
-        "points": 8,
-        "digits": 8,
-        "copies": 20,
-        "probes": 4,
-        "paths": 500,
-        "steps": 4,
-    },
-    "score-field": {"density": "ring", "times": (100, 1000), "samples": 300},
-    "langevin": {"particles": 500, "budget": 40, "chains": 1000, "frames": 4},
-    "reverse": {"steps": 30, "batch": 32, "width": 8, "walks": (2, 5), "samples": 100, "frames": 4},
-    "densities": {"densities": ("ring", "funnel"), "samples": 2000},
-    "errata": {"samples": 1000},
-    "digits": {
-        "steps": 20,
-        "width": 16,
-        "blocks": 1,
-        "scales": (),
-        "sampling": 5,
-        "held_out": 40,
-        "seeds": 2,
-        "pair_steps": 10,
-        "bound_steps": 5,
-    },
-    "families": {"steps": 50, "samples": 200},
-    "guidance-truth": {"scales": (3.0,), "shown": 3.0, "nodes": 20, "digits": 3},
-    "audit": {"quick": True, "samplers": ("ddim", "ddpm")},
-}
-"""The experiments on densities and digits, in their order, and what makes each of them quick."""
-
-SHORTER: dict[str, dict[str, Any]] = {
-    "audit": {"quick": True},
-    "reverse": {"steps": 1500},
-    "digits": {"steps": 1500, "seeds": 4, "pair_steps": 500, "bound_steps": 100},
-}
-"""What the report trains for less time than the experiment on its own."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Report:
-    """The results in order, and the facts above them."""
+    """The report so far: what every section came to, in the order of their ends."""
 
-    results: tuple[Result, ...]
-    lead: tuple[str | Table, ...]
+    config: Config
+    done: dict[str, Done[Result]] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
 
     @property
-    def rows(self) -> tuple[Measurement, ...]:
-        """The rows of all results."""
-        return tuple(row for result in self.results for row in result.rows)
+    def results(self) -> list[Result]:
+        """The sections in the report's order; those that are not there say so."""
+        return [self._section(name) for name in SECONDS]
+
+    def _section(self, name: str) -> Result:
+        if name not in self.done:
+            return Result(name, f"{name} (to come)", (), ("This experiment has not run yet.",), {})
+        found = self.done[name]
+        if found.value is not None:
+            return found.value
+        said = f"This experiment failed: {_reason(found.error)}."
+        return Result(name, f"{name} (failed)", (), (said,), {})
+
+    @property
+    def rows(self) -> list[Measurement]:
+        """The measurements of all sections, then the seconds that each of them took."""
+        rows = [row for result in self.results for row in result.rows]
+        for name, one in self.done.items():
+            claim = f"Seconds that the report's section `{name}` took"
+            rows.append(Measurement(f"report-seconds-{name}", claim, one.seconds, None, MEASURED))
+        return rows
+
+    @property
+    def lead(self) -> tuple[Part, ...]:
+        """What stands on top: how the report was made, and each experiment's first claim."""
+        seconds = time.perf_counter() - self.started
+        how = "quick setting: too few samples to conclude from" if self.config.quick else "default"
+        left = len(SECONDS) - len(self.done)
+        first = {name: one.value.rows for name, one in self.done.items() if one.value is not None}
+        names = [name for name in SECONDS if first.get(name)]
+        return (
+            f"Made by `python -m experiments report` in {seconds:.0f} s ({how}). Every sampling "
+            "step was taken by the primitives of `diffusion_math`. A program that reads pixels "
+            "decides whether an image shows what its prompt says.",
+            *([f"{left} of {len(SECONDS)} sections are still to come."] if left else []),
+            LECTURE_PROMPT,
+            page.rows_table([row for name in names for row in first[name] if row.name == name]),
+        )
+
+    def write(self) -> list[Path]:
+        """The report so far, each file whole; the paths of the three to look at."""
+        results = self.results
+        files = {
+            "report.html": utf8(page.html(TITLE, results, self.lead)),
+            "report.md": utf8(page.markdown(TITLE, results, self.lead)),
+            "report.json": to_json(rows_json(self.rows)),
+        }
+        return write_files(self.config.out, files)
+
+    def add(self, one: Done[Result]) -> None:
+        """Take a section in, and write it with its figures before the pages that name them."""
+        self.done[one.name] = one
+        if one.value is not None:
+            page.write(one.value, self.config.out)
+        self.write()
 
 
-def run(config: Config, pipeline: TextToImage | None = None) -> Report:
-    """Every experiment, on one loaded model."""
-    started = time.perf_counter()
-    loaded = pipeline or load(config.model)
-    work: list[tuple[str, Callable[[], Result]]] = [
-        ("pictures", lambda: _pictures(config, loaded)),
-        ("cfg", lambda: cfg.run(_cfg(config), loaded)),
-        ("strength", lambda: strength.run(_strength(config), loaded)),
-        ("timing", lambda: timing.run(_timing(config), pipeline)),
-        ("tradeoff", lambda: tradeoff.run(_tradeoff(config), loaded)),
-        ("autoencoder", lambda: autoencoder.run(_autoencoder(config), loaded)),
-        *((name, partial(_on_its_own, name, config.quick)) for name in QUICK),
-        ("weights", lambda: _weights(config)),
-    ]
-    results = []
-    for number, (name, one) in enumerate(work, 1):
-        say(f"[{number}/{len(work)}] {name}", error=True)
-        results.append(one())
-    seconds = time.perf_counter() - started
-    how = "quick setting: too few numbers to conclude from" if config.quick else "default setting"
-    lead = (
-        f"Made by `python -m experiments report` in {seconds:.0f} s ({how}). Every sampling step "
-        "was taken by the primitives of `diffusion_math`; whether a picture shows what its prompt "
-        "says was decided by a reader of pixels, not by eye.",
-        LECTURE_PROMPT,
-        _summary(results),
-    )
-    return Report(tuple(results), lead)
-
-
-def write(report: Report, folder: Path) -> list[Path]:
-    """Everything at once; the paths to look at, report.html first."""
-    files: dict[str, bytes] = {}
-    for result in report.results:
-        files |= {figure.name: figure.image for figure in result.figures}
-        record = {"name": result.name, "rows": rows_json(result.rows), **result.data}
-        files[f"{result.name}.json"] = to_json(record)
-    files["report.json"] = to_json(rows_json(report.rows))
-    files["report.md"] = utf8(page.markdown(TITLE, report.results, report.lead))
-    files["report.html"] = utf8(page.html(TITLE, report.results, report.lead))
-    return write_files(folder, files)[:-4:-1]
-
-
-def _summary(results: list[Result]) -> Table:
-    """The rows that bear the experiments' own names."""
-    names = {result.name for result in results}
-    rows = [row for result in results for row in result.rows if row.name in names]
-    return page.rows_table(rows)
-
-
-def _pictures(config: Config, pipeline: TextToImage) -> Result:
-    """Prompts and what became of them, at the default setting."""
-    prompts = PROMPTS[:4] if config.quick else PROMPTS
-    drawn = generate.run(generate.Config(prompt=prompts, model=config.model), pipeline, hold=True)
-    pictures = [load_image(figure.image) for figure in drawn.figures]
-    verdicts = [shows(*pair) for pair in zip(pictures, prompts, strict=True)]
-    wide = min(5, len(prompts))
-    lines = range(0, len(prompts), wide)
-    figure = captioned_images(
-        [pictures[i : i + wide] for i in lines],
-        [list(prompts[i : i + wide]) for i in lines],
-        [verdicts[i : i + wide] for i in lines],
-    )
-    caption = (
-        f"One seed each, nothing picked. Green frame: the reader finds all that the prompt names "
-        f"({sum(map(bool, verdicts))} of {len(verdicts)} here); orange: not all."
-    )
-    alt = "Pictures of coloured shapes with their prompts below them."
-    parts = (Figure("pictures.png", plots.png(figure), caption, alt),)
-    data = {**drawn.data, "right": verdicts}
-    return Result("pictures", "Prompts and pictures", (), parts, data)
-
-
-def _cfg(config: Config) -> cfg.Config:
-    whole = cfg.Config(model=config.model)
-    if not config.quick:
-        return whole
-    return replace(whole, scales=(), count=4, shown=3, diversity_prompts=2, diversity_seeds=2)
-
-
-def _strength(config: Config) -> strength.Config:
-    whole = strength.Config(model=config.model)
-    return replace(whole, strengths=(0.3, 0.5, 0.7, 1.0), seeds=2) if config.quick else whole
-
-
-def _timing(config: Config) -> timing.Config:
-    whole = timing.Config(model=config.model)
-    return replace(whole, repeats=3, warmup=1, cold_start=False) if config.quick else whole
-
-
-def _tradeoff(config: Config) -> tradeoff.Config:
-    whole = tradeoff.Config(model=config.model)
-    if not config.quick:
-        return whole
-    return replace(
-        whole, counts=(3, 6), intervals=((0.28, 2.9),), pictures=2, reference=12, judged=4
-    )
-
-
-def _on_its_own(name: str, quick: bool) -> Result:
-    """An experiment that needs no model of pictures, at its default or its quick setting."""
-    module = importlib.import_module(f"experiments.{name.replace('-', '_')}.run")
-    result: Result = module.run(module.Config(**(QUICK if quick else SHORTER).get(name, {})))
-    return result
-
-
-def _autoencoder(config: Config) -> autoencoder.Config:
-    return autoencoder.Config(count=16 if config.quick else 200, model=config.model)
-
-
-def _weights(config: Config) -> Result:
-    """What the weights' files say of themselves: how they were made, what they reached."""
-    embedded = config.model.weights == "shapes"
-    source = files("sd") / "assets" / "shapes" if embedded else Path(config.model.weights)
-    found: dict[str, dict[str, str]] = {}
-    with as_file(source) as folder:  # type: ignore[arg-type]
-        for path in sorted(folder.glob("*.safetensors")):
-            found[path.stem] = weights.metadata(path)
-            found[path.stem]["size"] = f"{path.stat().st_size / 1e6:.2f} MB"
-    lines = [
-        (name, key.replace("_", " "), _readable(value))
-        for name, words in found.items()
-        for key, value in words.items()
-        if key not in ("config", "sha256")
-    ]
-    text = "The weights that ship were trained by this project's own commands; their files say how."
-    caption = (
-        "From the metadata of the safetensors files; figures were measured when training ended."
-    )
-    table = Table(("network", "what", "value"), tuple(lines), caption)
-    parts = (text, *_judged(found), table) if lines else (text,)
-    return Result("weights", "The weights", (), parts, {"metadata": found})
-
-
-def _judged(found: dict[str, dict[str, str]]) -> tuple[Table, ...]:
-    """How often the weights' own last examination found all that a prompt names."""
-    figures = json.loads(found.get("unet", {}).get("figures", "{}"))
-    if "judged" not in figures:
-        return ()
-    count = figures["judged"]
-
-    def cell(kind: str, how: str) -> str:
-        share = figures[f"{kind}_{how}"]
-        low, high = wilson(round(share * count), count)
-        return f"{percent(share)} [{percent(low)}, {percent(high)}]"
-
-    lines = tuple(
-        (words, cell(kind, "guided"), cell(kind, "unguided"))
-        for kind, words in (("seen", "seen in training"), ("held_out", "never seen together"))
-    )
-    header = ("pairs of colour and shape", "right with guidance", "right without")
-    caption = (
-        f"{count} fresh prompts of each kind at the model's own solver and scale, drawn when "
-        "training ended; Wilson's 95% intervals."
-    )
-    return (Table(header, lines, caption),)
-
-
-def _readable(value: str) -> str:
-    """A value of the metadata; a JSON object as "key value, key value"."""
+def run(config: Config) -> Report:
+    """Every experiment, as many at a time as there are cores; written as they end."""
+    report = Report(config)
+    workers = config.workers or (cores() if config.model.weights == "shapes" else 1)
+    names = sorted(set(SECONDS) - {ALONE}, key=lambda name: -SECONDS[name])
+    names.sort(key=lambda name: name != "pictures")  # something to look at comes first
+    work = partial(make, config=config)
+    total = sum(SECONDS.values())
+    shape = "{percentage:3.0f}%|{bar}| {postfix} [{elapsed}<{remaining}]"
     try:
-        content: Any = json.loads(value)
-    except json.JSONDecodeError:
-        return value
-    if not isinstance(content, dict):
-        return value
-    pairs = ((key.replace("_", " "), one) for key, one in content.items())
-    return ", ".join(
-        f"{key} {page.number(one) if isinstance(one, float) else one}" for key, one in pairs
-    )
+        with tqdm(total=total, bar_format=shape, disable=None) as bar:
+            report.write()
+            for one in each(work, names, workers, max(1, cores() // workers), bar.refresh):
+                _take(report, one, bar)
+            _take(report, attempt(work, ALONE), bar)
+    except KeyboardInterrupt:
+        told = f"{len(report.done)} of {len(SECONDS)} sections are in {config.out / 'report.html'}"
+        raise KeyboardInterrupt(told) from None
+    failures = [one.error for one in report.done.values() if one.error is not None]
+    if failures:
+        raise failures[0]
+    return report
+
+
+def _take(report: Report, one: Done[Result], bar: "tqdm[Any]") -> None:
+    """Add a section and say so; an error of the first one, which loads the model, ends the run."""
+    report.add(one)
+    bar.update(SECONDS[one.name])
+    counted = f"{len(report.done)} of {len(SECONDS)}"
+    bar.set_postfix_str(f"{counted} sections")
+    for said in one.warnings:
+        warnings.warn(f"{one.name}: {said}", stacklevel=1)
+    failed = f" failed: {_reason(one.error)}" if one.error is not None else ""
+    tqdm.write(escaped(f"[{counted}] {one.name}, {one.seconds:.0f} s{failed}"), file=sys.stderr)
+    if one.error is not None and one.name == "pictures":
+        raise one.error
+
+
+def _reason(error: Exception | None) -> str:
+    """An error on one line."""
+    return reason(error) or line(f"{type(error).__name__}: {error}") if error is not None else ""
+
+
+def write(report: Report, _: Path) -> list[Path]:
+    """The three files to look at: the run has written all."""
+    return report.write()
