@@ -27,7 +27,10 @@ class Config:
     scales: Annotated[tuple[Scale, ...], Several(0)] = (0.0, 1.0, 2.0, 3.0, 5.0, 8.0)
     """Values of w to sweep; 1 (no guidance) and the model's own are always among them."""
     count: Annotated[int, Range(1, 100_000)] = 100
-    """Fresh prompts for the accuracy at each w: this many of seen and of held-out pairs."""
+    """Fresh prompts for the accuracy without guidance and at the model's own w, which the claims
+    compare: this many of seen and of held-out pairs."""
+    swept: Annotated[int, Range(1, 100_000)] = 40
+    """The first of them, for the accuracy at every other w; all, where there are fewer."""
     diversity_prompts: Annotated[int, Range(2, 32)] = 6
     """Prompts for the diversity at each w, at least 2."""
     diversity_seeds: Annotated[int, Range(2, 1000)] = 6

@@ -32,6 +32,8 @@ from sd.shapes.scene import COLORS, HELD_OUT, SHAPES
 
 BARS = {"seen": 0.95, "held-out": 0.80}
 """Least accuracy at the default setting, for pairs that occur in training and that don't."""
+FREE = "free"
+"""The prompts that leave most open, for the diversity."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,13 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
         "seen": judge.prompts(0, config.count),
         "held-out": judge.prompts(0, config.count, held_out=True),
     }
+    few = {kind: prompts[: config.swept] for kind, prompts in asked.items()}
     free = _free_prompts(config.diversity_prompts)
-    each = 2 * config.count + config.diversity_prompts * config.diversity_seeds
-    with tqdm(total=2 * config.shown + len(scales) * each, unit="picture", disable=None) as bar:
+    wanted = {w: _wanted(config, asked if w in (1.0, own) else few, free) for w in scales}
+    total = 2 * config.shown + sum(len(set(_jobs(config, w, wanted[w]).values())) for w in scales)
+    with tqdm(total=total, unit="image", disable=None) as bar:
         pair = _pair(config, pipeline, bar)
-        points = [_point(config, pipeline, w, asked, free, bar) for w in scales]
+        points = [_point(config, pipeline, w, wanted[w], bar) for w in scales]
     rows = _rows(_at(points, own), _at(points, 1.0))
     data: dict[str, Any] = {
         "settings": config,
@@ -101,24 +105,42 @@ def _pair(config: Config, pipeline: TextToImage, bar: "tqdm[Any]") -> dict[bool,
     }
 
 
+Wanted = dict[str, list[tuple[str, int]]]
+"""Prompts and seeds of the images that one scale is judged by."""
+
+
+def _wanted(config: Config, asked: dict[str, list[str]], free: Sequence[str]) -> Wanted:
+    """Prompts of each kind, each with a seed of its own, and free ones with several."""
+    fixed = {kind: [(text, seed) for seed, text in enumerate(asked[kind])] for kind in BARS}
+    return {**fixed, FREE: [(text, s) for text in free for s in range(config.diversity_seeds)]}
+
+
+def _jobs(config: Config, scale: float, wanted: Wanted) -> dict[tuple[str, int], tuple[str, int]]:
+    """Which prompt and seed gives the image of each: at w = 0 the prompt has no effect."""
+    blind = scale == 0 and config.sampling.guidance_interval is None
+    text = wanted[FREE][0][0]
+    return {one: (text, one[1]) if blind else one for kind in wanted.values() for one in kind}
+
+
 def _point(
-    config: Config,
-    pipeline: TextToImage,
-    scale: float,
-    asked: dict[str, list[str]],
-    free: Sequence[str],
-    bar: "tqdm[Any]",
+    config: Config, pipeline: TextToImage, scale: float, wanted: Wanted, bar: "tqdm[Any]"
 ) -> Point:
-    """Accuracy and diversity at one scale, on the prompts and seeds of every scale."""
+    """Accuracy and diversity at one scale."""
     call = {**config.sampling.call(pipeline), "guidance_scale": scale}
-    right = {}
-    for kind, prompts in asked.items():
-        pictures = draw(pipeline, prompts, range(len(prompts)), bar, **call)
-        right[kind] = [bool(shows(*one)) for one in zip(pictures, prompts, strict=True)]
+    jobs = _jobs(config, scale, wanted)
+    each = list(dict.fromkeys(jobs.values()))
+    texts, seeds = zip(*each, strict=True)
+    drawn = dict(zip(each, draw(pipeline, texts, seeds, bar, **call), strict=True))
+    images = {kind: [drawn[jobs[one]] for one in wanted[kind]] for kind in wanted}
+    right = {
+        kind: [
+            bool(shows(image, text))
+            for image, (text, _) in zip(images[kind], wanted[kind], strict=True)
+        ]
+        for kind in BARS
+    }
     many = config.diversity_seeds
-    repeated = [prompt for prompt in free for _ in range(many)]
-    drawn = draw(pipeline, repeated, [i % many for i in range(len(repeated))], bar, **call)
-    groups = [drawn[i : i + many] for i in range(0, len(drawn), many)]
+    groups = [images[FREE][i : i + many] for i in range(0, len(images[FREE]), many)]
     spread = [fmean(distance(a, b) for a, b in combinations(group, 2)) for group in groups]
     return Point(scale, right, spread, groups[0])
 
@@ -222,7 +244,7 @@ def _parts(
             plots.png(side_by_side(_panels(config, points, own), 6.2)),
             f"Left: prompts come true most often at w = {best.scale:g}. Right: what guidance costs "
             f"in variety, from {plain:.0f} levels without it to {most:.0f} at w = "
-            f"{points[-1].scale:g}. Same prompts and seeds at every w; bars are 95% intervals.",
+            f"{points[-1].scale:g}. Bars are 95% intervals. {_counts(config, own)}",
             "Two curves against the guidance scale: prompt accuracy, and diversity.",
         ),
         Figure(
@@ -232,7 +254,20 @@ def _parts(
             "w = 0 does not know the prompt; as w grows the pictures grow alike.",
             "A grid of pictures, a row for each guidance scale.",
         ),
-        Table(header, tuple(cells), "The sweep in numbers, with Wilson's 95% intervals."),
+        Table(
+            header,
+            tuple(cells),
+            f"The sweep in numbers, with Wilson's 95% intervals. {_counts(config, own)}",
+        ),
+    )
+
+
+def _counts(config: Config, own: float) -> str:
+    """How many prompts the accuracies are taken over."""
+    few = min(config.swept, config.count)
+    return (
+        f"Accuracy is over {config.count} prompts of each kind at w = 1 and w = {own:g}, and over "
+        f"the first {few} of them elsewhere, with the same seeds."
     )
 
 
@@ -250,7 +285,7 @@ def _panels(config: Config, points: list[Point], own: float) -> list[Chart]:
         Chart(
             "Does the picture show the prompt?",
             w_axis,
-            Axis(f"all right (% of {config.count} prompts)", 0, 104),
+            Axis("all right (% of prompts)", 0, 104),
             lines,
             marked_x=chosen,
         ),

@@ -18,6 +18,8 @@ from experiments.digits.claims import LAST
 from experiments.digits.training import Budget, bits, last_error, learn, sample
 from experiments.output.result import Result
 
+EXAMPLES = 50_000
+"""With fewer examples in its training a network shows nothing of what it can learn."""
 ARM_WIDTH, ARM_BLOCKS = 128, 2
 """The networks that compare the weights are no wider or deeper than this."""
 
@@ -55,13 +57,15 @@ def run(config: Config) -> Result:
             evaluate, train, arm, config.seeds, names, bar.update, config.seed
         )
 
-    rows = (
+    found = (
         *claims.agreement(right, real),
         *claims.distance(distances, plain, floor, len(train.x), len(test.x)),
         claims.copied(copied),
         *claims.code(codes),
         *claims.weight(outcomes, arm, loss_weights.effective_share(schedule)),
     )
+    seen = min(config.steps, config.pair_steps) * budget.batch
+    rows = tuple(row.needing(EXAMPLES, seen) for row in found)
     parts = (
         f"Scikit-learn's digits have 8 x 8 pixels of 17 levels. {len(train.x)} of the "
         f"{digit_data.COUNT} train everything here; {len(test.x)}, drawn at random, judge it. The "

@@ -30,6 +30,8 @@ from experiments.plots import plane
 from experiments.plots.plane import Cloud
 
 PLAIN = "autoencoder"
+EXAMPLES = 100_000
+"""With fewer examples in its training a network shows nothing of what it can learn."""
 
 
 def run(config: Config) -> Result:
@@ -73,7 +75,8 @@ def run(config: Config) -> Result:
         "parameters": {name: one.parameters for name, one in trained.items()},
         "seconds": {name: one.seconds for name, one in trained.items()},
     }
-    rows = _rows(distances, one_normal, from_normal, kolmogorov, config.samples)
+    found = _rows(distances, one_normal, from_normal, kolmogorov, config.samples)
+    rows = tuple(row.needing(EXAMPLES, config.steps * config.batch) for row in found)
     return Result("families", "Three families, one density", rows, parts, record)
 
 

@@ -27,6 +27,8 @@ from experiments.output.result import (
 
 TOLERANCE = 0.03
 """How far a share may lie from its weight to be called recovered."""
+STATES = 1_000_000
+"""With fewer states of all particles together the shares of the modes say nothing."""
 CLOSE = 0.01
 """Of a mode's standard deviation: a particle nearer to the mode than that has ended on it."""
 
@@ -66,10 +68,11 @@ def run(config: Config) -> Result:
     ]
     if config.frames:
         parts.append(figures.animation(data, watched, moments))
+    seen = config.particles * config.budget
     rows = (
-        _annealed_row(found["annealed"], config),
-        _held_row(found["ULA"], bounds),
-        _ascent_row(data, ends["ascent"].x),
+        _annealed_row(found["annealed"], config).needing(STATES, seen),
+        _held_row(found["ULA"], bounds).needing(STATES, seen),
+        _ascent_row(data, ends["ascent"].x).needing(STATES, seen),
         _turn_row(turn),
         _bias_row([one for one in stationary if one.sampler == "ULA"]),
         _distribution_row(

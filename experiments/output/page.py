@@ -9,7 +9,19 @@ from urllib.parse import quote
 from PIL import Image
 
 from experiments.output.files import to_json, utf8, write_files
-from experiments.output.result import FAILS, HOLDS, Figure, Measurement, Result, Table, rows_json
+from experiments.output.result import (
+    FAILS,
+    HOLDS,
+    INCONCLUSIVE,
+    TOO_FEW,
+    Figure,
+    Heading,
+    Measurement,
+    Part,
+    Result,
+    Table,
+    rows_json,
+)
 
 STYLE = """
 :root { color-scheme: light; }

@@ -24,7 +24,7 @@ class Measurement:
     verdict: str
 
     def needing(self, least: int, samples: int) -> "Measurement":
-        """The same; with fewer samples than `least`, drawn or trained on, a claim is undecided."""
+        """The same; with fewer samples than `least`, drawn or trained on, no claim is decided."""
         few = samples < least and self.verdict != MEASURED
         return replace(self, verdict=TOO_FEW) if few else self
 

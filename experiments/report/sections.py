@@ -5,6 +5,7 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
+from experiments.common.model import load
 from experiments.common.model_options import Model
 from experiments.output.result import Result
 from experiments.report import Config, model_sections
@@ -56,6 +57,7 @@ QUICK: dict[str, dict[str, Any]] = {
 """The experiments in the report's order, and what makes each of them quick."""
 
 SHORTER: dict[str, dict[str, Any]] = {
+    "tradeoff": {"counts": (4, 8, 14, 25)},
     "audit": {"quick": True},
     "reverse": {"steps": 1500},
     "digits": {"steps": 1500, "seeds": 4, "pair_steps": 500, "bound_steps": 100},
@@ -77,15 +79,17 @@ def make(name: str, config: Config) -> Result:
     if name == "weights":
         return model_sections.weights(config.model)
     module = importlib.import_module(f"experiments.{name.replace('-', '_')}.run")
-    known = {field.name for field in fields(module.Config)}
-    shared = {one: getattr(config, one) for one in ("model", "sampling") if one in known}
+    taken = {field.name for field in fields(module.Config)}
+    with_model = "model" in taken
+    ours = {"model", "sampling"} & taken if with_model else ()
+    shared = {one: getattr(config, one) for one in ours}
     settings = module.Config(**shared, **(QUICK if config.quick else SHORTER).get(name, {}))
-    with_model = "model" in known and name != ALONE  # which loads it in every precision
-    result: Result = module.run(settings, *([_loaded(config.model)] if with_model else []))
+    loaded = [_loaded(config.model)] if with_model and name != ALONE else []  # it loads its own
+    result: Result = module.run(settings, *loaded)
     return result
 
 
 @lru_cache(maxsize=1)
 def _loaded(model: Model) -> TextToImage:
     """The model, loaded once in a process."""
-    return model.load()
+    return load(model)

@@ -7,6 +7,8 @@ from experiments.reverse.sampling import EXACT, KERNELS, LEARNED, SamplingErrors
 
 MISSED = 0.05
 """The part of the score that a network which has learned it may miss."""
+EXAMPLES = 100_000
+"""With fewer examples in its training a network shows nothing of what it can learn."""
 APART = 5.0
 """Fisher divergences within this factor are called comparable."""
 

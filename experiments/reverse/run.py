@@ -56,10 +56,8 @@ def run(config: Config) -> Result:
     grid, paths = trajectories(
         schedule, data, learned["eps"], config.frames - 1, config.samples, config.seed + 4
     )
-    rows = (
-        *claims.divergence(missed, falling),
-        *claims.sampling(errors),
-    )
+    found = (*claims.divergence(missed, falling), *claims.sampling(errors))
+    rows = tuple(row.needing(claims.EXAMPLES, config.steps * config.batch) for row in found)
     parts = (
         f"Each network saw {config.steps} x {config.batch} fresh samples of the density "
         f"{config.density} and nothing else. The exact score of x_t is known at every t, so what "

@@ -6,6 +6,8 @@ from experiments.output import result as results
 from experiments.output.files import to_json
 from experiments.output.result import Result
 
+VERDICTS = ("holds", "does not hold", "inconclusive", "measured", "too few samples")
+
 
 def check(result: Result, name: str) -> None:
     """What every result owes: rows of its name, JSON without loss, figures with captions."""
@@ -15,7 +17,7 @@ def check(result: Result, name: str) -> None:
     record = json.loads(to_json({"rows": results.rows_json(result.rows), **result.data}))
     for row in record["rows"]:
         assert set(row) == {"name", "claim", "measured", "interval", "verdict"}
-        assert row["verdict"] in ("holds", "does not hold", "undecided", "measured")
+        assert row["verdict"] in VERDICTS
         assert isinstance(row["measured"], float | int)
         if row["interval"] is not None and None not in row["interval"]:
             low, high = row["interval"]

@@ -1,16 +1,21 @@
 """Files whole or absent, JSON that any reader takes."""
 
+import io
 import json
 import math
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from experiments.output import files, page, result
-from experiments.output.result import Figure, Measurement, Result, Table
+from experiments.output.result import Figure, Heading, Measurement, Result, Table
 
-PNG = b"\x89PNG not really"
+PIXELS = io.BytesIO()
+Image.new("RGB", (3, 2)).save(PIXELS, "png")
+PNG = PIXELS.getvalue()
 RESULT = Result(
     "one",
     "A title",
@@ -47,7 +52,7 @@ def test_nothing_is_left_of_a_write_that_fails(tmp_path: Path) -> None:
     [
         ((0.2, 0.4), "holds", "does not hold"),
         ((0.0, 0.1), "does not hold", "holds"),
-        ((0.1, 0.3), "undecided", "undecided"),
+        ((0.1, 0.3), "inconclusive", "inconclusive"),
     ],
 )
 def test_verdicts(ends: tuple[float, float], least: str, most: str) -> None:
@@ -59,7 +64,7 @@ def test_verdicts(ends: tuple[float, float], least: str, most: str) -> None:
 def test_equality_is_at_least_and_at_most_but_not_above() -> None:
     assert result.at_least(0.0, 0.0, 0.0) == result.at_most(0.0, 0.0, 0.0) == "holds"
     assert result.above(0.0, 0.0, 0.0) == "does not hold"
-    assert result.above(0.0, 0.1, 0.0) == "undecided"
+    assert result.above(0.0, 0.1, 0.0) == "inconclusive"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +86,7 @@ class Reader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "img":
             self.sources.append(str(dict(attrs)["src"]))
-        elif tag != "meta":
+        elif tag not in ("meta", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -91,17 +96,33 @@ class Reader(HTMLParser):
         self.words.append(data)
 
 
-def test_html_stands_alone_and_escapes() -> None:
+def test_html_links_its_images_and_escapes() -> None:
     text = page.html("Title & more", [RESULT], ["A lead."])
     reader = Reader()
     reader.feed(text)
     assert reader.open == []
-    assert all(source.startswith("data:image/png;base64,") for source in reader.sources)
-    assert len(reader.sources) == 1
+    assert reader.sources == ["a.png"]
+    assert 'width="3" height="2" loading="lazy"' in text
     assert "http" not in text
     assert "<angle>" in " ".join(reader.words)
     assert "<nav>" not in text  # a list of one link leads nowhere
-    assert "<nav>" in page.html("Two", [RESULT, RESULT])
+    two = page.html("Two", [RESULT, RESULT])
+    assert '<a href="#one">A title</a>' in two
+
+
+def test_headings_in_both_forms() -> None:
+    parted = replace(RESULT, parts=(Heading("Part & parcel"), *RESULT.parts))
+    assert "<h3>Part &amp; parcel</h3>" in page.html("T", [parted])
+    assert "\n### Part & parcel\n" in page.markdown("T", [parted])
+
+
+@pytest.mark.parametrize("verdict", ["holds", "does not hold", "inconclusive"])
+def test_too_few_samples_decide_nothing(verdict: str) -> None:
+    row = Measurement("a", "b", 0.5, None, verdict)
+    assert row.needing(100, 100) == row
+    assert row.needing(100, 99) == replace(row, verdict="too few samples")
+    measured = replace(row, verdict="measured")
+    assert measured.needing(100, 99) == measured
 
 
 def test_numbers_are_short() -> None:

@@ -105,7 +105,7 @@ def point(solver: str, errors: tuple[float, ...]) -> Point:
     [
         ((0.10, 0.11, 0.10), 0.01, ("holds", "holds")),
         ((0.45, 0.44, 0.43), 0.01, ("does not hold", "holds")),
-        ((0.10, 0.90, 0.40), 0.01, ("undecided", "holds")),
+        ((0.10, 0.90, 0.40), 0.01, ("inconclusive", "holds")),
         ((0.10, 0.11, 0.10), 0.06, ("holds", "does not hold")),
     ],
 )

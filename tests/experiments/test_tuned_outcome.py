@@ -65,7 +65,7 @@ def test_the_best_of_the_rest_and_what_is_saved():
         r.name: r for r in figures.rows_of(replace(found, picked={"fitted": {5: (mixed,) * 2}}))
     }
     row = told["fitted-saving-rms"]
-    assert row.interval[0] < row.measured < row.interval[1] and row.verdict == "undecided"
+    assert row.interval[0] < row.measured < row.interval[1] and row.verdict == "inconclusive"
     unreached = walk([0.01] * 4, 5)
     told = figures.rows_of(Found(world, others, {"fitted": {5: (unreached, unreached)}}))
     assert {row.name: row for row in told}["fitted-saving-typical"].measured == pytest.approx(0.5)
