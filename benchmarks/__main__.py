@@ -21,7 +21,7 @@ from diffusion_math.sample import final
 from diffusion_math.schedule import Discrete
 from diffusion_math.solvers.exponential import dpmpp_2m
 from diffusion_math.solvers.one_step import ddim
-from sd.config import SHAPES as PRESET
+from sd.config import SHAPES_CONFIG as PRESET
 from sd.networks.unet import UNet
 
 STEPS = 25

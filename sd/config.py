@@ -3,21 +3,20 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_type_hints
 
 from diffusion_math.solvers.registry import SOLVERS
 from sd import validation
 from sd.files import regular_file
 from sd.noise_schedule import SCHEDULES
-from sd.text.prompt import Long
 
 __all__ = [
     "PREDICTIONS",
-    "SCHEDULES",
-    "SHAPES",
+    "SHAPES_CONFIG",
     "V15",
     "V20",
     "V21",
+    "LongPrompt",
     "ModelConfig",
     "TextConfig",
     "UNetConfig",
@@ -30,6 +29,10 @@ __all__ = [
 
 ACTIVATIONS = ("quick_gelu", "gelu")
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
+"""What a U-Net may predict: diffusers' name, and that of `diffusion_math.prediction`."""
+
+LongPrompt: TypeAlias = Literal["chunk", "truncate", "refuse"]
+"""How to encode a prompt longer than a row of the text encoder: several rows, cut it, or raise."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +188,7 @@ class ModelConfig:
         validation.one_of(self, "prediction", tuple(PREDICTIONS))
         validation.one_of(self, "schedule", tuple(SCHEDULES))
         validation.one_of(self, "solver", tuple(SOLVERS))
-        validation.one_of(self, "long_prompt", get_args(Long))
+        validation.one_of(self, "long_prompt", get_args(LongPrompt))
         validation.whole(self, "image_size")
         validation.whole(self, "steps", most=10**6)
         if not isinstance(self.zero_terminal_snr, bool):
@@ -257,7 +260,7 @@ def to_json(config: TextConfig | VAEConfig | UNetConfig | ModelConfig) -> str:
 def from_json(kind: type[Config], text: str) -> Config:
     """The inverse of `to_json`; raises ValueError for anything else."""
     try:
-        values = regular_file.from_json(text)
+        values = regular_file.parse_json(text)
     except ValueError as error:
         raise ValueError(f"{kind.__name__} is {error}") from error
     return from_dict(kind, values)
@@ -275,7 +278,7 @@ V20 = ModelConfig(
 V21 = replace(V20, prediction="v_prediction", image_size=768)
 """Stable Diffusion v2.0 and v2.1 at 768 pixels."""
 
-SHAPES = ModelConfig(
+SHAPES_CONFIG = ModelConfig(
     text=TextConfig(
         vocab_size=29, width=96, layers=2, heads=4, context_length=24, intermediate=384, skip=1
     ),

@@ -3,19 +3,17 @@
 import hashlib
 from collections.abc import Iterable
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from sd.pipeline import TextToImage
+from sd.pipeline import TextToImage
 
-__all__ = ["digest", "numbers"]
+__all__ = ["model_digest", "weights_digest"]
 
 DIGITS = 16
 
 
-def digest(model: "TextToImage") -> str:
+def model_digest(model: TextToImage) -> str:
     """SHA-256 over the names of all weights and their numbers as float32: its first digits in hex.
 
     It is that of the weights as they were loaded and changed, whatever engine runs them. What is
@@ -24,10 +22,10 @@ def digest(model: "TextToImage") -> str:
     if model.digest is not None:
         return model.digest
     kinds = ("text_encoder", "vae", "unet")
-    return numbers(chain.from_iterable(_weights(model, kind) for kind in kinds))
+    return weights_digest(chain.from_iterable(_weights(model, kind) for kind in kinds))
 
 
-def numbers(weights: Iterable[tuple[str, Tensor]]) -> str:
+def weights_digest(weights: Iterable[tuple[str, Tensor]]) -> str:
     """The same over named weights."""
     found = hashlib.sha256()
     for name, value in weights:
@@ -36,7 +34,7 @@ def numbers(weights: Iterable[tuple[str, Tensor]]) -> str:
     return found.hexdigest()[:DIGITS]
 
 
-def _weights(model: "TextToImage", kind: str) -> Iterable[tuple[str, Tensor]]:
+def _weights(model: TextToImage, kind: str) -> Iterable[tuple[str, Tensor]]:
     if model.turns is not None:
         return model.turns.weights(kind)
     network = getattr(model, kind)

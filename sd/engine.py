@@ -14,17 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_math.checks import require
-from sd.autoencoder import Autoencoder
-from sd.digest import digest
-from sd.networks.vae import Latent
+from sd.digest import model_digest
+from sd.networks.vae import Autoencoder, Latent
 from sd.pipeline import TextToImage
 
-__all__ = ["Engine", "able", "engaged"]
+__all__ = ["Engine", "require_engine", "with_engine"]
 
 Engine: TypeAlias = Literal["eager", "openvino", "compile"]
 
 
-def able(engine: str, device: torch.device, dtype: torch.dtype, low_memory: bool = False) -> None:
+def require_engine(
+    engine: str, device: torch.device, dtype: torch.dtype, low_memory: bool = False
+) -> None:
     """Raise ValueError where there is no such engine, or it can't have the device or dtype.
 
     OpenVINO needs to be installed, a CPU, and float32 or bfloat16. Only `eager` has networks that
@@ -42,7 +43,7 @@ def able(engine: str, device: torch.device, dtype: torch.dtype, low_memory: bool
         require(there, "engine", wanted, "no such package")
 
 
-def engaged(pipeline: TextToImage, engine: str) -> TextToImage:
+def with_engine(pipeline: TextToImage, engine: str) -> TextToImage:
     """The pipeline with its U-Net and its decoder run by this engine.
 
     Args:
@@ -51,12 +52,12 @@ def engaged(pipeline: TextToImage, engine: str) -> TextToImage:
         engine: one of `Engine`.
 
     Raises:
-        ValueError: as `able` does.
+        ValueError: as `require_engine` does.
     """
-    able(engine, pipeline.device, pipeline.dtype, pipeline.turns is not None)
+    require_engine(engine, pipeline.device, pipeline.dtype, pipeline.turns is not None)
     if engine == "eager":
         return pipeline
-    vae, known = pipeline.vae, digest(pipeline)
+    vae, known = pipeline.vae, model_digest(pipeline)
     if engine == "compile":
         mode = "reduce-overhead" if pipeline.device.type == "cuda" else "default"
         unet, decoder = (torch.compile(one, mode=mode) for one in (pipeline.unet, _Decoding(vae)))

@@ -8,13 +8,15 @@ from diffusion_math.checks import Number
 from diffusion_math.grid import GRIDS
 from diffusion_math.schedule import Discrete
 
-__all__ = ["DEFAULT", "times"]
+__all__ = ["DEFAULT_STRENGTH", "img2img_grid"]
 
-DEFAULT = 0.8
+DEFAULT_STRENGTH = 0.8
 """Of a picture that is given without a strength."""
 
 
-def times(schedule: Discrete, grid: str, steps: int, strength: Number) -> Float[Tensor, " nodes"]:
+def img2img_grid(
+    schedule: Discrete, grid: str, steps: int, strength: Number
+) -> Float[Tensor, " nodes"]:
     """The grid from t = round(strength T) down to 0, in round(strength steps) steps, at least one.
 
     Args:

@@ -13,10 +13,10 @@ from diffusion_math.checks import require
 from sd import checkpoint, weights
 from sd.checkpoint import safetensors_file
 from sd.checkpoint.component import Component
-from sd.checkpoint.hub import resolved
+from sd.checkpoint.hub import resolve
 from sd.checkpoint.offload import Offload, Parked
-from sd.config import SHAPES, ModelConfig, TextConfig, UNetConfig, VAEConfig
-from sd.files.regular_file import kind
+from sd.config import SHAPES_CONFIG, ModelConfig, TextConfig, UNetConfig, VAEConfig
+from sd.files.regular_file import path_kind
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE
@@ -81,21 +81,21 @@ def load_model(
         "variant": variant,
     }
     embedded = model == "shapes"
-    native = any(kind(Path(model) / f"{name}.safetensors", "model") for name in NATIVE)
+    native = any(path_kind(Path(model) / f"{name}.safetensors", "model") for name in NATIVE)
     if not embedded and not native:
         return _checkpoint(model, device, dtype, tokenizer, options, low_memory)
     asked = [name for name, value in {"tokenizer": tokenizer, **options}.items() if value]
     require(not asked, ", ".join(asked), "a checkpoint with it", repr(str(model)))
     with as_file(files("sd") / "assets" / "shapes" if embedded else Path(model)) as folder:
         text, own_vae, unet = (
-            weights.load(folder / f"{name}.safetensors", network, settings)
+            weights.load_network(folder / f"{name}.safetensors", network, settings)
             for name, network, settings in zip(
                 NATIVE, (TextEncoder, VAE, UNet), (TextConfig, VAEConfig, UNetConfig), strict=True
             )
         )
         networks = dict(zip(NATIVE, (text, own_vae, unet), strict=True))
         homes = {name: _home(folder, name, network, dtype) for name, network in networks.items()}
-        numbers = replace(SHAPES, text=text.config, vae=own_vae.config, unet=unet.config)
+        numbers = replace(SHAPES_CONFIG, text=text.config, vae=own_vae.config, unet=unet.config)
         length = numbers.text.context_length
         words = (
             Tokenizer.embedded(length)
@@ -125,10 +125,10 @@ def _checkpoint(
     low_memory: bool,
 ) -> Parts:
     """A checkpoint; its vocabulary is sought before its weights are read."""
-    place = resolved(model, (options["variant"],))
+    place = resolve(model, (options["variant"],))
     wanted = "'shapes', a folder of weights, a checkpoint or an id of the hub"
-    require(kind(place, "model") is not None, "model", wanted, repr(str(model)))
-    words = clip_vocabulary.find(place, tokenizer, TextConfig().context_length, None)
+    require(path_kind(place, "model") is not None, "model", wanted, repr(str(model)))
+    words = clip_vocabulary.find_tokenizer(place, tokenizer, TextConfig().context_length, None)
     found = checkpoint.load(
         place,
         dtype=dtype,

@@ -7,18 +7,18 @@ import torch
 from diffusion_math.checks import require
 from diffusion_math.schedule import Discrete
 
-__all__ = ["SCHEDULES", "schedule", "zero_terminal_snr"]
+__all__ = ["SCHEDULES", "named_schedule", "zero_terminal_snr"]
 
 SCHEDULES: dict[str, Callable[[int], Discrete]] = {
     "scaled_linear": Discrete.scaled_linear,
     "linear": Discrete.linear,
     "cosine": Discrete.cosine,
 }
-LEAST = 2.0**-12
+TERMINAL_ALPHA = 2.0**-12
 """alpha_T in place of 0, as in diffusers: the log-SNR of every node is finite."""
 
 
-def schedule(name: str, steps: int, zero_snr: bool = False) -> Discrete:
+def named_schedule(name: str, steps: int, zero_snr: bool = False) -> Discrete:
     """The schedule of that name.
 
     Args:
@@ -43,6 +43,6 @@ def zero_terminal_snr(plain: Discrete) -> Discrete:
     require(steps > 1, "steps", "2 or more for a zero terminal SNR", steps)
     alpha, _ = plain(torch.arange(1, steps + 1, dtype=torch.float64))
     scaled = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
-    scaled[-1] = min(LEAST, float(scaled[-2]) / 2)
+    scaled[-1] = min(TERMINAL_ALPHA, float(scaled[-2]) / 2)
     before = torch.cat([scaled.new_ones(1), scaled[:-1]])
     return Discrete((before - scaled) * (before + scaled) / before.square())

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffusion_math.solvers.step import State
 
-__all__ = ["finite_walk", "require_finite", "vae_dtype"]
+__all__ = ["finite_states", "require_finite", "vae_dtype"]
 
 
 def require_finite(x: Tensor, stage: str, dtype: torch.dtype | None = None) -> Tensor:
@@ -30,7 +30,7 @@ def require_finite(x: Tensor, stage: str, dtype: torch.dtype | None = None) -> T
     raise FloatingPointError(f"{name} {stage}: not finite; try {advice}")
 
 
-def finite_walk(
+def finite_states(
     walk: Iterable[State], times: Float[Tensor, " nodes"], dtype: torch.dtype
 ) -> Iterator[State]:
     """The states of a walk over these times, whose network answers in `dtype`, each of them finite.

@@ -29,16 +29,16 @@ from diffusion_math.solvers.step import State, Step
 from sd import device as devices
 from sd import img2img as strengths
 from sd import loading, unused_arguments
-from sd.autoencoder import Autoencoder
 from sd.checkpoint.offload import Offload
-from sd.config import ModelConfig
-from sd.files import picture
+from sd.config import LongPrompt, ModelConfig
+from sd.files import image_tensor
 from sd.networks.attention import Conditioning
 from sd.networks.unet import UNet
-from sd.noise_schedule import schedule
-from sd.nonfinite import finite_walk, require_finite, vae_dtype
+from sd.networks.vae import Autoencoder
+from sd.noise_schedule import named_schedule
+from sd.nonfinite import finite_states, require_finite, vae_dtype
 from sd.text.conditioning import context
-from sd.text.prompt import Long, legible, paired
+from sd.text.prompt import paired, require_text
 from sd.text.tokenizer import Tokenizer
 
 __all__ = ["TextToImage"]
@@ -108,7 +108,7 @@ class TextToImage:
     def schedule(self) -> Discrete:
         """The schedule that the U-Net was trained under."""
         config = self.config
-        return schedule(config.schedule, config.steps, config.zero_terminal_snr)
+        return named_schedule(config.schedule, config.steps, config.zero_terminal_snr)
 
     @property
     def vae_dtype(self) -> torch.dtype:
@@ -180,14 +180,14 @@ class TextToImage:
             FloatingPointError: a network's answer is not finite; the message names it and the step.
         """
         prompts, seeds = paired(prompt, seed)
-        legible("negative_prompt", negative_prompt)
+        require_text("negative_prompt", negative_prompt)
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
         legal = 0 <= scale < float("inf")
         require(legal, "guidance_scale", "a finite number of at least 0", scale)
         if guidance_interval is not None:
             interval("guidance_interval", guidance_interval)
         own, given = self.config.guidance_scale, bool(guidance_interval)
-        unused_arguments.guidance(
+        unused_arguments.warn_guidance(
             do_cfg, scale, own, negative_prompt=negative_prompt, guidance_interval=given
         )
         make = _solver(self.config.solver if solver is None else solver)
@@ -217,16 +217,16 @@ class TextToImage:
         elif image is None:
             times = GRIDS[grid](self.schedule, steps)
         else:
-            amount = strengths.DEFAULT if strength is None else strength
-            times = strengths.times(self.schedule, grid, steps, amount)
+            amount = strengths.DEFAULT_STRENGTH if strength is None else strength
+            times = strengths.img2img_grid(self.schedule, grid, steps, amount)
         if guidance_interval is not None and do_cfg:
-            unused_arguments.interval(self.schedule, times, make, guidance_interval)
+            unused_arguments.warn_interval(self.schedule, times, make, guidance_interval)
         if image is not None:
             latent = self.encode_image(image, wide, high).expand_as(x)
             x = marginal(self.schedule, latent, times[0]).draw(x)
 
         states = trajectory(step, denoise, x, times, from_seeds(seeds))
-        walk = finite_walk(states, times, self.dtype)
+        walk = finite_states(states, times, self.dtype)
         # The start is a state too; counted from -1, the bar counts steps.
         shown = None if progress else True  # tqdm's words for "on a terminal" and "never"
         for state in tqdm(walk, total=len(times) - 1, initial=-1, unit="step", disable=shown):
@@ -238,16 +238,29 @@ class TextToImage:
     def encode_prompts(
         self, prompts: Sequence[str], long: str = "refuse", clip_skip: int | None = None
     ) -> Context:
-        """The context that the U-Net attends to, weights and breaks taken out.
+        """Encode prompts to the context `(batch, token, width)` that the U-Net attends to.
 
-        See `sd.text.conditioning`. Warns as `sd.unused_arguments.texts` does, and of words that are
-        cut; ValueError for a prompt over its length where `long` is "refuse", for a long or a
-        clip_skip that there is not.
+        Weights and breaks are applied as in `sd.text.conditioning`.
+
+        Args:
+            prompts: one or more.
+            long: how to encode a prompt longer than a row, a value of `sd.config.LongPrompt`.
+            clip_skip: layers of the text encoder to leave out, in 0..layers - 1; default: the
+                model's own.
+
+        Warns as `sd.unused_arguments.warn_prompts` does, and where a prompt is cut. Raises
+        ValueError for a prompt longer than a row where `long` is "refuse", and for a `long` or a
+        `clip_skip` that is not valid.
         """
-        require(long in get_args(Long), "long_prompt", f"one of {get_args(Long)}", repr(long))
+        require(
+            long in get_args(LongPrompt),
+            "long_prompt",
+            f"one of {get_args(LongPrompt)}",
+            repr(long),
+        )
         skip = self.config.text.skip if clip_skip is None else clip_skip
         whole("clip_skip", skip, 0, self.config.text.layers - 1)
-        unused_arguments.texts(self.tokenizer, prompts)
+        unused_arguments.warn_prompts(self.tokenizer, prompts)
 
         def encoder(tokens: Tensor) -> Tensor:
             if clip_skip is None:
@@ -291,7 +304,7 @@ class TextToImage:
     @torch.no_grad()
     def encode_image(self, image: Image.Image, width: int, height: int) -> Latents:
         """The mean latent of one picture, fitted to width x height; float32 or wider."""
-        x = picture.to_tensor([picture.fit(image, width, height)])
+        x = image_tensor.to_tensor([image_tensor.fit(image, width, height)])
         mean = require_finite(
             self.vae.encode(x.to(self.device, self.vae_dtype)).mean, "VAE encoder"
         )
@@ -303,7 +316,7 @@ class TextToImage:
         latents = latents.to(self.device, self.vae_dtype)
         few = max(1, _AT_ONCE // latents[0, 0].numel())
         decoded = [self.vae.decode(some) for some in latents.split(few)]
-        return picture.from_tensor(torch.cat(decoded), "VAE decoder")
+        return image_tensor.from_tensor(torch.cat(decoded), "VAE decoder")
 
     def _conditioned(self, context: Tensor) -> Denoiser:
         """The U-Net with its context, in its own dtype, as a denoiser."""

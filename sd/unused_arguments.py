@@ -8,18 +8,18 @@ from torch import Tensor
 from diffusion_math.checks import Number
 from diffusion_math.schedule import Schedule
 from diffusion_math.solvers import Solver, Step
-from sd.text.prompt import unread, words
+from sd.text.prompt import foreign_marks, words
 from sd.text.tokenizer import Tokenizer
 
-__all__ = ["guidance", "interval", "texts"]
+__all__ = ["warn_guidance", "warn_interval", "warn_prompts"]
 
 OUTSIDE = 4
 """Calls between a warning and the code that called the pipeline."""
 
 
-def texts(tokenizer: Tokenizer, prompts: Sequence[str]) -> None:
+def warn_prompts(tokenizer: Tokenizer, prompts: Sequence[str]) -> None:
     """Warn of words that the model does not know, and of marks that are read as plain words."""
-    marks = {mark: what for text in prompts for mark, what in unread(text).items()}
+    marks = {mark: what for text in prompts for mark, what in foreign_marks(text).items()}
     if marks:
         shown = ", ".join(f"{mark} ({what})" for mark, what in marks.items())
         warnings.warn(f"prompt: read as plain words, not as elsewhere: {shown}", stacklevel=OUTSIDE)
@@ -35,7 +35,7 @@ def texts(tokenizer: Tokenizer, prompts: Sequence[str]) -> None:
         warnings.warn(message, stacklevel=OUTSIDE)
 
 
-def guidance(do_cfg: bool, scale: Number, own: Number, **given: object) -> None:
+def warn_guidance(do_cfg: bool, scale: Number, own: Number, **given: object) -> None:
     """Warn of what guidance alone would use, where there is none.
 
     Args:
@@ -53,7 +53,7 @@ def guidance(do_cfg: bool, scale: Number, own: Number, **given: object) -> None:
         warnings.warn(f"{', '.join(idle)}: no effect {why}", stacklevel=OUTSIDE - 1)
 
 
-def interval(
+def warn_interval(
     schedule: Schedule,
     times: Tensor,
     solver: Callable[[Schedule], Step],

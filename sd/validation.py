@@ -3,6 +3,8 @@
 import sys
 from typing import Any
 
+from diffusion_math import checks
+
 MOST_LAYERS, MOST_LEVELS, MOST_BLOCKS = 100, 10, 10
 """Layers of a text encoder; levels of a U-Net or VAE, and blocks in one: each is a module."""
 MOST = 2**24
@@ -12,12 +14,7 @@ MOST = 2**24
 def whole(owner: object, *names: str, most: int = MOST) -> None:
     """Raise ValueError unless each named field is an integer in 1..most."""
     for name in names:
-        value = getattr(owner, name)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            kind = type(owner).__name__
-            raise ValueError(f"{kind}.{name} must be an integer of 1 or more, got {value!r}")
-        if value > most:
-            raise ValueError(f"{type(owner).__name__}.{name} must be at most {most}, got {value}")
+        checks.whole(f"{type(owner).__name__}.{name}", getattr(owner, name), 1, most)
 
 
 def positive(owner: object, *names: str, zero: bool = False) -> None:
@@ -25,21 +22,16 @@ def positive(owner: object, *names: str, zero: bool = False) -> None:
     for name in names:
         value = getattr(owner, name)
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if (
-            not number
-            or not -sys.float_info.max <= value <= sys.float_info.max
-            or value < 0
-            or (value == 0 and not zero)
-        ):
-            kind, legal = type(owner).__name__, "of 0 or more" if zero else "above 0"
-            raise ValueError(f"{kind}.{name} must be a finite number {legal}, got {value!r}")
+        valid = number and (value >= 0 if zero else value > 0) and value <= sys.float_info.max
+        wanted = f"a finite number {'of 0 or more' if zero else 'above 0'}"
+        checks.require(valid, f"{type(owner).__name__}.{name}", wanted, repr(value))
 
 
-def one_of(owner: object, name: str, legal: tuple[str, ...]) -> None:
-    """Raise ValueError unless the named field is one of the legal strings."""
+def one_of(owner: object, name: str, valid: tuple[str, ...]) -> None:
+    """Raise ValueError unless the named field is one of the valid strings."""
     value = getattr(owner, name)
-    if value not in legal:
-        wanted = ", ".join(legal)
+    if value not in valid:
+        wanted = ", ".join(valid)
         raise ValueError(f"{type(owner).__name__}.{name} must be one of {wanted}; got {value!r}")
 
 

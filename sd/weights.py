@@ -14,9 +14,17 @@ from torch.overrides import TorchFunctionMode
 
 from sd.config import Config, TextConfig, UNetConfig, VAEConfig, from_json, to_json
 from sd.files import output_folder
-from sd.files.regular_file import regular
+from sd.files.regular_file import require_regular
 
-__all__ = ["Network", "blank", "config", "load", "metadata", "read", "write"]
+__all__ = [
+    "Network",
+    "blank",
+    "load_network",
+    "read_config",
+    "read_metadata",
+    "read_tensors",
+    "save_network",
+]
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -25,7 +33,7 @@ SHOWN = 3
 """How many of the offending names a message lists before it says "and n more"."""
 
 
-def write(
+def save_network(
     path: Path | str,
     module: nn.Module,
     config: TextConfig | VAEConfig | UNetConfig,
@@ -37,7 +45,7 @@ def write(
     Args:
         path: the file; its folder must exist. What stood there is replaced at the very end.
         module: the network whose `state_dict` is kept.
-        config: what it was built from; kept as JSON, so that `load` needs the file alone.
+        config: what it was built from; kept as JSON, so that `load_network` needs the file alone.
         dtype: of the tensors in the file.
         metadata: licence, command, seed, figures ...: strings as they are, the rest as JSON.
 
@@ -52,10 +60,10 @@ def write(
     _all_finite(path, tensors)
     words = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
     words |= {"config": to_json(config), "sha256": _digest(tensors)}
-    output_folder.write(Path(path), save(tensors, words))
+    output_folder.write_file(Path(path), save(tensors, words))
 
 
-def metadata(path: Path | str) -> dict[str, str]:
+def read_metadata(path: Path | str) -> dict[str, str]:
     """What the file says of itself.
 
     Raises FileNotFoundError where there is no file, ValueError where it is no safetensors file.
@@ -64,12 +72,12 @@ def metadata(path: Path | str) -> dict[str, str]:
     return words
 
 
-def config(path: Path | str, kind: type[Config]) -> Config:
+def read_config(path: Path | str, kind: type[Config]) -> Config:
     """The configuration of the network in the file.
 
     Raises FileNotFoundError where there is no file, ValueError where it holds no such `kind`.
     """
-    text = metadata(path).get("config")
+    text = read_metadata(path).get("config")
     if text is None:
         raise ValueError(f"weights file {path} does not say what {kind.__name__} it belongs to")
     try:
@@ -78,7 +86,7 @@ def config(path: Path | str, kind: type[Config]) -> Config:
         raise ValueError(f"weights file {path}: {error}") from error
 
 
-def read(path: Path | str, module: nn.Module) -> dict[str, Tensor]:
+def read_tensors(path: Path | str, module: nn.Module) -> dict[str, Tensor]:
     """The file's tensors, every one of which `module` has, in the module's dtypes, on the CPU.
 
     Args:
@@ -106,22 +114,22 @@ def read(path: Path | str, module: nn.Module) -> dict[str, Tensor]:
     return {name: tensors[name].to(value.dtype) for name, value in wanted.items()}
 
 
-def load(path: Path | str, network: type[Network], kind: type[Config]) -> Network:
+def load_network(path: Path | str, network: type[Network], kind: type[Config]) -> Network:
     """The network in the file, built from the configuration in it; float32, on the CPU.
 
     No random number is drawn and nothing allocated before the file is known to fit.
 
     Args:
-        path: a file made by `write`.
+        path: a file made by `save_network`.
         network: called with the configuration to build the module.
         kind: the class of the network's configuration.
 
     Raises:
-        FileNotFoundError, ValueError: as in `config` and `read`.
+        FileNotFoundError, ValueError: as in `read_config` and `read_tensors`.
     """
-    settings = config(path, kind)
+    settings = read_config(path, kind)
     module = blank(network, settings)
-    module.load_state_dict(read(path, module), strict=True, assign=True)
+    module.load_state_dict(read_tensors(path, module), strict=True, assign=True)
     return module.requires_grad_(False).eval()
 
 
@@ -145,7 +153,7 @@ class _Unfilled(TorchFunctionMode):
 
 def _open(path: Path | str, tensors: bool) -> tuple[dict[str, str], dict[str, Tensor]]:
     """The file's metadata and, if wanted, its tensors."""
-    path = regular(path, "weights file", MOST_BYTES)
+    path = require_regular(path, "weights file", MOST_BYTES)
     try:
         with safe_open(path, framework="pt") as file:
             names = file.keys() if tensors else []

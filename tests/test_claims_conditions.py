@@ -15,7 +15,7 @@ from torch import Tensor
 import sd.train.unet
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.schedule import Discrete, VPLinear
-from sd.config import SHAPES, VAEConfig
+from sd.config import SHAPES_CONFIG, VAEConfig
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.vae import VAE, Latent
 from sd.text.tokenizer import Tokenizer
@@ -119,8 +119,8 @@ def test_c28_prompts_are_dropped_at_random(
 
     The others differ as captions do.
     """
-    text = replace(SHAPES.text, width=8, heads=1, intermediate=8)
-    small = replace(SHAPES.unet, channels=(8, 8), heads=2, groups=4, attention=(True, True))
+    text = replace(SHAPES_CONFIG.text, width=8, heads=1, intermediate=8)
+    small = replace(SHAPES_CONFIG.unet, channels=(8, 8), heads=2, groups=4, attention=(True, True))
     tokenizer, seen = Tokenizer.embedded(), []
 
     def latents(vae: object, seed: int, count: int, device: object) -> Latent:
@@ -133,7 +133,7 @@ def test_c28_prompts_are_dropped_at_random(
     monkeypatch.setattr(sd.train.unet, "encode", latents)
     monkeypatch.setattr(sd.train.unet, "fit", draw)
     training = UNetTraining(drop=drop, batch_size=400, latents=200, cpu=True, seed=shifted(0))
-    config = replace(SHAPES, unet=small)
+    config = replace(SHAPES_CONFIG, unet=small)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         vae = VAE(VAEConfig(channels=(4,), layers_per_block=1, groups=2))

@@ -93,23 +93,25 @@ def test_it_runs_and_its_pictures_show_their_prompts(tmp_path: Path) -> None:
     assert prompt is not None
     for name in ("picture", "by_hand"):
         with Image.open(tmp_path / f"{name}.png") as picture:
-            assert accuracy.shows(np.asarray(picture), prompt[1]), name
-            assert not accuracy.shows(np.asarray(picture), prompt[1].replace("red", "green")), name
+            assert accuracy.matches_prompt(np.asarray(picture), prompt[1]), name
+            assert not accuracy.matches_prompt(
+                np.asarray(picture), prompt[1].replace("red", "green")
+            ), name
 
 
 @pytest.mark.slow
 def test_one_line_makes_it_run_on_a_checkpoint(tmp_path: Path) -> None:
     """A small Stable Diffusion v1 of random weights, its folder written by diffusers."""
     from sd.text.tokenizer import word_level
-    from tests.sd.checkpoint import models
+    from tests.sd.checkpoint import small_models
 
     notebook = read()
     (cell,) = (cell for cell in code(notebook) if cell.source.startswith(EMBEDDED))
     words = sorted(
         {word for one in code(notebook) for word in re.findall(r"\w+", one.source.lower())}
     )
-    text = replace(models.V1.text, vocab_size=len(words) + 3, context_length=77)
-    folder = models.write_folder(tmp_path / "model", replace(models.V1, text=text))
+    text = replace(small_models.V1.text, vocab_size=len(words) + 3, context_length=77)
+    folder = small_models.write_folder(tmp_path / "model", replace(small_models.V1, text=text))
     (folder / "tokenizer").mkdir()
     word_level(words).save(str(folder / "tokenizer" / "tokenizer.json"))
     settings = folder / "unet" / "config.json"

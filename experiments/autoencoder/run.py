@@ -16,11 +16,11 @@ from experiments.common.model_options import BATCH
 from experiments.common.statistics import mean_interval, wilson
 from experiments.output.result import Figure, Measurement, Result, at_least
 from experiments.plots.gallery import image_rows
-from sd.files import picture
+from sd.files import image_tensor
 from sd.pipeline import TextToImage
 from sd.shapes.caption import describe
 from sd.shapes.data import FRESH, example
-from sd.shapes.reader import agrees, read
+from sd.shapes.reader import agrees, describe_image
 
 LEAST_DB = 38.0
 LEAST_READ = 0.99
@@ -37,7 +37,7 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
         rebuilt += _rebuilt(pipeline, sources[start : start + BATCH])
     decibels = [_psnr(a, b) for a, b in zip(sources, rebuilt, strict=True)]
     right = [
-        agrees(read(np.asarray(picture)), describe(one.scene))
+        agrees(describe_image(np.asarray(picture)), describe(one.scene))
         for picture, one in zip(rebuilt, examples, strict=True)
     ]
     mean, ends = fmean(decibels), mean_interval(decibels)
@@ -68,7 +68,7 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
 def _rebuilt(pipeline: TextToImage, sources: list[Image.Image]) -> list[Image.Image]:
     """Pictures decoded from the mean latents of others."""
     with torch.no_grad():
-        x = picture.to_tensor(sources).to(pipeline.device, pipeline.dtype)
+        x = image_tensor.to_tensor(sources).to(pipeline.device, pipeline.dtype)
         return pipeline.decode(pipeline.vae.encode(x).mean)
 
 

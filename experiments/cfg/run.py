@@ -57,8 +57,8 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     own = scale_of(config.sampling.guidance_scale, pipeline)
     scales = sorted({*config.scales, 1.0, own})
     asked = {
-        "seen": judge.prompts(0, config.count),
-        "held-out": judge.prompts(0, config.count, held_out=True),
+        "seen": judge.fresh_prompts(0, config.count),
+        "held-out": judge.fresh_prompts(0, config.count, held_out=True),
     }
     few = {kind: prompts[: config.swept] for kind, prompts in asked.items()}
     free = _free_prompts(config.diversity_prompts)

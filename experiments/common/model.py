@@ -26,7 +26,7 @@ __all__ = ["distance", "draw", "load", "shows"]
 def load(model: Model) -> TextToImage:
     """The model on its device; ValueError or FileNotFoundError, one line, where it can't."""
     dtype = getattr(torch, model.dtype)
-    engine.able(model.engine, device.pick(model.device), dtype, model.low_memory)
+    engine.require_engine(model.engine, device.pick(model.device), dtype, model.low_memory)
     files(model)
     loras = [weighed(text) for text in model.lora]
     options = {name: getattr(model, name) for name in (*OPTIONS, "low_memory")}
@@ -36,9 +36,9 @@ def load(model: Model) -> TextToImage:
     if loras:
         lora.merge(pipeline, loras)
     for path in model.embedding:
-        word = literal(textual_inversion.teach(pipeline, path).name)
+        word = literal(textual_inversion.add_embedding(pipeline, path).name)
         say(f"--embedding: in prompts {path} is the word {word}", error=True)
-    return engine.engaged(pipeline, model.engine)
+    return engine.with_engine(pipeline, model.engine)
 
 
 def draw(
@@ -70,7 +70,7 @@ def shows(image: Image, prompt: str) -> bool | None:
     """
     if parse(prompt) is None:
         return None
-    return accuracy.shows(np.asarray(image.convert("RGB")), prompt)
+    return accuracy.matches_prompt(np.asarray(image.convert("RGB")), prompt)
 
 
 def distance(a: Image, b: Image) -> float:

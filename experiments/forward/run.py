@@ -23,7 +23,7 @@ from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from experiments.plots.charts import line as chart_line
 from experiments.plots.gallery import image_rows
 from experiments.plots.plane import Cloud
-from sd.files import picture as images
+from sd.files import image_tensor as images
 from sd.shapes.data import example
 
 FALSE_ALARM = 1e-6
@@ -38,7 +38,7 @@ def run(config: Config) -> Result:
     if config.image is None:
         source = Image.fromarray(example(0, EXAMPLE).picture)
     else:
-        source = images.fit(images.read(config.image), 64, 64)
+        source = images.fit(images.read_image(config.image), 64, 64)
     x0 = images.to_tensor([source]).double()
     density = DENSITIES[config.density]()
     generator = seeded(config.seed)

@@ -50,10 +50,10 @@ def read(path: Path, seed: int, against: str) -> list[Job]:
     than `LARGEST`, no text, names no prompt or more than `MOST`, where a line's object is not
     valid, and where two lines ask for the same image.
     """
-    from sd.files.regular_file import content
+    from sd.files.regular_file import read_bytes
 
     try:
-        text = content(path, "--prompts:", LARGEST).decode("utf-8-sig")
+        text = read_bytes(path, "--prompts:", LARGEST).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"--prompts: {path} is no text: byte {error.start} not UTF-8") from error
     if "\0" in text:
@@ -82,12 +82,12 @@ def batches(jobs: Sequence[Job], size: int) -> list[list[Job]]:
 
 def _object(line: str, where: str) -> dict[str, Any]:
     """What a line says: a prompt as it stands, or an object."""
-    from sd.files.regular_file import from_json
+    from sd.files.regular_file import parse_json
 
     if not re.match(r"\{\s*\"", line):
         return {"prompt": line}
     try:
-        values: dict[str, Any] = from_json(line, once=True)
+        values: dict[str, Any] = parse_json(line, once=True)
     except ValueError as error:
         raise ValueError(f"{where}{error}") from error
     unknown = [name for name in values if name not in KEYS]

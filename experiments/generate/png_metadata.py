@@ -110,14 +110,14 @@ def read(path: Path, option: str = "--like") -> dict[str, Any]:
     Raises FileNotFoundError where there is no file, ValueError, with the option's name, where it is
     no image, keeps no settings, or one of them is not what it can be.
     """
-    from sd.files.image_file import load
-    from sd.files.regular_file import from_json
+    from sd.files.image_file import open_image
+    from sd.files.regular_file import parse_json
 
-    text = load(path, f"{option}:").info.get(KEY)
+    text = open_image(path, f"{option}:").info.get(KEY)
     if not isinstance(text, str):
         raise ValueError(f"{option}: {path} holds no settings of `generate`")
     try:
-        settings: dict[str, Any] = from_json(text, once=True)
+        settings: dict[str, Any] = parse_json(text, once=True)
         checked(settings)
     except ValueError as error:
         raise ValueError(f"{option}: the settings in {path} are damaged: {error}") from error
@@ -180,13 +180,13 @@ def made_with(pipeline: "TextToImage") -> dict[str, Any]:
     """What the bits of a picture depend on beside its settings."""
     import torch
 
-    from sd.digest import digest
+    from sd.digest import model_digest
 
     return {
         "device": str(pipeline.device),
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
-        "weights": digest(pipeline),
+        "weights": model_digest(pipeline),
     }
 
 
@@ -200,10 +200,10 @@ def embedded(image: "Image") -> str:
 def opened(text: str, name: str = "image") -> "Image":
     """The inverse of `embedded`; ValueError, with the name, where the text is no image."""
     from sd.files.color import rgb
-    from sd.files.image_file import load
+    from sd.files.image_file import open_image
 
     try:
         content = base64.b64decode(text, validate=True)
     except ValueError as error:
         raise ValueError(f"{name} is no image: {error}") from error
-    return rgb(load(content, name), name)
+    return rgb(open_image(content, name), name)

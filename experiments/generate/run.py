@@ -17,7 +17,7 @@ from experiments.output.files import write_files
 from experiments.output.result import Figure, Result
 from sd.command_line.flags import FlagError, refuse
 from sd.command_line.terminal import say
-from sd.files import picture
+from sd.files import image_tensor
 from sd.pipeline import TextToImage
 from sd.text.conditioning import rows
 
@@ -33,11 +33,11 @@ def run(config: Config, pipeline: TextToImage | None = None, hold: bool = False)
     if config.like is not None:
         return _repeat(config, pipeline)
     jobs = _jobs(config)
-    image = None if config.image is None else picture.read(config.image)
+    image = None if config.image is None else image_tensor.read_image(config.image)
     pipeline = pipeline or load(config.model)
     if image is not None:  # fitted now, so that the settings can hold all that is used of it
         size = pipeline.config.image_size
-        image = picture.fit(image, config.width or size, config.height or size)
+        image = image_tensor.fit(image, config.width or size, config.height or size)
     call = {
         **config.sampling.call(pipeline),
         "negative_prompt": config.negative_prompt,

@@ -13,9 +13,9 @@ from experiments.generate import run as generate
 from experiments.output import page
 from experiments.output.result import Figure, Result, Table, percent
 from experiments.plots.gallery import captioned_images
-from sd.files.image_file import load as load_image
+from sd.files.image_file import open_image
 from sd.pipeline import TextToImage
-from sd.weights import metadata
+from sd.weights import read_metadata
 
 PROMPTS = (
     PROMPT,
@@ -35,7 +35,7 @@ PROMPTS = (
 def pictures(model: Model, pipeline: TextToImage, prompts: tuple[str, ...] = PROMPTS) -> Result:
     """Prompts and their images, at the default setting."""
     drawn = generate.run(generate.Config(prompt=prompts, model=model), pipeline, hold=True)
-    images = [load_image(figure.image) for figure in drawn.figures]
+    images = [open_image(figure.image) for figure in drawn.figures]
     verdicts = [shows(*pair) for pair in zip(images, prompts, strict=True)]
     wide = min(5, len(prompts))
     lines = range(0, len(prompts), wide)
@@ -61,7 +61,7 @@ def weights(model: Model) -> Result:
     found: dict[str, dict[str, str]] = {}
     with as_file(source) as folder:  # type: ignore[arg-type]
         for path in sorted(folder.glob("*.safetensors")):
-            found[path.stem] = metadata(path)
+            found[path.stem] = read_metadata(path)
             found[path.stem]["size"] = f"{path.stat().st_size / 1e6:.2f} MB"
     lines = [
         (name, key.replace("_", " "), _readable(value))

@@ -13,7 +13,7 @@ from experiments.output.result import Figure, Measurement, Result, Table, at_lea
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from experiments.plots.gallery import image_rows
 from experiments.strength import Config
-from sd.files import picture
+from sd.files import image_tensor
 from sd.pipeline import TextToImage
 from sd.shapes.render import render
 from sd.shapes.scene import Scene, Thing
@@ -22,10 +22,10 @@ from sd.shapes.scene import Scene, Thing
 def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     """Redraw, measure, and set the results in a row."""
     strengths = sorted(set(config.strengths))
-    source = rendered() if config.image is None else picture.read(config.image)
+    source = rendered() if config.image is None else image_tensor.read_image(config.image)
     pipeline = pipeline or load(config.model)
     size = pipeline.config.image_size
-    source = picture.fit(source, size, size)
+    source = image_tensor.fit(source, size, size)
     rebuilt = pipeline.decode(pipeline.encode_image(source, size, size))[0]
     seeds = range(config.seed, config.seed + config.seeds)
     prompts = [config.prompt] * config.seeds

@@ -24,7 +24,7 @@ from experiments.output.result import MEASURED, Figure, Measurement, Result, Tab
 from experiments.plots.gallery import stacked_bars
 from experiments.timing import Config, device_drift
 from sd import device as devices
-from sd.engine import able
+from sd.engine import require_engine
 from sd.nonfinite import vae_dtype
 from sd.pipeline import TextToImage
 
@@ -102,7 +102,9 @@ def _jobs(model: Model, names: list[str]) -> tuple[list[tuple[str, Precision]], 
     for name in names:
         for dtype in DTYPES[name.partition(":")[0]]:
             try:
-                able(model.engine, torch.device(name), getattr(torch, dtype), model.low_memory)
+                require_engine(
+                    model.engine, torch.device(name), getattr(torch, dtype), model.low_memory
+                )
             except ValueError as error:
                 refused.append(f"{name}, {dtype}: {error}")
             else:

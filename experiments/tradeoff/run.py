@@ -29,7 +29,7 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     pipeline = pipeline or load(config.model)
     scale = scale_of(config.guidance_scale, pipeline)
     seeds = range(config.seed, config.seed + config.pictures)
-    walks = Walks(pipeline, accuracy.prompts(1, config.pictures), seeds, scale)
+    walks = Walks(pipeline, accuracy.fresh_prompts(1, config.pictures), seeds, scale)
     intervals = list(dict.fromkeys([EVERYWHERE, *config.intervals]))
     ways = [(grid, EVERYWHERE) for grid in config.grids]
     ways += [(config.grids[-1], interval) for interval in intervals[1:]]
@@ -75,7 +75,10 @@ def _judged(
 ) -> Judged:
     """One interval's pictures, of the prompts and seeds of all, by a few steps."""
     half = config.judged // 2
-    asked = [*accuracy.prompts(2, config.judged - half), *accuracy.prompts(2, half, held_out=True)]
+    asked = [
+        *accuracy.fresh_prompts(2, config.judged - half),
+        *accuracy.fresh_prompts(2, half, held_out=True),
+    ]
     how: dict[str, Any] = {"solver": "dpmpp_2m", "grid": config.grids[-1]}
     how["steps"] = min(JUDGED_STEPS, config.counts[-1])
     how["guidance_scale"] = scale_of(config.guidance_scale, pipeline)

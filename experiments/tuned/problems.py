@@ -93,7 +93,7 @@ def model(pipeline: TextToImage, scale: float, count: int, fit: int, nodes: int)
     shape = pipeline.config.latent_shape
 
     def of(part: int, first: int, kept: int) -> Side:
-        contexts = pipeline.encode_prompts(["", *accuracy.prompts(part, count)])
+        contexts = pipeline.encode_prompts(["", *accuracy.fresh_prompts(part, count)])
         every, some = (
             pipeline.denoiser((contexts[:1], contexts[1 : 1 + rows]), scale)
             for rows in (count, kept)

@@ -10,8 +10,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from sd.checkpoint.component_config import Settings
-from sd.checkpoint.key_map import Skeleton, flattened, place
+from sd.checkpoint.component_config import ComponentConfig
+from sd.checkpoint.key_map import Skeleton, ema_key, file_key
 from sd.checkpoint.tensor_source import Source, checkpoint_error
 from sd.validation import MOST_BLOCKS, MOST_LEVELS
 
@@ -40,7 +40,7 @@ class Component:
     layout: str
     prefix: str
     source: Source
-    settings: Settings | None = None
+    settings: ComponentConfig | None = None
     ema: bool = False
 
     @cached_property
@@ -70,7 +70,7 @@ class Component:
         if self.kind != "unet":
             return found
         starts = [
-            place("unet", self.layout, f"down_blocks.{i}.attentions.0", found).name
+            file_key("unet", self.layout, f"down_blocks.{i}.attentions.0", found).name
             for i in range(found.levels)
         ]
         attention = tuple(any(n.startswith(f"{start}.") for n in self.own) for start in starts)
@@ -106,8 +106,8 @@ class Component:
         """Our tensor's name in the file, and which third of it is meant where it is packed."""
         known = self._places.get(name)
         if known is None:
-            found = place(self.kind, self.layout, name, self.skeleton)
-            there = flattened(found.name) if self.ema else self.prefix + found.name
+            found = file_key(self.kind, self.layout, name, self.skeleton)
+            there = ema_key(found.name) if self.ema else self.prefix + found.name
             known = self._places[name] = (there, found.third)
         return known
 

@@ -9,7 +9,7 @@ from typing import Any, final
 from sd.checkpoint.tensor_source import checkpoint_error, printable
 from sd.files import regular_file
 
-__all__ = ["Settings", "read"]
+__all__ = ["ComponentConfig", "read_component_config"]
 
 LARGEST = 16 * 2**20
 """Bytes of a JSON file; an index of a thousand shards is below 1 MiB."""
@@ -95,7 +95,7 @@ READ: dict[str, str] = {
 
 @final
 @dataclass(frozen=True)
-class Settings:
+class ComponentConfig:
     """The contents of a config.json, and where it stands."""
 
     path: Path
@@ -121,7 +121,7 @@ class Settings:
                 raise checkpoint_error(self.path, f"{name} is {said!r}, the tensors say {value!r}")
 
 
-def read(path: Path, kind: str) -> Settings:
+def read_component_config(path: Path, kind: str) -> ComponentConfig:
     """The component's settings, all of which the networks here can take.
 
     Raises FileNotFoundError where there is no such file, ValueError for one that is no JSON object
@@ -144,14 +144,14 @@ def read(path: Path, kind: str) -> Settings:
         warnings.warn(
             f"checkpoint {printable(str(path))}: {names} not known here and not read", stacklevel=2
         )
-    return Settings(path, values)
+    return ComponentConfig(path, values)
 
 
 def json_object(path: Path) -> dict[str, Any]:
     """A JSON file's object. Raises FileNotFoundError, or ValueError for anything else."""
-    raw = regular_file.content(path, "checkpoint", LARGEST)
+    raw = regular_file.read_bytes(path, "checkpoint", LARGEST)
     try:
-        values = regular_file.from_json(raw)
+        values = regular_file.parse_json(raw)
     except ValueError as error:
         raise checkpoint_error(path, str(error)) from error
     if not isinstance(values, dict):

@@ -7,7 +7,7 @@ from pathlib import Path
 from sd.checkpoint.component import Component
 from sd.checkpoint.tensor_source import Source, checkpoint_error
 
-__all__ = ["find", "refuse"]
+__all__ = ["find_components", "refuse_foreign"]
 
 ANCHOR = r"(^|\.)"
 FOREIGN: tuple[tuple[str, str], ...] = (
@@ -56,7 +56,7 @@ WHERE: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
 """(kind, layout, beginnings that tell, prefixes in the order of trying)."""
 
 
-def refuse(path: Path, names: Iterable[str]) -> None:
+def refuse_foreign(path: Path, names: Iterable[str]) -> None:
     """Raise ValueError, saying what it is, for a file of another family or of no whole network."""
     names = list(names)
     for pattern, whose in FOREIGN:
@@ -64,7 +64,7 @@ def refuse(path: Path, names: Iterable[str]) -> None:
             raise checkpoint_error(path, f"{whose}, {WANTED}")
 
 
-def find(source: Source, ema: bool = False) -> dict[str, Component]:
+def find_components(source: Source, ema: bool = False) -> dict[str, Component]:
     """The networks in a file, by kind; perhaps none.
 
     Args:
@@ -74,7 +74,7 @@ def find(source: Source, ema: bool = False) -> dict[str, Component]:
     Raises:
         ValueError: it is of another family.
     """
-    refuse(source.path, source.entries)
+    refuse_foreign(source.path, source.entries)
     found: dict[str, Component] = {}
     for kind, layout, marks, prefixes in WHERE:
         for prefix in prefixes:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from sd.checkpoint import component_config, detection, formats
 from sd.checkpoint.component import KINDS, Component
-from sd.checkpoint.component_config import Settings
+from sd.checkpoint.component_config import ComponentConfig
 from sd.checkpoint.tensor_source import Source, checkpoint_error, option
 from sd.files import regular_file
 
-__all__ = ["component", "components", "kind_of", "scheduler"]
+__all__ = ["kind_of", "list_components", "open_component", "read_scheduler"]
 
 CLASSES = {
     "unet": ("UNet2DConditionModel",),
@@ -30,7 +30,7 @@ STEMS = {
 """The weights' names, before .safetensors and before .bin."""
 
 
-def components(folder: Path) -> tuple[list[str], dict[str, str]]:
+def list_components(folder: Path) -> tuple[list[str], dict[str, str]]:
     """The networks that a pipeline's folder holds, and what else it names, with a word on each.
 
     Raises ValueError where model_index.json is of a pipeline that is not text-to-image v1 or v2.
@@ -52,7 +52,7 @@ def components(folder: Path) -> tuple[list[str], dict[str, str]]:
         parts = ", ".join(f"{name} ({held[name]})" for name in strange)
         raise checkpoint_error(index, f"a {pipeline} folder with {parts}, {detection.WANTED}")
     networks = [
-        name for name in KINDS if regular_file.kind(folder / name, "checkpoint") == "folder"
+        name for name in KINDS if regular_file.path_kind(folder / name, "checkpoint") == "folder"
     ]
     beside = {
         name: f"a {held[name]}, not read" for name in held if name not in (*KINDS, "scheduler")
@@ -75,14 +75,14 @@ def kind_of(folder: Path) -> str:
 
 
 @contextmanager
-def component(folder: Path, kind: str, variants: Sequence[str | None]) -> Iterator[Component]:
+def open_component(folder: Path, kind: str, variants: Sequence[str | None]) -> Iterator[Component]:
     """The network in a component's folder, in the first of these variants that is there.
 
     Raises FileNotFoundError or ValueError where its config.json or weights are missing or wrong.
     """
-    said = component_config.read(folder / "config.json", kind)
+    said = component_config.read_component_config(folder / "config.json", kind)
     with _weights(folder, kind, variants) as source:
-        found = detection.find(source)
+        found = detection.find_components(source)
         if kind not in found:
             raise checkpoint_error(
                 source.path, f"no {KINDS[kind]}: its names are of something else"
@@ -90,9 +90,11 @@ def component(folder: Path, kind: str, variants: Sequence[str | None]) -> Iterat
         yield replace(found[kind], settings=said)
 
 
-def scheduler(folder: Path) -> Settings:
+def read_scheduler(folder: Path) -> ComponentConfig:
     """The settings of the scheduler, which are those of the training."""
-    return component_config.read(folder / "scheduler" / "scheduler_config.json", "scheduler")
+    return component_config.read_component_config(
+        folder / "scheduler" / "scheduler_config.json", "scheduler"
+    )
 
 
 @contextmanager
@@ -102,11 +104,11 @@ def _weights(folder: Path, kind: str, variants: Sequence[str | None]) -> Iterato
     for variant, (stem, suffix) in product(variants, kinds):
         dot = f".{variant}" if variant else ""
         whole, index = (folder / f"{stem}{dot}{suffix}", folder / f"{stem}{suffix}.index{dot}.json")
-        if regular_file.kind(whole, "checkpoint") == "file":
+        if regular_file.path_kind(whole, "checkpoint") == "file":
             with formats.opened(whole) as source:
                 yield source
             return
-        if regular_file.kind(index, "checkpoint") == "file":
+        if regular_file.path_kind(index, "checkpoint") == "file":
             with formats.joined(index, _shards(index)) as source:
                 yield source
             return

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sd.checkpoint import pickle_file, safetensors_file
 from sd.checkpoint.tensor_source import Source, checkpoint_error
-from sd.files.regular_file import kind, regular
+from sd.files.regular_file import path_kind, require_regular
 
 __all__ = ["is_zip", "joined", "opened"]
 
@@ -37,10 +37,10 @@ def is_zip(path: Path) -> bool:
 
     Raises FileNotFoundError where there is none, ValueError for what is neither at first sight.
     """
-    if kind(path, "checkpoint") == "folder":
+    if path_kind(path, "checkpoint") == "folder":
         raise checkpoint_error(path, "a folder, where a file is wanted")
     try:
-        with regular(path, "checkpoint", MOST_BYTES).open("rb") as file:
+        with require_regular(path, "checkpoint", MOST_BYTES).open("rb") as file:
             head = file.read(SHOWN_BYTES)
     except FileNotFoundError:
         raise

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sd.checkpoint.tensor_source import checkpoint_error
-from sd.files.regular_file import kind
+from sd.files.regular_file import path_kind
 
-__all__ = ["resolved", "wanted"]
+__all__ = ["file_patterns", "resolve"]
 
 ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+?)(?:/([\w./-]+\.(?:safetensors|ckpt|bin|pt)))?")
 WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt", ".pth")
@@ -16,7 +16,7 @@ INDEX, BARE = "model_index.json", "config.json"
 READ = (INDEX, BARE, "*/config.json", "scheduler/scheduler_config.json", "tokenizer/*")
 
 
-def resolved(path: Path | str, variants: Sequence[str | None] = (None,)) -> Path:
+def resolve(path: Path | str, variants: Sequence[str | None] = (None,)) -> Path:
     """A path as it is; the folder or file of a hub id (`org/name` or `org/name/file.safetensors`).
 
     Of a folder that is not in the cache, the weights in all of these variants are fetched.
@@ -26,7 +26,11 @@ def resolved(path: Path | str, variants: Sequence[str | None] = (None,)) -> Path
     asked = str(path)
     found = ID.fullmatch(asked)
     local = Path(path)
-    if found is None or kind(local, "checkpoint") or (found[2] is None and asked.endswith(WEIGHTS)):
+    if (
+        found is None
+        or path_kind(local, "checkpoint")
+        or (found[2] is None and asked.endswith(WEIGHTS))
+    ):
         return local
     for cached in (True, False):
         try:
@@ -46,15 +50,17 @@ def _fetched(name: str, file: str | None, variants: Sequence[str | None], cached
 
     if file is not None:
         return str(hub.hf_hub_download(name, file, local_files_only=cached))
-    path = hub.snapshot_download(name, allow_patterns=wanted(variants), local_files_only=cached)
+    path = hub.snapshot_download(
+        name, allow_patterns=file_patterns(variants), local_files_only=cached
+    )
     if not any((Path(path) / known).is_file() for known in (INDEX, BARE)):
         raise FileNotFoundError(f"{name} is there without {INDEX} or {BARE}")
     return path
 
 
-def wanted(variants: Sequence[str | None]) -> list[str]:
+def file_patterns(variants: Sequence[str | None]) -> list[str]:
     """Patterns of the files of a hub's folder that a load may read; other formats stay there."""
-    stems = [f"{kind}/*model" for kind in ("unet", "vae", "text_encoder")]
+    stems = [f"{network}/*model" for network in ("unet", "vae", "text_encoder")]
     found = list(READ)
     for variant in variants:
         dot = f".{variant}" if variant else ""

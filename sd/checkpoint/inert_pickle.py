@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple, final
 
 import torch
 
-__all__ = ["HostileError", "Inert", "Stored", "unpickled"]
+__all__ = ["HostileError", "Inert", "Stored", "load_inert"]
 
 DTYPES: dict[str, torch.dtype] = {
     **{name: kind for name, kind in vars(torch).items() if isinstance(kind, torch.dtype)},
@@ -154,7 +154,7 @@ KNOWN: Mapping[tuple[str, str], type[Inert]] = {
 }
 
 
-def unpickled(data: bytes) -> Any:
+def load_inert(data: bytes) -> Any:
     """What a pickle holds: plain values, `Stored` for a tensor, `Inert` for the rest.
 
     Raises an Exception of any class where the pickle is damaged; HostileError, naming it, where it

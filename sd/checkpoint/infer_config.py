@@ -8,12 +8,18 @@ single file they are Stable Diffusion's own, by the rules below.
 from typing import Any
 
 from sd.checkpoint.component import KINDS, Component
-from sd.checkpoint.component_config import Settings
+from sd.checkpoint.component_config import ComponentConfig
 from sd.checkpoint.tensor_source import checkpoint_error, option
 from sd.config import TextConfig, UNetConfig, VAEConfig
 from sd.validation import MOST_LAYERS
 
-__all__ = ["agree", "complete_openclip", "infer_text_encoder", "infer_unet", "infer_vae"]
+__all__ = [
+    "complete_openclip",
+    "infer_text_encoder",
+    "infer_unet",
+    "infer_vae",
+    "require_agreement",
+]
 
 HEADS = 8
 """Heads of every level in v1.x, whose maps around attention are convolutions."""
@@ -23,9 +29,9 @@ OPENCLIP_WIDTH = 1024
 """The width at which a text encoder in transformers' layout is OpenCLIP's: plain GELU."""
 
 
-def agree(part: Component, config: Any) -> None:
+def require_agreement(part: Component, config: Any) -> None:
     """Raise ValueError where a network's numbers in the metadata are not those of its tensors."""
-    for name, value in TOLD[part.kind](part).items():
+    for name, value in FROM_SHAPES[part.kind](part).items():
         if getattr(config, name) != value:
             said = f"{type(config).__name__}.{name} = {getattr(config, name)}"
             raise checkpoint_error(
@@ -100,7 +106,7 @@ def _widths(level: str, layers: int) -> list[tuple[str, int]]:
     return [(f"{level}.resnets.{j}.{leaf}", 0) for j in range(layers) for leaf in leaves]
 
 
-def _heads(said: Settings, channels: list[int]) -> dict[str, int]:
+def _heads(said: ComponentConfig, channels: list[int]) -> dict[str, int]:
     """Heads of one number, or of one width.
 
     What diffusers calls `attention_head_dim` is the number of heads, for each level or for all.
@@ -198,7 +204,7 @@ def _text(part: Component) -> dict[str, Any]:
 
 
 _LEAVES = ("weight", "bias")
-TOLD = {"unet": _unet, "vae": _vae, "text_encoder": _text}
+FROM_SHAPES = {"unet": _unet, "vae": _vae, "text_encoder": _text}
 """What the shapes of each network tell: fields of its configuration."""
 
 

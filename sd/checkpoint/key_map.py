@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-__all__ = ["LAYOUTS", "Place", "Skeleton", "flattened", "place"]
+__all__ = ["LAYOUTS", "FileKey", "Skeleton", "ema_key", "file_key"]
 
 KEPT: dict[str, str] = {}
 RESNET = {
@@ -103,14 +103,14 @@ class Skeleton:
 
 
 @dataclass(frozen=True)
-class Place:
+class FileKey:
     """Where a tensor of ours stands in a file: its name and, in a packed one, which third of it."""
 
     name: str
     third: int | None = None
 
 
-def place(kind: str, layout: str, name: str, skeleton: Skeleton) -> Place:
+def file_key(kind: str, layout: str, name: str, skeleton: Skeleton) -> FileKey:
     """Where a file of that layout has our tensor (or module) `name`, prefix apart.
 
     Args:
@@ -131,11 +131,11 @@ def place(kind: str, layout: str, name: str, skeleton: Skeleton) -> Place:
         renamed = inside.get(module, module)
         joined = renamed + ("" if renamed.endswith("_") else dot) + leaf
         third = THIRDS.get(module.rpartition(".")[2]) if renamed.endswith("_") else None
-        return Place(f"{head}.{joined}" if joined else head, third)
-    return Place(name)
+        return FileKey(f"{head}.{joined}" if joined else head, third)
+    return FileKey(name)
 
 
-def flattened(name: str) -> str:
+def ema_key(name: str) -> str:
     """The name of a U-Net tensor's moving average: `LitEma` takes the dots out of it."""
     return "model_ema." + f"diffusion_model.{name}".replace(".", "")
 

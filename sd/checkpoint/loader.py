@@ -14,7 +14,7 @@ from sd import device as devices
 from sd.checkpoint import detection, formats, hub, infer_config, parameterization
 from sd.checkpoint import diffusers_folder as folder
 from sd.checkpoint.component import KINDS, Component
-from sd.checkpoint.loading_report import LoadingReport, finite, match_tensors
+from sd.checkpoint.loading_report import LoadingReport, match_tensors, require_finite_tensor
 from sd.checkpoint.offload import Offload, Parked
 from sd.checkpoint.tensor_source import Source, checkpoint_error, option
 from sd.config import PREDICTIONS, ModelConfig, from_json
@@ -143,27 +143,27 @@ def _contents(
     stack: ExitStack, path: Path | str, ema: bool, variants: Sequence[str | None]
 ) -> _Contents:
     """What a path holds, in the first of these variants, opened until the stack is left."""
-    there = hub.resolved(path, variants)
+    there = hub.resolve(path, variants)
     held = _Contents(there)
-    if regular_file.kind(there, "checkpoint") == "folder":
-        whole = regular_file.kind(there / "model_index.json", "checkpoint") == "file"
-        if not whole and regular_file.kind(there / "config.json", "checkpoint") != "file":
+    if regular_file.path_kind(there, "checkpoint") == "folder":
+        whole = regular_file.path_kind(there / "model_index.json", "checkpoint") == "file"
+        if not whole and regular_file.path_kind(there / "config.json", "checkpoint") != "file":
             raise checkpoint_error(there, "a folder with neither model_index.json nor config.json")
-        kinds, beside = folder.components(there) if whole else ([folder.kind_of(there)], {})
+        kinds, beside = folder.list_components(there) if whole else ([folder.kind_of(there)], {})
         for kind in kinds:
             at = there / kind if whole else there
-            held.parts[kind] = stack.enter_context(folder.component(at, kind, variants))
+            held.parts[kind] = stack.enter_context(folder.open_component(at, kind, variants))
         held.sources = [part.source for part in held.parts.values()]
         if beside:
             held.sources.append(Source(there / "model_index.json", {}, _nothing, aside=beside))
         held.folder = whole
         return held
-    if None not in variants and regular_file.kind(there, "checkpoint") == "file":
+    if None not in variants and regular_file.path_kind(there, "checkpoint") == "file":
         raise checkpoint_error(
             there, f"variant is {variants[0]!r}, which only a diffusers folder can have"
         )
     source = stack.enter_context(formats.opened(there))
-    held.parts, held.sources = detection.find(source, ema), [source]
+    held.parts, held.sources = detection.find_components(source, ema), [source]
     if parameterization.CONFIG_KEY in source.metadata:
         try:
             held.config = from_json(ModelConfig, source.metadata[parameterization.CONFIG_KEY])
@@ -220,9 +220,9 @@ def _config(
     home = next(each for each in contents if unet.source in each.sources)
     second = made["unet"].linear_projection
     if home.folder:
-        told, notes = parameterization.scheduler(folder.scheduler(home.path), prediction)
+        told, notes = parameterization.from_scheduler(folder.read_scheduler(home.path), prediction)
     else:
-        told, notes = parameterization.single(unet.source, home.config, prediction, second)
+        told, notes = parameterization.from_file(unet.source, home.config, prediction, second)
     factor = told.pop("scaling_factor", None)
     if factor is not None:
         words["vae"] = replace(made["vae"], scaling_factor=factor)
@@ -245,7 +245,7 @@ def _numbers(contents: list[_Contents], part: Component) -> Any:
     home = next(each for each in contents if part.source in each.sources)
     if home.config is not None:
         said = getattr(home.config, FIELDS[part.kind])
-        infer_config.agree(part, said)
+        infer_config.require_agreement(part, said)
         return said
     return NUMBERS[part.kind](part)
 
@@ -277,5 +277,5 @@ def _read(
     """A network's weights with their names, each of them finite."""
     for name, value in network.state_dict().items():
         tensor = part.read(name, tuple(value.shape), dtype, device)
-        finite(part.source.path, part.where(name)[0], tensor)
+        require_finite_tensor(part.source.path, part.where(name)[0], tensor)
         yield name, tensor

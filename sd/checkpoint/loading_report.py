@@ -14,7 +14,7 @@ from sd.checkpoint.component import KINDS, Component
 from sd.checkpoint.infer_config import complete_openclip
 from sd.checkpoint.tensor_source import Source, option, printable
 
-__all__ = ["Line", "LoadingReport", "finite", "match_tensors", "table"]
+__all__ = ["LoadingReport", "TensorUse", "fault_table", "match_tensors", "require_finite_tensor"]
 
 SHOWN = 12
 """How many names a fault lists before it says how many more there are."""
@@ -39,7 +39,7 @@ UNREAD: tuple[tuple[str, str], ...] = (
 """Names that a checkpoint may have and no network here reads, and what they are."""
 
 
-class Line(NamedTuple):
+class TensorUse(NamedTuple):
     """One name of a file, and its use."""
 
     file: str
@@ -56,8 +56,8 @@ class LoadingReport:
     what no tensor tells was decided.
     """
 
-    used: tuple[Line, ...]
-    unread: tuple[Line, ...]
+    used: tuple[TensorUse, ...]
+    unread: tuple[TensorUse, ...]
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -93,7 +93,7 @@ def match_tensors(
         "misshapen": [],
         "mistyped": [],
     }
-    used: list[Line] = []
+    used: list[TensorUse] = []
     claimed: set[tuple[Path, str]] = set()
     for kind, part in chosen.items():
         for name, value in networks[kind].state_dict().items():
@@ -101,10 +101,10 @@ def match_tensors(
             if (part.source.path, there) in claimed:
                 continue  # the second or last third of a packed tensor
             claimed.add((part.source.path, there))
-            used.append(Line(str(part.source.path), there, KINDS[kind]))
+            used.append(TensorUse(str(part.source.path), there, KINDS[kind]))
             for fault, text in _compared(part, name, there, tuple(value.shape)):
                 faults[fault].append(_where(path, part.source) + text)
-    unread: list[Line] = []
+    unread: list[TensorUse] = []
     for source in sources:
         excused = _excused(source, chosen, found)
         rest = [name for name in source.entries if (source.path, name) not in claimed]
@@ -113,10 +113,10 @@ def match_tensors(
             if reason is None:
                 faults["unexpected"].append(_where(path, source) + name)
             else:
-                unread.append(Line(str(source.path), name, reason))
-        unread += [Line(str(source.path), name, what) for name, what in source.aside.items()]
+                unread.append(TensorUse(str(source.path), name, reason))
+        unread += [TensorUse(str(source.path), name, what) for name, what in source.aside.items()]
     if any(faults.values()):
-        raise ValueError(table(f"checkpoint {path} does not fit: ", faults))
+        raise ValueError(fault_table(f"checkpoint {path} does not fit: ", faults))
     return LoadingReport(tuple(used), tuple(unread))
 
 
@@ -168,7 +168,7 @@ def _where(path: Path, source: Source) -> str:
     return "" if source.path == path else f"{source.path.parent.name}/{source.path.name}: "
 
 
-def table(head: str, faults: Mapping[str, list[str]]) -> str:
+def fault_table(head: str, faults: Mapping[str, list[str]]) -> str:
     """A message whose first line counts the faults, and which then lists their names."""
     counts = ", ".join(f"{len(names)} {fault}" for fault, names in faults.items() if names)
     lines = [head + counts]
@@ -179,7 +179,7 @@ def table(head: str, faults: Mapping[str, list[str]]) -> str:
     return "\n".join(lines)
 
 
-def finite(path: Path, name: str, value: torch.Tensor) -> None:
+def require_finite_tensor(path: Path, name: str, value: torch.Tensor) -> None:
     """Raise ValueError where a tensor that was read holds a number that is not finite.
 
     A finite sum proves that all are, in one pass; one that is not may also be an overflow.

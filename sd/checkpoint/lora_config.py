@@ -16,7 +16,7 @@ from sd.checkpoint import component_config
 from sd.checkpoint.tensor_source import Source, checkpoint_error, printable
 from sd.files import regular_file
 
-__all__ = ["Settings", "read"]
+__all__ = ["LoraConfig", "read_lora_config"]
 
 CONFIG = "adapter_config.json"
 METADATA = "lora_adapter_metadata"
@@ -53,7 +53,7 @@ TRAINING = {
 
 @final
 @dataclass(frozen=True)
-class Settings:
+class LoraConfig:
     """Rank and alpha of every update to one network.
 
     Attributes:
@@ -90,7 +90,7 @@ class Settings:
         return (r if alpha is None else alpha) / (math.sqrt(r) if self.root else r)
 
 
-def read(source: Source, peft: bool, alphas: bool) -> dict[str, Settings]:
+def read_lora_config(source: Source, peft: bool, alphas: bool) -> dict[str, LoraConfig]:
     """The settings of the updates to "unet" and to "text_encoder"; none where nothing is said.
 
     Args:
@@ -104,7 +104,7 @@ def read(source: Source, peft: bool, alphas: bool) -> dict[str, Settings]:
     networks = ("unet", "text_encoder")
     if METADATA in source.metadata:
         try:
-            values = regular_file.from_json(source.metadata[METADATA])
+            values = regular_file.parse_json(source.metadata[METADATA])
         except ValueError as error:
             raise checkpoint_error(source.path, f"its {METADATA} is {error}") from error
         if not isinstance(values, dict):
@@ -135,7 +135,7 @@ def _parsed(text: str) -> object:
         return text
 
 
-def _checked(path: Path, where: str, values: Mapping[str, Any]) -> Settings:
+def _checked(path: Path, where: str, values: Mapping[str, Any]) -> LoraConfig:
     """The settings in a peft config's values."""
     kind = values.get("peft_type") or "LORA"
     if not isinstance(kind, str) or kind not in TYPES:
@@ -153,12 +153,12 @@ def _checked(path: Path, where: str, values: Mapping[str, Any]) -> Settings:
             raise checkpoint_error(
                 path, f"{where} says {name} = {values[name]!r}, not true or false"
             )
-    read = {alpha, "r", "alpha_pattern", "rank_pattern", *switches, *NEUTRAL, *TRAINING}
-    unread = [name for name, value in values.items() if value and name not in read]
+    known = {alpha, "r", "alpha_pattern", "rank_pattern", *switches, *NEUTRAL, *TRAINING}
+    unread = [name for name, value in values.items() if value and name not in known]
     if unread:
         said = printable(", ".join(unread))
         warnings.warn(f"{path}: {where} says {said}, which has no effect", stacklevel=2)
-    return Settings(
+    return LoraConfig(
         path,
         where,
         _number(path, where, alpha, values.get(alpha)),

@@ -10,13 +10,13 @@ from typing import final
 from torch import nn
 
 from sd.checkpoint import lora_config
-from sd.checkpoint.key_map import place
-from sd.checkpoint.loading_report import table
-from sd.checkpoint.lora_config import Settings
+from sd.checkpoint.key_map import file_key
+from sd.checkpoint.loading_report import fault_table
+from sd.checkpoint.lora_config import LoraConfig
 from sd.checkpoint.lora_key_suffixes import PREFIX, foreign, role
 from sd.checkpoint.lora_types import KINDS, Kind
-from sd.checkpoint.pickle_file import BESIDE
-from sd.checkpoint.saver import skeleton
+from sd.checkpoint.pickle_file import BESIDE_STATE_DICT
+from sd.checkpoint.saver import config_skeleton
 from sd.checkpoint.tensor_source import Source, checkpoint_error, printable
 from sd.config import ModelConfig
 from sd.networks.text_encoder import TextEncoder
@@ -81,7 +81,7 @@ def updates(source: Source, config: ModelConfig) -> list[Update]:
             faults["twice"].append(stem)
         seen.add(spelled[stem])
     if others or any(faults.values()):
-        raise ValueError(table(_head(source, others, faults), {**others, **faults}))
+        raise ValueError(fault_table(_head(source, others, faults), {**others, **faults}))
     if not grouped:
         raise checkpoint_error(source.path, "no LoRA: it holds no update of any weight")
     return _scaled(source, grouped, kinds, spelled)
@@ -89,13 +89,13 @@ def updates(source: Source, config: ModelConfig) -> list[Update]:
 
 def _aside(source: Source) -> list[str]:
     """What a file holds besides tensors and can't be left unread; warns of what can."""
-    beside = {name for name, what in source.aside.items() if what == BESIDE}
+    beside = {name for name, what in source.aside.items() if what == BESIDE_STATE_DICT}
     training = {name for name in source.aside if re.fullmatch(COUNTERS, name)}
     training |= {name for name in beside if re.fullmatch(STATES, name)}
     unread = beside - training
     if unread:
         said = printable(", ".join(sorted(unread)))
-        warnings.warn(f"{source.path}: {said} {BESIDE}: not read", stacklevel=2)
+        warnings.warn(f"{source.path}: {said} {BESIDE_STATE_DICT}: not read", stacklevel=2)
     return [name for name in source.aside if name not in beside | training]
 
 
@@ -126,7 +126,7 @@ def _scaled(
     peft = wrapped or source.path.name.startswith("adapter_model")
     peft = peft or any(".lora_A." in name for name in source.entries)
     alphas = all("alpha" in roles for roles in grouped.values())
-    told = lora_config.read(source, peft, alphas)
+    told = lora_config.read_lora_config(source, peft, alphas)
     if wrapped and not told and not alphas:
         what = f"no {lora_config.CONFIG} beside it, which has its alpha; merged with alpha = rank"
         warnings.warn(f"{source.path}: {what}", stacklevel=2)
@@ -148,7 +148,7 @@ def _scaled(
 
 
 def _scale(
-    source: Source, rank: int | None, alpha: str | None, said: Settings | None, module: str
+    source: Source, rank: int | None, alpha: str | None, said: LoraConfig | None, module: str
 ) -> float:
     """s = alpha / r; without an alpha, and where no factor has a rank, 1."""
     if rank == 0:
@@ -188,7 +188,7 @@ def _spellings(config: ModelConfig) -> dict[str, tuple[str, str]]:
 
 
 def _unet(name: str, config: ModelConfig) -> Iterator[str]:
-    original = place("unet", "original", f"{name}.weight", skeleton("unet", config)).name
+    original = file_key("unet", "original", f"{name}.weight", config_skeleton("unet", config)).name
     flat = (name, original.removesuffix(".weight"))
     for start in ("lora_unet", "lycoris"):
         yield from (f"{start}_{spelled.replace('.', '_')}" for spelled in flat)

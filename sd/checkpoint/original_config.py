@@ -6,14 +6,14 @@ from typing import Any
 import yaml
 
 from sd.checkpoint.tensor_source import checkpoint_error
-from sd.files.regular_file import content, kind
+from sd.files.regular_file import path_kind, read_bytes
 
-__all__ = ["Recipe", "beside"]
+__all__ = ["OriginalConfig", "find_original_config"]
 
 LARGEST = 32 * 2**10
 """Bytes; the official configurations are below 3 KiB, and PyYAML reads some 100 KiB a second."""
 DEEPEST = 50
-Recipe = dict[str, str]
+OriginalConfig = dict[str, str]
 """Each key's value as it is spelled, wherever in the file it stands."""
 
 READ = {
@@ -45,7 +45,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def beside(path: Path) -> tuple[Path, Recipe] | None:
+def find_original_config(path: Path) -> tuple[Path, OriginalConfig] | None:
     """The `.yaml` or `.yml` of a checkpoint's name, and its values of the keys that are read.
 
     The file is composed, not constructed: no alias is expanded, no tag is followed.
@@ -53,13 +53,13 @@ def beside(path: Path) -> tuple[Path, Recipe] | None:
     Raises ValueError where it is no YAML of a mapping, or too large, or a key has two values.
     """
     for suffix in (".yaml", ".yml"):
-        if kind(there := path.with_suffix(suffix), "checkpoint") == "file" and there != path:
+        if path_kind(there := path.with_suffix(suffix), "checkpoint") == "file" and there != path:
             return there, _values(there)
     return None
 
 
-def _values(path: Path) -> Recipe:
-    raw = content(path, "checkpoint", LARGEST)
+def _values(path: Path) -> OriginalConfig:
+    raw = read_bytes(path, "checkpoint", LARGEST)
     try:
         root = yaml.compose(raw, Loader=_Loader)
     except (yaml.YAMLError, ValueError) as error:
@@ -67,7 +67,7 @@ def _values(path: Path) -> Recipe:
         raise checkpoint_error(path, f"not valid YAML ({first})") from error
     if not isinstance(root, yaml.MappingNode):
         raise checkpoint_error(path, "no configuration: not a YAML mapping")
-    found: Recipe = {}
+    found: OriginalConfig = {}
     for key, value in _pairs(root):
         known = found.setdefault(key, value)
         if known != value:

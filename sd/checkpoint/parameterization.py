@@ -13,13 +13,13 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from sd.checkpoint import noise_schedules
-from sd.checkpoint.component_config import Settings
-from sd.checkpoint.original_config import Recipe, beside
+from sd.checkpoint import beta_schedule
+from sd.checkpoint.component_config import ComponentConfig
+from sd.checkpoint.original_config import OriginalConfig, find_original_config
 from sd.checkpoint.tensor_source import Source, checkpoint_error, option, printable
 from sd.config import ModelConfig
 
-__all__ = ["BETA_SCHEDULES", "CONFIG_KEY", "scheduler", "single"]
+__all__ = ["BETA_SCHEDULES", "CONFIG_KEY", "from_file", "from_scheduler"]
 
 PARAMETERIZATIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 SPELLINGS = {
@@ -57,7 +57,7 @@ DISTILLED = ("LCM", "TCD")
 BETA_ENDS = {"beta_start": 0.0001, "beta_end": 0.02}
 
 
-def single(
+def from_file(
     source: Source, config: ModelConfig | None, given: str | None, second: bool
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The fields of ModelConfig that tell of a single file's training, and notes on what said so.
@@ -70,8 +70,8 @@ def single(
 
     Raises ValueError where a mark, a table or a setting of the .yaml is none that is supported.
     """
-    found = beside(source.path)
-    recipe: Recipe = {} if found is None else found[1]
+    found = find_original_config(source.path)
+    recipe: OriginalConfig = {} if found is None else found[1]
     name = "" if found is None else found[0].name
     if given is not None:
         said, why = given, "as the argument says"
@@ -85,7 +85,7 @@ def single(
     notes = [f"prediction: {said}, {why}"]
     zero, why = _first(source, "zero_terminal_snr", _zeros(source, config, recipe, name))
     if config is None:
-        fields |= noise_schedules.told(source, recipe)
+        fields |= beta_schedule.schedule_fields(source, recipe)
         if fields.pop("zero_terminal_snr", False):
             zero, why = True, "as its table has"
     if zero:
@@ -101,7 +101,7 @@ def single(
 
 
 def _predictions(
-    source: Source, config: ModelConfig | None, recipe: Recipe, name: str
+    source: Source, config: ModelConfig | None, recipe: OriginalConfig, name: str
 ) -> Iterator[tuple[str, str]]:
     """What speaks of the prediction, the most trusted first: (prediction, who says so)."""
     metadata = source.metadata
@@ -134,7 +134,7 @@ def _predictions(
 
 
 def _zeros(
-    source: Source, config: ModelConfig | None, recipe: Recipe, name: str
+    source: Source, config: ModelConfig | None, recipe: OriginalConfig, name: str
 ) -> Iterator[tuple[bool, str]]:
     """What speaks of a zero terminal SNR."""
     if config is not None:
@@ -184,7 +184,9 @@ def _unsaid(source: Source) -> None:
     )
 
 
-def scheduler(said: Settings, given: str | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+def from_scheduler(
+    said: ComponentConfig, given: str | None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Prediction, schedule and steps of a diffusers folder's scheduler_config.json, and notes.
 
     Args:
@@ -218,7 +220,7 @@ def scheduler(said: Settings, given: str | None) -> tuple[dict[str, Any], tuple[
     name = BETA_SCHEDULES.get(kind, kind)
     steps = said.get("num_train_timesteps", 1000, int)
     ends = {key: float(said.get(key, value, float, int)) for key, value in BETA_ENDS.items()}
-    fields = noise_schedules.supported(said.path, name, steps, ends)
+    fields = beta_schedule.checked_fields(said.path, name, steps, ends)
     predicted, why = said.get("prediction_type", "epsilon", str), f"as {said.path.name} says"
     if given is not None:
         predicted, why = given, "as the argument says"

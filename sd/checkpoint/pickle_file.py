@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from sd.checkpoint.inert_pickle import HostileError, Inert, Stored
-from sd.checkpoint.inert_pickle import unpickled as read
+from sd.checkpoint.inert_pickle import load_inert as read
 from sd.checkpoint.mapped_file import Mapped
 from sd.checkpoint.tensor_source import Entry, Source, checkpoint_error
 
-__all__ = ["BESIDE", "opened", "unpickled"]
+__all__ = ["BESIDE_STATE_DICT", "load_pickle_file", "opened"]
 
 LARGEST_PICKLE = 4 * 2**20
 """Bytes of the pickle itself; a training checkpoint's with optimizer states is below 2 MiB."""
@@ -22,7 +22,7 @@ END = b"PK\x05\x06"
 END_LENGTH = 22
 LOCAL = b"PK\x03\x04"
 LOCAL_LENGTH = 30
-BESIDE = "beside the state_dict"
+BESIDE_STATE_DICT = "beside the state_dict"
 """What the account says of counters, optimizer states and callbacks."""
 
 
@@ -68,7 +68,7 @@ def _contents(archive: _Archive) -> tuple[dict[str, Stored], dict[str, str], dic
             aside[_word(name)] = f"of type {_kind(value)}"
     if states is not whole:
         outside = {_word(name): value for name, value in whole.items() if name != "state_dict"}
-        aside |= dict.fromkeys(outside, BESIDE)
+        aside |= dict.fromkeys(outside, BESIDE_STATE_DICT)
         metadata = {name: value for name, value in outside.items() if isinstance(value, str)}
     size = path.stat().st_size
     held = sum(Entry(value.size, value.dtype).size for value in tensors.values())
@@ -79,7 +79,7 @@ def _contents(archive: _Archive) -> tuple[dict[str, Stored], dict[str, str], dic
     return tensors, aside, metadata
 
 
-def unpickled(path: Path) -> Any:
+def load_pickle_file(path: Path) -> Any:
     """What torch.save wrote, tensors memory-mapped; nothing that the file names is run.
 
     What is neither a plain value nor a dense tensor is an `Inert` of its name, however it was made.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sd.checkpoint.mapped_file import Mapped
 from sd.checkpoint.tensor_source import Entry, Source, checkpoint_error
-from sd.files.regular_file import from_json
+from sd.files.regular_file import parse_json
 
 __all__ = ["opened"]
 
@@ -69,7 +69,7 @@ def _header(path: Path) -> tuple[dict[str, Entry], dict[str, int], dict[str, str
             )
         raw = file.read(length)
     try:
-        header = from_json(raw, once=True)
+        header = parse_json(raw, once=True)
     except ValueError as error:
         raise checkpoint_error(path, f"no weights: its header is {error}") from error
     if not isinstance(header, dict):

@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from diffusion_math.checks import require
-from sd.checkpoint.key_map import Skeleton, place
+from sd.checkpoint.key_map import Skeleton, file_key
 from sd.checkpoint.parameterization import BETA_SCHEDULES, CONFIG_KEY
 from sd.config import ModelConfig, TextConfig, UNetConfig, VAEConfig, to_json
-from sd.noise_schedule import SCHEDULES
+from sd.noise_schedule import named_schedule
 
-__all__ = ["original", "save_folder", "save_single", "skeleton"]
+__all__ = ["config_skeleton", "original_tensors", "save_folder", "save_single"]
 
 PREFIXES = {
     "unet": "model.diffusion_model.",
@@ -48,7 +48,7 @@ def save_single(path: Path | str, model: Any, *, dtype: torch.dtype | None = Non
     config: ModelConfig = model.config
     tensors: dict[str, Tensor] = {}
     for kind in ("unet", "vae", "text_encoder"):
-        tensors |= original(kind, getattr(model, kind), config, dtype)
+        tensors |= original_tensors(kind, getattr(model, kind), config, dtype)
     words = {"format": "pt", CONFIG_KEY: to_json(config)}
     if config.prediction in MODELSPEC:
         words["modelspec.prediction_type"] = MODELSPEC[config.prediction]
@@ -58,7 +58,7 @@ def save_single(path: Path | str, model: Any, *, dtype: torch.dtype | None = Non
         _whole(path, _zip({"state_dict": tensors, **words}))
 
 
-def original(
+def original_tensors(
     kind: str, network: nn.Module, config: ModelConfig, dtype: torch.dtype | None = None
 ) -> dict[str, Tensor]:
     """A network's tensors under their original names, in the original shapes, on the CPU."""
@@ -66,10 +66,10 @@ def original(
     layout = "original"
     if kind == "text_encoder":
         layout = "openclip" if openclip else "transformers"
-    bones = skeleton(kind, config)
+    bones = config_skeleton(kind, config)
     packed: dict[str, dict[int, Tensor]] = {}
     for name, value in network.state_dict().items():
-        found = place(kind, layout, name, bones)
+        found = file_key(kind, layout, name, bones)
         thirds = packed.setdefault(PREFIXES.get(kind, PREFIXES.get(layout, "")) + found.name, {})
         tensor = value.detach().to("cpu", dtype or value.dtype)
         pixelwise = kind == "vae" and ".attentions." in name and tensor.ndim == 2
@@ -80,7 +80,7 @@ def original(
     }
 
 
-def skeleton(kind: str, config: ModelConfig) -> Skeleton:
+def config_skeleton(kind: str, config: ModelConfig) -> Skeleton:
     """The counts that a network's original names depend on."""
     if kind == "text_encoder":
         return Skeleton()
@@ -118,9 +118,9 @@ def save_folder(
     )
     dot = f".{variant}" if variant else ""
     described = {
-        "text_encoder": ("model", text_words(config.text)),
-        "vae": ("diffusion_pytorch_model", vae_words(config.vae, config.image_size)),
-        "unet": ("diffusion_pytorch_model", unet_words(config.unet, config)),
+        "text_encoder": ("model", text_encoder_json(config.text)),
+        "vae": ("diffusion_pytorch_model", vae_json(config.vae, config.image_size)),
+        "unet": ("diffusion_pytorch_model", unet_json(config.unet, config)),
     }
     for kind, (stem, words) in described.items():
         prefix = "text_model." if kind == "text_encoder" else ""
@@ -133,7 +133,7 @@ def save_folder(
         _json(folder / kind / "config.json", words)
         _whole(folder / kind / f"{stem}{dot}.safetensors", _file(tensors))
     (folder / "scheduler").mkdir(exist_ok=True)
-    _json(folder / "scheduler" / "scheduler_config.json", scheduler_words(config))
+    _json(folder / "scheduler" / "scheduler_config.json", scheduler_json(config))
     _json(folder / "model_index.json", INDEX)
 
 
@@ -150,7 +150,7 @@ INDEX: dict[str, Any] = {
 }
 
 
-def text_words(text: TextConfig) -> dict[str, Any]:
+def text_encoder_json(text: TextConfig) -> dict[str, Any]:
     """The text encoder's numbers as transformers names them."""
     return {
         "architectures": ["CLIPTextModel"],
@@ -169,7 +169,7 @@ def text_words(text: TextConfig) -> dict[str, Any]:
     }
 
 
-def vae_words(vae: VAEConfig, side: int) -> dict[str, Any]:
+def vae_json(vae: VAEConfig, side: int) -> dict[str, Any]:
     """The autoencoder's numbers as diffusers names them."""
     levels = len(vae.channels)
     return {
@@ -187,7 +187,7 @@ def vae_words(vae: VAEConfig, side: int) -> dict[str, Any]:
     }
 
 
-def unet_words(unet: UNetConfig, config: ModelConfig) -> dict[str, Any]:
+def unet_json(unet: UNetConfig, config: ModelConfig) -> dict[str, Any]:
     """The U-Net's numbers as diffusers names them: its `attention_head_dim` counts heads."""
     down = [("", "CrossAttn")[attend] + "DownBlock2D" for attend in unet.attention]
     up = [("", "CrossAttn")[attend] + "UpBlock2D" for attend in unet.attention[::-1]]
@@ -209,10 +209,10 @@ def unet_words(unet: UNetConfig, config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def scheduler_words(config: ModelConfig) -> dict[str, Any]:
+def scheduler_json(config: ModelConfig) -> dict[str, Any]:
     """The schedule of the training as diffusers names it."""
     names = {ours: theirs for theirs, ours in BETA_SCHEDULES.items()}
-    betas = SCHEDULES[config.schedule](config.steps).betas
+    betas = named_schedule(config.schedule, config.steps).betas
     return {
         "_class_name": "DDIMScheduler",
         "num_train_timesteps": config.steps,

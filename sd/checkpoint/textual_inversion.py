@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from sd.checkpoint import formats, pickle_file
 from sd.checkpoint.tensor_source import Entry, checkpoint_error
 
-__all__ = ["Embedding", "read", "teach"]
+__all__ = ["Embedding", "add_embedding", "read_embedding"]
 
 SDXL = {"clip_l", "clip_g"}
 TABLE = "embeddings.token_embedding.weight"
@@ -33,7 +33,7 @@ class Embedding:
     vectors: Float[Tensor, "count width"]
 
 
-def read(path: Path | str, width: int | None = None) -> Embedding:
+def read_embedding(path: Path | str, width: int | None = None) -> Embedding:
     """The embedding in a file.
 
     Args:
@@ -48,7 +48,7 @@ def read(path: Path | str, width: int | None = None) -> Embedding:
     """
     path = Path(path)
     if formats.is_zip(path):
-        return _checked(path, _states(path, pickle_file.unpickled(path)), width)
+        return _checked(path, _states(path, pickle_file.load_pickle_file(path)), width)
     with formats.opened(path) as source:
         if len(source.entries) > 2:
             raise checkpoint_error(path, f"no embedding: it holds {len(source.entries)} tensors")
@@ -58,23 +58,23 @@ def read(path: Path | str, width: int | None = None) -> Embedding:
 
 
 @torch.no_grad()
-def teach(model: Any, path: Path | str) -> Embedding:
+def add_embedding(model: Any, path: Path | str) -> Embedding:
     """Make the word of a file known to a model: its tokenizer and its text encoder.
 
     Args:
         model: anything with a tokenizer and a text_encoder, such as `sd.pipeline.TextToImage`.
-        path: as `read` takes it.
+        path: as `read_embedding` takes it.
 
     Returns:
         The embedding, with the word that it is called by. A word that nobody can type gives way to
         the name of the file, with a warning.
 
-    Raises FileNotFoundError and ValueError as `read` does, and where the word is known already, or
-    neither it nor the file's name can be typed.
+    Raises FileNotFoundError and ValueError as `read_embedding` does, and where the word is known
+    already, or neither it nor the file's name can be typed.
     """
     path = Path(path)
     table = model.text_encoder.get_submodule(TABLE.rpartition(".")[0])
-    found = read(path, table.embedding_dim)
+    found = read_embedding(path, table.embedding_dim)
     if model.tokenizer.typed(found.name) is None:
         what = f"the word {found.name!r} cannot be typed; after its file it is {path.stem!r}"
         warnings.warn(f"{path}: {what}", stacklevel=2)

@@ -8,7 +8,7 @@ from contextlib import suppress
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
-from sd.files.image_file import together
+from sd.files.image_file import one_warning
 
 __all__ = ["rgb"]
 
@@ -68,7 +68,7 @@ def _other_space(picture: Image.Image) -> str | None:
 
 
 def _upright(picture: Image.Image, name: object) -> Image.Image:
-    with together(name):
+    with one_warning(name):
         try:
             return ImageOps.exif_transpose(picture)
         except Exception as error:  # Pillow's parser raises whatever it meets

@@ -15,9 +15,9 @@ from PIL.TiffImagePlugin import (
     TiffImageFile,
 )
 
-from sd.files.regular_file import regular
+from sd.files.regular_file import require_regular
 
-__all__ = ["FORMATS", "load", "together"]
+__all__ = ["FORMATS", "one_warning", "open_image"]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
 """Pillow's names of what is read: pixels only. Pillow knows formats that a program interprets too
@@ -33,7 +33,7 @@ MOST_BYTES = 2**30
 """Of a file; above 8 bytes for each of `MOST_PIXELS`."""
 
 
-def load(file: Path | str | bytes, option: str = "image") -> Image.Image:
+def open_image(file: Path | str | bytes, option: str = "image") -> Image.Image:
     """The image in a file, decoded as it is stored, with what the file says of it in `info`.
 
     The content decides which format it is, never the name. The size is checked before any pixel is
@@ -51,9 +51,11 @@ def load(file: Path | str | bytes, option: str = "image") -> Image.Image:
         ValueError: it holds no whole image in one of `FORMATS`, or one above `MOST_PIXELS`.
     """
     named = option if isinstance(file, bytes) else f"{option} {file}"
-    source = io.BytesIO(file) if isinstance(file, bytes) else regular(file, option, MOST_BYTES)
+    source = (
+        io.BytesIO(file) if isinstance(file, bytes) else require_regular(file, option, MOST_BYTES)
+    )
     try:
-        with together(named), _long_texts(), Image.open(source, formats=FORMATS) as opened:
+        with one_warning(named), _long_texts(), Image.open(source, formats=FORMATS) as opened:
             if opened.width * opened.height > MOST_PIXELS:
                 size = f"{opened.width} x {opened.height} pixels, more than {MOST_PIXELS}"
                 raise ValueError(size)
@@ -78,7 +80,7 @@ def _plain(opened: ImageFile.ImageFile) -> None:
 
 
 @contextmanager
-def together(name: object) -> Iterator[None]:
+def one_warning(name: object) -> Iterator[None]:
     """One warning with a name in place of all that Pillow gives meanwhile."""
     with warnings.catch_warnings(record=True) as given:
         warnings.simplefilter("always")

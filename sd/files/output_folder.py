@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-__all__ = ["locked", "output_folder", "write"]
+__all__ = ["locked", "output_folder", "write_file"]
 
 LOCK = ".lock"
 TEMPORARY = re.compile(r".+\.\d+\.tmp")
@@ -69,7 +69,7 @@ def locked(folder: Path, option: str) -> Iterator[None]:
         lock.release()
 
 
-def write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: under a temporary name, to the disk, then renamed.
 
     Raises OSError, with the file's name, where it can't be written; what stood there is untouched.

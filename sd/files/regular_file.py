@@ -8,14 +8,14 @@ from typing import Any
 
 from sd.command_line.terminal import escaped
 
-__all__ = ["content", "from_json", "kind", "regular"]
+__all__ = ["parse_json", "path_kind", "read_bytes", "require_regular"]
 
 DEEPEST = 50
 LONGEST_INTEGER = 100
 """Levels of nesting and digits of an integer in JSON: transformers writes 10^30 for no limit."""
 
 
-def regular(path: Path | str, option: str, most: int) -> Path:
+def require_regular(path: Path | str, option: str, most: int) -> Path:
     """The path, where it names a regular file of at most `most` bytes; no device, pipe or folder.
 
     Args:
@@ -37,11 +37,11 @@ def regular(path: Path | str, option: str, most: int) -> Path:
     return path
 
 
-def kind(path: Path | str, option: str) -> str | None:
+def path_kind(path: Path | str, option: str) -> str | None:
     """What a path names: "file", "folder", None for nothing; ValueError where that is not known.
 
     Args:
-        path, option: as in `regular`.
+        path, option: as in `require_regular`.
 
     Raises ValueError for devices, pipes, names that are too long, and places one may not enter.
     """
@@ -50,18 +50,18 @@ def kind(path: Path | str, option: str) -> str | None:
         return None
     if stat.S_ISDIR(status.st_mode):
         return "folder"
-    regular(path, option, status.st_size)
+    require_regular(path, option, status.st_size)
     return "file"
 
 
-def content(path: Path | str, option: str, most: int) -> bytes:
+def read_bytes(path: Path | str, option: str, most: int) -> bytes:
     """The bytes of a file.
 
     Args:
-        path, option, most: as in `regular`, which says what is raised.
+        path, option, most: as in `require_regular`, which says what is raised.
     """
     try:
-        with regular(path, option, most).open("rb") as file:
+        with require_regular(path, option, most).open("rb") as file:
             raw = file.read(most + 1)
     except FileNotFoundError:
         raise
@@ -72,7 +72,7 @@ def content(path: Path | str, option: str, most: int) -> bytes:
     return raw
 
 
-def from_json(text: str | bytes, once: bool = False) -> Any:
+def parse_json(text: str | bytes, once: bool = False) -> Any:
     """The value of a JSON text.
 
     Args:

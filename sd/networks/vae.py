@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,19 @@ class Latent(NamedTuple):
 
     mean: Float[Tensor, "batch channel height width"]
     variance: Float[Tensor, "batch channel height width"]
+
+
+@runtime_checkable
+class Autoencoder(Protocol):
+    """What the pipeline asks of a VAE: images in [-1, 1] to their latents, and back.
+
+    `encode` takes images `(batch, 3, height, width)`; `decode` takes scaled latents
+    `(batch, channel, height / factor, width / factor)`.
+    """
+
+    def encode(self, x: Tensor) -> Latent: ...
+
+    def decode(self, z: Tensor) -> Tensor: ...
 
 
 class MidBlock(nn.Module):

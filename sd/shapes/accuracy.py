@@ -8,18 +8,18 @@ import numpy.typing as npt
 
 from sd.shapes.caption import parse
 from sd.shapes.data import FRESH, example
-from sd.shapes.reader import agrees, read
+from sd.shapes.reader import agrees, describe_image
 
 Generate = Callable[[Sequence[str], Sequence[int]], Sequence[npt.NDArray[Any]]]
 """Prompts and seeds to pictures, uint8 of shape (width, width, 3)."""
 
 
-def prompts(seed: int, count: int, held_out: bool = False) -> list[str]:
+def fresh_prompts(seed: int, count: int, held_out: bool = False) -> list[str]:
     """Fresh prompts; with `held_out`, each names a (color, shape) pair foreign to training."""
     return [example(FRESH + seed, index, held_out).caption for index in range(count)]
 
 
-def shows(picture: npt.NDArray[Any], prompt: str) -> bool:
+def matches_prompt(picture: npt.NDArray[Any], prompt: str) -> bool:
     """Whether all that the prompt names is in the picture, and nothing else.
 
     Raises ValueError for a prompt outside the captions' grammar.
@@ -27,10 +27,10 @@ def shows(picture: npt.NDArray[Any], prompt: str) -> bool:
     asked = parse(prompt)
     if asked is None:
         raise ValueError(f"prompt: wanted a caption of the embedded world, got {prompt!r}")
-    return agrees(read(np.asarray(picture)), asked)
+    return agrees(describe_image(np.asarray(picture)), asked)
 
 
-def judge(
+def evaluate_prompts(
     generate: Generate, asked: Sequence[str], first_seed: int = 0, batch: int = 50
 ) -> list[bool]:
     """One verdict a prompt; prompt i is drawn with seed `first_seed + i`, `batch` at a time."""
@@ -38,5 +38,5 @@ def judge(
     for start in range(0, len(asked), batch):
         some = asked[start : start + batch]
         pictures = generate(some, range(first_seed + start, first_seed + start + len(some)))
-        verdicts += [shows(*pair) for pair in zip(pictures, some, strict=True)]
+        verdicts += [matches_prompt(*pair) for pair in zip(pictures, some, strict=True)]
     return verdicts

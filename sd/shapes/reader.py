@@ -57,7 +57,7 @@ class _Found:
     y: float
 
 
-def read(picture: npt.NDArray[Any]) -> Description | None:
+def describe_image(picture: npt.NDArray[Any]) -> Description | None:
     """Everything that the picture shows, or None where something in it can't be read.
 
     Takes an array (width, width, 3) of uint8. Of two things the left or the upper one is named

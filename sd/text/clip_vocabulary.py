@@ -14,10 +14,10 @@ import tokenizers
 from tokenizers import Regex, models, normalizers, pre_tokenizers
 
 from sd.command_line.terminal import escaped
-from sd.files.regular_file import content, from_json, kind
-from sd.text.tokenizer import END, LARGEST, START, Tokenizer, guarded, rules_of
+from sd.files.regular_file import parse_json, path_kind, read_bytes
+from sd.text.tokenizer import END, LARGEST, START, Tokenizer, as_value_error, read_rules
 
-__all__ = ["clip", "find", "of_merges"]
+__all__ = ["clip_rules", "find_tokenizer", "rules_of_merges"]
 
 MERGES = "bpe_simple_vocab_16e6.txt.gz"
 PACKAGES = ("open_clip", "clip")
@@ -31,7 +31,7 @@ ADDED, CONFIG = "added_tokens.json", "tokenizer_config.json"
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
-def clip(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
+def clip_rules(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
     """CLIP's byte-level BPE: words by `WORD`, bytes as printable letters, `</w>` ends a word.
 
     Source: Radford et al. 2021, arXiv:2103.00020, section 2.4; GPT-2's bytes, 2019, section 2.2.
@@ -52,15 +52,17 @@ def clip(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> tokenizer
     return rules
 
 
-def of_merges(merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
+def rules_of_merges(merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
     """The same from the merges alone: 256 bytes, the same as ends of words, merges, start, end."""
     bytes_in_order = _letters()
     names = [*bytes_in_order, *(f"{one}</w>" for one in bytes_in_order)]
     names += ["".join(pair) for pair in merges] + [START, END]
-    return clip({name: i for i, name in enumerate(names)}, merges)
+    return clip_rules({name: i for i, name in enumerate(names)}, merges)
 
 
-def find(checkpoint: Path, named: Path | None, context_length: int, pad: int | None) -> Tokenizer:
+def find_tokenizer(
+    checkpoint: Path, named: Path | None, context_length: int, pad: int | None
+) -> Tokenizer:
     """The tokenizer of a checkpoint; ValueError, in one line, where there is no vocabulary.
 
     Args:
@@ -87,52 +89,52 @@ def find(checkpoint: Path, named: Path | None, context_length: int, pad: int | N
 
 def _read(place: Path) -> tokenizers.Tokenizer | None:
     """The rules that a place holds, or None."""
-    there = kind(place, "tokenizer")
+    there = path_kind(place, "tokenizer")
     if there == "folder":
         whole, vocabulary, merges = (
             place / name for name in ("tokenizer.json", "vocab.json", "merges.txt")
         )
-        files = (kind(vocabulary, "tokenizer"), kind(merges, "tokenizer"))
+        files = (path_kind(vocabulary, "tokenizer"), path_kind(merges, "tokenizer"))
         rules = _of_files(vocabulary, merges) if files == ("file", "file") else _read(whole)
         return None if rules is None else _with_words(place, rules)
     if there is None:
         return None
     if place.name.endswith((".txt", ".txt.gz")):
-        with guarded(f"tokenizer: {place} has no merges"):
-            return of_merges(_pairs(place)[: SIZE - 2 * 256 - 2])
-    return rules_of(place)
+        with as_value_error(f"tokenizer: {place} has no merges"):
+            return rules_of_merges(_pairs(place)[: SIZE - 2 * 256 - 2])
+    return read_rules(place)
 
 
 def _of_files(vocabulary: Path, merges: Path) -> tokenizers.Tokenizer:
-    with guarded(f"tokenizer: {vocabulary} and {merges} do not fit"):
+    with as_value_error(f"tokenizer: {vocabulary} and {merges} do not fit"):
         names = _object(vocabulary)
         if sorted(names.values(), key=repr) != sorted(range(len(names)), key=repr):
             raise ValueError(f"the ids of {len(names)} words are not 0 to {len(names) - 1}")
-        return clip(names, _pairs(merges))
+        return clip_rules(names, _pairs(merges))
 
 
 def _with_words(folder: Path, rules: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     """The rules with the words that the folder's other files add, as of textual inversion."""
     added: dict[str, tuple[int, dict[str, Any]]] = {}
-    with guarded(f"tokenizer: the added words of {folder} cannot be read"):
-        for token, words in _object(folder / CONFIG).get("added_tokens_decoder", {}).items():
-            added[words["content"]] = (int(token), words)
-        for content, token in _object(folder / ADDED).items():
-            added.setdefault(content, (token, {}))
-        for content, (token, words) in sorted(added.items(), key=lambda item: item[1][0]):
-            flags = {name: bool(words[name]) for name in FLAGS if name in words}
-            if rules.token_to_id(content) is None:
-                rules.add_tokens([tokenizers.AddedToken(content, **flags)])
-            if (found := rules.token_to_id(content)) != token:
-                raise ValueError(f"{content} has the id {token}, and its place is {found}")
+    with as_value_error(f"tokenizer: the added words of {folder} cannot be read"):
+        for token, settings in _object(folder / CONFIG).get("added_tokens_decoder", {}).items():
+            added[settings["content"]] = (int(token), settings)
+        for word, token in _object(folder / ADDED).items():
+            added.setdefault(word, (token, {}))
+        for word, (token, settings) in sorted(added.items(), key=lambda item: item[1][0]):
+            flags = {name: bool(settings[name]) for name in FLAGS if name in settings}
+            if rules.token_to_id(word) is None:
+                rules.add_tokens([tokenizers.AddedToken(word, **flags)])
+            if (found := rules.token_to_id(word)) != token:
+                raise ValueError(f"{word} has the id {token}, and its place is {found}")
     return rules
 
 
 def _object(path: Path) -> dict[str, Any]:
     """A JSON file's object, empty where there is no file."""
-    if kind(path, "tokenizer") is None:
+    if path_kind(path, "tokenizer") is None:
         return {}
-    values = from_json(content(path, "tokenizer", LARGEST), once=True)
+    values = parse_json(read_bytes(path, "tokenizer", LARGEST), once=True)
     if not isinstance(values, dict):
         raise ValueError(f"{path.name} is no JSON object")
     return values
@@ -140,7 +142,7 @@ def _object(path: Path) -> dict[str, Any]:
 
 def _pairs(path: Path) -> list[tuple[str, str]]:
     """The merges of a file, whose first line is a comment; at most `LARGEST` bytes of them."""
-    raw = content(path, "tokenizer", LARGEST)
+    raw = read_bytes(path, "tokenizer", LARGEST)
     if path.suffix == ".gz":
         raw = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(LARGEST + 1)
     if len(raw) > LARGEST:

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sd.text.prompt import Long, Piece, parse
+from sd.config import LongPrompt
+from sd.text.prompt import Piece, parse
 from sd.text.tokenizer import Tokenizer
 
 __all__ = ["Rows", "context", "rows"]
@@ -30,7 +31,7 @@ class Rows:
     cut: str = ""
 
 
-def rows(tokenizer: Tokenizer, prompt: str, long: Long = "chunk") -> Rows:
+def rows(tokenizer: Tokenizer, prompt: str, long: LongPrompt = "chunk") -> Rows:
     """Lay a prompt out in rows of the tokenizer's length, at least one; no word is split.
 
     A word that alone is longer than a row is the exception. Every BREAK begins a new row.
@@ -76,7 +77,7 @@ def context(
     encoder: Callable[[Tensor], Tensor],
     tokenizer: Tokenizer,
     prompts: Sequence[str],
-    long: Long = "chunk",
+    long: LongPrompt = "chunk",
     least: int = 1,
     device: torch.device | str = "cpu",
 ) -> Context:

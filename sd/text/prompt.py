@@ -7,21 +7,26 @@
 These are AUTOMATIC1111's marks for weights, with one difference: a bracket without its partner is a
 character like any other (there an opened one reaches to the end). Its other marks, and those of
 other interfaces, are not read: scheduled and alternating words, AND, <lora:...>, wildcards.
-`unread` finds them, so that nobody takes them for understood.
+`foreign_marks` finds them, so that nobody takes them for understood.
 """
 
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 from diffusion_math.checks import require, whole
 
-__all__ = ["Long", "Piece", "encodable", "legible", "literal", "paired", "parse", "unread", "words"]
-
-Long: TypeAlias = Literal["chunk", "truncate", "refuse"]
-"""What becomes of a prompt that is longer than a row: several rows, a warning, or an error."""
+__all__ = [
+    "Piece",
+    "encodable",
+    "foreign_marks",
+    "literal",
+    "paired",
+    "parse",
+    "require_text",
+    "words",
+]
 
 STRONGER = 1.1
 """What a pair of round brackets multiplies by, and a pair of square ones divides by."""
@@ -71,7 +76,7 @@ def parse(prompt: str) -> tuple[tuple[Piece, ...], ...]:
 
 def _weighed(prompt: str) -> tuple[list[str], list[float | None], str]:
     """The texts between marks and their weights, None for a BREAK; brackets that stay open."""
-    legible("prompt", prompt)
+    require_text("prompt", prompt)
     texts: list[str] = []
     opened: list[tuple[str, int]] = []  # a bracket, and how many texts stood before it
     closed: dict[int, tuple[int, float]] = {}  # where a pair begins: where it ends, its factor
@@ -120,7 +125,7 @@ def _weighed(prompt: str) -> tuple[list[str], list[float | None], str]:
     return texts, weights, "".join(bracket for bracket, _ in opened)
 
 
-def unread(prompt: str) -> dict[str, str]:
+def foreign_marks(prompt: str) -> dict[str, str]:
     """The marks of a prompt that popular interfaces know and this one reads as plain words.
 
     Each as it stands in the prompt, with what it means elsewhere. What is escaped is none.
@@ -147,7 +152,7 @@ def encodable(text: object) -> bool:
     )
 
 
-def legible(name: str, text: object) -> None:
+def require_text(name: str, text: object) -> None:
     """Raise ValueError, by the argument's name, unless the text is `encodable`."""
     require(encodable(text), name, "text, in UTF-8", repr(text))
 
@@ -169,7 +174,7 @@ def paired(
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     require(len(prompts) > 0, "prompt", "at least one", "none")
     for text in prompts:
-        legible("prompt", text)
+        require_text("prompt", text)
         require(words(text).strip() != "", "prompt", "at least one word", repr(text))
     if isinstance(seed, Sequence):
         seeds = tuple(seed)

@@ -19,7 +19,16 @@ from torch import Tensor
 from sd.files import regular_file
 from sd.shapes.caption import VOCABULARY
 
-__all__ = ["END", "LARGEST", "START", "UNKNOWN", "Tokenizer", "guarded", "rules_of", "word_level"]
+__all__ = [
+    "END",
+    "LARGEST",
+    "START",
+    "UNKNOWN",
+    "Tokenizer",
+    "as_value_error",
+    "read_rules",
+    "word_level",
+]
 
 START = "<|startoftext|>"
 END = "<|endoftext|>"
@@ -31,7 +40,7 @@ PROBE = "a photo of 1 cat's café, <word>!"
 
 
 @contextmanager
-def guarded(what: str) -> Iterator[None]:
+def as_value_error(what: str) -> Iterator[None]:
     """Turn whatever the tokenizers library raises into a ValueError that begins with `what`.
 
     Its faults are bare Exceptions, and its panics BaseExceptions.
@@ -44,14 +53,14 @@ def guarded(what: str) -> Iterator[None]:
         raise ValueError(f"{what}: {error}") from error
 
 
-def rules_of(path: Path) -> tokenizers.Tokenizer:
+def read_rules(path: Path) -> tokenizers.Tokenizer:
     """The rules of a `tokenizer.json`.
 
     Raises FileNotFoundError where there is no such file, ValueError where it is none.
     """
-    raw = regular_file.content(path, "tokenizer", LARGEST)
-    with guarded(f"{path} is not a tokenizer.json"):
-        whole = regular_file.from_json(raw)
+    raw = regular_file.read_bytes(path, "tokenizer", LARGEST)
+    with as_value_error(f"{path} is not a tokenizer.json"):
+        whole = regular_file.parse_json(raw)
         if _precompiled(whole):
             raise ValueError("it has a Precompiled normalizer, which no CLIP has")
         return tokenizers.Tokenizer.from_str(raw.decode("utf-8-sig"))
@@ -94,7 +103,7 @@ class Tokenizer:
         self._ids: dict[str, int] = rules.get_vocab(with_added_tokens=True)
         if len(set(self._ids.values())) != len(self._ids):
             raise ValueError("two words of the tokenizer have one id")
-        with guarded("the tokenizer cannot read a text"):
+        with as_value_error("the tokenizer cannot read a text"):
             rules.encode(PROBE, add_special_tokens=False)
             self.added = {rules.id_to_token(i): i for i in rules.get_added_tokens_decoder()}
         self._vectors = {i: self._together(word) for word, i in self.added.items()}
@@ -109,7 +118,7 @@ class Tokenizer:
     def from_file(cls, path: Path | str, context_length: int = 77) -> "Tokenizer":
         """Read a `tokenizer.json`; raises ValueError if the file is absent or no tokenizer."""
         try:
-            return cls(rules_of(Path(path)), context_length)
+            return cls(read_rules(Path(path)), context_length)
         except FileNotFoundError as error:
             raise ValueError(str(error)) from error
 
@@ -206,7 +215,7 @@ class Tokenizer:
         return (self.added[word], *takewhile(lambda i: i is not None, further))
 
     def _encoded(self, text: str) -> tokenizers.Encoding:
-        with guarded("the tokenizer cannot read the prompt"):
+        with as_value_error("the tokenizer cannot read the prompt"):
             return self._rules.encode(text, add_special_tokens=False)
 
     def _own_words(self, text: str) -> list[tuple[str, tuple[int, ...]]]:

@@ -26,9 +26,9 @@ from sd.command_line import flags
 from sd.command_line.entry import guarded, parsed
 from sd.command_line.flags import Range, Several, Words
 from sd.command_line.terminal import say
-from sd.config import SHAPES, ModelConfig, TextConfig, UNetConfig, VAEConfig
+from sd.config import SHAPES_CONFIG, ModelConfig, TextConfig, UNetConfig, VAEConfig
 from sd.files.output_folder import locked, output_folder
-from sd.files.regular_file import from_json
+from sd.files.regular_file import parse_json
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m sd.train")
     return guarded(work, "the same command goes on from the last checkpoint")
 
 
-def train(options: All, command: str, config: ModelConfig = SHAPES) -> None:
+def train(options: All, command: str, config: ModelConfig = SHAPES_CONFIG) -> None:
     """Train, or carry on with, each network; write each as soon as it is done.
 
     Args:
@@ -135,7 +135,7 @@ def check(options: All, config: ModelConfig) -> None:
     for name, training in options.stages.items():
         if not finished(options, name, wanted(options, config, name)):
             todo.append(training)
-            checkpoint.load(training, wanted(options, config, name, judged=False))
+            checkpoint.load_checkpoint(training, wanted(options, config, name, judged=False))
         elif name in options.keep:
             names = {one.name for one in fields(training)} - FREE
             flags.unused(training, names, f"beside --keep {name}")
@@ -154,7 +154,7 @@ def check(options: All, config: ModelConfig) -> None:
         initial = getattr(options.stages[name], "initial", None)
         for path in (options.file(name), initial):
             if path is not None and path.exists():
-                weights.read(path, weights.blank(network, own))
+                weights.read_tensors(path, weights.blank(network, own))
 
 
 def wanted(
@@ -183,9 +183,9 @@ def finished(options: All, name: str, settings: Mapping[str, Any]) -> bool:
             raise ValueError(f"--keep {name}: {path} is missing")
         return False
     if name not in options.keep:
-        words = weights.metadata(path).get("settings", "null")
+        words = weights.read_metadata(path).get("settings", "null")
         try:
-            made = from_json(words)
+            made = parse_json(words)
         except ValueError:
             made = None
         advice = f"take it as it is with --keep {name}, give another --model, or delete the file"
@@ -203,7 +203,7 @@ def _train(options: All, command: str, config: ModelConfig) -> None:
     ) -> None:
         """Keep a trained network with what made it and how good it is."""
         say(f"{options.file(name).name} {json.dumps(measured)}")
-        weights.write(
+        weights.save_network(
             options.file(name),
             network,
             own,
@@ -225,7 +225,7 @@ def _train(options: All, command: str, config: ModelConfig) -> None:
             settings,
             measured,
         )
-    text_encoder = weights.load(options.file("text_encoder"), TextEncoder, TextConfig)
+    text_encoder = weights.load_network(options.file("text_encoder"), TextEncoder, TextConfig)
 
     settings = wanted(options, config, "vae")
     if not finished(options, "vae", settings):
@@ -237,7 +237,7 @@ def _train(options: All, command: str, config: ModelConfig) -> None:
         write(
             "vae", trained, config.vae, settings, evaluation.reconstruction(trained, options.judged)
         )
-    autoencoder = weights.load(options.file("vae"), VAE, VAEConfig)
+    autoencoder = weights.load_network(options.file("vae"), VAE, VAEConfig)
 
     settings = wanted(options, config, "unet", (autoencoder, text_encoder))
     if not finished(options, "unet", settings):

@@ -19,7 +19,7 @@ from sd.command_line.flags import named
 from sd.files import output_folder
 from sd.train.settings import Training, agree
 
-__all__ = ["Checkpoint", "Log", "load", "machine"]
+__all__ = ["Checkpoint", "Log", "load_checkpoint", "machine"]
 
 NAME = "checkpoint.pt"
 
@@ -38,7 +38,7 @@ class Log:
         """
         if anew and self.path.exists() and self.path.stat().st_size > 0:
             os.replace(self.path, self.path.with_name(f"{self.path.name}.old"))
-        output_folder.write(self.path, "".join(self.lines).encode())
+        output_folder.write_file(self.path, "".join(self.lines).encode())
 
     def add(self, step: int, figures: Mapping[str, Any]) -> None:
         """Append the figures of one step."""
@@ -68,7 +68,7 @@ class Checkpoint:
         """Write it to the folder, whole or not at all. Raises OSError, with the file's name."""
         buffer = io.BytesIO()
         torch.save(vars(self), buffer)
-        output_folder.write(out / NAME, buffer.getvalue())
+        output_folder.write_file(out / NAME, buffer.getvalue())
 
     def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> None:
         """Put its numbers into a module and its optimiser; ValueError where they do not fit."""
@@ -80,7 +80,7 @@ class Checkpoint:
             raise ValueError(f"{path} is damaged: its numbers do not fit; delete it") from error
 
 
-def load(
+def load_checkpoint(
     training: Training, wanted: Mapping[str, Any], device: torch.device | str = "cpu"
 ) -> Checkpoint | None:
     """The checkpoint in a training's folder, its tensors on the device; None where there is none.

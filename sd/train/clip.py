@@ -14,7 +14,7 @@ from sd.config import TextConfig, to_json
 from sd.networks.text_encoder import TextEncoder
 from sd.shapes.data import FRESH, fingerprint
 from sd.text.tokenizer import Tokenizer
-from sd.train.contrastive_pairs import Pairs, pairs
+from sd.train.contrastive_pairs import Pairs, contrastive_pairs
 from sd.train.settings import Rate, Share, Size, Steps, Warmup
 from sd.train.trainer import Training, fit, rounded
 
@@ -143,7 +143,7 @@ def batches(
     """The batch of each step, of `size` pairs, a share `alike` of them in groups of four."""
 
     def batch(step: int) -> Batch:
-        found: Pairs = pairs(seed, step, size, alike)
+        found: Pairs = contrastive_pairs(seed, step, size, alike)
         tokens = tokenizer.encode(found.captions)
         return torch.from_numpy(found.pictures), tokens, torch.from_numpy(found.true)
 
@@ -194,6 +194,6 @@ def train_clip(
 
 def context(config: TextConfig) -> dict[str, str]:
     """What the text encoder depends on beside its training's flags."""
-    alike = pairs(0, 0, 32, 1.0)
+    alike = contrastive_pairs(0, 0, 32, 1.0)
     told = hashlib.sha256(alike.pictures.tobytes() + "\n".join(alike.captions).encode())
     return {"config": to_json(config), "data": f"{fingerprint()} {told.hexdigest()[:16]}"}

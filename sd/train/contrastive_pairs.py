@@ -21,7 +21,7 @@ from sd.shapes.scene import (
     sample_scene,
 )
 
-__all__ = ["Pairs", "alter", "pairs", "truths"]
+__all__ = ["Pairs", "alter", "contrastive_pairs", "truths"]
 
 GROUP = 4
 """Scenes in a group of nearly alike ones."""
@@ -42,7 +42,7 @@ class Pairs:
     true: npt.NDArray[np.bool_]
 
 
-def pairs(seed: int, step: int, size: int, alike: float) -> Pairs:
+def contrastive_pairs(seed: int, step: int, size: int, alike: float) -> Pairs:
     """The pairs of one step: fresh examples, and a share `alike` in groups of four near twins.
 
     Each group is one scene and three altered forms of it: colours or shapes swapped between the

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from sd.files import picture
+from sd.files import image_tensor
 from sd.networks.vae import VAE
 from sd.pipeline import TextToImage
-from sd.shapes.accuracy import judge, prompts
+from sd.shapes.accuracy import evaluate_prompts, fresh_prompts
 from sd.shapes.caption import describe
 from sd.shapes.data import FRESH, example
-from sd.shapes.reader import agrees, read
+from sd.shapes.reader import agrees, describe_image
 from sd.train.vae import pictures, psnr
 
 __all__ = ["accuracy", "reconstruction"]
@@ -25,10 +25,10 @@ def reconstruction(vae: VAE, count: int) -> dict[str, float | int]:
         indices = range(first, min(first + 50, count))
         original = pictures(FRESH, indices)
         quality.append(psnr(vae, original))
-        drawn = picture.from_tensor(vae.decode(vae.encode(picture.signed(original)).mean))
+        drawn = image_tensor.from_tensor(vae.decode(vae.encode(image_tensor.signed(original)).mean))
         for index, one in zip(indices, drawn, strict=True):
             whole = describe(example(FRESH, index).scene)
-            right.append(agrees(read(np.asarray(one)), whole))
+            right.append(agrees(describe_image(np.asarray(one)), whole))
     mean = float(torch.cat(quality).mean())
     return {"judged": count, "psnr_db": mean, "read_rightly": float(np.mean(right))}
 
@@ -37,12 +37,12 @@ def accuracy(model: TextToImage, count: int) -> dict[str, float | int]:
     """Share of fresh prompts of which all that they name is right, with and without guidance."""
     figures: dict[str, float | int] = {"judged": count}
     for pairs in ("seen", "held_out"):
-        asked = prompts(0, count, held_out=pairs == "held_out")
+        asked = fresh_prompts(0, count, held_out=pairs == "held_out")
         for name, guided in (("guided", True), ("unguided", False)):
 
             def generate(some: Sequence[str], seeds: Sequence[int], guided: bool = guided):
                 drawn = model(some, seed=list(seeds), do_cfg=guided, progress=False)
                 return [np.asarray(one) for one in drawn]
 
-            figures[f"{pairs}_{name}"] = float(np.mean(judge(generate, asked)))
+            figures[f"{pairs}_{name}"] = float(np.mean(evaluate_prompts(generate, asked)))
     return figures

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from sd.command_line.flags import named
 from sd.files import output_folder
-from sd.train.checkpoint import NAME, Checkpoint, Log, load, machine
+from sd.train.checkpoint import NAME, Checkpoint, Log, load_checkpoint, machine
 from sd.train.settings import Training
 
 __all__ = ["NORM", "Training", "fit", "learning_rate", "rounded"]
@@ -125,7 +125,7 @@ def fit(
         Checkpoint(settings, machine(device), step, *numbers, log.lines).save(training.out)
 
     with output_folder.locked(training.out, named(training, "out")):
-        start, kept = 0, load(training, settings, device)
+        start, kept = 0, load_checkpoint(training, settings, device)
         if kept is not None:
             kept.restore(module, optimizer, training.out / NAME)
             start, average, log.lines = kept.step, kept.average, kept.log

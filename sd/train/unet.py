@@ -16,8 +16,8 @@ from diffusion_math.schedule import Discrete
 from sd import weights
 from sd.command_line.flags import Range
 from sd.config import PREDICTIONS, ModelConfig, to_json
-from sd.digest import numbers
-from sd.files.picture import signed
+from sd.digest import weights_digest
+from sd.files.image_tensor import signed
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE, Latent
@@ -112,7 +112,7 @@ def train_unet(
     torch.manual_seed(training.seed)
     unet = UNet(config.unet)
     if training.initial is not None:
-        unet.load_state_dict(weights.read(training.initial, unet))
+        unet.load_state_dict(weights.read_tensors(training.initial, unet))
 
     @torch.no_grad()
     def batch(step: int) -> tuple[Tensor, Tensor]:
@@ -135,6 +135,6 @@ def context(config: ModelConfig, vae: VAE, text_encoder: TextEncoder) -> dict[st
     return {
         "config": f"{to_json(config.unet)} {config.prediction} {config.steps}",
         "data": fingerprint(),
-        "text_encoder": numbers(text_encoder.state_dict().items()),
-        "vae": numbers(vae.state_dict().items()),
+        "text_encoder": weights_digest(text_encoder.state_dict().items()),
+        "vae": weights_digest(vae.state_dict().items()),
     }

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sd import weights
 from sd.command_line.flags import Range
 from sd.config import VAEConfig, to_json
-from sd.files.picture import signed, unsigned
+from sd.files.image_tensor import signed, unsigned
 from sd.networks.vae import VAE
 from sd.shapes.data import FRESH, example, fingerprint
 from sd.train.settings import Initial, Rate, Size, Steps
@@ -94,7 +94,7 @@ def train_vae(training: VAETraining, config: VAEConfig) -> dict[str, Tensor]:
     torch.manual_seed(training.seed)
     vae = VAE(config)
     if training.initial is not None:
-        vae.load_state_dict(weights.read(training.initial, vae))
+        vae.load_state_dict(weights.read_tensors(training.initial, vae))
     if training.decoder_only:
         for part in (vae.encoder, vae.quant_conv):
             part.requires_grad_(False)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sd import weights
-from sd.config import SHAPES, TextConfig, UNetConfig, VAEConfig
+from sd.config import SHAPES_CONFIG, TextConfig, UNetConfig, VAEConfig
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE
@@ -20,7 +20,7 @@ from sd.text.tokenizer import word_level
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of weights that `--weights` takes."""
     folder = tmp_path_factory.mktemp("tiny")
-    text = replace(SHAPES.text, width=16, layers=2, heads=2, intermediate=16)
+    text = replace(SHAPES_CONFIG.text, width=16, layers=2, heads=2, intermediate=16)
     vae = VAEConfig(channels=(8, 8, 8, 8), layers_per_block=1, groups=4, scaling_factor=1.0)
     unet = UNetConfig(
         channels=(8, 8), layers_per_block=1, heads=2, context_width=16, attention=(True, True),
@@ -35,7 +35,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ]
     for name, module, config in made:
         figures = {"figures": {"loss": 0.25}, "licence": "MIT"}
-        weights.write(folder / f"{name}.safetensors", module, config, **figures)
+        weights.save_network(folder / f"{name}.safetensors", module, config, **figures)
     word_level(VOCABULARY).save(str(folder / "tokenizer.json"))
     return folder
 

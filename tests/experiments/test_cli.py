@@ -39,9 +39,9 @@ def bad(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / kind / file.name).write_bytes(file.read_bytes())
     (folder / "missing" / "unet.safetensors").unlink()
     (folder / "corrupt" / "vae.safetensors").write_bytes(b"\x10" * 100)
-    text = weights.load(tiny / "text_encoder.safetensors", TextEncoder, TextConfig)
+    text = weights.load_network(tiny / "text_encoder.safetensors", TextEncoder, TextConfig)
     wider = replace(text.config, width=32)
-    weights.write(folder / "misshapen" / "text_encoder.safetensors", text, wider)
+    weights.save_network(folder / "misshapen" / "text_encoder.safetensors", text, wider)
     return folder
 
 

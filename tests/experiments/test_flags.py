@@ -17,8 +17,7 @@ from experiments.__main__ import NAMES, main
 from experiments.common import sampling_options
 from experiments.common.model_options import Model
 from sd.command_line import flags as declared
-from sd.config import PREDICTIONS
-from sd.text.prompt import Long
+from sd.config import PREDICTIONS, LongPrompt
 
 ODD = ("-1", "nan", "-inf", "-0.5", "many", "")
 """What no number of any command may be."""
@@ -275,5 +274,5 @@ def test_the_names_are_the_library_s() -> None:
     } == set(SOLVERS)
     assert get_args(sampling_options.Grid) == tuple(GRIDS)
     hints = get_type_hints(Model) | get_type_hints(sampling_options.Sampling)
-    assert get_args(get_args(hints["long_prompt"])[0]) == get_args(Long)
+    assert get_args(get_args(hints["long_prompt"])[0]) == get_args(LongPrompt)
     assert get_args(get_args(hints["prediction"])[0]) == tuple(PREDICTIONS)

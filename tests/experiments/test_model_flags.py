@@ -24,9 +24,9 @@ from sd.text.tokenizer import word_level
 pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 
-from tests.sd.checkpoint import models, writers  # noqa: E402 - they need diffusers
+from tests.sd.checkpoint import small_models, writers  # noqa: E402 - they need diffusers
 
-CONFIG = models.V1
+CONFIG = small_models.V1
 LAYER = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
 RANK, ALPHA = 3, 6.0
 
@@ -35,15 +35,15 @@ RANK, ALPHA = 3, 6.0
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder written by diffusers, a file in the original layout, and what the flags name."""
     place = tmp_path_factory.mktemp("flags")
-    models.write_folder(place / "folder", CONFIG)
-    models.write_folder(place / "half", CONFIG, variant="fp16", dtype=torch.float16)
+    small_models.write_folder(place / "folder", CONFIG)
+    small_models.write_folder(place / "half", CONFIG, variant="fp16", dtype=torch.float16)
     words = word_level([f"word{i}" for i in range(47)])
     for folder in ("folder", "half"):
         (place / folder / "tokenizer").mkdir(exist_ok=True)
         words.save(str(place / folder / "tokenizer" / "tokenizer.json"))
     writers.file(CONFIG, writers.with_ema)(place)  # model.safetensors
     (place / "numbers.json").write_text(to_json(CONFIG), encoding="utf-8")
-    weight = models.truth(CONFIG)["unet"][f"{LAYER}.weight"]
+    weight = small_models.truth(CONFIG)["unet"][f"{LAYER}.weight"]
     stem = f"lora_unet_{LAYER.replace('.', '_')}"
     save_file(
         {
@@ -91,7 +91,7 @@ def test_config(place: Path, tmp_path: Path) -> None:
 
 
 def test_ema(place: Path) -> None:
-    wanted = models.truth(CONFIG)["unet"]
+    wanted = small_models.truth(CONFIG)["unet"]
     plain, averaged = (load(single(place, ema=ema)).unet.state_dict() for ema in (False, True))
     for name, weight in wanted.items():
         assert torch.equal(averaged[name], weight)
@@ -100,7 +100,7 @@ def test_ema(place: Path) -> None:
 
 def test_variant(place: Path) -> None:
     loaded = load(Model(weights=place / "half", variant="fp16", device="cpu"))
-    for name, weight in models.truth(CONFIG)["unet"].items():
+    for name, weight in small_models.truth(CONFIG)["unet"].items():
         assert torch.equal(loaded.unet.state_dict()[name], weight.half().float())
     with pytest.raises((ValueError, FileNotFoundError)):
         load(folder(place, variant="fp16"))
@@ -110,7 +110,7 @@ def test_variant(place: Path) -> None:
 def test_lora(end: str, strength: float, place: Path) -> None:
     """W + s (alpha / r) up down, and twice that where the file is named twice."""
     name = f"{place / 'style.safetensors'}{end}"
-    weight = models.truth(CONFIG)["unet"][f"{LAYER}.weight"].double()
+    weight = small_models.truth(CONFIG)["unet"][f"{LAYER}.weight"].double()
     down, up = normal(RANK, weight.shape[1], seed=1), normal(weight.shape[0], RANK, seed=2)
     for times in (1, 2):
         pipeline = load(folder(place, lora=(name,) * times))
@@ -139,8 +139,8 @@ def test_embedding(place: Path) -> None:
     text = pipeline.tokenizer.words_of("word3 My-Cat, word5")
     assert text == [("word3", (4,)), ("My-Cat", (50, 51)), ("word5", (6,))]
     assert pipeline.tokenizer.words_of("my-cats") == plain.tokenizer.words_of("my-cats")
-    peer = models.peer_text(CONFIG.text)
-    models.scramble(peer, 0)
+    peer = small_models.peer_text(CONFIG.text)
+    small_models.scramble(peer, 0)
     peer.resize_token_embeddings(52, mean_resizing=False)
     peer.get_input_embeddings().weight[50:] = normal(2, CONFIG.text.width, seed=3)
     end = CONFIG.text.end_token

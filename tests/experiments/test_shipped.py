@@ -19,7 +19,7 @@ from experiments.common.model import draw, load, shows
 from experiments.common.model_options import Model
 from sd import weights
 from sd.pipeline import TextToImage
-from sd.shapes.accuracy import prompts
+from sd.shapes.accuracy import fresh_prompts
 from tests.chance import rare, shifted, spend
 from tests.measuring import Measured
 
@@ -46,10 +46,10 @@ def test_prompts_come_true_as_often_as_the_file_says(
     measured: Measured, shipped: TextToImage, kind: str
 ) -> None:
     with as_file(files("sd") / "assets" / "shapes" / "unet.safetensors") as path:
-        figures = json.loads(weights.metadata(path)["figures"])
+        figures = json.loads(weights.read_metadata(path)["figures"])
     share, judged = figures[f"{kind}_guided"], figures["judged"]
     seed = shifted(7)
-    asked = prompts(seed, COUNT, kind == "held_out")
+    asked = fresh_prompts(seed, COUNT, kind == "held_out")
     pictures = draw(shipped, asked, range(seed - 7, seed - 7 + COUNT))
     spend(2 * FALSE_ALARM)
     right = sum(shows(*pair) is True for pair in zip(pictures, asked, strict=True))

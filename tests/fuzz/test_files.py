@@ -12,13 +12,13 @@ from safetensors.torch import save
 
 from experiments.generate import jobs
 from sd.checkpoint import load, lora, textual_inversion
-from sd.files import picture
+from sd.files import image_tensor
 from sd.text import clip_vocabulary
 from sd.text.tokenizer import Tokenizer
 from tests.fuzz import inputs
 from tests.fuzz.harness import fuzzed
 from tests.fuzz.mutations import ODD_TEXTS, json_bytes, spoil_folder, spoiled
-from tests.sd.checkpoint import models
+from tests.sd.checkpoint import small_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked")]
 
@@ -86,7 +86,7 @@ def test_legacy_pickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipeline's folder, every file of which may be gone, spoiled or no file."""
-    whole = models.write_folder(tmp_path / "whole", inputs.SMALL)
+    whole = small_models.write_folder(tmp_path / "whole", inputs.SMALL)
     files = {
         path.relative_to(whole): path.read_bytes() for path in whole.rglob("*") if path.is_file()
     }
@@ -148,7 +148,7 @@ def test_adapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }  # fmt: skip
     settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "rank_pattern": {"to_q": 4}}
     said = ("ss_network_alpha", "ss_network_dim", "lora_adapter_metadata", "ss_network_module")
-    model = models.networks(inputs.SMALL)
+    model = small_models.networks(inputs.SMALL)
 
     def case(rng: random.Random, folder: Path) -> None:
         kind = rng.choice(sorted(files))
@@ -194,7 +194,7 @@ def test_embeddings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 odd = {rng.choice(("name", "string_to_param", "a", 5)): inputs.odd_object(rng)}
                 data = inputs.torch_file({**rng.choice(forms), **odd})
                 path = inputs.written(folder, "e.pt", data)
-        Tokenizer.embedded().learn(textual_inversion.read(path, 64).name, [1])
+        Tokenizer.embedded().learn(textual_inversion.read_embedding(path, 64).name, [1])
 
     fuzzed("embedding", case, tmp_path, monkeypatch)
 
@@ -205,7 +205,7 @@ def test_tokenizers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (Path(clip_vocabulary.__file__).parents[1] / "assets" / "tokenizer.json").read_bytes()
     )
     merges = [("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>")]
-    words = clip_vocabulary.of_merges(merges).get_vocab()
+    words = clip_vocabulary.rules_of_merges(merges).get_vocab()
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     text = "\n".join(lines).encode()
 
@@ -224,7 +224,7 @@ def test_tokenizers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 data = gzip.compress(spoiled(rng, text) if rng.random() < 0.5 else text)
                 data = spoiled(rng, data) if rng.random() < 0.5 else data
                 path = inputs.written(folder, "bpe.txt.gz", data)
-        tokenizer = clip_vocabulary.find(Path("x"), path, 77, None)
+        tokenizer = clip_vocabulary.find_tokenizer(Path("x"), path, 77, None)
         tokenizer.encode(["a red cat", "dog é \u202e", "x" * 100])
 
     fuzzed("tokenizer", case, tmp_path, monkeypatch)
@@ -237,7 +237,7 @@ def test_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         data = inputs.any_image(rng)
         data = spoiled(rng, data) if rng.random() < 0.8 else data
         name = rng.choice(("a.png", "a.jpg", "a.eps", "a.tif", "a", "a.webp"))
-        found = picture.read(inputs.written(folder, name, data))
+        found = image_tensor.read_image(inputs.written(folder, name, data))
         assert found.mode == "RGB" and np.asarray(found).dtype == np.uint8
 
     fuzzed("image", case, tmp_path, monkeypatch)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sd.config import (
-    SHAPES,
+    SHAPES_CONFIG,
     V15,
     V20,
     V21,
@@ -101,9 +101,9 @@ def test_the_presets_are_what_they_are_named_after() -> None:
     assert V20.latent_shape == (4, 64, 64)
     assert [V20.unet.heads_at(width) for width in V20.unet.channels] == [5, 10, 20, 20]
     assert (V21.latent_shape, V21.prediction) == ((4, 96, 96), "v_prediction")
-    assert SHAPES.latent_shape == (4, 8, 8)
-    assert SHAPES.vae.factor == 8
-    assert SHAPES.image_size == 64
+    assert SHAPES_CONFIG.latent_shape == (4, 8, 8)
+    assert SHAPES_CONFIG.vae.factor == 8
+    assert SHAPES_CONFIG.image_size == 64
 
 
 def test_a_configuration_does_not_change() -> None:
@@ -175,6 +175,6 @@ def test_bad_json_is_refused_by_name(text: str, message: str) -> None:
 
 
 def test_the_dictionary_holds_json_values_only() -> None:
-    values = to_dict(SHAPES)
+    values = to_dict(SHAPES_CONFIG)
     assert json.loads(json.dumps(values)) == values
     assert values["vae"]["channels"] == [32, 32, 64, 96]

@@ -10,8 +10,8 @@ import torch
 
 from experiments.generate.png_metadata import made_with
 from sd import engine
-from sd.digest import digest
-from sd.engine import engaged
+from sd.digest import model_digest
+from sd.engine import with_engine
 from sd.pipeline import TextToImage
 
 PROMPT = "a large red circle on a white background"
@@ -34,7 +34,7 @@ def eager() -> TextToImage:
 def test_openvino_draws_the_same_picture(eager: TextToImage) -> None:
     """At two sizes and without guidance; float32 sums in another order."""
     pytest.importorskip("openvino")
-    pipeline = engaged(TextToImage.load("shapes", device="cpu"), "openvino")
+    pipeline = with_engine(TextToImage.load("shapes", device="cpu"), "openvino")
     for call in ({}, {"height": 48, "width": 72}, {"guidance_scale": 1}):
         (x, picture), (wanted, reference) = drawn(pipeline, **call), drawn(eager, **call)
         assert (x - wanted).abs().max() < 1e-4 * wanted.abs().max()
@@ -44,12 +44,12 @@ def test_openvino_draws_the_same_picture(eager: TextToImage) -> None:
 
 
 COMPILED = """
-from sd.engine import engaged
+from sd.engine import with_engine
 from sd.pipeline import TextToImage
 
 pipeline = TextToImage.load("shapes", device="cpu")
 ends = []
-for own in (pipeline, engaged(pipeline, "compile")):
+for own in (pipeline, with_engine(pipeline, "compile")):
     prompt = "a large red circle on a white background"
     own(prompt, seed=1, steps=3, progress=False, watch=lambda state: ends.append(state.x))
     (picture,) = own(prompt, seed=1, steps=3, progress=False)
@@ -73,7 +73,7 @@ def test_openvino_in_bfloat16(eager: TextToImage) -> None:
     """Nearer to float32 than a picture of another seed is, by far; and no float32 in disguise."""
     pytest.importorskip("openvino")
     half = TextToImage.load("shapes", device="cpu", dtype=torch.bfloat16)
-    pipeline = engaged(half, "openvino")
+    pipeline = with_engine(half, "openvino")
     (x, _), (wanted, _) = drawn(pipeline), drawn(eager)
     assert 1e-4 < float((x - wanted).std() / wanted.std()) < 0.1
     picture = eager(PROMPT, steps=1, progress=False)[0]
@@ -85,24 +85,24 @@ def test_openvino_in_bfloat16(eager: TextToImage) -> None:
 def test_the_digest_is_the_weights_not_the_engines(name: str, eager: TextToImage) -> None:
     """Also when the engine has used them up; without what was kept it would be another's."""
     pytest.importorskip("openvino")
-    pipeline = engaged(TextToImage.load("shapes", device="cpu"), name)
-    assert digest(pipeline) == digest(eager) == made_with(pipeline)["weights"]
+    pipeline = with_engine(TextToImage.load("shapes", device="cpu"), name)
+    assert model_digest(pipeline) == model_digest(eager) == made_with(pipeline)["weights"]
     if name == "openvino":
         drawn(pipeline)
-        assert digest(pipeline) == digest(eager)
-    assert digest(replace(pipeline, digest=None)) != digest(eager)
-    half = engaged(TextToImage.load("shapes", device="cpu", dtype=torch.bfloat16), name)
-    assert digest(half) != digest(eager)
+        assert model_digest(pipeline) == model_digest(eager)
+    assert model_digest(replace(pipeline, digest=None)) != model_digest(eager)
+    half = with_engine(TextToImage.load("shapes", device="cpu", dtype=torch.bfloat16), name)
+    assert model_digest(half) != model_digest(eager)
 
 
 def test_refusals(eager: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert engaged(eager, "eager") is eager
+    assert with_engine(eager, "eager") is eager
     with pytest.raises(ValueError, match=r"engine: wanted one of \('eager', 'openvino', 'comp"):
-        engaged(eager, "tensorrt")
+        with_engine(eager, "tensorrt")
     with pytest.raises(ValueError, match="engine: wanted float32 or bfloat16 beside openvino"):
-        engaged(replace(eager, dtype=torch.float64), "openvino")
+        with_engine(replace(eager, dtype=torch.float64), "openvino")
     with pytest.raises(ValueError, match="engine: wanted device cpu beside openvino, got cuda"):
-        engaged(replace(eager, device=torch.device("cuda")), "openvino")
+        with_engine(replace(eager, device=torch.device("cuda")), "openvino")
     monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install diffusion-math\[openvino\], got no such"):
-        engaged(eager, "openvino")
+        with_engine(eager, "openvino")

@@ -8,7 +8,7 @@ import torch
 
 from sd.pipeline import TextToImage
 from sd.text.tokenizer import word_level
-from tests.sd.checkpoint import models
+from tests.sd.checkpoint import small_models
 from tests.sd.checkpoint.test_full_size import FULL, written
 from tests.sd.whole_run import OTHER, Run, apart
 
@@ -30,10 +30,10 @@ TOLERANCE = 1e-3  # of the largest latent; float32's rounding, which guidance mu
 def test_a_picture_is_diffusers_at_full_size(name: str, tmp_path: Path) -> None:
     config = replace(FULL[name], image_size=SIDE)
     networks = {}
-    for kind in models.KINDS:
+    for kind in small_models.KINDS:
         with written(kind, config, tmp_path) as model:
             networks[kind] = model
-    models.write_rest(tmp_path, config)
+    small_models.write_rest(tmp_path, config)
     (tmp_path / "tokenizer").mkdir()
     words = word_level([f"word{i}" for i in range(config.text.vocab_size - 3)])
     words.save(str(tmp_path / "tokenizer" / "tokenizer.json"))

@@ -11,7 +11,7 @@ from sd import checkpoint
 from sd.pipeline import TextToImage
 from sd.text import clip_vocabulary
 from sd.text.tokenizer import word_level
-from tests.sd.checkpoint import models
+from tests.sd.checkpoint import small_models
 from tests.sd.whole_run import OTHER, Run, apart
 
 diffusers = pytest.importorskip("diffusers")
@@ -26,7 +26,7 @@ STEPS, SCALE, SEED = 4, 7.5, 3
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers folder with its tokenizer."""
     place = tmp_path_factory.mktemp("checkpoint") / "model"
-    checkpoint.save_folder(place, models.networks(models.V1))
+    checkpoint.save_folder(place, small_models.networks(small_models.V1))
     (place / "tokenizer").mkdir(exist_ok=True)
     word_level(WORDS).save(str(place / "tokenizer" / "tokenizer.json"))
     return place
@@ -62,7 +62,7 @@ def test_a_picture_is_diffusers(folder: Path, solver: str, redraws: bool) -> Non
 def test_a_single_file_is_the_same_model(folder: Path, tmp_path: Path) -> None:
     """With its vocabulary named; without one there is one line that says how to name it."""
     file = tmp_path / "model.safetensors"
-    checkpoint.save_single(file, models.networks(models.V1))
+    checkpoint.save_single(file, small_models.networks(small_models.V1))
     one = TextToImage.load(folder, device="cpu")
     two = TextToImage.load(file, device="cpu", tokenizer=folder / "tokenizer")
     assert torch.equal(end(one, "word1"), end(two, "word1"))
@@ -91,9 +91,9 @@ def test_options_are_a_checkpoints(folder: Path, tmp_path: Path) -> None:
 
 
 MERGES = [("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>")]
-RULES = clip_vocabulary.of_merges(MERGES)
+RULES = clip_vocabulary.rules_of_merges(MERGES)
 SIZE = RULES.get_vocab_size()
-CLIPS = replace(models.V1, text=replace(models.V1.text, vocab_size=SIZE))
+CLIPS = replace(small_models.V1, text=replace(small_models.V1.text, vocab_size=SIZE))
 GROWN: dict[str, tuple[int, bool, str | None]] = {  # rows of the table, words added, the complaint
     "as it was": (SIZE, False, None),
     "two words more": (SIZE + 2, True, None),
@@ -114,7 +114,7 @@ def test_a_folder_saved_after_textual_inversion(name: str, tmp_path: Path) -> No
     """The table of the text encoder grew with the tokenizer: its new rows are words of prompts."""
     transformers = pytest.importorskip("transformers")
     rows, words, complaint = GROWN[name]
-    models.write_folder(tmp_path, CLIPS)
+    small_models.write_folder(tmp_path, CLIPS)
     text = transformers.CLIPTextModel.from_pretrained(tmp_path / "text_encoder")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sd.noise_schedule import LEAST, SCHEDULES, schedule, zero_terminal_snr
+from sd.noise_schedule import SCHEDULES, TERMINAL_ALPHA, named_schedule, zero_terminal_snr
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -14,13 +14,13 @@ def test_a_zero_terminal_snr_is_the_published_one(name: str, steps: int) -> None
     """alpha_t is diffusers' in float64 for t < T; the first is kept, the last all but 0."""
     from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 
-    plain, found = schedule(name, steps), schedule(name, steps, True)
+    plain, found = named_schedule(name, steps), named_schedule(name, steps, True)
     times = torch.arange(1, steps + 1, dtype=torch.float64)
     alpha_t, sigma_t = found(times)
     theirs = (1 - rescale_zero_terminal_snr(plain.betas)).cumprod(0).sqrt()
     torch.testing.assert_close(alpha_t[:-1], theirs[:-1], rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(alpha_t[0], plain(1.0)[0], rtol=1e-12, atol=0)
-    assert 0 < alpha_t[-1] <= LEAST and theirs[-1] == 0
+    assert 0 < alpha_t[-1] <= TERMINAL_ALPHA and theirs[-1] == 0
     torch.testing.assert_close(alpha_t**2 + sigma_t**2, torch.ones(steps).double())
     if steps > 2:
         assert not torch.allclose(
@@ -30,4 +30,4 @@ def test_a_zero_terminal_snr_is_the_published_one(name: str, steps: int) -> None
 
 def test_one_step_has_no_two_ends() -> None:
     with pytest.raises(ValueError, match="steps: wanted 2 or more for a zero terminal SNR, got 1"):
-        zero_terminal_snr(schedule("linear", 1))
+        zero_terminal_snr(named_schedule("linear", 1))

@@ -21,8 +21,8 @@ from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.noise import start_noise
 from diffusion_math.schedule import Discrete
 from diffusion_math.solvers.step import State
-from sd.config import SHAPES, ModelConfig, UNetConfig, VAEConfig
-from sd.files.picture import to_tensor
+from sd.config import SHAPES_CONFIG, ModelConfig, UNetConfig, VAEConfig
+from sd.files.image_tensor import to_tensor
 from sd.networks.vae import Latent
 from sd.pipeline import TextToImage
 from sd.shapes.caption import VOCABULARY
@@ -92,9 +92,9 @@ class Oracle(nn.Module):
 
 def model(unet: Oracle) -> TextToImage:
     config = ModelConfig(
-        text=SHAPES.text,
+        text=SHAPES_CONFIG.text,
         vae=VAEConfig(latent_channels=3, channels=(4,), groups=4),
-        unet=UNetConfig(3, 3, (4,), 1, 1, SHAPES.text.width, (True,), 4),
+        unet=UNetConfig(3, 3, (4,), 1, 1, SHAPES_CONFIG.text.width, (True,), 4),
         prediction=unet.prediction,
         image_size=2,
         guidance_scale=3.0,

@@ -21,9 +21,9 @@ from diffusion_math.schedule import Discrete
 from diffusion_math.solvers.registry import SOLVERS
 from diffusion_math.solvers.step import State
 from sd import weights
-from sd.config import SHAPES, ModelConfig, TextConfig, UNetConfig, VAEConfig
+from sd.config import SHAPES_CONFIG, ModelConfig, TextConfig, UNetConfig, VAEConfig
 from sd.device import available, pick
-from sd.files.picture import from_tensor, to_tensor
+from sd.files.image_tensor import from_tensor, to_tensor
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE, Latent
@@ -62,9 +62,9 @@ class Nothing(nn.Module):
 
 def model(unet: nn.Module, dtype: torch.dtype = torch.float64) -> TextToImage:
     config = ModelConfig(
-        text=SHAPES.text,
+        text=SHAPES_CONFIG.text,
         vae=VAEConfig(latent_channels=3, channels=(4,), groups=4),
-        unet=UNetConfig(3, 3, (4,), 1, 1, SHAPES.text.width, (True,), 4),
+        unet=UNetConfig(3, 3, (4,), 1, 1, SHAPES_CONFIG.text.width, (True,), 4),
         image_size=2,
         long_prompt="refuse",
     )
@@ -225,7 +225,7 @@ def test_times_come_in_place_of_steps() -> None:
 
 def test_a_side_must_be_a_multiple_of_the_vaes_halvings() -> None:
     pipeline = model(Nothing())
-    coarse = TextToImage(SHAPES, *[getattr(pipeline, name) for name in PARTS])
+    coarse = TextToImage(SHAPES_CONFIG, *[getattr(pipeline, name) for name in PARTS])
     with pytest.raises(ValueError, match="width: wanted a multiple of 8, got 44"):
         coarse("red", width=44)
 
@@ -242,7 +242,7 @@ SMALL = {
 def folder(tmp_path: Path) -> Path:
     """A small model of random weights, laid out as the embedded one is."""
     for name, (network, config) in SMALL.items():
-        weights.write(tmp_path / f"{name}.safetensors", network(config), config)
+        weights.save_network(tmp_path / f"{name}.safetensors", network(config), config)
     word_level(Tokenizer.embedded().words).save(str(tmp_path / "tokenizer.json"))
     return tmp_path
 
@@ -251,7 +251,7 @@ def test_a_folder_becomes_a_pipeline(folder: Path) -> None:
     before = torch.get_rng_state()
     one, two = (TextToImage.load(folder, device="cpu") for _ in range(2))
     assert torch.equal(before, torch.get_rng_state())
-    assert one.config.unet == SMALL["unet"][1] and one.config.schedule == SHAPES.schedule
+    assert one.config.unet == SMALL["unet"][1] and one.config.schedule == SHAPES_CONFIG.schedule
     (a,), (b,) = (pipeline("red", steps=2, width=16, height=12) for pipeline in (one, two))
     assert a.size == (16, 12) and a.tobytes() == b.tobytes()
     (c,) = one("red", image=a, strength=0.3, steps=4, progress=False)

@@ -15,9 +15,9 @@ from sd.text.tokenizer import word_level
 
 diffusers = pytest.importorskip("diffusers")
 
-from tests.sd.checkpoint import models  # noqa: E402 - it needs diffusers
+from tests.sd.checkpoint import small_models  # noqa: E402 - it needs diffusers
 
-DEEP = replace(models.V1, vae=VAEConfig(channels=(32, 32, 32, 32), layers_per_block=1))
+DEEP = replace(small_models.V1, vae=VAEConfig(channels=(32, 32, 32, 32), layers_per_block=1))
 """A VAE that halves three times, as Stable Diffusion's: a picture's side is 8 times a latent's."""
 PROMPTS = ["word1 word7", "word2"]
 SEEDS, STEPS, SCALE = [3, 8], 3, 2.0
@@ -26,7 +26,7 @@ SEEDS, STEPS, SCALE = [3, 8], 3, 2.0
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("sizes") / "model"
-    checkpoint.save_folder(place, models.networks(DEEP))
+    checkpoint.save_folder(place, small_models.networks(DEEP))
     (place / "tokenizer").mkdir(exist_ok=True)
     word_level([f"word{i}" for i in range(47)]).save(str(place / "tokenizer" / "tokenizer.json"))
     return place

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from sd import weights
-from sd.config import SHAPES, TextConfig, UNetConfig, VAEConfig, to_json
+from sd.config import SHAPES_CONFIG, TextConfig, UNetConfig, VAEConfig, to_json
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE
@@ -23,20 +23,20 @@ SMALL = VAE(CONFIG)
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    weights.write(tmp_path / "vae.safetensors", SMALL, CONFIG, licence="MIT", seed=3)
+    weights.save_network(tmp_path / "vae.safetensors", SMALL, CONFIG, licence="MIT", seed=3)
     return tmp_path / "vae.safetensors"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_what_is_written_is_read(tmp_path: Path, dtype: torch.dtype) -> None:
     path = tmp_path / "vae.safetensors"
-    weights.write(path, SMALL, CONFIG, dtype, licence="MIT", seed=3, figures={"psnr": 40.5})
-    words = weights.metadata(path)
+    weights.save_network(path, SMALL, CONFIG, dtype, licence="MIT", seed=3, figures={"psnr": 40.5})
+    words = weights.read_metadata(path)
     assert words["licence"] == "MIT" and words["seed"] == "3"
     assert words["figures"] == '{"psnr": 40.5}'
-    assert weights.config(path, VAEConfig) == CONFIG
+    assert weights.read_config(path, VAEConfig) == CONFIG
     before = torch.get_rng_state()
-    found = weights.load(path, VAE, VAEConfig)
+    found = weights.load_network(path, VAE, VAEConfig)
     assert torch.equal(before, torch.get_rng_state())
     assert found.config == CONFIG and not found.training
     for name, value in found.state_dict().items():
@@ -49,21 +49,21 @@ def test_what_is_written_is_read(tmp_path: Path, dtype: torch.dtype) -> None:
 
 def test_a_file_without_our_metadata_is_read_too(path: Path) -> None:
     save_file(SMALL.state_dict(), path)
-    assert weights.metadata(path) == {}
-    assert weights.read(path, SMALL).keys() == SMALL.state_dict().keys()
+    assert weights.read_metadata(path) == {}
+    assert weights.read_tensors(path, SMALL).keys() == SMALL.state_dict().keys()
     with pytest.raises(ValueError, match=r"vae.safetensors does not say what VAEConfig it belongs"):
-        weights.load(path, VAE, VAEConfig)
+        weights.load_network(path, VAE, VAEConfig)
 
 
 def test_a_path_may_be_a_string(tmp_path: Path) -> None:
-    weights.write(str(tmp_path / "vae.safetensors"), SMALL, CONFIG)
-    assert weights.load(str(tmp_path / "vae.safetensors"), VAE, VAEConfig).config == CONFIG
+    weights.save_network(str(tmp_path / "vae.safetensors"), SMALL, CONFIG)
+    assert weights.load_network(str(tmp_path / "vae.safetensors"), VAE, VAEConfig).config == CONFIG
     with pytest.raises(FileNotFoundError, match="missing"):
-        weights.read(str(tmp_path / "other.safetensors"), SMALL)
+        weights.read_tensors(str(tmp_path / "other.safetensors"), SMALL)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    for call in (weights.metadata, lambda path: weights.load(path, VAE, VAEConfig)):
+    for call in (weights.read_metadata, lambda path: weights.load_network(path, VAE, VAEConfig)):
         with pytest.raises(
             FileNotFoundError, match=r"^weights file .*none.safetensors is missing$"
         ):
@@ -88,7 +88,7 @@ def test_any_truncation_and_any_flipped_bit_is_noticed(
     path = tmp_path_factory.getbasetemp() / "broken.safetensors"
     path.write_bytes(broken)
     with pytest.raises(ValueError, match=r"weights file .*broken.safetensors") as caught:
-        weights.load(path, VAE, VAEConfig)
+        weights.load_network(path, VAE, VAEConfig)
     assert "\n" not in str(caught.value)
 
 
@@ -96,7 +96,7 @@ def _whole() -> bytes:
     """One good file's bytes."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "vae.safetensors"
-        weights.write(path, SMALL, CONFIG)
+        weights.save_network(path, SMALL, CONFIG)
         return path.read_bytes()
 
 
@@ -106,14 +106,14 @@ WHOLE = _whole()
 @pytest.mark.parametrize("raw", [b"", b"\n", b"not weights at all", b"\xff" * 64, b"\x00" * 64])
 def test_what_is_no_weights_file_is_named(path: Path, raw: bytes) -> None:
     path.write_bytes(raw)
-    for call in (weights.metadata, lambda path: weights.read(path, SMALL)):
+    for call in (weights.read_metadata, lambda path: weights.read_tensors(path, SMALL)):
         with pytest.raises(ValueError, match=r"^weights file .* cannot be read: [^\n]*$"):
             call(path)
 
 
 def test_a_folder_is_no_weights_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="can't be read"):
-        weights.metadata(tmp_path)
+        weights.read_metadata(tmp_path)
 
 
 def test_all_that_does_not_fit_is_named_in_one_line(path: Path) -> None:
@@ -123,7 +123,7 @@ def test_all_that_does_not_fit_is_named_in_one_line(path: Path) -> None:
     tensors["decoder.conv_out.bias"] = torch.zeros(7)
     save_file(tensors, path)
     with pytest.raises(ValueError, match="does not fit VAE") as caught:
-        weights.read(path, SMALL)
+        weights.read_tensors(path, SMALL)
     assert str(caught.value).endswith(
         "does not fit VAE: missing: quant_conv.bias; unexpected: extra; "
         "misshapen: decoder.conv_out.bias is (7,), not (3,)"
@@ -134,14 +134,14 @@ def test_a_long_list_is_cut_short(path: Path) -> None:
     save_file({"a": torch.zeros(1)}, path)
     more = len(SMALL.state_dict()) - weights.SHOWN
     with pytest.raises(ValueError, match=f"missing: [^,]*, [^,]*, [^,]* and {more} more; unexp"):
-        weights.read(path, SMALL)
+        weights.read_tensors(path, SMALL)
 
 
 def test_another_networks_file_is_refused(path: Path) -> None:
     with pytest.raises(ValueError, match=r"vae.safetensors: UNetConfig has no field named"):
-        weights.load(path, UNet, UNetConfig)
+        weights.load_network(path, UNet, UNetConfig)
     with pytest.raises(ValueError, match=r"vae.safetensors: TextConfig has no field"):
-        weights.config(path, TextConfig)
+        weights.read_config(path, TextConfig)
 
 
 def test_the_file_is_checked_before_anything_is_allocated(path: Path) -> None:
@@ -149,7 +149,7 @@ def test_the_file_is_checked_before_anything_is_allocated(path: Path) -> None:
     huge = VAEConfig(channels=(2**18,), groups=2)
     save_file(load_file(path), path, {"config": to_json(huge)})
     with pytest.raises(ValueError, match="does not fit VAE: missing"):
-        weights.load(path, VAE, VAEConfig)
+        weights.load_network(path, VAE, VAEConfig)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e5])
@@ -159,13 +159,13 @@ def test_numbers_that_a_file_cannot_hold_are_refused(path: Path, value: float) -
     wild = VAE(CONFIG)
     wild.quant_conv.bias.data[2] = value
     with pytest.raises(ValueError, match=r"not finite: quant_conv.bias$"):
-        weights.write(path, wild, CONFIG)
+        weights.save_network(path, wild, CONFIG)
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     tensors = {**load_file(path), "quant_conv.bias": torch.full((8,), torch.nan)}
     save_file(tensors, path)
     with pytest.raises(ValueError, match=r"not finite: quant_conv.bias$"):
-        weights.read(path, SMALL)
+        weights.read_tensors(path, SMALL)
 
 
 def failing(*_: object) -> None:
@@ -179,25 +179,25 @@ def test_a_write_that_fails_leaves_what_stood_there(
     before = path.read_bytes()
     monkeypatch.setattr(Path, name, failing)
     with pytest.raises(OSError, match="the disk is full"):
-        weights.write(path, VAE(CONFIG), CONFIG)
+        weights.save_network(path, VAE(CONFIG), CONFIG)
     monkeypatch.undo()
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_the_embedded_networks_fit_in_sixteen_megabytes() -> None:
-    parts = (TextEncoder(SHAPES.text), VAE(SHAPES.vae), UNet(SHAPES.unet))
+    parts = (TextEncoder(SHAPES_CONFIG.text), VAE(SHAPES_CONFIG.vae), UNet(SHAPES_CONFIG.unet))
     assert 2 * sum(p.numel() for network in parts for p in network.parameters()) < 16e6
 
 
 def test_loading_does_not_wake_the_compiler(tmp_path: Path) -> None:
     """torch's, a second of a cold start."""
     config = TextConfig(9, 4, 1, 1, 5, 8)
-    weights.write(tmp_path / "text.safetensors", TextEncoder(config), config)
+    weights.save_network(tmp_path / "text.safetensors", TextEncoder(config), config)
     code = (
         "import sys; from pathlib import Path; from sd import weights, config;"
         "from sd.networks import text_encoder as t;"
-        "weights.load(Path(sys.argv[1]), t.TextEncoder, config.TextConfig);"
+        "weights.load_network(Path(sys.argv[1]), t.TextEncoder, config.TextConfig);"
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "text.safetensors")]

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.sd.checkpoint import models
-from tests.sd.checkpoint.models import V1
+from tests.sd.checkpoint import small_models
+from tests.sd.checkpoint.small_models import V1
 
 NOT_ONE = "not a text-to-image one of Stable Diffusion v1 or v2"
 UNET = "model.diffusion_model."
@@ -40,7 +40,7 @@ def changed(change: Callable[[dict[str, Tensor]], object]) -> Writer:
     """The small v1 after a change of its tensors in place."""
 
     def write(path: Path) -> None:
-        found = models.single(V1)
+        found = small_models.single(V1)
         change(found)
         save_file(found, path)
 
@@ -48,7 +48,7 @@ def changed(change: Callable[[dict[str, Tensor]], object]) -> Writer:
 
 
 def cut(path: Path) -> None:
-    torch.save(models.single(V1), path)
+    torch.save(small_models.single(V1), path)
     path.write_bytes(path.read_bytes()[:-100])
 
 
@@ -256,7 +256,7 @@ BAD: dict[str, tuple[Writer, str]] = {
         "none of a text encoder, VAE, U-Net is in it, by its names",
     ),
     "VAE alone": (
-        lambda path: save_file(models.single(V1, "vae"), path),
+        lambda path: save_file(small_models.single(V1, "vae"), path),
         "of a model only its VAE; without text encoder, U-Net: give a whole model, or in Python "
         "load(complete=...), a checkpoint that has them",
     ),

@@ -9,6 +9,6 @@ import pytest
 @pytest.fixture
 def model() -> SimpleNamespace:
     """The small v1 in our networks, to be changed at will."""
-    from tests.sd.checkpoint import models
+    from tests.sd.checkpoint import small_models
 
-    return deepcopy(models.networks(models.V1))
+    return deepcopy(small_models.networks(small_models.V1))

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 
 from sd.checkpoint import load, loader
-from tests.sd.checkpoint import models
+from tests.sd.checkpoint import small_models
 from tests.sd.checkpoint.bad_files import ASKS, BAD, SOME, UNET
-from tests.sd.checkpoint.models import V1
+from tests.sd.checkpoint.small_models import V1
 
 WIDE = replace(V1.unet, context_width=128)
 
@@ -46,7 +46,7 @@ def test_a_bad_file_has_its_line(
 
 
 def test_all_that_does_not_fit_stands_in_one_table(tmp_path: Path) -> None:
-    found = models.single(V1)
+    found = small_models.single(V1)
     del found[UNET + "out.2.bias"]
     found[UNET + "middle_block.0.in_layers.2.weight"] = torch.zeros(64, 32, 3, 3)
     found["first_stage_model.encoder.mid.attn_1.q.weight"] = torch.zeros(64, 64, 3)
@@ -70,11 +70,11 @@ def test_all_that_does_not_fit_stands_in_one_table(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", models.KINDS)
+@pytest.mark.parametrize("kind", small_models.KINDS)
 def test_any_missing_tensor_is_named_and_any_other_shape(kind: str, tmp_path: Path) -> None:
     """Some of each network's in turn, those among them that its numbers are read off."""
-    path, whole = tmp_path / "model.safetensors", models.single(V1)
-    names = list(models.single(V1, kind))
+    path, whole = tmp_path / "model.safetensors", small_models.single(V1)
+    names = list(small_models.single(V1, kind))
     for name in names[:: len(names) // 3]:
         save_file({n: v for n, v in whole.items() if n != name}, path)
         with pytest.raises(ValueError, match="checkpoint") as caught:
@@ -108,7 +108,7 @@ def test_a_hostile_pickle_is_refused_and_nothing_in_it_runs(kind: str, tmp_path:
     elif kind == "legacy":
         path.write_bytes(pickle.dumps(evil))
     else:
-        torch.save({"state_dict": {**models.single(V1), "evil": evil}}, path)
+        torch.save({"state_dict": {**small_models.single(V1), "evil": evil}}, path)
     with pytest.raises(ValueError, match=r"^checkpoint .*model.ckpt: ") as caught:
         load(path)
     assert not proof.exists()
@@ -151,16 +151,16 @@ def test_a_zip_under_the_name_of_safetensors_is_named(tmp_path: Path) -> None:
 )
 def test_a_bad_argument_is_named(arguments: dict[str, Any], line: str, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    save_file(models.single(V1), path)
+    save_file(small_models.single(V1), path)
     with pytest.raises(ValueError, match=line):
         load(path, **arguments)
 
 
 def test_files_that_do_not_belong_together_are_named(tmp_path: Path) -> None:
     unet, rest = tmp_path / "unet.safetensors", tmp_path / "rest.safetensors"
-    save_file(models.single(V1, "unet"), unet)
+    save_file(small_models.single(V1, "unet"), unet)
     wide = replace(V1, text=replace(V1.text, width=128, heads=2), unet=WIDE)
-    save_file(models.single(wide, "text_encoder", "vae"), rest)
+    save_file(small_models.single(wide, "text_encoder", "vae"), rest)
     with pytest.raises(ValueError, match="checkpoint") as caught:
         load(unet, complete=rest)
     assert str(caught.value) == (
@@ -176,12 +176,12 @@ def test_files_that_do_not_belong_together_are_named(tmp_path: Path) -> None:
 
 def test_a_config_that_is_not_legal_is_named(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    save_file(models.single(V1), path, {"model_config": '{"stpes": 3}'})
+    save_file(small_models.single(V1), path, {"model_config": '{"stpes": 3}'})
     line = "the config in its metadata is not legal: ModelConfig has no field named stpes$"
     with pytest.raises(ValueError, match=line):
         load(path)
     small = replace(V1, unet=replace(V1.unet, layers_per_block=1))
-    save_file(models.single(V1), path)
+    save_file(small_models.single(V1), path)
     with pytest.raises(ValueError, match="does not fit: ") as caught:
         load(path, config=small)
     assert "unexpected" in str(caught.value).splitlines()[0]

@@ -14,9 +14,9 @@ from sd import weights
 from sd.checkpoint import load
 from sd.config import TextConfig, to_json
 from sd.networks.text_encoder import TextEncoder
-from tests.sd.checkpoint import models
+from tests.sd.checkpoint import small_models
 from tests.sd.checkpoint.bad_files import UNET, Writer, changed, header, raw
-from tests.sd.checkpoint.models import V1
+from tests.sd.checkpoint.small_models import V1
 
 TEXT = "cond_stage_model.transformer.text_model."
 
@@ -29,7 +29,9 @@ def saying(**numbers: object) -> Writer:
         for name, values in numbers.items():
             words[name] = words[name] | values if isinstance(values, dict) else values
         texts = [text for text in numbers.values() if isinstance(text, str)]
-        save_file(models.single(V1), path, {"model_config": (texts or [json.dumps(words)])[0]})
+        save_file(
+            small_models.single(V1), path, {"model_config": (texts or [json.dumps(words)])[0]}
+        )
 
     return write
 
@@ -120,4 +122,4 @@ def test_a_network_of_ours_is_bounded_by_its_configuration(tmp_path: Path) -> No
     words = json.loads(to_json(V1.text))
     save_file({"a": torch.zeros(1)}, path, {"config": json.dumps(words | {"layers": 10**9})})
     with pytest.raises(ValueError, match=r"TextConfig\.layers must be at most 100, got 1000000000"):
-        weights.load(path, TextEncoder, TextConfig)
+        weights.load_network(path, TextEncoder, TextConfig)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sd.checkpoint import Loaded, load
 from sd.config import V15, V21, ModelConfig
-from tests.sd.checkpoint import models
+from tests.sd.checkpoint import small_models
 from tests.sd.checkpoint.test_save import far, normal
 
 diffusers = pytest.importorskip("diffusers")
@@ -53,12 +53,12 @@ def large(build: Callable[[], nn.Module], seed: int) -> nn.Module:
 def written(kind: str, config: ModelConfig, folder: Path) -> Iterator[nn.Module]:
     """A peer's network, saved in its folder."""
     if kind == "text_encoder":
-        model = models.peer_text(config.text)
+        model = small_models.peer_text(config.text)
         fill(model, 1)
     elif kind == "vae":
-        model = large(lambda: models.peer_vae(config.vae), 2)
+        model = large(lambda: small_models.peer_vae(config.vae), 2)
     else:
-        model = large(lambda: models.peer_unet(config.unet), 3)
+        model = large(lambda: small_models.peer_unet(config.unet), 3)
         size = config.image_size // config.vae.factor
         model.register_to_config(sample_size=size)
     model.save_pretrained(folder / kind)
@@ -104,12 +104,12 @@ def noisy(config: ModelConfig) -> tuple[Tensor, Tensor, Tensor]:
 def test_the_peers_files_load_and_compute_what_the_peers_compute(name: str, tmp_path: Path) -> None:
     config = FULL[name]
     wanted = {}
-    for kind in models.KINDS:
+    for kind in small_models.KINDS:
         with written(kind, config, tmp_path) as model:
             wanted[kind] = answers(kind, model, config)
             del model
         gc.collect()
-    models.write_rest(tmp_path, config)
+    small_models.write_rest(tmp_path, config)
     loaded = load(tmp_path)
     assert loaded.config == config
     for kind, peers in wanted.items():
@@ -117,7 +117,8 @@ def test_the_peers_files_load_and_compute_what_the_peers_compute(name: str, tmp_
             distance = far(found, answer)
             assert distance < TOLERANCE, (kind, distance)
     parameters = {
-        kind: sum(p.numel() for p in getattr(loaded, kind).parameters()) for kind in models.KINDS
+        kind: sum(p.numel() for p in getattr(loaded, kind).parameters())
+        for kind in small_models.KINDS
     }
     assert parameters["unet"] == {"v1.5": 859_520_964, "v2.1": 865_910_724}[name]
     assert parameters["vae"] == 83_653_863

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from sd.checkpoint import hub, load
-from tests.sd.checkpoint import models
-from tests.sd.checkpoint.models import V1
+from tests.sd.checkpoint import small_models
+from tests.sd.checkpoint.small_models import V1
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 
@@ -29,11 +29,11 @@ def test_an_id_is_read_from_the_cache(cache: Path) -> None:
     home = cache / "models--someone--small"
     (home / "refs").mkdir(parents=True)
     (home / "refs" / "main").write_text(commit)
-    folder = models.write_folder(home / "snapshots" / commit, V1)
-    assert hub.resolved("someone/small") == folder
-    models.same(load("someone/small"), V1)
+    folder = small_models.write_folder(home / "snapshots" / commit, V1)
+    assert hub.resolve("someone/small") == folder
+    small_models.same(load("someone/small"), V1)
     file = "unet/diffusion_pytorch_model.safetensors"
-    assert hub.resolved(f"someone/small/{file}") == folder / file
+    assert hub.resolve(f"someone/small/{file}") == folder / file
 
 
 def test_an_id_of_one_network_is_read_from_the_cache(cache: Path) -> None:
@@ -42,16 +42,16 @@ def test_an_id_of_one_network_is_read_from_the_cache(cache: Path) -> None:
     home = cache / "models--someone--vae"
     (home / "refs").mkdir(parents=True)
     (home / "refs" / "main").write_text(commit)
-    whole = models.write_folder(cache / "whole", V1)
+    whole = small_models.write_folder(cache / "whole", V1)
     (home / "snapshots").mkdir()
     (whole / "vae").rename(home / "snapshots" / commit)
-    model = models.write_folder(cache / "model", V1)
+    model = small_models.write_folder(cache / "model", V1)
     shutil.rmtree(model / "vae")
-    models.same(load(model, vae="someone/vae"), V1)
-    assert hub.resolved("someone/vae") == home / "snapshots" / commit
+    small_models.same(load(model, vae="someone/vae"), V1)
+    assert hub.resolve("someone/vae") == home / "snapshots" / commit
     (home / "snapshots" / commit / "config.json").unlink()
     with pytest.raises(ValueError, match="without model_index"):
-        hub.resolved("someone/vae")
+        hub.resolve("someone/vae")
 
 
 def test_what_is_fetched_is_what_is_read() -> None:
@@ -60,7 +60,9 @@ def test_what_is_fetched_is_what_is_read() -> None:
     other = ["README.md", "diffusion_pytorch_model.bin", "v1-5-pruned.safetensors", *half]
     model = ["model_index.json", "tokenizer/vocab.json", "unet/diffusion_pytorch_model.safetensors"]
     asked = [*bare, *other, *model, "safety_checker/model.safetensors"]
-    taken = huggingface_hub.utils.filter_repo_objects(asked, allow_patterns=hub.wanted((None,)))
+    taken = huggingface_hub.utils.filter_repo_objects(
+        asked, allow_patterns=hub.file_patterns((None,))
+    )
     assert list(taken) == [*bare, *model]
 
 
@@ -75,10 +77,10 @@ def test_an_id_that_is_not_to_be_had_says_what_to_do(cache: Path) -> None:
 
 @pytest.mark.parametrize("path", ["a/b/c/d", "weights/model.safetensors", "model.ckpt", "a b/c"])
 def test_other_paths_are_left_alone(path: str) -> None:
-    assert hub.resolved(path) == Path(path)
+    assert hub.resolve(path) == Path(path)
 
 
 def test_a_folder_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "someone" / "small").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert hub.resolved("someone/small") == Path("someone/small")
+    assert hub.resolve("someone/small") == Path("someone/small")

@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sd.checkpoint import lora
-from sd.checkpoint.key_map import place
-from sd.checkpoint.saver import skeleton
-from tests.sd.checkpoint import models
-from tests.sd.checkpoint.models import V1, V2
+from sd.checkpoint.key_map import file_key
+from sd.checkpoint.saver import config_skeleton
+from tests.sd.checkpoint import small_models
+from tests.sd.checkpoint.small_models import V1, V2
 
 utils = pytest.importorskip("diffusers.loaders.lora_conversion_utils")
 
@@ -47,7 +47,9 @@ def flat(name: str) -> str:
 
 
 def ldm(name: str) -> str:
-    return place("unet", "original", f"{name}.weight", skeleton("unet", V1)).name[: -len(".weight")]
+    return file_key("unet", "original", f"{name}.weight", config_skeleton("unet", V1)).name[
+        : -len(".weight")
+    ]
 
 
 def processor(name: str) -> str:
@@ -129,7 +131,7 @@ def test_every_naming_merges_into_its_weight_and_unmerges(
     parts = write(tmp_path / "lora.safetensors", model, kind, names, spell)
     if "wrapped" in name:
         (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": RANK}))
-    before = deepcopy(models.truth(V1))
+    before = deepcopy(small_models.truth(V1))
     merged = lora.merge(model, [(tmp_path / "lora.safetensors", 0.7)])
     scale = 0.7 * (6.0 / RANK if "kohya" in name else 1.0)
     assert merged.weights.keys() == {(kind, f"{each}.weight") for each in names}
@@ -150,7 +152,7 @@ def test_every_naming_merges_into_its_weight_and_unmerges(
 
 
 def unchanged(model: SimpleNamespace) -> None:
-    for kind, wanted in models.truth(V1).items():
+    for kind, wanted in small_models.truth(V1).items():
         for name, value in getattr(model, kind).state_dict().items():
             assert torch.equal(value, wanted[name]), (kind, name)
 
@@ -191,7 +193,7 @@ def test_several_add_up(model: SimpleNamespace, tmp_path: Path) -> None:
     weight = model.unet.get_submodule(OUT).weight
     first = factors(weight, 2)
     second = factors(weight, 0)
-    wanted = models.truth(V1)["unet"][f"{OUT}.weight"].double()
+    wanted = small_models.truth(V1)["unet"][f"{OUT}.weight"].double()
     for pair, scale in ((first, 0.5 * 6 / RANK), (second, -1.25)):
         wanted = wanted + scale * pair["up"].double() @ pair["down"].double()
     torch.testing.assert_close(weight.double(), wanted, rtol=1e-6, atol=1e-5)
@@ -288,7 +290,7 @@ def test_kohya_s_alpha_stands_in_the_metadata_where_no_tensor_has_it(
 
 def test_the_names_of_kohya_are_read_as_diffusers_reads_them() -> None:
     """Every layer of the transformers, by diffusers' own conversion of kohya's names."""
-    state = models.truth(V1)["unet"]
+    state = small_models.truth(V1)["unet"]
     names = [n.removesuffix(".weight") for n in state if ".attentions." in n and "norm" not in n]
     names = [name for name in names if not name.endswith("bias")]
     assert len(names) > 60
@@ -303,7 +305,7 @@ def test_the_names_of_kohya_are_read_as_diffusers_reads_them() -> None:
 
 
 def test_v2_has_linear_layers_around_attention(tmp_path: Path) -> None:
-    model = deepcopy(models.networks(V2))
+    model = deepcopy(small_models.networks(V2))
     weight = model.unet.get_submodule(POINT).weight
     assert weight.ndim == 2
     spell = spelled(lambda n: f"lora_unet_{flat(n)}", KOHYA)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from sd.checkpoint import formats, load
 from sd.checkpoint.tensor_source import Source
-from tests.sd.checkpoint import models
-from tests.sd.checkpoint.models import V2
+from tests.sd.checkpoint import small_models
+from tests.sd.checkpoint.small_models import V2
 from tests.sd.checkpoint.writers import left_over, whole_openclip
 
 
@@ -44,7 +44,7 @@ class Watch:
 def test_each_tensor_is_read_once_and_let_go(
     ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tensors = left_over(whole_openclip(models.single(V2)))
+    tensors = left_over(whole_openclip(small_models.single(V2)))
     path = tmp_path / f"model.{ending}"
     save_file(tensors, path) if ending == "safetensors" else torch.save(tensors, path)
     watch, plain = Watch(), formats.opened
@@ -65,7 +65,7 @@ def test_each_tensor_is_read_once_and_let_go(
     assert all(ref() is None for ref in watch.alive)
     monkeypatch.undo()
     exact = load(path, prediction="epsilon")
-    models.same(exact, V2)
+    small_models.same(exact, V2)
     torch.testing.assert_close(exact.unet.bfloat16().state_dict(), loaded.unet.state_dict())
 
 
@@ -73,7 +73,9 @@ def test_each_tensor_is_read_once_and_let_go(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_needs_no_conversion_is_not_copied(dtype: torch.dtype, tmp_path: Path) -> None:
     """Its pages are the file's, read when they are used, and a change of them stays private."""
-    save_file({k: v.to(dtype) for k, v in models.single(V2).items()}, tmp_path / "m.safetensors")
+    save_file(
+        {k: v.to(dtype) for k, v in small_models.single(V2).items()}, tmp_path / "m.safetensors"
+    )
     loaded = load(tmp_path / "m.safetensors", prediction="epsilon", dtype=dtype)
     weights = [w for net in (loaded.unet, loaded.vae) for w in net.parameters()]
     assert len({w.untyped_storage().data_ptr() for w in weights}) == len(weights)
@@ -89,7 +91,7 @@ def test_what_needs_no_conversion_is_not_copied(dtype: torch.dtype, tmp_path: Pa
 
 
 def test_a_load_that_fails_reads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tensors = models.single(V2)
+    tensors = small_models.single(V2)
     tensors["model.diffusion_model.out.2.bias"] = torch.zeros(7)
     save_file(tensors, tmp_path / "model.safetensors")
     watch, plain = Watch(), formats.opened
@@ -143,10 +145,10 @@ size = sum(p.numel() for n in (model.text_encoder, model.vae, model.unet) for p 
 print(size, peak - before)
 """
 LARGE = replace(
-    models.V1,
-    text=replace(models.V1.text, width=256, heads=4, intermediate=1024),
-    vae=replace(models.V1.vae, channels=(128, 256, 256)),
-    unet=replace(models.V1.unet, channels=(192, 384, 384), context_width=256),
+    small_models.V1,
+    text=replace(small_models.V1.text, width=256, heads=4, intermediate=1024),
+    vae=replace(small_models.V1.vae, channels=(128, 256, 256)),
+    unet=replace(small_models.V1.unet, channels=(192, 384, 384), context_width=256),
 )
 
 
@@ -156,7 +158,7 @@ LARGE = replace(
 def test_the_peak_is_one_copy(tmp_path: Path) -> None:
     """Anonymous memory, which copies take and mapped pages do not; over a file of some 200 MB."""
     path = tmp_path / "model.ckpt"
-    torch.save(models.single(LARGE), path)
+    torch.save(small_models.single(LARGE), path)
     assert path.stat().st_size > 180e6
     root = Path(__file__).parents[3]
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from sd.checkpoint import load, save_folder, save_single, saver
-from sd.config import SHAPES, ModelConfig
+from sd.checkpoint import load, save_folder, save_single
+from sd.config import SHAPES_CONFIG, ModelConfig
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE
-from tests.sd.checkpoint import models
-from tests.sd.checkpoint.models import V1, V2
+from tests.sd.checkpoint import small_models
+from tests.sd.checkpoint.small_models import V1, V2
 
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
@@ -28,13 +28,13 @@ TOLERANCE = 1e-5  # some 100 roundings (6e-8) of float32, over the largest entry
 def model(config: ModelConfig) -> SimpleNamespace:
     """The networks of V1 or V2 under another name of schedule and size."""
     base = V2 if config.unet.linear_projection else V1
-    return SimpleNamespace(**{**vars(models.networks(base)), "config": config})
+    return SimpleNamespace(**{**vars(small_models.networks(base)), "config": config})
 
 
 def bits(one: object, two: object) -> bool:
     return all(
         torch.equal(a.view(torch.uint8), b.view(torch.uint8)) and a.dtype == b.dtype
-        for kind in models.KINDS
+        for kind in small_models.KINDS
         for a, b in zip(
             getattr(one, kind).state_dict().values(),
             getattr(two, kind).state_dict().values(),
@@ -69,7 +69,7 @@ def test_a_round_trip_keeps_every_bit(target: str, name: str, tmp_path: Path) ->
     twice = through(once, tmp_path / f"2{target}")
     assert once.config == twice.config == config
     assert bits(once, twice)
-    for kind, wanted in models.truth(V2 if name == "v2 v" else V1).items():
+    for kind, wanted in small_models.truth(V2 if name == "v2 v" else V1).items():
         for key, value in getattr(once, kind).state_dict().items():
             assert torch.equal(value, wanted[key].to(dtype)), key
     assert [p for p in tmp_path.rglob("*") if ".tmp" in p.name] == []
@@ -122,7 +122,7 @@ def test_the_peers_read_our_folder_and_compute_the_same(name: str, tmp_path: Pat
     assert far(ours.unet(x, t, context), unet(x, t, context).sample) < TOLERANCE
     scheduler = diffusers.DDIMScheduler.from_pretrained(tmp_path / "scheduler")
     assert scheduler.config.prediction_type == config.prediction
-    betas = saver.SCHEDULES[config.schedule](config.steps).betas
+    betas = named_schedule(config.schedule, config.steps).betas
     torch.testing.assert_close(scheduler.betas, betas.float(), rtol=1e-5, atol=0)
 
 
@@ -151,18 +151,18 @@ def test_a_zip_is_a_function_of_the_model(tmp_path: Path) -> None:
 def shapes() -> SimpleNamespace:
     """Numbers that no rule for single files gives: groups, heads, an inner layer that is read."""
     networks = {
-        "text_encoder": TextEncoder(SHAPES.text),
-        "vae": VAE(SHAPES.vae),
-        "unet": UNet(SHAPES.unet),
+        "text_encoder": TextEncoder(SHAPES_CONFIG.text),
+        "vae": VAE(SHAPES_CONFIG.vae),
+        "unet": UNet(SHAPES_CONFIG.unet),
     }
-    return SimpleNamespace(config=SHAPES, **networks)
+    return SimpleNamespace(config=SHAPES_CONFIG, **networks)
 
 
 def test_any_numbers_come_back_from_a_single_file(shapes: SimpleNamespace, tmp_path: Path) -> None:
     for name in ("a.safetensors", "a.ckpt"):
         save_single(tmp_path / name, shapes)
         found = load(tmp_path / name)
-        assert found.config == SHAPES and bits(found, shapes)
+        assert found.config == SHAPES_CONFIG and bits(found, shapes)
 
 
 def test_what_a_folder_cannot_say_is_refused(shapes: SimpleNamespace, tmp_path: Path) -> None:

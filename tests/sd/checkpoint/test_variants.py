@@ -13,8 +13,8 @@ from sd.checkpoint import load
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE
 from sd.weights import blank
-from tests.sd.checkpoint import models
-from tests.sd.checkpoint.models import V1, V2
+from tests.sd.checkpoint import small_models
+from tests.sd.checkpoint.small_models import V1, V2
 from tests.sd.checkpoint.writers import (
     Variant,
     cast,
@@ -57,7 +57,7 @@ EPOCHS = {"epoch": 3, "optimizer_states": [{"state": {0: torch.zeros(3)}}]}
 
 def trained(folder: Path) -> dict[str, Any]:
     """As pytorch-lightning keeps it, where nothing but plain values is beside the weights."""
-    torch.save({"state_dict": models.single(V1), **EPOCHS}, folder / "last.ckpt")
+    torch.save({"state_dict": small_models.single(V1), **EPOCHS}, folder / "last.ckpt")
     return {"path": folder / "last.ckpt"}
 
 
@@ -162,9 +162,9 @@ def test_loads(name: str, tmp_path: Path) -> None:
     before = torch.get_rng_state()
     loaded = load(**arguments)
     assert torch.equal(before, torch.get_rng_state())
-    models.same(loaded, variant.config, variant.dtype)
+    small_models.same(loaded, variant.config, variant.dtype)
     assert loaded.config == variant.config
-    for kind in models.KINDS:
+    for kind in small_models.KINDS:
         network = getattr(loaded, kind)
         assert not network.training
         assert not any(weight.requires_grad for weight in network.parameters())
@@ -215,7 +215,7 @@ def test_v1_needs_no_warning(tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_the_networks_are_of_the_type_that_is_asked_for(tmp_path: Path, dtype: torch.dtype) -> None:
     loaded = load(file(V1)(tmp_path)["path"], dtype=dtype)
-    for kind, wanted in models.truth(V1).items():
+    for kind, wanted in small_models.truth(V1).items():
         for name, value in getattr(loaded, kind).state_dict().items():
             assert value.dtype == dtype
             assert torch.equal(value, wanted[name].to(dtype)), name
@@ -226,6 +226,6 @@ def test_the_file_may_go_once_it_is_loaded(tmp_path: Path) -> None:
     loaded = load(path)
     (tmp_path / "other").write_bytes(b"\0" * path.stat().st_size)
     (tmp_path / "other").replace(path)  # the mapping keeps the file that it was made of
-    models.same(loaded, V1)
+    small_models.same(loaded, V1)
     path.unlink()
-    models.same(loaded, V1)
+    small_models.same(loaded, V1)

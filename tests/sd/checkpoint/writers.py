@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffusion_math.schedule import Discrete
-from sd.checkpoint.key_map import flattened
+from sd.checkpoint.key_map import ema_key
 from sd.config import ModelConfig
-from tests.sd.checkpoint import models
-from tests.sd.checkpoint.models import V1
+from tests.sd.checkpoint import small_models
+from tests.sd.checkpoint.small_models import V1
 
 Tensors = dict[str, Tensor]
 UNET = "model.diffusion_model."
@@ -49,7 +49,7 @@ def file(
     """A writer of one file in the original layout, after some changes."""
 
     def write(folder: Path) -> dict[str, Any]:
-        tensors = models.single(config)
+        tensors = small_models.single(config)
         for change in changes:
             tensors = change(tensors)
         path = folder / name
@@ -82,7 +82,7 @@ def position_ids(tensors: Tensors) -> Tensors:
 def with_ema(tensors: Tensors) -> Tensors:
     """The weights halved, the averages right: what is read shows which was taken."""
     averages = {
-        flattened(name.removeprefix(UNET)): value.clone()
+        ema_key(name.removeprefix(UNET)): value.clone()
         for name, value in tensors.items()
         if name.startswith(UNET)
     }
@@ -94,7 +94,7 @@ def with_ema(tensors: Tensors) -> Tensors:
 def with_other_ema(tensors: Tensors) -> Tensors:
     """The averages halved, the weights right."""
     averages = {
-        flattened(name.removeprefix(UNET)): value / 2
+        ema_key(name.removeprefix(UNET)): value / 2
         for name, value in tensors.items()
         if name.startswith(UNET)
     }
@@ -191,7 +191,7 @@ def pipeline(
     """A writer of a diffusers folder, by diffusers itself."""
 
     def write(folder: Path) -> dict[str, Any]:
-        models.write_folder(folder / "pipeline", config, **options)
+        small_models.write_folder(folder / "pipeline", config, **options)
         change(folder / "pipeline")
         variant = options.get("variant")
         return {"path": folder / "pipeline", **({"variant": variant} if variant else {})}
@@ -203,7 +203,7 @@ def component(config: ModelConfig, kind: str, part: str = "") -> Callable[[Path]
     """A component's folder, or the file in it, written by its peer."""
 
     def write(folder: Path) -> dict[str, Any]:
-        models.peers(config)[kind].save_pretrained(folder / kind)
+        small_models.peers(config)[kind].save_pretrained(folder / kind)
         return {"path": folder / kind / part}
 
     return write
@@ -238,7 +238,7 @@ def prefixed(folder: Path) -> None:
 
 
 def sharded(folder: Path) -> None:
-    models.peers(V1)["unet"].save_pretrained(folder / "unet", max_shard_size="300KB")
+    small_models.peers(V1)["unet"].save_pretrained(folder / "unet", max_shard_size="300KB")
     (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     assert len(list((folder / "unet").glob("*.safetensors"))) > 2
 

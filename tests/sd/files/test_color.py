@@ -15,14 +15,14 @@ from PIL import Image, ImageCms
 
 from experiments.generate.png_metadata import embedded, opened
 from sd.files.color import rgb
-from sd.files.image_file import load
-from sd.files.picture import fit, read
+from sd.files.image_file import open_image
+from sd.files.image_tensor import fit, read_image
 from tests.sd import image_writers as write
 
 
 def levels(content: bytes) -> list[list[int]]:
     """The RGB levels of all pixels of a file, row after row."""
-    return np.asarray(rgb(load(content))).reshape(-1, 3).tolist()
+    return np.asarray(rgb(open_image(content))).reshape(-1, 3).tolist()
 
 
 def stored(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -103,7 +103,7 @@ def test_deep_grey_of_a_tiff(case: str, tmp_path: Path) -> None:
     content = write.tiff(samples, (3, 1), *rest)
     assert levels(content) == [[v] * 3 for v in (0, 200, 255)]
     (tmp_path / "x.tiff").write_bytes(content)
-    assert np.asarray(read(tmp_path / "x.tiff"))[0, :, 0].tolist() == [0, 200, 255]
+    assert np.asarray(read_image(tmp_path / "x.tiff"))[0, :, 0].tolist() == [0, 200, 255]
 
 
 UNKNOWN = {
@@ -125,7 +125,7 @@ def test_samples_whose_white_nothing_tells_are_refused(case: str, tmp_path: Path
     path = tmp_path / "x.tiff"
     path.write_bytes(write.tiff(samples, (3, 1), *rest))
     with pytest.raises(ValueError, match=r"x\.tiff.*: wanted .*samples .*, got "):
-        read(path)
+        read_image(path)
 
 
 def test_floats_and_integers_of_pillow() -> None:
@@ -198,7 +198,7 @@ def test_a_profile_is_applied_once(tmp_path: Path) -> None:
     path = tmp_path / "p3.png"
     noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path, icc_profile=write.DISPLAY_P3)
-    once = read(path)
+    once = read_image(path)
     for again in (rgb(once), fit(once, 8, 8), opened(embedded(once))):
         assert np.array_equal(np.asarray(again), np.asarray(once)) and again.info == {}
     with Image.open(path) as own:  # a picture that the user opened himself
@@ -220,7 +220,7 @@ def test_a_damaged_profile_is_named(case: str, tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(stored(Image.new("RGB", (2, 2), (60, 200, 60)), icc_profile=PROFILES[case]))
     with pytest.warns(UserWarning, match=r"x\.png: its colour profile is ignored"):
-        found = read(path)
+        found = read_image(path)
     assert found.getpixel((0, 0)) == (60, 200, 60)
 
 
@@ -272,7 +272,7 @@ def test_a_turned_image_of_every_kind(kind: str, mode: str, tmp_path: Path) -> N
     exif[0x0112] = 6
     path = tmp_path / "x.bin"
     path.write_bytes(stored(upright.transpose(Image.Transpose.ROTATE_90), kind, exif=exif))
-    found = np.asarray(read(path)).astype(int)
+    found = np.asarray(read_image(path)).astype(int)
     assert found.shape == (16, 16, 3)
     assert abs(found[:6] - 40).max() <= 4 and abs(found[-6:] - 200).max() <= 4
 
@@ -291,5 +291,5 @@ def test_damaged_exif_costs_the_turn_alone(case: str, tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(write.png(2, 8, [60, 200, 60], (1, 1), write.chunk(b"eXIf", EXIF[case])))
     with pytest.warns(UserWarning, match=r"^image .*x\.png: ") as given:
-        assert read(path).getpixel((0, 0)) == (60, 200, 60)
+        assert read_image(path).getpixel((0, 0)) == (60, 200, 60)
     assert len(given) == 1

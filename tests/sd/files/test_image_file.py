@@ -13,7 +13,7 @@ import pytest
 from PIL import EpsImagePlugin, Image, PngImagePlugin
 
 from sd.files import image_file
-from sd.files.image_file import FORMATS, load
+from sd.files.image_file import FORMATS, open_image
 from tests.sd import image_writers as write
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -68,7 +68,7 @@ def test_all_formats_that_pillow_knows(tmp_path: Path, started: list[str]) -> No
             (tmp_path / name).write_bytes(content)
             for source in (tmp_path / name, content):
                 try:
-                    load(source)
+                    open_image(source)
                     read.add(kind)
                 except ValueError:
                     refused.add(kind)
@@ -87,7 +87,7 @@ def test_what_is_interpreted_is_refused(
     path.write_bytes(OTHERS[kind])
     for source in (path, OTHERS[kind]):
         with pytest.raises(ValueError, match=r"is no image in a format|cannot be read"):
-            load(source)
+            open_image(source)
     assert started == [] and list(tmp_path.iterdir()) == [path]
 
 
@@ -133,7 +133,7 @@ def test_a_huge_image_is_refused_by_its_header(kind: str, tmp_path: Path) -> Non
     path.write_bytes(write.huge(kind))
     before = time.perf_counter()
     with pytest.raises(ValueError, match=r"x\.bin cannot be read: .* pixels"):
-        load(path)
+        open_image(path)
     assert time.perf_counter() - before < 2
 
 
@@ -141,7 +141,7 @@ def test_a_portable_map_of_decimal_numbers_is_refused_at_once() -> None:
     """Pillow takes a minute for 1 MiB of comments."""
     before = time.perf_counter()
     with pytest.raises(ValueError, match=r"cannot be read: a PPM of decimal numbers"):
-        load(b"P3 1 1 255\n" + b"#\n" * 2**19 + b"1 2 3")
+        open_image(b"P3 1 1 255\n" + b"#\n" * 2**19 + b"1 2 3")
     assert time.perf_counter() - before < 2
 
 
@@ -149,10 +149,10 @@ def test_the_limit_on_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     content = write.encoded("PNG")
     assert content is not None
     monkeypatch.setattr(image_file, "MOST_PIXELS", 64 * 64)
-    assert load(content).size == (64, 64)
+    assert open_image(content).size == (64, 64)
     monkeypatch.setattr(image_file, "MOST_PIXELS", 64 * 64 - 1)
     with pytest.raises(ValueError, match="64 x 64 pixels, more than 4095"):
-        load(content)
+        open_image(content)
 
 
 @pytest.mark.parametrize("place", ["before", "after", "both"])
@@ -169,7 +169,7 @@ def test_a_png_with_long_texts_is_read(kind: bytes, place: str) -> None:
     content = write.png(2, 8, [1, 2, 3], (1, 1), *([some] * 3 if place != "after" else []))
     if place != "before":
         content = content[:-12] + some * 3 + content[-12:]
-    found = load(content)
+    found = open_image(content)
     assert found.getpixel((0, 0)) == (1, 2, 3)
     assert len(found.info["workflow"]) == 2_000_000
     assert PngImagePlugin.MAX_TEXT_CHUNK < 2_000_000  # the library's own limit is as it was
@@ -181,7 +181,7 @@ def test_a_png_whose_texts_are_a_bomb_is_refused() -> None:
         some = write.chunk(b"zTXt", b"bomb\0\0" + zlib.compress(bytes(size)))
         before = time.perf_counter()
         with pytest.raises(ValueError, match=r"image cannot be read: .*(large|memory)"):
-            load(write.png(2, 8, [1, 2, 3], (1, 1), *[some] * count))
+            open_image(write.png(2, 8, [1, 2, 3], (1, 1), *[some] * count))
         assert time.perf_counter() - before < 3
     assert PngImagePlugin.MAX_TEXT_CHUNK < 2_000_000
 
@@ -199,6 +199,6 @@ def test_what_is_no_regular_file_is_refused_at_once(case: str, tmp_path: Path) -
     elif case == "no name":
         path = tmp_path / ("x" * 300)
     with pytest.raises(ValueError, match=r"^--image: .* (can't be read: |has 1073741825 bytes)"):
-        load(path, "--image:")
+        open_image(path, "--image:")
     with pytest.raises(FileNotFoundError, match=r"^image .*none\.png is missing"):
-        load(tmp_path / "none.png")
+        open_image(tmp_path / "none.png")

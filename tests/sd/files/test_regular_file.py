@@ -9,12 +9,19 @@ from types import SimpleNamespace
 
 import pytest
 
-from sd.files.regular_file import DEEPEST, LONGEST_INTEGER, content, from_json, kind, regular
+from sd.files.regular_file import (
+    DEEPEST,
+    LONGEST_INTEGER,
+    parse_json,
+    path_kind,
+    read_bytes,
+    require_regular,
+)
 
 CALLS: dict[str, Callable[[Path], object]] = {
-    "kind": lambda path: kind(path, "thing"),
-    "regular": lambda path: regular(path, "thing", 10),
-    "content": lambda path: content(path, "thing", 10),
+    "kind": lambda path: path_kind(path, "thing"),
+    "regular": lambda path: require_regular(path, "thing", 10),
+    "content": lambda path: read_bytes(path, "thing", 10),
 }
 
 
@@ -63,13 +70,13 @@ def test_a_file_that_one_may_not_read(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "a").touch()
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(ValueError, match=r"^thing .* can't be read: Permission denied$"):
-        content(tmp_path / "a", "thing", 10)
+        read_bytes(tmp_path / "a", "thing", 10)
 
 
 def test_a_name_that_is_no_text_can_be_printed(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"\xff\x1b")
     with pytest.raises(FileNotFoundError) as caught:
-        regular(path, "thing", 1)
+        require_regular(path, "thing", 1)
     assert str(caught.value).encode().endswith(rb"\udcff\x1b is missing")
 
 
@@ -77,32 +84,32 @@ def test_a_name_that_is_no_text_can_be_printed(tmp_path: Path) -> None:
 def test_a_file_whose_size_is_not_known() -> None:
     """It says that it has 0 bytes."""
     with pytest.raises(ValueError, match="has more than 10 bytes"):
-        content("/proc/self/maps", "thing", 10)
+        read_bytes("/proc/self/maps", "thing", 10)
 
 
 def test_files_folders_and_nothing(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"0123456789")
-    assert content(tmp_path / "a", "thing", 10) == b"0123456789"
+    assert read_bytes(tmp_path / "a", "thing", 10) == b"0123456789"
     with pytest.raises(ValueError, match="has 10 bytes, more than 9"):
-        content(tmp_path / "a", "thing", 9)
+        read_bytes(tmp_path / "a", "thing", 9)
     absent = (tmp_path / "b", tmp_path / "a" / "b")  # the second below a file
-    assert [kind(path, "thing") for path in (tmp_path / "a", tmp_path, *absent)] == [
+    assert [path_kind(path, "thing") for path in (tmp_path / "a", tmp_path, *absent)] == [
         "file", "folder", None, None
     ]  # fmt: skip
     for path in absent:
         with pytest.raises(FileNotFoundError, match=r"^thing .* is missing$"):
-            content(path, "thing", 10)
+            read_bytes(path, "thing", 10)
     assert stat.S_ISDIR(tmp_path.stat().st_mode)
     with pytest.raises(ValueError, match="not a regular file"):
-        content(tmp_path, "thing", 10)
+        read_bytes(tmp_path, "thing", 10)
 
 
 def test_json_within_bounds() -> None:
     deep = "[" * DEEPEST + "]" * DEEPEST
-    assert from_json(b'\xef\xbb\xbf{"a": [1, 2.5, null]}') == {"a": [1, 2.5, None]}
-    assert from_json("9" * LONGEST_INTEGER) == int("9" * LONGEST_INTEGER)
-    assert from_json(deep)[0] != []
-    assert from_json('{"a": 1, "a": 2}') == {"a": 2}
+    assert parse_json(b'\xef\xbb\xbf{"a": [1, 2.5, null]}') == {"a": [1, 2.5, None]}
+    assert parse_json("9" * LONGEST_INTEGER) == int("9" * LONGEST_INTEGER)
+    assert parse_json(deep)[0] != []
+    assert parse_json('{"a": 1, "a": 2}') == {"a": 2}
 
 
 @pytest.mark.parametrize(
@@ -117,10 +124,10 @@ def test_json_within_bounds() -> None:
 def test_json_beyond_them_is_one_error(text: str | bytes) -> None:
     start = time.perf_counter()
     with pytest.raises(ValueError, match="JSON"):
-        from_json(text)
+        parse_json(text)
     assert time.perf_counter() - start < 2
 
 
 def test_a_name_that_stands_twice() -> None:
     with pytest.raises(ValueError, match="a name stands twice"):
-        from_json('{"b": {"a": 1, "a": 2}}', once=True)
+        parse_json('{"b": {"a": 1, "a": 2}}', once=True)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sd.config import SHAPES, TextConfig
+from sd.config import SHAPES_CONFIG, TextConfig
 from sd.networks.text_encoder import TextEncoder
 from tests.chance import Mean, rare, shifted
 from tests.law import line
@@ -26,7 +26,7 @@ CONFIGS = [
         activation="gelu",
         eps=1e-3,
     ),
-    SHAPES.text,
+    SHAPES_CONFIG.text,
 ]
 # Both sides sum up to 160 products of float32 in different orders: a few roundings (6e-8 each) of
 # numbers near 1, through at most three layers.
@@ -126,7 +126,7 @@ def test_wrong_variants_are_told_apart() -> None:
 @given(st.integers(0, 22), st.integers(0, 2**31))
 @torch.no_grad()
 def test_a_state_depends_on_its_own_and_earlier_tokens_only(place: int, seed: int) -> None:
-    config = SHAPES.text
+    config = SHAPES_CONFIG.text
     ours = TextEncoder(config)
     scramble(ours)
     tokens = rows(config, batch=1, seed=seed % 1000)
@@ -141,16 +141,16 @@ def test_a_state_depends_on_its_own_and_earlier_tokens_only(place: int, seed: in
 @given(st.integers(0, 4), st.integers(1, 24))
 @torch.no_grad()
 def test_a_row_depends_neither_on_its_batch_nor_on_what_follows(row: int, length: int) -> None:
-    ours = TextEncoder(SHAPES.text)
+    ours = TextEncoder(SHAPES_CONFIG.text)
     scramble(ours)
-    tokens = rows(SHAPES.text)
+    tokens = rows(SHAPES_CONFIG.text)
     alone = ours(tokens[row : row + 1, :length])
     torch.testing.assert_close(alone[0], ours(tokens)[row, :length], **TOLERANCE)
 
 
 def test_the_empty_batch_has_the_right_shape() -> None:
     tokens = torch.zeros(0, 24, dtype=torch.long)
-    ours = TextEncoder(SHAPES.text)
+    ours = TextEncoder(SHAPES_CONFIG.text)
     assert ours(tokens).shape == (0, 24, 96)
     assert ours.pooled(tokens).shape == (0, 96)
 
@@ -173,7 +173,7 @@ def test_bad_tokens_are_named() -> None:
 
 @pytest.mark.chance(2e-9, "a deviation a seventh too large")
 def test_fresh_weights_follow_the_generator() -> None:
-    one, two = TextEncoder(SHAPES.text), TextEncoder(SHAPES.text)
+    one, two = TextEncoder(SHAPES_CONFIG.text), TextEncoder(SHAPES_CONFIG.text)
     seed = shifted(3)
     one.initialize(torch.Generator().manual_seed(seed))
     two.initialize(torch.Generator().manual_seed(seed))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import sd.networks.unet
-from sd.config import SHAPES, UNetConfig
+from sd.config import SHAPES_CONFIG, UNetConfig
 from sd.networks.attention import Attention, Conditioning, FeedForward, SpatialTransformer
 from sd.networks.blocks import Downsample
 from sd.networks.unet import UNet, time_features
@@ -51,7 +51,7 @@ CONFIGS = [
         groups=4,
         linear_projection=True,
     ),
-    SHAPES.unet,
+    SHAPES_CONFIG.unet,
 ]
 TOLERANCE = 1e-5  # some 100 roundings (6e-8) of float32, over the largest entry
 

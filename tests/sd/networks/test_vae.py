@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sd.config import SHAPES, VAEConfig
+from sd.config import SHAPES_CONFIG, VAEConfig
 from sd.networks.blocks import Downsample
 from sd.networks.vae import VAE
 from tests.measuring import Measured
@@ -21,7 +21,7 @@ CONFIGS = [
     V1,
     VAEConfig(channels=(12,), layers_per_block=1, groups=3, latent_channels=2, in_channels=1),
     VAEConfig(channels=(8, 8), layers_per_block=3, groups=2, scaling_factor=2.0),
-    SHAPES.vae,
+    SHAPES_CONFIG.vae,
 ]
 TOLERANCE = 1e-5  # some 100 roundings (6e-8) of float32, over the largest entry
 

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from sd.shapes.caption import Description, Mention, caption, describe, parse
 from sd.shapes.outline import POLYGONS, ROUND, area
-from sd.shapes.reader import IDEAL, agrees, read
+from sd.shapes.reader import IDEAL, agrees, describe_image
 from sd.shapes.render import render
 from sd.shapes.scene import BACKGROUNDS, COLORS, INVERSE, SHAPES, SIZES, Scene, Thing, sample_scene
 from tests.chance import Count, known, rare
@@ -67,7 +67,7 @@ def test_ideal_moments_are_the_integrals_over_the_outline(shape: str) -> None:
 @given(SEEDS)
 def test_whatever_is_rendered_is_read(seed: int) -> None:
     scene = drawn(seed)
-    seen = read(render(scene))
+    seen = describe_image(render(scene))
     assert agrees(seen, describe(scene))
 
 
@@ -78,7 +78,9 @@ def test_reader_is_right_on_1500_pictures() -> None:
     """
     scenes = [drawn(seed) for seed in range(1500)]
     wrong = [
-        i for i, scene in enumerate(scenes) if not agrees(read(render(scene)), describe(scene))
+        i
+        for i, scene in enumerate(scenes)
+        if not agrees(describe_image(render(scene)), describe(scene))
     ]
     assert wrong == []
 
@@ -92,7 +94,7 @@ def test_every_single_thing_is_read(shape: str, background: str) -> None:
             for jitter in (0.95, 1.05):
                 x, y = rng.uniform(-0.5, 0.5, 2)
                 thing = Thing(shape, color, size, x, y, radius * jitter)
-                seen = read(render(Scene((thing,), None, background)))
+                seen = describe_image(render(Scene((thing,), None, background)))
                 assert seen == Description((Mention(shape, color, size),), None, background)
 
 
@@ -104,7 +106,7 @@ def test_blur_and_noise_are_borne() -> None:
     """
     rng, n = generator(0), 1200
     scenes = [sample_scene(rng, held_out=i % 4 == 0) for i in range(n)]
-    right = [agrees(read(worn(render(s), 0.7, 6.0, rng)), describe(s)) for s in scenes]
+    right = [agrees(describe_image(worn(render(s), 0.7, 6.0, rng)), describe(s)) for s in scenes]
     bound = Count(n, known(45_000, 45_000, 1e-9), 1e-9)
     assert bound.holds(sum(right))
     assert rare(bound.misses(1 - 1 / 25))
@@ -114,7 +116,7 @@ def test_blur_and_noise_are_borne() -> None:
 def test_the_reading_does_not_depend_on_the_width(seed: int) -> None:
     scene = drawn(seed)
     for width in (48, 64, 128):
-        assert agrees(read(render(scene, width)), describe(scene))
+        assert agrees(describe_image(render(scene, width)), describe(scene))
 
 
 def wrong_color(scene: Scene, i: int) -> list[Scene]:
@@ -203,15 +205,15 @@ def test_a_wrong_picture_is_rejected(mistake: Any) -> None:
         for wrong in mistake(scene, seed % len(scene.things)):
             tried += 1
             picture = render(wrong)
-            assert not agrees(read(picture), asked)
-            assert not agrees(read(worn(picture, 0.7, 6.0, rng)), asked)
+            assert not agrees(describe_image(picture), asked)
+            assert not agrees(describe_image(worn(picture, 0.7, 6.0, rng)), asked)
     assert tried >= 10
 
 
 @given(SEEDS)
 def test_what_a_caption_leaves_out_is_free_and_what_it_names_is_not(seed: int) -> None:
     scene = drawn(seed)
-    seen = read(render(scene))
+    seen = describe_image(render(scene))
     asked = parse(caption(scene, np.random.default_rng(seed)))
     assert asked is not None and agrees(seen, asked)
     other = next(s for s in SIZES if s != scene.things[0].size)
@@ -222,7 +224,7 @@ def test_what_a_caption_leaves_out_is_free_and_what_it_names_is_not(seed: int) -
 @given(SEEDS)
 def test_a_relation_may_be_told_from_either_end(seed: int) -> None:
     scene = of_two(seed)
-    seen, asked = read(render(scene)), describe(scene)
+    seen, asked = describe_image(render(scene)), describe(scene)
     assert asked.relation is not None
     turned = replace(asked, things=asked.things[::-1], relation=INVERSE[asked.relation])
     assert agrees(seen, asked) and agrees(seen, turned)
@@ -234,7 +236,7 @@ def test_a_relation_may_be_told_from_either_end(seed: int) -> None:
 def test_an_askew_pair_has_no_relation(background: str) -> None:
     a = Thing("circle", "red", "small", -0.4, -0.4, 0.2)
     b = Thing("square", "blue", "small", 0.4, 0.4, 0.2)
-    seen = read(render(Scene((a, b), "left of", background)))
+    seen = describe_image(render(Scene((a, b), "left of", background)))
     assert seen is not None and len(seen.things) == 2 and seen.relation is None
 
 
@@ -243,11 +245,15 @@ def test_a_mush_is_not_read(seed: int) -> None:
     rng = np.random.default_rng(seed)
     scene = drawn(seed)
     picture = render(scene)
-    assert read(worn(picture, 5.0, 0.0, rng)) is None  # blurred away
-    assert read(rng.integers(0, 256, (64, 64, 3)).astype(np.uint8)) is None  # noise
-    assert read(np.full((64, 64, 3), BACKGROUNDS[scene.background], dtype=np.uint8)) is None
-    assert read(np.full((64, 64, 3), COLORS["red"], dtype=np.uint8)) is None  # no such background
-    assert read(worn(picture, 0.0, 40.0, rng)) is None
+    assert describe_image(worn(picture, 5.0, 0.0, rng)) is None  # blurred away
+    assert describe_image(rng.integers(0, 256, (64, 64, 3)).astype(np.uint8)) is None  # noise
+    assert (
+        describe_image(np.full((64, 64, 3), BACKGROUNDS[scene.background], dtype=np.uint8)) is None
+    )
+    assert (
+        describe_image(np.full((64, 64, 3), COLORS["red"], dtype=np.uint8)) is None
+    )  # no such background
+    assert describe_image(worn(picture, 0.0, 40.0, rng)) is None
 
 
 @given(SEEDS, SEEDS)
@@ -255,7 +261,7 @@ def test_two_pictures_laid_over_each_other_are_not_read_as_either(one: int, two:
     a, b = drawn(one), replace(drawn(two), background=drawn(one).background)
     assume(describe(a) != describe(b))
     both = (render(a).astype(int) + render(b)) // 2
-    seen = read(both.astype(np.uint8))
+    seen = describe_image(both.astype(np.uint8))
     assert not agrees(seen, describe(a)) and not agrees(seen, describe(b))
 
 
@@ -278,7 +284,7 @@ def test_a_thing_spoiled_is_not_read(shape: str, background: str) -> None:
     if shape in ("triangle", "star"):
         pictures.append(upside_down)
     for i, picture in enumerate(pictures):
-        seen = read(picture)
+        seen = describe_image(picture)
         assert not agrees(seen, Description((Mention(shape, "red"),))), i
 
 
@@ -295,4 +301,4 @@ def test_a_thing_spoiled_is_not_read(shape: str, background: str) -> None:
 )
 def test_what_is_no_picture_is_refused(picture: Picture) -> None:
     with pytest.raises(ValueError, match="picture: wanted"):
-        read(picture)
+        describe_image(picture)

@@ -10,14 +10,14 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from sd.config import SHAPES, TextConfig
+from sd.config import SHAPES_CONFIG, TextConfig
 from sd.networks.text_encoder import TextEncoder
 from sd.shapes.caption import caption, describe, parse
 from sd.shapes.reader import agrees
 from sd.shapes.scene import HELD_OUT, Scene, Thing, sample_scene
 from sd.text.tokenizer import Tokenizer
 from sd.train.clip import CLIPTraining, batches, info_nce, train_clip
-from sd.train.contrastive_pairs import alter, pairs, truths
+from sd.train.contrastive_pairs import alter, contrastive_pairs, truths
 from tests.chance import pinned
 from tests.measuring import Measured
 
@@ -119,13 +119,17 @@ def test_an_altered_scene_is_new_and_of_the_training_world(seed: int) -> None:
 
 
 def test_pairs_are_a_function_of_their_arguments() -> None:
-    one, two, other = pairs(0, 3, 16, 0.5), pairs(0, 3, 16, 0.5), pairs(0, 4, 16, 0.5)
+    one, two, other = (
+        contrastive_pairs(0, 3, 16, 0.5),
+        contrastive_pairs(0, 3, 16, 0.5),
+        contrastive_pairs(0, 4, 16, 0.5),
+    )
     assert one.captions == two.captions
     assert np.array_equal(one.pictures, two.pictures)
     assert one.captions != other.captions
     assert one.pictures.shape == (16, 64, 64, 3)
     with pytest.raises(ValueError, match="alike must be within"):
-        pairs(0, 0, 16, 1.5)
+        contrastive_pairs(0, 0, 16, 1.5)
 
 
 def test_a_short_training_learns_and_can_be_asked_again(tmp_path: Path) -> None:
@@ -153,6 +157,9 @@ def test_a_short_training_learns_and_can_be_asked_again(tmp_path: Path) -> None:
 def test_batches_hold_tokens_of_the_captions() -> None:
     pictures, tokens, true = batches(Tokenizer.embedded(), 1, 8)(5)
     assert pictures.dtype == torch.uint8
-    assert tokens.tolist() == Tokenizer.embedded().encode(pairs(1, 5, 8, 0.5).captions).tolist()
+    assert (
+        tokens.tolist()
+        == Tokenizer.embedded().encode(contrastive_pairs(1, 5, 8, 0.5).captions).tolist()
+    )
     assert true.shape == (8, 8)
-    assert int(tokens.max()) == SHAPES.text.end_token
+    assert int(tokens.max()) == SHAPES_CONFIG.text.end_token

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sd.text import clip_vocabulary
-from sd.text.tokenizer import END, LARGEST, START, Tokenizer, guarded
+from sd.text.tokenizer import END, LARGEST, START, Tokenizer, as_value_error
 
 transformers = pytest.importorskip("transformers")
 
@@ -20,7 +20,7 @@ MERGES = [
     ("c", "a"), ("ca", "t</w>"), ("t", "h"), ("th", "e</w>"), ("i", "n"), ("in", "g</w>"),
     ("s", "t"), ("1", "0</w>"), ("'", "s</w>"), ("o", "n</w>"), ("st", "r"), ("é", "e</w>"),
 ]  # fmt: skip
-RULES = clip_vocabulary.of_merges(MERGES)
+RULES = clip_vocabulary.rules_of_merges(MERGES)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_places_in_their_order(
     """A named place, the checkpoint's own folder, a package, the hub's cache; else one line."""
 
     def ids(checkpoint: Path, named: Path | None = None) -> list[int]:
-        found = clip_vocabulary.find(checkpoint, named, 8, None)
+        found = clip_vocabulary.find_tokenizer(checkpoint, named, 8, None)
         return found.encode(["the cat"])[0].tolist()
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -102,7 +102,7 @@ def test_places_in_their_order(
 
 
 def words_of(folder: Path) -> Tokenizer:
-    return clip_vocabulary.find(folder, folder, 12, None)
+    return clip_vocabulary.find_tokenizer(folder, folder, 12, None)
 
 
 ADDED = ["<toy-cat>", "<toy-cat>_1", "<toy-cat>_2", "sks"]
@@ -241,10 +241,10 @@ def test_a_panic_is_an_error_and_a_stop_is_none() -> None:
     class Panic(BaseException):
         pass
 
-    with pytest.raises(ValueError, match="it: broken"), guarded("it"):
+    with pytest.raises(ValueError, match="it: broken"), as_value_error("it"):
         raise Panic("broken")
     for stop in (KeyboardInterrupt, SystemExit):
-        with pytest.raises(stop), guarded("it"):
+        with pytest.raises(stop), as_value_error("it"):
             raise stop
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sd.text.conditioning import context, rows
-from sd.text.prompt import Piece, legible, literal, parse, unread, words
+from sd.text.prompt import Piece, foreign_marks, literal, parse, require_text, words
 from sd.text.tokenizer import Tokenizer, word_level
 
 WORDS = ("cat", "dog", "red", "blue", "a", ",")
@@ -78,7 +78,7 @@ def test_the_grammar(prompt: str, wanted: list[tuple[str, float]]) -> None:
     ],
 )
 def test_marks_of_other_interfaces_are_found(prompt: str, marks: list[str]) -> None:
-    assert list(unread(prompt)) == marks
+    assert list(foreign_marks(prompt)) == marks
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_marks_of_other_interfaces_are_found(prompt: str, marks: list[str]) -> N
     ],
 )
 def test_plain_words_and_the_own_marks_are_none(prompt: str) -> None:
-    assert unread(prompt) == {}
+    assert foreign_marks(prompt) == {}
 
 
 @given(st.text(alphabet="ab ()[]:\\.0123456789|AND{}_<>", max_size=40))
@@ -107,7 +107,7 @@ def test_what_is_escaped_is_typed_as_it_stands(text: str) -> None:
 @pytest.mark.parametrize("text", ["caf\udce9", "\ud83d", "a\0b", None, 3, b"cat"])
 def test_what_is_no_text_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match=r"^prompt: wanted text"):
-        legible("prompt", text)
+        require_text("prompt", text)
     if isinstance(text, str):
         with pytest.raises(ValueError, match=r"^prompt: wanted text"):
             parse(text)
@@ -121,7 +121,7 @@ def test_a_long_prompt_takes_linear_time(mark: str) -> None:
     prompt = mark * (2**16 // len(mark)) + ")" * 2**16
     start = time.process_time()
     parse(prompt)
-    unread(prompt)
+    foreign_marks(prompt)
     assert time.process_time() - start < 5
 
 

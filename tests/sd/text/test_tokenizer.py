@@ -9,7 +9,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sd.config import SHAPES
+from sd.config import SHAPES_CONFIG
 from sd.shapes.caption import VOCABULARY, caption
 from sd.shapes.scene import sample_scene
 from sd.text.tokenizer import END, START, UNKNOWN, Tokenizer, word_level
@@ -65,7 +65,7 @@ def test_any_text_gives_a_legal_row(prompt: str) -> None:
     assert tokens[0, 0] == embedded.start_token
     assert tokens[0, -1] == embedded.end_token
     assert int(tokens.min()) >= 1  # the unknown word's id never reaches the network
-    assert int(tokens.max()) < SHAPES.text.vocab_size
+    assert int(tokens.max()) < SHAPES_CONFIG.text.vocab_size
 
 
 def test_shapes_of_batches() -> None:
@@ -97,7 +97,7 @@ def test_the_embedded_file_is_what_the_code_makes() -> None:
 
 
 def test_ids_agree_with_the_configuration() -> None:
-    config = SHAPES.text
+    config = SHAPES_CONFIG.text
     assert embedded.vocab_size == config.vocab_size
     assert embedded.start_token == config.start_token
     assert embedded.end_token == config.end_token

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from sd.files.output_folder import locked, write
+from sd.files.output_folder import locked, write_file
 from sd.train.trainer import fit
-from tests.sd.train.test_loop import SETTINGS, batch, loss, module
+from tests.sd.train.test_trainer import SETTINGS, batch, loss, module
 
 FOREIGN: dict[str, Any] = {
     "a list": [1],
@@ -184,10 +184,10 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_names_the_file(
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    write(tmp_path / "a", b"1")
-    write(tmp_path / "a", b"22")
+    write_file(tmp_path / "a", b"1")
+    write_file(tmp_path / "a", b"22")
     assert (tmp_path / "a").read_bytes() == b"22"
     with pytest.raises(OSError, match=r"Is a directory|denied") as caught:
-        write(tmp_path, b"3")
+        write_file(tmp_path, b"3")
     assert caught.value.filename is not None
     assert [path.name for path in tmp_path.iterdir()] == ["a"]

@@ -14,18 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_math.schedule import Discrete
-from sd.config import SHAPES
+from sd.config import SHAPES_CONFIG
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.vae import VAE, Latent
 from sd.shapes.caption import parse
 from sd.shapes.data import FRESH, example
-from sd.shapes.reader import agrees, read
+from sd.shapes.reader import agrees, describe_image
 from sd.text.tokenizer import Tokenizer
 from sd.train import clip, evaluation, unet, vae
-from sd.train.contrastive_pairs import pairs
+from sd.train.contrastive_pairs import contrastive_pairs
 from tests.chance import Mean, rare, shifted
 from tests.law import line
-from tests.sd.train.test_figures import Drawing
+from tests.sd.train.test_evaluation import Drawing
 from tests.sd.train.tiny import CONFIG
 
 COUNT = 100
@@ -81,7 +81,7 @@ def test_a_latents_caption_says_what_its_own_picture_shows() -> None:
         for number, text in zip(x0.flatten().int().tolist(), said, strict=True):
             asked = parse(text)
             assert asked is not None
-            assert agrees(read(example(0, number).picture), asked), (number, text)
+            assert agrees(describe_image(example(0, number).picture), asked), (number, text)
 
 
 def test_all_or_no_captions_are_dropped_at_the_ends() -> None:
@@ -139,12 +139,12 @@ def test_encoded_latents_are_those_of_the_pictures_in_order() -> None:
 def test_a_pairs_caption_says_what_its_own_picture_shows() -> None:
     """Of independent examples and of near twins, a caption of which may be true of another."""
     for step in range(3):
-        found = pairs(0, step, 32, 0.5)
+        found = contrastive_pairs(0, step, 32, 0.5)
         for picture, text in zip(found.pictures[:16], found.captions[:16], strict=True):
             asked = parse(text)
-            assert asked is not None and agrees(read(picture), asked), text
+            assert asked is not None and agrees(describe_image(picture), asked), text
         said = [parse(text) for text in found.captions]
-        shown = [read(picture) for picture in found.pictures]
+        shown = [describe_image(picture) for picture in found.pictures]
         wrong = sum(
             asked is None or not agrees(one, asked) for one, asked in zip(shown, said, strict=True)
         )
@@ -208,7 +208,7 @@ def test_the_autoencoders_figures_are_of_fresh_pictures() -> None:
 def test_clips_figures_are_on_none_of_its_batches(tmp_path: Path) -> None:
     """Seen at the batches: those judged are of the data set `FRESH`."""
     asked: list[tuple[int, int]] = []
-    draw = pairs
+    draw = contrastive_pairs
 
     def noted(seed: int, step: int, size: int, alike: float) -> Any:
         asked.append((seed, step))
@@ -218,6 +218,6 @@ def test_clips_figures_are_on_none_of_its_batches(tmp_path: Path) -> None:
         patch.setattr(clip, "pairs", noted)
         patch.setattr(clip, "fit", lambda module, *_: module.state_dict())
         patch.setattr(clip, "context", lambda _: {})
-        clip.train_clip(clip.CLIPTraining(seed=3, out=tmp_path, cpu=True), SHAPES.text, 2)
+        clip.train_clip(clip.CLIPTraining(seed=3, out=tmp_path, cpu=True), SHAPES_CONFIG.text, 2)
     assert {seed for seed, _ in asked} == {FRESH}
     assert len(set(asked)) == 2

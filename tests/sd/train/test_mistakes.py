@@ -7,7 +7,7 @@ import pytest
 from sd.shapes import data
 from sd.train import __main__ as program
 from sd.train import clip, contrastive_pairs, evaluation, trainer, unet, vae
-from tests.sd.train import test_examples, test_figures, test_program, test_step, test_vae_loss
+from tests.sd.train import test_evaluation, test_examples, test_program, test_step, test_vae_loss
 from tests.sd.train.mistake import Mistake
 
 STEP = test_step.test_steps_and_averages_are_those_of_the_papers
@@ -21,15 +21,15 @@ FRESH = test_examples.test_clips_figures_are_on_none_of_its_batches
 
 
 def accuracy() -> None:
-    test_figures.test_accuracy_is_that_of_the_prompts_it_is_named_for(True, False, True)
+    test_evaluation.test_accuracy_is_that_of_the_prompts_it_is_named_for(True, False, True)
 
 
 def mean() -> None:
-    test_figures.test_the_u_nets_loss_is_a_mean_over_all_numbers((8, 4, 2, 3))
+    test_evaluation.test_the_u_nets_loss_is_a_mean_over_all_numbers((8, 4, 2, 3))
 
 
 def read() -> None:
-    test_figures.test_reconstructions_are_read_beside_their_own_pictures(2)
+    test_evaluation.test_reconstructions_are_read_beside_their_own_pictures(2)
 
 
 def generator(tmp_path: Path) -> None:
@@ -119,10 +119,10 @@ MISTAKES = [
       generator),
     m("no bfloat16", "loop:fit", "enabled=training.bfloat16", "enabled=False", autocast),
     m("CLIP's scale is not clamped", "clip:CLIP.forward", ".clamp(max=100.0)", "",
-      test_figures.test_the_temperature_of_clip_is_at_most_a_hundred),
+      test_evaluation.test_the_temperature_of_clip_is_at_most_a_hundred),
     m("CLIP's log scale is clamped for the scale", "clip:CLIP.forward",
       "self.log_scale.exp().clamp(max=100.0)", "self.log_scale.clamp(max=100.0).exp()",
-      test_figures.test_the_temperature_of_clip_is_at_most_a_hundred),
+      test_evaluation.test_the_temperature_of_clip_is_at_most_a_hundred),
     m("CLIP is judged on training batches", "clip:train_clip",
       "batches(tokenizer, FRESH, 256, alike)", "batches(tokenizer, training.seed, 256, alike)",
       FRESH),

@@ -76,7 +76,7 @@ def test_files_say_how_they_were_made(quick: Any, tmp_path: Path) -> None:
     words = flags(tmp_path, {"--unet.seed": "7"})
     with pytest.MonkeyPatch.context() as patch:
         assert run(patch, *words) == 0
-    found = weights.metadata(tmp_path / "model" / "unet.safetensors")
+    found = weights.read_metadata(tmp_path / "model" / "unet.safetensors")
     settings = json.loads(found["settings"])
     assert settings["--unet.seed"] == 7 == int(found["seed"]) and settings["--judged"] == 2
     assert {"data", "config", "vae", "text_encoder"} <= settings.keys()
@@ -124,8 +124,8 @@ def test_a_unet_on_another_autoencoder_is_refused(
 def shipped(folder: Path) -> None:
     """Networks that do not say how they were trained."""
     folder.mkdir()
-    weights.write(folder / "text_encoder.safetensors", TextEncoder(CONFIG.text), CONFIG.text)
-    weights.write(folder / "vae.safetensors", VAE(CONFIG.vae), CONFIG.vae)
+    weights.save_network(folder / "text_encoder.safetensors", TextEncoder(CONFIG.text), CONFIG.text)
+    weights.save_network(folder / "vae.safetensors", VAE(CONFIG.vae), CONFIG.vae)
 
 
 def test_networks_of_unknown_make_are_kept_only_where_asked(
@@ -159,7 +159,7 @@ def test_an_initial_file_that_does_not_fit_is_refused_before_any_work(
     quick: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "other.safetensors"
-    weights.write(path, TextEncoder(CONFIG.text), CONFIG.text)
+    weights.save_network(path, TextEncoder(CONFIG.text), CONFIG.text)
     with pytest.MonkeyPatch.context() as patch:
         assert run(patch, *flags(tmp_path, {"--unet.initial": str(path)})) == 2
     assert "does not fit UNet" in capsys.readouterr().err
@@ -172,7 +172,7 @@ def test_a_kept_network_that_does_not_fit_is_refused_before_any_work(
 ) -> None:
     (tmp_path / "model").mkdir()
     path = tmp_path / "model" / f"{name}.safetensors"
-    weights.write(path, TextEncoder(CONFIG.text), CONFIG.text)
+    weights.save_network(path, TextEncoder(CONFIG.text), CONFIG.text)
     with pytest.MonkeyPatch.context() as patch:
         assert run(patch, "--model", str(path.parent), "--keep", name) == 2
     said = capsys.readouterr().err
@@ -255,7 +255,7 @@ def test_the_whole_program_ends_alike_interrupted_or_not(
         assert logs[0] == logs[1]
     for name in NAMES:
         paths = [tmp_path / one / "model" / f"{name}.safetensors" for one in ("whole", "stopped")]
-        one, other = ({**weights.metadata(path), "command": ""} for path in paths)
+        one, other = ({**weights.read_metadata(path), "command": ""} for path in paths)
         assert one == other  # figures and the tensors' checksum among them
     left = [path for path in tmp_path.rglob("*") if path.suffix == ".tmp" or path.name == ".lock"]
     assert left == []

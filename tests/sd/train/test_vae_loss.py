@@ -9,7 +9,7 @@ from scipy import stats
 
 from sd import weights
 from sd.config import VAEConfig
-from sd.files.picture import signed
+from sd.files.image_tensor import signed
 from sd.networks.vae import VAE
 from sd.train.vae import KL, VAETraining, pictures, psnr, standardise, train_vae, vae_loss
 from tests.chance import Mean, rare, seeded
@@ -131,7 +131,7 @@ def test_psnr_of_a_known_error() -> None:
 def test_more_training_of_the_decoder_leaves_the_latents_alone(tmp_path: Path) -> None:
     torch.manual_seed(1)
     vae, first = VAE(TINY), tmp_path / "vae.safetensors"
-    weights.write(first, vae, TINY, dtype=torch.float32)
+    weights.save_network(first, vae, TINY, dtype=torch.float32)
     training = VAETraining(
         steps=2, batch_size=2, out=tmp_path, warmup=1, initial=first, decoder_only=True, cpu=True
     )

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from sd.config import SHAPES, TextConfig, VAEConfig
+from sd.config import SHAPES_CONFIG, TextConfig, VAEConfig
 from sd.train import __main__ as program
 from sd.train import clip
 
 CONFIG = replace(
-    SHAPES,
+    SHAPES_CONFIG,
     text=TextConfig(vocab_size=29, width=16, layers=1, heads=2, context_length=24, intermediate=16),
     vae=VAEConfig(channels=(8, 8, 8, 8), layers_per_block=1, groups=4, scaling_factor=1.0),
-    unet=replace(SHAPES.unet, channels=(8, 8), heads=2, groups=4, context_width=16),
+    unet=replace(SHAPES_CONFIG.unet, channels=(8, 8), heads=2, groups=4, context_width=16),
 )
 
 

@@ -22,10 +22,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sd.checkpoint import load, pickle_file
-from sd.checkpoint.inert_pickle import HostileError, Inert, unpickled
-from tests.sd.checkpoint import models
+from sd.checkpoint.inert_pickle import HostileError, Inert, load_inert
+from tests.sd.checkpoint import small_models
 from tests.sd.checkpoint.bad_files import Callback, torch_zip
-from tests.sd.checkpoint.models import V1
+from tests.sd.checkpoint.small_models import V1
 
 BASE = torch.arange(24.0).reshape(4, 6)
 KINDS = (
@@ -49,7 +49,7 @@ def test_tensors_are_those_of_torch(protocol: int, tmp_path: Path) -> None:
     """Of every type, shape and stride; beside them the values that are plain."""
     plain = {"epoch": 3, 5: "five", "list": [1, 2.5, None, True], "deep": OrderedDict(a=(1, "b"))}
     torch.save({**TENSORS, **plain}, tmp_path / "a.pt", pickle_protocol=protocol)
-    found = pickle_file.unpickled(tmp_path / "a.pt")
+    found = pickle_file.load_pickle_file(tmp_path / "a.pt")
     assert {name: found[name] for name in plain} == plain
     for name, wanted in TENSORS.items():
         assert (found[name].dtype, found[name].shape) == (wanted.dtype, wanted.shape), name
@@ -63,7 +63,7 @@ def lightning(path: Path) -> None:
     numpy = pytest.importorskip("numpy")
     torch.save(
         {
-            "state_dict": models.single(V1),
+            "state_dict": small_models.single(V1),
             "epoch": 3,
             "global_step": numpy.int64(7),
             "callbacks": {Callback: Callback(), "one more": [Callback()]},
@@ -83,8 +83,10 @@ def test_a_training_s_checkpoint_is_read(tmp_path: Path, monkeypatch: pytest.Mon
             patched.setitem(sys.modules, ".".join(names[: i + 1]), module)
         lightning(tmp_path / "last.ckpt")
     loaded = load(tmp_path / "last.ckpt")
-    models.same(loaded, V1)
-    beside = {line.name for line in loaded.account.unread if line.use == pickle_file.BESIDE}
+    small_models.same(loaded, V1)
+    beside = {
+        line.name for line in loaded.account.unread if line.use == pickle_file.BESIDE_STATE_DICT
+    }
     assert beside == {"epoch", "global_step", "callbacks", "hyper_parameters", "optimizer_states"}
 
 
@@ -131,7 +133,7 @@ def test_no_way_of_running_a_program_runs_it(name: str, tmp_path: Path) -> None:
     proof, path = tmp_path / "proof", tmp_path / "a.ckpt"
     data = hostile(proof)[name]
     with pytest.raises(HostileError, match=r"asks for (posix|builtins)\."):
-        unpickled(data)
+        load_inert(data)
     torch_zip(data)(path)
     with pytest.raises(ValueError, match=r"its pickle asks for .* do not trust this one$"):
         load(path)
@@ -167,7 +169,7 @@ def test_a_placeholder_does_nothing(name: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("builtins.__import__", forbidden)
     before = dict(vars(Inert))
     try:
-        found = unpickled(OPCODES[name])
+        found = load_inert(OPCODES[name])
     except Exception as error:
         found = error
     monkeypatch.undo()
@@ -210,7 +212,7 @@ BOMBS: dict[str, bytes] = {
 def test_the_work_is_that_of_the_file_s_size(name: str) -> None:
     start = time.process_time()
     with suppress(ValueError, LookupError, TypeError, EOFError, pickle.UnpicklingError):
-        unpickled(BOMBS[name])
+        load_inert(BOMBS[name])
     assert time.process_time() - start < 5
 
 
@@ -233,7 +235,12 @@ def test_a_tensor_of_another_kind_is_named(name: str, tmp_path: Path) -> None:
 
 
 def test_keys_that_are_no_names_are_beside_the_weights(tmp_path: Path) -> None:
-    tensors: dict[Any, Any] = {**models.single(V1), 5: torch.zeros(2), (1, "a"): None, b"x": 3}
+    tensors: dict[Any, Any] = {
+        **small_models.single(V1),
+        5: torch.zeros(2),
+        (1, "a"): None,
+        b"x": 3,
+    }
     torch.save(tensors, tmp_path / "a.ckpt")
     account = load(tmp_path / "a.ckpt").account
     assert {line.name for line in account.unread} == {
@@ -285,10 +292,10 @@ def test_a_tensor_lies_within_its_storage(name: str, tmp_path: Path) -> None:
     if valid:
         offset, size, stride = place
         wanted = torch.arange(4.0).as_strided(size, stride, offset)
-        assert torch.equal(pickle_file.unpickled(path)["a"], wanted)
+        assert torch.equal(pickle_file.load_pickle_file(path)["a"], wanted)
         return
     with pytest.raises(ValueError, match=rf"^checkpoint {path}: [^\n]+$"):
-        pickle_file.unpickled(path)
+        pickle_file.load_pickle_file(path)
 
 
 def test_another_byte_order_and_two_files_of_one_name_are_named(tmp_path: Path) -> None:
@@ -299,14 +306,14 @@ def test_another_byte_order_and_two_files_of_one_name_are_named(tmp_path: Path) 
             archive.writestr("archive/data.pkl", pickle.dumps({}))
             archive.writestr(f"archive/{name}", b"big")
         with pytest.raises(ValueError, match=line):
-            pickle_file.unpickled(path)
+            pickle_file.load_pickle_file(path)
 
 
 def test_the_same_weights_from_a_zip_and_from_safetensors(tmp_path: Path) -> None:
-    tensors = {name: value.half() for name, value in models.single(V1).items()}
+    tensors = {name: value.half() for name, value in small_models.single(V1).items()}
     save_file(tensors, tmp_path / "a.safetensors")
     torch.save(tensors, tmp_path / "a.ckpt")
     one, two = (load(tmp_path / f"a.{ending}") for ending in ("safetensors", "ckpt"))
-    for kind in models.KINDS:
+    for kind in small_models.KINDS:
         for name, value in getattr(one, kind).state_dict().items():
             assert torch.equal(value, getattr(two, kind).state_dict()[name])

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from sd import checkpoint
 from sd.checkpoint import lora
 from sd.checkpoint.component import Component
-from sd.digest import digest
-from sd.engine import engaged
+from sd.digest import model_digest
+from sd.engine import with_engine
 from sd.pipeline import TextToImage
 from sd.text.tokenizer import word_level
-from tests.sd.checkpoint import models
-from tests.sd.checkpoint.models import V1
+from tests.sd.checkpoint import small_models
+from tests.sd.checkpoint.small_models import V1
 
 PARTS = ("text_encoder", "vae.encoder", "unet", "vae.decoder")
 WORDS = [f"word{i}" for i in range(47)]
@@ -33,7 +33,7 @@ WORDS = [f"word{i}" for i in range(47)]
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model as a folder in float32, as a file of each kind, and its vocabulary."""
     place = tmp_path_factory.mktemp("turns")
-    model = models.networks(V1)
+    model = small_models.networks(V1)
     checkpoint.save_folder(place / "folder", model)
     checkpoint.save_single(place / "model.safetensors", model)
     checkpoint.save_single(place / "model.ckpt", model)
@@ -92,8 +92,10 @@ def test_the_same_pictures_bit_for_bit(name: str, dtype: torch.dtype, place: Pat
         assert np.array_equal(drawn(thrifty, seed=seed), drawn(wanted, seed=seed))
     assert not np.array_equal(drawn(thrifty, seed=1), drawn(thrifty, seed=2))
     other = load(place, name, dtype=torch.float16)
-    assert digest(thrifty) == digest(wanted)
-    assert digest(other) != digest(wanted) or name == "shapes"  # which is float16 in its file
+    assert model_digest(thrifty) == model_digest(wanted)
+    assert (
+        model_digest(other) != model_digest(wanted) or name == "shapes"
+    )  # which is float16 in its file
 
 
 def test_one_has_weights_while_it_works(place: Path) -> None:
@@ -184,7 +186,7 @@ def test_pages_of_the_file_are_given_back(ending: str, place: Path) -> None:
     drawn(thrifty, watch=lambda state: during.append(resident(path)))
     assert during[-1] > 0.9 * unet
     assert 0 < resident(path) < 0.7 * unet
-    digest(thrifty)
+    model_digest(thrifty)
     assert resident(path) < 0.7 * unet
     assert thrifty.turns is not None
     thrifty.turns.rest()
@@ -211,15 +213,15 @@ def test_a_lora_stays(place: Path, tmp_path: Path) -> None:
     merged = [lora.merge(one, loras) for one in (whole, thrifty)]
     wanted = drawn(whole)
     assert np.array_equal(drawn(thrifty), wanted) and not np.array_equal(wanted, before)
-    assert digest(thrifty) == digest(whole) != digest(plain)
+    assert model_digest(thrifty) == model_digest(whole) != model_digest(plain)
     for one in merged:
         one.unmerge()
     assert np.array_equal(drawn(thrifty), before) and np.array_equal(drawn(whole), before)
-    assert digest(thrifty) == digest(plain)
+    assert model_digest(thrifty) == model_digest(plain)
 
 
 def test_faults_are_found_before_the_first_turn(place: Path, tmp_path: Path) -> None:
-    tensors = models.single(V1)
+    tensors = small_models.single(V1)
     tensors["model.diffusion_model.out.2.bias"][1] = float("nan")
     save_file(tensors, tmp_path / "model.safetensors")
     words = place / "folder" / "tokenizer"
@@ -263,7 +265,7 @@ def test_refusals(place: Path, tmp_path: Path) -> None:
     for engine in ("compile", "openvino"):
         words = f"engine: wanted eager beside low_memory, got '{engine}'"
         with pytest.raises(ValueError, match=words):
-            engaged(pipeline, engine)
+            with_engine(pipeline, engine)
     saves: list[Callable[[Path, Any], None]] = [checkpoint.save_folder, checkpoint.save_single]
     for save in saves:
         with pytest.raises(ValueError, match="model: wanted one loaded without low_memory"):

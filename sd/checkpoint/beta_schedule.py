@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sd.checkpoint.original_config import Recipe
+from sd.checkpoint.original_config import OriginalConfig
 from sd.checkpoint.tensor_source import Source, checkpoint_error, option
 from sd.config import VAEConfig
-from sd.noise_schedule import SCHEDULES, schedule
+from sd.noise_schedule import SCHEDULES, named_schedule
 
-__all__ = ["supported", "told"]
+__all__ = ["checked_fields", "schedule_fields"]
 
 LDM_SCHEDULES = {"linear": "scaled_linear", "sqrt_linear": "linear", "cosine": "cosine"}
 """latent-diffusion's names of schedules."""
@@ -30,7 +30,7 @@ TABLES: dict[str, Callable[[Tensor], Tensor]] = {
 """Tensors that tell a schedule, and what makes alpha_t^2 of them."""
 
 
-def told(source: Source, recipe: Recipe) -> dict[str, Any]:
+def schedule_fields(source: Source, recipe: OriginalConfig) -> dict[str, Any]:
     """The fields of ModelConfig that a single file or its .yaml tell of the schedule.
 
     They may be schedule, steps, zero_terminal_snr, and scaling_factor of its VAE.
@@ -46,7 +46,7 @@ def told(source: Source, recipe: Recipe) -> dict[str, Any]:
     return {**ldm, **own, **_scale(source, recipe)}
 
 
-def _ldm(source: Source, recipe: Recipe) -> dict[str, Any]:
+def _ldm(source: Source, recipe: OriginalConfig) -> dict[str, Any]:
     """The schedule of a .yaml, as far as it says one."""
     if not recipe.keys() & {"beta_schedule", "linear_start", "linear_end", "timesteps"}:
         return {}
@@ -58,10 +58,10 @@ def _ldm(source: Source, recipe: Recipe) -> dict[str, Any]:
         )
     ends = {name: _number(path, recipe, name) for name in ("linear_start", "linear_end")}
     steps = _number(path, recipe, "timesteps")
-    return supported(path, LDM_SCHEDULES[named], 1000.0 if steps is None else steps, ends)
+    return checked_fields(path, LDM_SCHEDULES[named], 1000.0 if steps is None else steps, ends)
 
 
-def _scale(source: Source, recipe: Recipe) -> dict[str, float]:
+def _scale(source: Source, recipe: OriginalConfig) -> dict[str, float]:
     """What latents are multiplied by, where a tensor or the .yaml says it."""
     path = source.path.with_suffix(".yaml")
     said = _number(path, recipe, "scale_factor")
@@ -81,7 +81,7 @@ def _scale(source: Source, recipe: Recipe) -> dict[str, float]:
     return {"scaling_factor": said}
 
 
-def _number(path: Path, recipe: Recipe, name: str) -> float | None:
+def _number(path: Path, recipe: OriginalConfig, name: str) -> float | None:
     """A number above 0 of a .yaml; None where it has none, ValueError for anything else."""
     if name not in recipe:
         return None
@@ -94,7 +94,7 @@ def _number(path: Path, recipe: Recipe, name: str) -> float | None:
     return value
 
 
-def supported(
+def checked_fields(
     path: Path, name: str, steps: float | int, ends: Mapping[str, float | None]
 ) -> dict[str, Any]:
     """The schedule of that name.
@@ -104,7 +104,7 @@ def supported(
     """
     if not 1 <= steps <= MOST_STEPS or steps != int(steps):
         raise checkpoint_error(path, f"{steps:g} steps, which no schedule has")
-    betas = SCHEDULES[name](int(steps)).betas
+    betas = named_schedule(name, int(steps)).betas
     for (key, value), ours in zip(ends.items(), (betas[0], betas[-1]), strict=True):
         if value is not None and name != "cosine" and not abs(value - ours) <= 1e-6 * ours:
             raise checkpoint_error(
@@ -131,13 +131,13 @@ def _table(source: Source) -> dict[str, Any]:
         if abar[0] < abar[-1]:  # as sgm's sigmas
             abar = abar.flip(0)
         tolerance = max(1e-5, 8 * torch.finfo(entry.dtype).eps)
-        told = _matching(abar, tolerance)
-        if told is None or (found and told != found):
+        matched = _matching(abar, tolerance)
+        if matched is None or (found and matched != found):
             known = ", ".join(SCHEDULES)
             raise checkpoint_error(
                 source.path, f"its {name} are those of none of {known}; give {option('config')}"
             )
-        found = told
+        found = matched
     return found
 
 
@@ -147,7 +147,7 @@ def _matching(abar: Tensor, tolerance: float) -> dict[str, Any] | None:
     for zero in (False, True)[: 1 + (steps > 1)]:
         for name in SCHEDULES:
             try:
-                alpha_t, _ = schedule(name, steps, zero)(torch.arange(1, steps + 1).double())
+                alpha_t, _ = named_schedule(name, steps, zero)(torch.arange(1, steps + 1).double())
             except ValueError:  # a cosine of very many steps
                 continue
             if torch.allclose(alpha_t**2, abar, rtol=tolerance, atol=NOTHING):

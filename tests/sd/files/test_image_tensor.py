@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from sd.files.picture import fit, from_tensor, read, rgb, to_tensor
+from sd.files.image_tensor import fit, from_tensor, read_image, rgb, to_tensor
 
 COLORS = np.array([[(220, 40, 40), (50, 90, 220)], [(0, 0, 0), (245, 205, 40)]], dtype=np.uint8)
 FOUR = Image.fromarray(COLORS)
@@ -98,14 +98,14 @@ def test_transparent_parts_are_white(mode: str, tmp_path: Path) -> None:
         path = stored(layer, tmp_path / "picture.png", transparency=1)
     else:
         path = stored(layer.convert(mode), tmp_path / "picture.png")
-    found = pixels(read(path))[0, :, 0].tolist()
+    found = pixels(read_image(path))[0, :, 0].tolist()
     assert found == [255, 0, 255 if mode == "P" else 127]
 
 
 def test_sixteen_bit_gray_is_scaled_not_clipped(tmp_path: Path) -> None:
     deep = np.array([[0, 257, 128 * 257, 65535]], dtype=np.uint16)
     path = stored(Image.fromarray(deep), tmp_path / "deep.png")
-    assert pixels(read(path))[0, :, 0].tolist() == [0, 1, 128, 255]
+    assert pixels(read_image(path))[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -124,25 +124,25 @@ def test_a_turned_photograph_is_set_upright(orientation: int, tmp_path: Path) ->
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = stored(turned, tmp_path / "turned.png", exif=exif)
-    assert np.array_equal(pixels(read(path)), np.asarray(upright))
+    assert np.array_equal(pixels(read_image(path)), np.asarray(upright))
 
 
 def test_of_an_animation_the_first(tmp_path: Path) -> None:
     first, second = (Image.new("RGB", (4, 4), color) for color in ("red", "blue"))
     path = stored(first, tmp_path / "two.gif", save_all=True, append_images=[second])
-    assert (pixels(read(path)) == (255, 0, 0)).all()
+    assert (pixels(read_image(path)) == (255, 0, 0)).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (10_000, 1), (1, 10_000), (10_000, 10_000)])
 def test_one_pixel_or_ten_thousand(size: tuple[int, int], tmp_path: Path) -> None:
     path = stored(Image.new("L", size, 77), tmp_path / "gray.png")
-    fitted = fit(read(path), 64, 64)
+    fitted = fit(read_image(path), 64, 64)
     assert fitted.size == (64, 64) and (pixels(fitted) == 77).all()
 
 
 def one_line(path: Path, kind: type[Exception] = ValueError) -> str:
     with pytest.raises(kind) as caught:
-        read(path)
+        read_image(path)
     message = str(caught.value)
     assert str(path) in message and "\n" not in message
     return message

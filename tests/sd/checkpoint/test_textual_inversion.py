@@ -55,7 +55,7 @@ def write(path: Path, values: Any) -> Path:
 def test_reads(kind: str, tmp_path: Path) -> None:
     file, values, name, vectors = KINDS[kind]
     path = write(tmp_path / file, values)
-    found = textual_inversion.read(path, width=8)
+    found = textual_inversion.read_embedding(path, width=8)
     path.write_bytes(b"\0" * path.stat().st_size)
     assert found.name == name
     assert found.vectors.dtype == torch.float32
@@ -128,12 +128,12 @@ def test_tensors_without_numbers_are_refused(tmp_path: Path) -> None:
     for value in (torch.zeros(2, 8, device="meta"), nested, quantised, torch.eye(8).to_sparse()):
         torch.save({"<a>": value}, path)
         with pytest.raises(ValueError, match="checkpoint"):
-            textual_inversion.read(path, width=8)
+            textual_inversion.read_embedding(path, width=8)
     entry = {"dtype": "F32", "shape": [2**62, 2**62, 0], "data_offsets": [0, 0]}
     head = json.dumps({"emb_params": entry}).encode()
     path.write_bytes(struct.pack("<Q", len(head)) + head)
     with pytest.raises(ValueError, match="checkpoint"):
-        textual_inversion.read(path, width=8)
+        textual_inversion.read_embedding(path, width=8)
 
 
 @pytest.mark.parametrize("kind", BAD)
@@ -141,7 +141,7 @@ def test_what_is_no_embedding_has_its_line(kind: str, tmp_path: Path) -> None:
     file, values, line = BAD[kind]
     path = write(tmp_path / file, values)
     with pytest.raises(ValueError, match="checkpoint") as caught:
-        textual_inversion.read(path, width=8)
+        textual_inversion.read_embedding(path, width=8)
     assert str(caught.value) == f"checkpoint {path}: {line}"
 
 
@@ -149,13 +149,13 @@ def test_a_hostile_embedding_is_refused_and_does_not_run(tmp_path: Path) -> None
     proof, path = tmp_path / "proof", tmp_path / "cat.pt"
     torch.save({"string_to_param": {"*": Hostile(proof)}}, path)
     with pytest.raises(ValueError, match=r"its pickle asks for posix\.system, which is not run"):
-        textual_inversion.read(path)
+        textual_inversion.read_embedding(path)
     assert not proof.exists()
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="is missing"):
-        textual_inversion.read(tmp_path / "cat.pt")
+        textual_inversion.read_embedding(tmp_path / "cat.pt")
 
 
 class Encoder(nn.Module):
@@ -173,7 +173,7 @@ def model(dtype: torch.dtype = torch.float32) -> SimpleNamespace:
 
 
 def teach(model: SimpleNamespace, folder: Path, name: str, file: str = "file.bin") -> str:
-    return textual_inversion.teach(model, write(folder / file, {name: VECTORS})).name
+    return textual_inversion.add_embedding(model, write(folder / file, {name: VECTORS})).name
 
 
 IDS = (5, 6, 7)
@@ -250,5 +250,5 @@ def test_vectors_that_a_narrow_type_cannot_hold_are_refused(tmp_path: Path) -> N
     path = write(tmp_path / "a.bin", {"<a>": 1e5 * torch.ones(1, 8)})
     one = model(torch.float16)
     with pytest.raises(ValueError, match=r"<a> is not finite in torch\.float16"):
-        textual_inversion.teach(one, path)
+        textual_inversion.add_embedding(one, path)
     assert one.tokenizer.unused_words == []

@@ -15,11 +15,12 @@ from torch import Tensor
 from sd.checkpoint import load, save_folder, save_single
 from sd.checkpoint.original_config import DEEPEST, LARGEST
 from sd.config import VAEConfig
-from sd.noise_schedule import SCHEDULES, schedule
-from tests.sd.checkpoint import models
-from tests.sd.checkpoint.models import V1, V2
+from sd.noise_schedule import SCHEDULES, named_schedule
+from tests.sd.checkpoint import small_models
+from tests.sd.checkpoint.small_models import V1, V2
 
 EMPTY, V = torch.zeros(0), "parameterization: v"
+ZERO_SNR = named_schedule("scaled_linear", 1000, True)
 ZERO_LINE = "rescale_betas_zero_snr: true\n    timesteps"
 OFFICIAL = """model:
   base_learning_rate: 1.0e-04
@@ -44,7 +45,7 @@ def written(
 ) -> Path:
     """The small v1 with more tensors, metadata and a .yaml beside it."""
     path = folder / "model.safetensors"
-    save_file({**models.single(V1), **tensors}, path, metadata)
+    save_file({**small_models.single(V1), **tensors}, path, metadata)
     if beside is not None:
         raw = beside.encode() if isinstance(beside, str) else beside
         path.with_suffix(".yaml").write_bytes(raw)
@@ -108,11 +109,11 @@ ZERO: dict[str, dict[str, Any]] = {
     "ComfyUI's": {"v_pred": EMPTY, "ztsnr": EMPTY},
     "kohya's": {"metadata": {"ss_zero_terminal_snr": "True", "ss_v_parameterization": "True"}},
     "its .yaml": {"beside": OFFICIAL.replace("timesteps", ZERO_LINE)},
-    "its betas": {"v_pred": EMPTY, "betas": schedule("scaled_linear", 1000, True).betas.float()},
+    "its betas": {"v_pred": EMPTY, "betas": ZERO_SNR.betas.float()},
     "sigmas that end in infinity": {
         "v_pred": EMPTY,
         "sigmas": torch.cat([
-            (lambda a, s: s / a)(*schedule("scaled_linear", 1000, True)(torch.arange(1, 1000.0))),
+            (lambda a, s: s / a)(*ZERO_SNR(torch.arange(1, 1000.0))),
             torch.tensor([torch.inf]),
         ]).float(),
     },
@@ -129,7 +130,7 @@ def test_a_zero_terminal_snr_is_read(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("mark", [EMPTY, True, 1])
 def test_marks_beside_the_tensors_of_a_ckpt(mark: object, tmp_path: Path) -> None:
     path = tmp_path / "model.ckpt"
-    torch.save({"state_dict": models.single(V1), "v_pred": mark, "ztsnr": mark}, path)
+    torch.save({"state_dict": small_models.single(V1), "v_pred": mark, "ztsnr": mark}, path)
     assert load(path).config == replace(V1, prediction="v_prediction", zero_terminal_snr=True)
 
 
@@ -174,7 +175,7 @@ def test_a_contradiction_is_said(name: str, tmp_path: Path) -> None:
         assert load(path, prediction="sample").config.prediction == "sample"
 
 
-BETAS = SCHEDULES["scaled_linear"](1000).betas.float()
+BETAS = named_schedule("scaled_linear", 1000).betas.float()
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a prediction that is none": (
         {"metadata": {"modelspec.prediction_type": "flow"}},
@@ -215,7 +216,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "its scale_factor is 0.2, and its .yaml says 0.5",
     ),
     "two tables": (
-        {"betas": BETAS, "alphas_cumprod": (1 - SCHEDULES["linear"](1000).betas).cumprod(0)},
+        {"betas": BETAS, "alphas_cumprod": (1 - named_schedule("linear", 1000).betas).cumprod(0)},
         "its alphas_cumprod are those of none of",
     ),
     "EDM": ({"edm_vpred.sigma_max": torch.tensor(120.0)}, "unexpected"),
@@ -233,7 +234,7 @@ def test_a_mark_that_is_not_supported_is_named(name: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize("zero", [False, True])
 def test_the_table_of_every_schedule_is_recognised(known: str, zero: bool, tmp_path: Path) -> None:
     """As betas, as alpha^2, and as ascending or descending sigmas, in float32."""
-    own = schedule(known, 300, zero)
+    own = named_schedule(known, 300, zero)
     alpha_t, sigma_t = own(torch.arange(1, 301.0))
     sigmas = (sigma_t / alpha_t).float()
     wanted = replace(
@@ -271,7 +272,7 @@ def test_what_is_written_is_read(tmp_path: Path, model: Any) -> None:
     for name in ("a.safetensors", "a.ckpt", "a"):
         assert load(tmp_path / name).config == config
     theirs = DDIMScheduler.from_pretrained(tmp_path / "a" / "scheduler")
-    alpha_t, _ = schedule("scaled_linear", 1000, True)(torch.arange(1, 1001.0))
+    alpha_t, _ = ZERO_SNR(torch.arange(1, 1001.0))
     torch.testing.assert_close(theirs.alphas_cumprod.double(), alpha_t**2, rtol=2e-4, atol=1e-6)
     assert theirs.config.timestep_spacing == "trailing"
 
@@ -316,5 +317,5 @@ def test_a_setting_of_a_network_that_is_not_known_is_said(tmp_path: Path, model:
 
 def test_v2_says_what_its_768_pixels_want(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    save_file({**models.single(V2), "v_pred": EMPTY}, path)
+    save_file({**small_models.single(V2), "v_pred": EMPTY}, path)
     assert load(path).config == replace(V2, prediction="v_prediction", image_size=768)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sd.checkpoint import Loaded
-from sd.checkpoint.saver import original
+from sd.checkpoint.saver import original_tensors
 from sd.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
@@ -182,10 +182,10 @@ def networks(config: ModelConfig) -> SimpleNamespace:
 
 
 def single(config: ModelConfig, *kinds: str) -> dict[str, Tensor]:
-    """The tensors of a file in the original layout (tests/.../test_names.py proves the names)."""
+    """The tensors of a file in the original layout (tests/.../test_key_map.py proves the names)."""
     model, tensors = networks(config), {}
     for kind in kinds or KINDS:
-        tensors |= original(kind, getattr(model, kind), config)
+        tensors |= original_tensors(kind, getattr(model, kind), config)
     return {name: value.clone() for name, value in tensors.items()}
 
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sd.checkpoint import load
-from tests.sd.checkpoint import models
-from tests.sd.checkpoint.models import V1
+from tests.sd.checkpoint import small_models
+from tests.sd.checkpoint.small_models import V1
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 Change = Callable[[Path], object]
@@ -21,7 +21,7 @@ Change = Callable[[Path], object]
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One good folder; its files are linked into each test's own."""
-    return models.write_folder(tmp_path_factory.mktemp("whole"), V1)
+    return small_models.write_folder(tmp_path_factory.mktemp("whole"), V1)
 
 
 @pytest.fixture
@@ -212,9 +212,9 @@ def test_a_missing_component_is_named_or_completed(folder: Path, whole: Path) ->
     line = f"checkpoint {folder}: of a model only its text encoder, U-Net; without VAE: give --vae"
     with pytest.raises(ValueError, match=line):
         load(folder)
-    models.same(load(folder, complete=whole), V1)
-    models.same(load(folder, vae=whole / "vae"), V1)
-    models.same(load(folder, vae=whole), V1)
+    small_models.same(load(folder, complete=whole), V1)
+    small_models.same(load(folder, vae=whole / "vae"), V1)
+    small_models.same(load(folder, vae=whole), V1)
 
 
 def test_a_folder_of_anything_else_is_named(tmp_path: Path) -> None:
@@ -244,14 +244,14 @@ def test_a_variant_that_is_not_there_is_named(folder: Path) -> None:
 
 def test_another_vae_need_not_have_the_variant(folder: Path, whole: Path, tmp_path: Path) -> None:
     """It is taken where it is, even if it is damaged; a file or folder without it will do."""
-    models.write_folder(tmp_path / "half", V1, variant="fp16", dtype=torch.float16)
+    small_models.write_folder(tmp_path / "half", V1, variant="fp16", dtype=torch.float16)
     half, alone = tmp_path / "half", tmp_path / "vae.safetensors"
-    save_file(models.single(V1, "vae"), alone)
-    name, plain = "decoder.conv_in.weight", models.truth(V1)["vae"]
+    save_file(small_models.single(V1, "vae"), alone)
+    name, plain = "decoder.conv_in.weight", small_models.truth(V1)["vae"]
     for vae in (whole / "vae", whole, alone):
         found = load(half, variant="fp16", vae=vae)
         assert torch.equal(found.vae.state_dict()[name], plain[name])
-        models.same(replace(found, vae=load(half, variant="fp16").vae), V1, torch.float16)
+        small_models.same(replace(found, vae=load(half, variant="fp16").vae), V1, torch.float16)
     fresh = folder / "vae" / "diffusion_pytorch_model.fp16.safetensors"
     save_file({key: value.half() for key, value in plain.items()}, fresh)
     found = load(half, variant="fp16", vae=folder / "vae")

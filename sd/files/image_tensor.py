@@ -10,19 +10,19 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from sd.files.color import rgb
-from sd.files.image_file import load
+from sd.files.image_file import open_image
 from sd.nonfinite import require_finite
 
-__all__ = ["fit", "from_tensor", "read", "rgb", "signed", "to_tensor", "unsigned"]
+__all__ = ["fit", "from_tensor", "read_image", "rgb", "signed", "to_tensor", "unsigned"]
 
 
-def read(path: Path | str) -> Image.Image:
+def read_image(path: Path | str) -> Image.Image:
     """The image in a file, as `image_file.load` and `color.rgb` read it; of an animation the first.
 
     Raises FileNotFoundError where there is no file, ValueError where it holds no whole image in a
     format of `sd.files.image_file.FORMATS`, one that is too large, or samples of unknown meaning.
     """
-    return rgb(load(path), f"image {path}")
+    return rgb(open_image(path), f"image {path}")
 
 
 def fit(picture: Image.Image, width: int, height: int) -> Image.Image:

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from sd.checkpoint import key_map
-from sd.checkpoint.key_map import Skeleton, flattened, place
-from sd.checkpoint.saver import original, skeleton
-from sd.config import SHAPES, V15, V20, ModelConfig
+from sd.checkpoint.key_map import Skeleton, ema_key, file_key
+from sd.checkpoint.saver import config_skeleton, original_tensors
+from sd.config import SHAPES_CONFIG, V15, V20, ModelConfig
 from sd.weights import blank
-from tests.sd.checkpoint import models
-from tests.sd.checkpoint.models import KINDS, OURS, V1, V2
+from tests.sd.checkpoint import small_models
+from tests.sd.checkpoint.small_models import KINDS, OURS, V1, V2
 
 utils = pytest.importorskip("diffusers.loaders.single_file_utils")
 
@@ -45,7 +45,10 @@ def converted(kind: str, tensors: dict[str, Tensor], config: ModelConfig) -> dic
 
 def differs(kind: str, config: ModelConfig) -> bool:
     """Whether diffusers reads anything else from our original names than is in its own model."""
-    found, wanted = converted(kind, models.single(config), config), models.truth(config)[kind]
+    found, wanted = (
+        converted(kind, small_models.single(config), config),
+        small_models.truth(config)[kind],
+    )
     return found.keys() != wanted.keys() or any(
         not torch.equal(found[name], value) for name, value in wanted.items()
     )
@@ -58,12 +61,12 @@ def test_diffusers_reads_its_own_tensors_from_our_names(name: str, kind: str) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("config", [V15, V20, SHAPES], ids=["V15", "V20", "SHAPES"])
+@pytest.mark.parametrize("config", [V15, V20, SHAPES_CONFIG], ids=["V15", "V20", "SHAPES"])
 def test_at_full_size_the_names_and_shapes_are_the_same(kind: str, config: ModelConfig) -> None:
     """On the meta device, where there is nothing to compare but those."""
     field = "text" if kind == "text_encoder" else kind
     network = blank(OURS[kind], getattr(config, field))
-    tensors = original(kind, stand_in(network), config)
+    tensors = original_tensors(kind, stand_in(network), config)
     found = converted(kind, {n: v.to("meta") for n, v in tensors.items()}, config)
     assert {n: v.shape for n, v in found.items()} == {
         n: v.shape for n, v in network.state_dict().items()
@@ -105,15 +108,15 @@ def test_swapped_thirds_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("wrong", ["layers", "attention", "levels"])
 def test_a_wrong_skeleton_is_noticed(wrong: str) -> None:
-    right = skeleton("unet", V1)
+    right = config_skeleton("unet", V1)
     bones = {
         "layers": replace(right, layers=right.layers + 1),
         "attention": replace(right, attention=right.attention[::-1]),
         "levels": Skeleton(right.layers, 2, right.attention[:2]),
     }[wrong]
-    state = models.truth(V1)["unet"]
+    state = small_models.truth(V1)["unet"]
     assert any(
-        place("unet", "original", name, bones) != place("unet", "original", name, right)
+        file_key("unet", "original", name, bones) != file_key("unet", "original", name, right)
         for name in state
     )
 
@@ -126,7 +129,7 @@ def test_the_table_is_one_to_one(kind: str, name: str) -> None:
     state = blank(OURS[kind], getattr(config, field)).state_dict()
     layouts = [layout for known, layout in key_map.LAYOUTS if known == kind]
     for layout in layouts:
-        places = [place(kind, layout, name, skeleton(kind, config)) for name in state]
+        places = [file_key(kind, layout, name, config_skeleton(kind, config)) for name in state]
         assert len(set(places)) == len(places)
         if kind == "unet":
-            assert len({flattened(found.name) for found in places}) == len(places)
+            assert len({ema_key(found.name) for found in places}) == len(places)

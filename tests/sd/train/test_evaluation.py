@@ -10,7 +10,7 @@ import torch
 from diffusion_math.schedule import Discrete
 from sd.networks.vae import VAE, Latent
 from sd.pipeline import TextToImage
-from sd.shapes.accuracy import prompts
+from sd.shapes.accuracy import fresh_prompts
 from sd.shapes.caption import parse
 from sd.shapes.data import FRESH, example
 from sd.shapes.scene import HELD_OUT
@@ -63,7 +63,7 @@ def test_accuracy_is_that_of_the_prompts_it_is_named_for(
 
 def test_prompts_are_seen_or_held_out_as_they_are_called() -> None:
     for held in (False, True):
-        for prompt in prompts(0, 50, held):
+        for prompt in fresh_prompts(0, 50, held):
             asked = parse(prompt)
             assert asked is not None
             named = {(thing.color, thing.shape) for thing in asked.things}
