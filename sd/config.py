@@ -1,10 +1,12 @@
-"""The numbers that tell one latent-diffusion model from another, checked as they are set."""
+"""The configuration of a latent-diffusion model, checked when it is made."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_type_hints
 
+from diffusion_math import checks
+from diffusion_math.checks import require
 from diffusion_math.solvers.registry import SOLVERS
 from sd import validation
 from sd.files import regular_file
@@ -29,10 +31,10 @@ __all__ = [
 
 ACTIVATIONS = ("quick_gelu", "gelu")
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}
-"""What a U-Net may predict: diffusers' name, and that of `diffusion_math.prediction`."""
+"""What a U-Net predicts: the name in diffusers to the name in `diffusion_math.prediction`."""
 
 LongPrompt: TypeAlias = Literal["chunk", "truncate", "refuse"]
-"""How to encode a prompt longer than a row of the text encoder: several rows, cut it, or raise."""
+"""A prompt longer than the context length: encode it in chunks, truncate it, or raise."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class TextConfig:
     """The CLIP text transformer; the defaults are Stable Diffusion v1.x (CLIP ViT-L/14).
 
     The token `end_token` (the last of the vocabulary, as in CLIP's) ends a prompt and pads it.
-    `skip` is how many of the last layers the U-Net's condition leaves out: 0 in Stable Diffusion
-    v1.x, 1 in v2.x.
+    `skip` is the number of last layers that the text embedding leaves out (CLIP skip): 0 in Stable
+    Diffusion v1.x, 1 in v2.x.
     """
 
     vocab_size: int = 49408
@@ -59,15 +61,10 @@ class TextConfig:
         validation.whole(self, "layers", most=validation.MOST_LAYERS)
         validation.positive(self, "eps")
         validation.one_of(self, "activation", ACTIVATIONS)
-        validation.divides(self, "heads", self.width, "width")
-        if self.skip not in range(self.layers):
-            wanted = f"an integer in 0..{self.layers - 1}"
-            raise ValueError(f"TextConfig.skip must be {wanted}, got {self.skip!r}")
-        if self.vocab_size < 2 or self.context_length < 2:
-            raise ValueError(
-                "TextConfig needs vocab_size and context_length of 2 or more (start and end "
-                f"tokens), got {self.vocab_size} and {self.context_length}"
-            )
+        validation.divides(self, "heads", self.width, "the width")
+        checks.whole("TextConfig.skip", self.skip, 0, self.layers - 1)
+        for name in ("vocab_size", "context_length"):  # room for the start and end tokens
+            checks.whole(f"TextConfig.{name}", getattr(self, name), 2)
 
     @property
     def start_token(self) -> int:
@@ -82,7 +79,7 @@ class TextConfig:
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """The autoencoder (AutoencoderKL); one halving of the side between neighbouring channels."""
+    """The autoencoder (AutoencoderKL); the side halves between neighbouring `channels`."""
 
     in_channels: int = 3
     latent_channels: int = 4
@@ -100,17 +97,17 @@ class VAEConfig:
 
     @property
     def factor(self) -> int:
-        """Pixels of the picture's side to one of the latent's; a side must be a multiple of it."""
+        """The downsampling factor; the side of an image must be a multiple of it."""
         return int(2 ** (len(self.channels) - 1))
 
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """The noise predictor (UNet2DConditionModel); `attention[i]`: level i attends to the prompt.
+    """The denoiser (UNet2DConditionModel); level i attends to the prompt where `attention[i]`.
 
-    `heads` is the number of heads at every level (diffusers calls v1.x's 8 `attention_head_dim`);
-    or `head_width` is the width of a head at every level, as v2.x's 64, and `heads` is 0.
-    `linear_projection`: the maps around a transformer are linear layers (v2.x), not convolutions.
+    `heads` is the number of heads at every level (diffusers calls v1.x's 8 `attention_head_dim`).
+    In its place `head_width` gives the width of a head at every level (v2.x: 64); `heads` is then
+    0. `linear_projection`: linear layers (v2.x) surround a transformer, not convolutions.
     """
 
     in_channels: int = 4
@@ -130,28 +127,22 @@ class UNetConfig:
         validation.whole(self, "layers_per_block", most=validation.MOST_BLOCKS)
         if self.heads == 0 or self.head_width != 0:
             validation.whole(self, "head_width")
-            if self.heads != 0:
-                found = f"{self.heads!r} and {self.head_width!r}"
-                raise ValueError(f"one of UNetConfig.heads and head_width must be 0, got {found}")
+            found = f"{self.heads!r} and {self.head_width!r}"
+            require(self.heads == 0, "UNetConfig.heads, head_width", "one of them 0", found)
         else:
             validation.whole(self, "heads")
-        if not isinstance(self.linear_projection, bool):
-            found = repr(self.linear_projection)
-            raise ValueError(f"UNetConfig.linear_projection must be a boolean, got {found}")
+        validation.boolean(self, "linear_projection")
         validation.positive(self, "eps")
         validation.channels(self, "groups")
         flags = self.attention
-        if not isinstance(flags, tuple) or not all(isinstance(flag, bool) for flag in flags):
-            raise ValueError(f"UNetConfig.attention must be a tuple of booleans, got {flags!r}")
-        if len(flags) != len(self.channels):
-            raise ValueError(
-                "UNetConfig.attention must have one entry per level of channels: "
-                f"wanted {len(self.channels)}, got {len(flags)}"
-            )
+        booleans = isinstance(flags, tuple) and all(isinstance(flag, bool) for flag in flags)
+        require(booleans, "UNetConfig.attention", "a tuple of booleans", repr(flags))
+        wanted = f"one entry for each of {len(self.channels)} channels"
+        require(len(flags) == len(self.channels), "UNetConfig.attention", wanted, len(flags))
         attended = [c for c, flag in zip(self.channels, flags, strict=True) if flag]
         for width in (*attended, self.channels[-1]):  # the middle block attends at the last width
             divisor = "head_width" if self.head_width else "heads"
-            validation.divides(self, divisor, width, "every level that attends, and the middle")
+            validation.divides(self, divisor, width, "the width of a level with attention")
 
     def heads_at(self, width: int) -> int:
         """The number of heads where feature maps are `width` wide."""
@@ -160,11 +151,11 @@ class UNetConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A text-to-image model: three networks, what the U-Net predicts and the schedule it knows.
+    """A text-to-image model: three networks, the U-Net's prediction and its noise schedule.
 
-    `guidance_scale`, `solver` and `long_prompt` (see `sd.text.conditioning`) are what a call
-    uses where it does not say otherwise. `zero_terminal_snr`: the schedule is rescaled so that its
-    last step has nothing of the image left (see `sd.noise_schedule`).
+    `guidance_scale`, `solver` and `long_prompt` (see `sd.text.conditioning`) are defaults of a
+    call. `zero_terminal_snr`: the schedule is rescaled to an SNR of zero at its last step (see
+    `sd.noise_schedule`).
     """
 
     text: TextConfig = field(default_factory=TextConfig)
@@ -182,42 +173,31 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name, kind in (("text", TextConfig), ("vae", VAEConfig), ("unet", UNetConfig)):
             found = type(getattr(self, name))
-            if found is not kind:
-                wanted = kind.__name__
-                raise ValueError(f"ModelConfig.{name} must be a {wanted}, got {found.__name__}")
+            require(found is kind, f"ModelConfig.{name}", f"a {kind.__name__}", found.__name__)
         validation.one_of(self, "prediction", tuple(PREDICTIONS))
         validation.one_of(self, "schedule", tuple(SCHEDULES))
         validation.one_of(self, "solver", tuple(SOLVERS))
         validation.one_of(self, "long_prompt", get_args(LongPrompt))
         validation.whole(self, "image_size")
         validation.whole(self, "steps", most=10**6)
-        if not isinstance(self.zero_terminal_snr, bool):
-            found = repr(self.zero_terminal_snr)
-            raise ValueError(f"ModelConfig.zero_terminal_snr must be a boolean, got {found}")
-        if self.zero_terminal_snr and self.prediction == "epsilon":
-            raise ValueError(
-                "ModelConfig.zero_terminal_snr needs a prediction of v_prediction or sample: where "
-                "the SNR is zero, the noise tells nothing of the image"
-            )
-        if self.zero_terminal_snr and self.steps < 2:
-            raise ValueError("ModelConfig.zero_terminal_snr needs steps of 2 or more, got 1")
+        validation.boolean(self, "zero_terminal_snr")
+        if self.zero_terminal_snr:  # at an SNR of zero, a noise prediction does not give x_0
+            wanted = "v_prediction or sample, with zero_terminal_snr"
+            require(self.prediction != "epsilon", "ModelConfig.prediction", wanted, "'epsilon'")
+            wanted = "at least 2, with zero_terminal_snr"
+            require(self.steps >= 2, "ModelConfig.steps", wanted, self.steps)
         validation.positive(self, "guidance_scale", zero=True)
-        if self.image_size % self.vae.factor:
-            raise ValueError(
-                f"ModelConfig.image_size must be a multiple of {self.vae.factor} "
-                f"(the VAE's halvings), got {self.image_size}"
-            )
-        if self.unet.context_width != self.text.width:
-            raise ValueError(
-                "UNetConfig.context_width must equal TextConfig.width: "
-                f"got {self.unet.context_width} and {self.text.width}"
-            )
-        for name in ("in_channels", "out_channels"):
-            if getattr(self.unet, name) != self.vae.latent_channels:
-                raise ValueError(
-                    f"UNetConfig.{name} must equal VAEConfig.latent_channels: "
-                    f"got {getattr(self.unet, name)} and {self.vae.latent_channels}"
-                )
+        factor = self.vae.factor
+        wanted = f"a multiple of {factor} (the VAE halves it)"
+        require(self.image_size % factor == 0, "ModelConfig.image_size", wanted, self.image_size)
+        width, channels = self.text.width, self.vae.latent_channels
+        for name, equal, value in (
+            ("context_width", "TextConfig.width", width),
+            ("in_channels", "VAEConfig.latent_channels", channels),
+            ("out_channels", "VAEConfig.latent_channels", channels),
+        ):
+            got = getattr(self.unet, name)
+            require(got == value, f"UNetConfig.{name}", f"{equal} = {value}", got)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -273,10 +253,10 @@ V20 = ModelConfig(
     text=TextConfig(width=1024, layers=23, heads=16, intermediate=4096, activation="gelu"),
     unet=UNetConfig(heads=0, head_width=64, context_width=1024, linear_projection=True),
 )
-"""Stable Diffusion v2.0 and v2.1 base; OpenCLIP's 24th layer is not read, so it is not kept."""
+"""Stable Diffusion v2.0 and v2.1 base; OpenCLIP's 24th layer is unused and left out."""
 
 V21 = replace(V20, prediction="v_prediction", image_size=768)
-"""Stable Diffusion v2.0 and v2.1 at 768 pixels."""
+"""Stable Diffusion v2.0 and v2.1 with 768 pixels."""
 
 SHAPES_CONFIG = ModelConfig(
     text=TextConfig(

@@ -153,7 +153,7 @@ def _fitting(tokenizer: Tokenizer, config: ModelConfig) -> None:
     """
     tokens, end, rows = tokenizer.vocab_size, tokenizer.end_token, config.text.vocab_size
     if not set(range(end + 1, tokens)) <= set(tokenizer.added.values()):
-        raise ValueError(f"tokenizer: {END} must be its last token but for added words, is {end}")
+        raise ValueError(f"tokenizer: wanted {END} as its last token before added words, got {end}")
     padded = rows % 8 == 0 and tokens < rows < tokens + PADDING
     if tokens == rows or padded:
         return

@@ -30,31 +30,34 @@ def positive(owner: object, *names: str, zero: bool = False) -> None:
 def one_of(owner: object, name: str, valid: tuple[str, ...]) -> None:
     """Raise ValueError unless the named field is one of the valid strings."""
     value = getattr(owner, name)
-    if value not in valid:
-        wanted = ", ".join(valid)
-        raise ValueError(f"{type(owner).__name__}.{name} must be one of {wanted}; got {value!r}")
+    wanted = f"one of {', '.join(valid)}"
+    checks.require(value in valid, f"{type(owner).__name__}.{name}", wanted, repr(value))
+
+
+def boolean(owner: object, name: str) -> None:
+    """Raise ValueError unless the named field is True or False."""
+    value = getattr(owner, name)
+    argument = f"{type(owner).__name__}.{name}"
+    checks.require(isinstance(value, bool), argument, "a boolean", repr(value))
 
 
 def divides(owner: object, divisor: str, width: int, of: str) -> None:
     """Raise ValueError unless the named field divides a width."""
     value = getattr(owner, divisor)
-    if width % value:
-        raise ValueError(
-            f"{type(owner).__name__}.{divisor} must divide {of}: {value} does not divide {width}"
-        )
+    wanted = f"a divisor of {width} ({of})"
+    checks.require(width % value == 0, f"{type(owner).__name__}.{divisor}", wanted, value)
 
 
 def channels(owner: Any, divisor: str) -> None:
     """Raise ValueError unless `channels` is a non-empty tuple of multiples of a field."""
     value = owner.channels
-    kind = type(owner).__name__
+    argument = f"{type(owner).__name__}.channels"
     whole = isinstance(value, tuple) and all(
         isinstance(width, int) and not isinstance(width, bool) and width > 0 for width in value
     )
-    if whole and (len(value) > MOST_LEVELS or max(value, default=0) > MOST):
-        wanted = f"at most {MOST_LEVELS} entries of at most {MOST}"
-        raise ValueError(f"{kind}.channels must have {wanted}, got {value!r}")
-    if not whole or not value:
-        raise ValueError(f"{kind}.channels must be a tuple of integers of 1 or more, got {value!r}")
+    wanted = "a tuple of whole numbers of at least 1"
+    checks.require(whole and len(value) > 0, argument, wanted, repr(value))
+    small = len(value) <= MOST_LEVELS and max(value) <= MOST
+    checks.require(small, argument, f"at most {MOST_LEVELS} entries of at most {MOST}", repr(value))
     for width in value:
-        divides(owner, divisor, width, "every entry of channels")
+        divides(owner, divisor, width, "an entry of channels")

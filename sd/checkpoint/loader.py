@@ -169,7 +169,7 @@ def _contents(
             held.config = from_json(ModelConfig, source.metadata[parameterization.CONFIG_KEY])
         except ValueError as error:
             raise checkpoint_error(
-                there, f"the config in its metadata is not legal: {error}"
+                there, f"the config in its metadata is not valid: {error}"
             ) from error
     if not held.parts:
         raise checkpoint_error(

@@ -114,7 +114,7 @@ class TextEncoder(nn.Module):
         """The normalised states after the first `layers` layers."""
         length, limit = tokens.shape[1], self.config.context_length
         if length > limit:
-            raise ValueError(f"tokens must have at most context_length = {limit}, got {length}")
+            raise ValueError(f"tokens: wanted at most context_length = {limit}, got {length}")
         x = self.embeddings(tokens)
         for layer in list(self.encoder["layers"].children())[:layers]:
             x = layer(x)

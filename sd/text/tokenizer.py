@@ -92,7 +92,7 @@ class Tokenizer:
         pad: the id that fills a row up; default: the end token (Stable Diffusion v1.x; v2.x: 0).
         """
         if context_length < 2:
-            raise ValueError(f"context_length must be 2 or more, got {context_length}")
+            raise ValueError(f"context_length: wanted at least 2, got {context_length}")
         start, end = rules.token_to_id(START), rules.token_to_id(END)
         if start is None or end is None:
             raise ValueError(f"the tokenizer must know the tokens {START} and {END}")
@@ -248,13 +248,13 @@ class Tokenizer:
             ValueError: a prompt is no string, or has more than `context_length - 2` tokens.
         """
         if isinstance(prompts, str):
-            raise ValueError(f"prompts must be a list of strings, got the one string {prompts!r}")
+            raise ValueError(f"prompts: wanted a list of strings, got the string {prompts!r}")
         rows = [self._row(prompt, truncate) for prompt in prompts]
         return torch.tensor(rows, dtype=torch.long).reshape(len(rows), self.context_length)
 
     def _row(self, prompt: str, truncate: bool) -> list[int]:
         if not isinstance(prompt, str):
-            raise ValueError(f"a prompt must be a string, got {prompt!r}")
+            raise ValueError(f"prompt: wanted a string, got {prompt!r}")
         found = [token for token in self._encoded(prompt).ids if token != self._unknown]
         ids = [vector for token in found for vector in self._vectors.get(token, (token,))]
         room = self.context_length - 2

@@ -73,12 +73,12 @@ class All:
         folders |= {f"--{one.prefix}out": one.out for one in self.stages.values()}
         for name, path in folders.items():
             if path == Path():
-                raise ValueError(f"{name} must be a folder of its own, got the current one")
+                raise ValueError(f"{name}: wanted a folder of its own, got the current one")
             if not Words().holds(str(path)):  # safetensors reads no other names
-                raise ValueError(f"{name} must be a name in UTF-8, got {path}")
+                raise ValueError(f"{name}: wanted a name in UTF-8, got {path}")
         for (name, path), (other, same) in combinations(folders.items(), 2):
             if os.path.abspath(path) == os.path.abspath(same):
-                raise ValueError(f"{name} and {other} must be two folders, got {path} for both")
+                raise ValueError(f"{name}, {other}: wanted two folders, got {path} for both")
 
     @property
     def stages(self) -> dict[str, Training]:

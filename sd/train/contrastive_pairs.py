@@ -52,7 +52,7 @@ def contrastive_pairs(seed: int, step: int, size: int, alike: float) -> Pairs:
     Same arguments, same pairs. Raises ValueError for a share outside [0, 1].
     """
     if not 0.0 <= alike <= 1.0:
-        raise ValueError(f"alike must be within [0, 1], got {alike}")
+        raise ValueError(f"alike: wanted a number in [0, 1], got {alike}")
     groups = round(size * alike / GROUP)
     examples = [example(seed, step * size + i) for i in range(size - groups * GROUP)]
     pictures = [one.picture for one in examples]

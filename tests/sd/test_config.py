@@ -32,34 +32,50 @@ WHOLE = [
     if entry.type in (int, "int") and entry.name not in ("skip", "head_width")
 ]
 BAD: list[tuple[type, dict[str, Any], str]] = [
-    (TextConfig, {"heads": 7}, "TextConfig.heads must divide width: 7 does not divide 768"),
-    (TextConfig, {"activation": "relu"}, "one of quick_gelu, gelu; got 'relu'"),
-    (TextConfig, {"eps": 0.0}, "TextConfig.eps must be a finite number above 0"),
-    (TextConfig, {"vocab_size": 1}, "vocab_size and context_length of 2 or more"),
-    (TextConfig, {"context_length": 1}, "vocab_size and context_length of 2 or more"),
-    (VAEConfig, {"channels": ()}, "VAEConfig.channels must be a tuple of integers"),
-    (VAEConfig, {"channels": [32]}, "VAEConfig.channels must be a tuple of integers"),
-    (VAEConfig, {"channels": (32, -32)}, "VAEConfig.channels must be a tuple of integers"),
-    (VAEConfig, {"channels": (32, 48)}, "groups must divide every entry of channels"),
-    (VAEConfig, {"scaling_factor": math.nan}, "scaling_factor must be a finite number above 0"),
-    (VAEConfig, {"scaling_factor": "1"}, "scaling_factor must be a finite number above 0"),
-    (UNetConfig, {"attention": (True,)}, "one entry per level of channels: wanted 4, got 1"),
-    (UNetConfig, {"attention": (1, 1, 1, 0)}, "attention must be a tuple of booleans"),
-    (UNetConfig, {"head_width": 64}, "one of UNetConfig.heads and head_width must be 0, got 8 and"),
-    (UNetConfig, {"heads": 0, "head_width": -4}, "UNetConfig.head_width must be an integer"),
-    (UNetConfig, {"heads": 0, "head_width": 48}, "head_width must divide every level that attends"),
-    (UNetConfig, {"linear_projection": 1}, "linear_projection must be a boolean, got 1"),
-    (UNetConfig, {"heads": 3}, "heads must divide every level that attends"),
-    (ModelConfig, {"prediction": "eps"}, "one of epsilon, v_prediction, sample; got 'eps'"),
-    (ModelConfig, {"schedule": "karras"}, "one of scaled_linear, linear, cosine; got 'karras'"),
+    (TextConfig, {"heads": 7}, r"TextConfig.heads: wanted a divisor of 768 \(the width\), got 7"),
+    (TextConfig, {"activation": "relu"}, "one of quick_gelu, gelu, got 'relu'"),
+    (TextConfig, {"eps": 0.0}, "TextConfig.eps: wanted a finite number above 0"),
+    (TextConfig, {"vocab_size": 1}, "TextConfig.vocab_size: .* at least 2, got 1"),
+    (TextConfig, {"context_length": 1}, "TextConfig.context_length: .* at least 2, got 1"),
+    (VAEConfig, {"channels": ()}, "VAEConfig.channels: wanted a tuple of whole"),
+    (VAEConfig, {"channels": [32]}, "VAEConfig.channels: wanted a tuple of whole"),
+    (VAEConfig, {"channels": (32, -32)}, "VAEConfig.channels: wanted a tuple of whole"),
+    (
+        VAEConfig,
+        {"channels": (32, 48)},
+        "groups: wanted a divisor of 48 .an entry of channels., got 32",
+    ),
+    (VAEConfig, {"scaling_factor": math.nan}, "scaling_factor: wanted a finite number above 0"),
+    (VAEConfig, {"scaling_factor": "1"}, "scaling_factor: wanted a finite number above 0"),
+    (UNetConfig, {"attention": (True,)}, "one entry for each of 4 channels, got 1"),
+    (UNetConfig, {"attention": (1, 1, 1, 0)}, "attention: wanted a tuple of booleans"),
+    (
+        UNetConfig,
+        {"head_width": 64},
+        "UNetConfig.heads, head_width: wanted one of them 0, got 8 and",
+    ),
+    (UNetConfig, {"heads": 0, "head_width": -4}, "UNetConfig.head_width: wanted a whole number"),
+    (UNetConfig, {"heads": 0, "head_width": 48}, "head_width: wanted a divisor of 320 "),
+    (UNetConfig, {"linear_projection": 1}, "linear_projection: wanted a boolean, got 1"),
+    (UNetConfig, {"heads": 3}, "heads: wanted a divisor of 320 .*attention., got 3"),
+    (ModelConfig, {"prediction": "eps"}, "one of epsilon, v_prediction, sample, got 'eps'"),
+    (ModelConfig, {"schedule": "karras"}, "one of scaled_linear, linear, cosine, got 'karras'"),
     (ModelConfig, {"guidance_scale": math.nan}, "finite number of 0 or more, got nan"),
-    (ModelConfig, {"solver": "abacus"}, "one of ddpm, .*, dpmpp_2m, .*; got 'abacus'"),
+    (ModelConfig, {"solver": "abacus"}, "one of ddpm, .*, dpmpp_2m, .*, got 'abacus'"),
     (ModelConfig, {"guidance_scale": -1.0}, "finite number of 0 or more, got -1.0"),
     (ModelConfig, {"image_size": 500}, "multiple of 8"),
-    (ModelConfig, {"text": TextConfig(width=96)}, "context_width must equal TextConfig.width"),
-    (ModelConfig, {"vae": VAEConfig(latent_channels=8)}, "in_channels must equal VAEConfig"),
-    (ModelConfig, {"unet": UNetConfig(out_channels=8)}, "out_channels must equal VAEConfig"),
-    (ModelConfig, {"text": VAEConfig()}, "ModelConfig.text must be a TextConfig, got VAEConfig"),
+    (ModelConfig, {"text": TextConfig(width=96)}, "context_width: wanted TextConfig.width = 96"),
+    (
+        ModelConfig,
+        {"vae": VAEConfig(latent_channels=8)},
+        "in_channels: wanted VAEConfig.latent_channels = 8, got 4",
+    ),
+    (
+        ModelConfig,
+        {"unet": UNetConfig(out_channels=8)},
+        "out_channels: wanted VAEConfig.latent_channels = 4, got 8",
+    ),
+    (ModelConfig, {"text": VAEConfig()}, "ModelConfig.text: wanted a TextConfig, got VAEConfig"),
 ]
 
 
@@ -78,14 +94,18 @@ def test_bad_values_are_refused_by_name(
 def test_counts_are_whole_numbers_of_one_or_more(kind: type[Any], name: str, value: Any) -> None:
     # heads may be 0 where the width of a head is given
     said = "head_width" if (kind, name, value) == (UNetConfig, "heads", 0) else name
-    with pytest.raises(ValueError, match=f"{kind.__name__}.{said} must be an integer of 1 or more"):
+    with pytest.raises(
+        ValueError, match=f"{kind.__name__}.{said}: wanted a whole number of at least 1"
+    ):
         kind(**{name: value})
 
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("value", [-1, 12, 1.5, "1", None])
 def test_the_layers_left_out_are_fewer_than_the_layers(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"TextConfig.skip must be an integer in 0\.\.11, got"):
+    with pytest.raises(
+        ValueError, match="TextConfig.skip: wanted a whole .* at least 0 and at most 11"
+    ):
         TextConfig(skip=value)
     assert TextConfig(skip=11).skip == 11
 
@@ -165,8 +185,8 @@ def test_names_that_are_absent_take_their_defaults() -> None:
         ('{"vea": {}}', "ModelConfig has no field named vea"),
         ('{"vae": {"chanels": [8]}}', "VAEConfig has no field named chanels"),
         ('{"vae": 3}', "VAEConfig must come from a JSON object, got 3"),
-        ('{"vae": {"channels": 8}}', "VAEConfig.channels must be a tuple"),
-        ('{"guidance_scale": NaN}', "guidance_scale must be a finite number"),
+        ('{"vae": {"channels": 8}}', "VAEConfig.channels: wanted a tuple"),
+        ('{"guidance_scale": NaN}', "guidance_scale: wanted a finite number"),
     ],
 )
 def test_bad_json_is_refused_by_name(text: str, message: str) -> None:

@@ -164,8 +164,8 @@ def test_files_that_do_not_belong_together_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="checkpoint") as caught:
         load(unet, complete=rest)
     assert str(caught.value) == (
-        f"checkpoint {unet}: its networks do not fit together: UNetConfig.context_width must equal "
-        "TextConfig.width: got 64 and 128"
+        f"checkpoint {unet}: its networks do not fit together: UNetConfig.context_width: wanted "
+        "TextConfig.width = 128, got 64"
     )
     with pytest.raises(ValueError, match=rf"^checkpoint {unet}: no VAE is in it$"):
         load(rest, vae=unet)
@@ -177,7 +177,7 @@ def test_files_that_do_not_belong_together_are_named(tmp_path: Path) -> None:
 def test_a_config_that_is_not_legal_is_named(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file(small_models.single(V1), path, {"model_config": '{"stpes": 3}'})
-    line = "the config in its metadata is not legal: ModelConfig has no field named stpes$"
+    line = "the config in its metadata is not valid: ModelConfig has no field named stpes$"
     with pytest.raises(ValueError, match=line):
         load(path)
     small = replace(V1, unet=replace(V1.unet, layers_per_block=1))

@@ -48,12 +48,12 @@ LAYERS = 10**9
 CASES: dict[str, tuple[Writer, str]] = {
     "metadata of many layers": (
         saying(text={"layers": LAYERS}),
-        "the config in its metadata is not legal: TextConfig.layers must be at most 100, got "
-        "1000000000",
+        "the config in its metadata is not valid: TextConfig.layers: wanted a whole number of at "
+        "least 1 and at most 100, got 1000000000",
     ),
     "metadata of many levels": (
         saying(vae={"channels": [32] * 11}),
-        "the config in its metadata is not legal: VAEConfig.channels must have at most 10 entries "
+        "the config in its metadata is not valid: VAEConfig.channels: wanted at most 10 entries "
         f"of at most 16777216, got {(32,) * 11}",
     ),
     "metadata of another width": (
@@ -66,7 +66,7 @@ CASES: dict[str, tuple[Writer, str]] = {
     ),
     "deep metadata": (
         saying(text="[" * 5000),
-        r"the config in its metadata is not legal: ModelConfig is not valid JSON .*",
+        r"the config in its metadata is not valid: ModelConfig is not valid JSON .*",
     ),
     "many layers": (
         with_names(f"{TEXT}encoder.layers.{{}}.x", 9999),
@@ -121,5 +121,5 @@ def test_a_network_of_ours_is_bounded_by_its_configuration(tmp_path: Path) -> No
     path = tmp_path / "text_encoder.safetensors"
     words = json.loads(to_json(V1.text))
     save_file({"a": torch.zeros(1)}, path, {"config": json.dumps(words | {"layers": 10**9})})
-    with pytest.raises(ValueError, match=r"TextConfig\.layers must be at most 100, got 1000000000"):
+    with pytest.raises(ValueError, match=r"TextConfig\.layers: .* at most 100, got 1000000000"):
         weights.load_network(path, TextEncoder, TextConfig)

@@ -128,7 +128,7 @@ def test_pairs_are_a_function_of_their_arguments() -> None:
     assert np.array_equal(one.pictures, two.pictures)
     assert one.captions != other.captions
     assert one.pictures.shape == (16, 64, 64, 3)
-    with pytest.raises(ValueError, match="alike must be within"):
+    with pytest.raises(ValueError, match="alike: wanted a number in"):
         contrastive_pairs(0, 0, 16, 1.5)
 
 

@@ -141,7 +141,7 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     tokenizers.Tokenizer(tokenizers.models.WordLevel({"red": 0}, unk_token="red")).save(str(other))
     with pytest.raises(ValueError, match="must know the tokens"):
         Tokenizer.from_file(other)
-    with pytest.raises(ValueError, match="context_length must be 2 or more, got 1"):
+    with pytest.raises(ValueError, match="context_length: wanted at least 2, got 1"):
         Tokenizer.embedded(1)
 
 
