@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from sd.checkpoint.inert_pickle import HostileError, Inert, Stored
-from sd.checkpoint.inert_pickle import load_inert as read
+from sd.checkpoint.inert_pickle import HostileError, Inert, Stored, load_inert
 from sd.checkpoint.mapped_file import Mapped
 from sd.checkpoint.tensor_source import Entry, Source, checkpoint_error
 
@@ -101,7 +100,7 @@ def load_pickle_file(path: Path) -> Any:
 def _values(archive: _Archive) -> Any:
     """What the pickle holds: plain values, `Stored` and `Inert`."""
     try:
-        return read(archive.pickle)
+        return load_inert(archive.pickle)
     except HostileError as error:
         raise checkpoint_error(archive.path, f"its pickle {error}") from error
     except Exception as error:  # a damaged pickle can make the reader raise anything

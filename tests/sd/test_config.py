@@ -40,20 +40,12 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (VAEConfig, {"channels": ()}, "VAEConfig.channels: wanted a tuple of whole"),
     (VAEConfig, {"channels": [32]}, "VAEConfig.channels: wanted a tuple of whole"),
     (VAEConfig, {"channels": (32, -32)}, "VAEConfig.channels: wanted a tuple of whole"),
-    (
-        VAEConfig,
-        {"channels": (32, 48)},
-        "groups: wanted a divisor of 48 .an entry of channels., got 32",
-    ),
+    (VAEConfig, {"channels": (32, 48)}, "groups: wanted a divisor of 48 .*, got 32"),
     (VAEConfig, {"scaling_factor": math.nan}, "scaling_factor: wanted a finite number above 0"),
     (VAEConfig, {"scaling_factor": "1"}, "scaling_factor: wanted a finite number above 0"),
     (UNetConfig, {"attention": (True,)}, "one entry for each of 4 channels, got 1"),
     (UNetConfig, {"attention": (1, 1, 1, 0)}, "attention: wanted a tuple of booleans"),
-    (
-        UNetConfig,
-        {"head_width": 64},
-        "UNetConfig.heads, head_width: wanted one of them 0, got 8 and",
-    ),
+    (UNetConfig, {"head_width": 64}, "heads, head_width: wanted one of them 0, got 8 and 64"),
     (UNetConfig, {"heads": 0, "head_width": -4}, "UNetConfig.head_width: wanted a whole number"),
     (UNetConfig, {"heads": 0, "head_width": 48}, "head_width: wanted a divisor of 320 "),
     (UNetConfig, {"linear_projection": 1}, "linear_projection: wanted a boolean, got 1"),
@@ -65,16 +57,8 @@ BAD: list[tuple[type, dict[str, Any], str]] = [
     (ModelConfig, {"guidance_scale": -1.0}, "finite number of 0 or more, got -1.0"),
     (ModelConfig, {"image_size": 500}, "multiple of 8"),
     (ModelConfig, {"text": TextConfig(width=96)}, "context_width: wanted TextConfig.width = 96"),
-    (
-        ModelConfig,
-        {"vae": VAEConfig(latent_channels=8)},
-        "in_channels: wanted VAEConfig.latent_channels = 8, got 4",
-    ),
-    (
-        ModelConfig,
-        {"unet": UNetConfig(out_channels=8)},
-        "out_channels: wanted VAEConfig.latent_channels = 4, got 8",
-    ),
+    (ModelConfig, {"vae": VAEConfig(latent_channels=8)}, "in_channels: .*_channels = 8, got 4"),
+    (ModelConfig, {"unet": UNetConfig(out_channels=8)}, "out_channels: .*_channels = 4, got 8"),
     (ModelConfig, {"text": VAEConfig()}, "ModelConfig.text: wanted a TextConfig, got VAEConfig"),
 ]
 
@@ -94,18 +78,14 @@ def test_bad_values_are_refused_by_name(
 def test_counts_are_whole_numbers_of_one_or_more(kind: type[Any], name: str, value: Any) -> None:
     # heads may be 0 where the width of a head is given
     said = "head_width" if (kind, name, value) == (UNetConfig, "heads", 0) else name
-    with pytest.raises(
-        ValueError, match=f"{kind.__name__}.{said}: wanted a whole number of at least 1"
-    ):
+    with pytest.raises(ValueError, match=f"{kind.__name__}.{said}: wanted .* at least 1"):
         kind(**{name: value})
 
 
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("value", [-1, 12, 1.5, "1", None])
 def test_the_layers_left_out_are_fewer_than_the_layers(value: Any) -> None:
-    with pytest.raises(
-        ValueError, match="TextConfig.skip: wanted a whole .* at least 0 and at most 11"
-    ):
+    with pytest.raises(ValueError, match=r"TextConfig.skip: .* at least 0 and at most 11, got"):
         TextConfig(skip=value)
     assert TextConfig(skip=11).skip == 11
 
