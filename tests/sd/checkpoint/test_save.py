@@ -13,6 +13,7 @@ from sd.config import SHAPES_CONFIG, ModelConfig
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE
+from sd.noise_schedule import named_schedule
 from tests.sd.checkpoint import small_models
 from tests.sd.checkpoint.small_models import V1, V2
 

@@ -215,7 +215,7 @@ def test_clips_figures_are_on_none_of_its_batches(tmp_path: Path) -> None:
         return draw(seed, step, 8, alike)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clip, "pairs", noted)
+        patch.setattr(clip, "contrastive_pairs", noted)
         patch.setattr(clip, "fit", lambda module, *_: module.state_dict())
         patch.setattr(clip, "context", lambda _: {})
         clip.train_clip(clip.CLIPTraining(seed=3, out=tmp_path, cpu=True), SHAPES_CONFIG.text, 2)

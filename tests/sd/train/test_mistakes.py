@@ -61,7 +61,7 @@ MISTAKES = [
     m("latents one picture on", "unet:encode",
       "range(first, min(first + batch, count))", "range(first + 1, min(first + batch, count) + 1)",
       ENCODED),
-    m("a pair's captions in another order", "pairs:pairs",
+    m("a pair's captions in another order", "pairs:contrastive_pairs",
       "return Pairs(np.stack(pictures), captions,",
       "return Pairs(np.stack(pictures), captions[::-1],", PAIRS),
     m("the variance for the deviation", "unet:train_unet",

@@ -108,7 +108,7 @@ ODD = {
     "a model in the current folder": (["--model", "."], "--model"),
     "one folder for two": (
         ["--clip.out", "same", "--vae.out", "./same"],
-        "--clip.out and --vae.out",
+        "--clip.out, --vae.out",
     ),
     "an encoder that is not there": (["--vae.decoder-only"], "--vae.initial"),
     "a missing file": (["--unet.initial", "none.safetensors"], "--unet.initial"),
