@@ -1,4 +1,4 @@
-"""Text to pictures by latent diffusion: the networks, the pipeline, the embedded world of shapes.
+"""Text to images by latent diffusion: the networks, the pipeline, the embedded world of shapes.
 
 `TextToImage` is imported when it is first asked for: `sd.shapes` needs no torch.
 """

@@ -22,7 +22,7 @@ def pick(name: str) -> torch.device:
         return torch.device(found[0])
     kind, _, index = name.partition(":")
     count = torch.cuda.device_count() if kind == "cuda" else 1
-    legal = kind in found and (index.isdecimal() and int(index) < count if ":" in name else True)
-    if not legal:
+    valid = kind in found and (index.isdecimal() and int(index) < count if ":" in name else True)
+    if not valid:
         raise ValueError(f"device: wanted auto or one of {', '.join(found)}, got {name!r}")
     return torch.device(name)

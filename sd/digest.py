@@ -1,4 +1,4 @@
-"""A model's digest: pictures of one digest and of one setting are the same picture."""
+"""A model's digest: images of one digest and of one setting are the same image."""
 
 import hashlib
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ def weights_digest(weights: Iterable[tuple[str, Tensor]]) -> str:
 
 
 def _weights(model: TextToImage, kind: str) -> Iterable[tuple[str, Tensor]]:
-    if model.turns is not None:
-        return model.turns.weights(kind)
+    if model.offload is not None:
+        return model.offload.weights(kind)
     network = getattr(model, kind)
     return network.state_dict().items() if isinstance(network, nn.Module) else ()

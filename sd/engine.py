@@ -32,12 +32,12 @@ def require_engine(
     take turns in memory: what the others compile holds the weights.
     """
     require(engine in get_args(Engine), "engine", f"one of {get_args(Engine)}", repr(engine))
-    legal = engine == "eager" or not low_memory
-    require(legal, "engine", "eager beside low_memory", repr(engine))
+    valid = engine == "eager" or not low_memory
+    require(valid, "engine", "eager beside low_memory", repr(engine))
     if engine == "openvino":
         require(device.type == "cpu", "engine", "device cpu beside openvino", str(device))
-        legal = dtype in (torch.float32, torch.bfloat16)
-        require(legal, "engine", "float32 or bfloat16 beside openvino", str(dtype))
+        valid = dtype in (torch.float32, torch.bfloat16)
+        require(valid, "engine", "float32 or bfloat16 beside openvino", str(dtype))
         there = importlib.util.find_spec("openvino") is not None
         wanted = "openvino, by pip install diffusion-math[openvino]"
         require(there, "engine", wanted, "no such package")
@@ -54,7 +54,7 @@ def with_engine(pipeline: TextToImage, engine: str) -> TextToImage:
     Raises:
         ValueError: as `require_engine` does.
     """
-    require_engine(engine, pipeline.device, pipeline.dtype, pipeline.turns is not None)
+    require_engine(engine, pipeline.device, pipeline.dtype, pipeline.offload is not None)
     if engine == "eager":
         return pipeline
     vae, known = pipeline.vae, model_digest(pipeline)
@@ -116,7 +116,7 @@ class _Decoding(nn.Module):
 
 @final
 class _Decoded:
-    """A VAE with a decoder run by an engine; pictures are encoded as ever."""
+    """A VAE with a decoder run by an engine; images are encoded as ever."""
 
     def __init__(self, vae: Autoencoder, decoder: nn.Module) -> None:
         self._vae, self._decoder = vae, decoder

@@ -1,4 +1,4 @@
-"""How much of a picture is redrawn: where on the schedule its walk starts."""
+"""How much of an image is redrawn: where on the schedule its walk starts."""
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from diffusion_math.schedule import Discrete
 __all__ = ["DEFAULT_STRENGTH", "img2img_grid"]
 
 DEFAULT_STRENGTH = 0.8
-"""Of a picture that is given without a strength."""
+"""Of an image that is given without a strength."""
 
 
 def img2img_grid(

@@ -42,7 +42,7 @@ class Parts(NamedTuple):
     text_encoder: TextEncoder
     vae: VAE
     unet: UNet
-    turns: Offload | None
+    offload: Offload | None
 
 
 def load_model(
@@ -106,8 +106,8 @@ def load_model(
     if not low_memory:
         for home in homes.values():
             home.network.to(device, home.dtype)
-    turns = Offload(homes, device) if low_memory else None
-    return Parts(numbers, words, text, own_vae, unet, turns)
+    offload = Offload(homes, device) if low_memory else None
+    return Parts(numbers, words, text, own_vae, unet, offload)
 
 
 def _home(folder: Path, name: str, network: nn.Module, dtype: torch.dtype) -> Parked:
@@ -142,7 +142,7 @@ def _checkpoint(
     words.pad_token = 0 if found.config.text.activation == "gelu" else words.end_token
     _fitting(words, found.config)
     networks = found.text_encoder, found.vae, found.unet
-    return Parts(found.config, words, *networks, found.turns)
+    return Parts(found.config, words, *networks, found.offload)
 
 
 def _fitting(tokenizer: Tokenizer, config: ModelConfig) -> None:

@@ -1,4 +1,4 @@
-"""From a prompt to a picture: encode, guide, walk, decode.
+"""From a prompt to an image: encode, guide, walk, decode.
 
 The walk is `diffusion_math.sample.trajectory` in the VAE's latent space, on the guided U-Net as
 its denoiser. No step is taken here and no noise level computed.
@@ -46,7 +46,7 @@ __all__ = ["TextToImage"]
 _DENOISERS = {"epsilon": from_eps, "v_prediction": from_v, "sample": from_x0}
 
 _AT_ONCE = 2**12
-"""Pixels of latents decoded together: one picture of 512 x 512, or many small ones."""
+"""Pixels of latents decoded together: one image of 512 x 512, or many small ones."""
 
 Context = Float[Tensor, "batch token width"]
 Latents = Float[Tensor, "batch channel height width"]
@@ -55,13 +55,13 @@ Latents = Float[Tensor, "batch channel height width"]
 @final
 @dataclass(frozen=True, eq=False)
 class TextToImage:
-    """A latent diffusion model: call it with a prompt to get a picture.
+    """A latent diffusion model: call it with a prompt to get an image.
 
     Attributes:
         config: the numbers of the model, its schedule and what its U-Net predicts.
         tokenizer: prompts to tokens.
         text_encoder: tokens `(batch, token)` to context `(batch, token, width)`.
-        vae: pictures `(batch, 3, height, width)` in [-1, 1] to latents and back.
+        vae: images `(batch, 3, height, width)` in [-1, 1] to latents and back.
         unet: `(x_t, time, context)` to its prediction, like x_t.
         device: where the three networks are.
         dtype: of the text encoder and the U-Net; the walk itself is in float32 or wider.
@@ -76,7 +76,7 @@ class TextToImage:
     unet: nn.Module
     device: torch.device
     dtype: torch.dtype = torch.float32
-    turns: Offload | None = None
+    offload: Offload | None = None
     digest: str | None = None
 
     @classmethod
@@ -137,13 +137,13 @@ class TextToImage:
         long_prompt: str | None = None,
         clip_skip: int | None = None,
     ) -> list[Image.Image]:
-        """Draw pictures of prompts, or redraw a picture after a prompt.
+        """Draw images of prompts, or redraw an image after a prompt.
 
-        A picture is a function of its own prompt and seed, not of what else is drawn in the call
+        An image is a function of its own prompt and seed, not of what else is drawn in the call
         (up to the networks' rounding, which may depend on the size of the batch).
 
         Args:
-            prompt: one prompt, or one for each picture.
+            prompt: one prompt, or one for each image.
             negative_prompt: what guidance leads away from; "" is the unconditional model.
             do_cfg: False takes the conditional prediction alone, which is a scale of 1.
             guidance_scale: x0 = x0_u + w (x0_c - x0_u) with w >= 0; default: the model's own.
@@ -154,12 +154,12 @@ class TextToImage:
                 step `(denoise, state, t, s, noise) -> State`; default: the model's own.
             grid: a name in `diffusion_math.GRIDS`, or the times themselves, falling, in place of
                 `steps` and `strength`.
-            seed: of the first picture, the next ones counting up; or one seed for each picture, in
-                which case one prompt gives a picture for every seed.
+            seed: of the first image, the next ones counting up; or one seed for each image, in
+                which case one prompt gives an image for every seed.
             image: redraw this one: start at q(x_t | x_0) of its latent, not at noise.
             strength: in (0, 1], how far up the schedule that start is: t = round(strength T), and
                 round(strength steps) steps, at least one, lead back. At 1 what is left of the
-                picture is alpha_T; below 1 / (2T) nothing is redrawn. Default 0.8.
+                image is alpha_T; below 1 / (2T) nothing is redrawn. Default 0.8.
             height, width: in pixels; default: the model's own.
             progress: show a bar when the error stream is a terminal.
             watch: called with the start and with the state after every step.
@@ -169,7 +169,7 @@ class TextToImage:
                 default: the model's own.
 
         Returns:
-            As many RGB pictures as there are prompts or seeds.
+            As many RGB images as there are prompts or seeds.
 
         Warns:
             UserWarning: a prompt is cut, or has words that the model does not know or marks that
@@ -182,8 +182,8 @@ class TextToImage:
         prompts, seeds = paired(prompt, seed)
         require_text("negative_prompt", negative_prompt)
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
-        legal = 0 <= scale < float("inf")
-        require(legal, "guidance_scale", "a finite number of at least 0", scale)
+        valid = 0 <= scale < float("inf")
+        require(valid, "guidance_scale", "a finite number of at least 0", scale)
         if guidance_interval is not None:
             interval("guidance_interval", guidance_interval)
         own, given = self.config.guidance_scale, bool(guidance_interval)
@@ -303,7 +303,7 @@ class TextToImage:
 
     @torch.no_grad()
     def encode_image(self, image: Image.Image, width: int, height: int) -> Latents:
-        """The mean latent of one picture, fitted to width x height; float32 or wider."""
+        """The mean latent of one image, fitted to width x height; float32 or wider."""
         x = image_tensor.to_tensor([image_tensor.fit(image, width, height)])
         mean = require_finite(
             self.vae.encode(x.to(self.device, self.vae_dtype)).mean, "VAE encoder"
@@ -312,7 +312,7 @@ class TextToImage:
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> list[Image.Image]:
-        """The pictures of latents."""
+        """The images of latents."""
         latents = latents.to(self.device, self.vae_dtype)
         few = max(1, _AT_ONCE // latents[0, 0].numel())
         decoded = [self.vae.decode(some) for some in latents.split(few)]
@@ -329,7 +329,7 @@ class TextToImage:
         return _DENOISERS[self.config.prediction](network, self.schedule)
 
     def _side(self, name: str, pixels: int | None) -> int:
-        """The picture's width or height."""
+        """The image's width or height."""
         side = self.config.image_size if pixels is None else pixels
         least = self.config.vae.factor
         require(side > 0 and side % least == 0, name, f"a multiple of {least}", side)

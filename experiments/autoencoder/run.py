@@ -31,7 +31,7 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     pipeline = pipeline or load(config.model)
     # 900,000 keeps clear of the examples that prompts are judged on.
     examples = [example(FRESH, 900_000 + i) for i in range(config.count)]
-    sources = [Image.fromarray(one.picture) for one in examples]
+    sources = [Image.fromarray(one.image) for one in examples]
     rebuilt: list[Image.Image] = []
     for start in tqdm(range(0, config.count, BATCH), unit="batch", disable=None):
         rebuilt += _rebuilt(pipeline, sources[start : start + BATCH])

@@ -36,7 +36,7 @@ def run(config: Config) -> Result:
     schedule: Discrete = getattr(Discrete, config.schedule)()
     times = sorted(set(config.times))
     if config.image is None:
-        source = Image.fromarray(example(0, EXAMPLE).picture)
+        source = Image.fromarray(example(0, EXAMPLE).image)
     else:
         source = images.fit(images.read_image(config.image), 64, 64)
     x0 = images.to_tensor([source]).double()

@@ -111,7 +111,7 @@ class Component:
             known = self._places[name] = (there, found.third)
         return known
 
-    def legal(self, name: str, shape: Shape) -> tuple[Shape, ...]:
+    def valid_shapes(self, name: str, shape: Shape) -> tuple[Shape, ...]:
         """The shapes that the file may have for our tensor of that shape, the usual one first."""
         _, third = self.where(name)
         if third is not None:

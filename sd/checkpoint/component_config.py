@@ -128,10 +128,10 @@ def read_component_config(path: Path, kind: str) -> ComponentConfig:
     or has a value outside `FIXED`. Warns of values under names that are not known here.
     """
     values = json_object(path)
-    for name, legal in FIXED.get(kind, {}).items():
-        said = values.get(name, legal[0])
-        if said not in legal:
-            wanted = " or ".join(repr(value) for value in legal)
+    for name, valid in FIXED.get(kind, {}).items():
+        said = values.get(name, valid[0])
+        if said not in valid:
+            wanted = " or ".join(repr(value) for value in valid)
             raise checkpoint_error(path, f"{name} is {said!r}; supported is {wanted}")
     known = {*FIXED.get(kind, ()), *READ.get(kind, "").split()}
     strange = [

@@ -124,7 +124,7 @@ def _weights(folder: Path, kind: str, variants: Sequence[str | None]) -> Iterato
 
 
 def _shards(index: Path) -> dict[str, Path]:
-    """Which file has which tensor; only files beside the index are legal."""
+    """Which file has which tensor; only files beside the index are valid."""
     values = component_config.json_object(index).get("weight_map")
     if not isinstance(values, Mapping) or not values:
         raise checkpoint_error(index, "no index: it has no weight_map")

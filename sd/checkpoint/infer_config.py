@@ -42,7 +42,7 @@ def require_agreement(part: Component, config: Any) -> None:
 def infer_unet(part: Component) -> UNetConfig:
     """The U-Net's numbers; heads as in v2.x where the maps around attention are linear.
 
-    Raises ValueError where tensors that must tell are missing, or a number is no legal one.
+    Raises ValueError where tensors that must tell are missing, or a number is no valid one.
     """
     found, bones = _unet(part), part.skeleton
     channels, linear = list(found["channels"]), found["linear_projection"]
@@ -114,10 +114,10 @@ def _heads(said: ComponentConfig, channels: list[int]) -> dict[str, int]:
     name = "num_attention_heads" if said.values.get("num_attention_heads") else "attention_head_dim"
     value = said.get(name, HEADS, int, list)
     many = value if isinstance(value, list) else [value] * len(channels)
-    legal = len(many) == len(channels) and all(type(n) is int and n > 0 for n in many)
-    if legal and len(set(many)) == 1:
+    valid = len(many) == len(channels) and all(type(n) is int and n > 0 for n in many)
+    if valid and len(set(many)) == 1:
         return {"heads": many[0]}
-    if legal:
+    if valid:
         widths = {width / n for width, n in zip(channels, many, strict=True)}
         if len(widths) == 1 and next(iter(widths)).is_integer():
             return {"heads": 0, "head_width": int(next(iter(widths)))}

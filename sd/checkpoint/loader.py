@@ -50,7 +50,7 @@ class Loaded:
     vae: VAE
     unet: UNet
     account: LoadingReport
-    turns: Offload | None = None
+    offload: Offload | None = None
 
 
 @dataclass
@@ -104,8 +104,8 @@ def load(
     """
     wide = dtype.is_floating_point and dtype.itemsize >= 2
     require(wide, "dtype", "a floating-point type of 16 bits or more", dtype)
-    legal = prediction is None or prediction in PREDICTIONS
-    require(legal, "prediction", f"one of {', '.join(PREDICTIONS)}", repr(prediction))
+    valid = prediction is None or prediction in PREDICTIONS
+    require(valid, "prediction", f"one of {', '.join(PREDICTIONS)}", repr(prediction))
     agreed = config is None or prediction in (None, config.prediction)
     require(agreed, "prediction", "none beside a config of another", repr(prediction))
     where = device if isinstance(device, torch.device) else devices.pick(device)
@@ -135,8 +135,8 @@ def load(
                 homes[kind] = _left(network, chosen[kind], own)
             else:
                 _fill(network, chosen[kind], own, where)
-    turns = Offload(homes, where) if low_memory else None
-    return Loaded(config, **networks, account=account, turns=turns)
+    offload = Offload(homes, where) if low_memory else None
+    return Loaded(config, **networks, account=account, offload=offload)
 
 
 def _contents(

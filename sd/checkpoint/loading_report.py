@@ -33,7 +33,7 @@ UNREAD: tuple[tuple[str, str], ...] = (
     (r"(first_stage_model\.)?loss\.", "the training's loss"),
     (r"(global_step|epoch|step|iteration|num_updates|decay)$", "a number of the training"),
     (r"(.*\.)?position_ids$", "the numbers 0, 1, 2, ..."),
-    (r"(.*\.)?(text_projection(\.weight)?|logit_scale)$", "of CLIP's comparison with pictures"),
+    (r"(.*\.)?(text_projection(\.weight)?|logit_scale)$", "of CLIP's comparison with images"),
     (r"(.*\.)?attn_mask$", "the causal mask, which is computed"),
 )
 """Names that a checkpoint may have and no network here reads, and what they are."""
@@ -128,9 +128,9 @@ def _compared(
     if entry is None:
         yield "missing", there
         return
-    legal = part.legal(name, shape)
-    if entry.shape not in legal:
-        yield "misshapen", f"{there} is {entry.shape}, not {legal[0]}"
+    valid = part.valid_shapes(name, shape)
+    if entry.shape not in valid:
+        yield "misshapen", f"{there} is {entry.shape}, not {valid[0]}"
     if not entry.dtype.is_floating_point:
         yield "mistyped", f"{there} is {str(entry.dtype).removeprefix('torch.')}"
 

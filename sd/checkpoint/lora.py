@@ -85,10 +85,10 @@ def merge(model: Any, loras: Sequence[tuple[Path | str, float]]) -> Merged:
     """
     require(len(loras) > 0, "loras", "at least one (file, strength)", "none")
     for path, strength in loras:
-        legal = isinstance(strength, (int, float)) and abs(strength) < float("inf")
-        require(legal, "loras", f"a finite strength for {path}", strength)
+        valid = isinstance(strength, (int, float)) and abs(strength) < float("inf")
+        require(valid, "loras", f"a finite strength for {path}", strength)
     weights = _weights(model)
-    turns = getattr(model, "turns", None)
+    offload = getattr(model, "offload", None)
     with ExitStack() as stack:
         planned: dict[Key, list[tuple[Source, Update, float]]] = {}
         for path, strength in loras:
@@ -100,7 +100,7 @@ def merge(model: Any, loras: Sequence[tuple[Path | str, float]]) -> Merged:
         before, after = {}, {}
         idle = {source.path for jobs in planned.values() for source, _, _ in jobs}
         for key, jobs in planned.items():
-            weight = weights[key] if turns is None else turns.read(*key)
+            weight = weights[key] if offload is None else offload.read(*key)
             wide = torch.promote_types(weight.dtype, torch.float32)
             whole = weight.to(wide)
             total = whole.clone()
@@ -114,10 +114,10 @@ def merge(model: Any, loras: Sequence[tuple[Path | str, float]]) -> Merged:
     for path in sorted(idle):
         warnings.warn(f"{path} changes no weight at its strength", stacklevel=2)
     for key, value in after.items():
-        if turns is None:
+        if offload is None:
             weights[key].copy_(value)
         else:
-            weights[key] = turns.keep(*key, value)
+            weights[key] = offload.keep(*key, value)
     touched = {key: weights[key] for key in after}
     return Merged(touched, before, {key: _fingerprint(value) for key, value in touched.items()})
 

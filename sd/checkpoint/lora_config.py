@@ -173,8 +173,8 @@ def _checked(path: Path, where: str, values: Mapping[str, Any]) -> LoraConfig:
 def _number(path: Path, where: str, name: str, value: Any) -> float | None:
     """A finite number other than 0, or None."""
     plain = isinstance(value, (int, float)) and not isinstance(value, bool)
-    legal = value is None or (plain and value != 0 and math.isfinite(value))
-    if not legal or (name in ("r", "rank_pattern") and value is not None and value < 1):
+    valid = value is None or (plain and value != 0 and math.isfinite(value))
+    if not valid or (name in ("r", "rank_pattern") and value is not None and value < 1):
         raise checkpoint_error(
             path, f"{where} says {name} = {value!r}, no finite number other than 0"
         )

@@ -94,11 +94,11 @@ def _entry(path: Path, name: str, value: object, room: int) -> tuple[Entry, int,
     try:
         kind, shape, (start, end) = value["dtype"], value["shape"], value["data_offsets"]  # type: ignore[index]
         counts = (*shape, start, end)
-        legal = all(type(n) is int and 0 <= n < 2**63 for n in counts) and start <= end
-        legal = legal and len(shape) <= MOST_AXES and math.prod(filter(None, shape)) < 2**60
+        valid = all(type(n) is int and 0 <= n < 2**63 for n in counts) and start <= end
+        valid = valid and len(shape) <= MOST_AXES and math.prod(filter(None, shape)) < 2**60
     except (TypeError, KeyError, ValueError):
-        legal = False
-    if not legal:
+        valid = False
+    if not valid:
         raise checkpoint_error(path, f"the header's entry for {name} is not a tensor's")
     if not isinstance(kind, str) or kind not in DTYPES:
         raise checkpoint_error(path, f"{name} is of type {kind}, not one of {', '.join(DTYPES)}")

@@ -43,8 +43,8 @@ def save_single(path: Path | str, model: Any, *, dtype: torch.dtype | None = Non
     """
     _all_there(model)
     path = Path(path)
-    legal = path.suffix in (".safetensors", ".ckpt")
-    require(legal, "path", "a name ending in .safetensors or .ckpt", repr(path.name))
+    valid = path.suffix in (".safetensors", ".ckpt")
+    require(valid, "path", "a name ending in .safetensors or .ckpt", repr(path.name))
     config: ModelConfig = model.config
     tensors: dict[str, Tensor] = {}
     for kind in ("unet", "vae", "text_encoder"):
@@ -230,8 +230,8 @@ def scheduler_json(config: ModelConfig) -> dict[str, Any]:
 
 def _all_there(model: Any) -> None:
     """Raise ValueError where networks wait without weights."""
-    turns = getattr(model, "turns", None)
-    require(turns is None, "model", "one loaded without low_memory", "low_memory=True")
+    offload = getattr(model, "offload", None)
+    require(offload is None, "model", "one loaded without low_memory", "low_memory=True")
 
 
 def _json(path: Path, words: Mapping[str, Any]) -> None:

@@ -79,8 +79,8 @@ def add_embedding(model: Any, path: Path | str) -> Embedding:
         what = f"the word {found.name!r} cannot be typed; after its file it is {path.stem!r}"
         warnings.warn(f"{path}: {what}", stacklevel=2)
         found = replace(found, name=path.stem)
-    turns, place = getattr(model, "turns", None), ("text_encoder", TABLE)
-    before = table.weight if turns is None else turns.read(*place)
+    offload, place = getattr(model, "offload", None), ("text_encoder", TABLE)
+    before = table.weight if offload is None else offload.read(*place)
     vectors = found.vectors.to(before)
     if not bool(vectors.isfinite().all()):
         raise checkpoint_error(path, f"{found.name} is not finite in {before.dtype}")
@@ -91,10 +91,10 @@ def add_embedding(model: Any, path: Path | str) -> Embedding:
     except ValueError as error:
         raise checkpoint_error(path, str(error)) from error
     weight = torch.cat([before, vectors])
-    if turns is None:
+    if offload is None:
         table.weight = nn.Parameter(weight, requires_grad=table.weight.requires_grad)
     else:
-        turns.keep(*place, weight)
+        offload.keep(*place, weight)
     table.num_embeddings = len(weight)
     return found
 
@@ -113,7 +113,7 @@ def _states(path: Path, whole: Any) -> dict[str, Any]:
 
 
 def _checked(path: Path, tensors: Mapping[str, Any], width: int | None) -> Embedding:
-    """The one word of a file, with legal vectors."""
+    """The one word of a file, with valid vectors."""
     if SDXL & set(tensors):
         raise checkpoint_error(path, "an SDXL embedding, not one of Stable Diffusion v1 or v2")
     if len(tensors) != 1:

@@ -16,7 +16,7 @@ SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}
 """The colour space that an ICC profile has, by the mode of the pixels."""
 
 
-def rgb(picture: Image.Image, name: object = "image") -> Image.Image:
+def rgb(image: Image.Image, name: object = "image") -> Image.Image:
     """The same image upright (as its EXIF tag says), in 8-bit sRGB, on white where transparent.
 
     An ICC profile is converted to sRGB by relative colorimetry with black-point compensation. Grey
@@ -24,7 +24,7 @@ def rgb(picture: Image.Image, name: object = "image") -> Image.Image:
     result carries no metadata.
 
     Args:
-        picture: of any mode of Pillow.
+        image: of any mode of Pillow.
         name: begins warnings and messages.
 
     Warns:
@@ -36,9 +36,9 @@ def rgb(picture: Image.Image, name: object = "image") -> Image.Image:
         ValueError: floating-point samples outside [0, 1]; integers of 32 bits, whose white nothing
             tells.
     """
-    profile = picture.info.get("icc_profile", b"")
-    plain, alpha = _layers(_eight_bits(_upright(picture, name), picture.format, name))
-    if not profile and (said := _other_space(picture)):
+    profile = image.info.get("icc_profile", b"")
+    plain, alpha = _layers(_eight_bits(_upright(image, name), image.format, name))
+    if not profile and (said := _other_space(image)):
         warnings.warn(f"{name}: {said} is not read; its colours are taken for sRGB", stacklevel=2)
     if profile is None or profile:
         plain = _srgb(plain, profile or b"", name)
@@ -49,17 +49,17 @@ def rgb(picture: Image.Image, name: object = "image") -> Image.Image:
     return plain
 
 
-def _other_space(picture: Image.Image) -> str | None:
+def _other_space(image: Image.Image) -> str | None:
     """What a file says of its colours without a profile, where that is not sRGB.
 
     Cameras name Adobe RGB in EXIF's interoperability index; a PNG may tell the gamma of a file.
     """
-    gamma = picture.info.get("gamma")
-    if gamma and "srgb" not in picture.info and not math.isclose(gamma, 1 / 2.2, rel_tol=0.02):
+    gamma = image.info.get("gamma")
+    if gamma and "srgb" not in image.info and not math.isclose(gamma, 1 / 2.2, rel_tol=0.02):
         return f"its gamma of {gamma:g}"
     with warnings.catch_warnings(), suppress(Exception):  # damaged data: `_upright` tells of them
         warnings.simplefilter("ignore")
-        exif = picture.getexif()
+        exif = image.getexif()
         index = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.IFD.Interop, {})
         index = index if isinstance(index, dict) else exif.get_ifd(ExifTags.IFD.Interop)
         if str(index.get(1, "")).startswith("R03"):
@@ -67,47 +67,47 @@ def _other_space(picture: Image.Image) -> str | None:
     return None
 
 
-def _upright(picture: Image.Image, name: object) -> Image.Image:
+def _upright(image: Image.Image, name: object) -> Image.Image:
     with one_warning(name):
         try:
-            return ImageOps.exif_transpose(picture)
+            return ImageOps.exif_transpose(image)
         except Exception as error:  # Pillow's parser raises whatever it meets
             warnings.warn(f"its EXIF data are damaged and ignored: {error}", stacklevel=2)
-            return picture
+            return image
 
 
-def _eight_bits(picture: Image.Image, kind: str | None, name: object) -> Image.Image:
+def _eight_bits(image: Image.Image, kind: str | None, name: object) -> Image.Image:
     """Grey of more than 8 bits as 8 bits; other images as they are."""
-    if picture.mode == "F":
-        samples = np.asarray(picture, dtype=np.float64)
+    if image.mode == "F":
+        samples = np.asarray(image, dtype=np.float64)
         low, high = float(samples.min()), float(samples.max())
         if not 0 <= low <= high <= 1:
             wanted = "floating-point samples in [0, 1]"
             raise ValueError(f"{name}: wanted {wanted}, got {low:g} to {high:g}")
         return _grey(255 * samples)
-    if picture.mode == "I" and kind not in ("PNG", "PPM"):  # which Pillow scales to 16 bits
+    if image.mode == "I" and kind not in ("PNG", "PPM"):  # which Pillow scales to 16 bits
         wanted = "samples of 8 or 16 bits or floating point in [0, 1]"
         raise ValueError(f"{name}: wanted {wanted}, got integers of 32 bits or with a sign")
-    if picture.mode == "I" or picture.mode.startswith("I;16"):
-        samples = np.asarray(picture).astype(np.int64)
-        grey, key = _grey(samples / 257), picture.info.get("transparency")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        samples = np.asarray(image).astype(np.int64)
+        grey, key = _grey(samples / 257), image.info.get("transparency")
         if key is None:
             return grey
         return Image.merge("LA", (grey, _grey(255 * (samples != key))))
-    return picture
+    return image
 
 
 def _grey(levels: np.ndarray) -> Image.Image:
     return Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
 
 
-def _layers(picture: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+def _layers(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """The colours in a mode of `SPACES`, and how opaque they are where not everywhere wholly."""
-    grey = picture.mode in ("1", "L", "LA", "La")
-    if not picture.has_transparency_data:
-        own = "L" if grey else picture.mode if picture.mode in SPACES else "RGB"
-        return picture.convert(own), None
-    layer = picture.convert("RGBA")
+    grey = image.mode in ("1", "L", "LA", "La")
+    if not image.has_transparency_data:
+        own = "L" if grey else image.mode if image.mode in SPACES else "RGB"
+        return image.convert(own), None
+    layer = image.convert("RGBA")
     alpha = layer.getchannel("A")
     return (layer.getchannel("R") if grey else layer.convert("RGB")), alpha
 

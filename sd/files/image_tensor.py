@@ -1,4 +1,4 @@
-"""Pictures: any file a user has as RGB of one size; bytes to tensors in [-1, 1] and back."""
+"""Images: any file a user has as RGB of one size; bytes to tensors in [-1, 1] and back."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,22 +25,22 @@ def read_image(path: Path | str) -> Image.Image:
     return rgb(open_image(path), f"image {path}")
 
 
-def fit(picture: Image.Image, width: int, height: int) -> Image.Image:
-    """The picture in RGB, scaled to cover width x height (Lanczos), the overhang cut off evenly.
+def fit(image: Image.Image, width: int, height: int) -> Image.Image:
+    """The image in RGB, scaled to cover width x height (Lanczos), the overhang cut off evenly.
 
-    A picture of that size already comes back pixel for pixel.
+    An image of that size already comes back pixel for pixel.
     """
-    return ImageOps.fit(rgb(picture), (width, height), Image.Resampling.LANCZOS)
+    return ImageOps.fit(rgb(image), (width, height), Image.Resampling.LANCZOS)
 
 
-def to_tensor(pictures: Sequence[Image.Image]) -> Float[Tensor, "batch 3 height width"]:
-    """RGB pictures of one size as a batch in [-1, 1]."""
-    stack = np.stack([np.asarray(picture) for picture in pictures])
+def to_tensor(images: Sequence[Image.Image]) -> Float[Tensor, "batch 3 height width"]:
+    """RGB images of one size as a batch in [-1, 1]."""
+    stack = np.stack([np.asarray(image) for image in images])
     return signed(torch.from_numpy(stack).permute(0, 3, 1, 2))
 
 
 def from_tensor(
-    x: Float[Tensor, "batch 3 height width"], stage: str = "picture"
+    x: Float[Tensor, "batch 3 height width"], stage: str = "image"
 ) -> list[Image.Image]:
     """The inverse of `to_tensor`, rounded and cut to 0..255.
 
@@ -54,9 +54,9 @@ def from_tensor(
     return [Image.fromarray(each) for each in stack.contiguous().numpy()]
 
 
-def signed(picture: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def signed(image: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Bytes b as float32 numbers b / 127.5 - 1 in [-1, 1]."""
-    return picture.float() / 127.5 - 1.0
+    return image.float() / 127.5 - 1.0
 
 
 def unsigned(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

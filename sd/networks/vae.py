@@ -1,4 +1,4 @@
-"""The variational autoencoder: pictures to latents and back (Stable Diffusion's AutoencoderKL)."""
+"""The variational autoencoder: images to latents and back (Stable Diffusion's AutoencoderKL)."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -69,7 +69,7 @@ class Level(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Picture to the moments (mean, log-variance) of its latent."""
+    """Image to the moments (mean, log-variance) of its latent."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], 2 * config.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map a picture to twice as many channels as the latent has."""
+        """Map an image to twice as many channels as the latent has."""
         x = self.conv_in(x)
         for layer in chain.from_iterable(self.down_blocks):
             x = layer(x)
@@ -93,7 +93,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent to picture."""
+    """Latent to image."""
 
     def __init__(self, config: VAEConfig) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], config.in_channels, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Map an unscaled latent to a picture."""
+        """Map an unscaled latent to an image."""
         x = self.mid_block(self.conv_in(z))
         for layer in chain.from_iterable(self.up_blocks):
             x = layer(x)
@@ -118,7 +118,7 @@ class Decoder(nn.Module):
 class VAE(nn.Module):
     """q(z | x) and p(x | z) of a variational autoencoder with a spatial latent.
 
-    Pictures are in [-1, 1]; latents are multiplied by `config.scaling_factor`, so that they have
+    Images are in [-1, 1]; latents are multiplied by `config.scaling_factor`, so that they have
     about unit variance and the U-Net's noise schedule fits them.
     Source: Rombach et al. 2022, arXiv:2112.10752, section 3.1; Kingma & Welling, arXiv:1312.6114.
     """
@@ -148,5 +148,5 @@ class VAE(nn.Module):
     def decode(
         self, z: Float[Tensor, "batch channel h w"]
     ) -> Float[Tensor, "batch color height width"]:
-        """The picture of the scaled latent `z`, about in [-1, 1] (not clamped)."""
+        """The image of the scaled latent `z`, about in [-1, 1] (not clamped)."""
         return self.decoder(self.post_quant_conv(z / self.config.scaling_factor))

@@ -1,4 +1,4 @@
-"""Does the picture show what the prompt says? Fresh prompts, pictures for them, a verdict each."""
+"""Does the image show what the prompt says? Fresh prompts, images for them, a verdict each."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from sd.shapes.data import FRESH, example
 from sd.shapes.reader import agrees, describe_image
 
 Generate = Callable[[Sequence[str], Sequence[int]], Sequence[npt.NDArray[Any]]]
-"""Prompts and seeds to pictures, uint8 of shape (width, width, 3)."""
+"""Prompts and seeds to images, uint8 of shape (width, width, 3)."""
 
 
 def fresh_prompts(seed: int, count: int, held_out: bool = False) -> list[str]:
@@ -19,15 +19,15 @@ def fresh_prompts(seed: int, count: int, held_out: bool = False) -> list[str]:
     return [example(FRESH + seed, index, held_out).caption for index in range(count)]
 
 
-def matches_prompt(picture: npt.NDArray[Any], prompt: str) -> bool:
-    """Whether all that the prompt names is in the picture, and nothing else.
+def matches_prompt(image: npt.NDArray[Any], prompt: str) -> bool:
+    """Whether all that the prompt names is in the image, and nothing else.
 
     Raises ValueError for a prompt outside the captions' grammar.
     """
     asked = parse(prompt)
     if asked is None:
         raise ValueError(f"prompt: wanted a caption of the embedded world, got {prompt!r}")
-    return agrees(describe_image(np.asarray(picture)), asked)
+    return agrees(describe_image(np.asarray(image)), asked)
 
 
 def evaluate_prompts(
@@ -37,6 +37,6 @@ def evaluate_prompts(
     verdicts: list[bool] = []
     for start in range(0, len(asked), batch):
         some = asked[start : start + batch]
-        pictures = generate(some, range(first_seed + start, first_seed + start + len(some)))
-        verdicts += [matches_prompt(*pair) for pair in zip(pictures, some, strict=True)]
+        images = generate(some, range(first_seed + start, first_seed + start + len(some)))
+        verdicts += [matches_prompt(*pair) for pair in zip(images, some, strict=True)]
     return verdicts

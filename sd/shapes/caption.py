@@ -32,7 +32,7 @@ class Mention:
 
 @dataclass(frozen=True)
 class Description:
-    """A picture as words name it; None is what is not named.
+    """An image as words name it; None is what is not named.
 
     things[0] stands in `relation` to things[1].
     """

@@ -1,4 +1,4 @@
-"""The data set: an endless, numbered list of captioned pictures."""
+"""The data set: an endless, numbered list of captioned images."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 from sd.shapes.caption import caption
-from sd.shapes.render import Picture, render
+from sd.shapes.render import Image, render
 from sd.shapes.scene import Scene, sample_scene
 
 FRESH = 1_000_000_000
@@ -16,9 +16,9 @@ FRESH = 1_000_000_000
 
 @dataclass(frozen=True)
 class Example:
-    """A picture (width, width, 3) of uint8, its caption, and the scene that both show."""
+    """An image (width, width, 3) of uint8, its caption, and the scene that both show."""
 
-    picture: Picture
+    image: Image
     caption: str
     scene: Scene
 
@@ -42,6 +42,6 @@ def fingerprint(count: int = 64) -> str:
     found = hashlib.sha256()
     for index in range(count):
         one = example(0, index)
-        found.update(one.picture.tobytes())
+        found.update(one.image.tobytes())
         found.update(one.caption.encode())
     return found.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Pictures read: which things of which color, size and shape stand where, from the pixels alone.
+"""Images read: which things of which color, size and shape stand where, from the pixels alone.
 
 The reader shares no code with the renderer. It unmixes every pixel into background and one color,
 takes connected components, and tells shapes by their moments. With f the share of the color in a
@@ -8,7 +8,7 @@ pixel, A = sum f, z = (x + iy) around the centroid (y downwards):
     h_k = sum f z^k / A^(1 + k/2)        k-fold asymmetry, k = 2..5
 
 The z^k are harmonic, so an isotropic blur changes neither A nor any h_k (the mean value property):
-what blurs a picture, as an autoencoder does, leaves what it shows.
+what blurs an image, as an autoencoder does, leaves what it shows.
 """
 
 from dataclasses import dataclass
@@ -50,26 +50,26 @@ _RADIUS = {"small": (0.15, 0.25), "large": (0.275, 0.42)}  # between the two: no
 
 @dataclass(frozen=True)
 class _Found:
-    """A thing seen, and its centroid in half widths of the picture."""
+    """A thing seen, and its centroid in half widths of the image."""
 
     mention: Mention
     x: float
     y: float
 
 
-def describe_image(picture: npt.NDArray[Any]) -> Description | None:
-    """Everything that the picture shows, or None where something in it can't be read.
+def describe_image(image: npt.NDArray[Any]) -> Description | None:
+    """Everything that the image shows, or None where something in it can't be read.
 
     Takes an array (width, width, 3) of uint8. Of two things the left or the upper one is named
     first; their relation is None where they stand askew, and so it is for three things or more.
     A size between small and large is None. Raises ValueError for any other kind of array.
     """
-    if picture.ndim != 3 or picture.shape[0] != picture.shape[1] or picture.shape[2] != 3:
-        raise ValueError(f"picture: wanted shape (width, width, 3), got {picture.shape}")
-    if picture.dtype != np.uint8 or picture.shape[0] < 32:
-        got = f"{picture.dtype} and width {picture.shape[0]}"
-        raise ValueError(f"picture: wanted uint8 and a width of at least 32, got {got}")
-    pixels = picture.astype(np.float64)
+    if image.ndim != 3 or image.shape[0] != image.shape[1] or image.shape[2] != 3:
+        raise ValueError(f"image: wanted shape (width, width, 3), got {image.shape}")
+    if image.dtype != np.uint8 or image.shape[0] < 32:
+        got = f"{image.dtype} and width {image.shape[0]}"
+        raise ValueError(f"image: wanted uint8 and a width of at least 32, got {got}")
+    pixels = image.astype(np.float64)
     background, ground = _ground(pixels)
     if background is None:
         return None
@@ -112,7 +112,7 @@ def _matches(seen: Mention, asked: Mention) -> bool:
 
 
 def _ground(pixels: Floats) -> tuple[str | None, Floats]:
-    """Name and measured color of the background, from the picture's frame."""
+    """Name and measured color of the background, from the image's frame."""
     frame = np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
     ground = np.median(frame, axis=0)
     names = list(BACKGROUNDS)
@@ -136,7 +136,7 @@ def _unmix(contrast: Floats, ground: Floats, least: float, most: float) -> tuple
 
 
 def _things(contrast: Floats, ground: Floats) -> list[_Found] | None:
-    """All things in a picture less its ground; None where one is unclear."""
+    """All things in an image less its ground; None where one is unclear."""
     scale = contrast.shape[0] / 64
     share, left = _unmix(contrast, ground, 0.0, 1.1)
     best = np.take_along_axis(share, left.argmin(axis=-1)[..., None], axis=-1)[..., 0]

@@ -6,14 +6,14 @@ import numpy.typing as npt
 from sd.shapes.outline import POLYGONS, ROUND
 from sd.shapes.scene import BACKGROUNDS, COLORS, Scene, Thing
 
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
 LINES = 8
 """Scan lines per row of pixels."""
 
 
-def render(scene: Scene, width: int = 64) -> Picture:
+def render(scene: Scene, width: int = 64) -> Image:
     """Draw the scene: every pixel is background + coverage (color - background), rounded.
 
     Returns an array (width, width, 3) of uint8. Raises ValueError for a width below 8.
@@ -21,20 +21,20 @@ def render(scene: Scene, width: int = 64) -> Picture:
     if width < 8:
         raise ValueError(f"width: wanted at least 8 pixels, got {width}")
     background = np.array(BACKGROUNDS[scene.background], dtype=np.float64)
-    picture = np.empty((width, width, 3), dtype=np.uint8)
-    picture[:] = BACKGROUNDS[scene.background]
+    image = np.empty((width, width, 3), dtype=np.uint8)
+    image[:] = BACKGROUNDS[scene.background]
     for thing in scene.things:
         rows, columns, share = coverage(thing, width)
         contrast = np.array(COLORS[thing.color], dtype=np.float64) - background
-        patch = picture[rows, columns]
+        patch = image[rows, columns]
         patch[:] = np.rint(patch + share[:, :, None] * contrast)
-    return picture
+    return image
 
 
 def coverage(thing: Thing, width: int) -> tuple[slice, slice, Floats]:
     """The share of each pixel that the thing covers, inside its bounding box only.
 
-    Returns the box's rows and columns, cut at the picture's edge, and the shares in [0, 1], an
+    Returns the box's rows and columns, cut at the image's edge, and the shares in [0, 1], an
     array (rows, columns).
     """
     half = width / 2

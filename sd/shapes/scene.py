@@ -1,6 +1,6 @@
-"""What a picture shows, one or two coloured shapes on a plain background; scenes drawn by lot.
+"""What an image shows, one or two coloured shapes on a plain background; scenes drawn by lot.
 
-Lengths are in half widths of the picture: it spans [-1, 1] in x (to the right) and y (downwards).
+Lengths are in half widths of the image: it spans [-1, 1] in x (to the right) and y (downwards).
 """
 
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ HELD_OUT: frozenset[tuple[str, str]] = frozenset(
 """(color, shape) pairs that no training scene contains: they measure composition."""
 
 JITTER = 0.05  # relative, of the radius
-MARGIN = 0.05  # between a bounding box and the picture's edge: 1.6 px of 64
+MARGIN = 0.05  # between a bounding box and the image's edge: 1.6 px of 64
 GAP = 0.0875  # between two bounding boxes along the relation's axis: 2.8 px of 64
 SLANT = 0.4  # greatest offset across the relation's axis, in offsets along it
 TWO = 0.5  # share of scenes with two things
@@ -67,7 +67,7 @@ class Thing:
 
     @property
     def half_extent(self) -> tuple[float, float]:
-        """Half the width and half the height of the bounding box, in half widths of the picture."""
+        """Half the width and half the height of the bounding box, in half widths of the image."""
         width, height = HALF_EXTENT[self.shape]
         return width * self.radius, height * self.radius
 
@@ -84,7 +84,7 @@ class Scene:
 def sample_scene(rng: np.random.Generator, held_out: bool = False) -> Scene:
     """Draw a scene by lot.
 
-    Two things never share both color and shape, never touch, and never leave the picture. With
+    Two things never share both color and shape, never touch, and never leave the image. With
     `held_out` at least one thing is of a held-out (color, shape) pair; without it none is.
     """
     two = rng.random() < TWO

@@ -1,6 +1,6 @@
 """`python -m sd.train`: train the embedded model from nothing, in the lecture's order.
 
-First the text encoder, by contrast with pictures (C30); then the autoencoder (C31); then, both
+First the text encoder, by contrast with images (C30); then the autoencoder (C31); then, both
 frozen, the U-Net (C19, C28). A stage that is done is not done again and a killed one resumes, so
 the same command carries on wherever it stopped. What was made with other settings is refused.
 """
@@ -42,7 +42,7 @@ from sd.train.unet import UNetTraining
 from sd.train.vae import VAETraining
 
 STANDARD = 2000
-"""Pictures on which the latents get mean 0 and variance 1."""
+"""Images on which the latents get mean 0 and variance 1."""
 
 Stage = Literal["text_encoder", "vae", "unet"]
 
@@ -60,7 +60,7 @@ class All:
     unet: UNetTraining = field(default_factory=UNetTraining)
     """The U-Net's training."""
     judged: Annotated[int, Range(1, 1_000_000)] = 500
-    """Fresh prompts, and fresh pictures, on which the figures are taken."""
+    """Fresh prompts, and fresh images, on which the figures are taken."""
     keep: Annotated[tuple[Stage, ...], Several(0)] = ()
     """Networks in the folder `model` to take as they are, whatever they were trained with."""
 
@@ -232,7 +232,7 @@ def _train(options: All, command: str, config: ModelConfig) -> None:
         trained = VAE(config.vae)
         trained.load_state_dict(vae.train_vae(options.vae, config.vae))
         if not options.vae.decoder_only:
-            vae.standardise(trained, vae.pictures(options.vae.seed, range(STANDARD)))
+            vae.standardise(trained, vae.images(options.vae.seed, range(STANDARD)))
         trained = rounded(trained, trained.state_dict())
         write(
             "vae", trained, config.vae, settings, evaluation.reconstruction(trained, options.judged)

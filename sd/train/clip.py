@@ -1,4 +1,4 @@
-"""Training of the text encoder: captions against pictures, by contrast (CLIP)."""
+"""Training of the text encoder: captions against images, by contrast (CLIP)."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -54,7 +54,7 @@ class _Residual(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """A small convolutional network from a 64 x 64 picture to one vector; it is not shipped.
+    """A small convolutional network from a 64 x 64 image to one vector; it is not shipped.
 
     The last features keep their place (they are flattened, not averaged), since left and right,
     above and below have to be told apart.
@@ -77,9 +77,9 @@ class ImageTower(nn.Module):
             nn.Linear(128 * 4 * 4, 512), nn.LayerNorm(512), nn.GELU(), nn.Linear(512, width)
         )
 
-    def forward(self, pictures: UInt8[Tensor, "batch 64 64 3"]) -> Float[Tensor, "batch width"]:
-        """One vector a picture (its length is of no meaning)."""
-        x = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    def forward(self, images: UInt8[Tensor, "batch 64 64 3"]) -> Float[Tensor, "batch width"]:
+        """One vector an image (its length is of no meaning)."""
+        x = images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
         y: Tensor = self.head(self.features(x).flatten(1))
         return y
 
@@ -96,13 +96,13 @@ class CLIP(nn.Module):
 
     def forward(
         self,
-        pictures: UInt8[Tensor, "batch side side 3"],
+        images: UInt8[Tensor, "batch side side 3"],
         tokens: Int[Tensor, "batch length"],
     ) -> Float[Tensor, "batch batch"]:
-        """Similarity of each picture (rows) to each prompt (columns): cosines over temperature."""
+        """Similarity of each image (rows) to each prompt (columns): cosines over temperature."""
         pooled = self.text.pooled(tokens)
         words = F.normalize(self.text_projection(pooled).float(), dim=-1)
-        seen = F.normalize(self.image(pictures).float(), dim=-1)
+        seen = F.normalize(self.image(images).float(), dim=-1)
         logits: Tensor = self.log_scale.exp().clamp(max=100.0) * seen @ words.T
         return logits
 
@@ -113,12 +113,12 @@ def info_nce(
     """Symmetric InfoNCE of pairs on the diagonal, and the share of rows and columns matched.
 
     loss = -1/2 mean_i (log softmax_j logits_ij + log softmax_j logits_ji) at j = i. An entry off
-    the diagonal whose caption is true of the picture is no negative: it is left out of the sums.
+    the diagonal whose caption is true of the image is no negative: it is left out of the sums.
     Source: Radford et al. 2021, arXiv:2103.00020, figure 3.
 
     Args:
-        logits: picture i against caption j.
-        true: whether caption j says nothing wrong of picture i.
+        logits: image i against caption j.
+        true: whether caption j says nothing wrong of image i.
     """
     own = torch.arange(len(logits), device=logits.device)
     twin = true & ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
@@ -132,8 +132,8 @@ def loss(
     module: nn.Module, batch: Sequence[Tensor], generator: torch.Generator
 ) -> dict[str, Tensor]:
     """The figures of one `Batch` (a list, once a loader has had it); "loss" is minimised."""
-    pictures, tokens, true = batch
-    value, matched = info_nce(module(pictures, tokens), true)
+    images, tokens, true = batch
+    value, matched = info_nce(module(images, tokens), true)
     return {"loss": value, "matched": matched}
 
 
@@ -145,7 +145,7 @@ def batches(
     def batch(step: int) -> Batch:
         found: Pairs = contrastive_pairs(seed, step, size, alike)
         tokens = tokenizer.encode(found.captions)
-        return torch.from_numpy(found.pictures), tokens, torch.from_numpy(found.true)
+        return torch.from_numpy(found.images), tokens, torch.from_numpy(found.true)
 
     return batch
 
@@ -158,8 +158,8 @@ def matching(module: nn.Module, batch: Callable[[int], Batch], count: int = 8) -
     with torch.no_grad():
         device = next(module.parameters()).device
         for step in range(count):
-            pictures, tokens, true = (x.to(device) for x in batch(step))
-            for name, value in loss(module, (pictures, tokens, true), torch.Generator()).items():
+            images, tokens, true = (x.to(device) for x in batch(step))
+            for name, value in loss(module, (images, tokens, true), torch.Generator()).items():
                 sums[name] = sums.get(name, 0.0) + float(value) / count
     module.train(training)
     return sums
@@ -172,7 +172,7 @@ def train_clip(
 
     The weights are rounded as float16 rounds them before they are judged. The figures are means
     over `evaluation` batches of 256 pairs from the data set `FRESH`, which no training draws from:
-    of independent pictures, and of groups that differ in a single respect.
+    of independent images, and of groups that differ in a single respect.
     """
     tokenizer = Tokenizer.embedded(config.context_length)
     torch.manual_seed(training.seed)
@@ -195,5 +195,5 @@ def train_clip(
 def context(config: TextConfig) -> dict[str, str]:
     """What the text encoder depends on beside its training's flags."""
     alike = contrastive_pairs(0, 0, 32, 1.0)
-    told = hashlib.sha256(alike.pictures.tobytes() + "\n".join(alike.captions).encode())
+    told = hashlib.sha256(alike.images.tobytes() + "\n".join(alike.captions).encode())
     return {"config": to_json(config), "data": f"{fingerprint()} {told.hexdigest()[:16]}"}

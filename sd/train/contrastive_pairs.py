@@ -1,4 +1,4 @@
-"""Batches of (picture, caption) pairs for the contrastive training, some of them nearly alike."""
+"""Batches of (image, caption) pairs for the contrastive training, some of them nearly alike."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,12 +32,12 @@ _ABSENT, _UNSAID = -2, -1
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pictures (batch, 64, 64, 3) of uint8, their captions, and which caption is true of which.
+    """Images (batch, 64, 64, 3) of uint8, their captions, and which caption is true of which.
 
-    `true[i, j]`: caption j says nothing wrong of picture i.
+    `true[i, j]`: caption j says nothing wrong of image i.
     """
 
-    pictures: npt.NDArray[np.uint8]
+    images: npt.NDArray[np.uint8]
     captions: list[str]
     true: npt.NDArray[np.bool_]
 
@@ -46,7 +46,7 @@ def contrastive_pairs(seed: int, step: int, size: int, alike: float) -> Pairs:
     """The pairs of one step: fresh examples, and a share `alike` in groups of four near twins.
 
     Each group is one scene and three altered forms of it: colours or shapes swapped between the
-    two things, the picture mirrored or turned, one attribute changed. Only what binds colour to
+    two things, the image mirrored or turned, one attribute changed. Only what binds colour to
     shape, and shape to place, tells them apart, so batches of them teach exactly that (compare
     Yuksekgonul et al. 2023, arXiv:2210.01936). Held-out pairs never occur.
     Same arguments, same pairs. Raises ValueError for a share outside [0, 1].
@@ -55,7 +55,7 @@ def contrastive_pairs(seed: int, step: int, size: int, alike: float) -> Pairs:
         raise ValueError(f"alike: wanted a number in [0, 1], got {alike}")
     groups = round(size * alike / GROUP)
     examples = [example(seed, step * size + i) for i in range(size - groups * GROUP)]
-    pictures = [one.picture for one in examples]
+    images = [one.image for one in examples]
     captions = [one.caption for one in examples]
     scenes = [one.scene for one in examples]
     rng = np.random.default_rng([seed, step, size])
@@ -63,9 +63,9 @@ def contrastive_pairs(seed: int, step: int, size: int, alike: float) -> Pairs:
         first = sample_scene(rng)
         for scene in (first, *(alter(first, rng) for _ in range(GROUP - 1))):
             scenes.append(scene)
-            pictures.append(render(scene))
+            images.append(render(scene))
             captions.append(caption(scene, rng))
-    return Pairs(np.stack(pictures), captions, truths(scenes, captions))
+    return Pairs(np.stack(images), captions, truths(scenes, captions))
 
 
 def alter(scene: Scene, rng: np.random.Generator) -> Scene:
@@ -90,7 +90,7 @@ def _alter(scene: Scene, rng: np.random.Generator) -> Scene:
         things[one] = replace(things[one], color=str(rng.choice(list(COLORS))))
     elif change == 2:
         things[one] = replace(things[one], shape=str(rng.choice(SHAPES)))
-    elif change == 3:  # only smaller: a thing that grows might leave the picture
+    elif change == 3:  # only smaller: a thing that grows might leave the image
         radius = SIZES["small"] / SIZES[things[one].size] * things[one].radius
         things[one] = replace(things[one], size="small", radius=radius)
     elif change == 4:

@@ -1,4 +1,4 @@
-"""How good a trained network is: figures on pictures and prompts that no training draws from."""
+"""How good a trained network is: figures on images and prompts that no training draws from."""
 
 from collections.abc import Sequence
 
@@ -12,18 +12,18 @@ from sd.shapes.accuracy import evaluate_prompts, fresh_prompts
 from sd.shapes.caption import describe
 from sd.shapes.data import FRESH, example
 from sd.shapes.reader import agrees, describe_image
-from sd.train.vae import pictures, psnr
+from sd.train.vae import images, psnr
 
 __all__ = ["accuracy", "reconstruction"]
 
 
 @torch.no_grad()
 def reconstruction(vae: VAE, count: int) -> dict[str, float | int]:
-    """PSNR of fresh pictures' reconstructions, and how many of them the reader reads rightly."""
+    """PSNR of fresh images' reconstructions, and how many of them the reader reads rightly."""
     quality, right = [], []
     for first in range(0, count, 50):
         indices = range(first, min(first + 50, count))
-        original = pictures(FRESH, indices)
+        original = images(FRESH, indices)
         quality.append(psnr(vae, original))
         drawn = image_tensor.from_tensor(vae.decode(vae.encode(image_tensor.signed(original)).mean))
         for index, one in zip(indices, drawn, strict=True):

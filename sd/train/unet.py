@@ -26,7 +26,7 @@ from sd.shapes.data import example, fingerprint
 from sd.text.tokenizer import Tokenizer
 from sd.train.settings import Initial, Rate, Share, Size, Steps
 from sd.train.trainer import Training, fit
-from sd.train.vae import pictures
+from sd.train.vae import images
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,20 @@ class UNetTraining(Training):
     """Weights to start from, a `.safetensors` file; default: random ones."""
     checkpoint_every: Steps = 500
     latents: Annotated[int, Range(100, 10_000_000)] = 50_000
-    """Pictures that are encoded once, before the training; captions are drawn anew each time."""
+    """Images that are encoded once, before the training; captions are drawn anew each time."""
     drop: Share = 0.1
     """Probability that the empty prompt stands in for the caption."""
     two: Share = 0.5
-    """Share of pictures of two things, which are harder to learn than those of one."""
+    """Share of images of two things, which are harder to learn than those of one."""
 
 
 @torch.no_grad()
 def encode(vae: VAE, seed: int, count: int, device: torch.device, batch: int = 100) -> Latent:
-    """q(z | x) of the data set's first `count` pictures, on the CPU."""
+    """q(z | x) of the data set's first `count` images, on the CPU."""
     vae = vae.to(device).eval()
     parts = []
     for first in tqdm(range(0, count, batch), unit="batch", desc="encode", disable=None):
-        x = pictures(seed, range(first, min(first + batch, count))).to(device)
+        x = images(seed, range(first, min(first + batch, count))).to(device)
         parts.append([y.cpu() for y in vae.encode(signed(x))])
     mean, variance = (torch.cat(y) for y in zip(*parts, strict=True))
     return Latent(mean, variance)

@@ -45,34 +45,34 @@ class VAETraining(Training):
             raise ValueError("--vae.decoder-only: give the encoder to leave alone, --vae.initial")
 
 
-def pictures(seed: int, indices: range, held_out: bool = False) -> Tensor:
-    """Pictures of the data set as uint8, shape (batch, 3, height, width)."""
-    stack = np.stack([example(seed, index, held_out).picture for index in indices])
+def images(seed: int, indices: range, held_out: bool = False) -> Tensor:
+    """Images of the data set as uint8, shape (batch, 3, height, width)."""
+    stack = np.stack([example(seed, index, held_out).image for index in indices])
     return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
 
 
 def vae_loss(
-    vae: nn.Module, picture: Tensor, generator: torch.Generator, noise: float = 0.0
+    vae: nn.Module, image: Tensor, generator: torch.Generator, noise: float = 0.0
 ) -> dict[str, Tensor]:
     """Balanced squared error + KL(q(z | x) || N(0, I)), both per number.
 
-    The error is the mean over the things' pixels plus that over the background's, halved, picture
-    by picture, so that a small thing counts as much as a large one; a thing's pixel is one that
-    differs from the picture's corner. KL = (mean^2 + variance - log variance - 1) / 2. Source:
+    The error is the mean over the things' pixels plus that over the background's, halved, image
+    by image, so that a small thing counts as much as a large one; a thing's pixel is one that
+    differs from the image's corner. KL = (mean^2 + variance - log variance - 1) / 2. Source:
     Kingma & Welling, arXiv:1312.6114, appendix B.
 
-    Each picture's latent is drawn from q(z | x), then gets Gaussian noise of a standard deviation
+    Each image's latent is drawn from q(z | x), then gets Gaussian noise of a standard deviation
     uniform on [0, `noise`], so that the decoder also learns to draw latents that are a little off,
     as a sampler's are (compare Zheng et al. 2025, arXiv:2510.11690).
     """
-    x = signed(picture).contiguous(memory_format=torch.channels_last)
+    x = signed(image).contiguous(memory_format=torch.channels_last)
     mean, log_variance = (y.float() for y in vae.moments(x))
     z = torch.randn(mean.shape, generator=generator).to(mean.device)
     off = noise * torch.rand((len(mean), 1, 1, 1), generator=generator).to(mean.device)
     std = (log_variance.exp() + off.square()).sqrt()
     y = vae.decode((mean + std * z) * vae.config.scaling_factor)
     error = (y.float() - x).square()
-    things = (picture != picture[:, :, :1, :1]).any(dim=1).float()
+    things = (image != image[:, :, :1, :1]).any(dim=1).float()
     each = error.mean(dim=1)
     balanced = sum(
         (part * each).sum(dim=(1, 2)) / part.sum(dim=(1, 2)).clamp(min=1.0)
@@ -82,10 +82,10 @@ def vae_loss(
     return {"loss": 0.5 * balanced.mean() + KL * kl, "squared_error": error.mean(), "kl": kl}
 
 
-def psnr(vae: VAE, picture: Tensor) -> Tensor:
+def psnr(vae: VAE, image: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of each reconstruction: 10 log10(255^2 / mean error^2)."""
-    y = vae.decode(vae.encode(signed(picture)).mean)
-    error = (unsigned(y) - picture).square().mean(dim=(1, 2, 3))
+    y = vae.decode(vae.encode(signed(image)).mean)
+    error = (unsigned(y) - image).square().mean(dim=(1, 2, 3))
     return 10.0 * torch.log10(255.0**2 / error.clamp(min=1e-12))
 
 
@@ -101,9 +101,9 @@ def train_vae(training: VAETraining, config: VAEConfig) -> dict[str, Tensor]:
 
     def batch(step: int) -> Tensor:
         first = step * training.batch_size
-        return pictures(training.seed, range(first, first + training.batch_size))
+        return images(training.seed, range(first, first + training.batch_size))
 
-    fresh = pictures(FRESH, range(256))
+    fresh = images(FRESH, range(256))
 
     @torch.no_grad()
     def evaluate(module: nn.Module) -> dict[str, float]:
@@ -120,12 +120,12 @@ def context(config: VAEConfig) -> dict[str, str]:
 
 
 @torch.no_grad()
-def standardise(vae: VAE, picture: Tensor) -> None:
-    """Give every latent channel mean 0 and variance 1 over `picture`, without changing the VAE.
+def standardise(vae: VAE, image: Tensor) -> None:
+    """Give every latent channel mean 0 and variance 1 over `image`, without changing the VAE.
 
     The two 1 x 1 convolutions around the latent absorb z -> (z - mean) / std and its inverse.
     """
-    moments = [vae.moments(signed(some)) for some in picture.split(100)]
+    moments = [vae.moments(signed(some)) for some in image.split(100)]
     mean = torch.cat([m for m, _ in moments])
     variance = torch.cat([v for _, v in moments]).exp()
     centre = mean.mean(dim=(0, 2, 3))

@@ -263,7 +263,7 @@ def test_low_memory_draws_the_same_picture(place: Path, tmp_path: Path) -> None:
         repeated[2] = str(path)
     assert found[0] == found[1] == found[2]
     thrifty = load(folder(place, low_memory=True))
-    assert thrifty.turns is not None and load(folder(place)).turns is None
+    assert thrifty.offload is not None and load(folder(place)).offload is None
 
 
 @pytest.mark.filterwarnings("ignore")  # of the tracer's

@@ -117,8 +117,8 @@ def test_one_has_weights_while_it_works(place: Path) -> None:
     works = [(name, [name]) for name in ("text_encoder", "vae.encoder", "unet", "vae.decoder")]
     assert [one for one, _ in groupby(seen)] == works
     assert filled(pipeline) == ["vae.decoder"]
-    assert pipeline.turns is not None
-    pipeline.turns.rest()
+    assert pipeline.offload is not None
+    pipeline.offload.rest()
     assert filled(pipeline) == []
 
 
@@ -137,8 +137,8 @@ def test_each_weight_goes_to_the_device_once_a_turn(
         return read(self, name, shape, dtype, torch.device("cpu"))
 
     monkeypatch.setattr(Component, "read", moving)
-    assert pipeline.turns is not None
-    pipeline.turns.device = there
+    assert pipeline.offload is not None
+    pipeline.offload.device = there
     drawn(pipeline)
     vae = [name for name, _ in pipeline.vae.named_parameters()]
     own = {name: [n for n, _ in part(pipeline, name).named_parameters()] for name in PARTS}
@@ -188,8 +188,8 @@ def test_pages_of_the_file_are_given_back(ending: str, place: Path) -> None:
     assert 0 < resident(path) < 0.7 * unet
     model_digest(thrifty)
     assert resident(path) < 0.7 * unet
-    assert thrifty.turns is not None
-    thrifty.turns.rest()
+    assert thrifty.offload is not None
+    thrifty.offload.rest()
     assert resident(path) == 0
     whole = load(place, path.name, low=False)
     drawn(whole)

@@ -15,8 +15,8 @@ NUMBERS = st.integers(0, 2**31)
 def test_an_example_is_determined_by_its_number(seed: int, index: int, held_out: bool) -> None:
     one, other = example(seed, index, held_out), example(seed, index, held_out)
     assert (one.scene, one.caption) == (other.scene, other.caption)
-    assert np.array_equal(one.picture, other.picture)
-    assert np.array_equal(one.picture, render(one.scene))
+    assert np.array_equal(one.image, other.image)
+    assert np.array_equal(one.image, render(one.scene))
     asked = parse(one.caption)
     assert asked is not None and agrees(describe(one.scene), asked)
 
@@ -27,7 +27,7 @@ def test_seed_index_and_kind_all_matter() -> None:
 
 
 def test_the_picture_has_the_width_asked_for() -> None:
-    assert example(0, 0, width=32).picture.shape == (32, 32, 3)
+    assert example(0, 0, width=32).image.shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize(("seed", "index"), [(-1, 0), (0, -1)])

@@ -1,4 +1,4 @@
-"""The contrastive training: its loss in closed form, which captions are true of which picture."""
+"""The contrastive training: its loss in closed form, which captions are true of which image."""
 
 import json
 import math
@@ -55,19 +55,19 @@ def test_the_loss_is_its_closed_form(measured: Measured) -> None:
 
 
 def test_true_captions_are_no_negatives() -> None:
-    """Caption 1 is true of picture 0: that entry is out of the sums of row 0 and column 1."""
+    """Caption 1 is true of image 0: that entry is out of the sums of row 0 and column 1."""
     logits = torch.tensor([[1.0, 9.0], [2.0, 3.0]], dtype=torch.float64)
     true = torch.tensor([[True, True], [False, True]])
     loss, matched = info_nce(logits, true)
     rows = [0.0, math.log(math.exp(2) + math.exp(3)) - 3]
     columns = [math.log(math.exp(1) + math.exp(2)) - 1, 0.0]
     assert float(loss) == pytest.approx((sum(rows) + sum(columns)) / 4, rel=1e-12)
-    assert float(matched) == pytest.approx(0.75)  # column 0 prefers picture 1
+    assert float(matched) == pytest.approx(0.75)  # column 0 prefers image 1
 
 
 @settings(max_examples=20)
 @given(seeds)
-def test_truth_agrees_with_the_reader_of_pictures(seed: int) -> None:
+def test_truth_agrees_with_the_reader_of_images(seed: int) -> None:
     """Two independent comparisons of what is said with what there is."""
     rng = np.random.default_rng(seed)
     scenes = [sample_scene(rng) for _ in range(6)]
@@ -125,9 +125,9 @@ def test_pairs_are_a_function_of_their_arguments() -> None:
         contrastive_pairs(0, 4, 16, 0.5),
     )
     assert one.captions == two.captions
-    assert np.array_equal(one.pictures, two.pictures)
+    assert np.array_equal(one.images, two.images)
     assert one.captions != other.captions
-    assert one.pictures.shape == (16, 64, 64, 3)
+    assert one.images.shape == (16, 64, 64, 3)
     with pytest.raises(ValueError, match="alike: wanted a number in"):
         contrastive_pairs(0, 0, 16, 1.5)
 
@@ -155,8 +155,8 @@ def test_a_short_training_learns_and_can_be_asked_again(tmp_path: Path) -> None:
 
 
 def test_batches_hold_tokens_of_the_captions() -> None:
-    pictures, tokens, true = batches(Tokenizer.embedded(), 1, 8)(5)
-    assert pictures.dtype == torch.uint8
+    images, tokens, true = batches(Tokenizer.embedded(), 1, 8)(5)
+    assert images.dtype == torch.uint8
     assert (
         tokens.tolist()
         == Tokenizer.embedded().encode(contrastive_pairs(1, 5, 8, 0.5).captions).tolist()

@@ -1,4 +1,4 @@
-"""The figures: which prompts they are of, which pictures; and the loss and scale behind them."""
+"""The figures: which prompts they are of, which images; and the loss and scale behind them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,12 +29,12 @@ class Drawing(TextToImage):
         self.guided = guided
         self.seeds: list[int] = []
         whole = [example(FRESH, i, held) for held in (False, True) for i in range(COUNT)]
-        self.pictures = {one.caption: one.picture for one in whole}
+        self.images = {one.caption: one.image for one in whole}
 
     def __call__(self, some: Sequence[str], seed: list[int], do_cfg: bool, progress: bool) -> Any:
         self.seeds += seed
         blank = np.zeros((64, 64, 3), np.uint8)
-        return [self.pictures[one] if self.knows(one, do_cfg) else blank for one in some]
+        return [self.images[one] if self.knows(one, do_cfg) else blank for one in some]
 
     def knows(self, prompt: str, do_cfg: bool) -> bool:
         asked = parse(prompt)
@@ -71,7 +71,7 @@ def test_prompts_are_seen_or_held_out_as_they_are_called() -> None:
 
 
 class Copying(VAE):
-    """Stands for the VAE: gives back every picture, or a grey one after the first few."""
+    """Stands for the VAE: gives back every image, or a grey one after the first few."""
 
     def __init__(self, right: int) -> None:
         super().__init__(CONFIG.vae)
@@ -85,7 +85,7 @@ class Copying(VAE):
 
 
 @pytest.mark.parametrize("right", [0, 2, 3])
-def test_reconstructions_are_read_beside_their_own_pictures(right: int) -> None:
+def test_reconstructions_are_read_beside_their_own_images(right: int) -> None:
     found = evaluation.reconstruction(Copying(right), 3)
     assert found["read_rightly"] == pytest.approx(right / 3)
     assert (found["psnr_db"] > 160) == (right == 3)
@@ -96,14 +96,14 @@ def test_the_temperature_of_clip_is_at_most_a_hundred() -> None:
     """Similarities are cosines times exp(log_scale), the factor no more than 100 (figure 3)."""
     torch.manual_seed(0)
     module = clip.CLIP(CONFIG.text)
-    pictures = torch.from_numpy(np.stack([example(0, i).picture for i in range(4)]))
+    images = torch.from_numpy(np.stack([example(0, i).image for i in range(4)]))
     tokens = torch.randint(0, 27, (4, 24))
     tokens[:, -1] = 28
     logits = []
     with torch.no_grad():
         for scale in (1.0, 50.0, 100.0, 1e4):
             module.log_scale.fill_(float(np.log(scale)))
-            logits.append(module(pictures, tokens))
+            logits.append(module(images, tokens))
     one, fifty, hundred, more = logits
     torch.testing.assert_close(fifty, 50 * one, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(hundred, 100 * one, rtol=1e-4, atol=1e-5)

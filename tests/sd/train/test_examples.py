@@ -1,6 +1,6 @@
-"""What a step is trained on: every caption is its own picture's, and nothing is kept for judging.
+"""What a step is trained on: every caption is its own image's, and nothing is kept for judging.
 
-The pictures are read by the rule-based image reader, which shares no code with the captions.
+The images are read by the rule-based image reader, which shares no code with the captions.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -71,7 +71,7 @@ def batches(
 
 
 def numbered(count: int) -> Latent:
-    """Latents that are the picture's number, without spread."""
+    """Latents that are the image's number, without spread."""
     number = torch.arange(float(count)).reshape(-1, 1, 1, 1)
     return Latent(number, torch.zeros_like(number))
 
@@ -81,7 +81,7 @@ def test_a_latents_caption_says_what_its_own_picture_shows() -> None:
         for number, text in zip(x0.flatten().int().tolist(), said, strict=True):
             asked = parse(text)
             assert asked is not None
-            assert agrees(describe_image(example(0, number).picture), asked), (number, text)
+            assert agrees(describe_image(example(0, number).image), asked), (number, text)
 
 
 def test_all_or_no_captions_are_dropped_at_the_ends() -> None:
@@ -89,7 +89,7 @@ def test_all_or_no_captions_are_dropped_at_the_ends() -> None:
     assert all(text for _, said in batches(numbered, drop=0.0) for text in said)
 
 
-def test_pictures_of_two_things_alone_or_none_at_the_ends() -> None:
+def test_images_of_two_things_alone_or_none_at_the_ends() -> None:
     for two in (0.0, 1.0):
         for x0, _ in batches(numbered, two=two):
             things = {len(example(0, i).scene.things) for i in x0.flatten().int().tolist()}
@@ -122,7 +122,7 @@ def test_the_draw_of_a_latent_is_standard_normal() -> None:
     assert rare(first.misses(law.of(lambda z: z + 0.1)))
 
 
-def test_encoded_latents_are_those_of_the_pictures_in_order() -> None:
+def test_encoded_latents_are_those_of_the_images_in_order() -> None:
     """The last batch is a short one."""
 
     class Corner(VAE):
@@ -131,24 +131,24 @@ def test_encoded_latents_are_those_of_the_pictures_in_order() -> None:
 
     found = unet.encode(Corner(CONFIG.vae), 5, 7, torch.device("cpu"), batch=3)
     for index in range(7):
-        picture = torch.from_numpy(example(5, index).picture).float() / 127.5 - 1
-        assert float(found.mean[index]) == pytest.approx(float(picture[0, 0, 0]), abs=1e-6)
-        assert float(found.variance[index]) == pytest.approx(float(picture.mean()), abs=1e-5)
+        image = torch.from_numpy(example(5, index).image).float() / 127.5 - 1
+        assert float(found.mean[index]) == pytest.approx(float(image[0, 0, 0]), abs=1e-6)
+        assert float(found.variance[index]) == pytest.approx(float(image.mean()), abs=1e-5)
 
 
 def test_a_pairs_caption_says_what_its_own_picture_shows() -> None:
     """Of independent examples and of near twins, a caption of which may be true of another."""
     for step in range(3):
         found = contrastive_pairs(0, step, 32, 0.5)
-        for picture, text in zip(found.pictures[:16], found.captions[:16], strict=True):
+        for image, text in zip(found.images[:16], found.captions[:16], strict=True):
             asked = parse(text)
-            assert asked is not None and agrees(describe_image(picture), asked), text
+            assert asked is not None and agrees(describe_image(image), asked), text
         said = [parse(text) for text in found.captions]
-        shown = [describe_image(picture) for picture in found.pictures]
+        shown = [describe_image(image) for image in found.images]
         wrong = sum(
             asked is None or not agrees(one, asked) for one, asked in zip(shown, said, strict=True)
         )
-        assert wrong <= 2  # an altered thing may leave the picture, where the reader is not sure
+        assert wrong <= 2  # an altered thing may leave the image, where the reader is not sure
         assert found.true.diagonal().all()
 
 
@@ -189,11 +189,11 @@ def test_nothing_is_judged_on_what_was_trained_on() -> None:
     assert max(judged_on) < 2**32
 
 
-def test_the_autoencoders_figures_are_of_fresh_pictures() -> None:
+def test_the_autoencoders_figures_are_of_fresh_images() -> None:
     evaluate, judged = [], []
 
-    def psnr(network: nn.Module, pictures: Tensor) -> Tensor:
-        judged.append(pictures)
+    def psnr(network: nn.Module, images: Tensor) -> Tensor:
+        judged.append(images)
         return torch.ones(1)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -201,7 +201,7 @@ def test_the_autoencoders_figures_are_of_fresh_pictures() -> None:
         patch.setattr(vae, "fit", lambda *given: evaluate.append(given[4]) or {})
         vae.train_vae(vae.VAETraining(), CONFIG.vae)
         evaluate[0](VAE(CONFIG.vae))
-    fresh = torch.stack([torch.from_numpy(example(FRESH, i).picture) for i in range(256)])
+    fresh = torch.stack([torch.from_numpy(example(FRESH, i).image) for i in range(256)])
     assert torch.equal(judged[0], fresh.permute(0, 3, 1, 2))
 
 

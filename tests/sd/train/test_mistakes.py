@@ -14,7 +14,7 @@ STEP = test_step.test_steps_and_averages_are_those_of_the_papers
 SHIPS = test_program.test_what_is_judged_is_what_ships
 CAPTION = test_examples.test_a_latents_caption_says_what_its_own_picture_shows
 LATENT = test_examples.test_a_latent_is_its_mean_and_its_standard_deviation_times_a_draw
-ENCODED = test_examples.test_encoded_latents_are_those_of_the_pictures_in_order
+ENCODED = test_examples.test_encoded_latents_are_those_of_the_images_in_order
 PAIRS = test_examples.test_a_pairs_caption_says_what_its_own_picture_shows
 JUDGED = test_examples.test_nothing_is_judged_on_what_was_trained_on
 FRESH = test_examples.test_clips_figures_are_on_none_of_its_batches
@@ -29,7 +29,7 @@ def mean() -> None:
 
 
 def read() -> None:
-    test_evaluation.test_reconstructions_are_read_beside_their_own_pictures(2)
+    test_evaluation.test_reconstructions_are_read_beside_their_own_images(2)
 
 
 def generator(tmp_path: Path) -> None:
@@ -50,20 +50,20 @@ def m(name: str, where: str, right: str, wrong: str, check: object) -> Mistake:
 
 
 MISTAKES = [
-    m("a caption of another picture, latents sorted", "unet:train_unet",
+    m("a caption of another image, latents sorted", "unet:train_unet",
       "x0 = latent.mean[chosen] +", "x0 = latent.mean[np.sort(chosen)] +", CAPTION),
-    m("a caption of another picture, captions sorted", "unet:train_unet",
+    m("a caption of another image, captions sorted", "unet:train_unet",
       "for i in chosen]", "for i in np.sort(chosen)]", CAPTION),
-    m("a caption of the next picture", "unet:train_unet",
+    m("a caption of the next image", "unet:train_unet",
       "caption(scenes[i], rng)", "caption(scenes[i - 1], rng)", CAPTION),
     m("captions of another seed", "unet:train_unet",
       "example(training.seed, index)", "example(training.seed + 1, index)", CAPTION),
-    m("latents one picture on", "unet:encode",
+    m("latents one image on", "unet:encode",
       "range(first, min(first + batch, count))", "range(first + 1, min(first + batch, count) + 1)",
       ENCODED),
     m("a pair's captions in another order", "pairs:contrastive_pairs",
-      "return Pairs(np.stack(pictures), captions,",
-      "return Pairs(np.stack(pictures), captions[::-1],", PAIRS),
+      "return Pairs(np.stack(images), captions,",
+      "return Pairs(np.stack(images), captions[::-1],", PAIRS),
     m("the variance for the deviation", "unet:train_unet",
       "latent.variance[chosen].sqrt()", "latent.variance[chosen]", LATENT),
     m("the latent's mean alone", "unet:train_unet",
@@ -72,7 +72,7 @@ MISTAKES = [
       "squared.mean() / x0[0].numel()", "squared.mean()", mean),
     m("a loss that is a sum over the batch", "unet:unet_loss", "squared.mean()", "squared.sum()",
       mean),
-    m("a loss that is a sum over the pictures", "vae:vae_loss",
+    m("a loss that is a sum over the images", "vae:vae_loss",
       "0.5 * balanced.mean()", "0.5 * balanced.sum()",
       test_vae_loss.test_the_loss_is_its_closed_form),
     m("a divergence that is a sum", "vae:vae_loss",
@@ -126,18 +126,18 @@ MISTAKES = [
     m("CLIP is judged on training batches", "clip:train_clip",
       "batches(tokenizer, FRESH, 256, alike)", "batches(tokenizer, training.seed, 256, alike)",
       FRESH),
-    m("the autoencoder is judged on training pictures", "vae:train_vae",
-      "pictures(FRESH, range(256))", "pictures(training.seed, range(256))",
-      test_examples.test_the_autoencoders_figures_are_of_fresh_pictures),
-    m("reconstructions of training pictures", "figures:reconstruction",
-      "original = pictures(FRESH, indices)", "original = pictures(0, indices)", JUDGED),
+    m("the autoencoder is judged on training images", "vae:train_vae",
+      "images(FRESH, range(256))", "images(training.seed, range(256))",
+      test_examples.test_the_autoencoders_figures_are_of_fresh_images),
+    m("reconstructions of training images", "figures:reconstruction",
+      "original = images(FRESH, indices)", "original = images(0, indices)", JUDGED),
     m("seen and held-out accuracy swapped", "figures:accuracy",
       'held_out=pairs == "held_out"', 'held_out=pairs == "seen"', accuracy),
     m("guided and unguided accuracy swapped", "figures:accuracy",
       "do_cfg=guided", "do_cfg=not guided", accuracy),
     m("guidance everywhere", "figures:accuracy",
       '("unguided", False)', '("unguided", True)', accuracy),
-    m("reconstructions read beside other pictures", "figures:reconstruction",
+    m("reconstructions read beside other images", "figures:reconstruction",
       "describe(example(FRESH, index).scene)", "describe(example(FRESH, index + 1).scene)", read),
     m("the text encoder is judged unrounded", "clip:train_clip",
       "rounded(module.cpu(), state)", "module.cpu().load_state_dict(state)", SHIPS),
@@ -150,7 +150,7 @@ MISTAKES = [
       "        trained = rounded(trained, trained.state_dict())\n",
       "        trained = rounded(trained, vae.train_vae(options.vae, config.vae))\n"
       "        judged = evaluation.reconstruction(trained, 2)\n"
-      "        vae.standardise(trained, vae.pictures(0, range(4)))\n"
+      "        vae.standardise(trained, vae.images(0, range(4)))\n"
       "        evaluation.reconstruction = lambda *_: judged\n", SHIPS),
     m("the encoder is trained with the decoder", "vae:train_vae",
       "part.requires_grad_(False)", "part.requires_grad_(True)",
@@ -160,7 +160,7 @@ MISTAKES = [
       test_examples.test_all_or_no_captions_are_dropped_at_the_ends),
     m("one thing for two", "unet:train_unet", "for n in (1, 2))",
       "for n in (2, 1))",
-      test_examples.test_pictures_of_two_things_alone_or_none_at_the_ends),
+      test_examples.test_images_of_two_things_alone_or_none_at_the_ends),
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from sd import weights
 from sd.config import VAEConfig
 from sd.files.image_tensor import signed
 from sd.networks.vae import VAE
-from sd.train.vae import KL, VAETraining, pictures, psnr, standardise, train_vae, vae_loss
+from sd.train.vae import KL, VAETraining, images, psnr, standardise, train_vae, vae_loss
 from tests.chance import Mean, rare, seeded
 from tests.law import Law, independent, line, uniform
 
@@ -37,14 +37,14 @@ class Given(torch.nn.Module):
 
 def test_the_loss_is_its_closed_form() -> None:
     """Backgrounds of 40, one with 5 pixels of 200 and one with 10; errors 0.1 there, else 0.02."""
-    picture = torch.full((2, 3, 8, 8), 40, dtype=torch.uint8)
-    picture[0, :, 3, 1:6] = 200
-    picture[1, :, 3:5, 1:6] = 200
-    error = torch.where(picture == 200, 0.1, 0.02)
+    image = torch.full((2, 3, 8, 8), 40, dtype=torch.uint8)
+    image[0, :, 3, 1:6] = 200
+    image[1, :, 3:5, 1:6] = 200
+    error = torch.where(image == 200, 0.1, 0.02)
     error[1] *= 2.0
     mean, log_variance = torch.full((2, 4, 4, 4), 0.7), torch.full((2, 4, 4, 4), -1.2)
-    vae = Given(mean, log_variance, signed(picture) + error)
-    figures = vae_loss(vae, picture, torch.Generator().manual_seed(0))
+    vae = Given(mean, log_variance, signed(image) + error)
+    figures = vae_loss(vae, image, torch.Generator().manual_seed(0))
     kl = 0.5 * (0.7**2 + math.exp(-1.2) + 1.2 - 1.0)
     balanced = (1 + 4) / 2 * (0.1**2 + 0.02**2) / 2
     plain = (5 * 0.1**2 + 59 * 0.02**2 + 4 * (10 * 0.1**2 + 54 * 0.02**2)) / 128
@@ -59,9 +59,9 @@ def test_the_decoder_is_given_a_draw_of_the_latent() -> None:
     """z / scale ~ N(mean, variance): the mean and second moment of 65,536 draws."""
     count = 65_536
     shape = (1, 4, 128, 128)
-    picture = torch.zeros(1, 3, 256, 256, dtype=torch.uint8)
-    vae = Given(torch.full(shape, 0.7), torch.full(shape, -1.2), signed(picture))
-    vae_loss(vae, picture, seeded(3))
+    image = torch.zeros(1, 3, 256, 256, dtype=torch.uint8)
+    vae = Given(torch.full(shape, 0.7), torch.full(shape, -1.2), signed(image))
+    vae_loss(vae, image, seeded(3))
     z = vae.z.double() / TINY.scaling_factor
     law = line().of(lambda z: math.exp(-0.6) * z)
     first, second = Mean(law, count, 1e-9), Mean(law.of(torch.square), count, 1e-9)
@@ -71,15 +71,15 @@ def test_the_decoder_is_given_a_draw_of_the_latent() -> None:
 
 
 @pytest.mark.chance(4e-9, "s of one size, the root of noise^2 / 3, or noise itself")
-def test_noise_widens_each_pictures_draw_by_its_own_amount() -> None:
-    """4,000 pictures of 256 numbers: s uniform on [0, noise], so E s^2 = noise^2 / 3.
+def test_noise_widens_each_images_draw_by_its_own_amount() -> None:
+    """4,000 images of 256 numbers: s uniform on [0, noise], so E s^2 = noise^2 / 3.
 
-    A picture's sample variance is (e^-4 + s^2) chi^2 / 255, chi^2 of 255 degrees of freedom.
+    An image's sample variance is (e^-4 + s^2) chi^2 / 255, chi^2 of 255 degrees of freedom.
     """
     shape, noise = (4_000, 4, 8, 8), 0.6
-    picture = torch.zeros(4_000, 3, 1, 1, dtype=torch.uint8)
-    vae = Given(torch.zeros(shape), torch.full(shape, -4.0), signed(picture))
-    vae_loss(vae, picture, seeded(3), noise)
+    image = torch.zeros(4_000, 3, 1, 1, dtype=torch.uint8)
+    vae = Given(torch.zeros(shape), torch.full(shape, -4.0), signed(image))
+    vae_loss(vae, image, seeded(3), noise)
     each = (vae.z.double() / TINY.scaling_factor).flatten(1).var(dim=1)
     ratio = torch.linspace(0.3, 2.2, 800, dtype=torch.float64)
     chi_square = Law(ratio, torch.from_numpy(stats.chi2.pdf(255 * ratio.numpy(), 255)))
@@ -102,7 +102,7 @@ def test_standardising_moves_the_latent_and_nothing_else() -> None:
     vae = VAE(TINY).eval()
     for parameter in vae.quant_conv.parameters():
         parameter.mul_(3.0).add_(0.2)
-    seen = pictures(0, range(24))
+    seen = images(0, range(24))
     before = vae.decode(vae.encode(signed(seen)).mean)
     standardise(vae, seen)
     latent = vae.encode(signed(seen))
@@ -118,13 +118,13 @@ def test_standardising_moves_the_latent_and_nothing_else() -> None:
 @torch.no_grad()
 def test_psnr_of_a_known_error() -> None:
     """A reconstruction 10 bytes off everywhere has 20 log10(255 / 10) = 28.13 dB."""
-    picture = torch.full((2, 3, 8, 8), 100, dtype=torch.uint8)
+    image = torch.full((2, 3, 8, 8), 100, dtype=torch.uint8)
 
     class Shifted(VAE):
         def decode(self, z: torch.Tensor) -> torch.Tensor:
-            return signed(picture) + 10 / 127.5
+            return signed(image) + 10 / 127.5
 
-    found = psnr(Shifted(TINY), picture)
+    found = psnr(Shifted(TINY), image)
     assert found.tolist() == pytest.approx([20 * math.log10(25.5)] * 2, rel=1e-6)
 
 
