@@ -14,7 +14,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sd.files.image_file import load
+from sd.files.image_file import open_image
 
 Floats = npt.NDArray[np.float64]
 
@@ -58,7 +58,7 @@ def png(figure: Figure, colors: int | None = None) -> bytes:
         figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12)
     if colors is None:
         return buffer.getvalue()
-    image, small = load(buffer.getvalue()).convert("RGB"), io.BytesIO()
+    image, small = open_image(buffer.getvalue()).convert("RGB"), io.BytesIO()
     image.quantize(colors, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
     return small.getvalue()
 
