@@ -1,6 +1,6 @@
-"""Text to images by latent diffusion: the networks, the pipeline, the embedded world of shapes.
+"""Latent diffusion from text to images: networks, pipeline, checkpoints, the embedded model.
 
-`TextToImage` is imported when it is first asked for: `sd.shapes` needs no torch.
+`TextToImage` is imported at its first use, because `sd.shapes` needs no torch.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Where to compute: the processors that this machine has."""
+"""The devices of this machine, and the choice of one."""
 
 import torch
 
@@ -15,7 +15,7 @@ def available() -> list[str]:
 def pick(name: str) -> torch.device:
     """The device of that name ("cuda", "cuda:1", "mps", "cpu"); "auto" is the fastest found.
 
-    Raises ValueError for a device that is not there.
+    Raises ValueError for a device that this machine does not have.
     """
     found = available()
     if name == "auto":

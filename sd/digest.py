@@ -1,4 +1,4 @@
-"""A model's digest: images of one digest and of one setting are the same image."""
+"""A digest of a model's weights: the same digest and settings give the same image."""
 
 import hashlib
 from collections.abc import Iterable
@@ -11,13 +11,14 @@ from sd.pipeline import TextToImage
 __all__ = ["model_digest", "weights_digest"]
 
 DIGITS = 16
+"""Hexadecimal digits of a digest."""
 
 
 def model_digest(model: TextToImage) -> str:
-    """SHA-256 over the names of all weights and their numbers as float32: its first digits in hex.
+    """The first 16 hexadecimal digits of SHA-256 over all names and weights (as float32).
 
-    It is that of the weights as they were loaded and changed, whatever engine runs them. What is
-    no module has none.
+    The weights are those after loading and merging, whatever engine runs them. A network that is no
+    `nn.Module` does not count.
     """
     if model.digest is not None:
         return model.digest
@@ -26,7 +27,7 @@ def model_digest(model: TextToImage) -> str:
 
 
 def weights_digest(weights: Iterable[tuple[str, Tensor]]) -> str:
-    """The same over named weights."""
+    """The digest of named weights: see `model_digest`."""
     found = hashlib.sha256()
     for name, value in weights:
         found.update(name.encode())

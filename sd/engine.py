@@ -1,8 +1,8 @@
-"""Engines: the same networks, run by a compiler instead of operation by operation.
+"""Engines: run the same networks in PyTorch, OpenVINO or torch.compile.
 
-`eager` is PyTorch as it is, and the reference. `openvino` is Intel's runtime for x86 and ARM
-processors; `compile` is torch.compile, with CUDA graphs on a GPU. An engine takes the U-Net and the
-decoder, where nearly all the time goes. It compiles at the first call, for all sizes at once.
+`eager` is plain PyTorch, the reference. `openvino` is Intel's runtime for x86 and ARM processors.
+`compile` is torch.compile, with CUDA graphs on a GPU. An engine runs the U-Net and the decoder,
+which take nearly all the time. It compiles them at the first call, for all sizes at once.
 """
 
 import copy
@@ -26,18 +26,18 @@ Engine: TypeAlias = Literal["eager", "openvino", "compile"]
 def require_engine(
     engine: str, device: torch.device, dtype: torch.dtype, low_memory: bool = False
 ) -> None:
-    """Raise ValueError where there is no such engine, or it can't have the device or dtype.
+    """Raise ValueError for an unknown engine, or one without support for the device or dtype.
 
-    OpenVINO needs to be installed, a CPU, and float32 or bfloat16. Only `eager` has networks that
-    take turns in memory: what the others compile holds the weights.
+    OpenVINO must be installed and needs a CPU and float32 or bfloat16. Only `eager` supports
+    offloading (`low_memory`): compiled networks hold their weights.
     """
     require(engine in get_args(Engine), "engine", f"one of {get_args(Engine)}", repr(engine))
     valid = engine == "eager" or not low_memory
-    require(valid, "engine", "eager beside low_memory", repr(engine))
+    require(valid, "engine", "eager with low_memory", repr(engine))
     if engine == "openvino":
-        require(device.type == "cpu", "engine", "device cpu beside openvino", str(device))
+        require(device.type == "cpu", "engine", "device cpu with openvino", str(device))
         valid = dtype in (torch.float32, torch.bfloat16)
-        require(valid, "engine", "float32 or bfloat16 beside openvino", str(dtype))
+        require(valid, "engine", "float32 or bfloat16 with openvino", str(dtype))
         there = importlib.util.find_spec("openvino") is not None
         wanted = "openvino, by pip install diffusion-math[openvino]"
         require(there, "engine", wanted, "no such package")
@@ -47,12 +47,12 @@ def with_engine(pipeline: TextToImage, engine: str) -> TextToImage:
     """The pipeline with its U-Net and its decoder run by this engine.
 
     Args:
-        pipeline: eager, with all that is to be merged into its weights. OpenVINO takes them over:
-            the pipeline that was given is used up.
+        pipeline: an eager one, after all merges into its weights. Do not use it after `openvino`,
+            which takes its weights over.
         engine: one of `Engine`.
 
     Raises:
-        ValueError: as `require_engine` does.
+        ValueError: see `require_engine`.
     """
     require_engine(engine, pipeline.device, pipeline.dtype, pipeline.offload is not None)
     if engine == "eager":
@@ -69,10 +69,10 @@ def with_engine(pipeline: TextToImage, engine: str) -> TextToImage:
 
 @final
 class OpenVINO(nn.Module):
-    """A network compiled by OpenVINO for the CPU: float32 tensors in and out, in their order.
+    """A network compiled by OpenVINO for the CPU, with float32 inputs and outputs.
 
-    The network's own arguments of the first call tell how many there are. What computes in bfloat16
-    is the engine's choice; sums are in float32. Numbers of a type other than float32 are converted.
+    The first call compiles it for that many arguments. With bfloat16, OpenVINO chooses which
+    operations use it; sums are in float32. Arguments of other types are converted to float32.
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
@@ -82,7 +82,7 @@ class OpenVINO(nn.Module):
         self.request: Any = None
 
     def forward(self, *arguments: Tensor) -> Tensor:
-        """The network's answer, in the type of the first argument."""
+        """The output of the network, in the dtype of the first argument."""
         plain = tuple(x.float().reshape(x.shape or (1,)).contiguous() for x in arguments)
         if self.request is None:
             self.request = _compiled(self._network.pop(), plain, self._precision)
@@ -104,7 +104,7 @@ def _compiled(network: nn.Module, example: tuple[Tensor, ...], precision: str) -
 
 
 class _Decoding(nn.Module):
-    """The decoder of a VAE as a network of its own."""
+    """The decoder of a VAE as a module."""
 
     def __init__(self, vae: Autoencoder) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class _Decoding(nn.Module):
 
 @final
 class _Decoded:
-    """A VAE with a decoder run by an engine; images are encoded as ever."""
+    """A VAE whose decoder is run by an engine; its encoder stays eager."""
 
     def __init__(self, vae: Autoencoder, decoder: nn.Module) -> None:
         self._vae, self._decoder = vae, decoder
@@ -125,5 +125,5 @@ class _Decoded:
         return self._vae.encode(x)
 
     def decode(self, z: Tensor) -> Tensor:
-        answer: Tensor = self._decoder(z)
-        return answer
+        image: Tensor = self._decoder(z)
+        return image

@@ -1,4 +1,4 @@
-"""How much of an image is redrawn: where on the schedule its walk starts."""
+"""Image to image: the time grid of a given strength."""
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from diffusion_math.schedule import Discrete
 __all__ = ["DEFAULT_STRENGTH", "img2img_grid"]
 
 DEFAULT_STRENGTH = 0.8
-"""Of an image that is given without a strength."""
+"""The strength of an image without a given one."""
 
 
 def img2img_grid(
@@ -20,10 +20,10 @@ def img2img_grid(
     """The grid from t = round(strength T) down to 0, in round(strength steps) steps, at least one.
 
     Args:
-        schedule: of T steps.
+        schedule: a schedule of T steps.
         grid: a name in `GRIDS`.
-        steps: that strength 1 takes.
-        strength: in (0, 1]; below 1 / (2T) the grid is 0 alone: there is nothing to redraw.
+        steps: the number of steps at strength 1.
+        strength: in (0, 1]; below 1 / (2T) the grid is 0 alone, so the image does not change.
     """
     level = round(strength * schedule.T)
     if level == 0:

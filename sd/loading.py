@@ -1,4 +1,4 @@
-"""The models that can be named: the embedded one, a folder laid out like it, any checkpoint."""
+"""Load a model by name or path: the embedded model, a folder in its layout, any checkpoint."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,15 +27,15 @@ from sd.text.tokenizer import END, Tokenizer
 __all__ = ["Parts", "load_model"]
 
 NATIVE = {"text_encoder": "transformers", "vae": "diffusers", "unet": "diffusers"}
-"""The files of a folder of ours, and whose names their tensors have."""
+"""The files of a folder in our layout, and the library whose tensor names they use."""
 
 
 PADDING = 128
-"""Rows of a table, at most, that no token has."""
+"""The largest number of embedding rows without a token."""
 
 
 class Parts(NamedTuple):
-    """A model: its numbers, its tokenizer, its three networks and their turns, if they take any."""
+    """A model: configuration, tokenizer, three networks, and their offloading if there is any."""
 
     config: ModelConfig
     tokenizer: Tokenizer
@@ -61,17 +61,17 @@ def load_model(
 
     Args:
         model: "shapes"; a folder with text_encoder, vae and unet as `.safetensors` with metadata
-            and tokenizer.json; or a Stable Diffusion checkpoint: a file, a diffusers folder, an id
-            of the hub (see `sd.checkpoint`).
-        device, dtype: of the networks; the VAE is in float32 where that is float16.
-        tokenizer: CLIP's vocabulary, where the checkpoint has none (see `sd.text.clip_vocabulary`).
-        vae, config, prediction, ema, variant: as `sd.checkpoint.load` takes them.
-        low_memory: only the network at work has its weights on the device, or in memory at all.
-            Those of the others are in their file, from which they are taken at each turn.
+            and tokenizer.json; or a Stable Diffusion checkpoint: a file, a diffusers folder, a hub
+            id (see `sd.checkpoint`).
+        device, dtype: of the networks; the VAE is in float32 if `dtype` is float16.
+        tokenizer: CLIP's vocabulary, if the checkpoint has none (see `sd.text.clip_vocabulary`).
+        vae, config, prediction, ema, variant: see `sd.checkpoint.load`.
+        low_memory: offload: only the network in use has its weights in memory. The others are read
+            again from their files at each use.
 
     Raises:
         FileNotFoundError: a weights file is missing.
-        ValueError: a file is damaged or does not fit; in one line.
+        ValueError: a file is damaged or does not fit.
     """
     options = {
         "vae": vae,
@@ -95,19 +95,19 @@ def load_model(
         )
         networks = dict(zip(NATIVE, (text, own_vae, unet), strict=True))
         homes = {name: _home(folder, name, network, dtype) for name, network in networks.items()}
-        numbers = replace(SHAPES_CONFIG, text=text.config, vae=own_vae.config, unet=unet.config)
-        length = numbers.text.context_length
+        own = replace(SHAPES_CONFIG, text=text.config, vae=own_vae.config, unet=unet.config)
+        length = own.text.context_length
         words = (
             Tokenizer.embedded(length)
             if embedded
             else Tokenizer.from_file(folder / "tokenizer.json", length)
         )
-    _fitting(words, numbers)
+    _fitting(words, own)
     if not low_memory:
         for home in homes.values():
             home.network.to(device, home.dtype)
     offload = Offload(homes, device) if low_memory else None
-    return Parts(numbers, words, text, own_vae, unet, offload)
+    return Parts(own, words, text, own_vae, unet, offload)
 
 
 def _home(folder: Path, name: str, network: nn.Module, dtype: torch.dtype) -> Parked:
@@ -124,9 +124,9 @@ def _checkpoint(
     options: Mapping[str, Any],
     low_memory: bool,
 ) -> Parts:
-    """A checkpoint; its vocabulary is sought before its weights are read."""
+    """A checkpoint; a missing vocabulary is reported before its weights are read."""
     place = resolve(model, (options["variant"],))
-    wanted = "'shapes', a folder of weights, a checkpoint or an id of the hub"
+    wanted = "'shapes', a folder of weights, a checkpoint or a hub id"
     require(path_kind(place, "model") is not None, "model", wanted, repr(str(model)))
     words = clip_vocabulary.find_tokenizer(place, tokenizer, TextConfig().context_length, None)
     found = checkpoint.load(
@@ -146,10 +146,10 @@ def _checkpoint(
 
 
 def _fitting(tokenizer: Tokenizer, config: ModelConfig) -> None:
-    """Raise ValueError unless each token has its row of the text encoder's table.
+    """Raise ValueError unless each token has its row of the text encoder's embedding.
 
-    The end token has the last row but for words that were added, and rows that fill the table up to
-    a multiple of 8, as transformers does.
+    The end token has the last row, except for added words and for rows that fill the embedding up
+    to a multiple of 8, as transformers does.
     """
     tokens, end, rows = tokenizer.vocab_size, tokenizer.end_token, config.text.vocab_size
     if not set(range(end + 1, tokens)) <= set(tokenizer.added.values()):

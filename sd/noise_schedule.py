@@ -1,4 +1,4 @@
-"""The noise schedules that latent-diffusion models are trained under, by name."""
+"""The noise schedules of latent-diffusion models, by name."""
 
 from collections.abc import Callable
 
@@ -23,15 +23,15 @@ def named_schedule(name: str, steps: int, zero_snr: bool = False) -> Discrete:
 
     Args:
         name: one of `SCHEDULES`.
-        steps: T, the number of its variances.
-        zero_snr: rescale it by `zero_terminal_snr`.
+        steps: T, the number of its steps.
+        zero_snr: rescale it to a zero terminal SNR.
     """
     plain = SCHEDULES[name](steps)
     return zero_terminal_snr(plain) if zero_snr else plain
 
 
 def zero_terminal_snr(plain: Discrete) -> Discrete:
-    """The schedule shifted and scaled so that nothing of the data is left at its last step.
+    """The schedule, shifted and scaled to an SNR of zero at its last step.
 
     alpha'_t = (alpha_t - alpha_T) alpha_1 / (alpha_1 - alpha_T) for t < T, and alpha'_T = 2^-12,
     or half of alpha'_{T-1} where that is less, in place of 0.

@@ -1,4 +1,4 @@
-"""Numbers that are finite, or one line that says where they ceased to be."""
+"""Checks that tensors are finite; the error names the stage that made them."""
 
 from collections.abc import Iterable, Iterator
 
@@ -12,14 +12,14 @@ __all__ = ["finite_states", "require_finite", "vae_dtype"]
 
 
 def require_finite(x: Tensor, stage: str, dtype: torch.dtype | None = None) -> Tensor:
-    """`x` itself.
+    """Return `x` unchanged.
 
     Args:
-        x: of any shape.
-        stage: what has made it, for the message.
-        dtype: that it was made in, where `x` has been converted since.
+        x: a tensor of any shape.
+        stage: what made it, for the message.
+        dtype: the dtype that it was made in, if `x` has been converted since.
 
-    Raises FloatingPointError where a number is infinite or not a number: it can have no colour.
+    Raises FloatingPointError if an entry is infinite or NaN.
     """
     if bool(x.isfinite().all()):
         return x
@@ -31,21 +31,22 @@ def require_finite(x: Tensor, stage: str, dtype: torch.dtype | None = None) -> T
 
 
 def finite_states(
-    walk: Iterable[State], times: Float[Tensor, " nodes"], dtype: torch.dtype
+    states: Iterable[State], times: Float[Tensor, " nodes"], dtype: torch.dtype
 ) -> Iterator[State]:
-    """The states of a walk over these times, whose network answers in `dtype`, each of them finite.
+    """Yield the states of a trajectory over `times`, each checked; `dtype` is the U-Net's.
 
-    Raises FloatingPointError, with the step and the time that it starts at, as `require_finite`.
+    Raises FloatingPointError, as `require_finite` does, with the step and the time at its start.
     """
-    for k, state in enumerate(walk):
+    for k, state in enumerate(states):
         stage = f"U-Net, step {k} of {len(times) - 1} (t = {times[max(k - 1, 0)]:g})"
         require_finite(state.x, stage, dtype)
         yield state
 
 
 def vae_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of a VAE beside networks in `dtype`: float32 for float16, which ends at 65504.
+    """The dtype of the VAE for networks in `dtype`: float32 in place of float16.
 
-    The activations of Stable Diffusion's decoder pass that; bfloat16 reaches as far as float32.
+    Activations of Stable Diffusion's decoder exceed 65504, the largest float16. The range of
+    bfloat16 is that of float32.
     """
     return torch.float32 if dtype == torch.float16 else dtype

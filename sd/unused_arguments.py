@@ -1,4 +1,4 @@
-"""What a call of the pipeline is given and makes no use of: warned of, before the work."""
+"""Warnings about arguments of a pipeline call that have no effect."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ from sd.text.tokenizer import Tokenizer
 __all__ = ["warn_guidance", "warn_interval", "warn_prompts"]
 
 OUTSIDE = 4
-"""Calls between a warning and the code that called the pipeline."""
+"""Stack frames between a warning and the code that called the pipeline."""
 
 
 def warn_prompts(tokenizer: Tokenizer, prompts: Sequence[str]) -> None:
-    """Warn of words that the model does not know, and of marks that are read as plain words."""
+    """Warn about words that the model does not know, and about marks that are read as words."""
     marks = {mark: what for text in prompts for mark, what in foreign_marks(text).items()}
     if marks:
         shown = ", ".join(f"{mark} ({what})" for mark, what in marks.items())
@@ -36,12 +36,12 @@ def warn_prompts(tokenizer: Tokenizer, prompts: Sequence[str]) -> None:
 
 
 def warn_guidance(do_cfg: bool, scale: Number, own: Number, **given: object) -> None:
-    """Warn of what guidance alone would use, where there is none.
+    """Warn about arguments of guidance in a call without guidance.
 
     Args:
-        do_cfg, scale: as the pipeline takes them.
-        own: the model's own scale, which need not have been given.
-        given: other arguments by name; what is empty or None has not been given.
+        do_cfg, scale: of the call.
+        own: the model's default scale.
+        given: other arguments by name; an empty one or None counts as not given.
     """
     if do_cfg and scale != 1:
         return
@@ -59,11 +59,11 @@ def warn_interval(
     solver: Callable[[Schedule], Step],
     wanted: Sequence[Number],
 ) -> None:
-    """Warn where guidance holds at none of the noise levels that the steps begin at.
+    """Warn if the guidance interval `wanted` contains no noise level of the sampling.
 
-    Solvers that evaluate the denoiser between two nodes have noise levels there, so that for them
-    only an interval beyond all nodes is one of no effect. Of a solver that is not in `SOLVERS`
-    this is not known, and it is taken for one of them.
+    A solver with one evaluation a step evaluates the denoiser at the start of a step. Others evaluate
+    it between two nodes too. For them, and for unknown solvers, the warning comes only if the whole
+    interval lies beyond the nodes.
     """
     low, high = wanted
     alpha, sigma = schedule(times[:-1])

@@ -1,4 +1,4 @@
-"""What the fields of a configuration may hold, said in one line where they hold something else."""
+"""Checks of the fields of a configuration."""
 
 import sys
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 from diffusion_math import checks
 
 MOST_LAYERS, MOST_LEVELS, MOST_BLOCKS = 100, 10, 10
-"""Layers of a text encoder; levels of a U-Net or VAE, and blocks in one: each is a module."""
+"""Limits: layers of a text encoder, levels of a U-Net or VAE, blocks in a level."""
 MOST = 2**24
-"""The largest width, count or length: products of two are far below the end of 64 bits."""
+"""The largest width, count or length; products of two fit easily into 64 bits."""
 
 
 def whole(owner: object, *names: str, most: int = MOST) -> None:

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors files that say what they are, checked before a network sees them."""
+"""Weights files of single networks: safetensors with the configuration in their metadata."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 MOST_BYTES = 2**40
 SHOWN = 3
-"""How many of the offending names a message lists before it says "and n more"."""
+"""Names that a message lists before "and n more"."""
 
 
 def save_network(
@@ -43,15 +43,15 @@ def save_network(
     """Write a network's tensors, whole or not at all.
 
     Args:
-        path: the file; its folder must exist. What stood there is replaced at the very end.
-        module: the network whose `state_dict` is kept.
-        config: what it was built from; kept as JSON, so that `load_network` needs the file alone.
-        dtype: of the tensors in the file.
-        metadata: licence, command, seed, figures ...: strings as they are, the rest as JSON.
+        path: the file; its folder must exist. An existing file is replaced at the end.
+        module: the network whose `state_dict` is saved.
+        config: its configuration, saved as JSON, so that `load_network` needs the file alone.
+        dtype: the dtype of the tensors in the file.
+        metadata: licence, command, seed, figures, ...: strings as they are, other values as JSON.
 
     Raises:
-        ValueError: a weight is not finite, or leaves the range of `dtype`.
-        OSError: the file cannot be written; what stood there is untouched.
+        ValueError: a weight is not finite, or exceeds the range of `dtype`.
+        OSError: the file cannot be written; an existing one is unchanged.
     """
     tensors = {
         name: value.detach().to("cpu", dtype).contiguous()
@@ -64,9 +64,9 @@ def save_network(
 
 
 def read_metadata(path: Path | str) -> dict[str, str]:
-    """What the file says of itself.
+    """The metadata of the file.
 
-    Raises FileNotFoundError where there is no file, ValueError where it is no safetensors file.
+    Raises FileNotFoundError where there is no file, ValueError where it is not a safetensors file.
     """
     words, _ = _open(path, tensors=False)
     return words
@@ -87,16 +87,16 @@ def read_config(path: Path | str, kind: type[Config]) -> Config:
 
 
 def read_tensors(path: Path | str, module: nn.Module) -> dict[str, Tensor]:
-    """The file's tensors, every one of which `module` has, in the module's dtypes, on the CPU.
+    """The tensors of the file for `module`, in its dtypes, on the CPU.
 
     Args:
         path: a safetensors file.
-        module: gives the names, shapes and dtypes wanted; it may be on the meta device.
+        module: the network, which may be on the meta device; names and shapes must equal its own.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is truncated, damaged or no safetensors file; or names are missing or
-            unexpected, shapes differ, or numbers are not finite: all that is wrong in one line.
+        ValueError: the file is truncated, damaged or not a safetensors file; names are missing or
+            unexpected; shapes differ; or weights are not finite. One line names all faults.
     """
     words, tensors = _open(path, tensors=True)
     wanted = module.state_dict()
@@ -117,12 +117,12 @@ def read_tensors(path: Path | str, module: nn.Module) -> dict[str, Tensor]:
 def load_network(path: Path | str, network: type[Network], kind: type[Config]) -> Network:
     """The network in the file, built from the configuration in it; float32, on the CPU.
 
-    No random number is drawn and nothing allocated before the file is known to fit.
+    Nothing is initialised or allocated before the file has been checked.
 
     Args:
-        path: a file made by `save_network`.
-        network: called with the configuration to build the module.
-        kind: the class of the network's configuration.
+        path: a file of `save_network`.
+        network: the class of the network.
+        kind: the class of its configuration.
 
     Raises:
         FileNotFoundError, ValueError: as in `read_config` and `read_tensors`.
@@ -134,14 +134,14 @@ def load_network(path: Path | str, network: type[Network], kind: type[Config]) -
 
 
 def blank(network: type[Network], settings: TextConfig | VAEConfig | UNetConfig) -> Network:
-    """The network on the meta device: names and shapes; no number is drawn, nothing allocated."""
+    """The network on the meta device: names and shapes without any memory for weights."""
     with torch.device("meta"), _Unfilled():
         return network(settings)
 
 
 class _Unfilled(TorchFunctionMode):
-    """Skip the initialisation of parameters, whose normal numbers on the meta device would import
-    torch's compiler, a second of work, to no end."""
+    """Skip the initialisation of parameters: on the meta device it imports torch's compiler, which
+    takes a second."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -152,7 +152,7 @@ class _Unfilled(TorchFunctionMode):
 
 
 def _open(path: Path | str, tensors: bool) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """The file's metadata and, if wanted, its tensors."""
+    """The metadata of the file and, on request, its tensors."""
     path = require_regular(path, "weights file", MOST_BYTES)
     try:
         with safe_open(path, framework="pt") as file:

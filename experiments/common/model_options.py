@@ -11,25 +11,33 @@ from tyro.conf import arg
 from sd.command_line.flags import File, FlagError, Several, check, unused
 
 PROMPT = "a large red circle left of a small blue square on a white background"
-"""A prompt of the embedded world, for when none is given."""
+"""The default prompt; the embedded model knows its words."""
 
 OPTIONS = ("tokenizer", "vae", "config", "prediction", "ema", "variant")
-"""What `TextToImage.load` takes beside the weights."""
+"""Options of `TextToImage.load` besides the weights."""
 
 KEPT = ("weights", "dtype", "engine", *OPTIONS, "lora", "embedding")
-"""What says which model it is."""
+"""The settings that identify a model."""
 
 PATHS = ("weights", "tokenizer", "vae", "config", "embedding")
 NAMED = (*PATHS, "lora")
-"""What of it names files, or models of the hub."""
+"""Those that name files or models of the hub."""
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 
 STRONGEST = 100
-"""What a LoRA may be multiplied by."""
+"""The largest strength of a LoRA."""
 
 BATCH = 16
-"""Pictures drawn at once: more gains little on a CPU."""
+"""Images sampled at once: more gains little on a CPU."""
+
+
+def default(words: str) -> Any:
+    """What `--help` calls the default of a flag whose value is found later."""
+    return arg(help_behavior_hint=f"(default: {words})")
+
+
+FILES, NONE, OWN = default("what its files say"), default("none"), default("the model's")
 
 
 @dataclass(frozen=True)
@@ -38,22 +46,22 @@ class Model:
 
     weights: Annotated[Literal["shapes"] | Path, arg(aliases=("--model",))] = "shapes"
     """The embedded model `shapes`, or a Stable Diffusion checkpoint: a file, folder or hub id."""
-    tokenizer: Annotated[Path, File(folder=True)] | None = None
-    """CLIP's vocabulary for a single-file checkpoint: a tokenizer.json or its folder."""
-    vae: Path | None = None
+    tokenizer: Annotated[Path | None, File(folder=True), default("searched for")] = None
+    """CLIP's tokenizer.json, or its folder, for a single-file checkpoint."""
+    vae: Annotated[Path | None, OWN] = None
     """A VAE to use instead of the checkpoint's."""
-    config: Annotated[Path, File()] | None = None
-    """The checkpoint's configuration as JSON, in place of what its files say."""
-    prediction: Literal["epsilon", "v_prediction", "sample"] | None = None
-    """What the checkpoint's U-Net predicts (default: what its files say)."""
+    config: Annotated[Path | None, File(), FILES] = None
+    """The checkpoint's configuration as JSON."""
+    prediction: Annotated[Literal["epsilon", "v_prediction", "sample"] | None, FILES] = None
+    """What the checkpoint's U-Net predicts."""
     ema: bool = False
-    """Use the moving averages of the U-Net's weights in a single-file checkpoint."""
-    variant: str | None = None
+    """Use the averaged (EMA) weights of the U-Net in a single-file checkpoint."""
+    variant: Annotated[str | None, NONE] = None
     """Which files of a checkpoint's folder, such as fp16."""
-    lora: Annotated[tuple[str, ...], File(path=lambda text: weighed(text)[0])] = ()
-    """LoRA files to merge into the weights: PATH or PATH:STRENGTH (strength 1)."""
-    embedding: Annotated[tuple[Path, ...], File(), Several(0)] = ()
-    """Textual-inversion files; each adds a word to the vocabulary."""
+    lora: Annotated[tuple[str, ...], File(path=lambda text: weighed(text)[0]), NONE] = ()
+    """LoRA files to merge: PATH or PATH:STRENGTH; PATH alone has strength 1."""
+    embedding: Annotated[tuple[Path, ...], File(), Several(0), NONE] = ()
+    """Textual-inversion files; each adds a word, named in or after the file."""
     device: str = "auto"
     """`cpu`, `cuda`, `mps`, or `auto`: the fastest one found."""
     dtype: Precision = "float32"
@@ -61,7 +69,7 @@ class Model:
     engine: Literal["eager", "openvino", "compile"] = "eager"
     """What runs U-Net and decoder: PyTorch, OpenVINO (CPU) or torch.compile."""
     low_memory: bool = False
-    """Keep one network in memory at a time (offloading); the image is the same."""
+    """Keep one network in memory at a time (offloading): slower, the same image."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -69,7 +77,7 @@ class Model:
             unused(self, OPTIONS, "on the embedded model `shapes`: name a checkpoint by --model")
 
     def kept(self) -> dict[str, Any]:
-        """The settings that say which model it is, as plain JSON values."""
+        """The settings that identify the model, as plain JSON values."""
         return {name: _plain(getattr(self, name)) for name in KEPT}
 
     def flags(self) -> list[str]:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
+from experiments.common.model_options import OWN, default
 from sd.command_line.flags import Range, Several, check, unused
 
 if TYPE_CHECKING:
@@ -36,18 +37,18 @@ class Sampling:
 
     steps: Annotated[int, Range(1, 1000)] = 25
     """Sampling steps, 1 to 1000."""
-    solver: Solver | None = None
-    """The solver (default: the model's)."""
+    solver: Annotated[Solver | None, OWN] = None
+    """The solver. Most make one evaluation of the U-Net a step, heun two."""
     grid: Grid = "trailing"
     """Spacing of the time steps."""
-    guidance_scale: Scale | None = None
-    """w in x0_u + w (x0_c - x0_u); 1 is no guidance (default: the model's)."""
-    guidance_interval: Interval | None = None
-    """LOW HIGH: noise levels sigma/alpha between which guidance is on."""
-    long_prompt: Literal["chunk", "truncate", "refuse"] | None = None
-    """What to do with a prompt that is too long (default: the model's)."""
-    clip_skip: Annotated[int, Range(0, 100)] | None = None
-    """Last layers of the text encoder to skip (default: the model's)."""
+    guidance_scale: Annotated[Scale | None, OWN] = None
+    """w in x0_u + w (x0_c - x0_u): 0 ignores the prompt, 1 is unguided."""
+    guidance_interval: Annotated[Interval | None, default("all")] = None
+    """LOW HIGH: sigma/alpha at which w holds; elsewhere w = 1, at half the cost."""
+    long_prompt: Annotated[Literal["chunk", "truncate", "refuse"] | None, OWN] = None
+    """A prompt beyond the context length: encode in chunks, truncate, or fail."""
+    clip_skip: Annotated[int | None, Range(0, 100), OWN] = None
+    """Last layers of the text encoder to skip."""
 
     def __post_init__(self) -> None:
         check(self)

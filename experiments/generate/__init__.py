@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
-from experiments.common.model_options import BATCH, PROMPT, Model
+from experiments.common.model_options import BATCH, NONE, OWN, PROMPT, Model, default
 from experiments.common.sampling_options import Sampling
 from sd.command_line.flags import File, Range, Several, Words, check, refuse, unused
 
@@ -25,27 +25,28 @@ class Config:
 
     prompt: Annotated[tuple[str, ...], Words(), Several(distinct=False)] = (PROMPT,)
     """What to generate; several prompts give several images."""
-    prompts: Annotated[Path, File()] | None = None
-    """A file with one prompt a line, in place of `--prompt`. Prompt n gives 0000n.png; a PNG that
-    exists is kept, so the same command resumes. Blank lines and lines that start with # are
+    prompts: Annotated[Path | None, File(), NONE] = None
+    """A file with one prompt a line, in place of `--prompt`. Prompt n gives 0000n.png. PNGs that
+    exist are kept, so the same command resumes. Blank lines and lines that start with # are
     skipped; a line may be {"prompt": "...", "seed": 1, "negative_prompt": "..."}."""
     negative_prompt: Annotated[str, Words(empty=True)] = ""
-    """The prompt that guidance leads away from."""
+    """The prompt that guidance leads away from; empty: the unconditional one."""
     do_cfg: bool = True
     """Classifier-free guidance on or off."""
     seed: Annotated[tuple[int, ...], Range(0, 2**64 - 1), Several(distinct=False)] = (0,)
-    """The first image's seed (the next ones count up), or one seed for each image."""
+    """The first image's seed (the next count up), or one for each image. It fixes the starting
+    noise and the solver's noise. With one prompt, each seed gives an image."""
     batch: Annotated[int, Range(1, MOST)] = BATCH
     """Images sampled at once; fewer take less memory."""
-    image: Annotated[Path, File()] | None = None
-    """An image to start from: PNG, JPEG, WebP, GIF, BMP, TIFF, PPM or AVIF."""
-    strength: Annotated[float, Range(0, 1, above=True)] | None = None
-    """How much to change `--image`, in (0, 1]; 1 changes all of it (default: 0.8)."""
-    height: Side | None = None
-    """Height of the images in pixels (default: the model's)."""
-    width: Side | None = None
-    """Width of the images in pixels (default: the model's)."""
-    like: Annotated[Path, File()] | None = None
+    image: Annotated[Path | None, File(), NONE] = None
+    """An image to start from (PNG, JPEG, WebP, GIF, BMP, TIFF, PPM, AVIF)."""
+    strength: Annotated[float | None, Range(0, 1, above=True), default("0.8")] = None
+    """How much to change `--image`, in (0, 1]; 1 changes all of it."""
+    height: Annotated[Side | None, OWN] = None
+    """Height of the images in pixels."""
+    width: Annotated[Side | None, OWN] = None
+    """Width of the images in pixels."""
+    like: Annotated[Path | None, File(), NONE] = None
     """Repeat this PNG with its own settings, except `--low-memory` and the files that you name."""
     like_files: bool = False
     """With `--like`: read the files and hub models that the PNG names; otherwise only show them."""

@@ -284,7 +284,7 @@ def test_timing_of_an_engine_and_in_low_memory(
     assert told["apart"][0]["relative"][-1] > 0 and told["refused"] == []
     capsys.readouterr()
     assert main([*flags, "--low-memory", "--engine", "compile"]) == 2
-    words = "error: cpu, float32: engine: wanted eager beside low_memory, got 'compile'\n"
+    words = "error: cpu, float32: engine: wanted eager with low_memory, got 'compile'\n"
     assert capsys.readouterr().err == words
 
 
@@ -292,7 +292,7 @@ def test_timing_leaves_out_what_the_engine_refuses() -> None:
     pytest.importorskip("openvino")
     jobs, refused = timing._jobs(Model(engine="openvino"), ["cuda", "cpu"])
     assert jobs == [("cpu", "float32"), ("cpu", "bfloat16")]
-    line = "cuda, float16: engine: wanted device cpu beside openvino, got cuda"
+    line = "cuda, float16: engine: wanted device cpu with openvino, got cuda"
     assert len(refused) == 3 and refused[2] == line
     with pytest.raises(ValueError, match="cuda, float32: engine: wanted device cpu beside open"):
         timing._jobs(Model(engine="openvino"), ["cuda"])

@@ -99,9 +99,9 @@ def test_refusals(eager: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
     assert with_engine(eager, "eager") is eager
     with pytest.raises(ValueError, match=r"engine: wanted one of \('eager', 'openvino', 'comp"):
         with_engine(eager, "tensorrt")
-    with pytest.raises(ValueError, match="engine: wanted float32 or bfloat16 beside openvino"):
+    with pytest.raises(ValueError, match="engine: wanted float32 or bfloat16 with openvino"):
         with_engine(replace(eager, dtype=torch.float64), "openvino")
-    with pytest.raises(ValueError, match="engine: wanted device cpu beside openvino, got cuda"):
+    with pytest.raises(ValueError, match="engine: wanted device cpu with openvino, got cuda"):
         with_engine(replace(eager, device=torch.device("cuda")), "openvino")
     monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install diffusion-math\[openvino\], got no such"):

@@ -263,7 +263,7 @@ def test_a_file_may_go(ending: str, place: Path, tmp_path: Path) -> None:
 def test_refusals(place: Path, tmp_path: Path) -> None:
     pipeline = load(place)
     for engine in ("compile", "openvino"):
-        words = f"engine: wanted eager beside low_memory, got '{engine}'"
+        words = f"engine: wanted eager with low_memory, got '{engine}'"
         with pytest.raises(ValueError, match=words):
             with_engine(pipeline, engine)
     saves: list[Callable[[Path, Any], None]] = [checkpoint.save_folder, checkpoint.save_single]
