@@ -61,9 +61,9 @@ def warn_interval(
 ) -> None:
     """Warn if the guidance interval `wanted` contains no noise level of the sampling.
 
-    A solver with one evaluation a step evaluates the denoiser at the start of a step. Others evaluate
-    it between two nodes too. For them, and for unknown solvers, the warning comes only if the whole
-    interval lies beyond the nodes.
+    A solver with one evaluation a step makes it at the start of the step. Others also evaluate the
+    denoiser between two nodes. For them, and for unknown solvers, the warning comes only if the
+    whole interval lies beyond the nodes.
     """
     low, high = wanted
     alpha, sigma = schedule(times[:-1])
