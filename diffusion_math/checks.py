@@ -29,8 +29,8 @@ def between(argument: str, value: Number, low: Number, high: Number) -> None:
 
 def interval(argument: str, ends: Sequence[Number]) -> None:
     """Raise ValueError unless the ends are two numbers, 0 <= low < high (high may be infinite)."""
-    legal = len(ends) == 2 and 0 <= ends[0] < ends[1]
-    require(legal, argument, "two numbers, 0 <= low < high", tuple(ends))
+    valid = len(ends) == 2 and 0 <= ends[0] < ends[1]
+    require(valid, argument, "two numbers, 0 <= low < high", tuple(ends))
 
 
 def whole(argument: str, value: object, low: int, high: int | None = None) -> None:
@@ -78,9 +78,9 @@ def differentiable(argument: str, value: Tensor) -> None:
 
 def scalar_or_batch(argument: str, value: Tensor, x: Tensor) -> None:
     """Raise ValueError unless the shape is () or (batch,), the batch being x's first axis."""
-    legal = value.ndim == 0 or (x.ndim > 0 and value.shape == x.shape[:1])
+    valid = value.ndim == 0 or (x.ndim > 0 and value.shape == x.shape[:1])
     wanted = f"shape () or (batch,) = {tuple(x.shape[:1])}"
-    require(legal, argument, wanted, f"shape {tuple(value.shape)}")
+    require(valid, argument, wanted, f"shape {tuple(value.shape)}")
 
 
 def strictly_decreasing(argument: str, grid: Tensor) -> None:

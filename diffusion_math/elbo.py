@@ -236,18 +236,18 @@ def bound(
     ends = (float(grid[0]), float(grid[-1]))
     require(ends == (schedule.T, 0.0), "grid", f"nodes from T = {schedule.T:g} to 0", ends)
 
-    def draw(t: Tensor) -> Tensor:
+    def sample(t: Tensor) -> Tensor:
         z = noise(x0, t, torch.zeros_like(t))
-        return gaussian.marginal(schedule, x0, t).draw(z)
+        return gaussian.marginal(schedule, x0, t).sample(z)
 
     steps = [
-        step_term(schedule, denoise, x0, draw(t), t, s, variance) for t, s in pairwise(grid[:-1])
+        step_term(schedule, denoise, x0, sample(t), t, s, variance) for t, s in pairwise(grid[:-1])
     ]
     return Bound(
         prior=prior_term(schedule, x0),
         steps=torch.stack(steps) if steps else wide(x0.new_zeros(0, len(x0))),
         reconstruction=reconstruction_term(
-            schedule, denoise, x0, draw(grid[-2]), grid[-2], last_variance, log_likelihood
+            schedule, denoise, x0, sample(grid[-2]), grid[-2], last_variance, log_likelihood
         ),
         dimensions=math.prod(x0.shape[1:]),
     )
@@ -302,7 +302,7 @@ def continuous_integrand(
     tensor([0.0209])
     """
     t = schedule.time(log_snr)
-    x0_hat = denoise(gaussian.marginal(schedule, x0, t).draw(z), t)
+    x0_hat = denoise(gaussian.marginal(schedule, x0, t).sample(z), t)
     same_shape("denoise's result", x0_hat, x0)
     error = wide(x0) - wide(x0_hat)
     squared = inner(error, error)

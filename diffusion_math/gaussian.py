@@ -30,7 +30,7 @@ class Gaussian:
     >>> import torch
     >>> import diffusion_math as dm
     >>> q = dm.gaussian.Gaussian(torch.zeros(1, 2), torch.tensor(4.0))
-    >>> q.draw(torch.ones(1, 2)), q.score(torch.ones(1, 2)), q.entropy()
+    >>> q.sample(torch.ones(1, 2)), q.score(torch.ones(1, 2)), q.entropy()
     (tensor([[2., 2.]]), tensor([[-0.2500, -0.2500]]), tensor([4.2242]))
     """
 
@@ -44,7 +44,7 @@ class Gaussian:
         )
         require(fits, "variance", f"a shape that broadcasts to {tuple(wanted)}", tuple(given))
 
-    def draw(self, z: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    def sample(self, z: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """mean + sqrt(variance) z: a sample where z, of mean's shape, is standard normal.
 
         Derivation: (gaussian.1).
@@ -92,9 +92,9 @@ def kl(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     >>> dm.gaussian.kl(q, p), dm.gaussian.kl(q, q)
     (tensor([1.]), tensor([0.]))
     """
-    apart, v_q, v_p = _apart(q, p)
+    difference, v_q, v_p = _difference(q, p)
     d = (v_q - v_p) / v_p
-    return over_event(apart.square() / v_p + (d - torch.log1p(d))) / 2
+    return over_event(difference.square() / v_p + (d - torch.log1p(d))) / 2
 
 
 def cross_entropy(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
@@ -110,8 +110,8 @@ def cross_entropy(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     >>> dm.gaussian.cross_entropy(q, p), q.entropy() + dm.gaussian.kl(q, p)
     (tensor([3.5310]), tensor([3.5310]))
     """
-    apart, v_q, v_p = _apart(q, p)
-    return over_event((apart.square() + v_q) / v_p + torch.log(2 * math.pi * v_p)) / 2
+    difference, v_q, v_p = _difference(q, p)
+    return over_event((difference.square() + v_q) / v_p + torch.log(2 * math.pi * v_p)) / 2
 
 
 def fisher_divergence(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
@@ -127,8 +127,8 @@ def fisher_divergence(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     >>> dm.gaussian.fisher_divergence(q, p)
     tensor([1.])
     """
-    apart, v_q, v_p = _apart(q, p)
-    return over_event((apart / v_p).square() + ((v_q - v_p) / v_p).square() / v_q)
+    difference, v_q, v_p = _difference(q, p)
+    return over_event((difference / v_p).square() + ((v_q - v_p) / v_p).square() / v_q)
 
 
 def wasserstein2(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
@@ -143,8 +143,8 @@ def wasserstein2(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     >>> dm.gaussian.wasserstein2(q, p)
     tensor([4.2426])
     """
-    apart, v_q, v_p = _apart(q, p)
-    return over_event(apart.square() + (v_q.sqrt() - v_p.sqrt()).square()).sqrt()
+    difference, v_q, v_p = _difference(q, p)
+    return over_event(difference.square() + (v_q.sqrt() - v_p.sqrt()).square()).sqrt()
 
 
 def forward_step(schedule: Discrete, x: Float[Tensor, "*shape"], t: int) -> Gaussian:
@@ -174,7 +174,7 @@ def marginal(schedule: Schedule, x0: Float[Tensor, "*shape"], t: Time) -> Gaussi
     >>> import diffusion_math as dm
     >>> x0, t = torch.ones(2, 3), torch.tensor([1, 500])
     >>> q = dm.gaussian.marginal(dm.Discrete.linear(), x0, t)
-    >>> x_t = q.draw(torch.zeros(2, 3))
+    >>> x_t = q.sample(torch.zeros(2, 3))
     >>> x_t
     tensor([[0.9999, 0.9999, 0.9999],
             [0.2803, 0.2803, 0.2803]])
@@ -229,7 +229,7 @@ def posterior(
     return Gaussian(mean, shape_like(sigma_s.square() * fresh, wide(x_t)))
 
 
-def _apart(q: Gaussian, p: Gaussian) -> tuple[Tensor, Tensor, Tensor]:
+def _difference(q: Gaussian, p: Gaussian) -> tuple[Tensor, Tensor, Tensor]:
     """m_q - m_p, v_q and v_p, in float32 or wider."""
     same_shape("p.mean", p.mean, q.mean)
     return wide(q.mean) - wide(p.mean), wide(q.variance), wide(p.variance)

@@ -200,9 +200,9 @@ def _ends(
         most = max(1, int(start - end))
         require(steps <= most, "steps", f"at most start - end = {most}", steps)
         for name, value in (("start", start), ("end", end)):
-            legal = value == int(value) if whole_ends else value == 0 or value >= 1
+            valid = value == int(value) if whole_ends else value == 0 or value >= 1
             wanted = "a whole number" if whole_ends else "0 or at least 1"
-            require(legal, name, f"{wanted} on a discrete schedule", value)
+            require(valid, name, f"{wanted} on a discrete schedule", value)
     return start, float(end)
 
 

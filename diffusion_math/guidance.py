@@ -320,8 +320,8 @@ def projected(
 
 def _spread(x0: Tensor) -> Tensor:
     """The root of the sum of squares about an event's mean, `(batch,)`."""
-    flat = x0.flatten(1)
-    return length(flat - flat.mean(1, keepdim=True))
+    flattened = x0.flatten(1)
+    return length(flattened - flattened.mean(1, keepdim=True))
 
 
 def _towards(x0_unconditional: Tensor, x0_conditional: Tensor, scale: float | int) -> Tensor:

@@ -34,8 +34,8 @@ CLEAN = 1e-5
 """The time used for clean data: densities differ from those at 0 by O(CLEAN^2)."""
 GAP = 1e-9
 """Relative time left out on either side of a discontinuity of the flow."""
-WALK = 60
-"""The number of Heun steps of `landing`."""
+STEPS = 60
+"""The number of Heun steps of `flow_map`."""
 RADIUS = 6.0
 """Radius of the ball that holds all but 2e-9 of the noise in one dimension, 1.6e-8 in two."""
 
@@ -80,10 +80,10 @@ def log_density(
     return after(alpha * x) + math.prod(x.shape[1:]) * math.log(alpha)
 
 
-def landing(
+def flow_map(
     denoise: Denoiser, z: Float64[Tensor, "batch *event"]
 ) -> Float64[Tensor, "batch *event"]:
-    """The flow's clean data from the noise z, by `WALK` Heun steps.
+    """The flow's clean data from the noise z, by `STEPS` Heun steps.
 
     Accurate enough to locate the mass; `log_density` integrates the other direction to a tolerance.
 
@@ -91,10 +91,10 @@ def landing(
     >>> import diffusion_math as dm
     >>> denoise = dm.DENSITIES["ring"]().denoiser(dm.guidance_law.SCHEDULE)
     >>> z = torch.tensor([[1.0, 0.5]], dtype=torch.float64)
-    >>> dm.guidance_law.landing(denoise, z)
+    >>> dm.guidance_law.flow_map(denoise, z)
     tensor([[1.5288, 1.2501]], dtype=torch.float64)
     """
-    grid = uniform_log_snr(SCHEDULE, WALK)
+    grid = uniform_log_snr(SCHEDULE, STEPS)
     end = sample.final(flow_heun(SCHEDULE), denoise, z, grid)
     return end
 
@@ -135,8 +135,8 @@ def box(low: Sequence[Number], high: Sequence[Number], count: int) -> Nodes:
             [0.7500, 1.5000]], dtype=torch.float64), cell=0.5)
     """
     checks.whole("count", count, 2)
-    legal = len(low) == len(high) > 0 and all(a < b for a, b in zip(low, high, strict=True))
-    require(legal, "low, high", "as many numbers, low < high", (tuple(low), tuple(high)))
+    valid = len(low) == len(high) > 0 and all(a < b for a, b in zip(low, high, strict=True))
+    require(valid, "low, high", "as many numbers, low < high", (tuple(low), tuple(high)))
     sides = [(b - a) / count for a, b in zip(low, high, strict=True)]
     middles = torch.arange(count, dtype=torch.float64) + 0.5
     lines = [a + side * middles for a, side in zip(low, sides, strict=True)]
@@ -158,8 +158,8 @@ def ball(dimensions: int) -> Float64[Tensor, "n D"]:
     checks.whole("dimensions", dimensions, 1, 2)
     if dimensions == 1:
         return torch.tensor([[-RADIUS], [RADIUS]], dtype=torch.float64)
-    turn = torch.arange(48, dtype=torch.float64) * (2 * math.pi / 48)
-    circle = torch.stack([turn.cos(), turn.sin()], dim=1)
+    angle = torch.arange(48, dtype=torch.float64) * (2 * math.pi / 48)
+    circle = torch.stack([angle.cos(), angle.sin()], dim=1)
     return torch.cat([RADIUS * part / 3 * circle for part in (1, 2, 3)])
 
 
@@ -170,7 +170,7 @@ def around(image: Float64[Tensor, "n D"], count: int) -> Nodes:
     of a normal beyond RADIUS deviations, and a guided flow is hardest to integrate.
 
     Args:
-        image: `landing(denoise, ball(D))`, `(n, D)` of D = 1 or 2.
+        image: `flow_map(denoise, ball(D))`, `(n, D)` of D = 1 or 2.
         count: nodes per side of the box.
 
     Raises ValueError for other dimensions.
@@ -297,7 +297,7 @@ def guided_variance(
     return conditional * ratio ** (scale - 1)
 
 
-def gaussian_law(unconditional: Gaussian, conditional: Gaussian, scale: Number) -> Gaussian:
+def gaussian_guided(unconditional: Gaussian, conditional: Gaussian, scale: Number) -> Gaussian:
     """The distribution of a guided flow's output for Gaussian p(x) and p(x | c), by entry.
 
         variance = v_u^(1 - w) v_c^w
@@ -313,8 +313,8 @@ def gaussian_law(unconditional: Gaussian, conditional: Gaussian, scale: Number) 
     >>> import diffusion_math as dm
     >>> p = dm.gaussian.Gaussian(torch.zeros(1, dtype=torch.float64), torch.tensor(2.0))
     >>> p_c = dm.gaussian.Gaussian(torch.ones(1, dtype=torch.float64), torch.tensor(1.0))
-    >>> law = dm.guidance_law.gaussian_law(p, p_c, scale=3.0)
-    >>> law.mean, law.variance
+    >>> output = dm.guidance_law.gaussian_guided(p, p_c, scale=3.0)
+    >>> output.mean, output.variance
     (tensor([2.], dtype=torch.float64), tensor([0.2500], dtype=torch.float64))
     """
     from scipy.special import hyp2f1
@@ -324,8 +324,8 @@ def gaussian_law(unconditional: Gaussian, conditional: Gaussian, scale: Number) 
         one.variance.to(torch.float64).expand_as(one.mean) for one in (unconditional, conditional)
     )
     variance = guided_variance(v_u, v_c, scale)
-    led = torch.as_tensor(hyp2f1((1 - scale) / 2, 1.0, 1.5, (1 - v_c / v_u).numpy()))
-    mean = unconditional.mean + scale * (conditional.mean - unconditional.mean) * led
+    factor = torch.as_tensor(hyp2f1((1 - scale) / 2, 1.0, 1.5, (1 - v_c / v_u).numpy()))
+    mean = unconditional.mean + scale * (conditional.mean - unconditional.mean) * factor
     return Gaussian(mean, variance)
 
 

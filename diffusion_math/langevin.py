@@ -107,7 +107,7 @@ def chain(
     [0, 1, 2, 3]
     """
     whole("moves", moves, 0)
-    return _walk(move, start if isinstance(start, Particles) else Particles(start), moves, noise)
+    return _states(move, start if isinstance(start, Particles) else Particles(start), moves, noise)
 
 
 def ascent(score: Score, delta: Number) -> Move:
@@ -154,8 +154,8 @@ def ula(score: Score, delta: Number) -> Move:
     step_size("delta", delta)
 
     def move(here: Particles, noise: Noise) -> Particles:
-        law = proposal(here.x, score(here.x), delta)
-        return Particles(law.draw(_fresh(here, noise)), here.moves + 1)
+        distribution = proposal(here.x, score(here.x), delta)
+        return Particles(distribution.sample(_fresh(here, noise)), here.moves + 1)
 
     return move
 
@@ -190,7 +190,7 @@ def mala(log_density_and_score: Target, delta: Number) -> Move:
             log_q, score = log_density_and_score(here.x)
         if accepted is None:
             accepted = torch.zeros(len(here.x), dtype=torch.int64, device=here.x.device)
-        y = proposal(here.x, score, delta).draw(_fresh(here, noise))
+        y = proposal(here.x, score, delta).sample(_fresh(here, noise))
         log_q_y, score_y = log_density_and_score(y)
         log_ratio = log_acceptance((here.x, log_q, score), (y, log_q_y, score_y), delta)
         w = noise(log_ratio, _clock(here.moves + 0.5), _clock(here.moves + 1))
@@ -285,14 +285,14 @@ def baoab(score: Score, h: Number, friction: Number) -> Move:
     """
     step_size("h", h)
     between("friction", friction, 0.0, math.inf)
-    kept, fresh = math.exp(-friction * h), math.sqrt(-math.expm1(-2 * friction * h))
+    retained, fresh = math.exp(-friction * h), math.sqrt(-math.expm1(-2 * friction * h))
 
     def move(here: Particles, noise: Noise) -> Particles:
         x = here.x
         v = noise(x, _clock(-1), _clock(0)) if here.velocity is None else here.velocity
         v = v + h / 2 * (score(x) if here.score is None else here.score)
         x = x + h / 2 * v
-        v = kept * v + fresh * _fresh(here, noise)
+        v = retained * v + fresh * _fresh(here, noise)
         x = x + h / 2 * v
         force = score(x)
         return Particles(x, here.moves + 1, score=force, velocity=v + h / 2 * force)
@@ -356,7 +356,7 @@ def step_size(argument: str, value: Number) -> None:
     require(0 < value < math.inf, argument, "a positive finite number", value)
 
 
-def _walk(move: Move, state: Particles, moves: int, noise: Noise) -> Iterator[Particles]:
+def _states(move: Move, state: Particles, moves: int, noise: Noise) -> Iterator[Particles]:
     yield state
     for _ in range(moves):
         state = move(state, noise)

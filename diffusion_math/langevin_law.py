@@ -14,7 +14,7 @@ from diffusion_math.gaussian import Gaussian
 from diffusion_math.langevin import step_size
 
 
-def ula_law(target: Gaussian, delta: Number, start: Gaussian, moves: int) -> Gaussian:
+def ula_distribution(target: Gaussian, delta: Number, start: Gaussian, moves: int) -> Gaussian:
     """The exact distribution of x after `moves` moves of ULA on N(m, c), from N(m_0, v_0).
 
         mean     = m + a^k (m_0 - m)                             a = 1 - delta / c
@@ -28,8 +28,8 @@ def ula_law(target: Gaussian, delta: Number, start: Gaussian, moves: int) -> Gau
     >>> import diffusion_math as dm
     >>> target = dm.gaussian.Gaussian(torch.zeros(1), torch.tensor(1.0))
     >>> start = dm.gaussian.Gaussian(torch.ones(1), torch.tensor(0.0))
-    >>> law = dm.langevin_law.ula_law(target, delta=0.1, start=start, moves=10)
-    >>> law.mean, law.variance
+    >>> output = dm.langevin_law.ula_distribution(target, delta=0.1, start=start, moves=10)
+    >>> output.mean, output.variance
     (tensor([0.3487]), tensor(0.9247))
     """
     same_shape("start.mean", start.mean, target.mean)

@@ -80,7 +80,7 @@ def training_loss(
     >>> losses.shape, layer.weight.grad.shape
     (torch.Size([2]), torch.Size([3, 3]))
     """
-    x_t = gaussian.marginal(schedule, x0, t).draw(eps)
+    x_t = gaussian.marginal(schedule, x0, t).sample(eps)
     predicted = network(x_t, network_time(schedule, x_t, t))
     same_shape("the network's output", predicted, x0)
     error = wide(predicted) - wide(predict.target(schedule, prediction, x0, eps, t))
@@ -236,8 +236,8 @@ def uniform_times(
     """
     whole("batch", batch, 0)
     if isinstance(schedule, Discrete):
-        drawn = torch.randint(1, len(schedule.betas) + 1, (batch,), generator=generator)
-        return drawn.double()
+        samples = torch.randint(1, len(schedule.betas) + 1, (batch,), generator=generator)
+        return samples.double()
     return _spread(schedule, torch.rand(batch, generator=generator, dtype=torch.float64))
 
 

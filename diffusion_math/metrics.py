@@ -51,9 +51,9 @@ def energy_distance(x: Float[Tensor, "n *event"], y: Float[Tensor, "m *other"]) 
     >>> round(dm.metrics.energy_distance(x, y).value, 1)
     0.6
     """
-    x, y = _flat(x, y)
-    between = apart(x, y)
-    own_x, own_y = (apart(z, z).sum(1) / (len(z) - 1) for z in (x, y))
+    x, y = _flattened(x, y)
+    between = pairwise_distances(x, y)
+    own_x, own_y = (pairwise_distances(z, z).sum(1) / (len(z) - 1) for z in (x, y))
     value = 2 * between.mean() - own_x.mean() - own_y.mean()
     parts = 2 * (between.mean(1) - own_x), 2 * (between.mean(0) - own_y)
     variance = sum((part.var() / len(part) for part in parts), torch.zeros(()))
@@ -82,15 +82,15 @@ def empirical_wasserstein2(
     """
     from scipy.optimize import linear_sum_assignment
 
-    x, y = _flat(x, y, least=1)
+    x, y = _flattened(x, y, least=1)
     require(len(x) == len(y), "y", f"{len(x)} points, as in x", len(y))
-    cost = apart(x, y).square()
+    cost = pairwise_distances(x, y).square()
     rows, columns = linear_sum_assignment(cost.numpy())
     paired: Tensor = cost[torch.from_numpy(rows), torch.from_numpy(columns)]
     return paired.mean().sqrt()
 
 
-def apart(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> Float64[Tensor, "n m"]:
+def pairwise_distances(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> Float64[Tensor, "n m"]:
     """Pairwise distances norm(x_i - y_j), from the differences themselves, in float64.
 
     An expanded square (`torch.cdist`, for more than 25 points) loses norm(x)^2 eps to rounding,
@@ -98,7 +98,7 @@ def apart(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> Float64[Tensor, "
 
     >>> import torch
     >>> import diffusion_math as dm
-    >>> dm.metrics.apart(torch.zeros(1, 2), torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
+    >>> dm.metrics.pairwise_distances(torch.zeros(1, 2), torch.tensor([[3.0, 4.0], [0.0, 1.0]]))
     tensor([[5., 1.]], dtype=torch.float64)
     """
     from scipy.spatial.distance import cdist
@@ -107,7 +107,7 @@ def apart(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> Float64[Tensor, "
     return torch.from_numpy(cdist(*points))
 
 
-def _flat(x: Tensor, y: Tensor, least: int = 2) -> tuple[Tensor, Tensor]:
+def _flattened(x: Tensor, y: Tensor, least: int = 2) -> tuple[Tensor, Tensor]:
     """Both as `(n, D)` float64 on the CPU, checked."""
     for name, points in (("x", x), ("y", y)):
         wanted = f"{least} points or more"

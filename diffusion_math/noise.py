@@ -82,15 +82,15 @@ def from_seeds(seeds: Sequence[int]) -> Noise:
     >>> torch.equal(pair[1:], alone)
     True
     """
-    kept = _legal_seeds(seeds)
+    checked = _valid_seeds(seeds)
 
     def noise(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        _check_batch(x, kept)
-        times = zip(_each(t, kept), _each(s, kept), strict=True)
-        drawn = [
-            _normal(("step", i, *step), x.shape[1:]) for i, step in zip(kept, times, strict=True)
+        _check_batch(x, checked)
+        times = zip(_each(t, checked), _each(s, checked), strict=True)
+        samples = [
+            _normal(("step", i, *step), x.shape[1:]) for i, step in zip(checked, times, strict=True)
         ]
-        return _stack(drawn, x.shape, x.dtype).to(x.device)
+        return _stack(samples, x.shape, x.dtype).to(x.device)
 
     return noise
 
@@ -108,9 +108,9 @@ def start_noise(
     >>> dm.start_noise(seeds=range(3), shape=(4, 64, 64)).shape
     torch.Size([3, 4, 64, 64])
     """
-    kept = _legal_seeds(seeds)
-    drawn = [_normal(("start", seed, 0.0, 0.0), shape) for seed in kept]
-    return _stack(drawn, (len(kept), *shape), dtype)
+    checked = _valid_seeds(seeds)
+    samples = [_normal(("start", seed, 0.0, 0.0), shape) for seed in checked]
+    return _stack(samples, (len(checked), *shape), dtype)
 
 
 @final
@@ -141,7 +141,7 @@ class BrownianPath:
     levels: int = 24
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seeds", _legal_seeds(self.seeds))
+        object.__setattr__(self, "seeds", _valid_seeds(self.seeds))
         require(0 < self.T < math.inf, "T", "a positive finite time", self.T)
         whole("levels", self.levels, 1, 52)
 
@@ -150,17 +150,17 @@ class BrownianPath:
         here, there = self._node(t), self._node(s)
         require(there < here, "t - s", f"at least T / 2^{self.levels}", (float(t), float(s)))
         spread = math.sqrt((here - there) / 2**self.levels)
-        drawn = [
-            (self._walk(i, here, x.shape[1:]) - self._walk(i, there, x.shape[1:])) / spread
+        samples = [
+            (self._value(i, here, x.shape[1:]) - self._value(i, there, x.shape[1:])) / spread
             for i in self.seeds
         ]
-        return _stack(drawn, x.shape, x.dtype).to(x.device)
+        return _stack(samples, x.shape, x.dtype).to(x.device)
 
     def _node(self, t: Tensor) -> int:
         require(0 <= float(t) <= self.T, "t, s", f"times in [0, {self.T:g}]", float(t))
         return round(float(t) / self.T * 2.0**self.levels)
 
-    def _walk(self, seed: int, node: int, shape: Sequence[int]) -> Tensor:
+    def _value(self, seed: int, node: int, shape: Sequence[int]) -> Tensor:
         """W at a lattice point, in units of sqrt(T), by bisection of [0, 1]."""
         low, high = 0, 2**self.levels
         at_low = torch.zeros(tuple(shape), dtype=torch.float64)
@@ -253,13 +253,13 @@ def _normal(key: tuple[str, int, float, float], shape: Sequence[int]) -> Tensor:
     # Adding 0.0 turns -0.0 into 0.0, which would otherwise be another key.
     digest = blake2b(pack("<8sQdd", name.encode(), seed, t + 0.0, s + 0.0), digest_size=16).digest()
     stream = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
-    drawn = stream.standard_normal(tuple(shape), np.float32)
-    return torch.from_numpy(np.asarray(drawn))
+    samples = stream.standard_normal(tuple(shape), np.float32)
+    return torch.from_numpy(np.asarray(samples))
 
 
-def _stack(drawn: list[Tensor], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+def _stack(samples: list[Tensor], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """The samples as one batch, which may be empty."""
-    return torch.stack(drawn).to(dtype) if drawn else torch.zeros(tuple(shape), dtype=dtype)
+    return torch.stack(samples).to(dtype) if samples else torch.zeros(tuple(shape), dtype=dtype)
 
 
 def _each(t: Tensor, seeds: tuple[int, ...]) -> list[float]:
@@ -267,7 +267,7 @@ def _each(t: Tensor, seeds: tuple[int, ...]) -> list[float]:
     return times
 
 
-def _legal_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+def _valid_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
     for seed in seeds:
         whole("seeds", seed, 0, 2**64 - 1)
     return tuple(seeds)

@@ -54,7 +54,7 @@ def trajectory(
            dtype=torch.float64))
     """
     checks.strictly_decreasing("grid", grid)
-    return _walk(step, denoise, x, grid, noise)
+    return _states(step, denoise, x, grid, noise)
 
 
 def final(
@@ -124,10 +124,12 @@ def inversion(
     """
     checks.strictly_decreasing("grid", grid)
     checks.require(bool(grid[-1] > 0), "grid", "a last node above 0", float(grid[-1]))
-    return _walk(step, denoise, x, grid.flip(0), required)
+    return _states(step, denoise, x, grid.flip(0), required)
 
 
-def _walk(step: Step, denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Iterator[State]:
+def _states(
+    step: Step, denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise
+) -> Iterator[State]:
     state = State(x, grid[0])
     yield state
     for t, s in pairwise(grid):

@@ -186,7 +186,7 @@ class Discrete(Schedule):
         return torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt()
 
     def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
-        time = _legal_time(t, self.T)
+        time = _valid_time(t, self.T)
         wanted = "0 or a time in [1, T]: a discrete schedule has nothing between 0 and 1"
         require(not bool(((time > 0) & (time < 1)).any()), "t", wanted, t)
         node, part = time.floor().long(), time.frac()
@@ -195,10 +195,10 @@ class Discrete(Schedule):
         return torch.where(part == 0, here, (1 - part) * here + part * after)
 
     def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
-        value = _legal_log_snr(log_snr, self)
+        value = _valid_log_snr(log_snr, self)
         table = self._log_snr_table[1:]
-        illegal = (value > table[0]) & (value < math.inf)
-        require(not bool(illegal.any()), "log_snr", f"at most {table[0]:g}, or inf", log_snr)
+        invalid = (value > table[0]) & (value < math.inf)
+        require(not bool(invalid.any()), "log_snr", f"at most {table[0]:g}, or inf", log_snr)
         node = torch.searchsorted(-table, -value, right=True) - 1
         here = table[node.clamp(min=0)]
         after = table[(node + 1).clamp(max=len(table) - 1)]
@@ -244,13 +244,13 @@ class VPLinear(Schedule):
 
     def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
         # B = log(1 + exp(-log_snr)), then the root of the quadratic that does not cancel.
-        integral = logsigmoid(_legal_log_snr(log_snr, self)).abs()
+        integral = logsigmoid(_valid_log_snr(log_snr, self)).abs()
         slope = self.beta_max - self.beta_min
         root = torch.sqrt(self.beta_min**2 + 2 * slope * integral)
         return (2 * integral / (self.beta_min + root)).clamp(max=self.T)
 
     def _integral(self, t: Time) -> Float64[Tensor, "*shape"]:
-        time = _legal_time(t, self.T)
+        time = _valid_time(t, self.T)
         return time * (self.beta_min + time * (self.beta_max - self.beta_min) / 2)
 
 
@@ -276,7 +276,7 @@ class VPCosine(Schedule):
     t_max = 1 - 1e-3
 
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
-        time = _legal_time(t, self.T)
+        time = _valid_time(t, self.T)
         return torch.sin(math.pi / 2 * (1 - time)), torch.sin(math.pi / 2 * time)
 
     def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
@@ -284,7 +284,7 @@ class VPCosine(Schedule):
         return 2 * (alpha_t.log() - sigma_t.log())
 
     def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
-        value = _legal_log_snr(log_snr, self)
+        value = _valid_log_snr(log_snr, self)
         return (2 / math.pi * torch.atan(torch.exp(-value / 2))).clamp(max=self.T)
 
 
@@ -313,14 +313,14 @@ class VE(Schedule):
         return float(self.sigma_max)
 
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
-        time = _legal_time(t, self.T)
+        time = _valid_time(t, self.T)
         return torch.ones_like(time), time
 
     def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
-        return -2 * _legal_time(t, self.T).log()
+        return -2 * _valid_time(t, self.T).log()
 
     def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
-        return torch.exp(-_legal_log_snr(log_snr, self) / 2).clamp(max=self.T)
+        return torch.exp(-_valid_log_snr(log_snr, self) / 2).clamp(max=self.T)
 
 
 @final
@@ -344,15 +344,15 @@ class RectifiedFlow(Schedule):
     t_max = 1 - 1e-3
 
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
-        time = _legal_time(t, self.T)
+        time = _valid_time(t, self.T)
         return 1 - time, time
 
     def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
-        time = _legal_time(t, self.T)
+        time = _valid_time(t, self.T)
         return 2 * (torch.log1p(-time) - time.log())
 
     def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
-        return torch.sigmoid(-_legal_log_snr(log_snr, self) / 2)
+        return torch.sigmoid(-_valid_log_snr(log_snr, self) / 2)
 
 
 def _running_sums(each: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
@@ -370,14 +370,14 @@ def _running_sums(each: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
     return torch.tensor(sums, dtype=torch.float64, device="cpu")
 
 
-def _legal_time(t: Time, T: float) -> Float64[Tensor, "*shape"]:
+def _valid_time(t: Time, T: float) -> Float64[Tensor, "*shape"]:
     """A copy of t as a float64 CPU tensor; ValueError outside [0, T]."""
     time = torch.as_tensor(t, dtype=torch.float64, device="cpu").detach().clone()
     all_between("t", time, 0.0, T)
     return time
 
 
-def _legal_log_snr(log_snr: Time, schedule: Schedule) -> Float64[Tensor, "*shape"]:
+def _valid_log_snr(log_snr: Time, schedule: Schedule) -> Float64[Tensor, "*shape"]:
     """log_snr as a float64 CPU tensor; ValueError below the schedule's smallest value."""
     value = torch.as_tensor(log_snr, dtype=torch.float64, device="cpu").detach()
     all_between("log_snr", value, schedule.log_snr(schedule.T).item(), math.inf)

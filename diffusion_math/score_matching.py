@@ -200,7 +200,7 @@ def jacobian(field: Score, x: _X) -> Float[Tensor, "batch D D"]:
              [0., 6.]]])
     """
     _, products = _products(field, x, _basis(x))
-    return torch.stack([_flat(p) for p in products], dim=1)
+    return torch.stack([_flattened(p) for p in products], dim=1)
 
 
 def rademacher(generator: torch.Generator, x: _X, count: int = 1) -> _Probes:
@@ -259,11 +259,11 @@ def _checked(field: Score, x: Tensor) -> Tensor:
 
 def _level(sigma: Time, x: Tensor) -> Tensor:
     value = torch.as_tensor(sigma, dtype=torch.float64)
-    legal = (value > 0) & value.isfinite()
-    require(bool(legal.all()), "sigma", "positive and finite", sigma)
+    valid = (value > 0) & value.isfinite()
+    require(bool(valid.all()), "sigma", "positive and finite", sigma)
     return shape_like(value, wide(x))
 
 
-def _flat(x: Tensor) -> Tensor:
+def _flattened(x: Tensor) -> Tensor:
     """(batch, D): the event's axes as one, of length 1 where there are none."""
     return x[:, None].flatten(1)

@@ -223,7 +223,7 @@ class TextToImage:
             unused_arguments.warn_interval(self.schedule, times, make, guidance_interval)
         if image is not None:
             latent = self.encode_image(image, wide, high).expand_as(x)
-            x = marginal(self.schedule, latent, times[0]).draw(x)
+            x = marginal(self.schedule, latent, times[0]).sample(x)
 
         states = trajectory(step, denoise, x, times, from_seeds(seeds))
         walk = finite_states(states, times, self.dtype)

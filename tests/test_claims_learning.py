@@ -107,7 +107,7 @@ def test_c28_one_network_learns_both_models(measured: Measured, drop: float) -> 
         total = 0.0
         for k, share in enumerate(shares):
             x0, eps, w = noisy_samples(parts[k])
-            x_t = marginal(schedule, x0, t).draw(eps)
+            x_t = marginal(schedule, x0, t).sample(eps)
             for seen, rate in ((None, drop), (k, 1 - drop)):
                 moved = off * (torch.sin(x_t) + 0.5 * x_t) if seen == context else 0.0
                 x0_hat = says(seen, x_t) + moved  # type: ignore[operator]

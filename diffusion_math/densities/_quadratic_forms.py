@@ -43,14 +43,14 @@ class Means:
         return (low + high) / 2, (high - low) / 2
 
     @cached_property
-    def apart(self) -> Tensor:
+    def centred(self) -> Tensor:
         """Relative to the centre, `(K, D)`."""
         return self.each - self.span[0]
 
     @cached_property
     def squares(self) -> Tensor:
         """Their squared lengths, `(K,)`."""
-        return self.apart.square().sum(1)
+        return self.centred.square().sum(1)
 
 
 def forms(
@@ -103,11 +103,11 @@ class Products:
     def of(alpha: Tensor, centre: Tensor, means: Means, precision: Tensor) -> "Products":
         if precision.shape[1] == 1:
             scale, relative = precision[:, 0], torch.ones_like(precision)
-            weights, squares = means.apart, means.squares
+            weights, squares = means.centred, means.squares
         else:
             scale, relative = torch.ones_like(precision[:, 0]), precision
-            weights = precision * means.apart
-            squares = torch.linalg.vecdot(weights, means.apart)
+            weights = precision * means.centred
+            squares = torch.linalg.vecdot(weights, means.centred)
         return Products(alpha, centre, scale, relative, weights, alpha.square() * squares / 2)
 
     def energy(self, x: Tensor) -> Tensor:
@@ -137,21 +137,21 @@ class Differences:
     basis: Tensor | None
 
     def energy(self, x: Tensor) -> Tensor:
-        each = [sums(self._apart(x, k).square() * P) / 2 for k, P in enumerate(self.precision)]
+        each = [sums(self._difference(x, k).square() * P) / 2 for k, P in enumerate(self.precision)]
         return torch.stack(each, dim=1)
 
     def pull(self, r: Tensor, x: Tensor) -> Tensor:
         total = torch.zeros_like(x)
         for k, P in enumerate(self.precision):
-            scaled = -P * self._apart(x, k)
+            scaled = -P * self._difference(x, k)
             scaled = scaled if self.basis is None else scaled @ self.basis[k].mT
             total = total + r[:, k, None] * scaled
         return total
 
-    def _apart(self, x: Tensor, k: int) -> Tensor:
+    def _difference(self, x: Tensor, k: int) -> Tensor:
         """x - alpha m_k, in the eigenbasis of P_k."""
-        apart = (x - self.means[k]) - self.rest[k]
-        return apart if self.basis is None else apart @ self.basis[k]
+        difference = (x - self.means[k]) - self.rest[k]
+        return difference if self.basis is None else difference @ self.basis[k]
 
 
 Forms: TypeAlias = Products | Differences

@@ -89,8 +89,8 @@ class Ribbon:
         """
 
         def score(at: _Joint) -> Tensor:
-            r, z, a = at.log.softmax(1), at.apart / at.V, at.alpha
-            by_u = z * a * at.slope + (z * at.apart - 1) * a**2 * at.growth / (2 * at.V)
+            r, z, a = at.log.softmax(1), at.difference / at.V, at.alpha
+            by_u = z * a * at.slope + (z * at.difference - 1) * a**2 * at.growth / (2 * at.V)
             along = (a * self.std**2 * (r * by_u).sum(1, keepdim=True) - at.x) / at.S
             return torch.cat([along, -(r * z).sum(1, keepdim=True)], dim=1)
 
@@ -107,7 +107,7 @@ class Ribbon:
         """
 
         def mean(at: _Joint) -> Tensor:
-            r, w = at.log.softmax(1), at.f + at.alpha * at.g * at.apart / at.V
+            r, w = at.log.softmax(1), at.f + at.alpha * at.g * at.difference / at.V
             return torch.stack([(r * at.u).sum(1), (r * w).sum(1)], dim=1)
 
         return self._given(schedule, x, t, mean).to(x)
@@ -151,10 +151,10 @@ class Ribbon:
         z = z if bool((sigma > 0).any()) else z.new_zeros(1)  # at t = 0, u is known
         u = alpha * self.std**2 / S * x + sigma * self.std / S.sqrt() * z
         f, slope, g, growth = self.across(u)
-        V, apart = alpha.square() * g + sigma.square(), y - alpha * f
-        squares = x.square() / S + apart.square() / V
+        V, difference = alpha.square() * g + sigma.square(), y - alpha * f
+        squares = x.square() / S + difference.square() / V
         log = (-z.square() / 2).log_softmax(0) - (squares + (4 * math.pi**2 * S * V).log()) / 2
-        return _Joint(log, u, x, alpha, S, V, apart, f, slope, g, growth)
+        return _Joint(log, u, x, alpha, S, V, difference, f, slope, g, growth)
 
     def _halvings(self, rows: Tensor) -> Tensor:
         """How often the step is halved, so that it exceeds neither `_SHARP` nor `_GROWS`.
@@ -169,9 +169,9 @@ class Ribbon:
         z2 = z.square()
         du = at.u.diff(dim=1)
         moved = at.alpha * _larger(at.slope.abs()) * du
-        nearest = (_smaller(at.apart.abs()) - moved).clamp(min=0)
+        nearest = (_smaller(at.difference.abs()) - moved).clamp(min=0)
         least = (_smaller(z2) + nearest.square() / _larger(at.V) + _smaller(at.V.log())) / 2
-        found = ((z2 + at.apart.square() / at.V + at.V.log()) / 2).amin(1, keepdim=True)
+        found = ((z2 + at.difference.square() / at.V + at.V.log()) / 2).amin(1, keepdim=True)
         bends = moved / _smaller(at.V).sqrt()
         grows = _larger(at.alpha.square() * at.growth.abs() / at.V) * du
         cell = 2 * _REACH / _CELLS
@@ -202,7 +202,7 @@ class _Joint:
     alpha: Tensor
     S: Tensor
     V: Tensor
-    apart: Tensor
+    difference: Tensor
     f: Tensor
     slope: Tensor
     g: Tensor

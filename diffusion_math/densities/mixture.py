@@ -73,9 +73,9 @@ class GaussianMixture:
         require(K > 0 and self.means.numel() > 0, "means", "K, D >= 1", tuple(self.means.shape))
         require(got == (K,), "log_weights", f"shape {(K,)}", f"shape {got}")
         object.__setattr__(self, "log_weights", self.log_weights.log_softmax(0))
-        legal = {(K,), tuple(self.means.shape), (K, self._size, self._size)}
+        valid = {(K,), tuple(self.means.shape), (K, self._size, self._size)}
         shape = tuple(self.covariances.shape)
-        require(shape in legal, "covariances", f"a shape among {sorted(legal)}", f"shape {shape}")
+        require(shape in valid, "covariances", f"a shape among {sorted(valid)}", f"shape {shape}")
         if self._matrices:
             symmetric("covariances", given)
         variances = self._spectrum[0]
@@ -185,13 +185,13 @@ class GaussianMixture:
         Source: DDPM (arXiv:2006.11239), Section 2, without its Gaussian. Derivation: (mixture.9).
         """
         same_shape("x", x, self.means[0])
-        flat = x.to(self.means).reshape(1, self._size)
-        log_r = self._joint(schedule, t)[0](flat).log_softmax(1)[0]
+        flattened = x.to(self.means).reshape(1, self._size)
+        log_r = self._joint(schedule, t)[0](flattened).log_softmax(1)[0]
         link = gaussian.transition(schedule, self.means.new_ones(1), s, t)  # mean a, variance b^2
         (alpha_s, _), noisy_s = schedule(s), self._noisy(schedule, s)
         gain = noisy_s / self._noisy(schedule, t)
         one_each = torch.eye(len(log_r)).to(self.means)
-        every = flat.expand(len(log_r), self._size)
+        every = flattened.expand(len(log_r), self._size)
         on_mean = link.variance * alpha_s / self._noisy(schedule, t)
         means = self._blend(on_mean, link.mean * gain)(one_each, every)
         spread = self._like_covariances(link.variance * gain)
@@ -224,8 +224,10 @@ class GaussianMixture:
         require(len(self.means) == 1, "mixture", "one component", f"{len(self.means)}")
         (alpha_t, _), (alpha_s, _) = schedule(t), schedule(s)
         stretch = (self._noisy(schedule, s) / self._noisy(schedule, t)).sqrt()
-        flat = x.to(self.means).reshape(len(x), self._size)
-        moved = self._blend(alpha_s - alpha_t * stretch, stretch)(flat.new_ones(len(x), 1), flat)
+        flattened = x.to(self.means).reshape(len(x), self._size)
+        moved = self._blend(alpha_s - alpha_t * stretch, stretch)(
+            flattened.new_ones(len(x), 1), flattened
+        )
         return moved.reshape(x.shape).to(x)
 
     def sample(self, generator: torch.Generator, n: int) -> Float64[Tensor, "n *event"]:
@@ -250,9 +252,9 @@ class GaussianMixture:
         """
         weights = self.log_weights.exp()
         mean = torch.tensordot(weights, self.means, dims=1)
-        apart = (self.means - mean).reshape(-1, self._size)
+        difference = (self.means - mean).reshape(-1, self._size)
         within = torch.tensordot(weights, self._full(self._spectrum[0]), dims=1)
-        return mean, within + torch.einsum("k,kd,ke->de", weights, apart, apart)
+        return mean, within + torch.einsum("k,kd,ke->de", weights, difference, difference)
 
     @property
     def _size(self) -> int:
@@ -308,14 +310,14 @@ class GaussianMixture:
             pulled = on_mean * means
             return lambda r, x: r @ pulled + (r @ on_x) * x
 
-        def turned(r: Tensor, x: Tensor) -> Tensor:
+        def in_eigenbases(r: Tensor, x: Tensor) -> Tensor:
             total = torch.zeros_like(x)
             for k, Q in enumerate(basis):
                 inner = on_mean[k] * (means[k] @ Q) + on_x[k] * (x @ Q)
                 total = total + r[:, k, None] * (inner @ Q.mT)
             return total
 
-        return turned
+        return in_eigenbases
 
     def _each_time(
         self, at_one_time: Callable[[Tensor], Rows], schedule: Schedule, x: Tensor, t: Time
@@ -326,6 +328,6 @@ class GaussianMixture:
         require(x.ndim > 0 and got == event, "x", f"shape (batch, *{event})", f"{tuple(x.shape)}")
         t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
         scalar_or_batch("t", t, x)
-        t = t if len(x) else torch.tensor(schedule.T)  # no rows: any legal time
-        flat = x.to(self.means).reshape(len(x), self._size)
-        return by_time(at_one_time, flat, t, len(self.means))
+        t = t if len(x) else torch.tensor(schedule.T)  # no rows: any valid time
+        flattened = x.to(self.means).reshape(len(x), self._size)
+        return by_time(at_one_time, flattened, t, len(self.means))

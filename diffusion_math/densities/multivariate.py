@@ -43,7 +43,7 @@ class Multivariate:
     >>> import diffusion_math as dm
     >>> covariance = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
     >>> q = dm.densities.multivariate.Multivariate(torch.zeros(2), covariance)
-    >>> q.draw(torch.tensor([1.0, 0.0])), q.score(torch.tensor([1.0, 0.0]))
+    >>> q.sample(torch.tensor([1.0, 0.0])), q.score(torch.tensor([1.0, 0.0]))
     (tensor([1.3660, 0.3660], dtype=torch.float64), tensor([-0.6667,  0.3333], dtype=torch.float64))
     >>> q.log_density(torch.zeros(2)), q.entropy()
     (tensor(-2.3872, dtype=torch.float64), tensor(3.3872, dtype=torch.float64))
@@ -63,10 +63,10 @@ class Multivariate:
         C = self.covariance
         values = torch.linalg.eigvalsh(C)
         size = C.diagonal(dim1=-2, dim2=-1).abs().amax(dim=-1, keepdim=True)
-        legal = bool((values >= -1e-12 * size).all())
-        require(legal, "covariance", "no negative eigenvalue", values)
+        valid = bool((values >= -1e-12 * size).all())
+        require(valid, "covariance", "no negative eigenvalue", values)
 
-    def draw(self, z: Float[Tensor, "*batch D"]) -> Float64[Tensor, "*batch D"]:
+    def sample(self, z: Float[Tensor, "*batch D"]) -> Float64[Tensor, "*batch D"]:
         """mean + C^{1/2} z: a sample where z, of mean's shape, is standard normal.
 
         Derivation: (multivariate.2).
@@ -85,8 +85,8 @@ class Multivariate:
     def score(self, x: Float[Tensor, "*batch D"]) -> Float64[Tensor, "*batch D"]:
         """grad_x log N(x; m, C) = -C^-1 (x - m) (claim C21). Derivation: (multivariate.2)."""
         L = _cholesky("covariance", self.covariance)
-        apart = (x.to(self.mean) - self.mean)[..., None]
-        return -torch.cholesky_solve(apart, L)[..., 0]
+        difference = (x.to(self.mean) - self.mean)[..., None]
+        return -torch.cholesky_solve(difference, L)[..., 0]
 
     def entropy(self) -> Float64[Tensor, "*batch"]:
         """-E[log N] = (D + log det(2 pi C)) / 2, in nats. Derivation: (multivariate.3)."""
@@ -205,15 +205,15 @@ def condition(
     (tensor([3.], dtype=torch.float64), tensor([[1.]], dtype=torch.float64))
     """
     D = joint.mean.shape[-1]
-    legal = 0 < len(set(known)) == len(known) < D and all(0 <= i < D for i in known)
-    require(legal, "known", f"distinct entries among 0..{D - 1}, some but not all", known)
+    valid = 0 < len(set(known)) == len(known) < D and all(0 <= i < D for i in known)
+    require(valid, "known", f"distinct entries among 0..{D - 1}, some but not all", known)
     other = [i for i in range(D) if i not in known]
     C = joint.covariance
     L = _cholesky("covariance of the known", C[..., known, :][..., known])
     link = C[..., known, :][..., other]
     gain = torch.cholesky_solve(link, L).mT
-    apart = value.to(joint.mean) - joint.mean[..., known]
-    mean = joint.mean[..., other] + (gain @ apart[..., None])[..., 0]
+    difference = value.to(joint.mean) - joint.mean[..., known]
+    mean = joint.mean[..., other] + (gain @ difference[..., None])[..., 0]
     return Multivariate(mean, _even(C[..., other, :][..., other] - gain @ link))
 
 

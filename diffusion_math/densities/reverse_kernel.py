@@ -45,13 +45,13 @@ def sample_clean(
     edges = mixture.responsibilities(schedule, x, t).cumsum(1)[:, :-1].contiguous()
     uniform = torch.rand(len(x), 1, generator=generator, dtype=torch.float64).to(edges)
     chosen = torch.searchsorted(edges, uniform, right=True)[:, 0]
-    drawn = torch.empty_like(x, dtype=torch.float64)
+    samples = torch.empty_like(x, dtype=torch.float64)
     for k in set(chosen.tolist()):
         rows, one = chosen == k, mixture.among([k])
         around = one.reverse(schedule, mixture.means[k], t)
         noise = around.sample(generator, int(rows.sum())) - around.means
-        drawn[rows] = one.posterior_mean(schedule, x[rows].double(), t) + noise
-    return drawn
+        samples[rows] = one.posterior_mean(schedule, x[rows].double(), t) + noise
+    return samples
 
 
 def sample_reverse(
@@ -84,7 +84,7 @@ def sample_reverse(
     """
     x_0 = sample_clean(mixture, generator, schedule, x, t)
     bridge = gaussian.posterior(schedule, x.double(), x_0, t, s)
-    return bridge.draw(torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x_0))
+    return bridge.sample(torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x_0))
 
 
 def path_log_density(

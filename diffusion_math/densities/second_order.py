@@ -43,8 +43,8 @@ def score_jacobian(
     for k, r_k in enumerate(r.mT):
         one = mixture.among([k])
         spread = one.marginal(schedule, t).moments()[1]
-        apart = (one.score(schedule, x.double(), t) - score).reshape(r.shape[0], -1)
-        total = total + r_k[:, None, None] * (_outer(apart) - torch.linalg.inv(spread))
+        difference = (one.score(schedule, x.double(), t) - score).reshape(r.shape[0], -1)
+        total = total + r_k[:, None, None] * (_outer(difference) - torch.linalg.inv(spread))
     return total
 
 
@@ -82,8 +82,8 @@ def posterior_covariance(
     for k, r_k in enumerate(r.mT):
         one = mixture.among([k])
         own = one.reverse(schedule, mixture.means[0], t).moments()[1]  # the same for every x
-        apart = (one.posterior_mean(schedule, x.double(), t) - mean).reshape(r.shape[0], -1)
-        total = total + r_k[:, None, None] * (_outer(apart) + own)
+        difference = (one.posterior_mean(schedule, x.double(), t) - mean).reshape(r.shape[0], -1)
+        total = total + r_k[:, None, None] * (_outer(difference) + own)
     return total
 
 

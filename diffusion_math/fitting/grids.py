@@ -40,12 +40,12 @@ __all__ = [
     "errors",
     "fit_grid",
     "fit_grid_of",
-    "flat",
+    "flattened",
     "grid_of_logits",
     "in_medians",
     "logits_of_grid",
     "robust_least_squares",
-    "turned",
+    "robust_residuals",
 ]  # fmt: skip
 
 LEAST = 1e-4
@@ -110,14 +110,14 @@ def fit_grid(
     """
     same_shape("ends", ends, starts)
 
-    def walk(nodes: Tensor) -> Tensor:
+    def sample(nodes: Tensor) -> Tensor:
         return end_of(step, denoise, starts, nodes)
 
-    return fit_grid_of(walk, schedule, ends, grid, scale, modes, rounds)
+    return fit_grid_of(sample, schedule, ends, grid, scale, modes, rounds)
 
 
 def fit_grid_of(
-    walk: Callable[[Tensor], Tensor],
+    sample: Callable[[Tensor], Tensor],
     schedule: Schedule,
     ends: Float[Tensor, "batch *event"],
     grid: Float64[Tensor, " nodes"],
@@ -129,7 +129,7 @@ def fit_grid_of(
     """`fit_grid` for any function of a grid: the solver may depend on the nodes.
 
     Args:
-        walk: grid -> the final samples, like `ends`; with the same starts at every call.
+        sample: grid -> the final samples, like `ends`; with the same starts at every call.
         nudge: the finite-difference step of theta.
 
     The others, and what is raised, as for `fit_grid`. Derivation: (grids.2), (grids.3), (grids.4).
@@ -137,9 +137,9 @@ def fit_grid_of(
     >>> import torch
     >>> import diffusion_math as dm
     >>> schedule, ends = dm.VPLinear(), torch.zeros(1, 1, dtype=torch.float64)
-    >>> walk = lambda grid: grid[None, 1:-1] - 0.3  # a stand-in: no error with a node at 0.3
+    >>> sample = lambda grid: grid[None, 1:-1] - 0.3  # a stand-in: no error with a node at 0.3
     >>> grid = dm.trailing(schedule, steps=2)
-    >>> dm.fitting.fit_grid_of(walk, schedule, ends, grid).round(decimals=3)
+    >>> dm.fitting.fit_grid_of(sample, schedule, ends, grid).round(decimals=3)
     tensor([1.0000, 0.3000, 0.0000], dtype=torch.float64)
     """
     strictly_decreasing("grid", grid)
@@ -155,18 +155,18 @@ def fit_grid_of(
     def moved(phi: Tensor) -> Tensor:
         return grid_of_logits(schedule, grid, first + waves @ phi)
 
-    def apart(phi: Tensor) -> Tensor:
-        return off(walk(moved(phi)))
+    def difference(phi: Tensor) -> Tensor:
+        return off(sample(moved(phi)))
 
     found, after = robust_least_squares(
-        apart, torch.zeros(waves.shape[1], dtype=torch.float64), scale, rounds, nudge
+        difference, torch.zeros(waves.shape[1], dtype=torch.float64), scale, rounds, nudge
     )
-    before = turned(off(walk(grid)), scale).square().sum()
+    before = robust_residuals(off(sample(grid)), scale).square().sum()
     return moved(found) if after < before else grid.clone()
 
 
 def robust_least_squares(
-    apart: Callable[[Tensor], Tensor],
+    difference: Callable[[Tensor], Tensor],
     first: Float64[Tensor, " free"],
     scale: Number,
     rounds: int,
@@ -176,10 +176,10 @@ def robust_least_squares(
     """The minimiser of mean_i rho(e_i^2), and that loss; see `fit_grid`.
 
     Args:
-        apart: parameters -> the final samples minus their targets, `(batch, *event)`.
+        difference: parameters -> the final samples minus their targets, `(batch, *event)`.
         nudge: the finite-difference step.
-        nudged: parameters -> `apart` with each of them in turn larger by `nudge`, where that is
-            cheaper than one call of `apart` each, the default.
+        nudged: parameters -> `difference` with each of them in turn larger by `nudge`, where
+            that is cheaper than one call of `difference` each, the default.
 
     Raises:
         ValueError: scale or rounds are not above 0, or there are no starts.
@@ -192,15 +192,17 @@ def robust_least_squares(
     whole("rounds", rounds, 1)
 
     def one_by_one(free: Tensor) -> Iterator[Tensor]:
-        return (apart(free + nudge * unit) for unit in torch.eye(len(free), dtype=free.dtype))
+        return (difference(free + nudge * unit) for unit in torch.eye(len(free), dtype=free.dtype))
 
     def residuals(free: Any) -> Any:
-        return turned(apart(torch.as_tensor(free)), scale).numpy()
+        return robust_residuals(difference(torch.as_tensor(free)), scale).numpy()
 
     def slopes(free: Any) -> Any:
         here = residuals(free)
         each = (nudged or one_by_one)(torch.as_tensor(free))
-        return np.stack([(turned(one, scale).numpy() - here) / nudge for one in each], axis=1)
+        return np.stack(
+            [(robust_residuals(one, scale).numpy() - here) / nudge for one in each], axis=1
+        )
 
     found = least_squares(residuals, first.numpy(), slopes, max_nfev=rounds)
     return torch.as_tensor(found.x), 2 * float(found.cost)
@@ -242,7 +244,7 @@ def distances(
 ) -> Float64[Tensor, " batch"]:
     """e_i = the root of the mean over the event of (found_i - ends_i)^2. Derivation: (grids.3)."""
     same_shape("found", found, ends)
-    return (flat(found) - flat(ends)).square().mean(1).sqrt()
+    return (flattened(found) - flattened(ends)).square().mean(1).sqrt()
 
 
 def grid_of_logits(
@@ -324,19 +326,21 @@ def in_medians(scale: Number, errors: Float64[Tensor, " batch"]) -> float:
     return scale * median if median > 0 else math.inf
 
 
-def turned(apart: Float[Tensor, "batch *event"], scale: Number) -> Float64[Tensor, " residuals"]:
+def robust_residuals(
+    difference: Float[Tensor, "batch *event"], scale: Number
+) -> Float64[Tensor, " residuals"]:
     """Residuals whose squares sum to mean_i rho(e_i^2), in the directions of the errors.
 
     Raises ValueError for an empty batch. Derivation: (grids.4).
     """
-    require(apart.numel() > 0, "starts", "1 or more", tuple(apart.shape))
-    errors = flat(apart)
+    require(difference.numel() > 0, "starts", "1 or more", tuple(difference.shape))
+    errors = flattened(difference)
     if scale < math.inf:
         share = errors.square().mean(1, keepdim=True) / scale**2
         errors = torch.where(share > 0, (share.log1p() / share).sqrt(), 1.0) * errors
     return errors.flatten() / math.sqrt(errors.numel())
 
 
-def flat(apart: Tensor) -> Tensor:
+def flattened(values: Tensor) -> Tensor:
     """`(batch, D)`, float64 on the CPU."""
-    return apart.reshape(len(apart), -1).to("cpu", torch.float64)
+    return values.reshape(len(values), -1).to("cpu", torch.float64)

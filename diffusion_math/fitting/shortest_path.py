@@ -52,11 +52,11 @@ def shortest(costs: Float64[Tensor, "nodes nodes"], steps: int) -> list[int]:
     costs = torch.where(ahead, costs, torch.inf)
     best = torch.full((count,), torch.inf, dtype=costs.dtype)
     best[0] = 0.0
-    came: list[dict[int, int]] = []
+    predecessors: list[dict[int, int]] = []
     for _ in range(steps):
         best, before = (best[:, None] + costs).min(0)
-        came.append(dict(enumerate(before.tolist())))
-    return _back(came, count - 1)
+        predecessors.append(dict(enumerate(before.tolist())))
+    return _backtrack(predecessors, count - 1)
 
 
 def kl_upper_bound(
@@ -107,11 +107,13 @@ def kl_upper_bound(
         before = levels[k]
     means = torch.stack(seen[::-1], dim=1).to(torch.float64)  # (batch, nodes, D)
     # Of the node stood at, in rows, from the one below a cell; from differences: nothing cancels.
-    stood = torch.split(means, 1, dim=1)
-    apart = torch.stack([(means - at).square().sum(2).mean(0) for at in stood])
+    anchors = torch.split(means, 1, dim=1)
+    squared_changes = torch.stack([(means - at).square().sum(2).mean(0) for at in anchors])
     weights = (1 / levels[1:].square() - 1 / levels[:-1].square()) / 2
     # Of a step i -> j: the cells below node i down to node j.
-    cells = torch.cat([apart.new_zeros(len(nodes), 1), apart[:, 1:] * weights], dim=1)
+    cells = torch.cat(
+        [squared_changes.new_zeros(len(nodes), 1), squared_changes[:, 1:] * weights], dim=1
+    )
     return cells.triu(1).cumsum(1)
 
 
@@ -156,13 +158,13 @@ def dynamic_programming(
     count = len(nodes)
     require(len(states) == count, "states", f"{count}, one a node", len(states))
     whole("steps", steps, 1, count - 1)
-    walks = {0: State(states[0], nodes[0])}
-    came: list[dict[int, int]] = []
+    trajectories = {0: State(states[0], nodes[0])}
+    predecessors: list[dict[int, int]] = []
     for k in range(1, steps + 1):
         targets = range(k, count - steps + k)
         found: dict[int, tuple[float, State]] = {}
         chosen: dict[int, int] = {}
-        for i, state in walks.items():
+        for i, state in trajectories.items():
             once = Once(denoise)
             for j in targets if k < steps else (count - 1,):
                 if j <= i:
@@ -171,14 +173,14 @@ def dynamic_programming(
                 away = float((made.x.double() - states[j].double()).square().mean())
                 if j not in found or away < found[j][0]:
                     found[j], chosen[j] = (away, made), i
-        walks = {j: state for j, (_, state) in found.items()}
-        came.append(chosen)
-    return nodes[_back(came, count - 1)]
+        trajectories = {j: state for j, (_, state) in found.items()}
+        predecessors.append(chosen)
+    return nodes[_backtrack(predecessors, count - 1)]
 
 
-def _back(came: Sequence[Mapping[int, int]], last: int) -> list[int]:
+def _backtrack(predecessors: Sequence[Mapping[int, int]], last: int) -> list[int]:
     """The indices of a path, from each node's predecessor."""
     path = [last]
-    for before in reversed(came):
+    for before in reversed(predecessors):
         path.append(before[path[-1]])
     return path[::-1]

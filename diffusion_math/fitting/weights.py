@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffusion_math.checks import Number, require, same_shape, strictly_decreasing, whole
 from diffusion_math.denoiser import Denoiser
-from diffusion_math.fitting.grids import distances, fit_grid_of, flat, in_medians
+from diffusion_math.fitting.grids import distances, fit_grid_of, flattened, in_medians
 from diffusion_math.schedule import Schedule
 from diffusion_math.solvers.linear import grouped, mixed
 
@@ -170,18 +170,18 @@ def fit_weights_and_grid(
     torch.Size([5])
     """
     strictly_decreasing("grid", grid)
-    for told, node in (("first", 0), ("last", -1)):
+    for which, node in (("first", 0), ("last", -1)):
         same = bool(path.times[node] == grid[node])
-        wanted = f"the path's {told} time {float(path.times[node]):g} as its {told} node"
+        wanted = f"the path's {which} time {float(path.times[node]):g} as its {which} node"
         require(same, "grid", wanted, float(grid[node]))
     ends = path.states[-1]
 
-    def walk(nodes: Tensor) -> Tensor:
+    def sample(nodes: Tensor) -> Tensor:
         _, end = _fit(denoise, path.on(schedule, nodes), nodes, scale, groups)
         return end
 
-    unit = in_medians(scale, distances(walk(grid), ends))
-    return fit_grid_of(walk, schedule, ends, grid, unit, modes, rounds, STRIDE)
+    unit = in_medians(scale, distances(sample(grid), ends))
+    return fit_grid_of(sample, schedule, ends, grid, unit, modes, rounds, STRIDE)
 
 
 def _fit(
@@ -213,19 +213,19 @@ def _row(basis: Sequence[Tensor], target: Tensor, scale: Number) -> Tensor:
 
     Derivation: (weights.3), (weights.4).
     """
-    columns = torch.stack([flat(part) for part in basis], dim=2)
+    columns = torch.stack([flattened(part) for part in basis], dim=2)
     batch, event, count = columns.shape
     q, r = torch.linalg.qr(columns.reshape(-1, count))
     u, sizes, v = torch.linalg.svd(r, full_matrices=False)
-    told = sizes > 10 * torch.finfo(target.dtype).eps * sizes[0]
-    span = q @ u[:, told]
-    wanted = flat(target).flatten()
+    determined = sizes > 10 * torch.finfo(target.dtype).eps * sizes[0]
+    span = q @ u[:, determined]
+    wanted = flattened(target).flatten()
     shares = span.T @ wanted
-    apart = (span @ shares - wanted).reshape(batch, event).square().mean(1)
-    c2 = scale**2 * float(apart.median()) if scale < math.inf else 0.0
+    squared_errors = (span @ shares - wanted).reshape(batch, event).square().mean(1)
+    c2 = scale**2 * float(squared_errors.median()) if scale < math.inf else 0.0
     for _ in range(PASSES if c2 > 0 else 0):
-        weighted = span * (1 / (1 + apart / c2)).repeat_interleave(event)[:, None]
+        weighted = span * (1 / (1 + squared_errors / c2)).repeat_interleave(event)[:, None]
         shares = torch.linalg.solve(weighted.T @ span, weighted.T @ wanted)
-        apart = (span @ shares - wanted).reshape(batch, event).square().mean(1)
-    found: Tensor = v.T[:, told] @ (shares / sizes[told])
+        squared_errors = (span @ shares - wanted).reshape(batch, event).square().mean(1)
+    found: Tensor = v.T[:, determined] @ (shares / sizes[determined])
     return found

@@ -88,12 +88,12 @@ def fit_weights_to_ends(
     @torch.no_grad()
     def nudged(numbers: Tensor) -> list[Tensor]:
         states = list(trajectory(from_weights(grid, moved(numbers)), denoise, starts, grid))
-        known = [Once(denoise) for _ in range(steps)]
+        cached = [Once(denoise) for _ in range(steps)]
         every = []
         for row, unit in zip(row_of, torch.eye(len(numbers), dtype=numbers.dtype), strict=True):
             step, state = from_weights(grid, moved(numbers + NUDGE * unit)), states[row]
             for t, s in pairwise(grid[row:]):
-                state = step(known[row], state, t, s, required)
+                state = step(cached[row], state, t, s, required)
             every.append(off(state.x))
         return every
 
@@ -181,9 +181,9 @@ def _moved_nodes(
 ) -> Tensor:
     """The nodes of smallest final error, with the weights of `grid` carried to them."""
 
-    def walk(nodes: Tensor) -> Tensor:
+    def sample(nodes: Tensor) -> Tensor:
         step = from_weights(nodes, rescaled_weights(schedule, weights, grid, nodes))
         return end_of(step, denoise, starts, nodes)
 
-    unit = in_medians(scale, distances(walk(grid), ends))
-    return fit_grid_of(walk, schedule, ends, grid, unit, rounds=rounds)
+    unit = in_medians(scale, distances(sample(grid), ends))
+    return fit_grid_of(sample, schedule, ends, grid, unit, rounds=rounds)

@@ -96,7 +96,7 @@ def _solve(
         size = size * (0.9 * error.clamp(min=1e-12) ** (-1 / 3)).clamp(0.2, 5)
         if bool((place == stop).all()):
             return u
-    raise RuntimeError(f"most: the tolerances ask for more than {most} steps")
+    raise RuntimeError(f"most: the tolerances need more than {most} steps")
 
 
 def _slope(schedule: Schedule, denoise: Denoiser, like: Tensor, t: Tensor, s: Tensor) -> Slope:

@@ -133,10 +133,10 @@ def exponential_step(
         moved = there.alpha * x0 + there.sigma / here.sigma * decay * (wide(x) - here.alpha * x0)
     else:
         if kind == "x0":
-            rate, kept, gain = 1 + eta, there.sigma / here.sigma * decay, there.alpha
+            rate, retained, gain = 1 + eta, there.sigma / here.sigma * decay, there.alpha
         else:
-            rate, kept, gain = -1.0, there.alpha / here.alpha, (1 + eta) * there.sigma
-        moved = kept * wide(x)
+            rate, retained, gain = -1.0, there.alpha / here.alpha, (1 + eta) * there.sigma
+        moved = retained * wide(x)
         found = weights([lam for lam, _ in past], here.lam, there.lam, rate)
         for weight, (_, value) in zip(found, past, strict=True):
             moved = moved + gain * weight * wide(value)

@@ -59,8 +59,8 @@ def from_weights(
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
         i = len(state.history)
         ends = (float(t), float(s))
-        legal = i < len(weights) and ends == (float(grid[i]), float(grid[i + 1]))
-        require(legal, "grid", "the one that the weights were fitted on", f"step {i}, {ends}")
+        valid = i < len(weights) and ends == (float(grid[i]), float(grid[i + 1]))
+        require(valid, "grid", "the one that the weights were fitted on", f"step {i}, {ends}")
         history = (*state.history, (t, denoise(state.x, t)))
         return State(mixed(rows[i], state.x, [x0 for _, x0 in history]), s, history)
 
@@ -108,8 +108,8 @@ def rows_of_grid(grid: Tensor, weights: Tensor) -> None:
     """Raise ValueError unless there is one row per step, for all channels or for each group."""
     strictly_decreasing("grid", grid)
     wanted = (len(grid) - 1, len(grid))
-    legal = weights.shape[:2] == wanted and weights.ndim <= 3
-    require(legal, "weights", f"shape {wanted}", tuple(weights.shape))
+    valid = weights.shape[:2] == wanted and weights.ndim <= 3
+    require(valid, "weights", f"shape {wanted}", tuple(weights.shape))
 
 
 def grouped(parts: Sequence[Tensor], groups: int) -> list[tuple[Tensor, ...]]:

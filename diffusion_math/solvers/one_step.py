@@ -51,7 +51,7 @@ def ddpm(schedule: Schedule, variance: StepVariance | None = None) -> Step:
         if sigma_s == 0:
             return State(posterior.mean, s)
         beta = posterior.variance if variance is None else variance(state.x, t, s)
-        return State(Gaussian(posterior.mean, beta).draw(noise(state.x, t, s)), s)
+        return State(Gaussian(posterior.mean, beta).sample(noise(state.x, t, s)), s)
 
     return step
 
@@ -89,9 +89,9 @@ def ddim(schedule: Schedule, eta: float | int = 0.0) -> Step:
         x0 = denoise(state.x, t)
         eps = prediction.eps_from_x0(schedule, state.x, x0, t)
         log_rho2 = schedule.log_snr(t) - schedule.log_snr(s)
-        kept = sigma_s * (1 - eta**2 + eta**2 * log_rho2.exp()).sqrt()
+        retained = sigma_s * (1 - eta**2 + eta**2 * log_rho2.exp()).sqrt()
         fresh = eta * sigma_s * (-log_rho2.expm1()).sqrt()
-        x_s = alpha_s * x0 + kept * eps
+        x_s = alpha_s * x0 + retained * eps
         if fresh > 0:
             x_s = x_s + fresh * noise(state.x, t, s)
         return State(x_s, s)

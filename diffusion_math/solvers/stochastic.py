@@ -58,9 +58,9 @@ def ancestral(schedule: Schedule, order: int, kind: Kind = "eps", eta: float | i
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
         alpha_s, sigma_s = schedule(s)
         log_rho2 = schedule.log_snr(t) - schedule.log_snr(s)
-        kept = (1 - eta**2 + eta**2 * log_rho2.exp()).sqrt()  # r_down / r_s
+        retained = (1 - eta**2 + eta**2 * log_rho2.exp()).sqrt()  # r_down / r_s
         fresh = eta * sigma_s * (-log_rho2.expm1()).sqrt()
-        lower = Level(alpha_s, sigma_s * kept, schedule.log_snr(s) / 2 - kept.log())
+        lower = Level(alpha_s, sigma_s * retained, schedule.log_snr(s) / 2 - retained.log())
         if not (lower.sigma > 0 and math.isfinite(lower.lam)):  # eta = 1 out of pure noise
             lower = Level(alpha_s, lower.sigma, torch.tensor(math.inf, dtype=torch.float64))
         x_s = stages(schedule, order, kind, denoise, state.x, t, lower)

@@ -1,9 +1,9 @@
 """Checks of any sampler against exact solutions: orders, output distribution, noise levels.
 
     from diffusion_math.testing import Sampler, audit
-    print(audit(Sampler("mine", schedule, walk, grid, order=2)))
+    print(audit(Sampler("mine", schedule, sample, grid, order=2)))
 
-`walk(denoise, x, grid, noise)` gives the last state, or all. See docs/audit-your-sampler.md.
+`sample(denoise, x, grid, noise)` gives the last state, or all. See docs/audit-your-sampler.md.
 """
 
 from diffusion_math.testing import problems

@@ -21,7 +21,7 @@ from diffusion_math.testing.sampler import Sampler, UnsupportedError
 __all__ = ["FEW", "Finding", "grid_faults", "image_to_image", "levels", "residual_noise"]
 
 FEW = (1, 2, 3, 4, 5, 7, 10, 13, 20, 33, 50)
-"""Numbers of steps that are walked; all of them have their grids looked at."""
+"""Numbers of steps that are run; all of them have their grids looked at."""
 
 
 @final
@@ -68,7 +68,7 @@ def _fault(sampler: Sampler, n: int) -> str:
         k = int((grid[1:] > grid[:-1]).nonzero()[0])
         return f"step {k + 1} goes from t = {float(grid[k]):g} to {float(grid[k + 1]):g}"
     if not 0 <= float(grid[-1]) <= float(grid[0]) <= T:
-        return f"times {float(grid[0]):g} to {float(grid[-1]):g} where 0 to {T:g} are legal"
+        return f"times {float(grid[0]):g} to {float(grid[-1]):g} where 0 to {T:g} are valid"
     return ""
 
 
@@ -78,7 +78,7 @@ def idle(sampler: Sampler, counts: Iterable[int]) -> Finding:
     for n in counts:
         try:
             grid = sampler.times(n)
-        except Exception:  # told by `grid_faults`
+        except Exception:  # reported by `grid_faults`
             continue
         if bool((grid[1:] == grid[:-1]).any()):
             k = int((grid[1:] == grid[:-1]).nonzero()[0])
@@ -90,11 +90,11 @@ def levels(sampler: Sampler, counts: Iterable[int], part: float = 1.0) -> Findin
     """The largest relative error of a node's level, mean and spread, on data without spread.
 
     From N(alpha m, sigma^2 I) at the first node, each state should be N(alpha_s m, sigma_s^2 I),
-    and m itself at s = 0; the law is exact. The error of the standard deviation is taken relative
-    to sigma_s, and that of the mean to max(sigma_s, 0.01).
+    and m itself at s = 0; the distribution is exact. The error of the standard deviation is taken
+    relative to sigma_s, and that of the mean to max(sigma_s, 0.01).
 
     Args:
-        part: the strength of an image-to-image run: this share of the grid's last steps is walked.
+        part: the strength of an image-to-image run: this share of the grid's last steps is run.
     """
     worst = Finding(0.0, None, "every level is exact")
     refused = 0
@@ -165,7 +165,7 @@ def residual_noise(sampler: Sampler, counts: Iterable[int]) -> Finding:
             alpha, sigma = sampler.schedule(grid[:1])
             start = alpha[0] * POINT, sigma[0] ** 2 * torch.eye(2, dtype=torch.float64)
             found = exact_moments(sampler, point_denoiser, *start, grid)
-        except Exception:  # told by `levels`
+        except Exception:  # reported by `levels`
             continue
         left = float(found.covariances[-1].diagonal().amax().sqrt())
         if not left <= worst.worst:
@@ -174,7 +174,7 @@ def residual_noise(sampler: Sampler, counts: Iterable[int]) -> Finding:
 
 
 def finite(sampler: Sampler, counts: Iterable[int]) -> Finding:
-    """How many walks have a state that is not finite, by a denoiser that says 0."""
+    """How many runs have a state that is not finite, with a denoiser that returns 0."""
     faults: list[tuple[int | None, str]] = []
     refused = 0
     for n in counts:

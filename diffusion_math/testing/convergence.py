@@ -49,18 +49,18 @@ def fit_order(sizes: Sequence[float], errors: Sequence[float], floor: float) -> 
     require(len(sizes) == len(errors) >= 3, "errors", "three or more, one a size", len(errors))
     falls = all(a > b > 0 for a, b in pairwise(sizes))
     require(falls, "sizes", "positive, falling", tuple(sizes))
-    known = tuple(sizes), tuple(errors)
+    measured = tuple(sizes), tuple(errors)
     if not all(map(math.isfinite, errors)):
-        return Fit(-math.inf, -math.inf, -math.inf, -math.inf, math.nan, *known, False)
+        return Fit(-math.inf, -math.inf, -math.inf, -math.inf, math.nan, *measured, False)
     above = 0
     while above < len(errors) and errors[above] > floor:
         above += 1
     left_out = above < len(errors)
     if above < 2:
-        return Fit(math.inf, math.inf, math.inf, math.inf, 0.0, *known, left_out)
+        return Fit(math.inf, math.inf, math.inf, math.inf, 0.0, *measured, left_out)
     pairs = list(pairwise(zip(sizes[:above], errors[:above], strict=True)))[-2:]
     slopes = [math.log(e / f) / math.log(a / b) for (a, e), (b, f) in pairs]
     order, spread = slopes[-1], abs(slopes[-1] - slopes[0])
     constant = errors[above - 1] / sizes[above - 1] ** order
     trend = 2 * order - slopes[0]
-    return Fit(order, order - spread, order + spread, trend, constant, *known, left_out)
+    return Fit(order, order - spread, order + spread, trend, constant, *measured, left_out)

@@ -1,7 +1,7 @@
 """A sampler's exact output on Gaussian data, without sampling: unit vectors in the place of noise.
 
 With a denoiser that is affine in x every state is affine in the start and in the noises. A first
-walk counts how often noise is asked for; in a second one the k-th answer moves D rows of its own by
+run counts the evaluations of the noise; in a second one the k-th moves D rows of its own by
 unit vectors, and the columns of what comes out give mean and covariance (noise.5), (noise.6). No
 index of the noise is used, so it serves samplers that draw at times of their own.
 """
@@ -15,43 +15,43 @@ from torch import Tensor
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.testing.sampler import Sampler
 
-__all__ = ["Law", "exact_moments"]
+__all__ = ["Moments", "exact_moments"]
 
 
 @final
 @dataclass
 class Units:
-    """Noise whose k-th answer is unit vectors in D rows of its own, after the `first` rows."""
+    """Noise whose k-th value is unit vectors in D rows of its own, after the `first` rows."""
 
     first: int
-    asked: list[tuple[float, float]] = field(default_factory=list)
+    times: list[tuple[float, float]] = field(default_factory=list)
 
     def __call__(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         z = torch.zeros_like(x).reshape(len(x), -1)
         size = z.shape[1]
-        rows = z[self.first + len(self.asked) * size :][:size]
+        rows = z[self.first + len(self.times) * size :][:size]
         rows += torch.eye(size, dtype=x.dtype)[: len(rows)]
-        self.asked.append((float(t), float(s)))
+        self.times.append((float(t), float(s)))
         return z.reshape(x.shape)
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Law:
+class Moments:
     """Of each state that the sampler shows: `means` (states, D), `covariances` (states, D, D).
 
-    `asked`: the (t, s) of each draw of noise.
+    `times`: the (t, s) of each evaluation of the noise.
     """
 
     means: Tensor
     covariances: Tensor
-    asked: tuple[tuple[float, float], ...]
+    times: tuple[tuple[float, float], ...]
 
 
 def exact_moments(
     sampler: Sampler, denoise: Denoiser, mean: Tensor, covariance: Tensor, grid: Tensor
-) -> Law:
-    """The exact law of the sampler's states for x ~ N(mean, covariance) at grid[0].
+) -> Moments:
+    """The exact moments of the sampler's states for x ~ N(mean, covariance) at grid[0].
 
     Args:
         denoise: affine in x.
@@ -61,8 +61,8 @@ def exact_moments(
     """
     size, counter = len(mean), Units(1)
     sampler.states(denoise, mean[None].clone(), grid, counter)
-    x = mean.repeat(1 + size * (1 + len(counter.asked)), 1)
+    x = mean.repeat(1 + size * (1 + len(counter.times)), 1)
     x[1 : 1 + size] += torch.linalg.cholesky(covariance).T
     rows = torch.stack(sampler.states(denoise, x, grid, Units(1 + size))).to(torch.float64)
     columns = rows[:, 1:] - rows[:, :1]
-    return Law(rows[:, 0], columns.mT @ columns, tuple(counter.asked))
+    return Moments(rows[:, 0], columns.mT @ columns, tuple(counter.times))

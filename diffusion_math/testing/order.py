@@ -1,4 +1,4 @@
-"""Orders against exact solutions: of the flow, of the law, of one step, of the path."""
+"""Orders against exact solutions: of the flow, of the distribution, of one step, of the path."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def ladder(sampler: Sampler, counts: tuple[int, ...], uneven: bool = False) -> l
     """
     schedule = sampler.schedule
     if not sampler.any_grid:
-        require(not uneven, "uneven", "False for a sampler that walks its own grids alone", uneven)
+        require(not uneven, "uneven", "False for a sampler on its own grids", uneven)
         return [cut(schedule, sampler.times(n)) for n in counts]
     first = max(float(schedule.log_snr(schedule.t_max)), -4.0)
     grids = []
@@ -46,8 +46,8 @@ def ladder(sampler: Sampler, counts: tuple[int, ...], uneven: bool = False) -> l
 
 def cut(schedule: Schedule, grid: Tensor) -> Tensor:
     """How much of a sampler's own grid is before `STOP`, as the nodes to be compared."""
-    kept = int((schedule.log_snr(grid) <= STOP).sum())
-    return grid[: max(kept, 2)]
+    compared = int((schedule.log_snr(grid) <= STOP).sum())
+    return grid[: max(compared, 2)]
 
 
 def flow_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS, uneven: bool = False) -> Fit:
@@ -57,20 +57,22 @@ def flow_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS, uneven: bool 
     """
     require(not sampler.noisy, "sampler", "one that draws no noise", sampler.name)
     schedule, errors, sizes = sampler.schedule, [], []
-    for n, kept in zip(counts, ladder(sampler, counts, uneven), strict=True):
-        walked = kept if sampler.any_grid else sampler.times(n)
-        start = flow(schedule, kept[:1])[0]
-        states = sampler.states(MIXTURE.denoiser(schedule), start, walked, zeros)
+    for n, compared in zip(counts, ladder(sampler, counts, uneven), strict=True):
+        grid = compared if sampler.any_grid else sampler.times(n)
+        start = flow(schedule, compared[:1])[0]
+        states = sampler.states(MIXTURE.denoiser(schedule), start, grid, zeros)
         require(sampler.any_grid or len(states) > 1, sampler.name, "all states", "the last alone")
-        at = [len(kept) - 1, len(kept)] if len(kept) < len(walked) else [len(kept) - 1]
-        at = [k for k in at if walked[k] > schedule.t_min or k == len(kept) - 1]
+        at = (
+            [len(compared) - 1, len(compared)] if len(compared) < len(grid) else [len(compared) - 1]
+        )
+        at = [k for k in at if grid[k] > schedule.t_min or k == len(compared) - 1]
         off = [
-            states[-1 if sampler.any_grid else k - 1] - flow(schedule, walked[k : k + 1])[0]
+            states[-1 if sampler.any_grid else k - 1] - flow(schedule, grid[k : k + 1])[0]
             for k in at
         ]
         found = [float(one.square().mean().sqrt()) for one in off]
-        errors.append(_at_stop(schedule.log_snr(walked[at]), found))
-        sizes.append(mean_step(schedule, kept))
+        errors.append(_at_stop(schedule.log_snr(grid[at]), found))
+        sizes.append(mean_step(schedule, compared))
     return fit_order(sizes, errors, FLOOR * sampler.precision)
 
 
@@ -88,20 +90,20 @@ def weak_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS, uneven: bool 
     The distance is Frobenius's norm of the covariance's error, plus the norm of the mean's.
     """
     schedule, errors, sizes = sampler.schedule, [], []
-    for n, kept in zip(counts, ladder(sampler, counts, uneven), strict=True):
-        walked = kept if sampler.any_grid else sampler.times(n)
-        start = GAUSSIAN.marginal(schedule, kept[0]).moments()
-        found = exact_moments(sampler, GAUSSIAN.denoiser(schedule), *start, walked)
-        mean, covariance = GAUSSIAN.marginal(schedule, kept[-1]).moments()
-        at = -1 if sampler.any_grid else len(kept) - 2
+    for n, compared in zip(counts, ladder(sampler, counts, uneven), strict=True):
+        grid = compared if sampler.any_grid else sampler.times(n)
+        start = GAUSSIAN.marginal(schedule, compared[0]).moments()
+        found = exact_moments(sampler, GAUSSIAN.denoiser(schedule), *start, grid)
+        mean, covariance = GAUSSIAN.marginal(schedule, compared[-1]).moments()
+        at = -1 if sampler.any_grid else len(compared) - 2
         off = (found.covariances[at] - covariance).norm() + (found.means[at] - mean).norm()
         errors.append(float(off))
-        sizes.append(mean_step(schedule, kept))
+        sizes.append(mean_step(schedule, compared))
     return fit_order(sizes, errors, FLOOR * sampler.precision)
 
 
 def running_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS) -> Fit:
-    """Of the steps in the middle third of a walk: the order of their local error, less 1.
+    """Of the steps in the middle third of a run: the order of their local error, less 1.
 
     A step's start is the sampler's own state, carried on exactly: earlier errors do not count.
     """
@@ -115,22 +117,28 @@ def start_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS) -> Fit:
 
 def _local_order(sampler: Sampler, counts: tuple[int, ...], start: bool) -> Fit:
     schedule, errors, sizes = sampler.schedule, [], []
-    for n, kept in zip(counts, ladder(sampler, counts), strict=True):
-        walked = kept if sampler.any_grid else sampler.times(n)
-        if len(kept) < 3 or not bool(schedule.log_snr(kept[1:]).isfinite().all()):
+    for n, compared in zip(counts, ladder(sampler, counts), strict=True):
+        grid = compared if sampler.any_grid else sampler.times(n)
+        if len(compared) < 3 or not bool(schedule.log_snr(compared[1:]).isfinite().all()):
             continue  # so coarse that all of it is the first step or the last
-        x = flow(schedule, kept[:1])[0].repeat(1, 2)[:, :3]
-        states = [x, *sampler.states(GAUSSIAN.denoiser(schedule), x, walked, zeros)]
-        require(len(states) == len(walked), sampler.name, "all states", "the last alone")
-        steps = [0] if start else range(len(kept) // 3, max(len(kept) * 2 // 3, len(kept) // 3 + 1))
+        x = flow(schedule, compared[:1])[0].repeat(1, 2)[:, :3]
+        states = [x, *sampler.states(GAUSSIAN.denoiser(schedule), x, grid, zeros)]
+        require(len(states) == len(grid), sampler.name, "all states", "the last alone")
+        steps = (
+            [0]
+            if start
+            else range(len(compared) // 3, max(len(compared) * 2 // 3, len(compared) // 3 + 1))
+        )
         off = []
         for k in steps:
-            exact = GAUSSIAN.probability_flow(schedule, states[k].double(), kept[k], kept[k + 1])
+            exact = GAUSSIAN.probability_flow(
+                schedule, states[k].double(), compared[k], compared[k + 1]
+            )
             off.append((states[k + 1] - exact).square().mean())
         errors.append(float(torch.stack(off).mean().sqrt()))
-        part = kept[steps[0] : steps[-1] + 2]
-        unsized = start and not bool(schedule.log_snr(kept[0]).isfinite())  # from pure noise
-        sizes.append(mean_step(schedule, kept if unsized else part))
+        part = compared[steps[0] : steps[-1] + 2]
+        unsized = start and not bool(schedule.log_snr(compared[0]).isfinite())  # from pure noise
+        sizes.append(mean_step(schedule, compared if unsized else part))
     found = fit_order(sizes, errors, 3 * sampler.precision)
     return replace(
         found,
@@ -142,13 +150,13 @@ def _local_order(sampler: Sampler, counts: tuple[int, ...], start: bool) -> Fit:
 
 
 def strong_order(sampler: Sampler, counts: tuple[int, ...] = (16, 32, 64), paths: int = 64) -> Fit:
-    """Of the distance to the same sampler's walk of 8 times as many steps along one Brownian path.
+    """Of the distance to the same sampler's run of 8 times as many steps along one Brownian path.
 
     Root mean square over the paths, on a mixture. For samplers of any grid whose noise is indexed
     by the times of its step, as `noise.Noise` says.
     """
     schedule = sampler.schedule
-    require(sampler.any_grid, "sampler", "one that walks any grid", sampler.name)
+    require(sampler.any_grid, "sampler", "one that takes any grid", sampler.name)
     path = BrownianPath((0,), schedule.T)
 
     def source(x: Tensor, t: Tensor, s: Tensor) -> Tensor:

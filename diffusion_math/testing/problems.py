@@ -39,8 +39,8 @@ def point_denoiser(x: Tensor, t: Tensor) -> Tensor:
 
 def starts(count: int = 16) -> Tensor:
     """Standard normals of the plane, the same at every call."""
-    drawn = np.random.Generator(np.random.Philox(key=5)).standard_normal((count, 2))
-    return torch.from_numpy(drawn)
+    samples = np.random.Generator(np.random.Philox(key=5)).standard_normal((count, 2))
+    return torch.from_numpy(samples)
 
 
 @cache

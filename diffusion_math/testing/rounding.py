@@ -1,4 +1,4 @@
-"""The precision that a sampler computes in, seen in what it returns and in what it asks."""
+"""The precision that a sampler computes in, seen in its states and in the denoiser's inputs."""
 
 from dataclasses import replace
 
@@ -19,14 +19,14 @@ LEVELS = 4096
 
 
 def narrowest(sampler: Sampler) -> torch.dtype:
-    """The narrowest floating-point type that holds all of a walk's states, or all its questions.
+    """The narrowest floating-point type that holds all of a run's states, or all denoiser inputs.
 
-    The denoiser is asked about the states in between. A float64 tensor whose entries are all
+    The denoiser is evaluated at the states in between. A float64 tensor whose entries are all
     float32 numbers was computed in float32; 32 entries are so by chance once in 2^928.
     """
     for n in (4, 8, 2):
         try:
-            seen = _seen(sampler, n)
+            seen = _tensors(sampler, n)
         except Exception:  # code that is audited may raise anything; the checks tell of it
             continue
         found = [dtype for dtype in NARROW if any(_holds(dtype, x) for x in seen)]
@@ -51,21 +51,21 @@ def rounded(sampler: Sampler) -> Sampler:
     return replace(sampler, precision=eps, level_tolerance=LEVELS * eps, rounding=str(dtype)[6:])
 
 
-def _seen(sampler: Sampler, n: int) -> list[Tensor]:
-    grid, asked = sampler.times(n), list[Tensor]()
+def _tensors(sampler: Sampler, n: int) -> list[Tensor]:
+    grid, evaluated = sampler.times(n), list[Tensor]()
     denoise = MIXTURE.denoiser(sampler.schedule)
     generator = torch.Generator().manual_seed(0)
 
-    def spy(x: Tensor, t: Tensor) -> Tensor:
-        asked.append(x)
+    def recording(x: Tensor, t: Tensor) -> Tensor:
+        evaluated.append(x)
         return denoise(x, t)
 
     def noise(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         return torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype)
 
     x = sampler.schedule(grid[0])[1] * starts()
-    states = sampler.states(spy, x, grid, noise)
-    return [*states, *asked[1:]]  # the first question is the start itself
+    states = sampler.states(recording, x, grid, noise)
+    return [*states, *evaluated[1:]]  # the first input is the start itself
 
 
 def _holds(dtype: torch.dtype, x: Tensor) -> bool:

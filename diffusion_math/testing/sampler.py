@@ -1,4 +1,4 @@
-"""What is audited: a way to walk down a grid of times, and what is claimed of it."""
+"""What is audited: a sampler on a grid of times, and what is claimed of it."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ from diffusion_math.schedule import Schedule
 from diffusion_math.solvers.registry import SOLVERS
 from diffusion_math.solvers.step import Step
 
-__all__ = ["BrokenPromiseError", "Sampler", "UnsupportedError", "of_step", "ours"]
+__all__ = ["InvalidSamplerError", "Sampler", "UnsupportedError", "of_step", "ours"]
 
-Walk: TypeAlias = Callable[[Denoiser, Tensor, Tensor, Noise], Tensor | Iterable[Tensor]]
+SampleFunction: TypeAlias = Callable[[Denoiser, Tensor, Tensor, Noise], Tensor | Iterable[Tensor]]
 """`(denoise, x, grid, noise) -> the last x`, or all of them: after each step, the start left out.
 
-`x` is `(batch, *event)`, a draw of x_t at grid[0]; `grid` falls strictly; noise(x, t, s) gives the
-standard normals of the step from t to s; denoise(x_t, t) is E[x_0 | x_t].
+`x` is `(batch, *event)`, a sample of x_t at grid[0]; `grid` falls strictly; noise(x, t, s) gives
+the standard normals of the step from t to s; denoise(x_t, t) is E[x_0 | x_t].
 """
 
 
@@ -31,7 +31,7 @@ class UnsupportedError(ValueError):
     """A setting that a sampler openly refuses: a limit, not a defect."""
 
 
-class BrokenPromiseError(ValueError):
+class InvalidSamplerError(ValueError):
     """A sampler's grid or its states are not what `Sampler` says: of other types or shapes."""
 
 
@@ -43,15 +43,15 @@ class Sampler:
     Attributes:
         name: what it is called in the report.
         schedule: what its times mean.
-        walk: see `Walk`.
+        sample: see `SampleFunction`.
         grid: number of steps -> its own grid, the last node where it says sampling ends.
-        order: claimed: of the flow's solution, or of the law (weak) where `noisy`.
+        order: claimed: of the flow's solution, or weak order where `noisy`.
         noisy: whether it draws noise.
-        any_grid: whether it walks any grid; if not, those of `grid` alone are asked of it.
+        any_grid: whether it takes any grid; if not, it is run on those of `grid` alone.
         exact: whether what it gives back on data without spread is claimed to have the level of
             each node exactly, as all solvers do that are exact for a constant x0.
-        precision: relative size of its own rounding; errors below are not told apart.
-        grouped: whether its grid shows fewer nodes than the steps that were asked for, because
+        precision: relative size of its own rounding; smaller errors are not resolved.
+        grouped: whether its grid shows fewer nodes than the requested steps, because
             several of its steps go from one to the next.
         level_tolerance: relative error of a level that is taken for rounding.
         rounding: the dtype whose rounding `precision` and `level_tolerance` are, where `audit` has
@@ -60,7 +60,7 @@ class Sampler:
 
     name: str
     schedule: Schedule
-    walk: Walk
+    sample: SampleFunction
     grid: Callable[[int], Tensor]
     order: int = 1
     noisy: bool = False
@@ -77,36 +77,36 @@ class Sampler:
     def times(self, n: int) -> Tensor:
         """Its own grid of n steps, in float64.
 
-        Raises BrokenPromiseError for what is no 1-D tensor.
+        Raises InvalidSamplerError for what is no 1-D tensor.
         """
         grid: Any = self.grid(n)  # of code that is audited
         right = isinstance(grid, Tensor) and grid.ndim == 1 and not grid.is_complex()
-        _promised(right, f"{self.name}: grid({n})", "a 1-D tensor of times", _told(grid))
+        _require(right, f"{self.name}: grid({n})", "a 1-D tensor of times", _described(grid))
         times: Tensor = grid.detach().to("cpu", torch.float64)
         return times
 
     def states(self, denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> list[Tensor]:
         """The states at grid[1:], or the last alone where the sampler shows no others.
 
-        Raises BrokenPromiseError where their number is neither, where one is no floating-point
+        Raises InvalidSamplerError where their number is neither, where one is no floating-point
         tensor of x's shape, or the grid rises somewhere.
         """
         falls = grid.ndim == 1 and len(grid) > 1 and bool((grid[1:] <= grid[:-1]).all())
-        _promised(falls, "grid", "2 times or more that do not rise", grid)
-        found: Any = self.walk(denoise, x, grid, noise)
+        _require(falls, "grid", "2 times or more that do not rise", grid)
+        found: Any = self.sample(denoise, x, grid, noise)
         one = isinstance(found, Tensor)
-        _promised(
-            one or isinstance(found, Iterable), f"{self.name}: states", "tensors", _told(found)
+        _require(
+            one or isinstance(found, Iterable), f"{self.name}: states", "tensors", _described(found)
         )
         states = [found] if one else list(islice(found, len(grid)))  # a generator may not end
         wanted = f"1 state or one for each of {len(grid) - 1} steps"
         got = len(states) if len(states) < len(grid) else f"{len(states)} or more"
-        _promised(len(states) in (1, len(grid) - 1), f"{self.name}: states", wanted, got)
+        _require(len(states) in (1, len(grid) - 1), f"{self.name}: states", wanted, got)
         wanted = f"floating-point tensors of x's shape {tuple(x.shape)}"
         for state in states:
             right = isinstance(state, Tensor) and state.shape == x.shape
             right = right and state.is_floating_point()
-            _promised(right, f"{self.name}: states", wanted, _told(state))
+            _require(right, f"{self.name}: states", wanted, _described(state))
         return [state.detach().cpu() for state in states]
 
     def end(self, denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Tensor:
@@ -114,15 +114,15 @@ class Sampler:
         return self.states(denoise, x, grid, noise)[-1]
 
 
-def _promised(kept: bool, argument: str, wanted: str, got: object) -> None:
-    """Raise BrokenPromiseError unless the condition holds."""
+def _require(condition: bool, argument: str, wanted: str, got: object) -> None:
+    """Raise InvalidSamplerError unless the condition holds."""
     try:
-        require(kept, argument, wanted, got)
+        require(condition, argument, wanted, got)
     except ValueError as error:
-        raise BrokenPromiseError(str(error)) from None
+        raise InvalidSamplerError(str(error)) from None
 
 
-def _told(value: object) -> str:
+def _described(value: object) -> str:
     """What a value is, for a message."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}, {str(value.dtype)[6:]}"
@@ -132,11 +132,11 @@ def _told(value: object) -> str:
 def of_step(name: str, make: Callable[[Schedule], Step], schedule: Schedule) -> Sampler:
     """A sampler of a step of `diffusion_math.solvers.one_step`'s kind, on trailing grids."""
 
-    def walk(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Iterable[Tensor]:
+    def sample(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Iterable[Tensor]:
         _, *states = trajectory(make(schedule), denoise, x, grid, noise)
         return [state.x for state in states]
 
-    return Sampler(name, schedule, walk, lambda n: trailing(schedule, n))
+    return Sampler(name, schedule, sample, lambda n: trailing(schedule, n))
 
 
 def ours(schedule: Schedule, names: Sequence[str] = tuple(SOLVERS)) -> list[Sampler]:

@@ -49,7 +49,7 @@ def audit(
         sampler: what is audited, with what it claims. Unless it declares a `precision` or a
             `level_tolerance` of its own, they are those of the dtype that it is seen to compute in.
         who: for the report's rows.
-        counts: numbers of steps that are walked on data without spread.
+        counts: numbers of steps that are sampled with on data without spread.
         sweep: numbers of steps whose grids are looked at, by default 1..1000 as far as the
             schedule has them.
         ladder: numbers of steps of the order's ladder, at least three, rising.
@@ -63,17 +63,19 @@ def audit(
     if sweep is None:
         sweep = tuple(range(1, min(most, 1000) + 1))
     counts = tuple(n for n in counts if n <= most)
-    rows = [_swept(sampler, who, "grid", lambda: conformance.grid_faults(sampler, sweep), 0.0)]
+    rows = [
+        _conformance_row(sampler, who, "grid", lambda: conformance.grid_faults(sampler, sweep), 0.0)
+    ]
     idle = conformance.idle(sampler, counts)
     if idle.worst:
         note = f"n = {idle.steps}: {idle.words}"
         expected = f"0 of {len(counts)} grids"
         rows.append(_row(sampler, who, "idle steps", expected, idle.worst, "limit", note))
-    walked: list[tuple[str, Callable[[], Finding], float]] = [
+    checks: list[tuple[str, Callable[[], Finding], float]] = [
         ("finite", lambda: conformance.finite(sampler, counts), 0.0)
     ]
     if sampler.exact:
-        walked += [
+        checks += [
             ("levels", lambda: conformance.levels(sampler, counts), tolerance),
             (
                 "image-to-image",
@@ -82,14 +84,14 @@ def audit(
             ),
             ("last noise", lambda: conformance.residual_noise(sampler, counts), tolerance),
         ]
-    rows += [_swept(sampler, who, *one) for one in walked]
+    rows += [_conformance_row(sampler, who, *one) for one in checks]
     return Report((*rows, *_orders(sampler, who, ladder)))
 
 
 def assert_order(sampler: Sampler, nominal: int, ladder: tuple[int, ...] = order.COUNTS) -> None:
     """AssertionError unless the sampler shows this order; for a test of your own.
 
-    Of the flow's solution, or of the law where the sampler is `noisy`.
+    Of the flow's solution, or weak order where the sampler is `noisy`.
     """
     found = _fit(rounded(sampler), ladder, uneven=False)
     assert found.order > nominal - SLACK, (
@@ -111,7 +113,7 @@ def _fit(sampler: Sampler, ladder: tuple[int, ...], uneven: bool) -> Fit:
 
 def _orders(sampler: Sampler, who: Origin, ladder: tuple[int, ...]) -> list[Check]:
     """The order; where it is too low, whether the start alone is to blame; on uneven steps too."""
-    check = "order of the law" if sampler.noisy else "order"
+    check = "weak order" if sampler.noisy else "order"
     try:
         found = _fit(sampler, ladder, uneven=False)
     except UnsupportedError as refused:
@@ -131,7 +133,7 @@ def _orders(sampler: Sampler, who: Origin, ladder: tuple[int, ...]) -> list[Chec
 
 def _uneven(sampler: Sampler, who: Origin, ladder: tuple[int, ...], even: Fit) -> Check:
     """The order on a grid whose steps alternate, beside that on even steps."""
-    check = f"{'order of the law' if sampler.noisy else 'order'}, uneven steps"
+    check = f"{'weak order' if sampler.noisy else 'order'}, uneven steps"
     try:
         found = _fit(sampler, ladder, uneven=True)
     except UnsupportedError as refused:
@@ -183,7 +185,7 @@ def _judged(sampler: Sampler, found: Fit, ladder: tuple[int, ...]) -> tuple[Verd
     return "defect", errors
 
 
-def _swept(
+def _conformance_row(
     sampler: Sampler, who: Origin, check: str, look: Callable[[], Finding], most: float
 ) -> Check:
     """A conformance check as a row: sound where no more than `most` was found."""

@@ -1,4 +1,4 @@
-"""Work and precision: what error a walk leaves for how many calls of the denoiser, and seconds."""
+"""Work and precision: the error of a run for its NFE, and its seconds."""
 
 import time
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ __all__ = ["Point", "work"]
 @final
 @dataclass(frozen=True)
 class Point:
-    """One walk: its steps, calls of the denoiser, seconds, and root mean square error."""
+    """One run: its steps, NFE, seconds, and root mean square error."""
 
     steps: int
     calls: int
@@ -32,15 +32,15 @@ def work(
     """Errors against the exact flow of a mixture, on the grids of `order.flow_order`.
 
     Args:
-        sampler: one of any grid that draws no noise.
-        copies: how often each of the 16 starts is walked at once: the weight of the denoiser
+        sampler: a deterministic one that takes any grid.
+        copies: how often each of the 16 starts is sampled from at once: the weight of the denoiser
             against that of the sampler's own arithmetic.
 
     Raises:
         ValueError: another sampler.
     """
-    legal = sampler.any_grid and not sampler.noisy
-    require(legal, "sampler", "one that walks any grid and draws no noise", sampler.name)
+    valid = sampler.any_grid and not sampler.noisy
+    require(valid, "sampler", "a deterministic one that takes any grid", sampler.name)
     denoise, found = MIXTURE.denoiser(sampler.schedule), []
     for n, grid in zip(counts, ladder(sampler, counts), strict=True):
         calls = 0

@@ -121,7 +121,7 @@ def _parts(config: Config, rows: Sequence[Check]) -> tuple[str | Figure | Table,
         "with the method or is stated openly; a defect is a claim that is not kept."
     )
     parts: list[str | Figure | Table] = [lead]
-    fitted = [row for row in rows if row.check in ("order", "order of the law")]
+    fitted = [row for row in rows if row.check in ("order", "weak order")]
     fitted = [row for row in fitted if row.value is not None and math.isfinite(row.value)]
     if fitted:
         caption = (

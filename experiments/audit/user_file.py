@@ -14,7 +14,7 @@ import torch
 from diffusion_math.schedule import Schedule
 from diffusion_math.testing import Origin, Sampler
 from diffusion_math.testing.problems import MIXTURE, starts
-from diffusion_math.testing.sampler import BrokenPromiseError, UnsupportedError
+from diffusion_math.testing.sampler import InvalidSamplerError, UnsupportedError
 from experiments.audit.subject import Subject
 
 __all__ = ["subjects", "theirs"]
@@ -119,5 +119,5 @@ def _tried(sampler: Sampler, path: Path) -> None:
         sampler.states(MIXTURE.denoiser(sampler.schedule), x, grid, noise)
     except UnsupportedError:
         pass  # refused openly: the audit says so
-    except BrokenPromiseError as error:
+    except InvalidSamplerError as error:
         raise ValueError(f"--target: {path}: {error}") from error

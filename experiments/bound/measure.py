@@ -216,7 +216,7 @@ def weighted(
     spread = torch.logspace(math.log10(2), math.log10(schedule.T), TIMES, dtype=torch.float64)
     for t in sorted(set(spread.round().int().tolist())):
         eps = torch.randn(x0.shape, generator=generator, dtype=torch.float64)
-        x_t = marginal(schedule, x0, t).draw(eps)
+        x_t = marginal(schedule, x0, t).sample(eps)
         terms, errors = [], []
         for model in (first, second):
             terms.append(step_term(schedule, model.denoise, x0, x_t, t, t - 1, model.variance))

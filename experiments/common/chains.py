@@ -66,7 +66,7 @@ def sample_forward(
     path = [x0]
     for t, s in reversed(list(pairwise(grid))):
         z = torch.randn(x0.shape, generator=generator, dtype=torch.float64)
-        path.append(transition(schedule, path[-1], s, t).draw(z))
+        path.append(transition(schedule, path[-1], s, t).sample(z))
     return path[::-1]
 
 
@@ -98,7 +98,7 @@ def affine_chain(model: Model, schedule: Schedule, grid: Tensor) -> Multivariate
     basis = UnitNoise(grid, (2,))
     path = [basis.start(torch.zeros(2, dtype=torch.float64), 1.0)]
     for t, s in pairwise(grid):
-        path.append(model.step(schedule, path[-1], t, s).draw(basis(path[-1], t, s)))
+        path.append(model.step(schedule, path[-1], t, s).sample(basis(path[-1], t, s)))
     return _joint(path)
 
 
@@ -107,7 +107,7 @@ def forward_chain(x0: Tensor, schedule: Schedule, grid: Tensor) -> Multivariate:
     basis = UnitNoise(grid, (2,))
     path = [basis.start(x0, 0.0)]
     for t, s in reversed(list(pairwise(grid))):
-        path.append(transition(schedule, path[-1], s, t).draw(basis(path[-1], t, s)))
+        path.append(transition(schedule, path[-1], s, t).sample(basis(path[-1], t, s)))
     return _joint(path[:0:-1])
 
 

@@ -11,7 +11,7 @@ from diffusion_math.checks import require, whole
 from diffusion_math.densities.multivariate import Multivariate
 from diffusion_math.elbo import quantized_log_probability
 from diffusion_math.gaussian import Gaussian
-from diffusion_math.metrics import apart
+from diffusion_math.metrics import pairwise_distances
 from experiments.common.statistics import seeded
 
 COUNT = 1797
@@ -117,7 +117,7 @@ def copies(train: Digits, test: Digits, x: Tensor, share: float = 0.05) -> list[
     """
 
     def nearest(points: Tensor) -> Tensor:
-        return apart(points, train.x).amin(1)
+        return pairwise_distances(points, train.x).amin(1)
 
     limit = nearest(test.x).double().quantile(share)
     return [bool(one) for one in nearest(x) < limit]

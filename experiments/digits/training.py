@@ -112,7 +112,7 @@ def last_error(
     """Mean square of x_0 - x0_hat over pixels and digits, at time t."""
     x0 = digits.x.double()
     z = torch.randn(x0.shape, generator=generator, dtype=x0.dtype)
-    x_t = marginal(schedule, x0, t).draw(z)
+    x_t = marginal(schedule, x0, t).sample(z)
     x0_hat = denoiser(schedule, network, digits.labels)(x_t, torch.tensor(float(t)))
     return (x0_hat - x0).square().mean().item()
 

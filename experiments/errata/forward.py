@@ -206,7 +206,7 @@ def e4(samples: int, seed: int) -> Erratum:
     states, x = {}, x0
     for t in range(1, TIMES[-1] + 1):
         z = torch.randn(samples, generator=generator, dtype=torch.float64)
-        x = gaussian.forward_step(schedule, x, t).draw(z)
+        x = gaussian.forward_step(schedule, x, t).sample(z)
         if t in TIMES:
             states[t] = x
     measured = {t: x.var().item() for t, x in states.items()}

@@ -37,8 +37,12 @@ def e3(samples: int, seed: int) -> Erratum:
     at_1 = integrated(first, _normal(line), line)
     density = integrated(last, at_1, line)
     x2 = torch.randn(samples, generator=generator, dtype=torch.float64)
-    x1 = _step(data, x2, 2, 1).draw(torch.randn(samples, generator=generator, dtype=torch.float64))
-    x0 = _step(data, x1, 1, 0).draw(torch.randn(samples, generator=generator, dtype=torch.float64))
+    x1 = _step(data, x2, 2, 1).sample(
+        torch.randn(samples, generator=generator, dtype=torch.float64)
+    )
+    x0 = _step(data, x1, 1, 0).sample(
+        torch.randn(samples, generator=generator, dtype=torch.float64)
+    )
     seen = torch.searchsorted(x0.sort().values, line, right=True) / samples
     below = ndtr((line[:, None] - last.mean) / last.variance.sqrt())  # P(x_0 <= a | x_1)
     gap = line[1] - line[0]

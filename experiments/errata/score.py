@@ -28,7 +28,7 @@ def e8(samples: int, seed: int) -> Erratum:
     generator = seeded(seed)
     x = data.sample(generator, samples)
     eps = torch.randn(samples, generator=generator, dtype=torch.float64)
-    x_hat = gaussian.marginal(PLAIN, x, SIGMA).draw(eps)
+    x_hat = gaussian.marginal(PLAIN, x, SIGMA).sample(eps)
     rounding = 2 * EPS * (x.abs() + x_hat.abs() + eps.abs())
     back = x - x_hat
     exact = ((back + SIGMA * eps).abs() / rounding).max().item()

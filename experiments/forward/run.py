@@ -127,7 +127,7 @@ def _iterated(schedule: Discrete, x0: Tensor, times: list[int], generator: Any) 
     for t in range(times[-1] + 1):
         if t > 0:
             z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
-            x = forward_step(schedule, x, t).draw(z)
+            x = forward_step(schedule, x, t).sample(z)
         if t in times:
             states.append(x)
     return states

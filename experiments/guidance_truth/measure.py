@@ -185,7 +185,7 @@ def densities(
     """Nodes for the law of every variant's flow, and its log-density there."""
     z = guidance_law.ball(dimensions)
     together_there = stacked(pair, makes, [len(z)] * len(makes))
-    images = guidance_law.landing(together_there, z.repeat(len(makes), 1)).split(len(z))
+    images = guidance_law.flow_map(together_there, z.repeat(len(makes), 1)).split(len(z))
     count = settings.count * (4 if dimensions == 1 else 1)
     nodes = [guidance_law.around(image, count) for image in images]
     sizes = [len(one.x) for one in nodes]
@@ -287,7 +287,7 @@ def gaussians(
     found = []
     there = densities(together(known, free), makes, 1, settings)
     for w, (nodes, log_p) in zip(scales, there, strict=True):
-        exact = guidance_law.gaussian_law(wide, narrow, w)
+        exact = guidance_law.gaussian_guided(wide, narrow, w)
         tilt = guidance_law.gaussian_tilted(wide, narrow, w)
         on_nodes = Gaussian(exact.mean.expand_as(nodes.x), exact.variance)
         off = guidance_law.kl(nodes, log_p, on_nodes.log_density(nodes.x))

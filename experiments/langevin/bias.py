@@ -103,7 +103,9 @@ def transient(chains: int, seed: int) -> list[Variance]:
         zeros = torch.zeros(chains, 1, dtype=torch.float64)
         for state in langevin.chain(ula, zeros, MOMENTS[-1], from_generator(generator)):
             if state.moves in MOMENTS:
-                exact = langevin_law.ula_law(target, delta, normal(0.0), state.moves).variance
+                exact = langevin_law.ula_distribution(
+                    target, delta, normal(0.0), state.moves
+                ).variance
                 found.append(_variance("ULA", delta, state.moves, state.x, float(exact)))
     return found
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.langevin import Particles
-from diffusion_math.langevin_law import ula_law, ula_stationary
+from diffusion_math.langevin_law import ula_distribution, ula_stationary
 from diffusion_math.schedule import VE
 from experiments import plots
 from experiments.common.quadrature import density_on
@@ -104,7 +104,7 @@ def distributions(stationary: Sequence[Variance], transient: Sequence[Variance])
     counts = range(1, MOMENTS[-1] + 1)
     passed = []
     for k, delta in enumerate(WATCHED):
-        exact = [float(ula_law(target, delta, normal(0.0), k).variance) for k in counts]
+        exact = [float(ula_distribution(target, delta, normal(0.0), k).variance) for k in counts]
         here = [one for one in transient if one.delta == delta]
         passed.append(line(f"$\\delta$ = {delta:g}", counts, exact, k))
         passed.append(dots("", [v.moves for v in here], [v.found for v in here], color=k))

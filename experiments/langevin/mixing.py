@@ -13,7 +13,7 @@ from diffusion_math import langevin
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.langevin import Particles
-from diffusion_math.langevin_law import ula_law
+from diffusion_math.langevin_law import ula_distribution
 from diffusion_math.noise import from_generator
 from diffusion_math.schedule import VE
 from experiments.common.statistics import seeded
@@ -120,8 +120,9 @@ def trapping_bound(data: GaussianMixture, mode: int, delta: float, moves: int) -
 
     and a move contracts, so while X stays there |X - Y| <= c e. So X leaves it within k moves only
     if Y leaves the ball of radius R = rho - c e; started within R_0 of m_i it does so with a chance
-    of at most sum_k exp(-(R - |E Y_k|)^2 / (2 Var Y_k)), the distribution of Y_k being `ula_law`'s.
-    In that ball m_i is the nearest mode. The best rho and R_0 of a lattice are taken.
+    of at most sum_k exp(-(R - |E Y_k|)^2 / (2 Var Y_k)), the distribution of Y_k being
+    `ula_distribution`'s. In that ball m_i is the nearest mode. The best rho and R_0 of a lattice
+    are taken.
 
     Needs delta <= c. Returns P(start within R_0) (1 - chance of leaving), at least 0.
     """
@@ -146,7 +147,7 @@ def _distributions(c: float, delta: float, moves: int) -> Iterator[Gaussian]:
     zero = torch.zeros(1, 1, dtype=torch.float64)
     target = Gaussian(zero, torch.tensor(c, dtype=torch.float64))
     point = Gaussian(zero + 1, torch.zeros((), dtype=torch.float64))
-    return (ula_law(target, delta, point, k) for k in range(1, moves + 1))
+    return (ula_distribution(target, delta, point, k) for k in range(1, moves + 1))
 
 
 def states_at(trajectory: Iterator[Particles], at: Sequence[int]) -> dict[int, Particles]:

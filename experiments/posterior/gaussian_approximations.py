@@ -126,7 +126,7 @@ def bayes(
         gap = (kernel.log_density(schedule, x_s, 0) - whole).abs().max()
         of_kernel = max(of_kernel, float(gap))
         given = gaussian.posterior(schedule, later, x0, t, s)
-        x_s_given = given.draw(torch.randn(x_s.shape, generator=generator, dtype=torch.float64))
+        x_s_given = given.sample(torch.randn(x_s.shape, generator=generator, dtype=torch.float64))
         by_rule = gaussian.transition(schedule, x_s_given, s, t).log_density(later)
         by_rule = by_rule + gaussian.marginal(schedule, x0, s).log_density(x_s_given)
         by_rule = by_rule - gaussian.marginal(schedule, x0, t).log_density(later)

@@ -37,10 +37,10 @@ def run(config: Config) -> Result:
     generator = seeded(config.seed)
     x_0 = mixture.sample(generator, config.points)
     z = torch.randn(x_0.shape, generator=generator, dtype=torch.float64)
-    x_t = marginal(schedule, x_0, config.time).draw(z)
+    x_t = marginal(schedule, x_0, config.time).sample(z)
     clean, back, errors, gaps = [], [], [], []
     for t in times:
-        at = marginal(schedule, x_0[0], t).draw(z[0])
+        at = marginal(schedule, x_0[0], t).sample(z[0])
         clean.append(kernel(mixture, schedule, generator, at, t, 0, config.samples))
     for step in tqdm(steps, unit="step", disable=None):
         s = config.time - step

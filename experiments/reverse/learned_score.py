@@ -149,7 +149,7 @@ def _noisy(
 ) -> Tensor:
     x0 = data.sample(generator, n)
     eps = torch.randn(x0.shape, generator=generator, dtype=x0.dtype)
-    return marginal(schedule, x0, t).draw(eps)
+    return marginal(schedule, x0, t).sample(eps)
 
 
 def _squared_error(learned: Learned, data: GaussianMixture, x: Tensor, t: Time) -> Tensor:

@@ -48,7 +48,7 @@ def run(config: Config) -> Result:
     generator = seeded(config.seed)
     x_0 = density.sample(generator, config.samples)
     z = torch.randn(x_0.shape, generator=generator, dtype=torch.float64)
-    noisy = {t: marginal(schedule, x_0, t).draw(z) for t in times}
+    noisy = {t: marginal(schedule, x_0, t).sample(z) for t in times}
     checks = [_check(density, schedule, x_0, noisy[t], t) for t in times]
     curves = {name: _to_noise(density, getattr(Discrete, name)(), x_0, z) for name in TABLES}
     last = _deviation(density, schedule, x_0, z, int(schedule.T))
@@ -103,7 +103,7 @@ def _deviation(density: Density, schedule: Discrete, x_0: Tensor, z: Tensor, t: 
         E norm(score + x)^2 <= alpha_t^2 (E norm(x_0)^2 + D alpha_t^2 / sigma_t^2)
     """
     alpha_t, sigma_t = (float(one) for one in schedule(t))
-    x_t = marginal(schedule, x_0, t).draw(z)
+    x_t = marginal(schedule, x_0, t).sample(z)
     squares = (density.score(schedule, x_t, t) + x_t).square().sum(1)
     mean, error = float(squares.mean()), float(squares.std()) / len(x_t) ** 0.5
     low, high = (math.sqrt(max(0.0, end)) for end in normal_interval(mean, error))

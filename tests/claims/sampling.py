@@ -89,14 +89,14 @@ def absolute_error(*arguments: Any) -> Any:
 @wrong("C19", minimiser, "training_loss", **CASE)
 def target_is_x_t(schedule: Any, network: Any, kind: Any, x0: Any, eps: Any, t: Any) -> Any:
     """The network is compared with x_t and not with eps."""
-    x_t = gaussian.marginal(schedule, x0, t).draw(eps)
+    x_t = gaussian.marginal(schedule, x0, t).sample(eps)
     return (network(x_t, t) - x_t).square()
 
 
 @wrong("C19", minimiser, "training_loss", **CASE)
 def target_is_x0(schedule: Any, network: Any, kind: Any, x0: Any, eps: Any, t: Any) -> Any:
     """A network that predicts eps is compared with x_0."""
-    x_t = gaussian.marginal(schedule, x0, t).draw(eps)
+    x_t = gaussian.marginal(schedule, x0, t).sample(eps)
     return (network(x_t, t) - x0).square()
 
 

@@ -11,7 +11,7 @@ from diffusion_math.langevin import Particles
 from diffusion_math.langevin import ascent as right_ascent
 from diffusion_math.langevin import log_acceptance as right_acceptance
 from diffusion_math.langevin import proposal as right_proposal
-from diffusion_math.langevin_law import ula_law as right_law
+from diffusion_math.langevin_law import ula_distribution as right_law
 from diffusion_math.langevin_law import ula_stationary as right_stationary
 from diffusion_math.prediction import eps_from_score as right_eps
 from diffusion_math.score_matching import denoising as right_denoising
@@ -76,7 +76,7 @@ def with_noise(S: Any, delta: float) -> Any:
 
     def move(here: Particles, noise: Any) -> Particles:
         z = torch.randn(here.x.shape, generator=generator, dtype=here.x.dtype)
-        return Particles(right_proposal(here.x, S(here.x), delta).draw(z), here.moves + 1)
+        return Particles(right_proposal(here.x, S(here.x), delta).sample(z), here.moves + 1)
 
     return move
 
@@ -116,7 +116,7 @@ def half_of_the_score(x: Any, S: Any, delta: float) -> Gaussian:
     return Gaussian(x + delta * S / 2, torch.tensor(2 * delta, dtype=torch.float64))
 
 
-@wrong("C23", gaussian_ula, "ula_law")
+@wrong("C23", gaussian_ula, "ula_distribution")
 def variance_not_shrunk(target: Any, delta: float, start: Any, moves: int) -> Gaussian:
     """The start's variance is not shrunk by the moves."""
     q = right_law(target, delta, start, moves)

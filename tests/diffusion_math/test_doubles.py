@@ -17,7 +17,7 @@ from diffusion_math.densities.toy import grid25, spirals
 from diffusion_math.fitting import grids
 from diffusion_math.fitting.shortest_path import kl_upper_bound
 from diffusion_math.gaussian import Gaussian
-from diffusion_math.guidance_law import gaussian_law
+from diffusion_math.guidance_law import gaussian_guided
 from diffusion_math.schedule import Discrete, VPCosine, VPLinear
 
 ROUNDING = 64 * torch.finfo(torch.float64).eps
@@ -113,7 +113,7 @@ def test_gaussians_of_float32_are_guided_in_float64() -> None:
     def pair(dtype: torch.dtype) -> Gaussian:
         mean = torch.tensor([0.5, -1.0], dtype=dtype)
         v_u, v_c = torch.tensor(2.0, dtype=dtype), torch.tensor(0.5, dtype=dtype)
-        return gaussian_law(Gaussian(mean, v_u), Gaussian(-mean, v_c), 3.0)
+        return gaussian_guided(Gaussian(mean, v_u), Gaussian(-mean, v_c), 3.0)
 
     found, wanted = pair(torch.float32), pair(torch.float64)
     same(found.variance, wanted.variance)

@@ -44,7 +44,7 @@ def test_symmetry_and_sign_are_measured_against_the_matrix_itself():
 def test_a_draw_is_the_mean_plus_the_symmetric_root():
     spread = torch.tensor([[2.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
     q = Multivariate(torch.tensor([5.0, 7.0], dtype=torch.float64), spread)
-    one = q.draw(torch.tensor([1.0, 0.0], dtype=torch.float64))
+    one = q.sample(torch.tensor([1.0, 0.0], dtype=torch.float64))
     root = (math.sqrt(3) + 1) / 2, (math.sqrt(3) - 1) / 2  # eigenvalues 3 and 1
     wanted = torch.tensor([5 + root[0], 7 + root[1]], dtype=torch.float64)
     torch.testing.assert_close(one, wanted)

@@ -66,7 +66,7 @@ def squared(x):
 def draw(schedule, t, event=(2,), batch=3, seed=0):
     generator = seeded(seed)
     x0, eps = normal(generator, batch, *event), normal(generator, batch, *event)
-    return x0, eps, marginal(schedule, x0, t).draw(eps)
+    return x0, eps, marginal(schedule, x0, t).sample(eps)
 
 
 @pytest.mark.claim("C18", "diffusion_math.elbo.lambda_t")
@@ -242,7 +242,7 @@ def test_the_whole_is_the_sum_of_its_terms():
     assert got.steps.shape == (5, 2)
 
     def x_at(t):
-        return marginal(schedule, x0, t).draw(source(x0, t, torch.zeros(())))
+        return marginal(schedule, x0, t).sample(source(x0, t, torch.zeros(())))
 
     terms = [step_term(schedule, wild, x0, x_at(t), t, s) for t, s in pairwise(grid[:-1])]
     torch.testing.assert_close(got.steps, torch.stack(terms), rtol=0, atol=0)

@@ -125,7 +125,7 @@ def test_events_are_summed_and_variances_broadcast() -> None:
         assert torch.allclose(kl(q, unit), expected.expand(2))
         distance = math.sqrt(12) * (math.sqrt(2) - 1)
         assert wasserstein2(q, unit).tolist() == pytest.approx([distance] * 2, rel=16 * EPS)
-        assert torch.allclose(q.draw(x), math.sqrt(2) * x)
+        assert torch.allclose(q.sample(x), math.sqrt(2) * x)
         assert torch.allclose(q.score(x), -x / 2)
         assert torch.allclose(cross_entropy(q, unit), q.entropy() + kl(q, unit))
         assert fisher_divergence(q, unit).tolist() == pytest.approx([12 / 2] * 2)
@@ -145,7 +145,7 @@ def test_illegal_arguments() -> None:
         lambda: wasserstein2(q, Gaussian(x[:1], torch.ones(()))),
         lambda: cross_entropy(q, Gaussian(x[:1], torch.ones(()))),
         lambda: fisher_divergence(q, Gaussian(x[:1], torch.ones(()))),
-        lambda: q.draw(x[:1]),
+        lambda: q.sample(x[:1]),
         lambda: q.score(x[:1]),
         lambda: q.log_density(x[:1]),
     ):

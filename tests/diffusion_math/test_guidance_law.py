@@ -19,11 +19,11 @@ from diffusion_math.guidance_law import (
     around,
     ball,
     box,
-    gaussian_law,
+    flow_map,
+    gaussian_guided,
     gaussian_tilted,
     guided_variance,
     kl,
-    landing,
     log_density,
     log_normaliser,
     mode_weights,
@@ -68,7 +68,7 @@ def test_two_gaussians_have_the_closed_law(scales):
     denoisers, xs, wanted = [], [], []
     for w, u, c in cases:
         (law_u, free), (law_c, known) = one(*u), one(*c)
-        exact = gaussian_law(law_u, law_c, w)
+        exact = gaussian_guided(law_u, law_c, w)
         across = torch.linspace(-5, 5, 10, dtype=torch.float64)[:, None]
         x = exact.mean + exact.variance.sqrt() * across
         denoisers.append(cfg(known, free, w))
@@ -127,7 +127,7 @@ def test_the_mean_is_that_of_the_linear_equation(w, v_c):
         ratio = mp.mpf(v_c) / v_u
         led = quad(lambda p: (ratio + (1 - ratio) * p * p) ** ((mp.mpf(w) - 1) / 2), [0, 0.2, 1])
         wanted = m_u + w * (m_c - m_u) * led
-    law = gaussian_law(
+    law = gaussian_guided(
         Gaussian(numbers(m_u), numbers(v_u)), Gaussian(numbers(m_c), numbers(v_c)), w
     )
     assert abs(law.mean.item() - float(wanted)) < 1e-11 * (1 + abs(float(wanted)))
@@ -147,7 +147,7 @@ def test_the_mean_by_the_flow_itself():
         return (u - (x0[0] + w * (x0[1] - x0[0]))) / tau
 
     found = solve_ivp(slope, (1.0, 1e-6), [0.0], method="DOP853", rtol=1e-10, atol=1e-12)
-    law = gaussian_law(
+    law = gaussian_guided(
         Gaussian(numbers(m_u), numbers(v_u)), Gaussian(numbers(m_c), numbers(v_c)), w
     )
     assert abs(found.y[0, -1] - law.mean.item()) < 1e-5
@@ -156,18 +156,18 @@ def test_the_mean_by_the_flow_itself():
 def test_equal_variances_make_guidance_a_tilt():
     """Then, and only then, the guided law is the tilted density: N(m_u + w (m_c - m_u), v)."""
     u, c = Gaussian(numbers(0.3), numbers(2.0)), Gaussian(numbers(1.5), numbers(2.0))
-    law, tilt = gaussian_law(u, c, 4.0), gaussian_tilted(u, c, 4.0)
+    law, tilt = gaussian_guided(u, c, 4.0), gaussian_tilted(u, c, 4.0)
     for found in (law, tilt):
         torch.testing.assert_close(found.mean, numbers(5.1))
         torch.testing.assert_close(found.variance, numbers(2.0))
     other = Gaussian(c.mean, numbers(1.0))
-    assert gaussian.kl(gaussian_law(u, other, 4.0), gaussian_tilted(u, other, 4.0)) > 0.1
+    assert gaussian.kl(gaussian_guided(u, other, 4.0), gaussian_tilted(u, other, 4.0)) > 0.1
 
 
 def test_known_values_of_the_tilted_gaussian():
     """w = 3 of N(0, 2) and N(1, 1): precision -2/2 + 3 = 2, mean (0 + 3) / 2; guided 2^-2."""
     u, c = Gaussian(numbers(0.0), numbers(2.0)), Gaussian(numbers(1.0), numbers(1.0))
-    tilt, law = gaussian_tilted(u, c, 3), gaussian_law(u, c, 3)
+    tilt, law = gaussian_tilted(u, c, 3), gaussian_guided(u, c, 3)
     assert (tilt.mean.item(), tilt.variance.item()) == (1.5, 0.5)
     assert law.variance.item() == pytest.approx(0.25, rel=1e-14)
     assert law.mean.item() == pytest.approx(3 * (1 + 2 * 0.5) / 3, rel=1e-14)
@@ -177,9 +177,9 @@ def test_shapes_of_gaussian_laws():
     """A variance that broadcasts; whole batches of events."""
     u = Gaussian(torch.zeros(3, 2, dtype=torch.float64), numbers(2.0, 3.0))
     c = Gaussian(torch.ones(3, 2, dtype=torch.float64), numbers(1.0))
-    for law in (gaussian_law(u, c, 2.0), gaussian_tilted(u, c, 2.0)):
+    for law in (gaussian_guided(u, c, 2.0), gaussian_tilted(u, c, 2.0)):
         assert law.mean.shape == law.variance.shape == (3, 2)
-    torch.testing.assert_close(gaussian_law(u, c, 2.0).variance[1], 1 / numbers(2.0, 3.0))
+    torch.testing.assert_close(gaussian_guided(u, c, 2.0).variance[1], 1 / numbers(2.0, 3.0))
 
 
 @pytest.mark.parametrize("w", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
@@ -187,7 +187,7 @@ def test_the_ends_are_the_models_own_densities(w):
     """At w = 0 and 1 the law is the mixture and its conditional: nats at nodes, mass and KL."""
     known, free = CLASSES.given(1), CLASSES.mixture
     denoise = cfg(known.denoiser(SCHEDULE), free.denoiser(SCHEDULE), w)
-    nodes = around(landing(denoise, ball(1)), 60)
+    nodes = around(flow_map(denoise, ball(1)), 60)
     log_p = log_density(denoise, nodes.x, rtol=1e-7, atol=1e-7)
     truth = (known if w else free).log_density(SCHEDULE, nodes.x, 0)
     torch.testing.assert_close(log_p, truth, rtol=0, atol=1e-5)
@@ -204,7 +204,7 @@ def test_the_plane_and_the_default_tolerance():
     means = numbers([-1.0, 0.0], [1.0, 1.2], [3.5, -0.5])
     data = GaussianMixture(numbers(0.5, 0.2, 0.3).log(), means, numbers(0.5, 0.3, 0.3))
     denoise = data.denoiser(SCHEDULE)
-    image = landing(denoise, ball(2))
+    image = flow_map(denoise, ball(2))
     nodes = around(image, 36)
     assert 600 < len(nodes.x) < 0.9 * 36**2
     assert (nodes.x.amin(0) > image.amin(0)).all() and (nodes.x.amax(0) < image.amax(0)).all()
@@ -221,7 +221,7 @@ def test_the_walk_lands_where_the_exact_flow_does():
     data = GaussianMixture(numbers(0.0), numbers([1.5]), numbers(0.49))
     z = numbers([-6.0], [0.0], [2.0])
     torch.testing.assert_close(
-        landing(data.denoiser(SCHEDULE), z), 1.5 + 0.7 * z, rtol=1e-3, atol=2e-3
+        flow_map(data.denoiser(SCHEDULE), z), 1.5 + 0.7 * z, rtol=1e-3, atol=2e-3
     )
 
 

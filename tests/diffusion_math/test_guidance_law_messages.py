@@ -11,7 +11,7 @@ from diffusion_math.guidance_law import (
     around,
     ball,
     box,
-    gaussian_law,
+    gaussian_guided,
     gaussian_tilted,
     guided_variance,
     log_density,
@@ -76,9 +76,9 @@ CASES = [
         "scale: wanted a finite number of at least 0, got nan",
     ),
     (lambda: gaussian_tilted(C, U, 7), "scale: wanted a density with an integral, got 7"),
-    (lambda: gaussian_law(U, C, -1), "scale: wanted a finite number of at least 0, got -1"),
+    (lambda: gaussian_guided(U, C, -1), "scale: wanted a finite number of at least 0, got -1"),
     (
-        lambda: gaussian_law(U, Gaussian(numbers(1.0), numbers(1.0)), 2),
+        lambda: gaussian_guided(U, Gaussian(numbers(1.0), numbers(1.0)), 2),
         "conditional.mean: wanted shape (1, 1), got shape (1,)",
     ),
     (

@@ -185,10 +185,10 @@ def test_mala_evaluates_once_a_move_and_counts_what_it_takes():
         return at_clean(LINE)(x)
 
     noise = from_generator(torch.Generator().manual_seed(0))
-    walk = chain(mala(target, 2.0), torch.zeros(50, 1, dtype=torch.float64), 8, noise)
-    states = [next(walk)]
+    particles = chain(mala(target, 2.0), torch.zeros(50, 1, dtype=torch.float64), 8, noise)
+    states = [next(particles)]
     assert calls == []  # the walk is lazy
-    states += walk
+    states += particles
     assert len(calls) == 9
     moved = sum((b.x != a.x)[:, 0].long() for a, b in pairwise(states))
     assert torch.equal(states[-1].accepted, moved)

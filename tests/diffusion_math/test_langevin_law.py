@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.langevin import Particles, baoab, chain, ula
-from diffusion_math.langevin_law import baoab_stationary, ula_law, ula_stationary
+from diffusion_math.langevin_law import baoab_stationary, ula_distribution, ula_stationary
 from diffusion_math.noise import UnitNoise
 
 EPS = torch.finfo(torch.float64).eps
@@ -37,7 +37,7 @@ def score_of(target):
     std=st.floats(0, 3),
 )
 def test_e7_the_law_after_k_moves(c, delta, moves, std):
-    """C23: ula's mean and covariance after k moves, stable or not, are `ula_law`'s.
+    """C23: ula's mean and covariance after k moves, stable or not, are `ula_distribution`'s.
 
     Tolerance: k products of factors up to 1 + 50, each rounded, in what is read off and what is
     computed; entries grow as the factors do, so it is relative to the largest.
@@ -46,7 +46,7 @@ def test_e7_the_law_after_k_moves(c, delta, moves, std):
     start = Gaussian(vector(0.5, 3.0)[None], vector(std**2))
     basis = UnitNoise(-torch.arange(moves + 1).double(), (2,))
     *_, end = chain(ula(score_of(target), delta), basis.start(start.mean[0], std), moves, basis)
-    law = ula_law(target, delta, start, moves)
+    law = ula_distribution(target, delta, start, moves)
     close = {"rtol": 1e-11, "atol": 1e-11 * (1 + law.variance.max().item())}
     torch.testing.assert_close(basis.mean(end.x), law.mean[0], **close)
     torch.testing.assert_close(basis.covariance(end.x), law.variance[0].diag(), **close)
@@ -67,15 +67,15 @@ def test_e7_wrong_laws_are_told_apart():
         mean = torch.allclose(basis.mean(end.x), law.mean[0], rtol=1e-3)
         return mean and torch.allclose(basis.covariance(end.x), law.variance, rtol=1e-3)
 
-    right = ula_law(target, 0.3, start, 3)
+    right = ula_distribution(target, 0.3, start, 3)
     a = 1 - 0.3 / 0.8
     halved = right.variance - 0.3 * (1 + a**2 + a**4)
     assert fits(right)
     assert not fits(Gaussian(right.mean, halved))
-    assert not fits(ula_law(target, 0.3, start, 2))
-    assert not fits(ula_law(target, 0.3, start, 4))
-    assert not fits(ula_law(Gaussian(target.mean, -target.variance), 0.3, start, 3))
-    assert not fits(ula_law(Gaussian(target.mean, target.variance.sqrt()), 0.3, start, 3))
+    assert not fits(ula_distribution(target, 0.3, start, 2))
+    assert not fits(ula_distribution(target, 0.3, start, 4))
+    assert not fits(ula_distribution(Gaussian(target.mean, -target.variance), 0.3, start, 3))
+    assert not fits(ula_distribution(Gaussian(target.mean, target.variance.sqrt()), 0.3, start, 3))
 
 
 @pytest.mark.parametrize("delta", [1e-12, 0.1, 1.0, 2 - 1e-12, 2.0, 2 + 1e-12, 2.5])
@@ -87,14 +87,14 @@ def test_e7_the_recursion_in_exact_fractions(delta, moves):
     a, m, v, half = 1 - Fraction(delta), Fraction(3), Fraction(2), Fraction(2)
     for _ in range(moves):
         m, v, half = a * m, a * a * v + 2 * Fraction(delta), a * a * half + Fraction(delta)
-    law = ula_law(UNIT, delta, Gaussian(vector(3.0)[None], vector(2.0)), moves)
+    law = ula_distribution(UNIT, delta, Gaussian(vector(3.0)[None], vector(2.0)), moves)
     assert law.mean.item() == pytest.approx(float(m), rel=8 * (moves + 1) * EPS)
     assert law.variance.item() == pytest.approx(float(v), rel=8 * (moves + 1) * EPS)
     if moves > 0:
         assert abs(v - half) > 16 * (moves + 1) * EPS * v
 
 
-@pytest.mark.claim("C23", "diffusion_math.langevin_law.ula_law")
+@pytest.mark.claim("C23", "diffusion_math.langevin_law.ula_distribution")
 @given(c=st.floats(0.01, 100), part=st.floats(1e-6, 0.999))
 def test_e7_the_stationary_law_is_kept_and_reached(measured, c, part):
     """N(m, c / (1 - delta / 2c)) is kept by a move and reached from a point; q itself is not kept
@@ -104,12 +104,12 @@ def test_e7_the_stationary_law_is_kept_and_reached(measured, c, part):
     """
     target, delta = Gaussian(vector(0.7)[None], vector(c)), 2 * c * part
     kept = ula_stationary(target, delta)
-    after = ula_law(target, delta, kept, 1)
+    after = ula_distribution(target, delta, kept, 1)
     assert after.variance.item() == pytest.approx(kept.variance.item(), rel=1e4 * EPS)
     assert after.mean.item() == pytest.approx(0.7, rel=8 * EPS)
-    reached = ula_law(target, delta, Gaussian(vector(5.0)[None], vector(0.0)), 20_000_000)
+    reached = ula_distribution(target, delta, Gaussian(vector(5.0)[None], vector(0.0)), 20_000_000)
     assert reached.variance.item() == pytest.approx(kept.variance.item(), rel=1e-8)
-    drift = ula_law(target, delta, target, 1).variance.item() - c
+    drift = ula_distribution(target, delta, target, 1).variance.item() - c
     assert drift == pytest.approx(delta**2 / c, rel=1e-3, abs=8 * EPS * c)
     # c / (1 - delta / 2c) - c = (delta / 2) / (1 - delta / 2c)
     excess = kept.variance.item() - c
@@ -225,11 +225,11 @@ def test_no_stationary_law_beyond_the_stable_step(value):
         baoab_stationary(target, value)
     if not value > 0 or value == math.inf:
         with pytest.raises(ValueError, match=r"^delta: wanted a positive finite"):
-            ula_law(target, value, target, 1)
+            ula_distribution(target, value, target, 1)
 
 
 def test_bad_arguments():
     with pytest.raises(ValueError, match=r"^moves: "):
-        ula_law(UNIT, 0.1, UNIT, -1)
+        ula_distribution(UNIT, 0.1, UNIT, -1)
     with pytest.raises(ValueError, match=r"^start.mean: "):
-        ula_law(UNIT, 0.1, Gaussian(torch.zeros(1, 2).double(), vector(1.0)), 1)
+        ula_distribution(UNIT, 0.1, Gaussian(torch.zeros(1, 2).double(), vector(1.0)), 1)

@@ -178,7 +178,7 @@ def test_the_posterior_mean_is_the_minimiser(
     """
     x0, eps, w = noisy_samples(LINE)
     t = tensor(1.0 if isinstance(schedule, VE) else time_at(schedule, 0.4))[0]
-    x_t = gaussian.marginal(schedule, x0, t).draw(eps)
+    x_t = gaussian.marginal(schedule, x0, t).sample(eps)
     mean, p = LINE.posterior_mean(schedule, x_t, t), torch.sin(x_t) + 0.5 * x_t
 
     def expected(x0_hat: Tensor) -> Tensor:

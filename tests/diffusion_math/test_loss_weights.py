@@ -82,7 +82,7 @@ def test_the_variational_weight_is_the_kl_of_the_step(
     schedule = discrete(torch.tensor(values, dtype=torch.float64))
     t = data.draw(st.integers(1, len(values)))
     beta = schedule.betas[t - 1]
-    x_t = gaussian.marginal(schedule, x0, t).draw(eps)
+    x_t = gaussian.marginal(schedule, x0, t).sample(eps)
     q, p, best = (
         gaussian.Gaussian(gaussian.posterior(schedule, x_t, x, t, t - 1).mean, variance)
         for x, variance in (

@@ -52,7 +52,7 @@ CASES: list[tuple[Callable[[], object], str]] = [
         lambda: Multivariate(TWO, torch.tensor([[1.0, 2.0], [2.0, 1.0]])),
         "covariance: wanted no negative eigenvalue, got tensor([-1.,  3.], dtype=torch.float64)",
     ),
-    (lambda: Multivariate(TWO, EYE).draw(torch.zeros(3)), "z: wanted shape (2,), got shape (3,)"),
+    (lambda: Multivariate(TWO, EYE).sample(torch.zeros(3)), "z: wanted shape (2,), got shape (3,)"),
     (
         lambda: Multivariate(TWO, FLAT).log_density(TWO),
         f"covariance: {SINGULAR}",

@@ -43,7 +43,7 @@ OTHERS = {
     "data distributions and parts of them, which are float64 throughout": """
         checkerboard.Checkerboard.sample toy.Density.log_density toy.Density.score
         toy.Density.posterior_mean toy.Density.denoiser toy.Density.sample toy.ring toy.grid25
-        toy.two_moons toy.pinwheel toy.spirals guidance_law.gaussian_law
+        toy.two_moons toy.pinwheel toy.spirals guidance_law.gaussian_guided
         guidance_law.gaussian_tilted guidance_law.guided_variance labelled.Labelled.count
         labelled.Labelled.given labelled.Labelled.log_prior multivariate.Multivariate.entropy
         multivariate.kl multivariate.cross_entropy multivariate.wasserstein2
@@ -125,7 +125,7 @@ INSIDE = [
     for name in CASES
     if name.split(".")[0] in ("checkerboard", "curvature", "labelled", "metrics", "multivariate")
     or name.split(".")[0] in ("oracle", "path", "ribbon")
-    or name in ("tuned.distances", "tuned.turned", "tuned.flat")
+    or name in ("grids.distances", "grids.robust_residuals", "grids.flattened")
 ]
 
 

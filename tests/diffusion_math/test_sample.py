@@ -56,10 +56,10 @@ def test_it_is_lazy():
     """A state is computed when it is asked for."""
     calls = []
     grid = torch.tensor([1.0, 0.5, 0.2], dtype=torch.float64)
-    walk = trajectory(recorder(calls), lambda x, t: x, torch.zeros(1), grid)
+    states = trajectory(recorder(calls), lambda x, t: x, torch.zeros(1), grid)
     assert calls == []
-    next(walk)
-    next(walk)
+    next(states)
+    next(states)
     assert len(calls) == 1
 
 

@@ -215,8 +215,8 @@ def test_bayes_rule_given_x_0(
     """
     schedule = discrete(values)
     t = data.draw(st.integers(2, len(values)))
-    near = gaussian.marginal(schedule, f64(x0), t - 1).draw(f64(e))
-    far = gaussian.forward_step(schedule, near, t).draw(f64(z))
+    near = gaussian.marginal(schedule, f64(x0), t - 1).sample(f64(e))
+    far = gaussian.forward_step(schedule, near, t).sample(f64(z))
     q = gaussian.posterior(schedule, far, f64(x0), t, t - 1)
     given_x_0 = [gaussian.marginal(schedule, f64(x0), u) for u in (t, t - 1)]
     got = q.log_density(near) + given_x_0[0].log_density(far) - given_x_0[1].log_density(near)
@@ -235,7 +235,7 @@ def test_the_posterior_completes_the_square(
     """C16: mean and variance of q(x_{t-1} given x_t, x_0), in x_0 and in DDPM's eps."""
     schedule = discrete(values)
     t = data.draw(st.integers(2, len(values)))
-    x = gaussian.marginal(schedule, f64(x0), t).draw(f64(e))
+    x = gaussian.marginal(schedule, f64(x0), t).sample(f64(e))
     got = gaussian.posterior(schedule, x, f64(x0), t, t - 1)
     mean, variance = ddpm_reverse()
     at, slack = at_step(values, t), over_a_step(schedule, t)

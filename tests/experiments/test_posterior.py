@@ -56,7 +56,7 @@ def test_full_covariances_hold_too() -> None:
     )
     generator = torch.Generator().manual_seed(0)
     x_0 = mixture.sample(generator, 3)
-    x_t = gaussian.marginal(SCHEDULE, x_0, 400).draw(torch.ones(3, 2, dtype=torch.float64))
+    x_t = gaussian.marginal(SCHEDULE, x_0, 400).sample(torch.ones(3, 2, dtype=torch.float64))
     for s in (399, 100, 2):
         gaps = bayes(mixture, SCHEDULE, generator, x_0, x_t, 400, s)
         assert max(gaps) < posterior.AGREE
@@ -180,7 +180,7 @@ def test_the_best_variance_is_the_mean_of_the_kernels_own() -> None:
     generator = torch.Generator().manual_seed(0)
     x_0 = mixture.sample(generator, 200)
     z = torch.randn(x_0.shape, generator=generator, dtype=torch.float64)
-    x_t = gaussian.marginal(SCHEDULE, x_0, found.t).draw(z)
+    x_t = gaussian.marginal(SCHEDULE, x_0, found.t).sample(z)
     kernels = [mixture.reverse(SCHEDULE, x, found.t, found.t - 20) for x in x_t]
     own = torch.stack([kernel.moments()[1].diagonal().mean() for kernel in kernels])
     error = 6.5 * own.std().item() / 200**0.5

@@ -44,7 +44,7 @@ def sampler(name: str, claimed: int, noisy: bool, **options: Any) -> Sampler:
     kind = getattr(import_module("azula.sample"), name)
     schedule: Schedule = VPLinear()
 
-    def walk(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Tensor | list[Tensor]:
+    def sample(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Tensor | list[Tensor]:
         pairs = {float(t): (t, s) for t, s in pairwise(grid)}
         now = [grid[0], grid[1]]
         seen: dict[float, Tensor] = {}
@@ -70,7 +70,7 @@ def sampler(name: str, claimed: int, noisy: bool, **options: Any) -> Sampler:
         return trailing(schedule, n, end=LAST)
 
     exact = name not in ("ItoSampler", "REABSampler")
-    return Sampler(name, schedule, walk, grid, claimed, noisy, exact=exact, level_tolerance=1e-6)
+    return Sampler(name, schedule, sample, grid, claimed, noisy, exact=exact, level_tolerance=1e-6)
 
 
 def subjects(quick: bool) -> Iterator[Subject]:

@@ -123,7 +123,7 @@ def _by_times() -> Iterator[Case]:
     limits = {"image-to-image": DIGITS}
     yield Case("UnCLIPScheduler", told, 1, bare, True, limits, main=True, table=False)
     yield Case("IPNDMScheduler", Driven("arc", by_sigmas=False), 4, main=True, table=False)
-    limits = dict.fromkeys(("order", "order of a step", "order of the law"), DISTILLED)
+    limits = dict.fromkeys(("order", "order of a step", "weak order"), DISTILLED)
     few = partial(Case, order=1, config=bare, ladder=(6, 12, 24, 48))  # at most 50 are legal
     yield few("LCMScheduler", TIMES, noisy=True, limits=limits, main=True)
     yield few("TCDScheduler", replace(TIMES, step={"eta": 0.0}))
@@ -258,7 +258,7 @@ def _of_flow() -> Iterator[Case]:
     dynamic = replace(straight, settle={"mu": 1.15})
     yield Case(euler, dynamic, 1, {"use_dynamic_shifting": True}, table=False)
     config = {"stochastic_sampling": True}
-    limits = {"order of the law": DISTILLED}
+    limits = {"weak order": DISTILLED}
     yield Case(euler, straight, 1, config, noisy=True, limits=limits, table=False)
     kind, heun = "FlowMatchHeunDiscreteScheduler", Driven("flow", second)
     for shift in (1.0, 3.0):

@@ -37,7 +37,7 @@ CHECKS = (
     "last noise",
     "order",
     "order of a step",
-    "order of the law",
+    "weak order",
     "predictions",
 )
 ROUNDED = "the network is told the nearest whole time, not that of the level"

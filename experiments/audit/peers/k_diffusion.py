@@ -56,7 +56,7 @@ def sampler(name: str, claimed: int, noisy: bool, **options: Any) -> Sampler:
     function: Callable[..., Tensor] = getattr(_sampling(), name)
     schedule = VE(80.0)
 
-    def walk(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Tensor | list[Tensor]:
+    def sample(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Tensor | list[Tensor]:
         pairs = {float(t): (t, s) for t, s in pairwise(grid)}
         now = [grid[0], grid[1]]
         seen: dict[float, Tensor] = {}
@@ -75,7 +75,7 @@ def sampler(name: str, claimed: int, noisy: bool, **options: Any) -> Sampler:
 
     grid = partial(_sampling().get_sigmas_karras, sigma_min=0.01, sigma_max=10.0)
     return Sampler(
-        name, schedule, walk, lambda n: grid(n).double(), claimed, noisy, level_tolerance=1e-5
+        name, schedule, sample, lambda n: grid(n).double(), claimed, noisy, level_tolerance=1e-5
     )
 
 

@@ -94,14 +94,14 @@ def sampler(
         known[n] = _nodes(settled(n), driven, schedule)
         return known[n]
 
-    def walk(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> list[Tensor]:
+    def sample(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> list[Tensor]:
         n = _asked(known, grid)
         return _walk(settled(n), driven, schedule, denoise, x, (known[n], grid), noise)
 
     return Sampler(
         name,
         schedule,
-        walk,
+        sample,
         grid,
         order=order,
         noisy=noisy,

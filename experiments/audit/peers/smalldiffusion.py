@@ -31,7 +31,7 @@ def sampler(name: str, gam: float, mu: float, order: int, noisy: bool) -> Sample
     """`samples` at one setting as a sampler of any grid, on the library's own log-linear levels."""
     diffusion = alone("smalldiffusion", "diffusion")
 
-    def walk(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> list[Tensor]:
+    def sample(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> list[Tensor]:
         steps = pairwise(grid)
 
         class Model:
@@ -54,7 +54,7 @@ def sampler(name: str, gam: float, mu: float, order: int, noisy: bool) -> Sample
     def grid(n: int) -> Tensor:
         return torch.as_tensor(own.sample_sigmas(n), dtype=torch.float64)
 
-    return Sampler(name, VE(80.0), walk, grid, order, noisy, level_tolerance=1e-5)
+    return Sampler(name, VE(80.0), sample, grid, order, noisy, level_tolerance=1e-5)
 
 
 def subjects(quick: bool) -> Iterator[Subject]:

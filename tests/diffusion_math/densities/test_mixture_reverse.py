@@ -34,7 +34,7 @@ def test_the_reverse_kernel_is_bayes_rule(measured, form, event, K, seed, schedu
     x_0 = data.sample(seeded(seed), 4)
     x_s = alpha_s * x_0 + sigma_s * normal(seeded(seed), 4, *event)
     link = gaussian.transition(schedule, x_s, s, t)
-    x_t = link.draw(normal(seeded(seed + 1), 1, *event).expand(x_s.shape))[:1].expand(x_s.shape)
+    x_t = link.sample(normal(seeded(seed + 1), 1, *event).expand(x_s.shape))[:1].expand(x_s.shape)
     left = data.reverse(schedule, x_t[0], t, s).log_density(schedule, x_s, 0)
     right = link.log_density(x_t) + data.log_density(schedule, x_s, s)
     right = right - data.log_density(schedule, x_t, t)

@@ -40,7 +40,7 @@ def nodes(q: Multivariate, n: int = 6) -> tuple[Tensor, Tensor]:
     D = q.mean.shape[-1]
     points = torch.from_numpy(np.stack(np.meshgrid(*[z] * D, indexing="ij"), -1).reshape(-1, D))
     weights = np.stack(np.meshgrid(*[w / math.sqrt(2 * math.pi)] * D, indexing="ij"), -1)
-    return every(q, len(points)).draw(points), torch.from_numpy(weights.reshape(-1, D).prod(1))
+    return every(q, len(points)).sample(points), torch.from_numpy(weights.reshape(-1, D).prod(1))
 
 
 def every(q: Multivariate, n: int) -> Multivariate:
@@ -161,7 +161,7 @@ def test_singular_covariances_have_distances_and_no_density() -> None:
             kl(drawn(0, 2), p)
     point = Multivariate(torch.zeros(2), torch.zeros(2, 2))
     assert kl(point, drawn(0, 2)).item() == math.inf
-    assert torch.equal(point.draw(torch.ones(2)), torch.zeros(2).double())
+    assert torch.equal(point.sample(torch.ones(2)), torch.zeros(2).double())
 
 
 @settings(max_examples=25)

@@ -111,7 +111,7 @@ def test_ancestral_draws_are_the_data(schedule, steps):
     for t, s in pairwise(grid):
         x = sample_reverse(data, g, schedule, x, t, s)
         mean = data.posterior_mean(schedule, guess, t)
-        guess = gaussian.posterior(schedule, guess, mean, t, s).draw(normal(g, n))
+        guess = gaussian.posterior(schedule, guess, mean, t, s).sample(normal(g, n))
     assert bound.holds(cdf(data)(x))
     assert rare(bound.misses(guessed(data, schedule, grid)))
     assert not bound.holds(cdf(data)(guess))

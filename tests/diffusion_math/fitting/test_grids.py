@@ -19,7 +19,7 @@ from diffusion_math.fitting.grids import (
     fit_grid,
     grid_of_logits,
     logits_of_grid,
-    turned,
+    robust_residuals,
 )
 from diffusion_math.grid import GRIDS, karras, trailing, uniform_log_snr
 from diffusion_math.sample import final
@@ -93,14 +93,14 @@ def test_residuals_square_to_the_loss():
     last = final(step, denoise, starts, grid)
     by_hand = ((last - ends) ** 2).sum(1) / 2
     assert torch.allclose(errors(step, denoise, starts, ends, grid) ** 2, by_hand, rtol=1e-12)
-    plain = turned(last - ends, math.inf)
+    plain = robust_residuals(last - ends, math.inf)
     assert float(plain.square().sum()) == pytest.approx(float(by_hand.mean()), rel=1e-12)
     c = 0.1
-    some = turned(last - ends, c)
+    some = robust_residuals(last - ends, c)
     rho = c**2 * torch.log1p(by_hand / c**2)
     assert float(some.square().sum()) == pytest.approx(float(rho.mean()), rel=1e-12)
     assert torch.allclose(some / plain, some.abs() / plain.abs())  # turned as the errors are
-    exact = turned(last - last, c)
+    exact = robust_residuals(last - last, c)
     assert exact.tolist() == [0] * 12
 
 
@@ -186,7 +186,7 @@ def test_cosines_by_definition_and_span():
 
 
 @pytest.fixture(scope="module")
-def walks():
+def two_modes():
     """Two modes on a line of four dimensions: starts and the ends of a fine walk."""
     schedule = VPLinear()
     means = torch.tensor([[1.0, 0, 0, 0], [-1.0, 0.5, 0, 0]])
@@ -197,8 +197,8 @@ def walks():
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_never_worse_and_the_same_again(walks):
-    schedule, denoise, starts, ends = walks
+def test_never_worse_and_the_same_again(two_modes):
+    schedule, denoise, starts, ends = two_modes
     step = dpmpp_2m(schedule)
     for name, much in (("trailing", 0.5), ("karras", 1.0)):  # karras is good here already
         grid = GRIDS[name](schedule, 5)
@@ -217,8 +217,8 @@ def test_never_worse_and_the_same_again(walks):
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_one_mode_moves_along_one_cosine(walks):
-    schedule, denoise, starts, ends = walks
+def test_one_mode_moves_along_one_cosine(two_modes):
+    schedule, denoise, starts, ends = two_modes
     grid = uniform_log_snr(schedule, 5, 1.0, 0.01)
     given = (dpmpp_2m(schedule), schedule, denoise, starts, ends, grid)
     change = logits_of_grid(schedule, fit_grid(*given, modes=1, rounds=4)) - logits_of_grid(

@@ -111,8 +111,8 @@ def world():
 
     def path(seed):
         starts = normal(seeded(seed), 60, 4)
-        walk = trajectory(SOLVERS["dpmpp_3m"](schedule), denoise, starts, grid)
-        return FinePath(grid, [state.x for state in walk])
+        states = trajectory(SOLVERS["dpmpp_3m"](schedule), denoise, starts, grid)
+        return FinePath(grid, [state.x for state in states])
 
     return schedule, denoise, path(1), path(2), karras(schedule, 4)
 

@@ -78,7 +78,7 @@ def test_nodes_move_in_medians_of_the_walk_and_for_so_many_rounds():
     """They are `fit_grid_of`'s with the weights rescaled; another scale or round moves others."""
     schedule, denoise, starts, ends, grid, weights = problem(4)
 
-    def walk(nodes):
+    def sample(nodes):
         return final(
             from_weights(nodes, rescaled_weights(schedule, weights, grid, nodes)),
             denoise,
@@ -87,8 +87,8 @@ def test_nodes_move_in_medians_of_the_walk_and_for_so_many_rounds():
         )
 
     def by_hand(scale, rounds):
-        unit = in_medians(scale, distances(walk(grid), ends))
-        return fit_grid_of(walk, schedule, ends, grid, unit, rounds=rounds)
+        unit = in_medians(scale, distances(sample(grid), ends))
+        return fit_grid_of(sample, schedule, ends, grid, unit, rounds=rounds)
 
     found = _moved_nodes(schedule, denoise, starts, ends, grid, weights, 1.0, 2)
     torch.testing.assert_close(found, by_hand(1.0, 2), rtol=0, atol=0)

@@ -132,7 +132,7 @@ def starts_with_the_law_of_x_t(marginal: Any) -> None:
     moved = torch.cat([still[:1], torch.linalg.cholesky(covariance).T, still])
     z = torch.cat([still, still[:1], unit])
     for schedule, t in ((Discrete.scaled_linear(1000), 600), (VE(10.0), 10.0)):
-        x = marginal(schedule, mean + moved, t).draw(z)
+        x = marginal(schedule, mean + moved, t).sample(z)
         wanted = ONE.marginal(schedule, t).moments()
         spread = x[1:] - x[0]
         torch.testing.assert_close(x[0], wanted[0], rtol=1e-13, atol=1e-13)

@@ -48,11 +48,11 @@ def refuses(call: Any) -> bool:
     return False
 
 
-def asks_for_its_noise(walk: Any) -> None:
+def requires_a_noise_source(trajectory: Any) -> None:
     """DDPM from 0.6 to 0.3, where it draws."""
     way, x = schedule.VPLinear(), torch.zeros(1, 2, dtype=torch.float64)
     grid = torch.tensor([0.6, 0.3], dtype=torch.float64)
-    assert refuses(lambda: list(walk(one_step.ddpm(way), lambda x, t: x, x, grid)))
+    assert refuses(lambda: list(trajectory(one_step.ddpm(way), lambda x, t: x, x, grid)))
 
 
 def measures_entries_by_themselves(symmetric: Any) -> None:
@@ -76,11 +76,11 @@ def resolves_a_sharp_bend(halvings: Any) -> None:
         assert abs(data.log_density(way, x, 0.5).item() - wanted) < 1e-10
 
 
-def keeps_small_distances_far_out(apart: Any) -> None:
+def keeps_small_distances_far_out(distances: Any) -> None:
     """Points 3 and 4 apart, 1e8 from the origin."""
     x = torch.full((30, 2), 1e8, dtype=torch.float64)
     y = x + torch.tensor([3.0, 4.0], dtype=torch.float64)
-    assert bool((apart(x, y) == 5).all())
+    assert bool((distances(x, y) == 5).all())
 
 
 def with_log_phi(log_phi: Any) -> Any:
@@ -150,7 +150,7 @@ NUMBERS = [
         "zeros for the noise that nobody gave",
         "A solver that draws goes on with zeros where no source is given.",
         "the default of an argument that only some solvers read",
-        asks_for_its_noise,
+        requires_a_noise_source,
         sample.trajectory,
         lambda step, denoise, x, grid: sample.trajectory(step, denoise, x, grid, noise.zeros),
     ),
@@ -181,7 +181,7 @@ NUMBERS = [
         "|x|^2 - 2 x y + |y|^2, as torch.cdist has it above 25 points.",
         "torch.cdist, `compute_mode`",
         keeps_small_distances_far_out,
-        metrics.apart,
+        metrics.pairwise_distances,
         expanded,
     ),
     Mistake(

@@ -36,14 +36,14 @@ def leaves_each_row_alone(make: Any) -> None:
     assert (ends[0][0] - ends[1][0]).abs().max() < 1e-9
 
 
-def leads_back_with_order_2(walk: Any) -> None:
+def leads_back_with_order_2(inversion: Any) -> None:
     """Up the flow and down again by Heun: twice the steps leave a fourth of the error."""
     schedule, x = VPLinear(), f64([0.3], [-2.0])
     step, denoise = heun(schedule), PAIR.denoiser(schedule)
     errors = []
     for n in (8, 16):
         grid = schedule.time(torch.linspace(-4, 3, n + 1, dtype=torch.float64))
-        *_, up = walk(step, denoise, x, grid)
+        *_, up = inversion(step, denoise, x, grid)
         back = sample.final(step, denoise, up.x, grid)
         errors.append(float((back - x).norm()))
     assert errors[0] / errors[1] > 3

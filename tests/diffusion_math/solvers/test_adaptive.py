@@ -179,7 +179,7 @@ def test_too_many_steps_are_an_error():
     args = (VPLinear(), 1e-8, f64(1)[0], f64(0.01)[0], f64([1.0]))
     needed = (len(solve(*args)[1]) - 1) // 3
     solve(*args, most=needed)
-    with pytest.raises(RuntimeError, match=f"most: the tolerances ask for more than {needed - 1}"):
+    with pytest.raises(RuntimeError, match=f"most: the tolerances need more than {needed - 1}"):
         solve(*args, most=needed - 1)
 
 

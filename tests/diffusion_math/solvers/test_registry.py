@@ -88,8 +88,8 @@ def test_calls_and_noise_are_as_claimed(name):
         asks.append(t)
         return unit_noise(x, t, s)
 
-    walk = trajectory(SOLVERS[name](schedule), denoise, X, grids(schedule)[0], source)
-    counts = [len(calls) for _ in walk]
+    states = trajectory(SOLVERS[name](schedule), denoise, X, grids(schedule)[0], source)
+    counts = [len(calls) for _ in states]
     late = counts[-1] - counts[-2]
     assert late == SOLVERS[name].calls or (name == "adaptive" and late % 3 == 1)
     assert bool(asks) == SOLVERS[name].noisy
@@ -126,14 +126,14 @@ def test_a_sampler_of_the_reverse_sde_forgets_as_it_does(name, schedule):
 def test_a_sampler_that_draws_is_not_given_zeros(name):
     """Without a source it is refused where it draws; a deterministic one asks for none."""
     schedule = VPLinear()
-    walk = trajectory(SOLVERS[name](schedule), MIXTURE.denoiser(schedule), X, f64(0.6, 0.3))
+    states = trajectory(SOLVERS[name](schedule), MIXTURE.denoiser(schedule), X, f64(0.6, 0.3))
     if SOLVERS[name].noisy:
         with pytest.raises(
             ValueError, match=r"^noise: wanted a noise source for a stochastic solver"
         ):
-            list(walk)
+            list(states)
     else:
-        assert len(list(walk)) == 2
+        assert len(list(states)) == 2
 
 
 def test_inversion_leads_back():

@@ -130,7 +130,7 @@ CASES = {
     "weights.fit_weights": lambda to: linear_end(
         to, weights.fit_weights(halved, fine(to).states, GRID)
     ),
-    "gaussian.Gaussian.draw": lambda to: normals(to)[0].draw(to(Z)),
+    "gaussian.Gaussian.sample": lambda to: normals(to)[0].sample(to(Z)),
     "gaussian.Gaussian.log_density": lambda to: normals(to)[0].log_density(to(Z)),
     "gaussian.Gaussian.score": lambda to: normals(to)[0].score(to(Z)),
     "gaussian.Gaussian.entropy": lambda to: normals(to)[0].entropy(),
@@ -151,7 +151,7 @@ CASES = {
     "guidance.weighted": lambda to: guidance.weighted(pair(to), WAY, guidance.cosine(3))(to(X), T),
     "guidance.rescaled": lambda to: guidance.rescaled(pair(to), 7.5)(to(X), T),
     "guidance.projected": lambda to: guidance.projected(pair(to), 7.5, 0.3, 300.0)(to(X), T),
-    "guidance_law.landing": lambda to: guidance_law.landing(halved, A),
+    "guidance_law.flow_map": lambda to: guidance_law.flow_map(halved, A),
     "langevin.chain": lambda to: last(langevin.ascent(lambda x: -x, 0.25), to),
     "langevin.ascent": lambda to: last(langevin.ascent(lambda x: -x, 0.25), to),
     "langevin.ula": lambda to: last(langevin.ula(lambda x: -x, 0.25), to),
@@ -166,8 +166,8 @@ CASES = {
         (to(Y), -_batching.inner(to(Y), to(Y)), to(-Z)),
         0.25,
     ),
-    "langevin_law.ula_law": lambda to: both(
-        langevin_law.ula_law(narrow(TARGET, to), 0.25, narrow(START, to), 3)
+    "langevin_law.ula_distribution": lambda to: both(
+        langevin_law.ula_distribution(narrow(TARGET, to), 0.25, narrow(START, to), 3)
     ),
     "langevin_law.ula_stationary": lambda to: both(
         langevin_law.ula_stationary(narrow(TARGET, to), 0.25)
@@ -189,7 +189,7 @@ CASES = {
         metrics.energy_distance(*map(to, FEW)), dtype=torch.float64
     ),
     "metrics.empirical_wasserstein2": lambda to: metrics.empirical_wasserstein2(*map(to, FEW)),
-    "metrics.apart": lambda to: metrics.apart(*map(to, FEW)),
+    "metrics.pairwise_distances": lambda to: metrics.pairwise_distances(*map(to, FEW)),
     **{
         f"multivariate.Multivariate.{name}": lambda to, name=name: getattr(WIDE, name)(to(A[0]))
         for name in ("draw", "log_density", "score")
@@ -296,8 +296,8 @@ CASES = {
     "grids.errors": lambda to: grids.errors(one_step.ddim(WAY), halved, to(A), to(B), GRID),
     "grids.distances": lambda to: grids.distances(to(X), to(Y)),
     "grids.end_of": lambda to: sample.final(one_step.ddim(WAY), halved, to(X), GRID),
-    "grids.turned": lambda to: grids.turned(to(X), 2.0),
-    "grids.flat": lambda to: grids.flat(to(X)),
+    "grids.robust_residuals": lambda to: grids.robust_residuals(to(X), 2.0),
+    "grids.flattened": lambda to: grids.flattened(to(X)),
     "variance.fixed": lambda to: variance.fixed(WAY)(to(X), T, S),
     "variance.learned_range": lambda to: variance.learned_range(WAY, lambda x, t: x.abs() / 16)(
         to(X), T, torch.tensor(1e-4).double()

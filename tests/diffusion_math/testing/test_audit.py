@@ -84,7 +84,7 @@ def test_a_guessed_previous_time_is_a_defect():
 
 
 def test_a_variance_for_its_root_is_a_defect():
-    assert {"levels", "order of the law"} <= defects(SQUARED)
+    assert {"levels", "weak order"} <= defects(SQUARED)
 
 
 def test_noise_in_the_last_step_is_a_defect():
@@ -106,7 +106,7 @@ def test_a_sampler_that_crashes_is_a_defect_and_one_that_refuses_a_limit():
     def refuses(n):
         raise UnsupportedError("no such number of steps")
 
-    broken = replace(right("ddim"), walk=crashes)
+    broken = replace(right("ddim"), sample=crashes)
     rows = {row.check: row for row in audit(broken, **SHORT).rows}
     assert "KeyError" in rows["levels"].note and rows["order"].verdict == "defect"
     refused = audit(replace(right("ddim"), grid=refuses, any_grid=False), **SHORT)
@@ -118,13 +118,11 @@ def test_states_that_are_not_finite_are_a_defect():
     def lost(denoise, x, grid, noise):
         return x * float("nan")
 
-    assert {"finite", "levels", "order"} <= defects(replace(right("ddim"), walk=lost))
+    assert {"finite", "levels", "order"} <= defects(replace(right("ddim"), sample=lost))
 
 
 def test_a_limit_that_is_known_is_no_defect():
-    who = Origin(
-        "library", "1", "setting", {"levels": "stated openly", "order of the law": "so too"}
-    )
+    who = Origin("library", "1", "setting", {"levels": "stated openly", "weak order": "so too"})
     found = audit(SQUARED, who, **SHORT)
     limits = {row.check: row.note for row in found.rows if row.verdict == "limit"}
     assert limits["levels"].startswith("stated openly")

@@ -119,16 +119,16 @@ def test_the_exact_law_is_that_of_ten_million_samples():
 
 
 def test_a_sampler_that_shows_the_wrong_number_of_states_is_told():
-    def walk(denoise, x, grid, noise):
+    def sample(denoise, x, grid, noise):
         return [x, x]
 
-    sampler = Sampler("two", SCHEDULE, walk, lambda n: uniform_log_snr(SCHEDULE, n))
+    sampler = Sampler("two", SCHEDULE, sample, lambda n: uniform_log_snr(SCHEDULE, n))
     with pytest.raises(ValueError, match="two: states: wanted 1 state or one for each of 3 steps"):
         sampler.states(lambda x, t: x, f64([0.0, 0.0]), f64(0.9, 0.5, 0.2, 0.0), zeros)
     with pytest.raises(ValueError, match="grid: wanted 2 times or more that do not rise"):
         sampler.states(lambda x, t: x, f64([0.0, 0.0]), f64(0.1, 0.5), zeros)
     with pytest.raises(ValueError, match="order: wanted a whole number"):
-        Sampler("none", SCHEDULE, walk, lambda n: uniform_log_snr(SCHEDULE, n), order=0)
+        Sampler("none", SCHEDULE, sample, lambda n: uniform_log_snr(SCHEDULE, n), order=0)
 
 
 def test_work_counts_calls_and_errors():
@@ -136,5 +136,5 @@ def test_work_counts_calls_and_errors():
     few, many = work(right("heun"), (16, 64), copies=2)
     assert (few.steps, few.calls, many.calls) == (16, 32, 128)
     assert few.error / many.error == pytest.approx(16, rel=0.2) and many.seconds > 0
-    with pytest.raises(ValueError, match="sampler: wanted one that walks any grid"):
+    with pytest.raises(ValueError, match="sampler: wanted a deterministic one that takes any grid"):
         work(right("ddpm"))

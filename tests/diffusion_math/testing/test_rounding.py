@@ -30,7 +30,7 @@ def ddim(
 ) -> Sampler:
     """DDIM that rounds where it is told to, its levels off by a relative error."""
 
-    def walk(denoise, x: Tensor, grid: Tensor, noise) -> Iterator[Tensor]:  # type: ignore[no-untyped-def]
+    def sample(denoise, x: Tensor, grid: Tensor, noise) -> Iterator[Tensor]:  # type: ignore[no-untyped-def]
         x = before(x)
         for t, s in pairwise(grid):
             (alpha_t, sigma_t), (alpha_s, sigma_s) = SCHEDULE(t), SCHEDULE(s)
@@ -38,7 +38,7 @@ def ddim(
             x = alpha_s * x0 + (1 + off) * sigma_s * (x - alpha_t * x0) / sigma_t
             yield after(x)
 
-    return Sampler("mine", SCHEDULE, walk, lambda n: trailing(SCHEDULE, n), order=1)
+    return Sampler("mine", SCHEDULE, sample, lambda n: trailing(SCHEDULE, n), order=1)
 
 
 WAYS = {
@@ -71,14 +71,14 @@ def test_no_solver_of_ours_is_taken_for_a_narrower_one(schedule) -> None:  # typ
 def in_float32(sampler: Sampler) -> Sampler:
     make = SOLVERS[sampler.name].make
 
-    def walk(denoise, x, grid, noise):  # type: ignore[no-untyped-def]
+    def sample(denoise, x, grid, noise):  # type: ignore[no-untyped-def]
         def narrow(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
             return noise(x, t, s).float()
 
         _, *states = trajectory(make(sampler.schedule), denoise, x.float(), grid, narrow)
         return [state.x for state in states]
 
-    return replace(sampler, walk=walk)
+    return replace(sampler, sample=sample)
 
 
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "pndm", "dpmpp_3m", "dpm2_ancestral", "lms"])
@@ -117,8 +117,8 @@ def test_a_wrong_sampler_in_float32_is_a_defect_still() -> None:
     assert "levels" in defects(before=Tensor.float, off=LEVELS * eps)
     assert "levels" not in defects(before=Tensor.float, off=LEVELS * eps / 100)
     assert "levels" in defects(off=LEVELS * eps / 100)
-    walk = GUESSED.walk
-    narrow = replace(GUESSED, walk=lambda d, x, g, n: walk(d, x.float(), g, n))
+    sample = GUESSED.sample
+    narrow = replace(GUESSED, sample=lambda d, x, g, n: sample(d, x.float(), g, n))
     assert narrowest(narrow) == torch.float32
     assert {row.check for row in audit(narrow, counts=(10,), sweep=(2,)).defects} >= {"levels"}
 

@@ -71,15 +71,15 @@ class Powers:
 def powered(order, whole=None, uneven=None, step=None, first=None, noisy=False):
     """A sampler that claims an order; what is not given it keeps."""
     whole = order if whole is None else whole
-    walk = Powers(whole, *(order if one is None else one for one in (uneven, step, first)))
+    sample = Powers(whole, *(order if one is None else one for one in (uneven, step, first)))
     grid = lambda n: trailing(SCHEDULE, n)  # noqa: E731
-    return Sampler("powered", SCHEDULE, walk, grid, order=order, noisy=noisy, exact=False)
+    return Sampler("powered", SCHEDULE, sample, grid, order=order, noisy=noisy, exact=False)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])
 @pytest.mark.parametrize(
     ("check", "lacking", "noisy"),
-    [("order", "whole", False), ("order of the law", "whole", True),
+    [("order", "whole", False), ("weak order", "whole", True),
      ("order of a step", "step", False)],
 )  # fmt: skip
 def test_an_order_may_lack_so_much_and_no_more(order, check, lacking, noisy):
@@ -105,7 +105,7 @@ def test_an_order_may_lack_so_much_and_no_more(order, check, lacking, noisy):
 @pytest.mark.parametrize("noisy", [False, True])
 def test_uneven_steps_may_lower_an_order_so_far(order, whole, uneven, wanted, noisy):
     subject = powered(order, whole=whole, uneven=uneven, noisy=noisy)
-    check = "order of the law" if noisy else "order"
+    check = "weak order" if noisy else "order"
     assert verdict(subject, f"{check}, uneven steps") == wanted
 
 
@@ -120,7 +120,7 @@ def exactly(deviation=0.0, mean=0.0, last=0.0, drawn=0.0, late=False):
     """On data that is a point every node's level to rounding, but for the share of its deviation
     and of its mean that one node is off by, or the last; `late`: in runs from the middle alone."""
 
-    def walk(denoise, x, grid, noise):
+    def sample(denoise, x, grid, noise):
         alpha, sigma = SCHEDULE(grid)
         x0 = denoise(x, grid[0])
         z = (x - alpha[0] * x0) / sigma[0]
@@ -134,7 +134,7 @@ def exactly(deviation=0.0, mean=0.0, last=0.0, drawn=0.0, late=False):
 
     noisy = bool(drawn)
     subject = right("ddpm" if noisy else "ddim")
-    return replace(subject, walk=walk, level_tolerance=NEAR)
+    return replace(subject, sample=sample, level_tolerance=NEAR)
 
 
 @pytest.mark.parametrize("flaw", ["deviation", "mean", "last", "drawn"])
@@ -179,10 +179,10 @@ def test_one_state_that_is_not_finite_is_enough():
     """The largest number is finite, and what is beyond it is not."""
     for value, wanted in ((1.7e308, "sound"), (math.inf, "defect"), (math.nan, "defect")):
 
-        def walk(denoise, x, grid, noise, value=value):
+        def sample(denoise, x, grid, noise, value=value):
             return [torch.full_like(x, value if k == 2 else 0.0) for k in range(len(grid) - 1)]
 
-        assert verdict(replace(right("ddim"), walk=walk), "finite") == wanted
+        assert verdict(replace(right("ddim"), sample=sample), "finite") == wanted
 
 
 def test_the_exact_law_of_an_affine_walk():
@@ -197,18 +197,18 @@ def test_the_exact_law_of_an_affine_walk():
     )
     b, mean = f64(1.0, -2.0, 0.5), f64(0.3, 0.2, -1.0)
 
-    def walk(denoise, x, grid, noise):
+    def sample(denoise, x, grid, noise):
         for t, s in pairwise(grid):
             x = x @ A.T + b + noise(x, t, s) @ B.T
             yield x
 
-    sampler = Sampler("affine", SCHEDULE, walk, lambda n: trailing(SCHEDULE, n), noisy=True)
+    sampler = Sampler("affine", SCHEDULE, sample, lambda n: trailing(SCHEDULE, n), noisy=True)
     found = exact_moments(sampler, lambda x, t: x, mean, C, f64(1.0, 0.5, 0.0))
     for k in range(2):
         mean, C = A @ mean + b, A @ C @ A.T + B @ B.T
         torch.testing.assert_close(found.means[k], mean, rtol=1e-13, atol=1e-13)
         torch.testing.assert_close(found.covariances[k], C, rtol=1e-13, atol=1e-12)
-    assert found.asked == ((1.0, 0.5), (0.5, 0.0))
+    assert found.times == ((1.0, 0.5), (0.5, 0.0))
 
 
 def test_a_mean_step_is_one_of_as_many_as_there_are():
@@ -230,13 +230,15 @@ def test_errors_and_sizes_of_a_ladder_are_those_of_the_walk():
 def test_an_error_between_two_nodes_is_read_at_the_level_of_the_ladder():
     """On its own grids, with an error of e^(log-SNR / 2) h^2 wherever it is: at log-SNR 3."""
 
-    def walk(denoise, x, grid, noise):
+    def sample(denoise, x, grid, noise):
         snr, h = SCHEDULE.log_snr(grid), 1 / (len(grid) - 1)
         for s, level in zip(grid[1:-1], snr[1:-1], strict=True):
             yield flow(SCHEDULE, s[None])[0] + math.exp(float(level) / 2) * h**2
         yield x
 
-    sampler = Sampler("own", SCHEDULE, walk, lambda n: uniform_log_snr(SCHEDULE, n), any_grid=False)
+    sampler = Sampler(
+        "own", SCHEDULE, sample, lambda n: uniform_log_snr(SCHEDULE, n), any_grid=False
+    )
     found = flow_order(sampler, (16, 32, 64))
     wanted = [math.exp(STOP / 2) / n**2 for n in (16, 32, 64)]
     assert found.errors == pytest.approx(wanted, rel=1e-6)
@@ -249,7 +251,7 @@ def test_the_strong_order_is_of_the_distance_along_one_path():
     Noise that is drawn anew at each number of steps has a distance that does not fall.
     """
 
-    def walk(power, path):
+    def sample(power, path):
         def walked(denoise, x, grid, noise):
             total = torch.zeros_like(x)
             for t, s in pairwise(grid):
@@ -260,7 +262,7 @@ def test_the_strong_order_is_of_the_distance_along_one_path():
 
     def subject(power, path=True):
         grid = lambda n: trailing(SCHEDULE, n)  # noqa: E731
-        return Sampler("W", SCHEDULE, walk(power, path), grid, noisy=True)
+        return Sampler("W", SCHEDULE, sample(power, path), grid, noisy=True)
 
     for power in (0.5, 1.0):
         found = strong_order(subject(power), (8, 16, 32), paths=4)

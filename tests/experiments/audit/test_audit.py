@@ -48,7 +48,7 @@ def test_the_files(ours, tmp_path):
 
 
 def test_the_figure_of_orders_draws_the_fits(ours):
-    fitted = [row for row in ours.data["found"] if row.check in ("order", "order of the law")]
+    fitted = [row for row in ours.data["found"] if row.check in ("order", "weak order")]
     axes = orders(fitted).axes[0]
     drawn = [tuple(map(float, line.get_xdata())) for line in axes.lines]
     for row in fitted:
