@@ -18,24 +18,24 @@ NAMES: dict[str, str] = {
     "cfg": "X1: guidance on and off; accuracy and diversity against its scale",
     "strength": "X2: image to image at rising strengths",
     "timing": "X3: time and memory of every device and precision found",
-    "tradeoff": "error over seconds: solvers, steps and guidance intervals",
-    "forward": "the forward process beside its closed forms",
-    "posterior": "one step back: Bayes' kernel beside the Gaussian in its place",
-    "bound": "the variational bound term by term, and what it loses",
-    "likelihood": "log p in closed form, by an ODE and by the bound",
+    "tradeoff": "error against seconds: solvers, steps and guidance intervals",
+    "forward": "the forward process against its closed forms",
+    "posterior": "the reverse kernel against its Gaussian approximation",
+    "bound": "the terms of the variational bound, and its gap to -log p",
+    "likelihood": "log p in closed form, by the flow ODE and by the bound",
     "score-field": "the exact score from data to noise",
-    "langevin": "ascent, Langevin, Metropolis and annealing on one density",
-    "reverse": "a learned score beside the exact one, and both walked back",
+    "langevin": "ascent, ULA, MALA, BAOAB and annealed Langevin on one density",
+    "reverse": "a learned score against the exact one, and samples by both",
     "densities": "eight densities of the plane: mass, sampler and score agree",
-    "errata": "E1-E8: the printed forms beside the true ones",
-    "digits": "diffusion on real pixels, with classes and a likelihood",
-    "families": "VAE, GAN and diffusion on one density, by one budget",
+    "errata": "E1-E8: the printed forms against the corrected ones",
+    "digits": "DDPM on 8 x 8 digits, with class labels and a likelihood",
+    "families": "VAE, GAN and diffusion on one density, with equal budgets",
     "autoencoder": "reconstruction error of the VAE",
-    "guidance-truth": "distribution of guided flows, beside the tilted density",
-    "tuned": "weights and time grids optimised for an NFE budget, beside baselines",
+    "guidance-truth": "the distribution of guided flows against the tilted density",
+    "tuned": "weights and time grids optimised for an NFE budget, against baselines",
     "audit": "check samplers: ours, other libraries', your own",
-    "verify": "the claims, verified: function, test and number of each",
-    "report": "all of these in one illustrated report",
+    "verify": "the claims, verified: function, test and measured value of each",
+    "report": "all experiments in one illustrated report",
 }
 """Every experiment (a package of this one) and what it does."""
 
@@ -47,14 +47,14 @@ GROUPS = {
     "verify": ("verify", "audit", "errata", "tuned", "report"),
     "generate": ("generate", "cfg", "strength", "timing", "tradeoff", "autoencoder", "train"),
 }  # fmt: skip
-"""The commands by what they are for."""
+"""The commands by purpose."""
 
 TRAIN = "train"
 """The command that is `python -m sd.train`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one experiment; the exit code is 0, 2 for what the user can mend, 130 for Ctrl-C."""
+    """Run one experiment; the exit code is 0, 2 for a user's error, 130 for Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         for line in _overview():
@@ -102,16 +102,16 @@ def _program() -> str:
 
 def _overview() -> list[str]:
     width = max(map(len, NAMES))
-    told = {**NAMES, TRAIN: "train the embedded model from nothing (hours)"}
+    summaries = {**NAMES, TRAIN: "train the embedded model from nothing (hours)"}
     lines: list[str] = []
     for group, names in GROUPS.items():
-        lines += [f"{group}:", *(f"  {name:<{width}}  {told[name]}" for name in names)]
+        lines += [f"{group}:", *(f"  {name:<{width}}  {summaries[name]}" for name in names)]
     return [
         f"usage: {_program()} NAME [--out DIR] [flags]",
         "",
         *lines,
         "",
-        f"{_program()} NAME --help explains the flags of one.",
+        f"{_program()} NAME --help lists the flags of a command.",
     ]
 
 

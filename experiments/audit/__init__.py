@@ -9,21 +9,22 @@ from sd.command_line.flags import Several, check
 
 @dataclass(frozen=True)
 class Config:
-    """What samplers really do, against exact solutions: grids, levels, orders, laws.
+    """Check samplers against exact solutions: grids, noise levels, orders and moments.
 
-    Every sampler of the target walks on data of which everything is known. A row is sound; or a
-    limit, which comes with the method or is stated openly; or a defect: what is claimed is not what
-    is done. Each defect has a reproducer, a script of at most 20 lines.
+    Every sampler of the target runs on a point, a Gaussian and a mixture, whose solutions are
+    exact. The verdict of a check is sound, limit or defect. A limit is a known limitation: of the
+    method, or documented. A defect is a claim that the sampler does not keep; it comes with a
+    reproducer, a script of at most 20 lines.
     """
 
     target: str = "ours"
-    """ours, diffusers, k-diffusion, azula, smalldiffusion, or PATH:NAME, a Python file and the name
-    in it of a `diffusion_math.testing.Sampler`, of a list of them, or of a function that makes
-    either."""
+    """What to audit: ours, diffusers, k-diffusion, azula, smalldiffusion, or PATH:NAME. NAME in the
+    Python file PATH is a `diffusion_math.testing.Sampler`, a list of them, or a function that
+    returns either."""
     quick: bool = False
-    """The main setting of each sampler alone; of your own, fewer numbers of steps."""
+    """Audit the main setting of each sampler only; for PATH:NAME, fewer numbers of steps."""
     samplers: Annotated[tuple[str, ...], Several(0)] = ()
-    """Names of samplers to audit, all of them if none is given."""
+    """Names of the samplers to audit (default: all)."""
     out: Path = Path("out/audit")
     """Folder for audit.json, audit.html, audit.md, the figures and the reproducers."""
 

@@ -1,4 +1,4 @@
-"""How well the VAE gives fresh pictures back: in decibels, and to the reader's eye."""
+"""Reconstruction error of the VAE: PSNR, and the share that the rule-based reader reads rightly."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +22,14 @@ class AutoencoderModel(Model):
 
 @dataclass(frozen=True)
 class Config:
-    """Encode and decode fresh pictures of the embedded world, without any diffusion between.
+    """Measure the reconstruction error of the VAE on fresh images of shapes.
 
-    What the autoencoder loses no U-Net can bring back, so this bounds all else.
+    No diffusion takes part. The error is a lower limit for the text-to-image model: the U-Net
+    cannot restore what the VAE loses.
     """
 
     count: Annotated[int, Range(8, 100_000)] = 200
-    """Fresh pictures, at least 8."""
+    """Images that no training saw, at least 8."""
     out: Path = Path("out/autoencoder")
     """Folder for autoencoder.md, autoencoder.json and the figure."""
     model: AutoencoderModel = field(default_factory=AutoencoderModel)

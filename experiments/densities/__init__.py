@@ -1,4 +1,4 @@
-"""Every density of the plane: its mass, its sampler and its score, against one another."""
+"""The test densities of the plane: mass, sampler and score, checked against each other."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +17,19 @@ NAMES: tuple[Name, ...] = get_args(Name)
 
 @dataclass(frozen=True)
 class Config:
-    """The densities of the plane that all experiments draw from, each known exactly.
+    """Check the exact densities of the plane that the experiments sample from.
 
-    A density has three parts that nothing forces to agree: a formula for log q, one for its
-    gradient, the score, and a sampler. Here the first is integrated over the plane, the second is
-    compared with automatic differentiation, and the third is counted in cells.
+    A density has a formula for log q, a formula for its gradient (the score), and a sampler. The
+    mass is integrated over the plane, the score is compared with automatic differentiation, and
+    the samples are counted in cells.
     """
 
     densities: Annotated[tuple[Name, ...], Several()] = NAMES
-    """Which to show."""
+    """Densities to check."""
     samples: Annotated[int, Range(1000, 10**7)] = 20_000
-    """Samples of each, at least 1000."""
+    """Samples of each density, at least 1000."""
     seed: Seed = 0
-    """Of the samples."""
+    """Seed of the samples."""
     out: Path = Path("out/densities")
     """Folder for densities.md, densities.json and the figure."""
 

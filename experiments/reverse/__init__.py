@@ -9,20 +9,20 @@ from sd.command_line.flags import Range, Seed, Several, check
 
 @dataclass(frozen=True)
 class Config:
-    """Learn the score of a known density, measure its error, and sample with both.
+    """Learn the score of a test density, measure its error, and sample with it.
 
-    Networks that predict eps, x0, v and the score itself are trained by one budget on one loss
-    (C19, C26). The exact score is known at every t, so their Fisher divergence from it is measured
-    and not guessed. Then data are sampled (C20) by the true reverse kernels, by Gaussian steps with
-    the exact denoiser (C09), and by Gaussian steps with the learned one.
+    Networks that predict eps, x0, v and the score are trained with equal budgets on one loss (C19,
+    C26). Their Fisher divergence from the exact score is measured at every t. Samples (C20) come
+    from the true reverse kernels, from Gaussian steps with the exact denoiser (C09), and from
+    Gaussian steps with the learned denoiser.
     """
 
     density: Literal["ring", "two_moons", "grid25", "pinwheel", "spirals"] = "ring"
     """The data."""
     steps: Annotated[int, Range(16, 10**7)] = 4500
-    """Updates of each network, at least 16."""
+    """Training steps of each network, at least 16."""
     batch: Annotated[int, Range(2, 10**6)] = 256
-    """Examples in an update, at least 2."""
+    """Batch size, at least 2."""
     width: Annotated[int, Range(4, 8192)] = 96
     """Width of the networks' three hidden layers, at least 4."""
     walks: Annotated[tuple[int, ...], Range(2, 1000), Several(2)] = (2, 3, 5, 10, 20, 50, 200)

@@ -1,4 +1,4 @@
-"""The exact score of a density under noise, from data to noise, and the denoiser it belongs to."""
+"""The exact score of a density from data to noise, and its denoiser."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +10,11 @@ from sd.command_line.flags import Range, Seed, Several, check
 
 @dataclass(frozen=True)
 class Config:
-    """The score of q(x_t), exactly, at times from data to noise (C21).
+    """Show the exact score of q(x_t) at times from data to noise (C21).
 
-    Near the data the score points steeply to the nearest part of it; under noise it becomes -x,
-    that of N(0, I). The denoiser says the same: alpha_t E[x_0 | x_t] = x_t + sigma_t^2 score.
+    At small t the score is large and points to the nearest data. At large t it becomes -x, the
+    score of N(0, I). Tweedie's formula gives the denoiser: alpha_t E[x_0 | x_t] = x_t + sigma_t^2
+    score.
     """
 
     density: Name = "two_moons"
@@ -25,7 +26,7 @@ class Config:
     samples: Annotated[int, Range(200, 10**6)] = 4000
     """Samples of (x_0, x_t) at each time, at least 200."""
     seed: Seed = 0
-    """Of the samples."""
+    """Seed of the samples."""
     out: Path = Path("out/score-field")
     """Folder for score-field.md, score-field.json and the figures."""
 

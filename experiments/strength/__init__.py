@@ -1,4 +1,4 @@
-"""X2: one picture redrawn under one prompt at rising strengths."""
+"""X2: image to image from one input and one prompt, at rising strengths."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,17 +13,17 @@ PROMPT = "a large green star left of a small blue square on a white background"
 
 @dataclass(frozen=True)
 class Config:
-    """X2: image to image at four or more strengths, with the measured distance from the input.
+    """X2: measure the distance from the input of image to image, against the strength.
 
-    The input is encoded, noised to the level that `strength` chooses and denoised under the
-    prompt: the higher, the more of the prompt and the less of the input.
+    The input is encoded, noised to the time t = strength T, and denoised under the prompt. A
+    higher strength keeps less of the input and shows more of the prompt.
     """
 
     image: Annotated[Path, File()] | None = None
-    """An image of yours: PNG, JPEG, WebP, GIF, BMP, TIFF, PPM or AVIF (default: a rendered one, a
-    large red circle left of a small blue square)."""
+    """The input: PNG, JPEG, WebP, GIF, BMP, TIFF, PPM or AVIF (default: a rendered image, a large
+    red circle left of a small blue square)."""
     prompt: Annotated[str, Words()] = PROMPT
-    """What the picture should become."""
+    """What the image should become."""
     strengths: Annotated[tuple[float, ...], Range(0, 1, above=True), Several(4)] = (
         0.2,
         0.4,
@@ -32,11 +32,11 @@ class Config:
         0.8,
         1.0,
     )
-    """Strengths in (0, 1], four or more; they are shown in rising order."""
+    """Strengths in (0, 1], four or more."""
     seeds: Annotated[int, Range(2, 1000)] = 12
-    """Pictures at each strength that the distances are averaged over, at least 2."""
+    """Images at each strength, at least 2; the distances are averaged over them."""
     seed: Seed = 0
-    """Of the first of them, which is the one shown; the next ones count up."""
+    """Seed of the first of these images; the next ones count up."""
     out: Path = Path("out/strength")
     """Folder for strength.md, strength.json and the figures."""
     model: Model = field(default_factory=Model)

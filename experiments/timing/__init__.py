@@ -1,4 +1,4 @@
-"""X3: how long a picture takes on every device and precision, and how they come apart."""
+"""X3: the time of one image on every device and precision, and the numerical difference of them."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,21 +20,20 @@ class TimingModel(Model):
 
 @dataclass(frozen=True)
 class Config:
-    """X3: the time of one picture on every device and precision found.
+    """X3: measure the time of one image on every device and precision found.
 
-    Each part is warmed up, synchronised, and repeated; the median is given with a 95% interval.
-    The latents of each are compared, step by step, with those of float32 on the CPU (or of the
-    first that is timed, where that is not).
-    `--device auto` times all devices found, another name that one alone, each in every precision
-    that the engine can have there; so `--dtype` is refused.
+    Each part runs after a warm-up, with the device synchronised; the median has a 95% interval.
+    The latents are compared, step by step, with those of float32 on the CPU (or of the first
+    setting, where that one is not timed). `--device auto` times all devices found, another name
+    times that one alone, in every precision that the engine supports there.
     """
 
     prompt: Annotated[str, Words()] = PROMPT
-    """What is drawn."""
+    """What to generate."""
     repeats: Annotated[int, Range(3, 10_000)] = 11
-    """Timed runs of each part, at least 3 (6 or more for a 95% interval)."""
+    """Timed runs of each part, at least 3; a 95% interval needs 6."""
     warmup: Annotated[int, Range(1, 10_000)] = 3
-    """Runs before them that are not counted, at least 1."""
+    """Runs before the timed ones, at least 1."""
     cold_start: bool = True
     """Also time `generate` in a fresh process."""
     out: Path = Path("out/timing")

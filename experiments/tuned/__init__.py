@@ -1,4 +1,4 @@
-"""Weights and time grids fitted to the flow at a budget of calls, beside all others."""
+"""Solver weights and time grids optimised for an NFE budget, against published baselines."""
 
 import math
 from dataclasses import dataclass, field
@@ -14,20 +14,21 @@ Starts: TypeAlias = Annotated[int, Range(8, 10**7)]
 
 @dataclass(frozen=True)
 class Config:
-    """The error at equal calls of the denoiser: fitted weights and tuned grids beside all others.
+    """Measure the error of fitted solver weights and tuned time grids at equal NFE.
 
-    Both are fitted on some starts and judged on others, by how far walks end from the flow's own
-    end. Beside them: the fixed grids, Align Your Steps, optimised time steps and the dynamic
-    program of optimal steps, each under several solvers, S4S' weights, and S4S-Alt's weights and
-    nodes. With the default starts it takes an hour on one slow core.
+    NFE is the number of function evaluations of the denoiser. Weights and grids are fitted on
+    training starts and evaluated on test starts. The error is the RMS distance of a sample from
+    the exact end of its probability flow. The baselines are the fixed grids, Align Your Steps, its
+    KL bound, error-weighted grids and the dynamic program, each under several solvers, and S4S and
+    S4S-Alt. The default takes an hour on one core.
     """
 
     counts: Annotated[tuple[int, ...], Range(4, 119), Several(rising=True)] = (5, 8, 10, 15, 20)
-    """Calls of the denoiser that a walk may make, rising, each at least 4."""
+    """NFE budgets, rising, each at least 4."""
     more: Annotated[tuple[int, ...], Range(1, 1000), Several(0)] = (6, 7, 9, 12, 17, 23, 30)
-    """Other numbers of steps at which the fixed grids are measured, to find what a budget saves."""
+    """More numbers of steps for the baselines, to find which NFE reaches our error."""
     solvers: Annotated[tuple[Deterministic, ...], Several()] = ("unipc", "plms")
-    """Solvers that grids are tuned for."""
+    """Solvers to tune grids for."""
     beside: Annotated[tuple[Deterministic, ...], Several()] = (
         "unipc",
         "plms",
@@ -35,54 +36,54 @@ class Config:
         "dpmpp_3m",
         "dpm_solver_2m",
     )
-    """Solvers that all other grids are measured under; none of them draws noise."""
+    """Deterministic solvers to measure the baseline grids under."""
     scales: Annotated[tuple[float, ...], Range(0, math.inf, above=True), Several()] = (
         math.inf,
         1.0,
     )
-    """Losses: an error counts less from so many medians on; inf is least squares."""
+    """Scales of the robust loss, in median errors; inf is least squares."""
     train: Starts = 32768
-    """Starts that grids are tuned on, at least 8."""
+    """Training starts of the mixture, at least 8."""
     fit: Starts = 4096
-    """Those of them that weights are fitted on, at least 8; what is best is chosen on all."""
+    """Training starts that weights are fitted on, at least 8; all of them choose the best."""
     test: Starts = 32768
-    """Starts that they are judged on, at least 8."""
+    """Test starts of the mixture, at least 8."""
     rounds: Annotated[int, Range(0, 10_000)] = 24
-    """Improvements of a grid under a solver that stays; 0 tunes none."""
+    """Optimiser rounds for a grid under a fixed solver; 0 tunes no grid."""
     moves: Annotated[int, Range(1, 10_000)] = 4
-    """Improvements of a grid whose weights are fitted anew at each."""
+    """Optimiser rounds for a grid whose weights are refitted in each round."""
     modes: Annotated[int, Range(1, 100)] = 4
-    """Cosines that such a grid moves by."""
+    """Cosine modes that parametrise such a grid."""
     s4s: Annotated[int, Range(0, 1000)] = 30
-    """The most calls for which S4S' weights are sought, of --counts and of those of --more beyond
-    them, which tell what a budget saves."""
+    """Largest NFE for S4S; 0 leaves it out. It runs at `--counts` and the larger ones of
+    `--more`."""
     turns: Annotated[int, Range(0, 1000)] = 2
-    """Turns of nodes and weights by which S4S-Alt goes on from them; 0 leaves it out."""
+    """Alternations of S4S-Alt between nodes and weights; 0 leaves it out."""
     ends: Annotated[int, Range(0, 1000)] = 20
-    """The most calls for which fitted weights are moved on by their ends, as S4S' are."""
+    """Largest NFE at which fitted weights are refined by the error of their samples, as in S4S."""
     descent: Annotated[int, Range(1, 10_000)] = 15
-    """Improvements of weights by their ends."""
+    """Optimiser rounds of that refinement."""
     nodes: Annotated[int, Range(5, 120)] = 33
-    """Nodes that published methods pick from, more than the most calls."""
+    """Nodes that the published methods choose from, more than the largest NFE."""
     pictures: Annotated[int, Range(0, 10**6, but=1)] = 0
-    """Latents of the embedded model, to fit on (half of them) and choose by, and as many to test
-    on; 0 leaves it out. Weights alone are fitted: nodes alone do not pay there."""
+    """Latents of the text-to-image model to train on, and as many to test on; half of the first
+    fit the weights. 0 leaves the model out. No grid is tuned for it."""
     exact: bool = True
-    """Whether the mixture is measured."""
+    """Measure the Gaussian mixture, whose denoiser is exact."""
     seed: Annotated[int, Range(0, 2**29 - 1)] = 0
-    """Of the mixture, its starts and the bound's paths."""
+    """Seed of the mixture, its starts and the paths of the KL bound."""
     out: Path = Path("out/tuned")
     """Folder for tuned.md, tuned.json and the figures."""
     model: Model = field(default_factory=Model)
-    """Which model, and where it runs."""
+    """Which model, and where it runs; needs `--pictures`."""
     guidance_scale: Scale | None = None
-    """w in x0_u + w (x0_c - x0_u); default: the model's."""
+    """w in x0_u + w (x0_c - x0_u) for `--pictures` (default: the model's)."""
 
     def __post_init__(self) -> None:
         check(self)
         most = max([self.counts[-1], *_sought(self)])
         if most >= self.nodes:
-            refuse(self, "nodes", f"more than {most}, the most calls")
+            refuse(self, "nodes", f"more than {most}, the largest NFE")
         for name in ("solvers", "beside"):
             if "adaptive" in getattr(self, name):
                 refuse(self, name, "solvers that take the steps of a grid: not adaptive")
@@ -91,7 +92,7 @@ class Config:
 
         for solver in self.solvers if self.exact and self.rounds else ():
             if steps_of(Discrete.scaled_linear(), solver, self.counts[0]) < 2:
-                refuse(self, "counts", f"at least the calls of two steps of {solver}")
+                refuse(self, "counts", f"at least the NFE of two steps of {solver}")
         if not self.exact and not self.pictures:
             refuse(self, "pictures", "at least 2 with --no-exact")
         if not self.pictures:
@@ -102,12 +103,12 @@ class Config:
         if self.fit > self.train:
             unused(self, ["fit"], f"beyond --train {self.train}")
         if not _sought(self):
-            unused(self, ["turns"], "where S4S is sought for no budget: see --s4s")
+            unused(self, ["turns"], "where S4S runs at no NFE: see --s4s")
             if self.ends < self.counts[0]:
-                unused(self, ["descent"], "where no weights are moved by their ends: see --ends")
+                unused(self, ["descent"], "where no weights are refined: see --ends")
 
 
 def _sought(config: Config) -> list[int]:
-    """The calls for which S4S' weights are sought."""
+    """The NFE at which S4S runs."""
     beyond = {steps for steps in config.more if steps > config.counts[-1]}
     return [steps for steps in (*config.counts, *sorted(beyond)) if steps <= config.s4s]

@@ -1,4 +1,4 @@
-"""The verification page: every claim, the function that computes it, its proof and its number."""
+"""The verification page: every claim with its function, its test, the measured value and bound."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +8,14 @@ from sd.command_line.flags import check
 
 @dataclass(frozen=True)
 class Config:
-    """Prove the lecture's claims and write the verification page.
+    """Verify the lecture's claims and write the verification page.
 
-    Runs every test marked with a claim, a minute or two on two cores, and writes for each claim
-    the function, the test, what the test measured and its tolerance.
+    Runs every test that is marked with a claim, one to two minutes on two cores. The page lists
+    for each claim the function, the test, the measured value and its tolerance.
     """
 
     tests: bool = True
-    """Run the tests; else lay the page out anew from the verification.json that is there."""
+    """Run the tests; --no-tests rewrites the page from the verification.json in the folder."""
     out: Path = Path("docs")
     """Folder for verification.md and verification.json."""
 
