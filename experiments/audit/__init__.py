@@ -1,13 +1,12 @@
 """The audit of a library's samplers, or of your own: a page of checks, and reproducers."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from sd.command_line.flags import Several, check
+from sd.command_line.flags import Several, validated
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """Check samplers against exact solutions: grids, noise levels, orders and moments.
 
@@ -27,6 +26,3 @@ class Config:
     """Names of the samplers to audit (default: all)."""
     out: Path = Path("out/audit")
     """Folder for audit.json, audit.html, audit.md, the figures and the reproducers."""
-
-    def __post_init__(self) -> None:
-        check(self)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from tyro.conf import Suppress
 
 from experiments.common.model_options import Model
-from sd.command_line.flags import Range, check, unused
+from sd.command_line.flags import Range, unused, validated
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class AutoencoderModel(Model):
     embedding: Annotated[tuple[Path, ...], Suppress] = ()
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """Measure the reconstruction error of the VAE on fresh images of shapes.
 
@@ -36,6 +36,5 @@ class Config:
     """Which model and where it runs."""
 
     def __post_init__(self) -> None:
-        check(self)
         others = ["lora", "embedding", "prediction", "ema"]
         unused(self.model, others, "on `autoencoder`, which measures the VAE alone")

@@ -1,13 +1,12 @@
 """The terms of DDPM's variational bound, on data whose likelihood is exact (C12-C15, C17, C18)."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from sd.command_line.flags import Power, Range, Seed, check
+from sd.command_line.flags import Power, Range, Seed, validated
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """Measure each term of DDPM's variational bound, and its gap to -log p (C12-C15, C17, C18).
 
@@ -29,6 +28,3 @@ class Config:
     """Seed of data and noise."""
     out: Path = Path("out/bound")
     """Folder for bound.md, bound.json and the figures."""
-
-    def __post_init__(self) -> None:
-        check(self)

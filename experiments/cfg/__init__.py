@@ -1,15 +1,15 @@
 """X1: classifier-free guidance on and off; accuracy and diversity against the guidance scale."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated
 
 from experiments.common.model_options import PROMPT, Model
 from experiments.common.sampling_options import Sampling, Scale
-from sd.command_line.flags import Range, Seed, Several, Words, check
+from sd.command_line.flags import Range, Seed, Several, Words, validated
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """X1: measure accuracy and diversity against the guidance scale w.
 
@@ -41,6 +41,3 @@ class Config:
     """Which model, and where it runs."""
     sampling: Sampling = field(default_factory=Sampling)
     """How the model samples."""
-
-    def __post_init__(self) -> None:
-        check(self)

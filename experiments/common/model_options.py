@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from tyro.conf import arg
 
-from sd.command_line.flags import File, FlagError, Several, check, unused
+from sd.command_line.flags import File, FlagError, Several, unused, validated
 
 PROMPT = "a large red circle left of a small blue square on a white background"
 """The default prompt; the embedded model knows its words."""
@@ -40,7 +39,7 @@ def default(words: str) -> Any:
 FILES, NONE, OWN = default("what its files say"), default("none"), default("the model's")
 
 
-@dataclass(frozen=True)
+@validated
 class Model:
     """Which model, and where it runs."""
 
@@ -72,7 +71,6 @@ class Model:
     """Keep one network in memory at a time (offloading): slower, the same image."""
 
     def __post_init__(self) -> None:
-        check(self)
         if self.weights == "shapes":
             unused(self, OPTIONS, "on the embedded model `shapes`: name a checkpoint by --model")
 

@@ -1,11 +1,10 @@
 """How the experiments on the text-to-image model sample: solver, steps, grid, guidance."""
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from experiments.common.model_options import OWN, default
-from sd.command_line.flags import Range, Several, check, unused
+from sd.command_line.flags import Range, Several, unused, validated
 
 if TYPE_CHECKING:
     from sd.pipeline import TextToImage
@@ -31,7 +30,7 @@ Interval: TypeAlias = Annotated[
 ]
 
 
-@dataclass(frozen=True)
+@validated
 class Sampling:
     """How the model samples."""
 
@@ -51,7 +50,6 @@ class Sampling:
     """Last layers of the text encoder to skip."""
 
     def __post_init__(self) -> None:
-        check(self)
         if self.guidance_scale == 1:
             unused(self, ["guidance_interval"], "with --guidance-scale 1, which is no guidance")
 

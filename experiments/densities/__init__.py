@@ -1,10 +1,9 @@
 """The test densities of the plane: mass, sampler and score, checked against each other."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-from sd.command_line.flags import Range, Seed, Several, check
+from sd.command_line.flags import Range, Seed, Several, validated
 
 Name = Literal[
     "ring", "grid25", "two_moons", "pinwheel", "spirals", "checkerboard", "banana", "funnel"
@@ -15,7 +14,7 @@ Name = Literal[
 NAMES: tuple[Name, ...] = get_args(Name)
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """Check the exact densities of the plane that the experiments sample from.
 
@@ -32,6 +31,3 @@ class Config:
     """Seed of the samples."""
     out: Path = Path("out/densities")
     """Folder for densities.md, densities.json and the figure."""
-
-    def __post_init__(self) -> None:
-        check(self)

@@ -1,14 +1,13 @@
 """DDPM of 8 x 8 digits, trained in the run: C19, C20, C27-C29 on real pixels."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from experiments.common.sampling_options import Scale
-from sd.command_line.flags import Range, Seed, Several, check
+from sd.command_line.flags import Range, Seed, Several, validated
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """Train DDPM on scikit-learn's 8 x 8 digits, and compare its samples with held-out digits.
 
@@ -41,6 +40,3 @@ class Config:
     """Seed of the split, weights, noise and samples."""
     out: Path = Path("out/digits")
     """Folder for digits.md, digits.json and the figures."""
-
-    def __post_init__(self) -> None:
-        check(self)

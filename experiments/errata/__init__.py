@@ -1,13 +1,12 @@
 """E1 to E8: the lecture's printed forms against the corrected ones, each with a counterexample."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from sd.command_line.flags import Range, Seed, check
+from sd.command_line.flags import Range, Seed, validated
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """Measure eight statements of the lecture that are not true as printed (E1-E8).
 
@@ -22,6 +21,3 @@ class Config:
     """Seed of the samples."""
     out: Path = Path("out/errata")
     """Folder for errata.md, errata.json and the figures."""
-
-    def __post_init__(self) -> None:
-        check(self)

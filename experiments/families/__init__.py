@@ -1,13 +1,12 @@
 """C01 and C31: a VAE, a GAN, diffusion and an autoencoder on one density, with equal budgets."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from sd.command_line.flags import Range, Seed, check
+from sd.command_line.flags import Range, Seed, validated
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """Compare a VAE, a GAN and diffusion on one density, with equal budgets (C01, C31).
 
@@ -30,6 +29,3 @@ class Config:
     """Seed of weights, data and samples."""
     out: Path = Path("out/families")
     """Folder for families.md, families.json and the figures."""
-
-    def __post_init__(self) -> None:
-        check(self)

@@ -1,14 +1,13 @@
 """The forward process of an image and of a density of the plane, against its closed forms."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from experiments.densities import Name
-from sd.command_line.flags import File, Range, Seed, Several, check
+from sd.command_line.flags import File, Range, Seed, Several, validated
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """Noise an image and a density of the plane step by step (C02-C07).
 
@@ -32,6 +31,3 @@ class Config:
     """Seed of the noise."""
     out: Path = Path("out/forward")
     """Folder for forward.md, forward.json and the figures."""
-
-    def __post_init__(self) -> None:
-        check(self)

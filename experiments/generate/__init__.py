@@ -1,12 +1,12 @@
 """Prompts to images; every PNG carries the settings that repeat it."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 from experiments.common.model_options import BATCH, NONE, OWN, PROMPT, Model, default
 from experiments.common.sampling_options import Sampling
-from sd.command_line.flags import File, Range, Several, Words, check, refuse, unused
+from sd.command_line.flags import File, Range, Several, Words, refuse, unused, validated
 
 MOST = 4096
 """Images of a batch."""
@@ -15,7 +15,7 @@ Side: TypeAlias = Annotated[int, Range(8, 8192)]
 """Pixels of an image's height or width."""
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """Generate images from prompts, or change an image by a prompt.
 
@@ -58,7 +58,6 @@ class Config:
     """How the model samples."""
 
     def __post_init__(self) -> None:
-        check(self)
         if self.image is None:
             unused(self, ["strength"], "without --image")
         off = "" if self.do_cfg else "with --no-do-cfg"

@@ -4,7 +4,7 @@ import base64
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -12,7 +12,7 @@ from experiments.common.model_options import Model
 from experiments.common.sampling_options import Grid, Interval, Scale, Solver
 from experiments.generate import MOST, Side
 from experiments.output.files import utf8
-from sd.command_line.flags import Range, Several, Words, check
+from sd.command_line.flags import Range, Several, Words, validated
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -52,7 +52,7 @@ Asked: TypeAlias = tuple[Annotated[str, Words()], Annotated[int, Range(0, 2**64 
 """A prompt and a seed."""
 
 
-@dataclass(frozen=True)
+@validated
 class Call:
     """The keywords of the pipeline's call."""
 
@@ -69,11 +69,8 @@ class Call:
     height: Side | None = None
     width: Side | None = None
 
-    def __post_init__(self) -> None:
-        check(self)
 
-
-@dataclass(frozen=True)
+@validated
 class Made:
     """The machine and the versions: see `made_with`."""
 
@@ -82,11 +79,8 @@ class Made:
     threads: Annotated[int, Range(1, 2**20)]
     weights: Text
 
-    def __post_init__(self) -> None:
-        check(self)
 
-
-@dataclass(frozen=True)
+@validated
 class Kept:
     """All settings of one image: of its batch, and its place there."""
 
@@ -98,7 +92,6 @@ class Kept:
     made_with: Made
 
     def __post_init__(self) -> None:
-        check(self)
         if not self.index < len(self.batch) <= MOST:
             told = f"index {self.index} of {len(self.batch)}"
             raise ValueError(f"batch: wanted at most {MOST} and an index among them, got {told}")

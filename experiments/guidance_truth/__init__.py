@@ -1,15 +1,14 @@
 """The exact distribution that guided flows sample, against the tilted density."""
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from experiments.common.sampling_options import Interval
-from sd.command_line.flags import Range, Several, check, refuse
+from sd.command_line.flags import Range, Several, refuse, validated
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """Compare the distribution of guided flows with the tilted density p(x) p(c|x)^w.
 
@@ -45,6 +44,5 @@ class Config:
     """Folder for guidance-truth.md, guidance-truth.json and the figures."""
 
     def __post_init__(self) -> None:
-        check(self)
         if self.shown not in self.scales:
             refuse(self, "shown", f"one of --scales {' '.join(map(str, self.scales))}")

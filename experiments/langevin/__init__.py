@@ -1,13 +1,12 @@
 """Langevin samplers: ascent, stationary distribution, and the modes they find (C22, C23, E7)."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from sd.command_line.flags import Range, Seed, check
+from sd.command_line.flags import Range, Seed, validated
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """Compare five samplers that follow a score on one density (C22, C23, E6, E7).
 
@@ -29,6 +28,3 @@ class Config:
     """Seed of the starts and the noise."""
     out: Path = Path("out/langevin")
     """Folder for langevin.md, langevin.json, the figures and the animation."""
-
-    def __post_init__(self) -> None:
-        check(self)

@@ -1,13 +1,12 @@
 """The log-likelihood of points in three ways: closed form, probability flow ODE, bound."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from sd.command_line.flags import Power, Range, Seed, check
+from sd.command_line.flags import Power, Range, Seed, validated
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """Compare log p of a mixture in closed form, by the probability flow ODE and by the bound.
 
@@ -34,6 +33,3 @@ class Config:
     """Seed of points, probes and paths."""
     out: Path = Path("out/likelihood")
     """Folder for likelihood.md, likelihood.json and the figures."""
-
-    def __post_init__(self) -> None:
-        check(self)

@@ -1,13 +1,12 @@
 """The true reverse kernel of a mixture, against the Gaussian approximation of a sampler."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from sd.command_line.flags import Range, Seed, Several, check, refuse
+from sd.command_line.flags import Range, Seed, Several, refuse, validated
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """Compare the true reverse kernel with its Gaussian approximation (C08, C09, C11, C16).
 
@@ -37,6 +36,5 @@ class Config:
     """Folder for posterior.md, posterior.json and the figures."""
 
     def __post_init__(self) -> None:
-        check(self)
         if max(self.steps) >= self.time:
             refuse(self, "steps", f"whole numbers below --time {self.time}")

@@ -1,15 +1,15 @@
 """All experiments in one illustrated report: report.md, report.html and report.json."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated
 
 from experiments.common.model_options import Model
 from experiments.common.sampling_options import Sampling
-from sd.command_line.flags import Range, check
+from sd.command_line.flags import Range, validated
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """Run every experiment and write one report: HTML, Markdown and JSON.
 
@@ -28,6 +28,3 @@ class Config:
     """Which model, and where it runs."""
     sampling: Sampling = field(default_factory=Sampling)
     """How the model samples."""
-
-    def __post_init__(self) -> None:
-        check(self)

@@ -1,13 +1,12 @@
 """C09, C19, C20, C26: a learned score against the exact one, and samples by both."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from sd.command_line.flags import Range, Seed, Several, check
+from sd.command_line.flags import Range, Seed, Several, validated
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """Learn the score of a test density, measure its error, and sample with it.
 
@@ -35,6 +34,3 @@ class Config:
     """Seed of weights, data and samples."""
     out: Path = Path("out/reverse")
     """Folder for reverse.md, reverse.json and the figures."""
-
-    def __post_init__(self) -> None:
-        check(self)

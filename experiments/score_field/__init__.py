@@ -1,14 +1,13 @@
 """The exact score of a density from data to noise, and its denoiser."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from experiments.densities import Name
-from sd.command_line.flags import Range, Seed, Several, check
+from sd.command_line.flags import Range, Seed, Several, validated
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """Show the exact score of q(x_t) at times from data to noise (C21).
 
@@ -29,6 +28,3 @@ class Config:
     """Seed of the samples."""
     out: Path = Path("out/score-field")
     """Folder for score-field.md, score-field.json and the figures."""
-
-    def __post_init__(self) -> None:
-        check(self)

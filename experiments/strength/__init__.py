@@ -1,17 +1,17 @@
 """X2: image to image from one input and one prompt, at rising strengths."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated
 
 from experiments.common.model_options import Model
 from experiments.common.sampling_options import Sampling
-from sd.command_line.flags import File, Range, Seed, Several, Words, check
+from sd.command_line.flags import File, Range, Seed, Several, Words, validated
 
 PROMPT = "a large green star left of a small blue square on a white background"
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """X2: measure the distance from the input of image to image, against the strength.
 
@@ -43,6 +43,3 @@ class Config:
     """Which model, and where it runs."""
     sampling: Sampling = field(default_factory=Sampling)
     """How the model samples."""
-
-    def __post_init__(self) -> None:
-        check(self)

@@ -8,7 +8,7 @@ from tyro.conf import Suppress
 
 from experiments.common.model_options import PROMPT, Model, Precision
 from experiments.common.sampling_options import Sampling
-from sd.command_line.flags import Range, Words, check, unused
+from sd.command_line.flags import Range, Words, unused, validated
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class TimingModel(Model):
     dtype: Annotated[Precision, Suppress] = "float32"
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """X3: measure the time of one image on every device and precision found.
 
@@ -44,5 +44,4 @@ class Config:
     """How the model samples."""
 
     def __post_init__(self) -> None:
-        check(self)
         unused(self.model, ["dtype"], "on `timing`, which times every precision")

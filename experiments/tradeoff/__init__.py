@@ -1,15 +1,15 @@
 """Error against seconds: solvers, numbers of steps and guidance intervals."""
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated
 
 from experiments.common.model_options import Model
 from experiments.common.sampling_options import Deterministic, Grid, Interval, Scale
-from sd.command_line.flags import Range, Seed, Several, check, refuse
+from sd.command_line.flags import Range, Seed, Several, refuse, validated
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """Measure error against seconds for solvers, numbers of steps and guidance intervals.
 
@@ -49,6 +49,5 @@ class Config:
     """w in x0_u + w (x0_c - x0_u) (default: the model's)."""
 
     def __post_init__(self) -> None:
-        check(self)
         if not {"euler", "dpmpp_2m"} <= set(self.solvers):
             refuse(self, "solvers", "euler and dpmpp_2m among them")

@@ -1,18 +1,18 @@
 """Solver weights and time grids optimised for an NFE budget, against published baselines."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
 from experiments.common.model_options import Model
 from experiments.common.sampling_options import Deterministic, Scale
-from sd.command_line.flags import Range, Several, check, refuse, unused
+from sd.command_line.flags import Range, Several, refuse, unused, validated
 
 Starts: TypeAlias = Annotated[int, Range(8, 10**7)]
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """Measure the error of fitted solver weights and tuned time grids at equal NFE.
 
@@ -80,7 +80,6 @@ class Config:
     """w in x0_u + w (x0_c - x0_u) for `--pictures` (default: the model's)."""
 
     def __post_init__(self) -> None:
-        check(self)
         most = max([self.counts[-1], *_sought(self)])
         if most >= self.nodes:
             refuse(self, "nodes", f"more than {most}, the largest NFE")

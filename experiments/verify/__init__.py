@@ -1,12 +1,11 @@
 """The verification page: every claim with its function, its test, the measured value and bound."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from sd.command_line.flags import check
+from sd.command_line.flags import validated
 
 
-@dataclass(frozen=True)
+@validated
 class Config:
     """Verify the lecture's claims and write the verification page.
 
@@ -18,6 +17,3 @@ class Config:
     """Run the tests; --no-tests rewrites the page from the verification.json in the folder."""
     out: Path = Path("docs")
     """Folder for verification.md and verification.json."""
-
-    def __post_init__(self) -> None:
-        check(self)

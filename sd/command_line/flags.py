@@ -1,7 +1,7 @@
 """What a flag may be: declared beside each field of a Config, checked in one place.
 
-`Config.__post_init__` calls `check`; `files` looks at the disk, before the work and not earlier.
-A flag that has no effect beside another is refused by `unused`.
+A `validated` Config calls `check` when it is made; `files` looks at the disk, before the work and
+not earlier. A flag that has no effect beside another is refused by `unused`.
 """
 
 import os
@@ -13,13 +13,27 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NoReturn, TypeAlias, Union, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NoReturn,
+    TypeAlias,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+)  # fmt: skip
 from typing import get_type_hints as hints_of
 
 __all__ = [
     "File", "FlagError", "Power", "Range", "Seed", "Several", "Words", "check", "files", "named",
-    "own", "refuse", "spelled", "unused",
+    "own", "refuse", "spelled", "unused", "validated",
 ]  # fmt: skip
+
+
+Kind = TypeVar("Kind")
 
 
 class FlagError(ValueError):
@@ -128,6 +142,19 @@ def refuse(config: Any, field: str, wanted: str) -> NoReturn:
     """Raise `FlagError("--field: wanted ..., got ...")`."""
     got = _shown(getattr(config, field))
     raise FlagError(f"{named(config, field)}: wanted {wanted}, got {got}")
+
+
+@dataclass_transform(frozen_default=True)
+def validated(kind: type[Kind]) -> type[Kind]:
+    """Make the class a frozen dataclass: making one checks each field, before `__post_init__`."""
+    more = kind.__dict__.get("__post_init__", lambda self: None)
+
+    def checked(self: Any) -> None:
+        check(self)
+        more(self)
+
+    kind.__post_init__ = checked  # type: ignore[attr-defined]
+    return dataclass(frozen=True)(kind)
 
 
 def check(config: Any) -> None:
