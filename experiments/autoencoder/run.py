@@ -1,7 +1,6 @@
 """Runs the experiment: encodes and decodes fresh images, measures the error in decibels."""
 
 import math
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,8 @@ from experiments import plots
 from experiments.autoencoder import Config
 from experiments.common.model import distance, load
 from experiments.common.model_options import BATCH
-from experiments.common.statistics import mean_interval, wilson
-from experiments.output.result import Figure, Measurement, Result, at_least
+from experiments.common.statistics import mean_of, share_of
+from experiments.output.result import Figure, Result, estimated
 from experiments.plots.gallery import image_rows
 from sd.files import image_tensor
 from sd.pipeline import TextToImage
@@ -40,24 +39,20 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
         agrees(describe_image(np.asarray(picture)), describe(one.scene))
         for picture, one in zip(rebuilt, examples, strict=True)
     ]
-    mean, ends = fmean(decibels), mean_interval(decibels)
-    share, band = fmean(right), wilson(sum(right), len(right))
     rows = (
-        Measurement(
+        estimated(
             "autoencoder",
             f"The VAE gives {config.count} fresh pictures back at {LEAST_DB:g} dB PSNR or more, "
             "mean over the pictures",
-            mean,
-            ends,
-            at_least(*ends, LEAST_DB),
+            mean_of(decibels),
+            least=LEAST_DB,
         ),
-        Measurement(
+        estimated(
             "autoencoder-reader",
             f"Share of {config.count} reconstructions that the reader reads rightly, at least "
             f"{LEAST_READ:g}",
-            share,
-            band,
-            at_least(*band, LEAST_READ),
+            share_of(right),
+            least=LEAST_READ,
         ),
     )
     data: dict[str, Any] = {"settings": config, "psnr_db": decibels, "read_rightly": right}

@@ -1,6 +1,6 @@
 """Runs the experiment: evaluates the bound, its gap and its limit, and writes rows and figures."""
 
-from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 from tqdm import tqdm
@@ -10,8 +10,8 @@ from diffusion_math.gaussian import Gaussian
 from experiments.bound import Config, figures, measure
 from experiments.bound.measure import AFFINE, CHAIN, EXACT, POINTS, SMALL, Limit
 from experiments.common.chains import sample_forward
-from experiments.common.statistics import absolute, mean_interval, seeded
-from experiments.output.result import MEASURED, Measurement, Result, at_least, at_most, within
+from experiments.common.statistics import absolute, mean_interval, mean_of, seeded
+from experiments.output.result import Measurement, Result, at_most, estimated, within
 
 LIMIT_DRAWS = 10_000
 """With fewer draws over the steps of the finest chain the limit is out of sight."""
@@ -89,39 +89,32 @@ def _below_row(gaps: dict[str, list[float]]) -> Measurement:
     """All at 95% together."""
     ends = {name: mean_interval(each, 1 - 0.05 / len(gaps)) for name, each in gaps.items()}
     least = min(gaps, key=lambda name: ends[name][0])
-    return Measurement(
+    return estimated(
         "bound-below",
         "C13: the average of -ELBO is at least that of -log q(x_0), for every denoiser and "
         f"variance, on whole paths of {len(gaps[least])} draws. Least excess in nats ({least}), "
         "at least 0",
-        _mean(gaps[least]),
-        ends[least],
-        at_least(*ends[least], 0.0),
+        (fmean(gaps[least]), ends[least]),
+        least=0.0,
     )
 
 
 def _worse_row(gaps: dict[str, list[float]]) -> Measurement:
-    difference = [a - b for a, b in zip(gaps[AFFINE], gaps[EXACT], strict=True)]
-    interval = mean_interval(difference)
-    return Measurement(
+    return estimated(
         "bound-denoiser",
         "C14: all that a model can do about the bound is its denoiser. Nats that the best affine "
         "one costs more than the exact one, on the same paths, above 0",
-        _mean(difference),
-        interval,
-        at_least(*interval, 0.0),
+        mean_of([a - b for a, b in zip(gaps[AFFINE], gaps[EXACT], strict=True)]),
+        least=0.0,
     )
 
 
 def _variance_row(gaps: dict[str, list[float]]) -> Measurement:
-    difference = [a - b for a, b in zip(gaps[SMALL], gaps[EXACT], strict=True)]
-    return Measurement(
+    return estimated(
         "bound-variance",
         "C17: nats that steps of variance beta_hat_t cost more than steps of variance beta_t, "
         "exact denoiser, same paths",
-        _mean(difference),
-        mean_interval(difference),
-        MEASURED,
+        mean_of([a - b for a, b in zip(gaps[SMALL], gaps[EXACT], strict=True)]),
     )
 
 
@@ -132,7 +125,7 @@ def _limit_row(limit: Limit) -> Measurement:
         "C14: as the steps become short the sum of L_(t-1) tends to an integral over log-SNR at "
         f"first order: 2 S(2n) - S(n) - integral in nats at 2n = {limit.steps[-1]}, within "
         f"{RESIDUE} of 0",
-        _mean(limit.extrapolated),
+        fmean(limit.extrapolated),
         (low, high),
         at_most(*absolute(low, high), RESIDUE),
     )
@@ -157,7 +150,3 @@ def _weight_row(off: float) -> Measurement:
         off,
         1e-9,
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

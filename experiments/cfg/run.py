@@ -14,16 +14,8 @@ from experiments import plots
 from experiments.cfg import Config
 from experiments.common.model import distance, draw, load, shows
 from experiments.common.sampling_options import scale_of
-from experiments.common.statistics import mean_interval, paired_difference, wilson
-from experiments.output.result import (
-    MEASURED,
-    Figure,
-    Measurement,
-    Result,
-    Table,
-    at_least,
-    percent,
-)
+from experiments.common.statistics import mean_interval, paired_difference, share_of, wilson
+from experiments.output.result import Figure, Measurement, Result, Table, estimated, percent
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from experiments.plots.gallery import image_rows
 from sd.pipeline import TextToImage
@@ -149,29 +141,25 @@ def _rows(guided: Point, plain: Point) -> tuple[Measurement, ...]:
     """The gain by guidance on the same prompts and seeds, and the bars of accuracy."""
     both = [p.right["seen"] + p.right["held-out"] for p in (guided, plain)]
     gain = fmean(both[0]) - fmean(both[1])
-    interval = paired_difference(*both)
     rows = [
-        Measurement(
+        estimated(
             "cfg",
             "X1: with guidance (w = "
             f"{guided.scale:g}) more pictures show all that their prompt names than without. "
             f"Difference of the shares over {len(both[0])} fresh prompts, same seeds",
-            gain,
-            interval,
-            at_least(*interval, 0.0),
+            (gain, paired_difference(*both)),
+            least=0.0,
         )
     ]
     for kind, bar in BARS.items():
         for point, name in ((guided, "guided"), (plain, "unguided")):
-            share, low, high = point.accuracy(kind)
             count = len(point.right[kind])
-            verdict = at_least(low, high, bar) if point is guided else MEASURED
             wanted = f", at least {bar:g}" if point is guided else ""
             what = "with" if point is guided else "without"
             claim = f"Share of {count} fresh prompts of {kind} pairs shown rightly {what} guidance"
-            rows.append(
-                Measurement(f"cfg-{kind}-{name}", claim + wanted, share, (low, high), verdict)
-            )
+            least = bar if point is guided else None
+            share = share_of(point.right[kind])
+            rows.append(estimated(f"cfg-{kind}-{name}", claim + wanted, share, least=least))
     rows.append(_variety(guided, plain))
     return tuple(rows)
 
@@ -180,14 +168,12 @@ def _variety(guided: Point, plain: Point) -> Measurement:
     """The ratio of the diversities, by the mean of its logarithm over the prompts."""
     pairs = zip(guided.spread, plain.spread, strict=True)
     logs = [math.log(max(a, 1e-9) / max(b, 1e-9)) for a, b in pairs]
-    ends = tuple(math.exp(min(end, 700.0)) for end in mean_interval(logs))
-    return Measurement(
+    low, high = (math.exp(min(end, 700.0)) for end in mean_interval(logs))
+    return estimated(
         "cfg-diversity",
         f"Diversity at w = {guided.scale:g} over diversity without guidance, geometric mean over "
         f"{len(logs)} prompts",
-        math.exp(fmean(logs)),
-        (ends[0], ends[1]),
-        MEASURED,
+        (math.exp(fmean(logs)), (low, high)),
     )
 
 

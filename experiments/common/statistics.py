@@ -95,6 +95,22 @@ def normal_interval(value: float, error: float) -> Interval:
     return value - Z * error, value + Z * error
 
 
+def with_interval(one: Estimate) -> tuple[float, Interval]:
+    """The estimate and its 95% interval."""
+    return one.value, normal_interval(*one)
+
+
+def mean_of(values: Sequence[float]) -> tuple[float, Interval]:
+    """The mean and its `mean_interval`."""
+    return fmean(values), mean_interval(values)
+
+
+def share_of(verdicts: Sequence[bool]) -> tuple[float, Interval]:
+    """The share of those that hold and its interval by `wilson`."""
+    right = sum(verdicts)
+    return right / len(verdicts), wilson(right, len(verdicts))
+
+
 def plus_minus(value: float, error: float, digits: str = ".4f", of_error: str = "") -> str:
     """The estimate and half of its `normal_interval` as text, "0.1235 ± 0.0067"."""
     return f"{value:{digits}} ± {Z * error:{of_error or digits}}"

@@ -13,7 +13,7 @@ from experiments import plots
 from experiments.common.quadrature import Cells, ChiSquare, chi_square, density_over
 from experiments.common.statistics import plus_minus, seeded
 from experiments.densities import Config
-from experiments.output.result import Figure, Measurement, Result, Table, at_most, within
+from experiments.output.result import Figure, Measurement, Result, Table, estimated, within
 from experiments.plots import plane
 
 FALSE_ALARM = 1e-9  # of each density's chi-square test
@@ -109,19 +109,17 @@ def _rows(found: dict[str, Found], samples: int) -> tuple[Measurement, ...]:
     errors = {name: abs(one.mass - 1) for name, one in found.items()}
     worst = max(errors, key=lambda name: errors[name] + found[name].bound)
     bound = found[worst].bound
-    interval = (max(0.0, errors[worst] - bound), errors[worst] + bound)
     fit = max(found, key=lambda name: found[name].fit.value / found[name].fit.limit)
     ratio = found[fit].fit.value / found[fit].fit.limit
     steep = max(found, key=lambda name: found[name].score)
     off = found[steep].score
     return (
-        Measurement(
+        estimated(
             "densities",
             f"Every density integrates to 1. Largest distance of the mass from 1 ({worst}), at "
             f"most {MASS:g}; the interval is what quadrature and tails may have missed",
-            errors[worst],
-            interval,
-            at_most(*interval, MASS),
+            (errors[worst], (max(0.0, errors[worst] - bound), errors[worst] + bound)),
+            most=MASS,
         ),
         within(
             "densities-sampler",

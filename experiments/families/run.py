@@ -14,18 +14,10 @@ from diffusion_math.metrics import Estimate, energy_distance
 from diffusion_math.schedule import VPLinear
 from experiments import plots
 from experiments.common.quadrature import density_on
-from experiments.common.statistics import difference, normal_interval, plus_minus, seeded
+from experiments.common.statistics import difference, plus_minus, seeded, with_interval
 from experiments.families import Config
 from experiments.families.generators import FAMILIES, Budget, Trained, autoencoder
-from experiments.output.result import (
-    MEASURED,
-    Figure,
-    Measurement,
-    Result,
-    Table,
-    at_least,
-    at_most,
-)
+from experiments.output.result import Figure, Measurement, Result, Table, estimated
 from experiments.plots import plane
 from experiments.plots.plane import Cloud
 
@@ -89,43 +81,34 @@ def _rows(
 ) -> tuple[Measurement, ...]:
     families = [name for name in distances if name != PLAIN]
     worst = max(families, key=lambda name: distances[name].value)
-    ratio = normal_interval(
-        distances[worst].value / one_normal.value, distances[worst].error / one_normal.value
-    )
+    scaled = (one / one_normal.value for one in distances[worst])
     rows = [
-        Measurement(
+        estimated(
             "families",
             "C01: VAE, GAN and diffusion each map noise to the data. Energy distance of the worst "
             f"({worst}) over that of one normal with the data's mean and variances, at most 0.5",
-            distances[worst].value / one_normal.value,
-            ratio,
-            at_most(*ratio, 0.5),
+            with_interval(Estimate(*scaled)),
+            most=0.5,
         )
     ]
     for name in families:
-        interval = normal_interval(*distances[name])
         claim = f"Squared energy distance between {count} samples of the {name} and of the data"
-        rows.append(
-            Measurement(
-                f"families-{name.lower()}", claim, distances[name].value, interval, MEASURED
-            )
-        )
+        rows.append(estimated(f"families-{name.lower()}", claim, with_interval(distances[name])))
     for name, (what, at) in {
         "families-decoded": ("decoded samples of a normal are from the data", distances),
         "families-code": ("codes of data are from a normal", from_normal),
     }.items():
-        gap, interval = difference(at[PLAIN], at["VAE"])
         claim = (
             f"C31: by how much farther the {what} with a plain autoencoder than with the VAE, in "
             "energy distance, above 0"
         )
-        rows.append(Measurement(name, claim, gap, interval, at_least(*interval, 0.0)))
+        rows.append(estimated(name, claim, difference(at[PLAIN], at["VAE"]), least=0.0))
     for name, found in kolmogorov.items():
         claim = (
             f"Kolmogorov distance of the {name}'s code from N(0, 1), the worse coordinate; of "
             f"{count} normal draws it passes {(9.55 / count) ** 0.5:.3f} but once in 10^8"
         )
-        rows.append(Measurement(f"families-{name.lower()}-normality", claim, found, None, MEASURED))
+        rows.append(estimated(f"families-{name.lower()}-normality", claim, found))
     return tuple(rows)
 
 

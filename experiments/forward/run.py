@@ -16,7 +16,7 @@ from experiments import plots
 from experiments.common.quadrature import density_on
 from experiments.common.statistics import kolmogorov_bound, seeded
 from experiments.forward import Config
-from experiments.output.result import MEASURED, Figure, Measurement, Result, within
+from experiments.output.result import Figure, Measurement, Result, estimated, within
 from experiments.plots import ORANGE, plane
 from experiments.plots.animation import frame, gif
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
@@ -176,12 +176,10 @@ def _rows(
             worst,
             limit,
         ),
-        Measurement(
+        estimated(
             "forward-trace",
             f"What is left of x_0 at t = T under the {config.schedule} table, alpha_T (C07 and its "
             "erratum: not zero for a finite table)",
             left,
-            None,
-            MEASURED,
         ),
     ), checks

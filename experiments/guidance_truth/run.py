@@ -9,7 +9,7 @@ from tqdm import tqdm
 from experiments.guidance_truth import Config, figures
 from experiments.guidance_truth import measure as worlds
 from experiments.guidance_truth.measure import Drawn, Law
-from experiments.output.result import MEASURED, Measurement, Result, Table, within
+from experiments.output.result import Measurement, Result, Table, estimated, within
 
 SAME = 1e-6
 """Nats of KL between laws that are one."""
@@ -84,14 +84,12 @@ def _measured(laws: Sequence[Law], scale: float) -> list[Measurement]:
             continue
         bare = law.method == "cfg"
         rows.append(
-            Measurement(
+            estimated(
                 "guidance-truth" if bare else f"guidance-truth-{law.method}",
                 f"KL from the law of {law.method} to the tilted density at w = {scale:g} in the "
                 f"plane, in nats; the near mode has {law.modes[0]:.3f} of the mass, tilted "
                 f"{law.tilted_modes[0]:.3f}",
                 law.to_tilted,
-                None,
-                MEASURED,
             )
         )
     return rows

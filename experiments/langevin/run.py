@@ -20,7 +20,7 @@ from experiments.output.result import (
     Result,
     Table,
     at_least,
-    at_most,
+    estimated,
     holds_if,
     percent,
 )
@@ -118,14 +118,13 @@ def _annealed_row(found: Sequence[tuple[float, float, float]], config: Config) -
     low = max(max(0.0, a - w, w - b) for (_, a, b), w in zip(found, WEIGHTS, strict=True))
     high = max(max(w - a, b - w) for (_, a, b), w in zip(found, WEIGHTS, strict=True))
     worst = max(abs(p - w) for (p, _, _), w in zip(found, WEIGHTS, strict=True))
-    return Measurement(
+    return estimated(
         "langevin",
         f"C23: annealed Langevin finds the weights of three separate modes with {config.budget} "
         "evaluations of the score. Largest distance of a share from its weight, at most "
         f"{TOLERANCE}",
-        worst,
-        (low, high),
-        at_most(low, high, TOLERANCE),
+        (worst, (low, high)),
+        most=TOLERANCE,
     )
 
 
@@ -146,14 +145,12 @@ def _held_row(found: Sequence[tuple[float, float, float]], bounds: Sequence[floa
 def _ascent_row(data: GaussianMixture, x: Tensor) -> Measurement:
     away, _ = mixing.nearest_mode(data, x)
     on = int((away < CLOSE * mixing.STD).sum())
-    interval = wilson(on, len(x))
-    return Measurement(
+    return estimated(
         "langevin-ascent",
         f"C22: ascent gathers at the modes. Share of particles within {CLOSE:g} standard "
         "deviations of one, at least 0.99, where the density itself has 5e-5",
-        on / len(x),
-        interval,
-        at_least(*interval, 0.99),
+        (on / len(x), wilson(on, len(x))),
+        least=0.99,
     )
 
 

@@ -98,6 +98,31 @@ def holds_if(condition: bool) -> str:
     return HOLDS if condition else FAILS
 
 
+def estimated(
+    name: str,
+    claim: str,
+    found: float | tuple[float, tuple[float, float]],
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    more: float | None = None,
+) -> Measurement:
+    """The row of a value with its interval, or of an exact one; with a bound, its verdict.
+
+    The claim is that it is at least `least`, at most `most` or greater than `more`.
+    """
+    value, interval = found if isinstance(found, tuple) else (found, None)
+    ends = interval or (value, value)
+    verdict = MEASURED
+    if least is not None:
+        verdict = at_least(*ends, least)
+    elif most is not None:
+        verdict = at_most(*ends, most)
+    elif more is not None:
+        verdict = above(*ends, more)
+    return Measurement(name, claim, value, interval, verdict)
+
+
 def within(name: str, claim: str, value: float, bound: float) -> Measurement:
     """The row of an exact figure that is claimed to be at most `bound`."""
     return Measurement(name, claim, value, None, holds_if(value <= bound))

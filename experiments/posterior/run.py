@@ -9,7 +9,7 @@ from diffusion_math.densities.toy import DENSITIES
 from diffusion_math.gaussian import marginal
 from diffusion_math.schedule import Discrete
 from experiments.common.statistics import normal_interval, seeded
-from experiments.output.result import Measurement, Result, at_least, at_most, within
+from experiments.output.result import Measurement, Result, estimated, within
 from experiments.posterior import Config
 from experiments.posterior.figures import FALSE_ALARM, Kernel, figures, kernel, table
 from experiments.posterior.gaussian_approximations import (
@@ -83,8 +83,6 @@ def _rows(
         low, high = normal_interval(one.tv, one.tv_error)
         return one.tv, (max(0.0, low), high)
 
-    short, low = ends(BETA, 0)
-    long, high = ends(BEST, -1)
     fit = max(kernel.fit.value / kernel.fit.limit for kernel in kernels)
     slack = [
         (min(one.best - one.small, one.large - one.best) / one.large, one.error / one.large + 1e-11)
@@ -123,29 +121,26 @@ def _rows(
             fit,
             1.0,
         ),
-        Measurement(
+        estimated(
             "posterior-short",
             f"C09: in a step of {steps[0]} the Gaussian of variance beta is a good approximation. "
             f"Total variation distance from q(x_s | x_t), {over}, at most {GOOD:g}",
-            short,
-            low,
-            at_most(*low, GOOD),
+            ends(BETA, 0),
+            most=GOOD,
         ),
-        Measurement(
+        estimated(
             "posterior-long",
             f"In a step of {steps[-1]} even the best Gaussian in KL is not, that of the right mean "
             f"and covariance. Its total variation distance, {over}, at least {POOR:g}",
-            long,
-            high,
-            at_least(*high, POOR),
+            ends(BEST, -1),
+            least=POOR,
         ),
-        Measurement(
+        estimated(
             "posterior-variance",
             "The best variance lies between beta_hat and beta (data of variance 1). Its least "
             f"distance from either, over beta, at least -{BETWEEN:g}; the interval is the "
             "error of quadrature and rounding",
-            least,
-            (least - error, least + error),
-            at_least(least - error, least + error, -BETWEEN),
+            (least, (least - error, least + error)),
+            least=-BETWEEN,
         ),
     )

@@ -1,8 +1,8 @@
 """The rows of the experiment `reverse`."""
 
 from diffusion_math.metrics import Estimate
-from experiments.common.statistics import difference, normal_interval, ratio
-from experiments.output.result import MEASURED, Measurement, above, at_most
+from experiments.common.statistics import difference, ratio, with_interval
+from experiments.output.result import Measurement, estimated
 from experiments.reverse.sampling import EXACT, KERNELS, LEARNED, SamplingErrors
 
 MISSED = 0.05
@@ -17,59 +17,48 @@ def divergence(
     missed: dict[str, Estimate], falling: dict[int, Estimate]
 ) -> tuple[Measurement, ...]:
     """What is missed of the score, by target and by number of updates."""
-    ends = normal_interval(*missed["eps"])
     what = "E sigma_t^2 norm(S_theta - S)^2 / E sigma_t^2 norm(S)^2, t uniform, x ~ q_t"
     rows = [
-        Measurement(
+        estimated(
             "reverse",
             f"C19, C26: an eps-network's score -eps_theta / sigma_t is the score: {what}, at most "
             f"{MISSED}",
-            missed["eps"].value,
-            ends,
-            at_most(*ends, MISSED),
+            with_interval(missed["eps"]),
+            most=MISSED,
         )
     ]
     for target, one in missed.items():
         claim = f"The same of the network that predicts {target}, one loss and budget for all"
-        rows.append(
-            Measurement(f"reverse-{target}", claim, one.value, normal_interval(*one), MEASURED)
-        )
+        rows.append(estimated(f"reverse-{target}", claim, with_interval(one)))
     one, other = sorted(("eps", "score"), key=lambda name: -missed[name].value)
-    value, ends = ratio(missed[one], missed[other])
     rows.append(
-        Measurement(
+        estimated(
             "reverse-targets",
             "C26: predicting eps or the score is one objective, and by one budget they come to "
             f"comparable divergences: {one}'s over {other}'s, at most {APART:g}",
-            value,
-            ends,
-            at_most(*ends, APART),
+            ratio(missed[one], missed[other]),
+            most=APART,
         )
     )
     worst = max(missed, key=lambda name: missed[name].value)
     best = min(missed, key=lambda name: missed[name].value)
-    value, ends = ratio(missed[worst], missed[best])
     rows.append(
-        Measurement(
+        estimated(
             "reverse-spread",
             f"Of all four the worst ({worst}) over the best ({best}): one loss has one minimiser, "
             "but not one way there. An error in x0 is one in eps times alpha_t / sigma_t, without "
             "bound near the data, one in v times alpha_t",
-            value,
-            ends,
-            MEASURED,
+            ratio(missed[worst], missed[best]),
         )
     )
     least, most = min(falling), max(falling)
-    value, ends = ratio(falling[most], falling[least])
     rows.append(
-        Measurement(
+        estimated(
             "reverse-updates",
             f"C19: descending the loss descends the divergence: after {most} updates over after "
             f"{least}, at most 0.5",
-            value,
-            ends,
-            at_most(*ends, 0.5),
+            ratio(falling[most], falling[least]),
+            most=0.5,
         )
     )
     return tuple(rows)
@@ -79,46 +68,36 @@ def sampling(found: SamplingErrors) -> tuple[Measurement, ...]:
     """The errors of the samples."""
     kernels, exact, learned = (found.of(method) for method in (KERNELS, EXACT, LEARNED))
     few, most = min(kernels), max(learned)
-    gap, gap_ends = difference(exact[few], kernels[few])
-    distance, far_ends = ratio(learned[most], found.one_normal)
-    near, near_ends = ratio(exact[most], found.one_normal)
     one_normal = "over that of one normal with the data's mean and variances"
     return (
-        Measurement(
+        estimated(
             "reverse-learned",
             f"C20: energy distance from fresh data of draws by the learned score, {most} steps, "
             f"{one_normal}, at most 0.5",
-            distance,
-            far_ends,
-            at_most(*far_ends, 0.5),
+            ratio(learned[most], found.one_normal),
+            most=0.5,
         ),
-        Measurement(
+        estimated(
             "reverse-exact",
             f"C09, C20: the same with the exact score, {most} steps, at most 0.2",
-            near,
-            near_ends,
-            at_most(*near_ends, 0.2),
+            ratio(exact[most], found.one_normal),
+            most=0.2,
         ),
-        Measurement(
+        estimated(
             "reverse-gaussian",
             f"C09: a Gaussian is not the true reverse kernel of a long step: energy distance with "
             f"{few} Gaussian steps and the exact denoiser less that with {few} true ones, above 0",
-            gap,
-            gap_ends,
-            above(*gap_ends, 0.0),
+            difference(exact[few], kernels[few]),
+            more=0.0,
         ),
-        Measurement(
+        estimated(
             "reverse-kernels",
             f"Squared energy distance of the true kernels' draws from fresh data, {few} steps",
-            kernels[few].value,
-            normal_interval(*kernels[few]),
-            MEASURED,
+            with_interval(kernels[few]),
         ),
-        Measurement(
+        estimated(
             "reverse-floor",
             "Squared energy distance between two sets of fresh data",
-            found.floor.value,
-            normal_interval(*found.floor),
-            MEASURED,
+            with_interval(found.floor),
         ),
     )

@@ -14,7 +14,7 @@ from diffusion_math.schedule import Discrete
 from experiments import plots
 from experiments.common.quadrature import density_on
 from experiments.common.statistics import normal_interval, seeded
-from experiments.output.result import Figure, Measurement, Result, Table, at_most, within
+from experiments.output.result import Figure, Measurement, Result, Table, estimated, within
 from experiments.plots import plane
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from experiments.plots.plane import Map
@@ -146,14 +146,13 @@ def _rows(config: Config, checks: list[Check], last: Deviation) -> tuple[Measure
             max(check.pull for check in checks),
             limit,
         ),
-        Measurement(
+        estimated(
             "score-field-noise",
             f"C21: at t = T the score is -x, that of N(0, I), as far as alpha_T lets it "
             f"({config.schedule}). Root mean square of score + x, at most "
             f"alpha_T (E norm(x_0)^2 + 2 alpha_T^2 / sigma_T^2)^(1/2) = {last.bound:.2g}",
-            last.value,
-            (last.low, last.high),
-            at_most(last.low, last.high, last.bound),
+            (last.value, (last.low, last.high)),
+            most=last.bound,
         ),
     )
 

@@ -8,8 +8,8 @@ from tqdm import tqdm
 
 from experiments import plots
 from experiments.common.model import distance, draw, load, shows
-from experiments.common.statistics import mean_interval, wilson
-from experiments.output.result import Figure, Measurement, Result, Table, at_least, percent
+from experiments.common.statistics import mean_interval, mean_of, wilson
+from experiments.output.result import Figure, Measurement, Result, Table, estimated, percent
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from experiments.plots.gallery import image_rows
 from experiments.strength import Config
@@ -68,14 +68,12 @@ def _row(strengths: list[float], distances: list[list[float]]) -> Measurement:
         sum((s - centre) * d for s, d in zip(strengths, each, strict=True)) / spread
         for each in zip(*distances, strict=True)
     ]
-    interval = mean_interval(slopes)
-    return Measurement(
+    return estimated(
         "strength",
         "X2: the higher the strength, the farther the picture from its input. Slope of the RMS "
         f"distance (levels of 255) per unit of strength, over {len(slopes)} seeds, above 0",
-        fmean(slopes),
-        interval,
-        at_least(*interval, 0.0),
+        mean_of(slopes),
+        least=0.0,
     )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from experiments import plots
 from experiments.common.model import distance
-from experiments.output.result import MEASURED, Figure, Measurement, Table
+from experiments.output.result import Figure, Measurement, Table, estimated
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from sd.pipeline import TextToImage
 
@@ -72,13 +72,11 @@ def drift(one: Walk, reference: Walk) -> Apart:
 def rows(found: Sequence[Apart]) -> tuple[Measurement, ...]:
     """The relative difference at the end of each walk."""
     return tuple(
-        Measurement(
+        estimated(
             f"timing-apart-{one.label.replace(', ', '-')}",
             f"relative RMS difference of the last latents on {one.label} from those on "
             f"{one.reference}, {len(one.t)} steps from the same noise",
             one.relative[-1],
-            None,
-            MEASURED,
         )
         for one in found
     )

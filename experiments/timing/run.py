@@ -20,7 +20,7 @@ from experiments.common.model import load
 from experiments.common.model_options import Model, Precision
 from experiments.common.sampling_options import scale_of
 from experiments.common.statistics import Interval, median_interval
-from experiments.output.result import MEASURED, Figure, Measurement, Result, Table, at_most
+from experiments.output.result import Figure, Measurement, Result, Table, estimated
 from experiments.plots.gallery import stacked_bars
 from experiments.timing import Config, device_drift
 from sd import device as devices
@@ -202,20 +202,18 @@ def _rows(
         claim = f"seconds for one picture on {one.label}: {steps} steps, guidance on"
         main = one is first
         bound = f", at most {MOST_SECONDS:g}" if main and one.device == "cpu" else ""
-        verdict = at_most(low / 1e3, high / 1e3, MOST_SECONDS) if bound else MEASURED
         name = "timing" if main else f"timing-{one.device}-{one.dtype}"
         text = f"{'X3: ' if main else ''}{claim}, once loaded{bound}"
-        rows.append(Measurement(name, text, middle / 1e3, (low / 1e3, high / 1e3), verdict))
+        found = middle / 1e3, (low / 1e3, high / 1e3)
+        rows.append(estimated(name, text, found, most=MOST_SECONDS if bound else None))
     if started:
-        middle, ends = median_interval(started)
         rows.append(
-            Measurement(
+            estimated(
                 "timing-cold-start",
                 "seconds from starting `generate` to the file on the CPU, at most "
                 f"{MOST_SECONDS_COLD:g} (interval: the range of {len(started)} starts)",
-                middle,
-                ends,
-                at_most(*ends, MOST_SECONDS_COLD),
+                median_interval(started),
+                most=MOST_SECONDS_COLD,
             )
         )
     return tuple(rows)

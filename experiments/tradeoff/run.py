@@ -12,7 +12,7 @@ from experiments.common.machine import describe
 from experiments.common.model import draw, load, shows
 from experiments.common.sampling_options import Interval, scale_of
 from experiments.common.statistics import mean_interval, paired_difference
-from experiments.output.result import MEASURED, Measurement, Result, at_most
+from experiments.output.result import Measurement, Result, estimated
 from experiments.tradeoff import Config
 from experiments.tradeoff.figures import Judged, parts
 from experiments.tradeoff.walks import EVERYWHERE, Point, Target, Walks, each, words
@@ -102,21 +102,19 @@ def _rows(
     least = {t.interval: min(p.error for p in points if p.interval == t.interval) for t in targets}
     share = max(t.doubt / max(least[t.interval], 1e-12) for t in targets)
     rows = [
-        Measurement(
+        estimated(
             "tradeoff",
             f"RMS error of dpmpp_2m over that of euler after {steps} steps on the {grid} grid, as "
             f"many network calls, geometric mean over {len(logs)} pictures, at most 1",
-            math.exp(fmean(logs)),
-            (low, high),
-            at_most(low, high, 1.0),
+            (math.exp(fmean(logs)), (low, high)),
+            most=1.0,
         ),
-        Measurement(
+        estimated(
             "tradeoff-reference",
             "What the converged solution may be wrong by, over the least error that is measured "
             f"against it, the worst of {len(targets)} intervals, at most {DOUBT:g}",
             share,
-            None,
-            at_most(share, share, DOUBT),
+            most=DOUBT,
         ),
     ]
     whole = judged[0].right
@@ -125,13 +123,11 @@ def _rows(
             continue
         a, b = ([bool(verdict) for verdict in right] for right in (one.right, whole))
         rows.append(
-            Measurement(
+            estimated(
                 f"tradeoff-{one.interval[0]:g}-{one.interval[1]:g}",
                 f"Share of {len(a)} fresh prompts shown rightly guided {words(one.interval)} "
                 "alone, less the share guided at every level, same seeds",
-                fmean(a) - fmean(b),
-                paired_difference(a, b),
-                MEASURED,
+                (fmean(a) - fmean(b), paired_difference(a, b)),
             )
         )
     return tuple(rows)

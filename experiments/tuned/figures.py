@@ -9,7 +9,7 @@ from torch import Tensor
 
 from experiments import plots
 from experiments.common.statistics import mean_interval, ratio_of_means
-from experiments.output.result import Figure, Measurement, Table, at_most
+from experiments.output.result import Figure, Measurement, Table, estimated
 from experiments.plots.tuned import errors, nodes
 from experiments.tuned.baselines import (
     ALIGNED,
@@ -60,22 +60,20 @@ def _ratios(found: Found, kind: str) -> list[Measurement]:
         for (key, words, measure), mine in zip(MEASURES, pair, strict=True):
             other = found.rest(budget, measure)
             value = measure(mine) / measure(other)
-            low, high = ratio_interval(mine.errors, other.errors, key)
             by = "" if kind == FITTED else f" ({mine.solver})"
             claim = (
                 f"{where}: {words.lower()} after {budget} calls, {OURS[kind]}{by} over the best of "
                 f"the rest, {_told(other)}; at most 1"
             )
-            verdict = at_most(low, high, 1.0)
-            rows.append(Measurement(f"{name}-{budget}-{key}", claim, value, (low, high), verdict))
+            ratio = value, ratio_interval(mine.errors, other.errors, key)
+            rows.append(estimated(f"{name}-{budget}-{key}", claim, ratio, most=1.0))
             ratios.append((key, value))
     worst = max(value for key, value in ratios if key == "typical")
     claim = (
         f"{where}: typical error of {OURS[kind]} over that of the best of the rest, at equal "
         f"calls, the worst of {len(found.budgets)} budgets; at most 1"
     )
-    lead = Measurement(name, claim, worst, None, at_most(worst, worst, 1.0))
-    return [lead, *rows, *_savings(found, kind)]
+    return [estimated(name, claim, worst, most=1.0), *rows, *_savings(found, kind)]
 
 
 def _savings(found: Found, kind: str) -> list[Measurement]:
@@ -89,10 +87,8 @@ def _savings(found: Found, kind: str) -> list[Measurement]:
         )
         mean = found.share(kind, place, measure)
         low, high = (found.share(kind, place, measure, end) for end in _ends(key, measure))
-        verdict = at_most(low, high, SAVED)
-        rows.append(
-            Measurement(f"{_name(found, kind)}-saving-{key}", claim, mean, (low, high), verdict)
-        )
+        name = f"{_name(found, kind)}-saving-{key}"
+        rows.append(estimated(name, claim, (mean, (low, high)), most=SAVED))
     return rows
 
 
@@ -120,9 +116,7 @@ def _doubt(found: Found) -> Measurement:
         f"{found.world.title}: what the converged ends may be wrong by over the least error "
         f"measured against them, typical or RMS, the larger share; at most {DOUBT:g}"
     )
-    worst = max(shares)
-    name = f"{_name(found, TUNED)}-reference"
-    return Measurement(name, claim, worst, None, at_most(worst, worst, DOUBT))
+    return estimated(f"{_name(found, TUNED)}-reference", claim, max(shares), most=DOUBT)
 
 
 def ratio_interval(a: Tensor, b: Tensor, key: str) -> tuple[float, float]:
