@@ -21,8 +21,9 @@ from experiments.audit.subject import Subject
 from experiments.output import page
 from experiments.output.files import to_json, utf8, write_files
 from experiments.output.result import FAILS, HOLDS, MEASURED, Figure, Measurement, Result, Table
-from experiments.plots import png
-from experiments.plots.audit import Curve, curves, orders
+from experiments.plots import BLUE, GRAY, GREEN, PURPLE, png
+from experiments.plots.audit import orders
+from experiments.plots.charts import Axis, Chart, Series, side_by_side
 
 TARGETS = {
     "ours": "ours",
@@ -36,6 +37,8 @@ TARGETS = {
 VERDICTS = ("sound", "limit", "defect")
 SHOWN = ("ddim", "heun", "dpmpp_2m", "deis", "dpmpp_3m", "unipc", "dpm_solver_3s", "lms")
 """Solvers whose work is drawn."""
+INK = {1: GRAY, 2: BLUE, 3: GREEN, 4: PURPLE}
+"""Their colours by order."""
 
 
 def run(config: Config) -> Result:
@@ -156,7 +159,7 @@ def _parts(config: Config, rows: Sequence[Check]) -> tuple[str | Figure | Table,
 
 def _work(quick: bool) -> tuple[str | Figure | Table, ...]:
     """Error over calls and over seconds of our own solvers without noise."""
-    lines = []
+    seconds_of, calls_of, styles = [], [], {order: iter(["-", "--", ":", "-."]) for order in INK}
     counts, repeats = ((4, 8, 16), 1) if quick else ((4, 8, 16, 32, 64, 128), 3)
     for sampler in ours(VPLinear(), SHOWN):
         work(sampler, (4,))  # warm
@@ -165,7 +168,14 @@ def _work(quick: bool) -> tuple[str | Figure | Table, ...]:
         calls = [point.calls for point in points]
         seconds = [median(one.seconds for one in same) for same in zip(*walks, strict=True)]
         errors = [point.error for point in points]
-        lines.append(Curve(sampler.name, sampler.order, calls, seconds, errors))
+        label, style = f"{sampler.name} (order {sampler.order})", next(styles[sampler.order])
+        for series, x in ((calls_of, calls), (seconds_of, seconds)):
+            series.append(Series(label, x, errors, None, INK[sampler.order], style, size=4.0))
+    error = Axis("root mean square error", scale="log")
+    panels = [
+        Chart("", Axis("calls of the denoiser", scale="log"), error, calls_of, legend="lower left"),
+        Chart("", Axis("seconds, one core", scale="log"), error, seconds_of, legend=""),
+    ]
     caption = (
         "Error at the end of the flow of a mixture against calls of the denoiser and against "
         f"seconds, {counts[0]} to {counts[-1]} steps of {len(SHOWN)} solvers. Steeper lines are "
@@ -174,7 +184,7 @@ def _work(quick: bool) -> tuple[str | Figure | Table, ...]:
         "with a network the calls decide."
     )
     alt = "Two panels of falling lines, error over calls and over seconds, a line a solver."
-    return (Figure("audit-work.png", png(curves(lines)), caption, alt),)
+    return (Figure("audit-work.png", png(side_by_side(panels, 6.5, 5.6)), caption, alt),)
 
 
 def _reproducers(audited: Sequence[tuple[Subject, tuple[Check, ...]]]) -> dict[str, str]:

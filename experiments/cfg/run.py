@@ -14,7 +14,13 @@ from experiments import plots
 from experiments.cfg import Config
 from experiments.common.model import distance, draw, load, shows
 from experiments.common.sampling_options import scale_of
-from experiments.common.statistics import mean_interval, paired_difference, share_of, wilson
+from experiments.common.statistics import (
+    mean_interval,
+    mean_of,
+    paired_difference,
+    share_of,
+    wilson,
+)
 from experiments.output.result import Figure, Measurement, Result, Table, estimated, percent
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from experiments.plots.gallery import image_rows
@@ -261,11 +267,10 @@ def _panels(config: Config, points: list[Point], own: float) -> list[Chart]:
     w = [p.scale for p in points]
     lines = []
     for kind in BARS:
-        shares = [p.accuracy(kind) for p in points]
-        percents = [[100 * one for one in column] for column in zip(*shares, strict=True)]
-        lines.append(Series(f"{kind} pairs", w, *percents))
-    spread = [fmean(p.spread) for p in points]
-    low, high = zip(*(mean_interval(p.spread) for p in points), strict=True)
+        shares = [[100 * one for one in p.accuracy(kind)] for p in points]
+        ends = [(low, high) for _, low, high in shares]
+        lines.append(Series(f"{kind} pairs", w, [one[0] for one in shares], ends))
+    spread, ends = zip(*(mean_of(p.spread) for p in points), strict=True)
     chosen, w_axis = (own, "default"), Axis("guidance scale w")
     return [
         Chart(
@@ -279,7 +284,7 @@ def _panels(config: Config, points: list[Point], own: float) -> list[Chart]:
             "How different are pictures of one prompt?",
             w_axis,
             Axis("mean RMS distance (levels of 255)", 0),
-            [Series("diversity", w, spread, low, high)],
+            [Series("diversity", w, spread, ends)],
             marked_x=chosen,
         ),
     ]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diffusion_math.metrics import Estimate
 from experiments import plots
-from experiments.common.statistics import mean_interval, wilson
+from experiments.common.statistics import mean_interval, share_of
 from experiments.digits.data import Digits, image
 from experiments.digits.loss_weights import DRAWN, Outcome
 from experiments.output.result import Figure, Table
@@ -43,9 +43,9 @@ def guidance(
 ) -> Figure:
     """Agreement with the label, and distance from the data, against the scale."""
     scales, count = list(right), len(real)
-    shares = [100 * sum(one) / count for one in right.values()]
-    low, high = zip(*(wilson(sum(one), count) for one in right.values()), strict=True)
-    read = Series("", scales, shares, [100 * one for one in low], [100 * one for one in high])
+    found = [share_of(one) for one in right.values()]
+    read = Series("", scales, [100 * share for share, _ in found],
+                  [(100 * low, 100 * high) for _, (low, high) in found])  # fmt: skip
     distance = estimates("", scales, distances.values())
     bar = (100 * sum(real) / count, "real held-out digits")
     w = Axis("guidance scale w")

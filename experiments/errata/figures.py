@@ -5,7 +5,7 @@ from typing import Literal
 
 from experiments.output.result import Figure
 from experiments.plots import BLUE, GRAY, GREEN, ORANGE, png
-from experiments.plots.charts import Chart, Note, Series, dots, line, side_by_side
+from experiments.plots.charts import Chart, Note, Numbers, Series, dots, line, side_by_side
 
 COLORS = {
     "true": BLUE, "printed": ORANGE, "other": GREEN, "measured": "#222222", "mark": GRAY,
@@ -17,11 +17,10 @@ STYLES = {"line": "-", "dashed": "--", "dotted": ":"}
 def mark(
     role: str,
     label: str,
-    x: Sequence[float],
-    y: Sequence[float],
+    x: Numbers,
+    y: Numbers,
     kind: Literal["line", "dashed", "dotted", "points", "cloud", "bars"] = "line",
-    low: Sequence[float] | None = None,
-    high: Sequence[float] | None = None,
+    ends: Sequence[tuple[float, float]] | None = None,
 ) -> Series:
     """A series in the colour of its role; a curve of few points shows them."""
     ink = COLORS[role]
@@ -30,7 +29,7 @@ def mark(
     if kind == "cloud":
         return Series(label, x, y, color=ink, style="", size=5.0, alpha=0.6)
     if kind == "points":
-        return dots(label, x, y, low, high, ink, size=7.5)
+        return dots(label, x, y, ends, ink, size=7.5)
     if 2 < len(x) < 16:  # there is nothing between whole steps
         return Series(label, x, y, color=ink, style=STYLES[kind])
     return line(label, x, y, ink, STYLES[kind])

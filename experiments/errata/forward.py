@@ -53,8 +53,8 @@ def e1(samples: int, seed: int) -> Erratum:
         (
             mark("printed", r"printed: $\bar\alpha_T \to 0$ whenever $0 < \beta_t < 1$",
                  [1, LONGEST], [0, 0], "dashed"),
-            mark("true", labels[0], times, abar[shown].tolist()),
-            mark("other", labels[1], times, fading[shown].tolist()),
+            mark("true", labels[0], times, abar[shown]),
+            mark("other", labels[1], times, fading[shown]),
             mark("mark", "", [1, LONGEST], [0.5, 0.5], "dotted"),
         ),
         (note("1/2", LONGEST * 0.8, 0.49, ha="right", va="top"),),
@@ -65,8 +65,8 @@ def e1(samples: int, seed: int) -> Erratum:
         longest,
         Axis(r"$\beta_1 + \ldots + \beta_T$", 0, 8.5),
         (
-            mark("true", labels[0], times, betas.cumsum(0)[shown].tolist()),
-            mark("other", labels[1], times, harmonic.cumsum(0)[shown].tolist()),
+            mark("true", labels[0], times, betas.cumsum(0)[shown]),
+            mark("other", labels[1], times, harmonic.cumsum(0)[shown]),
         ),
         (note(f"never above {math.pi**2 / 6 - 1:.3f}", LONGEST * 0.8, 0.85, "true", "right"),),
         "upper left",
@@ -172,9 +172,9 @@ def _e2_panels(
         Axis("steps, t", 0.5, early + 0.5),
         Axis(r"noise coefficient $\sigma_t$", 0.5, 1.03),
         (
-            mark("printed", r"printed: $\sqrt{1 - (1/2)^{t/2}}$", t[:early].tolist(),
-                 (1 - 10 ** printed[:early]).tolist(), "dashed"),
-            mark("true", r"true: $\sqrt{1 - (1/2)^t}$", t[:early].tolist(), sigma.tolist()),
+            mark("printed", r"printed: $\sqrt{1 - (1/2)^{t/2}}$", t[:early],
+                 1 - 10 ** printed[:early], "dashed"),
+            mark("true", r"true: $\sqrt{1 - (1/2)^t}$", t[:early], sigma),
         ),
         legend="lower right",
     )  # fmt: skip
@@ -184,8 +184,8 @@ def _e2_panels(
         Axis("steps, t", 0, len(t) + 20),
         Axis(r"$\log_{10}(1 - \sigma_t)$", -330, 8),
         (
-            mark("printed", "printed", t.tolist(), printed.tolist(), "dashed"),
-            mark("true", "true", t.tolist(), ours.tolist()),
+            mark("printed", "printed", t, printed, "dashed"),
+            mark("true", "true", t, ours),
             mark("mark", "", [0, len(t) + 20], [spacing, spacing], "dotted"),
         ),
         (
@@ -227,11 +227,10 @@ def e4(samples: int, seed: int) -> Erratum:
         Axis("time t", 0.9, 1050, "log"),
         Axis(r"variance of $x_t$ given $x_0$", 5e-5, 2.5, "log"),
         (
-            mark("printed", r"printed: $1 - \alpha_t = \beta_t$", times.tolist(),
-                 schedule.betas.tolist(), "dashed"),
-            mark("true", r"true: $1 - \bar\alpha_t$", times.tolist(), curve.tolist()),
+            mark("printed", r"printed: $1 - \alpha_t = \beta_t$", times, schedule.betas, "dashed"),
+            mark("true", r"true: $1 - \bar\alpha_t$", times, curve),
             mark("measured", "measured, 95% interval", TIMES, list(measured.values()), "points",
-                 [low for low, _ in bars], [high for _, high in bars]),
+                 bars),
         ),
         legend="upper left",
     )  # fmt: skip
@@ -278,10 +277,9 @@ def _e4_histogram(schedule: Discrete, x: torch.Tensor, t: int, printed: float) -
         Axis(f"$x_{{{t}}}$", -0.8, 2.6),
         Axis("density", 0, 9.6),
         (
-            mark("measured", "draws", edges.tolist(), heights.tolist(), "bars"),
-            mark("printed", "printed", line.tolist(), narrow.log_density(line).exp().tolist(),
-                 "dashed"),
-            mark("true", "true", line.tolist(), exact.log_density(line).exp().tolist()),
+            mark("measured", "draws", edges, heights, "bars"),
+            mark("printed", "printed", line, narrow.log_density(line).exp(), "dashed"),
+            mark("true", "true", line, exact.log_density(line).exp()),
         ),
         legend="upper right",
     )  # fmt: skip

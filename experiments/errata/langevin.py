@@ -97,7 +97,7 @@ def _climbed(q: GaussianMixture, x: Tensor, delta: float) -> Tensor:
 def _e6_steps(q: GaussianMixture) -> Chart:
     line = torch.linspace(-2.6, 2.6, 261, dtype=torch.float64)
     start = torch.tensor([1.0], dtype=torch.float64)
-    marks = [mark("true", "", line.tolist(), _log_q(q, line).tolist())]
+    marks = [mark("true", "", line, _log_q(q, line))]
     height = _log_q(q, start).item()
     marks.append(mark("mark", "", [-2.6, 2.6], [height] * 2, "dotted"))
     marks.append(mark("measured", "start", [1.0], [height], "points"))
@@ -207,8 +207,7 @@ def _ended(move: langevin.Move, x: Tensor, seed: int) -> Tensor:
 
 def _variances(role: str, label: str, found: dict[float, float], samples: int) -> Series:
     ends = [variance_interval(one, samples, 0.05) for one in found.values()]
-    low, high = [low for low, _ in ends], [high for _, high in ends]
-    return mark(role, label, list(found), list(found.values()), "points", low, high)
+    return mark(role, label, list(found), list(found.values()), "points", ends)
 
 
 def _e7_histogram(x: Tensor, target: Gaussian, delta: float) -> Chart:
@@ -228,12 +227,12 @@ def _e7_histogram(x: Tensor, target: Gaussian, delta: float) -> Chart:
         Axis("x", -reach, reach),
         Axis("density", 0, 0.5),
         (
-            mark("measured", "chains", edges.tolist(), heights.tolist(), "bars"),
-            mark("printed", "printed: N(0, 1)", line.tolist(), bell(target), "dashed"),
+            mark("measured", "chains", edges, heights, "bars"),
+            mark("printed", "printed: N(0, 1)", line, bell(target), "dashed"),
             mark(
                 "true",
                 f"true: N(0, {stationary.variance.item():g})",
-                line.tolist(),
+                line,
                 bell(stationary),
             ),
         ),

@@ -128,11 +128,11 @@ def _e3_densities(line: Tensor, x0: Tensor, density: Tensor, paths: list[Tensor]
         Axis("$x_0$", -2.8, 2.8),
         Axis("density", 0, 0.92),
         (
-            mark("measured", f"{len(x0)} samples", edges.tolist(), heights.tolist(), "bars"),
-            mark("true", "true: integral over $x_1, x_2$", line.tolist(), density.tolist()),
+            mark("measured", f"{len(x0)} samples", edges, heights, "bars"),
+            mark("true", "true: integral over $x_1, x_2$", line, density),
             *(
                 mark("printed", "printed: product along a path" if k == 0 else "",
-                     line.tolist(), path.tolist(), "dashed")
+                     line, path, "dashed")
                 for k, path in enumerate(paths)
             ),
         ),
@@ -160,13 +160,11 @@ def _e3_bound(
         Axis("nats", -8.5, 2.4),
         (
             *(
-                mark("printed", "log of the product" if k == 0 else "", line.tolist(),
-                     path.log().tolist(), "dashed")
+                mark("printed", "log of the product" if k == 0 else "", line, path.log(), "dashed")
                 for k, path in enumerate(paths)
             ),
-            mark("true", "log of the integral", line.tolist(), density.log().tolist()),
-            mark("measured", "ELBO, 95% interval", points.tolist(), (-nats.mean(1)).tolist(),
-                 "points", [low for low, _ in ends], [high for _, high in ends]),
+            mark("true", "log of the integral", line, density.log()),
+            mark("measured", "ELBO, 95% interval", points, -nats.mean(1), "points", ends),
         ),
         legend="upper center",
     )  # fmt: skip
@@ -193,8 +191,7 @@ def e5(samples: int, seed: int) -> Erratum:
         Axis("share of the samples", -0.006, 0.145),
         (
             mark("true", "$1/T$", [0.5, TABLE + 0.5], [1 / TABLE] * 2),
-            mark("measured", "draws, 95% intervals, jointly", whole.tolist(), shares, "points",
-                 [low for low, _ in ends], [high for _, high in ends]),
+            mark("measured", "draws, 95% intervals, jointly", whole, shares, "points", ends),
         ),
         legend="lower right",
     )  # fmt: skip
@@ -203,8 +200,8 @@ def e5(samples: int, seed: int) -> Erratum:
         places,
         Axis("share of the samples", -0.006, 0.145),
         (
-            mark("printed", "samples of Uniform(0, 1)", edges.tolist(), bars.tolist(), "bars"),
-            mark("true", "the table's rows", whole.tolist(), [0.0] * TABLE, "points"),
+            mark("printed", "samples of Uniform(0, 1)", edges, bars, "bars"),
+            mark("true", "the table's rows", whole, [0.0] * TABLE, "points"),
         ),
         (note("not one of them has a $\\beta_t$", 1.25, 0.046, "printed"),),
         "upper right",

@@ -86,7 +86,7 @@ def _e8_targets(eps: Tensor, back: Tensor) -> Chart:
         (
             mark("printed", r"printed: $\varepsilon$", ends, ends, "dashed"),
             mark("true", r"true: $-\sigma\varepsilon$", ends, [-SIGMA * one for one in ends]),
-            mark("measured", f"{len(eps)} draws", eps.tolist(), back.tolist(), "cloud"),
+            mark("measured", f"{len(eps)} draws", eps, back, "cloud"),
         ),
         legend="upper center",
     )
@@ -103,13 +103,12 @@ def _e8_scores(score: Tensor, eps: Tensor, x_hat: Tensor, ours: Tensor) -> Chart
         Axis(r"$S(\hat{x})$"),
         Axis(r"$E[\varepsilon\,|\,\hat{x}]$"),
         (
-            mark("printed", r"printed: $\sigma^2 S$", reach.tolist(), (SIGMA**2 * reach).tolist(),
-                 "dashed"),
-            mark("true", r"true: $-\sigma S$", reach.tolist(), ours[order].tolist()),
+            mark("printed", r"printed: $\sigma^2 S$", reach, SIGMA**2 * reach, "dashed"),
+            mark("true", r"true: $-\sigma S$", reach, ours[order]),
             mark("measured", f"means in {BINS} bins, 95% interval",
                  [score[part].mean().item() for part in parts],
                  [eps[part].mean().item() for part in parts], "points",
-                 [low for low, _ in ends], [high for _, high in ends]),
+                 ends),
         ),
         legend="upper right",
     )  # fmt: skip

@@ -55,7 +55,7 @@ def _chart(
     for name, (at, values) in curves.items():
         color, style = INK[name]
         marker = "o" if points and style in ("-", "-.") else ""
-        series.append(Series(NAMES[name], at, values, None, None, color, style, marker, size=5.5))
+        series.append(Series(NAMES[name], at, values, None, color, style, marker, size=5.5))
     return Chart(title, x, y, series)
 
 

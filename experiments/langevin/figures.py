@@ -180,6 +180,6 @@ def _dots(
 ) -> Any:
     """A sampler's variances, moved aside by a hair so that none hides another."""
     here = [one for one in stationary if one.sampler == name]
-    low, high = zip(*(one.interval(n) for one in here), strict=True)
+    ends = [one.interval(n) for one in here]
     at, found = [one.delta + aside for one in here], [one.found for one in here]
-    return dots(f"{name}, measured", at, found, low, high, color, marker)
+    return dots(f"{name}, measured", at, found, ends, color, marker)

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from statistics import fmean
 
 from torch import Tensor
 
 from diffusion_math.likelihood import FlowDensity
 from experiments import plots
-from experiments.common.statistics import mean_interval
+from experiments.common.statistics import mean_of
 from experiments.likelihood.measure import BoundGap, Spread
 from experiments.output.result import Figure
 from experiments.plots.charts import Axis, Chart, Series, dots, line, side_by_side
@@ -33,7 +32,7 @@ def agreement(
             Chart("Every point, three ways", Axis("closed form, log q(x), nats"),
                   Axis("the other two ways, nats"),
                   [line("equal", ends, ends, 4, "--", 1.6),
-                   dots("ELBO, true reverse", x, kernels.tolist(), None, None, 1, "s", 10.5),
+                   dots("ELBO, true reverse", x, kernels.tolist(), None, 1, "s", 10.5),
                    dots("probability flow", x, flow.tolist(), color=0)],
                   legend="upper left"),
             Chart("The ODE's error", Axis("tolerance of the solver", scale="log"), error,
@@ -77,8 +76,7 @@ def probes(spreads: Sequence[Spread]) -> Figure:
                 "measured",
                 counts,
                 [math.sqrt(one.found) for one in spreads],
-                [s * math.sqrt(low) for s, (low, _) in zip(scale, ends, strict=True)],
-                [s * math.sqrt(high) for s, (_, high) in zip(scale, ends, strict=True)],
+                [(s * low**0.5, s * high**0.5) for s, (low, high) in zip(scale, ends, strict=True)],
                 0,
             ),
         ],
@@ -99,9 +97,9 @@ def gap(gaps: Sequence[BoundGap]) -> Figure:
     steps = [one.steps for one in gaps]
 
     def means(label: str, values: list[list[float]], aside: float, marker: str) -> Series:
-        low, high = zip(*map(mean_interval, values), strict=True)
         at = [aside * n for n in steps]  # intervals side by side
-        return dots(label, at, [fmean(one) for one in values], low, high, marker=marker)
+        y, ends = zip(*map(mean_of, values), strict=True)
+        return dots(label, at, y, ends, marker=marker)
 
     chart = Chart(
         "What Gaussian steps lose",

@@ -1,14 +1,12 @@
 """Measured orders beside claimed ones: a line a sampler, a dot a setting."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from diffusion_math.testing.report import Check
-from experiments.plots import BLUE, GRAY, GREEN, ORANGE, PURPLE, styled
+from experiments.plots import BLUE, GRAY, ORANGE, styled
 
 COLORS = {"sound": BLUE, "limit": GRAY, "defect": ORANGE}
 
@@ -45,41 +43,4 @@ def orders(checks: Sequence[Check]) -> Figure:
         Line2D([], [], marker="o", mfc="none", mec="#555555", linestyle="none", label="claimed")
     )
     axes.legend(handles=marks, loc="upper right")
-    return figure
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A solver's walks: calls, seconds and errors, one of each a number of steps."""
-
-    name: str
-    order: int
-    calls: Sequence[float]
-    seconds: Sequence[float]
-    errors: Sequence[float]
-
-
-@styled
-def curves(lines: Sequence[Curve]) -> Figure:
-    """Error over calls and over seconds, log-log, colored by order, each named at its end."""
-    colors = {1: GRAY, 2: BLUE, 3: GREEN, 4: PURPLE}
-    figure = Figure(figsize=(13, 5.6))
-    figure.set_layout_engine("constrained", w_pad=0.15)
-    left, right = figure.subplots(1, 2, sharey=True)
-    styles = ("-", "--", ":", "-.")
-    for axes, of in ((left, "calls"), (right, "seconds")):
-        seen: dict[int, int] = {}
-        for line in lines:
-            style = styles[seen.get(line.order, 0) % len(styles)]
-            seen[line.order] = seen.get(line.order, 0) + 1
-            x = getattr(line, of)
-            axes.plot(x, line.errors, style, color=colors[line.order], marker="o", ms=4,
-                      label=f"{line.name} (order {line.order})")  # fmt: skip
-        axes.set(xscale="log", yscale="log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    left.set(xlabel="calls of the denoiser", ylabel="root mean square error")
-    right.set(xlabel="seconds, one core")
-    left.legend(loc="lower left", fontsize=11)
     return figure

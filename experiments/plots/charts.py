@@ -17,23 +17,24 @@ from experiments.common.statistics import normal_interval
 from experiments.plots import COLORS, GRAY, styled
 
 NOTE: dict[str, Any] = {"fontsize": 10.5, "color": "#555555"}
+Numbers = Any
+"""Numbers one after another: a sequence, an array or a tensor."""
 Color = int | str | None
 """A place in `COLORS`, a colour, or None: the next of `COLORS` that is free."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """A curve, points, or both; with `low` and `high` an interval at each point.
+    """A curve, points, or both; with `ends`, (low, high) each, an interval at each point.
 
     style, marker, width, size: matplotlib's; "" draws no line, no marker. style "bars" draws a
     histogram between `len(y) + 1` edges x. A label that several series share is in the legend once.
     """
 
     label: str
-    x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
+    x: Numbers
+    y: Numbers
+    ends: Sequence[tuple[float, float]] | None = None
     color: Color = None
     style: str = "-"
     marker: str = "o"
@@ -43,7 +44,7 @@ class Series:
 
 
 def line(
-    label: str, x: Sequence[float], y: Sequence[float], color: Color = None, style: str = "-",
+    label: str, x: Numbers, y: Numbers, color: Color = None, style: str = "-",
     width: float = 2.2,
 ) -> Series:  # fmt: skip
     """A curve without markers."""
@@ -52,24 +53,23 @@ def line(
 
 def dots(
     label: str,
-    x: Sequence[float],
-    y: Sequence[float],
-    low: Sequence[float] | None = None,
-    high: Sequence[float] | None = None,
+    x: Numbers,
+    y: Numbers,
+    ends: Sequence[tuple[float, float]] | None = None,
     color: Color = None,
     marker: str = "o",
     size: float = 6.3,
 ) -> Series:
     """Points with intervals, not joined."""
-    return Series(label, x, y, low, high, color, "", marker, size=size)
+    return Series(label, x, y, ends, color, "", marker, size=size)
 
 
 def estimates(
-    label: str, x: Sequence[float], values: Iterable[tuple[float, float]], color: Color = None
+    label: str, x: Numbers, values: Iterable[tuple[float, float]], color: Color = None
 ) -> Series:
     """Estimates, each with its standard error, joined, with 95% intervals."""
     y, ends = zip(*((value, normal_interval(value, error)) for value, error in values), strict=True)
-    return Series(label, x, y, *zip(*ends, strict=True), color=color)
+    return Series(label, x, y, ends, color)
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,13 @@ class Chart:
 
 @styled
 def side_by_side(
-    panels: Sequence[Chart], width: float = 5.6, height: float = 4.4, legend_columns: int = 0
-) -> Figure:
-    """Charts side by side; with `legend_columns` they share one legend, below them."""
+    panels: Sequence[Chart], width: float = 5.6, height: float = 4.4, legend_columns: int = 0,
+    title: str = "",
+) -> Figure:  # fmt: skip
+    """Charts side by side under a title; with `legend_columns` they share a legend, below them."""
     figure = Figure(figsize=(width * len(panels), height))
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     figure.set_layout_engine("constrained", w_pad=0.12)
     handles: dict[str, Any] = {}
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -175,8 +178,9 @@ def _series(axes: Axes, one: Series, ink: str, above: float) -> Any:
     if one.style == "bars":
         return axes.stairs(y, x, fill=True, color=ink, zorder=2 + above)
     layer = (3.0 if one.style else 4.0) + above
-    if one.low is not None and one.high is not None:
-        bars = np.clip([y - np.asarray(one.low), np.asarray(one.high) - y], 0, None)
+    if one.ends is not None:
+        low, high = np.asarray(one.ends, dtype=float).T
+        bars = np.clip([y - low, high - y], 0, None)
         style: Any = {"capsize": 4, "elinewidth": 1.5, "alpha": 0.8 * one.alpha, "zorder": layer}
         axes.errorbar(x, y, bars, fmt="none", color=ink, **style)
     style = {"linewidth": one.width, "markersize": one.size, "alpha": one.alpha, "zorder": layer}
@@ -212,7 +216,7 @@ def _ticks(axis: Scale, chosen: Axis) -> None:
 def _range(panel: Chart) -> tuple[float | None, float | None]:
     """The range chosen; intervals down to 0 and below do not stretch a logarithmic axis."""
     chosen = panel.y.low, panel.y.high
-    low = [min(one.low) for one in panel.series if one.low is not None]
+    low = [low for one in panel.series for low, _ in one.ends or ()]
     if panel.y.scale != "log" or chosen != (None, None) or min(low, default=1.0) > 0:
         return chosen
     values = np.concatenate([np.asarray(one.y, dtype=float) for one in panel.series])

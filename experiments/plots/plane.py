@@ -102,6 +102,25 @@ def _cloud(axes: Axes, one: Cloud, reach: float) -> None:
     axes.set_yticks([-2, 0, 2])
 
 
+def _panels(
+    titles: Sequence[str], columns: int, side: tuple[float, float], more: float, size: float = 14
+) -> tuple[Figure, list[Axes]]:
+    """Axes in rows of `columns`, with titles; coordinates are named on the left and below."""
+    wide, high = min(columns, len(titles)), -(-len(titles) // columns)
+    figsize = (side[0] * wide + 0.3, side[1] * high + more)
+    figure = Figure(figsize=figsize, layout="constrained")
+    every = list(figure.subplots(high, wide, squeeze=False).ravel())
+    for k, axes in enumerate(every):
+        if k >= len(titles):
+            axes.axis("off")
+            continue
+        axes.set_title(titles[k], loc="center", fontsize=size)
+        axes.set_xlabel("$x_1$" if k + wide >= len(titles) else "")
+        axes.set_ylabel("$x_2$" if k % wide == 0 else "")
+        axes.grid(False)
+    return figure, every[: len(titles)]
+
+
 @dataclass(frozen=True)
 class Map:
     """A density `(len(second), len(first))` on first x second, and samples `(n, 2)` of it."""
@@ -116,19 +135,10 @@ class Map:
 @styled
 def maps(panels: Sequence[Map], columns: int) -> Figure:
     """Shaded densities with samples of them, in rows of `columns`, each on its own scale."""
-    wide, high = min(columns, len(panels)), -(-len(panels) // columns)
-    figure = Figure(figsize=(3.1 * wide + 0.3, 3.3 * high + 0.2), layout="constrained")
-    grid = figure.subplots(high, wide, squeeze=False)
-    for k, axes in enumerate(grid.ravel()):
-        if k >= len(panels):
-            axes.axis("off")
-            continue
-        one = panels[k]
+    figure, every = _panels([one.title for one in panels], columns, (3.1, 3.3), 0.2)
+    for axes, one in zip(every, panels, strict=True):
         _shaded(axes, one)
         axes.scatter(*one.points.T, s=2.2, color=ORANGE, alpha=0.55, linewidths=0)
-        axes.set_title(one.title, loc="center")
-        axes.set_xlabel("$x_1$" if k + wide >= len(panels) else "")
-        axes.set_ylabel("$x_2$" if k % wide == 0 else "")
     return figure
 
 
@@ -138,7 +148,6 @@ def _shaded(axes: Axes, one: Map, colors: LinearSegmentedColormap = SHADE) -> No
     shade: dict[str, Any] = {"origin": "lower", "cmap": colors, "interpolation": "bilinear"}
     axes.imshow(np.sqrt(one.density), extent=extent, aspect="equal", **shade)
     axes.set(xlim=extent[:2], ylim=extent[2:])
-    axes.grid(False)
     axes.tick_params(labelsize=10)
 
 
@@ -148,26 +157,22 @@ def streams(panels: Sequence[Map], scores: Sequence[tuple[Floats, Floats]]) -> F
 
     scores: a line, and the score `(n, n, 2)` on line x line, rows along the second coordinate.
     """
-    figure = Figure(figsize=(3.0 * len(panels) + 0.8, 3.6), layout="constrained")
-    grid = figure.subplots(1, len(panels), squeeze=False)[0]
+    figure, every = _panels([one.title for one in panels], len(panels), (3.1, 3.5), 0.1)
     lengths = [np.log10(np.linalg.norm(score, axis=2).clip(1e-12)) for _, score in scores]
     low, high = np.percentile(np.concatenate([one.ravel() for one in lengths]), (2, 98))
-    for k, (axes, one, (line, score)) in enumerate(zip(grid, panels, scores, strict=True)):
+    for axes, one, (line, score), length in zip(every, panels, scores, lengths, strict=True):
         log = np.log10(one.density.clip(1e-300))
         extent = (one.first[0], one.first[-1], one.second[0], one.second[-1])
         levels = np.linspace(log.max() - 2.5, log.max(), 11)
         axes.contourf(one.first, one.second, log, levels=levels, cmap=PALE, extend="min")
         axes.streamplot(
-            line, line, score[..., 0], score[..., 1], color=lengths[k], cmap=HEAT,
+            line, line, score[..., 0], score[..., 1], color=length, cmap=HEAT,
             norm=Normalize(low, high), linewidth=1.1, density=0.95, arrowsize=0.9,
         )  # fmt: skip
-        axes.set(xlim=extent[:2], ylim=extent[2:], aspect="equal", xlabel="$x_1$")
-        axes.set_ylabel("$x_2$" if k == 0 else "")
-        axes.set_title(one.title, loc="center")
+        axes.set(xlim=extent[:2], ylim=extent[2:], aspect="equal")
         axes.tick_params(labelsize=10)
-        axes.grid(False)
     scale = ScalarMappable(Normalize(low, high), HEAT)
-    bar = figure.colorbar(scale, ax=list(grid), shrink=0.8, pad=0.01)
+    bar = figure.colorbar(scale, ax=every, shrink=0.8, pad=0.01)
     bar.set_label(r"$\log_{10}$ |score|")
     return figure
 
@@ -175,17 +180,13 @@ def streams(panels: Sequence[Map], scores: Sequence[tuple[Floats, Floats]]) -> F
 @styled
 def arrows(panels: Sequence[Map], ends: Sequence[Floats]) -> Figure:
     """Shaded densities, and an arrow from each of a panel's points to its end `(n, 2)`."""
-    figure = Figure(figsize=(3.0 * len(panels) + 0.3, 3.5), layout="constrained")
-    grid = figure.subplots(1, len(panels), squeeze=False)[0]
-    for k, (axes, one, end) in enumerate(zip(grid, panels, ends, strict=True)):
+    figure, every = _panels([one.title for one in panels], len(panels), (3.0, 3.4), 0.1)
+    for axes, one, end in zip(every, panels, ends, strict=True):
         _shaded(axes, one)
         along: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1}
         shape: dict[str, Any] = {"width": 0.006, "headwidth": 3.8, "headlength": 4.5}
         axes.quiver(*one.points.T, *(end - one.points).T, color=ORANGE, **along, **shape)
         axes.scatter(*one.points.T, s=9, facecolors="white", edgecolors="#444444", linewidths=0.7)
-        axes.set_title(one.title, loc="center")
-        axes.set_xlabel("$x_1$")
-        axes.set_ylabel("$x_2$" if k == 0 else "")
     return figure
 
 
@@ -205,17 +206,11 @@ class Kernel:
 @styled
 def kernels(panels: Sequence[Kernel]) -> Figure:
     """Distributions with samples of them, and circles that hold half and 95% of each Gaussian."""
-    wide = min(len(panels), 3 if len(panels) > 4 else 4)
-    high = -(-len(panels) // wide)
-    figure = Figure(figsize=(3.6 * wide + 0.3, 3.75 * high + 0.6), layout="constrained")
-    grid = figure.subplots(high, wide, squeeze=False)
+    titles = [one.shown.title for one in panels]
+    figure, every = _panels(titles, 3 if len(panels) > 4 else 4, (3.6, 3.75), 0.6)
     styles = list(zip((GREEN, ORANGE), ("--", "-"), strict=True))
     handles: dict[str, Any] = {}
-    for k, axes in enumerate(grid.ravel()):
-        if k >= len(panels):
-            axes.axis("off")
-            continue
-        one = panels[k]
+    for axes, one in zip(every, panels, strict=True):
         _shaded(axes, one.shown, PALE)
         axes.scatter(*one.shown.points.T, s=3, color="#222222", alpha=0.5, linewidths=0)
         for (name, deviation), (color, line) in zip(one.deviations.items(), styles, strict=False):
@@ -227,9 +222,6 @@ def kernels(panels: Sequence[Kernel]) -> Figure:
         outline: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.8, "zorder": 5}
         handles["mean"] = axes.scatter(*one.mean, marker="X", s=90, color=BLACK, **outline)
         handles["$x_t$"] = axes.scatter(*one.star, marker="*", s=190, color=PURPLE, **outline)
-        axes.set_title(one.shown.title, loc="center")
-        axes.set_xlabel("$x_1$" if k + wide >= len(panels) else "")
-        axes.set_ylabel("$x_2$" if k % wide == 0 else "")
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
     return figure
 
@@ -255,14 +247,8 @@ def density_maps(
 
     other: (first, second, density) on a mesh, density `(len(second), len(first))`.
     """
-    high = -(-len(panels) // 4)
-    wide = min(4, len(panels))
-    figure = Figure(figsize=(3.75 * wide + 0.3, 3.2 * high + 0.3), layout="constrained")
-    for k, axes in enumerate(figure.subplots(high, wide, squeeze=False).ravel()):
-        if k >= len(panels):
-            axes.axis("off")
-            continue
-        one = panels[k]
+    figure, every = _panels([one.title for one in panels], 4, (3.75, 3.2), 0.3, 13)
+    for axes, one in zip(every, panels, strict=True):
         levels = [*mass_levels(one.density, SHARES), 1.01 * float(one.density.max())]
         shades = [PALE(level) for level in np.linspace(0.25, 1.0, len(levels) - 1)]
         height = np.log(np.maximum(one.density, 1e-30))  # smoother than the density at its edge
@@ -273,9 +259,5 @@ def density_maps(
         look: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.8, "zorder": 5}
         axes.scatter(*modes.T, marker="X", s=60, color=BLACK, **look)
         axes.text(0.03, 0.03, one.text, transform=axes.transAxes, fontsize=11, linespacing=1.3)
-        axes.set_title(one.title, loc="center", fontsize=13)
         axes.set(xlim=reach[0], ylim=reach[1], aspect="equal")
-        axes.set_xlabel("$x_1$" if k + wide >= len(panels) else "")
-        axes.set_ylabel("$x_2$" if k % wide == 0 else "")
-        axes.grid(False)
     return figure

@@ -212,8 +212,7 @@ def _noise_figure(config: Config, curves: dict[str, list[Deviation]]) -> Figure:
             name.replace("_", " "),
             [one.t for one in line],
             [one.value for one in line],
-            [one.low for one in line],
-            [one.high for one in line],
+            [(one.low, one.high) for one in line],
         )
         for name, line in curves.items()
     ]

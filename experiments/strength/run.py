@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from experiments import plots
 from experiments.common.model import distance, draw, load, shows
-from experiments.common.statistics import mean_interval, mean_of, wilson
+from experiments.common.statistics import mean_interval, mean_of, share_of
 from experiments.output.result import Figure, Measurement, Result, Table, estimated, percent
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from experiments.plots.gallery import image_rows
@@ -97,13 +97,13 @@ def _parts(
     columns = ["input", "VAE alone", *(f"strength {s:g}" for s in strengths)]
     rows = [f"seed {config.seed + i}" for i in range(shown)]
     means = [fmean(each) for each in distances]
-    low, high = zip(*(mean_interval(each) for each in distances), strict=True)
+    ends = [mean_interval(each) for each in distances]
     panels = [
         Chart(
             "How far from the input?",
             Axis("strength"),
             Axis("mean RMS distance (levels of 255)", 0),
-            [Series("distance", strengths, means, low, high)],
+            [Series("distance", strengths, means, ends)],
             levels=[(base, "VAE alone")],
         ),
         Chart(
@@ -115,11 +115,9 @@ def _parts(
     ]
     known = None not in verdicts[0]
     if known:
-        shares = [fmean(map(bool, each)) for each in verdicts]
-        bands = [wilson(sum(map(bool, each)), len(each)) for each in verdicts]
-        scaled = [[100 * one for one in ends] for ends in zip(*bands, strict=True)]
-        percents = [100 * one for one in shares]
-        line = Series("right", strengths, percents, *scaled)
+        shares = [share_of([bool(one) for one in each]) for each in verdicts]
+        percents = [100 * share for share, _ in shares]
+        line = Series("right", strengths, percents, [(100 * a, 100 * b) for _, (a, b) in shares])
         title = "Does it show the prompt?"
         share = Axis(f"all right (% of {config.seeds} seeds)", -4, 104)
         panels.insert(1, Chart(title, Axis("strength"), share, [line]))
@@ -131,7 +129,7 @@ def _parts(
             f"{m:.1f} [{lo:.1f}, {hi:.1f}]",
             percent(fmean(map(bool, v))) if known else "–",
         )
-        for s, a, m, lo, hi, v in zip(strengths, left, means, low, high, verdicts, strict=True)
+        for s, a, m, (lo, hi), v in zip(strengths, left, means, ends, verdicts, strict=True)
     ]
     return (
         "The input's latent x_0 is noised to x_t = alpha_t x_0 + sigma_t eps at t = strength T, "

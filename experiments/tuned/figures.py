@@ -10,7 +10,8 @@ from torch import Tensor
 from experiments import plots
 from experiments.common.statistics import mean_interval, ratio_of_means
 from experiments.output.result import Figure, Measurement, Table, estimated
-from experiments.plots.tuned import errors, nodes
+from experiments.plots import BLUE, GRAY, GREEN, ORANGE, PURPLE
+from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from experiments.tuned.baselines import (
     ALIGNED,
     BOUND,
@@ -37,6 +38,11 @@ MEASURES: tuple[tuple[str, str, Measure], ...] = (
     ("typical", "Typical error", typical),
     ("rms", "RMS error", rms),
 )
+LOOKS = (
+    (BLUE, "-", "o"), (BLUE, "--", "X"), ("#333333", "-", "s"), (ORANGE, "--", "^"),
+    (PURPLE, "--", "v"), (GREEN, ":", "D"), (GRAY, ":", "P"), ("#b58900", "-.", "*"),
+    ("#a0522d", "-.", "h"),
+)  # fmt: skip
 OURS = {FITTED: "fitted weights", TUNED: "a tuned grid"}
 
 
@@ -174,7 +180,7 @@ def parts(every: Sequence[Found]) -> tuple[str | Figure | Table, ...]:
             _table(found),
             Figure(
                 f"tuned{name}-error.png",
-                plots.png(errors(found.world.title, _lines(found))),
+                _errors(found),
                 "At each number of calls the best of every kind. Heavy: fitted weights, chosen on "
                 "training starts as tuned grids are; the others are the best on the very starts "
                 "they are judged on. Left the geometric mean over the starts, right the root mean "
@@ -183,7 +189,7 @@ def parts(every: Sequence[Found]) -> tuple[str | Figure | Table, ...]:
             ),
             Figure(
                 f"tuned{name}-nodes.png",
-                plots.png(nodes(*_strips(found))),
+                _nodes(found),
                 "Where the nodes fall, on the axis of log-SNR: noise left, clean data right; the "
                 "last step, to t = 0, is not drawn. Blue: those that were fitted or tuned.",
                 "Rows of dots on an axis of log-SNR, one row for each grid.",
@@ -224,9 +230,9 @@ def _cell(one: Walked | None, measure: Measure) -> str:
     return f"{measure(one):.2g}" + (f" ({told})" if told else "")
 
 
-def _lines(found: Found) -> dict[str, list[tuple[str, list[int], list[float]]]]:
-    """Each measure's lines: label, calls, errors."""
-    told = {}
+def _errors(found: Found) -> bytes:
+    """A chart a measure, a line a kind of grid, the first of them heavy."""
+    charts = []
     kinds = [("best fixed grid", GRIDS), ("Align Your Steps", (ALIGNED,)), ("KL bound", (BOUND,))]
     kinds += [("error-weighted", (WEIGHTED,)), ("dynamic program", (STEPWISE,)), ("S4S", (S4S,))]
     kinds.append(("S4S-Alt", (S4S_ALT,)))
@@ -242,27 +248,40 @@ def _lines(found: Found) -> dict[str, list[tuple[str, list[int], list[float]]]]:
             some = [n for n in some if len(grids) == 1 or n <= 1.5 * budgets[-1]]
             best = [one for n in some if (one := found.rest(n, measure, grids))]
             lines.append((label, some, [measure(one) for one in best]))
-        told[words] = lines
-    return told
+        series = [
+            Series(label, x, y, None, *look, *((1.7, 6) if place else (3.4, 9)))
+            for place, ((label, x, y), look) in enumerate(zip(lines, LOOKS, strict=True))
+            if x
+        ]
+        ticks = sorted({*lines[0][1], max(n for _, x, _ in lines for n in x)})
+        calls_axis = Axis("calls of the denoiser", scale="log", ticks=ticks)
+        charts.append(Chart(words, calls_axis, Axis("distance from the flow's end", scale="log"),
+                            series))  # fmt: skip
+    return plots.png(side_by_side(charts, 6.4, 5.8, legend_columns=4, title=found.world.title))
 
 
-def _strips(found: Found) -> tuple[str, list[tuple[str, list[float], bool]]]:
+def _nodes(found: Found) -> bytes:
     """The log-SNR of nodes: grids of ten calls (or the middle budget), then tuned ones of all."""
     budgets = found.budgets
     middle = 10 if 10 in budgets else budgets[len(budgets) // 2]
     schedule = found.world.schedule
     kind = TUNED if TUNED in found.picked else FITTED
 
-    def strip(label: str, one: Walked, ours: bool) -> tuple[str, list[float], bool]:
-        return f"{label}, {one.calls}", schedule.log_snr(one.nodes[:-1]).tolist(), ours
-
     rows = [
-        strip(name, one, False)
+        (name, one, "#555555")
         for name in (*GRIDS[:1], *GRIDS[3:], ALIGNED, BOUND, WEIGHTED, STEPWISE)
         if (one := found.rest(middle, typical, (name,)))
     ]
     for budget in budgets:
         one = found.picked[kind][budget][0]
         label = f"tuned for {one.solver}" if kind == TUNED else f"fitted on {one.grid}"
-        rows.append(strip(label, one, True))
-    return found.world.title, rows
+        rows.append((label, one, BLUE))
+    series = [
+        Series("", schedule.log_snr(one.nodes[:-1]), [k] * one.nodes[1:].numel(), None, ink, "")
+        for k, (_, one, ink) in enumerate(rows)
+    ]
+    x = Axis(r"log-SNR, $\log(\alpha_t^2 / \sigma_t^2)$: noise on the left, data right")
+    names = [f"{label}, {one.calls}" for label, one, _ in rows]
+    y = Axis("", len(rows) - 0.5, -0.5, ticks=range(len(rows)), names=names)
+    chart = Chart(found.world.title, x, y, series)
+    return plots.png(side_by_side([chart], 11, 1.2 + 0.42 * len(rows)))

@@ -23,7 +23,7 @@ FIGURES: dict[str, Figure] = {}
 def drawn(name: str) -> Figure:
     """Each of the figures, on small data."""
     w, share = Axis("w (scale)"), Axis("share (%)", 0, 1)
-    series = Series("a", [1, 2, 3], [0.1, 0.5, 0.4], [0.0, 0.4, 0.3], [0.2, 0.6, 0.5])
+    series = Series("a", [1, 2, 3], [0.1, 0.5, 0.4], [(0.0, 0.2), (0.4, 0.6), (0.3, 0.5)])
     panel = Chart("T", w, share, [series, series], levels=[(0.4, "bar")])
     marked = Chart("T", w, Axis("y"), [Series("b", [1, 2], [1, 2])], marked_x=(2, "here"))
     bars = Chart("T", w, share, [Series("c", [0, 1, 2], [0.2, 0.8], style="bars"), series])
@@ -98,7 +98,7 @@ def test_intervals_down_to_0_do_not_stretch_a_logarithmic_axis() -> None:
     """Limits from the points alone; where all intervals are above 0 they are in view."""
     y = Axis("y", scale="log")
     for low, wanted in ((-1.0, (0.4, 10.0)), (0.5, None)):
-        series = Series("", [1, 2], [1.0, 4.0], [low, 3.0], [1.5, 5.0])
+        series = Series("", [1, 2], [1.0, 4.0], [(low, 1.5), (3.0, 5.0)])
         (axes,) = side_by_side([Chart("", Axis("x"), y, [series])]).axes
         if wanted:
             assert axes.get_ylim() == pytest.approx(wanted)
@@ -109,8 +109,7 @@ def test_intervals_down_to_0_do_not_stretch_a_logarithmic_axis() -> None:
 def test_estimates_have_their_intervals() -> None:
     series = estimates("a", [1, 2], [(3.0, 1.0), (5.0, 0.0)])
     assert series.y == (3.0, 5.0)
-    assert series.low == pytest.approx([3 - 1.96, 5.0], abs=1e-3)
-    assert series.high == pytest.approx([3 + 1.96, 5.0], abs=1e-3)
+    assert np.array(series.ends) == pytest.approx(np.array([[1.04, 4.96], [5, 5]]), abs=1e-3)
 
 
 def test_a_label_that_series_share_is_in_the_legend_once_and_a_single_one_not_at_all() -> None:
