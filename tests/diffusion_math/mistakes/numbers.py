@@ -263,7 +263,7 @@ NUMBERS = [
         shortest_path.kl_upper_bound,
         edited(
             shortest_path.kl_upper_bound,
-            "torch.stack([(means - at).square().sum(2).mean(0) for at in stood])",
+            "torch.stack([(means - at).square().sum(2).mean(0) for at in anchors])",
             "torch.cdist(means, means).square().mean(0)",
         ),
     ),
