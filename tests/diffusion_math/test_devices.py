@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from diffusion_math import langevin, noise, score_matching
+from diffusion_math import langevin, metrics, noise, score_matching
 from diffusion_math.denoiser import network_time
 from diffusion_math.densities import banana_funnel
 from diffusion_math.densities.checkerboard import Checkerboard
@@ -19,6 +19,9 @@ from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.guidance import limited
 from diffusion_math.noise import BrownianPath, UnitNoise
 from diffusion_math.schedule import VE, Discrete, VPLinear, shape_like
+from diffusion_math.solvers.adaptive import bogacki_shampine
+from diffusion_math.solvers.step import State
+from tests.diffusion_math.support.elsewhere import Elsewhere, away
 
 X = torch.tensor([[0.5, -1.0], [2.0, 0.25], [0.0, 1.0]], dtype=torch.float64)
 HALF, ONE = torch.tensor(0.5, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
@@ -93,3 +96,28 @@ def test_results_lie_where_the_input_does(name: str) -> None:
     found = AWAY[name](X.to("meta"))
     assert found.device.type == "meta"
     assert found.shape == AWAY[name](X).shape and found.dtype == AWAY[name](X).dtype
+
+
+def adapted(x: Tensor) -> Tensor:
+    """Rows of which some steps are refused, from a denoiser that answers on the CPU."""
+    step = bogacki_shampine(VP, 1e-4, 1e-4)
+    return step(lambda x, t: 2 * x.cpu().sin(), State(x, ONE), ONE, HALF, noise.required).x
+
+
+CALCULATED: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
+    "distances, which scipy takes": (lambda x: metrics.apart(x, x + 1), False),
+    "a table of betas": (lambda x: Discrete(x.abs() / 4).betas, False),
+    "adaptive steps": (adapted, True),
+}
+
+
+@pytest.mark.parametrize("name", CALCULATED)
+@pytest.mark.usefixtures("unchecked")
+def test_numbers_are_brought_to_the_cpu_and_back(name: str) -> None:
+    """The same numbers for inputs on an accelerator: on the CPU, or there, as the case says."""
+    calculate, comes_back = CALCULATED[name]
+    x = X[:, 0] + 1 if name == "a table of betas" else X
+    with Elsewhere():
+        found = calculate(x.to("cuda"))
+        assert away(found) is comes_back
+    torch.testing.assert_close(found, calculate(x), rtol=0, atol=0)

@@ -55,8 +55,17 @@ def test_a_table_has_an_end():
     for make in (Discrete.linear, Discrete.scaled_linear, Discrete.cosine):
         with pytest.raises(ValueError, match=rf"^steps: .* at most {MOST}, got 1000000000"):
             make(10**9)
-    with pytest.raises(ValueError, match=rf"^betas: wanted at most {MOST} entries, got"):
+    with pytest.raises(ValueError, match=rf"^betas: wanted at most {MOST} entries, got {MOST + 1}"):
         Discrete(torch.full((MOST + 1,), 1e-7))
+    assert Discrete(torch.full((MOST,), 1e-5, dtype=torch.float64)).T == MOST
+
+
+def test_the_least_beta_is_float64_s_least_normal_number():
+    tiny = torch.finfo(torch.float64).tiny
+    least = Discrete(torch.tensor([tiny], dtype=torch.float64))
+    assert least.log_snr(1).item() == pytest.approx(-math.log(tiny), rel=1e-15)
+    with pytest.raises(ValueError, match=r"^betas: wanted all in \(0, 1\), got"):
+        Discrete(torch.tensor([tiny / 2], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("largest", [0.999, 0.5, 0.1, 0.02])

@@ -229,3 +229,17 @@ def test_bad_input_is_named() -> None:
     for call, message in cases:
         with pytest.raises(ValueError, match=message):
             call()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_a_model_is_asked_in_the_dtype_of_the_data(dtype: torch.dtype) -> None:
+    """x_hat is computed in float32 at least, and is the data's again where the model sees it."""
+    asked = []
+
+    def model(x: Tensor) -> Tensor:
+        asked.append(x.dtype)
+        return -x
+
+    x = tensor([[1.0, -2.0]]).to(dtype)
+    denoising(model, x, x, 0.5)
+    assert asked == [dtype]

@@ -17,6 +17,7 @@ from diffusion_math.fitting.grids import (
     cosines,
     errors,
     fit_grid,
+    fit_grid_of,
     grid_of_logits,
     logits_of_grid,
     robust_residuals,
@@ -292,3 +293,35 @@ def test_widened_gaps_still_sum_to_one():
     wanted = gaps / gaps.sum() - LEAST
     theta = torch.cat([logits_of_grid(schedule, grid), torch.zeros(1, dtype=torch.float64)])
     torch.testing.assert_close(theta.softmax(0), wanted / wanted.sum(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_slopes_are_forward_differences_by_the_nudge():
+    """The walk is asked about theta itself, and about theta + nudge w for each wave w."""
+    schedule, grid, nudge = VPLinear(), trailing(VPLinear(), 4), 0.07
+    asked = []
+
+    def walk(nodes):
+        asked.append(nodes)
+        return nodes[None, 1:-1]
+
+    fit_grid_of(walk, schedule, torch.zeros(1, 3).double(), grid, rounds=2, nudge=nudge)
+    theta, waves = logits_of_grid(schedule, grid), cosines(4, 3)
+    for wave in waves.T:
+        wanted = grid_of_logits(schedule, grid, theta + nudge * wave)
+        apart = min(float((nodes - wanted).abs().max()) for nodes in asked)
+        assert apart < 1e-14  # in float32 the nudge is 0.07 to within 1e-9
+
+
+def test_what_is_as_good_is_the_grid_itself():
+    """No error before and after: what comes back has not been to theta, which widens a gap."""
+    schedule = Discrete.scaled_linear()
+    grid = karras(schedule, 6)
+    ends = torch.zeros(2, 3, dtype=torch.float64)
+    assert fit_grid_of(lambda nodes: ends, schedule, ends, grid).equal(grid)
+
+
+def test_errors_whose_squares_are_nothing_stay():
+    """rho(u) -> u: what is 1e-170 of the scale counts as it is."""
+    apart = torch.full((2, 2), 1e-170, dtype=torch.float64)
+    assert turned(apart, 1.0).equal(apart.flatten() / 2)

@@ -121,6 +121,16 @@ def test_the_least_weighted_error_is_a_least_one(schedule):
     assert not torch.equal(error_weighted(schedule, steps, order=1), grid)
 
 
+def test_a_little_more_noise_than_the_first_level_is_cut_off():
+    """VE at 20 begins at r_0 = 14.6. Up to 1e-9 of log-SNR more it begins where it would."""
+    r_0 = ALIGNED["sd15"][0]
+    assert align_your_steps(VE(20.0), 3)[0].item() == pytest.approx(r_0, rel=1e-12)
+    first, most = torch.tensor([r_0], dtype=torch.float64).log(), r_0 * math.exp(5e-10)
+    ways = [VE(most * (1 + k * 2**-52)) for k in range(-60, 61)]
+    ties = [way for way in ways if way.log_snr(way.t_max) + 1e-9 == -2 * first]
+    assert ties and all(align_your_steps(way, 3)[0] == way.t_max for way in ties)
+
+
 def test_few_steps_have_nothing_to_move():
     for steps in (1, 2):
         assert torch.equal(error_weighted(TABLE, steps), uniform_log_snr(TABLE, steps))

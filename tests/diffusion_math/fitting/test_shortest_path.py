@@ -237,3 +237,37 @@ def test_messages_say_what_was_given():
     nodes = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64)
     with pytest.raises(ValueError, match=r"nodes: wanted alpha, sigma > 0, got .*0\.5"):
         kl_upper_bound(RectifiedFlow(), lambda x, t: x, torch.ones(1, 1), nodes, seeded(1))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_steps_are_made_from_the_state_s_own_time_and_the_last_to_the_last_node(steps):
+    """Step k comes from nodes that k - 1 steps reach, and leaves nodes for those to come."""
+    nodes, made = torch.tensor([1.0, 0.8, 0.6, 0.3, 0.1], dtype=torch.float64), []
+
+    def step(denoise, state, t, s, noise):
+        assert state.t == t > s
+        made.append((float(t), float(s)))
+        return State(state.x, s)
+
+    states = [torch.zeros(1, 1, dtype=torch.float64)] * 5
+    dynamic_programming(step, lambda x, t: x, states, nodes, steps)
+    count, left = 5, nodes.tolist()
+    wanted = [
+        (left[i], left[j])
+        for k in range(1, steps + 1)
+        for i in (range(k - 1, count - steps + k - 1) if k > 1 else [0])
+        for j in (range(i + 1, count - steps + k) if k < steps else [4])
+    ]
+    assert sorted(made) == sorted(wanted)
+
+
+def test_of_equals_the_first_is_taken():
+    """Every step lands on its node's state: a node's way leads over the earliest nodes."""
+    nodes = torch.tensor([1.0, 0.8, 0.6, 0.3, 0.1], dtype=torch.float64)
+    states = [torch.full((2, 1), 10.0 * k, dtype=torch.float64) for k in range(5)]
+
+    def step(denoise, state, t, s, noise):
+        return State(states[nodes.tolist().index(float(s))], s)
+
+    found = dynamic_programming(step, lambda x, t: x, states, nodes, 3)
+    assert found.tolist() == [1.0, 0.8, 0.6, 0.1]

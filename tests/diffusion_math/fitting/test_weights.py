@@ -294,3 +294,34 @@ def test_illegal_requests():
     ):
         with pytest.raises(ValueError, match=f"^{message}"):
             call()
+
+
+def test_nothing_seen_has_no_weight():
+    """States and answers of 0 tell no direction: weights of 0, not of 0 / 0."""
+    grid, nothing = torch.tensor([2.0, 1.0, 0.5]).double(), torch.zeros(2, 2).double()
+    weights = fit_weights(lambda x, t: x, [nothing, nothing + 1, nothing + 1], grid)
+    assert weights.equal(torch.zeros(2, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("share", "kept"), [(9.5, False), (10.5, True)])
+def test_a_direction_counts_from_ten_roundings_on(share, kept):
+    """Of the states' dtype, in units of the largest: two columns at right angles, one so small."""
+    small = share * torch.finfo(torch.float32).eps
+    starts = torch.tensor([[1.0, 0.0]])
+    grid = torch.tensor([2.0, 1.0], dtype=torch.float64)
+    answer = torch.tensor([[0.0, small]])
+    weights = fit_weights(lambda x, t: answer, [starts, torch.tensor([[0.5, 1.0]])], grid)
+    assert weights[0].tolist() == pytest.approx([0.5, 1 / small if kept else 0], rel=1e-5)
+
+
+def test_an_infinite_scale_weighs_nothing_again(monkeypatch):
+    """One least squares a row: no reweighted one is solved."""
+
+    def never(*args):
+        raise AssertionError
+
+    schedule, denoise, _, path, grid = problem(batch=5)
+    monkeypatch.setattr(torch.linalg, "solve", never)
+    fit_weights(denoise, path.on(schedule, grid), grid)
+    with pytest.raises(AssertionError):
+        fit_weights(denoise, path.on(schedule, grid), grid, 1.0)

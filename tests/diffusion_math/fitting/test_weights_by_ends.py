@@ -167,6 +167,8 @@ def test_carried_by_its_formula():
         torch.testing.assert_close(found[i, 1:], rest, rtol=1e-12, atol=0)
     inner = rescaled_weights(schedule, groups, grid, other - torch.tensor([0, 0, 0, -0.1]))
     assert torch.equal(inner[2, 0], groups[2, 0])  # one of the two ends is clean data
+    outer = rescaled_weights(schedule, groups, grid - torch.tensor([0, 0, 0, -0.1]), other)
+    assert torch.equal(outer[2, 0], groups[2, 0])  # or the other one
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -202,3 +202,71 @@ def test_it_refines_what_a_grid_leaves():
 def test_illegal_arguments(arguments, name):
     with pytest.raises(ValueError, match=f"{name}: wanted"):
         bogacki_shampine(VPLinear(), *arguments)
+
+
+@pytest.mark.parametrize(("error", "good"), [(0.3, True), (1.0, True), (1.5, False)])
+def test_sizes_are_float64_of_float32_errors_up_to_the_tolerance_itself(error, good):
+    """An error of 1 is good. In float32 the next size would be 1e-8 of itself off."""
+    error, h = torch.tensor([[error]]), -1 / 32
+    asked = []
+
+    def slope(u, place):
+        asked.append(place)
+        return -8 * error / h * (len(asked) == 4)
+
+    with pytest.raises(RuntimeError):
+        _solve(slope, torch.zeros(1, 1), *f64(1.0, 0.5), 1e-30, 1.0, 2)
+    size = h * min(max(0.9 * error.item() ** (-1 / 3), 0.2), 5)
+    begin = 1 + h if good else 1
+    assert asked[4].item() == pytest.approx(begin + size / 2, rel=1e-14)
+
+
+def test_a_step_as_long_as_what_is_left_is_the_last():
+    """It lands on the end itself: -0.9 and where the second step ends round, and their sum would.
+
+    The error of the second step is looked for of which the third has just this size.
+    """
+    start, stop = f64(1.0, 0.1)
+    size = (stop - start) / 16
+    second = start + size
+    size, third = 5 * size, second + 5 * size
+    left = stop - third
+    near = (0.9 / (left / size)) ** 3 * (1 + 2**-52 * torch.arange(-64, 65))
+    error = near[size * (0.9 * near ** (-1 / 3)) == left][0]
+    asked = []
+
+    def slope(u, place):
+        asked.append(place.item())
+        return (-8 * error / size if len(asked) == 7 else f64(0.0)[0]).expand(1, 1)
+
+    _solve(slope, f64([0.0]), start, stop, 1e-30, 1.0, 10)
+    assert len(asked) == 1 + 3 * 3 and asked[-1] == stop
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_denoiser_is_asked_and_taken_in_the_dtype_of_the_state(dtype):
+    """Its answer in another dtype is rounded to the walk's own, float32 at least, before use."""
+    schedule, asked = VPLinear(), []
+
+    def denoise(x, t, to=None):
+        asked.append(x.dtype)
+        answer = ONE.posterior_mean(schedule, x.double(), t)
+        return answer if to is None else answer.to(to)
+
+    state, wide = (
+        State(f64([0.5], [1.0]).to(dtype), f64(1.0)[0]),
+        torch.promote_types(dtype, torch.float32),
+    )
+    step = bogacki_shampine(schedule)
+    found = step(denoise, state, *f64(1.0, 0.3), zeros).x
+    assert set(asked) == {dtype} and found.dtype == dtype
+    same = step(lambda x, t: denoise(x, t, wide), state, *f64(1.0, 0.3), zeros).x
+    assert found.equal(same)
+
+
+def test_ten_thousand_steps_are_the_most_where_none_are_said(monkeypatch):
+    said = []
+    monkeypatch.setattr(adaptive, "_solve", lambda *args: said.append(args[-3:]) or args[1])
+    state = State(f64([0.5]), f64(1.0)[0])
+    bogacki_shampine(VPLinear())(lambda x, t: x, state, *f64(1.0, 0.3), zeros)
+    assert said == [(1e-3, 1e-3, 10_000)]
