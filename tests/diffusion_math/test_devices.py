@@ -105,7 +105,7 @@ def adapted(x: Tensor) -> Tensor:
 
 
 CALCULATED: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
-    "distances, which scipy takes": (lambda x: metrics.apart(x, x + 1), False),
+    "distances, which scipy takes": (lambda x: metrics.pairwise_distances(x, x + 1), False),
     "a table of betas": (lambda x: Discrete(x.abs() / 4).betas, False),
     "adaptive steps": (adapted, True),
 }

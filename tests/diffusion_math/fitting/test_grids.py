@@ -324,4 +324,4 @@ def test_what_is_as_good_is_the_grid_itself():
 def test_errors_whose_squares_are_nothing_stay():
     """rho(u) -> u: what is 1e-170 of the scale counts as it is."""
     apart = torch.full((2, 2), 1e-170, dtype=torch.float64)
-    assert turned(apart, 1.0).equal(apart.flatten() / 2)
+    assert robust_residuals(apart, 1.0).equal(apart.flatten() / 2)
