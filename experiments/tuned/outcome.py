@@ -1,79 +1,82 @@
-"""What `tuned` found in one world: ours and all others' walks, who is best and what is saved."""
+"""The outcome of `tuned` on one test problem: our errors, the baselines' and the NFE saved."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from experiments.tuned.baselines import FITTED, Measure, Walked
+from experiments.tuned.baselines import FITTED, Measure, Evaluation
 from experiments.tuned.problems import FittingProblem
 
-Pair = tuple[Walked, Walked]
-Beside = Callable[[Walked, Walked], float]
-"""The error of another walk, beside one of ours."""
+Pair = tuple[Evaluation, Evaluation]
+PairedError = Callable[[Evaluation, Evaluation], float]
+"""The error of a baseline, given one of our evaluations."""
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """One world's walks on its test side. `picked` are, for each kind of ours at each budget, the
-    walks that were best on the training side by typical error and by RMS; `others` all the rest."""
+class Outcome:
+    """The evaluations on the test side of one problem.
 
-    world: FittingProblem
-    others: list[Walked]
+    baselines: all solvers and grids that are not ours.
+    picked: for each of our methods and each budget, the two with the lowest typical and the lowest
+    RMS error on the training side.
+    """
+
+    problem: FittingProblem
+    baselines: list[Evaluation]
     picked: dict[str, dict[int, Pair]]
 
     @property
     def budgets(self) -> list[int]:
-        """The calls that walks were given."""
+        """The NFE budgets."""
         return list(self.picked[FITTED])
 
     @property
     def most(self) -> int:
-        """The most calls that any of the others was given."""
-        return max(one.calls for one in self.others)
+        """The largest NFE of the baselines."""
+        return max(one.nfe for one in self.baselines)
 
-    def rest(self, budget: int, measure: Measure, grids: Sequence[str] = ()) -> Walked | None:
-        """The best of the others (on those grids) that ask no more often, seen on the test side."""
-        fits = [one for one in self.others if one.calls <= budget]
+    def best_baseline(self, budget: int, measure: Measure, grids: Sequence[str] = ()) -> Evaluation | None:
+        """The baseline (on these grids) with the lowest test error at an NFE of at most the budget."""
+        fits = [one for one in self.baselines if one.nfe <= budget]
         fits = [one for one in fits if not grids or one.grid in grids]
         return min(fits, key=measure, default=None)
 
     def needed(self, error: float, measure: Measure) -> float | None:
-        """The calls with which one of the others would come as near; None if none came so near."""
+        """The NFE at which the baselines reach an error; None if none does."""
         lines: dict[tuple[str, str], list[tuple[int, float]]] = {}
-        for one in self.others:
-            lines.setdefault((one.solver, one.grid), []).append((one.calls, measure(one)))
-        reached = [calls for line in lines.values() if (calls := _reached(line, error))]
+        for one in self.baselines:
+            lines.setdefault((one.solver, one.grid), []).append((one.nfe, measure(one)))
+        reached = [nfe for line in lines.values() if (nfe := _reached(line, error))]
         return min(reached, default=None)
 
-    def share(self, kind: str, place: int, measure: Measure, beside: Beside | None = None) -> float:
-        """Calls of ours over those needed, the mean of all budgets; `place` in a pair.
+    def share(self, kind: str, place: int, measure: Measure, beside: PairedError | None = None) -> float:
+        """The mean over the budgets of our NFE over the NFE that the baselines need.
 
-        What nobody reached counts as one call more than any was given. `beside` may give another
-        error of the others than the one measured.
+        An error that no baseline reaches counts as the largest NFE plus 1. `place` selects from a
+        pair; `beside` may replace the measured error of the baselines.
         """
         needs = []
         for budget, pair in self.picked[kind].items():
             mine = pair[place]
-            others = partial(beside, mine) if beside else measure
-            needs.append((budget, self.needed(measure(mine), others)))
-        return sum(budget / (calls or self.most + 1) for budget, calls in needs) / len(needs)
+            baselines = partial(beside, mine) if beside else measure
+            needs.append((budget, self.needed(measure(mine), baselines)))
+        return sum(budget / (nfe or self.most + 1) for budget, nfe in needs) / len(needs)
 
 
 def _reached(line: Sequence[tuple[int, float]], error: float) -> float | None:
-    """The calls with which a solver on one kind of grid comes as near.
+    """The NFE at which a solver on one kind of grid reaches an error.
 
-    Between two numbers of calls at which it got better, on the line through both in logarithms:
-    nobody is charged for the calls between, that it was not tried with.
+    Between two measured NFE at which the error falls, it is interpolated linearly in logarithms.
     """
     before: tuple[int, float] | None = None
-    for calls, found in sorted(line):
+    for nfe, found in sorted(line):
         if found <= error:
             if before is None:
-                return calls
+                return nfe
             fewer, worse = before
             share = math.log(worse / error) / math.log(worse / found)
-            return fewer * math.exp(share * math.log(calls / fewer))
+            return fewer * math.exp(share * math.log(nfe / fewer))
         if before is None or found < before[1]:
-            before = calls, found
+            before = nfe, found
     return None

@@ -19,19 +19,22 @@ from sd.pipeline import TextToImage
 from sd.shapes import accuracy
 
 FINE = 6
-"""Steps of the fine walk between two nodes of the teacher's grid."""
+"""Steps of the fine path between two nodes of the teacher's grid."""
 FINE_ORDER = 3
-"""Of the fine walk's solver."""
+"""Order of the fine path's solver."""
 
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """Starts and where the flow takes them; `path` is the fine walk of the first of them, for
-    which `kept` is the denoiser, and `doubts` what half as many steps leave of each start's error,
-    over 2^FINE_ORDER - 1."""
+    """Starts, and the ends of their exact flows.
+
+    path: the fine path of the first starts; path_denoise: the denoiser for these.
+    doubts: for each start the error of its end, estimated from half as many steps: their
+    difference over 2^FINE_ORDER - 1.
+    """
 
     denoise: Denoiser
-    kept: Denoiser
+    path_denoise: Denoiser
     starts: Tensor
     ends: Tensor
     path: FinePath
@@ -39,7 +42,7 @@ class Side:
 
     @property
     def nodes(self) -> Tensor:
-        """Times of the fine walk that published methods pick from."""
+        """Times of the fine path that published methods choose from."""
         return self.path.times[self._picked]
 
     @property
@@ -55,8 +58,10 @@ class Side:
 
 @dataclass(frozen=True, eq=False)
 class FittingProblem:
-    """A denoiser under a schedule; weights and grids are fitted on `train` and judged on `test`.
-    Each of `groups` of the channels has weights of its own."""
+    """A test problem: a denoiser under a schedule, with training and test starts.
+
+    groups: groups of channels, each with its own weights.
+    """
 
     name: str
     title: str
@@ -81,25 +86,28 @@ def mixture(train: int, test: int, fit: int, nodes: int, seed: int) -> FittingPr
     denoise = data.denoiser(schedule)
     title = "Eight Gaussians in 16 dimensions, exact"
     sides = [
-        side(schedule, denoise, denoise, normal(part, count, 16), nodes, kept)
-        for part, count, kept in ((4, train, fit), (5, test, 0))
+        side(schedule, denoise, denoise, normal(part, count, 16), nodes, fine)
+        for part, count, fine in ((4, train, fit), (5, test, 0))
     ]
     return FittingProblem("mixture", title, schedule, *sides)
 
 
 def model(pipeline: TextToImage, scale: float, count: int, fit: int, nodes: int) -> FittingProblem:
-    """The text-to-image model, guided at every level; to test on, other seeds with prompts drawn
-    anew. The latents' channels differ in what they carry, so each has weights of its own."""
+    """The text-to-image model, guided at every noise level.
+
+    The test side has other seeds and other prompts. Each channel of the latents has its own
+    weights.
+    """
     shape = pipeline.config.latent_shape
 
-    def of(part: int, first: int, kept: int) -> Side:
+    def of(part: int, first: int, fine: int) -> Side:
         contexts = pipeline.encode_prompts(["", *accuracy.fresh_prompts(part, count)])
         every, some = (
             pipeline.denoiser((contexts[:1], contexts[1 : 1 + rows]), scale)
-            for rows in (count, kept)
+            for rows in (count, fine)
         )
         starts = start_noise(range(first, first + count), shape).to(pipeline.device)
-        return side(pipeline.schedule, every, some, starts, nodes, kept)
+        return side(pipeline.schedule, every, some, starts, nodes, fine)
 
     title = f"The embedded model, guided with w = {scale:g}"
     return FittingProblem(
@@ -113,41 +121,41 @@ def side(
     some: Denoiser,
     starts: Tensor,
     nodes: int,
-    kept: int,
+    fine: int,
 ) -> Side:
-    """The flow from these starts, uniform in log-SNR; the path of the first `kept` is kept, and
+    """The flow from these starts, uniform in log-SNR; the path of the first `fine` is fine, and
     `some` is the denoiser of these."""
     many = uniform_log_snr(schedule, FINE * (nodes - 1) + 1)  # the last step goes to 0
-    states, ends = walk(denoise, schedule, starts, many, kept)
+    states, ends = fine_path(denoise, schedule, starts, many, fine)
     half = uniform_log_snr(schedule, FINE * (nodes - 1) // 2 + 1)
-    _, rough = walk(denoise, schedule, starts, half, 0)
+    _, rough = fine_path(denoise, schedule, starts, half, 0)
     doubts = distances(rough, ends) / (2**FINE_ORDER - 1)
     return Side(denoise, some, starts, ends, FinePath(many, states), doubts)
 
 
-def walk(
-    denoise: Denoiser, schedule: Schedule, starts: Tensor, grid: Tensor, kept: int
+def fine_path(
+    denoise: Denoiser, schedule: Schedule, starts: Tensor, grid: Tensor, fine: int
 ) -> tuple[list[Tensor], Tensor]:
-    """The states of the first `kept` starts on a walk of third order, and all its ends."""
-    walked, states = trajectory(multistep(schedule, order=FINE_ORDER), denoise, starts, grid), []
+    """The states of the first `fine` starts by a third-order solver, and the ends of all."""
+    path, states = trajectory(multistep(schedule, order=FINE_ORDER), denoise, starts, grid), []
     with torch.no_grad():
-        for state in walked:
-            states.append(state.x[:kept].clone())
+        for state in path:
+            states.append(state.x[:fine].clone())
             end = state.x
     return states, end
 
 
-def calls(make: Callable[[Schedule], object], schedule: Schedule, grid: Tensor) -> int:
-    """How often a solver asks the denoiser on a grid, found by asking one of nothing."""
-    asked = 0
+def nfe(make: Callable[[Schedule], object], schedule: Schedule, grid: Tensor) -> int:
+    """The NFE of a solver on a grid, counted with a denoiser that returns 0."""
+    count = 0
 
     def zero(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        nonlocal asked
-        asked += 1
+        nonlocal count
+        count += 1
         return torch.zeros_like(x_t)
 
     step = make(schedule)
     start = torch.ones(1, 1, dtype=torch.float64)
     for _ in trajectory(step, zero, start, grid, zeros):  # type: ignore[arg-type]
         pass
-    return asked
+    return count

@@ -14,29 +14,29 @@ from experiments.tuned import Config, _sought, problems
 from experiments.tuned.baselines import (
     FITTED,
     TUNED,
-    Rivals,
-    Walked,
+    BaselineGrids,
+    Evaluation,
     fit,
     rms,
     s4s,
     steps_of,
     tune,
     typical,
-    walked,
+    evaluate,
 )
 from experiments.tuned.figures import parts, record, rows_of
-from experiments.tuned.outcome import Found, Pair
+from experiments.tuned.outcome import Outcome, Pair
 from experiments.tuned.problems import FittingProblem
 from sd.pipeline import TextToImage
 
 
 def run(config: Config, pipeline: TextToImage | None = None) -> Result:
-    """Fit, walk and compare in each world."""
+    """Fit and evaluate on each test problem."""
     kinds = (FITTED, TUNED) if config.rounds else (FITTED,)
-    worlds: list[tuple[Callable[[], FittingProblem], tuple[str, ...]]] = []
+    cases: list[tuple[Callable[[], FittingProblem], tuple[str, ...]]] = []
     if config.exact:
         counts = (config.train, config.test, min(config.fit, config.train))
-        worlds.append((lambda: problems.mixture(*counts, config.nodes, config.seed), kinds))
+        cases.append((lambda: problems.mixture(*counts, config.nodes, config.seed), kinds))
     if config.pictures:
         loaded = pipeline or load(config.model)
         given = (
@@ -45,23 +45,23 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
             math.ceil(config.pictures / 2),
         )
         made = lambda: problems.model(loaded, *given, config.nodes)  # noqa: E731
-        worlds.append((made, (FITTED,)))
-    with tqdm(total=len(worlds) * len(config.counts), unit="budget", disable=None) as bar:
-        found = [_found(config, make(), some, bar.update) for make, some in worlds]
+        cases.append((made, (FITTED,)))
+    with tqdm(total=len(cases) * len(config.counts), unit="budget", disable=None) as bar:
+        found = [_found(config, make(), some, bar.update) for make, some in cases]
     rows = tuple(row for one in found for row in rows_of(one))
     data: dict[str, Any] = {
         "settings": config,
-        "worlds": {one.world.name: record(one) for one in found},
+        "problems": {one.problem.name: record(one) for one in found},
     }
     return Result("tuned", "Fitted solvers and tuned grids", rows, parts(found), data)
 
 
 def _found(
-    config: Config, world: FittingProblem, kinds: tuple[str, ...], tick: Callable[[], object]
-) -> Found:
-    """All walks of one world."""
-    rivals, side = Rivals.of(world, config.seed), world.test
-    others: list[Walked] = []
+    config: Config, problem: FittingProblem, kinds: tuple[str, ...], tick: Callable[[], object]
+) -> Outcome:
+    """All evaluations on one test problem."""
+    candidates, side = BaselineGrids.of(problem, config.seed), problem.test
+    baselines: list[Evaluation] = []
     picked: dict[str, dict[int, Pair]] = {kind: {} for kind in kinds}
     seen: set[tuple[str, int, str]] = set()
 
@@ -69,36 +69,36 @@ def _found(
         for name, nodes in grids.items():
             if (solver, len(nodes), name) not in seen:
                 seen.add((solver, len(nodes), name))
-                others.append(walked(world, side, solver, name, nodes))
+                baselines.append(evaluate(problem, side, solver, name, nodes))
 
-    def judged(trained: list[Walked]) -> Pair:
+    def judged(trained: list[Evaluation]) -> Pair:
         first, second = min(trained, key=typical), min(trained, key=rms)
         return (
-            walked(world, side, first.solver, first.grid, first.nodes, first.step),
-            walked(world, side, second.solver, second.grid, second.nodes, second.step),
+            evaluate(problem, side, first.solver, first.grid, first.nodes, first.step),
+            evaluate(problem, side, second.solver, second.grid, second.nodes, second.step),
         )
 
     for solver in config.beside:
         for steps in sorted({*config.counts, *config.more}):
-            beside(solver, rivals.plain(steps))
+            beside(solver, candidates.plain(steps))
     for budget in config.counts:
-        tuned: list[Walked] = []
-        known = {**rivals.plain(budget), **rivals.published(budget)}
+        tuned: list[Evaluation] = []
+        grids_at = {**candidates.plain(budget), **candidates.published(budget)}
         for solver in dict.fromkeys([*config.beside, *config.solvers]):
-            steps = steps_of(world.schedule, solver, budget)
-            grids = {**rivals.plain(steps), **rivals.published(steps)}
+            steps = steps_of(problem.schedule, solver, budget)
+            grids = {**candidates.plain(steps), **candidates.published(steps)}
             if solver in config.solvers:
-                grids |= rivals.stepwise(solver, steps)
+                grids |= candidates.stepwise(solver, steps)
                 if TUNED in kinds:
-                    tuned += tune(world, solver, grids, config.scales, None, config.rounds)
+                    tuned += tune(problem, solver, grids, config.scales, None, config.rounds)
             beside(solver, grids)
         if TUNED in kinds:
             picked[TUNED][budget] = judged(tuned)
         descent = config.descent if budget <= config.ends else 0
-        fits = fit(world, known, config.scales, config.modes, config.moves, descent)
+        fits = fit(problem, grids_at, config.scales, config.modes, config.moves, descent)
         picked[FITTED][budget] = judged(fits)
         tick()
     for steps in _sought(config):
-        known = {**rivals.plain(steps), **rivals.published(steps)}
-        others += s4s(world, known, config.scales, config.descent, config.turns)
-    return Found(world, others, picked)
+        grids_at = {**candidates.plain(steps), **candidates.published(steps)}
+        baselines += s4s(problem, grids_at, config.scales, config.descent, config.turns)
+    return Outcome(problem, baselines, picked)

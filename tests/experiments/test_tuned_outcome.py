@@ -8,43 +8,43 @@ import torch
 
 from experiments.tuned import baselines, figures, problems
 from experiments.tuned import run as tuned
-from experiments.tuned.baselines import Walked, rms, typical
-from experiments.tuned.outcome import Found
+from experiments.tuned.baselines import Evaluation, rms, typical
+from experiments.tuned.outcome import Outcome
 from tests.experiments.test_tuned import TINY
 
 pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
 
 
-def walk(errors, calls, solver="unipc", grid="tuned"):
+def evaluation(errors, nfe, solver="unipc", grid="tuned"):
     nodes = torch.tensor([1.0, 0.0], dtype=torch.float64)
-    return Walked(solver, grid, calls, nodes, torch.tensor(errors, dtype=torch.float64))
+    return Evaluation(solver, grid, nfe, nodes, torch.tensor(errors, dtype=torch.float64))
 
 
 def test_the_best_of_the_rest_and_what_is_saved():
-    """Known errors: who is best at a budget, by which measure, and with how many calls."""
+    """Known errors: who is best at a budget, by which measure, and with how many nfe."""
     ends = torch.zeros(4), torch.zeros(4)
     side = problems.Side(None, None, *ends, None, torch.full((4,), 0.01))
-    world = problems.FittingProblem("mixture", "Known", None, side, side)
+    problem = problems.FittingProblem("mixture", "Known", None, side, side)
     calm, wild = [0.2] * 4, [0.1, 0.1, 0.1, 1.6]
-    others = [walk(calm, 5, grid="karras"), walk(wild, 5, grid="ays")]
-    others.append(walk([0.05] * 4, 9, grid="karras"))
-    mine = walk([0.05] * 4, 5)
-    found = Found(world, others, {"fitted": {5: (mine, mine)}})
+    others = [evaluation(calm, 5, grid="karras"), evaluation(wild, 5, grid="ays")]
+    others.append(evaluation([0.05] * 4, 9, grid="karras"))
+    mine = evaluation([0.05] * 4, 5)
+    found = Outcome(problem, others, {"fitted": {5: (mine, mine)}})
     assert typical(others[1]) == pytest.approx(0.2) and rms(others[1]) > rms(others[0])
-    assert found.rest(5, rms).grid == "karras"
-    assert found.rest(5, rms, ("ays",)).grid == "ays"
-    assert found.rest(9, rms).calls == found.most == 9
-    assert found.rest(4, rms) is None and found.rest(9, rms, ("linspace",)) is None
+    assert found.best_baseline(5, rms).grid == "karras"
+    assert found.best_baseline(5, rms, ("ays",)).grid == "ays"
+    assert found.best_baseline(9, rms).nfe == found.most == 9
+    assert found.best_baseline(4, rms) is None and found.best_baseline(9, rms, ("linspace",)) is None
     assert found.needed(0.05, rms) == pytest.approx(9)
     assert found.needed(0.1, rms) == pytest.approx(5 * 1.8**0.5)
     assert found.needed(0.2, rms) == found.needed(0.3, rms) == 5
-    for grid in ("karras", "linspace"):  # no better with two calls more; another's small gain
-        more = replace(found, others=[*others, walk([0.199] * 4, 7, grid=grid)])
+    for grid in ("karras", "linspace"):  # no better with two nfe more; another's small gain
+        more = replace(found, baselines=[*others, evaluation([0.199] * 4, 7, grid=grid)])
         between = 5 * 1.8**0.5 if grid == "linspace" else 7 * (9 / 7) ** (math.log(1.99, 3.98))
         assert more.needed(0.1, rms) == pytest.approx(between)
-    same = replace(found, others=[*others, walk(calm, 7, grid="karras")])
+    same = replace(found, baselines=[*others, evaluation(calm, 7, grid="karras")])
     assert same.needed(0.1, rms) == pytest.approx(5 * 1.8**0.5)
-    late = replace(found, others=[*others, walk([0.1] * 4, 12, grid="linspace")])
+    late = replace(found, baselines=[*others, evaluation([0.1] * 4, 12, grid="linspace")])
     assert late.needed(0.1, rms) == pytest.approx(5 * 1.8**0.5)
     assert found.needed(0.01, rms) is None
     told = {row.name: row for row in figures.rows_of(found)}
@@ -54,20 +54,20 @@ def test_the_best_of_the_rest_and_what_is_saved():
     assert told["fitted-saving-rms"].measured == pytest.approx(5 / 9)
     # One start carries the wild one's error: with other starts it might have been the nearest.
     assert told["fitted-saving-rms"].interval == pytest.approx((5 / 9, 1.0))
-    alone = replace(found, others=[others[0], others[2]])
+    alone = replace(found, baselines=[others[0], others[2]])
     [row] = [row for row in figures.rows_of(alone) if row.name == "fitted-saving-rms"]
     assert row.interval == pytest.approx((5 / 9, 5 / 9)) and row.verdict == "holds"
     assert told["tuned-reference"].measured == pytest.approx(0.2)
     two = replace(alone, picked={"fitted": {5: (mine, mine), 9: (mine, mine)}})
     assert two.share("fitted", 1, rms) == pytest.approx((5 / 9 + 1) / 2)  # no geometric mean
-    mixed = walk([0.05, 0.15] * 2, 5)  # between those of 9 calls and those of 5, not alike
+    mixed = evaluation([0.05, 0.15] * 2, 5)  # between those of NFE 9 and those of 5, not alike
     told = {
         r.name: r for r in figures.rows_of(replace(found, picked={"fitted": {5: (mixed,) * 2}}))
     }
     row = told["fitted-saving-rms"]
     assert row.interval[0] < row.measured < row.interval[1] and row.verdict == "inconclusive"
-    unreached = walk([0.01] * 4, 5)
-    told = figures.rows_of(Found(world, others, {"fitted": {5: (unreached, unreached)}}))
+    unreached = evaluation([0.01] * 4, 5)
+    told = figures.rows_of(Outcome(problem, others, {"fitted": {5: (unreached, unreached)}}))
     assert {row.name: row for row in told}["fitted-saving-typical"].measured == pytest.approx(0.5)
 
 
@@ -79,15 +79,15 @@ class Unseen:
 
 
 def test_nothing_is_fitted_or_tuned_with_a_look_at_the_test_starts(monkeypatch):
-    """All of `fit` and `tune`, and S4S until it is walked, without a test side."""
+    """All of `fit` and `tune`, and S4S until it is evaluated, without a test side."""
     monkeypatch.setattr(problems, "FINE", 4)
-    world = problems.mixture(8, 8, 8, 9, 0)
-    rivals = baselines.Rivals(world, torch.zeros(0), {})
-    blind = replace(world, test=Unseen())
-    assert baselines.fit(blind, rivals.plain(4), (1.0,), 1, 1, 1)
-    assert baselines.tune(blind, "unipc", rivals.plain(4), (1.0,), None, 1)
+    problem = problems.mixture(8, 8, 8, 9, 0)
+    published = baselines.BaselineGrids(problem, torch.zeros(0), {})
+    blind = replace(problem, test=Unseen())
+    assert baselines.fit(blind, published.plain(4), (1.0,), 1, 1, 1)
+    assert baselines.tune(blind, "unipc", published.plain(4), (1.0,), None, 1)
     with pytest.raises(AssertionError, match="the test side's"):
-        baselines.walked(blind, blind.test, "unipc", "grid", rivals.plain(4)["trailing"])
+        baselines.evaluate(blind, blind.test, "unipc", "grid", published.plain(4)["trailing"])
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -101,19 +101,19 @@ def test_what_is_best_is_chosen_on_the_training_starts(monkeypatch, place):
     seen = {side: torch.randn(40, 8, generator=draws).exp() for side in ("train", "test")}
 
     def named(k, side):
-        return walk(seen[side][k].tolist(), 4, solver="fitted", grid=str(k))
+        return evaluation(seen[side][k].tolist(), 4, solver="fitted", grid=str(k))
 
-    world = problems.mixture(8, 8, 8, 6, 0)
+    problem = problems.mixture(8, 8, 8, 6, 0)
     monkeypatch.setattr(tuned, "fit", lambda *given: [named(k, "train") for k in range(40)])
     monkeypatch.setattr(
         tuned,
-        "walked",
-        lambda world, side, solver, grid, *more: named(
-            int(grid) if grid.isdigit() else 0, "test" if side is world.test else "train"
+        "evaluate",
+        lambda problem, side, solver, grid, *more: named(
+            int(grid) if grid.isdigit() else 0, "test" if side is problem.test else "train"
         ),
     )
     config = replace(TINY, rounds=0, s4s=0, more=(), beside=("unipc",))
-    found = tuned._found(config, world, ("fitted",), lambda: None)
+    found = tuned._found(config, problem, ("fitted",), lambda: None)
     picked, measure = found.picked["fitted"][4][place], (typical, rms)[place]
     best = {side: min(range(40), key=lambda k, side=side: measure(named(k, side))) for side in seen}
     assert picked.grid == str(best["train"]) != str(best["test"])
