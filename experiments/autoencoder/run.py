@@ -36,39 +36,39 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
         rebuilt += _rebuilt(pipeline, sources[start : start + BATCH])
     decibels = [_psnr(a, b) for a, b in zip(sources, rebuilt, strict=True)]
     right = [
-        agrees(describe_image(np.asarray(picture)), describe(one.scene))
-        for picture, one in zip(rebuilt, examples, strict=True)
+        agrees(describe_image(np.asarray(image)), describe(one.scene))
+        for image, one in zip(rebuilt, examples, strict=True)
     ]
     rows = (
         estimated(
             "autoencoder",
-            f"The VAE gives {config.count} fresh pictures back at {LEAST_DB:g} dB PSNR or more, "
-            "mean over the pictures",
+            f"PSNR of the VAE's reconstruction in dB, mean over {config.count} fresh images, at "
+            f"least {LEAST_DB:g}",
             mean_of(decibels),
             least=LEAST_DB,
         ),
         estimated(
             "autoencoder-reader",
-            f"Share of {config.count} reconstructions that the reader reads rightly, at least "
-            f"{LEAST_READ:g}",
+            f"Share of {config.count} reconstructions that the rule-based reader reads correctly, "
+            f"at least {LEAST_READ:g}",
             share_of(right),
             least=LEAST_READ,
         ),
     )
-    data: dict[str, Any] = {"settings": config, "psnr_db": decibels, "read_rightly": right}
+    data: dict[str, Any] = {"settings": config, "psnr_db": decibels, "read_correctly": right}
     figure = _figure(sources[:8], rebuilt[:8], decibels[:8])
-    return Result("autoencoder", "The autoencoder alone", rows, (figure,), data)
+    return Result("autoencoder", "Reconstruction by the autoencoder", rows, (figure,), data)
 
 
 def _rebuilt(pipeline: TextToImage, sources: list[Image.Image]) -> list[Image.Image]:
-    """Pictures decoded from the mean latents of others."""
+    """Images decoded from the mean latents of the sources."""
     with torch.no_grad():
         x = image_tensor.to_tensor(sources).to(pipeline.device, pipeline.dtype)
         return pipeline.decode(pipeline.vae.encode(x).mean)
 
 
 def _psnr(a: Image.Image, b: Image.Image) -> float:
-    """10 log10(255^2 / mean squared error) in dB, 100 for equal pictures."""
+    """10 log10(255^2 / mean squared error) in dB, 100 for equal images."""
     return min(100.0, 20 * math.log10(255 / max(distance(a, b), 1e-9)))
 
 
@@ -76,15 +76,15 @@ def _figure(
     sources: list[Image.Image], rebuilt: list[Image.Image], decibels: list[float]
 ) -> Figure:
     pairs = zip(sources, rebuilt, strict=True)
-    apart = [np.abs(np.asarray(a, dtype=int) - np.asarray(b, dtype=int)) for a, b in pairs]
-    louder = [np.clip(5 * one, 0, 255).astype(np.uint8) for one in apart]
+    errors = [np.abs(np.asarray(a, dtype=int) - np.asarray(b, dtype=int)) for a, b in pairs]
+    enlarged = [np.clip(5 * one, 0, 255).astype(np.uint8) for one in errors]
     labels = ["input", "decoded", "difference × 5"]
     columns = [f"{one:.1f} dB" for one in decibels]
-    drawn = image_rows([sources, rebuilt, louder], labels, columns, side=1.25)
+    rows = image_rows([sources, rebuilt, enlarged], labels, columns, side=1.25)
     return Figure(
         "autoencoder.png",
-        plots.png(drawn),
-        "Fresh pictures, what the VAE makes of them, and the difference five times enlarged: what "
-        "is left lies on the edges.",
-        "Three rows: pictures, their reconstructions, and the differences.",
+        plots.png(rows),
+        "Fresh images, their VAE reconstructions with PSNR, and the absolute difference times 5. "
+        "The error lies on the edges.",
+        "Three rows: images, their reconstructions, and the differences.",
     )

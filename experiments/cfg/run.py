@@ -29,9 +29,9 @@ from sd.shapes import accuracy as judge
 from sd.shapes.scene import COLORS, HELD_OUT, SHAPES
 
 BARS = {"seen": 0.95, "held-out": 0.80}
-"""Least accuracy at the default setting, for pairs that occur in training and that don't."""
+"""Least accuracy at the default setting, for pairs seen in training and held-out pairs."""
 FREE = "free"
-"""The prompts that leave most open, for the diversity."""
+"""The kind of prompts that the diversity is measured on."""
 
 
 @dataclass(frozen=True)
@@ -41,26 +41,26 @@ class Point:
     scale: float
     right: dict[str, list[bool]]
     spread: list[float]
-    pictures: list[Image]
+    images: list[Image]
 
     def accuracy(self, kind: str) -> tuple[float, float, float]:
-        """The share of right pictures and its Wilson interval."""
+        """The share of images that show their prompt, and its Wilson interval."""
         verdicts = self.right[kind]
         return (fmean(verdicts), *wilson(sum(verdicts), len(verdicts)))
 
 
 def run(config: Config, pipeline: TextToImage | None = None) -> Result:
-    """Draw the pair, sweep the scale, judge."""
+    """Sample with guidance on and off, sweep the scale, and read the images."""
     pipeline = pipeline or load(config.model)
     own = scale_of(config.sampling.guidance_scale, pipeline)
     scales = sorted({*config.scales, 1.0, own})
-    asked = {
+    by_kind = {
         "seen": judge.fresh_prompts(0, config.count),
         "held-out": judge.fresh_prompts(0, config.count, held_out=True),
     }
-    few = {kind: prompts[: config.swept] for kind, prompts in asked.items()}
+    few = {kind: prompts[: config.swept] for kind, prompts in by_kind.items()}
     free = _free_prompts(config.diversity_prompts)
-    wanted = {w: _wanted(config, asked if w in (1.0, own) else few, free) for w in scales}
+    wanted = {w: _wanted(config, by_kind if w in (1.0, own) else few, free) for w in scales}
     total = 2 * config.shown + sum(len(set(_jobs(config, w, wanted[w]).values())) for w in scales)
     with tqdm(total=total, unit="image", disable=None) as bar:
         pair = _pair(config, pipeline, bar)
@@ -69,7 +69,7 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     data: dict[str, Any] = {
         "settings": config,
         "default_scale": own,
-        "prompts": asked,
+        "prompts": by_kind,
         "diversity_prompts": free,
         "sweep": [{"w": p.scale, "right": p.right, "diversity": p.spread} for p in points],
     }
@@ -83,7 +83,7 @@ def _at(points: Sequence[Point], scale: float) -> Point:
 
 
 def _free_prompts(count: int) -> list[str]:
-    """Prompts that name a colour and a shape and leave all else open; seen pairs only."""
+    """Prompts that name a color and a shape only, of seen pairs."""
     colors = list(COLORS)
     places = ((colors[(i + i // 6) % 6], SHAPES[i % 6]) for i in range(36))
     pairs = [pair for pair in places if pair not in HELD_OUT]
@@ -107,9 +107,9 @@ Wanted = dict[str, list[tuple[str, int]]]
 """Prompts and seeds of the images that one scale is judged by."""
 
 
-def _wanted(config: Config, asked: dict[str, list[str]], free: Sequence[str]) -> Wanted:
+def _wanted(config: Config, by_kind: dict[str, list[str]], free: Sequence[str]) -> Wanted:
     """Prompts of each kind, each with a seed of its own, and free ones with several."""
-    fixed = {kind: [(text, seed) for seed, text in enumerate(asked[kind])] for kind in BARS}
+    fixed = {kind: [(text, seed) for seed, text in enumerate(by_kind[kind])] for kind in BARS}
     return {**fixed, FREE: [(text, s) for text in free for s in range(config.diversity_seeds)]}
 
 
@@ -144,15 +144,15 @@ def _point(
 
 
 def _rows(guided: Point, plain: Point) -> tuple[Measurement, ...]:
-    """The gain by guidance on the same prompts and seeds, and the bars of accuracy."""
+    """The gain of accuracy by guidance, and the accuracies against their least values."""
     both = [p.right["seen"] + p.right["held-out"] for p in (guided, plain)]
     gain = fmean(both[0]) - fmean(both[1])
     rows = [
         estimated(
             "cfg",
-            "X1: with guidance (w = "
-            f"{guided.scale:g}) more pictures show all that their prompt names than without. "
-            f"Difference of the shares over {len(both[0])} fresh prompts, same seeds",
+            "X1: guidance raises the prompt accuracy, the share of images that show all that their "
+            f"prompt names. Difference of w = {guided.scale:g} from no guidance over "
+            f"{len(both[0])} fresh prompts, same seeds, above 0",
             (gain, paired_difference(*both)),
             least=0.0,
         )
@@ -162,7 +162,7 @@ def _rows(guided: Point, plain: Point) -> tuple[Measurement, ...]:
             count = len(point.right[kind])
             wanted = f", at least {bar:g}" if point is guided else ""
             what = "with" if point is guided else "without"
-            claim = f"Share of {count} fresh prompts of {kind} pairs shown rightly {what} guidance"
+            claim = f"Prompt accuracy over {count} fresh prompts of {kind} pairs {what} guidance"
             least = bar if point is guided else None
             share = share_of(point.right[kind])
             rows.append(estimated(f"cfg-{kind}-{name}", claim + wanted, share, least=least))
@@ -171,7 +171,7 @@ def _rows(guided: Point, plain: Point) -> tuple[Measurement, ...]:
 
 
 def _variety(guided: Point, plain: Point) -> Measurement:
-    """The ratio of the diversities, by the mean of its logarithm over the prompts."""
+    """The ratio of the diversities, as a geometric mean over the prompts."""
     pairs = zip(guided.spread, plain.spread, strict=True)
     logs = [math.log(max(a, 1e-9) / max(b, 1e-9)) for a, b in pairs]
     low, high = (math.exp(min(end, 700.0)) for end in mean_interval(logs))
@@ -192,12 +192,11 @@ def _parts(
 ) -> tuple[str | Figure | Table, ...]:
     verdicts = {on: [shows(one, config.prompt) for one in pair[on]] for on in pair}
     hits = {on: sum(one is True for one in verdicts[on]) for on in pair}
-    known = None not in verdicts[True]
     read = (
-        f"Green frame: all that the prompt names is there; orange: something is not. With guidance "
-        f"{hits[True]} of {config.shown} are right, without {hits[False]}."
-        if known
-        else "The prompt is outside the grammar that the reader understands: no verdicts."
+        "Green frame: the rule-based reader finds all that the prompt names; orange: it does not. "
+        f"With guidance {hits[True]} of {config.shown} show the prompt, without {hits[False]}."
+        if None not in verdicts[True]
+        else "The reader does not understand this prompt, so there are no verdicts."
     )
     together = image_rows(
         [pair[True], pair[False]],
@@ -207,59 +206,63 @@ def _parts(
         [verdicts[True], verdicts[False]],
     )
     strips = image_rows(
-        [p.pictures[:8] for p in points],
+        [p.images[:8] for p in points],
         [f"w = {p.scale:g}" for p in points],
         [f"seed {i}" for i in range(min(8, config.diversity_seeds))],
         f"“{free[0]}”",
-        [[shows(one, free[0]) for one in p.pictures[:8]] for p in points],
+        [[shows(one, free[0]) for one in p.images[:8]] for p in points],
         side=1.2,
     )
     best = max(points, key=lambda p: p.accuracy("seen")[0] + p.accuracy("held-out")[0])
     plain, most = (fmean(p.spread) for p in (_at(points, 1.0), points[-1]))
-    header = ("w", "seen pairs right", "held-out pairs right", "diversity (levels of 255)")
+    header = ("w", "accuracy, seen pairs", "accuracy, held-out pairs", "diversity (0 to 255)")
     cells = []
     for p in points:
         shares = (p.accuracy(kind) for kind in BARS)
         texts = [f"{percent(s)} [{percent(low)}, {percent(high)}]" for s, low, high in shares]
         cells.append((f"{p.scale:g}", *texts, f"{fmean(p.spread):.1f}"))
     return (
-        f"Guidance replaces the prediction by x0_u + w (x0_c - x0_u): w = 1 is the conditional "
-        f"model as it was trained (do_cfg=False), the model's own scale is w = {own:g}.",
+        "Guidance replaces the prediction by x0_u + w (x0_c - x0_u), where x0_c is the conditional "
+        "prediction and x0_u the unconditional one. w = 1 is no guidance (do_cfg=False); the "
+        f"model's own scale is w = {own:g}.",
         Figure(
             "cfg-on-off.png",
             plots.png(together),
-            f"One prompt, the same seeds, guidance on and off. {read}",
-            "Two rows of pictures of one prompt, with and without guidance.",
+            f"Images of one prompt with guidance (top) and without (bottom), same seeds. {read}",
+            "Two rows of images of one prompt, with and without guidance.",
         ),
         Figure(
             "cfg-sweep.png",
             plots.png(side_by_side(_panels(config, points, own), 6.2)),
-            f"Left: prompts come true most often at w = {best.scale:g}. Right: what guidance costs "
-            f"in variety, from {plain:.0f} levels without it to {most:.0f} at w = "
-            f"{points[-1].scale:g}. Bars are 95% intervals. {_counts(config, own)}",
+            "Against the guidance scale w, with 95% intervals. Left: prompt accuracy, highest at "
+            f"w = {best.scale:g}. Right: diversity, the mean RMS distance of pixels between images "
+            f"of one prompt: {plain:.0f} without guidance, {most:.0f} at w = "
+            f"{points[-1].scale:g}. {_counts(config, own)}",
             "Two curves against the guidance scale: prompt accuracy, and diversity.",
         ),
         Figure(
             "cfg-strips.png",
             plots.png(strips),
-            "One prompt that leaves size, place and background open, the same seeds in every row: "
-            "w = 0 does not know the prompt; as w grows the pictures grow alike.",
-            "A grid of pictures, a row for each guidance scale.",
+            "Images of a prompt that leaves size, place and background open, a row for each w, the "
+            "same seeds in every row. At w = 0 the prompt has no effect; a larger w gives images "
+            "that are more alike.",
+            "A grid of images, a row for each guidance scale.",
         ),
         Table(
             header,
             tuple(cells),
-            f"The sweep in numbers, with Wilson's 95% intervals. {_counts(config, own)}",
+            "Prompt accuracy, with Wilson's 95% intervals, and diversity against w. "
+            f"{_counts(config, own)}",
         ),
     )
 
 
 def _counts(config: Config, own: float) -> str:
-    """How many prompts the accuracies are taken over."""
+    """The number of prompts of each accuracy."""
     few = min(config.swept, config.count)
     return (
         f"Accuracy is over {config.count} prompts of each kind at w = 1 and w = {own:g}, and over "
-        f"the first {few} of them elsewhere, with the same seeds."
+        f"{few} at every other w, with the same seeds."
     )
 
 
@@ -274,16 +277,16 @@ def _panels(config: Config, points: list[Point], own: float) -> list[Chart]:
     chosen, w_axis = (own, "default"), Axis("guidance scale w")
     return [
         Chart(
-            "Does the picture show the prompt?",
+            "Prompt accuracy",
             w_axis,
-            Axis("all right (% of prompts)", 0, 104),
+            Axis("images that show the prompt (%)", 0, 104),
             lines,
             marked_x=chosen,
         ),
         Chart(
-            "How different are pictures of one prompt?",
+            "Diversity of images of one prompt",
             w_axis,
-            Axis("mean RMS distance (levels of 255)", 0),
+            Axis("mean RMS distance (0 to 255)", 0),
             [Series("diversity", w, spread, ends)],
             marked_x=chosen,
         ),

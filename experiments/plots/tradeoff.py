@@ -1,13 +1,11 @@
-"""Error over time on logarithmic axes: a line a solver, named at its end, and the best of all."""
+"""Error against time on logarithmic axes: a line for each solver, and the Pareto front."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments.plots import COLORS, styled
@@ -17,7 +15,7 @@ INK = "#222222"
 
 @dataclass(frozen=True)
 class Line:
-    """One solver's points, `low`..`high` the spread of each x."""
+    """The points of one solver; `low` to `high` is the range of each x."""
 
     label: str
     x: Sequence[float]
@@ -28,7 +26,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Front:
-    """One pair of axes: lines, and the points `(x, y, text)` that no other one beats."""
+    """One pair of axes: lines, and the points `(x, y, text)` of the Pareto front."""
 
     title: str
     lines: Sequence[Line]
@@ -37,7 +35,7 @@ class Front:
 
 @styled
 def fronts(panels: Sequence[Front], x_label: str, y_label: str, columns: int = 2) -> Figure:
-    """Panels on the same axes; the ground under each front is shaded: nothing measured is there."""
+    """Panels with the same axes and one legend; the region below each front is shaded."""
     columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(6.6 * columns, 4.7 * rows))
@@ -51,7 +49,7 @@ def fronts(panels: Sequence[Front], x_label: str, y_label: str, columns: int = 2
     x = np.concatenate([np.asarray(line.x, dtype=float) for line in lines])
     y = np.concatenate([np.asarray(line.y, dtype=float) for line in lines])
     y = y[y > 0]
-    limits = (x.min() / 1.25, x.max() * 2.6), (y.min() / 1.8, y.max() * 1.5)
+    limits = (x.min() / 1.25, x.max() * 1.25), (y.min() / 1.8, y.max() * 1.5)
     for k, axes in enumerate(grid.flat):
         if k >= len(panels):
             axes.axis("off")
@@ -64,28 +62,19 @@ def fronts(panels: Sequence[Front], x_label: str, y_label: str, columns: int = 2
             axes.tick_params(labelbottom=True)
         if k % columns == 0:
             axes.set_ylabel(y_label)
+    handles, labels = grid.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     return figure
 
 
 def _panel(axes: Axes, panel: Front, colors: dict[str, str]) -> None:
-    _ground(axes, panel)
+    _shade(axes, panel)
     for line in panel.lines:
         color = colors[line.label]
         x = np.asarray(line.x)
         bars = np.clip([x - np.asarray(line.low), np.asarray(line.high) - x], 0, None)
         axes.errorbar(x, line.y, xerr=bars, fmt="none", color=color, elinewidth=1.1, alpha=0.5)
-        axes.plot(x, line.y, "o-", color=color, markersize=5.5, zorder=3)
-    for (x_end, y_end), line in zip(_apart(axes, panel.lines), panel.lines, strict=True):
-        style: Any = {
-            "va": "center",
-            "color": colors[line.label],
-            "fontweight": "bold",
-            "zorder": 7,
-        }
-        name = axes.annotate(
-            line.label, (x_end, y_end), (11, 0), textcoords="offset points", **style
-        )
-        name.set_path_effects([withStroke(linewidth=3.5, foreground="white")])
+        axes.plot(x, line.y, "o-", color=color, markersize=5.5, zorder=3, label=line.label)
     written = np.full((1, 2), np.inf)
     for x_best, y_best, text in panel.best:
         axes.plot(x_best, y_best, "o", markersize=11, mfc="none", mec=INK, mew=1.5, zorder=5)
@@ -100,8 +89,8 @@ def _panel(axes: Axes, panel: Front, colors: dict[str, str]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _ground(axes: Axes, panel: Front) -> None:
-    """What is faster and nearer than all that was measured."""
+def _shade(axes: Axes, panel: Front) -> None:
+    """Shade the region that is faster and of lower error than every point."""
     if not panel.best:
         return
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
@@ -109,18 +98,3 @@ def _ground(axes: Axes, panel: Front) -> None:
     stairs = [left, *x, right], [top, *y, y[-1]]
     axes.fill_between(*stairs, bottom, step="post", color="#eef1f4", linewidth=0, zorder=0)
     axes.step(*stairs, where="post", color="#a9b4be", linewidth=1.4, zorder=1)
-
-
-def _apart(axes: Axes, lines: Sequence[Line]) -> list[tuple[float, float]]:
-    """Where each line's name stands: its end, moved up where two would overlap."""
-    ends = [(float(line.x[-1]), float(line.y[-1])) for line in lines]
-    low, high = np.log(axes.get_ylim())
-    least = (high - low) / 16  # a line of text, as a share of the axes
-    order = sorted(range(len(ends)), key=lambda i: ends[i][1])
-    place, below = list(ends), -np.inf
-    for i in order:
-        height = max(np.log(ends[i][1]), below + least)
-        near = any(abs(np.log(ends[i][0] / ends[j][0])) < 1 for j in order if j != i)
-        place[i] = (ends[i][0], float(np.exp(height)) if near else ends[i][1])
-        below = height if near else below
-    return place

@@ -1,4 +1,4 @@
-"""Runs X2: redraws one image at rising strengths."""
+"""Runs X2: image to image from one input at rising strengths."""
 
 from statistics import fmean
 from typing import Any
@@ -20,7 +20,7 @@ from sd.shapes.scene import Scene, Thing
 
 
 def run(config: Config, pipeline: TextToImage | None = None) -> Result:
-    """Redraw, measure, and set the results in a row."""
+    """Sample at each strength, and measure the distance from the input."""
     strengths = sorted(set(config.strengths))
     source = rendered() if config.image is None else image_tensor.read_image(config.image)
     pipeline = pipeline or load(config.model)
@@ -29,13 +29,13 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     rebuilt = pipeline.decode(pipeline.encode_image(source, size, size))[0]
     seeds = range(config.seed, config.seed + config.seeds)
     prompts = [config.prompt] * config.seeds
-    drawn = []
-    with tqdm(total=len(strengths) * config.seeds, unit="picture", disable=None) as bar:
+    samples = []
+    with tqdm(total=len(strengths) * config.seeds, unit="image", disable=None) as bar:
         for strength in strengths:
             call = {**config.sampling.call(pipeline), "image": source, "strength": strength}
-            drawn.append(draw(pipeline, prompts, seeds, bar, **call))
-    distances = [[distance(one, source) for one in group] for group in drawn]
-    verdicts = [[shows(one, config.prompt) for one in group] for group in drawn]
+            samples.append(draw(pipeline, prompts, seeds, bar, **call))
+    distances = [[distance(one, source) for one in group] for group in samples]
+    verdicts = [[shows(one, config.prompt) for one in group] for group in samples]
     left = [float(pipeline.schedule(round(s * pipeline.schedule.T))[0]) for s in strengths]
     base = distance(rebuilt, source)
     row = _row(strengths, distances)
@@ -47,12 +47,12 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
         "shows_the_prompt": verdicts,
         "reconstruction_distance": base,
     }
-    parts = _parts(config, strengths, left, source, rebuilt, drawn, distances, verdicts, base)
+    parts = _parts(config, strengths, left, source, rebuilt, samples, distances, verdicts, base)
     return Result("strength", "X2: image to image at rising strengths", (row,), parts, data)
 
 
 def rendered() -> Image.Image:
-    """The input where the user has none: a large red circle left of a small blue square."""
+    """The default input: a large red circle left of a small blue square."""
     things = (
         Thing("circle", "red", "large", -0.42, 0.05, 0.34),
         Thing("square", "blue", "small", 0.52, -0.05, 0.20),
@@ -61,7 +61,7 @@ def rendered() -> Image.Image:
 
 
 def _row(strengths: list[float], distances: list[list[float]]) -> Measurement:
-    """Does the distance grow? The mean slope over the strengths, one slope a seed."""
+    """The slope of the distance against the strength, averaged over the seeds."""
     centre = fmean(strengths)
     spread = sum((s - centre) ** 2 for s in strengths)
     slopes = [
@@ -70,8 +70,8 @@ def _row(strengths: list[float], distances: list[list[float]]) -> Measurement:
     ]
     return estimated(
         "strength",
-        "X2: the higher the strength, the farther the picture from its input. Slope of the RMS "
-        f"distance (levels of 255) per unit of strength, over {len(slopes)} seeds, above 0",
+        "X2: the distance of the image from its input grows with the strength. Slope of the RMS "
+        f"distance (0 to 255) per unit of strength, over {len(slopes)} seeds, above 0",
         mean_of(slopes),
         least=0.0,
     )
@@ -83,14 +83,14 @@ def _parts(
     left: list[float],
     source: Image.Image,
     rebuilt: Image.Image,
-    drawn: list[list[Image.Image]],
+    samples: list[list[Image.Image]],
     distances: list[list[float]],
     verdicts: list[list[bool | None]],
     base: float,
 ) -> tuple[str | Figure | Table, ...]:
     shown = min(3, config.seeds)
-    pictures = [
-        [source if i == 0 else None, rebuilt if i == 0 else None, *(group[i] for group in drawn)]
+    images = [
+        [source if i == 0 else None, rebuilt if i == 0 else None, *(group[i] for group in samples)]
         for i in range(shown)
     ]
     frames = [[None, None, *(group[i] for group in verdicts)] for i in range(shown)]
@@ -100,26 +100,26 @@ def _parts(
     ends = [mean_interval(each) for each in distances]
     panels = [
         Chart(
-            "How far from the input?",
+            "Distance from the input",
             Axis("strength"),
-            Axis("mean RMS distance (levels of 255)", 0),
+            Axis("mean RMS distance (0 to 255)", 0),
             [Series("distance", strengths, means, ends)],
             levels=[(base, "VAE alone")],
         ),
         Chart(
-            "How much of the input enters the start?",
+            "Signal of the input in the start",
             Axis("strength"),
-            Axis("alpha at the start", 0, 1.02),
+            Axis(r"$\alpha_t$ at $t$ = strength $T$", 0, 1.02),
             [Series("alpha", strengths, left)],
         ),
     ]
-    known = None not in verdicts[0]
-    if known:
+    readable = None not in verdicts[0]
+    if readable:
         shares = [share_of([bool(one) for one in each]) for each in verdicts]
         percents = [100 * share for share, _ in shares]
         line = Series("right", strengths, percents, [(100 * a, 100 * b) for _, (a, b) in shares])
-        title = "Does it show the prompt?"
-        share = Axis(f"all right (% of {config.seeds} seeds)", -4, 104)
+        title = "Prompt accuracy"
+        share = Axis(f"images that show the prompt (% of {config.seeds})", -4, 104)
         panels.insert(1, Chart(title, Axis("strength"), share, [line]))
     header = ("strength", "alpha at the start", "distance from the input", "shows the prompt")
     cells = [
@@ -127,32 +127,34 @@ def _parts(
             f"{s:g}",
             f"{a:.3f}",
             f"{m:.1f} [{lo:.1f}, {hi:.1f}]",
-            percent(fmean(map(bool, v))) if known else "–",
+            percent(fmean(map(bool, v))) if readable else "–",
         )
         for s, a, m, (lo, hi), v in zip(strengths, left, means, ends, verdicts, strict=True)
     ]
     return (
         "The input's latent x_0 is noised to x_t = alpha_t x_0 + sigma_t eps at t = strength T, "
-        "and only the way back from there is walked, under the prompt "
-        f"“{config.prompt}”. Even at strength 1 the start holds alpha_T = {left[-1]:.3f} of the "
-        "input's latent, because this table of noise does not end in pure noise."
+        "and the reverse process starts there, under the prompt "
+        f"“{config.prompt}”. Even at strength 1 the start contains alpha_T = {left[-1]:.3f} of the "
+        "input's latent, because this beta schedule does not end in pure noise."
         if strengths[-1] == 1
-        else f"The way back from t = strength T is walked under the prompt “{config.prompt}”.",
+        else f"The reverse process starts at t = strength T, under the prompt “{config.prompt}”.",
         Figure(
             "strength-row.png",
-            plots.png(image_rows(pictures, rows, columns, f"“{config.prompt}”", frames)),
-            "From left to right the input gives way to the prompt. Green frame: all that the "
-            "prompt names is there; orange: not (yet)."
-            if known
-            else "From left to right the input gives way to the prompt.",
-            "A row of pictures from the input to one that follows the prompt.",
+            plots.png(image_rows(images, rows, columns, f"“{config.prompt}”", frames)),
+            "The input, its VAE reconstruction, and samples at rising strength, a row for each "
+            "seed. Green frame: the rule-based reader finds all that the prompt names; orange: it "
+            "does not."
+            if readable
+            else "The input, its VAE reconstruction, and samples at rising strength.",
+            "Rows of images from the input to one that follows the prompt.",
         ),
         Figure(
             "strength-curves.png",
             plots.png(side_by_side(panels, 5.4)),
-            f"Means over {config.seeds} seeds with 95% intervals. The dotted line is what the "
-            "autoencoder alone changes.",
-            "Curves against strength: distance from the input and how much of it is kept.",
+            f"Against the strength: RMS distance of the pixels from the input, means over "
+            f"{config.seeds} seeds with 95% intervals; the share of images that show the prompt; "
+            "and alpha at the start. The dotted line is the VAE's reconstruction error.",
+            "Curves against strength: distance from the input, prompt accuracy, alpha.",
         ),
-        Table(header, tuple(cells), "Distances are RMS differences in levels of 255."),
+        Table(header, tuple(cells), "Distances are RMS differences of pixels, 0 to 255."),
     )

@@ -1,4 +1,4 @@
-"""How far one picture's walk comes apart on two devices, or in two precisions."""
+"""The difference of one trajectory between two devices, or between two precisions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from experiments.output.result import Figure, Measurement, Table, estimated
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from sd.pipeline import TextToImage
 
-__all__ = ["Apart", "Walk", "drift", "parts", "rows", "walk"]
+__all__ = ["Drift", "Trajectory", "drift", "parts", "rows", "trajectory"]
 
 
 @dataclass(frozen=True)
-class Walk:
-    """A picture and the latents that led to it: the time and x_t (float64, CPU) of each state."""
+class Trajectory:
+    """An image and its trajectory: the time and x_t (float64, CPU) of each state."""
 
     label: str
     t: tuple[float, ...]
@@ -28,11 +28,11 @@ class Walk:
 
 
 @dataclass(frozen=True)
-class Apart:
-    """A walk x beside a reference y from the same noise, after each step.
+class Drift:
+    """The difference of a trajectory x from a reference y of the same noise, after each step.
 
     largest: max |x_t - y_t|; relative: |x_t - y_t| / |y_t|, Euclidean norms; levels: the root mean
-    square difference of the pictures' pixels, of 0..255.
+    square difference of the images' pixels, of 0..255.
     """
 
     label: str
@@ -43,8 +43,8 @@ class Apart:
     levels: float
 
 
-def walk(label: str, pipeline: TextToImage, prompt: str, **call: Any) -> Walk:
-    """One picture of seed 0; its noise is the same on every device and in every precision."""
+def trajectory(label: str, pipeline: TextToImage, prompt: str, **call: Any) -> Trajectory:
+    """The trajectory of seed 0; its noise is the same on every device and in every precision."""
     t: list[float] = []
     x: list[Tensor] = []
 
@@ -53,13 +53,13 @@ def walk(label: str, pipeline: TextToImage, prompt: str, **call: Any) -> Walk:
         x.append(state.x.detach().to("cpu", torch.float64))
 
     (picture,) = pipeline(prompt, seed=0, progress=False, watch=watch, **call)
-    return Walk(label, tuple(t), tuple(x), picture)
+    return Trajectory(label, tuple(t), tuple(x), picture)
 
 
-def drift(one: Walk, reference: Walk) -> Apart:
+def drift(one: Trajectory, reference: Trajectory) -> Drift:
     """The differences after each step; the start, which is the same, is left out."""
     pairs = list(zip(one.x, reference.x, strict=True))[1:]
-    return Apart(
+    return Drift(
         one.label,
         reference.label,
         one.t[1:],
@@ -69,42 +69,43 @@ def drift(one: Walk, reference: Walk) -> Apart:
     )
 
 
-def rows(found: Sequence[Apart]) -> tuple[Measurement, ...]:
-    """The relative difference at the end of each walk."""
+def rows(found: Sequence[Drift]) -> tuple[Measurement, ...]:
+    """The relative difference at the end of each trajectory."""
     return tuple(
         estimated(
-            f"timing-apart-{one.label.replace(', ', '-')}",
-            f"relative RMS difference of the last latents on {one.label} from those on "
-            f"{one.reference}, {len(one.t)} steps from the same noise",
+            f"timing-drift-{one.label.replace(', ', '-')}",
+            f"Relative RMS difference of the final latents on {one.label} from those on "
+            f"{one.reference}, after {len(one.t)} steps from the same noise",
             one.relative[-1],
         )
         for one in found
     )
 
 
-def parts(found: Sequence[Apart]) -> tuple[Figure | Table, ...]:
-    """A line for each walk over its steps, and the numbers at its ends."""
+def parts(found: Sequence[Drift]) -> tuple[Figure | Table, ...]:
+    """The chart of the difference against the step, and the table of its values."""
     if not found:
         return ()
     reference = found[0].reference
     lines = [
         Series(one.label, range(1, len(one.t) + 1), one.relative)
         for one in found
-        if min(one.relative) > 0  # a walk that agrees to the bit has no place on a logarithmic axis
+        if min(one.relative) > 0  # a logarithmic axis has no 0: equal trajectories are left out
     ]
-    title = f"Latents on {found[0].label if len(found) == 1 else 'each'}, and on {reference}"
-    panel = Chart(title, Axis("step"), Axis("relative RMS difference", scale="log"), lines)
+    title = f"Difference from {reference}"
+    title = f"{found[0].label}: {title[0].lower()}{title[1:]}" if len(found) == 1 else title
+    panel = Chart(title, Axis("step"), Axis("relative RMS difference of x_t", scale="log"), lines)
     caption = (
-        f"The same picture drawn from the same noise on {reference} and in other ways: what "
-        "rounding does to the latents, step by step."
+        f"Relative RMS difference of the latents from those on {reference}, after each step from "
+        "the same noise (logarithmic axis). It shows the effect of rounding."
     )
-    drawn = Figure(
+    chart = Figure(
         "timing-apart.png",
         plots.png(side_by_side([panel], 6.2)),
         caption,
-        "Lines of relative difference over steps, one for each device and precision.",
+        "Relative difference against the step, a line for each device and precision.",
     )
-    header = ("device, precision", "after one step", "after the last", "largest", "picture")
+    header = ("device, precision", "first step", "last step", "largest entry", "image")
     cells = tuple(
         (
             one.label,
@@ -114,7 +115,7 @@ def parts(found: Sequence[Apart]) -> tuple[Figure | Table, ...]:
         for one in found
     )
     told = (
-        f"Differences from {reference}: |x - y| / |y| of the latents after one step and after the "
-        "last, the largest of one number at the end, and the root mean square of the pixels'."
+        f"Differences from {reference}: |x - y| / |y| of the latents after the first and the last "
+        "step, the largest entry of |x - y| at the end, and the RMS difference of the pixels."
     )
-    return (*((drawn,) if lines else ()), Table(header, cells, told))
+    return (*((chart,) if lines else ()), Table(header, cells, told))

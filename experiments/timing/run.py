@@ -34,9 +34,9 @@ DTYPES: dict[str, tuple[Precision, ...]] = {
     "mps": ("float32", "float16"),
 }
 MOST_SECONDS = 1.5
-"""For one picture on a CPU, once loaded."""
+"""Largest time of one image on a CPU, with the model loaded."""
 MOST_SECONDS_COLD = 8.0
-"""For `generate` from a cold start to the file."""
+"""Largest time of `generate` in a fresh process, from the start to the file."""
 
 Timed = tuple[float, Interval]
 """Median and its interval, in milliseconds."""
@@ -51,7 +51,7 @@ class Measured:
     text_encoder: Timed
     unet_step: Timed
     decode: Timed
-    picture: Timed
+    image: Timed
     memory: float
     memory_of: str
 
@@ -67,32 +67,32 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     cold = config.cold_start and pipeline is None
     jobs, refused = _jobs(config.model, names)
     measured: list[Measured] = []
-    walks: list[device_drift.Walk] = []
+    trajectories: list[device_drift.Trajectory] = []
     for name, dtype in tqdm(jobs, unit="setting", disable=None):
         try:
-            one, walk, solver = _setting(config, pipeline, name, dtype)
+            one, path, solver = _setting(config, pipeline, name, dtype)
         except (RuntimeError, NotImplementedError, FloatingPointError) as error:
             refused.append(f"{name}, {dtype}: {str(error).splitlines()[0]}")
         else:
             measured.append(one)
-            walks.append(walk)
+            trajectories.append(path)
     if not measured:
         raise ValueError(f"--device: nothing could be timed; {'; '.join(refused)}")
     started = _cold_starts(config) if cold else []
-    first = next((one for one in walks if one.label == "cpu, float32"), walks[0])
-    found = [device_drift.drift(one, first) for one in walks if one is not first]
+    first = next((one for one in trajectories if one.label == "cpu, float32"), trajectories[0])
+    found = [device_drift.drift(one, first) for one in trajectories if one is not first]
     rows = (*_rows(config, measured, started), *device_drift.rows(found))
     machine = describe(names)
     data: dict[str, Any] = {
         "settings": config,
         "machine": machine,
         "milliseconds": measured,
-        "apart": found,
+        "drift": found,
         "refused": refused,
         "cold_start_seconds": started,
     }
-    calls = config.sampling.steps * SOLVERS[solver].calls
-    parts = (*_parts(calls, config, measured, refused, machine), *device_drift.parts(found))
+    nfe = config.sampling.steps * SOLVERS[solver].calls
+    parts = (*_parts(nfe, config, measured, refused, machine), *device_drift.parts(found))
     return Result("timing", "X3: time on every device", rows, parts, data)
 
 
@@ -116,8 +116,8 @@ def _jobs(model: Model, names: list[str]) -> tuple[list[tuple[str, Precision]], 
 
 def _setting(
     config: Config, pipeline: TextToImage | None, name: str, dtype: Precision
-) -> tuple[Measured, device_drift.Walk, str]:
-    """The model, or a copy of this one, on one device in one precision: times, walk, solver."""
+) -> tuple[Measured, device_drift.Trajectory, str]:
+    """The model, or a copy of this one, on one device in one precision: times, path, solver."""
     where, kind = torch.device(name), getattr(torch, dtype)
     if pipeline is None:
         own = load(replace(config.model, device=name, dtype=dtype))
@@ -128,11 +128,11 @@ def _setting(
         }
         own = replace(pipeline, device=where, dtype=kind, **moved)
     one, call = _measure(config, own, name, dtype), config.sampling.call(own)
-    return one, device_drift.walk(one.label, own, config.prompt, **call), call["solver"]
+    return one, device_drift.trajectory(one.label, own, config.prompt, **call), call["solver"]
 
 
 def _measure(config: Config, own: TextToImage, name: str, dtype: str) -> Measured:
-    """The parts and the whole on one device in one precision."""
+    """The time of each part and of a whole image, on one device in one precision."""
     where = own.device
     reset_peak(where)
     scale = scale_of(config.sampling.guidance_scale, own)
@@ -194,24 +194,24 @@ def _cold_starts(config: Config) -> list[float]:
 def _rows(
     config: Config, measured: list[Measured], started: list[float]
 ) -> tuple[Measurement, ...]:
-    """The time of a picture on a CPU against its bound, other settings, the cold start."""
+    """The time of an image on a CPU against its bound, at other settings, and the cold start."""
     first = next((m for m in measured if m.device == "cpu"), measured[0])
     rows, steps = [], config.sampling.steps
     for one in (first, *(m for m in measured if m is not first)):
-        middle, (low, high) = one.picture
-        claim = f"seconds for one picture on {one.label}: {steps} steps, guidance on"
+        middle, (low, high) = one.image
+        claim = f"Seconds for one image on {one.label}: {steps} steps, guidance on"
         main = one is first
         bound = f", at most {MOST_SECONDS:g}" if main and one.device == "cpu" else ""
         name = "timing" if main else f"timing-{one.device}-{one.dtype}"
-        text = f"{'X3: ' if main else ''}{claim}, once loaded{bound}"
+        text = f"{'X3: ' if main else ''}{claim}, model loaded{bound}"
         found = middle / 1e3, (low / 1e3, high / 1e3)
         rows.append(estimated(name, text, found, most=MOST_SECONDS if bound else None))
     if started:
         rows.append(
             estimated(
                 "timing-cold-start",
-                "seconds from starting `generate` to the file on the CPU, at most "
-                f"{MOST_SECONDS_COLD:g} (interval: the range of {len(started)} starts)",
+                "Seconds of `generate` in a fresh process on the CPU, from the start to the file, "
+                f"at most {MOST_SECONDS_COLD:g} (interval: the range of {len(started)} starts)",
                 median_interval(started),
                 most=MOST_SECONDS_COLD,
             )
@@ -220,7 +220,7 @@ def _rows(
 
 
 def _parts(
-    calls: int,
+    nfe: int,
     config: Config,
     measured: list[Measured],
     refused: list[str],
@@ -228,45 +228,46 @@ def _parts(
 ) -> tuple[str | Figure | Table, ...]:
     bars = {
         "text encoder": [m.text_encoder[0] for m in measured],
-        f"U-Net, {calls} calls": [calls * m.unet_step[0] for m in measured],
+        f"U-Net, NFE {nfe}": [nfe * m.unet_step[0] for m in measured],
         "VAE decode": [m.decode[0] for m in measured],
     }
-    known = [sum(column) for column in zip(*bars.values(), strict=True)]
-    rest = [max(0.0, m.picture[0] - s) for m, s in zip(measured, known, strict=True)]
-    bars["solver and the rest"] = rest
-    share = min(1.0, calls * measured[0].unet_step[0] / measured[0].picture[0])
+    parts = [sum(column) for column in zip(*bars.values(), strict=True)]
+    other = [max(0.0, m.image[0] - s) for m, s in zip(measured, parts, strict=True)]
+    bars["solver, other"] = other
+    share = min(1.0, nfe * measured[0].unet_step[0] / measured[0].picture[0])
     spread = "95% intervals" if config.repeats >= 6 else "their ranges"
-    header = ("device, precision", "text encoder", "U-Net, a step", "VAE decode", "whole picture")
+    header = ("device, precision", "text encoder", "U-Net, NFE 1", "VAE decode", "whole image")
     cells = tuple(
         (
             m.label,
-            *(_text(part) for part in (m.text_encoder, m.unet_step, m.decode, m.picture)),
+            *(_text(part) for part in (m.text_encoder, m.unet_step, m.decode, m.image)),
             f"{m.memory:,.0f} MiB ({m.memory_of})",
         )
         for m in measured
     )
-    title = f"One picture, {config.sampling.steps} steps, guidance on"
-    drawn = stacked_bars([m.label for m in measured], bars, "milliseconds (median)", title)
+    title = f"Time of one image, {config.sampling.steps} steps, guidance on"
+    chart = stacked_bars([m.label for m in measured], bars, "milliseconds (median)", title)
     lines: list[str | Figure | Table] = [
         "The machine: " + "; ".join(f"{key} {value}" for key, value in machine.items()) + ".",
         Figure(
             "timing-parts.png",
-            plots.png(drawn),
-            f"Where the time of one picture goes: on {measured[0].label} {share:.0%} of it is the "
-            "U-Net, called once a step on both halves of the guided pair.",
+            plots.png(chart),
+            f"Median time of one image by part, in milliseconds. On {measured[0].label} the U-Net "
+            f"takes {share:.0%} of it. With guidance, one evaluation runs the U-Net on a batch of "
+            "two: the conditional and the unconditional input.",
             "Stacked bars of milliseconds for each device and precision.",
         ),
         Table(
             (*header, "peak memory"),
             cells,
             f"Medians of {config.repeats} runs in milliseconds with {spread}, after "
-            f"{config.warmup} to warm up; devices synchronised around every run.",
+            f"{config.warmup} warm-up runs; the device is synchronised around every run.",
         ),
     ]
     if not any(m.device.startswith(("cuda", "mps")) for m in measured):
         lines.append("No GPU was found: the lecture's comparison of a GPU with the CPU needs one.")
     if refused:
-        lines.append("Not able to run: " + "; ".join(refused) + ".")
+        lines.append("These settings did not run: " + "; ".join(refused) + ".")
     return tuple(lines)
 
 

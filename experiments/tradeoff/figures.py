@@ -1,4 +1,4 @@
-"""What `tradeoff` shows: the figure of error over seconds, what to pick, what limits change."""
+"""The figures and tables of `tradeoff`: error against seconds, and guidance intervals."""
 
 import math
 from collections.abc import Sequence
@@ -12,19 +12,22 @@ from experiments.common.statistics import wilson
 from experiments.output.result import Figure, Table, percent
 from experiments.plots.gallery import image_rows
 from experiments.plots.tradeoff import Front, Line, fronts
-from experiments.tradeoff.walks import EVERYWHERE, Interval, Point, pareto, rms, words
+from experiments.tradeoff.measure import EVERYWHERE, Interval, Point, pareto, rms, words
 
 Way = tuple[str, Interval]
 
 
 @dataclass(frozen=True)
 class Judged:
-    """One interval: how far its converged ends are from the fully guided ones, its pictures, and
-    whether each shows its prompt."""
+    """One guidance interval.
+
+    away: RMS distance of its reference ends from those with guidance at every noise level.
+    right: for each image whether it shows its prompt.
+    """
 
     interval: Interval
     away: list[float]
-    pictures: list[Image]
+    images: list[Image]
     right: list[bool | None]
 
 
@@ -41,26 +44,26 @@ def parts(
         ways.setdefault((point.grid, point.interval), []).append(point)
     figure = fronts(
         [_front(way, some, solvers) for way, some in ways.items()],
-        "seconds for one picture's walk (median, range)",
+        "seconds for one image (median, range)",
         "RMS error of the latent",
     )
     nearest = {way: min(point.error for point in some) for way, some in ways.items()}
     count = len(points[0].seconds)
     return (
-        "How long does a picture take, and how far is it from where an exact walk from the same "
-        f"noise would have ended? The solvers {', '.join(solvers)}, none of which draws noise, "
-        f"with the guidance scale w = {scale:g}.",
+        "Time and error of one image. The error is the RMS distance of the sampled latent from the "
+        "exact end of the probability flow that starts at the same noise. Solvers: "
+        f"{', '.join(solvers)}, all deterministic; guidance scale w = {scale:g}.",
         _grids(nearest),
         "The machine: " + "; ".join(f"{key} {value}" for key, value in machine.items()) + ".",
         Figure(
             "tradeoff-error.png",
             plots.png(figure),
-            f"Each dot is a number of steps; errors and medians over {count} pictures, in units of "
-            "a latent, whose variance is about 1. Ringed, with its steps: no other dot of the "
-            "panel is both faster and nearer; nothing measured lies on the shaded ground. Each "
-            "panel is measured against the end of its own guided flow.",
-            "Error over seconds on logarithmic axes, a line for each solver, in panels for each "
-            "grid of steps and guidance interval.",
+            f"RMS error of the latent (its variance is about 1) against the median seconds of one "
+            f"image, over {count} images, on logarithmic axes. Each dot is a number of steps. "
+            "Ringed dots, with their steps, are the Pareto front: no other dot is both faster and "
+            "of lower error. Each panel has the exact end of its own guided flow.",
+            "Error against seconds on logarithmic axes, a line for each solver, a panel for each "
+            "time grid and guidance interval.",
         ),
         _budgets(ways),
         *_limits(ways, judged),
@@ -68,19 +71,20 @@ def parts(
 
 
 def _grids(nearest: dict[Way, float]) -> str:
-    """How near the walks of each grid come, guided at every level, and what limits cost."""
+    """The lowest error on each grid, and the effect of guidance intervals."""
     whole = {grid: error for (grid, one), error in nearest.items() if one == EVERYWHERE}
-    told = " and ".join(f"{error:.2g} on the {grid} grid" for grid, error in whole.items())
-    text = f"The least error, guided at every level, is {told}."
+    errors = " and ".join(f"{error:.2g} on the {grid} grid" for grid, error in whole.items())
+    text = f"The lowest error with guidance at every noise level is {errors}."
     if "trailing" in whole:
         text += (
-            " The last step of the trailing grid, from T over the number of steps to clean data, "
-            "takes the mean for the flow, whatever the solver."
+            " The last step of the trailing grid goes from t = T / steps to clean data, and takes "
+            "the posterior mean for the flow with every solver."
         )
     if len(nearest) > len(whole):
         text += (
-            " A limited interval guides at noise levels σ/α inside it alone, and elsewhere takes "
-            "the conditional prediction, half the work; a step over its ends is of order 1."
+            " With a guidance interval, guidance acts at noise levels σ/α inside it only. Outside, "
+            "the conditional prediction alone is used, which halves the cost. A step over an end "
+            "of the interval has order 1."
         )
     return text
 
@@ -104,7 +108,7 @@ def best(points: Sequence[Point]) -> list[int]:
 
 
 def _budgets(ways: dict[Way, list[Point]]) -> Table:
-    """The nearest end that fits into a time, for times of 1, 2 and 5 times a power of ten."""
+    """The lowest error within a time, for times of 1, 2 and 5 times a power of ten."""
     every = [point.time[0] for points in ways.values() for point in points]
     low, high = math.floor(math.log10(min(every))), math.ceil(math.log10(max(every)))
     series = [digit * 10.0**power for power in range(low, high + 1) for digit in (1, 2, 5)]
@@ -124,47 +128,46 @@ def _budgets(ways: dict[Way, list[Point]]) -> Table:
             cells.append(tuple(line))
     header = ("budget", *(f"{grid}, guided {words(interval)}" for grid, interval in ways))
     caption = (
-        "What to pick for a budget: the solver and number of steps that end nearest to the flow's "
-        "own end in that time on this machine, and their RMS error."
+        "The solver and number of steps of the lowest RMS error within a time on this machine."
     )
     return Table(header, tuple(cells), caption)
 
 
 def _limits(ways: dict[Way, list[Point]], judged: Sequence[Judged]) -> tuple[Figure | Table, ...]:
-    """What limited guidance changes in the pictures, and what it saves."""
+    """The effect of guidance intervals on the images and on the cost."""
     grid = list(ways)[-1][0]
     most = {way[1]: points[-1] for way, points in ways.items() if way[0] == grid}
     cells = []
     for one in judged:
-        known = [bool(verdict) for verdict in one.right if verdict is not None]
+        verdicts = [bool(verdict) for verdict in one.right if verdict is not None]
         share, point = "–", most[one.interval]
-        if known:
-            low, high = wilson(sum(known), len(known))
-            share = f"{percent(fmean(known))} [{percent(low)}, {percent(high)}]"
-        rows, away = f"{point.rows / point.calls:.2f}", f"{rms(one.away):.2g}"
+        if verdicts:
+            low, high = wilson(sum(verdicts), len(verdicts))
+            share = f"{percent(fmean(verdicts))} [{percent(low)}, {percent(high)}]"
+        rows, away = f"{point.rows / point.nfe:.2f}", f"{rms(one.away):.2g}"
         cells.append((words(one.interval), rows, away, share))
-    shown = min(8, len(judged[0].pictures))
+    shown = min(8, len(judged[0].images))
     gallery = image_rows(
-        [one.pictures[:shown] for one in judged],
+        [one.images[:shown] for one in judged],
         [words(one.interval).replace("at ", "", 1) for one in judged],
         [],
-        "Guided at every noise level, and at some",
+        "Samples by guidance interval",
         [one.right[:shown] for one in judged],
     )
-    header = ("guided", "U-Net rows a call", "distance from full guidance", "shows the prompt")
+    header = ("guided", "U-Net rows / NFE", "distance from full guidance", "shows the prompt")
     return (
         Figure(
             "tradeoff-pictures.png",
             plots.png(gallery),
-            "The same prompts and seeds, nothing picked. Green frame: all that the prompt names is "
-            "there; orange: something is not.",
-            "Rows of pictures, one for each interval of guidance.",
+            "The same prompts and seeds in every row, not selected. Green frame: the rule-based "
+            "reader finds all that the prompt names; orange: it does not.",
+            "Rows of images, one for each guidance interval.",
         ),
         Table(
             header,
             tuple(cells),
-            "Guidance doubles the U-Net's rows where it is on. The distance is between the "
-            "converged ends of both flows, RMS in units of a latent; shares with Wilson's 95% "
+            "Guidance doubles the rows of the U-Net's batch. The distance is the RMS difference of "
+            "the reference ends of the two flows, in units of a latent; shares have Wilson's 95% "
             "intervals.",
         ),
     )

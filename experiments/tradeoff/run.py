@@ -15,32 +15,32 @@ from experiments.common.statistics import mean_interval, paired_difference
 from experiments.output.result import Measurement, Result, estimated
 from experiments.tradeoff import Config
 from experiments.tradeoff.figures import Judged, parts
-from experiments.tradeoff.walks import EVERYWHERE, Point, Target, Walks, each, words
+from experiments.tradeoff.measure import EVERYWHERE, Point, Target, TimedSampling, each, words
 from sd.pipeline import TextToImage
 from sd.shapes import accuracy
 
 DOUBT = 0.5
-"""The largest share of the least error measured that the converged solution may be wrong by."""
+"""Largest error of the reference ends, as a share of the lowest error measured."""
 JUDGED_STEPS = 20
 
 
 def run(config: Config, pipeline: TextToImage | None = None) -> Result:
-    """Converge, walk, judge."""
+    """Compute the reference ends, sample by every solver, and read the images."""
     pipeline = pipeline or load(config.model)
     scale = scale_of(config.guidance_scale, pipeline)
     seeds = range(config.seed, config.seed + config.pictures)
-    walks = Walks(pipeline, accuracy.fresh_prompts(1, config.pictures), seeds, scale)
+    timed = TimedSampling(pipeline, accuracy.fresh_prompts(1, config.pictures), seeds, scale)
     intervals = list(dict.fromkeys([EVERYWHERE, *config.intervals]))
     ways = [(grid, EVERYWHERE) for grid in config.grids]
     ways += [(config.grids[-1], interval) for interval in intervals[1:]]
     jobs = [(solver, n, *way) for way in ways for solver in config.solvers for n in config.counts]
     total = 2 * len(intervals) + config.pictures * len(jobs)
-    with tqdm(total=total, unit="walk", disable=None) as bar:
+    with tqdm(total=total, unit="sample", disable=None) as bar:
         targets: dict[Interval, Target] = {}
         for interval in intervals:
-            targets[interval] = walks.target(interval, config.reference)
+            targets[interval] = timed.target(interval, config.reference)
             bar.update()
-        points = walks.points(jobs, targets, bar.update)
+        points = timed.points(jobs, targets, bar.update)
         judged = []
         for interval in intervals:
             judged.append(_judged(config, pipeline, interval, targets))
@@ -63,8 +63,8 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
         ],
     }
     rows = _rows(points, list(targets.values()), judged)
-    told = parts(points, config.solvers, judged, scale, machine)
-    return Result("tradeoff", "Error over seconds", rows, told, data)
+    blocks = parts(points, config.solvers, judged, scale, machine)
+    return Result("tradeoff", "Error against seconds", rows, blocks, data)
 
 
 def _judged(
@@ -73,19 +73,19 @@ def _judged(
     interval: Interval,
     targets: dict[Interval, Target],
 ) -> Judged:
-    """One interval's pictures, of the prompts and seeds of all, by a few steps."""
+    """The images of one interval, of the same prompts and seeds as the others."""
     half = config.judged // 2
-    asked = [
+    prompts = [
         *accuracy.fresh_prompts(2, config.judged - half),
         *accuracy.fresh_prompts(2, half, held_out=True),
     ]
     how: dict[str, Any] = {"solver": "dpmpp_2m", "grid": config.grids[-1]}
     how["steps"] = min(JUDGED_STEPS, config.counts[-1])
     how["guidance_scale"] = scale_of(config.guidance_scale, pipeline)
-    drawn = draw(pipeline, asked, range(len(asked)), guidance_interval=interval, **how)
-    right = [shows(*pair) for pair in zip(drawn, asked, strict=True)]
+    images = draw(pipeline, prompts, range(len(prompts)), guidance_interval=interval, **how)
+    right = [shows(*pair) for pair in zip(images, prompts, strict=True)]
     away = each(targets[interval].ends, targets[EVERYWHERE].ends)
-    return Judged(interval, away, drawn, right)
+    return Judged(interval, away, images, right)
 
 
 def _rows(
@@ -93,7 +93,7 @@ def _rows(
     targets: Sequence[Target],
     judged: Sequence[Judged],
 ) -> tuple[Measurement, ...]:
-    """Does the second order pay, is the reference fit to measure by, what do limits cost."""
+    """The gain by second order, the error of the reference, and the effect of the intervals."""
     grid, steps = points[-1].grid, points[-1].steps
     at = {p.solver: p for p in points if (p.grid, p.steps, p.interval) == (grid, steps, EVERYWHERE)}
     pairs = zip(at["dpmpp_2m"].errors, at["euler"].errors, strict=True)
@@ -104,15 +104,15 @@ def _rows(
     rows = [
         estimated(
             "tradeoff",
-            f"RMS error of dpmpp_2m over that of euler after {steps} steps on the {grid} grid, as "
-            f"many network calls, geometric mean over {len(logs)} pictures, at most 1",
+            f"RMS error of dpmpp_2m over that of euler after {steps} steps on the {grid} grid, at "
+            f"equal NFE, geometric mean over {len(logs)} images, at most 1",
             (math.exp(fmean(logs)), (low, high)),
             most=1.0,
         ),
         estimated(
             "tradeoff-reference",
-            "What the converged solution may be wrong by, over the least error that is measured "
-            f"against it, the worst of {len(targets)} intervals, at most {DOUBT:g}",
+            "Error of the reference ends over the lowest error measured against them, the largest "
+            f"of {len(targets)} intervals, at most {DOUBT:g}",
             share,
             most=DOUBT,
         ),
@@ -125,8 +125,8 @@ def _rows(
         rows.append(
             estimated(
                 f"tradeoff-{one.interval[0]:g}-{one.interval[1]:g}",
-                f"Share of {len(a)} fresh prompts shown rightly guided {words(one.interval)} "
-                "alone, less the share guided at every level, same seeds",
+                f"Difference of the prompt accuracy over {len(a)} fresh prompts with guidance "
+                f"{words(one.interval)} from that with guidance at every noise level, same seeds",
                 (fmean(a) - fmean(b), paired_difference(a, b)),
             )
         )

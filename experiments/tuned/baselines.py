@@ -137,7 +137,11 @@ class BaselineGrids:
         """The grid of the dynamic program, for one solver."""
         side, step = self.problem.train, SOLVERS[solver](self.problem.schedule)
         with torch.no_grad():
-            return {STEPWISE: dynamic_programming(step, side.path_denoise, side.teacher, side.nodes, steps)}
+            return {
+                STEPWISE: dynamic_programming(
+                    step, side.path_denoise, side.teacher, side.nodes, steps
+                )
+            }
 
 
 def tune(
@@ -235,12 +239,16 @@ def s4s(
         nodes = min(trained, key=measure_of(scale)).nodes
         own = [state.x for state in trajectory(unipc, side.path_denoise, starts, nodes)]
         first = fit_weights(side.path_denoise, own, nodes)
-        weights = fit_weights_to_ends(side.path_denoise, starts, ends, nodes, first, MIXED, scale, descent)
+        weights = fit_weights_to_ends(
+            side.path_denoise, starts, ends, nodes, first, MIXED, scale, descent
+        )
         found.append(evaluate(problem, problem.test, S4S, S4S, nodes, from_weights(nodes, weights)))
         if turns:
             more = (starts, ends, nodes, weights, MIXED, scale, descent, turns)
             nodes, weights = fit_alternating(problem.schedule, side.path_denoise, *more)
             found.append(
-                evaluate(problem, problem.test, S4S_ALT, S4S_ALT, nodes, from_weights(nodes, weights))
+                evaluate(
+                    problem, problem.test, S4S_ALT, S4S_ALT, nodes, from_weights(nodes, weights)
+                )
             )
     return found

@@ -1,4 +1,4 @@
-"""What `tuned` says: rows, a table of error at equal calls, and two figures."""
+"""The rows, the table and the figures of `tuned`: error at equal NFE, and the nodes."""
 
 import math
 from collections.abc import Sequence
@@ -23,17 +23,17 @@ from experiments.tuned.baselines import (
     STEPWISE,
     TUNED,
     WEIGHTED,
+    Evaluation,
     Measure,
-    Walked,
     rms,
     typical,
 )
-from experiments.tuned.outcome import Beside, Found
+from experiments.tuned.outcome import Outcome, PairedError
 
 DOUBT = 0.5
-"""The largest share of the least error measured that the converged ends may be wrong by."""
+"""Largest error of the reference ends, as a share of the lowest error measured."""
 SAVED = 2 / 3
-"""The calls of the denoiser that the aim leaves of every three."""
+"""Largest share of the baselines' NFE that our methods may need."""
 MEASURES: tuple[tuple[str, str, Measure], ...] = (
     ("typical", "Typical error", typical),
     ("rms", "RMS error", rms),
@@ -46,50 +46,50 @@ LOOKS = (
 OURS = {FITTED: "fitted weights", TUNED: "a tuned grid"}
 
 
-def rows_of(found: Found) -> list[Measurement]:
-    """At every budget each kind of ours over the best of the rest, and what it saves."""
+def rows_of(found: Outcome) -> list[Measurement]:
+    """For each of our methods the error ratio at every budget, and the NFE that it saves."""
     rows = [row for kind in found.picked for row in _ratios(found, kind)]
     return [*rows, _doubt(found)]
 
 
-def _told(one: Walked) -> str:
+def _label(one: Evaluation) -> str:
     return one.solver if one.solver == one.grid else f"{one.solver} on {one.grid}"
 
 
-def _name(found: Found, kind: str) -> str:
-    return kind if found.world.name == "mixture" else f"{kind}-{found.world.name}"
+def _name(found: Outcome, kind: str) -> str:
+    return kind if found.problem.name == "mixture" else f"{kind}-{found.problem.name}"
 
 
-def _ratios(found: Found, kind: str) -> list[Measurement]:
-    name, where, rows, ratios = _name(found, kind), found.world.title, [], []
+def _ratios(found: Outcome, kind: str) -> list[Measurement]:
+    name, where, rows, ratios = _name(found, kind), found.problem.title, [], []
     for budget, pair in found.picked[kind].items():
         for (key, words, measure), mine in zip(MEASURES, pair, strict=True):
-            other = found.rest(budget, measure)
+            other = found.best_baseline(budget, measure)
             value = measure(mine) / measure(other)
             by = "" if kind == FITTED else f" ({mine.solver})"
             claim = (
-                f"{where}: {words.lower()} after {budget} calls, {OURS[kind]}{by} over the best of "
-                f"the rest, {_told(other)}; at most 1"
+                f"{where}: {words.lower()} at NFE {budget}, {OURS[kind]}{by} over the best "
+                f"baseline, {_label(other)}; at most 1"
             )
             ratio = value, ratio_interval(mine.errors, other.errors, key)
             rows.append(estimated(f"{name}-{budget}-{key}", claim, ratio, most=1.0))
             ratios.append((key, value))
     worst = max(value for key, value in ratios if key == "typical")
     claim = (
-        f"{where}: typical error of {OURS[kind]} over that of the best of the rest, at equal "
-        f"calls, the worst of {len(found.budgets)} budgets; at most 1"
+        f"{where}: typical error of {OURS[kind]} over that of the best baseline at equal NFE, the "
+        f"largest ratio of {len(found.budgets)} budgets; at most 1"
     )
     return [estimated(name, claim, worst, most=1.0), *rows, *_savings(found, kind)]
 
 
-def _savings(found: Found, kind: str) -> list[Measurement]:
+def _savings(found: Outcome, kind: str) -> list[Measurement]:
     rows = []
     for place, (key, words, measure) in enumerate(MEASURES):
         claim = (
-            f"{found.world.title}: calls of {OURS[kind]} over those that the best of the rest "
-            f"needs for the same {words.lower()}, between its budgets on a line in logarithms, the "
-            f"mean of {len(found.budgets)} budgets; at most 2/3. What no other of at most "
-            f"{found.most} calls reached counts as {found.most + 1}"
+            f"{found.problem.title}: NFE of {OURS[kind]} over the NFE that the best baseline needs "
+            f"for the same {words.lower()}, interpolated in logarithms, mean of "
+            f"{len(found.budgets)} budgets; at most 2/3. An error that no baseline reaches at NFE "
+            f"{found.most} counts as {found.most + 1}"
         )
         mean = found.share(kind, place, measure)
         low, high = (found.share(kind, place, measure, end) for end in _ends(key, measure))
@@ -98,36 +98,41 @@ def _savings(found: Found, kind: str) -> list[Measurement]:
     return rows
 
 
-def _ends(key: str, measure: Measure) -> tuple[Beside, Beside]:
-    """Another's error as large, and as small, as the interval of ours over it lets it be."""
-    known = cache(lambda mine, other: ratio_interval(mine.errors, other.errors, key))
+def _ends(key: str, measure: Measure) -> tuple[PairedError, PairedError]:
+    """The largest and the smallest error of a baseline within the interval of the ratio."""
+    interval = cache(lambda mine, other: ratio_interval(mine.errors, other.errors, key))
 
-    def largest(mine: Walked, other: Walked) -> float:
-        return measure(mine) / max(known(mine, other)[0], 1e-300)
+    def largest(mine: Evaluation, other: Evaluation) -> float:
+        return measure(mine) / max(interval(mine, other)[0], 1e-300)
 
-    def least(mine: Walked, other: Walked) -> float:
-        return measure(mine) / min(known(mine, other)[1], 1e300)
+    def least(mine: Evaluation, other: Evaluation) -> float:
+        return measure(mine) / min(interval(mine, other)[1], 1e300)
 
     return largest, least
 
 
-def _doubt(found: Found) -> Measurement:
+def _doubt(found: Outcome) -> Measurement:
     shares = []
     for _, _, measure in MEASURES:
         pairs = [pair for kind in found.picked.values() for pair in kind.values()]
         least = min(measure(one) for pair in pairs for one in pair)
-        ends = Walked("", "", 0, found.world.test.ends, found.world.test.doubts.clamp(1e-300))
+        ends = Evaluation(
+            "", "", 0, found.problem.test.ends, found.problem.test.doubts.clamp(1e-300)
+        )
         shares.append(measure(ends) / least)
     claim = (
-        f"{found.world.title}: what the converged ends may be wrong by over the least error "
-        f"measured against them, typical or RMS, the larger share; at most {DOUBT:g}"
+        f"{found.problem.title}: error of the reference ends over the lowest error measured "
+        f"against them, typical or RMS, the larger ratio; at most {DOUBT:g}"
     )
     return estimated(f"{_name(found, TUNED)}-reference", claim, max(shares), most=DOUBT)
 
 
 def ratio_interval(a: Tensor, b: Tensor, key: str) -> tuple[float, float]:
-    """Of a's typical or RMS error over b's, over the starts, paired: Student's of the logarithms'
-    difference, or the root of Fieller's for the squares' means, which few starts carry."""
+    """The 95% interval of a's typical or RMS error over b's, paired by start.
+
+    Student's interval of the difference of the logarithms, or the root of Fieller's interval for
+    the ratio of the mean squares.
+    """
     if key == "rms":
         low, high = ratio_of_means(a.square().tolist(), b.square().tolist())
         return math.sqrt(low), math.sqrt(high)
@@ -135,21 +140,21 @@ def ratio_interval(a: Tensor, b: Tensor, key: str) -> tuple[float, float]:
     return math.exp(max(low, -700.0)), math.exp(min(high, 700.0))
 
 
-def record(found: Found) -> dict[str, Any]:
-    """Every number as plain data."""
+def record(found: Outcome) -> dict[str, Any]:
+    """Every measured value as plain data."""
 
-    def line(one: Walked) -> dict[str, Any]:
+    def line(one: Evaluation) -> dict[str, Any]:
         return {
             "solver": one.solver,
             "grid": one.grid,
-            "calls": one.calls,
+            "nfe": one.nfe,
             "rms": rms(one),
             "typical": typical(one),
             "median": float(one.errors.median()),
         }
 
     return {
-        "doubt": float(found.world.test.doubts.square().mean().sqrt()),
+        "doubt": float(found.problem.test.doubts.square().mean().sqrt()),
         **{
             kind: {
                 str(budget): [{**line(one), "nodes": one.nodes.tolist()} for one in pair]
@@ -157,81 +162,83 @@ def record(found: Found) -> dict[str, Any]:
             }
             for kind, pairs in found.picked.items()
         },
-        "others": [line(one) for one in found.others],
+        "baselines": [line(one) for one in found.baselines],
     }
 
 
-def parts(every: Sequence[Found]) -> tuple[str | Figure | Table, ...]:
-    """The report of all worlds."""
-    told: list[str | Figure | Table] = [
-        "What can be had from a few calls of the denoiser? Fitted weights mix all that a walk has "
-        "seen so that it keeps nearest to the flow; a tuned grid places the nodes of one solver so "
-        "that its walks end nearest. Both are found on starts of their own and judged on others, "
-        "by how far walks end from the end of the flow from the same noise. The best of the rest "
-        "is the best, seen on those starts, of all other solvers and grids: "
+def parts(every: Sequence[Outcome]) -> tuple[str | Figure | Table, ...]:
+    """The report of all test problems."""
+    blocks: list[str | Figure | Table] = [
+        "NFE is the number of function evaluations of the denoiser. Fitted weights combine all "
+        "predictions of a trajectory so that it stays close to the exact flow. A tuned grid places "
+        "the nodes of one solver so that the error of its samples is least. Both are fitted on "
+        "training starts and evaluated on test starts. The error is the RMS distance of a sample "
+        "from the exact end of the flow that starts at the same noise. The best baseline has the "
+        "lowest error on the test starts among all other solvers and grids: "
         + "; ".join(f"`{name}`, {what}" for name, what in PUBLISHED.items())
         + "; and "
         + ", ".join(f"`{name}`" for name in GRIDS)
         + "."
     ]
     for found in every:
-        name = "" if found.world.name == "mixture" else f"-{found.world.name}"
-        told += [
+        name = "" if found.problem.name == "mixture" else f"-{found.problem.name}"
+        blocks += [
             _table(found),
             Figure(
                 f"tuned{name}-error.png",
                 _errors(found),
-                "At each number of calls the best of every kind. Heavy: fitted weights, chosen on "
-                "training starts as tuned grids are; the others are the best on the very starts "
-                "they are judged on. Left the geometric mean over the starts, right the root mean "
-                "square, which a few starts between two modes carry.",
-                "Error over calls of the denoiser on a logarithmic axis, a line for each grid.",
+                "Error against NFE on logarithmic axes, in units of x; lower is better. Left: "
+                "geometric mean over the starts (typical error). Right: root mean square, which a "
+                "few starts between two modes dominate. Fitted weights (heavy) and tuned grids are "
+                "chosen on training starts; each baseline is the best on the test starts.",
+                "Error against NFE on logarithmic axes, a line for each kind of grid.",
             ),
             Figure(
                 f"tuned{name}-nodes.png",
                 _nodes(found),
-                "Where the nodes fall, on the axis of log-SNR: noise left, clean data right; the "
-                "last step, to t = 0, is not drawn. Blue: those that were fitted or tuned.",
+                "Nodes of the time grids on the axis of log-SNR (nats), from noise (left) to clean "
+                "data (right). The node at t = 0 lies at infinity and is left out. Blue: fitted or "
+                "tuned grids; gray: baselines.",
                 "Rows of dots on an axis of log-SNR, one row for each grid.",
             ),
         ]
-    return tuple(told)
+    return tuple(blocks)
 
 
-def _table(found: Found) -> Table:
-    """Error at equal calls."""
+def _table(found: Outcome) -> Table:
+    """Error at equal NFE."""
     kinds = list(found.picked)
-    header = ("calls", "error", *kinds, "fixed", *PUBLISHED, "calls of the rest for fitted's")
+    header = ("NFE", "error", *kinds, "fixed", *PUBLISHED, "baselines' NFE for fitted's error")
     cells = []
     for budget in found.budgets:
         for place, (_, words, measure) in enumerate(MEASURES):
             ours = [found.picked[kind][budget][place] for kind in kinds]
             rest = [
-                found.rest(budget, measure, grids)
+                found.best_baseline(budget, measure, grids)
                 for grids in (GRIDS, *((name,) for name in PUBLISHED))
             ]
             line = [_cell(one, measure) for one in (*ours, *rest)]
             needed = found.needed(measure(ours[0]), measure)
-            told = f"{needed:.1f}" if needed else f"more than {found.most}"
-            cells.append((str(budget), words.split()[0].lower(), *line, told))
+            equal = f"{needed:.1f}" if needed else f"more than {found.most}"
+            cells.append((str(budget), words.split()[0].lower(), *line, equal))
     caption = (
-        f"{found.world.title}: the error of {len(found.world.test.starts)} test starts, typical "
-        "(geometric mean) and RMS, of the best solver on each kind of grid."
+        f"{found.problem.title}: typical (geometric mean) and RMS error over "
+        f"{len(found.problem.test.starts)} test starts, of the best solver on each kind of grid."
     )
     return Table(header, tuple(cells), caption)
 
 
-def _cell(one: Walked | None, measure: Measure) -> str:
+def _cell(one: Evaluation | None, measure: Measure) -> str:
     if one is None:
         return "–"
     solver = one.solver if one.solver not in (FITTED, S4S, S4S_ALT) else ""
     where = one.grid if one.grid in GRIDS or one.solver == FITTED else ""
-    told = " ".join(filter(None, (solver, where)))
-    return f"{measure(one):.2g}" + (f" ({told})" if told else "")
+    source = " ".join(filter(None, (solver, where)))
+    return f"{measure(one):.2g}" + (f" ({source})" if source else "")
 
 
-def _errors(found: Found) -> bytes:
-    """A chart a measure, a line a kind of grid, the first of them heavy."""
+def _errors(found: Outcome) -> bytes:
+    """A chart for each measure; a line for each kind of grid, the first one heavy."""
     charts = []
     kinds = [("best fixed grid", GRIDS), ("Align Your Steps", (ALIGNED,)), ("KL bound", (BOUND,))]
     kinds += [("error-weighted", (WEIGHTED,)), ("dynamic program", (STEPWISE,)), ("S4S", (S4S,))]
@@ -243,10 +250,10 @@ def _errors(found: Found) -> bytes:
             pairs = found.picked.get(kind, {})
             lines.append((label, list(pairs), [measure(pair[place]) for pair in pairs.values()]))
         for label, grids in kinds:
-            calls = sorted({one.calls for one in found.others if one.grid in grids})
-            some = [n for n in calls if n >= budgets[0]]
+            nfe = sorted({one.nfe for one in found.baselines if one.grid in grids})
+            some = [n for n in nfe if n >= budgets[0]]
             some = [n for n in some if len(grids) == 1 or n <= 1.5 * budgets[-1]]
-            best = [one for n in some if (one := found.rest(n, measure, grids))]
+            best = [one for n in some if (one := found.best_baseline(n, measure, grids))]
             lines.append((label, some, [measure(one) for one in best]))
         series = [
             Series(label, x, y, None, *look, *((1.7, 6) if place else (3.4, 9)))
@@ -254,23 +261,23 @@ def _errors(found: Found) -> bytes:
             if x
         ]
         ticks = sorted({*lines[0][1], max(n for _, x, _ in lines for n in x)})
-        calls_axis = Axis("calls of the denoiser", scale="log", ticks=ticks)
-        charts.append(Chart(words, calls_axis, Axis("distance from the flow's end", scale="log"),
-                            series))  # fmt: skip
-    return plots.png(side_by_side(charts, 6.4, 5.8, legend_columns=4, title=found.world.title))
+        nfe_axis = Axis("NFE", scale="log", ticks=ticks)
+        error_axis = Axis("distance from the exact end", scale="log")
+        charts.append(Chart(words, nfe_axis, error_axis, series))
+    return plots.png(side_by_side(charts, 6.4, 5.8, legend_columns=4, title=found.problem.title))
 
 
-def _nodes(found: Found) -> bytes:
-    """The log-SNR of nodes: grids of ten calls (or the middle budget), then tuned ones of all."""
+def _nodes(found: Outcome) -> bytes:
+    """The log-SNR of nodes: baselines at NFE 10 (or the middle budget), then ours at all."""
     budgets = found.budgets
     middle = 10 if 10 in budgets else budgets[len(budgets) // 2]
-    schedule = found.world.schedule
+    schedule = found.problem.schedule
     kind = TUNED if TUNED in found.picked else FITTED
 
     rows = [
         (name, one, "#555555")
         for name in (*GRIDS[:1], *GRIDS[3:], ALIGNED, BOUND, WEIGHTED, STEPWISE)
-        if (one := found.rest(middle, typical, (name,)))
+        if (one := found.best_baseline(middle, typical, (name,)))
     ]
     for budget in budgets:
         one = found.picked[kind][budget][0]
@@ -280,8 +287,8 @@ def _nodes(found: Found) -> bytes:
         Series("", schedule.log_snr(one.nodes[:-1]), [k] * one.nodes[1:].numel(), None, ink, "")
         for k, (_, one, ink) in enumerate(rows)
     ]
-    x = Axis(r"log-SNR, $\log(\alpha_t^2 / \sigma_t^2)$: noise on the left, data right")
-    names = [f"{label}, {one.calls}" for label, one, _ in rows]
+    x = Axis(r"log-SNR $\log(\alpha_t^2 / \sigma_t^2)$ (nats), from noise to data")
+    names = [f"{label}, NFE {one.nfe}" for label, one, _ in rows]
     y = Axis("", len(rows) - 0.5, -0.5, ticks=range(len(rows)), names=names)
-    chart = Chart(found.world.title, x, y, series)
+    chart = Chart(found.problem.title, x, y, series)
     return plots.png(side_by_side([chart], 11, 1.2 + 0.42 * len(rows)))

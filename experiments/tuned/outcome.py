@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from experiments.tuned.baselines import FITTED, Measure, Evaluation
+from experiments.tuned.baselines import FITTED, Evaluation, Measure
 from experiments.tuned.problems import FittingProblem
 
 Pair = tuple[Evaluation, Evaluation]
@@ -36,8 +36,10 @@ class Outcome:
         """The largest NFE of the baselines."""
         return max(one.nfe for one in self.baselines)
 
-    def best_baseline(self, budget: int, measure: Measure, grids: Sequence[str] = ()) -> Evaluation | None:
-        """The baseline (on these grids) with the lowest test error at an NFE of at most the budget."""
+    def best_baseline(
+        self, budget: int, measure: Measure, grids: Sequence[str] = ()
+    ) -> Evaluation | None:
+        """The baseline (on these grids) with the lowest test error within an NFE budget."""
         fits = [one for one in self.baselines if one.nfe <= budget]
         fits = [one for one in fits if not grids or one.grid in grids]
         return min(fits, key=measure, default=None)
@@ -50,7 +52,9 @@ class Outcome:
         reached = [nfe for line in lines.values() if (nfe := _reached(line, error))]
         return min(reached, default=None)
 
-    def share(self, kind: str, place: int, measure: Measure, beside: PairedError | None = None) -> float:
+    def share(
+        self, kind: str, place: int, measure: Measure, beside: PairedError | None = None
+    ) -> float:
         """The mean over the budgets of our NFE over the NFE that the baselines need.
 
         An error that no baseline reaches counts as the largest NFE plus 1. `place` selects from a

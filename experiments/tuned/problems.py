@@ -123,8 +123,10 @@ def side(
     nodes: int,
     fine: int,
 ) -> Side:
-    """The flow from these starts, uniform in log-SNR; the path of the first `fine` is fine, and
-    `some` is the denoiser of these."""
+    """The flow from these starts, on a grid uniform in log-SNR.
+
+    The path of the first `fine` starts is stored; `some` is their denoiser.
+    """
     many = uniform_log_snr(schedule, FINE * (nodes - 1) + 1)  # the last step goes to 0
     states, ends = fine_path(denoise, schedule, starts, many, fine)
     half = uniform_log_snr(schedule, FINE * (nodes - 1) // 2 + 1)

@@ -16,13 +16,13 @@ from experiments.tuned.baselines import (
     TUNED,
     BaselineGrids,
     Evaluation,
+    evaluate,
     fit,
     rms,
     s4s,
     steps_of,
     tune,
     typical,
-    evaluate,
 )
 from experiments.tuned.figures import parts, record, rows_of
 from experiments.tuned.outcome import Outcome, Pair

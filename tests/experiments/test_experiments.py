@@ -80,13 +80,13 @@ def test_timing(pipeline: TextToImage) -> None:
     result = timing.run(config, pipeline)
     check(result, "timing")
     for one in result.data["milliseconds"]:
-        assert one.picture[0] > one.decode[0] > 0
+        assert one.image[0] > one.decode[0] > 0
         assert one.memory > 0
     assert {"processor", "cores", "torch", "threads"} <= set(result.data["machine"])
-    (half,) = result.data["apart"]
+    (half,) = result.data["drift"]
     assert (half.label, half.reference, half.t) == ("cpu, bfloat16", "cpu, float32", (500, 0))
     assert 0 < half.relative[-1] < 0.1  # bfloat16 rounds to 1/256
-    assert {row.name: row.measured for row in result.rows}["timing-apart-cpu-bfloat16"] == (
+    assert {row.name: row.measured for row in result.rows}["timing-drift-cpu-bfloat16"] == (
         half.relative[-1]
     )
     # Timing other precisions leaves the model it was given as it was.

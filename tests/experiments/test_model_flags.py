@@ -281,7 +281,7 @@ def test_timing_of_an_engine_and_in_low_memory(
     assert main([*flags, *more]) == 0
     told = json.loads((tmp_path / "out" / "timing.json").read_text(encoding="utf-8"))
     assert [one["dtype"] for one in told["milliseconds"]] == ["float32", "bfloat16"]
-    assert told["apart"][0]["relative"][-1] > 0 and told["refused"] == []
+    assert told["drift"][0]["relative"][-1] > 0 and told["refused"] == []
     capsys.readouterr()
     assert main([*flags, "--low-memory", "--engine", "compile"]) == 2
     words = "error: cpu, float32: engine: wanted eager with low_memory, got 'compile'\n"

@@ -10,7 +10,16 @@ import torch
 from diffusion_math.schedule import Discrete
 from experiments.tradeoff import run as tradeoff
 from experiments.tradeoff.figures import Judged, best
-from experiments.tradeoff.walks import EVERYWHERE, Point, Target, Walks, certain, each, pareto, rms
+from experiments.tradeoff.measure import (
+    EVERYWHERE,
+    Point,
+    Target,
+    TimedSampling,
+    certain,
+    each,
+    pareto,
+    rms,
+)
 from sd.pipeline import TextToImage
 from tests.experiments.schema import check
 
@@ -49,9 +58,9 @@ def test_the_certain_grid_has_nodes_on_both_sides_of_every_jump() -> None:
 
 def test_the_reference_is_its_own_and_rows_are_counted(pipeline: TextToImage) -> None:
     """From itself the reference is 0; inside of the interval a call has two rows, outside one."""
-    walks = Walks(pipeline, ["a red circle", "a blue star"], [3, 4], 2.0)
-    targets = {one: walks.target(one, 8) for one in (EVERYWHERE, LIMITED)}
-    again = walks.target(EVERYWHERE, 8)
+    timed = TimedSampling(pipeline, ["a red circle", "a blue star"], [3, 4], 2.0)
+    targets = {one: timed.target(one, 8) for one in (EVERYWHERE, LIMITED)}
+    again = timed.target(EVERYWHERE, 8)
     assert rms(each(again.ends, targets[EVERYWHERE].ends)) == 0
     assert targets[EVERYWHERE].doubt > 0
     ticks: list[int] = []
@@ -60,15 +69,15 @@ def test_the_reference_is_its_own_and_rows_are_counted(pipeline: TextToImage) ->
         ("euler", 5, "karras", LIMITED),
         ("heun", 5, "karras", EVERYWHERE),
     ]
-    full, limited, heun = walks.points(jobs, targets, lambda: ticks.append(1))
+    full, limited, heun = timed.points(jobs, targets, lambda: ticks.append(1))
     assert len(ticks) == 6
-    assert (full.calls, full.rows) == (5, 10)
-    assert (heun.calls, heun.rows) == (9, 18)
-    assert limited.calls == 5 and 5 < limited.rows < 10
+    assert (full.nfe, full.rows) == (5, 10)
+    assert (heun.nfe, heun.rows) == (9, 18)
+    assert limited.nfe == 5 and 5 < limited.rows < 10
     assert full.errors == full.from_guided and min(full.errors) > 0
     assert limited.errors != limited.from_guided
-    # A picture is walked by itself, from its own seed, with its own prompt.
-    alone = Walks(pipeline, ["a blue star"], [4], 2.0)
+    # An image is sampled by itself, from its own seed, with its own prompt.
+    alone = TimedSampling(pipeline, ["a blue star"], [4], 2.0)
     end = alone._run(jobs[0], 0)[0]
     assert each(end, targets[EVERYWHERE].ends[1:])[0] == pytest.approx(full.errors[1], rel=1e-3)
 
@@ -130,9 +139,9 @@ def test_limited_guidance_is_compared_on_the_same_prompts() -> None:
 
 
 def test_at_scale_one_an_interval_changes_nothing(pipeline: TextToImage) -> None:
-    walks = Walks(pipeline, ["a red circle"], [3], 1.0)
-    whole, limited = (walks.target(one, 8) for one in (EVERYWHERE, LIMITED))
+    timed = TimedSampling(pipeline, ["a red circle"], [3], 1.0)
+    whole, limited = (timed.target(one, 8) for one in (EVERYWHERE, LIMITED))
     assert max(each(whole.ends, limited.ends)) < whole.doubt  # four nodes more, nothing else
-    guided = Walks(pipeline, ["a red circle"], [3], 9.0)
+    guided = TimedSampling(pipeline, ["a red circle"], [3], 9.0)
     whole, limited = (guided.target(one, 8) for one in (EVERYWHERE, LIMITED))
     assert min(each(whole.ends, limited.ends)) > 0

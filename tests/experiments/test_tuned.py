@@ -1,4 +1,4 @@
-"""The experiment on fitted solvers: its verdicts and what changes them, its test problems, its guards."""
+"""The experiment on fitted solvers: its verdicts, its test problems and its guards."""
 
 import math
 from dataclasses import replace
@@ -149,9 +149,13 @@ def test_s4s_is_fitted_to_the_training_starts_and_evaluated_from_others(monkeypa
     sizes = [typical(best)]
     for one in (plain, alt):
         assert one.nfe == 4 and len(one.errors) == 5
-        again = errors(one.step, problem.test.denoise, problem.test.starts, problem.test.ends, one.nodes)
+        again = errors(
+            one.step, problem.test.denoise, problem.test.starts, problem.test.ends, one.nodes
+        )
         torch.testing.assert_close(one.errors, again)
-        own_errors = errors(one.step, side.path_denoise, side.path.states[0], side.path.states[-1], one.nodes)
+        own_errors = errors(
+            one.step, side.path_denoise, side.path.states[0], side.path.states[-1], one.nodes
+        )
         sizes.append(float(own_errors.log().mean().exp()))
     assert sizes[0] > sizes[1] > sizes[2]
     alone = baselines.s4s(problem, grids, (math.inf, 1.0), 4, 0)

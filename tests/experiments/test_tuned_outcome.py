@@ -34,7 +34,9 @@ def test_the_best_of_the_rest_and_what_is_saved():
     assert found.best_baseline(5, rms).grid == "karras"
     assert found.best_baseline(5, rms, ("ays",)).grid == "ays"
     assert found.best_baseline(9, rms).nfe == found.most == 9
-    assert found.best_baseline(4, rms) is None and found.best_baseline(9, rms, ("linspace",)) is None
+    assert (
+        found.best_baseline(4, rms) is None and found.best_baseline(9, rms, ("linspace",)) is None
+    )
     assert found.needed(0.05, rms) == pytest.approx(9)
     assert found.needed(0.1, rms) == pytest.approx(5 * 1.8**0.5)
     assert found.needed(0.2, rms) == found.needed(0.3, rms) == 5

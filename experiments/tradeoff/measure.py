@@ -1,4 +1,4 @@
-"""Walks of one model by many solvers: where they end, in what time, and where the flow ends."""
+"""Samples of one model by many solvers: their errors, their seconds and the reference ends."""
 
 import math
 import time
@@ -29,14 +29,18 @@ Run = tuple["Tensor", float, list[int]]
 
 @dataclass(frozen=True)
 class Point:
-    """One way to sample and, for each picture, `calls` and `rows` of the U-Net, `seconds`, and the
-    RMS distance of its end from its own flow's and from the fully guided one's."""
+    """One setting of the sampler and its measurements.
+
+    nfe, rows: evaluations of the U-Net and rows of their batches, means over the images. seconds:
+    of each image. errors: the RMS distance of each sample from the exact end of its flow.
+    from_guided: the same from the end of the flow with guidance at every noise level.
+    """
 
     solver: str
     steps: int
     grid: str
     interval: Interval
-    calls: float
+    nfe: float
     rows: float
     seconds: tuple[float, ...]
     errors: tuple[float, ...]
@@ -44,19 +48,22 @@ class Point:
 
     @property
     def time(self) -> tuple[float, Interval]:
-        """The median of its seconds, and the range of them."""
+        """The median of the seconds, and their range."""
         return median(self.seconds), (min(self.seconds), max(self.seconds))
 
     @property
     def error(self) -> float:
-        """The RMS error over all pictures."""
+        """The RMS error over all images."""
         return rms(self.errors)
 
 
 @dataclass(frozen=True)
 class Target:
-    """The converged ends of one interval's flow, `(batch, *latent)`; `doubt` is half the steps'
-    distance from them over 3, what Heun's second order leaves of it."""
+    """The reference ends of one interval's flow, `(batch, *latent)`.
+
+    doubt: their error, estimated by Richardson's rule for a second-order solver: the distance from
+    the ends with half the steps, over 3.
+    """
 
     interval: Interval
     ends: Tensor
@@ -64,8 +71,8 @@ class Target:
 
 
 @dataclass(frozen=True, eq=False)
-class Walks:
-    """Walks of one model for some prompts, each from its seed's noise, guided with one scale."""
+class TimedSampling:
+    """Timed samples of one model, each with its prompt and its seed, at one guidance scale."""
 
     pipeline: TextToImage
     prompts: Sequence[str]
@@ -73,7 +80,7 @@ class Walks:
     scale: float
 
     def target(self, interval: Interval, steps: int) -> Target:
-        """Where the flow ends, by so many steps, and how far half of them end from it."""
+        """The reference ends by Heun's method with so many steps, and their error."""
         half, whole = (
             self._end("heun", certain(self.pipeline.schedule, n, interval), interval, slice(None))
             for n in (steps // 2, steps)
@@ -83,12 +90,12 @@ class Walks:
     def points(
         self, jobs: Sequence[Job], targets: dict[Interval, Target], tick: Callable[[], object]
     ) -> list[Point]:
-        """Every job on each picture by itself.
+        """Every job on each image, one image at a time.
 
-        All jobs are done for one picture before the next one's turn, so that what slows the machine
-        for a while does so for one of the times that each median is taken over.
+        All jobs run on one image before the next, so that a slow period of the machine affects one
+        of the times of each median only.
         """
-        self._run(jobs[0], 0)  # the first walk of all pays for what is set up once
+        self._run(jobs[0], 0)  # warm-up
         runs: list[list[Run]] = [[] for _ in jobs]
         for k in range(len(self.seeds)):
             for job, own in zip(jobs, runs, strict=True):
@@ -97,15 +104,15 @@ class Walks:
         found = []
         for job, own in zip(jobs, runs, strict=True):
             ends, seconds, rows = zip(*own, strict=True)
-            calls = fmean(map(len, rows)), fmean(map(sum, rows))
+            counts = fmean(map(len, rows)), fmean(map(sum, rows))
             end = torch.cat(ends)
             errors = each(end, targets[job[3]].ends)
             away = each(end, targets[EVERYWHERE].ends)
-            found.append(Point(*job, *calls, seconds, tuple(errors), tuple(away)))
+            found.append(Point(*job, *counts, seconds, tuple(errors), tuple(away)))
         return found
 
     def _run(self, job: Job, k: int) -> Run:
-        """One picture's end, its seconds, and the rows of each of its calls."""
+        """The end of one image, its seconds, and the rows of each evaluation of the U-Net."""
         solver, steps, grid, interval = job
         times = GRIDS[grid](self.pipeline.schedule, steps)
         with counted(self.pipeline.unet) as rows:
@@ -147,7 +154,7 @@ def certain(schedule: Schedule, steps: int, interval: Interval) -> Tensor:
 
 @contextmanager
 def counted(network: Any) -> Iterator[list[int]]:
-    """The rows of every call of a network while the context lasts."""
+    """The rows of every evaluation of a network while the context lasts."""
     rows: list[int] = []
     handle = network.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
     try:
@@ -170,14 +177,14 @@ def rms(values: Sequence[float]) -> float:
 def words(interval: Interval) -> str:
     """An interval as text."""
     if interval == EVERYWHERE:
-        return "at every level"
+        return "at every noise level"
     return f"at {interval[0]:g} ≤ σ/α ≤ {interval[1]:g}"
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Which of the points (cost, error) no other beats, by rising cost.
+    """The Pareto front of points (cost, error), by rising cost.
 
-    A point is beaten by one that is at most as large in both and smaller in one; of equal points
+    A point is dominated by one that is at most as large in both and smaller in one; of equal points
     the first counts.
     """
     best, least = [], math.inf
