@@ -234,7 +234,7 @@ def _parts(
     parts = [sum(column) for column in zip(*bars.values(), strict=True)]
     other = [max(0.0, m.image[0] - s) for m, s in zip(measured, parts, strict=True)]
     bars["solver, other"] = other
-    share = min(1.0, nfe * measured[0].unet_step[0] / measured[0].picture[0])
+    share = min(1.0, nfe * measured[0].unet_step[0] / measured[0].image[0])
     spread = "95% intervals" if config.repeats >= 6 else "their ranges"
     header = ("device, precision", "text encoder", "U-Net, NFE 1", "VAE decode", "whole image")
     cells = tuple(
