@@ -1,7 +1,7 @@
-"""From a prompt to an image: encode, guide, walk, decode.
+"""From a prompt to an image: encode the prompt, sample a latent with guidance, decode it.
 
-The walk is `diffusion_math.sample.trajectory` in the VAE's latent space, on the guided U-Net as
-its denoiser. No step is taken here and no noise level computed.
+`diffusion_math.sample.trajectory` samples in the latent space of the VAE, with the guided U-Net as
+the denoiser. This module takes no step and computes no noise level itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,7 +46,7 @@ __all__ = ["TextToImage"]
 _DENOISERS = {"epsilon": from_eps, "v_prediction": from_v, "sample": from_x0}
 
 _AT_ONCE = 2**12
-"""Pixels of latents decoded together: one image of 512 x 512, or many small ones."""
+"""Pixels of latents that are decoded at once: one image of 512 x 512, or many small ones."""
 
 Context = Float[Tensor, "batch token width"]
 Latents = Float[Tensor, "batch channel height width"]
@@ -58,15 +58,15 @@ class TextToImage:
     """A latent diffusion model: call it with a prompt to get an image.
 
     Attributes:
-        config: the numbers of the model, its schedule and what its U-Net predicts.
+        config: the configuration: the networks, the schedule, what the U-Net predicts.
         tokenizer: prompts to tokens.
         text_encoder: tokens `(batch, token)` to context `(batch, token, width)`.
         vae: images `(batch, 3, height, width)` in [-1, 1] to latents and back.
-        unet: `(x_t, time, context)` to its prediction, like x_t.
-        device: where the three networks are.
-        dtype: of the text encoder and the U-Net; the walk itself is in float32 or wider.
-        turns: the networks' turns in memory; None where all are in memory.
-        digest: of the weights, where an engine has taken them over: see `sd.digest`.
+        unet: `(x_t, time, context)` to its prediction, of the shape of x_t.
+        device: the device of the three networks.
+        dtype: the dtype of the text encoder and the U-Net; solvers compute in float32 or wider.
+        offload: the offloading of the networks; None if all are in memory.
+        digest: the digest of the weights, if an engine has taken them over (see `sd.digest`).
     """
 
     config: ModelConfig
@@ -90,14 +90,15 @@ class TextToImage:
         """Read a model from disk.
 
         Args:
-            model: "shapes", the embedded model of captioned shapes, a folder laid out like it, or a
-                Stable Diffusion checkpoint: see `sd.loading.load_model`, which takes the options.
+            model: "shapes", the embedded model of captioned shapes; a folder in its layout; or a
+                Stable Diffusion checkpoint.
             device: "auto" (the fastest found), "cpu", "cuda", "cuda:1" or "mps".
             dtype: a floating-point type for the networks.
+            options: see `sd.loading.load_model`.
 
         Raises:
             FileNotFoundError: a weights file is missing.
-            ValueError: a file is damaged or does not fit, or the device is not there.
+            ValueError: a file is damaged or does not fit, or there is no such device.
         """
         require(dtype.is_floating_point, "dtype", "a floating-point type", dtype)
         where = devices.pick(device)
@@ -106,13 +107,13 @@ class TextToImage:
 
     @cached_property
     def schedule(self) -> Discrete:
-        """The schedule that the U-Net was trained under."""
+        """The noise schedule of the U-Net's training."""
         config = self.config
         return named_schedule(config.schedule, config.steps, config.zero_terminal_snr)
 
     @property
     def vae_dtype(self) -> torch.dtype:
-        """The dtype of the VAE: `dtype`, or float32 where that is float16."""
+        """The dtype of the VAE: `dtype`, but float32 in place of float16."""
         return vae_dtype(self.dtype)
 
     @torch.no_grad()
@@ -137,47 +138,46 @@ class TextToImage:
         long_prompt: str | None = None,
         clip_skip: int | None = None,
     ) -> list[Image.Image]:
-        """Draw images of prompts, or redraw an image after a prompt.
+        """Generate images from prompts, or change an image by a prompt.
 
-        An image is a function of its own prompt and seed, not of what else is drawn in the call
-        (up to the networks' rounding, which may depend on the size of the batch).
+        An image depends on its own prompt and seed, not on the other images of the call (except for
+        the networks' rounding, which may depend on the batch size).
 
         Args:
             prompt: one prompt, or one for each image.
-            negative_prompt: what guidance leads away from; "" is the unconditional model.
-            do_cfg: False takes the conditional prediction alone, which is a scale of 1.
-            guidance_scale: x0 = x0_u + w (x0_c - x0_u) with w >= 0; default: the model's own.
-            guidance_interval: (low, high), the noise levels sigma_t / alpha_t at which the scale
-                holds; at others it is 1, which takes half the work. Default: all.
-            steps: 1..T steps of the solver; default: 25.
-            solver: a name in `diffusion_math.SOLVERS`, or a function of the schedule that gives a
-                step `(denoise, state, t, s, noise) -> State`; default: the model's own.
-            grid: a name in `diffusion_math.GRIDS`, or the times themselves, falling, in place of
-                `steps` and `strength`.
-            seed: of the first image, the next ones counting up; or one seed for each image, in
-                which case one prompt gives an image for every seed.
-            image: redraw this one: start at q(x_t | x_0) of its latent, not at noise.
-            strength: in (0, 1], how far up the schedule that start is: t = round(strength T), and
-                round(strength steps) steps, at least one, lead back. At 1 what is left of the
-                image is alpha_T; below 1 / (2T) nothing is redrawn. Default 0.8.
-            height, width: in pixels; default: the model's own.
-            progress: show a bar when the error stream is a terminal.
-            watch: called with the start and with the state after every step.
-            long_prompt: what becomes of a prompt longer than a row of the text encoder: "chunk",
-                "truncate" (with a warning) or "refuse"; default: the model's own.
-            clip_skip: how many of the text encoder's last layers are left out, 0 for none;
-                default: the model's own.
+            negative_prompt: the prompt that guidance leads away from; "" is the unconditional one.
+            do_cfg: False uses the conditional prediction alone, as a scale of 1 does.
+            guidance_scale: w >= 0 in x0 = x0_u + w (x0_c - x0_u); default: the model's.
+            guidance_interval: (low, high), the noise levels sigma_t / alpha_t at which w holds. At
+                others w is 1, which halves the cost. Default: all.
+            steps: the number of steps, 1..T; default: 25.
+            solver: a name in `diffusion_math.SOLVERS`, or a function of the schedule that returns a
+                step `(denoise, state, t, s, noise) -> State`; default: the model's.
+            grid: a name in `diffusion_math.GRIDS`, or decreasing times, which replace `steps` and
+                `strength`.
+            seed: the seed of the first image (the next ones count up), or one seed for each image.
+                With one prompt, each seed gives an image.
+            image: start at q(x_t | x_0) of the latent of this image, not at noise.
+            strength: in (0, 1], the time at which `image` starts: t = round(strength T). From there
+                round(strength steps) steps, at least one, lead to 0. At 1 the start contains
+                alpha_T of the image; below 1 / (2T) the image does not change. Default: 0.8.
+            height, width: the size in pixels; default: the model's.
+            progress: show a progress bar if the error stream is a terminal.
+            watch: called with the initial state and the state after each step.
+            long_prompt: "chunk", "truncate" (with a warning) or "refuse" a prompt that is longer
+                than the context length; default: the model's.
+            clip_skip: the number of last layers of the text encoder to skip; default: the model's.
 
         Returns:
-            As many RGB images as there are prompts or seeds.
+            One RGB image for each prompt or seed.
 
         Warns:
-            UserWarning: a prompt is cut, or has words that the model does not know or marks that
-                are read as words; what is given has no effect (`sd.unused_arguments`).
+            UserWarning: a prompt is truncated, or contains unknown words or foreign marks; or an
+                argument has no effect (see `sd.unused_arguments`).
 
         Raises:
-            ValueError: an argument is outside its range; the message names it.
-            FloatingPointError: a network's answer is not finite; the message names it and the step.
+            ValueError: an argument is out of range.
+            FloatingPointError: the output of a network is not finite.
         """
         prompts, seeds = paired(prompt, seed)
         require_text("negative_prompt", negative_prompt)
@@ -192,11 +192,11 @@ class TextToImage:
         )
         make = _solver(self.config.solver if solver is None else solver)
         step = make(self.schedule)
-        require(callable(step), "solver", "a function that gives a step", type(step).__name__)
+        require(callable(step), "solver", "a function that returns a step", type(step).__name__)
         named = isinstance(grid, str)
         require(not named or grid in GRIDS, "grid", f"one of {', '.join(GRIDS)}", repr(grid))
-        require(named or strength is None, "grid", "a name beside a strength", grid)
-        require(named or steps in (None, len(grid) - 1), "grid", "a name beside steps", grid)
+        require(named or strength is None, "grid", "a name, with strength", grid)
+        require(named or steps in (None, len(grid) - 1), "grid", "a name, with steps", grid)
         steps = 25 if steps is None else steps
         whole("steps", steps, 1, int(self.schedule.T))
         wide, high = self._side("width", width), self._side("height", height)
@@ -226,10 +226,10 @@ class TextToImage:
             x = marginal(self.schedule, latent, times[0]).sample(x)
 
         states = trajectory(step, denoise, x, times, from_seeds(seeds))
-        walk = finite_states(states, times, self.dtype)
-        # The start is a state too; counted from -1, the bar counts steps.
+        checked = finite_states(states, times, self.dtype)
+        # The initial state is one of them; counted from -1, the bar counts steps.
         shown = None if progress else True  # tqdm's words for "on a terminal" and "never"
-        for state in tqdm(walk, total=len(times) - 1, initial=-1, unit="step", disable=shown):
+        for state in tqdm(checked, total=len(times) - 1, initial=-1, unit="step", disable=shown):
             if watch is not None:
                 watch(state)
         return self.decode(state.x)
@@ -238,19 +238,18 @@ class TextToImage:
     def encode_prompts(
         self, prompts: Sequence[str], long: str = "refuse", clip_skip: int | None = None
     ) -> Context:
-        """Encode prompts to the context `(batch, token, width)` that the U-Net attends to.
+        """Encode prompts to the context `(batch, token, width)` of the U-Net's cross-attention.
 
         Weights and breaks are applied as in `sd.text.conditioning`.
 
         Args:
-            prompts: one or more.
-            long: how to encode a prompt longer than a row, a value of `sd.config.LongPrompt`.
-            clip_skip: layers of the text encoder to leave out, in 0..layers - 1; default: the
-                model's own.
+            prompts: one prompt or more.
+            long: what to do with a prompt beyond the context length (`sd.config.LongPrompt`).
+            clip_skip: the number of last layers to skip, in 0..layers - 1; default: the model's.
 
-        Warns as `sd.unused_arguments.warn_prompts` does, and where a prompt is cut. Raises
-        ValueError for a prompt longer than a row where `long` is "refuse", and for a `long` or a
-        `clip_skip` that is not valid.
+        Warns as `sd.unused_arguments.warn_prompts` does, and if a prompt is truncated. Raises
+        ValueError for a prompt beyond the context length if `long` is "refuse", and for an invalid
+        `long` or `clip_skip`.
         """
         require(
             long in get_args(LongPrompt),
@@ -277,14 +276,14 @@ class TextToImage:
         scale: Number,
         interval: Sequence[Number] | None = None,
     ) -> Denoiser:
-        """The guided U-Net as E[x_0 | x_t]: both predictions from one pass over twice the batch.
+        """The guided U-Net as a denoiser E[x_0 | x_t], with both predictions in one batch.
 
-        At scales 1 and 0, and outside of the interval, there is one prediction only.
+        At scales 1 and 0, and outside the interval, it makes one prediction only.
 
         Args:
             pair: contexts (unconditional or negative, conditional); the first may be one row.
-            scale: w >= 0 of `diffusion_math.guidance.cfg`.
-            interval: of `diffusion_math.guidance.limited`; None is everywhere.
+            scale: w >= 0, as in `diffusion_math.guidance.cfg`.
+            interval: as in `diffusion_math.guidance.limited`; None: all noise levels.
         """
         negative, positive = pair[0].expand_as(pair[1]), pair[1]
         if interval is not None:
@@ -303,7 +302,7 @@ class TextToImage:
 
     @torch.no_grad()
     def encode_image(self, image: Image.Image, width: int, height: int) -> Latents:
-        """The mean latent of one image, fitted to width x height; float32 or wider."""
+        """The mean latent of an image, scaled and cropped to width x height; float32 or wider."""
         x = image_tensor.to_tensor([image_tensor.fit(image, width, height)])
         mean = require_finite(
             self.vae.encode(x.to(self.device, self.vae_dtype)).mean, "VAE encoder"
@@ -312,14 +311,14 @@ class TextToImage:
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> list[Image.Image]:
-        """The images of latents."""
+        """Decode latents to images."""
         latents = latents.to(self.device, self.vae_dtype)
         few = max(1, _AT_ONCE // latents[0, 0].numel())
         decoded = [self.vae.decode(some) for some in latents.split(few)]
         return image_tensor.from_tensor(torch.cat(decoded), "VAE decoder")
 
     def _conditioned(self, context: Tensor) -> Denoiser:
-        """The U-Net with its context, in its own dtype, as a denoiser."""
+        """The U-Net with a fixed context, in its own dtype, as a denoiser."""
         prompt = Conditioning(context) if isinstance(self.unet, UNet) else context
 
         def network(x_t: Tensor, time: Tensor) -> Tensor:
@@ -329,7 +328,7 @@ class TextToImage:
         return _DENOISERS[self.config.prediction](network, self.schedule)
 
     def _side(self, name: str, pixels: int | None) -> int:
-        """The image's width or height."""
+        """The width or height in pixels, checked."""
         side = self.config.image_size if pixels is None else pixels
         least = self.config.vae.factor
         require(side > 0 and side % least == 0, name, f"a multiple of {least}", side)
@@ -337,9 +336,9 @@ class TextToImage:
 
 
 def _solver(given: str | Callable[[Schedule], Step]) -> Callable[[Schedule], Step]:
-    """A solver by its name, or the function itself."""
+    """The solver of that name, or the given function."""
     if isinstance(given, str) and given in SOLVERS:
         return SOLVERS[given]
-    wanted = f"one of {', '.join(SOLVERS)}, or a function of a schedule that gives a step"
+    wanted = f"one of {', '.join(SOLVERS)}, or a function of a schedule that returns a step"
     require(callable(given), "solver", wanted, repr(given))
     return given  # type: ignore[return-value]

@@ -1,1 +1,1 @@
-"""Files of images and results: what is read and in which bounds, and how folders are written."""
+"""Image files, JSON files and output folders: bounded reads, whole writes."""

@@ -1,4 +1,4 @@
-"""Any image as what the networks see: upright, 8-bit sRGB, on white where it is transparent."""
+"""Any image as the networks need it: upright, in 8-bit sRGB, on white where it is transparent."""
 
 import io
 import math
@@ -13,7 +13,7 @@ from sd.files.image_file import one_warning
 __all__ = ["rgb"]
 
 SPACES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK", "LAB": "Lab"}
-"""The colour space that an ICC profile has, by the mode of the pixels."""
+"""The mode of the pixels to the colour space of the ICC profile."""
 
 
 def rgb(image: Image.Image, name: object = "image") -> Image.Image:
@@ -24,17 +24,17 @@ def rgb(image: Image.Image, name: object = "image") -> Image.Image:
     result carries no metadata.
 
     Args:
-        image: of any mode of Pillow.
-        name: begins warnings and messages.
+        image: an image in any mode of Pillow.
+        name: the beginning of warnings and messages.
 
     Warns:
-        UserWarning: its EXIF data or its colour profile are damaged, the profile is of another
-            colour space, or Adobe RGB or a gamma is named without a profile; the colours are then
-            taken for sRGB.
+        UserWarning: its EXIF data or its colour profile are damaged; the profile is for another
+            colour space; or the file names Adobe RGB or a gamma without a profile. The colours are
+            then read as sRGB.
 
     Raises:
-        ValueError: floating-point samples outside [0, 1]; integers of 32 bits, whose white nothing
-            tells.
+        ValueError: floating-point samples outside [0, 1], or integers of 32 bits, whose white is
+            unknown.
     """
     profile = image.info.get("icc_profile", b"")
     plain, alpha = _layers(_eight_bits(_upright(image, name), image.format, name))
@@ -50,9 +50,9 @@ def rgb(image: Image.Image, name: object = "image") -> Image.Image:
 
 
 def _other_space(image: Image.Image) -> str | None:
-    """What a file says of its colours without a profile, where that is not sRGB.
+    """The colour space of a file without a profile, if it is not sRGB.
 
-    Cameras name Adobe RGB in EXIF's interoperability index; a PNG may tell the gamma of a file.
+    Cameras name Adobe RGB in EXIF's interoperability index; a PNG may have a gamma.
     """
     gamma = image.info.get("gamma")
     if gamma and "srgb" not in image.info and not math.isclose(gamma, 1 / 2.2, rel_tol=0.02):
@@ -77,7 +77,7 @@ def _upright(image: Image.Image, name: object) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image, kind: str | None, name: object) -> Image.Image:
-    """Grey of more than 8 bits as 8 bits; other images as they are."""
+    """Grey of more than 8 bits as 8 bits; other images unchanged."""
     if image.mode == "F":
         samples = np.asarray(image, dtype=np.float64)
         low, high = float(samples.min()), float(samples.max())
@@ -102,7 +102,7 @@ def _grey(levels: np.ndarray) -> Image.Image:
 
 
 def _layers(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """The colours in a mode of `SPACES`, and how opaque they are where not everywhere wholly."""
+    """The colours in a mode of `SPACES`, and the alpha channel if not all is opaque."""
     grey = image.mode in ("1", "L", "LA", "La")
     if not image.has_transparency_data:
         own = "L" if grey else image.mode if image.mode in SPACES else "RGB"
@@ -113,7 +113,7 @@ def _layers(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 
 def _srgb(plain: Image.Image, profile: bytes, name: object) -> Image.Image:
-    """The colours of a profile in sRGB; as they are, with a warning, where it can't be applied."""
+    """The colours of a profile in sRGB; unchanged, with a warning, if it can't be applied."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         space = source.profile.xcolor_space.strip()

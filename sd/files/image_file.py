@@ -1,4 +1,4 @@
-"""Image files: the one place that opens them, by their content, raster formats only, bounded."""
+"""Open image files: raster formats only, recognised by content, of bounded size."""
 
 import io
 import warnings
@@ -20,28 +20,28 @@ from sd.files.regular_file import require_regular
 __all__ = ["FORMATS", "one_warning", "open_image"]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-"""Pillow's names of what is read: pixels only. Pillow knows formats that a program interprets too
-(EPS starts Ghostscript), and some that nobody has."""
+"""The formats that are read, by Pillow's names: pixels only. Pillow also knows formats that start a
+program (EPS starts Ghostscript)."""
 
 MOST_PIXELS = 10**8
-"""Of an image: 10,000 x 10,000."""
+"""The largest number of pixels of an image: 10,000 x 10,000."""
 
 SCALES = {"L;2": 85, "L;4": 17}
-"""By how much grey of fewer bits grows to fill 8, by Pillow's name of how it is stored."""
+"""The factor from grey of fewer bits to 8 bits, by Pillow's name of the storage."""
 
 MOST_BYTES = 2**30
-"""Of a file; above 8 bytes for each of `MOST_PIXELS`."""
+"""The largest file; more than 8 bytes for each of `MOST_PIXELS`."""
 
 
 def open_image(file: Path | str | bytes, option: str = "image") -> Image.Image:
-    """The image in a file, decoded as it is stored, with what the file says of it in `info`.
+    """The decoded image of a file, with its metadata in `info`.
 
-    The content decides which format it is, never the name. The size is checked before any pixel is
-    decoded; texts of a PNG may take 64 MiB together.
+    The content decides the format, not the name. The size is checked before any pixel is decoded.
+    The texts of a PNG may take 64 MiB together.
 
     Args:
-        file: its path, or its content.
-        option: begins the messages.
+        file: the path, or the content.
+        option: the beginning of messages.
 
     Warns:
         UserWarning: its metadata are damaged.
@@ -69,19 +69,19 @@ def open_image(file: Path | str | bytes, option: str = "image") -> Image.Image:
 
 
 def _plain(opened: ImageFile.ImageFile) -> None:
-    """Raise ValueError for pixels that Pillow decodes wrongly, or in quadratic time."""
+    """Raise ValueError for formats that Pillow decodes wrongly or in quadratic time."""
     if opened.tile and opened.tile[0].codec_name == "ppm_plain":  # its comments are
-        raise ValueError("a PPM of decimal numbers; supported are the binary kinds P4, P5 and P6")
+        raise ValueError("a PPM in plain text; the binary kinds P4, P5 and P6 are supported")
     if isinstance(opened, TiffImageFile):
         bits = opened.tag_v2.get(BITSPERSAMPLE, (1,))
         signed = 2 in opened.tag_v2.get(SAMPLEFORMAT, ())
         if signed and max(bits) <= 8:
-            raise ValueError("wanted samples without a sign, got integers of 8 bits with one")
+            raise ValueError("wanted unsigned samples, got signed integers of 8 bits")
 
 
 @contextmanager
 def one_warning(name: object) -> Iterator[None]:
-    """One warning with a name in place of all that Pillow gives meanwhile."""
+    """Replace all warnings of Pillow by one that begins with a name."""
     with warnings.catch_warnings(record=True) as given:
         warnings.simplefilter("always")
         # The limit here is `MOST_PIXELS`, which lies above that of this warning.
@@ -93,10 +93,10 @@ def one_warning(name: object) -> Iterator[None]:
 
 
 def _decoded(opened: ImageFile.ImageFile, source: Path | io.BytesIO) -> Image.Image:
-    """The pixels, where Pillow's own decoding loses what the file says of grey and of one colour.
+    """The decoded image, with corrections of Pillow's decoding.
 
-    - A PNG's transparent colour is in the file's own depth; Pillow compares it with 8 bits.
-    - A TIFF's grey of more than 8 bits may have 0 for white, and 12 bits in 16.
+    - The transparent colour of a PNG has the depth of the file; Pillow compares it with 8 bits.
+    - Grey of more than 8 bits in a TIFF may have 0 as white, and 12 bits in 16.
     """
     stored = opened.tile[0].args if opened.format == "PNG" and opened.tile else None
     opened.load()
@@ -114,7 +114,7 @@ def _decoded(opened: ImageFile.ImageFile, source: Path | io.BytesIO) -> Image.Im
 def _without(
     high: ImageFile.ImageFile, source: Path | io.BytesIO, key: tuple[int, ...]
 ) -> Image.Image:
-    """A PNG of 16-bit colours with its transparent one made so, compared in all 16 bits."""
+    """A PNG of 16-bit colours with its transparent colour, compared in all 16 bits."""
     with Image.open(source, formats=["PNG"]) as low:
         low.tile = [low.tile[0]._replace(args="RGB;16L")]  # the other byte of each sample
         low.load()
@@ -126,7 +126,7 @@ def _without(
 
 
 def _white_last(opened: TiffImageFile) -> Image.Image:
-    """A TIFF's grey with 0 for black and 65535, or 1 in floating point, for white."""
+    """Grey of a TIFF with 0 as black and 65535 (or 1 in floating point) as white."""
     bits, inverted = opened.tag_v2[BITSPERSAMPLE][0], opened.tag_v2[PHOTOMETRIC_INTERPRETATION] == 0
     floating = opened.mode == "F"
     if not inverted and (floating or bits == 16):
@@ -141,7 +141,7 @@ def _white_last(opened: TiffImageFile) -> Image.Image:
 
 @contextmanager
 def _long_texts() -> Iterator[None]:
-    """Let one compressed text of a PNG be as long as Pillow lets all of them be together."""
+    """Allow one compressed text of a PNG the length that Pillow allows all of them together."""
     before = PngImagePlugin.MAX_TEXT_CHUNK
     PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
     try:

@@ -1,4 +1,4 @@
-"""Images: any file a user has as RGB of one size; bytes to tensors in [-1, 1] and back."""
+"""Images as tensors: read a file as RGB, fit it to a size, convert to [-1, 1] and back."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,18 +17,18 @@ __all__ = ["fit", "from_tensor", "read_image", "rgb", "signed", "to_tensor", "un
 
 
 def read_image(path: Path | str) -> Image.Image:
-    """The image in a file, as `image_file.load` and `color.rgb` read it; of an animation the first.
+    """The image in a file, in sRGB (see `image_file.open_image` and `color.rgb`); the first frame.
 
-    Raises FileNotFoundError where there is no file, ValueError where it holds no whole image in a
-    format of `sd.files.image_file.FORMATS`, one that is too large, or samples of unknown meaning.
+    Raises FileNotFoundError if there is no file, ValueError if it holds no whole image in a format
+    of `sd.files.image_file.FORMATS`, a too large one, or samples of unknown meaning.
     """
     return rgb(open_image(path), f"image {path}")
 
 
 def fit(image: Image.Image, width: int, height: int) -> Image.Image:
-    """The image in RGB, scaled to cover width x height (Lanczos), the overhang cut off evenly.
+    """The image in RGB, scaled to cover width x height (Lanczos) and cropped to it at the centre.
 
-    An image of that size already comes back pixel for pixel.
+    An image of that size keeps every pixel.
     """
     return ImageOps.fit(rgb(image), (width, height), Image.Resampling.LANCZOS)
 
@@ -42,9 +42,9 @@ def to_tensor(images: Sequence[Image.Image]) -> Float[Tensor, "batch 3 height wi
 def from_tensor(
     x: Float[Tensor, "batch 3 height width"], stage: str = "image"
 ) -> list[Image.Image]:
-    """The inverse of `to_tensor`, rounded and cut to 0..255.
+    """The inverse of `to_tensor`, rounded and clamped to 0..255.
 
-    Raises FloatingPointError, with the stage that has made it, for a number that is not finite.
+    Raises FloatingPointError, which names the stage, if an entry is not finite.
     """
     stack = (
         unsigned(require_finite(x, stage).detach().float())
@@ -55,10 +55,10 @@ def from_tensor(
 
 
 def signed(image: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Bytes b as float32 numbers b / 127.5 - 1 in [-1, 1]."""
+    """b / 127.5 - 1 in [-1, 1], as float32, of bytes b."""
     return image.float() / 127.5 - 1.0
 
 
 def unsigned(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The inverse of `signed`, rounded to whole numbers and cut to 0..255 (still floating)."""
+    """The inverse of `signed`, rounded and clamped to 0..255, in floating point."""
     return ((x + 1.0) * 127.5).round().clamp(0.0, 255.0)

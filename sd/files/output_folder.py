@@ -1,4 +1,4 @@
-"""Folders that results go to: checked before any work, locked, and written whole or not at all."""
+"""Output folders: checked before the work, locked, and with files written whole or not at all."""
 
 import os
 import re
@@ -17,10 +17,10 @@ TEMPORARY = re.compile(r".+\.\d+\.tmp")
 
 @contextmanager
 def output_folder(path: Path, option: str = "--out") -> Iterator[Path]:
-    """`path` as a folder that can be written to, checked before any work.
+    """Make `path` a folder and check that it can be written to, before the work.
 
-    If the work fails, the folders made here and left empty are removed. Raises ValueError, in one
-    line that names the option, where the folder can't be made or written to.
+    If the work fails, new folders that are still empty are removed. Raises ValueError, which names
+    the option, if the folder can't be made or written to.
     """
     made: list[Path] = []
     try:
@@ -45,10 +45,10 @@ def output_folder(path: Path, option: str = "--out") -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path, option: str) -> Iterator[None]:
-    """The folder for this process alone, its own left-over temporary files removed.
+    """Lock the folder for this process, and remove temporary files of earlier ones.
 
-    A killed process loses the lock at once. Raises ValueError, in one line that names the option,
-    where another process holds it.
+    A killed process loses the lock at once. Raises ValueError, which names the option, if another
+    process holds the lock.
     """
     path = folder / LOCK
     lock = FileLock(path, timeout=0)
@@ -56,7 +56,7 @@ def locked(folder: Path, option: str) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise ValueError(
-            f"{option}: another process is at work in {folder}; wait for it, or give another folder"
+            f"{option}: another process uses {folder}; wait for it, or give another folder"
         ) from None
     try:
         for stale in folder.glob("*.tmp"):
@@ -72,7 +72,7 @@ def locked(folder: Path, option: str) -> Iterator[None]:
 def write_file(path: Path, content: bytes) -> None:
     """Write a file whole or not at all: under a temporary name, to the disk, then renamed.
 
-    Raises OSError, with the file's name, where it can't be written; what stood there is untouched.
+    Raises OSError, with the file's name, if it can't be written; an existing file is unchanged.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with named(path):
@@ -87,7 +87,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Give an OSError that names no file (a full disk does not) the file's name."""
+    """Add the file's name to an OSError without one, such as that of a full disk."""
     try:
         yield
     except OSError as error:

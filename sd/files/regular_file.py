@@ -1,4 +1,4 @@
-"""Which paths are read at all: regular files of a bounded size, known before they are opened."""
+"""Read only regular files of a bounded size, checked before they are opened."""
 
 import json
 import os
@@ -12,18 +12,18 @@ __all__ = ["parse_json", "path_kind", "read_bytes", "require_regular"]
 
 DEEPEST = 50
 LONGEST_INTEGER = 100
-"""Levels of nesting and digits of an integer in JSON: transformers writes 10^30 for no limit."""
+"""Limits in JSON: levels of nesting, digits of an integer (transformers writes 10^30)."""
 
 
 def require_regular(path: Path | str, option: str, most: int) -> Path:
-    """The path, where it names a regular file of at most `most` bytes; no device, pipe or folder.
+    """The path of a regular file of at most `most` bytes, not of a device, pipe or folder.
 
     Args:
-        path: of the file.
-        option: begins the message; the flag, or the kind of file.
-        most: bytes.
+        path: the path of the file.
+        option: the flag or the kind of file, for the message.
+        most: the largest number of bytes.
 
-    Raises FileNotFoundError where there is none, ValueError for anything else.
+    Raises FileNotFoundError if there is no file, ValueError for anything else.
     """
     path = Path(path)
     status = _status(path, option)
@@ -38,12 +38,12 @@ def require_regular(path: Path | str, option: str, most: int) -> Path:
 
 
 def path_kind(path: Path | str, option: str) -> str | None:
-    """What a path names: "file", "folder", None for nothing; ValueError where that is not known.
+    """The kind of a path: "file", "folder", or None if there is nothing.
 
     Args:
         path, option: as in `require_regular`.
 
-    Raises ValueError for devices, pipes, names that are too long, and places one may not enter.
+    Raises ValueError for devices, pipes, names that are too long, and folders without permission.
     """
     status = _status(Path(path), option)
     if status is None:
@@ -58,7 +58,9 @@ def read_bytes(path: Path | str, option: str, most: int) -> bytes:
     """The bytes of a file.
 
     Args:
-        path, option, most: as in `require_regular`, which says what is raised.
+        path, option, most: as in `require_regular`.
+
+    Raises as `require_regular` does.
     """
     try:
         with require_regular(path, option, most).open("rb") as file:
@@ -76,11 +78,11 @@ def parse_json(text: str | bytes, once: bool = False) -> Any:
     """The value of a JSON text.
 
     Args:
-        text: in UTF-8.
-        once: refuse an object in which a name stands twice.
+        text: JSON in UTF-8.
+        once: refuse objects with a repeated name.
 
-    Raises ValueError where it is not valid JSON in UTF-8, nests more than `DEEPEST` levels or has
-    an integer of more than `LONGEST_INTEGER` digits.
+    Raises ValueError if it is not valid JSON in UTF-8, nests more than `DEEPEST` levels or has an
+    integer of more than `LONGEST_INTEGER` digits.
     """
     pairs = _once if once else None
     try:
@@ -97,10 +99,10 @@ def parse_json(text: str | bytes, once: bool = False) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object in which no name stands twice."""
+    """A JSON object without repeated names."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("a repeated name")
     return found
 
 
@@ -117,7 +119,7 @@ def _inside(value: Any) -> list[Any]:
 
 
 def _status(path: Path, option: str) -> os.stat_result | None:
-    """What the file system says of a path; None where there is nothing."""
+    """The status of a path; None if there is nothing."""
     try:
         return path.stat()
     except (FileNotFoundError, NotADirectoryError):

@@ -14,9 +14,9 @@ Keys: TypeAlias = tuple[Float[Tensor, "batch head key part"], Float[Tensor, "bat
 
 @final
 class Conditioning:
-    """What all cross-attentions read, `(batch, token, context_width)`, and what each made of it.
+    """The context of all cross-attentions, `(batch, token, context_width)`, with a cache.
 
-    Keys and values depend on the prompt alone, so over the steps of a walk they are made once.
+    Keys and values depend on the prompt alone, so each layer computes them once per sampling.
     """
 
     def __init__(self, states: Float[Tensor, "batch token context_width"]) -> None:
@@ -33,7 +33,7 @@ class Conditioning:
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention: softmax(Q K^T / sqrt(d)) V, then a linear map.
 
-    Queries come from `x`, keys and values from `context` (from `x` itself where none is given).
+    Queries come from `x`, keys and values from `context` (from `x` if there is none).
     Source: Vaswani et al. 2017, arXiv:1706.03762, eq. 1.
     """
 
@@ -113,9 +113,10 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """A transformer block over the pixels of a feature map, between two maps of each pixel.
+    """A transformer block over the pixels of a feature map, between two pointwise projections.
 
-    Those are 1 x 1 convolutions or, with `linear`, linear layers: the same sums, other shapes.
+    The projections are 1 x 1 convolutions or, with `linear`, linear layers: they differ only in the
+    shapes of their weights.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
-"""Layers of large maps strip by strip on a CPU: the same sums, in a fraction of the memory.
+"""Layers of large feature maps strip by strip on a CPU: the same sums in a fraction of the memory.
 
-A 3 x 3 convolution of what a pointwise function makes of a map needs one row more on either side of
-a strip. Group norm looks at the whole map, but by two numbers a channel: given these, it is
-pointwise. So neither the normalised map nor the library's reordered copy is ever held whole.
+A 3 x 3 convolution of a strip needs one more row on either side. Group norm needs two moments of
+the whole map; with these it is pointwise. So neither the normalised map nor the library's reordered
+copy of it is ever in memory as a whole.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ __all__ = ["chunked_conv", "chunked_linear", "chunked_norm", "plus"]
 Pointwise: TypeAlias = Callable[[Tensor], Tensor]
 
 STRIP = 2**24
-"""Bytes of a strip. What is no larger than two is taken whole."""
+"""Bytes of a strip. A map of at most two strips is computed as a whole."""
 
 
 def chunked_norm(norm: nn.GroupNorm, x: Tensor) -> Pointwise:
@@ -70,7 +70,7 @@ def chunked_conv(layer: nn.Conv2d, x: Tensor, before: Pointwise, twice: bool = F
 
 
 def plus(y: Tensor, layer: Pointwise, x: Tensor) -> Tensor:
-    """y + layer(x) of a layer that acts on each pixel of `x` by itself; y is used up."""
+    """y + layer(x), in place, for a layer that acts on each pixel of `x` by itself."""
     if _whole(x.numel(), x):
         return y + layer(x)
     rows = max(1, x.shape[-2] * STRIP // (x.numel() * x.element_size()))
@@ -84,7 +84,7 @@ def chunked_linear(layer: Pointwise, x: Tensor, width: int) -> Tensor:
     """layer(x) of a layer that acts on each token `(..., channel)` by itself.
 
     Args:
-        width: numbers that the layer holds for a token.
+        width: the largest number of intermediate values for a token.
     """
     tokens = x.flatten(0, -2)
     if _whole(tokens.shape[0] * width, x):
@@ -94,10 +94,10 @@ def chunked_linear(layer: Pointwise, x: Tensor, width: int) -> Tensor:
 
 
 def _whole(numbers: int | Tensor, x: Tensor) -> bool:
-    """Whether so many numbers like those of x are few, or all operations are being recorded.
+    """Whether to compute that many values of the dtype of x as a whole.
 
-    Where they are recorded for any size, sizes are tensors. An accelerator takes all whole: it
-    would wait for its strips.
+    That is so for few values, on a GPU (strips would make it wait), and while operations are
+    recorded by autograd, the tracer or the compiler, where sizes may be tensors.
     """
     recorded = torch.is_grad_enabled() or torch.jit.is_tracing() or torch.compiler.is_compiling()
     return recorded or x.device.type != "cpu" or int(numbers) * x.element_size() <= 2 * STRIP

@@ -1,4 +1,4 @@
-"""The CLIP text transformer: tokens to the states that the U-Net attends to."""
+"""The CLIP text transformer: tokens to the context of the U-Net's cross-attention."""
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,7 @@ class _Embeddings(nn.Module):
 
 
 class _CausalAttention(nn.Module):
-    """Multi-head attention in which a token sees itself and what stands before it."""
+    """Multi-head attention in which a token attends to itself and to earlier tokens."""
 
     def __init__(self, config: TextConfig) -> None:
         super().__init__()
@@ -88,8 +88,8 @@ class TextEncoder(nn.Module):
     """A causal pre-norm transformer over tokens, the text half of CLIP.
 
     h_0 = E[token] + P[place]; h_l = h' + MLP(LN(h')), h' = h_{l-1} + Attention(LN(h_{l-1}));
-    the summary is LN(h_L), the U-Net's condition LN(h_{L - skip}). Its parameters carry the names
-    and shapes of transformers' `CLIPTextModel`: `load_state_dict(strict=True)` works both ways.
+    the summary is LN(h_L), the U-Net's condition LN(h_{L - skip}). Parameters have the names and
+    shapes of transformers' `CLIPTextModel`: `load_state_dict(strict=True)` works both ways.
     Source: Radford et al. 2021, arXiv:2103.00020, section 2.4.
     """
 

@@ -1,4 +1,4 @@
-"""The U-Net: noise (or v) in a latent, given time and prompt (UNet2DConditionModel)."""
+"""The U-Net: noise (or v, or x_0) from a latent, a time and a prompt (UNet2DConditionModel)."""
 
 import math
 
@@ -60,7 +60,7 @@ class Level(nn.Module):
 
 
 class Down(Level):
-    """A level of the descending half; it hands every feature map across to the ascending half."""
+    """A level of the downward half; every feature map is a skip connection to the upward half."""
 
     def __init__(
         self, inputs: int, outputs: int, config: UNetConfig, attend: bool, last: bool
@@ -70,7 +70,7 @@ class Down(Level):
         self.downsamplers = nn.ModuleList([] if last else [Downsample(outputs, symmetric=True)])
 
     def forward(self, x: Tensor, time: Tensor, context: Tensor | Conditioning) -> list[Tensor]:
-        """All feature maps of the level, the last of which goes on down."""
+        """All feature maps of the level; the last one goes to the next level."""
         maps = []
         for i in range(len(self.resnets)):
             x = self.layer(i, x, time, context)
@@ -79,7 +79,7 @@ class Down(Level):
 
 
 class Up(Level):
-    """A level of the ascending half; each ResBlock also reads the map handed across."""
+    """A level of the upward half; each ResBlock also reads a skip connection."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Up(Level):
     def forward(
         self, x: Tensor, maps: list[Tensor], time: Tensor, context: Tensor | Conditioning
     ) -> Tensor:
-        """Consume the level's maps from the end of `maps`, then go up to the next map's size."""
+        """Pop the level's skip connections off `maps`, then resize to the next of them."""
         for i in range(len(self.resnets)):
             x = self.layer(i, torch.cat([x, maps.pop()], dim=1), time, context)
         for resize in self.upsamplers:
@@ -163,7 +163,7 @@ class UNet(nn.Module):
     ) -> Float[Tensor, "batch channel height width"]:
         """The noise in `x` at network time `t` (one for all, or one each), given the prompt.
 
-        A time for all is embedded once. A `Conditioning` keeps what the prompt alone decides.
+        A time for all is embedded once. A `Conditioning` caches keys and values of the prompt.
         """
         features = time_features(t.to(x.device).reshape(-1), self.config.channels[0])
         time = self.time_embedding(features.to(x.dtype))

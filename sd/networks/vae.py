@@ -15,7 +15,7 @@ from sd.networks.chunked import chunked_conv, chunked_norm
 
 
 class Latent(NamedTuple):
-    """The encoder's answer q(z | x) = N(mean, variance), diagonal; both scaled for the U-Net."""
+    """The encoder's output q(z | x) = N(mean, variance), diagonal; both scaled for the U-Net."""
 
     mean: Float[Tensor, "batch channel height width"]
     variance: Float[Tensor, "batch channel height width"]
@@ -23,7 +23,7 @@ class Latent(NamedTuple):
 
 @runtime_checkable
 class Autoencoder(Protocol):
-    """What the pipeline asks of a VAE: images in [-1, 1] to their latents, and back.
+    """What the pipeline needs of a VAE: images in [-1, 1] to latents, and back.
 
     `encode` takes images `(batch, 3, height, width)`; `decode` takes scaled latents
     `(batch, channel, height / factor, width / factor)`.
@@ -64,7 +64,7 @@ class Level(nn.Module):
         self.upsamplers = nn.ModuleList([Upsample(outputs)] if up and not last else [])
 
     def __iter__(self) -> Iterator[nn.Module]:
-        """Its layers in their order. Whoever goes through them holds one large map, not two."""
+        """Its layers in order, so that a caller holds one large feature map, not two."""
         return chain(self.resnets, self.downsamplers, self.upsamplers)
 
 
@@ -118,8 +118,8 @@ class Decoder(nn.Module):
 class VAE(nn.Module):
     """q(z | x) and p(x | z) of a variational autoencoder with a spatial latent.
 
-    Images are in [-1, 1]; latents are multiplied by `config.scaling_factor`, so that they have
-    about unit variance and the U-Net's noise schedule fits them.
+    Images are in [-1, 1]; latents are multiplied by `config.scaling_factor`, which gives them about
+    unit variance, as the noise schedule of the U-Net assumes.
     Source: Rombach et al. 2022, arXiv:2112.10752, section 3.1; Kingma & Welling, arXiv:1312.6114.
     """
 

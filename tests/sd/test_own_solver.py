@@ -53,7 +53,7 @@ def test_what_gives_no_step_is_refused_before_any_work(
     pipeline: TextToImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TextToImage, "encode_prompts", lambda *_: pytest.fail("work"))
-    with pytest.raises(ValueError, match="solver: wanted a function that gives a step, got int"):
+    with pytest.raises(ValueError, match="solver: wanted a function that returns a step, got int"):
         pixels(pipeline, lambda schedule: 3)
 
 

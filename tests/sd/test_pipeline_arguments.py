@@ -219,7 +219,7 @@ def test_times_come_in_place_of_steps() -> None:
     times = torch.tensor([1000.0, 400.0, 0.0], dtype=torch.float64)
     assert len(walk(pipeline, "red", grid=times)) == 3
     assert len(walk(pipeline, "red", grid=times, steps=2)) == 3
-    with pytest.raises(ValueError, match="grid: wanted a name beside steps"):
+    with pytest.raises(ValueError, match="grid: wanted a name, with steps"):
         walk(pipeline, "red", grid=times, steps=5)
 
 

@@ -175,7 +175,7 @@ BAD: dict[str, tuple[Writer, str]] = {
     "no JSON": (raw(struct.pack("<Q", 4) + b"{abc"), None),
     "a name twice": (
         raw(struct.pack("<Q", len(TWICE)) + TWICE),
-        "no weights: its header is not valid JSON (a name stands twice)",
+        "no weights: its header is not valid JSON (a repeated name)",
     ),
     "no entry": (
         raw(header({"a": {"shape": 3}})), "the header's entry for a is not a tensor's"

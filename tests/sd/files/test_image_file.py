@@ -140,7 +140,7 @@ def test_a_huge_image_is_refused_by_its_header(kind: str, tmp_path: Path) -> Non
 def test_a_portable_map_of_decimal_numbers_is_refused_at_once() -> None:
     """Pillow takes a minute for 1 MiB of comments."""
     before = time.perf_counter()
-    with pytest.raises(ValueError, match=r"cannot be read: a PPM of decimal numbers"):
+    with pytest.raises(ValueError, match=r"cannot be read: a PPM in plain text"):
         open_image(b"P3 1 1 255\n" + b"#\n" * 2**19 + b"1 2 3")
     assert time.perf_counter() - before < 2
 

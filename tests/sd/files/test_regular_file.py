@@ -129,5 +129,5 @@ def test_json_beyond_them_is_one_error(text: str | bytes) -> None:
 
 
 def test_a_name_that_stands_twice() -> None:
-    with pytest.raises(ValueError, match="a name stands twice"):
+    with pytest.raises(ValueError, match="a repeated name"):
         parse_json('{"b": {"a": 1, "a": 2}}', once=True)

@@ -143,7 +143,7 @@ def test_a_second_training_in_one_folder_is_refused(out: Path) -> None:
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match="--out: another process is at work in"):
+        with pytest.raises(ValueError, match="--out: another process uses"):
             fit(module(), batch, loss, replace(SETTINGS, out=out))
         other.kill()
     fit(module(), batch, loss, replace(SETTINGS, out=out))
