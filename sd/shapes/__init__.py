@@ -1,6 +1,6 @@
-"""The embedded world: captioned images of one or two coloured shapes, and a reader of them.
+"""The data of the embedded model: captioned images of coloured shapes, and a rule-based reader.
 
-`scene` says what there is to show, `outline` how the shapes look, `caption` says it in words and
-understands them, `render` draws it, `reader` turns pixels back into words without knowing how they
-were drawn, `data` numbers the examples of the endless data set. Needs numpy and scipy only.
+`scene` samples scenes, `outline` defines the shapes, `caption` writes and parses captions, `render`
+makes the image, `data` numbers the examples. `reader` describes an image from its pixels; it shares
+no code with `render`. Needs numpy and scipy only.
 """

@@ -1,4 +1,4 @@
-"""Does the image show what the prompt says? Fresh prompts, images for them, a verdict each."""
+"""Prompt accuracy: whether a generated image shows what its prompt says."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,25 +15,25 @@ Generate = Callable[[Sequence[str], Sequence[int]], Sequence[npt.NDArray[Any]]]
 
 
 def fresh_prompts(seed: int, count: int, held_out: bool = False) -> list[str]:
-    """Fresh prompts; with `held_out`, each names a (color, shape) pair foreign to training."""
+    """Prompts outside the training data; with `held_out`, of (color, shape) pairs outside it."""
     return [example(FRESH + seed, index, held_out).caption for index in range(count)]
 
 
 def matches_prompt(image: npt.NDArray[Any], prompt: str) -> bool:
     """Whether all that the prompt names is in the image, and nothing else.
 
-    Raises ValueError for a prompt outside the captions' grammar.
+    Raises ValueError for a prompt outside the grammar of captions.
     """
     asked = parse(prompt)
     if asked is None:
-        raise ValueError(f"prompt: wanted a caption of the embedded world, got {prompt!r}")
+        raise ValueError(f"prompt: wanted a caption of coloured shapes, got {prompt!r}")
     return agrees(describe_image(np.asarray(image)), asked)
 
 
 def evaluate_prompts(
     generate: Generate, asked: Sequence[str], first_seed: int = 0, batch: int = 50
 ) -> list[bool]:
-    """One verdict a prompt; prompt i is drawn with seed `first_seed + i`, `batch` at a time."""
+    """Whether each prompt is matched; prompt i has seed `first_seed + i`, `batch` at a time."""
     verdicts: list[bool] = []
     for start in range(0, len(asked), batch):
         some = asked[start : start + batch]

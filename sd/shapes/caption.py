@@ -1,4 +1,4 @@
-"""Scenes in words, and words understood: the two directions of one small grammar.
+"""Captions of scenes, written and parsed by one small grammar.
 
 prompt     = thing [relation thing] ["on a" background "background"]
 thing      = ["a" | "an"] [size] color shape
@@ -23,7 +23,7 @@ VOCABULARY: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Mention:
-    """A thing as words name it; `size` is None where it is not named."""
+    """A thing in a caption; `size` is None if the caption does not name it."""
 
     shape: str
     color: str
@@ -32,9 +32,9 @@ class Mention:
 
 @dataclass(frozen=True)
 class Description:
-    """An image as words name it; None is what is not named.
+    """The content of a caption; None for what it does not name.
 
-    things[0] stands in `relation` to things[1].
+    things[0] is `relation` things[1], such as left of it.
     """
 
     things: tuple[Mention, ...]
@@ -43,13 +43,13 @@ class Description:
 
 
 def describe(scene: Scene) -> Description:
-    """Everything there is to say about the scene."""
+    """The full description of the scene."""
     things = tuple(Mention(t.shape, t.color, t.size) for t in scene.things)
     return Description(things, scene.relation, scene.background)
 
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
-    """The scene in words; each size and the background are left out with probability `OMIT`."""
+    """A caption of the scene; each size and the background is omitted with probability `OMIT`."""
     things = tuple(
         Mention(t.shape, t.color, None if rng.random() < OMIT else t.size) for t in scene.things
     )
@@ -58,7 +58,7 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def phrase(description: Description) -> str:
-    """The description in words; `parse` is its inverse."""
+    """The caption of a description; `parse` is the inverse."""
     words = [_noun(description.things[0])]
     if description.relation is not None:
         words += [description.relation, _noun(description.things[1])]
@@ -68,7 +68,7 @@ def phrase(description: Description) -> str:
 
 
 def parse(text: str) -> Description | None:
-    """What the prompt names, or None when it is not of this grammar.
+    """The description in a prompt, or None if it is not of this grammar.
 
     Letter case, spacing, a closing full stop, and the choice between "a", "an" and no article do
     not matter.

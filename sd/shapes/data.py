@@ -11,7 +11,7 @@ from sd.shapes.render import Image, render
 from sd.shapes.scene import Scene, sample_scene
 
 FRESH = 1_000_000_000
-"""Data sets numbered from here on are for judging: no training run draws from them."""
+"""Data sets with this seed or a larger one are for evaluation; no training uses them."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def example(seed: int, index: int, held_out: bool = False, width: int = 64) -> E
 
 @cache
 def fingerprint(count: int = 64) -> str:
-    """The first digits of a SHA-256 over `count` examples: it changes where the data set does."""
+    """The first digits of a SHA-256 over `count` examples, which identifies the data set."""
     found = hashlib.sha256()
     for index in range(count):
         one = example(0, index)

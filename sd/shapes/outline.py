@@ -17,7 +17,7 @@ ROUND: dict[str, tuple[float, float]] = {"circle": (1.0, 0.0), "ring": (1.05, 0.
 
 
 def _spikes(radii: list[float]) -> Vertices:
-    """Corners at these distances from the centre, evenly turned from the top; then centred."""
+    """Corners at these distances from the centre, at equal angles from the top; then centred."""
     angle = 2 * math.pi * np.arange(len(radii)) / len(radii)
     points = np.stack([np.sin(angle), -np.cos(angle)], axis=1) * np.asarray(radii)[:, None]
     return np.asarray(points - (points.min(axis=0) + points.max(axis=0)) / 2)

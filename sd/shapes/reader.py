@@ -1,14 +1,14 @@
-"""Images read: which things of which color, size and shape stand where, from the pixels alone.
+"""The rule-based image reader: describes things and their places from the pixels alone.
 
-The reader shares no code with the renderer. It unmixes every pixel into background and one color,
-takes connected components, and tells shapes by their moments. With f the share of the color in a
+It shares no code with the renderer. It unmixes every pixel into background and one color, takes
+connected components, and recognises shapes by their moments. With f the share of the color in a
 pixel, A = sum f, z = (x + iy) around the centroid (y downwards):
 
     m   = sum f |z|^2 / A^2              how far the area is spread
     h_k = sum f z^k / A^(1 + k/2)        k-fold asymmetry, k = 2..5
 
 The z^k are harmonic, so an isotropic blur changes neither A nor any h_k (the mean value property):
-what blurs an image, as an autoencoder does, leaves what it shows.
+a blurred image, such as an autoencoder's output, has the same description.
 """
 
 from dataclasses import dataclass
@@ -36,9 +36,9 @@ IDEAL: dict[str, tuple[float, float, float, float, float, float]] = {
     "cross": (2.6037, 0.1864, 0.0, 0.0257, 0.0, 0.0),
 }
 _SPREAD = np.array([0.03, 0.03, 0.03, 0.03, 0.008, 0.008, 0.012, 0.012, 0.10])
-"""What counts as 1 in m, the real and imaginary h_2..h_5 (h_2 as one), and the hole's share."""
-_SHAPE_LIMIT = 1.4  # greatest distance from an ideal, in the units of `_SPREAD`; two are 2.08 apart
-_COLOR_LIMIT = 36.0  # greatest RGB distance from a color's line; two colors are 76 apart or more
+"""The unit of m, of the real and imaginary h_2..h_5 (h_2 as one), and of the hole's share."""
+_SHAPE_LIMIT = 1.4  # greatest distance from an ideal in units of `_SPREAD`; two ideals differ by 2.08
+_COLOR_LIMIT = 36.0  # greatest RGB distance from a color's line; two colors differ by 76 or more
 _GROUND_LIMIT = 40.0  # greatest RGB distance from the background's color
 _PURE = 0.75  # least share of a thing's inner pixels that have its color
 _STRAY_LIMIT = 30.0  # greatest RGB distance from the ground, of 3 x 3 means, away from any thing
@@ -50,7 +50,7 @@ _RADIUS = {"small": (0.15, 0.25), "large": (0.275, 0.42)}  # between the two: no
 
 @dataclass(frozen=True)
 class _Found:
-    """A thing seen, and its centroid in half widths of the image."""
+    """A thing in the image, and its centroid in half widths of the image."""
 
     mention: Mention
     x: float
@@ -58,11 +58,11 @@ class _Found:
 
 
 def describe_image(image: npt.NDArray[Any]) -> Description | None:
-    """Everything that the image shows, or None where something in it can't be read.
+    """The description of an image, or None if a part of it is unclear.
 
-    Takes an array (width, width, 3) of uint8. Of two things the left or the upper one is named
-    first; their relation is None where they stand askew, and so it is for three things or more.
-    A size between small and large is None. Raises ValueError for any other kind of array.
+    Takes an array (width, width, 3) of uint8. Of two things the left or the upper one comes first.
+    Their relation is None if they are diagonal to each other, and for three things or more. A size
+    between small and large is None. Raises ValueError for any other kind of array.
     """
     if image.ndim != 3 or image.shape[0] != image.shape[1] or image.shape[2] != 3:
         raise ValueError(f"image: wanted shape (width, width, 3), got {image.shape}")
@@ -91,7 +91,7 @@ def describe_image(image: npt.NDArray[Any]) -> Description | None:
 
 
 def agrees(seen: Description | None, asked: Description) -> bool:
-    """Whether all that `asked` names is seen, in exactly as many things; the rest is free."""
+    """Whether `seen` has all that `asked` names, and as many things; the rest is free."""
     if seen is None or len(seen.things) != len(asked.things):
         return False
     if asked.background not in (None, seen.background):

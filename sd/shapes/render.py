@@ -1,4 +1,4 @@
-"""Scenes as pixels, anti-aliased by coverage: exact along a scan line, `LINES` lines a row."""
+"""Scenes to pixels, anti-aliased by coverage: exact along a scan line, `LINES` lines a row."""
 
 import numpy as np
 import numpy.typing as npt

@@ -1,4 +1,4 @@
-"""What an image shows, one or two coloured shapes on a plain background; scenes drawn by lot.
+"""Random scenes: one or two coloured shapes on a plain background.
 
 Lengths are in half widths of the image: it spans [-1, 1] in x (to the right) and y (downwards).
 """
@@ -39,7 +39,7 @@ INVERSE: dict[str, str] = {
 HELD_OUT: frozenset[tuple[str, str]] = frozenset(
     {("purple", "star"), ("green", "ring"), ("orange", "cross"), ("blue", "triangle")}
 )
-"""(color, shape) pairs that no training scene contains: they measure composition."""
+"""(color, shape) pairs that no training scene contains; they test composition."""
 
 JITTER = 0.05  # relative, of the radius
 MARGIN = 0.05  # between a bounding box and the image's edge: 1.6 px of 64
@@ -74,7 +74,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """One thing, or two where things[0] stands in `relation` to things[1]."""
+    """One thing, or two, where things[0] is `relation` things[1], such as left of it."""
 
     things: tuple[Thing, ...]
     relation: str | None
@@ -82,10 +82,10 @@ class Scene:
 
 
 def sample_scene(rng: np.random.Generator, held_out: bool = False) -> Scene:
-    """Draw a scene by lot.
+    """Sample a scene.
 
     Two things never share both color and shape, never touch, and never leave the image. With
-    `held_out` at least one thing is of a held-out (color, shape) pair; without it none is.
+    `held_out` at least one thing has a held-out (color, shape) pair; without it none has.
     """
     two = rng.random() < TWO
     first = _pick(rng, _UNSEEN if held_out else _SEEN)
@@ -107,7 +107,7 @@ def sample_scene(rng: np.random.Generator, held_out: bool = False) -> Scene:
 
 
 def _placed(rng: np.random.Generator, a: Thing, b: Thing, relation: str) -> tuple[Thing, Thing]:
-    """Both things moved so that `a` stands in the relation to `b`, without rejection."""
+    """Both things, placed so that `a` is in the relation to `b`, without rejection."""
     along = 0 if relation in ("left of", "right of") else 1
     sign = 1.0 if relation in ("left of", "above") else -1.0  # of b - a along the axis
     room = 2 - 2 * MARGIN

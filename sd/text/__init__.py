@@ -1,1 +1,1 @@
-"""From a prompt to what the U-Net attends to: prompt grammar, tokenizer, conditioning."""
+"""From a prompt to the context of the U-Net: prompt grammar, tokenizer, conditioning."""

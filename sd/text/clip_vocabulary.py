@@ -1,7 +1,7 @@
-"""Where CLIP's vocabulary comes from, and the rules that it is read by.
+"""Find CLIP's vocabulary, and make its tokenizer rules.
 
-A checkpoint in one file has no vocabulary, so it is looked for in this order: the folder or file
-that is named, the checkpoint's `tokenizer/`, a package that carries CLIP's merges, the hub's cache.
+A single-file checkpoint has no vocabulary. The search order is: the named folder or file, the
+checkpoint's `tokenizer/`, an installed package with CLIP's merges, the cache of the hub.
 """
 
 import gzip
@@ -24,15 +24,15 @@ PACKAGES = ("open_clip", "clip")
 """Packages whose folder holds CLIP's merges."""
 HUB = "openai/clip-vit-large-patch14"
 WORD = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-"""What CLIP takes for a word; letters were lowered before."""
+"""The pattern of a word in CLIP, after the change to lower case."""
 SIZE = 49408
 ADDED, CONFIG = "added_tokens.json", "tokenizer_config.json"
-"""Where transformers writes words that were added to a vocabulary, and with which flags."""
+"""The files in which transformers writes words added to a vocabulary, with their flags."""
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 
 def clip_rules(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
-    """CLIP's byte-level BPE: words by `WORD`, bytes as printable letters, `</w>` ends a word.
+    """CLIP's byte-level BPE: words by `WORD`, bytes as printable letters, `</w>` at a word's end.
 
     Source: Radford et al. 2021, arXiv:2103.00020, section 2.4; GPT-2's bytes, 2019, section 2.2.
     """
@@ -53,7 +53,7 @@ def clip_rules(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> tok
 
 
 def rules_of_merges(merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
-    """The same from the merges alone: 256 bytes, the same as ends of words, merges, start, end."""
+    """CLIP's rules from merges: 256 bytes, the same at the end of a word, merges, start, end."""
     bytes_in_order = _letters()
     names = [*bytes_in_order, *(f"{one}</w>" for one in bytes_in_order)]
     names += ["".join(pair) for pair in merges] + [START, END]
@@ -63,13 +63,13 @@ def rules_of_merges(merges: list[tuple[str, str]]) -> tokenizers.Tokenizer:
 def find_tokenizer(
     checkpoint: Path, named: Path | None, context_length: int, pad: int | None
 ) -> Tokenizer:
-    """The tokenizer of a checkpoint; ValueError, in one line, where there is no vocabulary.
+    """The tokenizer of a checkpoint. Raises ValueError if there is no vocabulary.
 
     Args:
         checkpoint: a file or a folder.
         named: a tokenizer.json, a folder with one or with vocab.json and merges.txt, or CLIP's
-            merges (.txt, .txt.gz); None looks in the places that the module names.
-        context_length, pad: as `Tokenizer` takes them.
+            merges (.txt, .txt.gz); None searches the places in this module's docstring.
+        context_length, pad: see `Tokenizer`.
     """
     places = [named] if named is not None else [checkpoint / "tokenizer", *_packaged(), *_cached()]
     for place in places:
@@ -78,17 +78,17 @@ def find_tokenizer(
             return Tokenizer(rules, context_length, pad)
     if named is not None:
         raise ValueError(
-            f"tokenizer: wanted a vocabulary of CLIP's, found none at {escaped(str(named))}"
+            f"tokenizer: wanted CLIP's vocabulary, got none at {escaped(str(named))}"
         )
     raise ValueError(
         f"tokenizer: {escaped(str(checkpoint))} has no vocabulary of its own; name one with "
         "--tokenizer (a tokenizer.json, or a folder with vocab.json and merges.txt), or install "
-        f"open_clip_torch, which carries CLIP's, or run hf download {HUB}"
+        f"open_clip_torch, which contains CLIP's, or run hf download {HUB}"
     )
 
 
 def _read(place: Path) -> tokenizers.Tokenizer | None:
-    """The rules that a place holds, or None."""
+    """The rules at a place, or None."""
     there = path_kind(place, "tokenizer")
     if there == "folder":
         whole, vocabulary, merges = (
@@ -114,7 +114,7 @@ def _of_files(vocabulary: Path, merges: Path) -> tokenizers.Tokenizer:
 
 
 def _with_words(folder: Path, rules: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
-    """The rules with the words that the folder's other files add, as of textual inversion."""
+    """The rules with the words that other files of the folder add (textual inversion)."""
     added: dict[str, tuple[int, dict[str, Any]]] = {}
     with as_value_error(f"tokenizer: the added words of {folder} cannot be read"):
         for token, settings in _object(folder / CONFIG).get("added_tokens_decoder", {}).items():
@@ -126,12 +126,12 @@ def _with_words(folder: Path, rules: tokenizers.Tokenizer) -> tokenizers.Tokeniz
             if rules.token_to_id(word) is None:
                 rules.add_tokens([tokenizers.AddedToken(word, **flags)])
             if (found := rules.token_to_id(word)) != token:
-                raise ValueError(f"{word} has the id {token}, and its place is {found}")
+                raise ValueError(f"{word} has the id {token}, but is in place {found}")
     return rules
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """A JSON file's object, empty where there is no file."""
+    """The object in a JSON file; empty if there is no file."""
     if path_kind(path, "tokenizer") is None:
         return {}
     values = parse_json(read_bytes(path, "tokenizer", LARGEST), once=True)
@@ -141,7 +141,7 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _pairs(path: Path) -> list[tuple[str, str]]:
-    """The merges of a file, whose first line is a comment; at most `LARGEST` bytes of them."""
+    """The merges in a file of at most `LARGEST` bytes, whose first line is a comment."""
     raw = read_bytes(path, "tokenizer", LARGEST)
     if path.suffix == ".gz":
         raw = gzip.GzipFile(fileobj=io.BytesIO(raw)).read(LARGEST + 1)
@@ -153,7 +153,7 @@ def _pairs(path: Path) -> list[tuple[str, str]]:
 
 
 def _packaged() -> list[Path]:
-    """Where the merges of installed packages lie; nothing is imported."""
+    """The merges of installed packages, found without an import."""
     specs = [importlib.util.find_spec(name) for name in PACKAGES]
     return [
         Path(folder) / MERGES
@@ -164,7 +164,7 @@ def _packaged() -> list[Path]:
 
 
 def _cached() -> list[Path]:
-    """CLIP's own files, where the hub's cache has them."""
+    """CLIP's files in the cache of the hub."""
     import huggingface_hub
 
     names = ("vocab.json", "merges.txt")

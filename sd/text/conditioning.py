@@ -1,8 +1,8 @@
-"""Prompts to what the U-Net attends to: rows of tokens, encoded, weighted, laid end to end.
+"""Prompts to the context of the U-Net: chunks (rows) of tokens, encoded, weighted, concatenated.
 
-A prompt is as many rows as it needs, the text encoder sees each row alone, and the U-Net attends
-to all of them. A token of weight w has the state e_0 + w (e - e_0), e_0 being the state that the
-empty prompt has in its place: 1 leaves it as it is, 0 makes it say nothing.
+A prompt has as many rows as it needs. The text encoder encodes each row by itself, and the U-Net
+attends to all of them. A token of weight w has the state e_0 + w (e - e_0), where e_0 is the state
+of the empty prompt at its place: weight 1 changes nothing, weight 0 removes the token's meaning.
 """
 
 import warnings
@@ -24,7 +24,7 @@ Context = Float[Tensor, "batch token width"]
 
 @dataclass(frozen=True)
 class Rows:
-    """A prompt as tokens: `(rows, length)` ids with their weights, and the words that are cut."""
+    """A prompt as token ids `(rows, length)` with their weights, and the words that were cut."""
 
     tokens: Int[Tensor, "rows length"]
     weights: Float[Tensor, "rows length"]
@@ -32,14 +32,14 @@ class Rows:
 
 
 def rows(tokenizer: Tokenizer, prompt: str, long: LongPrompt = "chunk") -> Rows:
-    """Lay a prompt out in rows of the tokenizer's length, at least one; no word is split.
+    """Split a prompt into rows of the context length, at least one; every BREAK starts a row.
 
-    A word that alone is longer than a row is the exception. Every BREAK begins a new row.
+    Only a word that is longer than a row is itself split.
 
     Args:
         prompt: words, weights and breaks: see `sd.text.prompt`.
-        long: "chunk" takes as many rows as are needed, "truncate" keeps the first and names in
-            `cut` what does not fit, "refuse" raises ValueError.
+        long: "chunk" uses as many rows as necessary, "truncate" keeps the first row and returns the
+            other words in `cut`, "refuse" raises ValueError.
     """
     room = tokenizer.context_length - 2
     filled: list[list[tuple[int, float]]] = []
@@ -81,10 +81,10 @@ def context(
     least: int = 1,
     device: torch.device | str = "cpu",
 ) -> Context:
-    """What the U-Net attends to, `(batch, rows * length, width)`.
+    """The context of the U-Net's cross-attention, `(batch, rows * length, width)`.
 
-    All prompts take as many rows as the longest does, and at least `least`: empty ones follow.
-    Warns with the words that are cut. Raises ValueError as `rows` does.
+    All prompts get as many rows as the longest one, and at least `least`; empty rows fill up.
+    Warns about words that are cut. Raises ValueError as `rows` does.
 
     Args:
         encoder: rows of tokens `(n, length)` to their states `(n, length, width)`.
@@ -111,7 +111,7 @@ def _padded(own: Tensor, empty: Tensor, most: int) -> Tensor:
 def _words(
     tokenizer: Tokenizer, stretch: Sequence[Piece]
 ) -> list[tuple[str, tuple[int, ...], float]]:
-    """Each word with its tokens and its weight."""
+    """Each word with its tokens and weight."""
     return [
         (word, ids, piece.weight)
         for piece in stretch

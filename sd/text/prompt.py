@@ -1,13 +1,13 @@
-"""What a prompt says beside its words: weights, breaks, and more words than a row has room for.
+"""The grammar of prompts: weights and breaks.
 
     (a cat)      weight 1.1         (a cat:1.3)  weight 1.3         ((a cat))  1.1^2
     [a cat]      weight 1 / 1.1     \\( \\) \\[ \\]  the characters themselves
-    BREAK        what follows begins a new row
+    BREAK        starts a new chunk
 
-These are AUTOMATIC1111's marks for weights, with one difference: a bracket without its partner is a
-character like any other (there an opened one reaches to the end). Its other marks, and those of
-other interfaces, are not read: scheduled and alternating words, AND, <lora:...>, wildcards.
-`foreign_marks` finds them, so that nobody takes them for understood.
+These are AUTOMATIC1111's marks for weights, with one difference: a bracket without a partner is a
+plain character (there, an open bracket reaches to the end). Its other marks, and those of other
+interfaces, are not supported: scheduled and alternating words, AND, <lora:...>, wildcards.
+`foreign_marks` finds them for a warning.
 """
 
 import math
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 STRONGER = 1.1
-"""What a pair of round brackets multiplies by, and a pair of square ones divides by."""
+"""The factor of a pair of round brackets; square brackets divide by it."""
 
 _MARKS = re.compile(r"\\[\\()\[\]]|[()\[\]]|:\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*\)|\bBREAK\b")
 
@@ -51,31 +51,31 @@ _FOREIGN = (
     (r"\)\.(?:and|blend|swap)\(|\.(?:and|blend|swap)\(", "Compel's functions"),
     (r"(?<!\S)--[a-z]\w*(?: [\d.:]+)?", "a flag"),
 )
-"""Marks of popular interfaces that are not read, and what they mean there."""
+"""Unsupported marks of popular interfaces, and their meaning there."""
 _UNREAD = re.compile("|".join(f"({pattern})" for pattern, _ in _FOREIGN))
 _ESCAPED = re.compile(r"\\[\\()\[\]{}|<>:]")
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Words that share a weight."""
+    """Words with one weight."""
 
     text: str
     weight: float = 1.0
 
 
 def parse(prompt: str) -> tuple[tuple[Piece, ...], ...]:
-    """The pieces of a prompt in their order, a tuple for each stretch between two BREAKs.
+    """The pieces of a prompt in order, a tuple for each part between two BREAKs.
 
-    Neighbours of one weight are one piece. Raises ValueError for a weight that is not finite, and
-    for what is no text.
+    Neighbours of equal weight are one piece. Raises ValueError for a weight that is not finite, and
+    for a value that is not text.
     """
     texts, weights, _ = _weighed(prompt)
     return _stretches(texts, weights)
 
 
 def _weighed(prompt: str) -> tuple[list[str], list[float | None], str]:
-    """The texts between marks and their weights, None for a BREAK; brackets that stay open."""
+    """The texts between marks with their weights (None for a BREAK), and open brackets."""
     require_text("prompt", prompt)
     texts: list[str] = []
     opened: list[tuple[str, int]] = []  # a bracket, and how many texts stood before it
@@ -126,9 +126,9 @@ def _weighed(prompt: str) -> tuple[list[str], list[float | None], str]:
 
 
 def foreign_marks(prompt: str) -> dict[str, str]:
-    """The marks of a prompt that popular interfaces know and this one reads as plain words.
+    """Marks of other interfaces in a prompt, which are read as plain words here.
 
-    Each as it stands in the prompt, with what it means elsewhere. What is escaped is none.
+    Each mark as in the prompt, with its meaning elsewhere. Escaped marks do not count.
     """
     plain = _MARKS.sub(_kept, _ESCAPED.sub("", prompt))
     found = {
@@ -146,31 +146,31 @@ def _kept(mark: re.Match[str]) -> str:
 
 
 def encodable(text: object) -> bool:
-    """Whether it is text that a file can hold: no half of a surrogate pair, no zero."""
+    """Whether it is text that a file can hold: no surrogates, no zero."""
     return (
         isinstance(text, str) and "\0" not in text and text.encode(errors="ignore").decode() == text
     )
 
 
 def require_text(name: str, text: object) -> None:
-    """Raise ValueError, by the argument's name, unless the text is `encodable`."""
+    """Raise ValueError, with the argument's name, unless the text is `encodable`."""
     require(encodable(text), name, "text, in UTF-8", repr(text))
 
 
 def literal(text: str) -> str:
-    """A text as it is typed in a prompt: marks of the grammar escaped."""
+    """The text with the marks of the grammar escaped, for use in a prompt."""
     return re.sub(r"[\\()\[\]]", r"\\\g<0>", text)
 
 
 def words(prompt: str) -> str:
-    """The prompt's text alone, without weights and breaks."""
+    """The text of the prompt without weights and breaks."""
     return " ".join(piece.text for stretch in parse(prompt) for piece in stretch)
 
 
 def paired(
     prompt: str | Sequence[str], seed: int | Sequence[int]
 ) -> tuple[list[str], tuple[int, ...]]:
-    """As many prompts as seeds."""
+    """The prompts and as many seeds: one prompt is repeated, one seed counts up."""
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     require(len(prompts) > 0, "prompt", "at least one", "none")
     for text in prompts:

@@ -1,4 +1,4 @@
-"""Prompts to token ids, by a `tokenizer.json` file: CLIP's own, or the embedded list of words."""
+"""Prompts to token ids, by a `tokenizer.json`: CLIP's, or that of the embedded model."""
 
 import re
 import sys
@@ -34,16 +34,16 @@ START = "<|startoftext|>"
 END = "<|endoftext|>"
 UNKNOWN = "<|unknown|>"
 LARGEST = 32 * 2**20
-"""Bytes of a file of the vocabulary; CLIP's tokenizer.json is 2 MiB."""
+"""The largest vocabulary file in bytes; CLIP's tokenizer.json is 2 MiB."""
 PROBE = "a photo of 1 cat's café, <word>!"
-"""What a tokenizer must be able to read when it is made."""
+"""A text that every tokenizer must be able to encode."""
 
 
 @contextmanager
 def as_value_error(what: str) -> Iterator[None]:
-    """Turn whatever the tokenizers library raises into a ValueError that begins with `what`.
+    """Turn any exception of the tokenizers library into a ValueError that begins with `what`.
 
-    Its faults are bare Exceptions, and its panics BaseExceptions.
+    The library raises bare Exceptions, and BaseExceptions when it panics.
     """
     try:
         yield
@@ -56,7 +56,7 @@ def as_value_error(what: str) -> Iterator[None]:
 def read_rules(path: Path) -> tokenizers.Tokenizer:
     """The rules of a `tokenizer.json`.
 
-    Raises FileNotFoundError where there is no such file, ValueError where it is none.
+    Raises FileNotFoundError if there is no such file, ValueError if it is not a tokenizer.json.
     """
     raw = regular_file.read_bytes(path, "tokenizer", LARGEST)
     with as_value_error(f"{path} is not a tokenizer.json"):
@@ -67,7 +67,7 @@ def read_rules(path: Path) -> tokenizers.Tokenizer:
 
 
 def _precompiled(value: Any) -> bool:
-    """Whether a normalizer is a table of bytes: the library panics where that is damaged."""
+    """Whether a normalizer is a table of bytes: the library panics if it is damaged."""
     if isinstance(value, dict):
         inside = [inner for name, inner in value.items() if name != "model"]
         return value.get("type") == "Precompiled" or any(map(_precompiled, inside))
@@ -75,10 +75,10 @@ def _precompiled(value: Any) -> bool:
 
 
 class Tokenizer:
-    """Turns prompts into rows of token ids: start, the prompt, end, then end again as padding.
+    """Prompts to rows of token ids: start, the prompt, end, padding.
 
-    A word that a word-level vocabulary lacks is left out of the row; `unknown_words` names it.
-    (CLIP's byte-level vocabulary lacks no word.)
+    A word outside a word-level vocabulary is left out of the row; `unknown_words` names it. (CLIP's
+    byte-level vocabulary has tokens for every word.)
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class Tokenizer:
     ) -> None:
         """Wrap tokenizer rules; raises ValueError if they lack the start or the end token.
 
-        Two words of one id, or rules that cannot read a text, are refused too. As in diffusers, a
-        word that was added with several vectors stands for all: `<cat>` for `<cat>`, `<cat>_1`, ...
+        Two words with one id, or rules that cannot encode a text, raise ValueError too. As in
+        diffusers, an added word with several vectors has the tokens `<cat>`, `<cat>_1`, ...
 
-        pad: the id that fills a row up; default: the end token (Stable Diffusion v1.x; v2.x: 0).
+        pad: the id of padding; default: the end token (Stable Diffusion v1.x; v2.x: 0).
         """
         if context_length < 2:
             raise ValueError(f"context_length: wanted at least 2, got {context_length}")
@@ -116,7 +116,7 @@ class Tokenizer:
 
     @classmethod
     def from_file(cls, path: Path | str, context_length: int = 77) -> "Tokenizer":
-        """Read a `tokenizer.json`; raises ValueError if the file is absent or no tokenizer."""
+        """Read a `tokenizer.json`; raises ValueError if it is missing or not a tokenizer."""
         try:
             return cls(read_rules(Path(path)), context_length)
         except FileNotFoundError as error:
@@ -130,7 +130,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """One more than the largest id: the rows that a text encoder's table needs."""
+        """One more than the largest id: the rows of the text encoder's embedding."""
         return max(self._ids.values()) + 1
 
     @property
@@ -140,10 +140,7 @@ class Tokenizer:
         return sorted(set(self._ids) - special, key=lambda word: self._ids[word])
 
     def unknown_words(self, prompt: str) -> list[str]:
-        """The words of a prompt that no token stands for, once each, in their order.
-
-        Punctuation is not counted as a word.
-        """
+        """The words of a prompt without a token, once each, in order, without punctuation."""
         if self._unknown is None:
             return []
         known = self._split(prompt)
@@ -154,9 +151,9 @@ class Tokenizer:
         return list(dict.fromkeys(word for word in unknown if any(map(str.isalnum, word))))
 
     def words_of(self, text: str) -> list[tuple[str, tuple[int, ...]]]:
-        """The words of a text, each with its tokens; unknown ones are left out.
+        """The words of a text, each with its tokens; unknown words are left out.
 
-        What a word is, the vocabulary's own rules say: in CLIP's punctuation is one too.
+        The rules of the vocabulary split the text into words; for CLIP, punctuation is one too.
         """
         words: list[tuple[str, tuple[int, ...]]] = []
         for piece, ids in self._split(text):
@@ -164,9 +161,9 @@ class Tokenizer:
         return words
 
     def learn(self, name: str, ids: Sequence[int]) -> None:
-        """Let a word stand for these tokens, wherever it stands alone; its case is ignored.
+        """Add a word for these tokens; letter case does not matter.
 
-        Raises ValueError where nobody can type the word, or it has been learned or added before.
+        Raises ValueError if the word cannot be typed, or has been learned or added before.
         """
         word = self.typed(name)
         if word is None or word in self._learned or word in map(self._normal, self.added):
@@ -175,31 +172,31 @@ class Tokenizer:
         self._learned[word] = tuple(ids)
 
     def typed(self, name: str) -> str | None:
-        """A word as prompts have it once they are normalised; None for one that nobody can type.
+        """A word as in normalised prompts; None for a word that cannot be typed.
 
-        That is one without a letter, or with control characters, separators other than the space,
-        invisible marks, or half a surrogate pair.
+        Such a word has no letter, or has control characters, separators other than the space,
+        invisible marks, or surrogates.
         """
         plain = name.strip()
         return self._normal(plain) or None if plain.isprintable() else None
 
     @property
     def unused_words(self) -> list[str]:
-        """The words that were learned and that no prompt has had since."""
+        """The learned words that no prompt has contained since."""
         return [word for word in self._learned if word not in self._used]
 
     def _normal(self, text: str) -> str:
-        """The text as the vocabulary's own rules normalise it: Unicode's form, case, spaces."""
+        """The text as the rules of the vocabulary normalise it: Unicode form, case, spaces."""
         return " ".join(self._form(text).lower().split())
 
     def _form(self, text: str) -> str:
-        """The text in the Unicode form of the vocabulary's rules: NFKC where they join letters."""
+        """The text in the Unicode form of the rules: NFKC if they join letters, else NFC."""
         rules = self._rules.normalizer
         joins = rules is not None and "\ufb01" not in rules.normalize_str("\ufb01")
         return unicodedata.normalize("NFKC" if joins else "NFC", text)
 
     def _split(self, text: str) -> list[tuple[str, tuple[int, ...]]]:
-        """The text cut at the words that were learned, which alone have tokens here."""
+        """The text split at learned words; only these have tokens here."""
         if not self._learned:
             return [(text, ())]
         longest = sorted(self._learned, key=len, reverse=True)
@@ -219,7 +216,7 @@ class Tokenizer:
             return self._rules.encode(text, add_special_tokens=False)
 
     def _own_words(self, text: str) -> list[tuple[str, tuple[int, ...]]]:
-        """The words of the vocabulary itself, and those that were added to it."""
+        """The words of the vocabulary, and those that were added to it."""
         found = self._encoded(text)
         words: list[tuple[str, tuple[int, ...]]] = []
         places: list[int | None] = []
@@ -238,14 +235,15 @@ class Tokenizer:
     def encode(
         self, prompts: Sequence[str], truncate: bool = False
     ) -> Int[Tensor, "batch context_length"]:
-        """Token ids of each prompt, `context_length` to a row.
+        """Token ids of each prompt, a row of `context_length`.
 
         Args:
             prompts: any number of prompts; an empty one gives start, end and padding.
-            truncate: cut a prompt that is too long instead of refusing it; the end token stays.
+            truncate: truncate a prompt that is too long, but not the end token.
 
         Raises:
-            ValueError: a prompt is no string, or has more than `context_length - 2` tokens.
+            ValueError: a prompt is not a string, or has more than `context_length - 2` tokens and
+                `truncate` is False.
         """
         if isinstance(prompts, str):
             raise ValueError(f"prompts: wanted a list of strings, got the string {prompts!r}")
@@ -268,7 +266,7 @@ class Tokenizer:
 
 
 def _alone(word: str) -> str:
-    """The pattern of a word that no letter or digit touches where it begins or ends with one."""
+    """The pattern of a whole word: no letter or digit before or after its own."""
     before, after = (
         "" if re.fullmatch(r"\W", letter) else edge
         for letter, edge in ((word[0], r"(?<!\w)"), (word[-1], r"(?!\w)"))
@@ -278,13 +276,13 @@ def _alone(word: str) -> str:
 
 
 def word_level(words: Sequence[str]) -> tokenizers.Tokenizer:
-    """Rules with one token a word, case ignored; the end token has the last id, as in CLIP's.
+    """Rules with one token a word, without case; the end token has the last id, as in CLIP.
 
-    Ids: the unknown word 0, then the words in their order, then the start and the end token.
+    Ids: the unknown word 0, then the words in order, then the start and the end token.
     """
     names = [UNKNOWN, *words, START, END]
     if len(set(names)) != len(names):
-        raise ValueError("words must not repeat, nor name a special token")
+        raise ValueError("words: wanted different words, none a special token")
     vocabulary = {name: i for i, name in enumerate(names)}
     rules = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     rules.add_special_tokens([UNKNOWN, START, END])

@@ -75,7 +75,7 @@ def test_places_in_their_order(
     assert wanted[0] == RULES.token_to_id(START) and len(wanted) == 8
     with pytest.raises(ValueError, match=r"^tokenizer: .* has no vocabulary of its own; name one"):
         ids(tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match="wanted a vocabulary of CLIP's, found none at"):
+    with pytest.raises(ValueError, match="wanted CLIP's vocabulary, got none at"):
         ids(tmp_path, tmp_path / "nowhere")
 
     whole = tmp_path / "tokenizer.json"
