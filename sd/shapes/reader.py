@@ -37,7 +37,7 @@ IDEAL: dict[str, tuple[float, float, float, float, float, float]] = {
 }
 _SPREAD = np.array([0.03, 0.03, 0.03, 0.03, 0.008, 0.008, 0.012, 0.012, 0.10])
 """The unit of m, of the real and imaginary h_2..h_5 (h_2 as one), and of the hole's share."""
-_SHAPE_LIMIT = 1.4  # greatest distance from an ideal in units of `_SPREAD`; two ideals differ by 2.08
+_SHAPE_LIMIT = 1.4  # greatest distance from an ideal, in `_SPREAD`s; two ideals differ by 2.08
 _COLOR_LIMIT = 36.0  # greatest RGB distance from a color's line; two colors differ by 76 or more
 _GROUND_LIMIT = 40.0  # greatest RGB distance from the background's color
 _PURE = 0.75  # least share of a thing's inner pixels that have its color

@@ -77,9 +77,7 @@ def find_tokenizer(
         if rules is not None:
             return Tokenizer(rules, context_length, pad)
     if named is not None:
-        raise ValueError(
-            f"tokenizer: wanted CLIP's vocabulary, got none at {escaped(str(named))}"
-        )
+        raise ValueError(f"tokenizer: wanted CLIP's vocabulary, got none at {escaped(str(named))}")
     raise ValueError(
         f"tokenizer: {escaped(str(checkpoint))} has no vocabulary of its own; name one with "
         "--tokenizer (a tokenizer.json, or a folder with vocab.json and merges.txt), or install "

@@ -1,1 +1,1 @@
-"""Training of the embedded model: the text encoder, then the autoencoder, then the U-Net."""
+"""Training of the embedded model: text encoder, autoencoder, U-Net."""

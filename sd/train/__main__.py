@@ -1,8 +1,8 @@
 """`python -m sd.train`: train the embedded model from nothing, in the lecture's order.
 
-First the text encoder, by contrast with images (C30); then the autoencoder (C31); then, both
-frozen, the U-Net (C19, C28). A stage that is done is not done again and a killed one resumes, so
-the same command carries on wherever it stopped. What was made with other settings is refused.
+First the text encoder, contrastively with images (C30); then the autoencoder (C31); then, with both
+frozen, the U-Net (C19, C28). A finished stage is not repeated and a killed one resumes, so the same
+command continues where it stopped. A network made with other settings raises an error.
 """
 
 import json
@@ -42,7 +42,7 @@ from sd.train.unet import UNetTraining
 from sd.train.vae import VAETraining
 
 STANDARD = 2000
-"""Images on which the latents get mean 0 and variance 1."""
+"""The number of images that standardise the latents."""
 
 Stage = Literal["text_encoder", "vae", "unet"]
 
@@ -52,7 +52,7 @@ class All:
     """Train the embedded model of captioned shapes: text encoder, autoencoder, U-Net."""
 
     model: Path = Path("runs/model")
-    """Folder of the result; `TextToImage.load` reads it, `sd/assets/shapes` is a copy of it."""
+    """Folder for the three networks, which `TextToImage.load` reads."""
     clip: CLIPTraining = field(default_factory=CLIPTraining)
     """The text encoder's training."""
     vae: VAETraining = field(default_factory=VAETraining)
@@ -60,9 +60,9 @@ class All:
     unet: UNetTraining = field(default_factory=UNetTraining)
     """The U-Net's training."""
     judged: Annotated[int, Range(1, 1_000_000)] = 500
-    """Fresh prompts, and fresh images, on which the figures are taken."""
+    """Prompts, and images, outside the training data that evaluate each network."""
     keep: Annotated[tuple[Stage, ...], Several(0)] = ()
-    """Networks in the folder `model` to take as they are, whatever they were trained with."""
+    """Networks in `--model` to keep as they are, whatever their settings were."""
 
     def check(self) -> None:
         """Raise ValueError, naming the flag, for a value out of range or a folder given twice."""
@@ -82,16 +82,16 @@ class All:
 
     @property
     def stages(self) -> dict[str, Training]:
-        """The training of each network, in the order in which they are done."""
+        """The training of each network, in order."""
         return {"text_encoder": self.clip, "vae": self.vae, "unet": self.unet}
 
     def file(self, name: str) -> Path:
-        """Where a finished network is kept."""
+        """The file of a finished network."""
         return self.model / f"{name}.safetensors"
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m sd.train") -> int:
-    """Train; the exit code is 0, 2 for what the user can mend, 130 for Ctrl-C."""
+    """Train; the exit code is 0, 2 for an error of the user, 130 for Ctrl-C."""
     given = list(sys.argv[1:] if argv is None else argv)
 
     def work() -> None:
@@ -99,18 +99,18 @@ def main(argv: Sequence[str] | None = None, program: str = "python -m sd.train")
         if options is not None:
             train(options, shlex.join([*program.split(), *given]))
 
-    return guarded(work, "the same command goes on from the last checkpoint")
+    return guarded(work, "the same command resumes from the last checkpoint")
 
 
 def train(options: All, command: str, config: ModelConfig = SHAPES_CONFIG) -> None:
-    """Train, or carry on with, each network; write each as soon as it is done.
+    """Train each network or resume its training; write each as soon as it is finished.
 
     Args:
         options: the settings.
-        command: kept in each file as what made it.
-        config: of the networks.
+        command: the command, saved in the metadata of each file.
+        config: the configuration of the networks.
 
-    Raises ValueError before any work for what can't be carried on with, else as `fit`.
+    Raises ValueError before any work if a run can't be resumed, else as `fit`.
     """
     options.check()
     with ExitStack() as held:
@@ -124,10 +124,10 @@ def train(options: All, command: str, config: ModelConfig = SHAPES_CONFIG) -> No
 
 
 def check(options: All, config: ModelConfig) -> None:
-    """Refuse, before any work, what could not be carried on with or would come to nothing.
+    """Check, before any work, that the training can start or resume.
 
-    Raises ModuleNotFoundError without the extra `train`; ValueError for a network or a checkpoint
-    made with other settings, or a file of weights that does not fit; warns of flags without effect.
+    Raises ModuleNotFoundError without the extra `train`, and ValueError for a network or checkpoint
+    made with other settings or a weights file that does not fit. Warns about flags without effect.
     """
     import accelerate  # noqa: F401
 
@@ -138,10 +138,10 @@ def check(options: All, config: ModelConfig) -> None:
             checkpoint.load_checkpoint(training, wanted(options, config, name, judged=False))
         elif name in options.keep:
             names = {one.name for one in fields(training)} - FREE
-            flags.unused(training, names, f"beside --keep {name}")
+            flags.unused(training, names, f"with --keep {name}")
     for training in todo:
         if training.warmup >= training.steps:
-            said = f"--{training.prefix}warmup {training.warmup} is no less than the steps"
+            said = f"--{training.prefix}warmup {training.warmup} is not below the number of steps"
             warnings.warn(f"{said}: the learning rate does not reach its peak", stacklevel=2)
     if device.available()[0] != "cpu" and len({one.cpu for one in todo}) > 1:
         raise ValueError("--clip.cpu, --vae.cpu and --unet.cpu: give all of them or none")
@@ -164,7 +164,7 @@ def wanted(
     networks: tuple[VAE, TextEncoder] | None = None,
     judged: bool = True,
 ) -> dict[str, Any]:
-    """What a network depends on: its training's settings, the data, and the networks before it."""
+    """The settings that a network depends on: of its training, the data, earlier networks."""
     found = options.stages[name].settings()
     if name == "text_encoder":
         return {**found, **clip.context(config.text)}
@@ -176,7 +176,7 @@ def wanted(
 
 
 def finished(options: All, name: str, settings: Mapping[str, Any]) -> bool:
-    """Whether a network is there; ValueError where it was made with other settings."""
+    """Whether a network is finished. Raises ValueError if it was made with other settings."""
     path = options.file(name)
     if not path.exists():
         if name in options.keep:
@@ -188,7 +188,7 @@ def finished(options: All, name: str, settings: Mapping[str, Any]) -> bool:
             made = parse_json(words)
         except ValueError:
             made = None
-        advice = f"take it as it is with --keep {name}, give another --model, or delete the file"
+        advice = f"keep it as it is with --keep {name}, give another --model, or delete the file"
         agree(path, made, settings, advice)
     return True
 
@@ -201,7 +201,7 @@ def _train(options: All, command: str, config: ModelConfig) -> None:
         settings: Mapping[str, Any],
         measured: Mapping[str, float | int],
     ) -> None:
-        """Keep a trained network with what made it and how good it is."""
+        """Save a trained network with its settings and figures."""
         say(f"{options.file(name).name} {json.dumps(measured)}")
         weights.save_network(
             options.file(name),

@@ -1,7 +1,7 @@
-"""A training's folder: the checkpoint that it resumes from, and the log that belongs to it.
+"""The folder of a training: its checkpoint and its log.
 
-The checkpoint holds the log's lines up to its step. A resumed run writes the log anew from them, so
-that after any kill the log is, line for line, that of a run that was never killed.
+The checkpoint holds the lines of the log up to its step. A resumed run writes the log anew from
+them, so that its log equals that of a run without interruption.
 """
 
 import io
@@ -26,16 +26,13 @@ NAME = "checkpoint.pt"
 
 @dataclass
 class Log:
-    """`log.jsonl`: a line of figures every few steps; `lines` is all of it."""
+    """`log.jsonl`, a line of figures every few steps; `lines` is its content."""
 
     path: Path
     lines: list[str]
 
     def begin(self, anew: bool) -> None:
-        """Write the lines so far.
-
-        If the run begins anew, what an earlier one has left here becomes `log.jsonl.old`.
-        """
+        """Write the lines so far. In a new run, an earlier log becomes `log.jsonl.old`."""
         if anew and self.path.exists() and self.path.stat().st_size > 0:
             os.replace(self.path, self.path.with_name(f"{self.path.name}.old"))
         output_folder.write_file(self.path, "".join(self.lines).encode())
@@ -50,10 +47,10 @@ class Log:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a run resumes from.
+    """The state of a run at a step.
 
-    `settings` are those that the weights depend on, `machine` is where they were computed, and
-    `log` holds the log's lines up to `step`.
+    `settings` are the settings that change the weights, `machine` describes the computer, and `log`
+    holds the lines of the log up to `step`.
     """
 
     settings: dict[str, Any]
@@ -71,22 +68,22 @@ class Checkpoint:
         output_folder.write_file(out / NAME, buffer.getvalue())
 
     def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> None:
-        """Put its numbers into a module and its optimiser; ValueError where they do not fit."""
+        """Load the state into a module and its optimiser. Raises ValueError if it does not fit."""
         try:
             for numbers in (self.average, self.module):
                 module.load_state_dict(numbers)
             optimizer.load_state_dict(self.optimizer)
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged: its numbers do not fit; delete it") from error
+            raise ValueError(f"{path} is damaged: its tensors do not fit; delete it") from error
 
 
 def load_checkpoint(
     training: Training, wanted: Mapping[str, Any], device: torch.device | str = "cpu"
 ) -> Checkpoint | None:
-    """The checkpoint in a training's folder, its tensors on the device; None where there is none.
+    """The checkpoint in the folder of a training, on the device; None if there is none.
 
-    Raises ValueError, in one line, for a file that is damaged or of another program, and for one
-    whose settings differ from those `wanted` (every one that differs is named).
+    Raises ValueError for a file that is damaged or of another program, and for settings other than
+    `wanted`.
     """
     path = training.out / NAME
     if not path.exists():
@@ -97,9 +94,9 @@ def load_checkpoint(
     except OSError:
         raise
     except Exception as error:  # the readers of zip files, pickles and tensors raise many kinds
-        raise ValueError(f"{path} is no checkpoint that can be read; {advice}") from error
+        raise ValueError(f"{path} is not a readable checkpoint; {advice}") from error
     if not isinstance(state, dict) or not {"module", "optimizer", "step"} <= state.keys():
-        raise ValueError(f"{path} is no checkpoint of a training; {advice}")
+        raise ValueError(f"{path} is not a checkpoint of a training; {advice}")
     agree(path, state.get("settings"), wanted, advice)
     kinds = get_type_hints(Checkpoint)
     if (
@@ -114,7 +111,7 @@ def load_checkpoint(
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What the bits of a result depend on beside its settings."""
+    """What else may change the bits of a result."""
     return {
         "device": device.type,
         "torch": str(torch.__version__),

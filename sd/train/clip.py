@@ -1,4 +1,4 @@
-"""Training of the text encoder: captions against images, by contrast (CLIP)."""
+"""Contrastive training of the text encoder on captions and images (CLIP)."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -56,8 +56,8 @@ class _Residual(nn.Module):
 class ImageTower(nn.Module):
     """A small convolutional network from a 64 x 64 image to one vector; it is not shipped.
 
-    The last features keep their place (they are flattened, not averaged), since left and right,
-    above and below have to be told apart.
+    The last features are flattened, not averaged, so that they distinguish left and right, above
+    and below.
     """
 
     def __init__(self, width: int) -> None:
@@ -78,14 +78,14 @@ class ImageTower(nn.Module):
         )
 
     def forward(self, images: UInt8[Tensor, "batch 64 64 3"]) -> Float[Tensor, "batch width"]:
-        """One vector an image (its length is of no meaning)."""
+        """One vector per image, of arbitrary length."""
         x = images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
         y: Tensor = self.head(self.features(x).flatten(1))
         return y
 
 
 class CLIP(nn.Module):
-    """Both towers, their projections into one sphere, and the learned temperature."""
+    """The text and image towers, their projections, and the learned temperature."""
 
     def __init__(self, config: TextConfig, width: int = 128) -> None:
         super().__init__()
@@ -113,12 +113,12 @@ def info_nce(
     """Symmetric InfoNCE of pairs on the diagonal, and the share of rows and columns matched.
 
     loss = -1/2 mean_i (log softmax_j logits_ij + log softmax_j logits_ji) at j = i. An entry off
-    the diagonal whose caption is true of the image is no negative: it is left out of the sums.
+    the diagonal whose caption is true of the image is no negative; the sums leave it out.
     Source: Radford et al. 2021, arXiv:2103.00020, figure 3.
 
     Args:
-        logits: image i against caption j.
-        true: whether caption j says nothing wrong of image i.
+        logits: entry (i, j) compares image i with caption j.
+        true: entry (i, j) is whether caption j is true of image i.
     """
     own = torch.arange(len(logits), device=logits.device)
     twin = true & ~torch.eye(len(logits), dtype=torch.bool, device=logits.device)
@@ -131,7 +131,7 @@ def info_nce(
 def loss(
     module: nn.Module, batch: Sequence[Tensor], generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """The figures of one `Batch` (a list, once a loader has had it); "loss" is minimised."""
+    """The figures of one `Batch` (a list from a loader); "loss" is minimised."""
     images, tokens, true = batch
     value, matched = info_nce(module(images, tokens), true)
     return {"loss": value, "matched": matched}
@@ -140,7 +140,7 @@ def loss(
 def batches(
     tokenizer: Tokenizer, seed: int, size: int, alike: float = 0.5
 ) -> Callable[[int], Batch]:
-    """The batch of each step, of `size` pairs, a share `alike` of them in groups of four."""
+    """The batch of each step: `size` pairs, of which a share `alike` is in groups of four."""
 
     def batch(step: int) -> Batch:
         found: Pairs = contrastive_pairs(seed, step, size, alike)
@@ -168,11 +168,11 @@ def matching(module: nn.Module, batch: Callable[[int], Batch], count: int = 8) -
 def train_clip(
     training: CLIPTraining, config: TextConfig, evaluation: int = 8
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Train, or resume; the text encoder's averaged weights, and the figures of both towers.
+    """Train or resume; the averaged weights of the text encoder, and figures of both towers.
 
-    The weights are rounded as float16 rounds them before they are judged. The figures are means
-    over `evaluation` batches of 256 pairs from the data set `FRESH`, which no training draws from:
-    of independent images, and of groups that differ in a single respect.
+    The weights are rounded to float16 before the evaluation. The figures are means over
+    `evaluation` batches of 256 pairs from the data set `FRESH`, which no training uses: of
+    independent images, and of groups that differ in a single respect.
     """
     tokenizer = Tokenizer.embedded(config.context_length)
     torch.manual_seed(training.seed)
@@ -193,7 +193,7 @@ def train_clip(
 
 
 def context(config: TextConfig) -> dict[str, str]:
-    """What the text encoder depends on beside its training's flags."""
+    """What changes the text encoder besides the flags of its training."""
     alike = contrastive_pairs(0, 0, 32, 1.0)
-    told = hashlib.sha256(alike.images.tobytes() + "\n".join(alike.captions).encode())
-    return {"config": to_json(config), "data": f"{fingerprint()} {told.hexdigest()[:16]}"}
+    digest = hashlib.sha256(alike.images.tobytes() + "\n".join(alike.captions).encode())
+    return {"config": to_json(config), "data": f"{fingerprint()} {digest.hexdigest()[:16]}"}

@@ -1,4 +1,4 @@
-"""Batches of (image, caption) pairs for the contrastive training, some of them nearly alike."""
+"""Batches of (image, caption) pairs for contrastive training, with hard negatives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,9 +32,9 @@ _ABSENT, _UNSAID = -2, -1
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images (batch, 64, 64, 3) of uint8, their captions, and which caption is true of which.
+    """Images (batch, 64, 64, 3) of uint8, their captions, and which caption is true of which image.
 
-    `true[i, j]`: caption j says nothing wrong of image i.
+    `true[i, j]`: caption j is true of image i.
     """
 
     images: npt.NDArray[np.uint8]
@@ -43,13 +43,14 @@ class Pairs:
 
 
 def contrastive_pairs(seed: int, step: int, size: int, alike: float) -> Pairs:
-    """The pairs of one step: fresh examples, and a share `alike` in groups of four near twins.
+    """The pairs of one step: new examples, and a share `alike` in groups of four hard negatives.
 
-    Each group is one scene and three altered forms of it: colours or shapes swapped between the
-    two things, the image mirrored or turned, one attribute changed. Only what binds colour to
-    shape, and shape to place, tells them apart, so batches of them teach exactly that (compare
-    Yuksekgonul et al. 2023, arXiv:2210.01936). Held-out pairs never occur.
-    Same arguments, same pairs. Raises ValueError for a share outside [0, 1].
+    Each group is one scene and three changes of it: colours or shapes swapped between the two
+    things, the scene mirrored or turned, one attribute changed. They differ only in the binding of
+    colour to shape or of shape to place, which they teach (compare Yuksekgonul et al. 2023,
+    arXiv:2210.01936). Held-out pairs never occur. The same arguments give the same pairs.
+
+    Raises ValueError for a share outside [0, 1].
     """
     if not 0.0 <= alike <= 1.0:
         raise ValueError(f"alike: wanted a number in [0, 1], got {alike}")
@@ -69,7 +70,7 @@ def contrastive_pairs(seed: int, step: int, size: int, alike: float) -> Pairs:
 
 
 def alter(scene: Scene, rng: np.random.Generator) -> Scene:
-    """A scene that differs from the given one in a single respect, drawn by lot."""
+    """A random scene that differs from the given one in a single respect."""
     for _ in range(20):
         other = _alter(scene, rng)
         pairs = [(thing.color, thing.shape) for thing in other.things]
@@ -80,7 +81,7 @@ def alter(scene: Scene, rng: np.random.Generator) -> Scene:
 
 
 def _alter(scene: Scene, rng: np.random.Generator) -> Scene:
-    """One change by lot; it may be without effect or end in a pair that is not allowed."""
+    """One random change; it may have no effect, or give a held-out pair."""
     things, relation = list(scene.things), scene.relation
     change = int(rng.integers(8 if relation is not None else 4))
     one = int(rng.integers(len(things)))
@@ -110,16 +111,16 @@ def _alter(scene: Scene, rng: np.random.Generator) -> Scene:
 
 
 def truths(scenes: Sequence[Scene], captions: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """`[i, j]`: caption j says nothing wrong of scene i, the number of things included.
+    """`[i, j]`: caption j is true of scene i, and has its number of things.
 
-    "a left of b" and "b right of a" are the same. Raises ValueError for a foreign caption.
+    "a left of b" and "b right of a" are equal. Raises ValueError for text outside the grammar.
     """
     facts = np.array([_code(describe(scene)) for scene in scenes])
     said = []
     for text in captions:
         description = parse(text)
         if description is None:
-            raise ValueError(f"not a caption of this data set: {text!r}")
+            raise ValueError(f"captions: wanted captions of coloured shapes, got {text!r}")
         said.append(_code(description))
     claims = np.array(said)
     agree = (claims[None] == facts[:, None]) | (claims[None] == _UNSAID)
@@ -127,7 +128,7 @@ def truths(scenes: Sequence[Scene], captions: Sequence[str]) -> npt.NDArray[np.b
 
 
 def _code(description: Description) -> list[int]:
-    """A description as integers: what is unsaid is -1, a missing second thing is -2."""
+    """A description as integers: -1 for what it does not name, -2 for no second thing."""
     things, relation = description.things, description.relation
     if relation in ("right of", "below"):
         things, relation = things[::-1], INVERSE[relation]

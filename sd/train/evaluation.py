@@ -1,4 +1,4 @@
-"""How good a trained network is: figures on images and prompts that no training draws from."""
+"""Evaluation of trained networks on images and prompts outside the training data."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ __all__ = ["accuracy", "reconstruction"]
 
 @torch.no_grad()
 def reconstruction(vae: VAE, count: int) -> dict[str, float | int]:
-    """PSNR of fresh images' reconstructions, and how many of them the reader reads rightly."""
+    """PSNR of reconstructions, and the share that the image reader describes rightly."""
     quality, right = [], []
     for first in range(0, count, 50):
         indices = range(first, min(first + 50, count))
@@ -34,7 +34,7 @@ def reconstruction(vae: VAE, count: int) -> dict[str, float | int]:
 
 
 def accuracy(model: TextToImage, count: int) -> dict[str, float | int]:
-    """Share of fresh prompts of which all that they name is right, with and without guidance."""
+    """Share of prompts whose image shows all that they name, with and without guidance."""
     figures: dict[str, float | int] = {"judged": count}
     for pairs in ("seen", "held_out"):
         asked = fresh_prompts(0, count, held_out=pairs == "held_out")

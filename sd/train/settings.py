@@ -1,4 +1,4 @@
-"""How a network is trained: the settings, their ranges, and what makes two trainings the same."""
+"""The settings of a training, their ranges, and the comparison of two trainings."""
 
 import hashlib
 import json
@@ -20,44 +20,44 @@ Rate: TypeAlias = Annotated[float, Range(0, 1, above=True)]
 Share: TypeAlias = Annotated[float, Range(0, 1)]
 Initial: TypeAlias = Annotated[Path | None, File()]
 Seed: TypeAlias = Annotated[int, Range(0, FRESH - 1)]
-"""Seeds end where the data sets for judging begin, so that no training draws from those."""
+"""Seeds end where the data sets for evaluation begin, so that no training uses those."""
 
 FREE = frozenset({"out", "checkpoint_every", "log_every", "workers", "cpu"})
-"""The fields of `Training` on which the weights do not depend."""
+"""The fields of `Training` that do not change the weights."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """How to train: every field is a flag of `python -m sd.train`; `check` refuses bad values."""
+    """The settings of a training: each field is a flag of `python -m sd.train`."""
 
     prefix = ""  # of each flag's name, such as "unet."
 
     steps: Steps
     """Optimiser steps."""
     batch_size: Size
-    """Examples a step."""
+    """Examples per step."""
     learning_rate: Rate
-    """Peak of AdamW's learning rate; after the warm-up it decays to zero as half a cosine."""
+    """Peak learning rate of AdamW; it decays to zero as half a cosine after the warm-up."""
     out: Path
-    """Folder of checkpoints, log and result."""
+    """Folder for checkpoints and the log."""
     warmup: Warmup = 200
     """Steps over which the learning rate rises from zero."""
     weight_decay: Share = 0.01
-    """AdamW's decoupled weight decay."""
+    """Decoupled weight decay of AdamW."""
     ema: Share = 0.999
-    """Decay of the exponential moving average of the weights, which is what is kept."""
+    """Decay of the exponential moving average of the weights, which is the result."""
     seed: Seed = 0
-    """Of the initial weights, the data and every random number."""
+    """Seed of the initial weights, the data and every random number."""
     checkpoint_every: Steps = 500
     """Steps between checkpoints; a killed run resumes from the last one."""
     log_every: Steps = 50
     """Steps between lines of `log.jsonl`."""
     workers: Annotated[int, Range(0, 64)] = 0
-    """Processes that make batches (0: this one)."""
+    """Processes that prepare batches (0: this process)."""
     bfloat16: bool = True
-    """Run the matrix products in bfloat16 (weights stay float32)."""
+    """Compute matrix products in bfloat16 (weights stay float32)."""
     cpu: bool = False
-    """Stay on the CPU even where there is a GPU."""
+    """Use the CPU even if there is a GPU."""
 
     def check(self) -> None:
         """Raise ValueError, naming the flag, for a value out of range or a file that is missing."""
@@ -65,9 +65,9 @@ class Training:
         flags.files(self)
 
     def settings(self) -> dict[str, Any]:
-        """What the trained weights depend on, as JSON values: every field by its flag, but `FREE`.
+        """The settings that change the weights, as JSON values: all fields by flag, except `FREE`.
 
-        A file counts by its content, not by its name. Raises OSError where it can't be read.
+        A file counts by its content, not by its name. Raises OSError if it can't be read.
         """
         found: dict[str, Any] = {}
         for field in fields(self):
@@ -80,15 +80,15 @@ class Training:
 
 
 def agree(where: Path, made: object, wanted: Mapping[str, Any], advice: str) -> None:
-    """Raise ValueError where what a file was made with differs from what is wanted now.
+    """Raise ValueError if a file was made with other settings than those wanted now.
 
     Args:
         where: the file.
-        made: the settings that it keeps; None if it keeps none.
-        wanted: those of the present run.
+        made: the settings in the file; None if there are none.
+        wanted: the settings of this run.
         advice: what else the user can do, for the message.
 
-    The message names every setting that differs, and both its values.
+    The message names every setting that differs, with both values.
     """
     if not isinstance(made, Mapping):
         raise ValueError(f"{where} does not say how it was trained; {advice}")
@@ -111,7 +111,7 @@ def _json(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A setting for a message; long ones are cut."""
+    """A setting for a message, shortened if it is long."""
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
 

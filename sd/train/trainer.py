@@ -1,4 +1,4 @@
-"""THE training loop: any module, any loss; checkpoints, resume, EMA, a log of figures."""
+"""The training loop for any module and loss: checkpoints, resuming, EMA and a log."""
 
 import hashlib
 import json
@@ -22,11 +22,11 @@ __all__ = ["NORM", "Training", "fit", "learning_rate", "rounded"]
 Network = TypeVar("Network", bound=nn.Module)
 
 NORM = 1.0
-"""Greatest norm of a step's gradient; a longer one is scaled down to it."""
+"""The norm to which a larger gradient is clipped."""
 
 
 class Batches(Dataset[Any]):
-    """The batch of every step, a function of the step alone: a resumed run sees the same data."""
+    """The batch of every step, a function of the step alone: resumed runs see the same data."""
 
     def __init__(self, batch: Callable[[int], Any], steps: int) -> None:
         self.batch = batch
@@ -48,7 +48,7 @@ def learning_rate(training: Training, step: int) -> float:
 
 
 def rounded(module: Network, state: Mapping[str, Tensor]) -> Network:
-    """The network with weights as float16 keeps them: the figures are those of what ships."""
+    """The network with weights rounded to float16, in which they are saved."""
     module.load_state_dict({name: value.half() for name, value in state.items()})
     return module.eval()
 
@@ -61,22 +61,22 @@ def fit(
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     context: Mapping[str, Any] | None = None,
 ) -> dict[str, Tensor]:
-    """Minimise `loss(module, batch(step), generator)["loss"]` with AdamW, or carry on with it.
+    """Minimise `loss(module, batch(step), generator)["loss"]` with AdamW, or resume that.
 
-    The gradient's norm is cut to `NORM`; the average of the weights W is
+    The gradient's norm is clipped to `NORM`. The average of the weights W is
     A_n = k A_(n-1) + (1 - k) W_n with k = min(ema, n / (n + 10)) after step n.
-    The folder `training.out` keeps `checkpoint.pt` and `log.jsonl`. A run that was killed at any
-    moment resumes from the checkpoint, and ends with the bits and the log of one that was not.
+    The folder `training.out` contains `checkpoint.pt` and `log.jsonl`. A killed run resumes from
+    the checkpoint, and ends with the same bits and log as an uninterrupted one.
 
     Args:
-        module: trained in place, but for the weights that require no gradient.
-        batch: the step's examples, a pure function of the step (tensors, or tuples of them).
-        loss: figures of the batch; the one named "loss" is minimised. The generator is seeded
-            from the step, on the CPU, so that a resumed run and a GPU draw the same numbers.
+        module: trained in place, except for weights that require no gradient.
+        batch: the examples of a step, a pure function of the step (tensors, or tuples of them).
+        loss: figures of the batch; the one named "loss" is minimised. The generator is on the CPU
+            and seeded by the step, so resumed runs and GPUs draw the same random numbers.
         training: the settings.
         evaluate: figures of the averaged weights, logged with every checkpoint.
-        context: what else the result depends on (data, configuration), as JSON values: it is
-            kept in the checkpoint beside `training.settings()`.
+        context: what else changes the result (data, configuration), as JSON values, saved in the
+            checkpoint with `training.settings()`.
 
     Returns:
         The exponential moving average of the weights, as a state dict on the CPU.
@@ -130,7 +130,7 @@ def fit(
             kept.restore(module, optimizer, training.out / NAME)
             start, average, log.lines = kept.step, kept.average, kept.log
             if kept.machine != machine(device):
-                said = f"{training.out / NAME} was begun on {kept.machine}, not {machine(device)}"
+                said = f"{training.out / NAME} was started on {kept.machine}, not {machine(device)}"
                 warnings.warn(f"{said}: the bits of the result may differ", stacklevel=2)
         log.begin(anew=kept is None)
         if kept is None:
@@ -164,7 +164,7 @@ def _of_the_average(
     module: nn.Module,
     average: Mapping[str, Tensor],
 ) -> dict[str, float]:
-    """The figures of the averaged weights; the module's own are put back."""
+    """The figures of the averaged weights; the module's weights are restored."""
     trained = {k: v.clone() for k, v in module.state_dict().items()}
     module.load_state_dict(average)
     figures = evaluate(module)

@@ -1,4 +1,4 @@
-"""The U-Net: the DDPM loss on latents, the prompt dropped at random (C19, C28)."""
+"""Training of the U-Net: the DDPM loss on latents, with random prompt dropout (C19, C28)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,19 +40,19 @@ class UNetTraining(Training):
     learning_rate: Rate = 2e-3
     out: Path = Path("runs/unet")
     initial: Initial = None
-    """Weights to start from, a `.safetensors` file; default: random ones."""
+    """A `.safetensors` file with initial weights."""
     checkpoint_every: Steps = 500
     latents: Annotated[int, Range(100, 10_000_000)] = 50_000
-    """Images that are encoded once, before the training; captions are drawn anew each time."""
+    """Images, encoded once before the training; captions are sampled anew in each step."""
     drop: Share = 0.1
-    """Probability that the empty prompt stands in for the caption."""
+    """Probability that the empty prompt replaces the caption."""
     two: Share = 0.5
-    """Share of images of two things, which are harder to learn than those of one."""
+    """Share of images with two things."""
 
 
 @torch.no_grad()
 def encode(vae: VAE, seed: int, count: int, device: torch.device, batch: int = 100) -> Latent:
-    """q(z | x) of the data set's first `count` images, on the CPU."""
+    """q(z | x) of the first `count` images of the data set, on the CPU."""
     vae = vae.to(device).eval()
     parts = []
     for first in tqdm(range(0, count, batch), unit="batch", desc="encode", disable=None):
@@ -68,7 +68,7 @@ def unet_loss(
     """E ||y - y_theta(alpha_t x_0 + sigma_t eps, t, context)||^2, t uniform on 1..T.
 
     y is what the network predicts: eps ("epsilon", L_simple), v ("v_prediction") or x_0
-    ("sample"); the mean is over the numbers of a batch. The equation is
+    ("sample"); the mean is over all entries of a batch. The equation is
     `diffusion_math.loss.training_loss`. Source: Ho et al. 2020, arXiv:2006.11239, eq. 14.
     """
 
@@ -131,7 +131,7 @@ def train_unet(
 
 
 def context(config: ModelConfig, vae: VAE, text_encoder: TextEncoder) -> dict[str, str]:
-    """What the U-Net depends on beside its training's flags."""
+    """What changes the U-Net besides the flags of its training."""
     return {
         "config": f"{to_json(config.unet)} {config.prediction} {config.steps}",
         "data": fingerprint(),

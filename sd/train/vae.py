@@ -1,4 +1,4 @@
-"""The autoencoder: reconstruction, weighted towards the things, plus its KL divergence (C31)."""
+"""Training of the autoencoder: weighted reconstruction error plus KL divergence (C31)."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from sd.shapes.data import FRESH, example, fingerprint
 from sd.train.settings import Initial, Rate, Size, Steps
 from sd.train.trainer import Training, fit
 
-KL = 1e-4  # weight of the divergence per latent number
+KL = 1e-4  # weight of the divergence per latent entry
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,17 @@ class VAETraining(Training):
     learning_rate: Rate = 2e-3
     out: Path = Path("runs/vae")
     initial: Initial = None
-    """Weights to start from, a `.safetensors` file; default: random ones."""
+    """A `.safetensors` file with initial weights."""
     decoder_only: bool = False
-    """Leave the encoder alone, and with it the latents that a U-Net was trained on."""
+    """Train the decoder alone, so that latents stay as a U-Net knows them."""
     noise: Annotated[float, Range(0, 10)] = 0.0
-    """Standard deviation, at most, of what is added to a latent: the decoder learns to undo it."""
+    """Largest standard deviation of noise on a latent; the decoder learns to remove it."""
 
     def check(self) -> None:
-        """As `Training.check`; an encoder that is left alone has to be given."""
+        """As `Training.check`; a frozen encoder must be given."""
         super().check()
         if self.decoder_only and self.initial is None:
-            raise ValueError("--vae.decoder-only: give the encoder to leave alone, --vae.initial")
+            raise ValueError("--vae.decoder-only: give the encoder by --vae.initial")
 
 
 def images(seed: int, indices: range, held_out: bool = False) -> Tensor:
@@ -54,16 +54,16 @@ def images(seed: int, indices: range, held_out: bool = False) -> Tensor:
 def vae_loss(
     vae: nn.Module, image: Tensor, generator: torch.Generator, noise: float = 0.0
 ) -> dict[str, Tensor]:
-    """Balanced squared error + KL(q(z | x) || N(0, I)), both per number.
+    """Balanced squared error + KL(q(z | x) || N(0, I)), both per entry.
 
-    The error is the mean over the things' pixels plus that over the background's, halved, image
-    by image, so that a small thing counts as much as a large one; a thing's pixel is one that
-    differs from the image's corner. KL = (mean^2 + variance - log variance - 1) / 2. Source:
-    Kingma & Welling, arXiv:1312.6114, appendix B.
+    The error of an image is half the mean over the pixels of things plus half the mean over those
+    of the background, so that a small thing counts as much as a large one. A thing's pixel is one
+    that differs from the corner of the image. KL = (mean^2 + variance - log variance - 1) / 2.
+    Source: Kingma & Welling, arXiv:1312.6114, appendix B.
 
-    Each image's latent is drawn from q(z | x), then gets Gaussian noise of a standard deviation
-    uniform on [0, `noise`], so that the decoder also learns to draw latents that are a little off,
-    as a sampler's are (compare Zheng et al. 2025, arXiv:2510.11690).
+    Each latent is sampled from q(z | x), then gets Gaussian noise of a standard deviation uniform
+    on [0, `noise`]. So the decoder also learns latents with small errors, as a sampler makes them
+    (compare Zheng et al. 2025, arXiv:2510.11690).
     """
     x = signed(image).contiguous(memory_format=torch.channels_last)
     mean, log_variance = (y.float() for y in vae.moments(x))
@@ -115,13 +115,13 @@ def train_vae(training: VAETraining, config: VAEConfig) -> dict[str, Tensor]:
 
 
 def context(config: VAEConfig) -> dict[str, str]:
-    """What the autoencoder depends on beside its training's flags."""
+    """What changes the autoencoder besides the flags of its training."""
     return {"config": to_json(config), "data": fingerprint()}
 
 
 @torch.no_grad()
 def standardise(vae: VAE, image: Tensor) -> None:
-    """Give every latent channel mean 0 and variance 1 over `image`, without changing the VAE.
+    """Scale every latent channel to mean 0 and variance 1 over `image`; reconstructions stay.
 
     The two 1 x 1 convolutions around the latent absorb z -> (z - mean) / std and its inverse.
     """

@@ -58,13 +58,13 @@ def refused(out: Path, words: str) -> None:
 def test_a_damaged_checkpoint_is_one_line(kind: str, out: Path) -> None:
     path = out / "checkpoint.pt"
     path.write_bytes(DAMAGE[kind](path.read_bytes()))
-    refused(out, "no checkpoint that can be read|is damaged|was made with|does not say")
+    refused(out, "not a readable checkpoint|is damaged|was made with|does not say")
 
 
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_a_foreign_checkpoint_is_one_line(kind: str, out: Path) -> None:
     torch.save(FOREIGN[kind], out / "checkpoint.pt")
-    refused(out, "no checkpoint of a training|does not say how|was made with other settings")
+    refused(out, "not a checkpoint of a training|does not say how|was made with other settings")
 
 
 @pytest.mark.parametrize(

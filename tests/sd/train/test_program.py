@@ -136,11 +136,11 @@ def test_networks_of_unknown_make_are_kept_only_where_asked(
     unet_alone = ["--keep", "text_encoder", "vae", *words[:2]]
     with pytest.MonkeyPatch.context() as patch:
         assert run(patch, *words) == 2
-        assert "does not say how it was trained; take it as it is with --keep text_encoder" in (
+        assert "does not say how it was trained; keep it as it is with --keep text_encoder" in (
             capsys.readouterr().err
         )
         assert run(patch, *unet_alone, "--vae.seed", "3") == 2
-        assert "--vae.seed: has no effect beside --keep vae" in capsys.readouterr().err
+        assert "--vae.seed: has no effect with --keep vae" in capsys.readouterr().err
         latest = ["--unet.latents", "100", "--unet.out", str(tmp_path / "unet")]
         assert run(patch, *unet_alone, *latest) == 0
     assert sorted(quick) == ["unet"]
@@ -197,7 +197,9 @@ def test_a_warm_up_that_never_ends_is_said(
     with pytest.MonkeyPatch.context() as patch:
         assert run(patch, *flags(tmp_path, {"--vae.warmup": "3"})) == 0
     said = capsys.readouterr().err
-    assert said.startswith("warning: --vae.warmup 3 is no less than the steps: the learning rate ")
+    assert said.startswith(
+        "warning: --vae.warmup 3 is not below the number of steps: the learning rate "
+    )
     assert said.count("\n") == 1
 
 
@@ -219,7 +221,7 @@ def test_a_run_that_is_stopped_says_one_line_and_resumes(
     assert (
         said
         == {
-            "interrupt": "interrupted; the same command goes on from the last checkpoint\n",
+            "interrupt": "interrupted; the same command resumes from the last checkpoint\n",
             "full disk": "error: No space left on device\n",
         }[fault]
     )
