@@ -1,4 +1,4 @@
-"""Checkpoints of Stable Diffusion v1 and v2 on disk: read, recognised, accounted for, written."""
+"""Load and save checkpoints of Stable Diffusion v1 and v2."""
 
 from sd.checkpoint import lora, textual_inversion
 from sd.checkpoint.loader import Loaded, load

@@ -1,4 +1,4 @@
-"""The noise schedule of a checkpoint: by its own tables or its .yaml."""
+"""The noise schedule of a checkpoint, from its own tensors or its .yaml."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -16,10 +16,10 @@ from sd.noise_schedule import SCHEDULES, named_schedule
 __all__ = ["checked_fields", "schedule_fields"]
 
 LDM_SCHEDULES = {"linear": "scaled_linear", "sqrt_linear": "linear", "cosine": "cosine"}
-"""latent-diffusion's names of schedules."""
+"""The names of schedules in latent-diffusion, to ours."""
 MOST_STEPS = 10**6
 NOTHING = 1e-7
-"""An alpha_t^2 that passes for 0, at a zero terminal SNR."""
+"""The absolute tolerance of alpha_t^2, for a zero terminal SNR."""
 TABLES: dict[str, Callable[[Tensor], Tensor]] = {
     "betas": lambda betas: (1 - betas).cumprod(0),
     "alphas_cumprod": lambda abar: abar,
@@ -27,15 +27,15 @@ TABLES: dict[str, Callable[[Tensor], Tensor]] = {
     "log_sigmas": lambda logs: 1 / (1 + logs.exp() ** 2),
     "denoiser.sigmas": lambda sigmas: 1 / (1 + sigmas**2),
 }
-"""Tensors that tell a schedule, and what makes alpha_t^2 of them."""
+"""Tensors that determine a schedule, and their maps to alpha_t^2."""
 
 
 def schedule_fields(source: Source, recipe: OriginalConfig) -> dict[str, Any]:
-    """The fields of ModelConfig that a single file or its .yaml tell of the schedule.
+    """The fields of ModelConfig about the schedule, from a single file or its .yaml.
 
     They may be schedule, steps, zero_terminal_snr, and scaling_factor of its VAE.
 
-    Raises ValueError where one is none that is supported, or the two differ.
+    Raises ValueError if one is not supported, or if the two differ.
     """
     own, ldm = _table(source), _ldm(source, recipe)
     for name, value in ldm.items():
@@ -47,7 +47,7 @@ def schedule_fields(source: Source, recipe: OriginalConfig) -> dict[str, Any]:
 
 
 def _ldm(source: Source, recipe: OriginalConfig) -> dict[str, Any]:
-    """The schedule of a .yaml, as far as it says one."""
+    """The schedule of a .yaml, if it has one."""
     if not recipe.keys() & {"beta_schedule", "linear_start", "linear_end", "timesteps"}:
         return {}
     path = source.path.with_suffix(".yaml")
@@ -62,7 +62,7 @@ def _ldm(source: Source, recipe: OriginalConfig) -> dict[str, Any]:
 
 
 def _scale(source: Source, recipe: OriginalConfig) -> dict[str, float]:
-    """What latents are multiplied by, where a tensor or the .yaml says it."""
+    """The scaling factor of latents, if a tensor or the .yaml has it."""
     path = source.path.with_suffix(".yaml")
     said = _number(path, recipe, "scale_factor")
     entry = source.entries.get("scale_factor")
@@ -82,7 +82,7 @@ def _scale(source: Source, recipe: OriginalConfig) -> dict[str, float]:
 
 
 def _number(path: Path, recipe: OriginalConfig, name: str) -> float | None:
-    """A number above 0 of a .yaml; None where it has none, ValueError for anything else."""
+    """A positive number of a .yaml; None if it has none. Raises ValueError for anything else."""
     if name not in recipe:
         return None
     try:
@@ -97,10 +97,10 @@ def _number(path: Path, recipe: OriginalConfig, name: str) -> float | None:
 def checked_fields(
     path: Path, name: str, steps: float | int, ends: Mapping[str, float | None]
 ) -> dict[str, Any]:
-    """The schedule of that name.
+    """The schedule of that name, as fields of ModelConfig.
 
-    Raises ValueError where the steps are none, or a given end of its betas, the first or the last,
-    is another than ours.
+    Raises ValueError for an invalid number of steps, or if the first or last beta is given and
+    differs from that of our schedule.
     """
     if not 1 <= steps <= MOST_STEPS or steps != int(steps):
         raise checkpoint_error(path, f"{steps:g} steps, which no schedule has")
@@ -114,9 +114,9 @@ def checked_fields(
 
 
 def _table(source: Source) -> dict[str, Any]:
-    """The schedule and its number of steps, by the file's own tables if it has any.
+    """The schedule and its number of steps, from the file's own tensors if it has any.
 
-    Raises ValueError where that is none of the schedules known here.
+    Raises ValueError if they are of no schedule in `SCHEDULES`.
     """
     found: dict[str, Any] = {}
     for name, to_abar in TABLES.items():
@@ -142,7 +142,7 @@ def _table(source: Source) -> dict[str, Any]:
 
 
 def _matching(abar: Tensor, tolerance: float) -> dict[str, Any] | None:
-    """The schedule with these alpha_t^2."""
+    """The schedule with these alpha_t^2, or None."""
     steps = len(abar)
     for zero in (False, True)[: 1 + (steps > 1)]:
         for name in SCHEDULES:

@@ -1,4 +1,4 @@
-"""One network within a file: how its tensors are called there, and what their shapes count."""
+"""One network in a file: the names of its tensors there, and counts from their shapes."""
 
 import re
 from collections import Counter
@@ -18,7 +18,7 @@ from sd.validation import MOST_BLOCKS, MOST_LEVELS
 __all__ = ["KINDS", "Component"]
 
 KINDS = {"text_encoder": "text encoder", "vae": "VAE", "unet": "U-Net"}
-"""The networks of a model, and what messages call them."""
+"""The networks of a model, and their names in messages."""
 Shape = tuple[int, ...]
 
 
@@ -30,10 +30,10 @@ class Component:
     Attributes:
         kind: one of `KINDS`.
         layout: one of `sd.checkpoint.key_map.LAYOUTS` for the kind.
-        prefix: what stands before each name in the file.
+        prefix: the prefix of each name in the file.
         source: the file.
         settings: the component's config.json, in a diffusers folder.
-        ema: read the moving averages of the original layout in place of the weights.
+        ema: whether to read the moving averages of the original layout in place of the weights.
     """
 
     kind: str
@@ -45,7 +45,7 @@ class Component:
 
     @cached_property
     def _places(self) -> dict[str, tuple[str, int | None]]:
-        """What `where` has found so far."""
+        """The cache of `where`."""
         return {}
 
     @cached_property
@@ -56,9 +56,9 @@ class Component:
 
     @cached_property
     def skeleton(self) -> Skeleton:
-        """The counts that the names depend on, read off the names.
+        """The counts of the network, by its names.
 
-        Raises ValueError where they are more than any model's: work grows with their product.
+        Raises ValueError if they exceed those of any model, since work grows with their product.
         """
         found = self._counts()
         if found.levels > MOST_LEVELS or found.layers > MOST_BLOCKS:
@@ -98,12 +98,12 @@ class Component:
         return Skeleton(layers, levels)
 
     def count(self, pattern: str) -> int:
-        """How many different numbers stand at the pattern's group, in the names' beginnings."""
+        """The number of different values of the pattern's group in the names."""
         matches = (re.match(pattern, name) for name in self.own)
         return len({found[1] for found in matches if found})
 
     def where(self, name: str) -> tuple[str, int | None]:
-        """Our tensor's name in the file, and which third of it is meant where it is packed."""
+        """The name of our tensor in the file, and its third if it is packed there."""
         known = self._places.get(name)
         if known is None:
             found = file_key(self.kind, self.layout, name, self.skeleton)
@@ -112,7 +112,7 @@ class Component:
         return known
 
     def valid_shapes(self, name: str, shape: Shape) -> tuple[Shape, ...]:
-        """The shapes that the file may have for our tensor of that shape, the usual one first."""
+        """The valid shapes in the file for our tensor of that shape, the usual one first."""
         _, third = self.where(name)
         if third is not None:
             return ((3 * shape[0], *shape[1:]),)
@@ -122,18 +122,18 @@ class Component:
         return (shape,)
 
     def read(self, name: str, shape: Shape, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Our tensor of that shape: mapped if it has the type and device, else a copy with them."""
+        """Our tensor of that shape: memory-mapped, or a copy if dtype or device differ."""
         there, third = self.where(name)
         rows = None if third is None else slice(third * shape[0], (third + 1) * shape[0])
         return self.source.fetch(there, rows).reshape(shape).to(device, dtype)
 
     def shape(self, name: str) -> Shape | None:
-        """The shape in the file of what holds our tensor, if it is there."""
+        """The shape in the file of the tensor that contains ours, or None."""
         entry = self.source.entries.get(self.where(name)[0])
         return None if entry is None else entry.shape
 
     def number(self, what: str, places: Iterable[tuple[str, int]]) -> int:
-        """The entry that most of those (name, axis) agree on: one bad tensor decides nothing."""
+        """The size of most of these (name, axis), so that one bad tensor does not count."""
         places = list(places)
         sizes = [(self.shape(name), axis) for name, axis in places]
         votes = Counter(s[axis] for s, axis in sizes if s is not None and -len(s) <= axis < len(s))

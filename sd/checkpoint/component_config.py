@@ -1,4 +1,4 @@
-"""A component's config.json in a diffusers folder: what no tensor tells, and what must hold."""
+"""The config.json of a component in a diffusers folder, checked for unsupported values."""
 
 import warnings
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from sd.files import regular_file
 __all__ = ["ComponentConfig", "read_component_config"]
 
 LARGEST = 16 * 2**20
-"""Bytes of a JSON file; an index of a thousand shards is below 1 MiB."""
+"""The largest JSON file in bytes; an index of a thousand shards is below 1 MiB."""
 
 FIXED: dict[str, dict[str, tuple[object, ...]]] = {
     "unet": {
@@ -68,7 +68,7 @@ FIXED: dict[str, dict[str, tuple[object, ...]]] = {
         "use_flow_sigmas": (False,),
     },
 }
-"""The values that the networks here can take; the first is what an absent key means."""
+"""The supported values; the first is that of an absent key."""
 READ: dict[str, str] = {
     "unet": "addition_embed_type_num_heads addition_time_embed_dim attention_head_dim "
     "block_out_channels cross_attention_dim down_block_types in_channels layers_per_block norm_eps "
@@ -90,19 +90,19 @@ READ: dict[str, str] = {
     "time_shift_type timestep_scaling timestep_spacing use_beta_sigmas use_exponential_sigmas "
     "use_karras_sigmas use_lu_lambdas variance_type",
 }
-"""The other names that a config.json may have: read, or without effect on what is drawn here."""
+"""Other known names in a config.json: read, or without effect on sampling."""
 
 
 @final
 @dataclass(frozen=True)
 class ComponentConfig:
-    """The contents of a config.json, and where it stands."""
+    """The path and the values of a config.json."""
 
     path: Path
     values: Mapping[str, Any]
 
     def get(self, name: str, default: Any, *kinds: type) -> Any:
-        """A value, or its default; ValueError where it is of none of the kinds."""
+        """A value, or its default. Raises ValueError if it is of none of the kinds."""
         value = self.values.get(name, default)
         if value is None:
             value = default
@@ -112,7 +112,7 @@ class ComponentConfig:
         return value
 
     def agree(self, **found: object) -> None:
-        """Raise ValueError where a value is there and differs from what the tensors say."""
+        """Raise ValueError if a value differs from that of the tensors."""
         for name, value in found.items():
             said = self.values.get(name, value)
             if isinstance(said, list) and len(set(map(str, said))) == 1 and not _many(value):
@@ -122,10 +122,10 @@ class ComponentConfig:
 
 
 def read_component_config(path: Path, kind: str) -> ComponentConfig:
-    """The component's settings, all of which the networks here can take.
+    """The config.json of a component, with supported values only.
 
-    Raises FileNotFoundError where there is no such file, ValueError for one that is no JSON object
-    or has a value outside `FIXED`. Warns of values under names that are not known here.
+    Raises FileNotFoundError if there is no such file, ValueError if it is not a JSON object or has
+    a value outside `FIXED`. Warns about unknown names.
     """
     values = json_object(path)
     for name, valid in FIXED.get(kind, {}).items():
@@ -148,7 +148,7 @@ def read_component_config(path: Path, kind: str) -> ComponentConfig:
 
 
 def json_object(path: Path) -> dict[str, Any]:
-    """A JSON file's object. Raises FileNotFoundError, or ValueError for anything else."""
+    """The object in a JSON file. Raises FileNotFoundError, or ValueError for anything else."""
     raw = regular_file.read_bytes(path, "checkpoint", LARGEST)
     try:
         values = regular_file.parse_json(raw)

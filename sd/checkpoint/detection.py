@@ -1,4 +1,4 @@
-"""Which family a file of tensors is of, and which networks are in it: read off its names."""
+"""Detect the family of a file of tensors, and the networks in it, by its tensor names."""
 
 import re
 from collections.abc import Iterable
@@ -25,7 +25,7 @@ FOREIGN: tuple[tuple[str, str], ...] = (
     (rf"^low_scale_model\.|{ANCHOR}label_emb\.weight$", "an upscaler's checkpoint"),
     (rf"^conditioner\.embedders\.|{ANCHOR}(label_emb|add_embedding)\.", "an SDXL checkpoint"),
 )  # fmt: skip
-"""Names that no Stable Diffusion v1 or v2 has, and whose they are; the first match counts."""
+"""Patterns of names outside Stable Diffusion v1 and v2, and their family; the first match wins."""
 
 INPUTS = {
     5: "a depth-to-image checkpoint (5 input channels)",
@@ -53,11 +53,11 @@ WHERE: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("text_encoder", "openclip", ("transformer.resblocks.",), ("cond_stage_model.model.", "")),
     ("text_encoder", "transformers", ("encoder.layers.", "embeddings."), TEXT_PREFIXES),
 )
-"""(kind, layout, beginnings that tell, prefixes in the order of trying)."""
+"""(kind, layout, beginnings of names that identify it, prefixes in order)."""
 
 
 def refuse_foreign(path: Path, names: Iterable[str]) -> None:
-    """Raise ValueError, saying what it is, for a file of another family or of no whole network."""
+    """Raise ValueError, with the family, for a file that is not of Stable Diffusion v1 or v2."""
     names = list(names)
     for pattern, whose in FOREIGN:
         if any(re.search(pattern, name) for name in names):
@@ -65,11 +65,11 @@ def refuse_foreign(path: Path, names: Iterable[str]) -> None:
 
 
 def find_components(source: Source, ema: bool = False) -> dict[str, Component]:
-    """The networks in a file, by kind; perhaps none.
+    """The networks in a file, by kind; the result may be empty.
 
     Args:
         source: the file.
-        ema: take the U-Net's moving averages.
+        ema: use the moving averages of the U-Net.
 
     Raises:
         ValueError: it is of another family.
@@ -88,13 +88,13 @@ def find_components(source: Source, ema: bool = False) -> dict[str, Component]:
 
 
 def _old(source: Source, prefix: str) -> str:
-    """diffusers' layout of an autoencoder, by the names of its attention."""
+    """The diffusers layout of an autoencoder, by the names of its attention."""
     at = (f"{prefix}{half}.mid_block.attentions.0.query." for half in ("encoder", "decoder"))
     return "old diffusers" if any(source.starts(name) for name in at) else "diffusers"
 
 
 def _inputs(unet: Component) -> None:
-    """Raise ValueError for a U-Net that reads more than a latent."""
+    """Raise ValueError for a U-Net with more input channels than a latent."""
     inputs = unet.shape("conv_in.weight")
     if inputs is not None and len(inputs) == 4 and inputs[1] in INPUTS:
         raise checkpoint_error(unet.source.path, f"{INPUTS[inputs[1]]}, {WANTED}")

@@ -31,9 +31,9 @@ STEMS = {
 
 
 def list_components(folder: Path) -> tuple[list[str], dict[str, str]]:
-    """The networks that a pipeline's folder holds, and what else it names, with a word on each.
+    """The networks in a pipeline's folder, and its other components, each with a description.
 
-    Raises ValueError where model_index.json is of a pipeline that is not text-to-image v1 or v2.
+    Raises ValueError if model_index.json is of a pipeline other than text-to-image v1 or v2.
     """
     index = folder / "model_index.json"
     values = component_config.json_object(index)
@@ -76,9 +76,9 @@ def kind_of(folder: Path) -> str:
 
 @contextmanager
 def open_component(folder: Path, kind: str, variants: Sequence[str | None]) -> Iterator[Component]:
-    """The network in a component's folder, in the first of these variants that is there.
+    """The network in a component's folder, in the first of these variants that exists.
 
-    Raises FileNotFoundError or ValueError where its config.json or weights are missing or wrong.
+    Raises FileNotFoundError or ValueError if its config.json or weights are missing or wrong.
     """
     said = component_config.read_component_config(folder / "config.json", kind)
     with _weights(folder, kind, variants) as source:
@@ -91,7 +91,7 @@ def open_component(folder: Path, kind: str, variants: Sequence[str | None]) -> I
 
 
 def read_scheduler(folder: Path) -> ComponentConfig:
-    """The settings of the scheduler, which are those of the training."""
+    """The settings of the scheduler."""
     return component_config.read_component_config(
         folder / "scheduler" / "scheduler_config.json", "scheduler"
     )
@@ -99,7 +99,7 @@ def read_scheduler(folder: Path) -> ComponentConfig:
 
 @contextmanager
 def _weights(folder: Path, kind: str, variants: Sequence[str | None]) -> Iterator[Source]:
-    """The weights: by variants, then safetensors before .bin, one file before shards."""
+    """The weights by preference: variant, safetensors before .bin, one file before shards."""
     kinds = zip(STEMS[kind], (".safetensors", ".bin"), strict=True)
     for variant, (stem, suffix) in product(variants, kinds):
         dot = f".{variant}" if variant else ""
@@ -124,7 +124,7 @@ def _weights(folder: Path, kind: str, variants: Sequence[str | None]) -> Iterato
 
 
 def _shards(index: Path) -> dict[str, Path]:
-    """Which file has which tensor; only files beside the index are valid."""
+    """The file of each tensor; only files beside the index are valid."""
     values = component_config.json_object(index).get("weight_map")
     if not isinstance(values, Mapping) or not values:
         raise checkpoint_error(index, "no index: it has no weight_map")

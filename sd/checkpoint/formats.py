@@ -1,4 +1,4 @@
-"""Opening a file of tensors, or several as one: which kind of file it is, and what it is not."""
+"""Open a file of tensors, or several shards as one, by content."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -13,7 +13,7 @@ from sd.files.regular_file import path_kind, require_regular
 __all__ = ["is_zip", "joined", "opened"]
 
 SHOWN_BYTES = 64
-"""How much of a file's head is looked at."""
+"""Bytes at the beginning of a file that identify its format."""
 MOST_BYTES = 2**40
 MOST_FILES = 256
 """Shards of one network; each takes a file descriptor."""
@@ -21,11 +21,11 @@ MOST_FILES = 256
 
 @contextmanager
 def opened(path: Path) -> Iterator[Source]:
-    """The source in a file, by its contents, not by its name: safetensors or a zip of torch.save.
+    """The tensors of a file, recognised by content: safetensors or a zip of torch.save.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is neither, or damaged, or asks for more than tensors; one line.
+        ValueError: it is neither, is damaged, or contains more than tensors.
     """
     opener = pickle_file.opened if is_zip(path) else safetensors_file.opened
     with opener(path) as source:
@@ -35,10 +35,10 @@ def opened(path: Path) -> Iterator[Source]:
 def is_zip(path: Path) -> bool:
     """Whether the file is a zip, as torch.save writes; if not, it may be safetensors.
 
-    Raises FileNotFoundError where there is none, ValueError for what is neither at first sight.
+    Raises FileNotFoundError if there is no file, ValueError if its first bytes are of neither.
     """
     if path_kind(path, "checkpoint") == "folder":
-        raise checkpoint_error(path, "a folder, where a file is wanted")
+        raise checkpoint_error(path, "a folder; wanted a file")
     try:
         with require_regular(path, "checkpoint", MOST_BYTES).open("rb") as file:
             head = file.read(SHOWN_BYTES)
@@ -53,7 +53,7 @@ def is_zip(path: Path) -> bool:
 
 
 def _not_weights(path: Path, head: bytes) -> None:
-    """Raise for what stands in a checkpoint's place now and then."""
+    """Raise ValueError for files that are often in the place of a checkpoint."""
     if not head:
         raise checkpoint_error(path, "empty")
     if head.startswith(b"version https://git-lfs"):
@@ -74,7 +74,7 @@ def _not_weights(path: Path, head: bytes) -> None:
 
 @contextmanager
 def joined(index: Path, files: Mapping[str, Path]) -> Iterator[Source]:
-    """One source from an index's shards: `files` says which file has which tensor.
+    """One source from the shards of an index; `files` maps each tensor to its file.
 
     Raises ValueError for a tensor that is not where the index says, or not in the index at all.
     """

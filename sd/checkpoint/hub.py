@@ -1,4 +1,4 @@
-"""A model of the Hugging Face hub by its id: from the cache, else from the network."""
+"""Find a model of the Hugging Face hub by its id: in the cache, else by download."""
 
 import re
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ __all__ = ["file_patterns", "resolve"]
 ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+?)(?:/([\w./-]+\.(?:safetensors|ckpt|bin|pt)))?")
 WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt", ".pth")
 INDEX, BARE = "model_index.json", "config.json"
-"""By which a folder is known: of a whole model; of one network, as VAEs are published."""
+"""The files that identify a folder of a whole model, and of one network (such as a VAE)."""
 READ = (INDEX, BARE, "*/config.json", "scheduler/scheduler_config.json", "tokenizer/*")
 
 
 def resolve(path: Path | str, variants: Sequence[str | None] = (None,)) -> Path:
-    """A path as it is; the folder or file of a hub id (`org/name` or `org/name/file.safetensors`).
+    """The local path of a path or a hub id (`org/name` or `org/name/file.safetensors`).
 
-    Of a folder that is not in the cache, the weights in all of these variants are fetched.
+    If a folder is not in the cache, its weights in all these variants are downloaded.
 
-    Raises ValueError where the id is neither in the cache nor to be had; the line says what to do.
+    Raises ValueError, which says what to do, if the id is not in the cache and the download fails.
     """
     asked = str(path)
     found = ID.fullmatch(asked)
@@ -45,8 +45,8 @@ def resolve(path: Path | str, variants: Sequence[str | None] = (None,)) -> Path:
 
 
 def _fetched(name: str, file: str | None, variants: Sequence[str | None], cached: bool) -> str:
-    """The path of one file, or of the folder with what a load may read."""
-    import huggingface_hub as hub  # a second of import that a local file has no need of
+    """The path of one file, or of the folder with all files that a load reads."""
+    import huggingface_hub as hub  # its import takes a second, which a local file does not need
 
     if file is not None:
         return str(hub.hf_hub_download(name, file, local_files_only=cached))
@@ -59,7 +59,7 @@ def _fetched(name: str, file: str | None, variants: Sequence[str | None], cached
 
 
 def file_patterns(variants: Sequence[str | None]) -> list[str]:
-    """Patterns of the files of a hub's folder that a load may read; other formats stay there."""
+    """Patterns of the files in a hub's folder that a load reads."""
     stems = [f"{network}/*model" for network in ("unet", "vae", "text_encoder")]
     found = list(READ)
     for variant in variants:

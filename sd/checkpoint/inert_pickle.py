@@ -1,8 +1,8 @@
-"""A pickle read as data: whatever it asks for is replaced by a placeholder that does nothing.
+"""Read a pickle as data: every class and function becomes a placeholder that does nothing.
 
-A pickle is a program: it names functions and classes, and calls them. Here no name in a file is
-ever looked up, imported or called. Tensors become records of where their numbers are in the file,
-and every other class or function becomes an `Inert` of its name. The work is linear in the pickle.
+A pickle is a program that names functions and classes and calls them. This reader never looks up,
+imports or calls a name of the file. Tensors become records of their place in the file, and every
+other class or function becomes an `Inert` of its name. The work is linear in the pickle's size.
 """
 
 import io
@@ -33,7 +33,7 @@ DTYPES: dict[str, torch.dtype] = {
     "ComplexDoubleStorage": torch.complex128,
     "UntypedStorage": torch.uint8,
 }
-"""Classes of torch that stand for a type of numbers."""
+"""The dtype of each storage class of torch."""
 PLAIN = {
     "_codecs": {"encode"},
     "argparse": {"Namespace"},
@@ -51,47 +51,47 @@ PLAIN = {
     "types": {"SimpleNamespace"},
     "uuid": {"UUID"},
 }
-"""What of Python's own library holds data: an honest training leaves nothing else in a file."""
+"""The data classes of the standard library that checkpoints of a training may contain."""
 MOST_AXES = 16
 MOST_NAMES = 1000
 DEEPEST = 1000
 LONGEST_KEY = 8
-"""Entries of a tuple that is a key of a mapping."""
+"""The longest tuple that may be a key."""
 
 
 class HostileError(ValueError):
-    """A pickle that would run a program elsewhere."""
+    """A pickle that would execute code in an ordinary reader."""
 
 
 class Inert:
-    """In the place of a class or function, and of what it would have made."""
+    """The placeholder of a class or function, and of its result."""
 
     called: ClassVar[str] = ""
     dtype: ClassVar[torch.dtype | None] = None
 
     @classmethod
     def made(cls, args: Any) -> Any:
-        """What a call with these arguments gives: nothing of them is looked at."""
+        """The result of a call, whatever the arguments."""
         return object.__new__(cls)
 
     @staticmethod
     def append(*_: object) -> None:
-        """Ignore what the pickle adds."""
+        """Ignore additions."""
 
     extend = append
 
     def __setitem__(self, key: object, value: object) -> None:
-        """Ignore what the pickle adds."""
+        """Ignore additions."""
 
 
 class Stored(NamedTuple):
     """A tensor of the file.
 
     Attributes:
-        key: of its storage.
-        capacity: the bytes that the pickle claims for the storage.
-        dtype: of the numbers.
-        offset, size, stride: in numbers, as torch.as_strided takes them.
+        key: the key of its storage.
+        capacity: the bytes of the storage, as the pickle claims.
+        dtype: the dtype of its entries.
+        offset, size, stride: counted in entries, as for torch.as_strided.
     """
 
     key: str
@@ -109,7 +109,7 @@ class _Storage(NamedTuple):
 
 
 class _Dict(Inert):
-    """collections.OrderedDict: a plain dictionary, which the pickle then fills."""
+    """collections.OrderedDict: a plain dictionary that the pickle fills."""
 
     @classmethod
     def made(cls, args: Any) -> Any:
@@ -119,7 +119,7 @@ class _Dict(Inert):
 
 
 class _Rebuilt(Inert):
-    """torch._utils._rebuild_tensor, _v2 and _v3, the last of which gives a type."""
+    """torch._utils._rebuild_tensor, _v2 and _v3; the last has a dtype."""
 
     @classmethod
     def made(cls, args: Any) -> Any:
@@ -155,16 +155,16 @@ KNOWN: Mapping[tuple[str, str], type[Inert]] = {
 
 
 def load_inert(data: bytes) -> Any:
-    """What a pickle holds: plain values, `Stored` for a tensor, `Inert` for the rest.
+    """The value of a pickle: plain values, `Stored` for tensors, `Inert` for anything else.
 
-    Raises an Exception of any class where the pickle is damaged; HostileError, naming it, where it
-    asks for something of Python's own library that holds no data, which only an attack does.
+    Raises an exception of any class if the pickle is damaged. Raises HostileError, with the name,
+    if it uses a name of the standard library that is no data class, as only attacks do.
     """
     return _Reader(io.BytesIO(data)).load()
 
 
 def _key(key: Any) -> Any:
-    """The key of a mapping, of a kind whose hash is cheap, however often it is taken."""
+    """The key of a mapping, checked to have a cheap hash."""
     kinds = (str, bytes, float, bool, type(None), Inert, type)
     parts = key if type(key) is tuple and len(key) <= LONGEST_KEY else (key,)
     small = all(isinstance(p, kinds) or (type(p) is int and abs(p) < 2**63) for p in parts)
@@ -175,7 +175,7 @@ def _key(key: Any) -> Any:
 
 @final
 class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]  # Python's own: C's memo is unbounded
-    """pickle's machine of stack and memo; its ways to look up, call and change are replaced."""
+    """Python's unpickler without its instructions that look up, call and change objects."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, encoding="utf-8", errors="replace")

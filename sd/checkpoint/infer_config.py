@@ -1,8 +1,8 @@
-"""The numbers of a network, read off the shapes of its tensors.
+"""Infer the configuration of a network from the shapes of its tensors.
 
-Shapes tell every width and count. They do not tell the heads of an attention, the groups of a norm
-or the activation of the text encoder: a diffusers folder says those in config.json, and for a
-single file they are Stable Diffusion's own, by the rules below.
+Shapes determine every width and count. They do not determine the number of attention heads, the
+groups of a norm or the activation of the text encoder. A diffusers folder has those in config.json;
+for a single file the rules below give Stable Diffusion's.
 """
 
 from typing import Any
@@ -22,15 +22,15 @@ __all__ = [
 ]
 
 HEADS = 8
-"""Heads of every level in v1.x, whose maps around attention are convolutions."""
+"""Heads at every level in v1.x, whose projections around attention are convolutions."""
 HEAD_WIDTH = 64
-"""Width of a head in v2.x's U-Net (linear maps around attention) and in every CLIP."""
+"""Width of a head in the U-Net of v2.x (linear projections around attention) and in CLIP."""
 OPENCLIP_WIDTH = 1024
-"""The width at which a text encoder in transformers' layout is OpenCLIP's: plain GELU."""
+"""A text encoder of this width in transformers' layout is OpenCLIP's, with plain GELU."""
 
 
 def require_agreement(part: Component, config: Any) -> None:
-    """Raise ValueError where a network's numbers in the metadata are not those of its tensors."""
+    """Raise ValueError if the configuration in the metadata does not fit the tensors."""
     for name, value in FROM_SHAPES[part.kind](part).items():
         if getattr(config, name) != value:
             said = f"{type(config).__name__}.{name} = {getattr(config, name)}"
@@ -40,9 +40,9 @@ def require_agreement(part: Component, config: Any) -> None:
 
 
 def infer_unet(part: Component) -> UNetConfig:
-    """The U-Net's numbers; heads as in v2.x where the maps around attention are linear.
+    """The configuration of the U-Net; heads as in v2.x if its projections are linear.
 
-    Raises ValueError where tensors that must tell are missing, or a number is no valid one.
+    Raises ValueError if necessary tensors are missing or a value is not valid.
     """
     found, bones = _unet(part), part.skeleton
     channels, linear = list(found["channels"]), found["linear_projection"]
@@ -67,7 +67,7 @@ def infer_unet(part: Component) -> UNetConfig:
 
 
 def _unet(part: Component) -> dict[str, Any]:
-    """What the shapes tell."""
+    """The fields that the shapes determine."""
     bones, named = part.skeleton, part.number
     channels = [
         named(f"width at level {i}", _widths(f"down_blocks.{i}", bones.layers))
@@ -101,15 +101,15 @@ _KV = ("to_k.weight", "to_v.weight")
 
 
 def _widths(level: str, layers: int) -> list[tuple[str, int]]:
-    """Tensors whose first axis is the level's width."""
+    """Tensors whose first axis is the width of the level."""
     leaves = ("conv1.weight", "conv2.weight", "norm2.weight", "conv2.bias")
     return [(f"{level}.resnets.{j}.{leaf}", 0) for j in range(layers) for leaf in leaves]
 
 
 def _heads(said: ComponentConfig, channels: list[int]) -> dict[str, int]:
-    """Heads of one number, or of one width.
+    """The number of heads, or the width of a head.
 
-    What diffusers calls `attention_head_dim` is the number of heads, for each level or for all.
+    `attention_head_dim` of diffusers is the number of heads, for each level or for all.
     """
     name = "num_attention_heads" if said.values.get("num_attention_heads") else "attention_head_dim"
     value = said.get(name, HEADS, int, list)
@@ -126,7 +126,7 @@ def _heads(said: ComponentConfig, channels: list[int]) -> dict[str, int]:
 
 
 def infer_vae(part: Component) -> VAEConfig:
-    """The autoencoder's numbers. Raises ValueError as `infer_unet` does."""
+    """The configuration of the autoencoder. Raises ValueError as `infer_unet` does."""
     found = _vae(part)
     if (said := part.settings) is not None:
         said.agree(
@@ -142,7 +142,7 @@ def infer_vae(part: Component) -> VAEConfig:
 
 
 def _vae(part: Component) -> dict[str, Any]:
-    """What the shapes tell."""
+    """The fields that the shapes determine."""
     bones, named = part.skeleton, part.number
     channels = [
         named(f"width at level {i}", _widths(f"encoder.down_blocks.{i}", bones.layers))
@@ -159,7 +159,7 @@ def _vae(part: Component) -> dict[str, Any]:
 
 
 def infer_text_encoder(part: Component) -> TextConfig:
-    """The text encoder's numbers. Raises ValueError as `infer_unet` does."""
+    """The configuration of the text encoder. Raises ValueError as `infer_unet` does."""
     found, openclip = _text(part), part.layout == "openclip"
     width, said = found["width"], part.settings
     if said is None:
@@ -183,7 +183,7 @@ def infer_text_encoder(part: Component) -> TextConfig:
 
 
 def _text(part: Component) -> dict[str, Any]:
-    """What the shapes tell."""
+    """The fields that the shapes determine."""
     named, openclip = part.number, part.layout == "openclip"
     stem = r"transformer\.resblocks\.(\d+)\." if openclip else r"encoder\.layers\.(\d+)\."
     layers = part.count(stem) - complete_openclip(part)
@@ -205,13 +205,13 @@ def _text(part: Component) -> dict[str, Any]:
 
 _LEAVES = ("weight", "bias")
 FROM_SHAPES = {"unet": _unet, "vae": _vae, "text_encoder": _text}
-"""What the shapes of each network tell: fields of its configuration."""
+"""For each network, the function from shapes to fields of its configuration."""
 
 
 def complete_openclip(part: Component) -> bool:
-    """Whether a text encoder is OpenCLIP's with all its layers, the last of which nothing reads.
+    """Whether a text encoder is OpenCLIP's with all its layers, of which the last is unused.
 
-    The whole model has `text_projection` behind its last layer; v2.x reads the last layer but one.
+    The whole model has `text_projection` after its last layer; v2.x uses the layer before the last.
     """
     return part.layout == "openclip" and "text_projection" in part.own
 
@@ -226,5 +226,5 @@ def _made(part: Component, kind: Any, found: dict[str, Any]) -> Any:
             else f", as for Stable Diffusion's own; give {option('config')} for another's"
         )
         raise checkpoint_error(
-            part.source.path, f"numbers of its {KINDS[part.kind]}: {error}{rule}"
+            part.source.path, f"configuration of its {KINDS[part.kind]}: {error}{rule}"
         ) from error

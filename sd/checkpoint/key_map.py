@@ -1,8 +1,8 @@
-"""One table of names: our modules' (those of diffusers and transformers) and the original files'.
+"""The map from our tensor names (of diffusers and transformers) to those of original files.
 
-A rule is (ours, the original's, names inside): `{i}` counts levels and `{j}` blocks of our name,
-the other fields are what `_fields` makes of them, and what stands after a rule's head is renamed by
-its third part, or kept. A name that no rule matches is the same in both.
+A rule is (our prefix, original prefix, names inside). `{i}` is the level and `{j}` the block in our
+name; `_fields` computes the other fields. The third part renames what follows the prefix. A name
+without a rule is the same in both.
 """
 
 import re
@@ -30,7 +30,7 @@ VAE_ATTENTION = {
     "to_out.0": "proj_out",
 }
 OLD_ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
-OPENCLIP_LAYER = {  # a name that ends in _ goes on without a dot: q, k and v are packed in one
+OPENCLIP_LAYER = {  # no dot follows a name that ends in _: q, k and v are packed in one tensor
     "layer_norm1": "ln_1",
     "layer_norm2": "ln_2",
     "mlp.fc1": "mlp.c_fc",
@@ -92,9 +92,9 @@ THIRDS = {"q_proj": 0, "k_proj": 1, "v_proj": 2}
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The counts that a network's original names depend on.
+    """The counts in a network's original names.
 
-    layers: blocks a level on the way down; levels: of resolution; attention: which levels attend.
+    layers: blocks of a downward level; levels: their number; attention: whether each attends.
     """
 
     layers: int = 0
@@ -104,20 +104,20 @@ class Skeleton:
 
 @dataclass(frozen=True)
 class FileKey:
-    """Where a tensor of ours stands in a file: its name and, in a packed one, which third of it."""
+    """The place of our tensor in a file: its name and, in a packed one, which third of it."""
 
     name: str
     third: int | None = None
 
 
 def file_key(kind: str, layout: str, name: str, skeleton: Skeleton) -> FileKey:
-    """Where a file of that layout has our tensor (or module) `name`, prefix apart.
+    """The place of our tensor (or module) `name` in a file of that layout, without its prefix.
 
     Args:
         kind: "text_encoder", "vae" or "unet".
-        layout: one of those that `LAYOUTS` gives for the kind.
-        name: in our module's state dict.
-        skeleton: of the network.
+        layout: a layout in `LAYOUTS` for the kind.
+        name: the name in the state dict of our module.
+        skeleton: the counts of the network.
     """
     for ours, theirs, inside in LAYOUTS[kind, layout]:
         found = _pattern(ours).fullmatch(name)
@@ -136,7 +136,7 @@ def file_key(kind: str, layout: str, name: str, skeleton: Skeleton) -> FileKey:
 
 
 def ema_key(name: str) -> str:
-    """The name of a U-Net tensor's moving average: `LitEma` takes the dots out of it."""
+    """The name of a U-Net tensor's moving average: `LitEma` removes the dots."""
     return "model_ema." + f"diffusion_model.{name}".replace(".", "")
 
 
@@ -147,7 +147,7 @@ def _pattern(ours: str) -> re.Pattern[str]:
 
 
 def _fields(found: Mapping[str, str | None], skeleton: Skeleton) -> dict[str, int]:
-    """The numbers in an original name; a change of resolution comes after a level's last block."""
+    """The numbers in an original name; resampling comes after the last block of a level."""
     i, j = int(found.get("i") or 0), int(found.get("j") or 0)
     if found.get("j") is None:
         j = skeleton.layers

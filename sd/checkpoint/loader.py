@@ -1,4 +1,4 @@
-"""Reading a Stable Diffusion checkpoint of any common layout into our three networks."""
+"""Load a Stable Diffusion checkpoint of any common layout into our three networks."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -27,22 +27,22 @@ from sd.weights import blank
 __all__ = ["Loaded", "load"]
 
 NETWORKS: dict[str, Any] = {"text_encoder": TextEncoder, "vae": VAE, "unet": UNet}
-NUMBERS = {
+INFER = {
     "text_encoder": infer_config.infer_text_encoder,
     "vae": infer_config.infer_vae,
     "unet": infer_config.infer_unet,
 }
 FIELDS = {"text_encoder": "text", "vae": "vae", "unet": "unet"}
-"""A network's field of ModelConfig."""
+"""The field of ModelConfig for each network."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A checkpoint's networks, in evaluation mode and without gradients, and what they are.
+    """The networks of a checkpoint, in evaluation mode and without gradients.
 
-    account: what of the files went where; `str(account)` sums it up.
-    turns: of the networks in memory, where that is kept low; else None: they are all there.
+    account: the use of every tensor of the files; `str(account)` summarises it.
+    offload: the offloading of the networks with `low_memory`, else None.
     """
 
     config: ModelConfig
@@ -55,7 +55,7 @@ class Loaded:
 
 @dataclass
 class _Contents:
-    """What one path holds: networks, files, and what it says of the training."""
+    """The contents of one path: networks, files, and the configuration in its metadata."""
 
     path: Path
     parts: dict[str, Component] = field(default_factory=dict)
@@ -78,36 +78,37 @@ def load(
     device: str | torch.device = "cpu",
     low_memory: bool = False,
 ) -> Loaded:
-    """Read Stable Diffusion v1 or v2: one file in the original layout, or a diffusers folder.
+    """Load Stable Diffusion v1 or v2 from a file in the original layout or a diffusers folder.
 
-    Everything is checked before a weight is read: every name and every shape is accounted for. Each
-    tensor then goes from the mapped file to its type and device at once, so that there is one copy.
-    On a CPU, one that has the type already stays mapped: the file may be removed or replaced while
-    the network lives, but not written over in its place.
+    All names and shapes are checked before a weight is read. Each tensor is then converted from the
+    memory-mapped file to its dtype and device, without a second copy. On a CPU, a tensor that needs
+    no conversion stays mapped: while the network exists, the file may be removed or replaced, but
+    not overwritten in place.
 
     Args:
         path: a `.safetensors` or `.ckpt` file, a folder, or an id of the Hugging Face hub.
-        vae: read the autoencoder from this file or folder instead.
-        complete: a file or folder that gives the networks which `path` lacks.
-        config: the model's numbers, in place of those that the files tell.
-        prediction: "epsilon", "v_prediction" or "sample"; beside a config no other than its own.
-        ema: take the U-Net's moving averages; original layout only.
-        variant: such as "fp16", of a diffusers folder's files; of `vae`, where it has that.
+        vae: the file or folder of another autoencoder.
+        complete: a file or folder with the networks that `path` lacks.
+        config: the configuration, in place of the one that is inferred from the files.
+        prediction: "epsilon", "v_prediction" or "sample"; with `config`, only its own.
+        ema: use the moving averages of the U-Net; original layout only.
+        variant: the variant of a diffusers folder's files, such as "fp16"; also of `vae` if it has
+            that variant.
         dtype, device: of the networks.
-        vae_dtype: of the VAE, where it is another.
-        low_memory: the networks take turns in memory: see `sd.checkpoint.offload`.
+        vae_dtype: the dtype of the VAE, if it is another.
+        low_memory: offload the networks: see `sd.checkpoint.offload`.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, hostile, of another family, or does not fit; the message's
-            first line names it and says what to do.
+        ValueError: a file is damaged, hostile, of another family, or does not fit. The first line
+            of the message names the file and says what to do.
     """
     wide = dtype.is_floating_point and dtype.itemsize >= 2
     require(wide, "dtype", "a floating-point type of 16 bits or more", dtype)
     valid = prediction is None or prediction in PREDICTIONS
     require(valid, "prediction", f"one of {', '.join(PREDICTIONS)}", repr(prediction))
     agreed = config is None or prediction in (None, config.prediction)
-    require(agreed, "prediction", "none beside a config of another", repr(prediction))
+    require(agreed, "prediction", "the one of the given config, or none", repr(prediction))
     where = device if isinstance(device, torch.device) else devices.pick(device)
     with ExitStack() as stack:
         spare = (None,) if variant is None else (variant, None)
@@ -120,7 +121,7 @@ def load(
         held = [each for each in (main, own_vae, rest) if each is not None]
         found = [part for each in held for part in each.parts.values()]
         sources = [source for each in held for source in each.sources]
-        notes: tuple[str, ...] = ("numbers: as the argument config says",)
+        notes: tuple[str, ...] = ("configuration: as the argument config says",)
         if config is None:
             config, notes = _config(held, chosen, prediction)
         networks: dict[str, Any] = {
@@ -142,7 +143,7 @@ def load(
 def _contents(
     stack: ExitStack, path: Path | str, ema: bool, variants: Sequence[str | None]
 ) -> _Contents:
-    """What a path holds, in the first of these variants, opened until the stack is left."""
+    """The contents of a path, in the first of these variants that exists, open within the stack."""
     there = hub.resolve(path, variants)
     held = _Contents(there)
     if regular_file.path_kind(there, "checkpoint") == "folder":
@@ -183,7 +184,7 @@ def _nothing(name: str, rows: slice | None) -> torch.Tensor:
 
 
 def _chosen(main: _Contents, vae: _Contents | None, rest: _Contents | None) -> dict[str, Component]:
-    """The part that each network is read from."""
+    """The component for each network."""
     chosen = {**(rest.parts if rest else {}), **main.parts}
     if vae is not None:
         if "vae" not in vae.parts:
@@ -213,22 +214,23 @@ def _averaged(unet: Component) -> None:
 def _config(
     contents: list[_Contents], chosen: Mapping[str, Component], prediction: str | None
 ) -> tuple[ModelConfig, tuple[str, ...]]:
-    """The model's numbers, and how what no tensor tells was decided."""
-    made = {kind: _numbers(contents, part) for kind, part in chosen.items()}
+    """The configuration of the model, and notes on what tensors do not determine."""
+    made = {kind: _inferred(contents, part) for kind, part in chosen.items()}
     words: dict[str, Any] = {FIELDS[kind]: found for kind, found in made.items()}
     path, unet = contents[0].path, chosen["unet"]
     home = next(each for each in contents if unet.source in each.sources)
     second = made["unet"].linear_projection
     if home.folder:
-        told, notes = parameterization.from_scheduler(folder.read_scheduler(home.path), prediction)
+        scheduler = folder.read_scheduler(home.path)
+        training, notes = parameterization.from_scheduler(scheduler, prediction)
     else:
-        told, notes = parameterization.from_file(unet.source, home.config, prediction, second)
-    factor = told.pop("scaling_factor", None)
+        training, notes = parameterization.from_file(unet.source, home.config, prediction, second)
+    factor = training.pop("scaling_factor", None)
     if factor is not None:
         words["vae"] = replace(made["vae"], scaling_factor=factor)
-    words |= told
+    words |= training
     if home.config is not None:
-        return _fitted(path, home.config, words), ("numbers: as its metadata say", *notes)
+        return _fitted(path, home.config, words), ("configuration: as its metadata say", *notes)
     size = unet.settings.values.get("sample_size") if unet.settings else None
     if isinstance(size, int):
         words["image_size"] = size * made["vae"].factor
@@ -240,14 +242,14 @@ def _config(
     return _fitted(path, ModelConfig(), words), notes
 
 
-def _numbers(contents: list[_Contents], part: Component) -> Any:
-    """One network's numbers: as the file's metadata say where we wrote it, else by its tensors."""
+def _inferred(contents: list[_Contents], part: Component) -> Any:
+    """A network's configuration: from metadata that we wrote, else inferred from its tensors."""
     home = next(each for each in contents if part.source in each.sources)
     if home.config is not None:
         said = getattr(home.config, FIELDS[part.kind])
         infer_config.require_agreement(part, said)
         return said
-    return NUMBERS[part.kind](part)
+    return INFER[part.kind](part)
 
 
 def _fitted(path: Path, base: ModelConfig, words: dict[str, Any]) -> ModelConfig:
@@ -264,7 +266,7 @@ def _fill(network: nn.Module, part: Component, dtype: torch.dtype, device: torch
 
 
 def _left(network: nn.Module, part: Component, dtype: torch.dtype) -> Parked:
-    """A network whose weights are where they were, each looked at once."""
+    """A network whose weights stay in their file, after a check of each."""
     for _ in _read(network, part, dtype, torch.device("cpu")):
         pass
     part.source.release()
@@ -274,7 +276,7 @@ def _left(network: nn.Module, part: Component, dtype: torch.dtype) -> Parked:
 def _read(
     network: nn.Module, part: Component, dtype: torch.dtype, device: torch.device
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """A network's weights with their names, each of them finite."""
+    """The names and weights of a network, each checked to be finite."""
     for name, value in network.state_dict().items():
         tensor = part.read(name, tuple(value.shape), dtype, device)
         require_finite_tensor(part.source.path, part.where(name)[0], tensor)

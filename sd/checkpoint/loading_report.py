@@ -1,4 +1,4 @@
-"""The account of a load: what of each file went where, and what was left unread and why."""
+"""The report of a load: the use of each tensor, and why others are unused."""
 
 import re
 from collections import Counter
@@ -17,7 +17,7 @@ from sd.checkpoint.tensor_source import Source, option, printable
 __all__ = ["LoadingReport", "TensorUse", "fault_table", "match_tensors", "require_finite_tensor"]
 
 SHOWN = 12
-"""How many names a fault lists before it says how many more there are."""
+"""Names that a message lists per fault before "and n more"."""
 
 UNREAD: tuple[tuple[str, str], ...] = (
     (r"model_ema\.(decay|num_updates)$", "a number of the training"),
@@ -36,11 +36,11 @@ UNREAD: tuple[tuple[str, str], ...] = (
     (r"(.*\.)?(text_projection(\.weight)?|logit_scale)$", "of CLIP's comparison with images"),
     (r"(.*\.)?attn_mask$", "the causal mask, which is computed"),
 )
-"""Names that a checkpoint may have and no network here reads, and what they are."""
+"""Names of tensors that no network here reads, and what they are."""
 
 
 class TensorUse(NamedTuple):
-    """One name of a file, and its use."""
+    """One tensor name of a file, and its use."""
 
     file: str
     name: str
@@ -50,10 +50,10 @@ class TensorUse(NamedTuple):
 @final
 @dataclass(frozen=True)
 class LoadingReport:
-    """Every name of every file that was opened.
+    """The use of every tensor name in the opened files.
 
-    used: what a network took, with the network; unread: what none did, with the reason; notes: how
-    what no tensor tells was decided.
+    used: names with the network that has them; unread: other names, with the reason; notes: choices
+    that tensors do not determine.
     """
 
     used: tuple[TensorUse, ...]
@@ -74,18 +74,18 @@ def match_tensors(
     sources: Sequence[Source],
     networks: Mapping[str, nn.Module],
 ) -> LoadingReport:
-    """The account of a load that is about to be made.
+    """Match the tensors of the files to those of the networks, before any weight is read.
 
     Args:
-        path: what was asked for; the first line of a complaint names it.
-        chosen: the part that each network is read from.
-        found: every part in the sources, the chosen among them.
-        sources: every file that was opened.
+        path: the requested path, for the first line of a message.
+        chosen: the component for each network.
+        found: all components in the sources.
+        sources: all open files.
         networks: on the meta device.
 
     Raises:
-        ValueError: names are missing, unexpected, misshapen or no floating-point numbers: all of
-            them in one table, by their names in the files.
+        ValueError: names are missing or unexpected, or have another shape or no floating-point
+            dtype. The message lists all of them, by their names in the files.
     """
     faults: dict[str, list[str]] = {
         "missing": [],
@@ -123,7 +123,7 @@ def match_tensors(
 def _compared(
     part: Component, name: str, there: str, shape: tuple[int, ...]
 ) -> Iterator[tuple[str, str]]:
-    """What is wrong with one tensor of a file: (fault, text)."""
+    """The faults of one tensor of a file: (fault, text)."""
     entry = part.source.entries.get(there)
     if entry is None:
         yield "missing", there
@@ -138,7 +138,7 @@ def _compared(
 def _excused(
     source: Source, chosen: Mapping[str, Component], found: Sequence[Component]
 ) -> list[tuple[str, str]]:
-    """Beginnings of names in a file that no network took, and why they may stay unread."""
+    """Prefixes of names that may be unused, and why."""
     picked = list(chosen.values())
     reasons: list[tuple[str, str]] = []
     for part in (part for part in found if part.source is source):
@@ -156,7 +156,7 @@ def _excused(
 
 
 def _reason(name: str, excused: Sequence[tuple[str, str]]) -> str | None:
-    """Why a name that no network took may stay unread; None where nothing is known of it."""
+    """Why a name may be unused; None if it is unexpected."""
     for start, why in excused:
         if name.startswith(start):
             return why
@@ -164,12 +164,12 @@ def _reason(name: str, excused: Sequence[tuple[str, str]]) -> str | None:
 
 
 def _where(path: Path, source: Source) -> str:
-    """Which of several files a name is in; nothing where there is one."""
+    """The file of a name, if there are several files."""
     return "" if source.path == path else f"{source.path.parent.name}/{source.path.name}: "
 
 
 def fault_table(head: str, faults: Mapping[str, list[str]]) -> str:
-    """A message whose first line counts the faults, and which then lists their names."""
+    """A message that counts the faults in its first line and then lists their names."""
     counts = ", ".join(f"{len(names)} {fault}" for fault, names in faults.items() if names)
     lines = [head + counts]
     for fault, names in faults.items():
@@ -180,9 +180,9 @@ def fault_table(head: str, faults: Mapping[str, list[str]]) -> str:
 
 
 def require_finite_tensor(path: Path, name: str, value: torch.Tensor) -> None:
-    """Raise ValueError where a tensor that was read holds a number that is not finite.
+    """Raise ValueError if an entry of a tensor is not finite.
 
-    A finite sum proves that all are, in one pass; one that is not may also be an overflow.
+    A finite sum shows that all entries are finite, in one pass; an infinite one may be an overflow.
     """
     total = value.sum(dtype=torch.promote_types(value.dtype, torch.float32))
     if not bool(total.isfinite()) and not bool(value.isfinite().all()):

@@ -1,8 +1,8 @@
-"""Low-rank updates of a model's weights: merged into them, and taken out again to the bit.
+"""Merge low-rank updates (LoRA) into the weights of a model, and unmerge them bit for bit.
 
     W' = W + sum_k s_k (W_k - W)
 
-over files k at strengths s_k, where W_k is what the file alone makes of W: see
+over files k at strengths s_k, where W_k is W with file k alone: see
 `sd.checkpoint.lora_types`. For LoRA, W_k - W = (alpha_k / r_k) B_k A_k.
 """
 
@@ -26,16 +26,16 @@ from sd.checkpoint.tensor_source import Source, checkpoint_error
 __all__ = ["Merged", "merge"]
 
 Key = tuple[str, str]
-"""A network's kind, and the name of a weight in it."""
+"""The kind of a network, and the name of a weight in it."""
 
 
 @final
 @dataclass(eq=False)
 class Merged:
-    """Updates that are in a model's weights; `unmerge` restores every bit.
+    """Updates that are merged into a model; `unmerge` restores every bit.
 
     Attributes:
-        weights: the weights that were touched, by the network's kind and the name.
+        weights: the changed weights, by the kind of the network and the name.
     """
 
     weights: dict[Key, Tensor]
@@ -44,10 +44,10 @@ class Merged:
 
     @torch.no_grad()
     def unmerge(self) -> None:
-        """Put the weights back as they stood before.
+        """Restore the weights before the merge.
 
-        Raises ValueError, and does nothing, where that is done already, or the weights have been
-        changed or moved since: the last merge must be undone first.
+        Raises ValueError, and changes nothing, if that is done already or the weights have been
+        changed or moved since; the last merge must be undone first.
         """
         require(bool(self._before), "unmerge", "updates that are still merged", "none")
         for key, weight in self.weights.items():
@@ -65,23 +65,24 @@ class Merged:
 
 @torch.no_grad()
 def merge(model: Any, loras: Sequence[tuple[Path | str, float]]) -> Merged:
-    """Add LoRA files to a model's weights, each at a strength; nothing is changed if one is wrong.
+    """Merge LoRA files into a model's weights, each at a strength; an error changes nothing.
 
-    The sums are made in float32 or wider and rounded once. What is touched is kept, for `unmerge`.
+    Sums are in float32 or wider and rounded once. A copy of the changed weights is for `unmerge`.
 
     Args:
-        model: a `Loaded`, or anything with a config, a text_encoder and a unet. Where its networks
-            take turns in memory, the weights that are touched stay there.
-        loras: (file, strength); names of kohya's trainer and LyCORIS, in diffusers' or the
-            original block names, or of diffusers and peft, whose adapter_config.json is read too.
+        model: a `Loaded`, or any object with config, text_encoder and unet. With offloading, the
+            changed weights stay in memory.
+        loras: (file, strength). The names may be those of kohya's trainer and LyCORIS (with block
+            names of diffusers or the original), or of diffusers and peft; an adapter_config.json
+            is read too.
 
     Warns:
-        UserWarning: a file changes no weight, or says what is not read.
+        UserWarning: a file changes no weight, or has settings that are not read.
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is damaged, of a kind that is not supported, or its names or shapes are
-            not of this model.
+        ValueError: a file is damaged or of an unsupported kind, or its names or shapes are not
+            those of this model.
     """
     require(len(loras) > 0, "loras", "at least one (file, strength)", "none")
     for path, strength in loras:
@@ -123,7 +124,7 @@ def merge(model: Any, loras: Sequence[tuple[Path | str, float]]) -> Merged:
 
 
 def _weights(model: Any) -> dict[Key, Tensor]:
-    """The weights that a LoRA may update: those of linear layers and convolutions."""
+    """The weights that a LoRA may change: those of linear layers and convolutions."""
     return {
         (kind, f"{name}.weight"): module.weight
         for kind in ("text_encoder", "unet")
@@ -133,7 +134,7 @@ def _weights(model: Any) -> dict[Key, Tensor]:
 
 
 def _finite(source: Source, key: Key, value: Tensor) -> None:
-    """Raise ValueError, naming the file, where a sum is not finite."""
+    """Raise ValueError, with the file, if a sum is not finite."""
     if not bool(value.isfinite().all()):
         raise checkpoint_error(source.path, f"{'.'.join(key)} is not finite after merging")
 
@@ -187,7 +188,7 @@ def _change(source: Source, update: Update, weight: Tensor) -> Tensor:
 
 
 def _fingerprint(weight: Tensor) -> tuple[int, int]:
-    """Two sums over a weight's bits, one weighted by place, modulo 2^64: another value shows."""
+    """Two sums over the bits of a weight, one weighted by place, modulo 2^64, to detect changes."""
     words = {2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.itemsize]
     bits = weight.detach().flatten().view(words).long()
     places = torch.arange(1, len(bits) + 1, device=bits.device)

@@ -1,7 +1,7 @@
-"""What a LoRA file's tensors do not say: ranks and alphas as peft, diffusers and kohya write them.
+"""The ranks and alphas of a LoRA file, as peft, diffusers and kohya's trainer write them.
 
-peft keeps them in adapter_config.json beside the file, diffusers as JSON in the file's metadata,
-kohya's trainer in the metadata too (and with the tensors, where they count before these).
+peft writes them to adapter_config.json beside the file, diffusers as JSON to the metadata of the
+file. kohya's trainer writes them to the metadata and as tensors, which take precedence.
 """
 
 import math
@@ -22,7 +22,7 @@ CONFIG = "adapter_config.json"
 METADATA = "lora_adapter_metadata"
 KOHYA = "ss_network_alpha"
 TYPES = {"LORA": "lora_alpha", "LOHA": "alpha", "LOKR": "alpha"}
-"""peft's types that are read, and what they call alpha."""
+"""The supported types of peft, and their names of alpha."""
 NEUTRAL: dict[str, tuple[object, ...]] = {
     "bias": ("none",),
     "init_lora_weights": (True, "gaussian", "eva", "orthogonal"),
@@ -35,9 +35,9 @@ NEUTRAL: dict[str, tuple[object, ...]] = {
         (),
     ),
 }  # fmt: skip
-"""What changes more than a layer's own weight, and the values with which it does not.
+"""Settings that change more than the weight of a layer, and their neutral values.
 
-An initialisation such as "pissa" takes from the base weights what it gives the factors.
+An initialisation such as "pissa" also changes the base weights.
 """
 TRAINING = {
     *("auto_mapping", "base_model_name_or_path", "inference_mode", "parent_library"),
@@ -48,7 +48,7 @@ TRAINING = {
     *("corda_config", "eva_config", "loftq_config", "lora_ga_config", "velora_config"),
     *("ensure_weight_tying", "megatron_config", "megatron_core", "qalora_group_size"),
 }
-"""Of no effect on what is merged: which layers have factors, and their shapes, the tensors say."""
+"""Settings without effect on a merge; the tensors determine the layers and shapes."""
 
 
 @final
@@ -57,11 +57,11 @@ class LoraConfig:
     """Rank and alpha of every update to one network.
 
     Attributes:
-        where: what says so.
-        alpha, rank: None where nothing is said of it.
+        where: the source of the settings, for messages.
+        alpha, rank: None if unknown.
         alphas, ranks: those of some modules, by the end of their names.
-        root: s = alpha / sqrt(r).
-        dora: whether DoRA is meant; None where nothing is said of it.
+        root: whether s = alpha / sqrt(r).
+        dora: whether the update is a DoRA; None if unknown.
     """
 
     path: Path
@@ -76,7 +76,7 @@ class LoraConfig:
     def scale(self, module: str, rank: int | None) -> float:
         """s = alpha / r, or alpha / sqrt(r), of a module whose factors have that rank.
 
-        Raises ValueError where the rank is another than what is said, or none is known.
+        Raises ValueError if the settings have another rank, or no rank is known.
         """
         said = _of(module, self.ranks, self.rank)
         if rank is None and said is None:
@@ -91,14 +91,13 @@ class LoraConfig:
 
 
 def read_lora_config(source: Source, peft: bool, alphas: bool) -> dict[str, LoraConfig]:
-    """The settings of the updates to "unet" and to "text_encoder"; none where nothing is said.
+    """The settings of the updates to "unet" and "text_encoder"; empty if there are none.
 
     Args:
-        peft: whether the file has peft's names, so that its settings lie beside it.
-        alphas: whether every update has an alpha of its own, so that kohya's needs no reading.
+        peft: whether the file has peft's names, so that its settings are in a file beside it.
+        alphas: whether every update has its own alpha, so that kohya's metadata are not needed.
 
-    Raises ValueError for settings that are damaged, or that mean what is not supported; warns of
-    those that are not read.
+    Raises ValueError for damaged or unsupported settings; warns about settings that are not read.
     """
     beside = source.path.with_name(CONFIG)
     networks = ("unet", "text_encoder")
@@ -136,7 +135,7 @@ def _parsed(text: str) -> object:
 
 
 def _checked(path: Path, where: str, values: Mapping[str, Any]) -> LoraConfig:
-    """The settings in a peft config's values."""
+    """The settings in the values of a peft config."""
     kind = values.get("peft_type") or "LORA"
     if not isinstance(kind, str) or kind not in TYPES:
         raise checkpoint_error(
@@ -182,7 +181,7 @@ def _number(path: Path, where: str, name: str, value: Any) -> float | None:
 
 
 def _pattern(path: Path, where: str, name: str, value: Any) -> dict[str, float]:
-    """Numbers by the ends of modules' names; peft takes them as regular expressions."""
+    """Numbers by the ends of module names, which peft reads as regular expressions."""
     if not value:
         return {}
     if not isinstance(value, dict):
@@ -201,7 +200,7 @@ def _pattern(path: Path, where: str, name: str, value: Any) -> dict[str, float]:
 
 
 def _of(module: str, some: Mapping[str, float], other: float | None) -> float | None:
-    """What is said of a module by the first name that is its own or ends it, else of all."""
+    """The value of a module by the first matching name or end of a name, else the common one."""
     parts = module.split(".")
     ends = {".".join(parts[i:]) for i in range(len(parts))}
     fits = ends & some.keys()

@@ -1,4 +1,4 @@
-"""What the end of a name in a LoRA file says: a factor of an update, or a kind that is not read."""
+"""Recognise the suffixes of tensor names in LoRA files: supported factors, and other kinds."""
 
 import re
 
@@ -17,7 +17,7 @@ ROLES = re.compile(
 )
 MEANT = {"A": "down", "B": "up"}
 PREFIX = "base_model.model."
-"""Before every name of peft's."""
+"""The prefix of all names of peft."""
 
 FOREIGN = (
     (r"\.oft_(diag|[rRsS])\b.*|\.rescale", "OFT"),
@@ -42,13 +42,14 @@ FOREIGN = (
     (r"^(ip_adapter|image_proj)\..*", "IP-Adapter"),
     (r"^(control_model\.|lllite_).*", "ControlNet"),
 )
-"""Ends of names, or whole names, and the kind that they are of."""
+"""Suffixes, or whole names, of other kinds of update."""
 OTHERS = [(re.compile(rf"(?:{pattern})\Z", re.DOTALL), kind) for pattern, kind in FOREIGN]
 
 
 def role(name: str) -> tuple[str, str] | None:
-    """A name's stem and what it is to it: down, up, mid, hada_w1_a, ..., dora_scale, magnitude,
-    alpha; None where its end says none of these.
+    """The stem and the role of a name: down, up, mid, hada_w1_a, ..., dora_scale, magnitude, alpha.
+
+    None if its suffix is none of these.
     """
     found = ROLES.fullmatch(name.removeprefix(PREFIX))
     if found is None:
@@ -59,9 +60,9 @@ def role(name: str) -> tuple[str, str] | None:
 
 
 def foreign(name: str, axes: int) -> str | None:
-    """The kind that a name is of, where it is one that is known and not read.
+    """The known but unsupported kind of a name, or None.
 
-    axes: of the tensor, which tell OFT's blocks (3) from BOFT's (4).
+    axes: the number of axes of the tensor, which differs between OFT (3) and BOFT (4).
     """
     if name.endswith(".oft_blocks"):
         return "BOFT" if axes == 4 else "OFT"

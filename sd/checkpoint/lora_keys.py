@@ -1,4 +1,4 @@
-"""The updates in a LoRA file: which weight of ours each is of, its kind and its scale."""
+"""The updates in a LoRA file: the weight, the kind and the scale of each."""
 
 import math
 import re
@@ -27,18 +27,18 @@ __all__ = ["Update", "updates"]
 
 MAGNITUDES = ("dora_scale", "magnitude")
 COUNTERS = r"(global_step|epoch|step|iteration)"
-"""Numbers of the training that may lie among the tensors or beside them."""
+"""Counters of a training, which may be among the tensors or beside them."""
 STATES = r"(callbacks|hyper_parameters|loops|lr_schedulers|optimizer\w*|pytorch-lightning_version)"
-"""What else a training keeps beside the tensors."""
+"""Other states of a training beside the tensors."""
 
 
 @final
 @dataclass(frozen=True)
 class Update:
-    """One weight's update in a file.
+    """The update of one weight in a file.
 
-    network, name: of our weight; stem: what its names in the file begin with; kind: its formula;
-    factors: roles to names; magnitude: DoRA's role and name; scale: s.
+    network, name: of our weight; stem: the prefix of its names in the file; kind: its formula;
+    factors: roles to names; magnitude: the role and name of DoRA's; scale: s.
     """
 
     network: str
@@ -51,10 +51,10 @@ class Update:
 
 
 def updates(source: Source, config: ModelConfig) -> list[Update]:
-    """Every update in a file, all of whose names must be of this model.
+    """All updates in a file, whose names must all be of this model.
 
-    Raises ValueError with a table of the names that are of a kind that is not read, or of no layer
-    here, or have no partner; or where there is no update at all.
+    Raises ValueError, with a table of names, if names are of an unsupported kind or of no layer of
+    the model, or lack a partner; or if there is no update.
     """
     spelled = _spellings(config)
     grouped: dict[str, dict[str, str]] = {}
@@ -88,7 +88,7 @@ def updates(source: Source, config: ModelConfig) -> list[Update]:
 
 
 def _aside(source: Source) -> list[str]:
-    """What a file holds besides tensors and can't be left unread; warns of what can."""
+    """Contents besides tensors that are an error; warns about those that are not read."""
     beside = {name for name, what in source.aside.items() if what == BESIDE_STATE_DICT}
     training = {name for name in source.aside if re.fullmatch(COUNTERS, name)}
     training |= {name for name in beside if re.fullmatch(STATES, name)}
@@ -100,13 +100,13 @@ def _aside(source: Source) -> list[str]:
 
 
 def _kind(roles: Mapping[str, str]) -> str | None:
-    """The kind of update that these roles are, with no partner missing and none too many."""
+    """The kind of update with exactly these roles, or None."""
     factors = roles.keys() - {"alpha", *MAGNITUDES}
     return next((name for name, kind in KINDS.items() if factors in kind.complete), None)
 
 
 def _head(source: Source, others: Mapping[str, list[str]], faults: Mapping[str, list[str]]) -> str:
-    """The beginning of a complaint."""
+    """The beginning of the message."""
     if others:
         known = ", ".join([*KINDS, "DoRA"])
         return f"checkpoint {source.path} has {', '.join(others)}; supported are {known}: "
@@ -126,8 +126,8 @@ def _scaled(
     peft = wrapped or source.path.name.startswith("adapter_model")
     peft = peft or any(".lora_A." in name for name in source.entries)
     alphas = all("alpha" in roles for roles in grouped.values())
-    told = lora_config.read_lora_config(source, peft, alphas)
-    if wrapped and not told and not alphas:
+    settings = lora_config.read_lora_config(source, peft, alphas)
+    if wrapped and not settings and not alphas:
         what = f"no {lora_config.CONFIG} beside it, which has its alpha; merged with alpha = rank"
         warnings.warn(f"{source.path}: {what}", stacklevel=2)
     found: list[Update] = []
@@ -138,7 +138,7 @@ def _scaled(
         factors = {end: name for end, name in roles.items() if end not in ("alpha", *MAGNITUDES)}
         shapes = {end: source.entries[name].shape for end, name in factors.items()}
         magnitude = [(end, name) for end, name in roles.items() if end in MAGNITUDES]
-        said = told.get(network)
+        said = settings.get(network)
         if len(magnitude) > 1 or (said and said.dora not in (None, bool(magnitude))):
             raise checkpoint_error(source.path, f"{stem} has {len(magnitude)} magnitudes of DoRA")
         scale = _scale(source, kind.rank(shapes), roles.get("alpha"), said, whole)
@@ -150,7 +150,7 @@ def _scaled(
 def _scale(
     source: Source, rank: int | None, alpha: str | None, said: LoraConfig | None, module: str
 ) -> float:
-    """s = alpha / r; without an alpha, and where no factor has a rank, 1."""
+    """s = alpha / r; 1 without an alpha, or if no factor has a rank."""
     if rank == 0:
         return 0.0  # the shapes will be refused
     outer = None if said is None else said.scale(module, rank)
@@ -173,7 +173,7 @@ def _scale(
 
 
 def _spellings(config: ModelConfig) -> dict[str, tuple[str, str]]:
-    """Every stem that a file may use for a layer of ours: (kind, module)."""
+    """All stems in files of our layers, to (kind, module)."""
     found: dict[str, tuple[str, str]] = {}
     networks: tuple[tuple[str, nn.Module], ...] = (
         ("text_encoder", blank(TextEncoder, config.text)),

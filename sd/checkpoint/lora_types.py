@@ -1,4 +1,4 @@
-"""The kinds of low-rank update that are read: LoRA, LoHa and LoKr, each with or without DoRA.
+"""The supported kinds of low-rank update: LoRA, LoHa and LoKr, each with or without DoRA.
 
 With W' = W + s D, s = alpha / r, and D as a matrix of (outputs of W) x (the rest of W's axes):
 
@@ -34,9 +34,9 @@ class Kind:
     """A kind of update.
 
     Attributes:
-        complete: the sets of roles that are an update of this kind.
-        product: factors by their roles to D, in the weight's shape but for trailing axes.
-        inner: the factor whose first axis is r, the first that is there; none where r has no part.
+        complete: the sets of roles that make an update of this kind.
+        product: factors by role to D, in the shape of the weight except for trailing axes.
+        inner: the roles whose first axis is r; the first one present counts.
     """
 
     complete: tuple[frozenset[str], ...]
@@ -44,7 +44,7 @@ class Kind:
     inner: tuple[str, ...]
 
     def rank(self, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
-        """r, by the shapes of the factors; None where no factor has it."""
+        """r, by the shapes of the factors; None if no factor has it."""
         return next((shapes[role][0] for role in self.inner if shapes.get(role)), None)
 
 
@@ -69,7 +69,7 @@ def _lokr(factor: Factors) -> Tensor:
 
 
 def _pair(factor: Factors, stem: str, core: str) -> Tensor:
-    """A matrix that is there as a whole, or as two factors, or as two and a core."""
+    """A matrix that is stored as a whole, as two factors, or as two factors and a core."""
     if stem in factor:
         return factor[stem]
     left, right = factor[f"{stem}_a"], factor[f"{stem}_b"]
@@ -110,9 +110,9 @@ KINDS = {
 def magnitude_axes(
     role: str, shape: tuple[int, ...], weight: tuple[int, ...]
 ) -> tuple[int, ...] | None:
-    """The axes that DoRA's norm of a weight runs over; None where m's shape fits none.
+    """The axes of DoRA's norm of a weight; None if the shape of m does not fit.
 
-    peft's m ("magnitude") has a number for each output. LyCORIS' ("dora_scale") is outputs x 1 or,
+    peft's m ("magnitude") has one entry for each output. LyCORIS' ("dora_scale") is outputs x 1 or,
     in its older versions, 1 x inputs.
     """
     while len(shape) > 2 and shape[-1] == 1:
@@ -130,7 +130,7 @@ def magnitude_axes(
 
 
 def renormalised(weight: Tensor, magnitude: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """m W / |W| with the norm over those axes; where W is 0, it stays 0."""
+    """m W / |W| with the norm over those axes; 0 where W is 0."""
     shape = [1 if axis in axes else size for axis, size in enumerate(weight.shape)]
     tiny = torch.finfo(weight.dtype).tiny
     return magnitude.reshape(shape) * F.normalize(weight, dim=axes, eps=tiny)

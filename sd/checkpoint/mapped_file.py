@@ -1,4 +1,4 @@
-"""A file's bytes as tensors: mapped, not copied, and given back once they have been used."""
+"""The bytes of a file as memory-mapped tensors, whose pages are released after use."""
 
 import mmap
 from pathlib import Path
@@ -12,7 +12,7 @@ __all__ = ["Mapped"]
 
 @final
 class Mapped:
-    """A memory map of a file. It is private: tensors may be written to, the file is not."""
+    """A private memory map of a file: writes to tensors do not change the file."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:  # the map lives as long as its last tensor
@@ -20,9 +20,9 @@ class Mapped:
         self._last = slice(0, 0)
 
     def read(self, start: int, count: int, dtype: torch.dtype) -> Tensor:
-        """`count` numbers from a byte of the file on, flat; the pages of the last read are freed.
+        """A flat tensor of `count` entries from byte `start`; releases the pages of the last read.
 
-        They would be read again if they were used again.
+        Released pages are read again when they are used again.
         """
         self._let_go(self._last)
         self._last = slice(start, start + count * dtype.itemsize)
@@ -31,7 +31,7 @@ class Mapped:
         return torch.frombuffer(self._data, dtype=dtype, count=count, offset=start)
 
     def release(self) -> None:
-        """Give all pages back."""
+        """Release all pages."""
         self._let_go(slice(0, len(self._data)))
 
     def _let_go(self, span: slice) -> None:

@@ -1,8 +1,8 @@
-"""Networks that take turns: the one at work has its weights in memory, the others wait without.
+"""Offloading: only the network in use has its weights in memory.
 
-A turn begins when a module of the network is called, and ends when another network's begins. At its
-beginning the weights come from their file: mapped where they have the type and the device already,
-else read and converted once more, so that every number is what it would have been.
+When a module of a network is called, the weights of the network are read from their file and those
+of the last network are released. Weights of the right dtype and device are memory-mapped, others
+are converted again, so that results do not change.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,21 +16,21 @@ from sd.checkpoint.component import Component
 
 __all__ = ["Offload", "Parked"]
 
-APART = {"vae": (("encoder", "quant_conv"), ("decoder", "post_quant_conv"))}
-"""The halves of a network that have turns of their own."""
+HALVES = {"vae": (("encoder", "quant_conv"), ("decoder", "post_quant_conv"))}
+"""Networks whose halves are loaded separately."""
 CPU = torch.device("cpu")
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Parked:
-    """Where a network's weights are while it waits.
+    """A network and the source of its weights.
 
     Attributes:
-        network: in evaluation mode.
+        network: the network, in evaluation mode.
         part: its tensors in the file.
-        dtype: that they are wanted in.
-        kept: on the CPU, what is no longer as the file has it.
+        dtype: the dtype of its weights.
+        kept: weights that differ from the file, on the CPU.
     """
 
     network: nn.Module
@@ -39,14 +39,14 @@ class Parked:
     kept: dict[str, Tensor] = field(default_factory=dict)
 
     def read(self, name: str, like: Tensor, device: torch.device) -> Tensor:
-        """The weight of that name, of a shape like that."""
+        """The weight of that name, in the shape of `like`."""
         if name in self.kept:
             return self.kept[name].to(device)
         return self.part.read(name, tuple(like.shape), self.dtype, device)
 
 
-class _Turn(NamedTuple):
-    """What is in memory together: some children of a network."""
+class _Group(NamedTuple):
+    """Children of a network that are in memory together."""
 
     home: Parked
     children: tuple[str, ...]
@@ -58,27 +58,28 @@ class _Turn(NamedTuple):
 
 @final
 class Offload:
-    """Who of the networks has weights; the others are on the meta device.
+    """The networks of a model, of which one at a time has its weights in memory.
 
-    Weights that are changed in place are forgotten at the end of the turn: `keep` is for those.
+    The others are on the meta device. Weights that are changed in place are lost with the next
+    network; use `keep` for those.
 
     Args:
-        homes: of the networks, by kind.
-        device: where a network works.
+        homes: the networks, by kind.
+        device: the device on which they compute.
     """
 
     def __init__(self, homes: Mapping[str, Parked], device: torch.device) -> None:
         self.device = device
         self._homes = homes
-        self._now: _Turn | None = None
+        self._now: _Group | None = None
         for kind, home in homes.items():
             home.network.to("meta")
             whole = tuple(name for name, _ in home.network.named_children())
-            for children in APART.get(kind, (whole,)):
-                self._listen(_Turn(home, children))
+            for children in HALVES.get(kind, (whole,)):
+                self._listen(_Group(home, children))
 
-    def rest(self) -> None:
-        """No network has weights any more."""
+    def release(self) -> None:
+        """Release all weights."""
         if self._now is not None:
             for module in self._now.modules.values():
                 module.to("meta")
@@ -86,23 +87,23 @@ class Offload:
         self._now = None
 
     def read(self, kind: str, name: str) -> Tensor:
-        """A weight, on the CPU: mapped, or a copy."""
+        """A weight on the CPU, memory-mapped or as a copy."""
         home = self._homes[kind]
         return home.read(name, home.network.get_parameter(name), CPU)
 
     def weights(self, kind: str) -> Iterator[tuple[str, Tensor]]:
-        """All weights of a network with their names, on the CPU, one at a time."""
+        """The names and weights of a network on the CPU, one at a time."""
         home = self._homes[kind]
         for name, value in home.network.state_dict().items():
             yield name, home.read(name, value, CPU)
         home.part.source.release()
 
     def keep(self, kind: str, name: str, value: Tensor) -> Tensor:
-        """Take this for a weight from the next turn on; it stays in memory. The result is `value`.
+        """Replace a weight by `value`, which stays in memory; returns `value`.
 
-        Where the shape is another, the network's own parameter is replaced, too.
+        A value of another shape replaces the parameter of the network, too.
         """
-        self.rest()
+        self.release()
         home = self._homes[kind]
         module_name, _, leaf = name.rpartition(".")
         module = home.network.get_submodule(module_name)
@@ -110,26 +111,26 @@ class Offload:
         home.kept[name] = value
         return value
 
-    def _listen(self, turn: _Turn) -> None:
-        """Begin the turn whenever one of its modules is called."""
+    def _listen(self, group: _Group) -> None:
+        """Load the group when one of its modules is called."""
 
         def called(module: nn.Module, given: Any) -> None:
-            self._begin(turn)
+            self._load(group)
 
-        for module in turn.modules.values():
+        for module in group.modules.values():
             module.register_forward_pre_hook(called)
 
-    def _begin(self, turn: _Turn) -> None:
-        if self._now is turn:
+    def _load(self, group: _Group) -> None:
+        if self._now is group:
             return
-        self.rest()
+        self.release()
         read = {
             child: {
-                name: turn.home.read(f"{child}.{name}", value, self.device)
+                name: group.home.read(f"{child}.{name}", value, self.device)
                 for name, value in module.state_dict().items()
             }
-            for child, module in turn.modules.items()
+            for child, module in group.modules.items()
         }
-        for child, module in turn.modules.items():
+        for child, module in group.modules.items():
             module.load_state_dict(read.pop(child), strict=True, assign=True)
-        self._now = turn
+        self._now = group

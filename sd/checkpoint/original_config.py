@@ -1,4 +1,4 @@
-"""The `.yaml` beside a checkpoint: latent-diffusion's configuration, and what of it is read."""
+"""The `.yaml` beside a checkpoint: the configuration of latent-diffusion, as far as it is read."""
 
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ from sd.files.regular_file import path_kind, read_bytes
 __all__ = ["OriginalConfig", "find_original_config"]
 
 LARGEST = 32 * 2**10
-"""Bytes; the official configurations are below 3 KiB, and PyYAML reads some 100 KiB a second."""
+"""The largest file in bytes; official ones are below 3 KiB, and PyYAML reads 100 KiB/s."""
 DEEPEST = 50
 OriginalConfig = dict[str, str]
-"""Each key's value as it is spelled, wherever in the file it stands."""
+"""The text of each key's value, from any level of the file."""
 
 READ = {
     "model",
@@ -32,7 +32,7 @@ READ = {
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's, of few levels: its work grows with the square of their number."""
+    """PyYAML's loader for a few levels, since its work grows with their square."""
 
     level = 0
 
@@ -46,11 +46,11 @@ class _Loader(yaml.SafeLoader):
 
 
 def find_original_config(path: Path) -> tuple[Path, OriginalConfig] | None:
-    """The `.yaml` or `.yml` of a checkpoint's name, and its values of the keys that are read.
+    """The `.yaml` or `.yml` beside a checkpoint, with its values of the keys that are read.
 
-    The file is composed, not constructed: no alias is expanded, no tag is followed.
+    The file is composed, not constructed: no alias is expanded, no tag is resolved.
 
-    Raises ValueError where it is no YAML of a mapping, or too large, or a key has two values.
+    Raises ValueError if it is not a YAML mapping, is too large, or has a key with two values.
     """
     for suffix in (".yaml", ".yml"):
         if path_kind(there := path.with_suffix(suffix), "checkpoint") == "file" and there != path:
@@ -76,7 +76,7 @@ def _values(path: Path) -> OriginalConfig:
 
 
 def _pairs(root: yaml.Node) -> list[tuple[str, str]]:
-    """The scalars at every key that is read; each node is looked at once, however often named."""
+    """The scalars at the keys that are read; each node is visited once, despite aliases."""
     found: list[tuple[str, str]] = []
     seen: set[int] = set()
     left: list[Any] = [root]

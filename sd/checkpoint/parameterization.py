@@ -1,12 +1,11 @@
-"""How a checkpoint's U-Net was trained: what it predicts and under which schedule.
+"""The prediction and the noise schedule of a checkpoint's U-Net.
 
-No shape tells epsilon from v. The argument `prediction` decides alone. Else the first of these that
-speaks of a single file does, and a warning says where a later one differs: the configuration that
-`save_single` writes; a `.yaml` or `.yml` of the file's name beside it (latent-diffusion's
-`parameterization`); the file's metadata (`modelspec.prediction_type`, ComfyUI's
-`modelspec.predict_key`, kohya's `ss_v_parameterization`); a mark `v_pred`;
-`modelspec.architecture`. Where all are silent it is epsilon, with a warning for v2.x, half of whose
-models predict v.
+Shapes do not distinguish epsilon from v. The argument `prediction` comes first. Without it, the
+first of these sources decides for a single file, with a warning if a later one differs: the
+configuration that `save_single` writes; a `.yaml` or `.yml` beside the file (latent-diffusion's
+`parameterization`); the metadata (`modelspec.prediction_type`, ComfyUI's `modelspec.predict_key`,
+kohya's `ss_v_parameterization`); a tensor `v_pred`; `modelspec.architecture`. Without any it is
+epsilon, with a warning for v2.x, where half of the models predict v.
 """
 
 import warnings
@@ -36,9 +35,9 @@ TRUTHS = {
     **dict.fromkeys(("false", "no", "off", "0", "none", "null", "~", ""), False),
 }
 CONFIG_KEY = "model_config"
-"""Where in a file's metadata `save_single` writes the numbers of the model, as JSON."""
+"""The key in the metadata under which `save_single` writes the configuration as JSON."""
 BETA_SCHEDULES = {"squaredcos_cap_v2": "cosine"}
-"""diffusers' names of schedules, where they are not ours."""
+"""The names of schedules in diffusers that differ from ours."""
 LDM_ZERO = ("rescale_betas_zero_snr", "zero_terminal_snr", "zero_snr", "ztsnr")
 SAMPLING = (
     "sigma_max",
@@ -50,25 +49,25 @@ SAMPLING = (
     "use_karras_sigmas",
     "use_lu_lambdas",
 )
-"""Options of diffusers' samplers that change the noise levels, or the predictions."""
+"""Options of diffusers' schedulers that change the noise levels or the predictions."""
 FOREIGN = ("FlowMatch", "EDM", "VQDiffusion", "ScoreSde")
 DISTILLED = ("LCM", "TCD")
-"""Beginnings of diffusers' schedulers."""
+"""Prefixes of the names of diffusers' schedulers."""
 BETA_ENDS = {"beta_start": 0.0001, "beta_end": 0.02}
 
 
 def from_file(
     source: Source, config: ModelConfig | None, given: str | None, second: bool
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The fields of ModelConfig that tell of a single file's training, and notes on what said so.
+    """The fields of ModelConfig about the training of a single file, and notes on their sources.
 
     Args:
         source: the file.
-        config: that its metadata hold, if they do.
-        given: what the caller says of the prediction, if anything.
-        second: the U-Net is built as v2.x's, so that silence is worth a warning.
+        config: the configuration in its metadata, if there is one.
+        given: the prediction that the caller gives, if any.
+        second: whether the U-Net is of v2.x, where an unknown prediction gets a warning.
 
-    Raises ValueError where a mark, a table or a setting of the .yaml is none that is supported.
+    Raises ValueError if a tensor or a setting of the .yaml is not supported.
     """
     found = find_original_config(source.path)
     recipe: OriginalConfig = {} if found is None else found[1]
@@ -103,7 +102,7 @@ def from_file(
 def _predictions(
     source: Source, config: ModelConfig | None, recipe: OriginalConfig, name: str
 ) -> Iterator[tuple[str, str]]:
-    """What speaks of the prediction, the most trusted first: (prediction, who says so)."""
+    """The sources of the prediction, in order: (prediction, source)."""
     metadata = source.metadata
     if config is not None:
         yield config.prediction, "as its metadata say"
@@ -136,7 +135,7 @@ def _predictions(
 def _zeros(
     source: Source, config: ModelConfig | None, recipe: OriginalConfig, name: str
 ) -> Iterator[tuple[bool, str]]:
-    """What speaks of a zero terminal SNR."""
+    """The sources of a zero terminal SNR, in order."""
     if config is not None:
         yield config.zero_terminal_snr, "as its metadata say"
     for key in LDM_ZERO:
@@ -150,7 +149,7 @@ def _zeros(
 
 
 def _marked(source: Source, name: str) -> bool:
-    """Whether a mark is among the tensors, or beside them in a `.ckpt`: that it is there counts."""
+    """Whether a tensor or other value of that name exists."""
     return name in source.entries or name in source.aside
 
 
@@ -161,7 +160,7 @@ def _truth(source: Source, name: str, said: str) -> bool:
 
 
 def _first(source: Source, what: str, voices: Iterator[tuple[Any, str]]) -> tuple[Any, str]:
-    """What the first says, or None; a warning where another says something else."""
+    """The value of the first source, or None; warns if another source differs."""
     said, why = next(voices, (None, ""))
     for other, whose in voices:
         if other != said:
@@ -187,16 +186,15 @@ def _unsaid(source: Source) -> None:
 def from_scheduler(
     said: ComponentConfig, given: str | None
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Prediction, schedule and steps of a diffusers folder's scheduler_config.json, and notes.
+    """Prediction, schedule and steps from a diffusers scheduler_config.json, and notes.
 
     Args:
         said: its settings.
-        given: what the caller says of the prediction, if anything.
+        given: the prediction that the caller gives, if any.
 
-    Warns where it has options that this sampler has in another place, and which change the result.
+    Warns about options that change the result and are arguments of a call here.
 
-    Raises ValueError for a table of betas that is not one of the schedules known here, or a process
-    that is not of this family.
+    Raises ValueError for an unsupported beta schedule, or a process of another family.
     """
     named = str(said.values.get("_class_name", ""))
     if named.startswith(FOREIGN):
@@ -209,11 +207,11 @@ def from_scheduler(
             "own sampler's few steps and a guidance scale near 1, which are not set here",
             stacklevel=2,
         )
-    asked = [name for name in SAMPLING if said.values.get(name) not in (None, False)]
-    if asked:
+    ignored = [name for name in SAMPLING if said.values.get(name) not in (None, False)]
+    if ignored:
         warnings.warn(
-            f"checkpoint {printable(str(said.path))}: {', '.join(asked)} not read: the solver and "
-            "the grid are those of the call",
+            f"checkpoint {printable(str(said.path))}: {', '.join(ignored)} not read: the solver "
+            "and the grid are those of the call",
             stacklevel=2,
         )
     kind = said.get("beta_schedule", "linear", str)

@@ -1,4 +1,4 @@
-"""A `.ckpt`, `.pt` or `.bin` of torch.save: a zip of bytes and a pickle, read but not run."""
+"""A `.ckpt`, `.pt` or `.bin` of torch.save: a zip with a pickle, which is read but not executed."""
 
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -15,21 +15,21 @@ from sd.checkpoint.tensor_source import Entry, Source, checkpoint_error
 __all__ = ["BESIDE_STATE_DICT", "load_pickle_file", "opened"]
 
 LARGEST_PICKLE = 4 * 2**20
-"""Bytes of the pickle itself; a training checkpoint's with optimizer states is below 2 MiB."""
+"""The largest pickle in bytes; a training checkpoint with optimiser states has below 2 MiB."""
 MOST_ENTRIES = 100_000
 END = b"PK\x05\x06"
 END_LENGTH = 22
 LOCAL = b"PK\x03\x04"
 LOCAL_LENGTH = 30
 BESIDE_STATE_DICT = "beside the state_dict"
-"""What the account says of counters, optimizer states and callbacks."""
+"""The reason in the report for counters, optimiser states and callbacks."""
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Source]:
-    """The file's `state_dict`, or the file where it has none, as a source.
+    """The `state_dict` of the file, or the file itself if it has none, as a source.
 
-    Raises ValueError, in one line, for what is damaged, larger than it says, or not tensors alone.
+    Raises ValueError for a file that is damaged or claims more than it holds.
     """
     archive = _archive(path)
     tensors, aside, metadata = _contents(archive)
@@ -43,7 +43,7 @@ def opened(path: Path) -> Iterator[Source]:
 
 
 class _Archive(NamedTuple):
-    """A zip of torch.save: its pickle's bytes, and where in the file each storage's bytes are."""
+    """A zip of torch.save: the bytes of its pickle, and the place of each storage in the file."""
 
     path: Path
     pickle: bytes
@@ -51,7 +51,7 @@ class _Archive(NamedTuple):
 
 
 def _contents(archive: _Archive) -> tuple[dict[str, Stored], dict[str, str], dict[str, str]]:
-    """The tensors; what else there is, each with a word on it; what the file says of itself."""
+    """The tensors; other values, each with a description; the metadata."""
     path, whole = archive.path, _values(archive)
     if not isinstance(whole, dict):
         raise checkpoint_error(path, f"no weights: it holds a {_kind(whole)}, not tensors by name")
@@ -79,10 +79,10 @@ def _contents(archive: _Archive) -> tuple[dict[str, Stored], dict[str, str], dic
 
 
 def load_pickle_file(path: Path) -> Any:
-    """What torch.save wrote, tensors memory-mapped; nothing that the file names is run.
+    """The value that torch.save wrote, with memory-mapped tensors; no code of the file is executed.
 
-    What is neither a plain value nor a dense tensor is an `Inert` of its name, however it was made.
-    Raises ValueError, in one line, for a zip that is not torch's, or is damaged.
+    A value that is neither plain nor a dense tensor becomes an `Inert` of its name. Raises
+    ValueError for a zip that is damaged or not of torch.save.
     """
     archive = _archive(path)
     data = Mapped(path)
@@ -98,7 +98,7 @@ def load_pickle_file(path: Path) -> Any:
 
 
 def _values(archive: _Archive) -> Any:
-    """What the pickle holds: plain values, `Stored` and `Inert`."""
+    """The value of the pickle: plain values, `Stored` and `Inert`."""
     try:
         return load_inert(archive.pickle)
     except HostileError as error:
@@ -109,9 +109,9 @@ def _values(archive: _Archive) -> Any:
 
 
 def _archive(path: Path) -> _Archive:
-    """The zip, whose directory describes stored bytes that the file can hold.
+    """The zip, after a check of its directory against the size of the file.
 
-    The directory must end the file, without a comment, so that no two readers can find two.
+    The directory must end the file, without a comment, so that all readers find the same one.
     """
     if path.suffix == ".safetensors":
         raise checkpoint_error(
@@ -156,7 +156,7 @@ def _archive(path: Path) -> _Archive:
     with path.open("rb") as file:
 
         def span(member: zipfile.ZipInfo) -> tuple[int, int]:
-            """Where a file's bytes start, which its own header tells, and how many they are."""
+            """The start of a member's bytes, by its own header, and their number."""
             file.seek(member.header_offset)
             head = file.read(LOCAL_LENGTH)
             names, extra = (int.from_bytes(head[i : i + 2], "little") for i in (26, 28))
@@ -188,14 +188,14 @@ def _archive(path: Path) -> _Archive:
 
 
 def _is_tensor(value: object) -> bool:
-    """Whether this was a tensor of any kind."""
+    """Whether the value is a tensor of any kind."""
     return isinstance(value, Stored) or (
         isinstance(value, Inert) and value.called.startswith("torch.")
     )
 
 
 def _dense(archive: _Archive, name: str, value: Any) -> Stored:
-    """The tensor if it is a dense one, each of whose numbers has its own bytes in the file."""
+    """The tensor, if it is dense and its bytes are in the file."""
     path = archive.path
     if not isinstance(value, Stored):
         raise checkpoint_error(path, f"{name} is not a dense tensor")
@@ -214,7 +214,7 @@ def _dense(archive: _Archive, name: str, value: Any) -> Stored:
 
 
 def _tensor(data: Mapped, archive: _Archive, value: Stored) -> Tensor:
-    """The numbers of a tensor, mapped."""
+    """The tensor, memory-mapped."""
     if not Entry(value.size, value.dtype).size:
         return data.read(0, 0, value.dtype).reshape(value.size)
     start, _ = archive.storages[value.key]
@@ -223,14 +223,14 @@ def _tensor(data: Mapped, archive: _Archive, value: Stored) -> Tensor:
 
 
 def _word(name: object) -> str:
-    """A name for messages; one that is no string need not be short."""
+    """A name for messages; a key that is not a string may be long."""
     if isinstance(name, str):
         return name
     return str(name) if isinstance(name, int) else f"({_kind(name)})"
 
 
 def _kind(value: object) -> str:
-    """What a value is, as the file calls it."""
+    """The type of a value, as the file names it."""
     if isinstance(value, Inert):
         return value.called
     return "tensor" if isinstance(value, Stored) else type(value).__name__

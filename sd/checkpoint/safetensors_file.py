@@ -1,4 +1,4 @@
-"""A safetensors file, whose header is checked to the byte before any tensor is touched."""
+"""A safetensors file, whose header is checked to the byte before a tensor is read."""
 
 import math
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from sd.files.regular_file import parse_json
 __all__ = ["opened"]
 
 LONGEST_HEADER = 100_000_000
-"""The format's own limit on the header, in bytes."""
+"""The limit of the format on the header, in bytes."""
 MOST_AXES = 16
 MOST_TENSORS = 20_000
 LONGEST_NAME = 500
-"""Far above what a model needs: what is made of names takes time."""
+"""Far above the needs of a model; work grows with the names."""
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -38,7 +38,7 @@ DTYPES = {
 
 @contextmanager
 def opened(path: Path) -> Iterator[Source]:
-    """The file as a source. Raises ValueError, in one line, for whatever is wrong with it."""
+    """The file as a source. Raises ValueError for any fault."""
     entries, starts, metadata = _header(path)
     data = Mapped(path)
 
@@ -51,7 +51,7 @@ def opened(path: Path) -> Iterator[Source]:
 
 
 def _header(path: Path) -> tuple[dict[str, Entry], dict[str, int], dict[str, str]]:
-    """Names, shapes and types; where each tensor starts in the file; the metadata."""
+    """Names, shapes and dtypes; the start of each tensor in the file; the metadata."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -90,7 +90,7 @@ def _header(path: Path) -> tuple[dict[str, Entry], dict[str, int], dict[str, str
 
 
 def _entry(path: Path, name: str, value: object, room: int) -> tuple[Entry, int, int]:
-    """One tensor's entry and its first and last byte, all within the file and of one size."""
+    """The entry of a tensor and its first and last byte, checked against its shape and the file."""
     try:
         kind, shape, (start, end) = value["dtype"], value["shape"], value["data_offsets"]  # type: ignore[index]
         counts = (*shape, start, end)
@@ -113,7 +113,7 @@ def _entry(path: Path, name: str, value: object, room: int) -> tuple[Entry, int,
 
 
 def _tiled(path: Path, spans: list[tuple[int, int, str]], room: int) -> None:
-    """Raise unless the tensors cover the data once and wholly, as the format demands."""
+    """Raise ValueError unless the tensors cover the data exactly once, as the format requires."""
     reached, before = 0, "the header"
     for start, end, name in spans:
         if start < reached:

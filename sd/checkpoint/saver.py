@@ -1,4 +1,4 @@
-"""Writing a model for others to read: one file in the original layout, or a diffusers folder."""
+"""Save a model for other programs: one file in the original layout, or a diffusers folder."""
 
 import json
 import os
@@ -30,16 +30,16 @@ MODELSPEC = {"epsilon": "epsilon", "v_prediction": "v"}
 def save_single(path: Path | str, model: Any, *, dtype: torch.dtype | None = None) -> None:
     """Write one file in the original layout, whole or not at all; `load` gives the same bits back.
 
-    A text encoder with plain GELU is written as OpenCLIP's (v2.x), without the layer that nothing
-    reads; any other as CLIP's (v1.x). The numbers of the model stand in the metadata.
+    A text encoder with plain GELU is written as OpenCLIP's (v2.x), without its unused last layer;
+    any other as CLIP's (v1.x). The configuration of the model is in the metadata.
 
     Args:
         path: ends in `.safetensors`, or in `.ckpt` for a zip of torch.save.
-        model: a `Loaded`, or anything with its config and three networks.
-        dtype: of the tensors; default: their own.
+        model: a `Loaded`, or any object with its config and three networks.
+        dtype: the dtype of the tensors; default: their own.
 
     Raises:
-        ValueError: the path has another ending; the model's networks take turns in memory.
+        ValueError: the path has another ending, or the model is offloaded.
     """
     _all_there(model)
     path = Path(path)
@@ -81,7 +81,7 @@ def original_tensors(
 
 
 def config_skeleton(kind: str, config: ModelConfig) -> Skeleton:
-    """The counts that a network's original names depend on."""
+    """The counts in the original names of a network."""
     if kind == "text_encoder":
         return Skeleton()
     if kind == "vae":
@@ -97,25 +97,23 @@ def save_folder(
     dtype: torch.dtype | None = None,
     variant: str | None = None,
 ) -> None:
-    """Write the networks, their config.json and the scheduler's as diffusers does.
+    """Write the networks, with their configurations and the scheduler's, as diffusers does.
 
-    The tokenizer is not part of it: give diffusers one where it makes a pipeline of the folder.
+    The folder has no tokenizer; give one to a diffusers pipeline of the folder.
 
     Args:
-        folder: is made where it does not exist.
+        folder: is made if it does not exist.
         model, dtype: as in `save_single`.
-        variant: a word in the weights' names, such as "fp16".
+        variant: a word in the names of the weights, such as "fp16".
 
     Raises:
-        ValueError: the model reads an inner layer of its text encoder: config.json has no word
-            for that; or its networks take turns in memory.
+        ValueError: the model skips layers of its text encoder, which config.json cannot express; or
+            the model is offloaded.
     """
     _all_there(model)
     folder, config = Path(folder), model.config
     skip = config.text.skip
-    require(
-        skip == 0, "model", "a text encoder read at its last layer (skip = 0)", f"skip = {skip}"
-    )
+    require(skip == 0, "model", "a text encoder with skip = 0", f"skip = {skip}")
     dot = f".{variant}" if variant else ""
     described = {
         "text_encoder": ("model", text_encoder_json(config.text)),
@@ -151,7 +149,7 @@ INDEX: dict[str, Any] = {
 
 
 def text_encoder_json(text: TextConfig) -> dict[str, Any]:
-    """The text encoder's numbers as transformers names them."""
+    """The configuration of the text encoder in the names of transformers."""
     return {
         "architectures": ["CLIPTextModel"],
         "model_type": "clip_text_model",
@@ -170,7 +168,7 @@ def text_encoder_json(text: TextConfig) -> dict[str, Any]:
 
 
 def vae_json(vae: VAEConfig, side: int) -> dict[str, Any]:
-    """The autoencoder's numbers as diffusers names them."""
+    """The configuration of the autoencoder in the names of diffusers."""
     levels = len(vae.channels)
     return {
         "_class_name": "AutoencoderKL",
@@ -188,7 +186,7 @@ def vae_json(vae: VAEConfig, side: int) -> dict[str, Any]:
 
 
 def unet_json(unet: UNetConfig, config: ModelConfig) -> dict[str, Any]:
-    """The U-Net's numbers as diffusers names them: its `attention_head_dim` counts heads."""
+    """The configuration of the U-Net in diffusers' names; `attention_head_dim` counts heads."""
     down = [("", "CrossAttn")[attend] + "DownBlock2D" for attend in unet.attention]
     up = [("", "CrossAttn")[attend] + "UpBlock2D" for attend in unet.attention[::-1]]
     heads = [unet.heads_at(width) for width in unet.channels]
@@ -210,7 +208,7 @@ def unet_json(unet: UNetConfig, config: ModelConfig) -> dict[str, Any]:
 
 
 def scheduler_json(config: ModelConfig) -> dict[str, Any]:
-    """The schedule of the training as diffusers names it."""
+    """The noise schedule in the names of diffusers."""
     names = {ours: theirs for theirs, ours in BETA_SCHEDULES.items()}
     betas = named_schedule(config.schedule, config.steps).betas
     return {
@@ -229,7 +227,7 @@ def scheduler_json(config: ModelConfig) -> dict[str, Any]:
 
 
 def _all_there(model: Any) -> None:
-    """Raise ValueError where networks wait without weights."""
+    """Raise ValueError if the model is offloaded."""
     offload = getattr(model, "offload", None)
     require(offload is None, "model", "one loaded without low_memory", "low_memory=True")
 
@@ -244,7 +242,7 @@ def _file(tensors: dict[str, Tensor]) -> Callable[[Path], object]:
 
 
 def _zip(values: dict[str, Any]) -> Callable[[Path], object]:
-    """torch.save through a file object: the name of a path would be written into the zip."""
+    """torch.save to a file object, since it would write the name of a path into the zip."""
 
     def write(there: Path) -> None:
         with there.open("wb") as file:
@@ -254,7 +252,7 @@ def _zip(values: dict[str, Any]) -> Callable[[Path], object]:
 
 
 def _whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the path and move there at the end, so that no half file is left."""
+    """Write beside the path and move at the end, so that no partial file is left."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)

@@ -1,4 +1,4 @@
-"""A file of tensors: what it says it holds, and its tensors one at a time."""
+"""A file of tensors: its entries, and access to one tensor at a time."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -14,20 +14,20 @@ from sd.command_line.terminal import escaped
 __all__ = ["Entry", "Source", "checkpoint_error", "option", "printable"]
 
 LONGEST = 600
-"""Characters of a line that a file's own words may fill."""
+"""The longest text from a file in a message."""
 
 
 @final
 @dataclass(frozen=True)
 class Entry:
-    """A tensor's shape and type, known before it is read."""
+    """The shape and dtype of a tensor, known before it is read."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
 
     @property
     def size(self) -> int:
-        """Its bytes."""
+        """Its size in bytes."""
         return self.dtype.itemsize * math.prod(self.shape)
 
 
@@ -37,12 +37,12 @@ class Source:
     """Tensors by name, memory-mapped.
 
     Attributes:
-        path: the file, or the index of several.
-        entries: every tensor in it.
-        fetch: (name, rows) to those rows of the tensor, mapped, not copied; None is all rows.
-        metadata: what the file says of itself.
-        aside: what it holds besides tensors, each with a word on what that is.
-        release: gives back the memory that tensors took; whoever asks for one again gets it.
+        path: the file, or the index of several files.
+        entries: all its tensors.
+        fetch: (name, rows) to those rows of the tensor, memory-mapped; None gives all rows.
+        metadata: the metadata of the file.
+        aside: its contents besides tensors, each with a description.
+        release: frees the memory of tensors; they can be fetched again.
     """
 
     path: Path
@@ -53,21 +53,21 @@ class Source:
     release: Callable[[], None] = lambda: None
 
     def starts(self, prefix: str) -> bool:
-        """Whether a name starts so."""
+        """Whether a name starts with the prefix."""
         return any(name.startswith(prefix) for name in self.entries)
 
 
 def checkpoint_error(path: Path | str, what: str) -> ValueError:
-    """The one line that says what is wrong with a file."""
+    """A ValueError of one line with the path of the file."""
     return ValueError(f"checkpoint {printable(str(path))}: {printable(what)}")
 
 
 def option(name: str, value: str | bool | None = None) -> str:
-    """How to give an option: the flag of the command line, and the argument of `load`.
+    """An option for a message: the flag of the command line, and the argument of `load`.
 
     Args:
         name: vae, config, prediction, ema or variant.
-        value: that is advised; None leaves it to the user.
+        value: the recommended value; None shows "...".
     """
     spelled = f"{name}={'...' if value is None else repr(value)}"
     word = {None: " ...", True: ""}.get(value, f" {value}")
@@ -75,5 +75,5 @@ def option(name: str, value: str | bool | None = None) -> str:
 
 
 def printable(text: str) -> str:
-    """A text without what would command a terminal: names come from files of strangers."""
+    """The text without terminal commands, since names come from files of strangers."""
     return escaped(text if len(text) <= LONGEST else f"{text[:LONGEST]}...")

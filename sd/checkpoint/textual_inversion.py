@@ -1,4 +1,4 @@
-"""Textual-inversion embeddings: a word's name and its vectors, to be put before the text encoder.
+"""Textual-inversion embeddings: a word and its vectors, added to tokenizer and text encoder.
 
 Source: Gal et al. 2022, arXiv:2208.01618.
 """
@@ -21,13 +21,13 @@ __all__ = ["Embedding", "add_embedding", "read_embedding"]
 
 SDXL = {"clip_l", "clip_g"}
 TABLE = "embeddings.token_embedding.weight"
-"""Of the text encoder."""
+"""The token embedding of the text encoder."""
 
 
 @final
 @dataclass(frozen=True, eq=False)
 class Embedding:
-    """A word's name and its vectors, float32 on the CPU."""
+    """A word and its vectors, float32 on the CPU."""
 
     name: str
     vectors: Float[Tensor, "count width"]
@@ -37,9 +37,9 @@ def read_embedding(path: Path | str, width: int | None = None) -> Embedding:
     """The embedding in a file.
 
     Args:
-        path: AUTOMATIC1111's `.pt` ("string_to_param") or `.safetensors` ("emb_params"), which are
-            called as the file is; or diffusers' {token: vectors}, called after the token.
-        width: of the text encoder's embeddings, to be checked.
+        path: AUTOMATIC1111's `.pt` ("string_to_param") or `.safetensors` ("emb_params"), where the
+            file name is the word; or diffusers' {token: vectors}, where the token is the word.
+        width: the width of the text encoder, for a check.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -59,18 +59,18 @@ def read_embedding(path: Path | str, width: int | None = None) -> Embedding:
 
 @torch.no_grad()
 def add_embedding(model: Any, path: Path | str) -> Embedding:
-    """Make the word of a file known to a model: its tokenizer and its text encoder.
+    """Add the word of a file to the tokenizer and the text encoder of a model.
 
     Args:
-        model: anything with a tokenizer and a text_encoder, such as `sd.pipeline.TextToImage`.
-        path: as `read_embedding` takes it.
+        model: any object with a tokenizer and a text_encoder, such as `sd.pipeline.TextToImage`.
+        path: as in `read_embedding`.
 
     Returns:
-        The embedding, with the word that it is called by. A word that nobody can type gives way to
-        the name of the file, with a warning.
+        The embedding, with its word. If the word cannot be typed, the name of the file replaces it,
+        with a warning.
 
-    Raises FileNotFoundError and ValueError as `read_embedding` does, and where the word is known
-    already, or neither it nor the file's name can be typed.
+    Raises FileNotFoundError and ValueError as `read_embedding` does. Also raises ValueError if the
+    word is known already, or if neither it nor the name of the file can be typed.
     """
     path = Path(path)
     table = model.text_encoder.get_submodule(TABLE.rpartition(".")[0])
@@ -100,7 +100,7 @@ def add_embedding(model: Any, path: Path | str) -> Embedding:
 
 
 def _states(path: Path, whole: Any) -> dict[str, Any]:
-    """The tensors by name in what torch.save wrote."""
+    """The tensors by name in a value that torch.save wrote."""
     if not isinstance(whole, Mapping):
         raise checkpoint_error(path, f"no embedding: it holds a {type(whole).__name__}")
     inner = whole.get("string_to_param")
@@ -113,7 +113,7 @@ def _states(path: Path, whole: Any) -> dict[str, Any]:
 
 
 def _checked(path: Path, tensors: Mapping[str, Any], width: int | None) -> Embedding:
-    """The one word of a file, with valid vectors."""
+    """The only word of a file, with valid vectors."""
     if SDXL & set(tensors):
         raise checkpoint_error(path, "an SDXL embedding, not one of Stable Diffusion v1 or v2")
     if len(tensors) != 1:

@@ -1,7 +1,7 @@
-"""The front of a command line: what the user can mend is one line on stderr and an exit code.
+"""Entry points of command lines: user errors become one line on stderr and an exit code.
 
-A program parses its flags with `parsed` and does its work inside `guarded`. Both `sd.train` and
-`experiments` do. An error that no user can mend keeps its traceback.
+A program parses its flags with `parsed` and does its work inside `guarded`, as `sd.train` and
+`experiments` do. An error of the program itself keeps its traceback.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ __all__ = ["EXTRAS", "INTERRUPTED", "WRONG", "guarded", "line", "parsed", "reaso
 Kind = TypeVar("Kind")
 
 WRONG, INTERRUPTED = 2, 130
-"""The exit codes of what the user can mend, and of Ctrl-C."""
+"""The exit codes of user errors and of Ctrl-C."""
 
 EXTRAS = {
     "accelerate": "train",
@@ -42,10 +42,11 @@ def line(text: object) -> str:
 
 
 def reason(error: BaseException) -> str | None:
-    """What the user can mend, on one line; None for a fault of the program itself.
+    """The message of a user error on one line; None for a fault of the program itself.
 
-    The first kind is ValueError (input), FloatingPointError (numbers that are not finite), OSError
-    (files: missing, not permitted, no space left), a missing package of `EXTRAS`, and no memory.
+    User errors are ValueError (input), FloatingPointError (values that are not finite), OSError
+    (files: missing, not permitted, no space left), a missing package of `EXTRAS`, and lack of
+    memory.
     """
     if isinstance(error, ModuleNotFoundError):
         package = (error.name or "").partition(".")[0]
@@ -64,11 +65,11 @@ def reason(error: BaseException) -> str | None:
 
 
 def guarded(work: Callable[[], object], interrupted: str = "nothing was written") -> int:
-    """Do the work; the exit code: 0, `WRONG` for what the user can mend, `INTERRUPTED` for Ctrl-C.
+    """Do the work; the exit code is 0, `WRONG` for a user error, or `INTERRUPTED` for Ctrl-C.
 
     Args:
-        work: its warnings go to stderr, one line each.
-        interrupted: what Ctrl-C leaves behind, where the work does not say so itself.
+        work: the work; its warnings go to stderr, one line each.
+        interrupted: what Ctrl-C leaves behind, if the exception does not say so.
     """
     try:
         with warnings.catch_warnings():
@@ -89,13 +90,13 @@ def guarded(work: Callable[[], object], interrupted: str = "nothing was written"
 
 
 def parsed(kind: type[Kind], program: str, flags: Sequence[str], *markers: Any) -> Kind | None:
-    """The configuration that the flags give, or None after --help; ValueError for wrong flags.
+    """The configuration of the flags, or None after --help. Raises ValueError for wrong flags.
 
     Args:
-        kind: a dataclass; its fields are the flags.
-        program: how the command line begins, such as "python -m sd.train".
+        kind: a dataclass, whose fields are the flags.
+        program: the beginning of the command line, such as "python -m sd.train".
         flags: the words after it.
-        markers: of `tyro.conf`, how the fields become flags.
+        markers: markers of `tyro.conf`.
     """
     import tyro
 

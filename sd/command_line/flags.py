@@ -1,4 +1,4 @@
-"""What a flag may be: declared beside each field of a Config, checked in one place.
+"""Valid values of flags, declared in the annotations of a Config and checked here.
 
 A `validated` Config calls `check` when it is made; `files` looks at the disk, before the work and
 not earlier. A flag that has no effect beside another is refused by `unused`.
@@ -37,14 +37,14 @@ Kind = TypeVar("Kind")
 
 
 class FlagError(ValueError):
-    """A flag that is not valid: one line that names it, what is valid, and what was given."""
+    """An invalid flag: a line with its name, the valid values and the given one."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """Every number of the field lies in [low, high], or in (low, high] where `above`; never NaN.
+    """Numbers in [low, high], or in (low, high] with `above`; never NaN.
 
-    An infinite `high` is a valid value itself; `but` is not.
+    An infinite `high` is a valid value; `but` is an invalid one.
     """
 
     low: int | float
@@ -64,7 +64,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Power:
-    """Every number of the field is a power of `base`, at least `low` and at most `high`."""
+    """Powers of `base` from `low` to `high`."""
 
     base: int
     low: int
@@ -79,7 +79,7 @@ class Power:
 
 @dataclass(frozen=True)
 class Several:
-    """How many values a list has at least, whether each but once, and whether they rise."""
+    """A list of at least `least` values, which are distinct or rising on request."""
 
     least: int = 1
     distinct: bool = True
@@ -97,7 +97,7 @@ class Several:
 
 @dataclass(frozen=True)
 class Words:
-    """Text that a file can hold: UTF-8 without zeros; at least one word, unless `empty`."""
+    """Text in UTF-8 without zeros, of at least one word unless `empty`."""
 
     empty: bool = False
 
@@ -111,7 +111,7 @@ class Words:
 
 @dataclass(frozen=True)
 class File:
-    """A file that is there and can be read, or a folder where `folder`; `path` finds its name."""
+    """An existing, readable file, or with `folder` a folder; `path` extracts its path."""
 
     folder: bool = False
     path: Callable[[str], Path] = Path
@@ -120,15 +120,15 @@ class File:
 Seed: TypeAlias = Annotated[int, Range(0, 2**62 - 1)]
 
 ANY = Several(0, distinct=False)
-"""What a list may be where nothing is declared."""
+"""The declaration of a list without one."""
 
 NOUNS = {int: "whole number", float: "number", str: "text", Path: "path", bool: "True or False"}
 
 
 def named(config: Any, field: str) -> str:
-    """The flag of a field; the first other name that it declares goes before its own.
+    """The flag of a field, by its first alias if it declares one.
 
-    A Config within another says what stands before its flags' names as `prefix`.
+    A nested Config has the prefix of its flags as `prefix`.
     """
     return _named(_hints(type(config))[field], f"{getattr(config, 'prefix', '')}{field}")
 
@@ -158,7 +158,7 @@ def validated(kind: type[Kind]) -> type[Kind]:
 
 
 def check(config: Any) -> None:
-    """Raise FlagError for the first field whose value is not what its annotation declares."""
+    """Raise FlagError for the first field with an invalid value."""
     for name, hint in _hints(type(config)).items():
         fault = _fault(hint, getattr(config, name), ())
         if fault:
@@ -166,7 +166,7 @@ def check(config: Any) -> None:
 
 
 def unused(config: Any, names: Iterable[str], where: str) -> None:
-    """Raise FlagError for the first of the fields that is not at its default: it has no effect."""
+    """Raise FlagError for the first field that differs from its default, since it has no effect."""
     for field in fields(config):
         default = field.default if field.default_factory is MISSING else field.default_factory()
         value = getattr(config, field.name)
@@ -174,8 +174,8 @@ def unused(config: Any, names: Iterable[str], where: str) -> None:
             continue
         if is_dataclass(value):
             unused(value, [one.name for one in fields(value)], where)
-        told = f"has no effect {where}; leave it out, got {_shown(value)}"
-        raise FlagError(f"{named(config, field.name)}: {told}")
+        flag = named(config, field.name)
+        raise FlagError(f"{flag}: has no effect {where}; leave it out, got {_shown(value)}")
 
 
 def files(config: Any) -> None:
@@ -253,7 +253,7 @@ def _readable_as(hint: Any, words: Sequence[str]) -> bool:
 
 
 def _flags(kind: type) -> dict[str, tuple[str, Any]]:
-    """Every spelling of a flag of the dataclass: the flag's own, and the type of its field."""
+    """Every spelling of a flag of the dataclass, to the flag and the type of its field."""
     from tyro.conf import Suppress
 
     known: dict[str, tuple[str, Any]] = {}
@@ -295,7 +295,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _notes(hint: Any) -> Iterator[object]:
-    """What is declared of a field beside its type, at any depth."""
+    """The declarations in a type annotation, at any depth."""
     if get_origin(hint) is Annotated:
         yield from hint.__metadata__
     for one in get_args(hint) if not isinstance(hint, type) else ():
@@ -303,7 +303,7 @@ def _notes(hint: Any) -> Iterator[object]:
 
 
 def _fault(hint: Any, value: Any, notes: tuple[Any, ...]) -> str:
-    """What was wanted of the value, or nothing where it is that."""
+    """The description of a valid value, or nothing if the value is valid."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _fault(inner[0], value, (*notes, *hint.__metadata__))
@@ -329,7 +329,7 @@ def _fault(hint: Any, value: Any, notes: tuple[Any, ...]) -> str:
 
 
 def _list_fault(inner: tuple[Any, ...], values: Any, notes: tuple[Any, ...]) -> str:
-    """The same of a list: of the first of its values that has one, or of all together."""
+    """As `_fault`, for a list: of the first invalid value, or of the list as a whole."""
     several = next((note for note in notes if isinstance(note, Several)), ANY)
     notes = tuple(note for note in notes if note is not several)
     kinds = [inner[0]] * len(values) if inner[-1] is Ellipsis else inner
@@ -347,9 +347,9 @@ def _list_fault(inner: tuple[Any, ...], values: Any, notes: tuple[Any, ...]) -> 
 
 def _wanted(hint: Any, notes: tuple[Any, ...]) -> str:
     noun = NOUNS.get(hint, getattr(hint, "__name__", str(hint)))
-    told = [str(note) for note in notes if isinstance(note, Range | Power | Words)]
+    ranges = [str(note) for note in notes if isinstance(note, Range | Power | Words)]
     article = "" if hint in (bool, str) else "a "
-    return " ".join([f"{article}{noun}", *told])
+    return " ".join([f"{article}{noun}", *ranges])
 
 
 def _shown(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Lines for a terminal: text that comes from a file can't command it or rearrange its letters."""
+"""Safe lines for a terminal: text from files cannot control it or reorder its letters."""
 
 import os
 import sys
@@ -9,15 +9,15 @@ from typing import Any
 __all__ = ["escaped", "flush", "say"]
 
 LONGEST = 5000
-"""Characters of a line; a path has at most 4096."""
+"""The longest line in characters; a path has at most 4096."""
 
 
 def escaped(text: str) -> str:
     r"""The text with each character that can't be printed as its escape: \x1b, \u202e, \ud83d.
 
-    These are the control characters (C0 and C1, line breaks too), the invisible marks that change
-    the direction of writing, separators but the space, halves of surrogate pairs, and code points
-    of no character. What is longer than `LONGEST` ends in "...".
+    These are control characters (C0 and C1, with line breaks), invisible marks of the direction of
+    writing, separators other than the space, surrogates, and unassigned code points. Text longer
+    than `LONGEST` ends in "...".
     """
     shown = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
     return "".join(
@@ -37,16 +37,16 @@ def say(text: object, error: bool = False) -> None:
 
 
 def flush() -> None:
-    """Write what waits for the standard output."""
+    """Flush the standard output."""
     with _lenient(sys.stdout):
         sys.stdout.flush()
 
 
 @contextmanager
 def _lenient(stream: Any) -> Iterator[None]:
-    """Where a stream is closed or its disk full, say so once, and send the rest of it nowhere.
+    """If a stream is closed or its disk is full, warn once and discard further output.
 
-    What is printed tells of work that is done; it must not undo the work or stop what is to come.
+    Output reports finished work, so a failure to print must not stop the program.
     """
     try:
         yield

@@ -76,7 +76,7 @@ def _plain(opened: ImageFile.ImageFile) -> None:
         bits = opened.tag_v2.get(BITSPERSAMPLE, (1,))
         signed = 2 in opened.tag_v2.get(SAMPLEFORMAT, ())
         if signed and max(bits) <= 8:
-            raise ValueError("wanted unsigned samples, got signed integers of 8 bits")
+            raise ValueError("wanted unsigned samples of 8 bits, got signed ones")
 
 
 @contextmanager

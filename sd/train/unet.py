@@ -40,7 +40,7 @@ class UNetTraining(Training):
     learning_rate: Rate = 2e-3
     out: Path = Path("runs/unet")
     initial: Initial = None
-    """A `.safetensors` file with initial weights."""
+    """A `.safetensors` file with initial weights; without it they are random."""
     checkpoint_every: Steps = 500
     latents: Annotated[int, Range(100, 10_000_000)] = 50_000
     """Images, encoded once before the training; captions are sampled anew in each step."""

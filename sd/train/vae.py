@@ -32,7 +32,7 @@ class VAETraining(Training):
     learning_rate: Rate = 2e-3
     out: Path = Path("runs/vae")
     initial: Initial = None
-    """A `.safetensors` file with initial weights."""
+    """A `.safetensors` file with initial weights; without it they are random."""
     decoder_only: bool = False
     """Train the decoder alone, so that latents stay as a U-Net knows them."""
     noise: Annotated[float, Range(0, 10)] = 0.0

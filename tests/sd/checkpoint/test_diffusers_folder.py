@@ -135,8 +135,8 @@ BAD: dict[str, tuple[Change, str]] = {
     ),
     "heads that do not divide": (
         says(UNET, attention_head_dim=5),
-        f"unet/{WEIGHTS}: numbers of its U-Net: UNetConfig.heads: wanted a divisor of 32 "
-        "(the width of a level with attention), got 5",
+        f"unet/{WEIGHTS}: configuration of its U-Net: UNetConfig.heads: wanted a divisor "
+        "of 32 (the width of a level with attention), got 5",
     ),
     "other widths": (
         says(UNET, block_out_channels=[32, 64, 64]),

@@ -118,7 +118,7 @@ def test_one_has_weights_while_it_works(place: Path) -> None:
     assert [one for one, _ in groupby(seen)] == works
     assert filled(pipeline) == ["vae.decoder"]
     assert pipeline.offload is not None
-    pipeline.offload.rest()
+    pipeline.offload.release()
     assert filled(pipeline) == []
 
 
@@ -189,7 +189,7 @@ def test_pages_of_the_file_are_given_back(ending: str, place: Path) -> None:
     model_digest(thrifty)
     assert resident(path) < 0.7 * unet
     assert thrifty.offload is not None
-    thrifty.offload.rest()
+    thrifty.offload.release()
     assert resident(path) == 0
     whole = load(place, path.name, low=False)
     drawn(whole)

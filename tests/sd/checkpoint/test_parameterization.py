@@ -136,7 +136,7 @@ def test_marks_beside_the_tensors_of_a_ckpt(mark: object, tmp_path: Path) -> Non
 
 def test_a_config_of_another_prediction_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path)
-    with pytest.raises(ValueError, match=r"^prediction: wanted none beside a config of another"):
+    with pytest.raises(ValueError, match=r"^prediction: wanted the one of the given config"):
         load(path, config=V1, prediction="v_prediction")
     assert load(path, config=V1, prediction="epsilon").config == V1
 

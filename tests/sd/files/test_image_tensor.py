@@ -42,7 +42,7 @@ def test_numbers_beyond_the_range_are_cut_and_wild_ones_refused() -> None:
     (cut,) = from_tensor(x)
     assert pixels(cut)[0, :, 0].tolist() == [0, 0, 128, 255, 255, 255]
     for wild in (math.nan, math.inf, -math.inf):
-        with pytest.raises(FloatingPointError, match=r"^float32 picture: not finite; try a lower"):
+        with pytest.raises(FloatingPointError, match=r"^float32 image: not finite; try a lower"):
             from_tensor(torch.full((1, 3, 2, 2), wild))
 
 

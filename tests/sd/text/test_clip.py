@@ -99,7 +99,7 @@ def test_either_order_of_the_things_says_the_same() -> None:
         "a red ring": False,
     }
     assert truths([scene], list(claims))[0].tolist() == list(claims.values())
-    with pytest.raises(ValueError, match="not a caption"):
+    with pytest.raises(ValueError, match="wanted captions"):
         truths([scene], ["a red dog"])
 
 

@@ -95,7 +95,9 @@ def test_another_network_is_another_setting(out: Path) -> None:
 def test_a_resumed_run_on_another_machine_says_so(out: Path) -> None:
     state = torch.load(out / "checkpoint.pt", weights_only=True)
     torch.save({**state, "machine": {**state["machine"], "torch": "0.0"}}, out / "checkpoint.pt")
-    with pytest.warns(UserWarning, match=r"begun on .*'0\.0'.* the bits of the result may differ"):
+    with pytest.warns(
+        UserWarning, match=r"started on .*'0\.0'.* the bits of the result may differ"
+    ):
         fit(module(), batch, loss, replace(SETTINGS, out=out))
 
 
