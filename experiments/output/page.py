@@ -2,11 +2,8 @@
 
 from collections.abc import Sequence
 from html import escape
-from io import BytesIO
 from pathlib import Path
 from urllib.parse import quote
-
-from PIL import Image
 
 from experiments.output.files import to_json, utf8, write_files
 from experiments.output.result import (
@@ -22,6 +19,7 @@ from experiments.output.result import (
     Table,
     rows_json,
 )
+from sd.files.image_file import open_image
 
 STYLE = """
 :root { color-scheme: light; }
@@ -153,7 +151,7 @@ def _html(part: Part) -> str:
     if isinstance(part, Heading):
         return f"<h3>{escape(part.text)}</h3>"
     if isinstance(part, Figure):
-        wide, high = Image.open(BytesIO(part.image)).size
+        wide, high = open_image(part.image, part.name).size
         image = (
             f'<img src="{quote(part.name)}" alt="{escape(part.alt)}" width="{wide}" '
             f'height="{high}" loading="lazy">'

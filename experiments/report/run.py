@@ -1,6 +1,5 @@
 """All experiments in one illustrated report: report.html, report.md and report.json."""
 
-import sys
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from experiments.report import Config
 from experiments.report.processes import Done, attempt, each
 from experiments.report.sections import ALONE, SECONDS, make
 from sd.command_line.entry import line, reason
-from sd.command_line.terminal import escaped
+from sd.command_line.terminal import say
 
 TITLE = "From equations to images: the report"
 
@@ -128,7 +127,8 @@ def _take(report: Report, one: Done[Result], bar: "tqdm[Any]") -> None:
     for said in one.warnings:
         warnings.warn(f"{one.name}: {said}", stacklevel=1)
     failed = f" failed: {_reason(one.error)}" if one.error is not None else ""
-    tqdm.write(escaped(f"[{counted}] {one.name}, {one.seconds:.0f} s{failed}"), file=sys.stderr)
+    with tqdm.external_write_mode():
+        say(f"[{counted}] {one.name}, {one.seconds:.0f} s{failed}", error=True)
     if one.error is not None and one.name == "pictures":
         raise one.error
 

@@ -294,7 +294,7 @@ def test_timing_leaves_out_what_the_engine_refuses() -> None:
     assert jobs == [("cpu", "float32"), ("cpu", "bfloat16")]
     line = "cuda, float16: engine: wanted device cpu with openvino, got cuda"
     assert len(refused) == 3 and refused[2] == line
-    with pytest.raises(ValueError, match="cuda, float32: engine: wanted device cpu beside open"):
+    with pytest.raises(ValueError, match="cuda, float32: engine: wanted device cpu with open"):
         timing._jobs(Model(engine="openvino"), ["cuda"])
     everywhere, none = timing._jobs(Model(), ["cuda", "cpu"])
     assert (len(everywhere), none) == (5, [])

@@ -71,7 +71,8 @@ def printers(root: Path) -> list[str]:
         for path in sorted((root / room).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
-                named = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+                used = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+                named = ast.unparse(node) if used else ""
                 if called == "print" or named in ("sys.stdout", "sys.stderr"):
                     found.append(f"{path.relative_to(root)}:{node.lineno}")
     return found
