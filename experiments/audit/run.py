@@ -36,19 +36,19 @@ TARGETS = {
 
 VERDICTS = ("sound", "limit", "defect")
 SHOWN = ("ddim", "heun", "dpmpp_2m", "deis", "dpmpp_3m", "unipc", "dpm_solver_3s", "lms")
-"""Solvers whose work is drawn."""
+"""Solvers of the work-precision diagram."""
 INK = {1: GRAY, 2: BLUE, 3: GREEN, 4: PURPLE}
-"""Their colours by order."""
+"""Colors by order."""
 
 
 def run(config: Config) -> Result:
     """Audit each sampler of the target."""
     subjects = _subjects(config.target, config.quick)
     if config.samplers:
-        known = sorted({subject.sampler.name for subject in subjects})
-        if not set(config.samplers) <= set(known):
+        names = sorted({subject.sampler.name for subject in subjects})
+        if not set(config.samplers) <= set(names):
             got = " ".join(config.samplers)
-            raise ValueError(f"--samplers: wanted some of {', '.join(known)}, got {got}")
+            raise ValueError(f"--samplers: wanted some of {', '.join(names)}, got {got}")
         subjects = [one for one in subjects if one.sampler.name in config.samplers]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the tensors are small: threads cost more than they bring
@@ -82,12 +82,12 @@ def write(result: Result, folder: Path) -> list[Path]:
 
 
 def _subjects(target: str, quick: bool) -> list[Subject]:
-    """ValueError where the target is not known or not installed."""
+    """The samplers of the target; ValueError where it is unknown or not installed."""
     if target not in TARGETS:
         path, _, name = target.rpartition(":")
         if not path or not Path(path).is_file():
-            known = f"{', '.join(TARGETS)} or PATH:NAME"
-            raise ValueError(f"--target: wanted {known} with a file at PATH, got {target}")
+            wanted = f"{', '.join(TARGETS)} or PATH:NAME with a file at PATH"
+            raise ValueError(f"--target: wanted {wanted}, got {target}")
         return user_file.subjects(Path(path), name, quick)
     module = importlib.import_module(f"experiments.audit.peers.{TARGETS[target]}")
     try:
@@ -105,9 +105,9 @@ def _rows(rows: Sequence[Check]) -> tuple[Measurement, ...]:
     said = {"sound": HOLDS, "limit": MEASURED, "defect": FAILS if counted["defect"] else HOLDS}
     names = {"defect": "audit", "sound": "audit-sound", "limit": "audit-limit"}
     words = {
-        "sound": "Checks that hold",
-        "limit": "Checks bounded by the method itself, or by what it openly states",
-        "defect": "Checks where what is claimed is not what is done",
+        "sound": "Checks that are sound",
+        "limit": "Checks with a known limitation, of the method or documented",
+        "defect": "Checks with a defect, a claim that the sampler does not keep",
     }
     return tuple(
         Measurement(names[one], words[one], float(counted[one]), None, said[one])
@@ -119,20 +119,21 @@ def _parts(config: Config, rows: Sequence[Check]) -> tuple[str | Figure | Table,
     who = sorted({f"{row.library} {row.version}".strip() for row in rows})
     samplers = {(row.sampler, row.setting) for row in rows}
     lead = (
-        f"{len(samplers)} samplers and settings of {', '.join(who)} walked on data of which "
-        "everything is known: a point, a Gaussian, a mixture with its exact flow. A limit comes "
-        "with the method or is stated openly; a defect is a claim that is not kept."
+        f"{len(samplers)} samplers and settings of {', '.join(who)}, run on three test problems "
+        "with exact solutions: a point, a Gaussian, and a mixture with its flow. A limit is a "
+        "known limitation, of the method or documented. A defect is a claim that the sampler does "
+        "not keep."
     )
     parts: list[str | Figure | Table] = [lead]
     fitted = [row for row in rows if row.check in ("order", "weak order")]
     fitted = [row for row in fitted if row.value is not None and math.isfinite(row.value)]
     if fitted:
         caption = (
-            "Measured order of each setting against the claimed one (open ring), with the interval "
-            "over the ladder of steps. What lies left of its ring by more than 0.35 is a defect, "
-            "or a limit where the first step alone is to blame."
+            "Convergence order of each sampler and setting: measured (dot, with the interval over "
+            "the numbers of steps) and claimed (open ring). A dot more than 0.35 to the left of "
+            "its ring is a defect, or a limit where only the first step has a lower order."
         )
-        alt = "Dots of measured orders beside rings of claimed orders, a line a sampler."
+        alt = "Dots of measured orders beside rings of claimed orders, a line for each sampler."
         parts.append(Figure("audit-orders.png", png(orders(fitted)), caption, alt))
     parts += _work(config.quick) if config.target == "ours" else ()
     for verdict in ("defect", "limit"):
@@ -144,60 +145,60 @@ def _parts(config: Config, rows: Sequence[Check]) -> tuple[str | Figure | Table,
         head = ("sampler", "setting", "check", "expected", "measured", "where")
         if cells:
             caption = {
-                "defect": "Defects; each has a reproducer beside this page, in the same order.",
-                "limit": "Known limits.",
+                "defect": "Defects. The folder of this page has a reproducer for each, in order.",
+                "limit": "Known limitations.",
             }[verdict]
             parts.append(Table(head, cells, caption))
     cells = tuple(
         (row.sampler, row.setting, row.check, str(row.expected), row.shown, row.verdict)
         for row in rows
-        if row.check.startswith("order")
+        if "order" in row.check
     )
-    head = ("sampler", "setting", "order of", "nominal", "measured (interval)", "verdict")
-    return (*parts, Table(head, cells, "All orders that were measured."))
+    head = ("sampler", "setting", "check", "claimed", "measured (interval)", "verdict")
+    return (*parts, Table(head, cells, "All measured convergence orders."))
 
 
 def _work(quick: bool) -> tuple[str | Figure | Table, ...]:
-    """Error over calls and over seconds of our own solvers without noise."""
-    seconds_of, calls_of, styles = [], [], {order: iter(["-", "--", ":", "-."]) for order in INK}
+    """The work-precision diagram of our deterministic solvers: error against NFE and seconds."""
+    seconds_of, nfe_of, styles = [], [], {order: iter(["-", "--", ":", "-."]) for order in INK}
     counts, repeats = ((4, 8, 16), 1) if quick else ((4, 8, 16, 32, 64, 128), 3)
     for sampler in ours(VPLinear(), SHOWN):
-        work(sampler, (4,))  # warm
-        walks = [work(sampler, counts, copies=64) for _ in range(repeats)]
-        points = walks[0]
-        calls = [point.calls for point in points]
-        seconds = [median(one.seconds for one in same) for same in zip(*walks, strict=True)]
+        work(sampler, (4,))  # warm-up
+        runs = [work(sampler, counts, copies=64) for _ in range(repeats)]
+        points = runs[0]
+        nfe = [point.calls for point in points]
+        seconds = [median(one.seconds for one in same) for same in zip(*runs, strict=True)]
         errors = [point.error for point in points]
         label, style = f"{sampler.name} (order {sampler.order})", next(styles[sampler.order])
-        for series, x in ((calls_of, calls), (seconds_of, seconds)):
+        for series, x in ((nfe_of, nfe), (seconds_of, seconds)):
             series.append(Series(label, x, errors, None, INK[sampler.order], style, size=4.0))
-    error = Axis("root mean square error", scale="log")
+    error = Axis("RMS error", scale="log")
     panels = [
-        Chart("", Axis("calls of the denoiser", scale="log"), error, calls_of, legend="lower left"),
+        Chart("", Axis("NFE", scale="log"), error, nfe_of, legend="lower left"),
         Chart("", Axis("seconds, one core", scale="log"), error, seconds_of, legend=""),
     ]
     caption = (
-        "Error at the end of the flow of a mixture against calls of the denoiser and against "
-        f"seconds, {counts[0]} to {counts[-1]} steps of {len(SHOWN)} solvers. Steeper lines are "
-        "higher orders: the color says which. With a denoiser as cheap as this one a step's own "
-        "arithmetic shows in the seconds; "
-        "with a network the calls decide."
+        "Work-precision diagram: RMS error at the end of a mixture's flow against NFE (function "
+        f"evaluations of the denoiser) and seconds, for {counts[0]} to {counts[-1]} steps of "
+        f"{len(SHOWN)} solvers, on logarithmic axes. The color is the order; a higher order has a "
+        "steeper line. This denoiser is cheap, so the seconds include the solver's own arithmetic; "
+        "with a network the NFE determines the time."
     )
-    alt = "Two panels of falling lines, error over calls and over seconds, a line a solver."
+    alt = "Two panels of falling lines, error against NFE and seconds, a line for each solver."
     return (Figure("audit-work.png", png(side_by_side(panels, 6.5, 5.6)), caption, alt),)
 
 
 def _reproducers(audited: Sequence[tuple[Subject, tuple[Check, ...]]]) -> dict[str, str]:
-    """A script for each defect, which needs the library and ours alone."""
+    """A script for each defect; it needs only the library and this project."""
     scripts: dict[str, str] = {}
     for subject, rows in audited:
         for row in rows:
             if row.verdict != "defect":
                 continue
             name = re.sub(r"[^a-z0-9]+", "-", f"{row.sampler} {row.check}".lower()).strip("-")
-            told = [f"{row.library} {row.version}, {row.sampler}({row.setting})"]
-            told += [f"{row.check}: expected {row.expected}, measured {row.shown}", row.note]
-            lines = ['"""' + "\n".join(told).replace('"', "'") + '"""', "", subject.again, ""]
+            head = [f"{row.library} {row.version}, {row.sampler}({row.setting})"]
+            head += [f"{row.check}: expected {row.expected}, measured {row.shown}", row.note]
+            lines = ['"""' + "\n".join(head).replace('"', "'") + '"""', "", subject.again, ""]
             lines += [f"rows = [row for row in subject.audit().rows if row.check == {row.check!r}]"]
             lines += ["for row in rows:", "    print(row.expected, row.shown, row.note)", ""]
             scripts[f"defect-{len(scripts) + 1:02d}-{name}.py"] = "\n".join(lines)

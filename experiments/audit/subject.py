@@ -1,4 +1,4 @@
-"""What is audited: a sampler, where it is from, and how to build it again."""
+"""The subject of an audit: a sampler, its origin, and Python that builds it again."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ class Subject:
 
     Attributes:
         again: lines of Python that make the name `subject`, of this kind, anew.
-        counts: numbers of steps that are walked. sweep: whose grids are looked at.
+        counts: numbers of steps to sample with. sweep: numbers of steps whose grids are checked.
         ladder: numbers of steps of the order's ladder.
         also: rows on what else its library offers.
     """
@@ -53,9 +53,9 @@ def again(module: str, *arguments: object, **options: object) -> str:
 
 
 def along(grid: Tensor, seen: Mapping[float, Tensor], end: Tensor) -> Tensor | list[Tensor]:
-    """The states at grid[1:], where the denoiser was asked at each inner node; else the end.
+    """The states at grid[1:] if the denoiser was evaluated at each inner node; else the end.
 
-    `seen`: time -> the last x that the denoiser was asked about at that time.
+    `seen`: time -> the last x that the denoiser was evaluated at, at that time.
     """
     inner = [float(t) for t in grid[1:-1]]
     return [*(seen[t] for t in inner), end] if all(t in seen for t in inner) else end

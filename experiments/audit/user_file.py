@@ -1,4 +1,4 @@
-"""A user's own file of samplers: read, tried on a few steps, and its faults told in one line."""
+"""A user's file of samplers: imported, run for a few steps, with its errors in one line."""
 
 import contextlib
 import traceback
@@ -104,7 +104,7 @@ def _found(module: Any, path: Path, name: str) -> list[Sampler]:
 
 
 def _tried(sampler: Sampler, path: Path) -> None:
-    """Walk a few steps; ValueError where what comes out is not what a sampler gives."""
+    """Sample with a few steps; ValueError where the states are not those of a sampler."""
     if not isinstance(sampler.schedule, Schedule):
         kind = type(sampler.schedule).__name__
         wanted = "a schedule of diffusion_math.schedule"

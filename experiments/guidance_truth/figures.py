@@ -1,4 +1,4 @@
-"""The pictures of `experiments.guidance_truth.run`."""
+"""The figures of `experiments.guidance_truth.run`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,9 +9,9 @@ from experiments.guidance_truth.measure import (
     LABEL,
     METHODS,
     SCHEDULE,
-    Drawn,
     GuidanceProblem,
-    Law,
+    GuidedFlow,
+    NodeDensity,
     log_tilted,
     tilted_modes,
 )
@@ -40,7 +40,7 @@ INK = {
     "rescaled": (PURPLE, "-"),
     "projected": ("#c79a00", "-"),
 }
-"""Colour and stroke of a density, one in all figures."""
+"""Color and line style of a density, the same in all figures."""
 
 
 def _chart(
@@ -50,7 +50,7 @@ def _chart(
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     points: bool = True,
 ) -> Chart:
-    """Curves `name -> (x, y)` in the ink of `INK`, with their points where these are few."""
+    """Curves `name -> (x, y)` in the colors of `INK`, with markers if `points`."""
     series = []
     for name, (at, values) in curves.items():
         color, style = INK[name]
@@ -59,40 +59,42 @@ def _chart(
     return Chart(title, x, y, series)
 
 
-def plane(world: GuidanceProblem, shown: Sequence[tuple[Law, Drawn]], scale: float) -> Figure:
+def plane(
+    problem: GuidanceProblem, shown: Sequence[tuple[GuidedFlow, NodeDensity]], scale: float
+) -> Figure:
     """The densities of the plane side by side."""
-    wide = world.wide(160)
-    log_p = world.data.given(LABEL).log_density(SCHEDULE, wide.x, 0)
-    log_all = world.data.mixture.log_density(SCHEDULE, wide.x, 0)
+    wide = problem.wide(160)
+    log_p = problem.data.given(LABEL).log_density(SCHEDULE, wide.x, 0)
+    log_all = problem.data.mixture.log_density(SCHEDULE, wide.x, 0)
     panels = [
         Spread("all data, $p(x)$", wide.x.numpy(), log_all.exp().numpy(), ""),
         Spread("conditional, w = 1", wide.x.numpy(), log_p.exp().numpy(), _near(0.5)),
     ]
-    log_t = log_tilted(world, scale, wide.x)
-    near = tilted_modes(world, scale)[0]
+    log_t = log_tilted(problem, scale, wide.x)
+    near = tilted_modes(problem, scale)[0]
     panels.append(
         Spread(f"tilted, w = {scale:g}", wide.x.numpy(), log_t.exp().numpy(), _near(near))
     )
-    for law, drawn in shown:
-        if law.world != "plane":
+    for flow, drawn in shown:
+        if flow.problem != "plane":
             continue
-        text = f"{_near(law.modes[0])}\nKL to tilted {law.to_tilted:.2f}"
+        text = f"{_near(flow.modes[0])}\nKL to tilted {flow.to_tilted:.2f}"
         nodes, density = drawn.nodes.x.numpy(), drawn.log_density.exp().numpy()
-        panels.append(Spread(NAMES[law.method], nodes, density, text))
-    means = world.data.mixture.means.numpy()
+        panels.append(Spread(NAMES[flow.method], nodes, density, text))
+    means = problem.data.mixture.means.numpy()
     reach = [(float(low) - 2.2, float(high) + 2.2) for low, high in zip(
         means.min(0), means.max(0), strict=True)]  # fmt: skip
     lines = [np.linspace(low, high, 120) for low, high in reach]
     mesh = np.stack(np.meshgrid(*lines), axis=-1)
-    apart = ((mesh - means[0]) ** 2).sum(-1) / float(world.data.mixture.covariances[0])
+    apart = ((mesh - means[0]) ** 2).sum(-1) / float(problem.data.mixture.covariances[0])
     figure = density_maps(panels, (*lines, np.exp(-apart / 2)), means[1:], reach)
     return Figure(
         "guidance-truth-plane.png",
         plots.png(figure),
-        "Shades enclose 25, 50, 70, 90 and 99% of the mass; gray contours are the other class, "
-        f"crosses the two modes of the class asked for. The tilted density at w = {scale:g} keeps "
-        "both modes and their width; the guided flow narrows them and leaves the one near the "
-        "other class. Every density is exact.",
+        "Densities in the plane. Shades enclose 25, 50, 70, 90 and 99% of the probability; gray "
+        "contours are the other class, crosses the two modes of the condition's class. The tilted "
+        f"density at w = {scale:g} keeps both modes and their width. The guided flow narrows them, "
+        "and almost loses the mode near the other class.",
         "Maps of densities: both modes under the tilted density, mostly one under the guided flow.",
     )
 
@@ -101,22 +103,24 @@ def _near(weight: float) -> str:
     return f"near mode {100 * weight:.1f}%"
 
 
-def line(world: GuidanceProblem, shown: Sequence[tuple[Law, Drawn]], scale: float) -> Figure:
+def line(
+    problem: GuidanceProblem, shown: Sequence[tuple[GuidedFlow, NodeDensity]], scale: float
+) -> Figure:
     """The densities of the line over each other."""
-    wide = world.wide(1200)
+    wide = problem.wide(1200)
     inside = (wide.x[:, 0] > -2) & (wide.x[:, 0] < 6.5)
     x = wide.x[inside]
-    known = world.data.given(LABEL).log_density(SCHEDULE, x, 0).exp().tolist()
+    conditional = problem.data.given(LABEL).log_density(SCHEDULE, x, 0).exp().tolist()
     across = x[:, 0].tolist()
     first = {
-        "conditional": (across, known),
-        "tilted": (across, log_tilted(world, scale, x).exp().tolist()),
+        "conditional": (across, conditional),
+        "tilted": (across, log_tilted(problem, scale, x).exp().tolist()),
     }
     second = dict(first)
-    for law, drawn in shown:
-        if law.world == "line":
+    for flow, drawn in shown:
+        if flow.problem == "line":
             curve = (drawn.nodes.x[:, 0].tolist(), drawn.log_density.exp().tolist())
-            (first if law.method == "cfg" else second)[law.method] = curve
+            (first if flow.method == "cfg" else second)[flow.method] = curve
     figure = side_by_side(
         [
             _chart(f"Guidance at w = {scale:g}", Axis("$x$"), Axis("density"), first, False),
@@ -128,57 +132,61 @@ def line(world: GuidanceProblem, shown: Sequence[tuple[Law, Drawn]], scale: floa
     return Figure(
         "guidance-truth-line.png",
         plots.png(figure),
-        "The class has modes at 1 and 3.5, the other class lies about -1. The tilted density "
-        "(dashed) is a mild change of the conditional one (dotted). The guided flow puts all of "
-        "its mass into a narrow peak at the far mode; the variants are less narrow.",
+        "Densities on the line. The condition's class has modes at 1 and 3.5, the other class one "
+        "at -1. The tilted density (dashed) differs little from the conditional one (dotted). The "
+        "guided flow puts its probability into a narrow peak at the far mode; the variants are "
+        "less narrow.",
         "Curves of densities on the line: two broad peaks dashed, one narrow peak for guidance.",
     )
 
 
-def curves(laws: Sequence[Law], world: str) -> Figure:
-    """Distances and mode weights against w."""
-    own = [law for law in laws if law.world == world and law.scale >= 1]
-    (start,) = (law for law in own if law.scale == 1)
+def curves(flows: Sequence[GuidedFlow], problem: str) -> Figure:
+    """KL divergences and the probability of the near mode, against w."""
+    own = [flow for flow in flows if flow.problem == problem and flow.scale >= 1]
+    (start,) = (flow for flow in own if flow.scale == 1)
     of = {
-        name: [start, *(law for law in own if law.method == name and law.scale > 1)]
+        name: [start, *(flow for flow in own if flow.method == name and flow.scale > 1)]
         for name in METHODS
     }
-    scales = [law.scale for law in of["cfg"]]
+    scales = [flow.scale for flow in of["cfg"]]
     distance = {
-        name: (scales, [max(law.to_tilted, 0.0) for law in laws]) for name, laws in of.items()
+        name: (scales, [max(flow.to_tilted, 0.0) for flow in flows]) for name, flows in of.items()
     }
     away = {
-        name: (scales, [max(law.to_conditional, 0.0) for law in laws]) for name, laws in of.items()
+        name: (scales, [max(flow.to_conditional, 0.0) for flow in flows])
+        for name, flows in of.items()
     }
-    tilted = {"tilted": (scales, [100 * law.tilted_modes[0] for law in of["cfg"]])}
-    near = {name: (scales, [100 * law.modes[0] for law in laws]) for name, laws in of.items()}
+    tilted = {"tilted": (scales, [100 * flow.tilted_modes[0] for flow in of["cfg"]])}
+    near = {name: (scales, [100 * flow.modes[0] for flow in flows]) for name, flows in of.items()}
     w, nats = Axis("guidance scale $w$"), Axis("KL (nats)", 0)
     figure = side_by_side(
         [
-            _chart("From the tilted density", w, nats, distance),
-            _chart("From the conditional density", w, nats, away),
-            _chart("Mass of the near mode", w, Axis("share (%)", 0, 55), {**tilted, **near}),
+            _chart("KL to the tilted density", w, nats, distance),
+            _chart("KL to the conditional density", w, nats, away),
+            _chart("Near mode", w, Axis("probability (%)", 0, 55), {**tilted, **near}),
         ],
         5.4,
         legend_columns=4,
     )
     last = max(scales)
-    ends = {name: laws[-1].to_tilted for name, laws in of.items()}
+    ends = {name: flows[-1].to_tilted for name, flows in of.items()}
     nearest = min(ends, key=lambda name: ends[name])
     return Figure(
-        f"guidance-truth-{world}-curves.png",
+        f"guidance-truth-{problem}-curves.png",
         plots.png(figure),
-        f"{'On' if world == 'line' else 'In'} the {world}: no variant samples the tilted density "
-        f"beyond w = 1. At w = {last:g} the guided flow is {ends['cfg']:.2f} nats from it, the "
-        f"nearest variant ({NAMES[nearest]}) {ends[nearest]:.2f}; the mode near the other class "
-        f"has {tilted['tilted'][1][-1]:.0f}% of the tilted density and {near['cfg'][1][-1]:.1f}% "
-        "of what guidance samples.",
-        "Three charts against the guidance scale: two distances that rise, a mode's mass falls.",
+        f"{'On' if problem == 'line' else 'In'} the {problem}, against the guidance scale w: the "
+        "KL (nats) of each variant to the tilted and to the conditional density, and the "
+        "probability of the mode near the other class. No variant samples the tilted density for "
+        f"w > 1. At w = {last:g} the KL to it is {ends['cfg']:.2f} for the guided flow, and at "
+        f"least {ends[nearest]:.2f} ({NAMES[nearest]}). The near mode has "
+        f"{tilted['tilted'][1][-1]:.0f}% under the tilted density, {near['cfg'][1][-1]:.1f}% under "
+        "the guided flow.",
+        "Three charts against the guidance scale: two KL that rise, a probability that falls.",
     )
 
 
 def gaussians(exact: Sequence[tuple[float, float, float, float, float]]) -> Figure:
-    """The standard deviations of two Gaussians' guided law and tilted density."""
+    """Standard deviations of the guided flow and of the tilted density of two Gaussians."""
     w = [one[0] for one in exact]
     widths = {
         "tilted": (w, [one[2] for one in exact]),
@@ -186,7 +194,7 @@ def gaussians(exact: Sequence[tuple[float, float, float, float, float]]) -> Figu
     }
     figure = side_by_side(
         [
-            _chart("Two Gaussians in closed form", Axis("guidance scale $w$"),
+            _chart("Two Gaussians, closed form", Axis("guidance scale $w$"),
                    Axis("standard deviation", scale="log"), widths),
         ],
         7.4,
@@ -195,7 +203,8 @@ def gaussians(exact: Sequence[tuple[float, float, float, float, float]]) -> Figu
     return Figure(
         "guidance-truth-gaussians.png",
         plots.png(figure),
-        "p(x) = N(0, 2) and p(x|c) = N(1, 1). The tilted variance falls as 2 / (1 + w), the "
-        "guided flow's as 2^(1-w): exponentially. The mixtures' modes narrow likewise.",
+        "Standard deviation against the guidance scale w (logarithmic axis), for p(x) = N(0, 2) "
+        "and p(x|c) = N(1, 1). The tilted variance is 2 / (1 + w); the guided variance is "
+        "2^(1-w), which falls exponentially.",
         "Two falling curves on a logarithmic axis, the guided one a straight line.",
     )

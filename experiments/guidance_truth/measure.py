@@ -1,4 +1,4 @@
-"""Labelled mixtures whose guided laws are known, and what is known of them."""
+"""Labelled mixtures, and the exact distributions of their guided flows."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ LABEL = 1
 METHODS = ("cfg", "interval", "cosine", "rescaled", "projected")
 PATTERNS = [[1.0, -1.0, 1.0, -1.0], [1.0, 1.0, -1.0, -1.0]]
 GROUND = [1.0, -1.0, -1.0, 1.0]
-"""Orthogonal patterns of four pixels, of mean 0: what `in_pixels` draws data with."""
+"""Orthogonal patterns of four pixels, of mean 0, for `in_pixels`."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class GuidanceProblem:
     @property
     def pair(self) -> Pair:
         """The exact predictions without and with the condition."""
-        known = self.data.given(LABEL).denoiser(SCHEDULE)
-        return together(known, self.data.mixture.denoiser(SCHEDULE))
+        conditional = self.data.given(LABEL).denoiser(SCHEDULE)
+        return together(conditional, self.data.mixture.denoiser(SCHEDULE))
 
     def wide(self, count: int) -> Nodes:
         """Nodes of all the data, 8 deviations about every mode."""
@@ -76,7 +76,7 @@ class GuidanceProblem:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the variants of guidance are made with, and how finely laws are computed."""
+    """The settings of the guidance variants, and the accuracy of their distributions."""
 
     interval: tuple[float, float]
     share: float
@@ -87,14 +87,15 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Law:
-    """What one guided flow samples.
+class GuidedFlow:
+    """The distribution that one guided flow samples.
 
-    `modes` are the weights of the class's components; `nearest` is the exponent of the tilted
-    density that the law is nearest to, `to_nearest` the KL that is left.
+    to_tilted, to_conditional: its KL to these densities. modes: the probabilities of the class's
+    modes. nearest: the exponent of the tilted density of the least KL; to_nearest: that KL.
+    mass: the integral of the density over the nodes.
     """
 
-    world: str
+    problem: str
     method: str
     scale: float
     to_tilted: float
@@ -107,8 +108,8 @@ class Law:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """A law for a picture: nodes and the logarithm of the density there."""
+class NodeDensity:
+    """A distribution for a figure: nodes and the log-density there."""
 
     title: str
     nodes: Nodes
@@ -146,9 +147,9 @@ def variant(method: str, scale: float, settings: Settings) -> Make:
 
 
 def in_pixels(make: Make, pair: Pair, ground: float) -> Denoiser:
-    """A variant that looks at whole pictures: what it does to the coordinates.
+    """A variant that depends on whole images, as a denoiser of the coordinates.
 
-    A picture of four pixels is a ground pattern of this strength, the same in all the data, and a
+    An image of four pixels is a ground pattern of this strength, the same in all the data, and a
     pattern for each coordinate. Patterns have mean 0 and norm 1, so that a coordinate's noise is
     the pixels' own, and the exact prediction of the ground is the ground.
     """
@@ -163,7 +164,7 @@ def in_pixels(make: Make, pair: Pair, ground: float) -> Denoiser:
 
 
 def stacked(pair: Pair, makes: Sequence[Make], sizes: Sequence[int]) -> Denoiser:
-    """Many variants at once, each on its own rows: the pair is asked once for all of them."""
+    """Many variants at once, each on its own rows, with one evaluation of the pair."""
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
         predictions = [one.split(list(sizes)) for one in pair(x_t, t)]
@@ -182,7 +183,7 @@ def densities(
     settings: Settings,
     jumps: Sequence[float] = (),
 ) -> list[tuple[Nodes, Tensor]]:
-    """Nodes for the law of every variant's flow, and its log-density there."""
+    """For every variant the nodes, and the log-density of its flow there."""
     z = guidance_law.ball(dimensions)
     together_there = stacked(pair, makes, [len(z)] * len(makes))
     images = guidance_law.flow_map(together_there, z.repeat(len(makes), 1)).split(len(z))
@@ -195,70 +196,76 @@ def densities(
     return list(zip(nodes, log_p, strict=True))
 
 
-def laws(
-    world: GuidanceProblem, variants: Sequence[tuple[str, float]], settings: Settings
-) -> list[tuple[Law, Drawn]]:
-    """The laws of (method, w) against the tilted densities and the conditional one."""
+def flows(
+    problem: GuidanceProblem, variants: Sequence[tuple[str, float]], settings: Settings
+) -> list[tuple[GuidedFlow, NodeDensity]]:
+    """The distributions of (method, w), compared with the tilted and conditional densities."""
     makes = [variant(method, scale, settings) for method, scale in variants]
     jumps = settings.interval if any(method == "interval" for method, _ in variants) else ()
-    found = densities(world.pair, makes, world.dimensions, settings, jumps)
+    found = densities(problem.pair, makes, problem.dimensions, settings, jumps)
     return [
-        (_law(world, *one, *there), Drawn(one[0], *there))
+        (_flow(problem, *one, *there), NodeDensity(one[0], *there))
         for one, there in zip(variants, found, strict=True)
     ]
 
 
-def _law(world: GuidanceProblem, method: str, scale: float, nodes: Nodes, log_p: Tensor) -> Law:
-    conditional = world.data.given(LABEL).log_density(SCHEDULE, nodes.x, 0)
-    nearest = nearest_tilt(world, nodes, log_p)
-    return Law(
-        world.name,
+def _flow(
+    problem: GuidanceProblem, method: str, scale: float, nodes: Nodes, log_p: Tensor
+) -> GuidedFlow:
+    conditional = problem.data.given(LABEL).log_density(SCHEDULE, nodes.x, 0)
+    nearest = nearest_tilt(problem, nodes, log_p)
+    return GuidedFlow(
+        problem.name,
         method,
         scale,
-        guidance_law.kl(nodes, log_p, log_tilted(world, scale, nodes.x)),
+        guidance_law.kl(nodes, log_p, log_tilted(problem, scale, nodes.x)),
         guidance_law.kl(nodes, log_p, conditional),
-        guidance_law.mode_weights(world.data, LABEL, nodes, log_p).tolist(),
-        tilted_modes(world, scale),
+        guidance_law.mode_weights(problem.data, LABEL, nodes, log_p).tolist(),
+        tilted_modes(problem, scale),
         nearest,
-        guidance_law.kl(nodes, log_p, log_tilted(world, nearest, nodes.x)),
+        guidance_law.kl(nodes, log_p, log_tilted(problem, nearest, nodes.x)),
         nodes.integral(log_p.exp()),
     )
 
 
-def ends(world: GuidanceProblem, settings: Settings) -> tuple[float, tuple[Law, Drawn]]:
-    """The KL from the law at w = 0 to the unconditional density, and the law at w = 1."""
+def ends(
+    problem: GuidanceProblem, settings: Settings
+) -> tuple[float, tuple[GuidedFlow, NodeDensity]]:
+    """The KL at w = 0 to the unconditional density, and the distribution at w = 1."""
     makes = [variant("cfg", w, settings) for w in (0.0, 1.0)]
-    (nodes, log_p), known = densities(world.pair, makes, world.dimensions, settings)
-    truth = world.data.mixture.log_density(SCHEDULE, nodes.x, 0)
-    law = _law(world, "cfg", 1.0, *known)
-    return guidance_law.kl(nodes, log_p, truth), (law, Drawn("cfg", *known))
+    (nodes, log_p), conditional = densities(problem.pair, makes, problem.dimensions, settings)
+    truth = problem.data.mixture.log_density(SCHEDULE, nodes.x, 0)
+    flow = _flow(problem, "cfg", 1.0, *conditional)
+    return guidance_law.kl(nodes, log_p, truth), (flow, NodeDensity("cfg", *conditional))
 
 
-def log_tilted(world: GuidanceProblem, scale: float, x: Tensor) -> Tensor:
+def log_tilted(problem: GuidanceProblem, scale: float, x: Tensor) -> Tensor:
     """log of the tilted density at x, normalised."""
-    whole = world.wide(200)
-    height = guidance_law.tilted(world.data, LABEL, scale, whole.x)
+    whole = problem.wide(200)
+    height = guidance_law.tilted(problem.data, LABEL, scale, whole.x)
     log_z = guidance_law.log_normaliser(whole, height)
-    return guidance_law.tilted(world.data, LABEL, scale, x) - log_z
+    return guidance_law.tilted(problem.data, LABEL, scale, x) - log_z
 
 
-def tilted_modes(world: GuidanceProblem, scale: float) -> list[float]:
+def tilted_modes(problem: GuidanceProblem, scale: float) -> list[float]:
     """The weights of the class's components under the tilted density."""
-    whole = world.wide(200)
-    log_p = log_tilted(world, scale, whole.x)
-    return guidance_law.mode_weights(world.data, LABEL, whole, log_p).tolist()
+    whole = problem.wide(200)
+    log_p = log_tilted(problem, scale, whole.x)
+    return guidance_law.mode_weights(problem.data, LABEL, whole, log_p).tolist()
 
 
-def nearest_tilt(world: GuidanceProblem, nodes: Nodes, log_p: Tensor, most: float = 50.0) -> float:
+def nearest_tilt(
+    problem: GuidanceProblem, nodes: Nodes, log_p: Tensor, most: float = 50.0
+) -> float:
     """The w of the tilted density to which KL(p || tilted) is least, in [0, most].
 
     The tilted densities are an exponential family in w, so the KL is convex, and least where the
     mean of log p(c | x) is that of p: found by bisection.
     """
-    whole = world.wide(200)
-    classifier = world.data.log_posterior(SCHEDULE, whole.x, 0)[:, LABEL]
-    base = world.data.mixture.log_density(SCHEDULE, whole.x, 0)
-    own = world.data.log_posterior(SCHEDULE, nodes.x, 0)[:, LABEL]
+    whole = problem.wide(200)
+    classifier = problem.data.log_posterior(SCHEDULE, whole.x, 0)[:, LABEL]
+    base = problem.data.mixture.log_density(SCHEDULE, whole.x, 0)
+    own = problem.data.log_posterior(SCHEDULE, nodes.x, 0)[:, LABEL]
     wanted = float((log_p.softmax(0) * own).sum())
     low, high = 0.0, most
     for _ in range(40):
@@ -271,21 +278,21 @@ def nearest_tilt(world: GuidanceProblem, nodes: Nodes, log_p: Tensor, most: floa
 def gaussians(
     scales: Sequence[float], settings: Settings
 ) -> list[tuple[float, float, float, float, float]]:
-    """(w, deviation guided, deviation tilted, KL, the ODE's KL off) of N(0, 2) and N(1, 1).
+    """(w, guided deviation, tilted deviation, KL, KL of the ODE) of N(0, 2) and N(1, 1).
 
-    The last is the KL between the density by the ODE and the closed form, which is 0 in truth.
+    The last is the KL between the density by the ODE and the closed form; the exact value is 0.
     """
     wide, narrow = (
         Gaussian(torch.tensor([[m]]).double(), torch.tensor([v]).double())
         for m, v in ((0.0, 2.0), (1.0, 1.0))
     )
     one = torch.zeros(1).double()
-    known, free = (
+    conditional, free = (
         GaussianMixture(one, side.mean, side.variance).denoiser(SCHEDULE) for side in (narrow, wide)
     )
     makes = [variant("cfg", w, settings) for w in scales]
     found = []
-    there = densities(together(known, free), makes, 1, settings)
+    there = densities(together(conditional, free), makes, 1, settings)
     for w, (nodes, log_p) in zip(scales, there, strict=True):
         exact = guidance_law.gaussian_guided(wide, narrow, w)
         tilt = guidance_law.gaussian_tilted(wide, narrow, w)

@@ -1,4 +1,4 @@
-"""The lecture's claims and the tests that say they prove one, read off the files without a run."""
+"""The lecture's claims and the tests marked with them, read from the files without a run."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ IDS = (*(f"C{i:02d}" for i in range(1, 34)), *(f"E{i}" for i in range(1, 9)))
 """Every claim and every erratum."""
 
 AWAITED: dict[str, str] = {}
-"""What a claim still wants, whatever its tests prove of it already."""
+"""What a claim still lacks beside its tests."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Proof:
-    """A marked test: of which claim, about which function, and the bound as its text has it."""
+class ClaimTest:
+    """A marked test: its claim, its function, and its bound as the source writes it."""
 
     id: str
     function: str
@@ -66,7 +66,7 @@ def claims(root: Path = ROOT) -> list[Claim]:
     return found
 
 
-def proofs(root: Path = ROOT) -> list[Proof]:
+def claim_tests(root: Path = ROOT) -> list[ClaimTest]:
     """All marked tests, by id and then by place.
 
     Raises ValueError where a marker has other than two strings, or where its test has other than
@@ -78,8 +78,8 @@ def proofs(root: Path = ROOT) -> list[Proof]:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.FunctionDef) and (marks := list(_marks(node, name))):
                 bound = _bound(node, name)
-                found += [Proof(*mark, f"{name}::{node.name}", *bound) for mark in marks]
-    return sorted(found, key=lambda proof: (proof.id, proof.test))
+                found += [ClaimTest(*mark, f"{name}::{node.name}", *bound) for mark in marks]
+    return sorted(found, key=lambda case: (case.id, case.test))
 
 
 def _marks(node: ast.FunctionDef, path: str) -> Iterator[tuple[str, str]]:

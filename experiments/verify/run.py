@@ -17,28 +17,27 @@ from experiments.verify.claims import (
     IDS,
     ROOT,
     Claim,
-    Proof,
+    ClaimTest,
     Rejection,
+    claim_tests,
     claims,
     place,
-    proofs,
     rejections,
 )
 from experiments.verify.sources import digest, imported
 
 VERIFIED, OPEN = "verified", "open"
 HEAD = (
-    "This page is written by `python -m experiments verify`, which runs the tests named here and"
-    " writes down what they measured. A claim is verified if every one of its tests compares our"
-    " function with an independent truth and keeps within its tolerance; else it is open. Below"
-    " each table stand wrong versions of what the claims are about: `tests/claims` runs each"
-    " claim's own test on each of them, and the test must fail."
+    "`python -m experiments verify` writes this page: it runs the tests named here and records what"
+    " they measure. A claim is verified if each of its tests compares our function with an"
+    " independent truth, within its tolerance; else it is open. Below each table are wrong versions"
+    " of the functions: `tests/claims` runs each claim's own test on them, and the test must fail."
 )
 HEADER = (
     "id",
     "claim",
     "function",
-    "proof",
+    "test",
     "measured",
     "tolerance",
     "what is measured",
@@ -47,8 +46,8 @@ HEADER = (
 
 
 @dataclass(frozen=True)
-class ProofLine:
-    """A claim and one of its proofs; `bound` is the tolerance as the test's text has it."""
+class ClaimRow:
+    """A claim and one of its tests; `bound` is the tolerance as the test writes it."""
 
     id: str
     claim: str
@@ -70,28 +69,28 @@ class Record:
     """What was measured, and of which code.
 
     Attributes:
-        rows: a row for each proof.
+        rows: a row for each test of a claim.
         commit: the commit that was checked out, with "+" where files had been changed since.
         sources: the digest of the code that the tests import, and of the embedded weights.
     """
 
-    rows: list[ProofLine]
+    rows: list[ClaimRow]
     commit: str
     sources: str
 
 
 def run(config: Config) -> Record:
-    """Run the proofs, or read what they gave last; ValueError where there is nothing to read."""
+    """Run the claims' tests, or read their last record; ValueError where there is none."""
     if config.tests:
-        found = proofs()
+        found = claim_tests()
         before = state(ROOT, found)
         return Record(rows(claims(), found, measure(ROOT, found)), commit(ROOT), before)
     return stored(config.out)
 
 
-def state(root: Path, found: Sequence[Proof]) -> str:
+def state(root: Path, found: Sequence[ClaimTest]) -> str:
     """The digest of all that the figures depend on: a stored one that differs is stale."""
-    tests = {root / proof.test.split("::")[0] for proof in found}
+    tests = {root / case.test.split("::")[0] for case in found}
     assets = (path for path in (root / "sd" / "assets").rglob("*") if path.is_file())
     return digest([*imported(tests, root), *assets], root)
 
@@ -114,12 +113,12 @@ def stored(folder: Path) -> Record:
     if not path.is_file():
         raise ValueError(f"--no-tests: wanted a verification.json in {folder}, got none")
     said = json.loads(path.read_text(encoding="utf-8"))
-    return Record([ProofLine(**row) for row in said["rows"]], said["commit"], said["sources"])
+    return Record([ClaimRow(**row) for row in said["rows"]], said["commit"], said["sources"])
 
 
-def measure(root: Path, found: Sequence[Proof]) -> Figures:
+def measure(root: Path, found: Sequence[ClaimTest]) -> Figures:
     """Run the marked tests in a fresh process, and read off its report what they measured."""
-    files = sorted({proof.test.split("::")[0] for proof in found})
+    files = sorted({case.test.split("::")[0] for case in found})
     if not files:
         return {}
     with tempfile.TemporaryDirectory() as folder:
@@ -153,25 +152,27 @@ def figures(report: str) -> Figures:
     return worst
 
 
-def rows(all_claims: Sequence[Claim], found: Sequence[Proof], measured: Figures) -> list[ProofLine]:
-    """One row for each proof of a claim; one with nothing but a reason for a claim without any."""
+def rows(
+    all_claims: Sequence[Claim], found: Sequence[ClaimTest], measured: Figures
+) -> list[ClaimRow]:
+    """A row for each test of a claim, and a row with a reason only for a claim without tests."""
     lines = []
     for claim in all_claims:
-        own = [proof for proof in found if proof.id == claim.id]
-        for proof in own:
-            value, tolerance = measured.get(proof.test, (None, None))
+        own = [case for case in found if case.id == claim.id]
+        for case in own:
+            value, tolerance = measured.get(case.test, (None, None))
             awaited = AWAITED.get(claim.id)
-            reason = proof.reason if value is not None else f"Its test failed: {proof.reason}"
+            reason = case.reason if value is not None else f"Its test failed: {case.reason}"
             good = value is not None and awaited is None
-            line = ProofLine(
-                claim.id, claim.text, proof.function, proof.test, value, tolerance,
-                proof.tolerance, reason if awaited is None else f"{reason}. {awaited}",
+            line = ClaimRow(
+                claim.id, claim.text, case.function, case.test, value, tolerance,
+                case.tolerance, reason if awaited is None else f"{reason}. {awaited}",
                 VERIFIED if good else OPEN,
             )  # fmt: skip
             lines.append(line)
         if not own:
             reason = AWAITED.get(claim.id, "No test proves it yet.")
-            lines.append(ProofLine(claim.id, claim.text, *(None,) * 5, reason, OPEN))
+            lines.append(ClaimRow(claim.id, claim.text, *(None,) * 5, reason, OPEN))
     return lines
 
 
@@ -181,11 +182,11 @@ def faults(root: Path, record: Record) -> list[str]:
     Measured numbers are not compared, since their last digits are the machine's, but the digest of
     the code that gave them is.
     """
-    found, lines = proofs(root), record.rows
+    found, lines = claim_tests(root), record.rows
     # As if everything passed: what is open for another reason stays open.
-    expected = rows(claims(root), found, {proof.test: (0.0, 0.0) for proof in found})
+    expected = rows(claims(root), found, {case.test: (0.0, 0.0) for case in found})
     said = [f"{id}: no row" for id in IDS if id not in {row.id for row in lines}]
-    said += [f"{proof.test}: no claim {proof.id}" for proof in found if proof.id not in IDS]
+    said += [f"{case.test}: no claim {case.id}" for case in found if case.id not in IDS]
     if record.sources != state(root, found):
         said.append("stale: the code has changed since its figures were measured")
     for row in lines:
@@ -202,12 +203,12 @@ def faults(root: Path, record: Record) -> list[str]:
     return said
 
 
-def _within(row: ProofLine) -> bool:
+def _within(row: ClaimRow) -> bool:
     value, tolerance = row.measured, row.tolerance
     return value is not None and tolerance is not None and value <= tolerance < math.inf
 
 
-def _static(row: ProofLine) -> tuple[str | None, ...]:
+def _static(row: ClaimRow) -> tuple[str | None, ...]:
     return (row.id, row.claim, row.function, row.test, row.bound, row.reason, row.verdict)
 
 
@@ -236,7 +237,7 @@ def page(record: Record, root: Path = ROOT) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def _line(row: ProofLine, claim: Claim, first: bool, root: Path) -> str:
+def _line(row: ClaimRow, claim: Claim, first: bool, root: Path) -> str:
     text = row.claim
     if claim.printed:
         text = f"*Printed* ({claim.of}): {claim.printed} *True:* {row.claim}"

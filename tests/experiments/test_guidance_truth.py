@@ -1,4 +1,4 @@
-"""What guidance samples: its verdicts, what turns them, and the worlds' own identities."""
+"""The distribution of guided flows: verdicts, and identities of the test problems."""
 
 import math
 from dataclasses import replace
@@ -8,8 +8,7 @@ import torch
 
 from diffusion_math import guidance_law
 from diffusion_math.guidance import cfg_batched, projected, rescaled
-from experiments.guidance_truth import figures
-from experiments.guidance_truth import measure as guidance_worlds
+from experiments.guidance_truth import figures, measure
 from experiments.guidance_truth import run as guidance_truth
 from experiments.guidance_truth.measure import LABEL, METHODS, SCHEDULE, Settings
 from tests.experiments.schema import check
@@ -22,7 +21,7 @@ COARSE = Settings((0.3, 2.0), 0.7, math.inf, 3.0, 16, 1e-3)
 
 @pytest.fixture(scope="module")
 def result():
-    """At a coarser tolerance where laws are compared with what they must be."""
+    """At a coarser tolerance where flows are compared with what they must be."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(guidance_truth, "FINEST", 1e-5)
         patch.setattr(guidance_truth, "SAME", 1e-5)
@@ -31,29 +30,34 @@ def result():
 
 @pytest.mark.slow
 def test_schema_and_verdicts(result):
-    """At so few nodes a narrow law's mass is less well known, and nothing else is worse."""
+    """At so few nodes the integral of a narrow density is less exact, and nothing else is worse."""
     check(result, "guidance-truth")
     found = {row.name: row.verdict for row in result.rows}
     for name in ("ends", "gaussian"):
         assert found[f"guidance-truth-{name}"] == "holds"
-    assert [law.method for law in result.data["laws"] if law.world == "plane"] == ["cfg", *METHODS]
+    assert [flow.method for flow in result.data["distributions"] if flow.problem == "plane"] == [
+        "cfg",
+        *METHODS,
+    ]
 
 
 @pytest.mark.slow
 def test_guidance_samples_no_tilted_density(result):
-    """At w = 3 in both worlds: farther than 0.2 nats, and the near mode loses more than tilted."""
-    for law in result.data["laws"]:
-        if law.scale == 1:
-            assert abs(law.to_tilted) < 1e-5 and law.modes == pytest.approx([0.5, 0.5], abs=1e-4)
+    """At w = 3: more than 0.2 nats, and the near mode loses more than under the tilted density."""
+    for flow in result.data["distributions"]:
+        if flow.scale == 1:
+            assert abs(flow.to_tilted) < 1e-5 and flow.modes == pytest.approx([0.5, 0.5], abs=1e-4)
             continue
-        assert law.to_tilted > 0.15
-        assert law.to_nearest <= law.to_tilted
-        assert law.modes[0] < law.tilted_modes[0] < 0.5
+        assert flow.to_tilted > 0.15
+        assert flow.to_nearest <= flow.to_tilted
+        assert flow.modes[0] < flow.tilted_modes[0] < 0.5
     plain = {
-        (law.world, law.method): law.to_tilted for law in result.data["laws"] if law.scale == 3
+        (flow.problem, flow.method): flow.to_tilted
+        for flow in result.data["distributions"]
+        if flow.scale == 3
     }
-    for world in ("line", "plane"):
-        assert max(METHODS, key=lambda name: plain[world, name]) == "cfg"
+    for problem in ("line", "plane"):
+        assert max(METHODS, key=lambda name: plain[problem, name]) == "cfg"
 
 
 @pytest.mark.slow
@@ -68,9 +72,9 @@ def test_two_gaussians(result):
 
 @pytest.mark.slow
 def test_rows_that_turn(result):
-    """Another law for the model's own, a lost mass, a coarse tolerance, a wrong closed form."""
-    laws = result.data["laws"]
-    (known,) = (law for law in laws if law.world == "line" and law.scale == 1)
+    """Another distribution, a lost mass, a coarse tolerance, a wrong closed form."""
+    flows = result.data["distributions"]
+    (known,) = (flow for flow in flows if flow.problem == "line" and flow.scale == 1)
     no = "does not hold"
     assert guidance_truth._ends_row([known], [2e-6]).verdict == no
     assert guidance_truth._ends_row([replace(known, to_conditional=1e-3)], [0.0]).verdict == no
@@ -87,63 +91,61 @@ def test_a_wrong_volume_is_noticed(monkeypatch):
 
     right = score_matching.divergence
     monkeypatch.setattr(likelihood, "divergence", lambda *given: right(*given) / 2)
-    off, (law, _) = guidance_worlds.ends(guidance_worlds.line(), COARSE)
-    assert guidance_truth._ends_row([law], [off]).verdict == "does not hold"
+    off, (flow, _) = measure.ends(measure.line(), COARSE)
+    assert guidance_truth._ends_row([flow], [off]).verdict == "does not hold"
 
 
 def test_pictures_keep_what_coordinates_do():
     """Patterns are orthonormal but for the ground: plain guidance is the same in both."""
-    world = guidance_worlds.plane()
+    problem = measure.plane()
     x, t = torch.tensor([[0.3, -0.8], [2.0, 1.0]]).double(), torch.tensor(0.4).double()
-    plain = cfg_batched(world.pair, 3.0)(x, t)
-    drawn = guidance_worlds.in_pixels(lambda p: cfg_batched(p, 3.0), world.pair, 5.0)(x, t)
+    plain = cfg_batched(problem.pair, 3.0)(x, t)
+    drawn = measure.in_pixels(lambda p: cfg_batched(p, 3.0), problem.pair, 5.0)(x, t)
     torch.testing.assert_close(drawn, plain)
-    by_hand = _rescaled_by_hand(world, x, t)
-    got = guidance_worlds.in_pixels(lambda p: rescaled(p, 3.0, 1), world.pair, 3.0)(x, t)
+    by_hand = _rescaled_by_hand(problem, x, t)
+    got = measure.in_pixels(lambda p: rescaled(p, 3.0, 1), problem.pair, 3.0)(x, t)
     torch.testing.assert_close(got, by_hand)
-    bare = guidance_worlds.in_pixels(lambda p: projected(p, 3.0), world.pair, 0.0)(x, t)
-    torch.testing.assert_close(bare, projected(world.pair, 3.0)(x, t))
+    bare = measure.in_pixels(lambda p: projected(p, 3.0), problem.pair, 0.0)(x, t)
+    torch.testing.assert_close(bare, projected(problem.pair, 3.0)(x, t))
 
 
-def _rescaled_by_hand(world, x, t):
+def _rescaled_by_hand(problem, x, t):
     """A picture's sum of squares about its mean is the coordinates' and the ground's."""
-    _, c = world.pair(x, t)
-    plain = cfg_batched(world.pair, 3.0)(x, t)
+    _, c = problem.pair(x, t)
+    plain = cfg_batched(problem.pair, 3.0)(x, t)
     wanted, found = ((one.square().sum(1) + 9).sqrt() for one in (c, plain))
     return (wanted / found)[:, None] * plain
 
 
 def test_stacked_variants_are_each_alone():
-    world = guidance_worlds.plane()
-    makes = [guidance_worlds.variant(name, 3.0, COARSE) for name in METHODS]
+    problem = measure.plane()
+    makes = [measure.variant(name, 3.0, COARSE) for name in METHODS]
     x, t = torch.linspace(-2, 4, 20).double().reshape(10, 2), torch.tensor(0.4).double()
-    got = guidance_worlds.stacked(world.pair, makes, [2] * 5)(x, t)
+    got = measure.stacked(problem.pair, makes, [2] * 5)(x, t)
     for make, rows, found in zip(makes, x.split(2), got.split(2), strict=True):
-        torch.testing.assert_close(found, make(world.pair)(rows, t))
+        torch.testing.assert_close(found, make(problem.pair)(rows, t))
 
 
 def test_the_nearest_tilt_of_a_tilted_density_is_its_own():
     """And its KL is no less at other exponents, by quadrature."""
-    world = guidance_worlds.line()
-    nodes = world.wide(400)
-    log_p = guidance_worlds.log_tilted(world, 4.0, nodes.x)
-    nearest = guidance_worlds.nearest_tilt(world, nodes, log_p)
+    problem = measure.line()
+    nodes = problem.wide(400)
+    log_p = measure.log_tilted(problem, 4.0, nodes.x)
+    nearest = measure.nearest_tilt(problem, nodes, log_p)
     assert nearest == pytest.approx(4.0, abs=1e-3)
     for w in (3.5, 4.5):
-        assert guidance_law.kl(nodes, log_p, guidance_worlds.log_tilted(world, w, nodes.x)) > 1e-4
-    known = world.data.given(LABEL).log_density(SCHEDULE, nodes.x, 0)
-    torch.testing.assert_close(
-        guidance_worlds.log_tilted(world, 1.0, nodes.x), known, rtol=0, atol=1e-9
-    )
+        assert guidance_law.kl(nodes, log_p, measure.log_tilted(problem, w, nodes.x)) > 1e-4
+    known = problem.data.given(LABEL).log_density(SCHEDULE, nodes.x, 0)
+    torch.testing.assert_close(measure.log_tilted(problem, 1.0, nodes.x), known, rtol=0, atol=1e-9)
 
 
 @pytest.mark.slow
 def test_captions_name_what_was_found(result):
     (curves,) = (one for one in result.figures if one.name == "guidance-truth-plane-curves.png")
     (plain,) = (
-        law
-        for law in result.data["laws"]
-        if (law.world, law.method, law.scale) == ("plane", "cfg", 3.0)
+        flow
+        for flow in result.data["distributions"]
+        if (flow.problem, flow.method, flow.scale) == ("plane", "cfg", 3.0)
     )
-    assert f"the guided flow is {plain.to_tilted:.2f} nats from it" in curves.caption
+    assert f"is {plain.to_tilted:.2f} for the guided flow" in curves.caption
     assert set(figures.NAMES) == {"tilted", "conditional", *METHODS}

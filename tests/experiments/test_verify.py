@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments.verify.claims import AWAITED, IDS, ROOT, Proof, claims, place, proofs
+from experiments.verify.claims import AWAITED, IDS, ROOT, ClaimTest, claim_tests, claims, place
 from experiments.verify.run import (
     OPEN,
     VERIFIED,
+    ClaimRow,
     Config,
-    ProofLine,
     Record,
     faults,
     figures,
@@ -50,7 +50,7 @@ def test_all_claims_are_known() -> None:
 
 
 def test_nothing_awaited_or_unproved_is_called_proven() -> None:
-    known = {proof.id for proof in proofs()}
+    known = {case.id for case in claim_tests()}
     for row in stored().rows:
         if row.verdict == VERIFIED:
             assert row.id in known - set(AWAITED)
@@ -60,7 +60,7 @@ def test_nothing_awaited_or_unproved_is_called_proven() -> None:
             assert row.verdict == OPEN and row.reason
 
 
-def changed(old: list[ProofLine], index: int, **fields: object) -> list[ProofLine]:
+def changed(old: list[ClaimRow], index: int, **fields: object) -> list[ClaimRow]:
     return [replace(row, **fields) if i == index else row for i, row in enumerate(old)]  # type: ignore[arg-type]
 
 
@@ -109,11 +109,11 @@ def test_the_digest_is_of_code_and_of_all_that_a_test_imports(tmp_path: Path) ->
 
 def test_the_digest_reaches_what_the_claims_are_about() -> None:
     """Of each claim's function, the module is among the files whose code is in the digest."""
-    found = proofs()
-    files = imported({ROOT / proof.test.split("::")[0] for proof in found}, ROOT)
-    for proof in found:
-        where = place(proof.function)
-        assert where is not None and ROOT / where[0] in files, proof
+    found = claim_tests()
+    files = imported({ROOT / case.test.split("::")[0] for case in found}, ROOT)
+    for case in found:
+        where = place(case.function)
+        assert where is not None and ROOT / where[0] in files, case
     assert state(ROOT, found) != state(ROOT, found[:1])
 
 
@@ -152,7 +152,7 @@ def test_two_bounds(measured: Measured) -> None:
         measured(0.1, bound, "error")
 
 def test_unmarked() -> None:
-    raise AssertionError("not a proof: not to be run")
+    raise AssertionError("not a test of a claim: not to be run")
 """
 
 
@@ -172,9 +172,9 @@ def small(tmp_path: Path) -> Path:
 
 def test_only_what_passed_in_all_cases_counts(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The worst case is the figure; a test that fails, is skipped or measures nothing has none."""
-    found = proofs(small)
-    assert [proof.id for proof in found] == ["C01", "C02", "C03", "C04", "C05", "C06"]
-    assert found[0] == Proof(
+    found = claim_tests(small)
+    assert [case.id for case in found] == ["C01", "C02", "C03", "C04", "C05", "C06"]
+    assert found[0] == ClaimTest(
         "C01", "package.thing.f", "tests/test_cases.py::test_good", "0.5", "error"
     )
     measured = measure(small, found)
@@ -194,10 +194,10 @@ def test_a_marked_test_measures_exactly_once(small: Path) -> None:
     for body in ("pass", 'measured(1, 2, "a")\n    measured(1, 2, "a")', "measured(1, 2, reason)"):
         path.write_text(mark + body + "\n", encoding="utf-8")
         with pytest.raises(ValueError, match="test_a: wanted one measured"):
-            proofs(small)
+            claim_tests(small)
     path.write_text('import pytest\n@pytest.mark.claim("C01")\ndef test_a(measured): ...\n')
     with pytest.raises(ValueError, match=r"wanted claim\(id, function\)"):
-        proofs(small)
+        claim_tests(small)
 
 
 def test_a_report_that_was_cut_short_proves_nothing() -> None:

@@ -1,4 +1,4 @@
-"""azula's samplers: objects that walk from t = 1 to 0 over their own `timesteps`."""
+"""azula's samplers: objects that sample from t = 1 to 0 over their own `timesteps`."""
 
 from collections.abc import Iterator
 from importlib import import_module
@@ -33,7 +33,7 @@ SAMPLERS: dict[str, tuple[int, bool]] = {
     "xEABSampler": (2, False),
     "REABSampler": (2, False),
 }
-"""Each class, its order (of the law where it is noisy), and whether it is noisy."""
+"""Each class, its order (the weak order where it draws noise), and whether it is noisy."""
 
 LAST = 1e-3
 """The last time of its own grids here: several of its samplers have no value at t = 0."""

@@ -19,7 +19,7 @@ __all__ = ["cases", "subjects"]
 SPACINGS = ("leading", "linspace", "trailing")
 SIGMAS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 
-BELOW = "a stage below the table's least level has no time that the network could be told"
+BELOW = "no time of the network matches a stage below the least noise level of the schedule"
 STRAY = "eps is not constant along the reverse SDE, so no level is exact by construction"
 DISTILLED = "noise is renewed, all or a share, in every step, for networks that reach data in one"
 GROUPS = "groups of three end elsewhere at every number of steps, and the last are shorter"

@@ -1,4 +1,4 @@
-"""One scheduler of diffusers at one setting, and what is claimed and known of it."""
+"""One scheduler of diffusers at one setting, and its claims and known limitations."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ __all__ = ["Case", "groups"]
 TABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 """Stable Diffusion's."""
 WALKED = 20
-"""Steps at which the methods beside the walk are looked at."""
+"""Numbers of steps at which the methods beside sampling are checked."""
 SLOW = ("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler")
 """A tenth of a second a grid."""
 CHECKS = (
@@ -40,7 +40,7 @@ CHECKS = (
     "weak order",
     "predictions",
 )
-ROUNDED = "the network is told the nearest whole time, not that of the level"
+ROUNDED = "the network gets the nearest integer time, not the time of the noise level"
 
 
 @final

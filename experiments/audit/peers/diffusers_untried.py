@@ -2,7 +2,7 @@
 
 TOKENS = "tokens, not numbers, are noised"
 ONE_NETWORK = "made for one distilled network's outputs, which no exact denoiser has"
-UPWARD = "walks from data to noise"
+UPWARD = "runs from data to noise"
 UNTRIED = {
     **dict.fromkeys(
         (
@@ -28,7 +28,7 @@ UNTRIED = {
     "HeliosScheduler": "changes the resolution between its stages",
     "KarrasVeScheduler": "deprecated; its two halves of a step are called by the pipeline",
     "RFD4ProteinaScheduler": "samples at a lowered temperature, not the data",
-    "RePaintScheduler": "walks to and fro around a mask",
+    "RePaintScheduler": "goes back and forth around a mask",
     "ScoreSdeVeScheduler": "its predictor and corrector are called by the pipeline",
 }
 """What diffusers exports and `diffusers.cases` leaves out: why."""

@@ -39,7 +39,7 @@ SAMPLERS: dict[str, tuple[int, bool]] = {
     "sample_dpmpp_2m_sde": (2, True),
     "sample_dpmpp_3m_sde": (2, True),
 }
-"""Each function, its order (of the law where it is noisy), and whether it is noisy."""
+"""Each function, its order (the weak order where it draws noise), and whether it is noisy."""
 
 
 def _sampling() -> ModuleType:

@@ -1,4 +1,4 @@
-"""diffusion_math's own samplers, on Stable Diffusion's table and on the straight path."""
+"""diffusion_math's own samplers, on Stable Diffusion's schedule and on the rectified flow."""
 
 from collections.abc import Iterator
 from importlib.metadata import version

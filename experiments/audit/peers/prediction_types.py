@@ -1,4 +1,4 @@
-"""Whether a scheduler's walk depends on which of eps, x0 or v a network predicts."""
+"""Whether the samples of a scheduler depend on which of eps, x0 or v a network predicts."""
 
 from functools import partial
 from typing import Any

@@ -26,7 +26,7 @@ from experiments.audit.peers.brownian import Increments
 __all__ = ["Driven", "announced", "noised", "sampler", "turned"]
 
 Space: TypeAlias = Literal["vp", "ve", "flow", "edm", "arc"]
-"""Its sample is x_t; x_t / alpha_t; x_t on the straight path; EDM's, where alpha = 1; x_t on the
+"""Its sample is x_t; x_t / alpha_t; x_t on the rectified flow; EDM's, where alpha = 1; x_t on the
 arc alpha = cos(pi t / 2), sigma = sin(pi t / 2), with no table but the times themselves."""
 
 
@@ -76,7 +76,7 @@ def sampler(
     exact: bool = True,
     grouped: bool = False,
 ) -> Sampler:
-    """The scheduler that `make` makes, a fresh copy for every walk, on its own grids."""
+    """The scheduler that `make` makes, a fresh copy for every trajectory, on its own grids."""
     first = make()
     schedule = _schedule(first, driven.space)
     known: dict[int, Tensor] = {}
@@ -114,7 +114,7 @@ def sampler(
 
 
 def announced(made: Any, driven: Driven, n: int) -> float:
-    """How far the times that a network is told lie from those of its input's level: the most.
+    """The largest difference of the network times from the times of the input noise levels.
 
     In steps of a discrete schedule, or in 1/1000 of a flow; 0 for EDM's. The first call of each
     node is looked at.
@@ -141,7 +141,7 @@ def noised(made: Any, driven: Driven, n: int) -> float:
 
 
 def left(made: Any, driven: Driven, n: int) -> float:
-    """The time at which a walk of n steps ends, in steps of the table or in 1/1000 of a flow."""
+    """The end time of n sampling steps, in steps of the schedule or in 1/1000 of a flow."""
     scheduler, _, _, schedule = _settled(made, driven, n)
     last = float(_nodes(scheduler, driven, schedule)[-1])
     return 1000 * last if driven.space == "flow" else last
@@ -193,7 +193,7 @@ def _nodes(scheduler: Any, driven: Driven, schedule: Schedule) -> Tensor:
 
 
 def _time(scheduler: Any, driven: Driven, told: Tensor) -> Tensor:
-    """What the network is told as times of the schedule."""
+    """The network times as times of the schedule."""
     if driven.space == "edm":
         return driven.level(told)
     if driven.space == "arc":
@@ -218,7 +218,7 @@ def _asked(known: Mapping[int, Tensor], grid: Tensor) -> int:
     for n, nodes in reversed(list(known.items())):
         if len(nodes) >= len(grid) and torch.equal(nodes[-len(grid) :], grid):
             return n
-    raise UnsupportedError("walks the end of one of its own grids alone")
+    raise UnsupportedError("samples only on one of its own grids")
 
 
 def _walk(
@@ -267,7 +267,7 @@ def _output(
     seen: Tensor,
     time: Tensor,
 ) -> Tensor:
-    """What a perfect network says of what it sees at the time that it is told."""
+    """The prediction of a perfect network for its input and time."""
     space = driven.space
     usual = "v_prediction" if space == "arc" else "flow_prediction"
     kind = getattr(scheduler.config, "prediction_type", usual)
