@@ -43,7 +43,7 @@ def terms(bounds: dict[str, Bound], nll: Tensor) -> Figure:
     return Figure(
         "bound-terms.png",
         plots.png(drawing),
-        f"Terms of the bound averaged over {len(nll)} draws. Left: terms fall over seven orders "
+        f"Terms of the bound averaged over {len(nll)} samples. Left: terms fall over seven orders "
         "of magnitude; most of the bound is in the last steps. Middle: a denoiser that takes the "
         "data for one normal pays nothing in noise, and more and more once their shape shows. "
         "Right, in the same colours: the exact denoiser's sum ends just above the true mean of "
@@ -76,7 +76,7 @@ def table(
     header = ("model", "L_T", "sum of L_(t-1)", "L_0", "-ELBO", "excess", "bits per dimension")
     spread = float(bounds[EXACT].nats.std()) / math.sqrt(len(nll))
     caption = (
-        f"Averages over {len(nll)} draws, in nats; that of -ELBO has a standard error of about "
+        f"Averages over {len(nll)} samples, in nats; that of -ELBO has a standard error of about "
         f"{spread:.2f}. The excess over the mean of -log q is measured on whole paths, with a 95% "
         "interval. Bits per dimension are of 8-bit levels: of a density on [-1, 1], log2(127.5) "
         "is added; the line of 8-bit data integrates over the bins."

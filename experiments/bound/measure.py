@@ -73,7 +73,7 @@ class BoundProblem:
         return dict(zip(names, made, strict=True))
 
     def bound(self, model: Model, x0: Tensor, seed: int, log_likelihood: LogLikelihood) -> Bound:
-        """Every term, one draw each; equal seeds see equal noise."""
+        """Every term, one sample each; equal seeds see equal noise."""
         noise = from_generator(seeded(seed))
         schedule, last = self.schedule, model.last_variance
         return bound(
@@ -81,7 +81,7 @@ class BoundProblem:
         )
 
     def excess(self, model: Model, path: Sequence[Tensor]) -> list[float]:
-        """One draw of -ELBO(x_0) + log q(x_0) from each whole path of the forward process.
+        """One sample of -ELBO(x_0) + log q(x_0) from each whole path of the forward process.
 
         By the bound's definition, before it is split into terms: its mean over paths is a KL,
 

@@ -92,7 +92,7 @@ def _below_row(gaps: dict[str, list[float]]) -> Measurement:
     return estimated(
         "bound-below",
         "C13: the average of -ELBO is at least that of -log q(x_0), for every denoiser and "
-        f"variance, on whole paths of {len(gaps[least])} draws. Least excess in nats ({least}), "
+        f"variance, on whole paths of {len(gaps[least])} samples. Least excess in nats ({least}), "
         "at least 0",
         (fmean(gaps[least]), ends[least]),
         least=0.0,
@@ -146,7 +146,7 @@ def _weight_row(off: float) -> Measurement:
         "bound-weight",
         "C18: between two denoisers L_(t-1) differs by lambda_t times the difference of their "
         "squared errors in eps: the constant is one for all. Largest difference over t and 50 "
-        "draws, relative to the term, at most 1e-9",
+        "samples, relative to the term, at most 1e-9",
         off,
         1e-9,
     )

@@ -123,7 +123,7 @@ def _rows(found: dict[str, Found], samples: int) -> tuple[Measurement, ...]:
         ),
         within(
             "densities-sampler",
-            f"Every sampler draws from its density. Largest ratio of chi-square ({samples} draws "
+            f"Every sampler draws from its density. Largest ratio of chi-square ({samples} samples "
             f"in cells) to its limit ({fit}), at most 1 (false alarm {FALSE_ALARM:g} a density)",
             ratio,
             1,

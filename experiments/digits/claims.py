@@ -24,8 +24,8 @@ def agreement(right: dict[float, list[bool]], real: list[bool]) -> tuple[Measure
     rows = [
         estimated(
             "digits",
-            f"C27: digits drawn with label and no guidance are read as that label by a classifier "
-            f"trained on real digits alone; share of {count}, at least 0.9",
+            f"C27: share of {count} samples with a label and no guidance that a classifier, trained "
+            "on real digits only, reads as that label, at least 0.9",
             share_of(right[1.0]),
             least=0.9,
         ),
@@ -33,7 +33,7 @@ def agreement(right: dict[float, list[bool]], real: list[bool]) -> tuple[Measure
     ]
     for w, seen in right.items():
         if w == 0:
-            claim = "C28, C29: at w = 0 the same network draws without the label: share, at most"
+            claim = "C28, C29: at w = 0 the label has no effect: share read as the label, at most"
             rows.append(estimated("digits-free", f"{claim} 0.2", share_of(seen), most=0.2))
         elif w != 1:
             gap = (sum(seen) - sum(right[1.0])) / count, paired_difference(seen, right[1.0])
@@ -48,8 +48,8 @@ def distance(
     found = [
         estimated(
             "digits-distance",
-            f"C20: by how much nearer to the held-out digits {count} draws at w = 1 are, in energy "
-            "distance, than samples of independent pixels with the digits' histograms, above 0",
+            "C20: squared energy distance from the held-out digits of independent pixels with the "
+            f"digits' histograms, less that of {count} samples at w = 1, above 0",
             difference(plain, distances[1.0]),
             more=0.0,
         )
@@ -58,9 +58,9 @@ def distance(
         (
             "digits-distance-0",
             distances[0.0],
-            f"{count} draws at w = 0, from the network without label",
+            f"{count} samples at w = 0, from the network without label",
         ),
-        ("digits-distance-1", distances[1.0], f"{count} draws at w = 1"),
+        ("digits-distance-1", distances[1.0], f"{count} samples at w = 1"),
         ("digits-distance-pixels", plain, "samples of independent pixels"),
         ("digits-distance-real", floor, f"the {trained} digits of the training"),
     ):
@@ -70,11 +70,11 @@ def distance(
 
 
 def copied(gap: list[bool]) -> Measurement:
-    """Are the samples copies of training digits?"""
+    """The share of samples that are close to a training digit."""
     return estimated(
         "digits-copies",
-        "Share of draws nearer to a training digit than 95% of held-out digits are; 0.05 for fresh "
-        "digits, 1 for copies",
+        "Share of samples that are closer to a training digit than 95% of held-out digits are; 0.05 "
+        "for fresh digits, 1 for copies",
         share_of(gap),
     )
 
@@ -84,22 +84,22 @@ def code(codes: dict[str, Tensor]) -> tuple[Measurement, ...]:
     return (
         estimated(
             "digits-bits",
-            f"C13, C15: bound on the bits a pixel of {len(ours)} held-out digits given their "
-            f"label, 17 levels, last step from t = {LAST}",
+            f"C13, C15: bound in bits per pixel of {len(ours)} held-out digits given their label, "
+            f"17 gray levels, last step from t = {LAST}",
             mean_of(ours.tolist()),
         ),
         estimated(
             "digits-bits-saved",
-            "By how much that is less than with a histogram of each pixel, digit by digit, above 0",
+            "Bits per pixel of a histogram of each pixel less that bound, digit by digit, above 0",
             mean_of((histogram - ours).tolist()),
             more=0.0,
         ),
         *(
             estimated(f"digits-bits-{name}", what, mean_of(each))
             for name, what, each in (
-                ("fine", "The bound where the last step leaves from t = 1", whole.tolist()),
-                ("histogram", "Bits a pixel with a histogram of each", histogram.tolist()),
-                ("normal", "Bits a pixel with one normal over the bins", normal.tolist()),
+                ("fine", "The bound with the last step from t = 1", whole.tolist()),
+                ("histogram", "Bits per pixel of a histogram of each pixel", histogram.tolist()),
+                ("normal", "Bits per pixel of one normal over the bins", normal.tolist()),
             )
         ),
     )
@@ -110,7 +110,7 @@ def weight(
 ) -> tuple[Measurement, ...]:
     """C19: the simple weight against the bound's own, in pairs of one seed."""
     simple, lambda_t, samples = (outcomes[name] for name in (SIMPLE, BOUND, DRAWN))
-    how = f"{len(simple)} pairs of networks, {budget.steps} updates each"
+    how = f"{len(simple)} pairs of networks, {budget.steps} training steps each"
 
     def less(first: list[Outcome], second: list[Outcome], of: str) -> tuple[float, Interval]:
         return mean_of(
@@ -120,42 +120,42 @@ def weight(
     return (
         estimated(
             "digits-simple",
-            f"C19: by how much farther from held-out digits, in energy distance, the samples are "
-            f"when trained with lambda_t than with weight 1, above 0; {how}",
+            "C19: squared energy distance of samples from held-out digits after training with the "
+            f"weight lambda_t, less that with weight 1, above 0; {how}",
             less(lambda_t, simple, "energy"),
             more=0.0,
         ),
         estimated(
             "digits-simple-read",
-            "C19: share of draws read as their label, with weight 1 less with lambda_t, above 0",
+            "C19: share of samples read as their label, with weight 1 less with lambda_t, above 0",
             less(simple, lambda_t, "agreement"),
             more=0.0,
         ),
         estimated(
             "digits-drawn-read",
-            "Why: the same expected loss by times drawn in proportion to lambda_t, without its "
-            "large weights; share read less that with lambda_t (positive: their noise does harm)",
+            "Share read as the label with times sampled in proportion to lambda_t, which has the "
+            "same expected loss, less that with the weight lambda_t (positive: large weights harm)",
             less(samples, lambda_t, "agreement"),
         ),
         estimated(
             "digits-drawn-rest",
-            "Why: share read with weight 1 less that by those times (positive: so does the "
-            "weighting itself, which neglects the noisy times where a digit is decided)",
+            "Share read as the label with weight 1, less that with these times (positive: the "
+            "weighting itself harms, since it neglects large t, where the digit is determined)",
             less(simple, samples, "agreement"),
         ),
         estimated(
             "digits-simple-bits",
-            "Bound in bits a pixel, last step from t = 1: with lambda_t less with weight 1",
+            "Bound in bits per pixel, last step from t = 1: with lambda_t less that with weight 1",
             less(lambda_t, simple, "bits"),
         ),
         estimated(
             "digits-drawn-bits",
-            "The same with times drawn in proportion to lambda_t, less with weight 1",
+            "The same with times sampled in proportion to lambda_t, less that with weight 1",
             less(samples, simple, "bits"),
         ),
         estimated(
             "digits-simple-share",
-            "As how large a part of its size a batch weighted by lambda_t counts (Kish), t uniform",
+            "Effective sample size (Kish) of a batch with the weight lambda_t, as a share, t uniform",
             share,
         ),
     )

@@ -134,7 +134,7 @@ def normal_bits(p: Multivariate, digits: Digits, generator: torch.Generator) -> 
 
         -log2 P(x) <= -E log2 p(x + u) - D log2(1/8),    u uniform on [-1/16, 1/16]^D
 
-    by Jensen, one draw of u. Source: Theis et al. (arXiv:1511.01844), section 3.1.
+    by Jensen, one sample of u. Source: Theis et al. (arXiv:1511.01844), section 3.1.
     """
     x = _spread(digits.x, generator)
     D = x.shape[1]

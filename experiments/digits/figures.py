@@ -29,9 +29,9 @@ def digits(train: Digits, shown: dict[float, Tensor]) -> Figure:
     return Figure(
         "digits.png",
         plots.png(drawing),
-        "Digits of the training data, and digits drawn by the network for the labels on top, from "
-        "the same noise at every scale. At w = 0 the label is not heard; from w = 1 on it is, and "
-        "larger scales make each class plainer and its members more alike. Nothing is picked.",
+        "Digits of the training data, and samples of the network for the labels on top, from the "
+        "same noise at every guidance scale w, not selected. At w = 0 the label has no effect. A "
+        "larger w gives clearer digits that are more alike.",
         "Rows of small images of digits: real ones, then samples at rising guidance.",
     )
 
@@ -50,7 +50,7 @@ def guidance(
     bar = (100 * sum(real) / count, "real held-out digits")
     w = Axis("guidance scale w")
     panels = [
-        Chart("Read as the label asked for", w, Axis("share of samples (%)", 0, 112), [read],
+        Chart("Read as the label", w, Axis("share of samples (%)", 0, 112), [read],
               levels=[bar]),
         Chart("Distance from held-out digits", w, Axis("squared energy distance"), [distance],
               levels=[(0.0, "same distribution")]),
@@ -58,8 +58,9 @@ def guidance(
     return Figure(
         "digits-guidance.png",
         plots.png(side_by_side(panels, 6.2)),
-        f"{count} draws at each scale, 95% intervals. Guidance makes the label plainer and moves "
-        "the samples away from the data: w = 1, no guidance, is the model that was trained.",
+        "Against the guidance scale w: the share of samples that the classifier reads as their "
+        "label, and the squared energy distance from held-out digits (pixels in [-1, 1]). "
+        f"{count} samples at each w, 95% intervals; w = 1 is no guidance. Guidance raises both.",
         "Two curves against the guidance scale: agreement rises and so does the distance.",
     )
 
@@ -70,19 +71,19 @@ def weights(outcomes: dict[str, list[Outcome]]) -> Figure:
     panels = [
         _pairs("Distance from held-out digits", "squared energy distance", names,
                [[one.energy for one in each] for each in outcomes.values()]),
-        _pairs("Read as the label asked for", "share of samples (%)", names,
+        _pairs("Read as the label", "share of samples (%)", names,
                [[100 * one.agreement for one in each] for each in outcomes.values()]),
-        _pairs("Written, last step from t = 1", "bound (bits a pixel)", names,
+        _pairs("Bound, last step from t = 1", "bits per pixel", names,
                [[one.bits for one in each] for each in outcomes.values()]),
     ]  # fmt: skip
     return Figure(
         "digits-weights.png",
         plots.png(side_by_side(panels, 4.9)),
-        f"{len(next(iter(outcomes.values())))} small networks for each weight and one budget; a "
-        "line joins those that started alike, bars are means. The simple weight draws better than "
-        "lambda_t. Drawing the times in proportion to lambda_t has the same expected loss as "
-        "weighting by it, up to a factor, without the noise of few large weights: that is the fair "
-        "comparison of the bound, where DDPM found shorter codes and worse images.",
+        f"Small networks, {len(next(iter(outcomes.values())))} for each loss weight, with equal "
+        "budgets: sample quality (left, middle) and bound (right). A line joins networks of one "
+        "seed, bars are means. The simple weight gives better samples than lambda_t. Times sampled "
+        "in proportion to lambda_t give the same expected loss, up to a factor, without large "
+        "weights. This is the fair comparison; DDPM reports shorter codes and worse images for it.",
         "Three panels of points, joined seed by seed, for three ways to train.",
     )
 

@@ -26,9 +26,9 @@ SIMPLE, BOUND, DRAWN = "simple", "variational", "variational, t by lambda"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a network drew and what it writes, judged on held-out digits.
+    """The samples and the bound of a network, evaluated on held-out digits.
 
-    energy: squared energy distance of its samples, pixels in [-1, 1]; agreement: the share of draws
+    energy: squared energy distance of its samples, pixels in [-1, 1]; agreement: share of samples
     read as their label; bits: the bound, a pixel.
     """
 

@@ -25,7 +25,7 @@ ARM_WIDTH, ARM_BLOCKS = 128, 2
 
 
 def run(config: Config) -> Result:
-    """Train, draw, write and compare."""
+    """Train, sample, evaluate the bound and compare."""
     seed = partial(seeded, config.seed)
     schedule = Discrete.linear()
     train, test = digit_data.load(config.held_out, config.seed)
@@ -68,10 +68,10 @@ def run(config: Config) -> Result:
     rows = tuple(row.needing(EXAMPLES, seen) for row in found)
     parts = (
         f"Scikit-learn's digits have 8 x 8 pixels of 17 levels. {len(train.x)} of the "
-        f"{digit_data.COUNT} train everything here; {len(test.x)}, drawn at random, judge it. The "
-        f"network has {parameters(network)} numbers and was trained from nothing in "
-        f"{seconds:.0f} s: {config.steps} updates of {budget.batch} digits, the label dropped from "
-        "one in ten. T = 1000, DDPM's linear table.",
+        f"{digit_data.COUNT} are training data; {len(test.x)}, chosen at random, are held out. The "
+        f"network has {parameters(network)} parameters and was trained in the run in "
+        f"{seconds:.0f} s: {config.steps} steps of {budget.batch} digits, the label dropped from "
+        "one in ten. T = 1000, DDPM's linear beta schedule.",
         figures.digits(train, shown),
         figures.guidance(right, distances, real),
         figures.weights(outcomes),

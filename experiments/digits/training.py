@@ -128,7 +128,7 @@ def bits(
 ) -> Bound:
     """-ELBO of each digit given its label, for the chain of `steps` from T to `last`, then to 0.
 
-    One draw of noise a term (C14). The last step has DDPM's variance, or the one given.
+    One sample of noise a term (C14). The last step has DDPM's variance, or the one given.
     """
     grid = torch.cat([trailing(schedule, steps, end=last), torch.zeros(1, dtype=torch.float64)])
     variance = large_variance if last_variance is None else constant_variance(last_variance)

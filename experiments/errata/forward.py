@@ -277,7 +277,7 @@ def _e4_histogram(schedule: Discrete, x: torch.Tensor, t: int, printed: float) -
         Axis(f"$x_{{{t}}}$", -0.8, 2.6),
         Axis("density", 0, 9.6),
         (
-            mark("measured", "draws", edges, heights, "bars"),
+            mark("measured", "samples", edges, heights, "bars"),
             mark("printed", "printed", line, narrow.log_density(line).exp(), "dashed"),
             mark("true", "true", line, exact.log_density(line).exp()),
         ),

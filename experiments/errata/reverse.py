@@ -191,7 +191,7 @@ def e5(samples: int, seed: int) -> Erratum:
         Axis("share of the samples", -0.006, 0.145),
         (
             mark("true", "$1/T$", [0.5, TABLE + 0.5], [1 / TABLE] * 2),
-            mark("measured", "draws, 95% intervals, jointly", whole, shares, "points", ends),
+            mark("measured", "samples, 95% intervals, jointly", whole, shares, "points", ends),
         ),
         legend="lower right",
     )  # fmt: skip

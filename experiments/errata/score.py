@@ -57,7 +57,7 @@ def e8(samples: int, seed: int) -> Erratum:
         of="C25, C26",
         printed="x - x_hat labelled eps",
         true="x - x_hat = -sigma eps, eps_theta = -sigma S_theta",
-        what=f"Slope of eps on S(x_hat) over {samples} draws at sigma = {SIGMA:g}, interval by "
+        what=f"Slope of eps on S(x_hat) over {samples} samples at sigma = {SIGMA:g}, interval by "
         f"Hoeffding's lemma; true {expected:.4f}, printed {printed:.4f}",
         measured=slope,
         interval=(slope - wide, slope + wide),
@@ -86,7 +86,7 @@ def _e8_targets(eps: Tensor, back: Tensor) -> Chart:
         (
             mark("printed", r"printed: $\varepsilon$", ends, ends, "dashed"),
             mark("true", r"true: $-\sigma\varepsilon$", ends, [-SIGMA * one for one in ends]),
-            mark("measured", f"{len(eps)} draws", eps, back, "cloud"),
+            mark("measured", f"{len(eps)} samples", eps, back, "cloud"),
         ),
         legend="upper center",
     )

@@ -106,7 +106,7 @@ def _rows(
     for name, found in kolmogorov.items():
         claim = (
             f"Kolmogorov distance of the {name}'s code from N(0, 1), the worse coordinate; of "
-            f"{count} normal draws it passes {(9.55 / count) ** 0.5:.3f} but once in 10^8"
+            f"{count} normal samples it passes {(9.55 / count) ** 0.5:.3f} but once in 10^8"
         )
         rows.append(estimated(f"families-{name.lower()}-normality", claim, found))
     return tuple(rows)

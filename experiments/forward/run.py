@@ -170,7 +170,7 @@ def _rows(
     return (
         within(
             "forward",
-            "C05: t single steps have the closed-form distribution of one draw. Largest "
+            "C05: t single steps have the closed-form distribution of one sample. Largest "
             f"Kolmogorov distance of {x0.numel()} residuals from N(0, 1) over {len(checks)} "
             f"times, at most {limit:.3f} (false alarm {FALSE_ALARM:g})",
             worst,

@@ -115,8 +115,8 @@ def _rows(
         ),
         within(
             "posterior-draws",
-            "C08, C16: x_0 from q(x_0 | x_t), then x_s from N(mu_hat, beta_hat I), is a draw of "
-            f"q(x_s | x_t). Largest ratio of chi-square ({config.samples} draws in cells) to its "
+            "C08, C16: x_0 from q(x_0 | x_t), then x_s from N(mu_hat, beta_hat I), is a sample of "
+            f"q(x_s | x_t). Largest ratio of chi-square ({config.samples} samples in cells) to its "
             f"limit over {len(kernels)} kernels, at most 1 (false alarm {FALSE_ALARM:g} each)",
             fit,
             1.0,

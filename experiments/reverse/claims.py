@@ -72,7 +72,7 @@ def sampling(found: SamplingErrors) -> tuple[Measurement, ...]:
     return (
         estimated(
             "reverse-learned",
-            f"C20: energy distance from fresh data of draws by the learned score, {most} steps, "
+            f"C20: energy distance from fresh data of samples by the learned score, {most} steps, "
             f"{one_normal}, at most 0.5",
             ratio(learned[most], found.one_normal),
             most=0.5,

@@ -120,7 +120,7 @@ def _rows(config: Config, checks: list[Check], last: Deviation) -> tuple[Measure
     # The means are six at each time. They are taken for normal, which is no bound for finite
     # samples: the tail is widened by a tenth.
     limit = 1.1 * float(norm.isf(FALSE_ALARM / (2 * 6 * len(checks))))
-    over = f"over {config.samples} draws at each of {len(checks)} times"
+    over = f"over {config.samples} samples at each of {len(checks)} times"
 
     return (
         within(

@@ -44,7 +44,7 @@ def test_the_files(ours, tmp_path):
     assert {row["sampler"] for row in rows} == {"ddim", "ddpm"}
     assert {row["verdict"] for row in rows} == {"sound"}
     page = (tmp_path / "audit.html").read_text(encoding="utf-8")
-    assert "2 samplers and settings of diffusion_math" in page and "data:image/png" in page
+    assert "2 samplers and settings of diffusion_math" in page and "audit-orders.png" in page
 
 
 def test_the_figure_of_orders_draws_the_fits(ours):
