@@ -24,7 +24,7 @@ def agreement(right: dict[float, list[bool]], real: list[bool]) -> tuple[Measure
     rows = [
         estimated(
             "digits",
-            f"C27: share of {count} samples with a label and no guidance that a classifier, trained "
+            f"C27: share of {count} samples with label, no guidance, that a classifier, trained "
             "on real digits only, reads as that label, at least 0.9",
             share_of(right[1.0]),
             least=0.9,
@@ -73,7 +73,7 @@ def copied(gap: list[bool]) -> Measurement:
     """The share of samples that are close to a training digit."""
     return estimated(
         "digits-copies",
-        "Share of samples that are closer to a training digit than 95% of held-out digits are; 0.05 "
+        "Share of samples closer to a training digit than 95% of held-out digits are; 0.05 "
         "for fresh digits, 1 for copies",
         share_of(gap),
     )
@@ -155,7 +155,7 @@ def weight(
         ),
         estimated(
             "digits-simple-share",
-            "Effective sample size (Kish) of a batch with the weight lambda_t, as a share, t uniform",
+            "Effective sample size (Kish) with the weight lambda_t, share of the batch, t uniform",
             share,
         ),
     )
