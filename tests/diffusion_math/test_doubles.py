@@ -5,12 +5,17 @@ holds, or of numbers that it does not, so that the rounding would be seen.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from diffusion_math import gaussian, grid, langevin, likelihood, loss
+from diffusion_math.densities.banana_funnel import funnel
 from diffusion_math.densities.checkerboard import Checkerboard
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.densities.toy import grid25, spirals
@@ -24,6 +29,7 @@ ROUNDING = 64 * torch.finfo(torch.float64).eps
 FLOATS = torch.tensor([[0.5, -1.0], [2.0, 0.25], [0.75, 1.0]], dtype=torch.float32)
 DOUBLES = FLOATS.double()
 VP = VPLinear()
+TIMES = torch.tensor([1.0, 0.5, 0.25, 0.125], dtype=torch.float64)
 HALF = torch.tensor(0.5, dtype=torch.float64)
 MIXTURE = GaussianMixture(torch.zeros(2), torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.ones(2))
 
@@ -201,3 +207,31 @@ def test_the_ends_of_a_flow_are_times_of_its_schedule() -> None:
             tau = float(sigma / (alpha + sigma))
             field = likelihood._straight_flow(table, lambda x, t: x, tau, 1.0, table.T, DOUBLES)
             assert field(DOUBLES).isfinite().all()
+
+
+class DoublesOnly(TorchFunctionMode):
+    """While it is entered, every floating number that a function of torch returns is a float64."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        found = func(*args, **(kwargs or {}))
+        floating = [
+            x for x in tree_leaves(found) if isinstance(x, Tensor) and x.is_floating_point()
+        ]
+        assert all(x.dtype == torch.float64 for x in floating), func
+        return found
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "calculate",
+    [
+        lambda: funnel().log_density(VP, DOUBLES, HALF),
+        lambda: grids.fit_grid_of(lambda grid: grid[None, 1:-1] ** 2, VP, DOUBLES[:1], TIMES),
+    ],
+    ids=["a funnel", "a grid"],
+)
+def test_every_number_on_the_way_is_a_float64(calculate: Callable[[], Tensor]) -> None:
+    with DoublesOnly():
+        calculate()

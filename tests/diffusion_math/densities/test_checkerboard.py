@@ -47,6 +47,26 @@ def exactly(c, h):
     return exact, exact_k
 
 
+@pytest.mark.parametrize("near", [8.0, 8.3, 8.6, 8.99])
+@pytest.mark.parametrize("h", [1.5, 2.0, 5.0, 20.0, 50.0])
+def test_from_eight_deviations_on_the_offset_is_exact(near, h):
+    """Summed from the edge it is known to 8 roundings of 1/2; by tails it would be to a hundred."""
+    holds_to_the_last_digits(near + h / 2, h)
+
+
+@pytest.mark.parametrize("c", [0.1, 0.3, 0.5, 0.8, 1.0, 2.0, 3.0, 5.0, -8.0])
+def test_up_to_one_deviation_of_length_the_offset_is_exact(c):
+    holds_to_the_last_digits(c, 1.0)
+
+
+def holds_to_the_last_digits(c, h):
+    log_mean, k = _over_interval(scalar(c), scalar(h))
+    with mpmath.workdps(80):
+        exact, exact_k = exactly(c, h)
+    assert log_mean.item() == pytest.approx(float(exact), rel=4e-15)
+    assert k.item() == pytest.approx(float(exact_k), abs=8 * 2**-53)
+
+
 @pytest.mark.parametrize(("c", "h"), [(12.0, 1.0), (-20.0, 3.0), (0.5, 1e-13)])
 def test_the_difference_as_printed_has_no_digits_left_there(c, h):
     """Why the logarithms and the quadrature: Phi(high) - Phi(low) is 0, or all rounding."""
