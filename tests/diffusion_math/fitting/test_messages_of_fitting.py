@@ -14,7 +14,7 @@ from diffusion_math.fitting.weights import FinePath, fit_weights, fit_weights_an
 from diffusion_math.fitting.weights_by_ends import fit_alternating, fit_weights_to_ends
 from diffusion_math.noise import required
 from diffusion_math.schedule import RectifiedFlow, VPLinear
-from diffusion_math.solvers.linear import from_weights
+from diffusion_math.solvers.linear import from_weights, grouped
 from diffusion_math.solvers.step import State
 
 FLOW = RectifiedFlow()
@@ -85,6 +85,7 @@ CASES: list[tuple[Callable[[], object], str]] = [
         ),
         "zip() argument 2 is shorter than argument 1",
     ),
+    (lambda: grouped([THREE, THREE[:, :2]], 4), "zip() argument 2 is shorter than argument 1"),
 ]
 
 

@@ -231,8 +231,9 @@ def test_a_step_as_long_as_what_is_left_is_the_last():
     second = start + size
     size, third = 5 * size, second + 5 * size
     left = stop - third
-    near = (0.9 / (left / size)) ** 3 * (1 + 2**-52 * torch.arange(-64, 65))
-    error = near[size * (0.9 * near ** (-1 / 3)) == left][0]
+    near = (0.9 / (left / size)) ** 3 * (1 + 2**-52 * torch.arange(-64, 65).double())
+    error = near[size * (0.9 * near ** (-1 / 3)) == left][1]  # with one such on either side
+    assert third + left != stop
     asked = []
 
     def slope(u, place):
