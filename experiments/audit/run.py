@@ -20,7 +20,16 @@ from experiments.audit import Config, user_file
 from experiments.audit.subject import Subject
 from experiments.output import page
 from experiments.output.files import to_json, utf8, write_files
-from experiments.output.result import FAILS, HOLDS, MEASURED, Figure, Measurement, Result, Table
+from experiments.output.result import (
+    FAILS,
+    HOLDS,
+    MEASURED,
+    Figure,
+    Measurement,
+    Part,
+    Result,
+    Table,
+)
 from experiments.plots import BLUE, GRAY, GREEN, PURPLE, png
 from experiments.plots.audit import orders
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
@@ -42,7 +51,6 @@ INK = {1: GRAY, 2: BLUE, 3: GREEN, 4: PURPLE}
 
 
 def run(config: Config) -> Result:
-    """Audit each sampler of the target."""
     subjects = _subjects(config.target, config.quick)
     if config.samplers:
         names = sorted({subject.sampler.name for subject in subjects})
@@ -115,7 +123,7 @@ def _rows(rows: Sequence[Check]) -> tuple[Measurement, ...]:
     )
 
 
-def _parts(config: Config, rows: Sequence[Check]) -> tuple[str | Figure | Table, ...]:
+def _parts(config: Config, rows: Sequence[Check]) -> tuple[Part, ...]:
     who = sorted({f"{row.library} {row.version}".strip() for row in rows})
     samplers = {(row.sampler, row.setting) for row in rows}
     lead = (
@@ -124,7 +132,7 @@ def _parts(config: Config, rows: Sequence[Check]) -> tuple[str | Figure | Table,
         "known limitation, of the method or documented. A defect is a claim that the sampler does "
         "not keep."
     )
-    parts: list[str | Figure | Table] = [lead]
+    parts: list[Part] = [lead]
     fitted = [row for row in rows if row.check in ("order", "weak order")]
     fitted = [row for row in fitted if row.value is not None and math.isfinite(row.value)]
     if fitted:
@@ -158,7 +166,7 @@ def _parts(config: Config, rows: Sequence[Check]) -> tuple[str | Figure | Table,
     return (*parts, Table(head, cells, "All measured convergence orders."))
 
 
-def _work(quick: bool) -> tuple[str | Figure | Table, ...]:
+def _work(quick: bool) -> tuple[Part, ...]:
     """The work-precision diagram of our deterministic solvers: error against NFE and seconds."""
     seconds_of, nfe_of, styles = [], [], {order: iter(["-", "--", ":", "-."]) for order in INK}
     counts, repeats = ((4, 8, 16), 1) if quick else ((4, 8, 16, 32, 64, 128), 3)

@@ -1,8 +1,9 @@
 """The subject of an audit: a sampler, its origin, and Python that builds it again."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import final
+from importlib.metadata import version
+from typing import Any, final
 
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from diffusion_math.testing.report import Check, Report
 from diffusion_math.testing.sampler import Sampler
 from diffusion_math.testing.verdicts import Origin, audit
 
-__all__ = ["Subject", "again", "along"]
+__all__ = ["Subject", "again", "along", "subjects_of"]
 
 
 @final
@@ -50,6 +51,19 @@ def again(module: str, *arguments: object, **options: object) -> str:
         "from experiments.audit.subject import Subject\n\n"
         f"subject = Subject(sampler({', '.join(given)}), Origin())"
     )
+
+
+def subjects_of(
+    library: str,
+    make: Callable[..., Sampler],
+    cases: Iterable[tuple[str, int, bool, dict[str, Any]]],
+) -> Iterator[Subject]:
+    """A library's samplers, each a name, an order, whether it is noisy, and options."""
+    for *case, options in cases:
+        setting = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        who = Origin(library, version(library), setting or "defaults")
+        made = again(library.replace("-", "_"), *case, **options)
+        yield Subject(make(*case, **options), who, made)
 
 
 def along(grid: Tensor, seen: Mapping[float, Tensor], end: Tensor) -> Tensor | list[Tensor]:

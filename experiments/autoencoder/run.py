@@ -26,7 +26,6 @@ LEAST_READ = 0.99
 
 
 def run(config: Config, pipeline: TextToImage | None = None) -> Result:
-    """Reconstruct, measure, read."""
     pipeline = pipeline or load(config.model)
     # 900,000 keeps clear of the examples that prompts are judged on.
     examples = [example(FRESH, 900_000 + i) for i in range(config.count)]

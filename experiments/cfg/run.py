@@ -21,7 +21,7 @@ from experiments.common.statistics import (
     share_of,
     wilson,
 )
-from experiments.output.result import Figure, Measurement, Result, Table, estimated, percent
+from experiments.output.result import Figure, Measurement, Part, Result, Table, estimated, percent
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from experiments.plots.gallery import image_rows
 from sd.pipeline import TextToImage
@@ -189,7 +189,7 @@ def _parts(
     pair: dict[bool, list[Image]],
     points: list[Point],
     free: Sequence[str],
-) -> tuple[str | Figure | Table, ...]:
+) -> tuple[Part, ...]:
     verdicts = {on: [shows(one, config.prompt) for one in pair[on]] for on in pair}
     hits = {on: sum(one is True for one in verdicts[on]) for on in pair}
     read = (

@@ -41,7 +41,6 @@ class Found(NamedTuple):
 
 
 def run(config: Config) -> Result:
-    """Integrate, count and differentiate each."""
     found, samples = {}, {}
     for name in tqdm(config.densities, unit="density", disable=None):
         density = DENSITIES[name]()

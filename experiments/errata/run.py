@@ -10,7 +10,6 @@ from experiments.output.result import HOLDS, Measurement, Result, Table, holds_i
 
 
 def run(config: Config) -> Result:
-    """Measure each, and set both forms beside it."""
     every = {
         name: measure
         for module in (forward, reverse, langevin, score)

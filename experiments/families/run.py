@@ -27,8 +27,6 @@ EXAMPLES = 100_000
 
 
 def run(config: Config) -> Result:
-    """Train all, draw from each, compare with the density."""
-
     data = DENSITIES[config.density]()
     budget = Budget(config.steps, config.batch, config.parameters, config.seed)
     fresh, other = (data.sample(seeded(config.seed, part), config.samples) for part in (1, 2))

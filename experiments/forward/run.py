@@ -32,7 +32,6 @@ FOLLOWED = 1500  # points in the animation
 
 
 def run(config: Config) -> Result:
-    """Iterate the forward step on both, and set the closed forms beside it."""
     schedule: Discrete = getattr(Discrete, config.schedule)()
     times = sorted(set(config.times))
     if config.image is None:

@@ -20,7 +20,7 @@ from experiments.langevin.mixing import TITLES, WEIGHTS, nearest_mode
 from experiments.output.result import Figure
 from experiments.plots import plane as plane_plots
 from experiments.plots.animation import frame, gif
-from experiments.plots.charts import Axis, Chart, dots, line, shares, side_by_side
+from experiments.plots.charts import Axis, Chart, dots, line, side_by_side
 from experiments.plots.plane import Cloud
 
 SHOWN = 3000
@@ -45,13 +45,7 @@ def plane(
         notes = _notes(data, [one[0] for one in found[name]])
         panels.append(_cloud(name, end.x[:SHOWN].numpy(), density, notes))
     drawing = plane_plots.clouds([panels[:3], panels[3:]], REACH, 3.6)
-    counted = shares(
-        [TITLES[name].replace(", ", ",\n") for name in found],
-        [f"mode {k + 1}" for k in range(len(WEIGHTS))],
-        list(found.values()),
-        WEIGHTS,
-        [(list(found).index("ULA"), k, share) for k, share in enumerate(bounds)],
-    )
+    counted = side_by_side([_shares(found, bounds)], 11.5, 4.6, legend_columns=5)
     return (
         Figure(
             "langevin-plane.png",
@@ -69,9 +63,26 @@ def plane(
             "The share of particles nearest to each mode, with intervals at 95% for a sampler's "
             "three together, against the true weights. The black marks are derived bounds: ULA "
             "cannot have less there after this many moves.",
-            "Bars of shares by sampler and mode with dashed lines at the true weights.",
+            "Shares with intervals by sampler and mode, and dashed lines at the true weights.",
         ),
     )
+
+
+def _shares(found: dict[str, list[tuple[float, float, float]]], bounds: Sequence[float]) -> Chart:
+    """Shares in percent by sampler and mode, the true weights, and what ULA's can't go below."""
+    series, last = [], len(found) - 0.5
+    for k, (weight, bound) in enumerate(zip(WEIGHTS, bounds, strict=True)):
+        aside = 0.2 * (k - 1)
+        value, *ends = 100 * np.array([row[k] for row in found.values()]).T
+        at, ula = np.arange(len(found)) + aside, list(found).index("ULA") + aside
+        series += [
+            line("true weight", [-0.5, last], [100 * weight] * 2, k, "--", 1.4),
+            dots(f"mode {k + 1}", at, value, np.transpose(ends), k),
+            line("derived lower bound", [ula - 0.09, ula + 0.09], [100 * bound] * 2, "#222222"),
+        ]
+    names = [TITLES[name].replace(", ", ",\n") for name in found]
+    samplers = Axis("", -0.5, last, ticks=range(len(found)), names=names)
+    return Chart("", samplers, Axis("particles nearest to the mode, %", 0), series)
 
 
 def distributions(stationary: Sequence[Variance], transient: Sequence[Variance]) -> Figure:

@@ -15,8 +15,8 @@ from experiments.langevin.bias import Variance
 from experiments.langevin.mixing import TITLES, WEIGHTS
 from experiments.output.result import (
     FAILS,
-    Figure,
     Measurement,
+    Part,
     Result,
     Table,
     at_least,
@@ -57,7 +57,7 @@ def run(config: Config) -> Result:
     transient = bias.transient(config.chains, config.seed + 11)
     turn = bias.turning_point(start[:100, :1], 0.5, 5.0)
     found = {name: _shares(data, end.x) for name, end in ends.items()}
-    parts: list[str | Figure | Table] = [
+    parts: list[Part] = [
         "The score points uphill. A particle that follows it alone ends on top of a mode (C22); "
         "with noise of the right size it follows the density near its mode (C23), but a plain "
         "chain does not cross to another mode in any reasonable time. Noise levels that fall from "

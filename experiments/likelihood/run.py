@@ -20,8 +20,6 @@ NEAR = 0.1
 
 
 def run(config: Config) -> Result:
-    """Find each point's log-likelihood in every way and compare."""
-
     problem = measure.LikelihoodProblem.of(config.density)
     x = problem.at_start.sample(seeded(config.seed, 1), config.points)
     exact = problem.exact(x)
@@ -41,9 +39,29 @@ def run(config: Config) -> Result:
         for n in tqdm(_powers(4, config.steps), unit="chain", disable=None)
     ]
     rows = (
-        _flow_row(errors[-1], tolerances[-1]),
-        _kernel_row(float((kernels - exact).abs().max())),
-        _pair_row(float((kernels - runs[-1].log_density).abs().max())),
+        within(
+            "likelihood",
+            "log p along the probability flow, exact divergence, against the mixture's closed "
+            f"form. Largest difference in nats at a tolerance of {tolerances[-1]:g}, at most "
+            f"{AGREE:g}",
+            errors[-1],
+            AGREE,
+        ),
+        within(
+            "likelihood-kernels",
+            "C08, C12: the ELBO of the chain of true reverse kernels (Bayes' rule, mixtures) "
+            f"against the closed form, {KERNEL_STEPS} steps, one path each: nothing is lost. "
+            f"Largest difference in nats, at most {AGREE:g}",
+            float((kernels - exact).abs().max()),
+            AGREE,
+        ),
+        within(
+            "likelihood-pair",
+            "The same ELBO against the probability flow. Largest difference in nats, at most "
+            f"{AGREE:g}",
+            float((kernels - runs[-1].log_density).abs().max()),
+            AGREE,
+        ),
         _mean_row(spreads[0]),
         _spread_row(spreads[1:]),
         _gap_row(gaps),
@@ -71,37 +89,6 @@ def run(config: Config) -> Result:
 def _powers(base: int, most: int) -> list[int]:
     """1, base, base^2, ... up to `most`."""
     return [base**k for k in range(most.bit_length()) if base**k <= most]
-
-
-def _flow_row(error: float, tolerance: float) -> Measurement:
-    return within(
-        "likelihood",
-        "log p along the probability flow, exact divergence, against the mixture's closed form. "
-        f"Largest difference in nats at a tolerance of {tolerance:g}, at most {AGREE:g}",
-        error,
-        AGREE,
-    )
-
-
-def _kernel_row(error: float) -> Measurement:
-    return within(
-        "likelihood-kernels",
-        "C08, C12: the ELBO of the chain of true reverse kernels (Bayes' rule, mixtures) against "
-        f"the closed form, {KERNEL_STEPS} steps, one path each: nothing is lost. Largest "
-        f"difference in nats, at most {AGREE:g}",
-        error,
-        AGREE,
-    )
-
-
-def _pair_row(error: float) -> Measurement:
-    return within(
-        "likelihood-pair",
-        "The same ELBO against the probability flow. Largest difference in nats, at most "
-        f"{AGREE:g}",
-        error,
-        AGREE,
-    )
 
 
 def _mean_row(one: Spread) -> Measurement:

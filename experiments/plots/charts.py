@@ -34,7 +34,7 @@ class Series:
     label: str
     x: Numbers
     y: Numbers
-    ends: Sequence[tuple[float, float]] | None = None
+    ends: Numbers | None = None
     color: Color = None
     style: str = "-"
     marker: str = "o"
@@ -55,7 +55,7 @@ def dots(
     label: str,
     x: Numbers,
     y: Numbers,
-    ends: Sequence[tuple[float, float]] | None = None,
+    ends: Numbers | None = None,
     color: Color = None,
     marker: str = "o",
     size: float = 6.3,
@@ -216,46 +216,9 @@ def _ticks(axis: Scale, chosen: Axis) -> None:
 def _range(panel: Chart) -> tuple[float | None, float | None]:
     """The range chosen; intervals down to 0 and below do not stretch a logarithmic axis."""
     chosen = panel.y.low, panel.y.high
-    low = [low for one in panel.series for low, _ in one.ends or ()]
+    low = [low for one in panel.series if one.ends is not None for low, _ in one.ends]
     if panel.y.scale != "log" or chosen != (None, None) or min(low, default=1.0) > 0:
         return chosen
     values = np.concatenate([np.asarray(one.y, dtype=float) for one in panel.series])
     values = values[values > 0]
     return float(values.min() / 2.5), float(values.max() * 2.5)
-
-
-@styled
-def shares(
-    groups: Sequence[str],
-    names: Sequence[str],
-    found: Sequence[Sequence[tuple[float, float, float]]],
-    weights: Sequence[float],
-    bounds: Sequence[tuple[int, int, float]] = (),
-) -> Figure:
-    """Bars of shares in percent with intervals, one colour a name, against the true weights.
-
-    found[i][j]: (share, low, high) of group i under name j, in [0, 1]; bounds: (i, j, share), a
-    share that group i cannot go below under name j.
-    """
-    figure = Figure(figsize=(11.5, 4.2), layout="constrained")
-    axes = figure.subplots()
-    wide = 0.62
-    for j, name in enumerate(names):
-        at = np.arange(len(groups)) + wide * ((j + 0.5) / len(names) - 0.5)
-        value, low, high = 100 * np.array([row[j] for row in found]).T
-        axes.bar(at, value, wide / len(names) * 0.92, color=COLORS[j], label=name, zorder=2)
-        bars = np.clip([value - low, high - value], 0, None)
-        axes.errorbar(at, value, bars, fmt="none", color="#222222", capsize=3, elinewidth=1.3)
-        axes.axhline(100 * weights[j], color=COLORS[j], linestyle="--", linewidth=1.4, zorder=1)
-    for n, (i, j, share) in enumerate(bounds):
-        middle = i + wide * ((j + 0.5) / len(names) - 0.5)
-        reach = [middle - wide / len(names) / 2, middle + wide / len(names) / 2]
-        label = "derived lower bound" if n == 0 else None
-        axes.plot(reach, [100 * share] * 2, color="#222222", linewidth=2.6, zorder=4, label=label)
-    axes.plot([], [], color=GRAY, linestyle="--", linewidth=1.4, label="true weight")
-    axes.set_xticks(range(len(groups)), groups)
-    axes.grid(False, axis="x")
-    axes.set_ylabel("particles nearest to the mode, %")
-    axes.set_ylim(0, None)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=11)
-    return figure

@@ -30,25 +30,12 @@ def image_rows(
     for i, row in enumerate(images):
         for j in range(wide):
             axes: Axes = grid[i][j]
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.grid(False)
             image = row[j] if j < len(row) else None
-            if image is None:
-                axes.spines[:].set_visible(False)
-            else:
-                axes.imshow(np.asarray(image), interpolation="nearest")
-                _frame(axes, verdicts[i][j] if verdicts is not None else None)
+            _show(axes, image, verdicts[i][j] if verdicts and image is not None else None)
             if i == 0 and j < len(columns):
                 axes.set_title(columns[j], fontsize=12, fontweight="normal", loc="center", pad=7)
             if j == 0:
-                style: dict[str, Any] = {
-                    "rotation": 0,
-                    "ha": "right",
-                    "va": "center",
-                    "labelpad": 12,
-                }
-                axes.set_ylabel(rows[i], **style)
+                axes.set_ylabel(rows[i], rotation=0, ha="right", va="center", labelpad=12)
     if title:
         text = textwrap.fill(title, int(9 * figure.get_figwidth()))
         figure.suptitle(text, fontsize=14, fontweight="bold", x=0.01, ha="left")
@@ -69,16 +56,12 @@ def captioned_images(
     grid = figure.subplots(high, wide, squeeze=False)
     for i, row in enumerate(grid):
         for j, axes in enumerate(row):
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.grid(False)
             if j >= len(images[i]):
-                axes.axis("off")
+                _show(axes, None)
                 continue
-            axes.imshow(np.asarray(images[i][j]), interpolation="nearest")
+            _show(axes, images[i][j], verdicts[i][j])
             text = textwrap.fill(texts[i][j], 26)
             axes.set_xlabel(text, fontsize=10.5, labelpad=6, linespacing=1.3)
-            _frame(axes, verdicts[i][j])
     return figure
 
 
@@ -109,7 +92,13 @@ def stacked_bars(
     return figure
 
 
-def _frame(axes: Axes, verdict: bool | None) -> None:
+def _show(axes: Axes, image: Any, verdict: bool | None = None) -> None:
+    """The image in the frame of its verdict; without an image nothing but labels."""
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    axes.spines[:].set_visible(image is not None)
+    if image is None:
+        return
+    axes.imshow(np.asarray(image), interpolation="nearest")
     color = {True: RIGHT, False: WRONG, None: "#bbbbbb"}[verdict]
-    for spine in axes.spines.values():
-        spine.set(visible=True, color=color, linewidth=1.0 if verdict is None else 3.0)
+    axes.spines[:].set(color=color, linewidth=1.0 if verdict is None else 3.0)

@@ -11,18 +11,8 @@ from diffusion_math.schedule import Discrete
 from experiments.common.statistics import normal_interval, seeded
 from experiments.output.result import Measurement, Result, estimated, within
 from experiments.posterior import Config
+from experiments.posterior import gaussian_approximations as gaussians
 from experiments.posterior.figures import FALSE_ALARM, Kernel, figures, kernel, table
-from experiments.posterior.gaussian_approximations import (
-    BEST,
-    BETA,
-    BayesErrors,
-    Distance,
-    Spread,
-    bayes,
-    distances,
-    spreads,
-    unit,
-)
 
 AGREE = 1e-8  # log-densities in the hundreds, over variances from 1e-3: rounding
 GOOD, POOR = 0.01, 0.1  # total variation of a good approximation, and of one that is not
@@ -30,10 +20,9 @@ BETWEEN = 1e-4  # of beta: what quadrature may be off by where beta_hat or beta 
 
 
 def run(config: Config) -> Result:
-    """Draw the kernels, measure the Gaussians, and find the best variance."""
     schedule = getattr(Discrete, config.schedule)()
     times, steps = sorted(set(config.times)), sorted(set(config.steps))
-    mixture = unit(DENSITIES[config.density]())  # type: ignore[arg-type]
+    mixture = gaussians.unit(DENSITIES[config.density]())  # type: ignore[arg-type]
     generator = seeded(config.seed)
     x_0 = mixture.sample(generator, config.points)
     z = torch.randn(x_0.shape, generator=generator, dtype=torch.float64)
@@ -45,9 +34,9 @@ def run(config: Config) -> Result:
     for step in tqdm(steps, unit="step", disable=None):
         s = config.time - step
         back.append(kernel(mixture, schedule, generator, x_t[0], config.time, s, config.samples))
-        errors.append(distances(mixture, schedule, x_t, config.time, s))
-        gaps.append(bayes(mixture, schedule, generator, x_0, x_t, config.time, s))
-    spread = {step: spreads(mixture, schedule, step, config.curve) for step in (1, 20)}
+        errors.append(gaussians.distances(mixture, schedule, x_t, config.time, s))
+        gaps.append(gaussians.bayes(mixture, schedule, generator, x_0, x_t, config.time, s))
+    spread = {step: gaussians.spreads(mixture, schedule, step, config.curve) for step in (1, 20)}
     parts = (
         "By Bayes' rule a step back from x_t has a distribution of its own, q(x_s | x_t). Nobody "
         "knows it for real data; here it is a mixture. A model puts one Gaussian in its place: "
@@ -71,10 +60,10 @@ def run(config: Config) -> Result:
 def _rows(
     config: Config,
     kernels: list[Kernel],
-    gaps: list[BayesErrors],
+    gaps: list[gaussians.BayesErrors],
     steps: list[int],
-    errors: list[dict[str, Distance]],
-    spread: dict[int, list[Spread]],
+    errors: list[dict[str, gaussians.Distance]],
+    spread: dict[int, list[gaussians.Spread]],
 ) -> tuple[Measurement, ...]:
     where = f"x_t at t = {config.time}, {len(steps)} steps from {steps[0]} to {steps[-1]}"
 
@@ -125,14 +114,14 @@ def _rows(
             "posterior-short",
             f"C09: in a step of {steps[0]} the Gaussian of variance beta is a good approximation. "
             f"Total variation distance from q(x_s | x_t), {over}, at most {GOOD:g}",
-            ends(BETA, 0),
+            ends(gaussians.BETA, 0),
             most=GOOD,
         ),
         estimated(
             "posterior-long",
             f"In a step of {steps[-1]} even the best Gaussian in KL is not, that of the right mean "
             f"and covariance. Its total variation distance, {over}, at least {POOR:g}",
-            ends(BEST, -1),
+            ends(gaussians.BEST, -1),
             least=POOR,
         ),
         estimated(

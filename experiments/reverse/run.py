@@ -17,7 +17,6 @@ from experiments.reverse.sampling import sampling_errors, trajectories
 
 
 def run(config: Config) -> Result:
-    """Train all targets, measure the divergence, and sample by all methods."""
     seed = partial(seeded, config.seed)
 
     schedule, data = VPLinear(), DENSITIES[config.density]()

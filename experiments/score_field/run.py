@@ -41,7 +41,6 @@ class Check(NamedTuple):
 
 
 def run(config: Config) -> Result:
-    """Draw the field, and compare it with the gradient, the denoiser and the noise."""
     schedule: Discrete = getattr(Discrete, config.schedule)()
     times = sorted(set(config.times))
     density = DENSITIES[config.density]()

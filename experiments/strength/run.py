@@ -9,7 +9,7 @@ from tqdm import tqdm
 from experiments import plots
 from experiments.common.model import distance, draw, load, shows
 from experiments.common.statistics import mean_interval, mean_of, share_of
-from experiments.output.result import Figure, Measurement, Result, Table, estimated, percent
+from experiments.output.result import Figure, Measurement, Part, Result, Table, estimated, percent
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from experiments.plots.gallery import image_rows
 from experiments.strength import Config
@@ -87,7 +87,7 @@ def _parts(
     distances: list[list[float]],
     verdicts: list[list[bool | None]],
     base: float,
-) -> tuple[str | Figure | Table, ...]:
+) -> tuple[Part, ...]:
     shown = min(3, config.seeds)
     images = [
         [source if i == 0 else None, rebuilt if i == 0 else None, *(group[i] for group in samples)]

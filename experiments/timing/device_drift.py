@@ -10,7 +10,7 @@ from torch import Tensor
 
 from experiments import plots
 from experiments.common.model import distance
-from experiments.output.result import Figure, Measurement, Table, estimated
+from experiments.output.result import Figure, Measurement, Part, Table, estimated
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from sd.pipeline import TextToImage
 
@@ -82,7 +82,7 @@ def rows(found: Sequence[Drift]) -> tuple[Measurement, ...]:
     )
 
 
-def parts(found: Sequence[Drift]) -> tuple[Figure | Table, ...]:
+def parts(found: Sequence[Drift]) -> tuple[Part, ...]:
     """The chart of the difference against the step, and the table of its values."""
     if not found:
         return ()

@@ -20,7 +20,7 @@ from experiments.common.model import load
 from experiments.common.model_options import Model, Precision
 from experiments.common.sampling_options import scale_of
 from experiments.common.statistics import Interval, median_interval
-from experiments.output.result import Figure, Measurement, Result, Table, estimated
+from experiments.output.result import Figure, Measurement, Part, Result, Table, estimated
 from experiments.plots.gallery import stacked_bars
 from experiments.timing import Config, device_drift
 from sd import device as devices
@@ -61,7 +61,6 @@ class Measured:
 
 
 def run(config: Config, pipeline: TextToImage | None = None) -> Result:
-    """Time every device and precision, one part after the other."""
     chosen = config.model.device
     names = devices.available() if chosen == "auto" else [str(devices.pick(chosen))]
     cold = config.cold_start and pipeline is None
@@ -225,7 +224,7 @@ def _parts(
     measured: list[Measured],
     refused: list[str],
     machine: dict[str, str],
-) -> tuple[str | Figure | Table, ...]:
+) -> tuple[Part, ...]:
     bars = {
         "text encoder": [m.text_encoder[0] for m in measured],
         f"U-Net, NFE {nfe}": [nfe * m.unet_step[0] for m in measured],
@@ -247,7 +246,7 @@ def _parts(
     )
     title = f"Time of one image, {config.sampling.steps} steps, guidance on"
     chart = stacked_bars([m.label for m in measured], bars, "milliseconds (median)", title)
-    lines: list[str | Figure | Table] = [
+    lines: list[Part] = [
         "The machine: " + "; ".join(f"{key} {value}" for key, value in machine.items()) + ".",
         Figure(
             "timing-parts.png",

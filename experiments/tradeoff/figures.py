@@ -9,7 +9,7 @@ from PIL.Image import Image
 
 from experiments import plots
 from experiments.common.statistics import wilson
-from experiments.output.result import Figure, Table, percent
+from experiments.output.result import Figure, Part, Table, percent
 from experiments.plots.gallery import image_rows
 from experiments.plots.tradeoff import Front, Line, fronts
 from experiments.tradeoff.measure import EVERYWHERE, Interval, Point, pareto, rms, words
@@ -37,7 +37,7 @@ def parts(
     judged: Sequence[Judged],
     scale: float,
     machine: dict[str, str],
-) -> tuple[str | Figure | Table, ...]:
+) -> tuple[Part, ...]:
     """The report of one run."""
     ways: dict[Way, list[Point]] = {}
     for point in points:
@@ -133,7 +133,7 @@ def _budgets(ways: dict[Way, list[Point]]) -> Table:
     return Table(header, tuple(cells), caption)
 
 
-def _limits(ways: dict[Way, list[Point]], judged: Sequence[Judged]) -> tuple[Figure | Table, ...]:
+def _limits(ways: dict[Way, list[Point]], judged: Sequence[Judged]) -> tuple[Part, ...]:
     """The effect of guidance intervals on the images and on the cost."""
     grid = list(ways)[-1][0]
     most = {way[1]: points[-1] for way, points in ways.items() if way[0] == grid}

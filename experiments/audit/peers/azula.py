@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from importlib import import_module
-from importlib.metadata import version
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +15,7 @@ from diffusion_math.grid import trailing
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Schedule, VPLinear
 from diffusion_math.testing.sampler import Sampler
-from diffusion_math.testing.verdicts import Origin
-from experiments.audit.subject import Subject, again, along
+from experiments.audit.subject import Subject, along, subjects_of
 
 __all__ = ["SAMPLERS", "sampler", "subjects"]
 
@@ -82,11 +80,4 @@ def subjects(quick: bool) -> Iterator[Subject]:
         adams = [name for name in SAMPLERS if "AB" in name]
         cases += [(name, n, False, {"order": n}) for name in adams for n in (1, 3)]
         cases += [("DDIMSampler", 1, True, {"eta": 1.0}), ("ItoSampler", 1, False, {"eta": 0.0})]
-    for name, order, noisy, options in cases:
-        setting = ", ".join(f"{k}={v!r}" for k, v in options.items())
-        who = Origin("azula", version("azula"), setting or "defaults")
-        yield Subject(
-            sampler(name, order, noisy, **options),
-            who,
-            again("azula", name, order, noisy, **options),
-        )
+    return subjects_of("azula", sampler, cases)

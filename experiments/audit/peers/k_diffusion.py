@@ -5,7 +5,6 @@ Only `k_diffusion.sampling` is read: the package's own import wants the whole of
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.metadata import version
 from inspect import signature
 from itertools import pairwise
 from types import ModuleType
@@ -19,10 +18,9 @@ from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import VE
 from diffusion_math.testing.sampler import Sampler
-from diffusion_math.testing.verdicts import Origin
 from experiments.audit.peers._isolated_import import alone
 from experiments.audit.peers.brownian import Increments
-from experiments.audit.subject import Subject, again, along
+from experiments.audit.subject import Subject, along, subjects_of
 
 __all__ = ["SAMPLERS", "sampler", "subjects"]
 
@@ -91,11 +89,4 @@ def subjects(quick: bool) -> Iterator[Subject]:
         cases += [("sample_dpmpp_3m_sde", 3, False, {"eta": 0.0})]
         cases += [("sample_dpmpp_2m_sde", 2, False, {"eta": 0.0})]
         cases += [("sample_lms", order, False, {"order": order}) for order in (1, 2, 3)]
-    for name, order, noisy, options in cases:
-        setting = ", ".join(f"{k}={v!r}" for k, v in options.items())
-        who = Origin("k-diffusion", version("k-diffusion"), setting or "defaults")
-        yield Subject(
-            sampler(name, order, noisy, **options),
-            who,
-            again("k_diffusion", name, order, noisy, **options),
-        )
+    return subjects_of("k-diffusion", sampler, cases)
