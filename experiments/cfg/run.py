@@ -1,6 +1,5 @@
 """Runs X1: generates every prompt with and without guidance, and reads the images."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -15,7 +14,7 @@ from experiments.cfg import Config
 from experiments.common.model import distance, draw, load, shows
 from experiments.common.sampling_options import scale_of
 from experiments.common.statistics import (
-    mean_interval,
+    geometric_ratio,
     mean_of,
     paired_difference,
     share_of,
@@ -172,14 +171,11 @@ def _rows(guided: Point, plain: Point) -> tuple[Measurement, ...]:
 
 def _variety(guided: Point, plain: Point) -> Measurement:
     """The ratio of the diversities, as a geometric mean over the prompts."""
-    pairs = zip(guided.spread, plain.spread, strict=True)
-    logs = [math.log(max(a, 1e-9) / max(b, 1e-9)) for a, b in pairs]
-    low, high = (math.exp(min(end, 700.0)) for end in mean_interval(logs))
     return estimated(
         "cfg-diversity",
         f"Diversity at w = {guided.scale:g} over diversity without guidance, geometric mean over "
-        f"{len(logs)} prompts",
-        (math.exp(fmean(logs)), (low, high)),
+        f"{len(plain.spread)} prompts",
+        geometric_ratio(guided.spread, plain.spread),
     )
 
 

@@ -105,6 +105,14 @@ def mean_of(values: Sequence[float]) -> tuple[float, Interval]:
     return fmean(values), mean_interval(values)
 
 
+def geometric_ratio(first: Sequence[float], second: Sequence[float]) -> tuple[float, Interval]:
+    """The geometric mean of the pairs' ratios, and Student's interval by their logarithms."""
+    pairs = zip(first, second, strict=True)
+    mean, ends = mean_of([math.log(max(a, 1e-12) / max(b, 1e-12)) for a, b in pairs])
+    low, high = (math.exp(min(end, 700.0)) for end in ends)
+    return math.exp(mean), (low, high)
+
+
 def share_of(verdicts: Sequence[bool]) -> tuple[float, Interval]:
     """The share of those that hold and its interval by `wilson`."""
     right = sum(verdicts)

@@ -41,7 +41,8 @@ def run(config: Config) -> Result:
         samples = {
             w: sample(schedule, network, test.labels, config.sampling, seed(2), w) for w in scales
         }
-        shown = {w: sample(*_shown(schedule, network), config.sampling, seed(3), w) for w in scales}
+        twice = torch.arange(10).repeat(2)
+        shown = {w: sample(schedule, network, twice, config.sampling, seed(3), w) for w in scales}
         right = {w: digit_data.agrees(classifier, x, test.labels) for w, x in samples.items()}
         real = digit_data.agrees(classifier, test.x, test.labels)
         distances = {w: energy_distance(x.double(), test.x.double()) for w, x in samples.items()}
@@ -89,11 +90,6 @@ def run(config: Config) -> Result:
         "weights": outcomes,
     }
     return Result("digits", "Diffusion on real pixels", rows, parts, data)
-
-
-def _shown(schedule: Any, network: Any) -> tuple[Any, Any, Tensor]:
-    """To draw two of every class."""
-    return schedule, network, torch.arange(10).repeat(2)
 
 
 def _codes(config: Config, schedule: Any, network: Any, train: Any, test: Any) -> dict[str, Tensor]:

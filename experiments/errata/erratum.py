@@ -1,12 +1,14 @@
 """What is known of one erratum: a measurement, two forms that claim to describe it, and a bound."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 from experiments.common.statistics import variance_interval
 from experiments.output.result import Figure, Measurement, holds_if
+from experiments.plots import png
+from experiments.plots.charts import Chart, side_by_side
 
 FALSE_ALARM = 1e-8
 """The chance at which a true form would be called wrong, for each erratum."""
@@ -19,7 +21,8 @@ class Erratum:
 
     id, of: the erratum's and its claim's. printed, true: the two forms in words. measured, what,
     interval: one number, what it is, and its interval if it has one. true_off, printed_off: how far
-    each form lies from what was measured, in units of the bound that `bound` explains.
+    each form lies from what was measured, in units of the bound that `bound` explains. charts,
+    caption, alt: its figure.
     """
 
     id: str
@@ -32,8 +35,17 @@ class Erratum:
     true_off: float
     printed_off: float
     bound: str
-    figure: Figure
+    charts: Sequence[Chart]
+    caption: str
+    alt: str
     data: Mapping[str, Any]
+    height: float = 4.5
+
+    @property
+    def figure(self) -> Figure:
+        """Its charts side by side."""
+        image = png(side_by_side(self.charts, 6.3, self.height), colors=128)
+        return Figure(f"erratum-{self.id}.png", image, self.caption, self.alt)
 
     @property
     def verdict(self) -> str:

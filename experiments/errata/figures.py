@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from experiments.output.result import Figure
-from experiments.plots import BLUE, GRAY, GREEN, ORANGE, png
-from experiments.plots.charts import Chart, Note, Numbers, Series, dots, line, side_by_side
+from experiments.plots import BLUE, GRAY, GREEN, ORANGE
+from experiments.plots.charts import Note, Numbers, Series, dots, line
 
 COLORS = {
     "true": BLUE, "printed": ORANGE, "other": GREEN, "measured": "#222222", "mark": GRAY,
@@ -40,11 +39,3 @@ def note(
 ) -> Note:
     """A text in the colour of its role."""
     return Note(text, x, y, COLORS[role] if role != "mark" else "#555555", ha, va)
-
-
-def erratum_figure(
-    erratum: str, panels: Sequence[Chart], caption: str, alt: str, height: float = 4.5
-) -> Figure:
-    """The panels side by side as the figure of an erratum, such as E1."""
-    image = png(side_by_side(panels, 6.3, height), colors=128)
-    return Figure(f"erratum-{erratum}.png", image, caption, alt)

@@ -11,7 +11,7 @@ from diffusion_math import gaussian
 from diffusion_math.schedule import Discrete
 from experiments.common.statistics import seeded, variance_interval
 from experiments.errata.erratum import FALSE_ALARM, Erratum, variance_off
-from experiments.errata.figures import erratum_figure, mark, note
+from experiments.errata.figures import mark, note
 from experiments.plots.charts import Axis, Chart
 
 EPS = torch.finfo(torch.float64).eps
@@ -71,14 +71,6 @@ def e1(samples: int, seed: int) -> Erratum:
         (note(f"never above {math.pi**2 / 6 - 1:.3f}", LONGEST * 0.8, 0.85, "true", "right"),),
         "upper left",
     )
-    figure = erratum_figure(
-        "E1",
-        [left, right],
-        "All betas of both tables lie in (0, 1). Blue: their sum converges, and half of the data's "
-        "variance outlives any number of steps. Green: their sum diverges, and nothing is left.",
-        "Two curves of the remaining variance over the table's length: one levels off at one half, "
-        "one falls to zero.",
-    )
     return Erratum(
         id="E1",
         of="C07",
@@ -91,7 +83,12 @@ def e1(samples: int, seed: int) -> Erratum:
         true_off=true_off,
         printed_off=abs(middle) / half,
         bound="half of the bracket abar_T [1 - r, exp(-r)], where r is the sum of the betas left",
-        figure=figure,
+        charts=[left, right],
+        caption="All betas of both tables lie in (0, 1). Blue: their sum converges, and half of "
+        "the data's variance outlives any number of steps. Green: their sum diverges, and nothing "
+        "is left.",
+        alt="Two curves of the remaining variance over the table's length: one levels off at one "
+        "half, one falls to zero.",
         data={
             "abar_T": end,
             "fading_abar_T": fading[-1].item(),
@@ -121,15 +118,6 @@ def e2(samples: int, seed: int) -> Erratum:
     # The log-SNR, -t log 2, is rounded before it is exponentiated; the logarithm is rounded again.
     bound = EPS * (2 * (t * math.log(2) + 8) / math.log(10) + exact.abs())
     first = slice(0, 12)
-    figure = erratum_figure(
-        "E2",
-        _e2_panels(t, ours, printed, sigma[first]),
-        "The noise coefficient of a schedule that halves the variance in every step. After a few "
-        "steps the two forms differ by tens of percent; after a thousand both are 1 to every digit "
-        "of float64, and their distances from 1 differ by a factor of 10^150.",
-        "Noise coefficient over the first twelve steps, and its distance from one over a thousand "
-        "steps on a logarithmic axis: the printed line falls half as steeply as the true one.",
-    )
     return Erratum(
         id="E2",
         of="C06",
@@ -142,7 +130,13 @@ def e2(samples: int, seed: int) -> Erratum:
         true_off=((ours - exact).abs() / bound).max().item(),
         printed_off=((ours - printed).abs() / bound).min().item(),
         bound="the rounding of t log 2, at the worst t for the true form, the best for the printed",
-        figure=figure,
+        charts=_e2_panels(t, ours, printed, sigma[first]),
+        caption="The noise coefficient of a schedule that halves the variance in every step. After "
+        "a few steps the two forms differ by tens of percent; after a thousand both are 1 to every "
+        "digit of float64, and their distances from 1 differ by a factor of 10^150.",
+        alt="Noise coefficient over the first twelve steps, and its distance from one over a "
+        "thousand steps on a logarithmic axis: the printed line falls half as steeply as the true "
+        "one.",
         data={
             "log10_one_minus_sigma": ours[-1].item(),
             "exact": exact[-1].item(),
@@ -234,15 +228,6 @@ def e4(samples: int, seed: int) -> Erratum:
         ),
         legend="upper left",
     )  # fmt: skip
-    figure = erratum_figure(
-        "E4",
-        [left, _e4_histogram(schedule, states[shown], shown, printed[shown])],
-        f"{samples} copies of one value, noised step by step under DDPM's table. Each step adds "
-        "beta_t, and what the earlier ones added stays: the variance is 1 - abar_t. The printed "
-        "form is right at t = 1 and fifty times too small at t = 100.",
-        "Measured variances over time on the true curve, far above the printed one; a histogram "
-        "that fits the wide true bell and not the narrow printed one.",
-    )
     return Erratum(
         id="E4",
         of="C16",
@@ -256,7 +241,12 @@ def e4(samples: int, seed: int) -> Erratum:
         printed_off=min(map(abs, wrong)),
         bound=f"half of the variance's interval, at {len(TIMES)} times with false alarm "
         f"{FALSE_ALARM:g}, the worst for the true form, the best after t = 1 for the printed",
-        figure=figure,
+        charts=[left, _e4_histogram(schedule, states[shown], shown, printed[shown])],
+        caption=f"{samples} copies of one value, noised step by step under DDPM's table. Each step "
+        "adds beta_t, and what the earlier ones added stays: the variance is 1 - abar_t. The "
+        "printed form is right at t = 1 and fifty times too small at t = 100.",
+        alt="Measured variances over time on the true curve, far above the printed one; a "
+        "histogram that fits the wide true bell and not the narrow printed one.",
         data={
             "times": TIMES,
             "variance": list(measured.values()),

@@ -1,6 +1,5 @@
 """Errata of Langevin's chain: one step along the score (E6), and many with noise (E7)."""
 
-from collections import deque
 from collections.abc import Callable
 
 import torch
@@ -9,11 +8,11 @@ from torch import Tensor
 from diffusion_math import langevin, langevin_law
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.gaussian import Gaussian
-from diffusion_math.noise import from_generator
 from experiments.common.statistics import seeded, variance_interval
 from experiments.errata.data import PLAIN, normal
 from experiments.errata.erratum import FALSE_ALARM, Erratum, variance_off
-from experiments.errata.figures import erratum_figure, mark, note
+from experiments.errata.figures import mark, note
+from experiments.langevin.bias import last
 from experiments.plots.charts import Axis, Chart, Series
 
 EPS = torch.finfo(torch.float64).eps
@@ -55,14 +54,6 @@ def e6(samples: int, seed: int) -> Erratum:
         "lower left",
         below=0.0,
     )
-    figure = erratum_figure(
-        "E6",
-        [_e6_steps(q), right],
-        "One step x + delta S(x) under N(0, 1), where S(x) = -x. Up to delta = 2 the point lands "
-        "nearer to the mode; beyond, it lands on the other side and lower than it was.",
-        "A bell's logarithm with lines from one point to where a short and a long step land; "
-        "curves of the change that are positive up to a step of two and negative beyond.",
-    )
     return Erratum(
         id="E6",
         of="C22",
@@ -75,7 +66,11 @@ def e6(samples: int, seed: int) -> Erratum:
         true_off=true,
         printed_off=printed,
         bound="the rounding of two log-densities; the printed form's worst is beyond delta = 2",
-        figure=figure,
+        charts=[_e6_steps(q), right],
+        caption="One step x + delta S(x) under N(0, 1), where S(x) = -x. Up to delta = 2 the point "
+        "lands nearer to the mode; beyond, it lands on the other side and lower than it was.",
+        alt="A bell's logarithm with lines from one point to where a short and a long step land; "
+        "curves of the change that are positive up to a step of two and negative beyond.",
         data={"deltas": deltas, "starts": STARTS, "change": change.tolist()},
     )
 
@@ -131,11 +126,11 @@ def e7(samples: int, seed: int) -> Erratum:
     x = torch.randn(samples, generator=seeded(seed), dtype=torch.float64)
     ends = {}
     for k, delta in enumerate(DELTAS):
-        ends[delta] = _ended(langevin.ula(_score(q), delta), x, seed + 1 + k)
+        ends[delta] = last(langevin.ula(_score(q), delta), x, MOVES, seeded(seed, 1 + k))
     states = {}
     for k, delta in enumerate(TESTED):
         move = langevin.mala(lambda y: (_log_q(q, y), _score(q)(y)), delta)
-        states[delta] = _ended(move, x, seed + 1 + len(DELTAS) + k)
+        states[delta] = last(move, x, MOVES, seeded(seed, 1 + len(DELTAS) + k))
     target = Gaussian(x.new_zeros(1), x.new_ones(()))
 
     def exact(delta: float) -> float:
@@ -150,29 +145,6 @@ def e7(samples: int, seed: int) -> Erratum:
     wrong = max(abs(variance_off(seen[d], 1.0, samples, chance)) for d in DELTAS)
     line = [0.02 * k for k in range(1, 94)]
     shown = 1.5
-    figure = erratum_figure(
-        "E7",
-        [
-            Chart(
-                f"Variance after {MOVES} moves that start in N(0, 1)",
-                Axis(r"step size $\delta$", 0, 1.87),
-                Axis("variance", 0, 9.5),
-                (
-                    mark("printed", "printed: the limit is N(0, 1)", [0, 1.87], [1, 1], "dashed"),
-                    mark("true", r"true: $1 / (1 - \delta/2)$", line, [exact(d) for d in line]),
-                    _variances("measured", "Langevin, 95% interval", seen, samples),
-                    _variances("other", "with a Metropolis test", metropolis, samples),
-                ),
-                legend="upper left",
-            ),
-            _e7_histogram(ends[shown], target, shown),
-        ],
-        f"{samples} chains on N(0, 1), started from exact samples of it. Without a test they leave "
-        "it for a normal of variance 1 / (1 - delta / 2), which tends to 1 only as delta -> 0; "
-        "with a Metropolis test they stay.",
-        "Measured variances on a rising curve, and others on a level line at one; a histogram "
-        "twice as wide as the bell it was meant to follow.",
-    )  # fmt: skip
     at = 1.0
     return Erratum(
         id="E7",
@@ -187,7 +159,26 @@ def e7(samples: int, seed: int) -> Erratum:
         printed_off=wrong,
         bound=f"half of the variance's interval, for {len(off)} sets of chains with false alarm "
         f"{FALSE_ALARM:g}, the worst of them for either form",
-        figure=figure,
+        charts=[
+            Chart(
+                f"Variance after {MOVES} moves that start in N(0, 1)",
+                Axis(r"step size $\delta$", 0, 1.87),
+                Axis("variance", 0, 9.5),
+                (
+                    mark("printed", "printed: the limit is N(0, 1)", [0, 1.87], [1, 1], "dashed"),
+                    mark("true", r"true: $1 / (1 - \delta/2)$", line, [exact(d) for d in line]),
+                    _variances("measured", "Langevin, 95% interval", seen, samples),
+                    _variances("other", "with a Metropolis test", metropolis, samples),
+                ),
+                legend="upper left",
+            ),
+            _e7_histogram(ends[shown], target, shown),
+        ],
+        caption=f"{samples} chains on N(0, 1), started from exact samples of it. Without a test "
+        "they leave it for a normal of variance 1 / (1 - delta / 2), which tends to 1 only as "
+        "delta -> 0; with a Metropolis test they stay.",
+        alt="Measured variances on a rising curve, and others on a level line at one; a histogram "
+        "twice as wide as the bell it was meant to follow.",
         data={
             "deltas": DELTAS,
             "variance": list(seen.values()),
@@ -197,12 +188,6 @@ def e7(samples: int, seed: int) -> Erratum:
             "moves": MOVES,
         },
     )
-
-
-def _ended(move: langevin.Move, x: Tensor, seed: int) -> Tensor:
-    chain = langevin.chain(move, x, MOVES, from_generator(seeded(seed)))
-    (end,) = deque(chain, maxlen=1)
-    return end.x
 
 
 def _variances(role: str, label: str, found: dict[float, float], samples: int) -> Series:

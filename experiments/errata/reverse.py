@@ -15,7 +15,7 @@ from diffusion_math.schedule import Discrete
 from experiments.common.statistics import kolmogorov_bound, mean_interval, seeded, wilson
 from experiments.errata.data import two_gaussians
 from experiments.errata.erratum import FALSE_ALARM, Erratum
-from experiments.errata.figures import erratum_figure, mark, note
+from experiments.errata.figures import mark, note
 from experiments.plots.charts import Axis, Chart
 
 CHAIN = Discrete(torch.tensor([0.15, 0.85], dtype=torch.float64))  # E3's two steps
@@ -55,19 +55,6 @@ def e3(samples: int, seed: int) -> Erratum:
     # The running trapezoid sum strays from the integral by h^2 / 12 max|p'|, far below the limit.
     limit += (gap**2 / 12 * (density.diff() / gap).abs().max()).item()
     plain = (seen - gap * torch.stack(paths).cumsum(1)).abs().amax(1)
-    figure = erratum_figure(
-        "E3",
-        [
-            _e3_densities(line, x0, density, paths),
-            _e3_bound(data, line, density, paths, samples, generator),
-        ],
-        "A two-step chain in one dimension. Left: its samples follow the integral over x_1 and "
-        "x_2, whose area is 1; the product is another function of x_0 for every path, of area "
-        f"{min(masses):.3f} to {max(masses):.3f}. Right: what training maximises, the ELBO, lies "
-        "just below the logarithm of the integral. Of the product it is no lower bound.",
-        "A histogram with two peaks under the curve of the integral and far above three small "
-        "bells of the product; their logarithms, with the bound just below the integral.",
-    )  # fmt: skip
     return Erratum(
         id="E3",
         of="C09",
@@ -80,7 +67,16 @@ def e3(samples: int, seed: int) -> Erratum:
         true_off=true / limit,
         printed_off=min(charitable, plain.min().item()) / limit,
         bound=f"the Kolmogorov bound at false alarm {FALSE_ALARM:g}, {limit:.4f}",
-        figure=figure,
+        charts=[
+            _e3_densities(line, x0, density, paths),
+            _e3_bound(data, line, density, paths, samples, generator),
+        ],
+        caption="A two-step chain in one dimension. Left: its samples follow the integral over x_1 "
+        "and x_2, whose area is 1; the product is another function of x_0 for every path, of area "
+        f"{min(masses):.3f} to {max(masses):.3f}. Right: what training maximises, the ELBO, lies "
+        "just below the logarithm of the integral. Of the product it is no lower bound.",
+        alt="A histogram with two peaks under the curve of the integral and far above three small "
+        "bells of the product; their logarithms, with the bound just below the integral.",
         data={
             "area_of_the_integral": (gap * density.sum()).item(),
             "areas_of_the_product": masses,
@@ -206,15 +202,6 @@ def e5(samples: int, seed: int) -> Erratum:
         (note("not one of them has a $\\beta_t$", 1.25, 0.046, "printed"),),
         "upper right",
     )
-    figure = erratum_figure(
-        "E5",
-        [left, right],
-        f"{samples} training times for a table of T = {TABLE}. Ours are whole and each as often as "
-        "the others. What is printed, Uniform(0, I), is a number between 0 and 1: no row of the "
-        "table, and all but clean data.",
-        "Ten equal shares at the whole times 1 to 10; beside it all draws crowded between 0 and 1.",
-        3.9,
-    )
     return Erratum(
         id="E5",
         of="C19",
@@ -227,7 +214,13 @@ def e5(samples: int, seed: int) -> Erratum:
         true_off=found / limit,
         printed_off=off / limit,
         bound=f"the Kolmogorov bound at false alarm {FALSE_ALARM:g}, {limit:.4f}",
-        figure=figure,
+        charts=[left, right],
+        caption=f"{samples} training times for a table of T = {TABLE}. Ours are whole and each as "
+        "often as the others. What is printed, Uniform(0, I), is a number between 0 and 1: no row "
+        "of the table, and all but clean data.",
+        alt="Ten equal shares at the whole times 1 to 10; beside it all draws crowded between 0 "
+        "and 1.",
+        height=3.9,
         data={
             "shares": shares,
             "share_with_a_row": shares_with_a_row[0],

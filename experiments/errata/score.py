@@ -9,7 +9,7 @@ from diffusion_math import gaussian, prediction
 from experiments.common.statistics import mean_interval, seeded
 from experiments.errata.data import PLAIN, two_gaussians
 from experiments.errata.erratum import FALSE_ALARM, Erratum, slope_bound
-from experiments.errata.figures import erratum_figure, mark
+from experiments.errata.figures import mark
 from experiments.plots.charts import Axis, Chart
 
 EPS = torch.finfo(torch.float64).eps
@@ -43,15 +43,6 @@ def e8(samples: int, seed: int) -> Erratum:
     span = (kernel.means.max() - kernel.means.min()).item()
     proxy = (kernel.covariances.max().item() + span**2 / 4) / SIGMA**2
     bound, wide = (slope_bound(proxy, weight, chance) for chance in (FALSE_ALARM, 0.05))
-    figure = erratum_figure(
-        "E8",
-        [_e8_targets(eps[:120], back[:120]), _e8_scores(score, eps, x_hat, ours)],
-        f"Noise of sigma = {SIGMA:g} on a mixture of two bells. Left: x - x_hat is eps with its "
-        "sign turned and the scale of sigma, point by point. Right: the mean noise at one place "
-        "against the score there; a network that learns eps learns -sigma S.",
-        "Points on a falling line of slope minus one half, across a dashed rising line of slope "
-        "one; mean noise against the score, on a falling line again.",
-    )
     return Erratum(
         id="E8",
         of="C25, C26",
@@ -65,7 +56,12 @@ def e8(samples: int, seed: int) -> Erratum:
         printed_off=min(taken, abs(slope - printed) / bound),
         bound=f"the slope's bound at false alarm {FALSE_ALARM:g}, or the rounding of x_hat, "
         "whichever is worse for the true form and better for the printed",
-        figure=figure,
+        charts=[_e8_targets(eps[:120], back[:120]), _e8_scores(score, eps, x_hat, ours)],
+        caption=f"Noise of sigma = {SIGMA:g} on a mixture of two bells. Left: x - x_hat is eps "
+        "with its sign turned and the scale of sigma, point by point. Right: the mean noise at one "
+        "place against the score there; a network that learns eps learns -sigma S.",
+        alt="Points on a falling line of slope minus one half, across a dashed rising line of "
+        "slope one; mean noise against the score, on a falling line again.",
         data={
             "sigma": SIGMA,
             "slope": slope,

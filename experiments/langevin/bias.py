@@ -69,13 +69,13 @@ def stationary(chains: int, seed: int) -> list[Variance]:
     for delta in BIASED:
         ula = langevin.ula(lambda x: data.score(schedule, x, 0.0), delta)
         zeros = torch.zeros(chains, 1, dtype=torch.float64)
-        x = _end(ula, langevin.Particles(zeros), SETTLED, generator)
+        x = last(ula, zeros, SETTLED, generator)
         predicted = float(langevin_law.ula_stationary(target, delta).variance)
         found.append(_variance("ULA", delta, SETTLED, x, predicted))
 
         mala = langevin.mala(lambda x: data.log_density_and_score(schedule, x, 0.0), delta)
         start = langevin.Particles(data.sample(generator, chains))
-        x = _end(mala, start, KEPT, generator)
+        x = last(mala, start, KEPT, generator)
         found.append(_variance("MALA", delta, KEPT, x, 1.0))
 
         h = math.sqrt(2 * delta)
@@ -85,7 +85,7 @@ def stationary(chains: int, seed: int) -> list[Variance]:
         start = langevin.Particles(
             position.variance.sqrt() * z[0], velocity=velocity.variance.sqrt() * z[1]
         )
-        x = _end(baoab, start, KEPT, generator)
+        x = last(baoab, start, KEPT, generator)
         found.append(_variance("BAOAB", delta, KEPT, x, float(position.variance)))
     return found
 
@@ -141,8 +141,8 @@ def _gain(data: GaussianMixture, delta: float, points: Tensor) -> Tensor:
     return data.log_density(schedule, end.x, 0.0) - data.log_density(schedule, points, 0.0)
 
 
-def _end(move: Move, start: object, moves: int, generator: torch.Generator) -> Tensor:
-    assert isinstance(start, Particles)
+def last(move: Move, start: Particles | Tensor, moves: int, generator: torch.Generator) -> Tensor:
+    """Where a chain is after so many moves."""
     (end,) = deque(chain(move, start, moves, from_generator(generator)), maxlen=1)
     return end.x
 

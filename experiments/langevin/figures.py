@@ -70,19 +70,19 @@ def plane(
 
 def _shares(found: dict[str, list[tuple[float, float, float]]], bounds: Sequence[float]) -> Chart:
     """Shares in percent by sampler and mode, the true weights, and what ULA's can't go below."""
-    series, last = [], len(found) - 0.5
+    shares, marks, last = [], [], len(found) - 0.5
     for k, (weight, bound) in enumerate(zip(WEIGHTS, bounds, strict=True)):
         aside = 0.2 * (k - 1)
         value, *ends = 100 * np.array([row[k] for row in found.values()]).T
         at, ula = np.arange(len(found)) + aside, list(found).index("ULA") + aside
-        series += [
+        shares.append(dots(f"mode {k + 1}", at, value, np.transpose(ends), k))
+        marks += [
             line("true weight", [-0.5, last], [100 * weight] * 2, k, "--", 1.4),
-            dots(f"mode {k + 1}", at, value, np.transpose(ends), k),
             line("derived lower bound", [ula - 0.09, ula + 0.09], [100 * bound] * 2, "#222222"),
         ]
     names = [TITLES[name].replace(", ", ",\n") for name in found]
     samplers = Axis("", -0.5, last, ticks=range(len(found)), names=names)
-    return Chart("", samplers, Axis("particles nearest to the mode, %", 0), series)
+    return Chart("", samplers, Axis("particles nearest to the mode, %", 0), [*shares, *marks])
 
 
 def distributions(stationary: Sequence[Variance], transient: Sequence[Variance]) -> Figure:

@@ -12,7 +12,7 @@ from diffusion_math.schedule import VPLinear
 from experiments.common.statistics import seeded
 from experiments.output.result import Result
 from experiments.reverse import Config, claims, figures
-from experiments.reverse.learned_score import TARGETS, Budget, curve, learn, relative
+from experiments.reverse.learned_score import TARGETS, Budget, Learned, curve, learn, relative
 from experiments.reverse.sampling import sampling_errors, trajectories
 
 
@@ -24,31 +24,23 @@ def run(config: Config) -> Result:
     budgets = [config.steps // k for k in (16, 8, 4)]
     times = [float(t) for t in torch.logspace(-3, 0, 13)]
     with tqdm(total=len(TARGETS) * config.steps + sum(budgets), unit="update", disable=None) as bar:
-        learned = {
-            target: learn(
-                schedule, data, target, Budget(config.steps, config.batch, config.width),
-                config.seed, bar.update,
-            )
-            for target in TARGETS
-        }  # fmt: skip
-        by_budget = {
-            steps: learn(
-                schedule, data, "eps", Budget(steps, config.batch, config.width),
-                config.seed, bar.update,
-            )
-            for steps in budgets
-        }  # fmt: skip
+
+        def trained(target: str, steps: int) -> Learned:
+            budget = Budget(steps, config.batch, config.width)
+            return learn(schedule, data, target, budget, config.seed, bar.update)
+
+        learned = {target: trained(target, config.steps) for target in TARGETS}
+        by_budget = {steps: trained("eps", steps) for steps in budgets}
     by_budget[config.steps] = learned["eps"]
     n = max(20, config.samples // 25)
-    missed = {name: relative(one, data, seed(1), n) for name, one in learned.items()}
-    falling = {steps: relative(one, data, seed(1), n) for steps, one in by_budget.items()}
-    curves = {
-        name: curve(one, data, times, seed(2), config.samples) for name, one in learned.items()
-    }
-    steps_curves = {
-        steps: curve(one, data, times, seed(2), config.samples) for steps, one in by_budget.items()
-    }
-
+    missed, falling = (
+        {name: relative(one, data, seed(1), n) for name, one in group.items()}
+        for group in (learned, by_budget)
+    )
+    curves, steps_curves = (
+        {name: curve(one, data, times, seed(2), config.samples) for name, one in group.items()}
+        for group in (learned, by_budget)
+    )
     errors = sampling_errors(
         schedule, data, learned["eps"], config.walks, config.samples, config.seed + 3
     )

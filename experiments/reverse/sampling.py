@@ -78,16 +78,13 @@ def sampling_errors(
 
     fresh = data.sample(seeded(seed, 1), n)
     z = torch.randn(n, 2, generator=seeded(seed, 2), dtype=torch.float64)
+    denoisers = {EXACT: data.denoiser(schedule), LEARNED: learned.denoiser()}
     found = []
     for steps in sorted(set(counts)):
         grid = trailing(schedule, steps)
         ends = {
-            EXACT: sample_by_gaussian_steps(
-                schedule, data.denoiser(schedule), z, grid, seeded(seed, 3)
-            )[-1],
-            LEARNED: sample_by_gaussian_steps(
-                schedule, learned.denoiser(), z, grid, seeded(seed, 3)
-            )[-1],
+            name: sample_by_gaussian_steps(schedule, denoise, z, grid, seeded(seed, 3))[-1]
+            for name, denoise in denoisers.items()
         }
         if steps <= max(FEW, min(counts)):
             ends[KERNELS] = sample_by_kernels(schedule, data, z, grid, seeded(seed, 3))[-1]
@@ -105,9 +102,8 @@ def trajectories(
     """The grid, and the points at each of its nodes by the true kernels and as learned."""
     grid = trailing(schedule, steps)
     z = torch.randn(n, 2, generator=seeded(seed), dtype=torch.float64)
-    second = seeded(seed, 1)
-    third = seeded(seed, 2)
+    by_steps = sample_by_gaussian_steps(schedule, learned.denoiser(), z, grid, seeded(seed, 2))
     return grid, {
-        "exact": sample_by_kernels(schedule, data, z, grid, second),
-        "learned": sample_by_gaussian_steps(schedule, learned.denoiser(), z, grid, third),
+        "exact": sample_by_kernels(schedule, data, z, grid, seeded(seed, 1)),
+        "learned": by_steps,
     }

@@ -115,14 +115,6 @@ PRINTED: dict[str, tuple[Any, str, Any]] = {
 }
 
 
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are most of the time; a verdict needs none."""
-    for module in MODULES:
-        monkeypatch.setattr(module, "erratum_figure", lambda *given, **named: None)
-
-
-@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("id", IDS)
 def test_the_printed_form_in_our_place_is_found_out(
     monkeypatch: pytest.MonkeyPatch, id: str
@@ -135,7 +127,6 @@ def test_the_printed_form_in_our_place_is_found_out(
     assert errata._summary([found, *others]).verdict == "does not hold"
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_not_a_number_holds_nothing() -> None:
     """A printed form that can't be told apart, or a number that isn't one, is no proof."""
     found = MEASURES["E6"](FEW, 0)

@@ -6,13 +6,12 @@ import pytest
 
 from experiments.common.statistics import variance_interval
 from experiments.errata.erratum import Erratum, slope_bound, variance_off
-from experiments.output.result import FAILS, HOLDS, Figure, Measurement
+from experiments.output.result import FAILS, HOLDS, Measurement
 
 
 def test_an_erratum_is_told_in_one_line() -> None:
-    figure = Figure("a.png", b"", "Caption.", "Alt.")
     said = Erratum(
-        "E9", "C99", "a", "b", "A thing", 0.5, (0.4, 0.6), 0.12345, 7.0, "its bound", figure, {}
+        "E9", "C99", "a", "b", "A thing", 0.5, (0.4, 0.6), 0.12345, 7.0, "its bound", (), "", "", {}
     )
     claim = (
         "E9 (C99), printed: a; true: b. A thing. In units of its bound, the true form is off by "
@@ -27,8 +26,7 @@ def test_an_erratum_is_told_in_one_line() -> None:
 def test_a_verdict_wants_one_form_within_the_bound(
     true: float, printed: float, verdict: str
 ) -> None:
-    figure = Figure("a.png", b"", "Caption.", "Alt.")
-    said = Erratum("E9", "C99", "a", "b", "c", 0.5, None, true, printed, "d", figure, {})
+    said = Erratum("E9", "C99", "a", "b", "c", 0.5, None, true, printed, "d", (), "", "", {})
     assert said.verdict == verdict
 
 
