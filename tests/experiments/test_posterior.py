@@ -114,7 +114,7 @@ def test_the_best_variance_leaves_its_bounds_for_other_data(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Not scaled to variance 1, the ring's is above beta; the bound is about scaled data."""
-    monkeypatch.setattr(posterior, "unit", lambda mixture: mixture)
+    monkeypatch.setattr(posterior.gaussians, "unit", lambda mixture: mixture)
     assert verdicts()["posterior-variance"] == "does not hold"
 
 
