@@ -31,8 +31,9 @@ def made(n: int, seed: int = 0, pixels: int = PIXELS) -> Digits:
     return Digits(data.from_levels(levels.float()), torch.arange(n) % 10)
 
 
-def test_digits() -> None:
+def test_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn")
+    monkeypatch.setattr(digits, "EXAMPLES", 0)  # as if these few were enough to decide
     result = digits.run(TINY)
     check(result, "digits")
     verdicts = {row.name: row.verdict for row in result.rows}
