@@ -12,9 +12,9 @@ A test marked `claim(id, function)` proves a claim of `docs/claims.md`. It calls
 its text, and the worst value of all its calls goes to the report as a property of the test, where
 `experiments.verify.run` reads it (`--junitxml`).
 
-A test marked `chance(rate, against)` is a Monte Carlo test (tests/chance.py): what all its cases
-spend of false alarms may not pass its rate, and a test that is not marked may spend nothing
-(tests/ledger.py).
+A test marked `chance(rate, against)` is a Monte Carlo test (tests/support/chance.py): what all
+its cases spend of false alarms may not pass its rate, and a test that is not marked may spend
+nothing (tests/ledger.py).
 """
 
 import os
@@ -27,7 +27,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import shapes  # noqa: F401  (pyproject.toml names it to the hook)
-from tests.measuring import Measured
+from tests.support.measuring import Measured
 
 pytest_plugins = ("tests.ledger",)
 

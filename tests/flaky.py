@@ -1,15 +1,15 @@
 """Run the suite under many seeds: `python -m tests.flaky [--seeds 20] [pytest's arguments]`.
 
-Seed k moves every draw that is not pinned (SUITE_SEED = k, tests/chance.py) and gives hypothesis
-other examples (--hypothesis-seed = k, the profile `default` but for its database). A table says
-for each seed what passed and failed; the exit code is 1 if anything failed, and the failures are
-named with their seeds. Nothing is written unless --out names a JSON file. Two runs go on at a time,
-one thread each.
+Seed k moves every draw that is not pinned (SUITE_SEED = k, tests/support/chance.py) and gives
+hypothesis other examples (--hypothesis-seed = k, the profile `default` but for its database). A
+table says for each seed what passed and failed; the exit code is 1 if anything failed, and the
+failures are named with their seeds. Nothing is written unless --out names a JSON file. Two runs go
+on at a time, one thread each.
 
 Economy: the first two seeds run everything, and the first records which tests can depend on a seed:
-those driven by hypothesis, those that drew through tests/chance.py, and all tests of a file in
-which one did (a cache or a fixture may have drawn for them). The other seeds run these alone, since
-the outcome of the rest is no function of a seed. `--all` runs everything under every seed.
+those driven by hypothesis, those that drew through tests/support/chance.py, and all tests of a file
+in which one did (a cache or a fixture may have drawn for them). The other seeds run these alone,
+since the outcome of the rest is no function of a seed. `--all` runs everything under every seed.
 
 The module is also pytest's plugin in those runs (`-p tests.flaky`).
 """
@@ -143,8 +143,8 @@ _DREW = pytest.StashKey[set[str]]()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool, bool]:
-    """Note that a test, or a fixture made for it, drew through tests/chance.py."""
-    from tests.chance import LEDGER
+    """Note that a test, or a fixture made for it, drew through tests/support/chance.py."""
+    from tests.support.chance import LEDGER
 
     before = LEDGER.seeds
     done = yield

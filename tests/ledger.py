@@ -16,7 +16,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.chance import LEDGER
+from tests.support.chance import LEDGER
 
 
 @contextmanager

@@ -11,9 +11,10 @@ import pytest
 import torch
 from scipy import stats
 
-from tests import chance, flaky
-from tests.chance import Cells, Count, Distance, Mean
-from tests.law import Law, independent, line, mixed, uniform
+from tests import flaky
+from tests.support import chance
+from tests.support.chance import Cells, Count, Distance, Mean
+from tests.support.distribution import Law, independent, line, mixed, uniform
 
 TESTS = Path(__file__).parent
 TOTAL = 1e-6
@@ -33,7 +34,7 @@ STATISTICS = {
     "ttest_1samp",
     "ttest_ind",
 }
-"""Names that a test uses to judge draws; the bounds of tests/chance.py spend by themselves."""
+"""Names that a test uses to judge draws; those of tests/support/chance.py spend by themselves."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def test_every_monte_carlo_test_names_an_alternative_and_shows_that_it_is_reject
 def test_what_judges_draws_is_marked() -> None:
     """A test that asks scipy for a tail, a p-value or a quantile of chance declares its rate.
 
-    The bounds of tests/chance.py need no look at the source: unmarked, they fail as they run.
+    The bounds of tests/support/chance.py need no look at the source: unmarked, they fail at once.
     Exempt are the tests of such laws themselves, on numbers written down.
     """
     exempt = (
@@ -265,7 +266,7 @@ def test_spending_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FICKLE = """
-from tests.chance import shifted
+from tests.support.chance import shifted
 
 def test_fickle():
     assert shifted(0) < 3 * 1_000_003, "not under this seed"

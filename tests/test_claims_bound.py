@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.diffusion_math.test_elbo_identity import POINTS, random_chain
-from tests.measuring import Measured
+from tests.support.measuring import Measured
 
 
 @pytest.mark.claim("C13", "diffusion_math.elbo.bound")

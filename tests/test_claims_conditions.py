@@ -20,9 +20,9 @@ from sd.networks.text_encoder import TextEncoder
 from sd.networks.vae import VAE, Latent
 from sd.text.tokenizer import Tokenizer
 from sd.train.unet import UNetTraining, train_unet
-from tests.chance import Count, rare, shifted
-from tests.diffusion_math.support.mixtures import normal, seeded
-from tests.measuring import Measured
+from tests.support.chance import Count, rare, shifted
+from tests.support.measuring import Measured
+from tests.support.mixtures import normal, seeded
 
 EPS = torch.finfo(torch.float64).eps
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from diffusion_math.densities.toy import ring
 from diffusion_math.metrics import Estimate, energy_distance
 from experiments.families.generators import FAMILIES, Budget, Trained, autoencoder
-from tests.chance import rare, spend
-from tests.diffusion_math.support.mixtures import seeded
-from tests.measuring import Measured
+from tests.support.chance import rare, spend
+from tests.support.measuring import Measured
+from tests.support.mixtures import seeded
 
 DATA = ring()
 BUDGET = Budget(steps=1000, batch=128, parameters=8000, seed=0)

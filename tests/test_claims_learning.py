@@ -14,9 +14,9 @@ from diffusion_math.gaussian import marginal
 from diffusion_math.loss import training_loss
 from diffusion_math.schedule import Discrete, VPLinear
 from diffusion_math.score_matching import implicit, rademacher
-from tests.diffusion_math.support.mixtures import normal, seeded
-from tests.diffusion_math.support.scores import LINE, noisy_samples, tensor
-from tests.measuring import Measured
+from tests.support.measuring import Measured
+from tests.support.mixtures import normal, seeded
+from tests.support.scores import LINE, noisy_samples, tensor
 
 EPS = torch.finfo(torch.float64).eps
 

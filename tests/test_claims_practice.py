@@ -12,7 +12,7 @@ from experiments.digits import data
 from experiments.digits.loss_weights import BOUND, SIMPLE, Evaluator, compare
 from experiments.digits.network import PIXELS
 from experiments.digits.training import Budget, learn
-from tests.measuring import Measured
+from tests.support.measuring import Measured
 
 SCHEDULE = Discrete.linear()
 BUDGET = Budget(width=96, blocks=1, steps=400, batch=64, rate=4e-3)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 HEAD = """
 import pytest
-from tests.chance import Count, spend
+from tests.support.chance import Count, spend
 
 @pytest.fixture
 def own():

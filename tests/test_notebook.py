@@ -12,7 +12,7 @@ from nbformat import NotebookNode, v4
 from PIL import Image
 
 from sd.shapes import accuracy
-from tests.notebook import STORED, code, execute, read
+from tests.support.notebook import STORED, code, execute, read
 
 EMBEDDED, OTHER = 'MODEL = "shapes"', "MODEL = {!r}"
 LARGEST = 1_500_000  # bytes
@@ -88,7 +88,7 @@ def test_it_runs_and_its_pictures_show_their_prompts(tmp_path: Path) -> None:
     stored = read()
     done = execute(keeping(stored, "picture", "by_hand"), tmp_path)
     assert ill(done) == []
-    assert outline(done) == outline(stored), "stale: python -m tests.notebook"
+    assert outline(done) == outline(stored), "stale: python -m tests.support.notebook"
     prompt = re.search(r'    PROMPT = "(.+)"', "\n".join(cell.source for cell in code(stored)))
     assert prompt is not None
     for name in ("picture", "by_hand"):
@@ -103,7 +103,7 @@ def test_it_runs_and_its_pictures_show_their_prompts(tmp_path: Path) -> None:
 def test_one_line_makes_it_run_on_a_checkpoint(tmp_path: Path) -> None:
     """A small Stable Diffusion v1 of random weights, its folder written by diffusers."""
     from sd.text.tokenizer import word_level
-    from tests.sd.checkpoint import small_models
+    from tests.support import small_models
 
     notebook = read()
     (cell,) = (cell for cell in code(notebook) if cell.source.startswith(EMBEDDED))

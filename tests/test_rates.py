@@ -29,9 +29,9 @@ from experiments.likelihood import run as likelihood
 from experiments.likelihood.measure import BoundGap, Spread
 from experiments.output.result import HOLDS
 from experiments.tuned.figures import ratio_interval
-from tests import chance
-from tests.chance import Cells, Count, Distance, Mean, known, rare, rng
-from tests.law import line
+from tests.support import chance
+from tests.support.chance import Cells, Count, Distance, Mean, known, rare, rng
+from tests.support.distribution import line
 
 RATE, LEVEL = 0.01, 0.05
 Rng = np.random.Generator

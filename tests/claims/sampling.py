@@ -18,7 +18,7 @@ from tests.diffusion_math import test_loss as loss
 from tests.diffusion_math import test_loss_weights as weights
 from tests.diffusion_math import test_sample as sample
 from tests.diffusion_math.solvers import test_one_step as solver
-from tests.diffusion_math.support.mixtures import SCHEDULES
+from tests.support.mixtures import SCHEDULES
 
 
 def stepping(end: Any) -> Any:

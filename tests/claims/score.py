@@ -25,8 +25,8 @@ from tests.diffusion_math import test_langevin_law as law
 from tests.diffusion_math import test_langevin_limit as limit
 from tests.diffusion_math import test_score_matching as matching
 from tests.diffusion_math import test_score_matching_claims as claims
-from tests.diffusion_math.support.mixtures import SCHEDULES
-from tests.diffusion_math.support.scores import LINE
+from tests.support.mixtures import SCHEDULES
+from tests.support.scores import LINE
 
 gradient = conditions.test_c21_the_score_is_the_gradient_of_the_log_density
 SCORE = "diffusion_math.densities.mixture:GaussianMixture.score"

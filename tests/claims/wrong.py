@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from tests.chance import LEDGER
+from tests.support.chance import LEDGER
 
 Version = TypeVar("Version", bound=Callable[..., Any])
 

@@ -5,7 +5,7 @@ import torch
 
 from diffusion_math import _batching
 from diffusion_math.schedule import VPLinear
-from tests.diffusion_math.support.mixtures import FORMS, mixture, normal, seeded
+from tests.support.mixtures import FORMS, mixture, normal, seeded
 
 WIDTHS = (1, 2, 8, 9, 32, 33, 100)
 """On both sides of each choice by width."""

@@ -21,7 +21,7 @@ from diffusion_math.noise import BrownianPath, UnitNoise
 from diffusion_math.schedule import VE, Discrete, VPLinear, shape_like
 from diffusion_math.solvers.adaptive import bogacki_shampine
 from diffusion_math.solvers.step import State
-from tests.diffusion_math.support.elsewhere import Elsewhere, away
+from tests.support.fake_accelerator import Elsewhere, away
 
 X = torch.tensor([[0.5, -1.0], [2.0, 0.25], [0.0, 1.0]], dtype=torch.float64)
 HALF, ONE = torch.tensor(0.5, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)

@@ -14,8 +14,8 @@ from diffusion_math.grid import leading, linspace
 from diffusion_math.langevin import Particles, baoab, chain, mala
 from diffusion_math.noise import BrownianPath, from_seeds, zeros
 from diffusion_math.schedule import Discrete, VPLinear
-from tests.chance import pinned
-from tests.diffusion_math.support.mixtures import mixture, normal
+from tests.support.chance import pinned
+from tests.support.mixtures import mixture, normal
 
 EYE = torch.eye(2, dtype=torch.float64)
 

@@ -29,7 +29,7 @@ from diffusion_math.variance import (
     optimal_variance,
     small_variance,
 )
-from tests.diffusion_math.support.mixtures import normal, seeded
+from tests.support.mixtures import normal, seeded
 
 EPS = torch.finfo(torch.float64).eps
 CONTINUOUS = [VPLinear(), VPCosine(), VE(), RectifiedFlow()]

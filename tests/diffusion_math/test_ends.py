@@ -14,8 +14,8 @@ from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.likelihood import flow_log_density
 from diffusion_math.noise import UnitNoise, from_seeds
 from diffusion_math.schedule import Discrete, VPLinear
-from tests.chance import pinned
-from tests.diffusion_math.support.mixtures import mixture, normal
+from tests.support.chance import pinned
+from tests.support.mixtures import mixture, normal
 
 ONE = GaussianMixture(torch.zeros(1), torch.ones(1, 2), torch.full((1,), 0.3))
 

@@ -15,8 +15,8 @@ from mpmath import mpf
 
 from diffusion_math.gaussian import forward_step, marginal, posterior, transition
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPCosine, VPLinear
-from tests.diffusion_math.support.schedules import discrete
-from tests.measuring import Measured
+from tests.support.measuring import Measured
+from tests.support.schedules import discrete
 
 EPS = torch.finfo(torch.float64).eps
 TINY = 1e-300  # below it float64 is subnormal and a relative bound has no meaning

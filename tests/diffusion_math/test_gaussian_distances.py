@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mpmath import mpf
 
 from diffusion_math.gaussian import Gaussian, cross_entropy, fisher_divergence, kl, wasserstein2
-from tests.measuring import Measured
+from tests.support.measuring import Measured
 
 EPS = torch.finfo(torch.float64).eps
 

@@ -24,7 +24,7 @@ from diffusion_math.langevin import (
 )
 from diffusion_math.noise import from_generator, from_seeds, zeros
 from diffusion_math.schedule import VE
-from tests.chance import Count, rare, seeded
+from tests.support.chance import Count, rare, seeded
 
 SCHEDULE = VE()
 LINE = GaussianMixture(

@@ -12,9 +12,9 @@ from diffusion_math.gaussian import Gaussian
 from diffusion_math.likelihood import flow_log_density
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
 from diffusion_math.score_matching import rademacher
-from tests.chance import Count, Mean, pinned, rare
-from tests.diffusion_math.support.mixtures import FORMS, mixture, normal, seeded
-from tests.law import Law, independent, uniform
+from tests.support.chance import Count, Mean, pinned, rare
+from tests.support.distribution import Law, independent, uniform
+from tests.support.mixtures import FORMS, mixture, normal, seeded
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
 

@@ -26,10 +26,10 @@ from diffusion_math.loss import (
     x0_weight,
 )
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPLinear
-from tests.diffusion_math.support.mixtures import EVENTS, SCHEDULES, normal, seeded, time_at
-from tests.diffusion_math.support.schedules import continuous, discrete
-from tests.diffusion_math.support.scores import KINDS, LINE, noisy_samples, saying, tensor
-from tests.measuring import Measured
+from tests.support.measuring import Measured
+from tests.support.mixtures import EVENTS, SCHEDULES, normal, seeded, time_at
+from tests.support.schedules import continuous, discrete
+from tests.support.scores import KINDS, LINE, noisy_samples, saying, tensor
 
 EPS = torch.finfo(torch.float64).eps
 FACTORS = {  # norm(y - y_hat)^2 / norm(x0 - x0_hat)^2, as the docstring states it

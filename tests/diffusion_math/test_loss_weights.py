@@ -21,12 +21,12 @@ from diffusion_math.loss import (
     x0_weight,
 )
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPCosine, VPLinear
-from tests.chance import Count, Distance, Mean, pinned, rare
-from tests.diffusion_math.support.mixtures import SCHEDULES, normal, seeded, time_at
-from tests.diffusion_math.support.schedules import continuous, discrete
-from tests.diffusion_math.support.scores import saying, tensor
-from tests.law import uniform
-from tests.measuring import Measured
+from tests.support.chance import Count, Distance, Mean, pinned, rare
+from tests.support.distribution import uniform
+from tests.support.measuring import Measured
+from tests.support.mixtures import SCHEDULES, normal, seeded, time_at
+from tests.support.schedules import continuous, discrete
+from tests.support.scores import saying, tensor
 
 EPS = torch.finfo(torch.float64).eps
 numbers = st.lists(st.floats(-5, 5), min_size=2, max_size=2).map(lambda v: tensor(v))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from diffusion_math.metrics import empirical_wasserstein2, energy_distance
-from tests.chance import Count, known, rare, seeded
+from tests.support.chance import Count, known, rare, seeded
 
 
 def normals(seed: int, *shape: int) -> torch.Tensor:

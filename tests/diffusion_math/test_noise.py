@@ -20,8 +20,8 @@ from diffusion_math.noise import (
     start_noise,
     zeros,
 )
-from tests.chance import Distance, Mean, rare, shifted
-from tests.law import Law, independent, line
+from tests.support.chance import Distance, Mean, rare, shifted
+from tests.support.distribution import Law, independent, line
 
 seeds = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=5, unique=True)
 events = st.lists(st.integers(0, 4), max_size=3).map(tuple)

@@ -17,8 +17,8 @@ from diffusion_math import schedule
 from diffusion_math.fitting import grids, weights_by_ends
 from diffusion_math.fitting import weights as fitted
 from diffusion_math.solvers import one_step
-from tests.diffusion_math.support import precision
-from tests.diffusion_math.support.precision_cases import CASES
+from tests.support import precision
+from tests.support.precision_cases import CASES
 
 ROUNDINGS = 6
 """Of the dtype, of the largest entry: three steps of `plms` need more than 2, all others less."""

@@ -11,8 +11,8 @@ from diffusion_math.densities import reverse_kernel
 from diffusion_math.densities.toy import DENSITIES
 from diffusion_math.noise import BrownianPath, from_generator, from_seeds, start_noise
 from diffusion_math.schedule import Discrete, VPLinear
-from tests.chance import pinned
-from tests.diffusion_math.support.mixtures import FORMS, mixture, normal, seeded
+from tests.support.chance import pinned
+from tests.support.mixtures import FORMS, mixture, normal, seeded
 
 Draw = Callable[[torch.Generator], Tensor]
 

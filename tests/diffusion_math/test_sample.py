@@ -16,7 +16,7 @@ from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLin
 from diffusion_math.solvers.one_step import ddim, ddpm
 from diffusion_math.solvers.registry import SOLVERS
 from diffusion_math.solvers.step import State
-from tests.chance import Distance, rare, seeded
+from tests.support.chance import Distance, rare, seeded
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
 

@@ -24,7 +24,7 @@ from diffusion_math.schedule import (
     coefficients,
     shape_like,
 )
-from tests.diffusion_math.support.schedules import continuous, discrete, relative
+from tests.support.schedules import continuous, discrete, relative
 
 EPS = torch.finfo(torch.float64).eps
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from mpmath import mpf
 
 from diffusion_math.schedule import VE, Discrete, Schedule, VPCosine, VPLinear
-from tests.diffusion_math.support.schedules import continuous, relative
-from tests.measuring import Measured
+from tests.support.measuring import Measured
+from tests.support.schedules import continuous, relative
 
 EPS = torch.finfo(torch.float64).eps
 

@@ -22,8 +22,9 @@ from diffusion_math.score_matching import (
     tweedie_covariance,
     tweedie_mean,
 )
-from tests.chance import Count, rare
-from tests.diffusion_math.support.mixtures import (
+from tests.support.chance import Count, rare
+from tests.support.measuring import Measured
+from tests.support.mixtures import (
     EVENTS,
     FORMS,
     SCHEDULES,
@@ -32,8 +33,7 @@ from tests.diffusion_math.support.mixtures import (
     seeded,
     time_at,
 )
-from tests.diffusion_math.support.scores import mlp, tensor, weights_of
-from tests.measuring import Measured
+from tests.support.scores import mlp, tensor, weights_of
 
 EPS = torch.finfo(torch.float64).eps
 

@@ -16,8 +16,9 @@ from diffusion_math.score_matching import (
     fisher_divergence,
     implicit,
 )
-from tests.diffusion_math.support.mixtures import normal, seeded
-from tests.diffusion_math.support.scores import (
+from tests.support.measuring import Measured
+from tests.support.mixtures import normal, seeded
+from tests.support.scores import (
     LINE,
     PLANE,
     mlp,
@@ -27,7 +28,6 @@ from tests.diffusion_math.support.scores import (
     tensor,
     weights_of,
 )
-from tests.measuring import Measured
 
 EPS = torch.finfo(torch.float64).eps
 SIGMAS = [0.3, 1.0, 2.0]

@@ -22,7 +22,7 @@ from sympy import Expr, Symbol, sqrt
 from diffusion_math import elbo, gaussian, variance
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.schedule import Discrete
-from tests.diffusion_math.support.derivation import (
+from tests.support.derivation import (
     exactly,
     integrated,
     is_zero,
@@ -33,7 +33,7 @@ from tests.diffusion_math.support.derivation import (
     ulps,
     vanishes,
 )
-from tests.diffusion_math.support.schedules import discrete
+from tests.support.schedules import discrete
 
 ULPS = 4
 tables = st.lists(st.floats(1e-6, 0.99), min_size=2, max_size=12).map(

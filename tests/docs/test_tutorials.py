@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.notebook import STORED, code, execute, read
+from tests.support.notebook import STORED, code, execute, read
 from tests.test_notebook import ill
 
 TUTORIALS = sorted(path for path in STORED.parent.glob("*.ipynb") if path != STORED)

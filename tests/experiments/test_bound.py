@@ -9,7 +9,7 @@ from diffusion_math import elbo
 from experiments.bound import measure
 from experiments.bound import run as bound
 from experiments.common.chains import sample_forward
-from tests.experiments.schema import check
+from tests.support.result_schema import check
 
 pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
 

@@ -15,7 +15,7 @@ from diffusion_math.schedule import VPLinear
 from experiments.common.quadrature import Cells, cells_about, chi_square
 from experiments.densities import Config, Name
 from experiments.densities import run as densities
-from tests.experiments.schema import check
+from tests.support.result_schema import check
 
 TINY = Config(densities=("ring", "funnel"), samples=2000)
 

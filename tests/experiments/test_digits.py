@@ -16,8 +16,8 @@ from experiments.digits.data import Digits
 from experiments.digits.loss_weights import BOUND, DRAWN, SIMPLE, Outcome, effective_share
 from experiments.digits.network import NO_LABEL, PIXELS
 from experiments.digits.training import Budget, bound_times, learn, sample
-from tests.chance import Count, pinned, rare, seeded
-from tests.experiments.schema import check
+from tests.support.chance import Count, pinned, rare, seeded
+from tests.support.result_schema import check
 
 SCHEDULE = Discrete.linear()
 TINY = digits.Config(

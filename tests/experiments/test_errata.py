@@ -19,7 +19,7 @@ from experiments.errata import run as errata
 from experiments.errata import score as errata_score
 from experiments.output.result import Result
 from experiments.verify.claims import ROOT, claims
-from tests.experiments.schema import check
+from tests.support.result_schema import check
 
 FEW = 1000
 PAGE = ROOT / "docs" / "derivations" / "errata.md"

@@ -17,7 +17,7 @@ from experiments.strength import PROMPT as REDRAWN
 from experiments.strength import run as strength
 from experiments.timing import run as timing
 from sd.pipeline import TextToImage
-from tests.experiments.schema import check
+from tests.support.result_schema import check
 
 FEW = Sampling(steps=2)
 

@@ -16,7 +16,7 @@ from experiments.densities import Name
 from experiments.forward import run as forward
 from experiments.forward.run import Config
 from experiments.plots import plane
-from tests.experiments.schema import check
+from tests.support.result_schema import check
 
 TINY = Config(samples=100, times=(0, 5, 50), frames=3)
 

@@ -11,7 +11,7 @@ from diffusion_math.guidance import cfg_batched, projected, rescaled
 from experiments.guidance_truth import figures, measure
 from experiments.guidance_truth import run as guidance_truth
 from experiments.guidance_truth.measure import LABEL, METHODS, SCHEDULE, Settings
-from tests.experiments.schema import check
+from tests.support.result_schema import check
 
 pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
 

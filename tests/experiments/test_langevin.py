@@ -11,7 +11,7 @@ from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.langevin import proposal
 from experiments.langevin import bias, figures, mixing
 from experiments.langevin import run as langevin
-from tests.experiments.schema import check
+from tests.support.result_schema import check
 
 pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
 

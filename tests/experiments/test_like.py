@@ -21,7 +21,7 @@ from experiments.__main__ import main
 from experiments.generate import run as generate
 from experiments.generate.png_metadata import KEY, checked, embedded
 from sd.pipeline import TextToImage
-from tests.sd import image_writers as write
+from tests.support import image_writers as write
 
 SETTINGS: dict[str, Any] = {
     "batch": [["a red circle", 7]],

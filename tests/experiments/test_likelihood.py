@@ -9,7 +9,7 @@ from diffusion_math import elbo, score_matching, variance
 from diffusion_math import likelihood as flow
 from experiments.likelihood import figures, measure
 from experiments.likelihood import run as likelihood
-from tests.experiments.schema import check
+from tests.support.result_schema import check
 
 pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
 

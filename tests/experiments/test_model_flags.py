@@ -24,7 +24,7 @@ from sd.text.tokenizer import word_level
 pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
 
-from tests.sd.checkpoint import small_models, writers  # noqa: E402 - they need diffusers
+from tests.support import checkpoint_writers, small_models  # noqa: E402 - they need diffusers
 
 CONFIG = small_models.V1
 LAYER = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -41,7 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder in ("folder", "half"):
         (place / folder / "tokenizer").mkdir(exist_ok=True)
         words.save(str(place / folder / "tokenizer" / "tokenizer.json"))
-    writers.file(CONFIG, writers.with_ema)(place)  # model.safetensors
+    checkpoint_writers.file(CONFIG, checkpoint_writers.with_ema)(place)  # model.safetensors
     (place / "numbers.json").write_text(to_json(CONFIG), encoding="utf-8")
     weight = small_models.truth(CONFIG)["unet"][f"{LAYER}.weight"]
     stem = f"lora_unet_{LAYER.replace('.', '_')}"

@@ -21,7 +21,7 @@ from experiments.posterior.gaussian_approximations import (
     unit,
 )
 from experiments.posterior.run import Config
-from tests.experiments.schema import check
+from tests.support.result_schema import check
 
 TINY = Config(times=(500,), steps=(1, 350), points=2, samples=4000, curve=2)
 SCHEDULE = Discrete.scaled_linear()

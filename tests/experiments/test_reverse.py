@@ -25,7 +25,7 @@ from experiments.reverse.sampling import (
     sample_by_gaussian_steps,
     sampling_errors,
 )
-from tests.experiments.schema import check
+from tests.support.result_schema import check
 
 SCHEDULE, DATA = VPLinear(), ring()
 TINY = reverse.Config(steps=16, batch=8, width=4, walks=(2, 4), samples=100, frames=3)

@@ -9,7 +9,7 @@ from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.densities.toy import DENSITIES
 from experiments.score_field import run as score_field
 from experiments.score_field.run import Config
-from tests.experiments.schema import check
+from tests.support.result_schema import check
 
 TINY = Config(density="ring", times=(1000,), samples=300)
 

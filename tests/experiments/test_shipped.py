@@ -20,8 +20,8 @@ from experiments.common.model_options import Model
 from sd import weights
 from sd.pipeline import TextToImage
 from sd.shapes.accuracy import fresh_prompts
-from tests.chance import rare, shifted, spend
-from tests.measuring import Measured
+from tests.support.chance import rare, shifted, spend
+from tests.support.measuring import Measured
 
 COUNT, FALSE_ALARM = 60, 5e-9
 

@@ -21,7 +21,7 @@ from experiments.tradeoff.measure import (
     rms,
 )
 from sd.pipeline import TextToImage
-from tests.experiments.schema import check
+from tests.support.result_schema import check
 
 LIMITED = (0.28, 2.9)
 

@@ -15,7 +15,7 @@ from diffusion_math.solvers.registry import SOLVERS
 from experiments.tuned import baselines, problems
 from experiments.tuned import run as tuned
 from experiments.tuned.baselines import rms, typical
-from tests.experiments.schema import check
+from tests.support.result_schema import check
 
 pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
 

@@ -120,7 +120,7 @@ def test_the_digest_reaches_what_the_claims_are_about() -> None:
 CASES = """
 import math
 import pytest
-from tests.measuring import Measured
+from tests.support.measuring import Measured
 
 @pytest.mark.claim("C01", "package.thing.f")
 @pytest.mark.parametrize("error", [0.1, 0.4, 0.2])

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sd.config import ModelConfig, TextConfig, UNetConfig, VAEConfig
 from tests.fuzz.mutations import ODD_TEXTS, json_text, spoiled, spoiled_tree
-from tests.sd.checkpoint import small_models
+from tests.support import small_models
 
 SMALL = ModelConfig(
     text=TextConfig(vocab_size=50, width=64, heads=1, context_length=20, intermediate=96, layers=1),

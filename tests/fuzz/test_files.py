@@ -18,7 +18,7 @@ from sd.text.tokenizer import Tokenizer
 from tests.fuzz import inputs
 from tests.fuzz.harness import fuzzed
 from tests.fuzz.mutations import ODD_TEXTS, json_bytes, spoil_folder, spoiled
-from tests.sd.checkpoint import small_models
+from tests.support import small_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked")]
 

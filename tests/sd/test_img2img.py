@@ -3,8 +3,8 @@
 import pytest
 
 from diffusion_math.solvers.step import State
-from tests.measuring import Measured
 from tests.sd.test_pipeline import BLUE, RED, Oracle, exact_path, model, photo, walk
+from tests.support.measuring import Measured
 
 
 @pytest.mark.claim("C33", "sd.pipeline.TextToImage")

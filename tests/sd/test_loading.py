@@ -11,8 +11,8 @@ from sd import checkpoint
 from sd.pipeline import TextToImage
 from sd.text import clip_vocabulary
 from sd.text.tokenizer import word_level
-from tests.sd.checkpoint import small_models
-from tests.sd.whole_run import OTHER, Run, apart
+from tests.support import small_models
+from tests.support.whole_run import OTHER, Run, apart
 
 diffusers = pytest.importorskip("diffusers")
 

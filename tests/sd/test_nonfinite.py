@@ -140,7 +140,7 @@ def test_other_dtypes_are_the_vaes_own(dtype: torch.dtype, loud: Path) -> None:
 
 def test_a_checkpoints_vae_is_read_in_its_own_dtype(tmp_path: Path) -> None:
     """Read so, not widened afterwards: every bit of the file is there."""
-    models = pytest.importorskip("tests.sd.checkpoint.small_models")
+    models = pytest.importorskip("tests.support.small_models")
     file = tmp_path / "model.safetensors"
     checkpoint.save_single(file, models.networks(models.V1))
     word_level([f"word{i}" for i in range(47)]).save(str(tmp_path / "tokenizer.json"))

@@ -27,7 +27,7 @@ from sd.networks.vae import Latent
 from sd.pipeline import TextToImage
 from sd.shapes.caption import VOCABULARY
 from sd.text.tokenizer import Tokenizer
-from tests.measuring import Measured
+from tests.support.measuring import Measured
 
 EVENT = (3, 2, 2)
 SCHEDULE = Discrete.scaled_linear()

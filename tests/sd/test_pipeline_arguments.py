@@ -29,7 +29,7 @@ from sd.networks.unet import UNet
 from sd.networks.vae import VAE, Latent
 from sd.pipeline import TextToImage
 from sd.text.tokenizer import Tokenizer, word_level
-from tests.measuring import Measured
+from tests.support.measuring import Measured
 
 EVENT = (3, 2, 2)
 SCHEDULE = Discrete.scaled_linear()

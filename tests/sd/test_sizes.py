@@ -15,7 +15,7 @@ from sd.text.tokenizer import word_level
 
 diffusers = pytest.importorskip("diffusers")
 
-from tests.sd.checkpoint import small_models  # noqa: E402 - it needs diffusers
+from tests.support import small_models  # noqa: E402 - it needs diffusers
 
 DEEP = replace(small_models.V1, vae=VAEConfig(channels=(32, 32, 32, 32), layers_per_block=1))
 """A VAE that halves three times, as Stable Diffusion's: a picture's side is 8 times a latent's."""

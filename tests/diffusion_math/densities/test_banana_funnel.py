@@ -13,9 +13,9 @@ from scipy import integrate
 from diffusion_math.densities.banana_funnel import Ribbon, banana, funnel
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.schedule import VE, RectifiedFlow, VPLinear
-from tests.chance import Distance, Mean, rare
-from tests.diffusion_math.support.mixtures import seeded
-from tests.law import independent, line
+from tests.support.chance import Distance, Mean, rare
+from tests.support.distribution import independent, line
+from tests.support.mixtures import seeded
 
 CLEAN = VPLinear()
 

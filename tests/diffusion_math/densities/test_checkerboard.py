@@ -11,8 +11,8 @@ from mpmath import mpf
 
 from diffusion_math.densities.checkerboard import Checkerboard, _over_interval
 from diffusion_math.schedule import VE, RectifiedFlow, VPCosine, VPLinear
-from tests.chance import rare, spend
-from tests.diffusion_math.support.mixtures import seeded
+from tests.support.chance import rare, spend
+from tests.support.mixtures import seeded
 
 
 def scalar(value):

@@ -6,7 +6,7 @@ import torch
 from diffusion_math.densities.labelled import Labelled
 from diffusion_math.guidance import cfg
 from diffusion_math.schedule import VPLinear
-from tests.diffusion_math.support.mixtures import FORMS, cases, mixture, normal, seeded, time_at
+from tests.support.mixtures import FORMS, cases, mixture, normal, seeded, time_at
 
 LABELS = torch.tensor([1, 0, 1, 2])
 

@@ -10,8 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.schedule import RectifiedFlow, VPLinear
-from tests.chance import rare
-from tests.diffusion_math.support.mixtures import (
+from tests.support.chance import rare
+from tests.support.mixtures import (
     EVENTS,
     FORMS,
     SCHEDULES,

@@ -8,7 +8,7 @@ import torch
 from diffusion_math import gaussian
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.schedule import RectifiedFlow, VPLinear
-from tests.diffusion_math.support.mixtures import (
+from tests.support.mixtures import (
     FORMS,
     SCHEDULES,
     cases,

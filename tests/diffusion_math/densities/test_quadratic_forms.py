@@ -10,7 +10,7 @@ from diffusion_math import _batching
 from diffusion_math.densities._quadratic_forms import ACCURACY, Differences, Means, Products, forms
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.schedule import VPLinear
-from tests.diffusion_math.support.mixtures import FORMS, mixture, normal, seeded
+from tests.support.mixtures import FORMS, mixture, normal, seeded
 
 EPS = torch.finfo(torch.float64).eps
 

@@ -10,8 +10,8 @@ from diffusion_math import gaussian
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.densities.reverse_kernel import path_log_density, sample_clean, sample_reverse
 from diffusion_math.schedule import VE, RectifiedFlow, VPLinear
-from tests.chance import Distance, rare
-from tests.diffusion_math.support.mixtures import (
+from tests.support.chance import Distance, rare
+from tests.support.mixtures import (
     FORMS,
     Moments,
     cases,

@@ -7,7 +7,7 @@ import torch
 
 from diffusion_math.densities.second_order import posterior_covariance, score_jacobian
 from diffusion_math.schedule import VPLinear
-from tests.diffusion_math.support.mixtures import FORMS, cases, mixture, normal, seeded, time_at
+from tests.support.mixtures import FORMS, cases, mixture, normal, seeded, time_at
 
 
 @cases

@@ -13,9 +13,9 @@ from diffusion_math.densities.banana_funnel import Ribbon, banana, funnel
 from diffusion_math.densities.checkerboard import Checkerboard
 from diffusion_math.densities.toy import DENSITIES, grid25, pinwheel, ring, spirals, two_moons
 from diffusion_math.schedule import VPLinear
-from tests.chance import Cells, Mean, rare
-from tests.diffusion_math.support.mixtures import SCHEDULES, seeded, time_at
-from tests.law import Law
+from tests.support.chance import Cells, Mean, rare
+from tests.support.distribution import Law
+from tests.support.mixtures import SCHEDULES, seeded, time_at
 
 SCHEDULE = VPLinear()
 # Not the density: its least standard deviation is too large, by a fifth or, on the board, twofold.

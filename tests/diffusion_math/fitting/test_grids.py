@@ -27,7 +27,7 @@ from diffusion_math.sample import final
 from diffusion_math.schedule import Discrete, RectifiedFlow, VPLinear
 from diffusion_math.solvers.exponential import dpmpp_2m
 from diffusion_math.solvers.one_step import euler
-from tests.diffusion_math.support.mixtures import normal, seeded
+from tests.support.mixtures import normal, seeded
 
 SCHEDULES = [VPLinear(), Discrete.scaled_linear(), RectifiedFlow()]
 GAUSSIAN = GaussianMixture(torch.zeros(1), torch.tensor([[0.7, -0.4]]), torch.tensor([0.09]))

@@ -13,7 +13,7 @@ from diffusion_math.fitting import grids, weights, weights_by_ends
 from diffusion_math.grid import trailing
 from diffusion_math.schedule import VPLinear
 from diffusion_math.solvers.one_step import euler
-from tests.diffusion_math.support.mixtures import TWO, normal, seeded, states_of
+from tests.support.mixtures import TWO, normal, seeded, states_of
 
 SCHEDULE = VPLinear()
 DENOISE = TWO.denoiser(SCHEDULE)

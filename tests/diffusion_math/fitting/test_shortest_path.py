@@ -14,7 +14,7 @@ from diffusion_math.schedule import RectifiedFlow, VPLinear
 from diffusion_math.solvers.exponential import dpmpp_2m
 from diffusion_math.solvers.one_step import euler, heun
 from diffusion_math.solvers.step import State
-from tests.diffusion_math.support.mixtures import normal, seeded
+from tests.support.mixtures import normal, seeded
 
 DATA = GaussianMixture(
     torch.zeros(2), torch.tensor([[1.0, 0.0], [-1.0, 0.5]]), torch.tensor([0.05, 0.2])

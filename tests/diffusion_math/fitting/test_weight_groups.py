@@ -16,7 +16,7 @@ from diffusion_math.sample import final, trajectory
 from diffusion_math.schedule import Discrete, VPLinear
 from diffusion_math.solvers.linear import from_weights
 from diffusion_math.solvers.registry import SOLVERS
-from tests.diffusion_math.support.mixtures import normal, seeded
+from tests.support.mixtures import normal, seeded
 
 GRID = torch.tensor([3.0, 2.0, 0.5, 0.0], dtype=torch.float64)
 

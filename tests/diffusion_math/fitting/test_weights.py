@@ -17,7 +17,7 @@ from diffusion_math.sample import final, trajectory
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
 from diffusion_math.solvers.linear import from_weights
 from diffusion_math.solvers.registry import SOLVERS
-from tests.diffusion_math.support.mixtures import TWO, mixture, normal, seeded, states_of
+from tests.support.mixtures import TWO, mixture, normal, seeded, states_of
 
 SCHEDULES = [VPLinear(), Discrete.scaled_linear(), VE(), VPCosine()]
 LINEAR = [

@@ -26,7 +26,7 @@ from diffusion_math.sample import final
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
 from diffusion_math.solvers.linear import from_weights, rescaled_weights
 from diffusion_math.solvers.registry import SOLVERS
-from tests.diffusion_math.support.mixtures import TWO, mixture, normal, seeded, states_of
+from tests.support.mixtures import TWO, mixture, normal, seeded, states_of
 
 
 def problem(steps=5, name="dpmpp_2m", groups=1):

@@ -10,7 +10,7 @@ from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.fitting.weights import FinePath
 from diffusion_math.grid import uniform_log_snr
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
-from tests.diffusion_math.support.mixtures import normal, seeded
+from tests.support.mixtures import normal, seeded
 
 SCHEDULES = [VPLinear(), Discrete.scaled_linear(), VE(), VPCosine()]
 

@@ -19,9 +19,9 @@ from diffusion_math.grid import trailing
 from diffusion_math.sample import final
 from diffusion_math.schedule import VE, Discrete, VPLinear
 from diffusion_math.score_matching import divergence
-from tests.chance import pinned
 from tests.diffusion_math.solvers.test_one_step import MIXTURE, X, marginal_error
 from tests.diffusion_math.solvers.test_order import ONE
+from tests.support.chance import pinned
 
 Check = Callable[[Any], None]
 

@@ -19,7 +19,7 @@ from tests.diffusion_math import test_variance
 from tests.diffusion_math.mistakes.mistake import Mistake, existing
 from tests.diffusion_math.solvers import test_exponential_steps, test_stochastic
 from tests.diffusion_math.solvers.test_one_step import f64, marginal_error
-from tests.diffusion_math.support.counted import law
+from tests.support.counted_noise import law
 
 
 def takes_the_law_with_order_2(make: Any) -> None:

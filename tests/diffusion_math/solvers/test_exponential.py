@@ -28,7 +28,7 @@ from tests.diffusion_math.solvers.test_one_step import (
     forbidden_noise,
     time_at,
 )
-from tests.diffusion_math.support.derivation import exactly, is_zero
+from tests.support.derivation import exactly, is_zero
 
 KINDS = ("x0", "eps")
 h, v, eta, u = sympy.symbols("h v eta u", positive=True)

@@ -13,7 +13,7 @@ from sympy import exp
 
 from diffusion_math.solvers.exponential import phi, weights
 from tests.diffusion_math.solvers.test_one_step import f64
-from tests.diffusion_math.support.derivation import EPS, exactly, is_zero, ulps
+from tests.support.derivation import EPS, exactly, is_zero, ulps
 
 h, rate, u = sympy.symbols("h rate u", positive=True)
 POINTS = sympy.symbols("p0:4", real=True)

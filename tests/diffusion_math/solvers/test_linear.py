@@ -5,7 +5,7 @@ import torch
 
 from diffusion_math.sample import trajectory
 from diffusion_math.solvers.linear import from_weights
-from tests.diffusion_math.support.mixtures import normal, seeded
+from tests.support.mixtures import normal, seeded
 
 GRID = torch.tensor([3.0, 2.0, 0.5, 0.0], dtype=torch.float64)
 WEIGHTS = normal(seeded(1), 3, 4).tril(1)

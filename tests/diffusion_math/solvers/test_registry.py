@@ -12,7 +12,7 @@ from diffusion_math.schedule import VE, RectifiedFlow, VPLinear
 from diffusion_math.solvers.one_step import heun
 from diffusion_math.solvers.registry import SOLVERS
 from tests.diffusion_math.solvers.test_one_step import MIXTURE, X, f64, unit_noise
-from tests.diffusion_math.support.counted import law
+from tests.support.counted_noise import law
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
 

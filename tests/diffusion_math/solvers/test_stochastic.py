@@ -13,7 +13,7 @@ from diffusion_math.solvers.one_step import ddim, ddpm, heun
 from diffusion_math.solvers.step import State
 from diffusion_math.solvers.stochastic import ancestral, churn, corrected, dpmpp_sde, sde_heun
 from tests.diffusion_math.solvers.test_one_step import MIXTURE, X, f64, forbidden_noise
-from tests.diffusion_math.support.counted import law
+from tests.support.counted_noise import law
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
 

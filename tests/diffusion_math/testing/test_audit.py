@@ -17,7 +17,7 @@ from diffusion_math.testing import (
 )
 from diffusion_math.testing.convergence import fit_order
 from diffusion_math.testing.report import Check, Report
-from tests.diffusion_math.testing.wrong_samplers import (
+from tests.support.wrong_samplers import (
     GUESSED,
     LATE,
     RISING,

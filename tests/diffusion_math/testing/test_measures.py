@@ -20,9 +20,9 @@ from diffusion_math.testing.order import (
 )
 from diffusion_math.testing.problems import GAUSSIAN, MIXTURE, flow, starts
 from diffusion_math.testing.work_precision import work
-from tests.chance import Mean, rare, seeded
-from tests.diffusion_math.testing.wrong_samplers import SCHEDULE, right
-from tests.law import line
+from tests.support.chance import Mean, rare, seeded
+from tests.support.distribution import line
+from tests.support.wrong_samplers import SCHEDULE, right
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
 

@@ -15,7 +15,7 @@ from diffusion_math.solvers.registry import SOLVERS
 from diffusion_math.testing import Sampler, assert_order, assert_sound, audit
 from diffusion_math.testing.rounding import LEVELS, narrowest, rounded
 from diffusion_math.testing.sampler import ours
-from tests.diffusion_math.testing.wrong_samplers import GUESSED
+from tests.support.wrong_samplers import GUESSED
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
 

@@ -19,7 +19,7 @@ from diffusion_math.testing.moments import exact_moments
 from diffusion_math.testing.order import STOP, flow_order, mean_step, strong_order
 from diffusion_math.testing.problems import GAUSSIAN, flow
 from diffusion_math.testing.verdicts import SLACK
-from tests.diffusion_math.testing.wrong_samplers import right
+from tests.support.wrong_samplers import right
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
 

@@ -12,7 +12,7 @@ from experiments.audit import run as audit
 from experiments.audit.run import Config, run, write
 from experiments.output.result import FAILS, HOLDS
 from experiments.plots.audit import orders
-from tests.experiments.schema import check
+from tests.support.result_schema import check
 
 pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
 

@@ -43,7 +43,7 @@ def test_its_tests_pass(mine):
 
 def test_its_table_names_every_check():
     from diffusion_math.testing import audit
-    from tests.diffusion_math.testing.wrong_samplers import TABLE, right
+    from tests.support.wrong_samplers import TABLE, right
 
     page = PAGE.read_text(encoding="utf-8")
     rows = audit(right("ddim", TABLE), counts=(2,), sweep=(2,), ladder=(16, 32, 64)).rows

@@ -9,6 +9,6 @@ import pytest
 @pytest.fixture
 def model() -> SimpleNamespace:
     """The small v1 in our networks, to be changed at will."""
-    from tests.sd.checkpoint import small_models
+    from tests.support import small_models
 
     return deepcopy(small_models.networks(small_models.V1))

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 
 from sd.checkpoint import load, loader
-from tests.sd.checkpoint import small_models
-from tests.sd.checkpoint.bad_files import ASKS, BAD, SOME, UNET
-from tests.sd.checkpoint.small_models import V1
+from tests.support import small_models
+from tests.support.bad_checkpoints import ASKS, BAD, SOME, UNET
+from tests.support.small_models import V1
 
 WIDE = replace(V1.unet, context_width=128)
 

@@ -14,9 +14,9 @@ from sd import weights
 from sd.checkpoint import load
 from sd.config import TextConfig, to_json
 from sd.networks.text_encoder import TextEncoder
-from tests.sd.checkpoint import small_models
-from tests.sd.checkpoint.bad_files import UNET, Writer, changed, header, raw
-from tests.sd.checkpoint.small_models import V1
+from tests.support import small_models
+from tests.support.bad_checkpoints import UNET, Writer, changed, header, raw
+from tests.support.small_models import V1
 
 TEXT = "cond_stage_model.transformer.text_model."
 

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sd.checkpoint import load
-from tests.sd.checkpoint import small_models
-from tests.sd.checkpoint.small_models import V1
+from tests.support import small_models
+from tests.support.small_models import V1
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 Change = Callable[[Path], object]

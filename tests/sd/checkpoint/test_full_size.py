@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from sd.checkpoint import Loaded, load
 from sd.config import V15, V21, ModelConfig
-from tests.sd.checkpoint import small_models
 from tests.sd.checkpoint.test_save import far, normal
+from tests.support import small_models
 
 diffusers = pytest.importorskip("diffusers")
 

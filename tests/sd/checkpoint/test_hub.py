@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from sd.checkpoint import hub, load
-from tests.sd.checkpoint import small_models
-from tests.sd.checkpoint.small_models import V1
+from tests.support import small_models
+from tests.support.small_models import V1
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from sd.checkpoint import load, pickle_file
 from sd.checkpoint.inert_pickle import HostileError, Inert, load_inert
-from tests.sd.checkpoint import small_models
-from tests.sd.checkpoint.bad_files import Callback, torch_zip
-from tests.sd.checkpoint.small_models import V1
+from tests.support import small_models
+from tests.support.bad_checkpoints import Callback, torch_zip
+from tests.support.small_models import V1
 
 BASE = torch.arange(24.0).reshape(4, 6)
 KINDS = (

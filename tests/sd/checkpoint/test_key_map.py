@@ -11,8 +11,8 @@ from sd.checkpoint.key_map import Skeleton, ema_key, file_key
 from sd.checkpoint.saver import config_skeleton, original_tensors
 from sd.config import SHAPES_CONFIG, V15, V20, ModelConfig
 from sd.weights import blank
-from tests.sd.checkpoint import small_models
-from tests.sd.checkpoint.small_models import KINDS, OURS, V1, V2
+from tests.support import small_models
+from tests.support.small_models import KINDS, OURS, V1, V2
 
 utils = pytest.importorskip("diffusers.loaders.single_file_utils")
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from sd.checkpoint import lora
 from sd.checkpoint.key_map import file_key
 from sd.checkpoint.saver import config_skeleton
-from tests.sd.checkpoint import small_models
-from tests.sd.checkpoint.small_models import V1, V2
+from tests.support import small_models
+from tests.support.small_models import V1, V2
 
 utils = pytest.importorskip("diffusers.loaders.lora_conversion_utils")
 

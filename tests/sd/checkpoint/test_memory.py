@@ -16,9 +16,9 @@ from torch import Tensor
 
 from sd.checkpoint import formats, load
 from sd.checkpoint.tensor_source import Source
-from tests.sd.checkpoint import small_models
-from tests.sd.checkpoint.small_models import V2
-from tests.sd.checkpoint.writers import left_over, whole_openclip
+from tests.support import small_models
+from tests.support.checkpoint_writers import left_over, whole_openclip
+from tests.support.small_models import V2
 
 
 class Watch:

@@ -22,8 +22,8 @@ from sd.digest import model_digest
 from sd.engine import with_engine
 from sd.pipeline import TextToImage
 from sd.text.tokenizer import word_level
-from tests.sd.checkpoint import small_models
-from tests.sd.checkpoint.small_models import V1
+from tests.support import small_models
+from tests.support.small_models import V1
 
 PARTS = ("text_encoder", "vae.encoder", "unet", "vae.decoder")
 WORDS = [f"word{i}" for i in range(47)]

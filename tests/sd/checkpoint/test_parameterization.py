@@ -16,8 +16,8 @@ from sd.checkpoint import load, save_folder, save_single
 from sd.checkpoint.original_config import DEEPEST, LARGEST
 from sd.config import VAEConfig
 from sd.noise_schedule import SCHEDULES, named_schedule
-from tests.sd.checkpoint import small_models
-from tests.sd.checkpoint.small_models import V1, V2
+from tests.support import small_models
+from tests.support.small_models import V1, V2
 
 EMPTY, V = torch.zeros(0), "parameterization: v"
 ZERO_SNR = named_schedule("scaled_linear", 1000, True)

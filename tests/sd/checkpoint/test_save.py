@@ -14,8 +14,8 @@ from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE
 from sd.noise_schedule import named_schedule
-from tests.sd.checkpoint import small_models
-from tests.sd.checkpoint.small_models import V1, V2
+from tests.support import small_models
+from tests.support.small_models import V1, V2
 
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")

@@ -13,9 +13,8 @@ from sd.checkpoint import load
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE
 from sd.weights import blank
-from tests.sd.checkpoint import small_models
-from tests.sd.checkpoint.small_models import V1, V2
-from tests.sd.checkpoint.writers import (
+from tests.support import small_models
+from tests.support.checkpoint_writers import (
     Variant,
     cast,
     component,
@@ -38,6 +37,7 @@ from tests.sd.checkpoint.writers import (
     with_other_ema,
     without_text_model,
 )
+from tests.support.small_models import V1, V2
 
 V2_V = replace(V2, prediction="v_prediction", image_size=768)
 YAML = "model:\n  target: ldm.models.diffusion.ddpm.LatentDiffusion\n  params:\n"

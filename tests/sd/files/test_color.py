@@ -17,7 +17,7 @@ from experiments.generate.png_metadata import embedded, opened
 from sd.files.color import rgb
 from sd.files.image_file import open_image
 from sd.files.image_tensor import fit, read_image
-from tests.sd import image_writers as write
+from tests.support import image_writers as write
 
 
 def levels(content: bytes) -> list[list[int]]:

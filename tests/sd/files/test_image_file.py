@@ -14,7 +14,7 @@ from PIL import EpsImagePlugin, Image, PngImagePlugin
 
 from sd.files import image_file
 from sd.files.image_file import FORMATS, open_image
-from tests.sd import image_writers as write
+from tests.support import image_writers as write
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -13,7 +13,7 @@ from sd.networks import chunked
 from sd.networks.attention import FeedForward
 from sd.networks.blocks import ResBlock, Upsample
 from sd.networks.vae import VAE
-from tests.chance import pinned
+from tests.support.chance import pinned
 
 ROUNDING = 64 * torch.finfo(torch.float32).eps
 

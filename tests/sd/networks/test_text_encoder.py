@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from sd.config import SHAPES_CONFIG, TextConfig
 from sd.networks.text_encoder import TextEncoder
-from tests.chance import Mean, rare, shifted
-from tests.law import line
-from tests.measuring import Measured
+from tests.support.chance import Mean, rare, shifted
+from tests.support.distribution import line
+from tests.support.measuring import Measured
 
 transformers = pytest.importorskip("transformers")
 

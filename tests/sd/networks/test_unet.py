@@ -15,7 +15,7 @@ from sd.config import SHAPES_CONFIG, UNetConfig
 from sd.networks.attention import Attention, Conditioning, FeedForward, SpatialTransformer
 from sd.networks.blocks import Downsample
 from sd.networks.unet import UNet, time_features
-from tests.measuring import Measured
+from tests.support.measuring import Measured
 
 diffusers = pytest.importorskip("diffusers")
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sd.config import SHAPES_CONFIG, VAEConfig
 from sd.networks.blocks import Downsample
 from sd.networks.vae import VAE
-from tests.measuring import Measured
+from tests.support.measuring import Measured
 
 diffusers = pytest.importorskip("diffusers")
 

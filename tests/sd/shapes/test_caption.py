@@ -16,8 +16,8 @@ from sd.shapes.caption import (
     phrase,
 )
 from sd.shapes.scene import BACKGROUNDS, COLORS, RELATIONS, SHAPES, SIZES, sample_scene
-from tests.chance import Count, rare
-from tests.chance import rng as generator
+from tests.support.chance import Count, rare
+from tests.support.chance import rng as generator
 
 MENTIONS = [Mention(*m) for m in product(SHAPES, COLORS, (None, *SIZES))]
 GROUNDS = (None, *BACKGROUNDS)

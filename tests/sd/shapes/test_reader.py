@@ -15,8 +15,8 @@ from sd.shapes.outline import POLYGONS, ROUND, area
 from sd.shapes.reader import IDEAL, agrees, describe_image
 from sd.shapes.render import render
 from sd.shapes.scene import BACKGROUNDS, COLORS, INVERSE, SHAPES, SIZES, Scene, Thing, sample_scene
-from tests.chance import Count, known, rare
-from tests.chance import rng as generator
+from tests.support.chance import Count, known, rare
+from tests.support.chance import rng as generator
 
 Picture = npt.NDArray[Any]
 SEEDS = st.integers(0, 2**63 - 1)

@@ -18,7 +18,7 @@ from sd.shapes.scene import (
     Scene,
     sample_scene,
 )
-from tests.chance import Count, rare, rng
+from tests.support.chance import Count, rare, rng
 
 SEEDS = st.integers(0, 2**63 - 1)
 PIXEL = 2 / 64  # a pixel of the 64 x 64 picture in half widths

@@ -18,8 +18,8 @@ from sd.shapes.scene import HELD_OUT, Scene, Thing, sample_scene
 from sd.text.tokenizer import Tokenizer
 from sd.train.clip import CLIPTraining, batches, info_nce, train_clip
 from sd.train.contrastive_pairs import alter, contrastive_pairs, truths
-from tests.chance import pinned
-from tests.measuring import Measured
+from tests.support.chance import pinned
+from tests.support.measuring import Measured
 
 seeds = st.integers(0, 2**32)
 

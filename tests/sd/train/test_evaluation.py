@@ -16,7 +16,7 @@ from sd.shapes.data import FRESH, example
 from sd.shapes.scene import HELD_OUT
 from sd.train import clip, evaluation, unet
 from tests.sd.train.test_unet_loss import Knowing
-from tests.sd.train.tiny import CONFIG
+from tests.support.tiny_training import CONFIG
 
 COUNT = 6
 

@@ -20,7 +20,7 @@ from sd.networks.unet import UNet
 from sd.networks.vae import VAE
 from sd.train import __main__ as program
 from sd.train import clip, evaluation, trainer, unet, vae
-from tests.sd.train.tiny import CONFIG, flags, run
+from tests.support.tiny_training import CONFIG, flags, run
 
 NAMES = ("text_encoder", "vae", "unet")
 

@@ -8,8 +8,8 @@ from diffusion_math.gaussian import marginal
 from diffusion_math.schedule import Discrete
 from sd.config import PREDICTIONS
 from sd.train.unet import unet_loss
-from tests.chance import Cells, Mean, rare, seeded
-from tests.law import Law
+from tests.support.chance import Cells, Mean, rare, seeded
+from tests.support.distribution import Law
 
 SCHEDULE = Discrete.scaled_linear(1000)
 

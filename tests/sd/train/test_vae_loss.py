@@ -12,8 +12,8 @@ from sd.config import VAEConfig
 from sd.files.image_tensor import signed
 from sd.networks.vae import VAE
 from sd.train.vae import KL, VAETraining, images, psnr, standardise, train_vae, vae_loss
-from tests.chance import Mean, rare, seeded
-from tests.law import Law, independent, line, uniform
+from tests.support.chance import Mean, rare, seeded
+from tests.support.distribution import Law, independent, line, uniform
 
 TINY = VAEConfig(channels=(8, 8), layers_per_block=1, groups=4, scaling_factor=0.5)
 

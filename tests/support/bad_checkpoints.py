@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tests.sd.checkpoint import small_models
-from tests.sd.checkpoint.small_models import V1
+from tests.support import small_models
+from tests.support.small_models import V1
 
 NOT_ONE = "not a text-to-image one of Stable Diffusion v1 or v2"
 UNET = "model.diffusion_model."

@@ -32,8 +32,8 @@ from diffusion_math.densities.checkerboard import Checkerboard
 from diffusion_math.fitting import _memo, grids, shortest_path, weights
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.solvers import adams, adaptive, exponential, linear, one_step, stochastic
-from tests.chance import pinned
-from tests.diffusion_math.support.precision import (
+from tests.support.chance import pinned
+from tests.support.precision import (
     FEW,
     GRID,
     LABELLED,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
-from tests import chance, law
+from tests.support import chance, distribution
 
 SCHEDULES = [Discrete.linear(20), VPLinear(), VPCosine(), VE(), RectifiedFlow()]
 FORMS = ["isotropic", "diagonal", "full"]
@@ -62,7 +62,7 @@ def along(data, u):
         variances = C.reshape(K, -1) @ u.square()
     else:
         variances = torch.einsum("d,kde,e->k", u, C, u)
-    return law.mixed(data.log_weights, data.means.reshape(K, -1) @ u, variances)
+    return distribution.mixed(data.log_weights, data.means.reshape(K, -1) @ u, variances)
 
 
 def directions(D):

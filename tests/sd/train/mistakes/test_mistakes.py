@@ -8,7 +8,7 @@ from sd.shapes import data
 from sd.train import __main__ as program
 from sd.train import clip, contrastive_pairs, evaluation, trainer, unet, vae
 from tests.sd.train import test_evaluation, test_examples, test_program, test_step, test_vae_loss
-from tests.sd.train.mistake import Mistake
+from tests.sd.train.mistakes.mistake import Mistake
 
 STEP = test_step.test_steps_and_averages_are_those_of_the_papers
 SHIPS = test_program.test_what_is_judged_is_what_ships

@@ -25,7 +25,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 
 from experiments.common import pearson
-from tests.law import Law
+from tests.support.distribution import Law
 
 RARE = 1e-9
 """The probability with which a wrong alternative may pass."""

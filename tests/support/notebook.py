@@ -1,4 +1,4 @@
-"""Notebooks run as a reader would: `python -m tests.notebook` runs the stored one and keeps it."""
+"""Notebooks run as a reader would: `python -m tests.support.notebook` runs and keeps the stored."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-STORED = Path(__file__).resolve().parents[1] / "docs" / "notebooks" / "stable_diffusion.ipynb"
+STORED = Path(__file__).resolve().parents[2] / "docs" / "notebooks" / "stable_diffusion.ipynb"
 
 
 def read(path: Path = STORED) -> NotebookNode:

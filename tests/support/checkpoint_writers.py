@@ -13,8 +13,8 @@ from torch import Tensor
 from diffusion_math.schedule import Discrete
 from sd.checkpoint.key_map import ema_key
 from sd.config import ModelConfig
-from tests.sd.checkpoint import small_models
-from tests.sd.checkpoint.small_models import V1
+from tests.support import small_models
+from tests.support.small_models import V1
 
 Tensors = dict[str, Tensor]
 UNET = "model.diffusion_model."

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from diffusion_math.noise import start_noise
 from sd.pipeline import TextToImage
-from tests.chance import pinned
+from tests.support.chance import pinned
 
 TABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 PROMPT, OTHER = "word1 word7", "word2 word7"

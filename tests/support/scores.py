@@ -15,8 +15,8 @@ from diffusion_math.denoiser import Network
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.schedule import VE, Schedule
 from diffusion_math.score_matching import Score
-from tests.chance import pinned
-from tests.diffusion_math.support.mixtures import normal
+from tests.support.chance import pinned
+from tests.support.mixtures import normal
 
 CLEAN = VE()
 KINDS = ("x0", "eps", "v", "flow", "score")

@@ -12,7 +12,7 @@ from diffusion_math.densities.labelled import Labelled
 from diffusion_math.fitting import weights as fitted
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.solvers import linear
-from tests.chance import pinned
+from tests.support.chance import pinned
 
 WAY = schedule.VPLinear()
 T, S = (torch.tensor(time, dtype=torch.float64) for time in (0.5, 0.3))

@@ -46,7 +46,7 @@ class Mistake:
         code = compile(source.replace(self.right, self.wrong), f"<{self.name}>", "exec")
         exec(code, function.__globals__, scope)
         shipped = getattr(owner, name)
-        users = [one for key, one in sys.modules.items() if key.startswith(("sd.", "tests.sd."))]
+        users = [one for key, one in sys.modules.items() if key.startswith(("sd.", "tests."))]
         with pytest.MonkeyPatch.context() as patch:
             for user in (owner, *users):
                 if getattr(user, name, None) is shipped:
