@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffusion_math.densities.banana_funnel import Ribbon, banana, funnel
 from diffusion_math.schedule import VE, RectifiedFlow, Schedule, VPLinear
-from tests.diffusion_math.support.mixtures import seeded
+from tests.support.mixtures import seeded
 
 Parts = tuple[Tensor, Tensor, Tensor, Tensor]
 

@@ -65,7 +65,7 @@ def test_the_summary_counts(ours):
 
 def test_a_defect_has_a_reproducer(tmp_path):
     """A wrong sampler of a file: a failing row, a table, a script of at most 20 lines."""
-    target = f"{ROOT / 'tests' / 'diffusion_math' / 'testing' / 'wrong_samplers.py'}:GUESSED"
+    target = f"{ROOT / 'tests' / 'support' / 'wrong_samplers.py'}:GUESSED"
     result = run(Config(target=target))
     [row] = [row for row in result.rows if row.name == "audit"]
     assert row.verdict == FAILS and row.measured >= 3
