@@ -186,7 +186,7 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]  # Python's
         root = module.partition(".")[0]
         if root in sys.stdlib_module_names and name not in PLAIN.get(module, ()):
             raise HostileError(
-                f"asks for {module}.{name}, which is not run: no file of weights has a use for it, "
+                f"names {module}.{name}, which is not run: no file of weights has a use for it, "
                 "so do not trust this one"
             )
         known = KNOWN.get((module, name)) or self._inert.get((module, name))
@@ -196,7 +196,7 @@ class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]  # Python's
             known = type("Inert", (Inert,), words)
             self._inert[module, name] = known
             if len(self._inert) > MOST_NAMES:
-                raise ValueError(f"it asks for more than {MOST_NAMES} classes")
+                raise ValueError(f"it names more than {MOST_NAMES} classes")
         return known
 
     def persistent_load(self, pid: Any) -> Any:

@@ -147,7 +147,7 @@ def _excused(
             layer = f"{part.prefix}transformer.resblocks.{last}."
             reasons.append((layer, "the layer behind the one that is read"))
         if part not in picked:
-            reasons.append((part.prefix, f"a {KINDS[part.kind]} that is not asked for"))
+            reasons.append((part.prefix, f"a {KINDS[part.kind]} that is not used"))
         elif part.ema:
             reasons.append(
                 (part.prefix, f"not the moving average, which {option('ema', True)} reads")

@@ -35,9 +35,9 @@ _MARKS = re.compile(r"\\[\\()\[\]]|[()\[\]]|:\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s
 
 _NUMBER = r"[+-]?(?:[\d.,]+(?:[eE][+-]?\d+)?%?|nan|inf)"
 _FOREIGN = (
-    (rf"\[[^\[\]]*:\s*{_NUMBER}\s*\]", "words that change on the way"),
-    (r"\[[^\[\]]*\|[^\[\]]*\]", "words that take turns"),
-    (r"\b(?:AND(?:_[A-Z]+)?|ADD(?:BASE|COMM|COL|ROW))\b", "prompts that are composed"),
+    (rf"\[[^\[\]]*:\s*{_NUMBER}\s*\]", "words that change during sampling"),
+    (r"\[[^\[\]]*\|[^\[\]]*\]", "alternating words"),
+    (r"\b(?:AND(?:_[A-Z]+)?|ADD(?:BASE|COMM|COL|ROW))\b", "composed prompts"),
     (
         r"<\s*(?:(?i:lora|lyco|hypernet|embedding)\b[^<>]*|\w+:[^<>]*)>",
         "files or commands; --lora and --embedding read files",
@@ -45,7 +45,7 @@ _FOREIGN = (
     (r"\bembedding:\S+", "an embedding; its word alone is read"),
     (r"\{[^{}]*\}", "a choice or a weight in curly brackets"),
     (r"(?<!\w)__[\w/*-]+__(?!\w)", "a wildcard"),
-    (rf":\s*{_NUMBER}\s*\)", "a weight that is no number"),
+    (rf":\s*{_NUMBER}\s*\)", "a weight that is not a number"),
     (rf"[:：]\s*{_NUMBER}\s*）|：\s*{_NUMBER}\s*\)", "a weight, in marks of full width"),
     (r"\)(?:[+-]+|[\d.]+)(?!\w)|(?<!\S)[^\W\d_]{2,}(?:\+{2,}|-{2,})(?!\S)", "Compel's weights"),
     (r"\)\.(?:and|blend|swap)\(|\.(?:and|blend|swap)\(", "Compel's functions"),

@@ -19,7 +19,7 @@ def test_a_word_that_was_learned_is_missed_until_a_prompt_has_it() -> None:
 
 def test_marks_of_other_interfaces_are_warned_of_once() -> None:
     pipeline = model(Nothing())
-    shown = r"\[red\|red\] \(words that take turns\), \( \(a weight of all that follows\)"
+    shown = r"\[red\|red\] \(alternating words\), \( \(a weight of all that follows\)"
     with pytest.warns(UserWarning, match=f"prompt: read as plain words, .*: {shown}") as seen:
         pipeline(["[red|red]", "(red"], negative_prompt="[red|red]", steps=1, progress=False)
     assert len(seen) == 1

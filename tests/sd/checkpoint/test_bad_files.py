@@ -114,7 +114,7 @@ def test_a_hostile_pickle_is_refused_and_nothing_in_it_runs(kind: str, tmp_path:
     assert not proof.exists()
     assert "\n" not in str(caught.value)
     if kind != "legacy":
-        assert f"its pickle asks for {os.system.__module__}.system, {ASKS}" in str(caught.value)
+        assert f"its pickle names {os.system.__module__}.system, {ASKS}" in str(caught.value)
     # The alternative: what is refused here does run where a pickle is trusted.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -148,7 +148,7 @@ def test_what_is_no_embedding_has_its_line(kind: str, tmp_path: Path) -> None:
 def test_a_hostile_embedding_is_refused_and_does_not_run(tmp_path: Path) -> None:
     proof, path = tmp_path / "proof", tmp_path / "cat.pt"
     torch.save({"string_to_param": {"*": Hostile(proof)}}, path)
-    with pytest.raises(ValueError, match=r"its pickle asks for posix\.system, which is not run"):
+    with pytest.raises(ValueError, match=r"its pickle names posix\.system, which is not run"):
         textual_inversion.read_embedding(path)
     assert not proof.exists()
 

@@ -122,7 +122,7 @@ VARIANTS = {
     "another VAE, original": Variant(
         two_files(file(V1, halved("vae")), file(V1, only("vae")), "vae"),
         V1,
-        unread=(COUNT["vae"], "a VAE that is not asked for"),
+        unread=(COUNT["vae"], "a VAE that is not used"),
     ),
     "another VAE, bare": Variant(
         two_files(file(V1, halved("vae")), file(V1, only("vae", bare=True)), "vae"),
