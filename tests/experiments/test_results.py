@@ -132,3 +132,22 @@ def test_numbers_are_short() -> None:
         "text",
         "inf",
     ]
+
+
+@pytest.mark.parametrize(
+    ("bound", "verdict"),
+    [
+        ({}, "measured"), ({"least": 0.4}, "holds"), ({"least": 0.5}, "inconclusive"),
+        ({"least": 0.7}, "does not hold"), ({"most": 0.6}, "holds"),
+        ({"most": 0.3}, "does not hold"),
+        ({"more": 0.4}, "inconclusive"), ({"more": 0.3}, "holds"),
+    ],
+)  # fmt: skip
+def test_an_estimate_is_judged_by_its_interval(bound: dict[str, float], verdict: str) -> None:
+    found = result.estimated("a", "b", (0.5, (0.4, 0.6)), **bound)
+    assert found == Measurement("a", "b", 0.5, (0.4, 0.6), verdict)
+
+
+def test_an_exact_value_is_judged_by_itself() -> None:
+    assert result.estimated("a", "b", 2.0, most=2.0) == Measurement("a", "b", 2.0, None, "holds")
+    assert result.estimated("a", "b", 2.0, more=2.0).verdict == "does not hold"

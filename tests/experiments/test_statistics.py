@@ -14,7 +14,9 @@ from diffusion_math.metrics import Estimate
 from experiments.common.statistics import (
     absolute,
     difference,
+    geometric_ratio,
     mean_interval,
+    mean_of,
     median_interval,
     normal_interval,
     paired_difference,
@@ -22,7 +24,9 @@ from experiments.common.statistics import (
     ratio,
     ratio_of_means,
     seeded,
+    share_of,
     wilson,
+    with_interval,
 )
 
 LEVELS = st.sampled_from([0.5, 0.9, 0.95, 0.99])
@@ -248,3 +252,19 @@ def test_pairing_matters() -> None:
     said = "first, second: wanted two sequences of one length >= 1, got 1 and 0"
     with pytest.raises(ValueError, match=f"^{said}$"):
         paired_difference([True], [])
+
+
+def test_values_stand_before_their_intervals() -> None:
+    assert mean_of([1.0, 2.0, 6.0]) == (3.0, mean_interval([1.0, 2.0, 6.0]))
+    assert share_of([True, True, False, True]) == (0.75, wilson(3, 4))
+    assert with_interval(Estimate(2.0, 0.5)) == (2.0, normal_interval(2.0, 0.5))
+
+
+def test_a_geometric_ratio_is_the_mean_of_logarithms() -> None:
+    value, (low, high) = geometric_ratio([1.0, 8.0, 6.0], [2.0, 2.0, 3.0])
+    logs = [math.log(one) for one in (0.5, 4.0, 2.0)]
+    wanted = mean_interval(logs)
+    assert value == pytest.approx(4 ** (1 / 3))
+    assert (math.log(low), math.log(high)) == pytest.approx(wanted)
+    value, ends = geometric_ratio([0.0, 1.0], [1.0, 0.0])  # 0 counts as 1e-12
+    assert value == pytest.approx(1) and 0 < ends[0] < 1 < ends[1] < math.inf

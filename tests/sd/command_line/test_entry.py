@@ -5,7 +5,7 @@ import math
 import re
 import tomllib
 import warnings
-from dataclasses import dataclass
+from dataclasses import FrozenInstanceError, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,6 +13,7 @@ import pytest
 from tyro.conf import Suppress
 
 from sd.command_line.entry import EXTRAS, guarded, parsed, reason
+from sd.command_line.flags import FlagError, Range, validated
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -133,3 +134,21 @@ def test_every_extra_is_one_that_is_declared() -> None:
     for package, extra in EXTRAS.items():
         declared = project["optional-dependencies"][extra]
         assert any(one.startswith(names.get(package, package)) for one in declared), package
+
+
+def test_a_validated_class_checks_its_fields_before_its_own_checks() -> None:
+    seen = []
+
+    @validated
+    class Steps:
+        steps: Annotated[int, Range(1, 9)] = 3
+
+        def __post_init__(self) -> None:
+            seen.append(self.steps)
+
+    assert Steps(4).steps == 4 and seen == [4]
+    with pytest.raises(FlagError, match="--steps: wanted a whole number from 1 to 9, got 0"):
+        Steps(0)
+    assert seen == [4]
+    with pytest.raises(FrozenInstanceError):
+        Steps().steps = 5  # type: ignore[misc]
