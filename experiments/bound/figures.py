@@ -43,11 +43,11 @@ def terms(bounds: dict[str, Bound], nll: Tensor) -> Figure:
     return Figure(
         "bound-terms.png",
         plots.png(drawing),
-        f"Terms of the bound averaged over {len(nll)} samples. Left: terms fall over seven orders "
-        "of magnitude; most of the bound is in the last steps. Middle: a denoiser that takes the "
-        "data for one normal pays nothing in noise, and more and more once their shape shows. "
-        "Right, in the same colours: the exact denoiser's sum ends just above the true mean of "
-        "-log q (dotted); the other's, and that of steps of too small a variance, end higher.",
+        f"Terms of the bound in nats against the time t, means over {len(nll)} samples. Left: the "
+        "terms span seven orders of magnitude; most of the bound is at small t. Middle: the excess "
+        "of a denoiser that is exact for one normal is 0 at large t, and grows at small t. Right, "
+        "in the same colors: the sum with the exact denoiser ends just above the mean of -log q "
+        "(dotted); that denoiser's sum, and that of a smaller variance, end higher.",
         "Three charts over time: falling terms on logarithmic axes, differences that grow towards "
         "small times, and "
         "sums of which one ends at a dotted line.",

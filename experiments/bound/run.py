@@ -14,7 +14,7 @@ from experiments.common.statistics import absolute, mean_interval, mean_of, seed
 from experiments.output.result import Measurement, Result, at_most, estimated, within
 
 LIMIT_DRAWS = 10_000
-"""With fewer draws over the steps of the finest chain the limit is out of sight."""
+"""Fewer samples times steps of the finest chain do not resolve the limit."""
 RESIDUE = 0.01
 """Nats that the extrapolated sum may differ from the integral by."""
 
@@ -60,9 +60,9 @@ def run(config: Config) -> Result:
         _weight_row(measure.weighted(problem, models, x0[:50], seeded(config.seed, 4))),
     )
     parts = (
-        "The bound is a sum of one term for every step. With the best denoiser there is, what it "
-        "exceeds the true -log p by is the price of Gaussian steps, and goes to zero as the steps "
-        "become short; with a worse denoiser a part of it stays.",
+        "The variational bound is a sum of one term for each step. With the exact denoiser, its "
+        "gap to -log p is due to the Gaussian steps, and tends to 0 as the steps become short. "
+        "With a worse denoiser a part of the gap remains.",
         figures.terms(bounds, nll),
         figures.table(bounds, nll, discrete, gaps),
         figures.limit(limit, chain),

@@ -47,9 +47,10 @@ def run(config: Config) -> Result:
         points = density.sample(seeded(config.seed), config.samples)
         found[name], samples[name] = _measure(density, _cells(name), points), points
     parts = (
-        "Nothing forces a density's formula, its score and its sampler to agree. Here each formula "
-        "is integrated over the plane, each score compared with automatic differentiation, and "
-        "each sampler's samples counted in cells whose probabilities the formula gives.",
+        "The formula of a density, its score and its sampler are written separately, so they are "
+        "checked against each other. Each formula is integrated over the plane. Each score is "
+        "compared with automatic differentiation. The samples are counted in cells, whose "
+        "probabilities the formula gives.",
         _figure(samples),
         _table(found),
     )
@@ -115,14 +116,14 @@ def _rows(found: dict[str, Found], samples: int) -> tuple[Measurement, ...]:
     return (
         estimated(
             "densities",
-            f"Every density integrates to 1. Largest distance of the mass from 1 ({worst}), at "
-            f"most {MASS:g}; the interval is what quadrature and tails may have missed",
+            f"Every density integrates to 1. Largest difference of the mass from 1 ({worst}), at "
+            f"most {MASS:g}; the interval is the error of the quadrature and the tails",
             (errors[worst], (max(0.0, errors[worst] - bound), errors[worst] + bound)),
             most=MASS,
         ),
         within(
             "densities-sampler",
-            f"Every sampler draws from its density. Largest ratio of chi-square ({samples} samples "
+            f"Every sampler samples its density. Largest ratio of chi-square ({samples} samples "
             f"in cells) to its limit ({fit}), at most 1 (false alarm {FALSE_ALARM:g} a density)",
             ratio,
             1,
@@ -152,7 +153,7 @@ def _figure(samples: dict[str, Tensor]) -> Figure:
         plots.png(plane.maps(maps, columns=4)),
         f"The exact density (shaded, darker is denser, each panel on its own scale) and "
         f"{SHOWN} samples of its exact sampler (dots). The samples lie where the shade is.",
-        "Panels of shaded densities of the plane, each with dots drawn from it on top.",
+        "Panels of shaded densities of the plane, each with its samples as dots on top.",
     )
 
 
@@ -175,7 +176,7 @@ def _table(found: dict[str, Found]) -> Table:
     caption = (
         f"Mass and entropy by quadrature (Gauss and Legendre, {ORDER} x {ORDER} points a cell), "
         "the entropy once more by samples with a 95% interval; chi-square of the samples with its "
-        "degrees of freedom, which it should be near, and its limit; the score against automatic "
-        "differentiation."
+        "degrees of freedom, its expected value, and its limit; the largest difference of the "
+        "score from automatic differentiation."
     )
     return Table(header, tuple(lines), caption)

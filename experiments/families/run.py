@@ -97,14 +97,14 @@ def _rows(
         "families-code": ("codes of data are from a normal", from_normal),
     }.items():
         claim = (
-            f"C31: by how much farther the {what} with a plain autoencoder than with the VAE, in "
-            "energy distance, above 0"
+            f"C31: energy distance of the plain autoencoder less that of the VAE, where the "
+            f"{what}, above 0"
         )
         rows.append(estimated(name, claim, difference(at[PLAIN], at["VAE"]), least=0.0))
     for name, found in kolmogorov.items():
         claim = (
             f"Kolmogorov distance of the {name}'s code from N(0, 1), the worse coordinate; of "
-            f"{count} normal samples it passes {(9.55 / count) ** 0.5:.3f} but once in 10^8"
+            f"{count} normal samples it exceeds {(9.55 / count) ** 0.5:.3f} once in 10^8 runs"
         )
         rows.append(estimated(f"families-{name.lower()}-normality", claim, found))
     return tuple(rows)
@@ -138,16 +138,17 @@ def _figures(
         Figure(
             "families-plane.png",
             plots.png(drawing),
-            f"Samples of the three families; the lines enclose 50 and 95% of the true density "
-            f"{config.density}. All find the modes; they differ in what they sample between them.",
+            f"Samples of the three families. The lines enclose 50 and 95% of the true density "
+            f"{config.density}. All find the modes; they differ in the samples between the modes.",
             "Three scatter plots of generated points over the contours of the true density.",
         ),
         Figure(
             "families-codes.png",
             plots.png(code_drawing),
-            "What data become in the code, over the contours of N(0, I), and what samples of a "
-            "normal become when decoded, over the true density. The VAE's code is spread over the "
-            "normal; the plain autoencoder's leaves most of it empty, and samples fall there.",
+            "Left of each pair: codes of data, over the contours of N(0, I). Right: decoded "
+            "samples of N(0, I), over the true density. The codes of the VAE cover the normal. "
+            "Those of the plain autoencoder leave most of it empty, so its decoded samples miss the "
+            "data.",
             "Scatter plots of codes and of decoded samples for a VAE and a plain autoencoder.",
         ),
     )
@@ -176,7 +177,7 @@ def _table(
     ]
     lines.append(("one normal", "4", "–", plus_minus(*one_normal), "–"))
     lines.append(("the data again", "–", "–", plus_minus(*floor), "–"))
-    header = ("family", "learned numbers", "training, s", "energy distance", "median log-density")
+    header = ("family", "parameters", "training, s", "energy distance", "median log-density")
     caption = (
         "Squared energy distance of the samples from fresh data, with a 95% interval, and the "
         "true log-density at the median sample in nats. The last line is what perfect samples "

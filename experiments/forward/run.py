@@ -61,28 +61,28 @@ def run(config: Config) -> Result:
 
     rows, checks = _rows(config, schedule, x0, noisy, times)
     parts = (
-        "A clean image is noised one small step at a time. No step needs to be taken, "
-        "though: after t of them the image is alpha_t x_0 + sigma_t eps, and the measured "
-        "values lie on that closed form at every t.",
+        "A clean image is noised in small steps. After t steps the image is alpha_t x_0 + sigma_t "
+        "eps, so that x_t can be sampled in one step. The measured values agree with this closed "
+        "form at every t.",
         Figure(
             "forward-picture.png",
             plots.png(image_rows([shown], ["$x_t$"], titles)),
-            f"One image under the {config.schedule.replace('_', ' ')} table, pixels in [-1, 1]. "
-            "The last one still holds a trace of the first: see the table.",
+            f"One image at rising times t under the {config.schedule.replace('_', ' ')} beta "
+            "schedule, pixels in [-1, 1]. At t = T it contains alpha_T of the clean image (table).",
             "A row of images that fade from clean shapes to pure noise.",
         ),
         Figure(
             "forward-pixels.png",
             plots.png(side_by_side(marginals, 2.6, 3.2, legend_columns=2)),
-            "Values of all the image's pixels and channels after t single steps (bars), and the "
-            "closed-form density (line): one peak a colour, melting into one bell.",
-            "Histograms of pixel values with the exact density drawn over each.",
+            "Histograms of the values of all pixels and channels after t steps (bars), and the "
+            "closed-form density (line): from one peak for each color to one normal.",
+            "Histograms of pixel values, with the exact density over each.",
         ),
         Figure(
             "forward-plane.png",
             plots.png(plane.clouds([clouds], reach)),
-            f"{config.samples} points of the density {config.density} after t single steps; the "
-            "lines enclose 50 and 95% of the exact q(x_t), which is known at every t.",
+            f"{config.samples} points of the density {config.density} after t steps. The lines "
+            "enclose 50 and 95% of the exact q(x_t).",
             "Scatter plots of points that drift from a structured density into one round cloud.",
         ),
         _animation(config, schedule, density, {t: path[t] for t in frame_times}, line),
@@ -113,9 +113,8 @@ def _animation(
     return Figure(
         "forward.gif",
         gif(frames, seconds=6.0),
-        f"{min(FOLLOWED, config.samples)} points of the density {config.density} on their way from "
-        "data to noise by single steps, and the lines that enclose 50 and 95% of the exact q(x_t) "
-        "at that moment: no step is needed to know them.",
+        f"{min(FOLLOWED, config.samples)} points of the density {config.density} from data to "
+        "noise in single steps. The lines enclose 50 and 95% of the exact q(x_t).",
         "Points that leave a structured density and spread into one round cloud.",
     )
 
@@ -169,7 +168,7 @@ def _rows(
     return (
         within(
             "forward",
-            "C05: t single steps have the closed-form distribution of one sample. Largest "
+            "C05: t single steps have the closed-form distribution q(x_t | x_0). Largest "
             f"Kolmogorov distance of {x0.numel()} residuals from N(0, 1) over {len(checks)} "
             f"times, at most {limit:.3f} (false alarm {FALSE_ALARM:g})",
             worst,
@@ -177,8 +176,8 @@ def _rows(
         ),
         estimated(
             "forward-trace",
-            f"What is left of x_0 at t = T under the {config.schedule} table, alpha_T (C07 and its "
-            "erratum: not zero for a finite table)",
+            f"Signal left at t = T under the {config.schedule} beta schedule, alpha_T (C07 and its "
+            "erratum: not zero for a discrete schedule)",
             left,
         ),
     ), checks

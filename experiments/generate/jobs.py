@@ -1,4 +1,4 @@
-"""The pictures that are asked for: prompts with their seeds, from the flags or from a file."""
+"""The images to generate: prompts with their seeds, from the flags or from a file."""
 
 import re
 from collections.abc import Sequence
@@ -10,19 +10,19 @@ from typing import Any
 __all__ = ["Job", "batches", "listed", "read"]
 
 KEYS = ("prompt", "seed", "negative_prompt")
-"""What a line of a file may say where it is an object."""
+"""The keys of a line that is a JSON object."""
 
 
 LARGEST = 2**24
-"""Bytes of a file."""
+"""Largest size of a file, in bytes."""
 
 MOST = 99_999
-"""Prompts of a file: their names have five digits."""
+"""Largest number of prompts in a file; the names have five digits."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One picture, and the name of its file."""
+    """One image, and the name of its file."""
 
     prompt: str
     seed: int
@@ -31,7 +31,7 @@ class Job:
 
 
 def listed(prompts: Sequence[str], seeds: Sequence[int], against: str) -> list[Job]:
-    """A picture for every prompt and seed; ValueError where they do not fit."""
+    """A job for every prompt and seed; ValueError where their numbers differ."""
     from sd.text.prompt import paired
 
     for prompt in prompts:
@@ -41,14 +41,14 @@ def listed(prompts: Sequence[str], seeds: Sequence[int], against: str) -> list[J
 
 
 def read(path: Path, seed: int, against: str) -> list[Job]:
-    """The pictures that a UTF-8 file asks for; blank lines and lines that start with # do not.
+    """The jobs of a UTF-8 file; blank lines and lines that start with # are skipped.
 
-    A line is a prompt, or a JSON object of one with its own seed or negative_prompt. Without its
-    own the n-th has the seed `seed` + n - 1. The n-th is called 0000n.png, whatever it says.
+    A line is a prompt, or a JSON object with a prompt and its own seed or negative_prompt. Without
+    a seed the n-th has the seed `seed` + n - 1. The name of the n-th is 0000n.png.
 
     Raises FileNotFoundError where there is no file; ValueError where it is no regular file, larger
     than `LARGEST`, no text, names no prompt or more than `MOST`, where a line's object is not
-    valid, and where two lines ask for the same image.
+    valid, and where two lines give the same image.
     """
     from sd.files.regular_file import read_bytes
 
@@ -66,7 +66,7 @@ def read(path: Path, seed: int, against: str) -> list[Job]:
             own = {"seed": seed + len(lines), "negative_prompt": against, **_object(line, where)}
             said = _legal(where, *(own.get(key) for key in KEYS))
             if lines.setdefault(said, number) != number:
-                raise ValueError(f"{where}asks for the same image as line {lines[said]}")
+                raise ValueError(f"{where}gives the same image as line {lines[said]}")
             if len(lines) > MOST:
                 raise ValueError(f"--prompts: {path} names more than {MOST} prompts")
     if not lines:
@@ -81,7 +81,7 @@ def batches(jobs: Sequence[Job], size: int) -> list[list[Job]]:
 
 
 def _object(line: str, where: str) -> dict[str, Any]:
-    """What a line says: a prompt as it stands, or an object."""
+    """The prompt or the object of a line."""
     from sd.files.regular_file import parse_json
 
     if not re.match(r"\{\s*\"", line):

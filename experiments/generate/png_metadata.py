@@ -1,4 +1,4 @@
-"""The settings that a PNG keeps of how it was made, as JSON in its text metadata."""
+"""The settings of an image, as JSON in the text metadata of its PNG."""
 
 import base64
 import io
@@ -36,7 +36,7 @@ KEY = "diffusion-math"
 
 
 def png(drawn: "Image", prompt: str, settings: Mapping[str, Any]) -> bytes:
-    """A picture as a PNG that keeps its settings."""
+    """An image as a PNG with its settings."""
     from PIL.PngImagePlugin import PngInfo
 
     words = PngInfo()
@@ -151,13 +151,13 @@ def _tuples(value: Any) -> Any:
 
 
 def differing(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """The names of what tells two pictures apart, their batches and machines left out."""
-    a, b = (_told(json.loads(json.dumps(one))) for one in (kept, wanted))
+    """The names of the settings in which two images differ, except batch and machine."""
+    a, b = (_determining(json.loads(json.dumps(one))) for one in (kept, wanted))
     return [name for name in {**b, **a} if a.get(name) != b.get(name)]
 
 
-def _told(settings: dict[str, Any]) -> dict[str, Any]:
-    """All that a picture is a function of, up to rounding."""
+def _determining(settings: dict[str, Any]) -> dict[str, Any]:
+    """All settings that determine an image, up to rounding."""
     prompt, seed = settings["batch"][settings["index"]]
     return {
         "prompt": prompt,
@@ -170,7 +170,7 @@ def _told(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def made_with(pipeline: "TextToImage") -> dict[str, Any]:
-    """What the bits of a picture depend on beside its settings."""
+    """What the bits of an image depend on in addition to its settings."""
     import torch
 
     from sd.digest import model_digest
@@ -184,7 +184,7 @@ def made_with(pipeline: "TextToImage") -> dict[str, Any]:
 
 
 def embedded(image: "Image") -> str:
-    """A picture as text."""
+    """An image as text."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode("ascii")

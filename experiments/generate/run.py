@@ -1,4 +1,4 @@
-"""Prompts to pictures; every PNG carries the settings that repeat it."""
+"""Images from prompts; every PNG carries the settings that repeat it."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -22,13 +22,13 @@ from sd.pipeline import TextToImage
 from sd.text.conditioning import rows
 
 Batch = tuple[list[Job], dict[str, Any]]
-"""Pictures to be drawn at once, and the settings that they share."""
+"""Images of one batch, and the settings that they share."""
 
 
 def run(config: Config, pipeline: TextToImage | None = None, hold: bool = False) -> Result:
-    """Draw, and write each batch as it is done; with `hold` the result has the pictures instead.
+    """Generate, and write each batch as it is done; with `hold` the result has the images instead.
 
-    Raises KeyboardInterrupt, saying how much is done, where it is stopped.
+    Raises KeyboardInterrupt with the number of finished images where it is interrupted.
     """
     if config.like is not None:
         return _repeat(config, pipeline)
@@ -61,7 +61,7 @@ def run(config: Config, pipeline: TextToImage | None = None, hold: bool = False)
 
 
 def _jobs(config: Config) -> list[Job]:
-    """The pictures that are asked for; FlagError for what their lines say without effect."""
+    """The jobs; FlagError for a negative prompt that has no effect."""
     if config.prompts is None:
         jobs = listed(config.prompt, config.seed, config.negative_prompt)
         if len({(job.prompt, job.seed) for job in jobs}) < len(jobs):
@@ -78,7 +78,7 @@ def _jobs(config: Config) -> list[Job]:
 
 
 def _legible(pipeline: TextToImage, jobs: Sequence[Job], long: Any) -> None:
-    """ValueError where the model can't read a prompt, before the first is drawn."""
+    """ValueError where the model cannot read a prompt, before the first image is sampled."""
     for text in dict.fromkeys(text for job in jobs for text in (job.prompt, job.negative_prompt)):
         rows(pipeline.tokenizer, text, long)
 
@@ -86,16 +86,16 @@ def _legible(pipeline: TextToImage, jobs: Sequence[Job], long: Any) -> None:
 def _settings(
     batch: Sequence[Job], call: Mapping[str, Any], common: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What the pictures of a batch keep, but for their place in it."""
+    """The stored settings of the images of a batch, except their index in it."""
     own = {**call, "negative_prompt": batch[0].negative_prompt}
     return {"batch": [(job.prompt, job.seed) for job in batch], "call": own, **common}
 
 
 def _there(folder: Path, batches: Sequence[Batch]) -> set[str]:
-    """The files that are there with the settings that they would get; ValueError for others.
+    """The files that exist with the same settings; ValueError for other settings.
 
-    A batch is drawn as a whole for one that is missing, so that the missing one gets the same bits
-    as it would have in a run that is not stopped.
+    A batch with a missing image is sampled as a whole, so that the image has the same bits as in
+    an uninterrupted run.
     """
     found: set[str] = set()
     changed: dict[str, None] = {}
@@ -113,8 +113,8 @@ def _there(folder: Path, batches: Sequence[Batch]) -> set[str]:
             changed |= {name: None for name in now if now[name] != kept["made_with"][name]}
             found.add(job.file)
     if changed:
-        told = f"the pictures that are in {folder} were made with other {', '.join(changed)}"
-        warnings.warn(told, stacklevel=2)
+        message = f"the images in {folder} were made with other {', '.join(changed)}"
+        warnings.warn(message, stacklevel=2)
     return found
 
 
@@ -124,13 +124,13 @@ def _figures(
     image: Image | None,
     there: Set[str] = frozenset(),
 ) -> Iterator[Figure]:
-    """The pictures in order, a batch drawn when its first is asked for; empty ones for those there.
+    """The images in order, sampled batch by batch; empty for those that exist.
 
-    The bar counts pictures, or the steps of a batch that is alone.
+    The progress bar counts images, or steps if there is one batch.
     """
     alone = len(batches) == 1
     total = sum(len(batch) for batch, _ in batches)
-    with tqdm(total=total, unit="picture", disable=True if alone else None) as bar:
+    with tqdm(total=total, unit="image", disable=True if alone else None) as bar:
         for batch, shared in batches:
             files = {job.file for job in batch}
             drawn = [] if files <= there else _draw(pipeline, shared, image, alone)
@@ -144,7 +144,7 @@ def _figures(
 def _draw(
     pipeline: TextToImage, shared: Mapping[str, Any], image: Image | None, progress: bool
 ) -> list[Image]:
-    """The pictures of a batch."""
+    """The images of a batch."""
     texts, seeds = zip(*shared["batch"], strict=True)
     call = {**shared["call"], "image": image, "progress": progress}
     return pipeline(list(texts), seed=list(seeds), **call)
@@ -155,7 +155,7 @@ def _figure(job: Job, png: bytes) -> Figure:
 
 
 def _written(config: Config, figures: Iterator[Figure], there: int, total: int) -> list[Figure]:
-    """Write the pictures that are not there as they come, and let go of their bytes."""
+    """Write the missing images one by one, and release their bytes."""
     written: list[Figure] = []
     try:
         for figure in figures:
@@ -164,14 +164,14 @@ def _written(config: Config, figures: Iterator[Figure], there: int, total: int) 
                 there += 1
             written.append(replace(figure, image=b""))
     except KeyboardInterrupt:
-        again = "" if config.prompts is None else "; the same command goes on"
-        told = f"{there} of {total} pictures are in {config.out}{again}"
-        raise KeyboardInterrupt(told if there else "") from None
+        again = "" if config.prompts is None else "; the same command resumes"
+        message = f"{there} of {total} images are in {config.out}{again}"
+        raise KeyboardInterrupt(message if there else "") from None
     return written
 
 
 def _repeat(config: Config, pipeline: TextToImage | None) -> Result:
-    """Draw the batch that the picture came from, and keep the one."""
+    """Sample the batch of the PNG again, and keep its image."""
     assert config.like is not None
     own = {name: getattr(config.model, name) for name in config.model.named()}
     given = Model(low_memory=config.model.low_memory, **own)
@@ -179,17 +179,17 @@ def _repeat(config: Config, pipeline: TextToImage | None) -> Result:
     if replace(config, **allowed) != Config(model=given):
         kinds = ", ".join(f"--{name}" for name in NAMED)
         others = f"leave out all but --out, --low-memory, --like-files, {kinds}"
-        raise ValueError(f"--like repeats a picture with its own settings: {others}")
+        raise ValueError(f"--like repeats an image with its own settings: {others}")
     kept = png_metadata.read(config.like)
     checked = png_metadata.checked(kept)
     model = replace(checked.model, low_memory=given.low_memory, **own)
     kept["model"] |= {name: given.kept()[name] for name in own}
     unasked = {name: kept["model"][name] for name in checked.model.named() if name not in own}
     if unasked and not config.like_files:
-        told = "; ".join(f"{name} {value}" for name, value in unasked.items())
+        files = "; ".join(f"{name} {value}" for name, value in unasked.items())
         raise ValueError(
-            f"--like: {config.like} names files or models of the hub, which are not read unasked: "
-            f"{told}; add --like-files to read them, or name your own (--{next(iter(unasked))} ...)"
+            f"--like: {config.like} names files or models of the hub: {files}. They are read only "
+            f"with --like-files, or name your own (--{next(iter(unasked))} ...)"
         )
     prompt, seed = checked.batch[checked.index]
     job = Job(prompt, seed, checked.call.negative_prompt, config.like.name)
@@ -207,4 +207,4 @@ def _repeat(config: Config, pipeline: TextToImage | None) -> Result:
 
 def _result(figures: Sequence[Figure], made: Mapping[str, Any], jobs: Sequence[Job]) -> Result:
     files = [asdict(job) for job in jobs]
-    return Result("generate", "Prompts and pictures", (), tuple(figures), {**made, "files": files})
+    return Result("generate", "Prompts and images", (), tuple(figures), {**made, "files": files})

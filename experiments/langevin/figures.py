@@ -24,7 +24,7 @@ from experiments.plots.charts import Axis, Chart, dots, line, side_by_side
 from experiments.plots.plane import Cloud
 
 SHOWN = 3000
-"""Particles drawn; all are counted."""
+"""Particles shown; the shares count all of them."""
 REACH = 3.6
 RUN = ("ascent", "ULA", "annealed")
 """What the animation shows."""
@@ -50,10 +50,10 @@ def plane(
         Figure(
             "langevin-plane.png",
             plots.png(drawing),
-            f"{min(SHOWN, len(start))} particles of each sampler after equally many evaluations of "
-            "the score, all from one wide normal start, over the lines that enclose 50 and 95% of "
-            "the density; the numbers are shares of all particles. Annealed Langevin comes nearest "
-            "to the density's own.",
+            f"{min(SHOWN, len(start))} particles of each sampler after equal numbers of score "
+            "evaluations, from the same wide normal start. The lines enclose 50 and 95% of the "
+            "density; the numbers are the shares of all particles at each mode. The shares of "
+            "annealed Langevin have the lowest error.",
             "Six panels of particles over three modes: the density, ascent collapsed onto three "
             "points, three plain Langevin samplers with equal shares, annealed nearest to it.",
         ),
@@ -131,11 +131,10 @@ def distributions(stationary: Sequence[Variance], transient: Sequence[Variance])
     return Figure(
         "langevin-laws.png",
         plots.png(drawing),
-        "On N(0, 1). Left: beyond a step size of 2 ascent goes down. Middle: the variance that "
-        "ULA keeps lies on 1 / (1 - delta / 2), while MALA and BAOAB (at the same distance a "
-        "move) keep 1. Right: ULA's variance on its way there. Lines are exact distributions, "
-        f"dots measured on {stationary[0].chains} chains; where no bars show, they are smaller "
-        "than the dots.",
+        "On N(0, 1). Left: one step of gradient ascent lowers log N for a step size above 2. "
+        "Middle: the stationary variance of ULA is 1 / (1 - delta / 2); that of MALA and BAOAB is "
+        "1. Right: the variance of ULA after k steps from 0. Lines are exact, dots are measured "
+        f"on {stationary[0].chains} chains, with 95% intervals (often smaller than the dots).",
         "Three charts: a parabola crossing zero at 2, a rising curve with dots on it, three "
         "saturating curves with dots on them.",
     )
@@ -159,9 +158,9 @@ def animation(
     return Figure(
         "langevin.gif",
         gif(frames, seconds=max(1.0, 0.14 * len(frames))),
-        "Ascent falls onto the modes, ULA spreads around the nearest one and stays, annealed "
-        "Langevin wanders between the modes first and settles nearest to their weights "
-        "(5, 25 and 70%).",
+        "Particles of three samplers. Ascent ends at the modes. ULA spreads around the nearest "
+        "mode and stays there. Annealed Langevin moves between the modes first, and its shares "
+        "come closest to the weights (5, 25 and 70%).",
         "Animation of three clouds of particles that move onto three modes.",
     )
 

@@ -47,10 +47,10 @@ def agreement(
     return Figure(
         "likelihood-ways.png",
         plots.png(drawing),
-        f"Left: {len(x)} points, on one diagonal whichever way their likelihood is found. Middle: "
-        "the probability flow's largest error falls with its solver's tolerance; the ELBO of the "
-        "true reverse kernels has rounding alone (dotted). Right: many digits more for a few "
-        "times the work.",
+        f"Left: log p of {len(x)} points by each method against the closed form, all on the "
+        "diagonal. Middle: the largest error of the probability flow falls with its solver's "
+        "tolerance; the ELBO of the true reverse kernels has rounding error only (dotted). Right: "
+        "the same error against the number of evaluations.",
         "Three charts: points on a diagonal, errors falling along a line, errors against cost.",
     )
 
@@ -85,9 +85,9 @@ def probes(spreads: Sequence[Spread]) -> Figure:
     return Figure(
         "likelihood-probes.png",
         plots.png(side_by_side([chart], width=7)),
-        f"Error of {spreads[0].count} estimates at 8 points with 95% intervals. The line is no "
-        "fit: in the plane one probe gives one of two values, the exact one plus or minus h, and h "
-        "is found from both.",
+        f"RMS error of {spreads[0].count} Hutchinson estimates at 8 points against the number of "
+        "probes, with 95% intervals. The line is exact, not a fit: in the plane one probe gives "
+        "the exact value plus or minus h.",
         "Errors that fall along a line of slope minus one half on logarithmic axes.",
     )
 
@@ -102,7 +102,7 @@ def gap(gaps: Sequence[BoundGap]) -> Figure:
         return dots(label, at, y, ends, marker=marker)
 
     chart = Chart(
-        "What Gaussian steps lose",
+        "Gap of the bound",
         Axis("steps n", scale="log", ticks=steps),
         Axis("nats", 0),
         [
@@ -114,8 +114,9 @@ def gap(gaps: Sequence[BoundGap]) -> Figure:
     return Figure(
         "likelihood-gap.png",
         plots.png(side_by_side([chart], width=7)),
-        f"The bound's gap and the KL that it should be, each from {len(gaps[0].kl)} samples of "
-        "its own (95% intervals): the gap from the terms at samples of the data, the KL from "
-        "whole paths drawn by the true reverse kernels. Both vanish as the steps become short.",
+        f"Gap of the bound and KL of whole paths against the number of steps, each from "
+        f"{len(gaps[0].kl)} independent samples (95% intervals). The gap comes from the terms at "
+        "samples of the data, the KL from paths of the true reverse kernels. Both tend to 0 as the "
+        "steps become short.",
         "Two series of points with intervals that fall together as the steps grow in number.",
     )

@@ -67,9 +67,9 @@ def run(config: Config) -> Result:
         _gap_row(gaps),
     )
     parts = (
-        "The density of a diffusion model can be had in three ways that share no formula: the "
-        "mixture's own closed form, the change of volume along the probability flow, and the "
-        "bound. With the exact denoiser all must agree, each with its own kind of error.",
+        "The density of the data is computed in three independent ways: the closed form of the "
+        "mixture, the change of volume along the probability flow, and the variational bound. With "
+        "the exact denoiser all agree, each within its own error.",
         figures.agreement(exact, runs[-1].log_density, kernels, runs, errors, tolerances),
         figures.probes(spreads),
         figures.gap(gaps),
@@ -112,9 +112,9 @@ def _spread_row(spreads: Sequence[Spread]) -> Measurement:
     k = max(range(len(spreads)), key=lambda k: abs(spreads[k].ratio - 1))
     return Measurement(
         "likelihood-spread",
-        "Hutchinson's spread is that of one probe, known exactly, over the root of the number of "
-        "probes. Mean square error found over predicted, the farthest from 1 of 2 to "
-        f"{spreads[-1].probes} probes; all intervals together of false alarm 1e-8",
+        "Hutchinson's error is the exact error of one probe over the root of the number of probes. "
+        "Mean square error, measured over predicted; the ratio with the largest difference from 1 "
+        f"of 2 to {spreads[-1].probes} probes; joint false alarm 1e-8",
         spreads[k].ratio,
         ends[k],
         holds_if(all(low <= 1 <= high for low, high in ends)),
@@ -130,8 +130,8 @@ def _gap_row(gaps: Sequence[BoundGap]) -> Measurement:
     low, high = difference - half, difference + half
     return Measurement(
         "likelihood-gap",
-        "C12: what Gaussian steps lose, the mean of -ELBO + log q(x_0), is the KL of whole paths, "
-        f"drawn apart by the true reverse. Relative difference over chains of 1 to "
+        "C12: the gap of the bound, the mean of -ELBO + log q(x_0), is the KL of whole paths, on "
+        "independent samples of the true reverse process. Relative difference over chains of 1 to "
         f"{gaps[-1].steps} steps together, within {NEAR}",
         difference,
         (low, high),

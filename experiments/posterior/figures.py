@@ -1,4 +1,4 @@
-"""Reverse kernels of a mixture, drawn beside the Gaussians that stand in for them."""
+"""Figures of the reverse kernels of a mixture and their Gaussian approximations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,34 +91,34 @@ def figures(
         Figure(
             "posterior-data.png",
             plots.png(plane.kernels(to_data)),
-            "Which data a noisy point may come from: q(x_0 | x_t), shaded, and samples of it "
-            "(dots), for one x_t (star) at rising noise. The cross is the mean, where a model's "
-            "last step goes; it need not be near any datum. Dashed: half and 95% of N(mean, "
-            "sigma_t^2 I).",
+            "q(x_0 | x_t) (shaded) and samples of it (dots), for one x_t (star) at rising noise. "
+            "The cross is its mean, the end of a sampler's last step; it need not be close to any "
+            "data. Dashed: half and 95% of N(mean, sigma_t^2 I).",
             "Shaded posteriors, one tight spot at little noise, all modes of the data at much.",
         ),
         Figure(
             "posterior-steps.png",
             plots.png(plane.kernels(to_s)),
-            f"One step back from one x_t (star) at t = {from_t}, by sizes; each window is as wide "
-            "as what is in it. Shaded with dots: the true q(x_s | x_t). Circles: half and 95% of "
-            "the model's Gaussian with variance beta_hat (solid) or beta (dashed). One Gaussian "
-            "fits short steps; long ones want several.",
+            f"One reverse step from one x_t (star) at t = {from_t}, for several step sizes, on "
+            "different scales. Shaded, with dots: the true q(x_s | x_t). Circles: half and 95% of "
+            "the Gaussian with the variance beta_hat (solid) or beta (dashed). One Gaussian fits "
+            "short steps; long steps need several.",
             "Shaded kernels: a round one for short steps, several separate spots for long ones.",
         ),
         Figure(
             "posterior-distance.png",
             plots.png(side_by_side(distance, 6.2)),
-            f"How far one Gaussian is from the true step back, from t = {from_t}, averaged over "
-            "x_t with 95% intervals. Even the best Gaussian is poor when the step is long.",
-            "Rising curves of distance over step size, one a Gaussian, on logarithmic scales.",
+            f"Divergence of the true reverse kernel from its Gaussian approximations at t = "
+            f"{from_t}, against the step size, means over x_t with 95% intervals. Even the best "
+            "Gaussian is poor for a long step.",
+            "Rising curves against the step size, one for each Gaussian, on logarithmic scales.",
         ),
         Figure(
             "posterior-variance.png",
             plots.png(side_by_side([_variances(*item) for item in spread.items()], 6.2)),
-            "The variance that fits the true step best, E tr Cov[x_s | x_t] / 2, in units of beta: "
-            "beta_hat is too small, beta too large, and the choice matters near the data and in "
-            "long steps.",
+            "The best isotropic variance, E tr Cov[x_s | x_t] / 2, in units of beta, against t. "
+            "beta_hat is too small and beta too large; the choice matters at small t and for long "
+            "steps.",
             "The best variance between two bounds that meet at large t, for two step sizes.",
         ),
     )

@@ -38,9 +38,9 @@ def run(config: Config) -> Result:
         gaps.append(gaussians.bayes(mixture, schedule, generator, x_0, x_t, config.time, s))
     spread = {step: gaussians.spreads(mixture, schedule, step, config.curve) for step in (1, 20)}
     parts = (
-        "By Bayes' rule a step back from x_t has a distribution of its own, q(x_s | x_t). Nobody "
-        "knows it for real data; here it is a mixture. A model puts one Gaussian in its place: "
-        "the mean is right, the shape is right only where the step is small.",
+        "Bayes' rule gives the true reverse kernel q(x_s | x_t). It is unknown for real data; for "
+        "a mixture it is exact. A sampler takes one Gaussian instead: its mean is right, its shape "
+        "only if the step is small.",
         *figures(mixture, clean, back, errors, spread),
         table(steps, errors),
     )

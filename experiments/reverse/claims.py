@@ -34,8 +34,8 @@ def divergence(
     rows.append(
         estimated(
             "reverse-targets",
-            "C26: predicting eps or the score is one objective, and by one budget they come to "
-            f"comparable divergences: {one}'s over {other}'s, at most {APART:g}",
+            "C26: predicting eps and predicting the score are one objective. Ratio of their "
+            f"divergences after equal budgets, {one}'s over {other}'s, at most {APART:g}",
             ratio(missed[one], missed[other]),
             most=APART,
         )
@@ -45,9 +45,9 @@ def divergence(
     rows.append(
         estimated(
             "reverse-spread",
-            f"Of all four the worst ({worst}) over the best ({best}): one loss has one minimiser, "
-            "but not one way there. An error in x0 is one in eps times alpha_t / sigma_t, without "
-            "bound near the data, one in v times alpha_t",
+            f"Largest divergence of the four targets ({worst}) over the smallest ({best}). The "
+            "loss has one minimiser, but training differs: an error in x0 is one in eps times "
+            "alpha_t / sigma_t, unbounded at small t, and one in v times alpha_t",
             ratio(missed[worst], missed[best]),
         )
     )
@@ -55,8 +55,8 @@ def divergence(
     rows.append(
         estimated(
             "reverse-updates",
-            f"C19: descending the loss descends the divergence: after {most} updates over after "
-            f"{least}, at most 0.5",
+            f"C19: training reduces the divergence: ratio after {most} training steps to that "
+            f"after {least}, at most 0.5",
             ratio(falling[most], falling[least]),
             most=0.5,
         )
@@ -92,7 +92,7 @@ def sampling(found: SamplingErrors) -> tuple[Measurement, ...]:
         ),
         estimated(
             "reverse-kernels",
-            f"Squared energy distance of the true kernels' draws from fresh data, {few} steps",
+            f"Squared energy distance of the true kernels' samples from fresh data, {few} steps",
             with_interval(kernels[few]),
         ),
         estimated(

@@ -59,11 +59,10 @@ def divergence(
         "reverse-score.png",
         plots.png(drawing),
         "Fisher divergence of learned scores from the exact one, with 95% intervals; the dashed "
-        "line is what predicting 0 would show. Where there is much "
-        "noise a network has nearly all of the score; near the data, where the loss weighs little "
-        "and the score is steep, it may have less than none. On the right each point is a "
-        "training of its own.",
-        "Log-log curves of the Fisher divergence against time and against updates.",
+        "line is that of the prediction 0. At large t the networks learn nearly all of the score. "
+        "At small t, where the loss has a small weight and the score is large, the error may "
+        "exceed that of the prediction 0. On the right each point is a separate training.",
+        "Log-log curves of the Fisher divergence against time and against training steps.",
     )
 
 
@@ -87,9 +86,9 @@ def panels(
     return Figure(
         "reverse-plane.png",
         plots.png(drawing),
-        f"Samples from the same noise in {len(grid) - 1} steps: above by the true reverse "
-        "kernels, below by Gaussian steps with the learned score. The lines enclose 50 and 95% of "
-        "the exact density of x_t.",
+        f"Samples x_t from the same noise in {len(grid) - 1} steps: by the true reverse kernels "
+        "(top) and by Gaussian steps with the learned score (bottom). The lines enclose 50 and 95% "
+        "of the exact density of x_t.",
         "Two rows of scatter plots that turn from a round cloud into the density.",
     )
 
@@ -136,10 +135,10 @@ def steps(found: SamplingErrors) -> Figure:
     return Figure(
         "reverse-steps.png",
         plots.png(drawing),
-        "The true kernels are exact for any number of steps: what they show is chance, within 95% "
-        "intervals. A Gaussian in the place of a long step is not the true kernel, even with the "
-        "exact score, and its error goes as steps grow shorter. What the network adds, once "
-        "steps are short, is the height of its curve above the exact one.",
+        "Squared energy distance of samples from fresh data against the number of steps, with 95% "
+        "intervals. The true kernels are exact for any number of steps; their values are sampling "
+        "error. Gaussian steps with the exact score have an error that falls with the number of "
+        "steps. The distance between the learned and the exact curve is the network's error.",
         "Energy distance against the number of steps for three ways to sample.",
     )
 

@@ -50,9 +50,9 @@ def run(config: Config) -> Result:
     found = (*claims.divergence(missed, falling), *claims.sampling(errors))
     rows = tuple(row.needing(claims.EXAMPLES, config.steps * config.batch) for row in found)
     parts = (
-        f"Each network saw {config.steps} x {config.batch} fresh samples of the density "
-        f"{config.density} and nothing else. The exact score of x_t is known at every t, so what "
-        "they learned is measured: the Fisher divergence E norm(S_theta - S)^2 over x ~ q_t.",
+        f"Each network was trained on {config.steps} x {config.batch} fresh samples of the density "
+        f"{config.density}. The score of x_t is exact at every t, so the error of the learned "
+        "score is measured: the Fisher divergence E norm(S_theta - S)^2 over x ~ q_t.",
         figures.divergence(curves, steps_curves, falling),
         figures.panels(schedule, data, grid, paths),
         figures.animation(schedule, data, grid, paths),

@@ -52,9 +52,9 @@ def run(config: Config) -> Result:
     curves = {name: _to_noise(density, getattr(Discrete, name)(), x_0, z) for name in TABLES}
     last = _deviation(density, schedule, x_0, z, int(schedule.T))
     parts = (
-        "The score is the direction in which the density rises fastest. It is known exactly here, "
-        "at every time: close to the data it leads to the nearest part of it; far in the noise it "
-        "leads to the middle, as the score -x of N(0, I) does.",
+        "The score is the direction in which the log-density rises fastest. Here it is exact at "
+        "every time. At small t it points to the nearest data; at large t it points to the origin, "
+        "as the score -x of N(0, I) does.",
         _field(config, schedule, density, noisy),
         _denoised(config, schedule, density, noisy),
         _noise_figure(config, curves),
@@ -178,8 +178,8 @@ def _field(
         "score-field.png",
         plots.png(plane.streams(maps, arrows)),
         f"The score of the density {config.density} under the "
-        f"{config.schedule.replace('_', ' ')} table: lines follow it, and the log-density is "
-        "shaded. A line's colour is the score's length. Each window holds at least 99% of q(x_t).",
+        f"{config.schedule.replace('_', ' ')} beta schedule: streamlines, colored by the length of "
+        "the score, over the log-density (shaded). Each window contains at least 99% of q(x_t).",
         "Streamlines that lead to the parts of the density, and at the last time to the origin.",
     )
 
@@ -198,9 +198,9 @@ def _denoised(
     return Figure(
         "score-field-denoiser.png",
         plots.png(plane.arrows(maps, ends)),
-        f"{ARROWS} samples of x_t (hollow dots) and an arrow from each to E[x_0 | x_t], over the "
-        "clean density. Little noise is undone almost exactly; from much noise only the middle of "
-        "all data is left to guess.",
+        f"{ARROWS} samples of x_t (hollow dots), and arrows to E[x_0 | x_t], over the clean "
+        "density (shaded). At small t the denoiser removes the noise almost exactly; at large t it "
+        "gives the mean of the data.",
         "Arrows from noisy points to their denoised places, long and to the middle at the end.",
     )
 
@@ -220,9 +220,10 @@ def _noise_figure(config: Config, curves: dict[str, list[Deviation]]) -> Figure:
     return Figure(
         "score-field-noise.png",
         plots.png(side_by_side([panel], 6.2)),
-        f"How far the score of q(x_t) is from that of N(0, I), for {config.density}, with 95% "
-        "intervals. It falls with alpha_t, and at T stays above zero where alpha_T does.",
-        "Three falling curves, one a noise table, on a logarithmic scale.",
+        f"RMS difference of the score of q(x_t) from that of N(0, I) against t, for "
+        f"{config.density}, with 95% intervals. It falls with alpha_t; it is not 0 at t = T, since "
+        "alpha_T is not 0.",
+        "Three falling curves, one for each noise schedule, on a logarithmic scale.",
     )
 
 

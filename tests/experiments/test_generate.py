@@ -148,8 +148,8 @@ def test_an_interrupt_says_what_is_done(
             assert main(flags) == 130
     finally:
         signal.signal(signal.SIGINT, handler)
-    again = "; the same command goes on" if listed else ""
-    assert command.capsys.readouterr().err == f"interrupted; 3 of 5 pictures are in {out}{again}\n"
+    again = "; the same command resumes" if listed else ""
+    assert command.capsys.readouterr().err == f"interrupted; 3 of 5 images are in {out}{again}\n"
     assert len(list(out.iterdir())) == 3
     before = times(out)
     assert main(flags) == 0
@@ -200,7 +200,7 @@ def test_another_machine_is_warned_of(
     )
     code, _, error = command(out)
     assert code == 0 and len(held(out)) == 5
-    assert error == f"warning: the pictures that are in {out} were made with other torch\n"
+    assert error == f"warning: the images in {out} were made with other torch\n"
 
 
 BAD = {

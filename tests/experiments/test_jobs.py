@@ -51,7 +51,7 @@ BAD: list[tuple[str | bytes, str]] = [
     ('{"prompt": "a red ring \\ud83d"}', r"line 1, prompt: .* in UTF-8, got 'a red ring \\ud83d'"),
     ('{"prompt": "a", "negative_prompt": "\\ude00"}', "line 1, negative_prompt: wanted words, in"),
     ('{"prompt": "a", "negative_prompt": "\\u0000"}', "line 1, negative_prompt: wanted words, in"),
-    ('a\n#\nb\n{"prompt": "a", "seed": 0}', "line 4, asks for the same image as line 1"),
+    ('a\n#\nb\n{"prompt": "a", "seed": 0}', "line 4, gives the same image as line 1"),
     ('{"prompt": "a", "seed": 3}\n\n{ "seed": 3, "prompt": "a"}', "line 3, .* as line 1"),
     ("a\n" * 100_000, "names more than 99999 prompts"),
     ('{"prompt": "a", "steps": 3}', "line 1, wanted prompt, seed, negative_prompt, got steps"),
