@@ -21,7 +21,7 @@ def mark(
     kind: Literal["line", "dashed", "dotted", "points", "cloud", "bars"] = "line",
     ends: Sequence[tuple[float, float]] | None = None,
 ) -> Series:
-    """A series in the colour of its role; a curve of few points shows them."""
+    """A series in the color of its role; a curve of few points shows them."""
     ink = COLORS[role]
     if kind == "bars":
         return Series(label, x, y, color=TINTS[role], style="bars")
@@ -37,5 +37,5 @@ def mark(
 def note(
     text: str, x: float, y: float, role: str = "mark", ha: str = "left", va: str = "bottom"
 ) -> Note:
-    """A text in the colour of its role."""
+    """A text in the color of its role."""
     return Note(text, x, y, COLORS[role] if role != "mark" else "#555555", ha, va)

@@ -120,7 +120,7 @@ def _e3_densities(line: Tensor, x0: Tensor, density: Tensor, paths: list[Tensor]
     edges = torch.linspace(-2.8, 2.8, 71, dtype=torch.float64)
     heights = torch.histogram(x0, edges).hist / len(x0) / (edges[1] - edges[0])
     return Chart(
-        "What the chain draws",
+        "Samples of the chain",
         Axis("$x_0$", -2.8, 2.8),
         Axis("density", 0, 0.92),
         (
@@ -182,7 +182,7 @@ def e5(samples: int, seed: int) -> Erratum:
     bars = torch.histogram(printed, edges).hist / samples
     places = Axis("time t", -0.4, TABLE + 0.6, ticks=range(TABLE + 1))
     left = Chart(
-        "True: a row of the table",
+        "True: a time of the schedule",
         places,
         Axis("share of the samples", -0.006, 0.145),
         (
@@ -192,12 +192,12 @@ def e5(samples: int, seed: int) -> Erratum:
         legend="lower right",
     )  # fmt: skip
     right = Chart(
-        "Printed: between the rows",
+        "Printed: no time of the schedule",
         places,
         Axis("share of the samples", -0.006, 0.145),
         (
             mark("printed", "samples of Uniform(0, 1)", edges, bars, "bars"),
-            mark("true", "the table's rows", whole, [0.0] * TABLE, "points"),
+            mark("true", "times of the schedule", whole, [0.0] * TABLE, "points"),
         ),
         (note("not one of them has a $\\beta_t$", 1.25, 0.046, "printed"),),
         "upper right",
@@ -208,7 +208,7 @@ def e5(samples: int, seed: int) -> Erratum:
         printed="t ~ Uniform(0, I)",
         true="t uniform on {1, ..., T}",
         what=f"Kolmogorov distance of {samples} times of ours from uniform on 1..{TABLE}; of the "
-        f"printed samples {off:.3f}, of which the table knows {shares_with_a_row[1]:.0%}",
+        f"printed samples {off:.3f}, of which {shares_with_a_row[1]:.0%} are times of the schedule",
         measured=found,
         interval=None,
         true_off=found / limit,

@@ -20,8 +20,8 @@ def run(config: Config) -> Result:
         for name in tqdm(sorted(every), unit="erratum", disable=None)
     ]
     lead = (
-        "Eight statements of the lecture need a correction. Orange is what is printed, blue what "
-        "is true, computed by the primitives that carry it; what is sampled is dark."
+        "Eight statements of the lecture need a correction. The printed form is orange, the true "
+        "form, computed by the library, is blue, and measured values are dark."
     )
     parts: list[Any] = [lead, _table(found)]
     for one in found:
@@ -53,7 +53,7 @@ def _table(found: list[Erratum]) -> Table:
     ]
     header = ("erratum", "printed", "true", "printed is off by", "true is off by", "in units of")
     caption = (
-        "How far each form lies from what was measured, in units of the bound: beyond 1 it is "
-        "wrong, within 1 it holds."
+        "Difference of each form from the measurement, in units of the bound: above 1 the form is "
+        "wrong, up to 1 it holds."
     )
     return Table(header, tuple(lines), caption)

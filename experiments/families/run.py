@@ -147,8 +147,8 @@ def _figures(
             plots.png(code_drawing),
             "Left of each pair: codes of data, over the contours of N(0, I). Right: decoded "
             "samples of N(0, I), over the true density. The codes of the VAE cover the normal. "
-            "Those of the plain autoencoder leave most of it empty, so its decoded samples miss the "
-            "data.",
+            "Those of the plain autoencoder leave most of it empty, so its decoded samples miss "
+            "the data.",
             "Scatter plots of codes and of decoded samples for a VAE and a plain autoencoder.",
         ),
     )

@@ -64,7 +64,7 @@ nav a:hover { text-decoration: underline; }
 """
 
 MARKS = {HOLDS: "holds", FAILS: "fails", INCONCLUSIVE: "open", TOO_FEW: "open"}
-"""How the page colours a verdict."""
+"""How the page colors a verdict."""
 
 
 def number(value: float | str) -> str:

@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 BLUE, ORANGE, GREEN, PURPLE, GRAY = "#0072b2", "#d55e00", "#009e73", "#aa4499", "#8a8a8a"
 COLORS = (BLUE, ORANGE, GREEN, PURPLE, GRAY)
-"""Distinct for the colour-blind too (Okabe & Ito, and one of Tol's)."""
+"""Distinct for the color-blind too (Okabe & Ito, and one of Tol's)."""
 
 RIGHT, WRONG = GREEN, ORANGE
 

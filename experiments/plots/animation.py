@@ -30,7 +30,7 @@ def frame(figure: Figure) -> Frame:
 def gif(frames: Iterable[Frame], seconds: float, hold: float = 1.5) -> bytes:
     """An animated GIF that plays in `seconds` without end; its last frame stays `hold` longer.
 
-    All frames share one palette of 128 colours, taken from the first, middle and last, so that
+    All frames share one palette of 128 colors, taken from the first, middle and last, so that
     what does not move does not flicker. Raises ValueError for fewer than two frames.
     """
     shown: Sequence[Frame] = list(frames)

@@ -20,7 +20,7 @@ NOTE: dict[str, Any] = {"fontsize": 10.5, "color": "#555555"}
 Numbers = Any
 """Numbers one after another: a sequence, an array or a tensor."""
 Color = int | str | None
-"""A place in `COLORS`, a colour, or None: the next of `COLORS` that is free."""
+"""A place in `COLORS`, a color, or None: the next of `COLORS` that is free."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Images in rows with labels, texts and coloured frames; and bars made of parts."""
+"""Images in rows with labels, texts and colored frames; and bars made of parts."""
 
 import textwrap
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ def image_rows(
     verdicts: Sequence[Sequence[bool | None]] | None = None,
     side: float = 1.45,
 ) -> Figure:
-    """Images in rows, a label on each row and column, a coloured frame where there is a verdict.
+    """Images in rows, a label on each row and column, a colored frame where there is a verdict.
 
     Pixels are shown as they are, without smoothing. A row may have `None` for no image.
     """
@@ -49,7 +49,7 @@ def captioned_images(
     verdicts: Sequence[Sequence[bool | None]],
     side: float = 2.3,
 ) -> Figure:
-    """Images in rows, each with its text below it and a coloured frame for its verdict."""
+    """Images in rows, each with its text below it and a colored frame for its verdict."""
     wide, high = max(map(len, images)), len(images)
     figure = Figure(figsize=(side * wide, (side + 0.55) * high))
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)

@@ -153,7 +153,7 @@ def _shaded(axes: Axes, one: Map, colors: LinearSegmentedColormap = SHADE) -> No
 
 @styled
 def streams(panels: Sequence[Map], scores: Sequence[tuple[Floats, Floats]]) -> Figure:
-    """Shaded log-densities, and streamlines of their scores coloured by the scores' length.
+    """Shaded log-densities, and streamlines of their scores colored by the scores' length.
 
     scores: a line, and the score `(n, n, 2)` on line x line, rows along the second coordinate.
     """

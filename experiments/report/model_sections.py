@@ -48,7 +48,7 @@ def pictures(model: Model, pipeline: TextToImage, prompts: tuple[str, ...] = PRO
         f"One seed each, nothing picked. Green frame: the reader finds all that the prompt names "
         f"({sum(map(bool, verdicts))} of {len(verdicts)} here); orange: not all."
     )
-    alt = "Images of coloured shapes with their prompts below them."
+    alt = "Images of colored shapes with their prompts below them."
     parts = (Figure("pictures.png", plots.png(figure), caption, alt),)
     data = {**drawn.data, "right": verdicts}
     return Result("pictures", "Prompts and images", (), parts, data)
@@ -94,7 +94,7 @@ def judged(found: dict[str, dict[str, str]]) -> tuple[Table, ...]:
         (words, cell(kind, "guided"), cell(kind, "unguided"))
         for kind, words in (("seen", "seen in training"), ("held_out", "never seen together"))
     )
-    header = ("pairs of colour and shape", "right with guidance", "right without")
+    header = ("pairs of color and shape", "right with guidance", "right without")
     caption = (
         f"{count} fresh prompts of each kind at the model's own solver and scale, drawn when "
         "training ended; Wilson's 95% intervals."

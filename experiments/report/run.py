@@ -23,7 +23,7 @@ TITLE = "From equations to images: the report"
 
 LECTURE_PROMPT = (
     "The lecture's own prompt is “A cat stretching on the floor, highly detailed, ultra sharp, "
-    "cinematic, 100mm lens, 8k resolution.” The embedded model knows coloured shapes alone, and "
+    "cinematic, 100mm lens, 8k resolution.” The embedded model knows colored shapes alone, and "
     "its vocabulary does not have these words. So every experiment here uses prompts of shapes."
 )
 

@@ -59,9 +59,9 @@ def sampler(name: str, claimed: int, noisy: bool, **options: Any) -> Sampler:
                 return SimpleNamespace(mean=denoise(x, t))
 
         on_grid = type(name, (kind,), {"timesteps": grid})
-        walker = on_grid(Model(), silent=True, **options)
+        sample = on_grid(Model(), silent=True, **options)
         with patch.object(torch, "randn_like", lambda like: noise(like, *now)):
-            end: Tensor = walker(x)
+            end: Tensor = sample(x)
         return along(grid, seen, end)
 
     def grid(n: int) -> Tensor:

@@ -21,10 +21,10 @@ class Increments:
 
     def __call__(self, sigma: Any, sigma_next: Any) -> Tensor:
         start, end = float(sigma), float(sigma_next)
-        before, middle, walked = self.last
+        before, middle, path = self.last
         if start == before and end < middle:
-            walked = walked + math.sqrt(middle - end) * self.draw()
+            path = path + math.sqrt(middle - end) * self.draw()
         else:
-            walked = math.sqrt(start - end) * self.draw()
-        self.last = (start, end, walked)
-        return walked / math.sqrt(start - end)
+            path = math.sqrt(start - end) * self.draw()
+        self.last = (start, end, path)
+        return path / math.sqrt(start - end)

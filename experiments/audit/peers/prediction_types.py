@@ -16,25 +16,24 @@ KINDS = ("epsilon", "sample", "v_prediction")
 
 
 def disagreement(made: Any, driven: Driven, n: int) -> float:
-    """How far apart the ends lie that predictions of one perfect network lead to.
+    """The largest difference between samples by the prediction types of one perfect network.
 
-    The largest distance between ends of n steps from the same starts with the same noise, on a
-    mixture whose components are about 1 apart. A prediction that the scheduler openly refuses is
-    left out.
+    The samples have n steps, the same starts and the same noise. The components of the mixture have
+    a distance of about 1. A prediction type that the scheduler refuses with an error is left out.
 
     Raises UnsupportedError where fewer than two are left: there is nothing to compare.
     """
     ends: list[torch.Tensor] = []
     for kind in KINDS:
         make = partial(type(made).from_config, made.config, prediction_type=kind)
-        walker = sampler(kind, make, driven, 1)
+        one = sampler(kind, make, driven, 1)
         try:
-            grid = walker.grid(n)
-            x = walker.schedule(grid[0])[1] * starts()
+            grid = one.grid(n)
+            x = one.schedule(grid[0])[1] * starts()
             noise = from_generator(torch.Generator().manual_seed(0))
-            ends.append(walker.end(MIXTURE.denoiser(walker.schedule), x, grid, noise))
+            ends.append(one.end(MIXTURE.denoiser(one.schedule), x, grid, noise))
         except (ValueError, NotImplementedError):
             continue
     if len(ends) < 2:
-        raise UnsupportedError("takes one prediction alone")
+        raise UnsupportedError("takes one prediction type only")
     return float((torch.stack(ends) - ends[0]).abs().max())

@@ -96,7 +96,7 @@ def sampler(
 
     def sample(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> list[Tensor]:
         n = _asked(known, grid)
-        return _walk(settled(n), driven, schedule, denoise, x, (known[n], grid), noise)
+        return _sample(settled(n), driven, schedule, denoise, x, (known[n], grid), noise)
 
     return Sampler(
         name,
@@ -221,7 +221,7 @@ def _asked(known: Mapping[int, Tensor], grid: Tensor) -> int:
     raise UnsupportedError("samples only on one of its own grids")
 
 
-def _walk(
+def _sample(
     scheduler: Any,
     driven: Driven,
     schedule: Schedule,

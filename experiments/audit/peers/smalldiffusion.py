@@ -46,8 +46,8 @@ def sampler(name: str, gam: float, mu: float, order: int, noisy: bool) -> Sample
                 return noise(x, *next(steps))
 
         device = SimpleNamespace(device=torch.device("cpu"))
-        walked = diffusion.samples(Model(), grid, gam=gam, mu=mu, xt=x, accelerator=device)
-        return list(walked)
+        states = diffusion.samples(Model(), grid, gam=gam, mu=mu, xt=x, accelerator=device)
+        return list(states)
 
     own = diffusion.ScheduleLogLinear(1000, sigma_min=0.02, sigma_max=10.0)
 
