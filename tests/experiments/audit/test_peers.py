@@ -116,7 +116,7 @@ def test_predictions_lead_to_one_end_or_are_refused(monkeypatch):
     [pndm] = [c for c in cases() if c.setting.endswith("steps=True, steps_offset=1")]
     assert disagreement(pndm.make(), pndm.driven, 20) > 0.1
     monkeypatch.setattr(prediction_types, "KINDS", ("epsilon", "sample"))
-    with pytest.raises(UnsupportedError, match="takes one prediction alone"):
+    with pytest.raises(UnsupportedError, match="takes one prediction type only"):
         disagreement(pndm.make(), pndm.driven, 20)
     monkeypatch.undo()
     heun = Case("FlowMatchHeunDiscreteScheduler", Driven("flow", second), 2, table=False)
