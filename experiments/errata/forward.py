@@ -44,7 +44,7 @@ def e1(samples: int, seed: int) -> Erratum:
     true_off = max(rounding, abs(middle - 0.5) / half, share)
     shown = [n - 1 for n in sorted({round(2 ** (k / 4)) for k in range(41)})]
     times = t[shown].tolist()
-    longest = Axis("number of steps T", 1, LONGEST, "log")
+    longest = Axis("length of the table, T", 1, LONGEST, "log")
     labels = (r"$\beta_t = 1/(t+1)^2$", r"$\beta_t = 1/(t+1)$")
     left = Chart(
         "What is left of the data's variance",

@@ -120,7 +120,7 @@ def _e3_densities(line: Tensor, x0: Tensor, density: Tensor, paths: list[Tensor]
     edges = torch.linspace(-2.8, 2.8, 71, dtype=torch.float64)
     heights = torch.histogram(x0, edges).hist / len(x0) / (edges[1] - edges[0])
     return Chart(
-        "Samples of the chain",
+        "What the chain draws",
         Axis("$x_0$", -2.8, 2.8),
         Axis("density", 0, 0.92),
         (
@@ -182,7 +182,7 @@ def e5(samples: int, seed: int) -> Erratum:
     bars = torch.histogram(printed, edges).hist / samples
     places = Axis("time t", -0.4, TABLE + 0.6, ticks=range(TABLE + 1))
     left = Chart(
-        "True: a time of the schedule",
+        "True: a row of the table",
         places,
         Axis("share of the samples", -0.006, 0.145),
         (
@@ -192,12 +192,12 @@ def e5(samples: int, seed: int) -> Erratum:
         legend="lower right",
     )  # fmt: skip
     right = Chart(
-        "Printed: no time of the schedule",
+        "Printed: between the rows",
         places,
         Axis("share of the samples", -0.006, 0.145),
         (
             mark("printed", "samples of Uniform(0, 1)", edges, bars, "bars"),
-            mark("true", "times of the schedule", whole, [0.0] * TABLE, "points"),
+            mark("true", "the table's rows", whole, [0.0] * TABLE, "points"),
         ),
         (note("not one of them has a $\\beta_t$", 1.25, 0.046, "printed"),),
         "upper right",

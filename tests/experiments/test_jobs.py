@@ -44,7 +44,7 @@ BAD: list[tuple[str | bytes, str]] = [
     ("a red ring".encode("utf-16"), "is no text: byte 0 not UTF-8"),
     ('a\n{"prompt": "b"', "line 2, not valid JSON"),
     ('a\n{ "prompt" : "b"', "line 2, not valid JSON"),
-    ('{"prompt": "a", "prompt": "b"}', "line 1, not valid JSON .*twice"),
+    ('{"prompt": "a", "prompt": "b"}', "line 1, not valid JSON .*repeated"),
     ('{"prompt": ' + "[" * 100_000 + "}", "line 1, not valid JSON"),
     ('{"prompt": ' + "[" * 60 + "]" * 60 + "}", "line 1, JSON of more than 50 levels"),
     ('{"prompt": "a", "seed": ' + "1" * 5000 + "}", "line 1, not valid JSON .*5000 digits"),

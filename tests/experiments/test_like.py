@@ -205,7 +205,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a list": ([], "settings: wanted an object"),
     "deep": ("[" * 100_000, "damaged"),
     "deep and closed": ('{"batch": ' + "[" * 70 + "]" * 70 + "}", "more than 50 levels"),
-    "a name twice": ('{"batch": [], "batch": []}', "twice"),
+    "a name twice": ('{"batch": [], "batch": []}', "repeated"),
     "many digits": ('{"index": ' + "1" * 5000 + "}", "digits"),
     "an unknown name": ({**SETTINGS, "extra": 1}, "unknown or missing: extra"),
     "a missing name": ({k: v for k, v in SETTINGS.items() if k != "image"}, "missing: image"),
