@@ -60,9 +60,9 @@ def plane(
         Figure(
             "langevin-shares.png",
             plots.png(counted),
-            "The share of particles nearest to each mode, with intervals at 95% for a sampler's "
-            "three together, against the true weights. The black marks are derived bounds: ULA "
-            "cannot have less there after this many moves.",
+            "Share of particles at each mode (the nearest one), with joint 95% intervals for the "
+            "three of a sampler, against the true weights (dashed). Black marks are derived lower "
+            "bounds for ULA after this number of steps.",
             "Shares with intervals by sampler and mode, and dashed lines at the true weights.",
         ),
     )
