@@ -51,8 +51,8 @@ def run(config: Config) -> Result:
         ),
         estimated(
             "bound-variance",
-            "C17: bound with the variance beta_hat_t less that with beta_t in nats, exact denoiser, "
-            "same paths",
+            "C17: bound with the variance beta_hat_t less that with beta_t in nats, exact "
+            "denoiser, same paths",
             mean_of([a - b for a, b in zip(gaps[SMALL], gaps[EXACT], strict=True)]),
         ),
         _limit_row(limit).needing(LIMIT_DRAWS, config.draws * config.finest),
