@@ -187,10 +187,12 @@ class Discrete(Schedule):
 
     def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
         time = _valid_time(t, self.T)
+        node, part = time.long(), time.frac()
+        here = self._log_snr_table[node]
+        if not bool(part.any()):
+            return here
         wanted = "0 or a time in [1, T]: a discrete schedule has nothing between 0 and 1"
         require(not bool(((time > 0) & (time < 1)).any()), "t", wanted, t)
-        node, part = time.floor().long(), time.frac()
-        here = self._log_snr_table[node]
         after = self._log_snr_table[(node + 1).clamp(max=len(self.betas))]
         return torch.where(part == 0, here, (1 - part) * here + part * after)
 

@@ -25,6 +25,7 @@ from experiments.output.result import (
     HOLDS,
     MEASURED,
     Figure,
+    Heading,
     Measurement,
     Part,
     Result,
@@ -142,7 +143,8 @@ def _parts(config: Config, rows: Sequence[Check]) -> tuple[Part, ...]:
             "its ring is a defect, or a limit where only the first step has a lower order."
         )
         alt = "Dots of measured orders beside rings of claimed orders, a line for each sampler."
-        parts.append(Figure("audit-orders.png", png(orders(fitted)), caption, alt))
+        figure = Figure("audit-orders.png", png(orders(fitted)), caption, alt)
+        parts += [Heading("Measured and claimed orders"), figure]
     parts += _work(config.quick) if config.target == "ours" else ()
     for verdict in ("defect", "limit"):
         cells = tuple(
@@ -156,14 +158,17 @@ def _parts(config: Config, rows: Sequence[Check]) -> tuple[Part, ...]:
                 "defect": "Defects. The folder of this page has a reproducer for each, in order.",
                 "limit": "Known limitations.",
             }[verdict]
-            parts.append(Table(head, cells, caption))
+            parts += [
+                Heading("Defects" if verdict == "defect" else "Known limitations"),
+                Table(head, cells, caption),
+            ]
     cells = tuple(
         (row.sampler, row.setting, row.check, str(row.expected), row.shown, row.verdict)
         for row in rows
         if "order" in row.check
     )
     head = ("sampler", "setting", "check", "claimed", "measured (interval)", "verdict")
-    return (*parts, Table(head, cells, "All measured convergence orders."))
+    return (*parts, Heading("All orders"), Table(head, cells, "All measured convergence orders."))
 
 
 def _work(quick: bool) -> tuple[Part, ...]:

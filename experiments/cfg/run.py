@@ -20,7 +20,16 @@ from experiments.common.statistics import (
     share_of,
     wilson,
 )
-from experiments.output.result import Figure, Measurement, Part, Result, Table, estimated, percent
+from experiments.output.result import (
+    Figure,
+    Heading,
+    Measurement,
+    Part,
+    Result,
+    Table,
+    estimated,
+    percent,
+)
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from experiments.plots.gallery import image_rows
 from sd.pipeline import TextToImage
@@ -227,6 +236,7 @@ def _parts(
             f"Images of one prompt with guidance (top) and without (bottom), same seeds. {read}",
             "Two rows of images of one prompt, with and without guidance.",
         ),
+        Heading("Accuracy and diversity over the guidance scale"),
         Figure(
             "cfg-sweep.png",
             plots.png(side_by_side(_panels(config, points, own), 6.2)),

@@ -67,7 +67,7 @@ def fit(
     average: float = 0.995,
 ) -> None:
     """Adam with a cosine-decaying rate; the network ends as the running average of its weights."""
-    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate, fused=True)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     mean = [one.detach().clone() for one in network.parameters()]
     for step in range(steps):

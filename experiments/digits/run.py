@@ -16,7 +16,7 @@ from experiments.digits import Config, claims, figures, loss_weights
 from experiments.digits import data as digit_data
 from experiments.digits.claims import LAST
 from experiments.digits.training import Budget, bits, last_error, learn, sample
-from experiments.output.result import Result
+from experiments.output.result import Heading, Result
 
 EXAMPLES = 50_000
 """With fewer examples in its training a network shows nothing of what it can learn."""
@@ -74,8 +74,11 @@ def run(config: Config) -> Result:
         f"{seconds:.0f} s: {config.steps} steps of {budget.batch} digits, the label dropped from "
         "one in ten. T = 1000, DDPM's linear beta schedule.",
         figures.digits(train, shown),
+        Heading("Guidance scale"),
         figures.guidance(right, distances, real),
+        Heading("Weight of the loss"),
         figures.weights(outcomes),
+        Heading("Bits a pixel"),
         figures.codes(codes),
     )
     data: dict[str, Any] = {

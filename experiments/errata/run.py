@@ -6,7 +6,7 @@ from tqdm import tqdm
 
 from experiments.errata import Config, forward, langevin, reverse, score
 from experiments.errata.erratum import Erratum
-from experiments.output.result import HOLDS, Measurement, Result, Table, holds_if
+from experiments.output.result import HOLDS, Heading, Measurement, Part, Result, Table, holds_if
 
 
 def run(config: Config) -> Result:
@@ -23,9 +23,10 @@ def run(config: Config) -> Result:
         "Eight statements of the lecture need a correction. The printed form is orange, the true "
         "form, computed by the library, is blue, and measured values are dark."
     )
-    parts: list[Any] = [lead, _table(found)]
+    parts: list[Part] = [lead, _table(found)]
     for one in found:
-        parts += [f"{one.id}, of {one.of}. Printed: {one.printed}. True: {one.true}.", one.figure]
+        said = f"Printed: {one.printed}. True: {one.true}."
+        parts += [Heading(f"{one.id}, of claim {one.of}"), said, one.figure]
     data: dict[str, Any] = {
         "settings": config,
         "errata": {

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from experiments.guidance_truth import Config, figures, measure
 from experiments.guidance_truth.measure import GuidedFlow, NodeDensity
-from experiments.output.result import Measurement, Result, Table, estimated, within
+from experiments.output.result import Heading, Measurement, Result, Table, estimated, within
 
 SAME = 1e-6
 """Largest KL in nats between equal distributions."""
@@ -58,10 +58,14 @@ def run(config: Config) -> Result:
         "Guidance follows the score of p(x) p(c|x)^w at every noise level; w = 1 is the "
         "conditional model. It is often said to sample that tilted density. Both densities are "
         "computed here: the tilted one, and the one that the guided flow makes of pure noise.",
+        Heading("In the plane"),
         figures.plane(both[1], shown, config.shown),
+        Heading("On a line"),
         figures.line(both[0], shown, config.shown),
+        Heading("Guidance scale and distance from the tilted density"),
         figures.curves(flows, "plane"),
         figures.curves(flows, "line"),
+        Heading("One Gaussian, in closed form"),
         figures.gaussians(exact),
         _table(flows, config.shown),
     )

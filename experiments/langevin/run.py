@@ -15,6 +15,7 @@ from experiments.langevin.bias import Variance
 from experiments.langevin.mixing import TITLES, WEIGHTS
 from experiments.output.result import (
     FAILS,
+    Heading,
     Measurement,
     Part,
     Result,
@@ -62,12 +63,14 @@ def run(config: Config) -> Result:
         "with noise of the right size it follows the density near its mode (C23), but a plain "
         "chain does not cross to another mode in any reasonable time. Noise levels that fall from "
         "large to small carry the particles between the modes while these still touch.",
+        Heading("Samplers on one budget"),
         *figures.plane(data, start, ends, found, bounds),
         _table(found, evaluations, ends),
+        Heading("Step size and bias of the stationary distribution"),
         figures.distributions(stationary, transient),
     ]
     if config.frames:
-        parts.append(figures.animation(data, watched, moments))
+        parts += [Heading("Annealed Langevin, animated"), figures.animation(data, watched, moments)]
     seen = config.particles * config.budget
     rows = (
         _annealed_row(found["annealed"], config).needing(STATES, seen),

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from experiments.common.statistics import absolute, seeded
 from experiments.likelihood import Config, figures, measure
 from experiments.likelihood.measure import BoundGap, Spread
-from experiments.output.result import Measurement, Result, Table, at_most, holds_if, within
+from experiments.output.result import Heading, Measurement, Result, Table, at_most, holds_if, within
 
 AGREE = 1e-6
 """Nats that two exact ways may differ by."""
@@ -70,8 +70,11 @@ def run(config: Config) -> Result:
         "The density of the data is computed in three independent ways: the closed form of the "
         "mixture, the change of volume along the probability flow, and the variational bound. With "
         "the exact denoiser all agree, each within its own error.",
+        Heading("Closed form and probability flow"),
         figures.agreement(exact, runs[-1].log_density, kernels, runs, errors, tolerances),
+        Heading("Hutchinson's estimate of the divergence"),
         figures.probes(spreads),
+        Heading("The gap of the variational bound"),
         figures.gap(gaps),
         _table(tolerances, errors, [one.evaluations for one in runs]),
     )

@@ -13,7 +13,7 @@ from diffusion_math.schedule import Discrete, VPLinear
 from experiments import plots
 from experiments.common.quadrature import ChiSquare, cells_about, chi_square, density_over
 from experiments.common.statistics import plus_minus
-from experiments.output.result import Figure, Table
+from experiments.output.result import Figure, Heading, Table
 from experiments.plots import plane
 from experiments.plots.charts import Axis, Chart, Series, estimates, side_by_side
 from experiments.posterior.gaussian_approximations import BEST, BETA, BETA_HAT, Distance, Spread
@@ -74,7 +74,7 @@ def figures(
     back: Sequence[Kernel],
     errors: Sequence[dict[str, Distance]],
     spread: dict[int, list[Spread]],
-) -> tuple[Figure, ...]:
+) -> tuple[Figure | Heading, ...]:
     """Kernels to x_0 and to several x_s; distances over the step; variances over t."""
     farthest = max(float(one.x.abs().max()) for one in clean)
     reach = max(1.4 * float(mixture.means.abs().max()), 1.15 * farthest)
@@ -88,6 +88,7 @@ def figures(
     distance = [_panel(kind, steps, errors) for kind in ("kl", "tv")]
     from_t = back[0].t
     return (
+        Heading("The posterior of the data, q(x_0 | x_t)"),
         Figure(
             "posterior-data.png",
             plots.png(plane.kernels(to_data)),
@@ -96,6 +97,7 @@ def figures(
             "data. Dashed: half and 95% of N(mean, sigma_t^2 I).",
             "Shaded posteriors, one tight spot at little noise, all modes of the data at much.",
         ),
+        Heading("One reverse step, q(x_s | x_t)"),
         Figure(
             "posterior-steps.png",
             plots.png(plane.kernels(to_s)),
@@ -105,6 +107,7 @@ def figures(
             "short steps; long steps need several.",
             "Shaded kernels: a round one for short steps, several separate spots for long ones.",
         ),
+        Heading("The error of one Gaussian over the step size"),
         Figure(
             "posterior-distance.png",
             plots.png(side_by_side(distance, 6.2)),
@@ -113,6 +116,7 @@ def figures(
             "Gaussian is poor for a long step.",
             "Rising curves against the step size, one for each Gaussian, on logarithmic scales.",
         ),
+        Heading("The best variance of a step"),
         Figure(
             "posterior-variance.png",
             plots.png(side_by_side([_variances(*item) for item in spread.items()], 6.2)),

@@ -10,7 +10,7 @@ from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.densities.toy import DENSITIES
 from diffusion_math.schedule import VPLinear
 from experiments.common.statistics import seeded
-from experiments.output.result import Result
+from experiments.output.result import Heading, Result
 from experiments.reverse import Config, claims, figures
 from experiments.reverse.learned_score import TARGETS, Budget, Learned, curve, learn, relative
 from experiments.reverse.sampling import sampling_errors, trajectories
@@ -53,9 +53,12 @@ def run(config: Config) -> Result:
         f"Each network was trained on {config.steps} x {config.batch} fresh samples of the density "
         f"{config.density}. The score of x_t is exact at every t, so the error of the learned "
         "score is measured: the Fisher divergence E norm(S_theta - S)^2 over x ~ q_t.",
+        Heading("Fisher divergence of the learned score"),
         figures.divergence(curves, steps_curves, falling),
+        Heading("Samples, step by step"),
         figures.panels(schedule, data, grid, paths),
         figures.animation(schedule, data, grid, paths),
+        Heading("Error over the number of steps"),
         figures.steps(errors),
     )
     record: dict[str, Any] = {

@@ -14,7 +14,7 @@ from diffusion_math.schedule import Discrete
 from experiments import plots
 from experiments.common.quadrature import density_on
 from experiments.common.statistics import normal_interval, seeded
-from experiments.output.result import Figure, Measurement, Result, Table, estimated, within
+from experiments.output.result import Figure, Heading, Measurement, Result, Table, estimated, within
 from experiments.plots import plane
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from experiments.plots.plane import Map
@@ -55,8 +55,11 @@ def run(config: Config) -> Result:
         "The score is the direction in which the log-density rises fastest. Here it is exact at "
         "every time. At small t it points to the nearest data; at large t it points to the origin, "
         "as the score -x of N(0, I) does.",
+        Heading("The exact score over time"),
         _field(config, schedule, density, noisy),
+        Heading("The exact denoiser (Tweedie's formula)"),
         _denoised(config, schedule, density, noisy),
+        Heading("Distance from pure noise over time"),
         _noise_figure(config, curves),
         _table(checks),
     )

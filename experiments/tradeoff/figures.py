@@ -9,7 +9,7 @@ from PIL.Image import Image
 
 from experiments import plots
 from experiments.common.statistics import wilson
-from experiments.output.result import Figure, Part, Table, percent
+from experiments.output.result import Figure, Heading, Part, Table, percent
 from experiments.plots.gallery import image_rows
 from experiments.plots.tradeoff import Front, Line, fronts
 from experiments.tradeoff.measure import EVERYWHERE, Interval, Point, pareto, rms, words
@@ -66,6 +66,7 @@ def parts(
             "time grid and guidance interval.",
         ),
         _budgets(ways),
+        Heading("Guidance in a limited interval"),
         *_limits(ways, judged),
     )
 

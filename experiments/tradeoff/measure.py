@@ -87,6 +87,12 @@ class TimedSampling:
         )
         return Target(interval, whole, rms(each(half, whole)) / 3)
 
+    def errors(self, job: Job, target: Target) -> list[float]:
+        """The RMS distance of every picture's end from the flow's, all pictures in one batch."""
+        solver, steps, grid, interval = job
+        times = GRIDS[grid](self.pipeline.schedule, steps)
+        return each(self._end(solver, times, interval, slice(None)), target.ends)
+
     def points(
         self, jobs: Sequence[Job], targets: dict[Interval, Target], tick: Callable[[], object]
     ) -> list[Point]:

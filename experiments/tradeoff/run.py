@@ -1,6 +1,6 @@
 """Runs the experiment: error against seconds for solvers, steps and guidance intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean
 from typing import Any
@@ -21,25 +21,37 @@ from sd.shapes import accuracy
 DOUBT = 0.5
 """Largest error of the reference ends, as a share of the lowest error measured."""
 JUDGED_STEPS = 20
+COMPARED = ("dpmpp_2m", "euler")
+"""The solvers of one claim: as many network calls a step, of second order and of first."""
 
 
 def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     """Compute the reference ends, sample by every solver, and read the images."""
     pipeline = pipeline or load(config.model)
     scale = scale_of(config.guidance_scale, pipeline)
-    seeds = range(config.seed, config.seed + config.pictures)
-    timed = TimedSampling(pipeline, accuracy.fresh_prompts(1, config.pictures), seeds, scale)
+
+    def sampling(count: int) -> TimedSampling:
+        seeds = range(config.seed, config.seed + count)
+        return TimedSampling(pipeline, accuracy.fresh_prompts(1, count), seeds, scale)
+
+    timed, more = sampling(config.pictures), sampling(config.compared)
     intervals = list(dict.fromkeys([EVERYWHERE, *config.intervals]))
     ways = [(grid, EVERYWHERE) for grid in config.grids]
     ways += [(config.grids[-1], interval) for interval in intervals[1:]]
     jobs = [(solver, n, *way) for way in ways for solver in config.solvers for n in config.counts]
-    total = 2 * len(intervals) + config.pictures * len(jobs)
+    total = 2 * len(intervals) + len(COMPARED) + config.pictures * len(jobs)
     with tqdm(total=total, unit="sample", disable=None) as bar:
         targets: dict[Interval, Target] = {}
         for interval in intervals:
             targets[interval] = timed.target(interval, config.reference)
             bar.update()
         points = timed.points(jobs, targets, bar.update)
+        ends = more.target(EVERYWHERE, config.reference)
+        compared = {}
+        for solver in COMPARED:
+            job = (solver, config.counts[-1], config.grids[-1], EVERYWHERE)
+            compared[solver] = more.errors(job, ends)
+            bar.update()
         judged = []
         for interval in intervals:
             judged.append(_judged(config, pipeline, interval, targets))
@@ -50,6 +62,7 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
         "machine": machine,
         "guidance_scale": scale,
         "solvers": config.solvers,
+        "compared": compared,
         "points": [{**asdict(p), "error": p.error, "median_seconds": p.time[0]} for p in points],
         "intervals": [
             {
@@ -61,7 +74,7 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
             for one in judged
         ],
     }
-    rows = _rows(points, list(targets.values()), judged)
+    rows = _rows(points, list(targets.values()), judged, compared)
     blocks = parts(points, config.solvers, judged, scale, machine)
     return Result("tradeoff", "Error against seconds", rows, blocks, data)
 
@@ -91,11 +104,11 @@ def _rows(
     points: Sequence[Point],
     targets: Sequence[Target],
     judged: Sequence[Judged],
+    compared: Mapping[str, Sequence[float]],
 ) -> tuple[Measurement, ...]:
     """The gain by second order, the error of the reference, and the effect of the intervals."""
     grid, steps = points[-1].grid, points[-1].steps
-    at = {p.solver: p for p in points if (p.grid, p.steps, p.interval) == (grid, steps, EVERYWHERE)}
-    second, first = at["dpmpp_2m"].errors, at["euler"].errors
+    second, first = (compared[solver] for solver in COMPARED)
     least = {t.interval: min(p.error for p in points if p.interval == t.interval) for t in targets}
     share = max(t.doubt / max(least[t.interval], 1e-12) for t in targets)
     rows = [

@@ -75,6 +75,8 @@ def test_the_reference_is_its_own_and_rows_are_counted(pipeline: TextToImage) ->
     assert (heun.nfe, heun.rows) == (9, 18)
     assert limited.nfe == 5 and 5 < limited.rows < 10
     assert full.errors == full.from_guided and min(full.errors) > 0
+    together = walks.errors(jobs[0], targets[EVERYWHERE])
+    assert together == pytest.approx(full.errors, rel=1e-3)
     assert limited.errors != limited.from_guided
     # An image is sampled by itself, from its own seed, with its own prompt.
     alone = TimedSampling(pipeline, ["a blue star"], [4], 2.0)
@@ -84,7 +86,7 @@ def test_the_reference_is_its_own_and_rows_are_counted(pipeline: TextToImage) ->
 
 def small(**settings: object) -> tradeoff.Config:
     given = {"counts": (2, 4), "grids": ("karras",), "intervals": (LIMITED,), "pictures": 2}
-    return tradeoff.Config(**{**given, "reference": 8, "judged": 4, **settings})  # type: ignore[arg-type]
+    return tradeoff.Config(**{**given, "compared": 2, "reference": 8, "judged": 4, **settings})  # type: ignore[arg-type]
 
 
 @pytest.mark.slow
@@ -120,21 +122,23 @@ def point(solver: str, errors: tuple[float, ...]) -> Point:
 )
 def test_rows_can_fail(errors: tuple[float, ...], doubt: float, verdicts: tuple[str, str]) -> None:
     """dpmpp_2m beside euler's 0.4, 0.41, 0.39; the reference's doubt beside the least error."""
-    points = [point("euler", (0.40, 0.41, 0.39)), point("dpmpp_2m", errors)]
+    compared = {"euler": (0.40, 0.41, 0.39), "dpmpp_2m": errors}
+    points = [point(solver, found) for solver, found in compared.items()]
     target = Target(EVERYWHERE, torch.zeros(3, 1), doubt)
-    rows = tradeoff._rows(points, [target], [Judged(EVERYWHERE, [0.0], [], [True])])
+    rows = tradeoff._rows(points, [target], [Judged(EVERYWHERE, [0.0], [], [True])], compared)
     assert tuple(row.verdict for row in rows) == verdicts
 
 
 def test_limited_guidance_is_compared_on_the_same_prompts() -> None:
-    points = [point("euler", (0.4, 0.4)), point("dpmpp_2m", (0.1, 0.1))]
+    compared = {"euler": (0.4, 0.4), "dpmpp_2m": (0.1, 0.1)}
+    points = [point(solver, found) for solver, found in compared.items()]
     target = Target(EVERYWHERE, torch.zeros(2, 1), 0.01)
     judged = [
         Judged(EVERYWHERE, [0.0], [], [True, False, True, True]),
         Judged(LIMITED, [0.1], [], [True, True, True, True]),
         Judged((1.0, 2.0), [0.1], [], [None, None, None, None]),
     ]
-    *_, row = tradeoff._rows(points, [target], judged)
+    *_, row = tradeoff._rows(points, [target], judged, compared)
     assert (row.name, row.measured, row.verdict) == ("tradeoff-0.28-2.9", 0.25, "measured")
 
 
