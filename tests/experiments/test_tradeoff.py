@@ -75,7 +75,7 @@ def test_the_reference_is_its_own_and_rows_are_counted(pipeline: TextToImage) ->
     assert (heun.nfe, heun.rows) == (9, 18)
     assert limited.nfe == 5 and 5 < limited.rows < 10
     assert full.errors == full.from_guided and min(full.errors) > 0
-    together = walks.errors(jobs[0], targets[EVERYWHERE])
+    together = timed.errors(jobs[0], targets[EVERYWHERE])
     assert together == pytest.approx(full.errors, rel=1e-3)
     assert limited.errors != limited.from_guided
     # An image is sampled by itself, from its own seed, with its own prompt.
