@@ -159,8 +159,8 @@ def test_unmarked() -> None:
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """A project of one test file under this suite's conftest."""
-    (tmp_path / "tests").mkdir()
-    for name in ("conftest.py", "measuring.py"):
+    (tmp_path / "tests" / "support").mkdir(parents=True)
+    for name in ("conftest.py", "support/measuring.py"):
         shutil.copy(ROOT / "tests" / name, tmp_path / "tests" / name)
     (tmp_path / "tests" / "test_cases.py").write_text(CASES, encoding="utf-8")
     settings = (
