@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.small_project import lay
+
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("diffusion_math", "sd", "experiments")  # each may import what stands before it
 PEERS = {"transformers", "diffusers"}
@@ -136,6 +138,22 @@ def too_long(root: Path, *rooms: str, most: int = LONGEST) -> list[str]:
     ]
 
 
+RUNS_TESTS = ("claims", "diffusion_math/mistakes", "sd/train/mistakes")
+"""Folders of tests/ that run test modules on wrong versions of what these test."""
+
+
+def tests_in_tests(root: Path) -> list[str]:
+    """Imports of a test module by another file, other than those that run it on wrong versions."""
+    found = []
+    for path in sources(root, "tests"):
+        if not path.relative_to(root / "tests").as_posix().startswith(RUNS_TESTS):
+            for module, taken in imports(root, path):
+                parts = (*module.split("."), *taken)
+                if parts[0] == "tests" and any(part.startswith("test_") for part in parts):
+                    found.append(f"{path.relative_to(root)}: {module}")
+    return found
+
+
 WORKPLACE = re.compile(
     r"\bsessions?\b|\bissue #?\d|(?<![\w.~/-])/(?:work|root|home|Users|tmp|opt)/", re.I
 )
@@ -188,6 +206,11 @@ def test_pinned_versions_cover_what_is_declared() -> None:
     assert [pin for pin in pins if not re.fullmatch(r"[\w.-]+==[\w.!]+", pin)] == []
     pinned = {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
     assert requirements(*EXTRAS) - pinned == set()
+
+
+def test_tests_share_what_is_in_support() -> None:
+    assert tests_in_tests(ROOT) == []
+    assert all((ROOT / "tests" / folder).is_dir() for folder in RUNS_TESTS)
 
 
 def test_no_file_grows_a_second_noun() -> None:
@@ -260,18 +283,6 @@ def test_importing_does_nothing_else(room: str) -> None:
         assert set(report["top"]) & (above | FOREIGN[room]) == set()  # type: ignore[call-overload]
 
 
-def lay(root: Path, **files: str) -> Path:
-    """A small project in `root`: `sd__unet="text"` is sd/unet.py."""
-    for name, text in files.items():
-        path = root / f"{name.replace('__', '/')}.py"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        for folder in path.relative_to(root).parents:
-            if folder.parts and not (root / folder / "__init__.py").exists():
-                (root / folder / "__init__.py").write_text("", encoding="utf-8")
-    return root
-
-
 def test_checks_reject_what_breaks_the_rules(tmp_path: Path) -> None:
     root = lay(
         tmp_path,
@@ -291,6 +302,14 @@ def test_checks_reject_what_breaks_the_rules(tmp_path: Path) -> None:
     ]
     assert stray_plots(root) == [str(Path("diffusion_math/b.py"))]
     assert set(cycle(root)) == {"diffusion_math.b", "diffusion_math.c"}
+    (root / "tests" / "claims").mkdir(parents=True)
+    for name in ("test_late.py", "claims/test_wrong.py"):
+        lines = "from tests.sd import test_unet\ndef f():\n    from tests.test_x import X\n"
+        (root / "tests" / name).write_text("from tests.support.x import y\n" + lines, "utf-8")
+    assert [line.split(": ") for line in tests_in_tests(root)] == [
+        [str(Path("tests/test_late.py")), "tests.sd"],
+        [str(Path("tests/test_late.py")), "tests.test_x"],
+    ]
     declared = {"matplotlib", "transformers"}
     assert [line.split(": ")[1] for line in undeclared(root, ROOMS, declared)] == ["elsewhere"]
     assert too_long(root, *ROOMS) == [f"{Path('sd/unet.py')}: {LONGEST + 1} lines of code"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.diffusion_math.test_elbo_identity import POINTS, random_chain
+from tests.support.linear_chain import POINTS, random_chain
 from tests.support.measuring import Measured
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.test_links import broken
-from tests.test_architecture import lay
+from tests.support.links import broken
+from tests.support.small_project import lay
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN = {"__init__", "_memo", "checks", "registry", "step"}  # no mathematics

@@ -5,7 +5,6 @@ import inspect
 import re
 import shlex
 from collections.abc import Callable
-from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,13 +17,13 @@ from diffusion_math.grid import leading
 from diffusion_math.sample import final
 from diffusion_math.schedule import Discrete
 from diffusion_math.solvers.one_step import ddpm
-from experiments.__main__ import NAMES, _parsed
 from sd import loading
 from sd.config import V15
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE
 from sd.pipeline import TextToImage
+from tests.support.commands import complaint
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "from-the-lecture.md"
 THEIRS = """
@@ -73,22 +72,6 @@ def commands(text: str) -> list[list[str]]:
     """What follows `python -m`, in blocks and in backticks."""
     blocks = re.findall(r"(?m)^\.venv/bin/python -m (.+)$", text)
     return [shlex.split(line) for line in blocks + re.findall(r"`python -m ([^`]+)`", text)]
-
-
-def complaint(command: list[str]) -> str:
-    """Why a command can't be given, or nothing."""
-    module, *rest = command
-    if module != "experiments":
-        return "" if find_spec(module) is not None and not rest else f"no {module} with {rest}"
-    name, *flags = rest
-    if name not in NAMES:
-        return f"no experiment {name}"
-    config = importlib.import_module(f"experiments.{name.replace('-', '_')}").Config
-    try:
-        _parsed(config, name, flags)
-    except ValueError as error:
-        return str(error)
-    return ""
 
 
 def broken(text: str, page: Path) -> list[str]:

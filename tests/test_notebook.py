@@ -12,21 +12,11 @@ from nbformat import NotebookNode, v4
 from PIL import Image
 
 from sd.shapes import accuracy
-from tests.support.notebook import STORED, code, execute, read
+from tests.support.notebook import STORED, code, execute, ill, read
 
 EMBEDDED, OTHER = 'MODEL = "shapes"', "MODEL = {!r}"
 LARGEST = 1_500_000  # bytes
 OF_THE_MACHINE = re.compile(r" *\d+(\.\d+)?|( (cuda|mps|cpu)\b)+")
-
-
-def ill(notebook: NotebookNode) -> list[str]:
-    """Outputs that are errors or went to the error stream, as warnings do."""
-    return [
-        f"cell {number}: {output.get('text', output.get('evalue'))}"
-        for number, cell in enumerate(notebook.cells)
-        for output in cell.get("outputs", ())
-        if output.output_type == "error" or output.get("name") == "stderr"
-    ]
 
 
 def outline(notebook: NotebookNode) -> list[tuple[int, int, str, str]]:

@@ -1,7 +1,6 @@
 """The public API: what `import diffusion_math as dm` gives, and that the pages need no more."""
 
 import ast
-import json
 import re
 import tomllib
 from pathlib import Path
@@ -12,6 +11,7 @@ import yaml
 
 import diffusion_math as dm
 from diffusion_math import langevin, testing
+from tests.support.snippets import snippets
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,16 +30,6 @@ PUBLIC = " ".join((TYPES, SCHEDULES, MAKERS, DENOISERS, DATA, STEPS, LOOP, MODUL
 
 MAIN_LINE = re.compile(r"diffusion_math(\.testing)?")
 """What the main line imports: the package, and its testing kit."""
-
-
-def snippets(path: Path) -> list[str]:
-    """The Python code of a page or a notebook, each block on its own."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".ipynb":
-        cells = json.loads(text)["cells"]
-        found = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-        return ["\n".join(re.sub(r"^[%!].*$", "", one, flags=re.M).splitlines()) for one in found]
-    return re.findall(r"```python\n(.*?)```", text, re.S)
 
 
 def deep(code: str) -> list[str]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import NAMES, TRAIN
-from tests.docs.test_links import broken
-from tests.test_from_the_lecture import complaint
-from tests.test_public_api import snippets
+from tests.support.commands import complaint
+from tests.support.links import broken
+from tests.support.snippets import snippets
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"

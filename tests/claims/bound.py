@@ -22,6 +22,7 @@ from tests.diffusion_math import test_elbo_identity as identity
 from tests.diffusion_math import test_gaussian as forward
 from tests.diffusion_math import test_gaussian_distances as distances
 from tests.diffusion_math.densities import test_mixture_reverse as oracle
+from tests.support import linear_chain
 
 bayes = oracle.test_the_reverse_kernel_is_bayes_rule
 reverse = GaussianMixture.reverse
@@ -96,7 +97,7 @@ def printed_variances(schedule: Any, x_t: Any, x0: Any, t: Any, s: Any) -> Gauss
 any_model = identity.test_c12_for_any_wrong_model
 below = claims.test_c13_the_bound_is_below_the_log_likelihood
 terms = claims.test_c14_the_terms_add_up_to_the_bound
-BOUND = "tests.diffusion_math.test_elbo_identity:bound"
+BOUND = "tests.support.linear_chain:bound"
 
 
 def with_terms(change: Any) -> Any:
@@ -148,13 +149,13 @@ def first_step_left_out(self: Any) -> Any:
 e3 = identity.test_e3_the_product_is_the_joint_and_not_the_marginal
 
 
-@wrong("E3", e3, "tests.diffusion_math.test_elbo_identity:Chain.log_marginal")
+@wrong("E3", e3, "tests.support.linear_chain:Chain.log_marginal")
 def product_at_one_path(self: Any, x0: float) -> float:
     """The product at the path (x_0, 0, ..., 0) stands for P_theta(x_0), as printed."""
     mean, covariance = self.joint()
     path = 0 * mean
     path[0] = x0
-    return float(identity.log_normal(path, mean, covariance))
+    return float(linear_chain.log_normal(path, mean, covariance))
 
 
 @wrong("E3", e3, BOUND, with_terms)

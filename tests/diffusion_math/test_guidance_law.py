@@ -8,7 +8,6 @@ from mpmath import mp, quad
 from scipy.integrate import solve_ivp
 
 from diffusion_math import gaussian, guidance_law
-from diffusion_math.densities.labelled import Labelled
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.guidance import cfg, limited
@@ -29,32 +28,14 @@ from diffusion_math.guidance_law import (
     mode_weights,
     tilted,
 )
+from tests.support.guided_gaussians import CLASSES, NARROW, WIDE, one
+from tests.support.tensors import f64
 
 pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
 
 
-def numbers(*values):
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def one(mean, variance):
-    """N(mean, variance) of one number, as a Gaussian and as a denoiser."""
-    law = Gaussian(numbers([mean]), numbers(variance))
-    mixture = GaussianMixture(numbers(0.0), numbers([mean]), numbers(variance))
-    return law, mixture.denoiser(SCHEDULE)
-
-
 def on(law, x):
     return Gaussian(law.mean.expand_as(x), law.variance).log_density(x)
-
-
-WIDE, NARROW = (0.3, 2.0), (1.5, 0.7)
-CLASSES = Labelled(
-    GaussianMixture(
-        numbers(0.5, 0.2, 0.3).log(), numbers([-1.0], [0.5], [3.0]), numbers(0.5, 0.3, 0.2)
-    ),
-    torch.tensor([0, 1, 1]),
-)
 
 
 @pytest.mark.parametrize("scales", [(3.0,), pytest.param((0.5, 3.0, 7.5), marks=pytest.mark.slow)])
@@ -93,10 +74,10 @@ def test_an_interval_has_the_closed_variance(interval):
     """
     (_, free), (_, known) = one(*WIDE), one(*NARROW)
     denoise = limited(cfg(known, free, 5.0), known, SCHEDULE, interval)
-    x = numbers([0.5], [1.5], [2.5])
+    x = f64([0.5], [1.5], [2.5])
     low, middle, high = log_density(denoise, x, interval, rtol=1e-7, atol=1e-8)
     got = 1 / (2 * middle - low - high)
-    wanted = guided_variance(numbers(2.0), numbers(0.7), 5.0, interval)
+    wanted = guided_variance(f64(2.0), f64(0.7), 5.0, interval)
     torch.testing.assert_close(got, wanted[0], rtol=1e-5, atol=0)
 
 
@@ -111,11 +92,9 @@ def test_the_variance_of_an_interval_by_quadrature():
     far = 1e4
     grown = float(quad(slope, [0, a**2, b**2, 10, 100, far]))
     wanted = (v_c + far) * math.exp(-grown)
-    got = guided_variance(numbers(v_u), numbers(v_c), w, (a, b))
+    got = guided_variance(f64(v_u), f64(v_c), w, (a, b))
     assert abs(got.item() - wanted) < 1e-12
-    torch.testing.assert_close(
-        guided_variance(numbers(v_u), numbers(v_c), w), numbers(v_u ** (1 - w) * v_c**w)
-    )
+    torch.testing.assert_close(guided_variance(f64(v_u), f64(v_c), w), f64(v_u ** (1 - w) * v_c**w))
 
 
 @pytest.mark.parametrize("w", [0.0, 0.3, 1.0, 2.0, 3.0, 7.5, 20.0])
@@ -127,11 +106,9 @@ def test_the_mean_is_that_of_the_linear_equation(w, v_c):
         ratio = mp.mpf(v_c) / v_u
         led = quad(lambda p: (ratio + (1 - ratio) * p * p) ** ((mp.mpf(w) - 1) / 2), [0, 0.2, 1])
         wanted = m_u + w * (m_c - m_u) * led
-    law = gaussian_guided(
-        Gaussian(numbers(m_u), numbers(v_u)), Gaussian(numbers(m_c), numbers(v_c)), w
-    )
+    law = gaussian_guided(Gaussian(f64(m_u), f64(v_u)), Gaussian(f64(m_c), f64(v_c)), w)
     assert abs(law.mean.item() - float(wanted)) < 1e-11 * (1 + abs(float(wanted)))
-    torch.testing.assert_close(law.variance, numbers(v_u ** (1 - w) * v_c**w), rtol=1e-12, atol=0)
+    torch.testing.assert_close(law.variance, f64(v_u ** (1 - w) * v_c**w), rtol=1e-12, atol=0)
 
 
 def test_the_mean_by_the_flow_itself():
@@ -147,26 +124,24 @@ def test_the_mean_by_the_flow_itself():
         return (u - (x0[0] + w * (x0[1] - x0[0]))) / tau
 
     found = solve_ivp(slope, (1.0, 1e-6), [0.0], method="DOP853", rtol=1e-10, atol=1e-12)
-    law = gaussian_guided(
-        Gaussian(numbers(m_u), numbers(v_u)), Gaussian(numbers(m_c), numbers(v_c)), w
-    )
+    law = gaussian_guided(Gaussian(f64(m_u), f64(v_u)), Gaussian(f64(m_c), f64(v_c)), w)
     assert abs(found.y[0, -1] - law.mean.item()) < 1e-5
 
 
 def test_equal_variances_make_guidance_a_tilt():
     """Then, and only then, the guided law is the tilted density: N(m_u + w (m_c - m_u), v)."""
-    u, c = Gaussian(numbers(0.3), numbers(2.0)), Gaussian(numbers(1.5), numbers(2.0))
+    u, c = Gaussian(f64(0.3), f64(2.0)), Gaussian(f64(1.5), f64(2.0))
     law, tilt = gaussian_guided(u, c, 4.0), gaussian_tilted(u, c, 4.0)
     for found in (law, tilt):
-        torch.testing.assert_close(found.mean, numbers(5.1))
-        torch.testing.assert_close(found.variance, numbers(2.0))
-    other = Gaussian(c.mean, numbers(1.0))
+        torch.testing.assert_close(found.mean, f64(5.1))
+        torch.testing.assert_close(found.variance, f64(2.0))
+    other = Gaussian(c.mean, f64(1.0))
     assert gaussian.kl(gaussian_guided(u, other, 4.0), gaussian_tilted(u, other, 4.0)) > 0.1
 
 
 def test_known_values_of_the_tilted_gaussian():
     """w = 3 of N(0, 2) and N(1, 1): precision -2/2 + 3 = 2, mean (0 + 3) / 2; guided 2^-2."""
-    u, c = Gaussian(numbers(0.0), numbers(2.0)), Gaussian(numbers(1.0), numbers(1.0))
+    u, c = Gaussian(f64(0.0), f64(2.0)), Gaussian(f64(1.0), f64(1.0))
     tilt, law = gaussian_tilted(u, c, 3), gaussian_guided(u, c, 3)
     assert (tilt.mean.item(), tilt.variance.item()) == (1.5, 0.5)
     assert law.variance.item() == pytest.approx(0.25, rel=1e-14)
@@ -175,11 +150,11 @@ def test_known_values_of_the_tilted_gaussian():
 
 def test_shapes_of_gaussian_laws():
     """A variance that broadcasts; whole batches of events."""
-    u = Gaussian(torch.zeros(3, 2, dtype=torch.float64), numbers(2.0, 3.0))
-    c = Gaussian(torch.ones(3, 2, dtype=torch.float64), numbers(1.0))
+    u = Gaussian(torch.zeros(3, 2, dtype=torch.float64), f64(2.0, 3.0))
+    c = Gaussian(torch.ones(3, 2, dtype=torch.float64), f64(1.0))
     for law in (gaussian_guided(u, c, 2.0), gaussian_tilted(u, c, 2.0)):
         assert law.mean.shape == law.variance.shape == (3, 2)
-    torch.testing.assert_close(gaussian_guided(u, c, 2.0).variance[1], 1 / numbers(2.0, 3.0))
+    torch.testing.assert_close(gaussian_guided(u, c, 2.0).variance[1], 1 / f64(2.0, 3.0))
 
 
 @pytest.mark.parametrize("w", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
@@ -195,14 +170,14 @@ def test_the_ends_are_the_models_own_densities(w):
     assert abs(kl(nodes, log_p, truth)) < 1e-6
     if w:
         weights = mode_weights(CLASSES, 1, nodes, log_p)
-        torch.testing.assert_close(weights, numbers(0.4, 0.6), rtol=0, atol=1e-6)
+        torch.testing.assert_close(weights, f64(0.4, 0.6), rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow
 def test_the_plane_and_the_default_tolerance():
     """In two dimensions, on the hull alone, at 1e-6 as by default: mass, KL and weights to 1e-5."""
-    means = numbers([-1.0, 0.0], [1.0, 1.2], [3.5, -0.5])
-    data = GaussianMixture(numbers(0.5, 0.2, 0.3).log(), means, numbers(0.5, 0.3, 0.3))
+    means = f64([-1.0, 0.0], [1.0, 1.2], [3.5, -0.5])
+    data = GaussianMixture(f64(0.5, 0.2, 0.3).log(), means, f64(0.5, 0.3, 0.3))
     denoise = data.denoiser(SCHEDULE)
     image = flow_map(denoise, ball(2))
     nodes = around(image, 36)
@@ -218,8 +193,8 @@ def test_the_plane_and_the_default_tolerance():
 
 def test_the_walk_lands_where_the_exact_flow_does():
     """One Gaussian: z at t = 1 lands at m + sqrt(c) z, to 1e-3 by 60 steps of order 2."""
-    data = GaussianMixture(numbers(0.0), numbers([1.5]), numbers(0.49))
-    z = numbers([-6.0], [0.0], [2.0])
+    data = GaussianMixture(f64(0.0), f64([1.5]), f64(0.49))
+    z = f64([-6.0], [0.0], [2.0])
     torch.testing.assert_close(
         flow_map(data.denoiser(SCHEDULE), z), 1.5 + 0.7 * z, rtol=1e-3, atol=2e-3
     )
@@ -230,7 +205,7 @@ def test_the_ball():
     points = ball(2)
     assert points.shape == (144, 2)
     radii = points.square().sum(1).sqrt()
-    torch.testing.assert_close(radii, numbers(2.0, 4.0, 6.0).repeat_interleave(48))
+    torch.testing.assert_close(radii, f64(2.0, 4.0, 6.0).repeat_interleave(48))
     assert points[96:].mean(0).abs().max() < 1e-14
     angles = torch.atan2(points[96:, 1], points[96:, 0]).sort().values
     torch.testing.assert_close(angles.diff(), torch.full((47,), math.pi / 24).double())
@@ -240,22 +215,22 @@ def test_a_box_is_the_middles_of_equal_cells():
     nodes = box([0.0, -1.0], [1.0, 3.0], 2)
     assert nodes.x.tolist() == [[0.25, 0.0], [0.25, 2.0], [0.75, 0.0], [0.75, 2.0]]
     assert nodes.cell == 1.0
-    assert nodes.integral(numbers(1.0, 2.0, 3.0, 4.0)) == 10.0
-    assert Nodes(numbers([0.5]), 0.25).integral(numbers(2.0)) == 0.5
+    assert nodes.integral(f64(1.0, 2.0, 3.0, 4.0)) == 10.0
+    assert Nodes(f64([0.5]), 0.25).integral(f64(2.0)) == 0.5
 
 
 def test_nodes_off_the_hull_are_left_out():
     """A triangle's box has the corner above its long side left out; the cell stays the box's."""
-    nodes = around(numbers([0.0, 0.0], [4.0, 0.0], [0.0, 4.0]), 4)
+    nodes = around(f64([0.0, 0.0], [4.0, 0.0], [0.0, 4.0]), 4)
     kept = {tuple(x) for x in nodes.x.tolist()}
     assert (0.5, 0.5) in kept and (3.5, 3.5) not in kept and (2.5, 2.5) not in kept
     assert nodes.cell == 1.0
-    assert around(numbers([1.0], [3.0], [2.0]), 4).x[:, 0].tolist() == [1.25, 1.75, 2.25, 2.75]
+    assert around(f64([1.0], [3.0], [2.0]), 4).x[:, 0].tolist() == [1.25, 1.75, 2.25, 2.75]
 
 
 def test_tilted_is_the_product_of_powers():
     """log p(x)^(1-w) p(x|c)^w + w log P(c), and Z by quadrature is that of two Gaussians."""
-    x = numbers([-0.5], [1.0], [4.0])
+    x = f64([-0.5], [1.0], [4.0])
     free = CLASSES.mixture.log_density(SCHEDULE, x, 0)
     known = CLASSES.given(1).log_density(SCHEDULE, x, 0)
     wanted = -2 * free + 3 * known + 3 * math.log(0.5)
@@ -270,7 +245,7 @@ def test_tilted_is_the_product_of_powers():
 
 
 def test_kl_by_quadrature_is_the_closed_one():
-    p, q = Gaussian(numbers([0.3]), numbers(0.5)), Gaussian(numbers([-0.4]), numbers(1.2))
+    p, q = Gaussian(f64([0.3]), f64(0.5)), Gaussian(f64([-0.4]), f64(1.2))
     nodes = box([-7.0], [8.0], 100)
     got = kl(nodes, on(p, nodes.x), on(q, nodes.x))
     assert got == pytest.approx(gaussian.kl(p, q).item(), rel=1e-10)
@@ -308,12 +283,12 @@ def test_the_default_tolerance_and_each_dimension_count():
     def denoise(x_t, t):  # E[x_0 | x_t] of N(0, I)
         return (1 - t) / ((1 - t) ** 2 + t**2) * x_t
 
-    exact = on(Gaussian(torch.zeros_like(x), numbers(1.0)), x)
+    exact = on(Gaussian(torch.zeros_like(x), f64(1.0)), x)
     assert (log_density(denoise, x) - exact).abs().max() < 2.4e-5
 
 
 def test_every_label_can_be_tilted_to():
-    x = numbers([0.3])
+    x = f64([0.3])
     for label in (0, 1):
         posterior = CLASSES.log_posterior(SCHEDULE, x, 0)[:, label]
         wanted = CLASSES.mixture.log_density(SCHEDULE, x, 0) + 2 * posterior

@@ -17,11 +17,12 @@ from diffusion_math.guidance_law import (
     log_density,
     tilted,
 )
-from tests.diffusion_math.test_guidance_law import CLASSES, NARROW, WIDE, numbers, one
+from tests.support.guided_gaussians import CLASSES, NARROW, WIDE, one
+from tests.support.tensors import f64
 
 DENOISE = one(*WIDE)[1]
 U, C = one(*WIDE)[0], one(*NARROW)[0]
-X = numbers([0.0])
+X = f64([0.0])
 CASES = [
     (lambda: ball(3), "dimensions: wanted a whole number of at least 1 and at most 2, got 3"),
     (lambda: ball(0), "dimensions: wanted a whole number of at least 1 and at most 2, got 0"),
@@ -56,19 +57,19 @@ CASES = [
         "scale: wanted a finite number of at least 0, got -1.0",
     ),
     (
-        lambda: guided_variance(numbers(1.0), numbers(0.0), 2.0),
+        lambda: guided_variance(f64(1.0), f64(0.0), 2.0),
         "conditional: wanted variances > 0, got tensor([0.], dtype=torch.float64)",
     ),
     (
-        lambda: guided_variance(numbers(0.0), numbers(1.0), 2.0),
+        lambda: guided_variance(f64(0.0), f64(1.0), 2.0),
         "unconditional: wanted variances > 0, got tensor([0.], dtype=torch.float64)",
     ),
     (
-        lambda: guided_variance(numbers(1.0), numbers(1.0), math.inf),
+        lambda: guided_variance(f64(1.0), f64(1.0), math.inf),
         "scale: wanted a finite number of at least 0, got inf",
     ),
     (
-        lambda: guided_variance(numbers(1.0), numbers(1.0), 2.0, (2.0, 1.0)),
+        lambda: guided_variance(f64(1.0), f64(1.0), 2.0, (2.0, 1.0)),
         "interval: wanted two numbers, 0 <= low < high, got (2.0, 1.0)",
     ),
     (
@@ -78,22 +79,20 @@ CASES = [
     (lambda: gaussian_tilted(C, U, 7), "scale: wanted a density with an integral, got 7"),
     (lambda: gaussian_guided(U, C, -1), "scale: wanted a finite number of at least 0, got -1"),
     (
-        lambda: gaussian_guided(U, Gaussian(numbers(1.0), numbers(1.0)), 2),
+        lambda: gaussian_guided(U, Gaussian(f64(1.0), f64(1.0)), 2),
         "conditional.mean: wanted shape (1, 1), got shape (1,)",
     ),
     (
-        lambda: gaussian_tilted(U, Gaussian(numbers(1.0), numbers(1.0)), 2),
+        lambda: gaussian_tilted(U, Gaussian(f64(1.0), f64(1.0)), 2),
         "conditional.mean: wanted shape (1, 1), got shape (1,)",
     ),
     (
-        lambda: guided_variance(numbers(1.0, 2.0), numbers(1.0), 2.0),
+        lambda: guided_variance(f64(1.0, 2.0), f64(1.0), 2.0),
         "conditional: wanted shape (2,), got shape (1,)",
     ),
     (
         # (1 - w) / v_u + w / v_c = 0: a flat density.
-        lambda: gaussian_tilted(
-            Gaussian(numbers(0.0), numbers(1.0)), Gaussian(numbers(0.0), numbers(2.0)), 2
-        ),
+        lambda: gaussian_tilted(Gaussian(f64(0.0), f64(1.0)), Gaussian(f64(0.0), f64(2.0)), 2),
         "scale: wanted a density with an integral, got 2",
     ),
 ]

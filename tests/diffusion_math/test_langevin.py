@@ -1,7 +1,6 @@
 """Langevin chains: what they climb, what they keep, and what they find (C22, C23, E6)."""
 
 import math
-from collections import deque
 from itertools import pairwise
 
 import pytest
@@ -23,42 +22,12 @@ from diffusion_math.langevin import (
     ula,
 )
 from diffusion_math.noise import from_generator, from_seeds, zeros
-from diffusion_math.schedule import VE
 from tests.support.chance import Count, rare, seeded
-
-SCHEDULE = VE()
-LINE = GaussianMixture(
-    torch.tensor([0.3, 0.7]).log(), torch.tensor([[-1.0], [1.5]]), torch.tensor([0.25, 0.64])
-)
-
-
-def at_clean(data):
-    """x -> (log q(x), grad log q(x))."""
-    return lambda x: (data.log_density(SCHEDULE, x, 0), data.score(SCHEDULE, x, 0))
-
-
-def score_of(data):
-    return lambda x: data.score(SCHEDULE, x, 0)
+from tests.support.langevin_moves import LINE, MOVES, SCHEDULE, at_clean, last, score_of
 
 
 def normal_score(x):
     return -x
-
-
-MOVES = {
-    "ascent": lambda: ascent(score_of(LINE), 0.1),
-    "ula": lambda: ula(score_of(LINE), 0.1),
-    "mala": lambda: mala(at_clean(LINE), 0.1),
-    "annealed": lambda: annealed(
-        lambda x, sigma: LINE.score(SCHEDULE, x, sigma), torch.tensor([1.0, 0.5]), 2, 0.1
-    ),
-    "baoab": lambda: baoab(score_of(LINE), 0.3, 1.0),
-}
-
-
-def last(states):
-    (end,) = deque(states, maxlen=1)
-    return end
 
 
 @pytest.mark.claim("E6", "diffusion_math.langevin.ascent")

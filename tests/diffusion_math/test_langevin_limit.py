@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diffusion_math.langevin import chain, ula
-from tests.diffusion_math.test_langevin import LINE, SCHEDULE, last, score_of
+from tests.support.langevin_moves import LINE, SCHEDULE, last, score_of
 
 
 @pytest.mark.claim("C23", "diffusion_math.langevin.ula")

@@ -24,7 +24,7 @@ from diffusion_math.schedule import (
     coefficients,
     shape_like,
 )
-from tests.support.schedules import continuous, discrete, relative
+from tests.support.schedules import continuous, discrete, exact_alpha_sigma, relative
 
 EPS = torch.finfo(torch.float64).eps
 
@@ -43,24 +43,6 @@ FIXED: list[Schedule] = [
     RectifiedFlow(),
 ]
 each_schedule = pytest.mark.parametrize("schedule", FIXED, ids=lambda s: f"{type(s).__name__}")
-
-
-def exact_alpha_sigma(schedule: Schedule, t: float) -> tuple[mpf, mpf]:
-    """The definition, in 50 digits."""
-    x = mpf(t)
-    match schedule:
-        case Discrete():
-            abar = mpmath.fprod(1 - mpf(b) for b in schedule.betas[: int(t)].tolist())
-            return mpmath.sqrt(abar), mpmath.sqrt(1 - abar)
-        case VPLinear(low, high):
-            log_alpha = -(x**2) * (mpf(high) - mpf(low)) / 4 - x * mpf(low) / 2
-            return mpmath.exp(log_alpha), mpmath.sqrt(1 - mpmath.exp(2 * log_alpha))
-        case VPCosine():
-            return mpmath.cos(mpmath.pi * x / 2), mpmath.sin(mpmath.pi * x / 2)
-        case VE():
-            return mpf(1), x
-        case _:
-            return 1 - x, x
 
 
 @given(betas, st.data())

@@ -24,15 +24,7 @@ from diffusion_math.score_matching import (
 )
 from tests.support.chance import Count, rare
 from tests.support.measuring import Measured
-from tests.support.mixtures import (
-    EVENTS,
-    FORMS,
-    SCHEDULES,
-    mixture,
-    normal,
-    seeded,
-    time_at,
-)
+from tests.support.mixtures import EVENTS, FORMS, SCHEDULES, mixture, normal, seeded, time_at
 from tests.support.scores import mlp, tensor, weights_of
 
 EPS = torch.finfo(torch.float64).eps

@@ -11,7 +11,8 @@ from diffusion_math.gaussian import posterior
 from diffusion_math.schedule import VPLinear
 from diffusion_math.solvers.one_step import ddpm
 from diffusion_math.solvers.step import State
-from tests.diffusion_math.solvers.test_one_step import MIXTURE, X, f64, unit_noise
+from tests.support.solver_step import MIXTURE, X, unit_noise
+from tests.support.tensors import f64
 
 SCHEDULE = VPLinear()
 T, S = f64(0.7)[0], f64(0.4)[0]

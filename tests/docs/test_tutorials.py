@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.notebook import STORED, code, execute, read
-from tests.test_notebook import ill
+from tests.support.notebook import STORED, code, execute, ill, read
 
 TUTORIALS = sorted(path for path in STORED.parent.glob("*.ipynb") if path != STORED)
 LARGEST = 250_000  # bytes

@@ -16,24 +16,9 @@ from experiments.tuned import baselines, problems
 from experiments.tuned import run as tuned
 from experiments.tuned.baselines import rms, typical
 from tests.support.result_schema import check
+from tests.support.tiny_tuned import TINY
 
 pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
-
-TINY = tuned.Config(
-    counts=(4,),
-    more=(5,),
-    solvers=("unipc",),
-    beside=("unipc", "plms"),
-    train=16,
-    fit=16,
-    test=16,
-    scales=(1.0,),
-    rounds=3,
-    moves=1,
-    modes=1,
-    descent=2,
-    nodes=6,
-)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from experiments.tuned import baselines, figures, problems
 from experiments.tuned import run as tuned
 from experiments.tuned.baselines import Evaluation, rms, typical
 from experiments.tuned.outcome import Outcome
-from tests.experiments.test_tuned import TINY
+from tests.support.tiny_tuned import TINY
 
 pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
 

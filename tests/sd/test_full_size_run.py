@@ -8,8 +8,8 @@ import torch
 
 from sd.pipeline import TextToImage
 from sd.text.tokenizer import word_level
-from tests.sd.checkpoint.test_full_size import FULL, written
 from tests.support import small_models
+from tests.support.full_size import FULL, written
 from tests.support.whole_run import OTHER, Run, apart
 
 diffusers = pytest.importorskip("diffusers")

@@ -3,8 +3,9 @@
 import pytest
 
 from diffusion_math.solvers.step import State
-from tests.sd.test_pipeline import BLUE, RED, Oracle, exact_path, model, photo, walk
 from tests.support.measuring import Measured
+from tests.support.oracle_pipeline import BLUE, RED, Oracle, exact_path, model
+from tests.support.pixel_pipeline import photo, walk
 
 
 @pytest.mark.claim("C33", "sd.pipeline.TextToImage")

@@ -18,7 +18,7 @@ from sd.networks.vae import VAE
 from sd.nonfinite import require_finite, vae_dtype
 from sd.pipeline import TextToImage
 from sd.text.tokenizer import Tokenizer, word_level
-from tests.sd.test_pipeline_arguments import Nothing, model, photo
+from tests.support.pixel_pipeline import Nothing, model, photo
 
 FACTOR = 2e5
 """The decoder's first feature map is this many times as large as drawn; float16 ends at 65504."""

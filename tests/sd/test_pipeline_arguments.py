@@ -11,77 +11,23 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 import sd
 from diffusion_math.grid import GRIDS
 from diffusion_math.noise import start_noise
-from diffusion_math.schedule import Discrete
 from diffusion_math.solvers.registry import SOLVERS
-from diffusion_math.solvers.step import State
 from sd import weights
-from sd.config import SHAPES_CONFIG, ModelConfig, TextConfig, UNetConfig, VAEConfig
+from sd.config import SHAPES_CONFIG, TextConfig, UNetConfig, VAEConfig
 from sd.device import available, pick
 from sd.files.image_tensor import from_tensor, to_tensor
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
-from sd.networks.vae import VAE, Latent
+from sd.networks.vae import VAE
 from sd.pipeline import TextToImage
 from sd.text.tokenizer import Tokenizer, word_level
 from tests.support.measuring import Measured
-
-EVENT = (3, 2, 2)
-SCHEDULE = Discrete.scaled_linear()
-
-
-class Words(nn.Module):
-    """The context is the tokens themselves."""
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return tokens[..., None].double()
-
-
-class Identity(nn.Module):
-    """A VAE that changes nothing."""
-
-    def encode(self, x: Tensor) -> Latent:
-        return Latent(x, torch.zeros_like(x))
-
-    def decode(self, z: Tensor) -> Tensor:
-        return z
-
-
-class Nothing(nn.Module):
-    """A network that costs and says nothing."""
-
-    def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
-        assert bool((t >= 0).all()) and bool((t <= 999).all())
-        return torch.zeros_like(x)
-
-
-def model(unet: nn.Module, dtype: torch.dtype = torch.float64) -> TextToImage:
-    config = ModelConfig(
-        text=SHAPES_CONFIG.text,
-        vae=VAEConfig(latent_channels=3, channels=(4,), groups=4),
-        unet=UNetConfig(3, 3, (4,), 1, 1, SHAPES_CONFIG.text.width, (True,), 4),
-        image_size=2,
-        long_prompt="refuse",
-    )
-    parts = (Tokenizer.embedded(24), Words(), Identity(), unet)
-    return TextToImage(config, *parts, torch.device("cpu"), dtype)
-
-
-def walk(pipeline: TextToImage, prompt: str | list[str], **options: object) -> list[State]:
-    """All states of one call."""
-    states: list[State] = []
-    pipeline(prompt, watch=states.append, progress=False, **options)
-    return states
-
-
-def photo(seed: int, side: int = 2) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    return Image.fromarray(pixels)
+from tests.support.pixel_pipeline import EVENT, SCHEDULE, Nothing, model, photo, walk
 
 
 @pytest.mark.claim("C33", "sd.pipeline.TextToImage")

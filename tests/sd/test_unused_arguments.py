@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.sd.test_pipeline_arguments import SCHEDULE, Nothing, model
+from tests.support.pixel_pipeline import SCHEDULE, Nothing, model
 
 
 def test_a_word_that_was_learned_is_missed_until_a_prompt_has_it() -> None:

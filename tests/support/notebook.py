@@ -47,5 +47,15 @@ def store(path: Path = STORED) -> None:
     os.replace(fresh, path)
 
 
+def ill(notebook: NotebookNode) -> list[str]:
+    """Outputs that are errors or went to the error stream, as warnings do."""
+    return [
+        f"cell {number}: {output.get('text', output.get('evalue'))}"
+        for number, cell in enumerate(notebook.cells)
+        for output in cell.get("outputs", ())
+        if output.output_type == "error" or output.get("name") == "stderr"
+    ]
+
+
 if __name__ == "__main__":
     store()

@@ -6,11 +6,11 @@ from fractions import Fraction
 import pytest
 import torch
 from jaxtyping import TypeCheckError
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.schedule import RectifiedFlow, VPLinear
 from tests.support.chance import rare
+from tests.support.largest_tensor import Largest
 from tests.support.mixtures import (
     EVENTS,
     FORMS,
@@ -175,19 +175,6 @@ def test_far_from_everything_is_finite(form):
     for t in (0.0, 0.5, 1.0):
         for f in (data.log_density, data.score, data.posterior_mean):
             assert f(VPLinear(), x, t).isfinite().all()
-
-
-class Largest(TorchDispatchMode):
-    """Records the size of the largest tensor any operation makes."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for value in out if isinstance(out, (tuple, list)) else (out,):
-            if isinstance(value, torch.Tensor) and "view" not in str(func):
-                self.numel = max(self.numel, value.numel())
-        return out
 
 
 @pytest.mark.parametrize("form", ["isotropic", "diagonal"])

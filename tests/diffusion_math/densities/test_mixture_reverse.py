@@ -8,15 +8,7 @@ import torch
 from diffusion_math import gaussian
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.schedule import RectifiedFlow, VPLinear
-from tests.support.mixtures import (
-    FORMS,
-    SCHEDULES,
-    cases,
-    mixture,
-    normal,
-    seeded,
-    time_at,
-)
+from tests.support.mixtures import FORMS, SCHEDULES, cases, mixture, normal, seeded, time_at
 
 
 @pytest.mark.claim("C08", "diffusion_math.densities.mixture.GaussianMixture.reverse")

@@ -156,7 +156,7 @@ def test_blocks_change_nothing(monkeypatch):
 
 def test_memory_does_not_grow_with_rows_times_components():
     """The largest tensor of 3000 rows and 1000 components is a block, a part of their product."""
-    from tests.diffusion_math.densities.test_mixture import Largest
+    from tests.support.largest_tensor import Largest
 
     K, B = 1000, 3000
     data = GaussianMixture(torch.zeros(K), 3 * normal(seeded(0), K, 2), torch.full((K,), 0.1))

@@ -11,15 +11,7 @@ from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.densities.reverse_kernel import path_log_density, sample_clean, sample_reverse
 from diffusion_math.schedule import VE, RectifiedFlow, VPLinear
 from tests.support.chance import Distance, rare
-from tests.support.mixtures import (
-    FORMS,
-    Moments,
-    cases,
-    mixture,
-    normal,
-    seeded,
-    time_at,
-)
+from tests.support.mixtures import FORMS, Moments, cases, mixture, normal, seeded, time_at
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
 

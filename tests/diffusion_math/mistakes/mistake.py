@@ -19,9 +19,8 @@ from diffusion_math.grid import trailing
 from diffusion_math.sample import final
 from diffusion_math.schedule import VE, Discrete, VPLinear
 from diffusion_math.score_matching import divergence
-from tests.diffusion_math.solvers.test_one_step import MIXTURE, X, marginal_error
-from tests.diffusion_math.solvers.test_order import ONE
 from tests.support.chance import pinned
+from tests.support.solver_step import MIXTURE, ONE, X, marginal_error
 
 Check = Callable[[Any], None]
 

@@ -18,8 +18,9 @@ from diffusion_math.variance import learned_range
 from tests.diffusion_math import test_variance
 from tests.diffusion_math.mistakes.mistake import Mistake, existing
 from tests.diffusion_math.solvers import test_exponential_steps, test_stochastic
-from tests.diffusion_math.solvers.test_one_step import f64, marginal_error
 from tests.support.counted_noise import law
+from tests.support.solver_step import marginal_error
+from tests.support.tensors import f64
 
 
 def takes_the_law_with_order_2(make: Any) -> None:

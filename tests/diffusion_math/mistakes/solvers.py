@@ -23,7 +23,7 @@ from tests.diffusion_math.solvers import (
     test_one_step,
     test_unipc,
 )
-from tests.diffusion_math.solvers.test_one_step import f64
+from tests.support.tensors import f64
 
 PAIR = GaussianMixture(f64(0.5, 0.5).log(), f64([1.0], [-1.0]), f64(0.1, 0.3))
 

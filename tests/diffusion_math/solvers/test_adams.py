@@ -15,7 +15,8 @@ from diffusion_math.solvers.adams import lms, plms
 from diffusion_math.solvers.exponential import singlestep
 from diffusion_math.solvers.one_step import euler
 from diffusion_math.solvers.step import State
-from tests.diffusion_math.solvers.test_one_step import MIXTURE, X, f64
+from tests.support.solver_step import MIXTURE, X
+from tests.support.tensors import f64
 
 SCHEDULE = VE()
 GRID = karras(SCHEDULE, 8, start=20, end=0.1)

@@ -13,7 +13,8 @@ from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLin
 from diffusion_math.solvers import adaptive
 from diffusion_math.solvers.adaptive import _solve, bogacki_shampine
 from diffusion_math.solvers.step import State
-from tests.diffusion_math.solvers.test_one_step import MIXTURE, X, f64
+from tests.support.solver_step import MIXTURE, X
+from tests.support.tensors import f64
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
 

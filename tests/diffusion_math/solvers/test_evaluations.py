@@ -23,8 +23,9 @@ from diffusion_math.solvers.one_step import ddpm
 from diffusion_math.solvers.registry import SOLVERS
 from diffusion_math.solvers.step import State
 from diffusion_math.solvers.stochastic import ancestral, churn, corrected, dpmpp_sde, sde_heun
-from tests.diffusion_math.solvers.test_one_step import MIXTURE, X, f64, forbidden_noise, unit_noise
-from tests.diffusion_math.test_langevin import MOVES
+from tests.support.langevin_moves import MOVES
+from tests.support.solver_step import MIXTURE, X, forbidden_noise, unit_noise
+from tests.support.tensors import f64
 
 T, S = f64(0.6)[0], f64(0.3)[0]
 NOISY = [name for name, claimed in SOLVERS.items() if claimed.noisy]

@@ -20,15 +20,9 @@ from diffusion_math.solvers.exponential import (
 )
 from diffusion_math.solvers.one_step import ddim
 from diffusion_math.solvers.step import State
-from tests.diffusion_math.solvers.test_one_step import (
-    MIXTURE,
-    SCHEDULES,
-    X,
-    f64,
-    forbidden_noise,
-    time_at,
-)
 from tests.support.derivation import exactly, is_zero
+from tests.support.solver_step import MIXTURE, SCHEDULES, X, forbidden_noise, time_at
+from tests.support.tensors import f64
 
 KINDS = ("x0", "eps")
 h, v, eta, u = sympy.symbols("h v eta u", positive=True)

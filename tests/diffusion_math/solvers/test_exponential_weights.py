@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from sympy import exp
 
 from diffusion_math.solvers.exponential import phi, weights
-from tests.diffusion_math.solvers.test_one_step import f64
 from tests.support.derivation import EPS, exactly, is_zero, ulps
+from tests.support.tensors import f64
 
 h, rate, u = sympy.symbols("h rate u", positive=True)
 POINTS = sympy.symbols("p0:4", real=True)

@@ -8,44 +8,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffusion_math import gaussian, noise, prediction
-from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.grid import GRIDS
 from diffusion_math.sample import final, trajectory
-from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
+from diffusion_math.schedule import Discrete, RectifiedFlow, VPCosine, VPLinear
 from diffusion_math.solvers.exponential import dpmpp_2m
 from diffusion_math.solvers.one_step import ddim, ddpm, euler, heun
 from diffusion_math.solvers.registry import SOLVERS
 from diffusion_math.solvers.step import State
-
-SCHEDULES = [Discrete.scaled_linear(40), VPLinear(), VPCosine(), VE(10.0), RectifiedFlow()]
-by_name = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
-
-
-def f64(*values):
-    return torch.tensor(values, dtype=torch.float64)
-
-
-MIXTURE = GaussianMixture(
-    f64(0.2, 0.5, 0.3).log(), f64([-1, 0.5], [1, 1], [0.3, -1.2]), f64(0.3, 0.2, 0.4)
+from tests.support.solver_step import (
+    MIXTURE,
+    SCHEDULES,
+    X,
+    forbidden_noise,
+    marginal_error,
+    one_step,
+    time_at,
 )
-X = f64([0.3, -1.2], [2.0, 0.1], [-0.5, 0.5])
+from tests.support.tensors import f64
 
-
-def time_at(schedule, part):
-    """A legal time, whole on a discrete schedule."""
-    return f64(round(part * schedule.T) if isinstance(schedule, Discrete) else part * schedule.T)[0]
-
-
-def unit_noise(x, t, s):
-    return torch.ones_like(x)
-
-
-def forbidden_noise(x, t, s):
-    raise AssertionError("no noise may be drawn here")
-
-
-def one_step(step, schedule, t, s, x=X, data=MIXTURE, source=unit_noise, history=()):
-    return step(data.denoiser(schedule), State(x, t, history), t, s, source).x
+by_name = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
 
 
 times = given(
@@ -226,23 +207,6 @@ def test_eta_outside_the_unit_interval(eta):
 
 
 # Marginals: with a known x_0, a step carries q(x_t | x_0) into q(x_s | x_0) exactly.
-
-
-def marginal_error(step, schedule, t, s):
-    """The largest error of a step's mean and standard deviation, when x_0 is one known point.
-
-    The step is affine, so three rows give it: the mean, one deviation more in x_t, one in z.
-    """
-    x0 = f64(0.8)
-    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
-    x = torch.stack([alpha_t * x0, alpha_t * x0 + sigma_t, alpha_t * x0])
-
-    def last_row_noise(x, t, s):
-        return f64([0.0], [0.0], [1.0])
-
-    rows = step(lambda x, t: x0.expand_as(x), State(x, t), t, s, last_row_noise).x
-    spread = (rows[1:] - rows[0]).square().sum().sqrt()
-    return max((rows[0] - alpha_s * x0).abs().item(), (spread - sigma_s).abs().item())
 
 
 @times

@@ -6,7 +6,6 @@ import torch
 from scipy.integrate import solve_ivp
 
 from diffusion_math import gaussian, noise, prediction
-from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.grid import GRIDS
 from diffusion_math.sample import final
 from diffusion_math.schedule import VE, RectifiedFlow, VPCosine, VPLinear
@@ -14,19 +13,11 @@ from diffusion_math.solvers.exponential import dpmpp_2m
 from diffusion_math.solvers.one_step import ddim, ddpm, heun
 from diffusion_math.solvers.registry import SOLVERS
 from diffusion_math.solvers.step import State
+from tests.support.solver_step import MIXTURE, ONE, X
+from tests.support.tensors import f64
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
 
-
-def f64(*values):
-    return torch.tensor(values, dtype=torch.float64)
-
-
-MIXTURE = GaussianMixture(
-    f64(0.2, 0.5, 0.3).log(), f64([-1, 0.5], [1, 1], [0.3, -1.2]), f64(0.3, 0.2, 0.4)
-)
-ONE = GaussianMixture(f64(0.0), f64([0.7, -0.4]), f64([[0.5, 0.3], [0.3, 0.8]]))
-X = f64([0.3, -1.2], [2.0, 0.1], [-0.5, 0.5])
 
 # Orders, against the exact solution of the probability flow.
 

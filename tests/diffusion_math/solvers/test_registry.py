@@ -11,8 +11,9 @@ from diffusion_math.sample import final, inversion, trajectory
 from diffusion_math.schedule import VE, RectifiedFlow, VPLinear
 from diffusion_math.solvers.one_step import heun
 from diffusion_math.solvers.registry import SOLVERS
-from tests.diffusion_math.solvers.test_one_step import MIXTURE, X, f64, unit_noise
 from tests.support.counted_noise import law
+from tests.support.solver_step import MIXTURE, X, unit_noise
+from tests.support.tensors import f64
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
 

@@ -12,8 +12,9 @@ from diffusion_math.solvers.exponential import multistep
 from diffusion_math.solvers.one_step import ddim, ddpm, heun
 from diffusion_math.solvers.step import State
 from diffusion_math.solvers.stochastic import ancestral, churn, corrected, dpmpp_sde, sde_heun
-from tests.diffusion_math.solvers.test_one_step import MIXTURE, X, f64, forbidden_noise
 from tests.support.counted_noise import law
+from tests.support.solver_step import MIXTURE, X, forbidden_noise
+from tests.support.tensors import f64
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
 

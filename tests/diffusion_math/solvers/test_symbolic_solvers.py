@@ -28,16 +28,8 @@ from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPCos
 from diffusion_math.solvers.exponential import dpmpp_2m
 from diffusion_math.solvers.one_step import ddim, ddpm, euler, heun
 from diffusion_math.solvers.step import State, Step
-from tests.diffusion_math.test_schedule import exact_alpha_sigma
-from tests.support.derivation import (
-    DIGITS,
-    exactly,
-    is_zero,
-    law,
-    log_normal,
-    size,
-    ulps,
-)
+from tests.support.derivation import DIGITS, exactly, is_zero, law, log_normal, size, ulps
+from tests.support.schedules import exact_alpha_sigma
 
 ULPS = 2
 SCHEDULES = [Discrete.scaled_linear(40), VPLinear(), VPCosine(), VE(10.0), RectifiedFlow()]

@@ -10,14 +10,9 @@ from diffusion_math.schedule import RectifiedFlow, VPLinear
 from diffusion_math.solvers import exponential
 from diffusion_math.solvers.exponential import unipc
 from diffusion_math.solvers.step import State
-from tests.diffusion_math.solvers.test_exponential_steps import (
-    Paper,
-    by_schedule,
-    dpmpp_3s,
-    times,
-    walked,
-)
-from tests.diffusion_math.solvers.test_one_step import MIXTURE, X, f64, forbidden_noise
+from tests.support.exponential_papers import Paper, by_schedule, dpmpp_3s, times, walked
+from tests.support.solver_step import MIXTURE, X, forbidden_noise
+from tests.support.tensors import f64
 
 
 def unipc_paper(schedule, order, nodes, x):

@@ -7,25 +7,10 @@ import pytest
 import torch
 
 from diffusion_math.schedule import Discrete, RectifiedFlow, VPLinear
-from diffusion_math.testing import (
-    Origin,
-    UnsupportedError,
-    assert_order,
-    assert_sound,
-    audit,
-    ours,
-)
+from diffusion_math.testing import Origin, UnsupportedError, assert_order, assert_sound, audit, ours
 from diffusion_math.testing.convergence import fit_order
 from diffusion_math.testing.report import Check, Report
-from tests.support.wrong_samplers import (
-    GUESSED,
-    LATE,
-    RISING,
-    SQUARED,
-    TABLE,
-    THIRD,
-    right,
-)
+from tests.support.wrong_samplers import GUESSED, LATE, RISING, SQUARED, TABLE, THIRD, right
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
 

@@ -1,8 +1,6 @@
 """Stable Diffusion v1.5 and v2.1 at full size, random, as diffusers and transformers write them."""
 
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,61 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from sd.checkpoint import Loaded, load
-from sd.config import V15, V21, ModelConfig
-from tests.sd.checkpoint.test_save import far, normal
+from sd.config import ModelConfig
 from tests.support import small_models
+from tests.support.full_size import FULL, written
+from tests.support.tensors import far, normal
 
 diffusers = pytest.importorskip("diffusers")
 
 # One group: two of these models at a time do not fit into the memory of a small machine.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full size")]
 TOLERANCE = 1e-4  # a thousand roundings (6e-8) of float32 through a hundred layers
-FULL = {"v1.5": V15, "v2.1": V21}
-
-
-@torch.no_grad()
-def fill(model: nn.Module, seed: int) -> None:
-    """Weights out of one pool of normal numbers, each tensor's from a place of its own."""
-    pool = normal(2**22, seed=seed)
-    start = 0
-    for name, weight in model.named_parameters():
-        fan = weight[0].numel() if weight.ndim > 1 else 25
-        flat, at = weight.view(-1), 0
-        while at < len(flat):
-            piece = flat[at : at + len(pool) - start]
-            piece.copy_(pool[start : start + len(piece)])
-            at, start = at + len(piece), (start + len(piece) + 12_345) % len(pool)
-        weight.div_(fan**0.5)
-        if "norm" in name and name.endswith("weight"):
-            weight.add_(1.0)
-
-
-def large(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """A peer's network without the time its own start would take; it must have no buffers."""
-    with torch.device("meta"):
-        model = build()
-    assert not list(model.buffers())
-    model = model.to_empty(device="cpu").eval()
-    fill(model, seed)
-    return model
-
-
-@contextmanager
-def written(kind: str, config: ModelConfig, folder: Path) -> Iterator[nn.Module]:
-    """A peer's network, saved in its folder."""
-    if kind == "text_encoder":
-        model = small_models.peer_text(config.text)
-        fill(model, 1)
-    elif kind == "vae":
-        model = large(lambda: small_models.peer_vae(config.vae), 2)
-    else:
-        model = large(lambda: small_models.peer_unet(config.unet), 3)
-        size = config.image_size // config.vae.factor
-        model.register_to_config(sample_size=size)
-    model.save_pretrained(folder / kind)
-    yield model
-    del model
-    gc.collect()
 
 
 def answers(kind: str, model: nn.Module, config: ModelConfig) -> list[Tensor]:

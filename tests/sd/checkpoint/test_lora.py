@@ -1,7 +1,6 @@
 """LoRA files of every naming, merged as the formula says and taken out again to the bit."""
 
 import json
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,117 +9,31 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor
 
 from sd.checkpoint import lora
-from sd.checkpoint.key_map import file_key
-from sd.checkpoint.saver import config_skeleton
 from tests.support import small_models
+from tests.support.lora import (
+    CONV,
+    KOHYA,
+    LINEAR,
+    OUT,
+    PEFT,
+    POINT,
+    RANK,
+    SPELLINGS,
+    factors,
+    flat,
+    spelled,
+    two,
+    unchanged,
+    write,
+)
 from tests.support.small_models import V1, V2
+from tests.support.tensors import (
+    normal,
+)
 
 utils = pytest.importorskip("diffusers.loaders.lora_conversion_utils")
-
-LINEAR = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q"
-OUT = "up_blocks.2.attentions.1.transformer_blocks.0.attn2.to_out.0"
-POINT = "mid_block.attentions.0.proj_in"  # a 1 x 1 convolution in v1.x
-CONV = "down_blocks.1.resnets.1.conv1"
-TEXT = "encoder.layers.1.self_attn.q_proj"
-MLP = "encoder.layers.0.mlp.fc1"
-RANK = 3
-
-
-def random(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def factors(weight: Tensor, seed: int = 0) -> dict[str, Tensor]:
-    """down and up for a weight, as convolutions where it is one."""
-    ones = (1,) * (weight.ndim - 2)
-    return {
-        "down": random(RANK, *weight.shape[1:], seed=seed),
-        "up": random(weight.shape[0], RANK, *ones, seed=seed + 1),
-    }
-
-
-def flat(name: str) -> str:
-    return name.replace(".", "_")
-
-
-def ldm(name: str) -> str:
-    return file_key("unet", "original", f"{name}.weight", config_skeleton("unet", V1)).name[
-        : -len(".weight")
-    ]
-
-
-def processor(name: str) -> str:
-    return name.replace("attn1.to_q", "attn1.processor.to_q_lora").replace(
-        "attn2.to_out.0", "attn2.processor.to_out_lora"
-    )
-
-
-Spelling = Callable[[str], tuple[str, str]]
-"""A module's name to the names of its two factors in a file."""
-KOHYA = ".lora_down.weight", ".lora_up.weight"
-PEFT = ".lora_A.weight", ".lora_B.weight"
-DIFFUSERS = ".lora.down.weight", ".lora.up.weight"
-BARE = ".down.weight", ".up.weight"
-LAYER = ".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight"
-DEFAULT = ".lora_A.default.weight", ".lora_B.default.weight"
-
-
-def spelled(stem: Callable[[str], str], ends: tuple[str, str]) -> Spelling:
-    return lambda name: (stem(name) + ends[0], stem(name) + ends[1])
-
-
-SPELLINGS: dict[str, tuple[str, tuple[str, ...], Spelling]] = {
-    "kohya": (
-        "unet", (LINEAR, OUT, POINT, CONV), spelled(lambda n: f"lora_unet_{flat(n)}", KOHYA)
-    ),
-    "kohya, original blocks": (
-        "unet", (LINEAR, OUT, POINT, CONV), spelled(lambda n: f"lora_unet_{flat(ldm(n))}", KOHYA)
-    ),
-    "diffusers": ("unet", (LINEAR, OUT, POINT, CONV), spelled("unet.{}".format, DIFFUSERS)),
-    "diffusers, processors": (
-        "unet", (LINEAR, OUT), spelled(lambda n: f"unet.{processor(n)}", BARE)
-    ),
-    "diffusers, U-Net alone": ("unet", (LINEAR, OUT), spelled(processor, BARE)),
-    "peft": ("unet", (LINEAR, OUT, POINT, CONV), spelled("unet.{}".format, PEFT)),
-    "peft, wrapped": (
-        "unet", (LINEAR, CONV), spelled("base_model.model.{}".format, DEFAULT)
-    ),
-    "kohya, text": (
-        "text_encoder", (TEXT, MLP), spelled(lambda n: f"lora_te_text_model_{flat(n)}", KOHYA)
-    ),
-    "kohya, text, numbered": (
-        "text_encoder", (TEXT, MLP), spelled(lambda n: f"lora_te1_text_model_{flat(n)}", KOHYA)
-    ),
-    "diffusers, text": (
-        "text_encoder", (TEXT, MLP), spelled("text_encoder.text_model.{}".format, LAYER)
-    ),
-    "diffusers, text, old": (
-        "text_encoder",
-        (TEXT,),
-        spelled(lambda n: f"text_encoder.text_model.{n.replace('q_proj', 'to_q_lora')}", BARE),
-    ),
-    "peft, text": ("text_encoder", (TEXT, MLP), spelled("text_encoder.{}".format, PEFT)),
-}  # fmt: skip
-
-
-def write(
-    path: Path, model: SimpleNamespace, kind: str, names: tuple[str, ...], spell: Spelling
-) -> dict[str, dict[str, Tensor]]:
-    """A LoRA file of those modules; the factors, by module."""
-    parts = {}
-    tensors: dict[str, Tensor] = {}
-    for i, name in enumerate(names):
-        weight = getattr(model, kind).get_submodule(name).weight
-        parts[name] = factors(weight, 2 * i)
-        down, up = spell(name)
-        tensors |= {down: parts[name]["down"], up: parts[name]["up"]}
-        if down.endswith("lora_down.weight"):
-            tensors[down.removesuffix("lora_down.weight") + "alpha"] = torch.tensor(6.0)
-    save_file(tensors, path)
-    return parts
 
 
 @pytest.mark.parametrize("name", SPELLINGS)
@@ -151,12 +64,6 @@ def test_every_naming_merges_into_its_weight_and_unmerges(
     unchanged(model)
 
 
-def unchanged(model: SimpleNamespace) -> None:
-    for kind, wanted in small_models.truth(V1).items():
-        for name, value in getattr(model, kind).state_dict().items():
-            assert torch.equal(value, wanted[name]), (kind, name)
-
-
 @pytest.mark.parametrize("mid", [False, True])
 def test_a_convolution_is_the_one_of_the_chain(
     mid: bool, model: SimpleNamespace, tmp_path: Path
@@ -164,27 +71,20 @@ def test_a_convolution_is_the_one_of_the_chain(
     """conv(x) + (alpha / r) up(mid(down(x))), as the network that was trained computed it."""
     layer = model.unet.get_submodule(CONV)
     width = layer.weight.shape[1]
-    down = random(RANK, width, 1, 1) if mid else random(RANK, width, 3, 3)
-    up, between = random(len(layer.weight), RANK, 1, 1, seed=1), random(RANK, RANK, 3, 3, seed=2)
+    down = normal(RANK, width, 1, 1) if mid else normal(RANK, width, 3, 3)
+    up, between = normal(len(layer.weight), RANK, 1, 1, seed=1), normal(RANK, RANK, 3, 3, seed=2)
     stem = f"lora_unet_{flat(CONV)}"
     tensors = {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}
     if mid:
         tensors[f"{stem}.lora_mid.weight"] = between
     save_file({**tensors, f"{stem}.alpha": torch.tensor(1.5)}, tmp_path / "lora.safetensors")
-    x = random(2, width, 5, 6, seed=3)
+    x = normal(2, width, 5, 6, seed=3)
     hidden = (
         F.conv2d(F.conv2d(x, down), between, padding=1) if mid else F.conv2d(x, down, padding=1)
     )
     wanted = layer(x) + 1.5 / RANK * F.conv2d(hidden, up)
     lora.merge(model, [(tmp_path / "lora.safetensors", 1.0)])
     torch.testing.assert_close(layer(x), wanted, rtol=1e-4, atol=1e-3)  # hundreds of products
-
-
-def two(model: SimpleNamespace, folder: Path) -> list[tuple[Path, float]]:
-    for i, key in enumerate(("kohya", "peft")):
-        kind, names, spell = SPELLINGS[key]
-        write(folder / f"{i}.safetensors", model, kind, names[i:], spell)
-    return [(folder / "0.safetensors", 0.5), (folder / "1.safetensors", -1.25)]
 
 
 def test_several_add_up(model: SimpleNamespace, tmp_path: Path) -> None:

@@ -10,11 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sd.checkpoint import lora
-from tests.sd.checkpoint.test_lora import CONV, DEFAULT, LINEAR, PEFT, flat, two, unchanged
-
-
-def peft(down: Tensor, up: Tensor) -> dict[str, Tensor]:
-    return {f"unet.{LINEAR}{PEFT[0]}": down, f"unet.{LINEAR}{PEFT[1]}": up}
+from tests.support.lora import CONV, DEFAULT, LINEAR, PEFT, flat, peft, two, unchanged
 
 
 def kohya(name: str, **ends: Tensor) -> dict[str, Tensor]:

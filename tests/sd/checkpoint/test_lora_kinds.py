@@ -14,7 +14,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sd.checkpoint import lora
-from tests.sd.checkpoint.test_lora import CONV, LINEAR, MLP, POINT, flat, random, unchanged
+from tests.support.lora import (
+    CONV,
+    LINEAR,
+    MLP,
+    POINT,
+    flat,
+    unchanged,
+)
+from tests.support.tensors import (
+    normal,
+)
 
 peft = pytest.importorskip("peft")
 LAYERS = {"linear": LINEAR, "conv 1 x 1": POINT, "conv 3 x 3": CONV}
@@ -55,7 +65,7 @@ def numbers(tensors: Tensors) -> dict[str, np.ndarray]:
 
 
 def drawn(shapes: dict[str, tuple[int, ...]]) -> Tensors:
-    return {name: random(*shape, seed=i) for i, (name, shape) in enumerate(shapes.items())}
+    return {name: normal(*shape, seed=i) for i, (name, shape) in enumerate(shapes.items())}
 
 
 def loha(shape: tuple[int, ...]) -> Made:
@@ -166,7 +176,7 @@ def test_merges_as_the_formula_says(
         axis = ("outputs", "inputs").index(decomposed)
         whole = old + scale * product
         norms = column_norms(whole, axis)
-        m = random(*norms.shape, seed=9).abs() + 0.5
+        m = normal(*norms.shape, seed=9).abs() + 0.5
         tensors[f"{stem}.dora_scale"] = m
         wanted = old + strength * (m.double().numpy() * whole / norms - old)
     save_file({k: v.contiguous() for k, v in tensors.items()}, tmp_path / "lora.safetensors")
@@ -231,7 +241,7 @@ def test_peft_on_the_text_encoder(model: SimpleNamespace, tmp_path: Path) -> Non
     stem = f"base_model.model.text_model.{MLP}"
     weight = model.text_encoder.get_submodule(MLP).weight
     before = weight.double().clone()
-    pair = {"lora_A": random(R, weight.shape[1]), "lora_B": random(weight.shape[0], R, seed=1)}
+    pair = {"lora_A": normal(R, weight.shape[1]), "lora_B": normal(weight.shape[0], R, seed=1)}
     save_file({f"{stem}.{k}.weight": v for k, v in pair.items()}, tmp_path / "a.safetensors")
     config = {"peft_type": "LORA", "r": R, "lora_alpha": 1}
     config["alpha_pattern"] = {f"text_model.{MLP}".replace(".", r"\."): 12}

@@ -9,8 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from sd.checkpoint import lora
-from tests.sd.checkpoint.test_lora import LINEAR, unchanged
-from tests.sd.checkpoint.test_lora_faults import peft
+from tests.support.lora import LINEAR, peft, unchanged
 
 CONFIGS: dict[str, tuple[object, str]] = {
     "a list": ([], "not a JSON object"),

@@ -16,6 +16,7 @@ from sd.networks.vae import VAE
 from sd.noise_schedule import named_schedule
 from tests.support import small_models
 from tests.support.small_models import V1, V2
+from tests.support.tensors import far, normal
 
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
@@ -87,16 +88,6 @@ def test_from_one_layout_to_the_other_and_back(name: str, tmp_path: Path) -> Non
     three = load(tmp_path / "c.safetensors")
     assert one.config == two.config == three.config == config
     assert bits(one, two) and bits(two, three) and bits(one, model(config))
-
-
-def far(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """The largest difference over the largest entry."""
-    assert found.shape == wanted.shape
-    return float((found - wanted).abs().max() / wanted.abs().max())
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("name", ["v1", "v2 v"])

@@ -14,7 +14,7 @@ import torch
 
 from sd.files.output_folder import locked, write_file
 from sd.train.trainer import fit
-from tests.sd.train.test_trainer import SETTINGS, batch, loss, module
+from tests.support.linear_training import SETTINGS, batch, loss, module
 
 FOREIGN: dict[str, Any] = {
     "a list": [1],

@@ -1,46 +1,18 @@
 """The figures: which prompts they are of, which images; and the loss and scale behind them."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
 
 from diffusion_math.schedule import Discrete
 from sd.networks.vae import VAE, Latent
-from sd.pipeline import TextToImage
 from sd.shapes.accuracy import fresh_prompts
 from sd.shapes.caption import parse
-from sd.shapes.data import FRESH, example
+from sd.shapes.data import example
 from sd.shapes.scene import HELD_OUT
 from sd.train import clip, evaluation, unet
-from tests.sd.train.test_unet_loss import Knowing
+from tests.support.network_stand_ins import COUNT, Drawing, Knowing
 from tests.support.tiny_training import CONFIG
-
-COUNT = 6
-
-
-class Drawing(TextToImage):
-    """Stands for the model: draws prompts rightly if they are seen or held-out, guided or not."""
-
-    def __init__(self, seen: bool, held_out: bool, guided: bool | None = None) -> None:
-        self.right = {False: seen, True: held_out}
-        self.guided = guided
-        self.seeds: list[int] = []
-        whole = [example(FRESH, i, held) for held in (False, True) for i in range(COUNT)]
-        self.images = {one.caption: one.image for one in whole}
-
-    def __call__(self, some: Sequence[str], seed: list[int], do_cfg: bool, progress: bool) -> Any:
-        self.seeds += seed
-        blank = np.zeros((64, 64, 3), np.uint8)
-        return [self.images[one] if self.knows(one, do_cfg) else blank for one in some]
-
-    def knows(self, prompt: str, do_cfg: bool) -> bool:
-        asked = parse(prompt)
-        assert asked is not None
-        held_out = any((thing.color, thing.shape) in HELD_OUT for thing in asked.things)
-        return self.right[held_out] and self.guided in (None, do_cfg)
 
 
 @pytest.mark.parametrize("seen", [False, True])

@@ -23,9 +23,9 @@ from sd.shapes.reader import agrees, describe_image
 from sd.text.tokenizer import Tokenizer
 from sd.train import clip, evaluation, unet, vae
 from sd.train.contrastive_pairs import contrastive_pairs
-from tests.sd.train.test_evaluation import Drawing
 from tests.support.chance import Mean, rare, shifted
 from tests.support.distribution import line
+from tests.support.network_stand_ins import Drawing
 from tests.support.tiny_training import CONFIG
 
 COUNT = 100

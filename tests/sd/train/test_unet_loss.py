@@ -2,33 +2,13 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from diffusion_math.gaussian import marginal
-from diffusion_math.schedule import Discrete
 from sd.config import PREDICTIONS
 from sd.train.unet import unet_loss
 from tests.support.chance import Cells, Mean, rare, seeded
 from tests.support.distribution import Law
-
-SCHEDULE = Discrete.scaled_linear(1000)
-
-
-class Knowing(nn.Module):
-    """Knows x_0 up to an error, and says it as eps, v or x_0; keeps the times it was fed."""
-
-    def __init__(self, prediction: str, x0: Tensor, error: float = 0.0, off: int = 1) -> None:
-        super().__init__()
-        self.prediction, self.off, self.times = prediction, off, []
-        self.x0 = x0 + error
-
-    def forward(self, x_t: Tensor, time: Tensor, context: Tensor) -> Tensor:
-        self.times.append(time)
-        q = marginal(SCHEDULE, self.x0, (time + self.off).double().clamp(1, 1000))
-        eps = (x_t - q.mean) / q.variance.sqrt()
-        alpha = (1.0 - q.variance).sqrt()
-        v = alpha * eps - q.variance.sqrt() * self.x0
-        return {"epsilon": eps, "v_prediction": v, "sample": self.x0}[self.prediction]
+from tests.support.network_stand_ins import SCHEDULE, Knowing
 
 
 def loss(network: Knowing, x0: Tensor, seed: int = 0) -> float:
