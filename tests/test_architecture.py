@@ -142,7 +142,7 @@ RUNS_TESTS = ("claims", "diffusion_math/mistakes", "sd/train/mistakes")
 """Folders of tests/ that run test modules on wrong versions of what these test."""
 
 
-def tests_in_tests(root: Path) -> list[str]:
+def imported_tests(root: Path) -> list[str]:
     """Imports of a test module by another file, other than those that run it on wrong versions."""
     found = []
     for path in sources(root, "tests"):
@@ -209,7 +209,7 @@ def test_pinned_versions_cover_what_is_declared() -> None:
 
 
 def test_tests_share_what_is_in_support() -> None:
-    assert tests_in_tests(ROOT) == []
+    assert imported_tests(ROOT) == []
     assert all((ROOT / "tests" / folder).is_dir() for folder in RUNS_TESTS)
 
 
@@ -306,7 +306,7 @@ def test_checks_reject_what_breaks_the_rules(tmp_path: Path) -> None:
     for name in ("test_late.py", "claims/test_wrong.py"):
         lines = "from tests.sd import test_unet\ndef f():\n    from tests.test_x import X\n"
         (root / "tests" / name).write_text("from tests.support.x import y\n" + lines, "utf-8")
-    assert [line.split(": ") for line in tests_in_tests(root)] == [
+    assert [line.split(": ") for line in imported_tests(root)] == [
         [str(Path("tests/test_late.py")), "tests.sd"],
         [str(Path("tests/test_late.py")), "tests.test_x"],
     ]
