@@ -37,9 +37,9 @@ def test_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     result = digits.run(TINY)
     check(result, "digits")
     verdicts = {row.name: row.verdict for row in result.rows}
-    # Eight updates draw nothing like digits, and decide nothing.
-    assert verdicts["digits"] == verdicts["digits-distance"] == "too few samples"
-    assert verdicts["digits-bits-saved"] == "too few samples"
+    # Eight updates draw nothing like digits, and write them worse than histograms do.
+    assert verdicts["digits"] == verdicts["digits-distance"] == "does not hold"
+    assert verdicts["digits-bits-saved"] == "does not hold"
     assert set(result.data["agreement"]) == {"0", "1", "2"}
 
 
