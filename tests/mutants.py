@@ -38,6 +38,9 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HYPOTHESIS_PROFI
 LONGEST = 20.0
 """Seconds of CPU that a test may take to be among those that mutants meet."""
 
+BESIDE = {"experiments": ("tests/test_rates.py",)}
+"""Tests of a package that lie outside its folder of tests."""
+
 Lines = dict[str, list[tuple[str, str]]]
 """The mutants of functions, in mutmut's order: the line and what became of it."""
 
@@ -80,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if one.function.startswith(tuple(asked.only))
                 and (one.killed is None or (asked.survivors and not one.killed))
             ]
-            tests = [*(asked.tests or [f"tests/{package}"]), f"--longest={asked.longest}"]
+            near = [f"tests/{package}", *BESIDE.get(package, ())]
+            tests = [*(asked.tests or near), f"--longest={asked.longest}"]
             attempt(tree, due, tests, asked.jobs)
         known = ledger(ROOT)
         known["tool"] = f"mutmut {version('mutmut')}"

@@ -1,11 +1,13 @@
 """The suite's checker of shapes: what it keeps still refuses what it should."""
 
+import inspect
+
 import pytest
 import torch
 from jaxtyping import Float, TypeCheckError, jaxtyped
 from torch import Tensor
 
-from tests.shapes import checked
+from tests.shapes import checked, stand_in
 
 
 def maker(kind):
@@ -37,14 +39,18 @@ def test_other_annotations_under_one_name_are_other_checks():
 
 
 def test_it_is_made_once():
-    def twice():
-        def one(n: int = 1) -> int:
-            return n
+    def one(n: int = 1) -> int:
+        return n
 
-        return checked(one)
+    def other(n: int = 2) -> int:
+        return n
 
-    assert twice() is twice()
-    assert checked(maker) is not twice()
+    def made(function):
+        signature = inspect.signature(function)
+        return checked(stand_in("one", "twice.one", __name__, signature, False))
+
+    assert made(one) is made(one)
+    assert made(other) is not made(one)
 
 
 def test_a_default_without_a_hash_is_checked_all_the_same():

@@ -192,7 +192,7 @@ CASES = {
     "metrics.pairwise_distances": lambda to: metrics.pairwise_distances(*map(to, FEW)),
     **{
         f"multivariate.Multivariate.{name}": lambda to, name=name: getattr(WIDE, name)(to(A[0]))
-        for name in ("draw", "log_density", "score")
+        for name in ("sample", "log_density", "score")
     },
     "noise.zeros": turned(noise.zeros),
     "noise.from_seeds": turned(noise.from_seeds([1, 2])),

@@ -300,5 +300,5 @@ def test_a_thing_spoiled_is_not_read(shape: str, background: str) -> None:
     ],
 )
 def test_what_is_no_picture_is_refused(picture: Picture) -> None:
-    with pytest.raises(ValueError, match="picture: wanted"):
+    with pytest.raises(ValueError, match="image: wanted"):
         describe_image(picture)
