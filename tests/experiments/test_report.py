@@ -159,8 +159,10 @@ def test_quick_report(tiny: Path, tmp_path: Path) -> None:
     assert 'src="http' not in html
     assert "loss 0.25" in text  # the figures in the weights' metadata
     failed = {row["name"] for row in rows if row["verdict"] == "does not hold"}
-    # Random weights give nothing back; every other experiment has too few samples to say so.
-    assert failed <= {"autoencoder", "autoencoder-reader", "cfg-seen-guided", "cfg-held-out-guided"}
+    # Random weights give nothing back, and their sampling is far from its end in so few steps;
+    # every other experiment has too few samples to say so.
+    of_weights = {"autoencoder", "autoencoder-reader", "tradeoff-reference"}
+    assert failed <= of_weights | {"cfg-seen-guided", "cfg-held-out-guided"}
     assert {row["verdict"] for row in rows} >= {"too few samples", "holds", "measured"}
 
 
