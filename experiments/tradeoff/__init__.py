@@ -36,7 +36,7 @@ class Config:
     pictures: Annotated[int, Range(2, 1000)] = 3
     """Images to measure errors and seconds on, at least 2."""
     compared: Annotated[int, Range(2, 1000)] = 8
-    """Pictures that the errors of dpmpp_2m and euler are compared over, at the most steps."""
+    """Images that the errors of dpmpp_2m and euler are compared over, at the most steps."""
     reference: Annotated[int, Range(8, 1000)] = 100
     """Steps of the reference solution, at least 8; half as many bound its error."""
     judged: Annotated[int, Range(4, 10_000)] = 48
