@@ -34,7 +34,7 @@ def masked(text: str) -> str:
 
 
 def keeping(notebook: NotebookNode, *names: str) -> NotebookNode:
-    """The notebook with a cell more, which saves pictures of those names."""
+    """The notebook with a cell more, which saves images of those names."""
     longer = deepcopy(notebook)
     saves = "\n".join(f"{name}.save('{name}.png')" for name in names)
     longer.cells.append(v4.new_code_cell(saves))
@@ -50,7 +50,7 @@ def stale(notebook: NotebookNode) -> list[str]:
         if "show(" in cell.source and "def show" not in cell.source:
             kinds = [kind for output in cell.outputs for kind in output.get("data", ())]
             if "image/png" not in kinds:
-                found.append(f"cell {count}: no picture")
+                found.append(f"cell {count}: no image")
     return found
 
 
@@ -74,18 +74,18 @@ def test_stored_outputs_are_those_of_one_run() -> None:
 
 
 @pytest.mark.slow
-def test_it_runs_and_its_pictures_show_their_prompts(tmp_path: Path) -> None:
+def test_it_runs_and_its_images_show_their_prompts(tmp_path: Path) -> None:
     stored = read()
-    done = execute(keeping(stored, "picture", "by_hand"), tmp_path)
+    done = execute(keeping(stored, "image", "by_hand"), tmp_path)
     assert ill(done) == []
     assert outline(done) == outline(stored), "stale: python -m tests.support.notebook"
     prompt = re.search(r'    PROMPT = "(.+)"', "\n".join(cell.source for cell in code(stored)))
     assert prompt is not None
-    for name in ("picture", "by_hand"):
-        with Image.open(tmp_path / f"{name}.png") as picture:
-            assert accuracy.matches_prompt(np.asarray(picture), prompt[1]), name
+    for name in ("image", "by_hand"):
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert accuracy.matches_prompt(np.asarray(image), prompt[1]), name
             assert not accuracy.matches_prompt(
-                np.asarray(picture), prompt[1].replace("red", "green")
+                np.asarray(image), prompt[1].replace("red", "green")
             ), name
 
 
@@ -107,14 +107,14 @@ def test_one_line_makes_it_run_on_a_checkpoint(tmp_path: Path) -> None:
     settings = folder / "unet" / "config.json"
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "sample_size": 16}))
     cell.source = cell.source.replace(EMBEDDED, OTHER.format(str(folder)), 1)
-    done = execute(keeping(notebook, "picture", "by_hand"), tmp_path)
+    done = execute(keeping(notebook, "image", "by_hand"), tmp_path)
     assert ill(done) == []
     assert stale(done) == []
     printed = "".join(output.get("text", "") for one in code(done) for output in one.outputs)
     assert "solver dpmpp_2m | guidance scale 7.5" in printed
     assert "every pixel equal" in printed
-    with Image.open(tmp_path / "by_hand.png") as picture:
-        assert picture.size == (32, 32)
+    with Image.open(tmp_path / "by_hand.png") as image:
+        assert image.size == (32, 32)
 
 
 def test_masked_and_ill_notice() -> None:
