@@ -102,7 +102,7 @@ class Moments:
 
 
 def time_at(schedule, part):
-    """A legal time: 0 at part 0, T at part 1, whole on a discrete schedule."""
+    """A valid time: 0 at part 0, T at part 1, whole on a discrete schedule."""
     return float(round(part * schedule.T)) if isinstance(schedule, Discrete) else part * schedule.T
 
 

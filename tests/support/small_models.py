@@ -62,10 +62,12 @@ def peer_unet(config: UNetConfig) -> nn.Module:
         attention_head_dim=heads,
         use_linear_projection=config.linear_projection,
         norm_num_groups=config.groups,
+        norm_eps=config.eps,
     ).eval()
 
 
 def peer_vae(config: VAEConfig) -> nn.Module:
+    """diffusers' autoencoder."""
     levels = len(config.channels)
     return diffusers.AutoencoderKL(
         in_channels=config.in_channels,
@@ -81,6 +83,7 @@ def peer_vae(config: VAEConfig) -> nn.Module:
 
 
 def peer_text(config: TextConfig) -> nn.Module:
+    """transformers' text encoder."""
     return transformers.CLIPTextModel(
         transformers.CLIPTextConfig(
             vocab_size=config.vocab_size,
@@ -90,6 +93,7 @@ def peer_text(config: TextConfig) -> nn.Module:
             num_attention_heads=config.heads,
             max_position_embeddings=config.context_length,
             hidden_act=config.activation,
+            layer_norm_eps=config.eps,
             bos_token_id=config.start_token,
             eos_token_id=config.end_token,
             pad_token_id=config.end_token,

@@ -16,7 +16,7 @@ X = f64([0.3, -1.2], [2.0, 0.1], [-0.5, 0.5])
 
 
 def time_at(schedule, part):
-    """A legal time, whole on a discrete schedule."""
+    """A valid time, whole on a discrete schedule."""
     return f64(round(part * schedule.T) if isinstance(schedule, Discrete) else part * schedule.T)[0]
 
 

@@ -10,6 +10,7 @@ from sd.networks.text_encoder import TextEncoder
 from tests.support.chance import Mean, rare, shifted
 from tests.support.distribution import line
 from tests.support.measuring import Measured
+from tests.support.small_models import peer_text
 
 transformers = pytest.importorskip("transformers")
 
@@ -35,21 +36,7 @@ TOLERANCE = {"rtol": 1e-5, "atol": 1e-5}
 
 def peer(config: TextConfig) -> torch.nn.Module:
     """transformers' model of the same shape, every weight random (its start has zero biases)."""
-    model = transformers.CLIPTextModel(
-        transformers.CLIPTextConfig(
-            vocab_size=config.vocab_size,
-            hidden_size=config.width,
-            intermediate_size=config.intermediate,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            max_position_embeddings=config.context_length,
-            hidden_act=config.activation,
-            layer_norm_eps=config.eps,
-            bos_token_id=config.start_token,
-            eos_token_id=config.end_token,
-            pad_token_id=config.end_token,
-        )
-    ).eval()
+    model = peer_text(config)
     scramble(model)
     return model
 

@@ -16,6 +16,7 @@ from sd.networks.attention import Attention, Conditioning, FeedForward, SpatialT
 from sd.networks.blocks import Downsample
 from sd.networks.unet import UNet, time_features
 from tests.support.measuring import Measured
+from tests.support.small_models import peer_unet
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -56,25 +57,6 @@ CONFIGS = [
 TOLERANCE = 1e-5  # some 100 roundings (6e-8) of float32, over the largest entry
 
 
-def peer(config: UNetConfig) -> nn.Module:
-    """diffusers' model of the same shape; its `attention_head_dim` is v1.x's number of heads."""
-    down = [("", "CrossAttn")[attend] + "DownBlock2D" for attend in config.attention]
-    up = [("", "CrossAttn")[attend] + "UpBlock2D" for attend in config.attention[::-1]]
-    return diffusers.UNet2DConditionModel(
-        in_channels=config.in_channels,
-        out_channels=config.out_channels,
-        down_block_types=tuple(down),
-        up_block_types=tuple(up),
-        block_out_channels=config.channels,
-        layers_per_block=config.layers_per_block,
-        cross_attention_dim=config.context_width,
-        attention_head_dim=tuple(map(config.heads_at, config.channels)),
-        use_linear_projection=config.linear_projection,
-        norm_num_groups=config.groups,
-        norm_eps=config.eps,
-    ).eval()
-
-
 def scramble(model: nn.Module, seed: int = 0) -> None:
     """Random weights in every parameter, so that none is without effect.
 
@@ -99,7 +81,7 @@ def scramble(model: nn.Module, seed: int = 0) -> None:
 
 def pair(config: UNetConfig, seed: int = 0) -> tuple[UNet, nn.Module]:
     """Our model with the peer's tensors in it, and the peer."""
-    theirs, ours = peer(config), UNet(config).eval()
+    theirs, ours = peer_unet(config), UNet(config).eval()
     scramble(theirs, seed)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     return ours, theirs

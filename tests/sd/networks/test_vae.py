@@ -13,6 +13,7 @@ from sd.config import SHAPES_CONFIG, VAEConfig
 from sd.networks.blocks import Downsample
 from sd.networks.vae import VAE
 from tests.support.measuring import Measured
+from tests.support.small_models import peer_vae
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -24,22 +25,6 @@ CONFIGS = [
     SHAPES_CONFIG.vae,
 ]
 TOLERANCE = 1e-5  # some 100 roundings (6e-8) of float32, over the largest entry
-
-
-def peer(config: VAEConfig) -> nn.Module:
-    """diffusers' model of the same shape."""
-    levels = len(config.channels)
-    return diffusers.AutoencoderKL(
-        in_channels=config.in_channels,
-        out_channels=config.in_channels,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=config.channels,
-        layers_per_block=config.layers_per_block,
-        latent_channels=config.latent_channels,
-        norm_num_groups=config.groups,
-        scaling_factor=config.scaling_factor,
-    ).eval()
 
 
 def scramble(model: nn.Module, seed: int = 0) -> None:
@@ -64,7 +49,7 @@ def scramble(model: nn.Module, seed: int = 0) -> None:
 
 def pair(config: VAEConfig, seed: int = 0) -> tuple[VAE, nn.Module]:
     """Our model with the peer's tensors in it, and the peer."""
-    theirs, ours = peer(config), VAE(config).eval()
+    theirs, ours = peer_vae(config), VAE(config).eval()
     scramble(theirs, seed)
     ours.load_state_dict(theirs.state_dict(), strict=True)
     return ours, theirs
