@@ -20,7 +20,7 @@ QUICK: dict[str, dict[str, Any]] = {
         "intervals": ((0.28, 2.9),),
         "pictures": 2,
         "compared": 2,
-        "reference": 12,
+        "reference": 16,
         "judged": 4,
     },
     "autoencoder": {"count": 16},
