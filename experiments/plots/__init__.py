@@ -5,7 +5,6 @@ turns it into bytes.
 """
 
 import io
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,6 +46,9 @@ STYLE: Any = {
 }
 DPI = 150
 
+styled = rc_context(STYLE)
+"""The decorator of a function that draws under `STYLE`."""
+
 
 def png(figure: Figure, colors: int | None = None) -> bytes:
     """The figure as a PNG file, trimmed to what is drawn.
@@ -61,14 +63,3 @@ def png(figure: Figure, colors: int | None = None) -> bytes:
     image, small = open_image(buffer.getvalue()).convert("RGB"), io.BytesIO()
     image.quantize(colors, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
     return small.getvalue()
-
-
-def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draw under `STYLE` without leaving it set."""
-
-    def inner(*given: Any, **named: Any) -> Figure:
-        with rc_context(STYLE):
-            return draw(*given, **named)
-
-    inner.__doc__, inner.__name__ = draw.__doc__, draw.__name__
-    return inner
