@@ -3,7 +3,10 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
+from scipy.stats import t
 
 from diffusion_math import elbo, score_matching, variance
 from diffusion_math import likelihood as flow
@@ -76,3 +79,68 @@ def test_the_gap_is_that_of_this_chain(monkeypatch):
     low, high = wrong.difference(1 - 1e-8)
     assert not low < 0 < high
     assert math.isfinite(wrong.mean_kl)
+
+
+def test_the_density_must_be_a_mixture():
+    with pytest.raises(ValueError, match="--density: wanted a mixture, got checkerboard"):
+        measure.LikelihoodProblem.of("checkerboard")
+
+
+def test_the_interval_of_a_difference_of_means():
+    """Half of it is the hypotenuse of both halves of Student's intervals, at the level asked."""
+    gap = measure.BoundGap(4, [1.0, 2.0, 4.0], [0.5, 0.6, 1.0, 0.7])
+    halves = [
+        t.ppf(0.8, len(one) - 1) * np.std(one, ddof=1) / math.sqrt(len(one))
+        for one in (gap.bound, gap.kl)
+    ]
+    middle = np.mean(gap.bound) - np.mean(gap.kl)
+    half = math.hypot(*halves)
+    assert gap.difference(0.6) == pytest.approx((middle - half, middle + half), rel=1e-12)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return measure.LikelihoodProblem.of("ring")
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_both_tolerances_reach_the_solver(problem):
+    """A loose one takes fewer evaluations than one that is loose in one of both alone."""
+    x = 3 * problem.at_start.sample(seeded(), 2)  # log p is then about -100, so that rtol counts
+    schedule, data = problem.schedule, problem.data
+
+    def evaluations(rtol, atol):
+        return flow.flow_log_density(
+            schedule,
+            data.denoiser(schedule),
+            x,
+            lambda end: data.log_density(schedule, end, schedule.T),
+            rtol=rtol,
+            atol=atol,
+        ).evaluations
+
+    loose = problem.by_flow(x, 1e-3).evaluations
+    assert loose == evaluations(1e-3, 1e-3)
+    assert loose < min(evaluations(1e-3, 1e-8), evaluations(1e-8, 1e-3))
+
+
+def test_equal_seeds_give_equal_estimates(problem):
+    x = problem.at_start.sample(seeded(), 3)
+    once, again, other = (problem.by_kernels(x, 4, seeded(seed)) for seed in (1, 1, 2))
+    assert torch.equal(once, again) and not torch.equal(once, other)
+    once, again, terms, paths = (
+        problem.gaps(3, 20, seeded(a), seeded(b)) for a, b in ((1, 2), (1, 2), (3, 2), (1, 3))
+    )
+    assert once == again
+    assert terms.bound != once.bound and terms.kl == once.kl
+    assert paths.bound == once.bound and paths.kl != once.kl
+
+
+def test_the_width_is_twice_the_root_mean_square_of_half_the_range(problem):
+    x = problem.at_start.sample(seeded(), 2)
+    half = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    spread = problem.hutchinson(x, half, 1, 1, seeded())
+    assert spread.width == pytest.approx(2 * math.sqrt(12.5), rel=1e-12)

@@ -149,6 +149,7 @@ def test_median_interval_of_every_length_is_the_narrowest_of_its_level() -> None
 
 def test_a_normal_estimate_has_its_deviations() -> None:
     assert normal_interval(3.0, 2.0) == pytest.approx(stats.norm.interval(0.95, 3.0, 2.0))
+    assert plus_minus(math.nan, 0.1) == "nan ± 0.1960"
     assert plus_minus(1.23456, 0.1) == "1.2346 ± 0.1960"
     assert plus_minus(1.23456, 0.1, ".2g", ".1g") == "1.2 ± 0.2"
 
