@@ -12,20 +12,20 @@ MIB = 2**20
 
 def describe(devices: list[str]) -> dict[str, str]:
     """Processor, cores, memory, GPUs, system and versions, as text."""
-    told = {"processor": _processor(), "cores": str(cores())}
-    told["threads"] = str(torch.get_num_threads())
+    machine = {"processor": _processor(), "cores": str(cores())}
+    machine["threads"] = str(torch.get_num_threads())
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-        told["memory"] = f"{memory:.0f} GiB"
+        machine["memory"] = f"{memory:.0f} GiB"
     for name in devices:
         if name.startswith("cuda"):
-            told["GPU"] = torch.cuda.get_device_name(torch.device(name))
+            machine["GPU"] = torch.cuda.get_device_name(torch.device(name))
         elif name == "mps":
-            told["GPU"] = "Apple's, by Metal"
-    told["system"] = f"{platform.system()} {platform.machine()}"
-    told["Python"] = platform.python_version()
-    told["torch"] = str(torch.__version__)
-    return told
+            machine["GPU"] = "Apple's, by Metal"
+    machine["system"] = f"{platform.system()} {platform.machine()}"
+    machine["Python"] = platform.python_version()
+    machine["torch"] = str(torch.__version__)
+    return machine
 
 
 def synchronize(where: torch.device) -> None:

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from diffusion_math.schedule import Schedule
 
@@ -17,17 +18,21 @@ FREQUENCIES = 4
 
 
 def mlp(inputs: int, width: int, outputs: int, generator: torch.Generator) -> nn.Sequential:
-    """Three hidden layers of SiLU; weights drawn from `generator` alone, uniform as torch's own."""
-    sizes = [inputs, width, width, width, outputs]
+    """Three hidden layers of SiLU, each a `linear`."""
     layers: list[nn.Module] = []
-    for before, after in pairwise(sizes):
-        layer = nn.Linear(before, after)
-        with torch.no_grad():
-            for parameter in layer.parameters():
-                uniform = torch.rand(parameter.shape, generator=generator)
-                parameter.copy_((2 * uniform - 1) / math.sqrt(before))
-        layers += [layer, nn.SiLU()]
+    for before, after in pairwise([inputs, width, width, width, outputs]):
+        layers += [linear(before, after, generator), nn.SiLU()]
     return nn.Sequential(*layers[:-1])
+
+
+def linear(before: int, after: int, generator: torch.Generator) -> nn.Linear:
+    """A layer whose weights are drawn from `generator` alone, uniform as torch's own."""
+    layer = nn.Linear(before, after)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            uniform = torch.rand(parameter.shape, generator=generator)
+            parameter.copy_((2 * uniform - 1) / math.sqrt(before))
+    return layer
 
 
 def parameters(network: nn.Module) -> int:
@@ -69,17 +74,13 @@ def fit(
     """Adam with a cosine-decaying rate; the network ends as the running average of its weights."""
     optimizer = torch.optim.Adam(network.parameters(), lr=rate, fused=True)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    mean = [one.detach().clone() for one in network.parameters()]
-    for step in range(steps):
+    # Early on the average is that of fewer steps.
+    keep = [min(average, step / (step + 10)) for step in range(steps)]
+    mean = AveragedModel(network, avg_fn=lambda mean, one, n: mean.lerp(one, 1 - keep[int(n)]))
+    for _ in range(steps):
         optimizer.zero_grad()
         loss(generator).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         decay.step()
-        # Early on the average is that of fewer steps.
-        keep = min(average, step / (step + 10))
-        with torch.no_grad():
-            for mean_weight, one in zip(mean, network.parameters(), strict=True):
-                mean_weight.lerp_(one, 1 - keep)
-    with torch.no_grad():
-        for mean_weight, one in zip(mean, network.parameters(), strict=True):
-            one.copy_(mean_weight)
+        mean.update_parameters(network)
+    network.load_state_dict(mean.module.state_dict())

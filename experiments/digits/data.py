@@ -40,7 +40,7 @@ def load(held_out: int, seed: int) -> tuple[Digits, Digits]:
     whole("held_out", held_out, 2, COUNT - 100)
     levels, labels = (torch.from_numpy(one) for one in load_digits(return_X_y=True))
     order = torch.randperm(len(levels), generator=seeded(seed))
-    x = (levels / 8 - 1).float()
+    x = from_levels(levels).float()
     train, test = order[held_out:], order[:held_out]
     return Digits(x[train], labels[train]), Digits(x[test], labels[test])
 
@@ -86,11 +86,6 @@ def level_log_probability(p: Gaussian, x0: Tensor) -> Tensor:
     scale = (LEVELS - 1) / 255
     laid = Gaussian((p.mean + 1) * scale - 1, p.variance * scale**2)
     return quantized_log_probability(laid, (x0 + 1) * scale - 1)
-
-
-def uniform_bits() -> float:
-    """log2 17: what a pixel takes of a code that knows nothing."""
-    return math.log2(LEVELS)
 
 
 def histogram_bits(train: Digits, digits: Digits) -> Tensor:

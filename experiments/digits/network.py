@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from diffusion_math.denoiser import Network
+from experiments.common.networks import linear
 
 PIXELS = 64
 CLASSES = 10
@@ -31,16 +32,16 @@ class DigitNetwork(nn.Module):
     def __init__(self, width: int, blocks: int, T: int, generator: torch.Generator) -> None:
         super().__init__()
         self.T = T
-        self.enter = _linear(PIXELS, width, generator)
-        self.time = _linear(2 * FREQUENCIES, width, generator)
+        self.enter = linear(PIXELS, width, generator)
+        self.time = linear(2 * FREQUENCIES, width, generator)
         self.label = nn.Embedding.from_pretrained(
             torch.randn(CLASSES + 1, width, generator=generator) / 2, freeze=False
         )
-        self.inner = nn.ModuleList(_linear(width, width, generator) for _ in range(blocks))
-        self.conditions = nn.ModuleList(_linear(width, width, generator) for _ in range(blocks))
-        self.outer = nn.ModuleList(_linear(width, width, generator) for _ in range(blocks))
+        self.inner = nn.ModuleList(linear(width, width, generator) for _ in range(blocks))
+        self.conditions = nn.ModuleList(linear(width, width, generator) for _ in range(blocks))
+        self.outer = nn.ModuleList(linear(width, width, generator) for _ in range(blocks))
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(blocks + 1))
-        self.leave = _linear(width, PIXELS, generator)
+        self.leave = linear(width, PIXELS, generator)
         with torch.no_grad():
             for one in (*self.outer, self.leave):
                 one.weight.mul_(0.1)  # type: ignore[operator, union-attr]
@@ -61,13 +62,3 @@ class DigitNetwork(nn.Module):
     def given(self, label: Tensor) -> Network:
         """The network of one label a row: `(x_t, time) -> eps`, `label` `(batch,)`."""
         return lambda x, time: self(x, time, label)
-
-
-def _linear(before: int, after: int, generator: torch.Generator) -> nn.Linear:
-    """A layer whose weights come from `generator` alone, uniform as torch's own."""
-    layer = nn.Linear(before, after)
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            uniform = torch.rand(parameter.shape, generator=generator)
-            parameter.copy_((2 * uniform - 1) / math.sqrt(before))
-    return layer

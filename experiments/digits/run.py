@@ -1,5 +1,6 @@
 """Runs the experiment: trains on digits, samples, and evaluates on held-out digits."""
 
+import math
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -97,17 +98,15 @@ def run(config: Config) -> Result:
 
 def _codes(config: Config, schedule: Any, network: Any, train: Any, test: Any) -> dict[str, Tensor]:
     """Bits a pixel of every held-out digit, `(n,)`, by the network and by simple models."""
-
     seed = partial(seeded, config.seed)
     error = last_error(schedule, network, train, seed(6), LAST)
-    steps = config.bound_steps
-    chain = bits(schedule, network, test, seed(7), steps, LAST, error)
-    whole = bits(schedule, network, test, seed(8), steps)
+    chain = bits(schedule, network, test, seed(7), config.bound_steps, LAST, error)
+    whole = bits(schedule, network, test, seed(8), config.bound_steps)
     bell = digit_data.normal(train, seed(4))
     return {
         f"diffusion, last step from t = {LAST}": chain.bits_per_dimension,
         "diffusion, last step from t = 1": whole.bits_per_dimension,
         "histogram of each pixel": digit_data.histogram_bits(train, test),
         "one normal, spread over the bins": digit_data.normal_bits(bell, test, seed(9)),
-        "every level alike": torch.full((len(test.x),), digit_data.uniform_bits()),
+        "every level alike": torch.full((len(test.x),), math.log2(digit_data.LEVELS)),
     }

@@ -102,8 +102,7 @@ def sample(
     x = torch.randn(len(labels), PIXELS, generator=generator)
     grid = trailing(schedule, steps)
     guided = denoiser(schedule, network, labels, scale)
-    end = final(ddpm(schedule), guided, x, grid, from_generator(generator))
-    return end
+    return final(ddpm(schedule), guided, x, grid, from_generator(generator))
 
 
 def last_error(

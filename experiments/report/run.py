@@ -110,8 +110,8 @@ def run(config: Config) -> Report:
                 _take(report, one, bar)
             _take(report, attempt(work, ALONE), bar)
     except KeyboardInterrupt:
-        told = f"{len(report.done)} of {len(SECONDS)} sections are in {config.out / 'report.html'}"
-        raise KeyboardInterrupt(told) from None
+        ready = f"{len(report.done)} of {len(SECONDS)} sections are in"
+        raise KeyboardInterrupt(f"{ready} {config.out / 'report.html'}") from None
     failures = [one.error for one in report.done.values() if one.error is not None]
     if failures:
         raise failures[0]
