@@ -55,10 +55,7 @@ def terms(bounds: dict[str, Bound], nll: Tensor) -> Figure:
 
 
 def table(
-    bounds: dict[str, Bound],
-    nll: Tensor,
-    discrete: Bound,
-    gaps: dict[str, list[float]],
+    bounds: dict[str, Bound], nll: Tensor, discrete: Bound, gaps: dict[str, list[float]]
 ) -> Table:
     """Each model's terms, its excess over the truth, and all of it in bits per dimension."""
 

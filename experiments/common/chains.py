@@ -46,11 +46,7 @@ class Model:
 
 
 def sample_backward(
-    data: GaussianMixture,
-    schedule: Schedule,
-    grid: Tensor,
-    generator: torch.Generator,
-    n: int,
+    data: GaussianMixture, schedule: Schedule, grid: Tensor, generator: torch.Generator, n: int
 ) -> list[Tensor]:
     """`n` paths of the exact process at the grid's nodes, drawn from q(x_T) down."""
     path = [data.marginal(schedule, grid[0]).sample(generator, n)]

@@ -37,9 +37,7 @@ def digits(train: Digits, shown: dict[float, Tensor]) -> Figure:
 
 
 def guidance(
-    right: Mapping[float, Sequence[bool]],
-    distances: Mapping[float, Estimate],
-    real: Sequence[bool],
+    right: Mapping[float, Sequence[bool]], distances: Mapping[float, Estimate], real: Sequence[bool]
 ) -> Figure:
     """Agreement with the label, and distance from the data, against the scale."""
     scales, count = list(right), len(real)

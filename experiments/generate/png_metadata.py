@@ -19,17 +19,7 @@ if TYPE_CHECKING:
 
     from sd.pipeline import TextToImage
 
-__all__ = [
-    "KEY",
-    "Kept",
-    "checked",
-    "differing",
-    "embedded",
-    "made_with",
-    "opened",
-    "png",
-    "read",
-]
+__all__ = ["KEY", "Kept", "checked", "differing", "embedded", "made_with", "opened", "png", "read"]
 
 KEY = "diffusion-math"
 """The PNG text chunk that holds the settings."""

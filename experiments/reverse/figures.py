@@ -22,9 +22,7 @@ SHOWN = 6
 
 
 def divergence(
-    targets: dict[str, list[Point]],
-    budgets: dict[int, list[Point]],
-    falling: dict[int, Estimate],
+    targets: dict[str, list[Point]], budgets: dict[int, list[Point]], falling: dict[int, Estimate]
 ) -> Figure:
     """Over t for every target and every number of updates, and over the updates."""
 

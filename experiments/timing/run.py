@@ -219,11 +219,7 @@ def _rows(
 
 
 def _parts(
-    nfe: int,
-    config: Config,
-    measured: list[Measured],
-    refused: list[str],
-    machine: dict[str, str],
+    nfe: int, config: Config, measured: list[Measured], refused: list[str], machine: dict[str, str]
 ) -> tuple[Part, ...]:
     bars = {
         "text encoder": [m.text_encoder[0] for m in measured],
