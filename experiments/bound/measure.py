@@ -16,7 +16,6 @@ from diffusion_math.densities.toy import DENSITIES
 from diffusion_math.elbo import (
     Bound,
     LogLikelihood,
-    bound,
     continuous_integrand,
     lambda_t,
     quantized_log_probability,
@@ -62,23 +61,20 @@ class BoundProblem:
         schedule = Discrete.linear(1000)
         return cls(data, normal, schedule, trailing(schedule, steps))
 
-    def models(self, names: Sequence[str]) -> dict[str, Model]:
+    def models(self) -> dict[str, Model]:
         """The exact denoiser with variances beta_t and beta_hat_t, and the affine one."""
         exact, affine = (one.denoiser(self.schedule) for one in (self.data, self.normal))
-        made = (
-            Model(exact, large_variance, large_variance),
-            Model(exact, small_variance, large_variance),
-            Model(affine, large_variance, large_variance),
-        )
-        return dict(zip(names, made, strict=True))
+        return {
+            EXACT: Model(exact, large_variance, large_variance),
+            SMALL: Model(exact, small_variance, large_variance),
+            AFFINE: Model(affine, large_variance, large_variance),
+        }
 
-    def bound(self, model: Model, x0: Tensor, seed: int, log_likelihood: LogLikelihood) -> Bound:
+    def bound(
+        self, model: Model, x0: Tensor, seed: int, likelihood: LogLikelihood = Gaussian.log_density
+    ) -> Bound:
         """Every term, one sample each; equal seeds see equal noise."""
-        noise = from_generator(seeded(seed))
-        schedule, last = self.schedule, model.last_variance
-        return bound(
-            schedule, model.denoise, x0, self.grid, noise, model.variance, last, log_likelihood
-        )
+        return model.bound(self.schedule, x0, self.grid, from_generator(seeded(seed)), likelihood)
 
     def excess(self, model: Model, path: Sequence[Tensor]) -> list[float]:
         """One sample of -ELBO(x_0) + log q(x_0) from each whole path of the forward process.
@@ -90,8 +86,7 @@ class BoundProblem:
         and it spreads less than the terms, whose draws are independent of each other.
         """
         log_q = path_log_density(self.data, self.schedule, path, self.grid)
-        values: list[float] = (log_q - model.log_density(self.schedule, path, self.grid)).tolist()
-        return values
+        return list((log_q - model.log_density(self.schedule, path, self.grid)).tolist())
 
 
 def on_levels(x: Tensor) -> Tensor:
@@ -113,16 +108,7 @@ def path_gaps(problem: BoundProblem, points: Tensor, steps: int) -> tuple[list[f
     signs = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=2)), dtype=torch.float64)
     gaps, kls = [], []
     for x0 in points:
-        got = bound(
-            schedule,
-            model.denoise,
-            x0.expand(4, 2),
-            grid,
-            lambda x, t, s: signs,
-            model.variance,
-            model.last_variance,
-            Gaussian.log_density,
-        )
+        got = model.bound(schedule, x0.expand(4, 2), grid, lambda x, t, s: signs)
         gaps.append(float(got.nats.mean() + last.log_density(x0)))
         given = multivariate.condition(joint, end, x0)
         kls.append(float(multivariate.kl(forward_chain(x0, schedule, grid), given)))
@@ -166,28 +152,18 @@ def limit(problem: BoundProblem, x0: Tensor, finest: int, generator: torch.Gener
         each = continuous_integrand(schedule, denoise, x0, z, at)
         integral = integral + weight * (high - low) / 2 * each
     steps = [2**k for k in range(1, finest.bit_length())]
-    sums: dict[str, list[torch.Tensor]] = {"large": [], "small": []}
+    sums: dict[str, list[Tensor]] = {"large": [], "small": []}
     bottom = 0.0
     for n in steps:
         grid = uniform_log_snr(schedule, n + 1)
         for name, variance in (("large", large_variance), ("small", small_variance)):
-            got = bound(
-                schedule,
-                denoise,
-                x0,
-                grid,
-                lambda x, t, s: z,
-                variance,
-                large_variance,
-                Gaussian.log_density,
-            )
+            model = Model(denoise, variance, large_variance)
+            got = model.bound(schedule, x0, grid, lambda x, t, s: z)
             sums[name].append(got.steps.sum(0))
             bottom = float((got.prior + got.reconstruction).mean())
     excess = {name: [float((one - integral).mean()) for one in all] for name, all in sums.items()}
-    last, before = sums["small"][-1], sums["small"][-2]
-    return Limit(
-        steps, excess, float(integral.mean()), bottom, (2 * last - before - integral).tolist()
-    )
+    extrapolated = 2 * sums["small"][-1] - sums["small"][-2] - integral
+    return Limit(steps, excess, float(integral.mean()), bottom, extrapolated.tolist())
 
 
 def mass_of_levels(problem: BoundProblem, model: Model, x0: Tensor) -> float:

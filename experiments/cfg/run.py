@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, cycle, islice
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 from PIL.Image import Image
 from tqdm import tqdm
 
@@ -14,11 +15,11 @@ from experiments.cfg import Config
 from experiments.common.model import distance, draw, load, shows
 from experiments.common.sampling_options import scale_of
 from experiments.common.statistics import (
+    Interval,
     geometric_ratio,
     mean_of,
     paired_difference,
     share_of,
-    wilson,
 )
 from experiments.output.result import (
     Figure,
@@ -51,10 +52,9 @@ class Point:
     spread: list[float]
     images: list[Image]
 
-    def accuracy(self, kind: str) -> tuple[float, float, float]:
+    def accuracy(self, kind: str) -> tuple[float, Interval]:
         """The share of images that show their prompt, and its Wilson interval."""
-        verdicts = self.right[kind]
-        return (fmean(verdicts), *wilson(sum(verdicts), len(verdicts)))
+        return share_of(self.right[kind])
 
 
 def run(config: Config, pipeline: TextToImage | None = None) -> Result:
@@ -94,9 +94,8 @@ def _free_prompts(count: int) -> list[str]:
     """Prompts that name a color and a shape only, of seen pairs."""
     colors = list(COLORS)
     places = ((colors[(i + i // 6) % 6], SHAPES[i % 6]) for i in range(36))
-    pairs = [pair for pair in places if pair not in HELD_OUT]
-    chosen = [pairs[i % len(pairs)] for i in range(count)]
-    return [f"{'an' if color[0] in 'aeiou' else 'a'} {color} {shape}" for color, shape in chosen]
+    pairs = islice(cycle(pair for pair in places if pair not in HELD_OUT), count)
+    return [f"{'an' if color[0] in 'aeiou' else 'a'} {color} {shape}" for color, shape in pairs]
 
 
 def _pair(config: Config, pipeline: TextToImage, bar: "tqdm[Any]") -> dict[bool, list[Image]]:
@@ -137,16 +136,10 @@ def _point(
     each = list(dict.fromkeys(jobs.values()))
     texts, seeds = zip(*each, strict=True)
     drawn = dict(zip(each, draw(pipeline, texts, seeds, bar, **call), strict=True))
-    images = {kind: [drawn[jobs[one]] for one in wanted[kind]] for kind in wanted}
-    right = {
-        kind: [
-            bool(shows(image, text))
-            for image, (text, _) in zip(images[kind], wanted[kind], strict=True)
-        ]
-        for kind in BARS
-    }
+    free = [drawn[jobs[one]] for one in wanted[FREE]]
+    right = {kind: [bool(shows(drawn[jobs[one]], one[0])) for one in wanted[kind]] for kind in BARS}
     many = config.diversity_seeds
-    groups = [images[FREE][i : i + many] for i in range(0, len(images[FREE]), many)]
+    groups = [free[i : i + many] for i in range(0, len(free), many)]
     spread = [fmean(distance(a, b) for a, b in combinations(group, 2)) for group in groups]
     return Point(scale, right, spread, groups[0])
 
@@ -172,20 +165,14 @@ def _rows(guided: Point, plain: Point) -> tuple[Measurement, ...]:
             what = "with" if point is guided else "without"
             claim = f"Prompt accuracy over {count} fresh prompts of {kind} pairs {what} guidance"
             least = bar if point is guided else None
-            share = share_of(point.right[kind])
+            share = point.accuracy(kind)
             rows.append(estimated(f"cfg-{kind}-{name}", claim + wanted, share, least=least))
-    rows.append(_variety(guided, plain))
-    return tuple(rows)
-
-
-def _variety(guided: Point, plain: Point) -> Measurement:
-    """The ratio of the diversities, as a geometric mean over the prompts."""
-    return estimated(
-        "cfg-diversity",
+    claim = (
         f"Diversity at w = {guided.scale:g} over diversity without guidance, geometric mean over "
-        f"{len(plain.spread)} prompts",
-        geometric_ratio(guided.spread, plain.spread),
+        f"{len(plain.spread)} prompts"
     )
+    variety = geometric_ratio(guided.spread, plain.spread)
+    return (*rows, estimated("cfg-diversity", claim, variety))
 
 
 def _parts(
@@ -224,7 +211,7 @@ def _parts(
     cells = []
     for p in points:
         shares = (p.accuracy(kind) for kind in BARS)
-        texts = [f"{percent(s)} [{percent(low)}, {percent(high)}]" for s, low, high in shares]
+        texts = [f"{percent(s)} [{percent(low)}, {percent(high)}]" for s, (low, high) in shares]
         cells.append((f"{p.scale:g}", *texts, f"{fmean(p.spread):.1f}"))
     return (
         "Guidance replaces the prediction by x0_u + w (x0_c - x0_u), where x0_c is the conditional "
@@ -276,9 +263,8 @@ def _panels(config: Config, points: list[Point], own: float) -> list[Chart]:
     w = [p.scale for p in points]
     lines = []
     for kind in BARS:
-        shares = [[100 * one for one in p.accuracy(kind)] for p in points]
-        ends = [(low, high) for _, low, high in shares]
-        lines.append(Series(f"{kind} pairs", w, [one[0] for one in shares], ends))
+        shares, ends = zip(*(p.accuracy(kind) for p in points), strict=True)
+        lines.append(Series(f"{kind} pairs", w, 100 * np.array(shares), 100 * np.array(ends)))
     spread, ends = zip(*(mean_of(p.spread) for p in points), strict=True)
     chosen, w_axis = (own, "default"), Axis("guidance scale w")
     return [

@@ -12,9 +12,9 @@ from diffusion_math.denoiser import Denoiser
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.densities.multivariate import Multivariate
 from diffusion_math.densities.reverse_kernel import sample_reverse
-from diffusion_math.elbo import reverse_step
+from diffusion_math.elbo import Bound, LogLikelihood, bound, reverse_step
 from diffusion_math.gaussian import Gaussian, transition
-from diffusion_math.noise import UnitNoise
+from diffusion_math.noise import Noise, UnitNoise
 from diffusion_math.schedule import Schedule
 from diffusion_math.variance import Variance
 
@@ -32,14 +32,25 @@ class Model:
         variance = self.variance if s > 0 else self.last_variance
         return reverse_step(schedule, self.denoise, x_t, t, s, variance)
 
+    def bound(
+        self,
+        schedule: Schedule,
+        x0: Tensor,
+        grid: Tensor,
+        noise: Noise,
+        log_likelihood: LogLikelihood = Gaussian.log_density,
+    ) -> Bound:
+        """Every term of -ELBO(x_0), one sample each."""
+        variances = self.variance, self.last_variance
+        return bound(schedule, self.denoise, x0, grid, noise, *variances, log_likelihood)
+
     def log_density(self, schedule: Schedule, path: Sequence[Tensor], grid: Tensor) -> Tensor:
         """log p of whole paths, `(batch,)`: N(x_T; 0, I) and every reverse step.
 
         path: a tensor `(batch, D)` for each node of the grid, from T to 0.
         """
-        first = path[0]
         one = torch.ones((), dtype=torch.float64)
-        total = Gaussian(torch.zeros_like(first), one).log_density(first)
+        total = Gaussian(torch.zeros_like(path[0]), one).log_density(path[0])
         for (x_t, x_s), (t, s) in zip(pairwise(path), pairwise(grid), strict=True):
             total = total + self.step(schedule, x_t, t, s).log_density(x_s)
         return total

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 
@@ -30,10 +31,8 @@ def describe(devices: list[str]) -> dict[str, str]:
 
 def synchronize(where: torch.device) -> None:
     """Wait until the device has done all it was asked to."""
-    if where.type == "cuda":
-        torch.cuda.synchronize(where)
-    elif where.type == "mps":
-        torch.mps.synchronize()
+    if where.type != "cpu":
+        torch.accelerator.synchronize(where)
 
 
 def reset_peak(where: torch.device) -> None:
@@ -65,8 +64,6 @@ def cores() -> int:
 
 def _processor() -> str:
     listing = Path("/proc/cpuinfo")
-    if listing.exists():
-        for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    text = listing.read_text(encoding="utf-8", errors="replace") if listing.exists() else ""
+    found = re.search(r"^model name.*?: *(.*?) *$", text, re.MULTILINE)
+    return found[1] if found else platform.processor() or platform.machine()

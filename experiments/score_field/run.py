@@ -63,9 +63,7 @@ def run(config: Config) -> Result:
         _noise_figure(config, curves),
         _table(checks),
     )
-    noise = {name: [one._asdict() for one in line] for name, line in curves.items()}
-    checked = [check._asdict() for check in checks]
-    data = {"settings": config, "checks": checked, "distance_from_noise": noise}
+    data = {"settings": config, "checks": checks, "distance_from_noise": curves}
     rows = _rows(config, checks, last)
     return Result("score-field", "The score, from data to noise", rows, parts, data)
 
@@ -81,8 +79,7 @@ def _check(density: Density, schedule: Discrete, x_0: Tensor, x_t: Tensor, t: in
     tests = torch.stack([torch.ones(len(x_t)).to(x_t), *x_t.mT], dim=1)
     products = ((x_0 - denoised)[:, :, None] * tests[:, None, :]).reshape(len(x_t), -1)
     pulls = products.mean(0) / (products.std(0) / len(x_t) ** 0.5)
-    steep = 1 + gradient.abs().max()
-    off = (score - gradient).abs().max() / steep
+    off = (score - gradient).abs().max() / (1 + gradient.abs().max())
     gap = tweedie / (1 + x_t.abs().max())
     return Check(t, float(off), float(gap), float(pulls.abs().max()))
 
@@ -123,7 +120,6 @@ def _rows(config: Config, checks: list[Check], last: Deviation) -> tuple[Measure
     # samples: the tail is widened by a tenth.
     limit = 1.1 * float(norm.isf(FALSE_ALARM / (2 * 6 * len(checks))))
     over = f"over {config.samples} samples at each of {len(checks)} times"
-
     return (
         within(
             "score-field",
@@ -209,15 +205,10 @@ def _denoised(
 
 
 def _noise_figure(config: Config, curves: dict[str, list[Deviation]]) -> Figure:
-    series = [
-        Series(
-            name.replace("_", " "),
-            [one.t for one in line],
-            [one.value for one in line],
-            [(one.low, one.high) for one in line],
-        )
-        for name, line in curves.items()
-    ]
+    series = []
+    for name, line in curves.items():
+        t, value, low, high, _ = zip(*line, strict=True)
+        series.append(Series(name.replace("_", " "), t, value, [*zip(low, high, strict=True)]))
     deviation = Axis("r.m.s. of score + x", scale="log")
     panel = Chart("From the data's score to −x", Axis("time t"), deviation, series)
     return Figure(

@@ -3,12 +3,13 @@
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from experiments import plots
 from experiments.common.model import distance, draw, load, shows
-from experiments.common.statistics import mean_interval, mean_of, share_of
+from experiments.common.statistics import mean_of, share_of
 from experiments.output.result import Figure, Measurement, Part, Result, Table, estimated, percent
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from experiments.plots.gallery import image_rows
@@ -62,12 +63,7 @@ def rendered() -> Image.Image:
 
 def _row(strengths: list[float], distances: list[list[float]]) -> Measurement:
     """The slope of the distance against the strength, averaged over the seeds."""
-    centre = fmean(strengths)
-    spread = sum((s - centre) ** 2 for s in strengths)
-    slopes = [
-        sum((s - centre) * d for s, d in zip(strengths, each, strict=True)) / spread
-        for each in zip(*distances, strict=True)
-    ]
+    slopes = np.polyfit(strengths, distances, 1)[0].tolist()
     return estimated(
         "strength",
         "X2: the distance of the image from its input grows with the strength. Slope of the RMS "
@@ -96,8 +92,7 @@ def _parts(
     frames = [[None, None, *(group[i] for group in verdicts)] for i in range(shown)]
     columns = ["input", "VAE alone", *(f"strength {s:g}" for s in strengths)]
     rows = [f"seed {config.seed + i}" for i in range(shown)]
-    means = [fmean(each) for each in distances]
-    ends = [mean_interval(each) for each in distances]
+    means, ends = zip(*map(mean_of, distances), strict=True)
     panels = [
         Chart(
             "Distance from the input",
@@ -115,9 +110,8 @@ def _parts(
     ]
     readable = None not in verdicts[0]
     if readable:
-        shares = [share_of([bool(one) for one in each]) for each in verdicts]
-        percents = [100 * share for share, _ in shares]
-        line = Series("right", strengths, percents, [(100 * a, 100 * b) for _, (a, b) in shares])
+        shares, bars = zip(*(share_of([*map(bool, each)]) for each in verdicts), strict=True)
+        line = Series("right", strengths, 100 * np.array(shares), 100 * np.array(bars))
         title = "Prompt accuracy"
         share = Axis(f"images that show the prompt (% of {config.seeds})", -4, 104)
         panels.insert(1, Chart(title, Axis("strength"), share, [line]))

@@ -56,7 +56,7 @@ def test_a_wrong_bound_is_noticed(monkeypatch, problem, points):
 
 def test_a_bound_above_the_truth_is_noticed(monkeypatch, problem, points):
     """Four nats too little for every path: -ELBO falls below -log q."""
-    (model, *_) = problem.models((measure.EXACT, measure.SMALL, measure.AFFINE)).values()
+    (model, *_) = problem.models().values()
     path = sample_forward(points, problem.schedule, problem.grid, seeded(2))
     right = measure.path_log_density
     below = bound._below_row({measure.EXACT: problem.excess(model, path)})
@@ -68,16 +68,14 @@ def test_a_bound_above_the_truth_is_noticed(monkeypatch, problem, points):
 
 def test_wrong_weights_and_bins_are_noticed(monkeypatch, problem, points):
     """lambda_t of twice its size, and probabilities a hundredth too large."""
-    models = problem.models((measure.EXACT, measure.SMALL, measure.AFFINE))
+    models = problem.models()
     weight, probability = elbo.lambda_t, elbo.quantized_log_probability
     monkeypatch.setattr(measure, "lambda_t", lambda *given: 2 * weight(*given))
     monkeypatch.setattr(
         measure, "quantized_log_probability", lambda p, x0: probability(p, x0) + 0.01
     )
-    off = measure.weighted(problem, models, points[:5], seeded(3))
-    assert bound._weight_row(off).verdict == "does not hold"
-    off = measure.mass_of_levels(problem, models[measure.EXACT], points[:5])
-    assert bound._levels_row(off).verdict == "does not hold"
+    assert measure.weighted(problem, models, points[:5], seeded(3)) > 1e-9
+    assert measure.mass_of_levels(problem, models[measure.EXACT], points[:5]) > 1e-12
 
 
 def test_a_wrong_limit_is_noticed(monkeypatch, problem, points):
