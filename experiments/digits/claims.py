@@ -45,28 +45,24 @@ def agreement(right: dict[float, list[bool]], real: list[bool]) -> tuple[Measure
 def distance(
     distances: dict[float, Estimate], plain: Estimate, floor: Estimate, trained: int, count: int
 ) -> tuple[Measurement, ...]:
-    found = [
+    def row(name: str, one: Estimate, what: str) -> Measurement:
+        claim = f"Squared energy distance of {what} from the held-out digits, pixels in [-1, 1]"
+        return estimated(f"digits-distance-{name}", claim, with_interval(one))
+
+    unlabelled = f"{count} samples at w = 0, from the network without label"
+    return (
         estimated(
             "digits-distance",
             "C20: squared energy distance from the held-out digits of independent pixels with the "
             f"digits' histograms, less that of {count} samples at w = 1, above 0",
             difference(plain, distances[1.0]),
             more=0.0,
-        )
-    ]
-    for name, one, what in (
-        (
-            "digits-distance-0",
-            distances[0.0],
-            f"{count} samples at w = 0, from the network without label",
         ),
-        ("digits-distance-1", distances[1.0], f"{count} samples at w = 1"),
-        ("digits-distance-pixels", plain, "samples of independent pixels"),
-        ("digits-distance-real", floor, f"the {trained} digits of the training"),
-    ):
-        claim = f"Squared energy distance of {what} from the held-out digits, pixels in [-1, 1]"
-        found.append(estimated(name, claim, with_interval(one)))
-    return tuple(found)
+        row("0", distances[0.0], unlabelled),
+        row("1", distances[1.0], f"{count} samples at w = 1"),
+        row("pixels", plain, "samples of independent pixels"),
+        row("real", floor, f"the {trained} digits of the training"),
+    )
 
 
 def copied(gap: list[bool]) -> Measurement:
@@ -81,27 +77,26 @@ def copied(gap: list[bool]) -> Measurement:
 
 def code(codes: dict[str, Tensor]) -> tuple[Measurement, ...]:
     ours, whole, histogram, normal, _ = codes.values()
+
+    def row(name: str, what: str, bits: Tensor, **bound: float) -> Measurement:
+        return estimated(f"digits-bits{name}", what, mean_of(bits.tolist()), **bound)
+
     return (
-        estimated(
-            "digits-bits",
+        row(
+            "",
             f"C13, C15: bound in bits per pixel of {len(ours)} held-out digits given their label, "
             f"17 gray levels, last step from t = {LAST}",
-            mean_of(ours.tolist()),
+            ours,
         ),
-        estimated(
-            "digits-bits-saved",
+        row(
+            "-saved",
             "Bits per pixel of a histogram of each pixel less that bound, digit by digit, above 0",
-            mean_of((histogram - ours).tolist()),
+            histogram - ours,
             more=0.0,
         ),
-        *(
-            estimated(f"digits-bits-{name}", what, mean_of(each))
-            for name, what, each in (
-                ("fine", "The bound with the last step from t = 1", whole.tolist()),
-                ("histogram", "Bits per pixel of a histogram of each pixel", histogram.tolist()),
-                ("normal", "Bits per pixel of one normal over the bins", normal.tolist()),
-            )
-        ),
+        row("-fine", "The bound with the last step from t = 1", whole),
+        row("-histogram", "Bits per pixel of a histogram of each pixel", histogram),
+        row("-normal", "Bits per pixel of one normal over the bins", normal),
     )
 
 
@@ -113,9 +108,8 @@ def weight(
     how = f"{len(simple)} pairs of networks, {budget.steps} training steps each"
 
     def less(first: list[Outcome], second: list[Outcome], of: str) -> tuple[float, Interval]:
-        return mean_of(
-            [getattr(a, of) - getattr(b, of) for a, b in zip(first, second, strict=True)]
-        )
+        pairs = zip(first, second, strict=True)
+        return mean_of([getattr(a, of) - getattr(b, of) for a, b in pairs])
 
     return (
         estimated(

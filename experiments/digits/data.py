@@ -71,7 +71,7 @@ def classifier(train: Digits) -> Any:
 def agrees(classifier: Any, x: Tensor, labels: Tensor) -> list[bool]:
     """Whether the classifier reads each digit as its label."""
     read = classifier.predict(to_levels(x).to(torch.float32).numpy())
-    return [bool(one) for one in read == labels.numpy()]
+    return list((read == labels.numpy()).tolist())
 
 
 def level_log_probability(p: Gaussian, x0: Tensor) -> Tensor:
@@ -111,11 +111,8 @@ def copies(train: Digits, test: Digits, x: Tensor, share: float = 0.05) -> list[
     Of fresh digits that is true of about the same share; of copies, always.
     """
 
-    def nearest(points: Tensor) -> Tensor:
-        return pairwise_distances(points, train.x).amin(1)
-
-    limit = nearest(test.x).double().quantile(share)
-    return [bool(one) for one in nearest(x) < limit]
+    fresh, drawn = (pairwise_distances(points, train.x).amin(1) for points in (test.x, x))
+    return list((drawn < fresh.double().quantile(share)).tolist())
 
 
 def normal(train: Digits, generator: torch.Generator) -> Multivariate:

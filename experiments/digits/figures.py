@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+import numpy as np
 from torch import Tensor
 
 from diffusion_math.metrics import Estimate
@@ -18,13 +19,11 @@ from experiments.plots.gallery import image_rows
 
 def digits(train: Digits, shown: dict[float, Tensor]) -> Figure:
     """Two of every class: of the training, and drawn at every scale."""
-    lines, labels = [], []
     both = [(train.labels == k).nonzero()[:2, 0] for k in range(10)]
     real = [train.x[at[min(i, len(at) - 1)]] for i in range(2) for at in both]
-    for name, x in {"real": real, **{f"w = {w:g}": one for w, one in shown.items()}}.items():
-        for half in (0, 1):
-            lines.append([image(one) for one in x[10 * half : 10 * half + 10]])
-            labels.append(name if half == 0 else "")
+    images = [image(one) for x in (real, *shown.values()) for one in x]
+    lines = [images[i : i + 10] for i in range(0, len(images), 10)]
+    labels = [label for name in ("real", *(f"w = {w:g}" for w in shown)) for label in (name, "")]
     drawing = image_rows(lines, labels, [f"{k}" for k in range(10)], side=0.95)
     return Figure(
         "digits.png",
@@ -41,9 +40,8 @@ def guidance(
 ) -> Figure:
     """Agreement with the label, and distance from the data, against the scale."""
     scales, count = list(right), len(real)
-    found = [share_of(one) for one in right.values()]
-    read = Series("", scales, [100 * share for share, _ in found],
-                  [(100 * low, 100 * high) for _, (low, high) in found])  # fmt: skip
+    shares, ends = zip(*map(share_of, right.values()), strict=True)
+    read = Series("", scales, 100 * np.array(shares), 100 * np.array(ends))
     distance = estimates("", scales, distances.values())
     bar = (100 * sum(real) / count, "real held-out digits")
     w = Axis("guidance scale w")
@@ -66,14 +64,16 @@ def guidance(
 def weights(outcomes: dict[str, list[Outcome]]) -> Figure:
     """What every seed's networks reached, under each weight."""
     names = [name if name != DRAWN else "variational,\nt by lambda" for name in outcomes]
+    energy, agreement, bits = (
+        [[getattr(one, of) for one in each] for each in outcomes.values()]
+        for of in ("energy", "agreement", "bits")
+    )
+    percents = [[100 * one for one in each] for each in agreement]
     panels = [
-        _pairs("Distance from held-out digits", "squared energy distance", names,
-               [[one.energy for one in each] for each in outcomes.values()]),
-        _pairs("Read as the label", "share of samples (%)", names,
-               [[100 * one.agreement for one in each] for each in outcomes.values()]),
-        _pairs("Bound, last step from t = 1", "bits per pixel", names,
-               [[one.bits for one in each] for each in outcomes.values()]),
-    ]  # fmt: skip
+        _pairs("Distance from held-out digits", "squared energy distance", names, energy),
+        _pairs("Read as the label", "share of samples (%)", names, percents),
+        _pairs("Bound, last step from t = 1", "bits per pixel", names, bits),
+    ]
     return Figure(
         "digits-weights.png",
         plots.png(side_by_side(panels, 4.9)),

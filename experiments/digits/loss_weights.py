@@ -60,24 +60,13 @@ class Evaluator:
         return Outcome(
             energy_distance(x.double(), self.digits.x.double()).value,
             sum(verdicts) / len(verdicts),
-            self._bits(network, generator),
+            self._bits(network, generator) if self.written else math.nan,
         )
 
     def _bits(self, network: DigitNetwork, generator: Generator) -> float:
         few = Digits(self.digits.x[: self.written], self.digits.labels[: self.written])
-        if not len(few.x):
-            return math.nan
         found = bits(self.schedule, network, few, generator, self.steps)
         return found.bits_per_dimension.mean().item()
-
-
-def arms(schedule: Discrete) -> dict[str, tuple[Weight | None, Times]]:
-    """Each training's weight and times. The last two have one expected loss, up to a factor."""
-    return {
-        SIMPLE: (None, uniform_times),
-        BOUND: (variational, uniform_times),
-        DRAWN: (None, bound_times(schedule)),
-    }
 
 
 def compare(
@@ -90,17 +79,18 @@ def compare(
     first: int = 0,
 ) -> dict[str, list[Outcome]]:
     """The outcome of every arm named, for the seeds from `first` on, in their order."""
-    every = arms(evaluate.schedule)
-    found: dict[str, list[Outcome]] = {}
+    schedule = evaluate.schedule
+    # The last two have one expected loss, up to a factor.
+    arms: dict[str, tuple[Weight | None, Times]] = {
+        SIMPLE: (None, uniform_times),
+        BOUND: (variational, uniform_times),
+        DRAWN: (None, bound_times(schedule)),
+    }
+    found: dict[str, list[Outcome]] = {name: [] for name in names}
     for name in names:
-        weight, times = every[name]
-        found[name] = [
-            evaluate(
-                learn(evaluate.schedule, train, budget, seed, 0.1, weight, times, tick),
-                seed + 1_000_000,
-            )
-            for seed in range(first, first + seeds)
-        ]
+        for seed in range(first, first + seeds):
+            network = learn(schedule, train, budget, seed, 0.1, *arms[name], tick)
+            found[name].append(evaluate(network, seed + 1_000_000))
     return found
 
 

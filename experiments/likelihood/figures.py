@@ -1,8 +1,8 @@
 """The images of `experiments.likelihood.run`."""
 
-import math
 from collections.abc import Sequence
 
+import numpy as np
 from torch import Tensor
 
 from diffusion_math.likelihood import FlowDensity
@@ -61,24 +61,16 @@ def probes(spreads: Sequence[Spread]) -> Figure:
     ends = [
         (one.ratio, one.ratio) if one.probes == 1 else one.ratio_interval(0.95) for one in spreads
     ]
-    scale = [math.sqrt(one.predicted) for one in spreads]
+    scale = np.sqrt([one.predicted for one in spreads])
+    found = np.sqrt([one.found for one in spreads])
+    ticks = [float(f"{value:.2g}") for value in scale]
     chart = Chart(
         "Hutchinson's error",
         Axis("probes n", scale="log", ticks=counts),
-        Axis(
-            "root mean square error of log p, nats",
-            scale="log",
-            ticks=[float(f"{value:.2g}") for value in scale],
-        ),
+        Axis("root mean square error of log p, nats", scale="log", ticks=ticks),
         [
             line(r"predicted, $h / \sqrt{n}$", counts, scale, 4, "--", 1.8),
-            dots(
-                "measured",
-                counts,
-                [math.sqrt(one.found) for one in spreads],
-                [(s * low**0.5, s * high**0.5) for s, (low, high) in zip(scale, ends, strict=True)],
-                0,
-            ),
+            dots("measured", counts, found, scale[:, None] * np.sqrt(ends), 0),
         ],
         legend="upper right",
     )

@@ -24,9 +24,8 @@ def run(config: Config) -> Result:
     x = problem.at_start.sample(seeded(config.seed, 1), config.points)
     exact = problem.exact(x)
     tolerances = [10.0**-k for k in range(2, config.digits + 1)]
-    runs = [
-        problem.by_flow(x, tolerance) for tolerance in tqdm(tolerances, unit="ODE", disable=None)
-    ]
+    runs = [problem.by_flow(x, one) for one in tqdm(tolerances, unit="ODE", disable=None)]
+    evaluations = [one.evaluations for one in runs]
     errors = [float((one.log_density - exact).abs().max()) for one in runs]
     few, half = x[:8], problem.half_range(x[:8])
     spreads = [
@@ -76,13 +75,13 @@ def run(config: Config) -> Result:
         figures.probes(spreads),
         Heading("The gap of the variational bound"),
         figures.gap(gaps),
-        _table(tolerances, errors, [one.evaluations for one in runs]),
+        _table(tolerances, errors, evaluations),
     )
     record: dict[str, Any] = {
         "settings": config,
         "tolerances": tolerances,
         "errors": errors,
-        "evaluations": [one.evaluations for one in runs],
+        "evaluations": evaluations,
         "hutchinson": [(one.probes, one.found, one.predicted) for one in spreads],
         "gaps": [(one.steps, one.mean_bound, one.mean_kl) for one in gaps],
     }

@@ -58,21 +58,19 @@ def weights(model: Model) -> Result:
     """What the weights' files say of themselves: how they were made, what they reached."""
     embedded = model.weights == "shapes"
     source = files("sd") / "assets" / "shapes" if embedded else Path(model.weights)
-    found: dict[str, dict[str, str]] = {}
     with as_file(source) as folder:  # type: ignore[arg-type]
-        for path in sorted(folder.glob("*.safetensors")):
-            found[path.stem] = read_metadata(path)
-            found[path.stem]["size"] = f"{path.stat().st_size / 1e6:.2f} MB"
+        found = {
+            path.stem: read_metadata(path) | {"size": f"{path.stat().st_size / 1e6:.2f} MB"}
+            for path in sorted(folder.glob("*.safetensors"))
+        }
     lines = [
         (name, key.replace("_", " "), _readable(value))
         for name, words in found.items()
-        for key, value in words.items()
+        for key, value in sorted(words.items())
         if key not in ("config", "sha256")
     ]
     text = "The weights that ship were trained by this project's own commands; their files say how."
-    caption = (
-        "From the metadata of the safetensors files; figures were measured when training ended."
-    )
+    caption = "From the safetensors files' metadata; figures were measured when training ended."
     table = Table(("network", "what", "value"), tuple(lines), caption)
     parts = (text, *judged(found), table) if lines else (text,)
     return Result("weights", "The weights", (), parts, {"metadata": found})
@@ -110,7 +108,5 @@ def _readable(value: str) -> str:
         return value
     if not isinstance(content, dict):
         return value
-    pairs = ((key.replace("_", " "), one) for key, one in content.items())
-    return ", ".join(
-        f"{key} {page.number(one) if isinstance(one, float) else one}" for key, one in pairs
-    )
+    texts = {k: page.number(v) if isinstance(v, float) else v for k, v in content.items()}
+    return ", ".join(f"{key.replace('_', ' ')} {text}" for key, text in texts.items())

@@ -80,11 +80,11 @@ def make(name: str, config: Config) -> Result:
         return model_sections.weights(config.model)
     module = importlib.import_module(f"experiments.{name.replace('-', '_')}.run")
     taken = {field.name for field in fields(module.Config)}
-    with_model = "model" in taken
-    ours = {"model", "sampling"} & taken if with_model else ()
+    # `digits` has a `sampling` of its own: a number of steps.
+    ours = {"model", "sampling"} & taken if "model" in taken else ()
     shared = {one: getattr(config, one) for one in ours}
     settings = module.Config(**shared, **(QUICK if config.quick else SHORTER).get(name, {}))
-    loaded = [_loaded(config.model)] if with_model and name != ALONE else []  # it loads its own
+    loaded = [_loaded(config.model)] if ours and name != ALONE else []  # it loads its own
     result: Result = module.run(settings, *loaded)
     return result
 
