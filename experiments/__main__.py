@@ -13,44 +13,44 @@ from sd.command_line.entry import guarded, parsed
 from sd.command_line.flags import files
 from sd.command_line.terminal import say
 
-NAMES: dict[str, str] = {
-    "generate": "images from prompts, as PNGs that carry their settings",
-    "cfg": "X1: guidance on and off; accuracy and diversity against its scale",
-    "strength": "X2: image to image at rising strengths",
-    "timing": "X3: time and memory of every device and precision found",
-    "tradeoff": "error against seconds: solvers, steps and guidance intervals",
-    "forward": "the forward process against its closed forms",
-    "posterior": "the reverse kernel against its Gaussian approximation",
-    "bound": "the terms of the variational bound, and its gap to -log p",
-    "likelihood": "log p in closed form, by the flow ODE and by the bound",
-    "score-field": "the exact score from data to noise",
-    "langevin": "ascent, ULA, MALA, BAOAB and annealed Langevin on one density",
-    "reverse": "a learned score against the exact one, and samples by both",
-    "densities": "eight densities of the plane: mass, sampler and score agree",
-    "errata": "E1-E8: the printed forms against the corrected ones",
-    "digits": "DDPM on 8 x 8 digits, with class labels and a likelihood",
-    "families": "VAE, GAN and diffusion on one density, with equal budgets",
-    "autoencoder": "reconstruction error of the VAE",
-    "guidance-truth": "the distribution of guided flows against the tilted density",
-    "tuned": "weights and time grids optimised for an NFE budget, against baselines",
-    "audit": "check samplers: ours, other libraries', your own",
-    "verify": "the claims, verified: function, test and measured value of each",
-    "report": "all experiments in one illustrated report",
-}
-"""Every experiment (a package of this one) and what it does."""
-
-GROUPS = {
-    "learn": (
-        "forward", "posterior", "bound", "likelihood", "score-field", "langevin", "reverse",
-        "densities", "digits", "families", "guidance-truth",
-    ),
-    "verify": ("verify", "audit", "errata", "tuned", "report"),
-    "generate": ("generate", "cfg", "strength", "timing", "tradeoff", "autoencoder", "train"),
-}  # fmt: skip
-"""The commands by purpose."""
-
 TRAIN = "train"
 """The command that is `python -m sd.train`."""
+
+GROUPS = {
+    "learn": {
+        "forward": "the forward process against its closed forms",
+        "posterior": "the reverse kernel against its Gaussian approximation",
+        "bound": "the terms of the variational bound, and its gap to -log p",
+        "likelihood": "log p in closed form, by the flow ODE and by the bound",
+        "score-field": "the exact score from data to noise",
+        "langevin": "ascent, ULA, MALA, BAOAB and annealed Langevin on one density",
+        "reverse": "a learned score against the exact one, and samples by both",
+        "densities": "eight densities of the plane: mass, sampler and score agree",
+        "digits": "DDPM on 8 x 8 digits, with class labels and a likelihood",
+        "families": "VAE, GAN and diffusion on one density, with equal budgets",
+        "guidance-truth": "the distribution of guided flows against the tilted density",
+    },
+    "verify": {
+        "verify": "the claims, verified: function, test and measured value of each",
+        "audit": "check samplers: ours, other libraries', your own",
+        "errata": "E1-E8: the printed forms against the corrected ones",
+        "tuned": "weights and time grids optimised for an NFE budget, against baselines",
+        "report": "all experiments in one illustrated report",
+    },
+    "generate": {
+        "generate": "images from prompts, as PNGs that carry their settings",
+        "cfg": "X1: guidance on and off; accuracy and diversity against its scale",
+        "strength": "X2: image to image at rising strengths",
+        "timing": "X3: time and memory of every device and precision found",
+        "tradeoff": "error against seconds: solvers, steps and guidance intervals",
+        "autoencoder": "reconstruction error of the VAE",
+        TRAIN: "train the embedded model from nothing (hours)",
+    },
+}
+"""The commands by purpose, and what each does."""
+
+NAMES = tuple(name for group in GROUPS.values() for name in group if name != TRAIN)
+"""Every experiment, a package of this one."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -98,10 +98,9 @@ def _program() -> str:
 
 def _overview() -> list[str]:
     width = max(map(len, NAMES))
-    summaries = {**NAMES, TRAIN: "train the embedded model from nothing (hours)"}
     lines: list[str] = []
-    for group, names in GROUPS.items():
-        lines += [f"{group}:", *(f"  {name:<{width}}  {summaries[name]}" for name in names)]
+    for group, commands in GROUPS.items():
+        lines += [f"{group}:", *(f"  {name:<{width}}  {text}" for name, text in commands.items())]
     return [
         f"usage: {_program()} NAME [--out DIR] [flags]",
         "",

@@ -55,7 +55,12 @@ def run(config: Config) -> Result:
         _figure(samples),
         _table(found),
     )
-    record = {"settings": config, "densities": found}
+    record = {
+        "settings": config,
+        "densities": {
+            name: {**one._asdict(), "fit": one.fit._asdict()} for name, one in found.items()
+        },
+    }
     rows = _rows(found, config.samples)
     return Result("densities", "The densities of the plane", rows, parts, record)
 

@@ -83,8 +83,8 @@ class Kept:
 
     def __post_init__(self) -> None:
         if not self.index < len(self.batch) <= MOST:
-            told = f"index {self.index} of {len(self.batch)}"
-            raise ValueError(f"batch: wanted at most {MOST} and an index among them, got {told}")
+            place = f"index {self.index} of {len(self.batch)}"
+            raise ValueError(f"batch: wanted at most {MOST} and an index among them, got {place}")
 
 
 def read(path: Path, option: str = "--like") -> dict[str, Any]:
@@ -110,13 +110,10 @@ def read(path: Path, option: str = "--like") -> dict[str, Any]:
 def checked(settings: Any) -> Kept:
     """The settings, each of the type and in the range that its field declares, or ValueError."""
     values = _named(_tuples(settings), Kept, "settings")
-    made = Made(**_named(values["made_with"], Made, "made_with"))
-    model = _named(values["model"], None, "model")
-    return Kept(
-        **values
-        | {"call": Call(**_named(values["call"], Call, "call"))}
-        | {"made_with": made, "model": Model.of(model, made.device)}
-    )
+    values["call"] = Call(**_named(values["call"], Call, "call"))
+    values["made_with"] = made = Made(**_named(values["made_with"], Made, "made_with"))
+    values["model"] = Model.of(_named(values["model"], None, "model"), made.device)
+    return Kept(**values)
 
 
 def _named(values: Any, kind: Any, where: str) -> dict[str, Any]:

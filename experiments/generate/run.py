@@ -46,7 +46,8 @@ def run(config: Config, pipeline: TextToImage | None = None, hold: bool = False)
         "height": config.height,
         "width": config.width,
     }
-    _legible(pipeline, jobs, call["long_prompt"])
+    for text in dict.fromkeys(text for job in jobs for text in (job.prompt, job.negative_prompt)):
+        rows(pipeline.tokenizer, text, call["long_prompt"])  # ValueError for one it cannot read
     made = png_metadata.made_with(pipeline)
     common = {
         "image": None if image is None else png_metadata.embedded(image),
@@ -72,15 +73,9 @@ def _jobs(config: Config) -> list[Job]:
     guided = config.do_cfg and config.sampling.guidance_scale != 1
     for job in jobs if not guided else ():
         if job.negative_prompt:
-            told = f"negative_prompt {job.negative_prompt!r} has no effect with {off}"
-            raise FlagError(f"--prompts: {config.prompts}: {told}")
+            fault = f"negative_prompt {job.negative_prompt!r} has no effect with {off}"
+            raise FlagError(f"--prompts: {config.prompts}: {fault}")
     return jobs
-
-
-def _legible(pipeline: TextToImage, jobs: Sequence[Job], long: Any) -> None:
-    """ValueError where the model cannot read a prompt, before the first image is sampled."""
-    for text in dict.fromkeys(text for job in jobs for text in (job.prompt, job.negative_prompt)):
-        rows(pipeline.tokenizer, text, long)
 
 
 def _settings(

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
 
 
 def to_json(value: Any) -> bytes:
-    """Indented JSON: paths as text, dataclasses and NamedTuples as objects, not finite as null."""
+    """Indented JSON; paths become text, dataclasses objects, what is not finite null."""
     return utf8(json.dumps(_plain(value), indent=2, ensure_ascii=False) + "\n")
 
 
@@ -44,9 +44,7 @@ def utf8(text: str) -> bytes:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
-    if hasattr(value, "_asdict"):
-        return _plain(value._asdict())
+        return _plain(asdict(value))
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

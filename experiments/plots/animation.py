@@ -44,13 +44,6 @@ def gif(frames: Iterable[Frame], seconds: float, hold: float = 1.5) -> bytes:
     each = max(20, round(1000 * seconds / len(shown)))
     durations = [each] * (len(shown) - 1) + [each + round(1000 * hold)]
     buffer = io.BytesIO()
-    images[0].save(
-        buffer,
-        format="GIF",
-        save_all=True,
-        append_images=images[1:],
-        duration=durations,
-        loop=0,
-        optimize=True,
-    )
+    moving = {"save_all": True, "append_images": images[1:], "duration": durations, "loop": 0}
+    images[0].save(buffer, "GIF", optimize=True, **moving)
     return buffer.getvalue()

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.plots import COLORS, RIGHT, WRONG, styled
@@ -27,15 +26,11 @@ def image_rows(
     wide, high = max(len(row) for row in images), len(images)
     figure = Figure(figsize=(side * wide + 1.6, side * high * 1.06 + 0.5), layout="constrained")
     grid = figure.subplots(high, wide, squeeze=False)
-    for i, row in enumerate(images):
-        for j in range(wide):
-            axes: Axes = grid[i][j]
-            image = row[j] if j < len(row) else None
-            _show(axes, image, verdicts[i][j] if verdicts and image is not None else None)
-            if i == 0 and j < len(columns):
-                axes.set_title(columns[j], fontsize=12, fontweight="normal", loc="center", pad=7)
-            if j == 0:
-                axes.set_ylabel(rows[i], rotation=0, ha="right", va="center", labelpad=12)
+    _fill(grid, images, verdicts)
+    for axes, text in zip(grid[0], columns, strict=False):
+        axes.set_title(text, fontsize=12, fontweight="normal", loc="center", pad=7)
+    for axes, text in zip(grid[:, 0], rows, strict=True):
+        axes.set_ylabel(text, rotation=0, ha="right", va="center", labelpad=12)
     if title:
         text = textwrap.fill(title, int(9 * figure.get_figwidth()))
         figure.suptitle(text, fontsize=14, fontweight="bold", x=0.01, ha="left")
@@ -54,14 +49,10 @@ def captioned_images(
     figure = Figure(figsize=(side * wide, (side + 0.55) * high))
     figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
     grid = figure.subplots(high, wide, squeeze=False)
-    for i, row in enumerate(grid):
-        for j, axes in enumerate(row):
-            if j >= len(images[i]):
-                _show(axes, None)
-                continue
-            _show(axes, images[i][j], verdicts[i][j])
-            text = textwrap.fill(texts[i][j], 26)
-            axes.set_xlabel(text, fontsize=10.5, labelpad=6, linespacing=1.3)
+    _fill(grid, images, verdicts)
+    for row, line in zip(grid, texts, strict=True):
+        for axes, text in zip(row, line, strict=False):
+            axes.set_xlabel(textwrap.fill(text, 26), fontsize=10.5, labelpad=6, linespacing=1.3)
     return figure
 
 
@@ -77,13 +68,8 @@ def stacked_bars(
         axes.barh(labels, values, left=start, color=color, label=name, height=0.6)
         start = start + np.asarray(values, dtype=float)
     for y, total in enumerate(start):
-        axes.annotate(
-            f"{total:,.0f} ms" if total >= 10 else f"{total:.2g} ms",
-            (total, y),
-            (6, 0),
-            textcoords="offset points",
-            va="center",
-        )
+        text = f"{total:,.0f} ms" if total >= 10 else f"{total:.2g} ms"
+        axes.annotate(text, (total, y), (6, 0), textcoords="offset points", va="center")
     axes.invert_yaxis()
     axes.set(xlabel=x_label, ylabel="device, precision", xlim=(0, 1.15 * start.max()))
     axes.set_title(title, pad=38)
@@ -92,13 +78,21 @@ def stacked_bars(
     return figure
 
 
-def _show(axes: Axes, image: Any, verdict: bool | None = None) -> None:
-    """The image in the frame of its verdict; without an image nothing but labels."""
-    axes.set(xticks=[], yticks=[])
-    axes.grid(False)
-    axes.spines[:].set_visible(image is not None)
-    if image is None:
-        return
-    axes.imshow(np.asarray(image), interpolation="nearest")
-    color = {True: RIGHT, False: WRONG, None: "#bbbbbb"}[verdict]
-    axes.spines[:].set(color=color, linewidth=1.0 if verdict is None else 3.0)
+def _fill(
+    grid: Any,
+    images: Sequence[Sequence[Any]],
+    verdicts: Sequence[Sequence[bool | None]] | None,
+) -> None:
+    """Each image in the frame of its verdict; where there is no image, nothing but labels."""
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[])
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+    for i, row in enumerate(images):
+        for j, image in enumerate(row):
+            if image is not None:
+                verdict = verdicts[i][j] if verdicts else None
+                color = {True: RIGHT, False: WRONG, None: "#bbbbbb"}[verdict]
+                grid[i][j].imshow(np.asarray(image), interpolation="nearest")
+                frame = {"visible": True, "linewidth": 1.0 if verdict is None else 3.0}
+                grid[i][j].spines[:].set(color=color, **frame)

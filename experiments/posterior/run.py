@@ -46,8 +46,11 @@ def run(config: Config) -> Result:
     )
     data: dict[str, Any] = {
         "settings": config,
-        "distances": dict(zip(steps, errors, strict=True)),
-        "variances": spread,
+        "distances": {
+            step: {name: one._asdict() for name, one in line.items()}
+            for step, line in zip(steps, errors, strict=True)
+        },
+        "variances": {step: [one._asdict() for one in line] for step, line in spread.items()},
         "chi_square": [{"t": k.t, "s": k.s, **k.fit._asdict()} for k in (*clean, *back)],
     }
     rows = _rows(config, [*clean, *back], gaps, steps, errors, spread)

@@ -63,7 +63,9 @@ def run(config: Config) -> Result:
         _noise_figure(config, curves),
         _table(checks),
     )
-    data = {"settings": config, "checks": checks, "distance_from_noise": curves}
+    noise = {name: [one._asdict() for one in line] for name, line in curves.items()}
+    checked = [check._asdict() for check in checks]
+    data = {"settings": config, "checks": checked, "distance_from_noise": noise}
     rows = _rows(config, checks, last)
     return Result("score-field", "The score, from data to noise", rows, parts, data)
 

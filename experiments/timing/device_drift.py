@@ -114,8 +114,8 @@ def parts(found: Sequence[Drift]) -> tuple[Part, ...]:
         )
         for one in found
     )
-    told = (
+    legend = (
         f"Differences from {reference}: |x - y| / |y| of the latents after the first and the last "
         "step, the largest entry of |x - y| at the end, and the RMS difference of the pixels."
     )
-    return (*((chart,) if lines else ()), Table(header, cells, told))
+    return (*((chart,) if lines else ()), Table(header, cells, legend))

@@ -30,7 +30,7 @@ def test_the_densities_hold() -> None:
     assert {row.verdict for row in result.rows} == {"holds"}
     for one in result.data["densities"].values():
         # The entropy by draws is that by quadrature: seven standard errors, false alarm 3e-12.
-        assert abs(one.entropy - one.entropy_by_samples) < 7 * one.error
+        assert abs(one["entropy"] - one["entropy_by_samples"]) < 7 * one["error"]
     again = densities.run(TINY)
     assert [row.measured for row in again.rows] == [row.measured for row in result.rows]
 

@@ -36,7 +36,7 @@ def test_the_field_holds() -> None:
         "score-field-noise.png",
     ]
     # The cosine table leaves less of the data at T than the others, and its score is nearer -x.
-    last = {name: line[-1].value for name, line in result.data["distance_from_noise"].items()}
+    last = {name: line[-1]["value"] for name, line in result.data["distance_from_noise"].items()}
     assert last["cosine"] < last["linear"] < last["scaled_linear"]
 
 
