@@ -67,7 +67,6 @@ def run(config: Config) -> Result:
 
 def _cells(name: str) -> Cells:
     """Cells that hold all but 1e-9 of the density, small where it is sharp."""
-
     line = partial(torch.linspace, dtype=torch.float64)
     if name == "banana":  # reaches far up
         return Cells(line(-8, 8, 81), line(-3, 33, 181))

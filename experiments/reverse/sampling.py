@@ -75,7 +75,6 @@ def sampling_errors(
     seed: int,
 ) -> SamplingErrors:
     """Sample from n points of N(0, I) by every method and number of steps; compare with data."""
-
     fresh = data.sample(seeded(seed, 1), n)
     z = torch.randn(n, 2, generator=seeded(seed, 2), dtype=torch.float64)
     denoisers = {EXACT: data.denoiser(schedule), LEARNED: learned.denoiser()}
