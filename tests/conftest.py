@@ -17,6 +17,7 @@ its cases spend of false alarms may not pass its rate, and a test that is not ma
 nothing (tests/ledger.py).
 """
 
+import gc
 import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -45,6 +46,13 @@ settings.register_profile("flaky", _SHARED, database=None)
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "default")
 )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Leave the modules and the tests out of the collector's later rounds: they stay to the end."""
+    gc.collect()
+    gc.freeze()
+
 
 # What the running test has measured: one test runs at a time in a process.
 _figure: dict[str, float | str] = {}

@@ -5,6 +5,7 @@ Comments, docstrings and layout do not count: words may change without a figure'
 
 import ast
 from collections.abc import Iterable, Iterator
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -22,7 +23,8 @@ def imported(files: Iterable[Path], root: Path) -> list[Path]:
         path = waiting.pop()
         if path not in found:
             found[path] = None
-            waiting += [one for name in _names(path) for one in _modules(name, root)]
+            names = _names(path.read_text(encoding="utf-8"))
+            waiting += [one for name in names for one in _modules(name, root)]
     return sorted(found)
 
 
@@ -31,12 +33,16 @@ def digest(files: Iterable[Path], root: Path) -> str:
     whole = sha256()
     for path in sorted(files):
         whole.update(path.relative_to(root).as_posix().encode())
-        whole.update(_code(path) if path.suffix == ".py" else path.read_bytes())
+        if path.suffix == ".py":
+            whole.update(_code(path.read_text(encoding="utf-8")))
+        else:
+            whole.update(path.read_bytes())
     return whole.hexdigest()[:16]
 
 
-def _code(path: Path) -> bytes:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+@cache
+def _code(text: str) -> bytes:
+    tree = ast.parse(text)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
@@ -49,13 +55,16 @@ def _text(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
-def _names(path: Path) -> Iterator[str]:
+@cache
+def _names(text: str) -> tuple[str, ...]:
     """Dotted names in a module's own import statements."""
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    names: list[str] = []
+    for node in ast.parse(text).body:
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return tuple(names)
 
 
 def _modules(name: str, root: Path) -> Iterator[Path]:
