@@ -25,6 +25,7 @@ from beartype import beartype
 from jaxtyping._storage import pop_shape_memo, push_shape_memo
 
 _jaxtyped = original.jaxtyped
+_VALUE = original._gensym(frozenset(), prefix="ret")
 _Check = Callable[..., object]
 _checks: dict[object, tuple[_Check, _Check]] = {}
 
@@ -60,8 +61,13 @@ def _stand_in(name: str, qualname: str, module: str, parameters: list[Parameter]
 
 @functools.cache
 def _of_value(annotation: object) -> _Check:
-    value = Parameter("value", Parameter.POSITIONAL_ONLY, annotation=annotation)
-    return _stand_in("value", "value", __name__, [value])
+    """A function of the keyword `_VALUE` that checks it as what a function returns."""
+    signature = inspect.Signature(return_annotation=annotation)
+    made, name = original._make_fn_with_signature(
+        "value", "value", __name__, signature, output=True
+    )
+    assert name == _VALUE
+    return checked(made)
 
 
 def checks(function: FunctionType) -> tuple[_Check, _Check]:
@@ -105,7 +111,7 @@ def jaxtyped(function: Any = None, *, typechecker: Any) -> Any:
                 return _jaxtyped(function, typechecker=typechecker)(*args, **kwargs)
             out = function(*args, **kwargs)
             try:
-                value(out)
+                value(**{_VALUE: out})
             except Exception as wrong:
                 name = f"{function.__module__}.{function.__qualname__}"
                 raise jaxtyping.TypeCheckError(f"the value of {name}: {wrong}") from wrong
