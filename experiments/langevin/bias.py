@@ -24,6 +24,8 @@ WATCHED, MOMENTS = (0.05, 0.5, 1.5), (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 SETTLED, KEPT = 40, 10
 """Moves until a chain from 0 is stationary, |1 - delta|^(2 k) < 1e-9, and of one that starts so."""
 FRICTION = 1.0
+STANDARD = GaussianMixture(torch.zeros(1), torch.zeros(1, 1), torch.ones(1))
+"""N(0, 1), the density that the samplers follow; an event of one entry."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,6 @@ class Variance:
         return variance_interval(self.found, self.chains + 1, FALSE_ALARM / intervals)
 
 
-def standard() -> GaussianMixture:
-    """N(0, 1) as a density whose score and log-density the samplers ask for."""
-    return GaussianMixture(torch.zeros(1), torch.zeros(1, 1), torch.ones(1))
-
-
 def normal(variance: float) -> Gaussian:
     """N(0, variance), an event of one entry."""
     zero = torch.zeros(1, 1, dtype=torch.float64)
@@ -63,29 +60,26 @@ def stationary(chains: int, seed: int) -> list[Variance]:
     ULA starts at 0 and makes SETTLED moves; MALA and BAOAB start from samples of the distribution
     they keep, BAOAB's h being sqrt(2 delta), where that is below its limit of 2.
     """
-    data, schedule, target = standard(), VE(), normal(1.0)
-    generator = seeded(seed)
+    target, generator = normal(1.0), seeded(seed)
     found = []
     for delta in BIASED:
-        ula = langevin.ula(lambda x: data.score(schedule, x, 0.0), delta)
+        ula = langevin.ula(_score, delta)
         zeros = torch.zeros(chains, 1, dtype=torch.float64)
         x = last(ula, zeros, SETTLED, generator)
         predicted = float(langevin_law.ula_stationary(target, delta).variance)
         found.append(_variance("ULA", delta, SETTLED, x, predicted))
 
-        mala = langevin.mala(lambda x: data.log_density_and_score(schedule, x, 0.0), delta)
-        start = langevin.Particles(data.sample(generator, chains))
+        mala = langevin.mala(lambda x: STANDARD.log_density_and_score(VE(), x, 0.0), delta)
+        start = Particles(STANDARD.sample(generator, chains))
         x = last(mala, start, KEPT, generator)
         found.append(_variance("MALA", delta, KEPT, x, 1.0))
 
         h = math.sqrt(2 * delta)
         position, velocity = langevin_law.baoab_stationary(target, h)
-        baoab = langevin.baoab(lambda x: data.score(schedule, x, 0.0), h, FRICTION)
+        baoab = langevin.baoab(_score, h, FRICTION)
         z = torch.randn(2, chains, 1, generator=generator, dtype=torch.float64)
-        start = langevin.Particles(
-            position.variance.sqrt() * z[0], velocity=velocity.variance.sqrt() * z[1]
-        )
-        x = last(baoab, start, KEPT, generator)
+        x, v = position.variance.sqrt() * z[0], velocity.variance.sqrt() * z[1]
+        x = last(baoab, Particles(x, velocity=v), KEPT, generator)
         found.append(_variance("BAOAB", delta, KEPT, x, float(position.variance)))
     return found
 
@@ -95,25 +89,22 @@ def transient(chains: int, seed: int) -> list[Variance]:
 
     The numbers of one step size are of one run, so their intervals are not independent.
     """
-    data, schedule, target = standard(), VE(), normal(1.0)
-    generator = seeded(seed)
+    target, generator = normal(1.0), seeded(seed)
     found = []
     for delta in WATCHED:
-        ula = langevin.ula(lambda x: data.score(schedule, x, 0.0), delta)
+        ula = langevin.ula(_score, delta)
         zeros = torch.zeros(chains, 1, dtype=torch.float64)
-        for state in langevin.chain(ula, zeros, MOMENTS[-1], from_generator(generator)):
+        for state in chain(ula, zeros, MOMENTS[-1], from_generator(generator)):
             if state.moves in MOMENTS:
-                exact = langevin_law.ula_distribution(
-                    target, delta, normal(0.0), state.moves
-                ).variance
-                found.append(_variance("ULA", delta, state.moves, state.x, float(exact)))
+                exact = langevin_law.ula_distribution(target, delta, normal(0.0), state.moves)
+                predicted = float(exact.variance)
+                found.append(_variance("ULA", delta, state.moves, state.x, predicted))
     return found
 
 
 def gains(deltas: Sequence[float], points: Tensor) -> list[float]:
     """The mean gain of log N(x; 0, 1) over the points in one step of ascent, for each delta."""
-    data = standard()
-    return [float(_gain(data, delta, points).mean()) for delta in deltas]
+    return [float(_gain(delta, points).mean()) for delta in deltas]
 
 
 def turning_point(points: Tensor, low: float, high: float) -> tuple[float, float]:
@@ -122,10 +113,9 @@ def turning_point(points: Tensor, low: float, high: float) -> tuple[float, float
     At the first it raises it at every point, at the second it does not. Raises ValueError unless
     that is so of the ends given.
     """
-    data = standard()
 
     def raises(delta: float) -> bool:
-        return bool((_gain(data, delta, points) > 0).all())
+        return bool((_gain(delta, points) > 0).all())
 
     if not raises(low) or raises(high):
         raise ValueError(f"low, high: wanted a rise at low alone, got {low}, {high}")
@@ -134,11 +124,13 @@ def turning_point(points: Tensor, low: float, high: float) -> tuple[float, float
     return low, high
 
 
-def _gain(data: GaussianMixture, delta: float, points: Tensor) -> Tensor:
-    schedule = VE()
-    ascent = langevin.ascent(lambda x: data.score(schedule, x, 0.0), delta)
-    *_, end = langevin.chain(ascent, points, 1)
-    return data.log_density(schedule, end.x, 0.0) - data.log_density(schedule, points, 0.0)
+def _score(x: Tensor) -> Tensor:
+    return STANDARD.score(VE(), x, 0.0)
+
+
+def _gain(delta: float, points: Tensor) -> Tensor:
+    *_, end = chain(langevin.ascent(_score, delta), points, 1)
+    return STANDARD.log_density(VE(), end.x, 0.0) - STANDARD.log_density(VE(), points, 0.0)
 
 
 def last(move: Move, start: Particles | Tensor, moves: int, generator: torch.Generator) -> Tensor:

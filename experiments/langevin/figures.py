@@ -38,12 +38,12 @@ def plane(
     bounds: Sequence[float],
 ) -> tuple[Figure, Figure]:
     """The particles of all samplers at the end, and their shares at the modes."""
-    exact = data.sample(seeded(0), len(start)).numpy()
+    exact = data.sample(seeded(0), len(start))
     density = _density(data)
-    panels = [Cloud("the density itself", exact[:SHOWN], density, _notes(data, WEIGHTS))]
+    panels = [_cloud(data, density, "the density itself", exact[:SHOWN], WEIGHTS)]
     for name, end in ends.items():
-        notes = _notes(data, [one[0] for one in found[name]])
-        panels.append(_cloud(name, end.x[:SHOWN].numpy(), density, notes))
+        shares = [one[0] for one in found[name]]
+        panels.append(_cloud(data, density, name, end.x[:SHOWN], shares))
     drawing = plane_plots.clouds([panels[:3], panels[3:]], REACH, 3.6)
     counted = side_by_side([_shares(found, bounds)], 11.5, 4.6, legend_columns=5)
     return (
@@ -99,16 +99,19 @@ def distributions(stationary: Sequence[Variance], transient: Sequence[Variance])
     )
     deltas = np.linspace(0.01, 1.8, 200).tolist()
     curve = [float(ula_stationary(target, delta).variance) for delta in deltas]
-    n = sum(one.sampler == "ULA" for one in stationary)
-    marks = (("ULA", 0, "o", 0.0), ("MALA", 1, "s", -0.025), ("BAOAB", 2, "D", 0.025))
+    measured = []
+    looks = (("ULA", "o", 0.0), ("MALA", "s", -0.025), ("BAOAB", "D", 0.025))
+    for k, (name, marker, aside) in enumerate(looks):
+        here = [one for one in stationary if one.sampler == name]
+        at = [one.delta + aside for one in here]  # so that none hides another
+        ends = [one.interval(len(here)) for one in here]
+        values = [one.found for one in here]
+        measured.append(dots(f"{name}, measured", at, values, ends, k, marker))
     long_run = Chart(
         "The stationary distribution",
         size,
         Axis("variance, target 1", 0.8, 14, "log"),
-        [
-            line("ULA, predicted", deltas, curve, 0),
-            *(_dots(stationary, n, *mark) for mark in marks),
-        ],
+        [line("ULA, predicted", deltas, curve, 0), *measured],
         levels=[(1.0, "")],
         legend="upper left",
     )
@@ -151,8 +154,8 @@ def animation(
         for name in RUN:
             x = watched[name][k]
             _, mode = nearest_mode(data, x)
-            near = [float((mode == j).double().mean()) for j in range(len(data.means))]
-            panels.append(_cloud(name, x[: SHOWN // 2].numpy(), density, _notes(data, near)))
+            shares = torch.bincount(mode, minlength=len(data.means)).double() / len(x)
+            panels.append(_cloud(data, density, name, x[: SHOWN // 2], shares.tolist()))
         title = f"{moves} evaluations of the score"
         frames.append(frame(plane_plots.moment(panels, REACH, title, 3.0)))
     return Figure(
@@ -166,30 +169,20 @@ def animation(
 
 
 def _cloud(
-    name: str, points: Any, density: Any, notes: Sequence[tuple[float, float, str]]
+    data: GaussianMixture, density: Any, name: str, points: Tensor, shares: Sequence[float]
 ) -> Cloud:
-    """A panel; points that fall together are drawn large enough to be seen."""
-    return Cloud(TITLES[name], points, density, notes, 9.0 if name == "ascent" else 3.0)
+    """A panel with each mode's share, above the upper modes and below the lower ones.
 
-
-def _notes(data: GaussianMixture, shares: Sequence[float]) -> list[tuple[float, float, str]]:
-    """Each mode's share in percent, above the upper modes and below the lower ones."""
-    return [
+    Points that fall together are drawn large enough to be seen.
+    """
+    notes = [
         (x, y + math.copysign(1.05, y), f"{100 * share:.1f}%")
         for (x, y), share in zip(data.means.tolist(), shares, strict=True)
     ]
+    size = 9.0 if name == "ascent" else 3.0
+    return Cloud(TITLES.get(name, name), points.numpy(), density, notes, size)
 
 
 def _density(data: GaussianMixture) -> tuple[Any, Any]:
     line = np.linspace(-REACH, REACH, 181)
     return line, density_on(line, data, VE(), 0.0)
-
-
-def _dots(
-    stationary: Sequence[Variance], n: int, name: str, color: int, marker: str, aside: float
-) -> Any:
-    """A sampler's variances, moved aside by a hair so that none hides another."""
-    here = [one for one in stationary if one.sampler == name]
-    ends = [one.interval(n) for one in here]
-    at, found = [one.delta + aside for one in here], [one.found for one in here]
-    return dots(f"{name}, measured", at, found, ends, color, marker)

@@ -12,11 +12,12 @@ from torch import Tensor
 from diffusion_math import langevin
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.gaussian import Gaussian
-from diffusion_math.langevin import Particles
+from diffusion_math.langevin import Move, Particles, chain
 from diffusion_math.langevin_law import ula_distribution
 from diffusion_math.noise import from_generator
 from diffusion_math.schedule import VE
 from experiments.common.statistics import seeded
+from experiments.langevin.bias import normal
 
 TITLES = {
     "ascent": "gradient ascent",
@@ -48,11 +49,16 @@ def modes() -> GaussianMixture:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Trajectories of `moves` moves; the score is evaluated `budget` times at every particle."""
+    """A chain of `moves` moves with noise of this seed."""
 
     name: str
+    move: Move
     moves: int
-    trajectory: Callable[[Tensor], Iterator[Particles]]
+    seed: int
+
+    def trajectory(self, start: Tensor) -> Iterator[Particles]:
+        """The states after each move."""
+        return chain(self.move, start, self.moves, from_generator(seeded(self.seed)))
 
 
 class Counted:
@@ -91,17 +97,10 @@ def samplers(
             evaluations["annealed"], levels, max(1, budget // len(levels)), ANNEALED_RATE * LAST**2
         ),
     }
-
-    def sampler(k: int, name: str) -> Sampler:
-        moves = budget - (name in ("MALA", "BAOAB"))
-
-        def trajectory(start: Tensor) -> Iterator[Particles]:
-            generator = seeded(seed, k)
-            return langevin.chain(made[name], start, moves, from_generator(generator))
-
-        return Sampler(name, moves, trajectory)
-
-    return [sampler(k, name) for k, name in enumerate(made)], evaluations
+    return [
+        Sampler(name, move, budget - (name in ("MALA", "BAOAB")), seed + k)
+        for k, (name, move) in enumerate(made.items())
+    ], evaluations
 
 
 def nearest_mode(data: GaussianMixture, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,26 +134,20 @@ def trapping_bound(data: GaussianMixture, mode: int, delta: float, moves: int) -
     radius = (rho[:, 0] - c * tilt.sum(1)).clamp(min=0)[:, None]
     start = torch.linspace(0.05, 0.95, 46, dtype=torch.float64) * radius
     left = torch.zeros_like(start)
-    for after in _distributions(c, delta, moves):
+    target, point = normal(c), Gaussian(torch.ones(1, 1).double(), torch.zeros(()).double())
+    for k in range(1, moves + 1):
+        after = ula_distribution(target, delta, point, k)
         reach = (radius - start * after.mean[0, 0]).clamp(min=0)
         left += torch.exp(-reach.square() / (2 * after.variance))
     ball = ncx2.cdf((start / SPREAD).square().numpy(), 2, float(middle @ middle) / SPREAD**2)
     return float((torch.from_numpy(ball) * (1 - left)).clamp(min=0).max())
 
 
-def _distributions(c: float, delta: float, moves: int) -> Iterator[Gaussian]:
-    """ULA's distribution on N(0, c) after 1, ..., `moves` moves from the point 1."""
-    zero = torch.zeros(1, 1, dtype=torch.float64)
-    target = Gaussian(zero, torch.tensor(c, dtype=torch.float64))
-    point = Gaussian(zero + 1, torch.zeros((), dtype=torch.float64))
-    return (ula_distribution(target, delta, point, k) for k in range(1, moves + 1))
-
-
 def states_at(trajectory: Iterator[Particles], at: Sequence[int]) -> dict[int, Particles]:
     """The states after these numbers of moves, and the last."""
-    wanted, states = set(at), {}
+    states = {}
     for state in trajectory:
-        if state.moves in wanted:
+        if state.moves in at:
             states[state.moves] = state
     states[state.moves] = state
     return states

@@ -12,9 +12,11 @@ from diffusion_math.fitting.grids import distances
 from diffusion_math.fitting.weights import FinePath
 from diffusion_math.grid import uniform_log_snr
 from diffusion_math.noise import start_noise, zeros
-from diffusion_math.sample import trajectory
+from diffusion_math.sample import final, trajectory
 from diffusion_math.schedule import Discrete, Schedule
 from diffusion_math.solvers.exponential import multistep
+from diffusion_math.solvers.step import Step
+from experiments.common.statistics import seeded
 from sd.pipeline import TextToImage
 from sd.shapes import accuracy
 
@@ -74,13 +76,10 @@ class FittingProblem:
 def mixture(train: int, test: int, fit: int, nodes: int, seed: int) -> FittingProblem:
     """Eight diagonal Gaussians in 16 dimensions under Stable Diffusion's schedule."""
 
-    def seeded(part: int) -> torch.Generator:  # by its low 32 bits alone
-        return torch.Generator().manual_seed(8 * seed + part)
+    def normal(part: int, *shape: int) -> Tensor:  # seeded by its low 32 bits alone
+        return torch.randn(shape, generator=seeded(8 * seed, part), dtype=torch.float64)
 
-    def normal(part: int, *shape: int) -> torch.Tensor:
-        return torch.randn(shape, generator=seeded(part), dtype=torch.float64)
-
-    spread = 0.05 + 0.3 * torch.rand((8, 16), generator=seeded(1), dtype=torch.float64)
+    spread = 0.05 + 0.3 * torch.rand((8, 16), generator=seeded(8 * seed, 1), dtype=torch.float64)
     data = GaussianMixture(normal(2, 8) / 2, normal(3, 8, 16), spread)
     schedule = Discrete.scaled_linear()
     denoise = data.denoiser(schedule)
@@ -147,17 +146,13 @@ def fine_path(
     return states, end
 
 
-def nfe(make: Callable[[Schedule], object], schedule: Schedule, grid: Tensor) -> int:
+def nfe(make: Callable[[Schedule], Step], schedule: Schedule, grid: Tensor) -> int:
     """The NFE of a solver on a grid, counted with a denoiser that returns 0."""
-    count = 0
+    evaluated = []
 
-    def zero(x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        nonlocal count
-        count += 1
+    def zero(x_t: Tensor, t: Tensor) -> Tensor:
+        evaluated.append(t)
         return torch.zeros_like(x_t)
 
-    step = make(schedule)
-    start = torch.ones(1, 1, dtype=torch.float64)
-    for _ in trajectory(step, zero, start, grid, zeros):  # type: ignore[arg-type]
-        pass
-    return count
+    final(make(schedule), zero, torch.ones(1, 1, dtype=torch.float64), grid, zeros)
+    return len(evaluated)
