@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Literal
 
+import torch
+from torch import Tensor
+
 from experiments.plots import BLUE, GRAY, GREEN, ORANGE
 from experiments.plots.charts import Note, Numbers, Series, dots, line
 
@@ -32,6 +35,13 @@ def mark(
     if 2 < len(x) < 16:  # there is nothing between whole steps
         return Series(label, x, y, color=ink, style=STYLES[kind])
     return line(label, x, y, ink, STYLES[kind])
+
+
+def histogram(role: str, label: str, samples: Tensor, low: float, high: float, bins: int) -> Series:
+    """The density of the samples in equal bins; those outside [low, high] count in its area."""
+    edges = torch.linspace(low, high, bins + 1, dtype=torch.float64)
+    heights = torch.histogram(samples, edges).hist / len(samples) / (edges[1] - edges[0])
+    return mark(role, label, edges, heights, "bars")
 
 
 def note(

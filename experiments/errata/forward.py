@@ -1,7 +1,7 @@
 """Errata of the forward process: what is left of the data (E1), what is added (E2, E4)."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from fractions import Fraction
 from itertools import accumulate
 
@@ -11,7 +11,7 @@ from diffusion_math import gaussian
 from diffusion_math.schedule import Discrete
 from experiments.common.statistics import seeded, variance_interval
 from experiments.errata.erratum import FALSE_ALARM, Erratum, variance_off
-from experiments.errata.figures import mark, note
+from experiments.errata.figures import histogram, mark, note
 from experiments.plots.charts import Axis, Chart
 
 EPS = torch.finfo(torch.float64).eps
@@ -260,20 +260,14 @@ def _e4_histogram(schedule: Discrete, x: torch.Tensor, t: int, printed: float) -
     line = torch.linspace(-0.8, 2.6, 681, dtype=torch.float64)
     exact = gaussian.marginal(schedule, torch.ones_like(line), t)
     narrow = gaussian.Gaussian(exact.mean, torch.tensor(printed, dtype=torch.float64))
-    edges = torch.linspace(-0.8, 2.6, 69, dtype=torch.float64)
-    heights = torch.histogram(x, edges).hist / len(x) / (edges[1] - edges[0])
     return Chart(
         f"Where a value of 1 is at t = {t}",
         Axis(f"$x_{{{t}}}$", -0.8, 2.6),
         Axis("density", 0, 9.6),
         (
-            mark("measured", "samples", edges, heights, "bars"),
+            histogram("measured", "samples", x, -0.8, 2.6, 68),
             mark("printed", "printed", line, narrow.log_density(line).exp(), "dashed"),
             mark("true", "true", line, exact.log_density(line).exp()),
         ),
         legend="upper right",
     )  # fmt: skip
-
-
-ERRATA: dict[str, Callable[[int, int], Erratum]] = {"E1": e1, "E2": e2, "E4": e4}
-"""Each as `(samples, seed) -> Erratum`."""

@@ -11,13 +11,13 @@ from diffusion_math.gaussian import Gaussian
 from experiments.common.statistics import seeded, variance_interval
 from experiments.errata.data import PLAIN, normal
 from experiments.errata.erratum import FALSE_ALARM, Erratum, variance_off
-from experiments.errata.figures import mark, note
+from experiments.errata.figures import histogram, mark, note
+from experiments.langevin.bias import BIASED as DELTAS
 from experiments.langevin.bias import last
 from experiments.plots.charts import Axis, Chart, Series
 
 EPS = torch.finfo(torch.float64).eps
 STARTS = (0.5, 1.0, 1.5)  # from where E6 steps
-DELTAS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # E7's step sizes
 TESTED = (0.5, 1.0, 1.5)  # those at which a Metropolis test is tried
 MOVES = 40  # of E7's chains; the slowest forgets its start as (3/4)^{2 MOVES}, to 1e-10
 
@@ -144,8 +144,7 @@ def e7(samples: int, seed: int) -> Erratum:
     # A distribution for every delta is refuted by one.
     wrong = max(abs(variance_off(seen[d], 1.0, samples, chance)) for d in DELTAS)
     line = [0.02 * k for k in range(1, 94)]
-    shown = 1.5
-    at = 1.0
+    shown, at = 1.5, 1.0
     return Erratum(
         id="E7",
         of="C23",
@@ -198,32 +197,19 @@ def _variances(role: str, label: str, found: dict[float, float], samples: int) -
 def _e7_histogram(x: Tensor, target: Gaussian, delta: float) -> Chart:
     reach = 7.0
     line = torch.linspace(-reach, reach, 281, dtype=torch.float64)
-    edges = torch.linspace(-reach, reach, 57, dtype=torch.float64)
-    heights = torch.histogram(x, edges).hist / len(x) / (edges[1] - edges[0])
     stationary = langevin_law.ula_stationary(target, delta)
 
-    def bell(exact: Gaussian) -> list[float]:
-        mean = exact.mean.expand_as(line)
-        values: list[float] = Gaussian(mean, exact.variance).log_density(line).exp().tolist()
-        return values
+    def bell(exact: Gaussian) -> Tensor:
+        return Gaussian(exact.mean.expand_as(line), exact.variance).log_density(line).exp()
 
     return Chart(
         f"Where the chains are at $\\delta$ = {delta:g}",
         Axis("x", -reach, reach),
         Axis("density", 0, 0.5),
         (
-            mark("measured", "chains", edges, heights, "bars"),
+            histogram("measured", "chains", x, -reach, reach, 56),
             mark("printed", "printed: N(0, 1)", line, bell(target), "dashed"),
-            mark(
-                "true",
-                f"true: N(0, {stationary.variance.item():g})",
-                line,
-                bell(stationary),
-            ),
+            mark("true", f"true: N(0, {stationary.variance.item():g})", line, bell(stationary)),
         ),
         legend="upper left",
     )
-
-
-ERRATA: dict[str, Callable[[int, int], Erratum]] = {"E6": e6, "E7": e7}
-"""Each as `(samples, seed) -> Erratum`."""

@@ -1,7 +1,6 @@
 """Errata of the reverse process: what the product of its steps is (E3), and its times (E5)."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
@@ -15,7 +14,7 @@ from diffusion_math.schedule import Discrete
 from experiments.common.statistics import kolmogorov_bound, mean_interval, seeded, wilson
 from experiments.errata.data import two_gaussians
 from experiments.errata.erratum import FALSE_ALARM, Erratum
-from experiments.errata.figures import mark, note
+from experiments.errata.figures import histogram, mark, note
 from experiments.plots.charts import Axis, Chart
 
 CHAIN = Discrete(torch.tensor([0.15, 0.85], dtype=torch.float64))  # E3's two steps
@@ -36,13 +35,9 @@ def e3(samples: int, seed: int) -> Erratum:
     first, last = _step(data, line, 2, 1), _step(data, line, 1, 0)
     at_1 = integrated(first, _normal(line), line)
     density = integrated(last, at_1, line)
-    x2 = torch.randn(samples, generator=generator, dtype=torch.float64)
-    x1 = _step(data, x2, 2, 1).sample(
-        torch.randn(samples, generator=generator, dtype=torch.float64)
-    )
-    x0 = _step(data, x1, 1, 0).sample(
-        torch.randn(samples, generator=generator, dtype=torch.float64)
-    )
+    draws = (torch.randn(samples, generator=generator, dtype=torch.float64) for _ in range(3))
+    x2, z1, z0 = draws
+    x0 = _step(data, _step(data, x2, 2, 1).sample(z1), 1, 0).sample(z0)
     seen = torch.searchsorted(x0.sort().values, line, right=True) / samples
     below = ndtr((line[:, None] - last.mean) / last.variance.sqrt())  # P(x_0 <= a | x_1)
     gap = line[1] - line[0]
@@ -117,14 +112,12 @@ def _path(data: GaussianMixture, start: float, line: Tensor) -> Tensor:
 
 
 def _e3_densities(line: Tensor, x0: Tensor, density: Tensor, paths: list[Tensor]) -> Chart:
-    edges = torch.linspace(-2.8, 2.8, 71, dtype=torch.float64)
-    heights = torch.histogram(x0, edges).hist / len(x0) / (edges[1] - edges[0])
     return Chart(
         "What the chain draws",
         Axis("$x_0$", -2.8, 2.8),
         Axis("density", 0, 0.92),
         (
-            mark("measured", f"{len(x0)} samples", edges, heights, "bars"),
+            histogram("measured", f"{len(x0)} samples", x0, -2.8, 2.8, 70),
             mark("true", "true: integral over $x_1, x_2$", line, density),
             *(
                 mark("printed", "printed: product along a path" if k == 0 else "",
@@ -250,7 +243,3 @@ def _share_with_a_row(schedule: Discrete, times: Tensor) -> float:
         return math.isfinite(alpha.item()) and sigma.item() > 0
 
     return sum(map(has_row, times.tolist())) / len(times)
-
-
-ERRATA: dict[str, Callable[[int, int], Erratum]] = {"E3": e3, "E5": e5}
-"""Each as `(samples, seed) -> Erratum`."""

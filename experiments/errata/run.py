@@ -1,5 +1,6 @@
 """Runs the experiment: measures each erratum and collects verdicts, figures and data."""
 
+from collections.abc import Callable
 from typing import Any
 
 from tqdm import tqdm
@@ -8,17 +9,16 @@ from experiments.errata import Config, forward, langevin, reverse, score
 from experiments.errata.erratum import Erratum
 from experiments.output.result import HOLDS, Heading, Measurement, Part, Result, Table, holds_if
 
+ERRATA: dict[str, Callable[[int, int], Erratum]] = {
+    "E1": forward.e1, "E2": forward.e2, "E3": reverse.e3, "E4": forward.e4,
+    "E5": reverse.e5, "E6": langevin.e6, "E7": langevin.e7, "E8": score.e8,
+}  # fmt: skip
+"""Each as `(samples, seed) -> Erratum`."""
+
 
 def run(config: Config) -> Result:
-    every = {
-        name: measure
-        for module in (forward, reverse, langevin, score)
-        for name, measure in module.ERRATA.items()
-    }
-    found = [
-        every[name](config.samples, config.seed)
-        for name in tqdm(sorted(every), unit="erratum", disable=None)
-    ]
+    measures = tqdm(ERRATA.values(), unit="erratum", disable=None)
+    found = [measure(config.samples, config.seed) for measure in measures]
     lead = (
         "Eight statements of the lecture need a correction. The printed form is orange, the true "
         "form, computed by the library, is blue, and measured values are dark."

@@ -1,7 +1,5 @@
 """Erratum of the score's target: the sign and the scale of the noise in it (E8)."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -108,7 +106,3 @@ def _e8_scores(score: Tensor, eps: Tensor, x_hat: Tensor, ours: Tensor) -> Chart
         ),
         legend="upper right",
     )  # fmt: skip
-
-
-ERRATA: dict[str, Callable[[int, int], Erratum]] = {"E8": e8}
-"""Each as `(samples, seed) -> Erratum`."""

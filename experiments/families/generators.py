@@ -65,7 +65,7 @@ def vae(budget: Budget, data: Density) -> Trained:
         return (misfit + kl).mean()
 
     def sample(z: Tensor, generator: Generator) -> Tensor:
-        x: Tensor = decoder(z)
+        x = decoder(z)
         return x + log_s.exp() * torch.randn(x.shape, generator=generator)
 
     seconds = _train(budget, networks, loss, data)
@@ -80,8 +80,7 @@ def autoencoder(budget: Budget, data: Density) -> Trained:
     networks = nn.ModuleList([encoder, decoder])
 
     def loss(x: Tensor, generator: Generator) -> Tensor:
-        error: Tensor = (decoder(encoder(x)) - x).square().sum(1).mean()
-        return error
+        return (decoder(encoder(x)) - x).square().sum(1).mean()
 
     seconds = _train(budget, networks, loss, data)
     # A fair draw: z has the codes' own mean and covariance.
@@ -90,12 +89,10 @@ def autoencoder(budget: Budget, data: Density) -> Trained:
         root = torch.linalg.cholesky(torch.cov(codes.mT))
 
     def sample(z: Tensor, generator: Generator) -> Tensor:
-        x: Tensor = decoder(codes.mean(0) + z @ root.mT)
-        return x
+        return decoder(codes.mean(0) + z @ root.mT)
 
     def code(x: Tensor, generator: Generator) -> Tensor:
-        centred: Tensor = encoder(x) - codes.mean(0)
-        return torch.linalg.solve_triangular(root, centred.mT, upper=False).mT
+        return torch.linalg.solve_triangular(root, (encoder(x) - codes.mean(0)).mT, upper=False).mT
 
     return Trained(sample, parameters(networks), seconds, code)
 
@@ -122,12 +119,9 @@ def gan(budget: Budget, data: Density) -> Trained:
         of_maker: Tensor = softplus(-torch.func.functional_call(critic, fixed, (fake,))).mean()
         return of_critic + of_maker
 
-    def sample(z: Tensor, generator: Generator) -> Tensor:
-        x: Tensor = maker(z)
-        return x
-
     networks = nn.ModuleList([maker, critic])
-    return Trained(sample, parameters(networks), _train(budget, networks, loss, data))
+    seconds = _train(budget, networks, loss, data)
+    return Trained(lambda z, _: maker(z), parameters(networks), seconds)
 
 
 def diffusion(budget: Budget, data: Density) -> Trained:
@@ -139,22 +133,16 @@ def diffusion(budget: Budget, data: Density) -> Trained:
     def loss(x: Tensor, generator: Generator) -> Tensor:
         t = uniform_times(schedule, generator, len(x))
         eps = torch.randn(x.shape, generator=generator)
-        each: Tensor = training_loss(schedule, network, "v", x, eps, t)
-        return each.mean()
+        return training_loss(schedule, network, "v", x, eps, t).mean()
 
     def sample(z: Tensor, generator: Generator) -> Tensor:
         grid = uniform_log_snr(schedule, 25)
-        end = final(heun(schedule), from_v(network, schedule), z, grid)
-        return end
+        return final(heun(schedule), from_v(network, schedule), z, grid)
 
     return Trained(sample, parameters(network), _train(budget, network, loss, data, 4e-3))
 
 
-FAMILIES: dict[str, Callable[[Budget, Density], Trained]] = {
-    "VAE": vae,
-    "GAN": gan,
-    "diffusion": diffusion,
-}
+FAMILIES = {"VAE": vae, "GAN": gan, "diffusion": diffusion}
 """The three families of claim C01."""
 
 

@@ -118,22 +118,13 @@ def _figures(
     true = (line, density_on(line, data, VPLinear(), 0.0))
     normal = GaussianMixture(torch.zeros(1), torch.zeros(1, 2), torch.ones(1))
     one_normal = (line, density_on(line, normal, VPLinear(), 0.0))
-    drawing = plane.clouds(
-        [[Cloud(name, x.numpy(), true) for name, x in samples.items() if name != PLAIN]], reach
-    )
-    code_drawing = plane.clouds(
-        [
-            [
-                cloud
-                for name in codes
-                for cloud in (
-                    Cloud(f"{name}\ncode of data", codes[name].numpy(), one_normal),
-                    Cloud(f"{name}\ndecoded normal samples", samples[name].numpy(), true),
-                )
-            ]
-        ],
-        reach,
-    )
+    shown = [Cloud(name, x.numpy(), true) for name, x in samples.items() if name != PLAIN]
+    drawing = plane.clouds([shown], reach)
+    pairs = []
+    for name, code in codes.items():
+        pairs.append(Cloud(f"{name}\ncode of data", code.numpy(), one_normal))
+        pairs.append(Cloud(f"{name}\ndecoded normal samples", samples[name].numpy(), true))
+    code_drawing = plane.clouds([pairs], reach)
     return (
         Figure(
             "families-plane.png",

@@ -1,6 +1,6 @@
 """The figures of `experiments.guidance_truth.run`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -30,7 +30,7 @@ NAMES = {
     "projected": "projected (APG)",
 }
 
-
+Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 INK = {
     "tilted": (BLACK, "--"),
     "conditional": (GRAY, ":"),
@@ -47,7 +47,7 @@ def _chart(
     title: str,
     x: Axis,
     y: Axis,
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    curves: Curves,
     points: bool = True,
 ) -> Chart:
     """Curves `name -> (x, y)` in the colors of `INK`, with markers if `points`."""
@@ -72,15 +72,13 @@ def plane(
     ]
     log_t = log_tilted(problem, scale, wide.x)
     near = tilted_modes(problem, scale)[0]
-    panels.append(
-        Spread(f"tilted, w = {scale:g}", wide.x.numpy(), log_t.exp().numpy(), _near(near))
-    )
-    for flow, drawn in shown:
+    title = f"tilted, w = {scale:g}"
+    panels.append(Spread(title, wide.x.numpy(), log_t.exp().numpy(), _near(near)))
+    for flow, (at, log_density) in shown:
         if flow.problem != "plane":
             continue
         text = f"{_near(flow.modes[0])}\nKL to tilted {flow.to_tilted:.2f}"
-        nodes, density = drawn.nodes.x.numpy(), drawn.log_density.exp().numpy()
-        panels.append(Spread(NAMES[flow.method], nodes, density, text))
+        panels.append(Spread(NAMES[flow.method], at.x.numpy(), log_density.exp().numpy(), text))
     means = problem.data.mixture.means.numpy()
     reach = [(float(low) - 2.2, float(high) + 2.2) for low, high in zip(
         means.min(0), means.max(0), strict=True)]  # fmt: skip
@@ -117,18 +115,15 @@ def line(
         "tilted": (across, log_tilted(problem, scale, x).exp().tolist()),
     }
     second = dict(first)
-    for flow, drawn in shown:
+    for flow, (at, log_density) in shown:
         if flow.problem == "line":
-            curve = (drawn.nodes.x[:, 0].tolist(), drawn.log_density.exp().tolist())
+            curve = (at.x[:, 0].tolist(), log_density.exp().tolist())
             (first if flow.method == "cfg" else second)[flow.method] = curve
-    figure = side_by_side(
-        [
-            _chart(f"Guidance at w = {scale:g}", Axis("$x$"), Axis("density"), first, False),
-            _chart(f"Its variants at w = {scale:g}", Axis("$x$"), Axis("density"), second, False),
-        ],
-        6.4,
-        legend_columns=4,
-    )
+    charts = [
+        _chart(f"{what} at w = {scale:g}", Axis("$x$"), Axis("density"), lines, False)
+        for what, lines in (("Guidance", first), ("Its variants", second))
+    ]
+    figure = side_by_side(charts, 6.4, legend_columns=4)
     return Figure(
         "guidance-truth-line.png",
         plots.png(figure),
@@ -149,15 +144,14 @@ def curves(flows: Sequence[GuidedFlow], problem: str) -> Figure:
         for name in METHODS
     }
     scales = [flow.scale for flow in of["cfg"]]
-    distance = {
-        name: (scales, [max(flow.to_tilted, 0.0) for flow in flows]) for name, flows in of.items()
-    }
-    away = {
-        name: (scales, [max(flow.to_conditional, 0.0) for flow in flows])
-        for name, flows in of.items()
-    }
+
+    def by_scale(value: Callable[[GuidedFlow], float]) -> Curves:
+        return {name: (scales, [value(flow) for flow in flows]) for name, flows in of.items()}
+
+    distance = by_scale(lambda flow: max(flow.to_tilted, 0.0))
+    away = by_scale(lambda flow: max(flow.to_conditional, 0.0))
     tilted = {"tilted": (scales, [100 * flow.tilted_modes[0] for flow in of["cfg"]])}
-    near = {name: (scales, [100 * flow.modes[0] for flow in flows]) for name, flows in of.items()}
+    near = by_scale(lambda flow: 100 * flow.modes[0])
     w, nats = Axis("guidance scale $w$"), Axis("KL (nats)", 0)
     figure = side_by_side(
         [
@@ -188,18 +182,10 @@ def curves(flows: Sequence[GuidedFlow], problem: str) -> Figure:
 def gaussians(exact: Sequence[tuple[float, float, float, float, float]]) -> Figure:
     """Standard deviations of the guided flow and of the tilted density of two Gaussians."""
     w = [one[0] for one in exact]
-    widths = {
-        "tilted": (w, [one[2] for one in exact]),
-        "cfg": (w, [one[1] for one in exact]),
-    }
-    figure = side_by_side(
-        [
-            _chart("Two Gaussians, closed form", Axis("guidance scale $w$"),
-                   Axis("standard deviation", scale="log"), widths),
-        ],
-        7.4,
-        legend_columns=3,
-    )  # fmt: skip
+    widths = {"tilted": (w, [one[2] for one in exact]), "cfg": (w, [one[1] for one in exact])}
+    deviation = Axis("standard deviation", scale="log")
+    chart = _chart("Two Gaussians, closed form", Axis("guidance scale $w$"), deviation, widths)
+    figure = side_by_side([chart], 7.4, legend_columns=3)
     return Figure(
         "guidance-truth-gaussians.png",
         plots.png(figure),

@@ -29,6 +29,9 @@ from diffusion_math.guidance_law import SCHEDULE, Nodes
 Make: TypeAlias = Callable[[Pair], Denoiser]
 """A variant of guidance: from a pair of predictions to a denoiser."""
 
+NodeDensity: TypeAlias = tuple[Nodes, Tensor]
+"""A distribution: nodes and the log-density there."""
+
 LABEL = 1
 """The class that guidance leads to, of two."""
 METHODS = ("cfg", "interval", "cosine", "rescaled", "projected")
@@ -51,9 +54,8 @@ class GuidanceProblem:
         mixture = GaussianMixture(
             shares.double().log(), torch.tensor(means).double(), torch.tensor(variances).double()
         )
-        return GuidanceProblem(
-            name, Labelled(mixture, torch.tensor([0] + [LABEL] * (len(means) - 1)))
-        )
+        labels = torch.tensor([0] + [LABEL] * (len(means) - 1))
+        return GuidanceProblem(name, Labelled(mixture, labels))
 
     @property
     def dimensions(self) -> int:
@@ -105,15 +107,6 @@ class GuidedFlow:
     nearest: float
     to_nearest: float
     mass: float
-
-
-@dataclass(frozen=True)
-class NodeDensity:
-    """A distribution for a figure: nodes and the log-density there."""
-
-    title: str
-    nodes: Nodes
-    log_density: Tensor
 
 
 def line() -> GuidanceProblem:
@@ -182,8 +175,8 @@ def densities(
     dimensions: int,
     settings: Settings,
     jumps: Sequence[float] = (),
-) -> list[tuple[Nodes, Tensor]]:
-    """For every variant the nodes, and the log-density of its flow there."""
+) -> list[NodeDensity]:
+    """For every variant the distribution of its flow."""
     z = guidance_law.ball(dimensions)
     together_there = stacked(pair, makes, [len(z)] * len(makes))
     images = guidance_law.flow_map(together_there, z.repeat(len(makes), 1)).split(len(z))
@@ -204,8 +197,7 @@ def flows(
     jumps = settings.interval if any(method == "interval" for method, _ in variants) else ()
     found = densities(problem.pair, makes, problem.dimensions, settings, jumps)
     return [
-        (_flow(problem, *one, *there), NodeDensity(one[0], *there))
-        for one, there in zip(variants, found, strict=True)
+        (_flow(problem, *one, *there), there) for one, there in zip(variants, found, strict=True)
     ]
 
 
@@ -235,8 +227,8 @@ def ends(
     makes = [variant("cfg", w, settings) for w in (0.0, 1.0)]
     (nodes, log_p), conditional = densities(problem.pair, makes, problem.dimensions, settings)
     truth = problem.data.mixture.log_density(SCHEDULE, nodes.x, 0)
-    flow = _flow(problem, "cfg", 1.0, *conditional)
-    return guidance_law.kl(nodes, log_p, truth), (flow, NodeDensity("cfg", *conditional))
+    at_1 = _flow(problem, "cfg", 1.0, *conditional), conditional
+    return guidance_law.kl(nodes, log_p, truth), at_1
 
 
 def log_tilted(problem: GuidanceProblem, scale: float, x: Tensor) -> Tensor:

@@ -85,62 +85,51 @@ def _measured(flows: Sequence[GuidedFlow], scale: float) -> list[Measurement]:
     for flow in flows:
         if flow.problem != "plane" or flow.scale != scale:
             continue
-        bare = flow.method == "cfg"
-        rows.append(
-            estimated(
-                "guidance-truth" if bare else f"guidance-truth-{flow.method}",
-                f"KL in nats from the distribution of {flow.method} to the tilted density at w = "
-                f"{scale:g} in the plane; probability of the near mode {flow.modes[0]:.3f}, of the "
-                f"tilted density {flow.tilted_modes[0]:.3f}",
-                flow.to_tilted,
-            )
+        name = "guidance-truth" if flow.method == "cfg" else f"guidance-truth-{flow.method}"
+        claim = (
+            f"KL in nats from the distribution of {flow.method} to the tilted density at w = "
+            f"{scale:g} in the plane; probability of the near mode {flow.modes[0]:.3f}, of the "
+            f"tilted density {flow.tilted_modes[0]:.3f}"
         )
+        rows.append(estimated(name, claim, flow.to_tilted))
     return rows
 
 
 def _ends_row(flows: Sequence[GuidedFlow], free: Sequence[float]) -> Measurement:
     """At w = 0 and 1 the guided flow is the unconditional and the conditional flow."""
     off = max(map(abs, [*free, *(flow.to_conditional for flow in flows if flow.scale == 1)]))
-    return within(
-        "guidance-truth-ends",
+    claim = (
         "At w = 1 guidance samples the conditional density, at w = 0 the unconditional one. "
-        f"Largest KL in nats, at most {SAME:g}",
-        off,
-        SAME,
+        f"Largest KL in nats, at most {SAME:g}"
     )
+    return within("guidance-truth-ends", claim, off, SAME)
 
 
 def _mass_row(flows: Sequence[GuidedFlow]) -> Measurement:
     off = max(abs(flow.mass - 1) for flow in flows)
-    return within(
-        "guidance-truth-mass",
+    claim = (
         f"Each of {len(flows)} densities integrates to 1 over its nodes. Largest difference, at "
-        f"most {WHOLE:g}",
-        off,
-        WHOLE,
+        f"most {WHOLE:g}"
     )
+    return within("guidance-truth-mass", claim, off, WHOLE)
 
 
 def _tolerance_row(flow: GuidedFlow, finer: GuidedFlow) -> Measurement:
     off = abs(finer.to_tilted / flow.to_tilted - 1)
-    return within(
-        "guidance-truth-tolerance",
+    claim = (
         "Relative change of the KL of cfg in the plane at a hundredth of the ODE's tolerance, at "
-        f"most {FINE:g}",
-        off,
-        FINE,
+        f"most {FINE:g}"
     )
+    return within("guidance-truth-tolerance", claim, off, FINE)
 
 
 def _gaussian_row(exact: Sequence[tuple[float, ...]]) -> Measurement:
     off = max(abs(one[-1]) for one in exact)
-    return within(
-        "guidance-truth-gaussian",
+    claim = (
         "For two Gaussians the guided distribution has a closed form, with the variance "
-        f"v_u^(1-w) v_c^w. Largest KL in nats from the density by the ODE over w, at most {SAME:g}",
-        off,
-        SAME,
+        f"v_u^(1-w) v_c^w. Largest KL in nats from the density by the ODE over w, at most {SAME:g}"
     )
+    return within("guidance-truth-gaussian", claim, off, SAME)
 
 
 def _table(flows: Sequence[GuidedFlow], scale: float) -> Table:

@@ -37,12 +37,9 @@ CLOSE = 0.01
 def run(config: Config) -> Result:
     """Sample, count by mode, and compare the distributions on N(0, 1) with the closed forms."""
     data = mixing.modes()
-    start = mixing.SPREAD * torch.randn(
-        config.particles,
-        2,
-        generator=seeded(config.seed),
-        dtype=torch.float64,
-    )
+    generator = seeded(config.seed)
+    start = torch.randn(config.particles, 2, generator=generator, dtype=torch.float64)
+    start *= mixing.SPREAD
     ends, evaluations, watched = {}, {}, {}
     moments = _moments(config)
     made, counts = mixing.samplers(data, config.budget, config.seed + 1)

@@ -113,20 +113,17 @@ def _budgets(ways: dict[Way, list[Point]]) -> Table:
     every = [point.time[0] for points in ways.values() for point in points]
     low, high = math.floor(math.log10(min(every))), math.ceil(math.log10(max(every)))
     series = [digit * 10.0**power for power in range(low, high + 1) for digit in (1, 2, 5)]
+
+    def nearest(points: Sequence[Point], budget: float) -> str:
+        fits = [point for point in points if point.time[0] <= budget]
+        one = min(fits, key=lambda point: point.error, default=None)
+        return f"{one.solver}, {one.steps} steps: {one.error:.2g}" if one else "–"
+
     cells: list[tuple[str, ...]] = []
     for budget in series:
-        if budget < min(every):
-            continue
-        line = [f"{budget:g} s"]
-        for points in ways.values():
-            fits = [point for point in points if point.time[0] <= budget]
-            if not fits:
-                line.append("–")
-                continue
-            one = min(fits, key=lambda point: point.error)
-            line.append(f"{one.solver}, {one.steps} steps: {one.error:.2g}")
-        if not cells or line[1:] != list(cells[-1][1:]):
-            cells.append(tuple(line))
+        line = tuple(nearest(points, budget) for points in ways.values())
+        if budget >= min(every) and (not cells or line != cells[-1][1:]):
+            cells.append((f"{budget:g} s", *line))
     header = ("budget", *(f"{grid}, guided {words(interval)}" for grid, interval in ways))
     caption = (
         "The solver and number of steps of the lowest RMS error within a time on this machine."

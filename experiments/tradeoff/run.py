@@ -87,14 +87,13 @@ def _judged(
 ) -> Judged:
     """The images of one interval, of the same prompts and seeds as the others."""
     half = config.judged // 2
-    prompts = [
-        *accuracy.fresh_prompts(2, config.judged - half),
-        *accuracy.fresh_prompts(2, half, held_out=True),
-    ]
-    how: dict[str, Any] = {"solver": "dpmpp_2m", "grid": config.grids[-1]}
-    how["steps"] = min(JUDGED_STEPS, config.counts[-1])
-    how["guidance_scale"] = scale_of(config.guidance_scale, pipeline)
-    images = draw(pipeline, prompts, range(len(prompts)), guidance_interval=interval, **how)
+    prompts = accuracy.fresh_prompts(2, config.judged - half)
+    prompts = [*prompts, *accuracy.fresh_prompts(2, half, held_out=True)]
+    images = draw(
+        pipeline, prompts, range(len(prompts)), solver="dpmpp_2m", grid=config.grids[-1],
+        steps=min(JUDGED_STEPS, config.counts[-1]), guidance_interval=interval,
+        guidance_scale=scale_of(config.guidance_scale, pipeline),
+    )  # fmt: skip
     right = [shows(*pair) for pair in zip(images, prompts, strict=True)]
     away = each(targets[interval].ends, targets[EVERYWHERE].ends)
     return Judged(interval, away, images, right)
@@ -111,33 +110,25 @@ def _rows(
     second, first = (compared[solver] for solver in COMPARED)
     least = {t.interval: min(p.error for p in points if p.interval == t.interval) for t in targets}
     share = max(t.doubt / max(least[t.interval], 1e-12) for t in targets)
-    rows = [
-        estimated(
-            "tradeoff",
-            f"RMS error of dpmpp_2m over that of euler after {steps} steps on the {grid} grid, at "
-            f"equal NFE, geometric mean over {len(first)} images, at most 1",
-            geometric_ratio(second, first),
-            most=1.0,
-        ),
-        estimated(
-            "tradeoff-reference",
-            "Error of the reference ends over the lowest error measured against them, the largest "
-            f"of {len(targets)} intervals, at most {DOUBT:g}",
-            share,
-            most=DOUBT,
-        ),
-    ]
+    claim = (
+        f"RMS error of dpmpp_2m over that of euler after {steps} steps on the {grid} grid, at "
+        f"equal NFE, geometric mean over {len(first)} images, at most 1"
+    )
+    rows = [estimated("tradeoff", claim, geometric_ratio(second, first), most=1.0)]
+    claim = (
+        "Error of the reference ends over the lowest error measured against them, the largest "
+        f"of {len(targets)} intervals, at most {DOUBT:g}"
+    )
+    rows.append(estimated("tradeoff-reference", claim, share, most=DOUBT))
     whole = judged[0].right
     for one in judged[1:]:
         if None in one.right:
             continue
         a, b = ([bool(verdict) for verdict in right] for right in (one.right, whole))
-        rows.append(
-            estimated(
-                f"tradeoff-{one.interval[0]:g}-{one.interval[1]:g}",
-                f"Difference of the prompt accuracy over {len(a)} fresh prompts with guidance "
-                f"{words(one.interval)} from that with guidance at every noise level, same seeds",
-                (fmean(a) - fmean(b), paired_difference(a, b)),
-            )
+        name = f"tradeoff-{one.interval[0]:g}-{one.interval[1]:g}"
+        claim = (
+            f"Difference of the prompt accuracy over {len(a)} fresh prompts with guidance "
+            f"{words(one.interval)} from that with guidance at every noise level, same seeds"
         )
+        rows.append(estimated(name, claim, (fmean(a) - fmean(b), paired_difference(a, b))))
     return tuple(rows)

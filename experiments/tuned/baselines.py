@@ -82,15 +82,10 @@ def evaluate(
     step: Step | None = None,
 ) -> Evaluation:
     """Sample from every start of a side on one grid."""
-    found = errors(
-        step or SOLVERS[solver](problem.schedule), side.denoise, side.starts, side.ends, nodes
-    )
+    taken = step or SOLVERS[solver](problem.schedule)
+    found = errors(taken, side.denoise, side.starts, side.ends, nodes)
     count = len(nodes) - 1 if step else nfe(SOLVERS[solver], problem.schedule, nodes)
-    return Evaluation(solver, name, count, nodes, _finite(found), step)
-
-
-def _finite(errors: Tensor) -> Tensor:
-    return errors.nan_to_num(1e6).clamp(1e-300, 1e6)
+    return Evaluation(solver, name, count, nodes, found.nan_to_num(1e6).clamp(1e-300, 1e6), step)
 
 
 def steps_of(schedule: Schedule, solver: str, budget: int) -> int:
@@ -136,12 +131,9 @@ class BaselineGrids:
     def stepwise(self, solver: str, steps: int) -> dict[str, Tensor]:
         """The grid of the dynamic program, for one solver."""
         side, step = self.problem.train, SOLVERS[solver](self.problem.schedule)
+        given = (step, side.path_denoise, side.teacher, side.nodes, steps)
         with torch.no_grad():
-            return {
-                STEPWISE: dynamic_programming(
-                    step, side.path_denoise, side.teacher, side.nodes, steps
-                )
-            }
+            return {STEPWISE: dynamic_programming(*given)}
 
 
 def tune(
@@ -235,6 +227,11 @@ def s4s(
     starts, ends, unipc = path.states[0], path.states[-1], SOLVERS["unipc"](problem.schedule)
     trained = [evaluate(problem, side, "unipc", *one) for one in candidates.items()]
     found = []
+
+    def add(name: str, nodes: Tensor, weights: Tensor) -> None:
+        step = from_weights(nodes, weights)
+        found.append(evaluate(problem, problem.test, name, name, nodes, step))
+
     for scale in scales:
         nodes = min(trained, key=measure_of(scale)).nodes
         own = [state.x for state in trajectory(unipc, side.path_denoise, starts, nodes)]
@@ -242,13 +239,8 @@ def s4s(
         weights = fit_weights_to_ends(
             side.path_denoise, starts, ends, nodes, first, MIXED, scale, descent
         )
-        found.append(evaluate(problem, problem.test, S4S, S4S, nodes, from_weights(nodes, weights)))
+        add(S4S, nodes, weights)
         if turns:
             more = (starts, ends, nodes, weights, MIXED, scale, descent, turns)
-            nodes, weights = fit_alternating(problem.schedule, side.path_denoise, *more)
-            found.append(
-                evaluate(
-                    problem, problem.test, S4S_ALT, S4S_ALT, nodes, from_weights(nodes, weights)
-                )
-            )
+            add(S4S_ALT, *fit_alternating(problem.schedule, side.path_denoise, *more))
     return found

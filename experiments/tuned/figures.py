@@ -116,9 +116,8 @@ def _doubt(found: Outcome) -> Measurement:
     for _, _, measure in MEASURES:
         pairs = [pair for kind in found.picked.values() for pair in kind.values()]
         least = min(measure(one) for pair in pairs for one in pair)
-        ends = Evaluation(
-            "", "", 0, found.problem.test.ends, found.problem.test.doubts.clamp(1e-300)
-        )
+        side = found.problem.test
+        ends = Evaluation("", "", 0, side.ends, side.doubts.clamp(1e-300))
         shares.append(measure(ends) / least)
     claim = (
         f"{found.problem.title}: error of the reference ends over the lowest error measured "
@@ -153,17 +152,13 @@ def record(found: Outcome) -> dict[str, Any]:
             "median": float(one.errors.median()),
         }
 
-    return {
-        "doubt": float(found.problem.test.doubts.square().mean().sqrt()),
-        **{
-            kind: {
-                str(budget): [{**line(one), "nodes": one.nodes.tolist()} for one in pair]
-                for budget, pair in pairs.items()
-            }
-            for kind, pairs in found.picked.items()
-        },
-        "baselines": [line(one) for one in found.baselines],
-    }
+    data: dict[str, Any] = {"doubt": float(found.problem.test.doubts.square().mean().sqrt())}
+    for kind, pairs in found.picked.items():
+        data[kind] = {
+            str(budget): [{**line(one), "nodes": one.nodes.tolist()} for one in pair]
+            for budget, pair in pairs.items()
+        }
+    return {**data, "baselines": [line(one) for one in found.baselines]}
 
 
 def parts(every: Sequence[Outcome]) -> tuple[str | Figure | Table, ...]:

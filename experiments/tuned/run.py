@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor
 from tqdm import tqdm
@@ -39,20 +38,13 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
         cases.append((lambda: problems.mixture(*counts, config.nodes, config.seed), kinds))
     if config.pictures:
         loaded = pipeline or load(config.model)
-        given = (
-            scale_of(config.guidance_scale, loaded),
-            config.pictures,
-            math.ceil(config.pictures / 2),
-        )
-        made = lambda: problems.model(loaded, *given, config.nodes)  # noqa: E731
-        cases.append((made, (FITTED,)))
+        scale, half = scale_of(config.guidance_scale, loaded), math.ceil(config.pictures / 2)
+        given = (loaded, scale, config.pictures, half, config.nodes)
+        cases.append((lambda: problems.model(*given), (FITTED,)))
     with tqdm(total=len(cases) * len(config.counts), unit="budget", disable=None) as bar:
         found = [_found(config, make(), some, bar.update) for make, some in cases]
     rows = tuple(row for one in found for row in rows_of(one))
-    data: dict[str, Any] = {
-        "settings": config,
-        "problems": {one.problem.name: record(one) for one in found},
-    }
+    data = {"settings": config, "problems": {one.problem.name: record(one) for one in found}}
     return Result("tuned", "Fitted solvers and tuned grids", rows, parts(found), data)
 
 
@@ -71,12 +63,11 @@ def _found(
                 seen.add((solver, len(nodes), name))
                 baselines.append(evaluate(problem, side, solver, name, nodes))
 
+    def on_test(one: Evaluation) -> Evaluation:
+        return evaluate(problem, side, one.solver, one.grid, one.nodes, one.step)
+
     def judged(trained: list[Evaluation]) -> Pair:
-        first, second = min(trained, key=typical), min(trained, key=rms)
-        return (
-            evaluate(problem, side, first.solver, first.grid, first.nodes, first.step),
-            evaluate(problem, side, second.solver, second.grid, second.nodes, second.step),
-        )
+        return on_test(min(trained, key=typical)), on_test(min(trained, key=rms))
 
     for solver in config.beside:
         for steps in sorted({*config.counts, *config.more}):

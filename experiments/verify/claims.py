@@ -140,15 +140,9 @@ def place(name: str, root: Path = ROOT) -> tuple[str, int] | None:
     body: list[ast.stmt] = ast.parse((root / path).read_text(encoding="utf-8")).body
     line = 0
     for part in parts:
-        node = next(
-            (
-                one
-                for one in body
-                if isinstance(one, ast.FunctionDef | ast.ClassDef) and one.name == part
-            ),
-            None,
-        )
-        if node is None:
+        named = [one for one in body if isinstance(one, ast.FunctionDef | ast.ClassDef)]
+        found = [one for one in named if one.name == part]
+        if not found:
             return None
-        line, body = node.lineno, node.body
+        line, body = found[0].lineno, found[0].body
     return path, line

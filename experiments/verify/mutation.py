@@ -12,6 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from experiments.verify.sources import is_text
+
 SCOPE: Mapping[str, tuple[str, ...]] = {
     "diffusion_math": ("diffusion_math/**/*.py",),
     "sd": (
@@ -70,15 +72,11 @@ def digest(function: ast.FunctionDef) -> str:
 
 def _form(node: object) -> object:
     if isinstance(node, list):
-        return [_form(one) for one in node if not _text(one)]
+        return [_form(one) for one in node if not is_text(one)]
     if not isinstance(node, ast.AST):
         return node
     fields = ((name, _form(value)) for name, value in ast.iter_fields(node))
     return type(node).__name__, [pair for pair in fields if pair[1] not in (None, [])]
-
-
-def _text(node: object) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
 def ledger(root: Path) -> dict[str, Any]:

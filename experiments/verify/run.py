@@ -33,16 +33,7 @@ HEAD = (
     " independent truth, within its tolerance; else it is open. Below each table are wrong versions"
     " of the functions: `tests/claims` runs each claim's own test on them, and the test must fail."
 )
-HEADER = (
-    "id",
-    "claim",
-    "function",
-    "test",
-    "measured",
-    "tolerance",
-    "what is measured",
-    "verdict",
-)
+HEADER = "| id | claim | function | test | measured | tolerance | what is measured | verdict |"
 
 
 @dataclass(frozen=True)
@@ -220,13 +211,11 @@ def page(record: Record, root: Path = ROOT) -> str:
     blocks = ["# Verification", HEAD, f"**{len(ids - open_ids)} of {len(ids)} verified.**"]
     if open_ids:
         blocks.append(f"Open: {', '.join(sorted(open_ids))}.")
-    tests = len({row.test for row in lines if row.test})
-    scope = (
-        f"Measured by {tests} tests at commit `{record.commit}`, code digest `{record.sources}`."
-    )
-    blocks += [scope, *mutation.lines(root)]
+    tests, code = len({row.test for row in lines if row.test}), record.sources
+    blocks.append(f"Measured by {tests} tests at commit `{record.commit}`, code digest `{code}`.")
+    blocks += mutation.lines(root)
     for theme in dict.fromkeys(claim.theme for claim in known):
-        table = ["| " + " | ".join(HEADER) + " |", "| --- " * len(HEADER) + "|"]
+        table = [HEADER, "| --- " * 8 + "|"]
         for claim in (one for one in known if one.theme == theme):
             own = [row for row in lines if row.id == claim.id]
             table += [_line(row, claim, first=row is own[0], root=root) for row in own]
@@ -274,8 +263,7 @@ def _link(name: str | None, root: Path, shown: str) -> str:
 
 def write(record: Record, folder: Path) -> list[Path]:
     """Write verification.md and verification.json."""
-    files = {
-        "verification.md": page(record).encode(),
-        "verification.json": to_json(asdict(record)),
-    }
-    return write_files(folder, files)
+    data = to_json(asdict(record))
+    return write_files(
+        folder, {"verification.md": page(record).encode(), "verification.json": data}
+    )

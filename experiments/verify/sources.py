@@ -46,12 +46,12 @@ def _code(text: str) -> bytes:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            node.body = [one for one in body if not _text(one)]  # type: ignore[attr-defined]
+            node.body = [one for one in body if not is_text(one)]  # type: ignore[attr-defined]
     return ast.dump(tree).encode()
 
 
-def _text(node: ast.AST) -> bool:
-    """A docstring, of whatever it may be."""
+def is_text(node: object) -> bool:
+    """Whether a node is a docstring, of whatever it may be."""
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
 
 
@@ -74,6 +74,4 @@ def _modules(name: str, root: Path) -> Iterator[Path]:
         return
     for end in range(1, len(parts) + 1):
         where = root.joinpath(*parts[:end])
-        yield from (
-            one for one in (where.with_suffix(".py"), where / "__init__.py") if one.is_file()
-        )
+        yield from filter(Path.is_file, (where.with_suffix(".py"), where / "__init__.py"))

@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ from diffusion_math import gaussian, langevin, langevin_law, loss, prediction
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.schedule import Discrete
 from experiments.common.statistics import kolmogorov_bound, variance_interval
-from experiments.errata import erratum, forward, reverse
-from experiments.errata import langevin as errata_langevin
+from experiments.errata import erratum, reverse
 from experiments.errata import run as errata
-from experiments.errata import score as errata_score
+from experiments.errata.run import ERRATA
 from experiments.output.result import Result
 from experiments.verify.claims import ROOT, claims
 from tests.support.result_schema import check
@@ -24,10 +22,6 @@ from tests.support.result_schema import check
 FEW = 1000
 PAGE = ROOT / "docs" / "derivations" / "errata.md"
 IDS = tuple(f"E{k}" for k in range(1, 9))
-MODULES = (forward, reverse, errata_langevin, errata_score)
-MEASURES: dict[str, Callable[[int, int], erratum.Erratum]] = {
-    name: measure for module in MODULES for name, measure in module.ERRATA.items()
-}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +45,7 @@ def test_all_eight_hold(result: Result) -> None:
 def test_they_are_the_errata_of_the_claims(result: Result) -> None:
     """Ids and corrected claims are those of docs/claims.md."""
     shares_with_a_row = {claim.id: claim.of for claim in claims() if claim.id.startswith("E")}
-    assert set(MEASURES) == set(shares_with_a_row)
+    assert set(ERRATA) == set(shares_with_a_row)
     for row in result.rows[1:]:
         id, of = re.match(r"(E\d) \((.*?)\), printed: ", row.claim).groups()  # type: ignore[union-attr]
         assert row.name == f"errata-{id}"
@@ -120,16 +114,16 @@ def test_the_printed_form_in_our_place_is_found_out(
     monkeypatch: pytest.MonkeyPatch, id: str
 ) -> None:
     monkeypatch.setattr(*PRINTED[id])
-    found = MEASURES[id](FEW, 0)
+    found = ERRATA[id](FEW, 0)
     assert found.row().verdict == "does not hold"
     assert found.true_off > 1
-    others = [one(FEW, 0) for name, one in MEASURES.items() if name == "E6" != id]
+    others = [one(FEW, 0) for name, one in ERRATA.items() if name == "E6" != id]
     assert errata._summary([found, *others]).verdict == "does not hold"
 
 
 def test_not_a_number_holds_nothing() -> None:
     """A printed form that can't be told apart, or a number that isn't one, is no proof."""
-    found = MEASURES["E6"](FEW, 0)
+    found = ERRATA["E6"](FEW, 0)
     fields = {name: getattr(found, name) for name in found.__dataclass_fields__}
     for wrong in ({"true_off": float("nan")}, {"printed_off": 1.0}, {"printed_off": float("nan")}):
         assert erratum.Erratum(**{**fields, **wrong}).verdict == "does not hold"
