@@ -35,14 +35,8 @@ from experiments.plots import BLUE, GRAY, GREEN, PURPLE, png
 from experiments.plots.audit import orders
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 
-TARGETS = {
-    "ours": "ours",
-    "diffusers": "diffusers",
-    "k-diffusion": "k_diffusion",
-    "azula": "azula",
-    "smalldiffusion": "smalldiffusion",
-}
-"""Each library that can be named, and its module in `experiments.audit.peers`."""
+TARGETS = ("ours", "diffusers", "k-diffusion", "azula", "smalldiffusion")
+"""Each library that can be named; its module in `experiments.audit.peers` has _ for -."""
 
 VERDICTS = ("sound", "limit", "defect")
 SHOWN = ("ddim", "heun", "dpmpp_2m", "deis", "dpmpp_3m", "unipc", "dpm_solver_3s", "lms")
@@ -98,7 +92,7 @@ def _subjects(target: str, quick: bool) -> list[Subject]:
             wanted = f"{', '.join(TARGETS)} or PATH:NAME with a file at PATH"
             raise ValueError(f"--target: wanted {wanted}, got {target}")
         return user_file.subjects(Path(path), name, quick)
-    module = importlib.import_module(f"experiments.audit.peers.{TARGETS[target]}")
+    module = importlib.import_module(f"experiments.audit.peers.{target.replace('-', '_')}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of libraries as they are imported
@@ -146,22 +140,18 @@ def _parts(config: Config, rows: Sequence[Check]) -> tuple[Part, ...]:
         figure = Figure("audit-orders.png", png(orders(fitted)), caption, alt)
         parts += [Heading("Measured and claimed orders"), figure]
     parts += _work(config.quick) if config.target == "ours" else ()
-    for verdict in ("defect", "limit"):
+    head = ("sampler", "setting", "check", "expected", "measured", "where")
+    for verdict, title, more in (
+        ("defect", "Defects", " The folder of this page has a reproducer for each, in order."),
+        ("limit", "Known limitations", ""),
+    ):
         cells = tuple(
             (row.sampler, row.setting, row.check, str(row.expected), row.shown, row.note)
             for row in rows
             if row.verdict == verdict
         )
-        head = ("sampler", "setting", "check", "expected", "measured", "where")
         if cells:
-            caption = {
-                "defect": "Defects. The folder of this page has a reproducer for each, in order.",
-                "limit": "Known limitations.",
-            }[verdict]
-            parts += [
-                Heading("Defects" if verdict == "defect" else "Known limitations"),
-                Table(head, cells, caption),
-            ]
+            parts += [Heading(title), Table(head, cells, f"{title}.{more}")]
     cells = tuple(
         (row.sampler, row.setting, row.check, str(row.expected), row.shown, row.verdict)
         for row in rows

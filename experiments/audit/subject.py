@@ -12,8 +12,6 @@ from diffusion_math.testing.report import Check, Report
 from diffusion_math.testing.sampler import Sampler
 from diffusion_math.testing.verdicts import Origin, audit
 
-__all__ = ["Subject", "again", "along", "subjects_of"]
-
 
 @final
 @dataclass(frozen=True)

@@ -17,8 +17,6 @@ from diffusion_math.testing.problems import MIXTURE, starts
 from diffusion_math.testing.sampler import InvalidSamplerError, UnsupportedError
 from experiments.audit.subject import Subject
 
-__all__ = ["subjects", "theirs"]
-
 MOST = 1000
 """Samplers that one name of a file may give."""
 

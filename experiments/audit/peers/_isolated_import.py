@@ -8,8 +8,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ["alone"]
-
 
 @cache
 def _loaded(package: str, module: str, helpers: tuple[tuple[str, Any], ...]) -> ModuleType:

@@ -17,8 +17,6 @@ from diffusion_math.schedule import Schedule, VPLinear
 from diffusion_math.testing.sampler import Sampler
 from experiments.audit.subject import Subject, along, subjects_of
 
-__all__ = ["SAMPLERS", "sampler", "subjects"]
-
 SAMPLERS: dict[str, tuple[int, bool]] = {
     "DDPMSampler": (1, True),
     "DDIMSampler": (1, False),

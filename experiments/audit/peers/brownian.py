@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Increments"]
-
 
 class Increments:
     """Increments of one Brownian motion over sigma, each divided by its standard deviation.

@@ -14,8 +14,6 @@ from experiments.audit.peers.diffusers_case import Case, groups
 from experiments.audit.peers.scheduler_driver import Driven, second
 from experiments.audit.subject import Subject
 
-__all__ = ["cases", "subjects"]
-
 SPACINGS = ("leading", "linspace", "trailing")
 SIGMAS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
 

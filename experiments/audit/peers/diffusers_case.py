@@ -23,8 +23,6 @@ from experiments.audit.peers.scheduler_driver import (
 )
 from experiments.audit.subject import Subject
 
-__all__ = ["Case", "groups"]
-
 TABLE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 """Stable Diffusion's."""
 WALKED = 20

@@ -22,8 +22,6 @@ from experiments.audit.peers._isolated_import import alone
 from experiments.audit.peers.brownian import Increments
 from experiments.audit.subject import Subject, along, subjects_of
 
-__all__ = ["SAMPLERS", "sampler", "subjects"]
-
 SAMPLERS: dict[str, tuple[int, bool]] = {
     "sample_euler": (1, False),
     "sample_euler_ancestral": (1, True),

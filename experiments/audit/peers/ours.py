@@ -8,8 +8,6 @@ from diffusion_math.testing.sampler import ours
 from diffusion_math.testing.verdicts import Origin
 from experiments.audit.subject import Subject
 
-__all__ = ["subjects"]
-
 
 def subjects(quick: bool) -> Iterator[Subject]:
     """Each sampler on each schedule, but `adaptive`, which chooses its own steps."""

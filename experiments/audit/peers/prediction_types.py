@@ -10,8 +10,6 @@ from diffusion_math.testing.problems import MIXTURE, starts
 from diffusion_math.testing.sampler import UnsupportedError
 from experiments.audit.peers.scheduler_driver import Driven, sampler
 
-__all__ = ["disagreement"]
-
 KINDS = ("epsilon", "sample", "v_prediction")
 
 

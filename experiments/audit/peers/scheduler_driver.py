@@ -23,8 +23,6 @@ from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPCos
 from diffusion_math.testing.sampler import Sampler, UnsupportedError
 from experiments.audit.peers.brownian import Increments
 
-__all__ = ["Driven", "announced", "noised", "sampler", "turned"]
-
 Space: TypeAlias = Literal["vp", "ve", "flow", "edm", "arc"]
 """Its sample is x_t; x_t / alpha_t; x_t on the rectified flow; EDM's, where alpha = 1; x_t on the
 arc alpha = cos(pi t / 2), sigma = sin(pi t / 2), with no table but the times themselves."""
@@ -281,9 +279,8 @@ def _output(
     if space == "flow" or kind == "flow_prediction":
         flow = prediction.flow_from_x0(schedule, x, x0, at).to(seen.dtype)
         return -flow if driven.forward else flow
-    if kind == "v_prediction":
-        return prediction.v_from_x0(schedule, x, x0, at).to(seen.dtype)
-    return prediction.eps_from_x0(schedule, x, x0, at).to(seen.dtype)
+    convert = prediction.v_from_x0 if kind == "v_prediction" else prediction.eps_from_x0
+    return convert(schedule, x, x0, at).to(seen.dtype)
 
 
 def _preconditioned(
@@ -310,10 +307,8 @@ def _drawing(kind: type, draw: Callable[[Tensor], Tensor]) -> Iterator[None]:
 
     module = modules[kind.__module__]
     with ExitStack() as stack:
-        for name, stand_in in (
-            ("randn_tensor", randn_tensor),
-            ("BrownianTreeNoiseSampler", tree),
-        ):
+        stand_ins = {"randn_tensor": randn_tensor, "BrownianTreeNoiseSampler": tree}
+        for name, stand_in in stand_ins.items():
             if hasattr(module, name):
                 stack.enter_context(patch.object(module, name, stand_in))
         yield

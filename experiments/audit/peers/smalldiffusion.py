@@ -17,8 +17,6 @@ from diffusion_math.testing.verdicts import Origin
 from experiments.audit.peers._isolated_import import alone
 from experiments.audit.subject import Subject, again
 
-__all__ = ["SAMPLERS", "sampler", "subjects"]
-
 SAMPLERS: dict[str, tuple[float, float, int, bool]] = {
     "DDPM": (1.0, 0.5, 1, True),
     "DDIM": (1.0, 0.0, 1, False),
@@ -61,8 +59,5 @@ def subjects(quick: bool) -> Iterator[Subject]:
     """The three settings that the library names."""
     for name, (gam, mu, order, noisy) in SAMPLERS.items():
         who = Origin("smalldiffusion", version("smalldiffusion"), f"gam={gam:g}, mu={mu:g}")
-        yield Subject(
-            sampler(name, gam, mu, order, noisy),
-            who,
-            again("smalldiffusion", name, gam, mu, order, noisy),
-        )
+        given = (name, gam, mu, order, noisy)
+        yield Subject(sampler(*given), who, again("smalldiffusion", *given))
