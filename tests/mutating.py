@@ -40,6 +40,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_runtestloop(session: pytest.Session) -> bool:
     """Note what tests reach, then try the mutants."""
     option = session.config.option
+    # Mutants stand beside their function, each with its docstring: one example is enough.
+    session.items = [item for item in session.items if "__mutmut_" not in item.nodeid]
     if session.testsfailed:
         raise session.Interrupted("tests that cannot be collected")
     due = [json.loads(line) for line in option.mutants.read_text("utf-8").splitlines()]
