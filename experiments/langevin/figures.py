@@ -26,8 +26,6 @@ from experiments.plots.plane import Cloud
 SHOWN = 3000
 """Particles shown; the shares count all of them."""
 REACH = 3.6
-RUN = ("ascent", "ULA", "annealed")
-"""What the animation shows."""
 
 
 def plane(
@@ -151,7 +149,7 @@ def animation(
     frames = []
     for k, moves in enumerate(moments):
         panels = []
-        for name in RUN:
+        for name in ("ascent", "ULA", "annealed"):
             x = watched[name][k]
             _, mode = nearest_mode(data, x)
             shares = torch.bincount(mode, minlength=len(data.means)).double() / len(x)
