@@ -65,11 +65,12 @@ def test_what_a_known_sum_makes_likelier() -> None:
     assert given(torch.tensor([0.5, 1.5])) == pytest.approx(math.e**2 / 2, rel=1e-12)
 
 
-def test_tilted_by_sums_over_counts() -> None:
-    """The tilted mean is the derivative of log E e^(kS)."""
-    expected = torch.tensor(CELLS, dtype=torch.float64)
-    for k in (-0.3, 0.1, 0.25):
+@pytest.mark.parametrize("cells", [CELLS, (100.0,), (300.0,)])
+def test_tilted_by_sums_over_counts(cells: tuple[float, ...]) -> None:
+    """The tilted mean is the derivative of log E e^(kS); at k = 0.6 the last count rules it."""
+    expected = torch.tensor(cells, dtype=torch.float64)
+    for k in (-0.3, 0.1, 0.25, 0.6):
         mean, rate = tilted(expected, expected, k)
-        slope = (log_moment(CELLS, k + 1e-5) - log_moment(CELLS, k - 1e-5)) / 2e-5
+        slope = (log_moment(cells, k + 1e-5) - log_moment(cells, k - 1e-5)) / 2e-5
         assert mean == pytest.approx(slope, rel=1e-6)
-        assert rate == pytest.approx(k * mean - log_moment(CELLS, k), rel=1e-9)
+        assert rate == pytest.approx(k * mean - log_moment(cells, k), rel=1e-9)

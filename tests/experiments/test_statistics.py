@@ -63,7 +63,7 @@ def test_mean_interval_is_students(values: list[float], level: float) -> None:
 def test_mean_interval_of_one_and_of_none() -> None:
     assert mean_interval([3.0]) == (-math.inf, math.inf)
     for function in (mean_interval, median_interval):
-        with pytest.raises(ValueError, match="at least one"):
+        with pytest.raises(ValueError, match=r"^values: wanted at least one, got none$"):
             function([])
 
 
@@ -267,5 +267,9 @@ def test_a_geometric_ratio_is_the_mean_of_logarithms() -> None:
     wanted = mean_interval(logs)
     assert value == pytest.approx(4 ** (1 / 3))
     assert (math.log(low), math.log(high)) == pytest.approx(wanted)
+    # One pair has no interval: its ends are those of the numbers that float64 holds.
+    assert geometric_ratio([3.0], [1.0])[1] == (0.0, math.exp(700))
+    with pytest.raises(ValueError, match="zip"):
+        geometric_ratio([1.0, 2.0], [1.0])
     value, ends = geometric_ratio([0.0, 1.0], [1.0, 0.0])  # 0 counts as 1e-12
     assert value == pytest.approx(1) and 0 < ends[0] < 1 < ends[1] < math.inf
