@@ -73,10 +73,7 @@ def _run(name: str, flags: Sequence[str]) -> None:
     if name not in NAMES:
         raise ValueError(f"no command {name!r}; there are {', '.join([*NAMES, TRAIN])}")
     package = f"experiments.{name.replace('-', '_')}"
-    import tyro
-
-    kind = importlib.import_module(package).Config
-    config: Any = parsed(kind, f"{_program()} {name}", flags, tyro.conf.OmitArgPrefixes)
+    config = configured(importlib.import_module(package).Config, name, flags)
     if config is None:  # after --help
         return
     from experiments.output.page import write
@@ -88,6 +85,13 @@ def _run(name: str, flags: Sequence[str]) -> None:
         result = module.run(config)
         for path in getattr(module, "write", write)(result, folder):
             say(path)
+
+
+def configured(kind: type[Any], name: str, flags: Sequence[str]) -> Any:
+    """The Config that the flags give, or None after --help; ValueError for wrong flags."""
+    import tyro
+
+    return parsed(kind, f"{_program()} {name}", flags, tyro.conf.OmitArgPrefixes)
 
 
 def _program() -> str:

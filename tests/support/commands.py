@@ -3,7 +3,7 @@
 import importlib
 from importlib.util import find_spec
 
-from experiments.__main__ import NAMES, _parsed
+from experiments.__main__ import NAMES, configured
 
 
 def complaint(command: list[str]) -> str:
@@ -16,7 +16,7 @@ def complaint(command: list[str]) -> str:
         return f"no experiment {name}"
     config = importlib.import_module(f"experiments.{name.replace('-', '_')}").Config
     try:
-        _parsed(config, name, flags)
+        configured(config, name, flags)
     except ValueError as error:
         return str(error)
     return ""
