@@ -1,0 +1,1 @@
+"""Assertions about somebody's own functions, each against exact values at every index."""

@@ -1,0 +1,1 @@
+"""Names for what is wrong: exact values beside a catalogue of what people write in their place."""

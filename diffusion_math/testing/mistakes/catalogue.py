@@ -1,0 +1,160 @@
+"""The catalogue of mistakes: what people write in the place of a formula.
+
+Most entries are generated. A value may be that of another index, be squared, rooted, inverted, a
+factor off, or be another of the schedule's quantities. An assertion adds the mistakes of its own
+subject, each with the place where it is found or ruled out.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+import torch
+from torch import Tensor
+
+from diffusion_math.testing.mistakes.levels import Levels, Rows, Step
+
+__all__ = ["FACTORS", "INDICES", "QUANTITIES", "TRANSFORMS", "Formula", "Mistake", "generated"]
+
+Formula: TypeAlias = Callable[[Step], Mapping[str, Tensor]]
+"""The value of each field, `(rows,)`, from the levels of t and s."""
+
+Evaluated: TypeAlias = Callable[[Levels, Rows], Mapping[str, Tensor]]
+
+
+@final
+@dataclass(frozen=True)
+class Mistake:
+    """Something that is computed in the place of a formula.
+
+    Attributes:
+        name: one clause, `the variance is beta~ of index t - 1`.
+        values: what it gives for the fields that it is about.
+        cost: how many things it changes; among entries that fit, the least is named.
+        source: a paper, documentation or thread that states the right formula or the mistake.
+    """
+
+    name: str
+    values: Evaluated
+    cost: int = 1
+    source: str = ""
+
+    @classmethod
+    def of(cls, name: str, formula: Formula, source: str = "", cost: int = 1) -> "Mistake":
+        """A mistake in the formula itself: the levels are the right ones."""
+        return cls(name, lambda levels, rows: formula(levels.at(rows)), cost, source)
+
+
+def _variance(step: Step) -> Tensor:
+    """sigma_{t|s}^2 = sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2: beta_t between neighbours."""
+    return step.sigma_t**2 - (step.alpha_t / step.alpha_s * step.sigma_s) ** 2
+
+
+QUANTITIES: Mapping[str, Callable[[Step], Tensor]] = {
+    "beta": _variance,
+    "beta~": lambda step: _variance(step) * (step.sigma_s / step.sigma_t) ** 2,
+    "abar": lambda step: step.alpha_t**2,
+    "1 - abar": lambda step: step.sigma_t**2,
+    "1 - beta": lambda step: (step.alpha_t / step.alpha_s) ** 2,
+    "SNR": lambda step: (step.alpha_t / step.sigma_t) ** 2,
+}
+"""What a formula may hold in the place of another: squares, as the tables of DDPM are."""
+
+TRANSFORMS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "{}": lambda value: value,
+    "sqrt({})": torch.sqrt,
+    "({})^2": torch.square,
+    "1 / ({})": torch.reciprocal,
+    "1 / sqrt({})": torch.rsqrt,
+    "log({})": torch.log,
+    "exp({})": torch.exp,
+    "exp({} / 2)": lambda value: torch.exp(value / 2),
+}
+
+FACTORS: Mapping[str, float] = {
+    "{}": 1.0,
+    "2 {}": 2.0,
+    "{} / 2": 0.5,
+    "sqrt(2) {}": 2**0.5,
+    "{} / sqrt(2)": 2**-0.5,
+    "-{}": -1.0,
+}
+
+INDICES: Mapping[str, Callable[[Rows, int], Rows]] = {
+    "": lambda rows, last: rows,
+    " of index t - 1": lambda rows, last: Rows((rows.t - 1).clamp(0), (rows.s - 1).clamp(0)),
+    " of index t + 1": lambda rows, last: Rows(
+        (rows.t + 1).clamp(max=last), (rows.s + 1).clamp(max=last)
+    ),
+    " of index t - 1, where -1 is the last": lambda rows, last: Rows(
+        torch.where(rows.t > 1, rows.t - 1, last), torch.where(rows.t > 1, (rows.s - 1), last - 1)
+    ),
+    " of the last index": lambda rows, last: Rows(
+        torch.full_like(rows.t, last), torch.full_like(rows.s, last - 1)
+    ),
+    " of the index counted from the other end": lambda rows, last: Rows(
+        last + 1 - rows.t, last - rows.t
+    ),
+    ", with t's level where s's belongs": lambda rows, last: Rows(rows.t, rows.t),
+    ", with s's level where t's belongs": lambda rows, last: Rows(rows.s, rows.s),
+    ", with the level before s where s's belongs": lambda rows, last: Rows(
+        rows.t, (rows.s - 1).clamp(0)
+    ),
+    ", with the levels of s and t exchanged": lambda rows, last: Rows(rows.s, rows.t),
+}
+"""Which levels are read. Position 0 is clean data, `last` the most noise."""
+
+
+def generated(field: str, formula: Formula) -> Iterator[Mistake]:
+    """Mistakes in one field: the right formula and other quantities, each altered in each way."""
+    own = {"its right value": lambda step: formula(step)[field]}
+    for base, (quantity, value) in enumerate([*own.items(), *QUANTITIES.items()]):
+        for at, (index, moved) in enumerate(INDICES.items()):
+            for shape, (words, transform) in enumerate(TRANSFORMS.items()):
+                for by, (times, factor) in enumerate(FACTORS.items()):
+                    cost = sum(map(bool, (base, at, shape, by)))
+                    if not cost:
+                        continue
+                    inner = quantity if not (shape or by) else f"{quantity}"
+                    name = f"the {field} is {times.format(words.format(inner))}{index}"
+                    values = _altered(field, value, moved, transform, factor)
+                    yield Mistake(name, values, cost)
+    for name, constant in (("0", 0.0), ("1", 1.0)):
+        yield Mistake(f"the {field} is {name}", _constant(field, constant), 1)
+
+
+def generated_together(formula: Formula) -> Iterator[Mistake]:
+    """Mistakes in which levels are read, the same for all fields."""
+    for index, moved in list(INDICES.items())[1:]:
+
+        def values(
+            levels: Levels, rows: Rows, moved: Callable[[Rows, int], Rows] = moved
+        ) -> Mapping[str, Tensor]:
+            return formula(levels.at(moved(rows, len(levels.times) - 1)))
+
+        yield Mistake(f"every coefficient is its right value{index}", values)
+
+
+def _altered(
+    field: str,
+    value: Callable[[Step], Tensor],
+    moved: Callable[[Rows, int], Rows],
+    transform: Callable[[Tensor], Tensor],
+    factor: float,
+) -> Evaluated:
+    def values(levels: Levels, rows: Rows) -> Mapping[str, Tensor]:
+        step = levels.at(moved(rows, len(levels.times) - 1))
+        return {field: factor * transform(value(step))}
+
+    return values
+
+
+def _constant(field: str, constant: float) -> Evaluated:
+    return lambda levels, rows: {
+        field: torch.full(rows.t.shape, constant, dtype=torch.float64)
+    }
+
+
+def fields_of(mistakes: Sequence[Mistake], levels: Levels, rows: Rows) -> set[str]:
+    """The fields that some mistakes are about."""
+    return {field for one in mistakes for field in one.values(levels, rows)}

@@ -1,0 +1,206 @@
+"""Exact values beside measured ones; where they differ, the mistake that explains every row."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import final
+
+import torch
+from torch import Tensor
+
+from diffusion_math.testing.mistakes.catalogue import (
+    Evaluated,
+    Formula,
+    Mistake,
+    generated,
+    generated_together,
+)
+from diffusion_math.testing.mistakes.levels import Levels, Rows
+
+__all__ = ["Difference", "MistakeError", "compare", "diagnosis"]
+
+ROUNDINGS = 32
+"""Roundings of the levels, and of a value itself, by which a right value may be off."""
+
+
+@final
+@dataclass(frozen=True)
+class Difference:
+    """A field that is not what it should be: where most, by how much, and how it comes about."""
+
+    field: str
+    rows: int
+    of: int
+    time: object
+    got: float
+    expected: float
+    tolerance: float
+
+    def __str__(self) -> str:
+        return (
+            f"the {self.field} differs at {self.rows} of {self.of} indices, most at "
+            f"{self.time}: got {self.got:.6g}, expected {self.expected:.6g} "
+            f"(tolerance {self.tolerance:.2g})"
+        )
+
+
+class MistakeError(AssertionError):
+    """Code under test is wrong: what differs, and the catalogue's name of the mistake.
+
+    Attributes:
+        subject: what was checked.
+        differences: a `Difference` for each field that is wrong.
+        mistakes: the catalogue's entries that explain them at every index; may be empty.
+    """
+
+    def __init__(
+        self,
+        subject: str,
+        differences: tuple[Difference, ...],
+        mistakes: tuple[Mistake, ...],
+        right: str = "",
+    ) -> None:
+        self.subject, self.differences, self.mistakes = subject, differences, mistakes
+        lines = [f"{subject}: wrong", *(f"  {one}" for one in differences)]
+        for one in mistakes:
+            lines.append(f"  diagnosis: {one.name}{f' ({one.source})' if one.source else ''}")
+        if not mistakes:
+            lines.append("  diagnosis: no entry of the catalogue fits at every index")
+        lines += [f"  right: {right}"] if right else []
+        super().__init__("\n".join(lines))
+
+
+def compare(
+    subject: str,
+    measured: Mapping[str, Tensor],
+    formula: Formula,
+    levels: Levels,
+    rows: Rows,
+    *,
+    eps: float,
+    known: Iterable[Mistake] = (),
+    right: str = "",
+) -> None:
+    """Raise MistakeError unless every measured field is the formula's value to rounding.
+
+    Args:
+        measured: `(rows,)` for each field.
+        formula: the exact fields; see `Formula`.
+        eps: the relative rounding of what was measured.
+        known: mistakes of the subject, tried before those that are generated.
+        right: the right formula, in words.
+    """
+    eps = max(eps, levels.eps)
+
+    def exact(at: Levels, which: Rows) -> Mapping[str, Tensor]:
+        return formula(at.at(which))
+
+    expected, tolerance = _with_tolerance(exact, levels, rows, eps)
+    found: list[Difference] = []
+    for field, values in measured.items():
+        off = _off(values, expected[field], tolerance[field])
+        if bool(off.any()):
+            found.append(_difference(field, values, expected, tolerance, off, levels, rows))
+    if found:
+        wrong = {one.field: measured[one.field] for one in found}
+        names = diagnosis(wrong, measured, formula, levels, rows, eps=eps, known=known)
+        raise MistakeError(subject, tuple(found), names, right)
+
+
+def diagnosis(
+    wrong: Mapping[str, Tensor],
+    measured: Mapping[str, Tensor],
+    formula: Formula,
+    levels: Levels,
+    rows: Rows,
+    *,
+    eps: float,
+    known: Iterable[Mistake] = (),
+) -> tuple[Mistake, ...]:
+    """Entries that explain the wrong fields at every index: one for all, else one for each.
+
+    The least change is named. A mistake that says something of a field that is right is none.
+    """
+    together = _least(chain(known, generated_together(formula)), wrong, measured, levels, rows, eps)
+    if together is not None:
+        return (together,)
+    found = []
+    for field, values in wrong.items():
+        one = {field: values}
+        mistake = _least(
+            chain(known, generated(field, formula)), one, {**measured, **one}, levels, rows, eps
+        )
+        found += [] if mistake is None else [mistake]
+    return tuple(found)
+
+
+def _least(
+    candidates: Iterable[Mistake],
+    wrong: Mapping[str, Tensor],
+    measured: Mapping[str, Tensor],
+    levels: Levels,
+    rows: Rows,
+    eps: float,
+) -> Mistake | None:
+    """The cheapest candidate that gives all the wrong fields, and others only as they are."""
+    best: Mistake | None = None
+    for one in candidates:
+        if best is not None and one.cost >= best.cost:
+            continue
+        given = one.values(levels, rows)
+        if not wrong.keys() <= given.keys():
+            continue
+        near = all(
+            not bool(_off(measured[field], given[field], _coarse(given[field], eps)).any())
+            for field in given
+        )
+        if not near:  # beyond any rounding: no need to find how much there is
+            continue
+        values, tolerance = _with_tolerance(one.values, levels, rows, eps)
+        if not any(bool(_off(measured[f], values[f], tolerance[f]).any()) for f in values):
+            best = one
+    return best
+
+
+def _coarse(value: Tensor, eps: float) -> Tensor:
+    return 1e-2 * value.abs() + 1e6 * eps
+
+
+def _with_tolerance(
+    values: Evaluated, levels: Levels, rows: Rows, eps: float
+) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+    """Values, and what rounding of the levels and of the values themselves can do to them."""
+    middle = values(levels, rows)
+    moved = [values(one, rows) for one in levels.nudged(eps)]
+    tolerance = {}
+    for field, value in middle.items():
+        reach = torch.stack([(one[field] - value).abs() for one in moved]).amax(0)
+        own = ROUNDINGS * (reach.nan_to_num(0.0, 0.0) + eps * value.abs())
+        tolerance[field] = own.nan_to_num(0.0, 0.0) + torch.finfo(torch.float64).tiny
+    return middle, tolerance
+
+
+def _off(got: Tensor, expected: Tensor, tolerance: Tensor) -> Tensor:
+    """Where two values are not the same; both infinite, or both NaN, is the same."""
+    same = (got == expected) | (got.isnan() & expected.isnan())
+    return ~(same | ((got - expected).abs() <= tolerance))
+
+
+def _difference(
+    field: str,
+    got: Tensor,
+    expected: Mapping[str, Tensor],
+    tolerance: Mapping[str, Tensor],
+    off: Tensor,
+    levels: Levels,
+    rows: Rows,
+) -> Difference:
+    wanted, allowed = expected[field], tolerance[field]
+    by = ((got - wanted).abs() / wanted.abs().clamp(min=torch.finfo(torch.float64).tiny)).clone()
+    k = int(torch.where(off, by.nan_to_num(torch.inf), -1.0).argmax())
+    t, s = levels.times[int(rows.t[k])], levels.times[int(rows.s[k])]
+    neighbour = int(rows.s[k]) == int(rows.t[k]) - 1
+    time = f"t = {t}" if neighbour else f"t = {t}, s = {'clean data' if s is None else s}"
+    return Difference(
+        field, int(off.sum()), len(got), time, float(got[k]), float(wanted[k]), float(allowed[k])
+    )

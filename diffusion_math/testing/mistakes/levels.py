@@ -1,0 +1,111 @@
+"""The noise levels of code under test, in its own indices or times."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeAlias, final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion_math.checks import Number, require
+
+__all__ = ["LevelsOf", "Levels", "Rows", "Step", "neighbours"]
+
+LevelsOf: TypeAlias = Callable[[Any], tuple[Any, Any]]
+"""`levels(i) -> (alpha, sigma)` of their index or time i: x_t = alpha x_0 + sigma eps."""
+
+
+class Step(NamedTuple):
+    """Levels of a noisier time t and a cleaner time s, each float64 of shape (rows,)."""
+
+    alpha_t: Tensor
+    sigma_t: Tensor
+    alpha_s: Tensor
+    sigma_s: Tensor
+
+
+class Rows(NamedTuple):
+    """Positions of t and s in `Levels`, int64 of shape (rows,): 0 is clean data."""
+
+    t: Tensor
+    s: Tensor
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """The table of (alpha, sigma), from clean data at position 0 to the most noise.
+
+    Attributes:
+        times: their own name of each position; None for clean data, which has no index.
+        alpha, sigma: float64 of shape (len(times),); 1 and 0 at position 0.
+        eps: the relative rounding of the numbers that they gave.
+    """
+
+    times: tuple[Number | None, ...]
+    alpha: Tensor
+    sigma: Tensor
+    eps: float
+
+    @classmethod
+    def read(cls, levels: LevelsOf, times: Sequence[Number]) -> "Levels":
+        """The levels of their times, which are given from little to much noise.
+
+        Raises ValueError for no time, for levels that are not two finite numbers with alpha >= 0
+        and sigma > 0, and for a signal-to-noise ratio that does not fall from time to time.
+        """
+        require(len(times) > 0, "times", "at least one time", "none")
+        rows, eps = [(1.0, 0.0)], 0.0
+        for time in times:
+            alpha, sigma = levels(time)
+            rows.append((_number(alpha, time), _number(sigma, time)))
+            eps = max(eps, _eps(alpha), _eps(sigma))
+        table = torch.tensor(rows, dtype=torch.float64)
+        alpha, sigma = table.T.contiguous()
+        good = bool((alpha >= 0).all()) and bool((sigma[1:] > 0).all())
+        require(good, "levels", "alpha >= 0 and sigma > 0 at every time", rows[1])
+        falls = bool((alpha[1:] * sigma[:-1] < alpha[:-1] * sigma[1:]).all())
+        require(falls, "times", "a falling signal-to-noise ratio, little noise first", times[:3])
+        return cls((None, *times), alpha, sigma, eps)
+
+    def at(self, rows: Rows) -> Step:
+        """The levels of both times of each row."""
+        return Step(self.alpha[rows.t], self.sigma[rows.t], self.alpha[rows.s], self.sigma[rows.s])
+
+    def nudged(self, eps: float) -> "list[Levels]":
+        """The same with each number off by its rounding, up or down, in four patterns.
+
+        What a formula's value does with it is what rounding of the levels can do to the value. A
+        sigma that was computed as sqrt(1 - alpha^2) is off by the rounding of that difference.
+        """
+        flat = torch.ones_like(self.alpha)
+        turns = flat.clone()
+        turns[::2] = -1
+        own = torch.full_like(self.alpha, eps)
+        if bool(((self.alpha**2 + self.sigma**2 - 1).abs() < 1e-3).all()):
+            own[1:] *= 1 + (self.alpha[1:] / self.sigma[1:]) ** 2 / 2
+        return [
+            replace(self, alpha=self.alpha * (1 + eps * up), sigma=self.sigma * (1 + own * down))
+            for up, down in ((turns, turns), (turns, -turns), (turns, flat), (flat, turns))
+        ]
+
+
+def neighbours(levels: Levels) -> Rows:
+    """Each time with the one before it; the first goes to clean data."""
+    t = torch.arange(1, len(levels.times))
+    return Rows(t, t - 1)
+
+
+def _number(value: Any, time: Number) -> float:
+    number = float(value)
+    require(np.isfinite(number), f"levels({time})", "finite numbers", value)
+    return number
+
+
+def _eps(value: Any) -> float:
+    """The relative rounding of a number's type: float64's for plain numbers."""
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return float(torch.finfo(value.dtype).eps)
+    kind = np.asarray(value).dtype if not isinstance(value, Tensor) else np.dtype(np.float64)
+    return float(np.finfo(kind if kind.kind == "f" else np.float64).eps)
