@@ -5,8 +5,9 @@ factor off, or be another of the schedule's quantities. An assertion adds the mi
 subject, each with the place where it is found or ruled out.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 from typing import TypeAlias, final
 
 import torch
@@ -14,7 +15,17 @@ from torch import Tensor
 
 from diffusion_math.testing.mistakes.levels import Levels, Rows, Step
 
-__all__ = ["FACTORS", "INDICES", "QUANTITIES", "TRANSFORMS", "Formula", "Mistake", "generated"]
+__all__ = [
+    "FACTORS",
+    "INDICES",
+    "QUANTITIES",
+    "TRANSFORMS",
+    "Formula",
+    "Mistake",
+    "generated",
+    "generated_together",
+    "power",
+]
 
 Formula: TypeAlias = Callable[[Step], Mapping[str, Tensor]]
 """The value of each field, `(rows,)`, from the levels of t and s."""
@@ -82,7 +93,7 @@ FACTORS: Mapping[str, float] = {
 
 INDICES: Mapping[str, Callable[[Rows, int], Rows]] = {
     "": lambda rows, last: rows,
-    " of index t - 1": lambda rows, last: Rows((rows.t - 1).clamp(0), (rows.s - 1).clamp(0)),
+    " of index t - 1": lambda rows, last: Rows((rows.t - 1).clamp(1), (rows.s - 1).clamp(0)),
     " of index t + 1": lambda rows, last: Rows(
         (rows.t + 1).clamp(max=last), (rows.s + 1).clamp(max=last)
     ),
@@ -107,32 +118,68 @@ INDICES: Mapping[str, Callable[[Rows, int], Rows]] = {
 
 def generated(field: str, formula: Formula) -> Iterator[Mistake]:
     """Mistakes in one field: the right formula and other quantities, each altered in each way."""
-    own = {"its right value": lambda step: formula(step)[field]}
-    for base, (quantity, value) in enumerate([*own.items(), *QUANTITIES.items()]):
-        for at, (index, moved) in enumerate(INDICES.items()):
-            for shape, (words, transform) in enumerate(TRANSFORMS.items()):
-                for by, (times, factor) in enumerate(FACTORS.items()):
-                    cost = sum(map(bool, (base, at, shape, by)))
-                    if not cost:
-                        continue
-                    inner = quantity if not (shape or by) else f"{quantity}"
-                    name = f"the {field} is {times.format(words.format(inner))}{index}"
-                    values = _altered(field, value, moved, transform, factor)
-                    yield Mistake(name, values, cost)
     for name, constant in (("0", 0.0), ("1", 1.0)):
-        yield Mistake(f"the {field} is {name}", _constant(field, constant), 1)
+        yield Mistake(f"the {field} is {name}", _constant(field, constant))
+    own = {"its right value": lambda step: formula(step)[field]}
+    choices = product(
+        enumerate({**own, **QUANTITIES}.items()),
+        enumerate(INDICES.items()),
+        enumerate(TRANSFORMS.items()),
+        enumerate(FACTORS.items()),
+    )
+    for (base, (quantity, value)), (at, (index, moved)), (form, transform), (by, factor) in choices:
+        cost = sum(map(bool, (base, at, form, by)))
+        if cost:
+            said = factor[0].format(transform[0].format(quantity))
+            values = _altered(field, value, moved, transform[1], factor[1])
+            yield Mistake(f"the {field} is {said}{index}", values, cost)
 
 
 def generated_together(formula: Formula) -> Iterator[Mistake]:
     """Mistakes in which levels are read, the same for all fields."""
     for index, moved in list(INDICES.items())[1:]:
+        yield Mistake(f"every coefficient is its right value{index}", _read(formula, moved))
 
-        def values(
-            levels: Levels, rows: Rows, moved: Callable[[Rows, int], Rows] = moved
-        ) -> Mapping[str, Tensor]:
-            return formula(levels.at(moved(rows, len(levels.times) - 1)))
 
-        yield Mistake(f"every coefficient is its right value{index}", values)
+def power(field: str, measured: Tensor, formula: Formula, step: Step) -> Mistake | None:
+    """The right value times a product of powers of the levels, if that is what was measured.
+
+    log(measured / right) = sum of p log(level) over alpha_t, sigma_t, alpha_s, sigma_s, sigma_{t|s}
+    by least squares over all rows, each p rounded to a multiple of 1/2. Whether it fits is for the
+    caller to see.
+    """
+    logs = torch.stack([value(step).log() for value in LEVELS.values()], 1)
+    ratio = (measured / formula(step)[field]).log()
+    good = logs.isfinite().all(1) & ratio.isfinite()
+    if int(good.sum()) <= len(LEVELS):
+        return None
+    found = torch.linalg.lstsq(logs[good], ratio[good, None], driver="gelsd").solution[:, 0]
+    powers = ((2 * found).round() / 2).tolist()
+    if not any(powers) or max(map(abs, powers)) > 4:
+        return None
+    named = zip(LEVELS, powers, strict=True)
+    factor = " ".join(name if p == 1 else f"{name}^{p:g}" for name, p in named if p)
+
+    def values(step: Step) -> Mapping[str, Tensor]:
+        right = formula(step)[field]
+        for value, p in zip(LEVELS.values(), powers, strict=True):
+            right = right * value(step) ** p if p else right
+        return {field: right}
+
+    return Mistake.of(f"the {field} is its right value times {factor}", values, cost=3)
+
+
+LEVELS: Mapping[str, Callable[[Step], Tensor]] = {
+    "alpha_t": lambda step: step.alpha_t,
+    "sigma_t": lambda step: step.sigma_t,
+    "alpha_s": lambda step: step.alpha_s,
+    "sigma_s": lambda step: step.sigma_s,
+    "sigma_{t|s}": lambda step: _variance(step).sqrt(),
+}
+
+
+def _read(formula: Formula, moved: Callable[[Rows, int], Rows]) -> Evaluated:
+    return lambda levels, rows: formula(levels.at(moved(rows, len(levels.times) - 1)))
 
 
 def _altered(
@@ -150,11 +197,4 @@ def _altered(
 
 
 def _constant(field: str, constant: float) -> Evaluated:
-    return lambda levels, rows: {
-        field: torch.full(rows.t.shape, constant, dtype=torch.float64)
-    }
-
-
-def fields_of(mistakes: Sequence[Mistake], levels: Levels, rows: Rows) -> set[str]:
-    """The fields that some mistakes are about."""
-    return {field for one in mistakes for field in one.values(levels, rows)}
+    return lambda levels, rows: {field: torch.full(rows.t.shape, constant, dtype=torch.float64)}

@@ -14,12 +14,13 @@ from diffusion_math.testing.mistakes.catalogue import (
     Mistake,
     generated,
     generated_together,
+    power,
 )
 from diffusion_math.testing.mistakes.levels import Levels, Rows
 
 __all__ = ["Difference", "MistakeError", "compare", "diagnosis"]
 
-ROUNDINGS = 32
+ROUNDINGS = 16
 """Roundings of the levels, and of a value itself, by which a right value may be off."""
 
 
@@ -62,8 +63,9 @@ class MistakeError(AssertionError):
     ) -> None:
         self.subject, self.differences, self.mistakes = subject, differences, mistakes
         lines = [f"{subject}: wrong", *(f"  {one}" for one in differences)]
-        for one in mistakes:
-            lines.append(f"  diagnosis: {one.name}{f' ({one.source})' if one.source else ''}")
+        lines += [
+            f"  diagnosis: {one.name}{f' ({one.source})' if one.source else ''}" for one in mistakes
+        ]
         if not mistakes:
             lines.append("  diagnosis: no entry of the catalogue fits at every index")
         lines += [f"  right: {right}"] if right else []
@@ -126,10 +128,9 @@ def diagnosis(
         return (together,)
     found = []
     for field, values in wrong.items():
-        one = {field: values}
-        mistake = _least(
-            chain(known, generated(field, formula)), one, {**measured, **one}, levels, rows, eps
-        )
+        last = power(field, values, formula, levels.at(rows))
+        candidates = chain(known, generated(field, formula), [last] if last else [])
+        mistake = _least(candidates, {field: values}, measured, levels, rows, eps)
         found += [] if mistake is None else [mistake]
     return tuple(found)
 
@@ -172,10 +173,11 @@ def _with_tolerance(
     """Values, and what rounding of the levels and of the values themselves can do to them."""
     middle = values(levels, rows)
     moved = [values(one, rows) for one in levels.nudged(eps)]
+    relative = levels.rounding(eps)[rows.t]
     tolerance = {}
     for field, value in middle.items():
         reach = torch.stack([(one[field] - value).abs() for one in moved]).amax(0)
-        own = ROUNDINGS * (reach.nan_to_num(0.0, 0.0) + eps * value.abs())
+        own = ROUNDINGS * (reach.nan_to_num(0.0, 0.0) + relative * value.abs())
         tolerance[field] = own.nan_to_num(0.0, 0.0) + torch.finfo(torch.float64).tiny
     return middle, tolerance
 

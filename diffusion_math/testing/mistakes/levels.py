@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion_math.checks import Number, require
 
-__all__ = ["LevelsOf", "Levels", "Rows", "Step", "neighbours"]
+__all__ = ["Levels", "LevelsOf", "Rows", "Step", "neighbours"]
 
 LevelsOf: TypeAlias = Callable[[Any], tuple[Any, Any]]
 """`levels(i) -> (alpha, sigma)` of their index or time i: x_t = alpha x_0 + sigma eps."""
@@ -73,18 +73,26 @@ class Levels:
         """The levels of both times of each row."""
         return Step(self.alpha[rows.t], self.sigma[rows.t], self.alpha[rows.s], self.sigma[rows.s])
 
+    def rounding(self, eps: float) -> Tensor:
+        """The relative rounding of sigma^2 at each position, in arithmetic of rounding eps.
+
+        Where alpha^2 + sigma^2 = 1, sigma^2 is mostly computed as 1 - alpha^2, and what is divided
+        by it is off by as much.
+        """
+        own = torch.full_like(self.alpha, eps)
+        if bool(((self.alpha**2 + self.sigma**2 - 1).abs() < 1e-3).all()):
+            own[1:] *= 1 + (self.alpha[1:] / self.sigma[1:]) ** 2
+        return own
+
     def nudged(self, eps: float) -> "list[Levels]":
         """The same with each number off by its rounding, up or down, in four patterns.
 
-        What a formula's value does with it is what rounding of the levels can do to the value. A
-        sigma that was computed as sqrt(1 - alpha^2) is off by the rounding of that difference.
+        What a formula's value does with it is what rounding of the levels can do to the value.
         """
         flat = torch.ones_like(self.alpha)
         turns = flat.clone()
         turns[::2] = -1
-        own = torch.full_like(self.alpha, eps)
-        if bool(((self.alpha**2 + self.sigma**2 - 1).abs() < 1e-3).all()):
-            own[1:] *= 1 + (self.alpha[1:] / self.sigma[1:]) ** 2 / 2
+        own = self.rounding(eps) / 2
         return [
             replace(self, alpha=self.alpha * (1 + eps * up), sigma=self.sigma * (1 + own * down))
             for up, down in ((turns, turns), (turns, -turns), (turns, flat), (flat, turns))
