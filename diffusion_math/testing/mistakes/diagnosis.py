@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import final
 
@@ -12,8 +13,8 @@ from diffusion_math.testing.mistakes.catalogue import (
     Evaluated,
     Formula,
     Mistake,
-    generated,
     generated_together,
+    likely,
     power,
 )
 from diffusion_math.testing.mistakes.levels import Levels, Rows
@@ -22,6 +23,9 @@ __all__ = ["Difference", "MistakeError", "compare", "diagnosis"]
 
 ROUNDINGS = 16
 """Roundings of the levels, and of a value itself, by which a right value may be off."""
+
+FEW = 12
+"""Rows on which an entry of the catalogue is tried before all of them."""
 
 
 @final
@@ -93,11 +97,8 @@ def compare(
         right: the right formula, in words.
     """
     eps = max(eps, levels.eps)
-
-    def exact(at: Levels, which: Rows) -> Mapping[str, Tensor]:
-        return formula(at.at(which))
-
-    expected, tolerance = _with_tolerance(exact, levels, rows, eps)
+    exact = _Exact(levels, rows, eps)
+    expected, tolerance = exact(lambda levels, rows: formula(levels.at(rows)))
     found: list[Difference] = []
     for field, values in measured.items():
         off = _off(values, expected[field], tolerance[field])
@@ -123,63 +124,59 @@ def diagnosis(
 
     The least change is named. A mistake that says something of a field that is right is none.
     """
-    together = _least(chain(known, generated_together(formula)), wrong, measured, levels, rows, eps)
+    exact = _Exact(levels, rows, eps)
+    few = torch.linspace(0, len(rows.t) - 1, min(FEW, len(rows.t))).round().long()
+    there = Rows(rows.t[few], rows.s[few])
+
+    def near(field: str, values: Tensor) -> Tensor:
+        return ~_off(measured[field][few], values, _coarse(values, eps))
+
+    def least(candidates: Iterable[Mistake], fields: Mapping[str, Tensor]) -> Mistake | None:
+        for one in sorted(candidates, key=lambda one: one.cost):
+            given = {f: v for f, v in one.values(levels, there).items() if f in measured}
+            if not fields.keys() <= given.keys():
+                continue
+            if all(bool(near(field, value).all()) for field, value in given.items()):
+                values, tolerance = exact(one.values)
+                if not any(bool(_off(measured[f], values[f], tolerance[f]).any()) for f in given):
+                    return one
+        return None
+
+    known = list(known)
+    together = least(chain(known, generated_together(formula)), wrong)
     if together is not None:
         return (together,)
     found = []
     for field, values in wrong.items():
         last = power(field, values, formula, levels.at(rows))
-        candidates = chain(known, generated(field, formula), [last] if last else [])
-        mistake = _least(candidates, {field: values}, measured, levels, rows, eps)
+        made = likely(field, formula, levels, there, partial(near, field))
+        mistake = least(chain(known, made, [last] if last else []), {field: values})
         found += [] if mistake is None else [mistake]
     return tuple(found)
 
 
-def _least(
-    candidates: Iterable[Mistake],
-    wrong: Mapping[str, Tensor],
-    measured: Mapping[str, Tensor],
-    levels: Levels,
-    rows: Rows,
-    eps: float,
-) -> Mistake | None:
-    """The cheapest candidate that gives all the wrong fields, and others only as they are."""
-    best: Mistake | None = None
-    for one in candidates:
-        if best is not None and one.cost >= best.cost:
-            continue
-        given = one.values(levels, rows)
-        if not wrong.keys() <= given.keys():
-            continue
-        near = all(
-            not bool(_off(measured[field], given[field], _coarse(given[field], eps)).any())
-            for field in given
-        )
-        if not near:  # beyond any rounding: no need to find how much there is
-            continue
-        values, tolerance = _with_tolerance(one.values, levels, rows, eps)
-        if not any(bool(_off(measured[f], values[f], tolerance[f]).any()) for f in values):
-            best = one
-    return best
-
-
 def _coarse(value: Tensor, eps: float) -> Tensor:
-    return 1e-2 * value.abs() + 1e6 * eps
+    """More than rounding of any entry comes to: what is further off needs no closer look."""
+    return 0.1 * value.abs() + 64 * eps
 
 
-def _with_tolerance(
-    values: Evaluated, levels: Levels, rows: Rows, eps: float
-) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+@final
+class _Exact:
     """Values, and what rounding of the levels and of the values themselves can do to them."""
-    middle = values(levels, rows)
-    moved = [values(one, rows) for one in levels.nudged(eps)]
-    relative = levels.rounding(eps)[rows.t]
-    tolerance = {}
-    for field, value in middle.items():
-        reach = torch.stack([(one[field] - value).abs() for one in moved]).amax(0)
-        own = ROUNDINGS * (reach.nan_to_num(0.0, 0.0) + relative * value.abs())
-        tolerance[field] = own.nan_to_num(0.0, 0.0) + torch.finfo(torch.float64).tiny
-    return middle, tolerance
+
+    def __init__(self, levels: Levels, rows: Rows, eps: float) -> None:
+        self.levels, self.rows, self.nudged = levels, rows, levels.nudged(eps)
+        self.relative = levels.rounding(eps)[rows.t]
+
+    def __call__(self, values: Evaluated) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        middle = values(self.levels, self.rows)
+        moved = [values(one, self.rows) for one in self.nudged]
+        tolerance = {}
+        for field, value in middle.items():
+            reach = torch.stack([one[field] for one in moved]).sub(value).abs().amax(0)
+            own = ROUNDINGS * (reach.nan_to_num(0.0, 0.0) + self.relative * value.abs())
+            tolerance[field] = own.nan_to_num(0.0, 0.0) + torch.finfo(torch.float64).tiny
+        return middle, tolerance
 
 
 def _off(got: Tensor, expected: Tensor, tolerance: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The noise levels of code under test, in its own indices or times."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias, final
 
@@ -10,10 +10,13 @@ from torch import Tensor
 
 from diffusion_math.checks import Number, require
 
-__all__ = ["Levels", "LevelsOf", "Rows", "Step", "neighbours"]
+__all__ = ["Levels", "LevelsOf", "Rows", "Step", "Times", "neighbours", "pairs"]
 
 LevelsOf: TypeAlias = Callable[[Any], tuple[Any, Any]]
 """`levels(i) -> (alpha, sigma)` of their index or time i: x_t = alpha x_0 + sigma eps."""
+
+Times: TypeAlias = Iterable[Any]
+"""Their indices or times, little noise first: numbers, or an array of any library."""
 
 
 class Step(NamedTuple):
@@ -49,25 +52,30 @@ class Levels:
     eps: float
 
     @classmethod
-    def read(cls, levels: LevelsOf, times: Sequence[Number]) -> "Levels":
+    def read(cls, levels: LevelsOf, times: Times) -> "Levels":
         """The levels of their times, which are given from little to much noise.
 
         Raises ValueError for no time, for levels that are not two finite numbers with alpha >= 0
         and sigma > 0, and for a signal-to-noise ratio that does not fall from time to time.
         """
-        require(len(times) > 0, "times", "at least one time", "none")
+        names = tuple(time.item() if hasattr(time, "item") else time for time in times)
+        require(len(names) > 0, "times", "at least one time", "none")
+        require(len(set(names)) == len(names), "times", "each time once", names)
         rows, eps = [(1.0, 0.0)], 0.0
-        for time in times:
-            alpha, sigma = levels(time)
-            rows.append((_number(alpha, time), _number(sigma, time)))
-            eps = max(eps, _eps(alpha), _eps(sigma))
-        table = torch.tensor(rows, dtype=torch.float64)
-        alpha, sigma = table.T.contiguous()
-        good = bool((alpha >= 0).all()) and bool((sigma[1:] > 0).all())
-        require(good, "levels", "alpha >= 0 and sigma > 0 at every time", rows[1])
-        falls = bool((alpha[1:] * sigma[:-1] < alpha[:-1] * sigma[1:]).all())
-        require(falls, "times", "a falling signal-to-noise ratio, little noise first", times[:3])
-        return cls((None, *times), alpha, sigma, eps)
+        for time in names:
+            alpha, sigma, rounding = _pair(levels, time)
+            wanted = "finite alpha >= 0 and sigma > 0"
+            good = 0 <= alpha < np.inf and 0 < sigma < np.inf
+            require(good, f"levels({time})", wanted, (alpha, sigma))
+            rows.append((alpha, sigma))
+            eps = max(eps, rounding)
+        alpha, sigma = torch.tensor(rows, dtype=torch.float64).T.contiguous()
+        rises = ~(alpha[1:] * sigma[:-1] < alpha[:-1] * sigma[1:])
+        if bool(rises.any()):
+            wanted = "a signal-to-noise ratio that falls from time to time, little noise first"
+            k = int(rises.int().argmax())
+            require(False, "times", wanted, f"a rise up to {names[k]}")
+        return cls((None, *names), alpha, sigma, eps)
 
     def at(self, rows: Rows) -> Step:
         """The levels of both times of each row."""
@@ -105,10 +113,28 @@ def neighbours(levels: Levels) -> Rows:
     return Rows(t, t - 1)
 
 
-def _number(value: Any, time: Number) -> float:
-    number = float(value)
-    require(np.isfinite(number), f"levels({time})", "finite numbers", value)
-    return number
+def pairs(levels: Levels, given: Iterable[Sequence[Any]]) -> Rows:
+    """The rows of pairs (t, s) of their times; ValueError unless s is less noisy than t."""
+    place = {time: k for k, time in enumerate(levels.times)}
+    rows = []
+    for pair in given:
+        known = len(pair) == 2 and all(time is not None and time in place for time in pair)
+        require(known, "pairs", "two of the times each", pair)
+        t, s = (place[time] for time in pair)
+        require(s < t, "pairs", "s less noisy than t in each (t, s)", pair)
+        rows.append((t, s))
+    require(len(rows) > 0, "pairs", "at least one pair", "none")
+    return Rows(*torch.tensor(rows).T)
+
+
+def _pair(levels: LevelsOf, time: Number) -> tuple[float, float, float]:
+    """alpha, sigma and the relative rounding of their type."""
+    given = levels(time)
+    try:
+        alpha, sigma = given
+        return float(alpha), float(sigma), max(_eps(alpha), _eps(sigma))
+    except (TypeError, ValueError):
+        raise ValueError(f"levels({time}): wanted (alpha, sigma), got {given!r}") from None
 
 
 def _eps(value: Any) -> float:

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import require
+from diffusion_math.checks import Number, require
 
-__all__ = ["coefficients", "tensor", "time_batch"]
+__all__ = ["coefficients", "guarded", "name_of", "one_by_one", "parts", "tensor", "time_batch"]
 
 VECTORS = (1.0, -2.0, 0.5, 3.0)
 """The entries of an event: different, so that a mixture of entries shows; exact in any dtype."""
@@ -35,8 +35,8 @@ def coefficients(
         each = (result - offset) / vector.double()
         found[name] = each[:, 0]
         slack = 64 * eps * (each.abs().amax(1) + offset.abs().amax(1))
-        mixed = ~((each - each[:, :1]).abs().amax(1) <= slack)
-        assert not bool(mixed.any() & each.isfinite().all()), (
+        mixed = ~((each - each[:, :1]).abs().amax(1) <= slack) & each.isfinite().all(1)
+        assert not bool(mixed.any()), (
             f"{subject}: {name} does not act entry by entry: an event of {VECTORS} gives "
             f"{result[int(mixed.int().argmax())].tolist()}"
         )
@@ -53,21 +53,84 @@ def coefficients(
 
 def tensor(subject: str, value: Any, like: Tensor) -> tuple[Tensor, float]:
     """What was returned, in float64 and `like`'s shape, with the relative rounding of its dtype."""
-    found = torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value)
-    eps = torch.finfo(found.dtype).eps if found.is_floating_point() else 2.0**-52
+    full = _broadcast(subject, value, like)
+    eps = torch.finfo(full.dtype).eps if full.is_floating_point() else 2.0**-52
+    return full.double(), float(eps)
+
+
+def guarded(subject: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Code under test, whose exceptions are AssertionErrors that name it."""
+
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as error:
+            raise AssertionError(f"{subject}: raised {type(error).__name__}: {error}") from error
+
+    return call
+
+
+def parts(subject: str, result: Any, count: int) -> Sequence[Any]:
+    """The first results of several; AssertionError where there are fewer."""
+    several = isinstance(result, Sequence) and len(result) >= count
+    assert several, f"{subject}: wanted {count} results, got {_kind(result)}"
+    found: Sequence[Any] = result[:count]
+    return found
+
+
+def one_by_one(subject: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of one time and an event `(1, 4)`, as a function of a batch: one call a row.
+
+    Times are given as plain numbers.
+    """
+
+    def batch(*arguments: Tensor) -> Any:
+        rows = [
+            function(*(each[k].item() if each.ndim == 1 else each[k : k + 1] for each in arguments))
+            for k in range(len(arguments[0]))
+        ]
+        like = next(each for each in arguments if each.ndim > 1)[:1]
+        if not isinstance(rows[0], tuple):
+            return torch.cat([_broadcast(subject, row, like) for row in rows])
+        count = len(rows[0])
+        columns = zip(*(parts(subject, row, count) for row in rows), strict=True)
+        return tuple(
+            torch.cat([_broadcast(subject, one, like) for one in each]) for each in columns
+        )
+
+    return batch
+
+
+def name_of(function: Callable[..., Any], otherwise: str) -> str:
+    """A function's name in messages; `otherwise` for what has none."""
+    name = getattr(function, "__name__", otherwise)
+    return otherwise if name == "<lambda>" else str(name)
+
+
+def _broadcast(subject: str, value: Any, like: Tensor) -> Tensor:
+    """What was returned, in its dtype and `like`'s shape."""
+    try:
+        found = value if isinstance(value, Tensor) else torch.tensor(np.array(value))
+    except (TypeError, ValueError):
+        raise AssertionError(f"{subject}: wanted an array, got {_kind(value)}") from None
+    assert not found.is_complex(), f"{subject}: wanted real numbers, got {found.dtype}"
     given = tuple(found.shape)
     if found.ndim == 1 and given == tuple(like.shape[:1]):
         found = found[:, None]
     try:
-        full = found.detach().cpu().double().broadcast_to(like.shape)
+        return found.detach().cpu().broadcast_to(like.shape)
     except RuntimeError:
         raise AssertionError(
             f"{subject}: wanted a result of shape {tuple(like.shape)}, got {given}"
         ) from None
-    return full, float(eps)
 
 
-def time_batch(times: Sequence[int | float | None]) -> Tensor:
+def _kind(value: Any) -> str:
+    count = f" of {len(value)}" if isinstance(value, Sequence) else ""
+    return f"{type(value).__name__}{count}"
+
+
+def time_batch(times: Sequence[Number | None]) -> Tensor:
     """Their times as a batch: int64 where all are whole numbers, else float64."""
     given = [time for time in times if time is not None]
     require(len(given) == len(times), "times", "times of their own", "clean data, which has none")
