@@ -7,7 +7,7 @@ subject, each with the place where it is found or ruled out.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import torch
 from torch import Tensor
@@ -21,16 +21,17 @@ __all__ = [
     "TRANSFORMS",
     "Formula",
     "Mistake",
+    "altered",
     "generated",
     "generated_together",
     "likely",
     "power",
 ]
 
-Formula: TypeAlias = Callable[[Step], Mapping[str, Tensor]]
-"""The value of each field, `(rows,)`, from the levels of t and s."""
+Formula: TypeAlias = Callable[[Any], Mapping[str, Tensor]]
+"""The value of each field, `(rows,)`, from the levels of t and s, or a `Table`'s columns."""
 
-Evaluated: TypeAlias = Callable[[Levels, Rows], Mapping[str, Tensor]]
+Evaluated: TypeAlias = Callable[[Any, Rows], Mapping[str, Tensor]]
 
 
 @final
@@ -161,6 +162,18 @@ def _generated(field: str, formula: Formula, which: Likely) -> Iterator[Mistake]
                 yield Mistake(f"the {field} is {said}{index}", _altered(field, *altered), cost)
 
 
+def altered(field: str, formula: Formula) -> Iterator[Mistake]:
+    """Mistakes in one field of a `Table`: a constant, or the right value altered in each way."""
+    for name, constant in (("NaN", torch.nan), ("0", 0.0), ("1", 1.0)):
+        yield Mistake(f"the {field} is {name}", _constant(field, constant))
+    for form, (named, transform) in enumerate(TRANSFORMS.items()):
+        for by, (factor, number) in enumerate(FACTORS.items()):
+            if form or by:
+                said = factor.format(named.format("its right value"))
+                values = _transformed(field, formula, transform, number)
+                yield Mistake.of(f"the {field} is {said}", values, cost=bool(form) + bool(by))
+
+
 def generated_together(formula: Formula) -> Iterator[Mistake]:
     """Mistakes in which levels are read, the same for all fields."""
     for index, moved in list(INDICES.items())[1:]:
@@ -220,6 +233,12 @@ def _altered(
         return {field: factor * transform(value(step))}
 
     return values
+
+
+def _transformed(
+    field: str, formula: Formula, transform: Callable[[Tensor], Tensor], factor: float
+) -> Formula:
+    return lambda step: {field: factor * transform(formula(step)[field])}
 
 
 def _constant(field: str, constant: float) -> Evaluated:

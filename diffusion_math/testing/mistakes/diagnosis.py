@@ -13,11 +13,13 @@ from diffusion_math.testing.mistakes.catalogue import (
     Evaluated,
     Formula,
     Mistake,
+    altered,
     generated_together,
     likely,
     power,
 )
 from diffusion_math.testing.mistakes.levels import Levels, Rows
+from diffusion_math.testing.mistakes.table import Table
 
 __all__ = ["Difference", "MistakeError", "compare", "diagnosis"]
 
@@ -80,7 +82,7 @@ def compare(
     subject: str,
     measured: Mapping[str, Tensor],
     formula: Formula,
-    levels: Levels,
+    levels: Levels | Table,
     rows: Rows,
     *,
     eps: float,
@@ -114,7 +116,7 @@ def diagnosis(
     wrong: Mapping[str, Tensor],
     measured: Mapping[str, Tensor],
     formula: Formula,
-    levels: Levels,
+    levels: Levels | Table,
     rows: Rows,
     *,
     eps: float,
@@ -143,14 +145,19 @@ def diagnosis(
         return None
 
     known = list(known)
-    together = least(chain(known, generated_together(formula)), wrong)
+    same = () if isinstance(levels, Table) else generated_together(formula)
+    together = least(chain(known, same), wrong)
     if together is not None:
         return (together,)
     found = []
     for field, values in wrong.items():
-        last = power(field, values, formula, levels.at(rows))
-        made = likely(field, formula, levels, there, partial(near, field))
-        mistake = least(chain(known, made, [last] if last else []), {field: values})
+        if isinstance(levels, Table):
+            made = altered(field, formula)
+        else:
+            last = power(field, values, formula, levels.at(rows))
+            likely_ones = likely(field, formula, levels, there, partial(near, field))
+            made = chain(likely_ones, [last] if last else [])
+        mistake = least(chain(known, made), {field: values})
         found += [] if mistake is None else [mistake]
     return tuple(found)
 
@@ -164,7 +171,7 @@ def _coarse(value: Tensor, eps: float) -> Tensor:
 class _Exact:
     """Values, and what rounding of the levels and of the values themselves can do to them."""
 
-    def __init__(self, levels: Levels, rows: Rows, eps: float) -> None:
+    def __init__(self, levels: Levels | Table, rows: Rows, eps: float) -> None:
         self.levels, self.rows, self.nudged = levels, rows, levels.nudged(eps)
         self.relative = levels.rounding(eps)[rows.t]
 
@@ -191,15 +198,18 @@ def _difference(
     expected: Mapping[str, Tensor],
     tolerance: Mapping[str, Tensor],
     off: Tensor,
-    levels: Levels,
+    levels: Levels | Table,
     rows: Rows,
 ) -> Difference:
     wanted, allowed = expected[field], tolerance[field]
     by = ((got - wanted).abs() / wanted.abs().clamp(min=torch.finfo(torch.float64).tiny)).clone()
     k = int(torch.where(off, by.nan_to_num(torch.inf), -1.0).argmax())
     t, s = levels.times[int(rows.t[k])], levels.times[int(rows.s[k])]
-    neighbour = int(rows.s[k]) == int(rows.t[k]) - 1
-    time = f"t = {t}" if neighbour else f"t = {t}, s = {'clean data' if s is None else s}"
+    time = f"t = {t}"
+    if isinstance(levels, Table):
+        time = str(t)
+    elif int(rows.s[k]) != int(rows.t[k]) - 1:
+        time += f", s = {'clean data' if s is None else s}"
     return Difference(
         field, int(off.sum()), len(got), time, float(got[k]), float(wanted[k]), float(allowed[k])
     )
