@@ -1,20 +1,42 @@
 """`assert_posterior`: q(x_s | x_t, x_0), both coefficients and the variance at every index."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from diffusion_math.checks import Number, require
-from diffusion_math.testing.mistakes.catalogue import Mistake
+from diffusion_math.testing.mistakes.catalogue import QUANTITIES, Formula, Mistake
 from diffusion_math.testing.mistakes.diagnosis import compare
-from diffusion_math.testing.mistakes.levels import Levels, LevelsOf, Step, neighbours
-from diffusion_math.testing.mistakes.probes import VECTORS, coefficients, tensor, time_batch
+from diffusion_math.testing.mistakes.levels import (
+    Levels,
+    LevelsOf,
+    Rows,
+    Step,
+    Times,
+    neighbours,
+    pairs_of,
+)
+from diffusion_math.testing.mistakes.probes import (
+    VECTORS,
+    coefficients,
+    fields,
+    guarded,
+    name_of,
+    one_by_one,
+    parts,
+    tensor,
+    time_batch,
+)
 
-__all__ = ["assert_posterior"]
+__all__ = ["First", "Spread", "assert_posterior", "first_variance", "in_spread"]
 
 Spread = Literal["variance", "deviation", "log-variance"]
+"""What stands for the variance: itself, its root or its logarithm."""
+
+First = Number | Literal["second"]
+"""The variance at the first index, whose exact one is 0: a number, or that of the second."""
 
 DDPM = "arXiv:2006.11239, eq. 7"
 
@@ -22,85 +44,148 @@ DDPM = "arXiv:2006.11239, eq. 7"
 def assert_posterior(
     posterior: Callable[..., Any],
     levels: LevelsOf,
-    times: Sequence[Number],
+    times: Times,
     *,
     spread: Spread = "variance",
+    first: First = 0,
+    pairs: Iterable[Sequence[Any]] | None = None,
+    batched: bool = True,
     dtype: torch.dtype = torch.float64,
 ) -> None:
     """Check `posterior(x0, x_t, t) -> mean, variance` of q(x_s | x_t, x_0), s the time before t.
 
-    mean = alpha_s (1 - r) x0 + r (alpha_s / alpha_t) x_t  with r = SNR_t / SNR_s, written as
-    alpha_s sigma_{t|s}^2 / sigma_t^2 x0 + alpha_{t|s} sigma_s^2 / sigma_t^2 x_t;
-    variance = sigma_{t|s}^2 sigma_s^2 / sigma_t^2. The first time goes to clean data: x0 itself.
+    mean = alpha_s sigma_{t|s}^2 / sigma_t^2 x0 + alpha_{t|s} sigma_s^2 / sigma_t^2 x_t;
+    variance = sigma_{t|s}^2 sigma_s^2 / sigma_t^2, with alpha_{t|s} = alpha_t / alpha_s and
+    sigma_{t|s}^2 = sigma_t^2 - alpha_{t|s}^2 sigma_s^2. The first time goes to clean data, x0.
 
     Args:
-        posterior: takes x0 and x_t of shape `(batch, 4)` and t of shape `(batch,)`; what it returns
-            beyond the first two is not looked at.
+        posterior: takes x0 and x_t `(batch, 4)` and t `(batch,)`; what it returns beyond the first
+            two is not looked at.
         levels: `levels(t) -> (alpha, sigma)` of their time.
         times: all their times, from little to much noise.
         spread: what the second result is.
+        first: the variance at the first time where it is not the exact 0: a number such as 1e-20,
+            or "second", that of the second time, as in Improved DDPM's clipped log-variance.
+        pairs: (t, s) of their times, for `posterior(x0, x_t, t, s)`; without, `posterior` takes t.
+        batched: False for a function of one time, a plain number, and events `(1, 4)`.
         dtype: that of x0 and x_t.
 
-    Raises MistakeError, an AssertionError, with the mistake's name where the catalogue has it, and
-    ValueError for levels or times that are none. Source: DDPM (arXiv:2006.11239) eq. 6 and 7.
+    Raises MistakeError, an AssertionError, with the mistake's name where the catalogue has it;
+    AssertionError where `posterior` raises or returns what is no posterior; ValueError for other
+    arguments. Source: DDPM (arXiv:2006.11239) eq. 6 and 7.
+
+    >>> import diffusion_math as dm
+    >>> from diffusion_math.testing.assertions.posterior import assert_posterior
+    >>> schedule = dm.Discrete.linear(10)
+    >>> def posterior(x0, x_t, t):
+    ...     q = dm.gaussian.posterior(schedule, x_t, x0, t, t - 1)
+    ...     return q.mean, schedule.betas[t - 1][:, None]
+    ...
+    >>> try:
+    ...     assert_posterior(posterior, schedule, range(1, 11))
+    ... except AssertionError as error:
+    ...     print(str(error).splitlines()[2])
+      diagnosis: the variance is beta, the upper bound of the variance (arXiv:2006.11239, eq. 7)
     """
-    require(spread in TRANSFORMED, "spread", f"one of {', '.join(TRANSFORMED)}", spread)
+    require(spread in SPREADS, "spread", f"one of {', '.join(SPREADS)}", spread)
+    require(pairs is None or first == 0, "first", "0, the exact one, with pairs", first)
     table = Levels.read(levels, times)
-    rows = neighbours(table)
-    t = time_batch(times)
-    subject = getattr(posterior, "__name__", "posterior")
+    rows = neighbours(table) if pairs is None else pairs_of(table, pairs)
+    subject, safe = (
+        name_of(posterior, "posterior"),
+        guarded(name_of(posterior, "posterior"), posterior),
+    )
+    which = (rows.t,) if pairs is None else (rows.t, rows.s)
+    at = [time_batch([table.times[k] for k in each.tolist()]) for each in which]
 
-    def mean(given: Mapping[str, Tensor]) -> Any:
-        return posterior(given["x0"], given["x_t"], t)[0]
+    def both(*arguments: Any) -> Any:
+        return tuple(parts(subject, safe(*arguments), 2))
 
-    measured, eps = coefficients(subject, mean, ("x0", "x_t"), len(t), dtype)
-    zero = torch.zeros(len(t), len(VECTORS), dtype=dtype)
-    variance, its = tensor(subject, posterior(zero, zero, t)[1], zero)
-    found = {f"coefficient of {name}": value for name, value in measured.items()}
+    call = both if batched else one_by_one(subject, both)
+    measured, eps = coefficients(
+        subject,
+        lambda given: call(given["x0"], given["x_t"], *at)[0],
+        ("x0", "x_t"),
+        len(rows.t),
+        dtype,
+    )
+    zero = torch.zeros(len(rows.t), len(VECTORS), dtype=dtype)
+    variance, its = tensor(subject, call(zero, zero, *at)[1], zero)
     compare(
         subject,
-        {**found, spread: variance[:, 0]},
-        lambda step: _exact(step, spread),
+        {**fields(measured), spread: variance[:, 0]},
+        _exact(spread, first_variance(first, table)),
         table,
         rows,
         eps=max(eps, its),
-        known=[
-            Mistake.of(f"the {spread} is beta, the upper bound of the variance", _upper(spread)),
-            Mistake.of("x0 and x_t are exchanged", lambda step: _exchanged(step, spread), DDPM),
-        ],
-        right="beta~ = (1 - abar_s) / (1 - abar_t) beta (DDPM, " + DDPM + ")",
+        known=_known(spread, first, table),
+        right=f"beta~ = (1 - abar_s) / (1 - abar_t) beta (DDPM, {DDPM})",
     )
 
 
-TRANSFORMED: Mapping[str, Callable[[Tensor], Tensor]] = {
+SPREADS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "variance": lambda variance: variance,
     "deviation": torch.sqrt,
     "log-variance": torch.log,
 }
 
 
-def _exact(step: Step, spread: str) -> dict[str, Tensor]:
-    ratio = step.alpha_t / step.alpha_s
-    between = step.sigma_t**2 - (ratio * step.sigma_s) ** 2
-    return {
-        "coefficient of x0": step.alpha_s * between / step.sigma_t**2,
-        "coefficient of x_t": ratio * (step.sigma_s / step.sigma_t) ** 2,
-        "offset": torch.zeros_like(ratio),
-        spread: TRANSFORMED[spread](between * (step.sigma_s / step.sigma_t) ** 2),
-    }
+def in_spread(spread: str, variance: Callable[[Step], Tensor]) -> Formula:
+    """A formula of the one field `spread`."""
+    return lambda step: {spread: SPREADS[spread](variance(step))}
 
 
-def _upper(spread: str) -> Callable[[Step], dict[str, Tensor]]:
-    def beta(step: Step) -> dict[str, Tensor]:
-        between = step.sigma_t**2 - (step.alpha_t / step.alpha_s * step.sigma_s) ** 2
-        return {spread: TRANSFORMED[spread](between)}
+def first_variance(first: First, levels: Levels) -> float:
+    """The variance at the first time; ValueError for no such, or for one time without a second."""
+    if isinstance(first, str):
+        wanted = "a number of at least 0, or 'second' with two times or more"
+        require(first == "second" and len(levels.times) > 2, "first", wanted, first)
+        second = Rows(torch.tensor([2]), torch.tensor([1]))
+        return float(QUANTITIES["beta~"](levels.at(second)))
+    require(first >= 0, "first", "a number of at least 0, or 'second'", first)
+    return float(first)
 
-    return beta
+
+def clipped(first: float) -> Callable[[Step], Tensor]:
+    """beta~, with a given variance where the cleaner time is clean data."""
+    return lambda step: torch.where(step.sigma_s == 0, first, QUANTITIES["beta~"](step))
 
 
-def _exchanged(step: Step, spread: str) -> dict[str, Tensor]:
-    right = _exact(step, spread)
-    return {
-        "coefficient of x0": right["coefficient of x_t"],
-        "coefficient of x_t": right["coefficient of x0"],
-    }
+def _exact(spread: str, first: float) -> Formula:
+    def exact(step: Step) -> dict[str, Tensor]:
+        ratio = step.alpha_t / step.alpha_s
+        return {
+            "coefficient of x0": step.alpha_s * QUANTITIES["beta"](step) / step.sigma_t**2,
+            "coefficient of x_t": ratio * (step.sigma_s / step.sigma_t) ** 2,
+            "offset": torch.zeros_like(ratio),
+            **in_spread(spread, clipped(first))(step),
+        }
+
+    return exact
+
+
+def _known(spread: str, first: First, levels: Levels) -> list[Mistake]:
+    def unbracketed(step: Step) -> Tensor:
+        return QUANTITIES["beta"](step) * step.sigma_s**2 - step.alpha_t**2
+
+    def exchanged(step: Step) -> dict[str, Tensor]:
+        right = _exact(spread, 0)(step)
+        names = "coefficient of x0", "coefficient of x_t"
+        return {names[0]: right[names[1]], names[1]: right[names[0]]}
+
+    upper = f"the {spread} is beta, the upper bound of the variance"
+    brackets = f"the {spread} is that of beta (1 - abar_s) / 1 - abar_t: brackets are missing"
+    found = [
+        Mistake.of(upper, in_spread(spread, QUANTITIES["beta"]), DDPM),
+        Mistake.of(
+            brackets, in_spread(spread, unbracketed), "github.com/CompVis/stable-diffusion/pull/907"
+        ),
+        Mistake.of("x0 and x_t are exchanged", exchanged, DDPM),
+    ]
+    others: dict[str, First] = {"0": 0, "clipped at 1e-20": 1e-20, "that of the second": "second"}
+    for said, other in others.items():
+        if other != first and (other != "second" or len(levels.times) > 2):
+            name = f"the {spread} at the first time is {said}; if that is meant, first={other!r}"
+            formula = in_spread(spread, clipped(first_variance(other, levels)))
+            found.append(Mistake.of(name, formula, "arXiv:2102.09672"))
+    return found

@@ -109,6 +109,12 @@ INDICES: Mapping[str, Callable[[Rows, int], Rows]] = {
     ),
     ", with t's level where s's belongs": lambda rows, last: Rows(rows.t, rows.t),
     ", with s's level where t's belongs": lambda rows, last: Rows(rows.s, rows.s),
+    ", with t's level where s's belongs, clean data at the last": lambda rows, last: Rows(
+        rows.t, torch.where(rows.t < last, rows.t, 0)
+    ),
+    ", with the first level where clean data belongs": lambda rows, last: Rows(
+        rows.t, rows.s.clamp(min=1)
+    ),
     ", with the level before s where s's belongs": lambda rows, last: Rows(
         rows.t, (rows.s - 1).clamp(0)
     ),

@@ -26,6 +26,14 @@ __all__ = ["Difference", "MistakeError", "compare", "diagnosis"]
 ROUNDINGS = 16
 """Roundings of the levels, and of a value itself, by which a right value may be off."""
 
+SINGLE = 2.0**-23
+"""The relative rounding of float32."""
+
+SINGLE_NAME = (
+    "right to float32's rounding: the levels, the times or the tables are in float32 "
+    "(dtype=torch.float32 allows it)"
+)
+
 FEW = 12
 """Rows on which an entry of the catalogue is tried before all of them."""
 
@@ -44,9 +52,10 @@ class Difference:
     tolerance: float
 
     def __str__(self) -> str:
+        digits = 6 if abs(self.got - self.expected) > 1e-5 * abs(self.expected) else 15
         return (
             f"the {self.field} differs at {self.rows} of {self.of} indices, most at "
-            f"{self.time}: got {self.got:.6g}, expected {self.expected:.6g} "
+            f"{self.time}: got {self.got:.{digits}g}, expected {self.expected:.{digits}g} "
             f"(tolerance {self.tolerance:.2g})"
         )
 
@@ -99,17 +108,26 @@ def compare(
         right: the right formula, in words.
     """
     eps = max(eps, levels.eps)
+    found = _differences(measured, formula, levels, rows, eps)
+    if found and eps < SINGLE and not _differences(measured, formula, levels, rows, SINGLE):
+        raise MistakeError(subject, found, (Mistake(SINGLE_NAME, lambda levels, rows: {}),), right)
+    if found:
+        wrong = {one.field: measured[one.field] for one in found}
+        names = diagnosis(wrong, measured, formula, levels, rows, eps=eps, known=known)
+        raise MistakeError(subject, found, names, right)
+
+
+def _differences(
+    measured: Mapping[str, Tensor], formula: Formula, levels: Levels, rows: Rows, eps: float
+) -> tuple[Difference, ...]:
     exact = _Exact(levels, rows, eps)
     expected, tolerance = exact(lambda levels, rows: formula(levels.at(rows)))
-    found: list[Difference] = []
+    found = []
     for field, values in measured.items():
         off = _off(values, expected[field], tolerance[field])
         if bool(off.any()):
             found.append(_difference(field, values, expected, tolerance, off, levels, rows))
-    if found:
-        wrong = {one.field: measured[one.field] for one in found}
-        names = diagnosis(wrong, measured, formula, levels, rows, eps=eps, known=known)
-        raise MistakeError(subject, tuple(found), names, right)
+    return tuple(found)
 
 
 def diagnosis(

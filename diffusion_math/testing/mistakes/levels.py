@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion_math.checks import Number, require
 
-__all__ = ["Levels", "LevelsOf", "Rows", "Step", "Times", "neighbours", "pairs"]
+__all__ = ["Levels", "LevelsOf", "Rows", "Step", "Times", "neighbours", "pairs_of"]
 
 LevelsOf: TypeAlias = Callable[[Any], tuple[Any, Any]]
 """`levels(i) -> (alpha, sigma)` of their index or time i: x_t = alpha x_0 + sigma eps."""
@@ -113,7 +113,7 @@ def neighbours(levels: Levels) -> Rows:
     return Rows(t, t - 1)
 
 
-def pairs(levels: Levels, given: Iterable[Sequence[Any]]) -> Rows:
+def pairs_of(levels: Levels, given: Iterable[Sequence[Any]]) -> Rows:
     """The rows of pairs (t, s) of their times; ValueError unless s is less noisy than t."""
     place = {time: k for k, time in enumerate(levels.times)}
     rows = []

@@ -9,7 +9,17 @@ from torch import Tensor
 
 from diffusion_math.checks import Number, require
 
-__all__ = ["coefficients", "guarded", "name_of", "one_by_one", "parts", "tensor", "time_batch"]
+__all__ = [
+    "called",
+    "coefficients",
+    "fields",
+    "guarded",
+    "name_of",
+    "one_by_one",
+    "parts",
+    "tensor",
+    "time_batch",
+]
 
 VECTORS = (1.0, -2.0, 0.5, 3.0)
 """The entries of an event: different, so that a mixture of entries shows; exact in any dtype."""
@@ -51,6 +61,13 @@ def coefficients(
     return found, eps
 
 
+def fields(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `coefficients` found, under the names that messages use."""
+    return {
+        name if name == "offset" else f"coefficient of {name}": each for name, each in found.items()
+    }
+
+
 def tensor(subject: str, value: Any, like: Tensor) -> tuple[Tensor, float]:
     """What was returned, in float64 and `like`'s shape, with the relative rounding of its dtype."""
     full = _broadcast(subject, value, like)
@@ -68,6 +85,12 @@ def guarded(subject: str, function: Callable[..., Any]) -> Callable[..., Any]:
             raise AssertionError(f"{subject}: raised {type(error).__name__}: {error}") from error
 
     return call
+
+
+def called(subject: str, function: Callable[..., Any], batched: bool) -> Callable[..., Any]:
+    """Code under test as a function of a batch, whose exceptions are AssertionErrors."""
+    safe = guarded(subject, function)
+    return safe if batched else one_by_one(subject, safe)
 
 
 def parts(subject: str, result: Any, count: int) -> Sequence[Any]:

@@ -15,7 +15,7 @@ from diffusion_math.testing.mistakes.catalogue import (
     generated_together,
 )
 from diffusion_math.testing.mistakes.diagnosis import Difference, MistakeError, compare, diagnosis
-from diffusion_math.testing.mistakes.levels import Levels, Rows, Step, neighbours, pairs
+from diffusion_math.testing.mistakes.levels import Levels, Rows, Step, neighbours, pairs_of
 
 SCHEDULE = Discrete.linear(24, 1e-3, 0.2)
 LEVELS = Levels.read(lambda i: SCHEDULE(i + 1), range(24))
@@ -183,7 +183,7 @@ def test_an_exact_infinity_is_right() -> None:
 
 
 def test_both_times_are_told_where_they_are_no_neighbours() -> None:
-    rows = pairs(LEVELS, [(20, 3), (9, 2)])
+    rows = pairs_of(LEVELS, [(20, 3), (9, 2)])
     with pytest.raises(MistakeError) as caught:
         compare("mine", {"variance": torch.ones(2).double()}, variance, LEVELS, rows, eps=EPS)
     assert caught.value.differences[0].time in ("t = 20, s = 3", "t = 9, s = 2")
@@ -198,3 +198,16 @@ def test_a_difference_is_a_sentence() -> None:
     assert str(one) == (
         "the variance differs at 3 of 9 indices, most at t = 4: got 1, expected 2 (tolerance 1e-09)"
     )
+
+
+def test_a_difference_of_rounding_shows_its_digits() -> None:
+    one = Difference("variance", 3, 9, "t = 4", 1.0000001, 1.0, 1e-9)
+    assert "got 1.0000001, expected 1 (tolerance" in str(one)
+
+
+def test_float32_within_float64_is_told() -> None:
+    step = LEVELS.at(ROWS)
+    given = {"variance": QUANTITIES["beta~"](step).float().double()}
+    found = error(given, variance)
+    assert [one.name[:30] for one in found.mistakes] == ["right to float32's rounding: th"[:30]]
+    compare("mine", given, variance, LEVELS, ROWS, eps=2.0**-23)

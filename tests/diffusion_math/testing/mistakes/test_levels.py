@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow
-from diffusion_math.testing.mistakes.levels import Levels, Rows, neighbours, pairs
+from diffusion_math.testing.mistakes.levels import Levels, Rows, neighbours, pairs_of
 
 SCHEDULE = Discrete.linear(20)
 
@@ -75,7 +75,7 @@ def test_neighbours_end_at_clean_data() -> None:
 
 
 def test_pairs_are_found_by_their_times() -> None:
-    rows = pairs(Levels.read(SCHEDULE, [2, 5, 9]), [(9, 2), (5, 2)])
+    rows = pairs_of(Levels.read(SCHEDULE, [2, 5, 9]), [(9, 2), (5, 2)])
     assert rows.t.tolist() == [3, 2] and rows.s.tolist() == [1, 1]
 
 
@@ -92,7 +92,7 @@ def test_pairs_are_found_by_their_times() -> None:
 )
 def test_no_pairs_are_refused_by_name(given: list, message: str) -> None:  # type: ignore[type-arg]
     with pytest.raises(ValueError, match=f"pairs: wanted {message}"):
-        pairs(Levels.read(SCHEDULE, [2, 5, 9]), given)
+        pairs_of(Levels.read(SCHEDULE, [2, 5, 9]), given)
 
 
 def test_rounding_grows_where_sigma_is_what_alpha_leaves_of_one() -> None:
