@@ -70,11 +70,11 @@ def coefficients(schedule: Schedule, kind: str, t: Time) -> tuple[Coefficient, C
     flow   -1.00  1.00
     score   0.00 -4.00
     """
-    require(kind in _KINDS, "kind", f"one of {', '.join(_KINDS)}", repr(kind))
+    require(kind in KINDS, "kind", f"one of {', '.join(KINDS)}", repr(kind))
     alpha_t, sigma_t = schedule(t)
     exists = kind != "score" or bool((sigma_t > 0).all())
     require(exists, "t", "sigma_t > 0 for a score", t)
-    return _KINDS[kind](alpha_t, sigma_t)
+    return KINDS[kind](alpha_t, sigma_t)
 
 
 def x0_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
@@ -369,7 +369,7 @@ def _score(alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
     return torch.zeros_like(alpha_t), -1 / sigma_t
 
 
-_KINDS: dict[str, _Parts] = {"x0": _x0, "eps": _eps, "v": _v, "flow": _flow, "score": _score}
+KINDS: dict[str, _Parts] = {"x0": _x0, "eps": _eps, "v": _v, "flow": _flow, "score": _score}
 
 
 def _det(p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:

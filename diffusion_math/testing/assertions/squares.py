@@ -1,0 +1,100 @@
+"""A squared error read off around its minimum: where that is, and how steep its walls are."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from diffusion_math.testing.mistakes.probes import VECTORS, tensor
+
+__all__ = ["Losses", "parabola"]
+
+
+@final
+@dataclass(eq=False)
+class Losses:
+    """A loss under test, with a network whose output we set; each example's, in float64.
+
+    Attributes:
+        call: `(network, x0, t, noise)` to the loss of a batch, of each example, or of each entry.
+        event: "mean" or "sum" over an event's entries, where these are given.
+        eps: the relative rounding of what was returned.
+        whole: whether only the mean of a batch is given.
+    """
+
+    subject: str
+    call: Callable[..., Any]
+    times: Tensor
+    event: str
+    dtype: torch.dtype
+    eps: float = 2.0**-52
+    whole: bool = False
+    seen: list[Any] = field(default_factory=list)
+
+    def batch(self, x0: Tensor, noise: Tensor, y: Tensor, rows: Tensor) -> Tensor:
+        """What is returned for a batch of these rows, `()` or `(rows,)`: the network returns y."""
+        self.seen.clear()
+        y = y.to(self.dtype)
+
+        def network(x_t: Any, *_: Any, **__: Any) -> Tensor:
+            self.seen.append(x_t)
+            return y
+
+        given = self.call(network, x0.to(self.dtype), self.times[rows], noise.to(self.dtype))
+        assert self.seen, f"{self.subject}: the network is not evaluated"
+        shape = tuple(getattr(given, "shape", ()))
+        if shape == ():
+            found, self.eps = tensor(self.subject, given, torch.zeros(()))
+            return found
+        whole = shape == (len(rows), len(VECTORS))
+        like = torch.zeros(shape if whole else (len(rows), 1))
+        found, self.eps = tensor(self.subject, given, like)
+        return found.mean(1) if self.event == "mean" else found.sum(1)
+
+    def each(self, x0: Tensor, noise: Tensor, y: Tensor) -> Tensor:
+        """The loss of each row, `(rows,)`."""
+        every = torch.arange(len(self.times))
+        found = self.batch(x0, noise, y, every)
+        self.whole = found.ndim == 0
+        if not self.whole:
+            return found
+        return torch.stack([self.batch(x0[k], noise[k], y[k], k) for k in every.split(1)])
+
+    def noised(self, given: Mapping[str, Tensor]) -> Tensor:
+        """x_t, as the network is given it."""
+        every = torch.arange(len(self.times))
+        self.batch(given["x0"], given["noise"], torch.zeros_like(given["x0"]), every)
+        return self.seen[0]
+
+
+def parabola(
+    losses: Losses, x0: Tensor, noise: Tensor, right: Tensor, size: Tensor, again: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Where the minimum is, as a multiple of the vector, and the weight, each `(rows,)`.
+
+    L(y) = w mean (y - y*)^2 at y, y + e, y - e and y + 2 e, with y the right target and e a vector
+    of its size; again around the minimum where that is far from y, as differences of large numbers
+    say little. AssertionError where these four are on no parabola of that kind.
+    """
+    vector = torch.tensor(VECTORS, dtype=torch.float64).expand(len(size), -1)
+    y, e = right[:, None] * vector, size[:, None] * vector
+    at = [losses.each(x0, noise, y + k * e) for k in (0, 1, -1, 2)]
+    entries = e.square().mean(1) if losses.event == "mean" else e.square().sum(1)
+    weight = (at[1] + at[2] - 2 * at[0]) / 2 / entries
+    part = ((at[2] - at[1]) / (4 * weight * entries)).nan_to_num(0.0, 0.0, 0.0)
+    part = torch.where(part.abs() <= 64 * losses.eps, 0.0, part)
+    minimum = right + part * size
+    if again and bool((part.abs() > 0.01).any()):
+        return parabola(losses, x0, noise, minimum, size, again=False)
+    slack = 4096 * losses.eps * weight.abs() * entries * (1 + part.abs()) ** 2
+    for k, found in zip((0, 2), (at[0], at[3]), strict=True):
+        off = (found - weight * entries * (k - part) ** 2).abs() > slack
+        row = int(off.int().argmax())
+        assert not bool(off.any()), (
+            f"{losses.subject}: wanted a squared error with minimum 0, but it is {at[0][row]:.6g}, "
+            f"{at[1][row]:.6g}, {at[2][row]:.6g} and {at[3][row]:.6g} at y, y + e, y - e and "
+            f"y + 2 e (t = {losses.times[row]})"
+        )
+    return minimum, weight
