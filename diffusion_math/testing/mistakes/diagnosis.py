@@ -118,7 +118,11 @@ def compare(
 
 
 def _differences(
-    measured: Mapping[str, Tensor], formula: Formula, levels: Levels, rows: Rows, eps: float
+    measured: Mapping[str, Tensor],
+    formula: Formula,
+    levels: Levels | Table,
+    rows: Rows,
+    eps: float,
 ) -> tuple[Difference, ...]:
     exact = _Exact(levels, rows, eps)
     expected, tolerance = exact(lambda levels, rows: formula(levels.at(rows)))

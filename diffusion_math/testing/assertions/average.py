@@ -1,0 +1,219 @@
+"""`assert_average`: a moving average of parameters, the decay that it realises at every step."""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from diffusion_math.checks import Number, require, whole
+from diffusion_math.testing.mistakes.catalogue import Mistake
+from diffusion_math.testing.mistakes.diagnosis import compare
+from diffusion_math.testing.mistakes.probes import guarded, name_of, tensor
+from diffusion_math.testing.mistakes.table import Table
+
+__all__ = ["Profile", "assert_average"]
+
+Profile: TypeAlias = Number | Callable[[int], Number]
+"""The decay d_n of the n-th update, n = 1, 2, ...: one number, or a function of n."""
+
+LATE = 10**6
+"""An update after any warm-up."""
+
+STUCK = "github.com/huggingface/diffusers/issues/1864"
+EVERY = "github.com/lucidrains/denoising-diffusion-pytorch/issues/44"
+BIAS = "arXiv:1412.6980, section 3"
+DEBIASED = "github.com/karpathy/nanochat/pull/818"
+
+
+def assert_average(
+    start: Callable[..., Any],
+    decay: Profile,
+    *,
+    steps: int = 30,
+    every: int = 1,
+    after: int = 0,
+    debiased: bool = False,
+    dtype: torch.dtype = torch.float64,
+) -> None:
+    """Check an average A of parameters W: A_n = d_n A_(n-1) + (1 - d_n) W_n, A_0 = W_0.
+
+    The parameters are unit vectors, another one after each training step, so the average holds the
+    weight of each. From these d_n and the weight of W_n are read off at every step.
+
+    Args:
+        start: takes W_0, a vector of shape `(steps + 1,)`, and returns `update`; `update(W_n)` is
+            called after each training step and returns the average, like W_n.
+        decay: d_n, or a function of the number of the update, which counts from 1 to any.
+        steps: the number of training steps.
+        every: the average is updated after each `every`-th step, and stays as it is between.
+        after: up to and including this step the average is W_n itself.
+        debiased: A_0 = 0 instead, and A_n / (1 - d_1 ... d_n) is returned.
+        dtype: that of W.
+
+    Raises MistakeError, an AssertionError, with the mistake's name where the catalogue has it;
+    AssertionError for what is no such average; ValueError for arguments that are none.
+    Source: Polyak and Juditsky (1992), doi:10.1137/0330046; bias correction: arXiv:1412.6980,
+    section 3; power-function profiles d_n = (1 - 1/n)^(gamma + 1): arXiv:2312.02696, eq. 2.
+
+    >>> import torch
+    >>> from diffusion_math.testing.assertions.average import assert_average
+    >>> def start(w):
+    ...     kept = [w.clone()]
+    ...     def update(w):
+    ...         kept[0] = 0.9 * kept[0] + 0.1 * w
+    ...         return kept[0]
+    ...     return update
+    >>> assert_average(start, 0.9)
+    >>> assert_average(start, lambda n: min(0.9, (1 + n) / (10 + n)))
+    Traceback (most recent call last):
+    ...
+    diffusion_math.testing.mistakes.diagnosis.MistakeError: start: wrong
+      the decay differs at 30 of 30 indices, most at step 1: got 0.9, expected 0.181818 ...
+      the weight of the new parameters differs at 30 of 30 indices, most at step 1: ...
+      diagnosis: there is no warm-up: the decay of late updates is used at every step
+    ...
+    """
+    whole("steps", steps, 3)
+    whole("every", every, 1, steps)
+    whole("after", after, 0, steps - 1)
+    claimed = decay if callable(decay) else lambda n: decay
+    decays = [float(claimed(n)) for n in (*range(1, steps + 2), LATE)]
+    bounded = all(0 <= d <= 1 for d in decays)
+    require(bounded, "decay", "numbers in [0, 1] at every update", decays[:3])
+    table = _table(decays, steps, every, after, debiased)
+    subject = name_of(start, "start")
+    found, eps = _measured(subject, start, steps, dtype)
+    if debiased:  # 1 - d_1 may be rounded, and is divided by
+        eps = max(eps, min(eps / max(1 - decays[0], eps), 3e-4))
+    compare(
+        subject,
+        found,
+        partial(_fields, "right"),
+        table,
+        table.rows,
+        eps=eps,
+        known=[Mistake.of(name, partial(_fields, name), of) for name, of in KNOWN.items()],
+        right="A_n = d_n A_(n-1) + (1 - d_n) W_n"
+        + (", A_0 = 0, divided by 1 - d_1 ... d_n (arXiv:1412.6980)" if debiased else ""),
+    )
+
+
+KNOWN: Mapping[str, str] = {
+    "the decay is that of the update before": "",
+    "the decay is that of the next update": "",
+    "there is no warm-up: the decay of late updates is used at every step": "",
+    "the decay never rises again: its least value so far is kept": STUCK,
+    "d and 1 - d are exchanged": STUCK,
+    "every step is an update": EVERY,
+    "the warm-up counts training steps, not updates": "",
+    "updates come one step late: steps are counted from 0": EVERY,
+    "the average is not the parameters themselves up to `after`": "",
+    "the update comes before the training step": "",
+    "the average is updated twice a step": "",
+    "the average starts at 0, and its bias is not corrected": BIAS,
+    "the bias is corrected where there is none": BIAS,
+    "the average starts at W_0, and no bias is corrected": BIAS,
+    "the correction of the bias is that of the next step: 1 - d^(n + 1)": DEBIASED,
+}
+"""Mistakes in an average, each with a source where one is known."""
+
+Three: TypeAlias = tuple[Tensor, Tensor, Tensor]
+"""d_n, the weight of W_n and that of W_(n-1)."""
+
+
+def _fields(name: str, at: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        "decay": at[f"{name}: kept"],
+        "weight of the new parameters": 1 - at[f"{name}: rest"],
+        "weight of the parameters before the step": at[f"{name}: late"],
+    }
+
+
+def _table(decays: list[float], steps: int, every: int, after: int, debiased: bool) -> Table:
+    """The right average, and each of `KNOWN`, by their weights at each step."""
+    n = torch.arange(1, steps + 1)
+    by_number = torch.tensor([decays[0], *decays], dtype=torch.float64)
+    copied = n <= after
+
+    def when(number: Tensor, at: Tensor = n) -> Tensor:
+        """The decay of these updates, at the steps where there is one."""
+        kept = torch.where(at % every == 0, by_number[number.clamp(min=0)], 1.0)
+        return torch.where(copied, 0.0, kept)
+
+    update = n // every
+    right = when(update)
+    of = _debiased if debiased else _plain
+    first = n == 1
+    zero = torch.zeros_like(right)
+    averages: Iterable[Three] = (
+        of(when(update - 1)),
+        of(when(update + 1)),
+        of(when(torch.full_like(n, steps + 2))),
+        of(torch.where(right < 1, right.cummin(0).values, 1.0)),
+        (1 - right, right, zero),
+        of(torch.where(copied, 0.0, by_number[n])),
+        of(when(n)),
+        of(when(update + 1, n - 1)),
+        of(torch.where(n % every == 0, by_number[update], 1.0)),
+        (torch.where(first, 1.0, right), zero, torch.where(first, 0.0, 1 - right)),
+        of(right**2),
+        (torch.where(first, 0.0, right), 1 - right, zero),
+        _debiased(right),
+        _plain(right),
+        _debiased(right, by_number[1]),
+    )
+    columns: dict[str, Tensor] = {}
+    for name, (kept, fresh, late) in zip(("right", *KNOWN), (of(right), *averages), strict=True):
+        columns |= {f"{name}: kept": kept, f"{name}: rest": 1 - fresh, f"{name}: late": late}
+    return Table(tuple(f"step {k}" for k in n.tolist()), columns)
+
+
+def _plain(decay: Tensor) -> Three:
+    return decay, 1 - decay, torch.zeros_like(decay)
+
+
+def _debiased(decay: Tensor, further: Tensor | None = None) -> Three:
+    """Of A_n / (1 - d_1 ... d_n) with A_0 = 0; `further`: with one decay more in each product."""
+    products = torch.cat([torch.ones(1, dtype=torch.float64), decay.cumprod(0)])
+    products = products if further is None else products * further
+    now, before = 1 - products[1:], 1 - products[:-1]
+    kept = decay * before / now
+    kept[0] = 0.0  # A_0 = 0
+    return kept, (1 - decay) / now, torch.zeros_like(decay)
+
+
+def _measured(
+    subject: str, start: Callable[..., Any], steps: int, dtype: torch.dtype
+) -> tuple[dict[str, Tensor], float]:
+    """d_n, the weight of W_n and that of W_(n-1) beside it, at each step."""
+    unit = torch.eye(steps + 1, dtype=dtype)
+    update = guarded(subject, guarded(subject, start)(unit[0].clone()))
+    average, eps = unit[0].double(), 2.0**-52
+    rows: list[tuple[Tensor, ...]] = []
+    for n in range(1, steps + 1):
+        given, eps = tensor(subject, update(unit[n].clone()), unit[n : n + 1])
+        given = given[0].clone()  # the average may be changed in place
+        before, kept = average[:n], given[:n].clone()
+        earlier = before[:-1].norm() > 0
+        part = slice(None, -1) if earlier else slice(None)
+        square = before[part].square().sum()
+        rest = (kept[part] * before[part]).sum() / square if square > 0 else square
+        late = kept[-1] - rest * before[-1] if earlier else torch.zeros(())
+        late = torch.where(late.abs() <= 64 * eps * kept[-1].abs(), 0.0, late.double())
+        kept -= rest * before
+        kept[-1] -= late
+        off = float(max(kept.abs().max(), given[n + 1 :].abs().sum()))
+        assert off <= 64 * eps, (
+            f"{subject}: after step {n} the average is no d A + c W of the average before it and "
+            f"of the parameters (off by {off:.3g}, tolerance {64 * eps:.2g})"
+        )
+        rows.append((rest, given[n], late))
+        average = given
+    decay, fresh, late = torch.tensor(rows, dtype=torch.float64).T
+    return {
+        "decay": decay,
+        "weight of the new parameters": fresh,
+        "weight of the parameters before the step": late,
+    }, eps
