@@ -139,7 +139,7 @@ def first_variance(first: First, levels: Levels) -> float:
     """The variance at the first time; ValueError for no such, or for one time without a second."""
     if isinstance(first, str):
         wanted = "a number of at least 0, or 'second' with two times or more"
-        require(first == "second" and len(levels.times) > 2, "first", wanted, first)
+        require({"second": len(levels.times) > 2}.get(first, False), "first", wanted, first)
         second = Rows(torch.tensor([2]), torch.tensor([1]))
         return float(QUANTITIES["beta~"](levels.at(second)))
     require(first >= 0, "first", "a number of at least 0, or 'second'", first)

@@ -153,19 +153,18 @@ def likely(
 def _generated(field: str, formula: Formula, which: Likely) -> Iterator[Mistake]:
     for name, constant in (("NaN", torch.nan), ("0", 0.0), ("1", 1.0)):
         yield Mistake(f"the {field} is {name}", _constant(field, constant))
-    own: dict[str, Callable[[Step], Tensor]] = {
-        "its right value": lambda step: formula(step)[field]
-    }
-    bases, forms, factors = (
-        list(table.items()) for table in ({**own, **QUANTITIES}, TRANSFORMS, FACTORS)
-    )
+    bases: list[tuple[str, Callable[[Step], Tensor]]] = [
+        ("its right value", lambda step: formula(step)[field]),
+        *QUANTITIES.items(),
+    ]
+    forms, factors = list(TRANSFORMS.items()), list(FACTORS.items())
     for at, (index, moved) in enumerate(INDICES.items()):
         for base, form, by in which(moved, [value for _, value in bases]).nonzero().tolist():
             cost = sum(map(bool, (base, at, form, by)))
             if cost:
                 said = factors[by][0].format(forms[form][0].format(bases[base][0]))
-                altered = bases[base][1], moved, forms[form][1], factors[by][1]
-                yield Mistake(f"the {field} is {said}{index}", _altered(field, *altered), cost)
+                values = _altered(field, bases[base][1], moved, forms[form][1], factors[by][1])
+                yield Mistake(f"the {field} is {said}{index}", values, cost)
 
 
 def altered(field: str, formula: Formula) -> Iterator[Mistake]:

@@ -180,7 +180,7 @@ def diagnosis(
             likely_ones = likely(field, formula, levels, there, partial(near, field))
             made = chain(likely_ones, [last] if last else [])
         mistake = least(chain(known, made), {field: values})
-        found += [] if mistake is None else [mistake]
+        found += [] if mistake is None or mistake in found else [mistake]
     return tuple(found)
 
 

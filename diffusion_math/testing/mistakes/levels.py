@@ -84,12 +84,15 @@ class Levels:
     def rounding(self, eps: float) -> Tensor:
         """The relative rounding of sigma^2 at each position, in arithmetic of rounding eps.
 
-        Where alpha^2 + sigma^2 = 1, sigma^2 is mostly computed as 1 - alpha^2, and what is divided
-        by it is off by as much.
+        Where alpha^2 + sigma^2 = 1, sigma^2 is mostly computed as 1 - alpha^2, where alpha + sigma
+        = 1, sigma as 1 - alpha, and what is divided by it is off by as much.
         """
-        own = torch.full_like(self.alpha, eps)
-        if bool(((self.alpha**2 + self.sigma**2 - 1).abs() < 1e-3).all()):
-            own[1:] *= 1 + (self.alpha[1:] / self.sigma[1:]) ** 2
+        own, power = torch.full_like(self.alpha, eps), 0
+        for each in (1, 2):
+            if bool(((self.alpha**each + self.sigma**each - 1).abs() < 1e-3).all()):
+                power = each
+        if power:
+            own[1:] *= 1 + (self.alpha[1:] / self.sigma[1:]) ** power
         return own
 
     def nudged(self, eps: float) -> "list[Levels]":
