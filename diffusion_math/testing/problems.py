@@ -10,7 +10,7 @@ from diffusion_math import prediction
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.schedule import RectifiedFlow, Schedule, shape_like
 
-__all__ = ["GAUSSIAN", "MIXTURE", "POINT", "flow", "point_denoiser", "starts"]
+__all__ = ["GAUSSIAN", "MIXTURE", "POINT", "flow", "flow_at", "point_denoiser", "starts"]
 
 FIRST, LAST = 1.0, 1e-4
 """The straight chart's tau where the exact flow begins and ends: pure noise, nearly data."""
@@ -76,7 +76,11 @@ def flow(schedule: Schedule, times: Tensor, count: int = 16) -> Tensor:
     for every schedule, solved once by an eighth-order method to about 1e-10.
     Raises ValueError for times whose tau is below 1e-4.
     """
-    alpha, sigma = schedule(times)
+    return flow_at(*schedule(times), count)
+
+
+def flow_at(alpha: Tensor, sigma: Tensor, count: int = 16) -> Tensor:
+    """The same at levels `(times,)`; ValueError as for `flow`."""
     scale = alpha + sigma
     tau = sigma / scale
     if bool((tau < LAST).any()):
