@@ -167,7 +167,8 @@ def diagnosis(
         return None
 
     known = list(known)
-    same = () if isinstance(levels, Table) else generated_together(formula)
+    alone = isinstance(levels, Table) or len(measured) == 1
+    same = () if alone else generated_together(formula)
     together = least(chain(known, same), wrong)
     if together is not None:
         return (together,)

@@ -51,4 +51,5 @@ def slopes(levels: LevelsOf, times: Sequence[float], rounding: float) -> Slopes:
         f, sigma2 = (weights * alpha.log()).sum(), (weights * sigma.square()).sum()
         found.append(torch.stack([alpha[2], sigma[2], f, sigma2 - 2 * f * sigma[2] ** 2, sigma2]))
     columns = torch.stack(found, 1) if found else torch.empty(5, 0, dtype=torch.float64)
-    return Slopes(tuple(inner), *columns, eps=eps)
+    alpha, sigma, f, g2, sigma2 = columns
+    return Slopes(tuple(inner), alpha, sigma, f, g2, sigma2, eps)
