@@ -25,7 +25,7 @@ def check_batch(losses: Losses, a: Tensor, b: Tensor) -> None:
     error = spread * x0
     y = a[rows, None] * x0 + b[rows, None] * noise + error
     whole = losses.batch(x0, noise, y, rows)
-    ones = [losses.batch(x0[k], noise[k], y[k], rows[k]) for k in torch.arange(3).split(1)]
+    ones = [losses.batch(x0[k], noise[k], y[k], rows[k]) for k in torch.arange(3)[:, None]]
     each = torch.stack(ones).flatten()
     if whole.ndim:
         table = Table(("row 0", "row 1", "row 2"), {"alone": each}, losses.eps)

@@ -1,6 +1,6 @@
 """`assert_inversion`: a step from data to noise and its way back, on a point and on a mixture."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -178,7 +178,7 @@ def _known(which: int, kind: str) -> Iterator[Mistake]:
 
 def _check_order(
     subjects: tuple[str, ...],
-    steps: list[Callable[..., Tensor]],
+    steps: Sequence[Callable[..., Tensor]],
     table: Levels,
     order: int,
     dtype: torch.dtype,
@@ -214,8 +214,8 @@ def _check_order(
         sizes.append(stride / count)
         ways = {subjects[0]: (noisy, last), subjects[1]: (back, first)}
         ways[f"{subjects[0]}, then {subjects[1]}"] = (both, first)
-        for name, (found, exact) in ways.items():
-            off = float((found.double() - exact).square().mean().sqrt())
+        for name, (end, exact) in ways.items():
+            off = float((end.double() - exact).square().mean().sqrt())
             errors.setdefault(name, []).append(off)
     floor = 30 * float(torch.finfo(dtype).eps) * count
     for name, found in errors.items():

@@ -1,6 +1,7 @@
 """`assert_loss`: what a training loss noises, its target and its weight at every index."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -129,6 +130,9 @@ def _targets(predicts: str) -> Iterator[Mistake]:
     def target(a: Tensor, b: Tensor) -> dict[str, Tensor]:
         return {"target's coefficient of x0": a, "target's coefficient of noise": b}
 
+    def kind(name: str, step: Step) -> dict[str, Tensor]:
+        return target(*KINDS[name](step.alpha_t, step.sigma_t))
+
     right = KINDS[predicts]
     yield Mistake.of(
         f"the target is {predicts} with the sign reversed",
@@ -143,7 +147,7 @@ def _targets(predicts: str) -> Iterator[Mistake]:
         if other != predicts:
             yield Mistake.of(
                 f"the target is {other}, where {predicts} is predicted",
-                lambda step, of=KINDS[other]: target(*of(*step[:2])),
+                partial(kind, other),
             )
 
 
@@ -153,8 +157,10 @@ def _weights(predicts: str, on_x0: Weight, event: str) -> Iterator[Mistake]:
     def weight(of: Callable[[Step], Tensor]) -> Callable[[Step], Mapping[str, Tensor]]:
         return lambda step: {"weight": of(step)}
 
-    def right(step: Step) -> Tensor:
-        return on_x0(step) / x0_weight(predicts)(step)
+    def over(one: Weight, other: Weight, step: Step) -> Tensor:
+        return one(step) / other(step)
+
+    right = partial(over, on_x0, x0_weight(predicts))
 
     count = len(VECTORS)
     said, factor = ("summed", count) if event == "mean" else ("averaged", 1 / count)
@@ -164,14 +170,14 @@ def _weights(predicts: str, on_x0: Weight, event: str) -> Iterator[Mistake]:
     for name, other in WEIGHTS.items():
         yield Mistake.of(
             f"the weight is that of {name}",
-            weight(lambda step, of=other: of(step) / x0_weight(predicts)(step)),
+            weight(partial(over, other, x0_weight(predicts))),
         )
     for kind in KINDS:
         other = x0_weight(kind)
         if kind != predicts:
             yield Mistake.of(
                 f"the weight is for a network of {kind}, where {predicts} is predicted",
-                weight(lambda step, of=other: on_x0(step) / of(step)),
+                weight(partial(over, on_x0, other)),
                 MIN_SNR,
             )
     yield Mistake.of(

@@ -60,13 +60,14 @@ class Losses:
         self.whole = found.ndim == 0
         if not self.whole:
             return found
-        return torch.stack([self.batch(x0[k], noise[k], y[k], k) for k in every.split(1)])
+        return torch.stack([self.batch(x0[k], noise[k], y[k], k) for k in every[:, None]])
 
     def noised(self, given: Mapping[str, Tensor]) -> Tensor:
         """x_t, as the network is given it."""
         every = torch.arange(len(self.times))
         self.batch(given["x0"], given["noise"], torch.zeros_like(given["x0"]), every)
-        return self.seen[0]
+        x_t: Tensor = self.seen[0]
+        return x_t
 
 
 def parabola(

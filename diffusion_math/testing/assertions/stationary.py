@@ -77,7 +77,8 @@ def assert_stationary(
 def _power(noise: Tensor, power: float) -> Tensor:
     """Of a symmetric matrix, its negative part left out."""
     values, vectors = torch.linalg.eigh(noise)
-    return vectors @ torch.diag(values.clamp(min=0) ** power) @ vectors.T
+    found: Tensor = vectors @ torch.diag(values.clamp(min=0) ** power) @ vectors.T
+    return found
 
 
 NOISES: Mapping[str, tuple[Callable[[Tensor], Tensor], str]] = {

@@ -1,0 +1,238 @@
+"""`assert_bound`: the terms of the variational bound, each at its index."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_math.checks import require
+from diffusion_math.prediction import KINDS
+from diffusion_math.testing.assertions.units import UNITS, check_unit, of_other_units
+from diffusion_math.testing.mistakes.catalogue import QUANTITIES, Mistake
+from diffusion_math.testing.mistakes.diagnosis import compare
+from diffusion_math.testing.mistakes.levels import Levels, LevelsOf, Rows, Step, Times
+from diffusion_math.testing.mistakes.probes import VECTORS, guarded, name_of, tensor, time_batch
+from diffusion_math.testing.mistakes.table import Table
+
+__all__ = ["assert_bound", "assert_prior_term"]
+
+DDPM = "arXiv:2006.11239, eq. 5 and 8"
+SIZE = len(VECTORS)
+VARIANCES = {"beta": QUANTITIES["beta"], "beta~": QUANTITIES["beta~"]}
+
+
+def assert_bound(
+    term: Callable[..., Any],
+    levels: LevelsOf,
+    times: Times,
+    *,
+    variance: str | Callable[[Step], Tensor] = "beta~",
+    predicts: str = "eps",
+    unit: str = "nats",
+    dtype: torch.dtype = torch.float64,
+) -> None:
+    """Check `term(network, x0, t, noise)`, KL(q(x_s | x_t, x_0), p(x_s | x_t)) of each time.
+
+    With an error e of the network in x0, c = alpha_s sigma_{t|s}^2 / sigma_t^2, the posterior's
+    variance beta~ and the model's variance v, it is, in nats,
+
+        c^2 norm(e)^2 / (2 v) + D / 2 (beta~ / v - 1 - log(beta~ / v))
+
+    The second part is read at the exact network, the first as a second difference in e.
+
+    Args:
+        term: takes `network(x_t, ...)`, which returns what `predicts` says, x0 and noise of shape
+            `(batch, 4)`, t of shape `(batch,)`; returns `(batch,)`. x_t is alpha_t x0 + sigma_t
+            noise.
+        levels: `levels(t) -> (alpha, sigma)` of their time.
+        times: all their times, from little to much noise; s is the one before t. At the first the
+            term is a reconstruction, which is not looked at.
+        variance: v: "beta", "beta~", or a function of a `Step`.
+        predicts: what the network predicts: "x0", "eps", "v", "flow" or "score".
+        unit: "nats", "nats/dim" or "bits/dim".
+        dtype: that of x0 and noise.
+
+    Raises MistakeError, an AssertionError, with the mistake's name where the catalogue has it, and
+    ValueError for arguments that are none. Source: DDPM (arXiv:2006.11239) eq. 5 and 8.
+
+    >>> import diffusion_math as dm
+    >>> from diffusion_math.testing.assertions.bound import assert_bound
+    >>> schedule = dm.Discrete.linear(20)
+    >>> def term(network, x0, t, noise):
+    ...     x_t = dm.gaussian.marginal(schedule, x0, t).sample(noise)
+    ...     v = dm.variance.small_variance
+    ...     return dm.elbo.step_term(schedule, network, x0, x_t, t, t - 1, v)
+    >>> assert_bound(term, schedule, range(1, 21), predicts="x0")
+    """
+    check_unit(unit)
+    require(predicts in KINDS, "predicts", f"one of {', '.join(KINDS)}", repr(predicts))
+    named = not isinstance(variance, str) or variance in VARIANCES
+    require(named, "variance", f"one of {', '.join(VARIANCES)}, or a function", repr(variance))
+    v = VARIANCES[variance] if isinstance(variance, str) else variance
+    table, subject = Levels.read(levels, times), name_of(term, "term")
+    require(len(table.times) > 2, "times", "two at least", table.times[1:])
+    t = torch.arange(2, len(table.times))
+    rows = Rows(t, t - 1)
+    step, batch = table.at(rows), time_batch(table.times[2:])
+    vector = torch.tensor(VECTORS, dtype=torch.float64).expand(len(t), -1)
+    size = (v(step).sqrt() / _mean(step))[:, None] * vector  # errors that add about a nat
+
+    def at(x0: Tensor, noise: Tensor, error: Tensor) -> tuple[Tensor, float]:
+        def network(x_t: Any, *_: Any, **__: Any) -> Tensor:
+            a, b = (each[:, None] for each in KINDS[predicts](step.alpha_t, step.sigma_t))
+            alpha, sigma = step.alpha_t[:, None], step.sigma_t[:, None]
+            x = x0 + error
+            return (a * x + b * (torch.as_tensor(x_t).double() - alpha * x) / sigma).to(dtype)
+
+        given = guarded(subject, term)(network, x0.to(dtype), batch, noise.to(dtype))
+        value, eps = tensor(subject, given, vector[:, :1])
+        return value[:, 0], eps
+
+    zero = torch.zeros_like(vector)
+    exact = at(vector, vector.flip(1), zero)[0]
+    (middle, eps), (above, _), (below, _) = (at(zero, zero, k * size) for k in (0, 1, -1))
+    factor = UNITS[unit](SIZE)
+    formula = partial(_terms, v, factor)
+    right = formula(step)["term of the exact network"]
+    for rounded in (torch.zeros_like(right), right):  # of a difference of numbers near 1
+        near = (exact - rounded).abs() <= 256 * eps * SIZE * factor
+        exact = torch.where(near, rounded, exact)
+    found = {
+        "term of the exact network": exact,
+        "second difference": (above + below - 2 * middle) / 2 / size.square().sum(1),
+    }
+    known = [*_known(v, factor), *of_other_units(formula, unit, SIZE)]
+    compare(
+        subject,
+        found,
+        formula,
+        table,
+        rows,
+        eps=32 * eps,
+        known=known,
+        right=f"KL(q(x_s | x_t, x_0), p(x_s | x_t)), in {unit} ({DDPM})",
+    )
+
+
+def assert_prior_term(
+    term: Callable[..., Any],
+    alpha: float,
+    sigma: float,
+    *,
+    unit: str = "nats",
+    dtype: torch.dtype = torch.float64,
+) -> None:
+    """Check `term(x0)`, KL(N(alpha x0, sigma^2 I), N(0, I)) at the last time's alpha and sigma.
+
+    (alpha^2 norm(x0)^2 + D (sigma^2 - 1 - log sigma^2)) / 2 in nats, for x0 of shape `(batch, 4)`.
+    Raises as `assert_bound` does. Source: DDPM (arXiv:2006.11239) eq. 5, the first term.
+
+    >>> import math
+    >>> from diffusion_math.testing.assertions.bound import assert_prior_term
+    >>> def term(x0):
+    ...     return (0.25 * x0.square() + 0.75 - 1 - math.log(0.75)).sum(1)
+    >>> try:
+    ...     assert_prior_term(term, 0.5, 0.75**0.5)
+    ... except AssertionError as error:
+    ...     print(str(error).splitlines()[2])
+      diagnosis: the term is 2 its right value
+    """
+    check_unit(unit)
+    require(0 < sigma < torch.inf, "sigma", "a positive number", sigma)
+    subject = name_of(term, "term")
+    x0 = torch.tensor([[0.0], [1.0], [-2.0]], dtype=dtype) * torch.tensor(VECTORS, dtype=dtype)
+    value, eps = tensor(subject, guarded(subject, term)(x0), x0[:, :1])
+    ones = torch.ones(3, dtype=torch.float64)
+    columns = {
+        "squares": x0.double().square().sum(1),
+        "alpha": alpha * ones,
+        "sigma": sigma * ones,
+    }
+    table = Table(tuple(f"x0 = {row}" for row in x0.tolist()), columns, eps)
+    factor = UNITS[unit](SIZE)
+
+    def formula(at: dict[str, Tensor], constant: float = SIZE) -> dict[str, Tensor]:
+        variance = at["sigma"] ** 2
+        spread = variance - 1 - variance.log()
+        return {"term": factor * (at["alpha"] ** 2 * at["squares"] + constant * spread) / 2}
+
+    known = [
+        Mistake.of(
+            "the variances are left out: alpha^2 norm(x0)^2 / 2 alone",
+            lambda at: formula(at, 0.0),
+            DDPM,
+        ),
+        Mistake.of("the variances' part is of one dimension", lambda at: formula(at, 1.0), DDPM),
+        Mistake.of(
+            "it is the KL divergence the other way round",
+            lambda at: {
+                "term": factor
+                * (
+                    at["alpha"] ** 2 * at["squares"] / at["sigma"] ** 2
+                    + SIZE * (at["sigma"] ** -2 - 1 + 2 * at["sigma"].log())
+                )
+                / 2
+            },
+            DDPM,
+        ),
+        Mistake.of(
+            "x0 is not scaled by alpha", lambda at: formula({**at, "alpha": ones[:1]}), DDPM
+        ),
+        *of_other_units(formula, unit, SIZE),
+    ]
+    compare(
+        subject,
+        {"term": value[:, 0]},
+        formula,
+        table,
+        table.rows,
+        eps=4 * eps,
+        known=known,
+        right=f"KL(N(alpha x0, sigma^2 I), N(0, I)), in {unit} ({DDPM})",
+    )
+
+
+def _mean(step: Step) -> Tensor:
+    """The coefficient of x0 in the posterior's mean."""
+    return step.alpha_s * QUANTITIES["beta"](step) / step.sigma_t**2
+
+
+def _terms(
+    v: Callable[[Step], Tensor], factor: float, step: Step, constant: float = SIZE
+) -> dict[str, Tensor]:
+    ratio = QUANTITIES["beta~"](step) / v(step)
+    return {
+        "term of the exact network": factor * constant / 2 * (ratio - 1 - ratio.log()),
+        "second difference": factor * _mean(step) ** 2 / (2 * v(step)),
+    }
+
+
+def _known(v: Callable[[Step], Tensor], factor: float) -> Iterator[Mistake]:
+    for name, other in VARIANCES.items():
+        yield Mistake.of(f"the model's variance is {name}", partial(_terms, other, factor), DDPM)
+    yield Mistake.of("1/2 is left out", partial(_terms, v, 2 * factor), DDPM)
+    yield Mistake.of(
+        "the part of the variances is of one dimension",
+        lambda step: _terms(v, factor, step, 1.0),
+        DDPM,
+    )
+    yield Mistake.of(
+        "the part of the variances is left out", lambda step: _terms(v, factor, step, 0.0), DDPM
+    )
+
+    def exchanged(step: Step) -> dict[str, Tensor]:
+        beta = QUANTITIES["beta~"]
+        ratio = v(step) / beta(step)
+        return {
+            "term of the exact network": factor * SIZE / 2 * (ratio - 1 - ratio.log()),
+            "second difference": factor * _mean(step) ** 2 / (2 * beta(step)),
+        }
+
+    yield Mistake.of("it is the KL divergence the other way round", exchanged, DDPM)
+    yield Mistake.of(
+        "the error is not multiplied by the posterior's coefficient of x0",
+        lambda step: {"second difference": factor / (2 * v(step))},
+        DDPM,
+    )
