@@ -175,6 +175,15 @@ def _known(which: int, kind: str) -> Iterator[Mistake]:
     yield of("the noise keeps the level of the step's start", 0, 0, 1, 0)
     yield of("nothing changes: the step starts and ends at one level", 0, 0, 0, 0)
 
+    def lagging(levels: Levels, rows: Rows) -> dict[str, Tensor]:
+        """x is taken to be at the time before (or after, downwards), and moved to its own."""
+        last = len(levels.times) - 1
+        other = (rows.t + 1).clamp(max=last) if which else (rows.s - 1).clamp(min=1)
+        start = levels.alpha[rows.t if which else rows.s], levels.sigma[rows.t if which else rows.s]
+        return _run(kind, start, start, (levels.alpha[other], levels.sigma[other]), *start)
+
+    yield Mistake("the step is one late: it ends at the level where x is", lagging, 1, INVERSE)
+
 
 def _check_order(
     subjects: tuple[str, ...],

@@ -46,7 +46,8 @@ def assert_loss(
 
     Args:
         loss: takes x0 and noise of shape `(batch, 4)` and t of shape `(batch,)`; returns the
-            batch's mean, the loss of each example, or that of each entry.
+            batch's mean, the loss of each example, or that of each entry. See
+            `diffusion_math.testing.draws.drawn` for a loss that draws its noise.
         levels: `levels(t) -> (alpha, sigma)` of their time.
         times: all their times, from little to much noise.
         predicts: what the network predicts: "x0", "eps", "v", "flow" or "score".

@@ -60,6 +60,8 @@ def assert_stationary(
     require(bool(torch.allclose(C, C.T)), "covariance", "a symmetric matrix", C.tolist())
     subject = name_of(kernel, "kernel")
     (A, B, c), eps = _affine(subject, kernel, len(m), dtype)
+    moves = not torch.equal(A, torch.eye(len(m)).double()) or bool(B.any())
+    assert moves, f"{subject}: moves nothing: it is x and a constant, whatever z"
     moved, after = A @ m + c, A @ C @ A.T + B @ B.T
     scale = C.diagonal().sqrt()
     _compare(subject, "mean", moved, {"right": m}, scale, eps, {}, "A mean + c")

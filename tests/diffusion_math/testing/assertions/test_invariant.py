@@ -108,6 +108,8 @@ def test_a_wrong_mean_is_told() -> None:
 def test_what_is_not_affine_is_told() -> None:
     with pytest.raises(AssertionError, match="is not affine in x and z"):
         assert_stationary(lambda x, z: x**2 + z, MEAN, C)
+    with pytest.raises(AssertionError, match="moves nothing"):
+        assert_stationary(lambda x, z: x, MEAN, C)
 
 
 def mala(step: float, ratio: bool = True, forget: bool = False) -> Callable[[Target], Any]:

@@ -103,6 +103,21 @@ def test_each_known_mistake_is_named(name: str, dtype: torch.dtype) -> None:
     assert named(right, wrong, dtype=dtype) == [name]
 
 
+def late(network: Network, x: Tensor, start: int, end: int) -> Tensor:
+    """The step that should have been made before, as a scheduler that mistakes the time makes."""
+    before = min(max(2 * start - end, 0), COUNT - 1)
+    (a, s), (b, r) = levels(before), levels(start)
+    eps = network(x, start)
+    return (b * (x - s * eps) / a + r * eps).to(x)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_late_step_is_named(dtype: torch.dtype) -> None:
+    name = "the step is one late: it ends at the level where x is"
+    assert named(late, ddim(), dtype=dtype) == [name]
+    assert named(ddim(), late, dtype=dtype) == [name]
+
+
 def test_the_subject_is_named() -> None:
     with pytest.raises(MistakeError, match=r"^step, down: wrong"):
         assert_inversion(ddim(), ddim(1), levels, range(COUNT))
@@ -118,11 +133,13 @@ def test_one_percent_is_an_error_in_float32() -> None:
 
 
 def test_what_tells_another_time_or_raises_is_one_line() -> None:
-    def late(network: Network, x: Tensor, start: int, end: int) -> Tensor:
+    def wrong(network: Network, x: Tensor, start: int, end: int) -> Tensor:
         return network(x, start + 1000)
 
-    with pytest.raises(AssertionError, match="late: raised ValueError: the network's time: wanted"):
-        assert_inversion(late, ddim(), levels, range(COUNT))
+    with pytest.raises(
+        AssertionError, match="wrong: raised ValueError: the network's time: wanted"
+    ):
+        assert_inversion(wrong, ddim(), levels, range(COUNT))
 
 
 def test_bad_arguments_are_value_errors() -> None:

@@ -12,6 +12,7 @@ from diffusion_math.prediction import KINDS
 from diffusion_math.schedule import Schedule
 from diffusion_math.testing.assertions.loss import assert_loss
 from diffusion_math.testing.assertions.weights import WEIGHTS, min_snr
+from diffusion_math.testing.draws import drawn
 from diffusion_math.testing.mistakes.diagnosis import MistakeError
 
 FLOATS = [torch.float32, torch.float64]
@@ -117,6 +118,32 @@ def test_plain_losses_pass(dtype: torch.dtype) -> None:
 def test_a_result_of_numpy_passes() -> None:
     loss = plain(eps)
     assert_loss(lambda *given: loss(*given).numpy(), levels, range(COUNT))
+
+
+def test_a_loss_that_draws_its_noise_passes() -> None:
+    loss = plain(eps)
+    draws = drawn(lambda network, x0, t: loss(network, x0, t, torch.randn_like(x0)))
+    assert_loss(draws, levels, range(COUNT))
+
+
+GENERATED = {
+    "the weight is 0": lambda r: 0 * r,
+    "the weight is 2 its right value": lambda r: 2 * r.clamp(max=5) / r,
+    "the weight is 1 / (its right value)": lambda r: r / r.clamp(max=5),
+    "the weight is 1 / sqrt(its right value)": lambda r: (r / r.clamp(max=5)).sqrt(),
+    "the weight is sqrt(2) its right value": lambda r: 2**0.5 * r.clamp(max=5) / r,
+    "the weight is log(SNR)": torch.log,
+    "the weight is sqrt(SNR)": lambda r: r.sqrt(),
+    "the weight is exp(1 - abar)": lambda r: torch.exp(1 / (1 + r)),
+}
+
+
+@pytest.mark.parametrize("name", GENERATED)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_generated_weights_are_named(name: str, dtype: torch.dtype) -> None:
+    loss = plain(eps, GENERATED[name], dtype=dtype)
+    found = named(loss, weight="min-SNR", dtype=dtype)
+    assert found == [name]
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
