@@ -87,12 +87,12 @@ class Levels:
         Where alpha^2 + sigma^2 = 1, sigma^2 is mostly computed as 1 - alpha^2, where alpha + sigma
         = 1, sigma as 1 - alpha, and what is divided by it is off by as much.
         """
-        own, power = torch.full_like(self.alpha, eps), 0
-        for each in (1, 2):
-            if bool(((self.alpha**each + self.sigma**each - 1).abs() < 1e-3).all()):
-                power = each
-        if power:
-            own[1:] *= 1 + (self.alpha[1:] / self.sigma[1:]) ** power
+        own = torch.full_like(self.alpha, eps)
+        alpha, sigma = self.alpha[1:], self.sigma[1:]
+        for power in (1, 2):
+            off = (alpha**power + sigma**power - 1).abs()
+            if bool(((off < 1e-3) & (off < sigma**power / 2)).all()):
+                own[1:] = eps * (1 + (alpha / sigma) ** power)
         return own
 
     def nudged(self, eps: float) -> "list[Levels]":

@@ -99,9 +99,11 @@ def test_rounding_grows_where_sigma_is_what_alpha_leaves_of_one() -> None:
     levels = Levels.read(SCHEDULE, range(1, 21))
     wanted = 1e-7 * (1 + (levels.alpha[1:] / levels.sigma[1:]) ** 2)
     torch.testing.assert_close(levels.rounding(1e-7)[1:], wanted)
-    assert torch.equal(
-        Levels.read(VE(), [1.0, 2.0]).rounding(1e-7), torch.full((3,), 1e-7, dtype=torch.float64)
-    )
+    straight = Levels.read(RectifiedFlow(), [0.01, 0.5, 1.0]).rounding(1e-7)
+    torch.testing.assert_close(straight, 1e-7 * torch.tensor([1, 100, 2, 1]).double())
+    for times in ([1.0, 2.0], [0.01, 0.02]):  # the second is no process of 1 - alpha^2
+        flat = torch.full((3,), 1e-7, dtype=torch.float64)
+        assert torch.equal(Levels.read(VE(), times).rounding(1e-7), flat)
 
 
 def test_nudged_levels_are_off_by_rounding_in_both_directions() -> None:
