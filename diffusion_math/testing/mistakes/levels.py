@@ -132,7 +132,13 @@ def pairs_of(levels: Levels, given: Iterable[Sequence[Any]]) -> Rows:
 
 def _pair(levels: LevelsOf, time: Number) -> tuple[float, float, float]:
     """alpha, sigma and the relative rounding of their type."""
-    given = levels(time)
+    try:
+        given = levels(time)
+    except AssertionError:  # levels are what is tested: see `guarded`
+        raise
+    except Exception as error:
+        raised = f"{type(error).__name__}: {error}"
+        raise ValueError(f"levels({time}): wanted (alpha, sigma), got {raised}") from error
     try:
         alpha, sigma = given
         return float(alpha), float(sigma), max(_eps(alpha), _eps(sigma))

@@ -76,6 +76,16 @@ def test_one_time_at_a_time_passes() -> None:
     )
 
 
+def test_a_single_time_is_checked() -> None:
+    for factor in (1.0, 1.01):
+        q_sample = lambda x0, t, n, f=factor: x0 * SCHEDULE(9)[0] + f * SCHEDULE(9)[1] * n  # noqa: E731
+        if factor == 1:
+            assert_forward(q_sample, SCHEDULE, [9])
+        else:
+            with pytest.raises(MistakeError, match="the coefficient of noise differs at 1 of 1"):
+                assert_forward(q_sample, SCHEDULE, [9])
+
+
 FORWARD: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "the coefficient of noise is sigma^2, the variance": lambda a, s, x, n: a * x + s**2 * n,
     "alpha and sigma are both squared: abar x0 + (1 - abar) noise": (

@@ -57,6 +57,7 @@ def test_the_rounding_is_that_of_the_numbers(kind, eps: float) -> None:  # type:
         (lambda t: (-1.0, 1.0), [1], r"levels\(1\): wanted finite alpha >= 0"),
         (lambda t: 0.5, [7], r"levels\(7\): wanted \(alpha, sigma\), got 0.5"),
         (lambda t: (0.5,), [7], r"levels\(7\): wanted \(alpha, sigma\)"),
+        (lambda t: [][t], [7], r"levels\(7\): wanted \(alpha, sigma\), got IndexError: list index"),
         (lambda t: (None, 1.0), [7], r"levels\(7\): wanted \(alpha, sigma\), got \(None, 1.0\)"),
     ],
 )
