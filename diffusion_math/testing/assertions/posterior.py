@@ -91,10 +91,8 @@ def assert_posterior(
     require(pairs is None or first == 0, "first", "0, the exact one, with pairs", first)
     table = Levels.read(levels, times)
     rows = neighbours(table) if pairs is None else pairs_of(table, pairs)
-    subject, safe = (
-        name_of(posterior, "posterior"),
-        guarded(name_of(posterior, "posterior"), posterior),
-    )
+    subject = name_of(posterior, "posterior")
+    safe = guarded(subject, posterior)
     which = (rows.t,) if pairs is None else (rows.t, rows.s)
     at = [time_batch([table.times[k] for k in each.tolist()]) for each in which]
 
@@ -109,8 +107,10 @@ def assert_posterior(
         len(rows.t),
         dtype,
     )
-    zero = torch.zeros(len(rows.t), len(VECTORS), dtype=dtype)
-    variance, its = tensor(subject, call(zero, zero, *at)[1], zero)
+    x = torch.tensor(VECTORS, dtype=dtype).expand(len(rows.t), -1)
+    variance, its = tensor(subject, call(x, x, *at)[1], x)
+    same = (variance == variance[:, :1]) | variance.isnan()
+    assert bool(same.all()), f"{subject}: the {spread} depends on x0 or x_t"
     compare(
         subject,
         {**fields(measured), spread: variance[:, 0]},

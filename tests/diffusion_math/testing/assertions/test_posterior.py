@@ -231,6 +231,7 @@ def test_each_spread_passes_and_another_is_named(spread: str) -> None:
         (lambda x0, x, t: (x0, None), "wanted an array, got NoneType"),
         (lambda x0, x, t: {}["mean"], "raised KeyError: 'mean'"),
         (lambda x0, x: (x0, x), "raised TypeError"),
+        (lambda x0, x, t: (x0 + x, 0.1 * x0), "the variance depends on x0 or x_t"),
     ],
 )
 def test_what_is_no_posterior_is_one_line(posterior: Callable[..., Any], message: str) -> None:
