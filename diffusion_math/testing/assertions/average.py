@@ -33,7 +33,7 @@ def assert_average(
     *,
     steps: int = 30,
     every: int = 1,
-    after: int = 0,
+    first: int | None = None,
     debiased: bool = False,
     dtype: torch.dtype = torch.float64,
 ) -> None:
@@ -48,7 +48,8 @@ def assert_average(
         decay: d_n, or a function of the number of the update, which counts from 1 to any.
         steps: the number of training steps.
         every: the average is updated after each `every`-th step, and stays as it is between.
-        after: up to and including this step the average is W_n itself.
+        first: the step of the first update, in 1 .. every; by default `every`. A decay of 0 copies
+            W_n.
         debiased: A_0 = 0 instead, and A_n / (1 - d_1 ... d_n) is returned.
         dtype: that of W.
 
@@ -77,12 +78,13 @@ def assert_average(
     """
     whole("steps", steps, 3)
     whole("every", every, 1, steps)
-    whole("after", after, 0, steps - 1)
+    first = every if first is None else first
+    whole("first", first, 1, every)
     claimed = decay if callable(decay) else lambda n: decay
     decays = [float(claimed(n)) for n in (*range(1, steps + 2), LATE)]
     bounded = all(0 <= d <= 1 for d in decays)
     require(bounded, "decay", "numbers in [0, 1] at every update", decays[:3])
-    table = _table(decays, steps, every, after, debiased)
+    table = _table(decays, steps, every, first, debiased)
     subject = name_of(start, "start")
     found, eps = _measured(subject, start, steps, dtype)
     if debiased:  # 1 - d_1 may be rounded, and is divided by
@@ -108,8 +110,8 @@ KNOWN: Mapping[str, str] = {
     "d and 1 - d are exchanged": STUCK,
     "every step is an update": EVERY,
     "the warm-up counts training steps, not updates": "",
-    "updates come one step late: steps are counted from 0": EVERY,
-    "the average is not the parameters themselves up to `after`": "",
+    "the first update is at step 1: steps are counted from 0": EVERY,
+    "the first update is at step `every`": EVERY,
     "the update comes before the training step": "",
     "the average is updated twice a step": "",
     "the average starts at 0, and its bias is not corrected": BIAS,
@@ -131,21 +133,24 @@ def _fields(name: str, at: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _table(decays: list[float], steps: int, every: int, after: int, debiased: bool) -> Table:
+def _table(decays: list[float], steps: int, every: int, first: int, debiased: bool) -> Table:
     """The right average, and each of `KNOWN`, by their weights at each step."""
     n = torch.arange(1, steps + 1)
     by_number = torch.tensor([decays[0], *decays], dtype=torch.float64)
-    copied = n <= after
 
-    def when(number: Tensor, at: Tensor = n) -> Tensor:
+    def when(number: Tensor, start: int = first) -> Tensor:
         """The decay of these updates, at the steps where there is one."""
-        kept = torch.where(at % every == 0, by_number[number.clamp(min=0)], 1.0)
-        return torch.where(copied, 0.0, kept)
+        updated = (n >= start) & ((n - start) % every == 0)
+        return torch.where(updated, by_number[number.clamp(min=0)], 1.0)
 
-    update = n // every
+    def number(start: int) -> Tensor:
+        """Of the last update at each step."""
+        return (n - start).div(every, rounding_mode="floor") + 1
+
+    update = number(first)
     right = when(update)
     of = _debiased if debiased else _plain
-    first = n == 1
+    start = n == 1
     zero = torch.zeros_like(right)
     averages: Iterable[Three] = (
         of(when(update - 1)),
@@ -153,13 +158,13 @@ def _table(decays: list[float], steps: int, every: int, after: int, debiased: bo
         of(when(torch.full_like(n, steps + 2))),
         of(torch.where(right < 1, right.cummin(0).values, 1.0)),
         (1 - right, right, zero),
-        of(torch.where(copied, 0.0, by_number[n])),
+        of(by_number[n]),
         of(when(n)),
-        of(when(update + 1, n - 1)),
-        of(torch.where(n % every == 0, by_number[update], 1.0)),
-        (torch.where(first, 1.0, right), zero, torch.where(first, 0.0, 1 - right)),
+        of(when(number(1), 1)),
+        of(when(number(every), every)),
+        (torch.where(start, 1.0, right), zero, torch.where(start, 0.0, 1 - right)),
         of(right**2),
-        (torch.where(first, 0.0, right), 1 - right, zero),
+        (torch.where(start, 0.0, right), 1 - right, zero),
         _debiased(right),
         _plain(right),
         _debiased(right, by_number[1]),

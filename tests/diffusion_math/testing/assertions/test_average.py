@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from diffusion_math.testing.assertions.average import KNOWN, assert_average
@@ -92,14 +94,30 @@ def test_right_averages_pass(dtype: torch.dtype) -> None:
     assert_average(plain(), BETA, dtype=dtype)
     assert_average(plain(warm), warm, dtype=dtype)
     assert_average(plain(warm, every=3), warm, every=3, dtype=dtype)
-    assert_average(plain(warm, after=4), warm, after=4, dtype=dtype)
-    assert_average(plain(warm, every=3, after=4), warm, every=3, after=4, dtype=dtype)
+    copied = lambda n: 0.0 if n <= 4 else warm(n)  # noqa: E731
+    assert_average(plain(warm, after=4), copied, dtype=dtype)
+    assert_average(from_zero, BETA, every=3, first=1, dtype=dtype)
     power = lambda n: (1 - 1 / n) ** 7.94  # noqa: E731
     assert_average(plain(power), power, dtype=dtype)
     for beta in (0.9, 0.999):
         corrected = plain(lambda n, b=beta: b, zero=True, divisor=lambda n, b=beta: 1 - b**n)
         assert_average(corrected, beta, debiased=True, dtype=dtype)
     assert_average(plain(lambda n: 0.9999), 0.9999, dtype=dtype)
+
+
+@given(
+    st.lists(st.floats(0.01, 1) | st.just(0.0), min_size=13, max_size=13),
+    st.integers(1, 5),
+    st.sampled_from(FLOATS),
+)
+@settings(max_examples=8, deadline=None)
+def test_right_averages_of_any_decays_pass(
+    decays: list[float], every: int, dtype: torch.dtype
+) -> None:
+    def decay(n: int) -> float:
+        return decays[n % 13]
+
+    assert_average(plain(decay, every=every), decay, steps=12, every=every, dtype=dtype)
 
 
 PLANTED: dict[str, tuple[Start, dict[str, Any]]] = {
@@ -114,8 +132,8 @@ PLANTED: dict[str, tuple[Start, dict[str, Any]]] = {
     "every step is an update": (plain(warm), {"decay": warm, "every": 3}),
     "the warm-up counts training steps, not updates": (
         plain(lambda n: warm(3 * n), every=3), {"decay": warm, "every": 3}),
-    "the average is not the parameters themselves up to `after`": (
-        plain(warm), {"decay": warm, "after": 4}),
+    "the first update is at step `every`": (
+        plain(every=3), {"decay": BETA, "every": 3, "first": 1}),
     "the average is updated twice a step": (plain(warm, times=2), {"decay": warm}),
     "the average starts at 0, and its bias is not corrected": (
         plain(zero=True), {"decay": BETA, "debiased": True}),
@@ -156,7 +174,7 @@ def from_zero(w: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 PLANTED["the update comes before the training step"] = (late, {"decay": BETA})
-PLANTED["updates come one step late: steps are counted from 0"] = (
+PLANTED["the first update is at step 1: steps are counted from 0"] = (
     from_zero, {"decay": BETA, "every": 3},
 )  # fmt: skip
 

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 import diffusion_math as dm
@@ -52,6 +54,14 @@ def test_right_guidance_passes(dtype: torch.dtype) -> None:
     assert_guidance(
         lambda cond, uncond, w: (uncond + w * (cond - uncond)).numpy(), (1, 3), dtype=dtype
     )
+
+
+@given(st.lists(st.floats(0, 30), min_size=1, max_size=4), st.floats(0.0, 1.0))
+@settings(max_examples=8, deadline=None)
+def test_right_guidance_passes_at_any_scale(scales: list[float], share: float) -> None:
+    assert_guidance(ours, scales)
+    assert_guidance(of_the_paper, scales, convention="1 + w")
+    assert_guidance(rescaled(share), scales, share=share)
 
 
 @pytest.mark.parametrize("name", KNOWN)

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 import diffusion_math as dm
@@ -87,6 +89,18 @@ def test_our_losses_pass(name: str, kind: str, dtype: torch.dtype) -> None:
 
     for weight in (None, *OURS):
         run(weight)
+
+
+@given(st.lists(st.floats(1e-4, 0.9), min_size=1, max_size=8), st.sampled_from(sorted(KINDS)))
+@settings(max_examples=8, deadline=None)
+def test_our_losses_pass_on_any_betas(betas: list[float], kind: str) -> None:
+    schedule = dm.Discrete(torch.tensor(betas, dtype=torch.float64))
+
+    def loss(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        return dm.training_loss(schedule, network, kind, x0, noise, t.double(), dm.loss.min_snr())
+
+    times = range(1, len(betas) + 1)
+    assert_loss(loss, schedule, times, predicts=kind, weight="min-SNR", event="sum")
 
 
 def test_our_bound_is_the_weight_of_ddpm() -> None:
