@@ -84,6 +84,8 @@ def assert_average(
     decays = [float(claimed(n)) for n in (*range(1, steps + 2), LATE)]
     bounded = all(0 <= d <= 1 for d in decays)
     require(bounded, "decay", "numbers in [0, 1] at every update", decays[:3])
+    starts = not debiased or (first == 1 and decays[0] < 1)
+    require(starts, "first", "1, and a decay below 1, where a bias is corrected", first)
     table = _table(decays, steps, every, first, debiased)
     subject = name_of(start, "start")
     found, eps = _measured(subject, start, steps, dtype)

@@ -211,6 +211,8 @@ def test_what_is_no_average_is_told() -> None:
 
 
 def test_bad_arguments_are_value_errors() -> None:
+    with pytest.raises(ValueError, match="first: wanted 1, and a decay below 1"):
+        assert_average(plain(zero=True), BETA, every=3, debiased=True)
     for bad in ({"decay": 1.5}, {"decay": BETA, "every": 0}, {"decay": BETA, "steps": 1}):
         with pytest.raises(ValueError, match=r"^\w+: wanted .*, got "):
             assert_average(plain(), **bad)  # type: ignore[arg-type]
