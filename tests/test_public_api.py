@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -27,6 +29,18 @@ densities solvers fitting testing checks noise prediction gaussian guidance loss
 score_matching langevin metrics grid variance guidance_law langevin_law
 """
 PUBLIC = " ".join((TYPES, SCHEDULES, MAKERS, DENOISERS, DATA, STEPS, LOOP, MODULES)).split()
+
+SAMPLERS = """
+Sampler of_step ours UnsupportedError audit Report Check Origin assert_order assert_sound
+flow_order weak_order strong_order exact_moments problems
+"""
+FORMULAS = """
+assert_schedule assert_forward assert_transition assert_posterior assert_learned_variance
+assert_prediction_maps assert_loss assert_likelihood assert_bound assert_prior_term assert_decoder
+assert_invariant assert_stationary assert_guidance assert_guided assert_img2img_start
+assert_average assert_inversion Difference Draws Mistake MistakeError drawn weights
+"""
+TESTING = " ".join((SAMPLERS, FORMULAS)).split()
 
 MAIN_LINE = re.compile(r"diffusion_math(\.testing)?")
 """What the main line imports: the package, and its testing kit."""
@@ -68,10 +82,24 @@ def test_a_deeper_import_is_found() -> None:
 
 
 def test_the_testing_kit_has_its_names() -> None:
-    wanted = "Sampler of_step ours UnsupportedError audit Report Check Origin assert_order"
-    wanted += " assert_sound flow_order weak_order strong_order exact_moments problems"
-    assert sorted(wanted.split()) == sorted(testing.__all__)
+    assert sorted(TESTING) == sorted(testing.__all__)
     assert [name for name in testing.__all__ if not hasattr(testing, name)] == []
+
+
+def test_every_assertion_is_exported() -> None:
+    folder = Path(testing.__file__).parent
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in folder.rglob("*.py")]
+    defined = [
+        node.name for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)
+    ]
+    assert {name for name in defined if name.startswith("assert_")} <= set(testing.__all__)
+
+
+def test_the_testing_kit_loads_no_test_runner() -> None:
+    code = "import sys, diffusion_math.testing; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {"pytest", "hypothesis", "matplotlib", "scipy.stats"} & set(done.stdout.split()) == set()
 
 
 def test_the_version_is_said_once() -> None:

@@ -31,7 +31,7 @@ def drawn(function: Callable[..., Any], generator: str | None = None) -> Callabl
 
     >>> import torch
     >>> import diffusion_math as dm
-    >>> from diffusion_math.testing.draws import drawn
+    >>> from diffusion_math.testing import drawn
     >>> def add_noise(x):
     ...     return x + 2 * torch.randn_like(x)
     ...
@@ -53,7 +53,12 @@ def drawn(function: Callable[..., Any], generator: str | None = None) -> Callabl
 
 @final
 class Draws:
-    """In the place of a `numpy.random.Generator`: standard normals that are a given noise."""
+    """In the place of a `numpy.random.Generator`: standard normals that are a given noise.
+
+    >>> from diffusion_math.testing import Draws
+    >>> Draws([1.0, -2.0]).normal(loc=3.0, scale=0.5, size=2)
+    array([3.5, 2. ])
+    """
 
     def __init__(self, noise: Any) -> None:
         self.noise = torch.as_tensor(noise)

@@ -59,7 +59,7 @@ def assert_average(
     section 3; power-function profiles d_n = (1 - 1/n)^(gamma + 1): arXiv:2312.02696, eq. 2.
 
     >>> import torch
-    >>> from diffusion_math.testing.assertions.average import assert_average
+    >>> from diffusion_math.testing import assert_average
     >>> def start(w):
     ...     kept = [w.clone()]
     ...     def update(w):

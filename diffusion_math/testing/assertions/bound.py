@@ -58,7 +58,7 @@ def assert_bound(
     ValueError for arguments that are none. Source: DDPM (arXiv:2006.11239) eq. 5 and 8.
 
     >>> import diffusion_math as dm
-    >>> from diffusion_math.testing.assertions.bound import assert_bound
+    >>> from diffusion_math.testing import assert_bound
     >>> schedule = dm.Discrete.linear(20)
     >>> def term(network, x0, t, noise):
     ...     x_t = dm.gaussian.marginal(schedule, x0, t).sample(noise)
@@ -130,7 +130,7 @@ def assert_prior_term(
     Raises as `assert_bound` does. Source: DDPM (arXiv:2006.11239) eq. 5, the first term.
 
     >>> import math
-    >>> from diffusion_math.testing.assertions.bound import assert_prior_term
+    >>> from diffusion_math.testing import assert_prior_term
     >>> def term(x0):
     ...     return (0.25 * x0.square() + 0.75 - 1 - math.log(0.75)).sum(1)
     >>> try:

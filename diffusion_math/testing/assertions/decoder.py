@@ -62,7 +62,7 @@ def assert_decoder(
     ValueError for arguments that are none. Source: DDPM (arXiv:2006.11239) eq. 13.
 
     >>> import torch
-    >>> from diffusion_math.testing.assertions.decoder import assert_decoder
+    >>> from diffusion_math.testing import assert_decoder
     >>> def density(x0, mean, log_std):
     ...     return torch.distributions.Normal(mean, log_std.exp()).log_prob(x0).sum(1)
     >>> assert_decoder(density, quantized=False)

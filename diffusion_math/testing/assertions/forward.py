@@ -52,7 +52,7 @@ def assert_forward(
     arguments. Source: DDPM (arXiv:2006.11239) eq. 4.
 
     >>> import diffusion_math as dm
-    >>> from diffusion_math.testing.assertions.forward import assert_forward
+    >>> from diffusion_math.testing import assert_forward
     >>> schedule = dm.Discrete.linear(10)
     >>> def q_sample(x0, t, noise):
     ...     alpha, sigma = schedule(t[:, None])

@@ -61,7 +61,7 @@ def assert_guidance(
     ValueError for arguments that are none.
     Source: arXiv:2207.12598, eq. 6; rescaling: arXiv:2305.08891, eq. 15 and 16.
 
-    >>> from diffusion_math.testing.assertions.guidance import assert_guidance
+    >>> from diffusion_math.testing import assert_guidance
     >>> assert_guidance(lambda cond, uncond, w: uncond + w * (cond - uncond))
     >>> assert_guidance(lambda cond, uncond, w: cond + w * (cond - uncond))
     Traceback (most recent call last):

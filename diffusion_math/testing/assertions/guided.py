@@ -41,7 +41,7 @@ def assert_guided(
     Raises MistakeError, AssertionError for a row that is evaluated more often, and ValueError for
     arguments that are none. Source: arXiv:2207.12598, eq. 6.
 
-    >>> from diffusion_math.testing.assertions.guided import assert_guided
+    >>> from diffusion_math.testing import assert_guided
     >>> def guided(network, x, w):
     ...     return network(x, False) + w * (network(x, True) - network(x, False))
     >>> assert_guided(guided)

@@ -53,7 +53,7 @@ def assert_img2img_start(
     (arXiv:2108.01073) algorithm 1.
 
     >>> import diffusion_math as dm
-    >>> from diffusion_math.testing.assertions.img2img_start import assert_img2img_start
+    >>> from diffusion_math.testing import assert_img2img_start
     >>> schedule = dm.Discrete.linear(50)
     >>> def start(x0, strength, noise):
     ...     t = int(50 * strength)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from scipy.stats import norm
+from scipy.special import ndtri
 from torch import Tensor
 
 from diffusion_math.checks import require, whole
@@ -87,7 +87,7 @@ def assert_invariant(
     doi:10.1063/1.1699114.
 
     >>> import torch
-    >>> from diffusion_math.testing.assertions.invariant import assert_invariant
+    >>> from diffusion_math.testing import assert_invariant
     >>> def metropolis(target, accept=True):
     ...     def kernel(x, rng):
     ...         y = x + 0.7 * torch.randn(x.shape, generator=rng, dtype=x.dtype)
@@ -105,7 +105,7 @@ def assert_invariant(
     whole("moves", moves, 1)
     whole("count", count, 100)
     require(0 < rate < 0.5, "rate", "a number in (0, 0.5)", rate)
-    limit = float(norm.isf(rate / (2 * len(TARGETS) * 7)))
+    limit = -float(ndtri(rate / (2 * len(TARGETS) * 7)))
     for k, (name, density) in enumerate(TARGETS.items()):
         target = Target(density)
         kernel = guarded("make", make)(target)

@@ -59,7 +59,7 @@ def assert_inversion(
     Source: DDIM (arXiv:2010.02502) section 4.3; arXiv:2105.05233, appendix F.
 
     >>> import torch
-    >>> from diffusion_math.testing.assertions.inversion import assert_inversion
+    >>> from diffusion_math.testing import assert_inversion
     >>> abar = (1 - torch.linspace(1e-3, 0.2, 50, dtype=torch.float64)).cumprod(0)
     >>> levels = lambda t: (abar[t].sqrt(), (1 - abar[t]).sqrt())
     >>> def ddim(network, x, start, end):

@@ -66,7 +66,7 @@ def assert_learned_variance(
 
     >>> import torch
     >>> import diffusion_math as dm
-    >>> from diffusion_math.testing.assertions.learned_variance import assert_learned_variance
+    >>> from diffusion_math.testing import assert_learned_variance
     >>> schedule = dm.Discrete.linear(10)
     >>> t = torch.arange(1, 11)
     >>> large = dm.variance.large_variance(schedule, t, t - 1)

@@ -61,7 +61,7 @@ def assert_likelihood(
 
     >>> import torch
     >>> import diffusion_math as dm
-    >>> from diffusion_math.testing.assertions.likelihood import assert_likelihood
+    >>> from diffusion_math.testing import assert_likelihood
     >>> schedule = dm.RectifiedFlow()
     >>> def log_density(network, x):
     ...     def prior(z):

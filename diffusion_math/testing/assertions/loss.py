@@ -61,7 +61,7 @@ def assert_loss(
     Source: DDPM (arXiv:2006.11239) eq. 14; min-SNR (arXiv:2303.09556); see `WEIGHTS`.
 
     >>> import torch
-    >>> from diffusion_math.testing.assertions.loss import assert_loss
+    >>> from diffusion_math.testing import assert_loss
     >>> abar = (1 - torch.linspace(1e-4, 0.02, 100, dtype=torch.float64)).cumprod(0)
     >>> def loss(network, x0, t, noise):
     ...     x_t = abar[t].sqrt()[:, None] * x0 + (1 - abar[t]).sqrt()[:, None] * noise

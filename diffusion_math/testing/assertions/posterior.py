@@ -75,7 +75,7 @@ def assert_posterior(
     arguments. Source: DDPM (arXiv:2006.11239) eq. 6 and 7.
 
     >>> import diffusion_math as dm
-    >>> from diffusion_math.testing.assertions.posterior import assert_posterior
+    >>> from diffusion_math.testing import assert_posterior
     >>> schedule = dm.Discrete.linear(10)
     >>> def posterior(x0, x_t, t):
     ...     q = dm.gaussian.posterior(schedule, x_t, x0, t, t - 1)

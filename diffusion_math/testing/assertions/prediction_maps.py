@@ -108,7 +108,7 @@ def assert_prediction_maps(
     al. (arXiv:2011.13456) eq. 29; rectified flow (arXiv:2209.03003) eq. 1.
 
     >>> import diffusion_math as dm
-    >>> from diffusion_math.testing.assertions.prediction_maps import assert_prediction_maps
+    >>> from diffusion_math.testing import assert_prediction_maps
     >>> schedule = dm.Discrete.linear(10)
     >>> def x0_from_v(x_t, v, t):
     ...     alpha, sigma = schedule(t[:, None])

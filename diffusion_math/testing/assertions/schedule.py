@@ -66,7 +66,7 @@ def assert_schedule(
     section 3; VDM (arXiv:2107.00630) eq. 2.
 
     >>> import diffusion_math as dm
-    >>> from diffusion_math.testing.assertions.schedule import assert_schedule
+    >>> from diffusion_math.testing import assert_schedule
     >>> times = [0.1, 0.3, 0.5, 0.7, 0.9]
     >>> try:
     ...     assert_schedule(dm.RectifiedFlow(), times, g2=lambda t: 2 / (1 - t))

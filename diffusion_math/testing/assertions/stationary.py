@@ -43,7 +43,7 @@ def assert_stationary(
     Source: Roberts and Tweedie (1996), Bernoulli 2(4), for Langevin's moves.
 
     >>> import torch
-    >>> from diffusion_math.testing.assertions.stationary import assert_stationary
+    >>> from diffusion_math.testing import assert_stationary
     >>> mean, covariance = torch.zeros(2), torch.eye(2)
     >>> assert_stationary(lambda x, z: 0.6 * x + 0.8 * z, mean, covariance)
     >>> assert_stationary(lambda x, z: 0.6 * x + 0.64 * z, mean, covariance)

@@ -45,7 +45,7 @@ def assert_transition(
     Raises as `assert_forward` does. Source: VDM (arXiv:2107.00630) appendix A.
 
     >>> import diffusion_math as dm
-    >>> from diffusion_math.testing.assertions.transition import assert_transition
+    >>> from diffusion_math.testing import assert_transition
     >>> schedule = dm.VE()
     >>> def q(x, s, t, noise):
     ...     return x + (schedule(t)[1] - schedule(s)[1])[:, None] * noise

@@ -44,6 +44,11 @@ class Mistake:
         values: what it gives for the fields that it is about.
         cost: how many things it changes; among entries that fit, the least is named.
         source: a paper, documentation or thread that states the right formula or the mistake.
+
+    >>> from diffusion_math.testing import Mistake
+    >>> one = Mistake.of("sigma is doubled", lambda step: {"deviation": 2 * step.sigma_t})
+    >>> one.name, one.cost
+    ('sigma is doubled', 1)
     """
 
     name: str

@@ -41,7 +41,12 @@ FEW = 12
 @final
 @dataclass(frozen=True)
 class Difference:
-    """A field that is not what it should be: where most, by how much, and how it comes about."""
+    """A field that is not what it should be: where most, and by how much.
+
+    >>> from diffusion_math.testing import Difference
+    >>> print(Difference("variance", 3, 10, "t = 4", 0.5, 0.25, 1e-6))
+    the variance differs at 3 of 10 indices, most at t = 4: got 0.5, expected 0.25 (tolerance 1e-06)
+    """
 
     field: str
     rows: int
@@ -67,6 +72,13 @@ class MistakeError(AssertionError):
         subject: what was checked.
         differences: a `Difference` for each field that is wrong.
         mistakes: the catalogue's entries that explain them at every index; may be empty.
+
+    >>> from diffusion_math.testing import MistakeError, assert_guidance
+    >>> try:
+    ...     assert_guidance(lambda cond, uncond, w: cond + w * (cond - uncond))
+    ... except MistakeError as error:
+    ...     print(error.subject, [one.name for one in error.mistakes])
+    combine ['1 + w is in the place of w']
     """
 
     def __init__(

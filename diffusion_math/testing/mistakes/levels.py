@@ -20,7 +20,14 @@ Times: TypeAlias = Iterable[Any]
 
 
 class Step(NamedTuple):
-    """Levels of a noisier time t and a cleaner time s, each float64 of shape (rows,)."""
+    """Levels of a noisier time t and a cleaner time s, each float64 of shape (rows,).
+
+    >>> import torch
+    >>> from diffusion_math.testing import weights
+    >>> step = weights.Step(*torch.tensor([[0.6], [0.8], [0.8], [0.6]]))
+    >>> step.alpha_t / step.sigma_t
+    tensor([0.7500])
+    """
 
     alpha_t: Tensor
     sigma_t: Tensor
