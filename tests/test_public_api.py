@@ -38,7 +38,8 @@ FORMULAS = """
 assert_schedule assert_forward assert_transition assert_posterior assert_learned_variance
 assert_prediction_maps assert_loss assert_likelihood assert_bound assert_prior_term assert_decoder
 assert_invariant assert_stationary assert_guidance assert_guided assert_img2img_start
-assert_average assert_inversion Difference Draws Mistake MistakeError drawn weights
+assert_average assert_inversion assert_table of assert_diffusion FormulaCheck FormulaChecks
+UncheckedWarning Difference Draws Mistake MistakeError drawn weights
 """
 TESTING = " ".join((SAMPLERS, FORMULAS)).split()
 

@@ -28,12 +28,20 @@ from diffusion_math.testing.assertions.loss import assert_loss
 from diffusion_math.testing.assertions.posterior import assert_posterior
 from diffusion_math.testing.assertions.prediction_maps import assert_prediction_maps
 from diffusion_math.testing.assertions.schedule import assert_schedule
+from diffusion_math.testing.assertions.schedule_table import assert_table
 from diffusion_math.testing.assertions.stationary import assert_stationary
 from diffusion_math.testing.assertions.transition import assert_transition
 from diffusion_math.testing.draws import Draws, drawn
 from diffusion_math.testing.mistakes.catalogue import Mistake
 from diffusion_math.testing.mistakes.diagnosis import Difference, MistakeError
 from diffusion_math.testing.moments import exact_moments
+from diffusion_math.testing.objects.checks import (
+    FormulaCheck,
+    FormulaChecks,
+    UncheckedWarning,
+    assert_diffusion,
+    of,
+)
 from diffusion_math.testing.order import flow_order, strong_order, weak_order
 from diffusion_math.testing.report import Check, Report
 from diffusion_math.testing.sampler import Sampler, UnsupportedError, of_step, ours
@@ -43,15 +51,19 @@ __all__ = [
     "Check",
     "Difference",
     "Draws",
+    "FormulaCheck",
+    "FormulaChecks",
     "Mistake",
     "MistakeError",
     "Origin",
     "Report",
     "Sampler",
+    "UncheckedWarning",
     "UnsupportedError",
     "assert_average",
     "assert_bound",
     "assert_decoder",
+    "assert_diffusion",
     "assert_forward",
     "assert_guidance",
     "assert_guided",
@@ -68,11 +80,13 @@ __all__ = [
     "assert_schedule",
     "assert_sound",
     "assert_stationary",
+    "assert_table",
     "assert_transition",
     "audit",
     "drawn",
     "exact_moments",
     "flow_order",
+    "of",
     "of_step",
     "ours",
     "problems",

@@ -158,6 +158,8 @@ def assert_prior_term(
         spread = variance - 1 - variance.log()
         return {"term": factor * (at["alpha"] ** 2 * at["squares"] + constant * spread) / 2}
 
+    found, right = value[:, 0], formula(columns)["term"]  # a difference of numbers near 1
+    found = torch.where((found - right).abs() <= 8 * eps * SIZE * factor, right, found)
     known = [
         Mistake.of(
             "the variances are left out: alpha^2 norm(x0)^2 / 2 alone",
@@ -184,7 +186,7 @@ def assert_prior_term(
     ]
     compare(
         subject,
-        {"term": value[:, 0]},
+        {"term": found},
         formula,
         table,
         table.rows,

@@ -30,7 +30,14 @@ from diffusion_math.testing.mistakes.probes import (
     time_batch,
 )
 
-__all__ = ["First", "Spread", "assert_posterior", "first_variance", "in_spread"]
+__all__ = [
+    "First",
+    "Spread",
+    "assert_posterior",
+    "first_in_use",
+    "first_variance",
+    "in_spread",
+]
 
 Spread = Literal["variance", "deviation", "log-variance"]
 """What stands for the variance: itself, its root or its logarithm."""
@@ -146,6 +153,12 @@ def first_variance(first: First, levels: Levels) -> float:
     return float(first)
 
 
+def first_in_use(value: float, levels: Levels) -> First:
+    """What people let stand for the variance 0 at the first time, the nearest to a value."""
+    firsts: list[First] = [0, 1e-20, *(["second"] if len(levels.times) > 2 else [])]  # type: ignore[list-item]
+    return min(firsts, key=lambda first: abs(first_variance(first, levels) - value))
+
+
 def clipped(first: float) -> Callable[[Step], Tensor]:
     """beta~, with a given variance where the cleaner time is clean data."""
     return lambda step: torch.where(step.sigma_s == 0, first, QUANTITIES["beta~"](step))
@@ -169,7 +182,7 @@ def _known(spread: str, first: First, levels: Levels) -> list[Mistake]:
         return QUANTITIES["beta"](step) * step.sigma_s**2 - step.alpha_t**2
 
     def exchanged(step: Step) -> dict[str, Tensor]:
-        right = _exact(spread, 0)(step)
+        right = _exact(spread, 0.0)(step)
         names = "coefficient of x0", "coefficient of x_t"
         return {names[0]: right[names[1]], names[1]: right[names[0]]}
 

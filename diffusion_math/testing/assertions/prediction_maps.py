@@ -32,6 +32,9 @@ KINDS: Mapping[str, Parts] = {
 }
 """What each is of x0 and eps."""
 
+BOTH = "x0_and_eps"
+"""What a map such as `v_from_x0_and_eps` is given in the place of x_t and one kind."""
+
 WRONG: Mapping[str, Mapping[str, tuple[Parts, str]]] = {
     "v": {
         "v is sigma_t x0 - alpha_t eps, of the other sign": (
@@ -96,7 +99,7 @@ def assert_prediction_maps(
 
     Args:
         maps: by names such as "x0_from_eps" or "v_from_score"; each takes x_t and what is given
-            `(batch, 4)` and t `(batch,)`.
+            `(batch, 4)` and t `(batch,)`. "v_from_x0_and_eps" takes x0, eps and t.
         levels: `levels(t) -> (alpha, sigma)` of their time.
         times: all their times, from little to much noise.
         batched: False for functions of one time, a plain number, and events `(1, 4)`.
@@ -149,12 +152,13 @@ def _mistakes(
     _, given = _kinds(name)
     rows = _defined(table, given)
     t = time_batch([table.times[k] for k in rows.t.tolist()])
+    one, other = _arguments(given)
 
     def convert(of: Mapping[str, Tensor]) -> Any:
-        return call(of["x_t"], of[given], t)
+        return call(of[one], of[other], t)
 
-    found, eps = coefficients(name, convert, ("x_t", given), len(t), dtype)
-    measured = _fields(name, found["x_t"], found[given], given, found.get("offset"))
+    found, eps = coefficients(name, convert, (one, other), len(t), dtype)
+    measured = _fields(name, found[one], found[other], found.get("offset"))
     try:
         compare(name, measured, _map(name, KINDS), table, rows, eps=eps, known=_known(name))
     except MistakeError as error:
@@ -165,14 +169,22 @@ def _mistakes(
 def _kinds(name: str) -> tuple[str, str]:
     """(wanted, given) of a map's name."""
     kinds = name.split("_from_")
-    good = len(kinds) == 2 and set(kinds) <= KINDS.keys() and kinds[0] != kinds[1]
-    require(good, "maps", f"names A_from_B with A and B of {', '.join(KINDS)}", name)
+    good = len(kinds) == 2 and kinds[0] in KINDS and kinds[1] in {*KINDS, BOTH} - {kinds[0]}
+    wanted = f"names A_from_B with A and B of {', '.join(KINDS)}, or A_from_{BOTH}"
+    require(good, "maps", wanted, name)
     return kinds[0], kinds[1]
+
+
+def _arguments(given: str) -> tuple[str, str]:
+    """The two that a map takes, beside the time."""
+    return ("x0", "eps") if given == BOTH else ("x_t", given)
 
 
 def _defined(levels: Levels, given: str) -> Rows:
     """The times at which x_t and what is given are not parallel."""
     t = torch.arange(1, len(levels.times))
+    if given == BOTH:
+        return Rows(t, t - 1)
     step = levels.at(Rows(t, t - 1))
     x0, eps = KINDS[given](step)
     t = t[step.alpha_t * eps - step.sigma_t * x0 != 0]
@@ -180,10 +192,10 @@ def _defined(levels: Levels, given: str) -> Rows:
     return Rows(t, t - 1)
 
 
-def _fields(
-    name: str, x_t: Tensor, other: Tensor, given: str, offset: Tensor | None
-) -> dict[str, Tensor]:
-    found = {f"coefficient of x_t in {name}": x_t, f"coefficient of {given} in {name}": other}
+def _fields(name: str, one: Tensor, other: Tensor, offset: Tensor | None) -> dict[str, Tensor]:
+    arguments = _arguments(_kinds(name)[1])
+    both = zip(arguments, (one, other), strict=True)
+    found = {f"coefficient of {argument} in {name}": value for argument, value in both}
     return found if offset is None else {**found, f"offset of {name}": offset}
 
 
@@ -192,10 +204,13 @@ def _map(name: str, kinds: Mapping[str, Parts]) -> Formula:
     wanted, given = _kinds(name)
 
     def values(step: Step) -> dict[str, Tensor]:
-        (a, b), (p, q) = kinds[wanted](step), kinds[given](step)
+        a, b = kinds[wanted](step)
+        if given == BOTH:
+            return _fields(name, a, b, torch.zeros_like(a))
+        p, q = kinds[given](step)
         both = step.alpha_t * q - step.sigma_t * p
         x_t, other = (a * q - b * p) / both, (step.alpha_t * b - step.sigma_t * a) / both
-        return _fields(name, x_t, other, given, torch.zeros_like(a))
+        return _fields(name, x_t, other, torch.zeros_like(a))
 
     return values
 

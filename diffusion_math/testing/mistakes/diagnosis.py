@@ -214,6 +214,8 @@ class _Exact:
     def __init__(self, levels: Levels | Table, rows: Rows, eps: float) -> None:
         self.levels, self.rows, self.nudged = levels, rows, levels.nudged(eps)
         self.relative = levels.rounding(eps)[rows.t]
+        if isinstance(levels, Levels) and not levels.divides:
+            self.relative = torch.full_like(self.relative, eps)
 
     def __call__(self, values: Evaluated) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         middle = values(self.levels, self.rows)

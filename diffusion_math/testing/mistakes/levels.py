@@ -51,12 +51,14 @@ class Levels:
         times: their own name of each position; None for clean data, which has no index.
         alpha, sigma: float64 of shape (len(times),); 1 and 0 at position 0.
         eps: the relative rounding of the numbers that they gave.
+        divides: whether values are divided by sigma_t^2, whose rounding is theirs too.
     """
 
     times: tuple[Number | None, ...]
     alpha: Tensor
     sigma: Tensor
     eps: float
+    divides: bool = True
 
     @classmethod
     def read(cls, levels: LevelsOf, times: Times) -> "Levels":
@@ -111,8 +113,10 @@ class Levels:
         turns = flat.clone()
         turns[::2] = -1
         own = self.rounding(eps) / 2
+        straight = bool(((self.alpha + self.sigma - 1).abs() < 1e-3).all())  # alpha is 1 - sigma
+        off = eps * (1 if straight else self.alpha)
         return [
-            replace(self, alpha=self.alpha * (1 + eps * up), sigma=self.sigma * (1 + own * down))
+            replace(self, alpha=self.alpha + off * up, sigma=self.sigma * (1 + own * down))
             for up, down in ((turns, turns), (turns, -turns), (turns, flat), (flat, turns))
         ]
 

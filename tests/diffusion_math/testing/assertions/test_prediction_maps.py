@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffusion_math import prediction
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPCosine
-from diffusion_math.testing.assertions.prediction_maps import WRONG, assert_prediction_maps
+from diffusion_math.testing.assertions.prediction_maps import BOTH, WRONG, assert_prediction_maps
 from diffusion_math.testing.mistakes.diagnosis import MistakeError
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # many calls; shapes have tests of their own
@@ -34,12 +34,15 @@ def ours(schedule: Schedule, name: str) -> Callable[[Tensor, Tensor, Tensor], Te
 
 
 def table(name: str, kinds: dict[str, Callable[..., Any]]) -> Callable[..., Tensor]:
-    """A map by way of x0 and eps, with kinds as (a, b) of (alpha, sigma)."""
+    """A map by way of x0 and eps (which may be given), with kinds as (a, b) of (alpha, sigma)."""
     wanted, given = name.split("_from_")
 
     def convert(x_t: Tensor, value: Tensor, t: Tensor) -> Tensor:
         alpha, sigma = (each[:, None] for each in SCHEDULE(t))
-        (a, b), (p, q) = kinds[wanted](alpha, sigma), kinds[given](alpha, sigma)
+        a, b = kinds[wanted](alpha, sigma)
+        if given == BOTH:
+            return a * x_t + b * value
+        p, q = kinds[given](alpha, sigma)
         both = alpha * q - sigma * p
         x0, eps = (q * x_t - sigma * value) / both, (alpha * value - p * x_t) / both
         return a * x0 + b * eps
@@ -83,6 +86,7 @@ def test_our_maps_pass(case: str, dtype: torch.dtype) -> None:
 
 def test_maps_by_way_of_x0_and_eps_pass() -> None:
     names = [f"{wanted}_from_{given}" for wanted, given in permutations(KINDS, 2)]
+    names += [f"{wanted}_from_{BOTH}" for wanted in KINDS]
     assert_prediction_maps({name: table(name, KINDS) for name in names}, SCHEDULE, TIMES)
 
 
@@ -105,7 +109,9 @@ def test_each_wrong_kind_is_planted() -> None:
 
 
 @pytest.mark.parametrize("mistake", PLANTED)
-@pytest.mark.parametrize("way", ["{}_from_x0", "{}_from_eps", "x0_from_{}", "eps_from_{}"])
+@pytest.mark.parametrize(
+    "way", ["{}_from_x0", "{}_from_eps", "x0_from_{}", "eps_from_{}", "{}_from_x0_and_eps"]
+)
 def test_a_wrong_kind_is_named(mistake: str, way: str) -> None:
     kind, wrong = PLANTED[mistake]
     name = way.format(kind)

@@ -1,0 +1,1 @@
+"""What can be checked of an object, found by the names of its tables and methods."""
