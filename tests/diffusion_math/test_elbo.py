@@ -23,6 +23,7 @@ from diffusion_math.elbo import (
 from diffusion_math.gaussian import Gaussian, forward_step, kl, marginal, posterior
 from diffusion_math.grid import trailing
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
+from diffusion_math.testing.strategies import betas
 from diffusion_math.variance import (
     constant_variance,
     large_variance,
@@ -40,9 +41,7 @@ VARIANCES = {
     "constant": constant_variance(0.7),
 }
 
-tables = st.lists(st.floats(1e-3, 0.6), min_size=2, max_size=8).map(
-    lambda betas: Discrete(at(betas))
-)
+tables = betas(steps=(2, 8), values=(1e-3, 0.6)).map(Discrete)
 
 
 def at(value):

@@ -15,17 +15,15 @@ from mpmath import mpf
 
 from diffusion_math.gaussian import forward_step, marginal, posterior, transition
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPCosine, VPLinear
+from diffusion_math.testing.strategies import betas
 from tests.support.measuring import Measured
-from tests.support.schedules import discrete
 
 EPS = torch.finfo(torch.float64).eps
 TINY = 1e-300  # below it float64 is subnormal and a relative bound has no meaning
 SCHEDULES: list[Schedule] = [
     Discrete.linear(), Discrete.cosine(20), VPLinear(), VPCosine(), VE(), RectifiedFlow()
 ]  # fmt: skip
-betas = st.lists(st.floats(1e-6, 0.99), min_size=1, max_size=30).map(
-    lambda b: torch.tensor(b, dtype=torch.float64)
-)
+tables = betas(steps=(1, 30), values=(1e-6, 0.99))
 
 
 def vector(*values: float) -> torch.Tensor:
@@ -51,12 +49,12 @@ def rounding(schedule: Schedule, s: float, t: float) -> float:
     return 64 * EPS * (1 + (1 + abs(below) + abs(above)) / min(1.0, above - below))
 
 
-@given(betas, st.floats(-10, 10), st.data())
+@given(tables, st.floats(-10, 10), st.data())
 def test_t_forward_steps_are_the_marginal(
     values: torch.Tensor, x0: float, data: st.DataObject
 ) -> None:
     """C02 iterated is C05: mean a m, variance a^2 v + beta, t times, from N(x_0, 0)."""
-    schedule = discrete(values)
+    schedule = Discrete(values)
     t = data.draw(st.integers(1, len(values)))
     mean, variance = vector(x0), vector(0.0)
     for i in range(1, t + 1):
@@ -83,12 +81,12 @@ def test_a_thousand_forward_steps_are_the_marginal(measured: Measured) -> None:
 
 
 @pytest.mark.claim("C02", "diffusion_math.gaussian.forward_step")
-@given(betas, st.floats(-10, 10), st.data())
+@given(tables, st.floats(-10, 10), st.data())
 def test_a_forward_step_is_the_transition_between_neighbours(
     measured: Measured, values: torch.Tensor, x: float, data: st.DataObject
 ) -> None:
     """C02: beta_t itself, out of the table and out of the log-SNRs."""
-    schedule = discrete(values)
+    schedule = Discrete(values)
     t = data.draw(st.integers(1, len(values)))
     exact, got = forward_step(schedule, vector(x), t), transition(schedule, vector(x), t - 1, t)
     beta = float(values[t - 1])
@@ -158,13 +156,13 @@ def test_posterior_is_bayes(
 
 
 @pytest.mark.claim("C16", "diffusion_math.gaussian.posterior")
-@given(betas, st.floats(-5, 5), st.floats(-5, 5), st.data())
+@given(tables, st.floats(-5, 5), st.floats(-5, 5), st.data())
 def test_posterior_is_ddpms(
     measured: Measured, values: torch.Tensor, x0: float, eps: float, data: st.DataObject
 ) -> None:
     """C16 with E4 corrected: mu = (x_t - beta_t / sqrt(1 - abar_t) eps) / sqrt(1 - beta_t), and
     beta_hat = (1 - abar_{t-1}) / (1 - abar_t) beta_t, in 50 digits; wrong versions fail."""
-    schedule = discrete(values)
+    schedule = Discrete(values)
     t = data.draw(st.integers(1, len(values)))
     b = [mpf(v) for v in values[:t].tolist()]
     abar, before = mpmath.fprod(1 - v for v in b), mpmath.fprod(1 - v for v in b[:-1])

@@ -26,9 +26,10 @@ from diffusion_math.loss import (
     x0_weight,
 )
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPLinear
+from diffusion_math.testing.strategies import betas
 from tests.support.measuring import Measured
 from tests.support.mixtures import EVENTS, SCHEDULES, normal, seeded, time_at
-from tests.support.schedules import continuous, discrete
+from tests.support.schedules import continuous
 from tests.support.scores import KINDS, LINE, noisy_samples, saying, tensor
 
 EPS = torch.finfo(torch.float64).eps
@@ -40,9 +41,7 @@ FACTORS = {  # norm(y - y_hat)^2 / norm(x0 - x0_hat)^2, as the docstring states 
     "score": lambda a, s: a**2 / s**4,
 }
 numbers = st.lists(st.floats(-5, 5), min_size=2, max_size=2).map(lambda v: tensor(v))
-tables = st.lists(st.floats(1e-6, 0.99), min_size=1, max_size=20).map(
-    lambda b: discrete(torch.tensor(b, dtype=torch.float64))
-)
+tables = betas(steps=(1, 20), values=(1e-6, 0.99)).map(Discrete)
 by_lot = given(
     schedule=st.one_of(continuous, tables), share=st.floats(0, 1), x0=numbers, eps=numbers,
     x0_hat=numbers,

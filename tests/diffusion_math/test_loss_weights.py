@@ -21,11 +21,12 @@ from diffusion_math.loss import (
     x0_weight,
 )
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPCosine, VPLinear
+from diffusion_math.testing.strategies import betas
 from tests.support.chance import Count, Distance, Mean, pinned, rare
 from tests.support.distribution import uniform
 from tests.support.measuring import Measured
 from tests.support.mixtures import SCHEDULES, normal, seeded, time_at
-from tests.support.schedules import continuous, discrete
+from tests.support.schedules import continuous
 from tests.support.scores import saying, tensor
 
 EPS = torch.finfo(torch.float64).eps
@@ -68,18 +69,18 @@ def test_the_weights_by_their_definitions(schedule: Schedule) -> None:
 
 
 @given(
-    values=st.lists(st.floats(1e-4, 0.9), min_size=1, max_size=12), data=st.data(),
+    values=betas(steps=(1, 12), values=(1e-4, 0.9)), data=st.data(),
     x0=numbers, eps=numbers, x0_hat=numbers,
 )  # fmt: skip
 def test_the_variational_weight_is_the_kl_of_the_step(
-    values: list[float], data: st.DataObject, x0: Tensor, eps: Tensor, x0_hat: Tensor
+    values: Tensor, data: st.DataObject, x0: Tensor, eps: Tensor, x0_hat: Tensor
 ) -> None:
     """C17, C18: KL(q(x_{t-1} | x_t, x_0) || N(mu_theta, beta_t)) less its value at x0_hat = x_0.
 
     At t = 1 it is the Gaussian L_0. The KL is a small difference: rounding relative to its
     constant, which is of the size of log(beta_hat / beta). The weight a step off is rejected.
     """
-    schedule = discrete(torch.tensor(values, dtype=torch.float64))
+    schedule = Discrete(values)
     t = data.draw(st.integers(1, len(values)))
     beta = schedule.betas[t - 1]
     x_t = gaussian.marginal(schedule, x0, t).sample(eps)

@@ -20,11 +20,12 @@ from diffusion_math.noise import (
     start_noise,
     zeros,
 )
+from diffusion_math.testing import strategies
 from tests.support.chance import Distance, Mean, rare, shifted
 from tests.support.distribution import Law, independent, line
 
 seeds = st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=5, unique=True)
-events = st.lists(st.integers(0, 4), max_size=3).map(tuple)
+events = strategies.events(sides=(0, 4))
 times = st.tuples(st.floats(0, 1000), st.floats(0, 1000)).filter(lambda p: p[0] != p[1])
 
 

@@ -22,6 +22,7 @@ from sympy import Expr, Symbol, sqrt
 from diffusion_math import elbo, gaussian, variance
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.schedule import Discrete
+from diffusion_math.testing import strategies
 from tests.support.derivation import (
     exactly,
     integrated,
@@ -33,12 +34,9 @@ from tests.support.derivation import (
     ulps,
     vanishes,
 )
-from tests.support.schedules import discrete
 
 ULPS = 4
-tables = st.lists(st.floats(1e-6, 0.99), min_size=2, max_size=12).map(
-    lambda b: torch.tensor(b, dtype=torch.float64)
-)
+tables = strategies.betas(steps=(2, 12), values=(1e-6, 0.99))
 spots = st.floats(-5, 5)
 
 # One forward step x_t = a x_s + sqrt(b) eps out of x_s = alpha x_0 + sqrt(v) eps, for any positive
@@ -177,7 +175,7 @@ def test_the_weight_in_symbols() -> None:
 @given(tables, spots)
 def test_two_steps_are_one(values: torch.Tensor, x0: float) -> None:
     """C04: q(x_2 given x_0) by integrating x_1 out, against `marginal` and `transition`."""
-    schedule = discrete(values)
+    schedule = Discrete(values)
     mean, variance = (part.subs(DDPM).subs(x_0, 1) for part in forward())
     at, slack = at_step(values, 2), carried(schedule, 1, 2)
     factor, spread = exactly(mean, at), exactly(variance, at)
@@ -192,7 +190,7 @@ def test_two_steps_are_one(values: torch.Tensor, x0: float) -> None:
 @given(tables, spots, st.data())
 def test_t_steps_are_one(values: torch.Tensor, x0: float, data: st.DataObject) -> None:
     """C05: `marginal` at any t, against the derived step iterated t times from N(x_0, 0)."""
-    schedule = discrete(values)
+    schedule = Discrete(values)
     t = data.draw(st.integers(0, len(values)))
     mean, variance = (part.subs(STEP) for part in forward())
     factor, spread = mpf(1), mpf(0)
@@ -213,7 +211,7 @@ def test_bayes_rule_given_x_0(
     A relative error d of a mean m moves a log-density at k <= 3 deviations by k d |m| / deviation,
     and the least deviation is the posterior's.
     """
-    schedule = discrete(values)
+    schedule = Discrete(values)
     t = data.draw(st.integers(2, len(values)))
     near = gaussian.marginal(schedule, f64(x0), t - 1).sample(f64(e))
     far = gaussian.forward_step(schedule, near, t).sample(f64(z))
@@ -233,7 +231,7 @@ def test_the_posterior_completes_the_square(
     values: torch.Tensor, x0: float, e: float, data: st.DataObject
 ) -> None:
     """C16: mean and variance of q(x_{t-1} given x_t, x_0), in x_0 and in DDPM's eps."""
-    schedule = discrete(values)
+    schedule = Discrete(values)
     t = data.draw(st.integers(2, len(values)))
     x = gaussian.marginal(schedule, f64(x0), t).sample(f64(e))
     got = gaussian.posterior(schedule, x, f64(x0), t, t - 1)
@@ -267,7 +265,7 @@ def test_the_weight_of_an_error_in_eps(
     values: torch.Tensor, constant: float, data: st.DataObject
 ) -> None:
     """C18: `lambda_t` at a constant variance, at beta_t, and at the derived posterior's."""
-    schedule = discrete(values)
+    schedule = Discrete(values)
     t = data.draw(st.integers(2, len(values)))
     at = at_step(values, t)
     kept = 1 - values[t - 1].item()

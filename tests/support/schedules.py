@@ -1,31 +1,14 @@
-"""Schedules by lot, and the measure of their coefficients' error."""
+"""Schedules of continuous time, and the measure of their coefficients' error."""
 
 import mpmath
 import torch
-from hypothesis import assume
-from hypothesis import strategies as st
 from mpmath import mpf
 
-from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPCosine, VPLinear
+from diffusion_math.schedule import VE, Discrete, Schedule, VPCosine, VPLinear
+from diffusion_math.testing import strategies
+from diffusion_math.testing.strategies import FAMILIES
 
-vp_linear = st.tuples(st.floats(1e-3, 20), st.floats(0, 100)).map(
-    lambda p: VPLinear(p[0], p[0] + p[1])
-)
-continuous = st.one_of(
-    vp_linear,
-    st.just(VPCosine()),
-    st.floats(0.01, 1e4).map(VE),
-    st.just(RectifiedFlow()),
-)
-
-
-def discrete(values: torch.Tensor) -> Discrete:
-    """A schedule of those betas; examples that float64 cannot tell apart are not legal ones."""
-    try:
-        return Discrete(values)
-    except ValueError:
-        assume(False)
-        raise
+continuous = strategies.schedules(families=[one for one in FAMILIES if one != "discrete"])
 
 
 def relative(got: torch.Tensor, exact: mpf) -> float:

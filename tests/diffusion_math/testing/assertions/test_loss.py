@@ -16,6 +16,7 @@ from diffusion_math.testing.assertions.loss import assert_loss
 from diffusion_math.testing.assertions.weights import WEIGHTS, min_snr
 from diffusion_math.testing.draws import drawn
 from diffusion_math.testing.mistakes.diagnosis import MistakeError
+from diffusion_math.testing.strategies import betas
 
 FLOATS = [torch.float32, torch.float64]
 COUNT = 30
@@ -91,15 +92,15 @@ def test_our_losses_pass(name: str, kind: str, dtype: torch.dtype) -> None:
         run(weight)
 
 
-@given(st.lists(st.floats(1e-4, 0.9), min_size=1, max_size=8), st.sampled_from(sorted(KINDS)))
+@given(betas(steps=(1, 8), values=(1e-4, 0.9)), st.sampled_from(sorted(KINDS)))
 @settings(max_examples=8, deadline=None)
-def test_our_losses_pass_on_any_betas(betas: list[float], kind: str) -> None:
-    schedule = dm.Discrete(torch.tensor(betas, dtype=torch.float64))
+def test_our_losses_pass_on_any_betas(table: Tensor, kind: str) -> None:
+    schedule = dm.Discrete(table)
 
     def loss(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         return dm.training_loss(schedule, network, kind, x0, noise, t.double(), dm.loss.min_snr())
 
-    times = range(1, len(betas) + 1)
+    times = range(1, len(table) + 1)
     assert_loss(loss, schedule, times, predicts=kind, weight="min-SNR", event="sum")
 
 
