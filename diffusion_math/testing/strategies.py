@@ -253,7 +253,7 @@ def mixtures(
         components: the least and the largest number of components.
         forms: which of `FORMS` the covariances have.
         spreads: the least and the largest standard deviation of an entry. A full covariance has it
-            where it is widest, and eigenvalues within a factor of 50 D.
+            where it is widest, and eigenvalues within a factor of 8 D.
         reach: the largest absolute value of a mean's entry.
 
     Raises ValueError for other arguments. Corners: one component, components at one place and
@@ -298,7 +298,7 @@ def _mixtures(
     D = math.prod(event)
     scales = st.sampled_from(sorted({0.0, min(1.0, reach), reach}))
     mean = st.tuples(scales, _lists(st.floats(-1, 1), D))
-    axes, bends = _lists(st.floats(0.2, 1), D), _lists(st.floats(-1, 1), D)
+    axes, bends = _lists(st.floats(0.5, 1), D), _lists(st.floats(-1, 1), D)
     covariance: dict[str, SearchStrategy[Any]] = {
         "isotropic": spread.map(lambda std: _f64(std).square()),
         "diagonal": _lists(spread, D).map(lambda std: _f64(std).square().reshape(event)),

@@ -11,11 +11,11 @@ from tests.support.mixtures import FORMS, cases, mixture, normal, seeded, time_a
 LABELS = torch.tensor([1, 0, 1, 2])
 
 
-@cases
-def test_conditionals_average_to_the_whole(form, event, K, seed, schedule, part, apart):
+@cases(components=(4, 4))
+def test_conditionals_average_to_the_whole(data, schedule, part, seed):
     """Total probability, total expectation, and a classifier that sums to one; K is always 4."""
-    data = Labelled(mixture(form, event, 4, seed, min(apart, 1.0)), LABELS)
-    t = time_at(schedule, part)
+    t, event = time_at(schedule, part), data.means.shape[1:]
+    data = Labelled(data, LABELS)
     x = sum(schedule(t)) * normal(seeded(seed), 3, *event)
     log_p = data.log_posterior(schedule, x, t)
     torch.testing.assert_close(log_p.logsumexp(1), torch.zeros(3).double(), rtol=0, atol=1e-10)

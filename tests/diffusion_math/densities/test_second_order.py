@@ -10,10 +10,10 @@ from diffusion_math.schedule import VPLinear
 from tests.support.mixtures import FORMS, cases, mixture, normal, seeded, time_at
 
 
-@cases
-def test_the_jacobian_is_the_derivative_of_the_score(form, event, K, seed, schedule, part, apart):
+@cases()
+def test_the_jacobian_is_the_derivative_of_the_score(data, schedule, part, seed):
     """By autograd through `score`, event by event; symmetric to the last bit."""
-    data, t = mixture(form, event, K, seed, min(apart, 1.0)), time_at(schedule, part)
+    t, event = time_at(schedule, part), data.means.shape[1:]
     alpha_t, sigma_t = schedule(t)
     x, D = (alpha_t + sigma_t) * normal(seeded(seed), 2, *event), math.prod(event)
     J = score_jacobian(data, schedule, x, t)
@@ -26,13 +26,13 @@ def test_the_jacobian_is_the_derivative_of_the_score(form, event, K, seed, sched
     assert not torch.allclose(J, -wanted)
 
 
-@cases
-def test_tweedies_formula_of_second_order(form, event, K, seed, schedule, part, apart):
+@cases()
+def test_tweedies_formula_of_second_order(data, schedule, part, seed):
     """Cov[x_0 | x_t] = (sigma / alpha)^2 (I + sigma^2 J): two sums that share no line.
 
     The right side cancels: its terms are of size (sigma / alpha)^2, which sets the tolerance.
     """
-    data, t = mixture(form, event, K, seed, min(apart, 1.0)), time_at(schedule, max(part, 0.1))
+    t, event = time_at(schedule, max(part, 0.1)), data.means.shape[1:]
     alpha_t, sigma_t = schedule(t)
     x, D = alpha_t * data.means[:1] + sigma_t * normal(seeded(seed), 2, *event), math.prod(event)
     got = posterior_covariance(data, schedule, x, t)

@@ -1,0 +1,387 @@
+"""The pytest plugin, in runs of its own: items, verdicts, options, two workers, the page."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from diffusion_math.testing import named_checks, page
+
+pytest_plugins = ("pytester",)
+ROOT = Path(__file__).resolve().parents[3]
+PLUGIN = "pytest_diffusion_math"
+
+FOUR = """
+import pytest
+
+@pytest.mark.diffusion(limits={"bound": "it has order 1"}, defects={"wrong": "issue 3"})
+def mine():
+    def sound(): pass
+    def bound(): assert 1 > 2, "order 0.9"
+    def wrong(): assert False, "sigma^2"
+    def other(): assert False, "a shifted index"
+    return [sound, bound, wrong, other]
+"""
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """A project that has the plugin, installed or not."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    for name in ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    return pytester
+
+
+def run(project: pytest.Pytester, text: str, *options: str) -> pytest.RunResult:
+    project.makepyfile(test_mine=text)
+    return project.runpytest_inprocess("-p", PLUGIN, "-p", "no:xdist", *options)
+
+
+def lines(result: pytest.RunResult) -> str:
+    return result.stdout.str()
+
+
+def test_each_check_is_an_item_with_a_verdict(project: pytest.Pytester) -> None:
+    result = run(project, FOUR, "-v")
+    shown = lines(result)
+    for item in ("sound PASSED", "bound KNOWN LIMITATION", "wrong XFAIL", "other FAILED"):
+        assert f"test_mine.py::mine::{item}" in shown
+    assert "test_mine.py::mine::bound: it has order 1 (order 0.9" in shown
+    assert re.search(r"1 failed, 1 passed, 1 xfailed, 1 known limitation in", shown)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_a_failure_is_what_differs_and_no_traceback(project: pytest.Pytester) -> None:
+    shown = lines(run(project, FOUR))
+    assert "a shifted index" in shown and "runtest" not in shown and "def other" not in shown
+    assert "FAILED test_mine.py::mine::other - a shifted index" in shown
+    assert "def other" in lines(run(project, FOUR, "--full-trace"))
+
+
+def test_a_crash_is_shown_from_the_check_on(project: pytest.Pytester) -> None:
+    text = """
+import pytest
+
+@pytest.mark.diffusion
+def mine():
+    def broken():
+        return {}["alpha"]
+    return broken
+"""
+    shown = lines(run(project, text))
+    assert 'return {}["alpha"]' in shown and "KeyError: 'alpha'" in shown
+    assert "run_check" not in shown and "pytest_runtest_call" not in shown
+
+
+def test_a_mistake_is_named(project: pytest.Pytester) -> None:
+    text = """
+import pytest
+import diffusion_math as dm
+from diffusion_math.testing.assertions.forward import assert_forward
+
+schedule = dm.Discrete.linear(10)
+
+def q_sample(x0, t, noise):
+    alpha, sigma = schedule(t[:, None])
+    return alpha * x0 + sigma**2 * noise
+
+@pytest.mark.diffusion
+class Mine:
+    def forward(self):
+        assert_forward(q_sample, schedule, range(1, 11))
+
+    def _helper(self):
+        raise KeyError
+"""
+    shown = lines(run(project, text))
+    assert "diagnosis: the coefficient of noise is sigma^2, the variance" in shown
+    assert "1 failed in" in shown and "KeyError" not in shown
+
+
+def test_a_known_defect_that_is_mended_fails(project: pytest.Pytester) -> None:
+    text = """
+import pytest
+
+@pytest.mark.diffusion(defects={"mended": "issue 3", "broken": "issue 4"})
+def mine():
+    def mended(): pass
+    def broken(): raise KeyError("no defect, but a crash")
+    return [mended, broken]
+"""
+    shown = lines(run(project, text))
+    assert "[XPASS(strict)] issue 3" in shown and "2 failed in" in shown
+
+
+def test_marks_of_pytest_hold_for_the_items(project: pytest.Pytester) -> None:
+    text = """
+import pytest
+
+@pytest.mark.skip(reason="not today")
+@pytest.mark.diffusion
+def mine():
+    yield "a", lambda: None
+    yield "b", lambda: None
+
+@pytest.mark.slow
+@pytest.mark.diffusion
+def others():
+    yield "c", lambda: None
+"""
+    project.makeini("[pytest]\nmarkers =\n    slow: takes long\naddopts = --strict-markers")
+    assert "2 skipped, 1 deselected in" in lines(run(project, text, "-m", "not slow"))
+    assert "1 passed, 2 deselected in" in lines(run(project, text, "-k", "others"))
+
+
+def test_a_sampler_is_the_checks_of_its_audit(project: pytest.Pytester) -> None:
+    text = """
+import pytest
+import diffusion_math as dm
+from diffusion_math.testing import Check, Report, Sampler, named_checks, of_step
+
+def audited(sampler):
+    rows = ("grid", "sound"), ("levels", "defect"), ("order", "limit"), ("new", "defect")
+    return Report(tuple(
+        Check("", "", sampler.name, "", name, 1, "seen", verdict, "a note")
+        for name, verdict in rows
+    ))
+
+named_checks.audit = audited
+step = of_step("mine", dm.euler, dm.VPLinear())
+
+@pytest.mark.diffusion(limits={"levels": "known"})
+def one():
+    return step
+
+@pytest.mark.diffusion
+def two():
+    return [step]
+"""
+    before = named_checks.audit
+    try:
+        shown = lines(run(project, text, "-v"))
+    finally:
+        named_checks.audit = before
+    wanted = ["grid PASSED", "levels KNOWN LIMITATION", "order KNOWN LIMITATION"]
+    wanted += ["finite SKIPPED (not measured", "order, uneven steps SKIPPED", "other checks FAILED"]
+    assert [one for one in wanted if f"test_mine.py::one::{one}" not in shown] == []
+    assert "test_mine.py::two::mine: levels FAILED" in shown
+    assert "test_mine.py::one::order: order: seen, a note" in shown
+
+
+def test_the_audit_runs_where_it_is_not_replaced() -> None:
+    import diffusion_math as dm
+    from diffusion_math.testing import of_step
+
+    checks = named_checks.named_checks(of_step("euler", dm.euler, dm.VPLinear()))
+    for name in ("grid", "levels", "order"):
+        assert named_checks.run_check(checks[name]) == ""
+
+
+def test_what_nothing_checks_is_skipped(project: pytest.Pytester) -> None:
+    text = """
+import pytest
+
+class Unchecked:
+    name, run, reason = "add_noise", None, "it has no parameter for the noise"
+    def __call__(self): assert False
+
+@pytest.mark.diffusion
+def mine():
+    return [Unchecked()]
+"""
+    shown = lines(run(project, text, "-v", "-rs"))
+    assert "mine::add_noise SKIPPED" in shown and "no parameter for the noise" in shown
+
+
+def body(returned: str, mark: str = "") -> str:
+    return f"""
+import pytest
+
+def check(): pass
+def check_of(x): pass
+
+@pytest.mark.diffusion{mark}
+def mine():
+    return {returned}
+"""
+
+
+WRONG = {
+    "an unknown option": (body("check", "(limit={})"), "diffusion: wanted limits={} or defects={}"),
+    "no name": (body("check", "('a')"), "diffusion: wanted limits={} or defects={}, got 'a'"),
+    "a name that is none": (
+        body("check", "(limits={'chek': 'why'})"),
+        "mine: limits: wanted names among check, got 'chek'",
+    ),
+    "no reason": (
+        body("check", "(defects={'check': 3})"),
+        "defects: wanted a check's name to its reason, got {'check': 3}",
+    ),
+    "both": (
+        body("check", "(limits={'check': 'a'}, defects={'check': 'b'})"),
+        "limits, defects: wanted each check in one of them, got 'check'",
+    ),
+    "nothing": (body("None"), "mine: checks: wanted a check, a Sampler, ... , got None"),
+    "no check": (body("[]"), "mine: checks: wanted a check, ... , got none"),
+    "a number among checks": (body("[check, 3]"), "checks: wanted ... , got 3 among them"),
+    "a lambda": (body("lambda: None"), "wanted a function with a name, or (name, function)"),
+    "one name twice": (body("[check, check]"), "wanted each name once, got 'check' twice"),
+    "a name of a node": (body("{'a::b': check}"), "wanted a name without '::', got 'a::b'"),
+    "no callable": (body("{'a': 3}"), "wanted a callable of 'a', got 3"),
+    "an argument": (body("check_of"), "a callable of 'check_of' that takes no argument, got one"),
+    "a function's argument": (
+        body("check").replace("def mine():", "def mine(tmp_path):"),
+        "diffusion: wanted a function that takes no argument, got mine with a missing a required",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_mark_is_one_line(project: pytest.Pytester, name: str) -> None:
+    text, message = WRONG[name]
+    result = run(project, text)
+    assert [part for part in message.split(" ... ") if part not in lines(result)] == []
+    assert result.ret == pytest.ExitCode.INTERRUPTED and "Traceback" not in lines(result)
+
+
+def test_a_function_that_raises_has_its_traceback(project: pytest.Pytester) -> None:
+    shown = lines(run(project, body("1 / 0")))
+    assert "return 1 / 0" in shown and "ZeroDivisionError" in shown
+
+
+def test_a_check_that_returns_something_fails(project: pytest.Pytester) -> None:
+    shown = lines(run(project, body("{'close': lambda: 1 == 2}")))
+    assert "wanted a check that raises AssertionError or returns a Report, got False" in shown
+
+
+def test_two_workers_give_the_same(project: pytest.Pytester) -> None:
+    project.makepyfile(test_mine=FOUR)
+    out = project.path / "out" / "page.html"
+    result = project.runpytest_subprocess("-p", PLUGIN, "-n", "2", "--diffusion-html", str(out))
+    shown = lines(result)
+    assert re.search(r"1 failed, 1 passed, 1 xfailed, 1 known limitation in", shown)
+    assert "test_mine.py::mine::bound: it has order 1 (order 0.9" in shown
+    text = out.read_text(encoding="utf-8")
+    assert "4 checks: 1 defect, 1 known defect, 1 known limitation, 1 sound" in text
+
+
+class Cells(HTMLParser):
+    """The text of each row's cells; raises for tags that are not closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.open: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        if tag not in ("meta",):
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+
+def test_the_page_has_a_row_for_each_check(project: pytest.Pytester) -> None:
+    text = (
+        FOUR
+        + """
+@pytest.mark.diffusion(defects={"mended": "issue <4>"})
+class Others:
+    def mended(self): pass
+    def crash(self): raise KeyError("a & b")
+    def skipped(self): pytest.skip("no GPU")
+
+def test_of_no_kit(): pass
+"""
+    )
+    shown = lines(run(project, text, "--diffusion-html=out/page.html"))
+    path = project.path / "out" / "page.html"
+    assert f"diffusion-math page: {path}" in shown
+    rows = [tuple(row[:3]) for row in Cells(path.read_text(encoding="utf-8")).rows]
+    head = ("check", "verdict", "what was seen")
+    assert rows[0] == head and rows[4] == head and len(rows) == 9
+    found = {name: (verdict, note) for name, verdict, note in rows if name != "check"}
+    assert {name: verdict for name, (verdict, _) in found.items()} == {
+        "mended": "mended",
+        "crash": "error",
+        "skipped": "skipped",
+        "other": "defect",
+        "wrong": "known defect",
+        "bound": "known limitation",
+        "sound": "sound",
+    }
+    assert found["wrong"][1] == "issue 3" and found["skipped"][1] == "no GPU"
+    assert "issue <4>" in found["mended"][1] and "a & b" in found["crash"][1]
+    assert found["other"][1].startswith("a shifted index") and found["sound"][1] == ""
+
+
+def test_a_page_of_nothing() -> None:
+    assert "No check ran." in page.page([])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("", "wanted the path of a file, got ''"),
+        (".", "wanted the path of a file, got '.'"),
+        ("test_mine.py/page.html", "wanted the path of a file in a folder that can be written"),
+    ],
+)
+def test_a_wrong_path_is_a_usage_error(project: pytest.Pytester, given: str, message: str) -> None:
+    result = run(project, FOUR, f"--diffusion-html={given}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert result.stderr.str().strip().startswith(f"ERROR: --diffusion-html: {message}")
+
+
+def test_the_fixtures_are_the_test_problems(project: pytest.Pytester) -> None:
+    text = """
+import torch
+from diffusion_math.testing import problems
+
+def test_point(diffusion_point, diffusion_schedule):
+    x, t = torch.ones(2, 2), torch.tensor(diffusion_schedule.T)
+    x0 = diffusion_point.denoiser(diffusion_schedule)(x, t)
+    torch.testing.assert_close(x0, problems.point_denoiser(x, t).float())
+
+def test_data(diffusion_gaussian, diffusion_mixture):
+    assert diffusion_gaussian is problems.GAUSSIAN
+    assert diffusion_mixture is problems.MIXTURE
+"""
+    shown = lines(run(project, text, "-v"))
+    assert "6 passed in" in shown
+    for name in ("Discrete", "VPLinear", "VPCosine", "VE", "RectifiedFlow"):
+        assert f"test_point[{name}] PASSED" in shown
+
+
+def test_the_mark_and_the_option_have_their_help(project: pytest.Pytester) -> None:
+    assert "@pytest.mark.diffusion(limits={}, defects={}): " in lines(run(project, "", "--markers"))
+    assert "--diffusion-html=PATH" in lines(run(project, "", "--help"))
+
+
+def test_the_entry_point_is_light() -> None:
+    """It is loaded in every run of pytest where the package is installed."""
+    given = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert given["project"]["entry-points"]["pytest11"] == {PLUGIN: PLUGIN}
+    include = given["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert include == {f"{PLUGIN}.py": f"{PLUGIN}.py"}
+    heavy = {"torch", "numpy", "diffusion_math"}
+    code = f"import sys, {PLUGIN}; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
