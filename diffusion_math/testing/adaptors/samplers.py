@@ -1,0 +1,224 @@
+"""Samplers of other conventions as what `Sampler` takes."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_math import prediction
+from diffusion_math.checks import require
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.noise import Noise
+from diffusion_math.schedule import Discrete, RectifiedFlow, Schedule
+from diffusion_math.testing.draws import Draws
+from diffusion_math.testing.sampler import SampleFunction, Sampler, UnsupportedError
+
+__all__ = ["of_edm", "of_scheduler", "of_velocity"]
+
+
+def of_edm(sampler: Callable[..., Any], schedule: Schedule | None = None) -> SampleFunction:
+    """`sampler(D, x, sigmas) -> x` with D(x, sigma) = E[x0 | x], as `Sampler` takes it.
+
+    k-diffusion's and EDM's convention: x is x0 + sigma eps. Normals that it draws by torch or
+    numpy are those of the step, and each state is what D is given at its sigma.
+
+    Args:
+        sampler: takes D, whose sigma is a number or `(batch,)`; x; and sigmas that fall to 0.
+        schedule: of the grid's times; without, they are the sigmas.
+
+    >>> import diffusion_math as dm
+    >>> from diffusion_math.testing import Sampler, adaptors, assert_order
+    >>> def euler(D, x, sigmas):
+    ...     for sigma, after in zip(sigmas[:-1], sigmas[1:]):
+    ...         x = D(x, sigma) + after / sigma * (x - D(x, sigma))
+    ...     return x
+    >>> grid = lambda n: dm.karras(dm.VE(), n)
+    >>> assert_order(Sampler("euler", dm.VE(), adaptors.of_edm(euler), grid), 1)
+    """
+
+    def sample(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Tensor | list[Tensor]:
+        alpha, sigma = (grid.new_ones(len(grid)), grid) if schedule is None else schedule(grid)
+        run = _Run(grid, noise)
+
+        def network(u: Tensor, level: Any, **_: Any) -> Tensor:
+            level = torch.as_tensor(level, dtype=torch.float64).flatten()[0]
+            t = _nearest(sigma / alpha, grid, level)
+            if t is None:  # between two nodes
+                t = level if schedule is None else schedule.time(-2 * level.log())
+            scale = 1.0 if schedule is None else float(schedule(t)[0])
+            run.at(t, scale * u)
+            return denoise(scale * u, t)
+
+        with run.draws.everywhere():
+            end = sampler(network, x / alpha[0].to(x), sigma / alpha)
+        return run.states(alpha[-1].to(x) * end)
+
+    return sample
+
+
+def of_velocity(sampler: Callable[..., Any], data_at: int = 1) -> SampleFunction:
+    """`sampler(v, x, times) -> x` of dx/dt = v(x, t), on `RectifiedFlow`'s times.
+
+    v = x0 - eps at x = t x0 + (1 - t) eps where the data is at 1, as in flow matching; eps - x0 at
+    x = (1 - t) x0 + t eps where it is at 0.
+
+    Args:
+        sampler: takes v(x, t), whose t is a number or `(batch,)`; x; and times from noise to data.
+        data_at: 0 or 1.
+
+    >>> import diffusion_math as dm
+    >>> from diffusion_math.testing import Sampler, adaptors, assert_order
+    >>> def euler(v, x, times):
+    ...     for t, s in zip(times[:-1], times[1:]):
+    ...         x = x + (s - t) * v(x, t)
+    ...     return x
+    >>> flow = dm.RectifiedFlow()
+    >>> mine = Sampler("euler", flow, adaptors.of_velocity(euler), lambda n: dm.trailing(flow, n))
+    >>> assert_order(mine, 1)
+    """
+    require(data_at in (0, 1), "data_at", "0 or 1", data_at)
+    flow, sign = RectifiedFlow(), 1 - 2 * data_at
+
+    def sample(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Tensor | list[Tensor]:
+        run, times = _Run(grid, noise), data_at + sign * grid
+
+        def velocity(x: Tensor, tau: Any, **_: Any) -> Tensor:
+            tau = torch.as_tensor(tau, dtype=torch.float64).flatten()[0]
+            t = _nearest(times, grid, tau)
+            t = data_at + sign * tau if t is None else t
+            run.at(t, x)
+            return sign * prediction.flow_from_x0(flow, x, denoise(x, t), t)
+
+        with run.draws.everywhere():
+            return run.states(sampler(velocity, x, times))
+
+    return sample
+
+
+def of_scheduler(
+    name: str,
+    make: Callable[[], Any],
+    *,
+    predicts: str = "eps",
+    order: int = 1,
+    noisy: bool = False,
+    **step: Any,
+) -> Sampler:
+    """A scheduler like those of diffusers and MONAI, run on its own times, as a `Sampler`.
+
+    It has `alphas_cumprod` `(T,)`, `set_timesteps(n)`, `timesteps`, and `step(prediction, t, x)`,
+    which gives x, a tuple with x first, or an object with `prev_sample`. x is alpha x0 + sigma eps.
+    Index t is time t + 1; the last step ends at 0, or at 1 by a `final_alpha_cumprod` below 1.
+
+    Args:
+        make: gives a new scheduler.
+        predicts: what it takes as a prediction: "eps", "v" or "x0".
+        order, noisy: what it claims, as in `Sampler`.
+        step: further arguments of its `step`.
+
+    Raises ValueError for an object without these, or whose samples are scaled (`init_noise_sigma`
+    is not 1), which `of_edm` takes as a function.
+
+    >>> import torch
+    >>> from diffusion_math.testing import adaptors, assert_order
+    >>> class DDIM:
+    ...     alphas_cumprod = (1 - torch.linspace(1e-4, 0.02, 1000).double()).cumprod(0)
+    ...     def set_timesteps(self, n):
+    ...         self.timesteps = (torch.arange(1000, 0, -1000 / n)).round().long() - 1
+    ...         self.after = dict(zip(self.timesteps.tolist(), self.timesteps[1:].tolist()))
+    ...     def step(self, eps, t, x):
+    ...         a, after = self.alphas_cumprod[t], self.after.get(int(t))
+    ...         b = a.new_ones(()) if after is None else self.alphas_cumprod[after]
+    ...         return b.sqrt() * (x - (1 - a).sqrt() * eps) / a.sqrt() + (1 - b).sqrt() * eps
+    >>> assert_order(adaptors.of_scheduler("DDIM", DDIM), 1)
+    """
+    require(predicts in ("eps", "v", "x0"), "predicts", "eps, v or x0", repr(predicts))
+    first = make()
+    for part in ("alphas_cumprod", "set_timesteps", "step"):
+        require(hasattr(first, part), "make", f"a scheduler with {part}", type(first).__name__)
+    scale = float(getattr(first, "init_noise_sigma", 1.0))
+    require(scale == 1.0, "make", "samples that are not scaled", f"init_noise_sigma = {scale:g}")
+    abar = torch.as_tensor(first.alphas_cumprod).double()
+    schedule = Discrete(1 - abar / torch.cat([abar.new_ones(1), abar[:-1]]))
+    last = 0.0 if float(getattr(first, "final_alpha_cumprod", 1.0)) == 1.0 else 1.0
+    of_length: dict[int, int] = {}
+
+    def timed(n: int) -> tuple[Any, Tensor]:
+        scheduler = make()
+        try:
+            scheduler.set_timesteps(n)
+        except ValueError as error:
+            raise UnsupportedError(f"{n} steps: {error}") from error
+        nodes = torch.as_tensor(scheduler.timesteps).double().cpu() + 1
+        return scheduler, torch.cat([nodes, nodes.new_tensor([last])])
+
+    def grid(n: int) -> Tensor:
+        times = timed(n)[1]
+        of_length[len(times)] = n
+        return times
+
+    def sample(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> list[Tensor]:
+        for n in reversed(of_length.values()):  # image-to-image runs the end of a grid
+            scheduler, times = timed(n)
+            if torch.equal(times[-len(grid) :], grid):
+                break
+        else:
+            raise UnsupportedError("it runs on its own times alone")
+        run, states = _Run(grid, noise), []
+        with run.draws.everywhere():
+            for index in torch.as_tensor(scheduler.timesteps)[-(len(grid) - 1) :]:
+                t = index.double().cpu() + 1
+                run.at(t, x)
+                given = denoise(x, t)
+                if predicts != "x0":
+                    given = getattr(prediction, f"{predicts}_from_x0")(schedule, x, given, t)
+                told = scheduler.scale_model_input(x, index) if _scales(scheduler) else x
+                require(bool((told == x).all()), name, "samples that are not scaled", "others")
+                x = _sample_of(scheduler.step(given, index, x, **step))
+                states.append(x)
+        return states
+
+    return Sampler(name, schedule, sample, grid, order, noisy, any_grid=False)
+
+
+class _Run:
+    """One run down a grid: the normals of the step it is in, and the states that it shows."""
+
+    def __init__(self, grid: Tensor, noise: Noise) -> None:
+        self.grid, self.noise = grid, noise
+        self.after = {float(t): s for t, s in pairwise(grid)}
+        self.seen: dict[float, Tensor] = {}
+        self.draws = Draws(torch.zeros(0))
+
+    def at(self, t: Tensor, x: Tensor) -> None:
+        """The network is evaluated at x_t = x."""
+        self.seen[float(t)] = x
+        if float(t) in self.after:
+            self.draws.noise = self.noise(x, t, self.after[float(t)])
+
+    def states(self, end: Tensor) -> Tensor | list[Tensor]:
+        """All states, where the network saw each but the last; else the last alone."""
+        inner = [float(t) for t in self.grid[1:-1]]
+        if all(t in self.seen for t in inner):
+            return [*(self.seen[t] for t in inner), end]
+        return end
+
+
+def _nearest(levels: Tensor, grid: Tensor, level: Tensor) -> Tensor | None:
+    """The grid's time whose level this is, to float32's rounding; None where there is none."""
+    off = (levels - level).abs()
+    k = int(off.argmin())
+    return grid[k] if float(off[k]) <= 1e-6 * float(level.abs()) else None
+
+
+def _scales(scheduler: Any) -> bool:
+    return callable(getattr(scheduler, "scale_model_input", None))
+
+
+def _sample_of(result: Any) -> Tensor:
+    """The state after a step, of what `step` returns."""
+    found = getattr(result, "prev_sample", result)
+    state: Tensor = found[0] if isinstance(found, tuple | list) else found
+    return state

@@ -1,0 +1,179 @@
+"""Samplers of other conventions: exact levels, their order, their noise; wrong ones are found."""
+
+from functools import partial
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import diffusion_math as dm
+from diffusion_math.testing import Sampler, UnsupportedError, adaptors, assert_order, conformance
+from diffusion_math.testing.order import weak_order
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+COUNTS = (1, 2, 5, 10)
+LADDER = (20, 40, 80)
+
+
+def heun(D: Any, x: Tensor, sigmas: Tensor) -> Tensor:
+    """EDM's algorithm 1 (arXiv:2206.00364), with sigma as a batch."""
+    for sigma, after in pairwise(sigmas):
+        slope = (x - D(x, sigma.expand(len(x)))) / sigma
+        end = x + (after - sigma) * slope
+        if after > 0:
+            end = x + (after - sigma) * (slope + (end - D(end, after.expand(len(x)))) / after) / 2
+        x = end
+    return x
+
+
+def ancestral(D: Any, x: Tensor, sigmas: Tensor, wrong: float = 1.0) -> Tensor:
+    """k-diffusion's sample_euler_ancestral."""
+    for sigma, after in pairwise(sigmas):
+        up = (after**2 * (sigma**2 - after**2) / sigma**2).sqrt()
+        down = (after**2 - up**2).sqrt()
+        x = x + (down - sigma) * (x - D(x, sigma)) / sigma
+        x = x + wrong * up * torch.randn_like(x)
+    return x
+
+
+def worst(sampler: Sampler) -> float:
+    return conformance.levels(sampler, COUNTS).worst
+
+
+@pytest.mark.parametrize("schedule", [None, dm.VPLinear(), dm.RectifiedFlow()], ids=str)
+def test_edms_convention_on_any_schedule(schedule: Any) -> None:
+    own = dm.VE(10.0) if schedule is None else schedule
+    start = 0.9 * own.T
+    grid = partial(dm.uniform_log_snr, own)
+    mine = Sampler("heun", own, adaptors.of_edm(heun, schedule), lambda n: grid(n, start), 2)
+    assert worst(mine) < 1e-7  # x / alpha is 100 where x is 1, and sigma falls to 1e-3
+    x = torch.ones(1, 2, dtype=torch.float64)
+    shown = mine.states(lambda x, t: 0 * x, x, mine.times(5), dm.noise.zeros)
+    assert len(shown) == 5  # every node was seen
+
+
+def test_edms_convention_has_its_order() -> None:
+    grid = partial(dm.karras, dm.VE(10.0))
+    assert_order(Sampler("heun", dm.VE(10.0), adaptors.of_edm(heun), grid, 2), 2, LADDER)
+
+
+def test_noise_that_is_drawn_is_the_steps() -> None:
+    grid = partial(dm.karras, dm.VE(10.0))
+    mine = Sampler("ancestral", dm.VE(10.0), adaptors.of_edm(ancestral), grid, 1, noisy=True)
+    assert worst(mine) < 1e-9
+    assert weak_order(mine, LADDER, False).order > 0.65
+    wrong = adaptors.of_edm(partial(ancestral, wrong=1.1))
+    assert worst(Sampler("wrong", dm.VE(10.0), wrong, grid, 1, noisy=True)) > 1e-3
+
+
+def test_a_sigma_between_two_nodes() -> None:
+    def middle(D: Any, x: Tensor, sigmas: Tensor) -> Tensor:
+        for sigma, after in pairwise(sigmas):
+            between = (sigma + after) / 2
+            half = x + (between - sigma) * (x - D(x, sigma)) / sigma
+            x = x + (after - sigma) * (half - D(half, between)) / between
+        return x
+
+    schedule = dm.VPLinear()
+    sample = adaptors.of_edm(middle, schedule)
+    mine = Sampler("middle", schedule, sample, partial(dm.uniform_log_snr, schedule), 2)
+    assert worst(mine) < 1e-9
+
+
+@pytest.mark.parametrize("data_at", [0, 1])
+def test_velocities_either_way(data_at: int) -> None:
+    def euler(v: Any, x: Tensor, times: Tensor) -> Tensor:
+        assert (times[-1] > times[0]) == (data_at == 1)
+        for t, s in pairwise(times):
+            x = x + (s - t) * v(x, t.expand(len(x)))
+        return x
+
+    flow = dm.RectifiedFlow()
+    sample = adaptors.of_velocity(euler, data_at)
+    mine = Sampler("euler", flow, sample, partial(dm.trailing, flow), 1)
+    assert worst(mine) < 1e-9
+    assert_order(mine, 1, LADDER)
+    turned = adaptors.of_velocity(
+        lambda v, x, times: euler(lambda x, t: -v(x, t), x, times), data_at
+    )
+    assert worst(Sampler("turned", flow, turned, mine.grid, 1)) > 0.1
+    with pytest.raises(ValueError, match=r"^data_at: wanted 0 or 1, got 2"):
+        adaptors.of_velocity(euler, 2)
+
+
+class Scheduler:
+    """As MONAI's and diffusers' DDIM, `trailing`, in numpy's tables."""
+
+    def __init__(self, result: str = "tuple", shift: int = 0, first: float = 1.0) -> None:
+        self.result, self.shift = result, shift
+        self.alphas_cumprod = torch.from_numpy(np.cumprod(1 - np.linspace(1e-4, 0.02, 1000)))
+        self.final_alpha_cumprod = torch.tensor(first) if first == 1 else self.alphas_cumprod[0]
+
+    def set_timesteps(self, n: int) -> None:
+        if n > 500:
+            raise ValueError("at most 500")
+        self.n = n
+        self.timesteps = torch.from_numpy(np.round(np.arange(1000, 0, -1000 / n)).astype(int) - 1)
+
+    def step(self, eps: Tensor, t: Tensor, x: Tensor, sign: int = 1) -> Any:
+        before = int(np.round(int(t) + 1 - 1000 / self.n)) - 1 + self.shift
+        a = self.alphas_cumprod[t]
+        b = self.alphas_cumprod[before] if before >= 0 else self.final_alpha_cumprod
+        x0 = (x - (1 - a).sqrt() * eps) / a.sqrt()
+        state = b.sqrt() * x0 + sign * (1 - b).sqrt() * eps
+        if self.result == "tuple":
+            return state, x0
+        return state if self.result == "bare" else SimpleNamespace(prev_sample=state)
+
+
+@pytest.mark.parametrize("result", ["tuple", "object", "bare"])
+def test_schedulers_on_their_own_times(result: str) -> None:
+    mine = adaptors.of_scheduler("ddim", partial(Scheduler, result))
+    assert not mine.any_grid and mine.times(4).tolist() == [1000, 750, 500, 250, 0]
+    assert worst(mine) < 1e-9
+    assert conformance.image_to_image(mine, 10).worst < 1e-9
+    assert conformance.grid_faults(mine, (1, 3, 600)).refused == 1
+
+
+def test_a_scheduler_of_a_shifted_index_is_found() -> None:
+    assert worst(adaptors.of_scheduler("shifted", partial(Scheduler, shift=1))) > 1e-4
+    turned = adaptors.of_scheduler("turned", Scheduler, sign=-1)  # of one distribution on a point
+    with pytest.raises(AssertionError, match="turned: wanted order 1"):
+        assert_order(turned, 1, LADDER)
+
+
+def test_the_last_node_is_the_first_index_where_the_scheduler_says_so() -> None:
+    mine = adaptors.of_scheduler("ddim", partial(Scheduler, first=0.5))
+    assert mine.times(2).tolist() == [1000, 500, 1]
+    assert worst(mine) < 1e-9
+
+
+def test_other_grids_are_refused() -> None:
+    mine = adaptors.of_scheduler("ddim", Scheduler)
+    x = torch.zeros(1, 2, dtype=torch.float64)
+    with pytest.raises(UnsupportedError, match="on its own times alone"):
+        mine.states(lambda x, t: x, x, torch.tensor([900.0, 3, 0]).double(), dm.noise.zeros)
+
+
+def test_diffusers_schedulers() -> None:
+    from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler
+
+    options = {"clip_sample": False, "timestep_spacing": "trailing"}
+    for predicts, told in (("eps", "epsilon"), ("v", "v_prediction"), ("x0", "sample")):
+        make = partial(DDIMScheduler, prediction_type=told, **options)
+        assert worst(adaptors.of_scheduler("DDIM", make, predicts=predicts)) < 1e-4
+    noisy = adaptors.of_scheduler("DDPM", partial(DDPMScheduler, **options), noisy=True)
+    assert worst(noisy) < 1e-3
+    with pytest.raises(ValueError, match="make: wanted samples that are not scaled, got init_noi"):
+        adaptors.of_scheduler("Euler", EulerDiscreteScheduler)
+
+
+def test_what_is_no_scheduler_is_told() -> None:
+    with pytest.raises(ValueError, match=r"^make: wanted a scheduler with alphas_cumprod"):
+        adaptors.of_scheduler("none", dict)
+    with pytest.raises(ValueError, match=r"^predicts: wanted eps, v or x0, got 'noise'"):
+        adaptors.of_scheduler("ddim", Scheduler, predicts="noise")
