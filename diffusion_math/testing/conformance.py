@@ -8,6 +8,8 @@ sampler gives back shows which noise level it thinks a node has, to rounding.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from traceback import extract_tb
 from typing import final
 
 import torch
@@ -19,6 +21,9 @@ from diffusion_math.testing.problems import POINT, point_denoiser
 from diffusion_math.testing.sampler import Sampler, UnsupportedError
 
 __all__ = ["FEW", "Finding", "grid_faults", "image_to_image", "levels", "residual_noise"]
+
+PACKAGE = Path(__file__).parents[1]
+"""The folder of this package, whose lines are not those of code that is audited."""
 
 FEW = (1, 2, 3, 4, 5, 7, 10, 13, 20, 33, 50)
 """Numbers of steps that are run; all of them have their grids looked at."""
@@ -53,8 +58,11 @@ def grid_faults(sampler: Sampler, counts: Iterable[int]) -> Finding:
 
 
 def crashed(error: Exception) -> str:
-    """Code that is audited may raise anything."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:120]
+    """What code that is audited raised, on one line: kind, message, and its own file and line."""
+    frames = extract_tb(error.__traceback__)
+    theirs = [one for one in frames if not Path(one.filename).is_relative_to(PACKAGE)]
+    where = f" ({Path(theirs[-1].filename).name}, line {theirs[-1].lineno})" if theirs else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:120].rstrip(": ") + where
 
 
 def _fault(sampler: Sampler, n: int) -> str:
@@ -151,11 +159,13 @@ def _rank(value: float) -> float:
     return math.inf if math.isnan(value) else value
 
 
-def residual_noise(sampler: Sampler, counts: Iterable[int]) -> Finding:
+def residual_noise(sampler: Sampler, counts: Sequence[int]) -> Finding | None:
     """Noise in a last step that goes to clean data: the largest standard deviation it leaves.
 
     Nothing may be left there: x_0 is the mean. Where the grid ends above 0 noise is in order.
+    None where no number of steps can be run.
     """
+    failed = 0
     worst = Finding(0.0, None, "no noise is left on clean data")
     for n in counts:
         try:
@@ -166,11 +176,12 @@ def residual_noise(sampler: Sampler, counts: Iterable[int]) -> Finding:
             start = alpha[0] * POINT, sigma[0] ** 2 * torch.eye(2, dtype=torch.float64)
             found = exact_moments(sampler, point_denoiser, *start, grid)
         except Exception:  # reported by `levels`
+            failed += 1
             continue
         left = float(found.covariances[-1].diagonal().amax().sqrt())
         if not left <= worst.worst:
             worst = Finding(left, n, f"noise of standard deviation {left:.3g} on clean data")
-    return worst
+    return worst if failed < len(counts) else None
 
 
 def finite(sampler: Sampler, counts: Iterable[int]) -> Finding:

@@ -1,12 +1,11 @@
-"""The precision that a sampler computes in, seen in its states and in the denoiser's inputs."""
+"""The precision that a sampler computes in, seen in a short run."""
 
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
-from diffusion_math.testing.problems import MIXTURE, starts
 from diffusion_math.testing.sampler import Sampler
+from diffusion_math.testing.trial import holds, trial
 
 __all__ = ["LEVELS", "narrowest", "rounded"]
 
@@ -19,19 +18,20 @@ LEVELS = 4096
 
 
 def narrowest(sampler: Sampler) -> torch.dtype:
-    """The narrowest floating-point type that holds all of a run's states, or all denoiser inputs.
+    """The narrowest floating-point type that the sampler computes in.
 
-    The denoiser is evaluated at the states in between. A float64 tensor whose entries are all
-    float32 numbers was computed in float32; 32 entries are so by chance once in 2^928.
+    That is a type which holds all entries of a state or of a denoiser's input, or the dtype of an
+    operand of its own arithmetic, such as a table of noise levels. A float64 tensor whose entries
+    are all float32 numbers was computed in float32; 32 entries are so by chance once in 2^928.
     """
-    for n in (4, 8, 2):
-        try:
-            seen = _tensors(sampler, n)
-        except Exception:  # code that is audited may raise anything; the checks tell of it
-            continue
-        found = [dtype for dtype in NARROW if any(_holds(dtype, x) for x in seen)]
-        return found[0] if found else torch.float64
-    return torch.float64
+    seen = trial(sampler)
+    if seen is None:
+        return torch.float64
+    tensors = [*seen.states, *seen.inputs]
+    found = (
+        dtype for dtype in NARROW if dtype in seen.narrow or any(holds(dtype, x) for x in tensors)
+    )
+    return next(found, torch.float64)
 
 
 def rounded(sampler: Sampler) -> Sampler:
@@ -40,34 +40,9 @@ def rounded(sampler: Sampler) -> Sampler:
     What is declared in the sampler stays as it is.
     """
     plain = Sampler.precision, Sampler.level_tolerance
-    dtype = (
-        narrowest(sampler)
-        if (sampler.precision, sampler.level_tolerance) == plain
-        else torch.float64
-    )
+    declared = (sampler.precision, sampler.level_tolerance) != plain
+    dtype = torch.float64 if declared else narrowest(sampler)
     if dtype == torch.float64:
         return sampler
     eps = torch.finfo(dtype).eps
     return replace(sampler, precision=eps, level_tolerance=LEVELS * eps, rounding=str(dtype)[6:])
-
-
-def _tensors(sampler: Sampler, n: int) -> list[Tensor]:
-    grid, evaluated = sampler.times(n), list[Tensor]()
-    denoise = MIXTURE.denoiser(sampler.schedule)
-    generator = torch.Generator().manual_seed(0)
-
-    def recording(x: Tensor, t: Tensor) -> Tensor:
-        evaluated.append(x)
-        return denoise(x, t)
-
-    def noise(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        return torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype)
-
-    x = sampler.schedule(grid[0])[1] * starts()
-    states = sampler.states(recording, x, grid, noise)
-    return [*states, *evaluated[1:]]  # the first input is the start itself
-
-
-def _holds(dtype: torch.dtype, x: Tensor) -> bool:
-    exact = x.detach().double()
-    return bool(exact.count_nonzero() > 0) and torch.equal(exact.to(dtype).double(), exact)

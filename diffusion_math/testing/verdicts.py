@@ -1,16 +1,18 @@
 """The audit of one sampler: every check, with its verdict; and the same as assertions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
+from diffusion_math.checks import require, whole
 from diffusion_math.schedule import Discrete
 from diffusion_math.testing import conformance, order
 from diffusion_math.testing.conformance import FEW, Finding
 from diffusion_math.testing.convergence import Fit
+from diffusion_math.testing.noise_use import noise_use
 from diffusion_math.testing.report import Check, Report, Verdict
 from diffusion_math.testing.rounding import rounded
-from diffusion_math.testing.sampler import Sampler, UnsupportedError
+from diffusion_math.testing.sampler import Sampler, UnsupportedError, described
 
 __all__ = ["SLACK", "Origin", "assert_order", "assert_sound", "audit"]
 
@@ -57,46 +59,59 @@ def audit(
     Returns:
         A `Report`; `print` it, or ask it whether it is `sound`.
     """
+    _valid(sampler, ladder)
+    require(isinstance(who, Origin), "who", "an Origin", described(who))
+    _numbers("counts", counts)
     sampler = rounded(sampler)
-    tolerance = sampler.level_tolerance
     most = int(sampler.schedule.T) if isinstance(sampler.schedule, Discrete) else 1000
     if sweep is None:
         sweep = tuple(range(1, min(most, 1000) + 1))
+    _numbers("sweep", sweep)
     counts = tuple(n for n in counts if n <= most)
-    rows = [
-        _conformance_row(sampler, who, "grid", lambda: conformance.grid_faults(sampler, sweep), 0.0)
-    ]
+    rows = _conformance(sampler, who, "grid", lambda: conformance.grid_faults(sampler, sweep), 0.0)
     idle = conformance.idle(sampler, counts)
     if idle.worst:
         note = f"n = {idle.steps}: {idle.words}"
         expected = f"0 of {len(counts)} grids"
         rows.append(_row(sampler, who, "idle steps", expected, idle.worst, "limit", note))
-    checks: list[tuple[str, Callable[[], Finding], float]] = [
-        ("finite", lambda: conformance.finite(sampler, counts), 0.0)
-    ]
+    rows += _conformance(sampler, who, "finite", lambda: conformance.finite(sampler, counts), 0.0)
+    use = noise_use(sampler)
+    if use is not None:
+        expected = "noise(x, t, s) alone" if sampler.noisy else "none"
+        verdict: Verdict = "defect" if use.fault else "sound"
+        note = use.detail if use.judged else f"{use.detail}; levels and orders are not judged"
+        measured = use.fault or expected
+        rows.append(_row(sampler, who, "noise", expected, measured, verdict, note))
+        if not use.judged:
+            return Report(tuple(rows))
     if sampler.exact:
-        checks += [
-            ("levels", lambda: conformance.levels(sampler, counts), tolerance),
-            (
-                "image-to-image",
-                lambda: conformance.image_to_image(sampler, min(20, most)),
-                tolerance,
-            ),
-            ("last noise", lambda: conformance.residual_noise(sampler, counts), tolerance),
-        ]
-    rows += [_conformance_row(sampler, who, *one) for one in checks]
+        looks: dict[str, Callable[[], Finding | None]] = {
+            "levels": lambda: conformance.levels(sampler, counts),
+            "image-to-image": lambda: conformance.image_to_image(sampler, min(20, most)),
+            "last noise": lambda: conformance.residual_noise(sampler, counts),
+        }
+        for check, look in looks.items():
+            rows += _conformance(sampler, who, check, look, sampler.level_tolerance)
     return Report((*rows, *_orders(sampler, who, ladder)))
 
 
 def assert_order(sampler: Sampler, nominal: int, ladder: tuple[int, ...] = order.COUNTS) -> None:
     """AssertionError unless the sampler shows this order; for a test of your own.
 
-    Of the flow's solution, or weak order where the sampler is `noisy`.
+    Of the flow's solution, or weak order where the sampler is `noisy`. What the sampler raises is
+    an AssertionError too. Raises ValueError for a wrong argument.
     """
-    found = _fit(rounded(sampler), ladder, uneven=False)
+    _valid(sampler, ladder)
+    whole("nominal", nominal, 1, 8)
+    use = noise_use(sampler)
+    assert use is None or use.judged, f"{sampler.name}: {use.detail}"
+    wanted = f"{sampler.name}: wanted order {nominal}, got"
+    try:
+        found = _fit(rounded(sampler), ladder, uneven=False)
+    except Exception as crash:  # code that is audited may raise anything
+        raise AssertionError(f"{wanted} {conformance.crashed(crash)}") from crash
     assert found.order > nominal - SLACK, (
-        f"{sampler.name}: wanted order {nominal}, got {found}; "
-        f"errors {', '.join(f'{e:.3g}' for e in found.errors)} at {ladder} steps"
+        f"{wanted} {found}; errors {', '.join(f'{e:.3g}' for e in found.errors)} at {ladder} steps"
     )
 
 
@@ -104,6 +119,21 @@ def assert_sound(sampler: Sampler, who: Origin = Origin()) -> None:
     """AssertionError with the table of defects unless `audit` finds none."""
     found = audit(sampler, who)
     assert found.sound, f"{sampler.name}\n{Report(found.defects)}"
+
+
+def _valid(sampler: Sampler, ladder: Sequence[int]) -> None:
+    """ValueError unless these are a sampler and a ladder of steps."""
+    wanted = "a diffusion_math.testing.Sampler"
+    require(isinstance(sampler, Sampler), "sampler", wanted, described(sampler))
+    _numbers("ladder", ladder)
+    rises = len(ladder) >= 3 and list(ladder) == sorted(set(ladder))
+    require(rises, "ladder", "three numbers of steps or more, rising", ladder)
+
+
+def _numbers(argument: str, counts: Sequence[int]) -> None:
+    require(isinstance(counts, Sequence), argument, "numbers of steps", described(counts))
+    for n in counts:
+        whole(argument, n, 1)
 
 
 def _fit(sampler: Sampler, ladder: tuple[int, ...], uneven: bool) -> Fit:
@@ -114,38 +144,48 @@ def _fit(sampler: Sampler, ladder: tuple[int, ...], uneven: bool) -> Fit:
 def _orders(sampler: Sampler, who: Origin, ladder: tuple[int, ...]) -> list[Check]:
     """The order; where it is too low, whether the start alone is to blame; on uneven steps too."""
     check = "weak order" if sampler.noisy else "order"
-    try:
-        found = _fit(sampler, ladder, uneven=False)
-    except UnsupportedError as refused:
-        return [_row(sampler, who, check, sampler.order, "refused", "limit", str(refused))]
-    except Exception as crash:  # code that is audited may raise anything
-        note = conformance.crashed(crash)
-        return [_row(sampler, who, check, sampler.order, "crashed", "defect", note)]
-    verdict, note = _judged(sampler, found, ladder)
-    if verdict == "defect" and check in who.limits:
-        verdict, note = "limit", who.limits[check]
-    rows = [_row(sampler, who, check, sampler.order, found, verdict, note)]
+    even = _measured(sampler, who, check, ladder, uneven=False)
+    if isinstance(even, Check):
+        return [even]
+    verdict, note = _judged(sampler, even, ladder)
+    first = _row(sampler, who, check, sampler.order, even, verdict, note)
+    rows = [first]
     rows += [] if sampler.noisy else _running(sampler, who, ladder)
     if sampler.any_grid:
-        rows.append(_uneven(sampler, who, ladder, found))
+        rows.append(_uneven(sampler, who, ladder, first))
     return rows
 
 
-def _uneven(sampler: Sampler, who: Origin, ladder: tuple[int, ...], even: Fit) -> Check:
-    """The order on a grid whose steps alternate, beside that on even steps."""
-    check = f"{'weak order' if sampler.noisy else 'order'}, uneven steps"
+def _measured(
+    sampler: Sampler, who: Origin, check: str, ladder: tuple[int, ...], uneven: bool
+) -> Fit | Check:
+    """The order, or the row that says why there is none."""
     try:
-        found = _fit(sampler, ladder, uneven=True)
+        return _fit(sampler, ladder, uneven)
     except UnsupportedError as refused:
         return _row(sampler, who, check, sampler.order, "refused", "limit", str(refused))
     except Exception as crash:  # code that is audited may raise anything
         note = conformance.crashed(crash)
         return _row(sampler, who, check, sampler.order, "crashed", "defect", note)
+
+
+def _uneven(sampler: Sampler, who: Origin, ladder: tuple[int, ...], even: Check) -> Check:
+    """The order on a grid whose steps alternate, against the claim.
+
+    Where it is too low on even steps too, the verdict is the one that it has there. Where unequal
+    steps alone lower it, that is a limit as long as the errors fall.
+    """
+    check = f"{even.check}, uneven steps"
+    found = _measured(sampler, who, check, ladder, uneven=True)
+    if isinstance(found, Check):
+        return found
     verdict: Verdict = "sound"
     note = ""
-    if not found.order > min(sampler.order, even.order) - SLACK:
+    if not found.order > sampler.order - SLACK:
         verdict, note = "limit", "neighbouring steps that stay unequal lower the order"
-        if found.order < 1 - SLACK:
+        if even.verdict != "sound" and found.order >= min(even.value or 0.0, 1) - SLACK:
+            verdict, note = even.verdict, f"on even steps it is {even.shown}"
+        elif not found.order > 1 - SLACK:
             verdict, note = "defect", "does not converge where steps are unequal"
     return _row(sampler, who, check, sampler.order, found, verdict, note)
 
@@ -157,12 +197,10 @@ def _running(sampler: Sampler, who: Origin, ladder: tuple[int, ...]) -> list[Che
     except ValueError:  # the last state alone is shown
         return []
     verdict: Verdict = "sound" if _reaches(found, sampler.order) else "defect"
-    note, check = "", "order of a step"
+    note = ""
     if verdict == "defect":
         note = f"local errors {', '.join(f'{e:.2g}' for e in found.errors)}"
-        if check in who.limits:
-            verdict, note = "limit", f"{who.limits[check]}; {note}"
-    return [_row(sampler, who, check, sampler.order, found, verdict, note)]
+    return [_row(sampler, who, "order of a step", sampler.order, found, verdict, note)]
 
 
 def _reaches(found: Fit, order: int) -> bool:
@@ -185,11 +223,13 @@ def _judged(sampler: Sampler, found: Fit, ladder: tuple[int, ...]) -> tuple[Verd
     return "defect", errors
 
 
-def _conformance_row(
-    sampler: Sampler, who: Origin, check: str, look: Callable[[], Finding], most: float
-) -> Check:
-    """A conformance check as a row: sound where no more than `most` was found."""
+def _conformance(
+    sampler: Sampler, who: Origin, check: str, look: Callable[[], Finding | None], most: float
+) -> list[Check]:
+    """A conformance check as a row, sound where no more than `most` was found; none if no run."""
     found = look()
+    if found is None:
+        return []
     expected = "0 faults" if most == 0 else f"at most {most:g}"
     verdict: Verdict = "sound" if found.worst <= most else "defect"
     note = found.words if found.steps is None else f"n = {found.steps}: {found.words}"
@@ -199,9 +239,7 @@ def _conformance_row(
             verdict, note = "limit", f"{sampler.rounding} is too coarse to tell ({note})"
     if found.refused:
         note += f"; {found.refused} refused openly"
-    if verdict == "defect" and check in who.limits:
-        verdict, note = "limit", f"{who.limits[check]} ({note})"
-    return _row(sampler, who, check, expected, found.worst, verdict, note)
+    return [_row(sampler, who, check, expected, found.worst, verdict, note)]
 
 
 def _row(
@@ -213,5 +251,8 @@ def _row(
     verdict: Verdict,
     note: str,
 ) -> Check:
+    """A row; a defect that is a known limitation is a limit, but not a crash."""
+    if verdict == "defect" and check in who.limits and measured != "crashed":
+        verdict, note = "limit", f"{who.limits[check]} ({note})"
     where = (who.library, who.version, sampler.name, who.setting)
     return Check(*where, check, expected, measured, verdict, note)

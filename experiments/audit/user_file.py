@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 
-from diffusion_math.schedule import Schedule
 from diffusion_math.testing import Origin, Sampler
 from diffusion_math.testing.problems import MIXTURE, starts
-from diffusion_math.testing.sampler import InvalidSamplerError, UnsupportedError
+from diffusion_math.testing.sampler import InvalidSamplerError, UnsupportedError, described
 from experiments.audit.subject import Subject
 
 MOST = 1000
@@ -58,9 +57,20 @@ def subjects(path: Path, name: str, quick: bool) -> list[Subject]:
         found = _found(_module(path), path, name)
         for one in found:
             _tried(one, path)
-    lines = f"# {path}:{name}"
     settings: dict[str, Any] = QUICK if quick else {}
-    return [Subject(one, Origin(path.name, "", one.name), lines, **settings) for one in found]
+    return [
+        Subject(one, Origin(path.name, "", one.name), again(path, name, quick, k), **settings)
+        for k, one in enumerate(found)
+    ]
+
+
+def again(path: Path, name: str, quick: bool, k: int) -> str:
+    """Python that makes the k-th of these subjects anew."""
+    return (
+        "from pathlib import Path\n\n"
+        "from experiments.audit.user_file import subjects\n\n"
+        f"subject = subjects(Path({str(path.absolute())!r}), {name!r}, {quick})[{k}]"
+    )
 
 
 def _module(path: Path) -> Any:
@@ -95,7 +105,7 @@ def _found(module: Any, path: Path, name: str) -> list[Sampler]:
     many = [found] if isinstance(found, Sampler) or not several else list(islice(found, MOST + 1))
     if not 1 <= len(many) <= MOST or not all(isinstance(one, Sampler) for one in many):
         wrong = next((one for one in many if not isinstance(one, Sampler)), None)
-        got = f"{len(many)} of them" if wrong is None else f"a {type(wrong).__name__}"
+        got = f"{len(many)} of them" if wrong is None else described(wrong)
         wanted = f"a diffusion_math.testing.Sampler or 1 to {MOST} in {name} of {path}"
         raise ValueError(f"--target: wanted {wanted}, got {got}")
     return many
@@ -103,12 +113,6 @@ def _found(module: Any, path: Path, name: str) -> list[Sampler]:
 
 def _tried(sampler: Sampler, path: Path) -> None:
     """Sample with a few steps; ValueError where the states are not those of a sampler."""
-    if not isinstance(sampler.schedule, Schedule):
-        kind = type(sampler.schedule).__name__
-        wanted = "a schedule of diffusion_math.schedule"
-        raise ValueError(
-            f"--target: {path}: {sampler.name}: schedule: wanted {wanted}, got a {kind}"
-        )
     try:
         steps = min(FEW, int(sampler.schedule.T)) if sampler.schedule.T > 1 else FEW
         grid = sampler.times(steps)

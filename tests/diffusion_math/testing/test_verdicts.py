@@ -97,8 +97,9 @@ def test_an_order_may_lack_so_much_and_no_more(order, check, lacking, noisy):
         (2, 2, 1 - SLACK - HAIR, "defect"),
         (1, 1, 1 - SLACK + HAIR, "sound"),
         (1, 1, 1 - SLACK - HAIR, "defect"),
-        (2, 1.7, 1.7 - SLACK + HAIR, "sound"),  # measured against what even steps have
-        (2, 1.7, 1.7 - SLACK - HAIR, "limit"),
+        (2, 1.7, 1.7 - SLACK + HAIR, "limit"),  # measured against the claim
+        (2, 1.5, 1 - SLACK + HAIR, "defect"),  # a defect on even steps already
+        (2, 0.4, 0.4 - SLACK + HAIR, "defect"),
         (1, 3, 1 - SLACK + HAIR, "sound"),  # but no more than is claimed
     ],
 )

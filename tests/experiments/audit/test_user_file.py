@@ -29,12 +29,13 @@ def still(denoise, x, grid, noise):
 LINE = HEAD.count("\n") + 1
 
 WRONG = {
-    "mine = 3": "wanted a diffusion_math.testing.Sampler or 1 to 1000 in mine of {path}, got a int",
+    "mine = 3": "wanted a diffusion_math.testing.Sampler or 1 to 1000 in mine of {path}, got an "
+    "int",
     "mine = 'abc'": "got a str",
     "mine = still": "wanted a diffusion_math.testing.Sampler, or a function without arguments, in "
     "mine of {path}",
     "mine = []": "got 0 of them",
-    "mine = [made(still), 4]": "got a int",
+    "mine = [made(still), 4]": "got an int",
     "mine = (made(still) for _ in itertools.count())": "got 1001 of them",
     "yours = 3": "{path} has no mine",
     "mine = lambda: 1 / 0": "{path}, line {line}: ZeroDivisionError: division by zero",
@@ -51,7 +52,7 @@ WRONG = {
     "mine = made(lambda d, x, g, n: itertools.repeat(x))": "states: wanted 1 state or one for each",
     "mine = made(lambda d, x, g, n: [x, x])": "states: wanted 1 state or one for each",
     "mine = made(lambda d, x, g, n: None)": "states: wanted tensors, got a NoneType",
-    "mine = made(lambda d, x, g, n: [1] * 10)": "got a int",
+    "mine = made(lambda d, x, g, n: [1] * 10)": "got an int",
     "mine = made(lambda d, x, g, n: [x[:1] for _ in g[1:]])": "got a tensor of shape (1, 2)",
     "mine = made(lambda d, x, g, n: [x.long() for _ in g[1:]])": "of shape (16, 2), int64",
     "mine = made(lambda d, x, g, n: [d(x)])": "{path}, line {line}: TypeError",
