@@ -54,7 +54,10 @@ NAMES = tuple(name for group in GROUPS.values() for name in group if name != TRA
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one experiment; the exit code is 0, 2 for a user's error, 130 for Ctrl-C."""
+    """Run one experiment and return its exit code.
+
+    It is 0, 1 where the audit finds a defect, 2 for a user's error, 130 for Ctrl-C.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         for line in _overview():
@@ -68,14 +71,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return guarded(lambda: _run(name, flags))
 
 
-def _run(name: str, flags: Sequence[str]) -> None:
-    """Parse the flags, check the folder, work, and write what the work has not written itself."""
+def _run(name: str, flags: Sequence[str]) -> int:
+    """Parse the flags, check the folder, work, and write what the work has not written itself.
+
+    Returns the exit code: that of the module's `conclude(result)`, where it has one.
+    """
     if name not in NAMES:
         raise ValueError(f"no command {name!r}; there are {', '.join([*NAMES, TRAIN])}")
     package = f"experiments.{name.replace('-', '_')}"
     config = configured(importlib.import_module(package).Config, name, flags)
     if config is None:  # after --help
-        return
+        return 0
     from experiments.output.page import write
     from sd.files.output_folder import output_folder
 
@@ -85,6 +91,7 @@ def _run(name: str, flags: Sequence[str]) -> None:
         result = module.run(config)
         for path in getattr(module, "write", write)(result, folder):
             say(path)
+    return int(getattr(module, "conclude", lambda result: 0)(result))
 
 
 def configured(kind: type[Any], name: str, flags: Sequence[str]) -> Any:

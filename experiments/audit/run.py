@@ -6,6 +6,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from statistics import median
 
@@ -34,6 +35,7 @@ from experiments.output.result import (
 from experiments.plots import BLUE, GRAY, GREEN, PURPLE, png
 from experiments.plots.audit import orders
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
+from sd.command_line.terminal import say
 
 TARGETS = ("ours", "diffusers", "k-diffusion", "azula", "smalldiffusion")
 """Each library that can be named; its module in `experiments.audit.peers` has _ for -."""
@@ -82,6 +84,26 @@ def write(result: Result, folder: Path) -> list[Path]:
     files |= {figure.name: figure.image for figure in result.figures}
     files |= {name: utf8(text) for name, text in result.data["reproducers"].items()}
     return write_files(folder, files)
+
+
+def conclude(result: Result) -> int:
+    """Print the checks of each sampler; the exit code is 1 where there is a defect, else 0.
+
+    Of a library, the rows that are not sound are printed.
+    """
+    found, own = result.data["found"], result.data["settings"].target not in TARGETS
+    for (name, setting), rows in groupby(found, lambda row: (row.sampler, row.setting)):
+        shown = tuple(row for row in rows if own or row.verdict != "sound")
+        if shown:
+            lines = [
+                name if setting == name else f"{name}: {setting}",
+                *str(Report(shown)).split("\n"),
+            ]
+            for line in lines:
+                say(line)
+    counted = Counter(row.verdict for row in found)
+    say(", ".join(f"{one}: {counted[one]}" for one in VERDICTS))
+    return int(counted["defect"] > 0)
 
 
 def _subjects(target: str, quick: bool) -> list[Subject]:

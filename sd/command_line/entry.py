@@ -64,18 +64,19 @@ def reason(error: BaseException) -> str | None:
     return None
 
 
-def guarded(work: Callable[[], object], interrupted: str = "nothing was written") -> int:
-    """Do the work; the exit code is 0, `WRONG` for a user error, or `INTERRUPTED` for Ctrl-C.
+def guarded(work: Callable[[], int | None], interrupted: str = "nothing was written") -> int:
+    """Do the work; the exit code is its own, `WRONG` for a user error, `INTERRUPTED` for Ctrl-C.
 
     Args:
-        work: the work; its warnings go to stderr, one line each.
+        work: the work, which returns its exit code, None for 0; its warnings go to stderr, one
+            line each.
         interrupted: what Ctrl-C leaves behind, if the exception does not say so.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default", UserWarning)
             warnings.showwarning = _warn
-            work()
+            code = work()
         flush()  # what the parser's --help has written
     except KeyboardInterrupt as stop:
         say(f"interrupted; {line(stop) or interrupted}", error=True)
@@ -86,7 +87,7 @@ def guarded(work: Callable[[], object], interrupted: str = "nothing was written"
             raise
         say(f"error: {said}", error=True)
         return WRONG
-    return 0
+    return code or 0
 
 
 def parsed(kind: type[Kind], program: str, flags: Sequence[str], *markers: Any) -> Kind | None:

@@ -4,15 +4,24 @@ from collections.abc import Iterator
 from importlib.metadata import version
 
 from diffusion_math.schedule import Discrete, RectifiedFlow
-from diffusion_math.testing.sampler import ours
+from diffusion_math.solvers.registry import SOLVERS
+from diffusion_math.testing.sampler import Sampler, ours
 from diffusion_math.testing.verdicts import Origin
-from experiments.audit.subject import Subject
+from experiments.audit.subject import Subject, again
+
+SCHEDULES = {"scaled_linear": Discrete.scaled_linear(), "RectifiedFlow": RectifiedFlow()}
+"""Each schedule that they are audited on."""
+
+
+def sampler(name: str, schedule: str) -> Sampler:
+    """One of them on a schedule of `SCHEDULES`."""
+    return ours(SCHEDULES[schedule], [name])[0]
 
 
 def subjects(quick: bool) -> Iterator[Subject]:
     """Each sampler on each schedule, but `adaptive`, which chooses its own steps."""
-    schedules = {"scaled_linear": Discrete.scaled_linear(), "RectifiedFlow": RectifiedFlow()}
-    for name, schedule in list(schedules.items())[: 1 if quick else None]:
-        for sampler in ours(schedule):
-            if sampler.name != "adaptive":
-                yield Subject(sampler, Origin("diffusion_math", version("diffusion-math"), name))
+    for schedule in list(SCHEDULES)[: 1 if quick else None]:
+        who = Origin("diffusion_math", version("diffusion-math"), schedule)
+        for name in SOLVERS:
+            if name != "adaptive":
+                yield Subject(sampler(name, schedule), who, again("ours", name, schedule))

@@ -18,7 +18,7 @@ from diffusion_math.testing import Origin, Sampler, assert_order, assert_sound, 
 from diffusion_math.testing.noise_use import noise_use
 from diffusion_math.testing.rounding import narrowest
 from diffusion_math.testing.sampler import ours
-from tests.diffusion_math.testing.test_verdicts import powered
+from tests.support.powered_samplers import powered
 from tests.support.wrong_samplers import right
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # types that are not right are what is tried

@@ -5,20 +5,20 @@ or a single step, by a share of a node's spread or of its mean.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
 from diffusion_math.grid import trailing, uniform_log_snr
-from diffusion_math.noise import zeros
 from diffusion_math.schedule import RectifiedFlow, VPLinear
 from diffusion_math.testing import Sampler, audit
 from diffusion_math.testing.moments import exact_moments
 from diffusion_math.testing.order import STOP, flow_order, mean_step, strong_order
-from diffusion_math.testing.problems import GAUSSIAN, flow
+from diffusion_math.testing.problems import flow
 from diffusion_math.testing.verdicts import SLACK
+from tests.support.powered_samplers import powered
 from tests.support.wrong_samplers import right
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
@@ -36,44 +36,6 @@ def verdict(sampler, check, **how):
     rows = audit(sampler, **{"counts": (5,), "sweep": (5,), "ladder": (16, 32, 64), **how}).rows
     [row] = [row for row in rows if row.check == check]
     return row.verdict
-
-
-@dataclass(frozen=True)
-class Powers:
-    """Exact but for h^p: `whole` after a walk, `uneven` where steps alternate, `step` (its local
-    error less 1) after each step, and `first` after the first."""
-
-    whole: float
-    uneven: float
-    step: float
-    first: float
-
-    def __call__(self, denoise, x, grid, noise):
-        snr = SCHEDULE.log_snr(grid)
-        sizes = snr.diff()
-        h = float(sizes.mean())
-        alternating = bool((sizes[1:] - sizes[:-1]).abs().max() > 0.3 * h)
-        for k, (t, s) in enumerate(pairwise(grid)):
-            if x.shape == (1, 2):  # of `finite`
-                pass
-            elif x.shape == (16, 2):
-                x = flow(SCHEDULE, s[None])[0] + h ** (self.uneven if alternating else self.whole)
-            elif noise is not zeros:
-                mean, covariance = GAUSSIAN.marginal(SCHEDULE, s).moments()
-                wide = 1 + h ** (self.uneven if alternating else self.whole)
-                x = mean + (wide * covariance.diagonal()).sqrt() * noise(x, t, s)
-            else:
-                off = float(sizes[k]) ** ((self.step if k else self.first) + 1)
-                x = GAUSSIAN.probability_flow(SCHEDULE, x, t, s) + off
-            yield x
-
-
-def powered(order, whole=None, uneven=None, step=None, first=None, noisy=False):
-    """A sampler that claims an order; what is not given it keeps."""
-    whole = order if whole is None else whole
-    sample = Powers(whole, *(order if one is None else one for one in (uneven, step, first)))
-    grid = lambda n: trailing(SCHEDULE, n)  # noqa: E731
-    return Sampler("powered", SCHEDULE, sample, grid, order=order, noisy=noisy, exact=False)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3])

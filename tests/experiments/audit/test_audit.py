@@ -1,5 +1,6 @@
 """The audit as an experiment: its files, its verdicts, its reproducers, its refusals."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -8,13 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from experiments.__main__ import main
 from experiments.audit import run as audit
+from experiments.audit import user_file
 from experiments.audit.run import Config, run, write
 from experiments.output.result import FAILS, HOLDS
 from experiments.plots.audit import orders
 from tests.support.result_schema import check
 
-pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
+pytestmark = [
+    pytest.mark.usefixtures("module_unchecked"),  # shapes have tests of their own
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of numpy, in diffusers
+]
 
 ROOT = Path(__file__).resolve().parents[3]
 KEYS = [
@@ -63,16 +69,88 @@ def test_the_summary_counts(ours):
     assert found["audit-sound"][0] == len(ours.data["found"])
 
 
+WRONG = f"{ROOT / 'tests' / 'support' / 'wrong_samplers.py'}:GUESSED"
+
+
 def test_a_defect_has_a_reproducer(tmp_path):
-    """A wrong sampler of a file: a failing row, a table, a script of at most 20 lines."""
-    target = f"{ROOT / 'tests' / 'support' / 'wrong_samplers.py'}:GUESSED"
-    result = run(Config(target=target))
+    """A wrong sampler of a file: a failing row, a table, scripts of at most 20 lines that run."""
+    result = run(Config(target=WRONG, quick=True))
     [row] = [row for row in result.rows if row.name == "audit"]
     assert row.verdict == FAILS and row.measured >= 3
     scripts = result.data["reproducers"]
     assert len(scripts) == row.measured and all(name.startswith("defect-") for name in scripts)
     assert all(len(text.splitlines()) <= 20 for text in scripts.values())
-    assert any(path.name == next(iter(scripts)) for path in write(result, tmp_path))
+    written = {path.name: path for path in write(result, tmp_path)}
+    [path] = [written[name] for name in scripts if name.endswith("levels.py")]
+    [row] = [row for row in result.data["found"] if row.check == "levels"]
+    assert said(path.read_text(encoding="utf-8")) == f"{row.expected} {row.shown} {row.note}"
+
+
+def said(script):
+    """What a script prints, run elsewhere than in this folder."""
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("library", ["ours", "diffusers"])
+def test_a_subject_can_be_made_again(library):
+    """The same sampler, with the same steps to look at, whatever its place."""
+    module = importlib.import_module(f"experiments.audit.peers.{library}")
+    for subject in list(module.subjects(quick=True))[::7]:
+        names = {}
+        exec(subject.again, names)
+        again = names["subject"]
+        assert again.sampler.name == subject.sampler.name and again.ladder == subject.ladder
+
+
+def test_a_subject_of_a_file_can_be_made_again(tmp_path):
+    """One of several of one name, in a file whose name has a quote."""
+    path = tmp_path / "it's mine.py"
+    code = (
+        "from dataclasses import replace\n"
+        "from tests.support.wrong_samplers import right\n"
+        "def mine():\n"
+        "    yield from (replace(right('ddim'), order=k) for k in (1, 2, 3))\n"
+    )
+    path.write_text(code, encoding="utf-8")
+    for quick in (True, False):
+        for subject in user_file.subjects(path, "mine", quick):
+            names = {}
+            exec(subject.again, names)
+            again = names["subject"]
+            assert again.sampler.order == subject.sampler.order
+            assert (again.counts, again.sweep) == (subject.counts, subject.sweep)
+
+
+def test_the_command_prints_the_checks_and_its_exit_code_tells_of_defects(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    code = (
+        "from tests.support.wrong_samplers import right\n"
+        "from dataclasses import replace\n"
+        "good = right('ddim')\n"
+        "bad = [good, replace(good, name='second', order=2)]\n"
+    )
+    path.write_text(code, encoding="utf-8")
+    flags = ["--quick", "--out", str(tmp_path / "out")]
+    assert main(["audit", "--target", f"{path}:good", *flags]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("ddim")
+    assert lines[at + 1].split() == ["check", "expected", "measured", "verdict", "note"]
+    assert [line.split()[0] for line in lines[at + 2 : at + 5]] == ["grid", "finite", "noise"]
+    assert re.fullmatch(r"sound: \d+, limit: 0, defect: 0", lines[-1])
+    assert main(["audit", "--target", f"{path}:bad", *flags]) == 1
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert lines.index("ddim") < lines.index("second")
+    assert re.search(r"\n  order +2 +[01]\.\d\d \(.*\) +defect +errors", out)
+    assert re.fullmatch(r"sound: \d+, limit: \d+, defect: [123]", lines[-1])
+    assert (tmp_path / "out" / "audit.html").exists()
+
+
+def test_of_a_library_only_what_is_not_sound_is_printed(ours, capsys):
+    assert audit.conclude(ours) == 0
+    assert capsys.readouterr().out == f"sound: {len(ours.data['found'])}, limit: 0, defect: 0\n"
 
 
 @pytest.mark.slow
@@ -85,10 +163,8 @@ def test_a_reproducer_of_a_library_runs():
     found = subject.audit()
     scripts = audit._reproducers([(subject, found.rows)])
     [text] = [text for name, text in scripts.items() if name.endswith("levels.py")]
-    command = [sys.executable, "-W", "ignore", "-c", text]
-    said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     [row] = [row for row in found.defects if row.check == "levels"]
-    assert said.strip() == f"{row.expected} {row.shown} {row.note}"
+    assert said(text) == f"{row.expected} {row.shown} {row.note}"
 
 
 @pytest.mark.parametrize(
