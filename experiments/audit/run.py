@@ -95,12 +95,9 @@ def conclude(result: Result) -> int:
     for (name, setting), rows in groupby(found, lambda row: (row.sampler, row.setting)):
         shown = tuple(row for row in rows if own or row.verdict != "sound")
         if shown:
-            lines = [
-                name if setting == name else f"{name}: {setting}",
-                *str(Report(shown)).split("\n"),
-            ]
-            for line in lines:
-                say(line)
+            say(name if setting == name else f"{name}: {setting}")
+            for line in str(Report(shown)).splitlines():
+                say(f"  {line}")
     counted = Counter(row.verdict for row in found)
     say(", ".join(f"{one}: {counted[one]}" for one in VERDICTS))
     return int(counted["defect"] > 0)

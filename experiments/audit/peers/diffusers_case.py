@@ -14,12 +14,12 @@ from diffusion_math.testing.sampler import Sampler, UnsupportedError
 from diffusion_math.testing.verdicts import Origin
 from experiments.audit.peers.prediction_types import disagreement
 from experiments.audit.peers.scheduler_driver import (
+    METHODS,
     Driven,
     announced,
     left,
-    noised,
+    method_error,
     sampler,
-    turned,
 )
 from experiments.audit.subject import Subject
 
@@ -106,10 +106,12 @@ class Case:
             looks.append(
                 ("last level", left, 1.01, "the table's least or 0: in its steps, at most 1")
             )
-        if hasattr(made, "add_noise") and self.driven.space in ("vp", "ve"):
-            looks.append(("add_noise", noised, 0.01, "at most 0.01"))
-        if hasattr(made, "get_velocity") and self.driven.space == "vp":
-            looks.append(("get_velocity", turned, 1e-4, "at most 0.0001"))
+        for method in METHODS:
+            if hasattr(made, method):
+                most = 1e-4 if method == "get_velocity" else 0.01
+                for name, training in ((method, False), (f"{method}, in training", True)):
+                    look = partial(method_error, method=method, training=training)
+                    looks.append((name, look, most, f"at most {most:g}"))
         if "prediction_type" in made.config and self.driven.space != "flow":
             looks.append(("predictions", disagreement, 1e-3, "at most 0.001"))
         for check, look, most, expected in looks:

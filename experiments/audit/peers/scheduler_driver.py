@@ -124,18 +124,33 @@ def announced(made: Any, driven: Driven, n: int) -> float:
     return unit * float((_time(scheduler, driven, times.double()) - nodes).abs().max())
 
 
-def noised(made: Any, driven: Driven, n: int) -> float:
-    """The largest error of `add_noise` at the nodes of n steps, relative to the level's spread.
+METHODS = ("add_noise", "scale_noise", "get_velocity")
+"""Methods of a scheduler that have a formula."""
 
-    What it should give is alpha x0 + sigma eps, divided by alpha where the sample is.
+
+def method_error(made: Any, driven: Driven, n: int, method: str, training: bool = False) -> float:
+    """The largest error of a method of `METHODS` at the nodes of n steps.
+
+    A noisy sample is alpha x0 + sigma eps, divided by alpha where the scheduler's samples are; its
+    error is relative to the noise's factor. The velocity is alpha eps - sigma x0 in every space.
+
+    Args:
+        training: look at the times of a scheduler that has no steps set, instead; about n of them.
     """
-    scheduler, times, nodes, schedule = _settled(made, driven, n)
-    alpha, sigma = schedule(nodes)
+    scheduler, times, nodes, schedule = (_unset if training else _settled)(made, driven, n)
+    alpha, sigma = (each[:, None] for each in schedule(nodes))
     scale = alpha if driven.space == "ve" else torch.ones_like(alpha)
     x0, eps = torch.full((len(nodes), 2), 0.7), torch.full((len(nodes), 2), -1.3)
-    found = scheduler.add_noise(x0, eps, times).double()
-    wanted = (alpha / scale)[:, None] * x0 + (sigma / scale)[:, None] * eps
-    return float(((found - wanted) / (sigma / scale)[:, None]).abs().max())
+    wanted, unit = (alpha * x0 + sigma * eps) / scale, sigma / scale
+    if method == "get_velocity":
+        wanted, unit = alpha * eps - sigma * x0, torch.ones_like(sigma)
+    found = []
+    for k in range(len(nodes)):
+        one = scheduler if training else deepcopy(scheduler)  # a pipeline calls it once
+        x, noise, time = x0[k : k + 1], eps[k : k + 1], times[k : k + 1]
+        given = (x, time, noise) if method == "scale_noise" else (x, noise, time)
+        found.append(getattr(one, method)(*given))
+    return float(((torch.cat(found).double() - wanted) / unit).abs().max())
 
 
 def left(made: Any, driven: Driven, n: int) -> float:
@@ -145,21 +160,29 @@ def left(made: Any, driven: Driven, n: int) -> float:
     return 1000 * last if driven.space == "flow" else last
 
 
-def turned(made: Any, driven: Driven, n: int) -> float:
-    """The largest error of `get_velocity` at the nodes of n steps, from alpha eps - sigma x0."""
-    scheduler, times, nodes, schedule = _settled(made, driven, n)
-    alpha, sigma = schedule(nodes)
-    x0, eps = torch.full((len(nodes), 2), 0.7), torch.full((len(nodes), 2), -1.3)
-    found = scheduler.get_velocity(x0, eps, times).double()
-    return float((found - alpha[:, None] * eps + sigma[:, None] * x0).abs().max())
-
-
 def _settled(made: Any, driven: Driven, n: int) -> tuple[Any, Tensor, Tensor, Schedule]:
     """The scheduler at n steps, the times that each node begins with, and the nodes."""
     scheduler, schedule = deepcopy(made), _schedule(made, driven.space)
     scheduler.set_timesteps(n, **driven.settle)
     nodes = _nodes(scheduler, driven, schedule)[:-1]
     return scheduler, scheduler.timesteps[_starts(driven.reached(scheduler))], nodes, schedule
+
+
+def _unset(made: Any, driven: Driven, n: int) -> tuple[Any, Tensor, Tensor, Schedule]:
+    """A scheduler without steps, as in training: about n of its times, and the nodes they mean.
+
+    On a table they are the whole times of training, in the dtype of the times of sampling. Raises
+    UnsupportedError for a scheduler that has no such times.
+    """
+    times, table = made.timesteps, hasattr(made, "alphas_cumprod")
+    whole = torch.arange(made.config.num_train_timesteps).flip(0) if table else None
+    times = whole if times is None else torch.as_tensor(times)
+    wrong = times is None or (whole is not None and not torch.isin(whole, times).all())
+    if wrong or (driven.space == "flow" and table):
+        raise UnsupportedError("has no times before its steps are set")
+    times = (times if whole is None else whole).to(_settled(made, driven, n)[1].dtype)
+    times = times[:: len(times) // n]
+    return deepcopy(made), times, _time(made, driven, times.double()), _schedule(made, driven.space)
 
 
 def _schedule(scheduler: Any, space: Space) -> Schedule:

@@ -19,7 +19,7 @@ from tests.support.result_schema import check
 
 pytestmark = [
     pytest.mark.usefixtures("module_unchecked"),  # shapes have tests of their own
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of numpy, in diffusers
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),  # diffusers'
 ]
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -12,7 +12,14 @@ from experiments.audit.peers.diffusers import cases
 from experiments.audit.peers.diffusers_case import Case, groups
 from experiments.audit.peers.diffusers_untried import UNTRIED
 from experiments.audit.peers.prediction_types import disagreement
-from experiments.audit.peers.scheduler_driver import Driven, announced, left, noised, second, turned
+from experiments.audit.peers.scheduler_driver import (
+    METHODS,
+    Driven,
+    announced,
+    left,
+    method_error,
+    second,
+)
 
 pytestmark = [
     pytest.mark.usefixtures("unchecked"),
@@ -96,17 +103,90 @@ def test_noise_after_the_network_is_found():
         assert (levels(sampler, (7,)).worst > 1) == wrong
 
 
-def test_noise_and_velocity_are_compared_with_the_formula(monkeypatch):
-    case = ddim(timestep_spacing="leading")
+STRAIGHT = Driven("flow")
+FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+SOUND_METHODS = [
+    (ddim(timestep_spacing="leading"), "add_noise", (False, True)),
+    (ddim(timestep_spacing="leading"), "get_velocity", (False, True)),
+    (EULER, "add_noise", (False, True)),
+    (HEUN, "add_noise", (False, True)),
+    (Case("EDMEulerScheduler", Driven("edm"), 1, table=False), "add_noise", (False, True)),
+    (Case("PNDMScheduler", Driven(by_sigmas=False), 2), "add_noise", (False, True)),
+    (Case("SASolverScheduler", Driven(), 1), "add_noise", (False, True)),
+    (Case("DPMSolverMultistepScheduler", Driven(), 2), "add_noise", (False,)),
+    (Case("DPMSolverMultistepScheduler", STRAIGHT, 2, FLOW), "add_noise", (False,)),
+    (
+        Case("FlowMatchEulerDiscreteScheduler", STRAIGHT, 1, {"shift": 3.0}, table=False),
+        "scale_noise",
+        (False, True),
+    ),
+    (
+        Case("FlowMatchHeunDiscreteScheduler", Driven("flow", second), 2, table=False),
+        "scale_noise",
+        (False,),
+    ),
+]
+
+
+@pytest.mark.parametrize(("case", "method", "whens"), SOUND_METHODS)
+def test_methods_are_compared_with_their_formulas_in_every_space(case, method, whens, monkeypatch):
     made = case.make()
-    assert noised(made, case.driven, 20) < 1e-3 and turned(made, case.driven, 20) < 1e-5
-    assert noised(EULER.make(), EULER.driven, 20) < 1e-3
+    for training in whens:
+        assert method_error(made, case.driven, 20, method, training) < 1e-4
+    kept = getattr(type(made), method)
+    monkeypatch.setattr(type(made), method, lambda *given: 1.01 * kept(*given))
+    for training in whens:
+        assert method_error(made, case.driven, 20, method, training) > 5e-3
 
-    def swapped(self, x0, eps, times):
-        return eps
 
-    monkeypatch.setattr(type(made), "add_noise", swapped)
-    assert noised(made, case.driven, 20) > 0.1
+WRONG_METHODS = [
+    (EULER, "get_velocity", False, 0.5),
+    (EULER, "get_velocity", True, 0.6),
+    (Case("DPMSolverMultistepScheduler", Driven(), 2), "add_noise", True, 7),
+    (Case("DEISMultistepScheduler", Driven(), 2), "add_noise", True, 7),
+    (Case("UniPCMultistepScheduler", Driven(), 2), "add_noise", True, 7),
+    (Case("DPMSolverSinglestepScheduler", Driven(), 2), "add_noise", True, 7),
+    (Case("SASolverScheduler", STRAIGHT, 1, FLOW), "add_noise", False, 4),
+    (
+        Case("FlowMatchHeunDiscreteScheduler", Driven("flow", second), 2, table=False),
+        "scale_noise",
+        True,
+        30,
+    ),
+]
+
+
+@pytest.mark.parametrize(("case", "method", "training", "least"), WRONG_METHODS)
+def test_wrong_methods_are_found(case, method, training, least):
+    assert method_error(case.make(), case.driven, 20, method, training) > least
+    check = f"{method}, in training" if training else method
+    [row] = [row for row in case.subject().also() if row.check == check]
+    assert row.verdict == "defect" and row.value > least
+
+
+def test_euler_gives_the_velocity_of_the_mirrored_time():
+    """Before steps are set; and sigmas of the same order have the noise of the mirrored time."""
+    euler, solver = EULER.make(), WRONG_METHODS[2][0].make()
+    times, x0, eps = euler.timesteps, torch.full((1000, 1), 0.7), torch.full((1000, 1), -1.3)
+    abar = euler.alphas_cumprod[:, None]  # in the order of the mirrored times
+    torch.testing.assert_close(
+        euler.get_velocity(x0, eps, times), abar**0.5 * eps - (1 - abar) ** 0.5 * x0
+    )
+    torch.testing.assert_close(
+        solver.add_noise(x0, eps, times), abar**0.5 * x0 + (1 - abar) ** 0.5 * eps
+    )
+
+
+def test_times_of_training_are_needed_to_look_at_them():
+    [onward] = of_kind("MiniMaxH3Scheduler")
+    karras = Case("HeunDiscreteScheduler", Driven("ve", second), 2, {"use_karras_sigmas": True})
+    flow = Case("DPMSolverMultistepScheduler", STRAIGHT, 2, FLOW)
+    for case in (onward, karras, flow):
+        method = next(one for one in METHODS if hasattr(case.make(), one))
+        with pytest.raises(UnsupportedError, match="has no times before its steps are set"):
+            method_error(case.make(), case.driven, 20, method, training=True)
+        checks = [row.check for row in case.subject().also()]
+        assert method in checks and f"{method}, in training" not in checks
 
 
 def test_predictions_lead_to_one_end_or_are_refused(monkeypatch):
