@@ -23,7 +23,7 @@ from diffusion_math.elbo import (
 from diffusion_math.gaussian import Gaussian, forward_step, kl, marginal, posterior
 from diffusion_math.grid import trailing
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPCosine, VPLinear
-from diffusion_math.testing.strategies import betas
+from diffusion_math.testing.strategies import betas, events
 from diffusion_math.variance import (
     constant_variance,
     large_variance,
@@ -70,7 +70,7 @@ def draw(schedule, t, event=(2,), batch=3, seed=0):
 
 @pytest.mark.claim("C18", "diffusion_math.elbo.lambda_t")
 @settings(max_examples=40)
-@given(tables, st.data(), st.sampled_from([(), (1,), (2, 2)]), st.integers(0, 999))
+@given(tables, st.data(), events(dims=(0, 2), sides=(1, 2)), st.integers(0, 999))
 def test_c18_the_step_term_is_a_weighted_error_in_eps(measured, schedule, data, event, seed):
     """C18 per example and draw: L = lambda_t norm(eps - eps_theta)^2 + D (r - 1 - log r) / 2.
 

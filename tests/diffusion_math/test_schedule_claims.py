@@ -10,17 +10,18 @@ from hypothesis import strategies as st
 from mpmath import mpf
 
 from diffusion_math.schedule import VE, Discrete, Schedule, VPCosine, VPLinear
+from diffusion_math.testing import strategies
 from tests.support.measuring import Measured
-from tests.support.schedules import continuous, relative
+from tests.support.schedules import relative
 
 EPS = torch.finfo(torch.float64).eps
 
 
-@given(st.one_of(continuous, st.just(Discrete.linear())), st.floats(0, 1))
-def test_variance_is_preserved(schedule: Schedule, share: float) -> None:
+@given(strategies.schedules(), st.data())
+def test_variance_is_preserved(schedule: Schedule, data: st.DataObject) -> None:
     """C03: alpha^2 + sigma^2 = 1 for every VP schedule, so a unit variance stays one (and the
     additive VE does not preserve it)."""
-    t = float(round(share * schedule.T)) if isinstance(schedule, Discrete) else share * schedule.T
+    t = data.draw(strategies.times(schedule))
     alpha, sigma = schedule(t)
     total = (alpha.square() + sigma.square()).item()
     if isinstance(schedule, Discrete | VPLinear | VPCosine):

@@ -150,6 +150,28 @@ def test_the_audit_runs_where_it_is_not_replaced() -> None:
         assert named_checks.run_check(checks[name]) == ""
 
 
+def test_an_object_is_a_check_for_each_table_and_method(project: pytest.Pytester) -> None:
+    text = """
+import pytest
+import torch
+from diffusion_math.testing import of
+
+class Mine:
+    betas = torch.linspace(1e-4, 0.02, 50, dtype=torch.float64)
+    alphas_cumprod = (1 - betas).cumprod(0)
+    def q_sample(self, x_start, t, noise):
+        a = self.alphas_cumprod[t][:, None]
+        return a.sqrt() * x_start + (1 - a) * noise
+
+@pytest.mark.diffusion(defects={"q_sample": "sigma^2 for sigma"})
+def mine():
+    return of(Mine())
+"""
+    shown = lines(run(project, text, "-v"))
+    for item in ("betas PASSED", "alphas_cumprod PASSED", "q_sample XFAIL (sigma^2 for sigma)"):
+        assert f"test_mine.py::mine::{item}" in shown
+
+
 def test_what_nothing_checks_is_skipped(project: pytest.Pytester) -> None:
     text = """
 import pytest

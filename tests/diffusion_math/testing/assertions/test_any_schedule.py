@@ -14,6 +14,7 @@ from diffusion_math.testing.assertions.posterior import assert_posterior
 from diffusion_math.testing.assertions.prediction_maps import assert_prediction_maps
 from diffusion_math.testing.assertions.transition import assert_transition
 from diffusion_math.testing.mistakes.diagnosis import MistakeError
+from diffusion_math.testing.strategies import betas
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # many calls; shapes have tests of their own
 
@@ -75,18 +76,18 @@ class Process:
             assert_prediction_maps(maps, self.levels, times, dtype=dtype)
 
 
-def preserving(betas: list[float], dtype: torch.dtype) -> Process:
-    abar = torch.cumprod(1 - torch.tensor(betas, dtype=dtype), 0)
+def preserving(betas: Tensor, dtype: torch.dtype) -> Process:
+    abar = torch.cumprod(1 - betas.to(dtype), 0)
     return Process(abar.sqrt(), (1 - abar).sqrt())
 
 
-def exploding(steps: list[float], dtype: torch.dtype) -> Process:
-    sigma = 0.01 * torch.cumprod(1 + 2 * torch.tensor(steps, dtype=dtype), 0)
+def exploding(steps: Tensor, dtype: torch.dtype) -> Process:
+    sigma = 0.01 * torch.cumprod(1 + 2 * steps.to(dtype), 0)
     return Process(torch.ones_like(sigma), sigma)
 
 
-def straight(steps: list[float], dtype: torch.dtype) -> Process:
-    sigma = torch.cumsum(torch.tensor(steps, dtype=dtype), 0)
+def straight(steps: Tensor, dtype: torch.dtype) -> Process:
+    sigma = torch.cumsum(steps.to(dtype), 0)
     sigma = 0.98 * sigma / sigma[-1]
     return Process(1 - sigma, sigma)
 
@@ -103,14 +104,14 @@ CHECKS = {
 @pytest.mark.parametrize("path", [preserving, exploding, straight])
 @settings(max_examples=10)
 @given(
-    steps=st.lists(st.floats(1e-3, 0.3), min_size=3, max_size=12),
+    steps=betas(steps=(3, 12), values=(1e-3, 0.3)),
     wrong=st.sampled_from([(what, each) for what, all_ in CHECKS.items() for each in all_]),
     factor=st.sampled_from([1.01, 0.99]),
 )
 def test_right_code_passes_and_one_percent_fails(
     path: Callable[..., Process],
     dtype: torch.dtype,
-    steps: list[float],
+    steps: Tensor,
     wrong: tuple[str, str],
     factor: float,
 ) -> None:
@@ -127,14 +128,14 @@ def test_right_code_passes_and_one_percent_fails(
 def test_one_percent_of_a_narrow_process_fails_in_float32(what: str) -> None:
     """All sigma below 0.03 and alpha = 1: alpha^2 + sigma^2 is 1 to 1e-3, but no claim."""
     for coefficient in CHECKS[what]:
-        process = exploding([0.25, 0.125, 0.25], torch.float32)
+        process = exploding(torch.tensor([0.25, 0.125, 0.25]), torch.float32)
         process.off[coefficient] = 1.01
         with pytest.raises(MistakeError):
             process.check(what, torch.float32)
 
 
 def test_one_percent_at_one_index_of_a_thousand_fails() -> None:
-    process = preserving(torch.linspace(1e-4, 0.02, 1000).tolist(), torch.float32)
+    process = preserving(torch.linspace(1e-4, 0.02, 1000), torch.float32)
     right = process.q_sample
 
     def wrong(x0: Tensor, t: Tensor, noise: Tensor) -> Any:
