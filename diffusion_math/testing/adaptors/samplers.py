@@ -101,25 +101,29 @@ def of_scheduler(
     name: str,
     make: Callable[[], Any],
     *,
-    predicts: str = "eps",
+    predicts: str | None = None,
     order: int = 1,
     noisy: bool = False,
     **step: Any,
 ) -> Sampler:
     """A scheduler like those of diffusers and MONAI, run on its own times, as a `Sampler`.
 
-    It has `alphas_cumprod` `(T,)`, `set_timesteps(n)`, `timesteps`, and `step(prediction, t, x)`,
-    which gives x, a tuple with x first, or an object with `prev_sample`. x is alpha x0 + sigma eps.
-    Index t is time t + 1; the last step ends at 0, or at 1 by a `final_alpha_cumprod` below 1.
+    It has `set_timesteps(n)`, `timesteps`, and `step(prediction, t, x)`, which gives x, a tuple
+    with x first, or an object with `prev_sample`; and
+
+    - `alphas_cumprod` `(T,)`: index t is time t + 1, and the last step ends at 0, or at 1 by a
+      `final_alpha_cumprod` below 1. With `sigmas` too, one more than calls, the levels are those:
+      sigma / alpha, of x / alpha where `init_noise_sigma` is not 1;
+    - or `sigmas` alone, of a rectified flow.
 
     Args:
         make: gives a new scheduler.
-        predicts: what it takes as a prediction: "eps", "v" or "x0".
+        predicts: what it takes as a prediction: "eps", "v", "x0" or "flow"; by default "eps", and
+            "flow" of a rectified flow.
         order, noisy: what it claims, as in `Sampler`.
         step: further arguments of its `step`.
 
-    Raises ValueError for an object without these, or whose samples are scaled (`init_noise_sigma`
-    is not 1), which `of_edm` takes as a function.
+    Raises ValueError for an object without these, and for one with several calls a level.
 
     >>> import torch
     >>> from diffusion_math.testing import adaptors, assert_order
@@ -134,14 +138,20 @@ def of_scheduler(
     ...         return b.sqrt() * (x - (1 - a).sqrt() * eps) / a.sqrt() + (1 - b).sqrt() * eps
     >>> assert_order(adaptors.of_scheduler("DDIM", DDIM), 1)
     """
-    require(predicts in ("eps", "v", "x0"), "predicts", "eps, v or x0", repr(predicts))
     first = make()
-    for part in ("alphas_cumprod", "set_timesteps", "step"):
+    for part in ("set_timesteps", "step"):
         require(hasattr(first, part), "make", f"a scheduler with {part}", type(first).__name__)
-    scale = float(getattr(first, "init_noise_sigma", 1.0))
-    require(scale == 1.0, "make", "samples that are not scaled", f"init_noise_sigma = {scale:g}")
-    abar = torch.as_tensor(first.alphas_cumprod).double()
-    schedule = Discrete(1 - abar / torch.cat([abar.new_ones(1), abar[:-1]]))
+    first.set_timesteps(10)
+    schedule = _schedule_of(first)
+    straight = isinstance(schedule, RectifiedFlow)
+    predicts = predicts or ("flow" if straight else "eps")
+    known = ("eps", "v", "x0", "flow")
+    require(predicts in known, "predicts", f"one of {', '.join(known)}", repr(predicts))
+    calls = torch.as_tensor(first.timesteps).tolist()
+    levels = len(getattr(first, "sigmas", [])) or len(calls) + 1
+    once = len(set(calls)) == len(calls) == levels - 1
+    require(once, "make", "a scheduler of one call a level", f"times {calls}")
+    divided = float(getattr(first, "init_noise_sigma", 1.0)) != 1.0
     last = 0.0 if float(getattr(first, "final_alpha_cumprod", 1.0)) == 1.0 else 1.0
     of_length: dict[int, int] = {}
 
@@ -151,6 +161,9 @@ def of_scheduler(
             scheduler.set_timesteps(n)
         except ValueError as error:
             raise UnsupportedError(f"{n} steps: {error}") from error
+        if hasattr(scheduler, "sigmas"):
+            sigmas = torch.as_tensor(scheduler.sigmas).double().cpu()
+            return scheduler, sigmas if straight else _times_of(schedule, sigmas)
         nodes = torch.as_tensor(scheduler.timesteps).double().cpu() + 1
         return scheduler, torch.cat([nodes, nodes.new_tensor([last])])
 
@@ -167,20 +180,39 @@ def of_scheduler(
         else:
             raise UnsupportedError("it runs on its own times alone")
         run, states = _Run(grid, noise), []
+        scale = schedule(grid)[0].to(x) if divided else torch.ones_like(grid).to(x)
+        indices = torch.as_tensor(scheduler.timesteps)[-(len(grid) - 1) :]
         with run.draws.everywhere():
-            for index in torch.as_tensor(scheduler.timesteps)[-(len(grid) - 1) :]:
-                t = index.double().cpu() + 1
+            for k, (index, t) in enumerate(zip(indices, grid[:-1], strict=True)):
                 run.at(t, x)
                 given = denoise(x, t)
                 if predicts != "x0":
                     given = getattr(prediction, f"{predicts}_from_x0")(schedule, x, given, t)
-                told = scheduler.scale_model_input(x, index) if _scales(scheduler) else x
-                require(bool((told == x).all()), name, "samples that are not scaled", "others")
-                x = _sample_of(scheduler.step(given, index, x, **step))
+                theirs = x / scale[k]
+                if hasattr(scheduler, "scale_model_input"):
+                    scheduler.scale_model_input(theirs, index)  # some count their calls there
+                x = scale[k + 1] * _sample_of(scheduler.step(given, index, theirs, **step))
                 states.append(x)
         return states
 
     return Sampler(name, schedule, sample, grid, order, noisy, any_grid=False)
+
+
+def _schedule_of(scheduler: Any) -> Schedule:
+    """What its tables say."""
+    if hasattr(scheduler, "alphas_cumprod"):
+        abar = torch.as_tensor(scheduler.alphas_cumprod).double().cpu()
+        return Discrete(1 - abar / torch.cat([abar.new_ones(1), abar[:-1]]))
+    wanted = "a scheduler with alphas_cumprod or sigmas"
+    require(hasattr(scheduler, "sigmas"), "make", wanted, type(scheduler).__name__)
+    return RectifiedFlow()
+
+
+def _times_of(schedule: Schedule, ratios: Tensor) -> Tensor:
+    """The times of sigma / alpha; those of a discrete schedule within its table's rounding."""
+    low, high = schedule.log_snr(schedule.T), schedule.log_snr(schedule.t_min)
+    times = schedule.time((-2 * ratios.log()).clamp(low, high))
+    return torch.where(ratios == 0, 0.0, times)
 
 
 class _Run:
@@ -211,10 +243,6 @@ def _nearest(levels: Tensor, grid: Tensor, level: Tensor) -> Tensor | None:
     off = (levels - level).abs()
     k = int(off.argmin())
     return grid[k] if float(off[k]) <= 1e-6 * float(level.abs()) else None
-
-
-def _scales(scheduler: Any) -> bool:
-    return callable(getattr(scheduler, "scale_model_input", None))
 
 
 def _sample_of(result: Any) -> Tensor:
