@@ -132,7 +132,7 @@ def _of_sampler(sampler: Sampler) -> dict[str, Run]:
     """The checks of a sampler's audit, which runs once, when the first of them runs."""
     report = cache(lambda: audit(sampler))
     order = "weak order" if sampler.noisy else "order"
-    names = ["grid", "finite"]
+    names = ["grid", "finite", "noise"]
     names += ["levels", "image-to-image", "last noise"] if sampler.exact else []
     names += [order] if sampler.noisy else [order, "order of a step"]
     names += [f"{order}, uneven steps"] if sampler.any_grid else []
@@ -140,7 +140,7 @@ def _of_sampler(sampler: Sampler) -> dict[str, Run]:
     def rows(name: str) -> Report:
         found = Report(tuple(row for row in report().rows if row.check == name))
         if not found.rows:
-            raise SkipTest("not measured: the sampler shows its last state alone")
+            raise SkipTest("not measured, for the sampler shows its last state alone or can't run")
         return found
 
     def others() -> Report:

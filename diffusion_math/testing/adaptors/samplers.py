@@ -40,7 +40,7 @@ def of_edm(sampler: Callable[..., Any], schedule: Schedule | None = None) -> Sam
 
     def sample(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Tensor | list[Tensor]:
         alpha, sigma = (grid.new_ones(len(grid)), grid) if schedule is None else schedule(grid)
-        run = _Run(grid, noise)
+        run = _Run(x, grid, noise)
 
         def network(u: Tensor, level: Any, **_: Any) -> Tensor:
             level = torch.as_tensor(level, dtype=torch.float64).flatten()[0]
@@ -82,7 +82,7 @@ def of_velocity(sampler: Callable[..., Any], data_at: int = 1) -> SampleFunction
     flow, sign = RectifiedFlow(), 1 - 2 * data_at
 
     def sample(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Tensor | list[Tensor]:
-        run, times = _Run(grid, noise), data_at + sign * grid
+        run, times = _Run(x, grid, noise), data_at + sign * grid
 
         def velocity(x: Tensor, tau: Any, **_: Any) -> Tensor:
             tau = torch.as_tensor(tau, dtype=torch.float64).flatten()[0]
@@ -179,7 +179,7 @@ def of_scheduler(
                 break
         else:
             raise UnsupportedError("it runs on its own times alone")
-        run, states = _Run(grid, noise), []
+        run, states = _Run(x, grid, noise), []
         scale = schedule(grid)[0].to(x) if divided else torch.ones_like(grid).to(x)
         indices = torch.as_tensor(scheduler.timesteps)[-(len(grid) - 1) :]
         with run.draws.everywhere():
@@ -218,17 +218,16 @@ def _times_of(schedule: Schedule, ratios: Tensor) -> Tensor:
 class _Run:
     """One run down a grid: the normals of the step it is in, and the states that it shows."""
 
-    def __init__(self, grid: Tensor, noise: Noise) -> None:
-        self.grid, self.noise = grid, noise
-        self.after = {float(t): s for t, s in pairwise(grid)}
+    def __init__(self, x: Tensor, grid: Tensor, noise: Noise) -> None:
+        self.grid = grid
+        self.normals = {float(t): noise(x, t, s) for t, s in pairwise(grid)}
         self.seen: dict[float, Tensor] = {}
         self.draws = Draws(torch.zeros(0))
 
     def at(self, t: Tensor, x: Tensor) -> None:
         """The network is evaluated at x_t = x."""
         self.seen[float(t)] = x
-        if float(t) in self.after:
-            self.draws.noise = self.noise(x, t, self.after[float(t)])
+        self.draws.noise = self.normals.get(float(t), self.draws.noise)
 
     def states(self, end: Tensor) -> Tensor | list[Tensor]:
         """All states, where the network saw each but the last; else the last alone."""

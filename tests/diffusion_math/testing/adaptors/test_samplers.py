@@ -12,6 +12,7 @@ from torch import Tensor
 
 import diffusion_math as dm
 from diffusion_math.testing import Sampler, UnsupportedError, adaptors, assert_order, conformance
+from diffusion_math.testing.noise_use import noise_use
 from diffusion_math.testing.order import weak_order
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -38,6 +39,15 @@ def ancestral(D: Any, x: Tensor, sigmas: Tensor, wrong: float = 1.0) -> Tensor:
         x = x + (down - sigma) * (x - D(x, sigma)) / sigma
         x = x + wrong * up * torch.randn_like(x)
     return x
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_an_audit_sees_what_is_done_with_the_noise(noisy: bool) -> None:
+    for claimed in (False, True):
+        sample = adaptors.of_edm(ancestral if noisy else heun)
+        grid = partial(dm.karras, dm.VE(10.0))
+        found = noise_use(Sampler("mine", dm.VE(10.0), sample, grid, noisy=claimed))
+        assert found is not None and found.fault == ("noisy" if noisy and not claimed else "")
 
 
 def worst(sampler: Sampler) -> float:
@@ -116,11 +126,12 @@ class Scheduler:
     def set_timesteps(self, n: int) -> None:
         if n > 500:
             raise ValueError("at most 500")
-        self.n = n
-        self.timesteps = torch.from_numpy(np.round(np.arange(1000, 0, -1000 / n)).astype(int) - 1)
+        self.timesteps = torch.from_numpy(
+            np.round(np.linspace(1000, 0, n + 1)[:-1]).astype(int) - 1
+        )
 
     def step(self, eps: Tensor, t: Tensor, x: Tensor, sign: int = 1) -> Any:
-        before = int(np.round(int(t) + 1 - 1000 / self.n)) - 1 + self.shift
+        before = [*self.timesteps.tolist(), -1][self.timesteps.tolist().index(t) + 1] + self.shift
         a = self.alphas_cumprod[t]
         b = self.alphas_cumprod[before] if before >= 0 else self.final_alpha_cumprod
         x0 = (x - (1 - a).sqrt() * eps) / a.sqrt()
