@@ -9,6 +9,7 @@ It is loaded in every run of pytest, so it stands beside the package, and import
 
 import inspect
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +62,13 @@ def _writable(given: str) -> Path:
         wanted = "the path of a file in a folder that can be written"
         raise pytest.UsageError(f"--diffusion-html: wanted {wanted}, got {given!r}")
     return path
+
+
+def pytest_collection_finish() -> None:
+    """Have a failed assertion of the kit show the test's line and what differs, not our inside."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("diffusion_math.testing."):
+            vars(module)["__tracebackhide__"] = True
 
 
 @pytest.hookimpl(tryfirst=True)

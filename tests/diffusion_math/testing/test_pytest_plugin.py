@@ -71,6 +71,22 @@ class Mine:
     assert "1 failed in" in shown and "KeyError" not in shown
 
 
+def test_an_ordinary_test_shows_its_own_line_alone(project: pytest.Pytester) -> None:
+    text = """
+import diffusion_math as dm
+from diffusion_math.testing import assert_forward
+
+schedule = dm.Discrete.linear(10)
+
+def test_mine():
+    assert_forward(lambda x0, t, noise: x0, schedule, range(1, 11))
+"""
+    shown = lines(run(project, text))
+    assert ">       assert_forward(lambda x0, t, noise: x0" in shown and "def compare(" not in shown
+    assert "the coefficient of noise differs at 10 of 10 indices" in shown
+    assert "def compare(" in lines(run(project, text, "--full-trace"))
+
+
 def test_a_known_defect_that_is_mended_fails(project: pytest.Pytester) -> None:
     text = """
 import pytest
