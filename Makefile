@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 READY := $(VENV)/.installed
 DEMO := $(VENV)/.demo
-SOURCES := diffusion_math sd experiments benchmarks tests .ci
+SOURCES := pytest_diffusion_math.py diffusion_math sd experiments benchmarks tests .ci
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
