@@ -182,9 +182,6 @@ def _weights(predicts: str, on_x0: Weight, event: str) -> Iterator[Mistake]:
                 MIN_SNR,
             )
     yield Mistake.of(
-        "the weight on the error in x0 is used on that in the prediction", weight(on_x0), MIN_SNR
-    )
-    yield Mistake.of(
         "1 is added to the SNR in the numerator too: min(SNR + 1, 5) / (SNR + 1)",
         weight(lambda step: (snr(step) + 1).clamp(max=5) / (snr(step) + 1)),
         MIN_SNR,

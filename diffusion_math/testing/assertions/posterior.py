@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffusion_math.checks import Number, require
-from diffusion_math.testing.mistakes.catalogue import QUANTITIES, Formula, Mistake
+from diffusion_math.testing.mistakes.catalogue import QUANTITIES, Evaluated, Formula, Mistake
 from diffusion_math.testing.mistakes.diagnosis import compare
 from diffusion_math.testing.mistakes.levels import (
     Levels,
@@ -46,6 +46,7 @@ First = Number | Literal["second"]
 """The variance at the first index, whose exact one is 0: a number, or that of the second."""
 
 DDPM = "arXiv:2006.11239, eq. 7"
+CODE = "github.com/openai/guided-diffusion, alphas_cumprod_prev"
 
 
 def assert_posterior(
@@ -177,6 +178,32 @@ def _exact(spread: str, first: float) -> Formula:
     return exact
 
 
+BEFORE: Mapping[str, Callable[[Rows, int], Tensor]] = {
+    "read at index -1, the last, where it is 1": lambda rows, last: torch.where(
+        rows.s > 0, rows.s, last
+    ),
+    "that of the first time, where it is 1": lambda rows, last: rows.s.clamp(min=1),
+    "abar_t, of the time itself": lambda rows, last: rows.t,
+    "that of the time before s": lambda rows, last: (rows.s - 1).clamp(min=0),
+}
+"""What people read for abar_s, beside a table of betas that is right."""
+
+
+def _of_another_s(spread: str, place: Callable[[Rows, int], Tensor]) -> Evaluated:
+    def values(levels: Levels, rows: Rows) -> dict[str, Tensor]:
+        k, step = place(rows, len(levels.times) - 1), levels.at(rows)
+        share = QUANTITIES["beta"](step) / step.sigma_t**2
+        return {
+            "coefficient of x0": levels.alpha[k] * share,
+            "coefficient of x_t": step.alpha_t
+            / step.alpha_s
+            * (levels.sigma[k] / step.sigma_t) ** 2,
+            spread: SPREADS[spread](share * levels.sigma[k] ** 2),
+        }
+
+    return values
+
+
 def _known(spread: str, first: First, levels: Levels) -> list[Mistake]:
     def unbracketed(step: Step) -> Tensor:
         return QUANTITIES["beta"](step) * step.sigma_s**2 - step.alpha_t**2
@@ -194,6 +221,10 @@ def _known(spread: str, first: First, levels: Levels) -> list[Mistake]:
             brackets, in_spread(spread, unbracketed), "github.com/CompVis/stable-diffusion/pull/907"
         ),
         Mistake.of("x0 and x_t are exchanged", exchanged, DDPM),
+        *(
+            Mistake(f"abar_s, of the time before, is {said}", _of_another_s(spread, place), 1, CODE)
+            for said, place in BEFORE.items()
+        ),
     ]
     others: dict[str, First] = {"0": 0, "clipped at 1e-20": 1e-20, "that of the second": "second"}
     for said, other in others.items():

@@ -46,11 +46,13 @@ class Losses:
         assert self.seen, f"{self.subject}: the network is not evaluated"
         shape = tuple(getattr(given, "shape", ()))
         if shape == ():
-            found, self.eps = tensor(self.subject, given, torch.zeros(()))
+            found, eps = tensor(self.subject, given, torch.zeros(()))
+            self.eps = max(eps, torch.finfo(self.dtype).eps)  # y is rounded, whatever is returned
             return found
         whole = shape == (len(rows), len(VECTORS))
         like = torch.zeros(shape if whole else (len(rows), 1))
-        found, self.eps = tensor(self.subject, given, like)
+        found, eps = tensor(self.subject, given, like)
+        self.eps = max(eps, torch.finfo(self.dtype).eps)
         return found.mean(1) if self.event == "mean" else found.sum(1)
 
     def each(self, x0: Tensor, noise: Tensor, y: Tensor) -> Tensor:

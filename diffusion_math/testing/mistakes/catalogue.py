@@ -120,6 +120,9 @@ INDICES: Mapping[str, Callable[[Rows, int], Rows]] = {
     ", with the first level where clean data belongs": lambda rows, last: Rows(
         rows.t, rows.s.clamp(min=1)
     ),
+    ", with the last level where clean data belongs": lambda rows, last: Rows(
+        rows.t, torch.where(rows.s > 0, rows.s, last)
+    ),
     ", with the level before s where s's belongs": lambda rows, last: Rows(
         rows.t, (rows.s - 1).clamp(0)
     ),

@@ -189,6 +189,26 @@ def test_wrong_coefficients_are_named() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("before", "name"),
+    [
+        (lambda abar: abar.roll(1), "read at index -1, the last, where it is 1"),
+        (lambda abar: torch.cat([abar[:1], abar[:-1]]), "that of the first time, where it is 1"),
+        (lambda abar: abar, "abar_t, of the time itself"),
+        (lambda abar: torch.cat([torch.ones(2), abar[:-2]]), "that of the time before s"),
+    ],
+)
+def test_another_abar_of_the_time_before_is_named(
+    before: Callable[[Tensor], Tensor], name: str
+) -> None:
+    d = DDPM()
+    prev = before(d.abar)
+    d.c0 = d.betas * prev.sqrt() / (1 - d.abar)
+    d.c1 = (1 - prev) * (1 - d.betas).sqrt() / (1 - d.abar)
+    d.variance = d.betas * (1 - prev) / (1 - d.abar)
+    assert diagnoses(d) == [f"abar_s, of the time before, is {name}"]
+
+
 def test_the_previous_table_padded_at_the_wrong_end_is_named() -> None:
     d = DDPM()
     wrong = DDPM()
