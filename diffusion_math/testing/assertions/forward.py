@@ -82,38 +82,7 @@ def assert_forward(
         table,
         rows,
         eps=eps,
-        known=[
-            Mistake.of(
-                "the coefficient of noise is sigma^2, the variance",
-                lambda step: _x0(step.alpha_t, step.sigma_t**2),
-                DDPM,
-            ),
-            Mistake.of(
-                "alpha and sigma are both squared: abar x0 + (1 - abar) noise",
-                lambda step: _x0(step.alpha_t**2, step.sigma_t**2),
-                DDPM,
-            ),
-            Mistake.of(
-                "x0 and noise are exchanged",
-                lambda step: _x0(step.sigma_t, step.alpha_t),
-                DDPM,
-            ),
-            Mistake.of(
-                "one step of the chain, sqrt(1 - beta) x0 + sqrt(beta) noise, not all up to t",
-                lambda step: _x0(step.alpha_t / step.alpha_s, QUANTITIES["beta"](step).sqrt()),
-                DDPM,
-            ),
-            Mistake.of(
-                "x0 is not scaled by alpha: x0 + sigma / alpha noise",
-                lambda step: _x0(torch.ones_like(step.alpha_t), step.sigma_t / step.alpha_t),
-                "arXiv:2206.00364, section 4",
-            ),
-            Mistake.of(
-                "x0 is not scaled by alpha: x0 + sigma noise",
-                lambda step: _x0(torch.ones_like(step.alpha_t), step.sigma_t),
-                DDPM,
-            ),
-        ],
+        known=KNOWN,
         right=f"alpha_t x0 + sigma_t noise ({DDPM})",
     )
 
@@ -128,3 +97,37 @@ def signal_and_noise(name: str, signal: Tensor, noise: Tensor) -> dict[str, Tens
 
 
 _x0 = partial(signal_and_noise, "x0")
+
+KNOWN = (
+    Mistake.of(
+        "the coefficient of noise is sigma^2, the variance",
+        lambda step: _x0(step.alpha_t, step.sigma_t**2),
+        DDPM,
+    ),
+    Mistake.of(
+        "alpha and sigma are both squared: abar x0 + (1 - abar) noise",
+        lambda step: _x0(step.alpha_t**2, step.sigma_t**2),
+        DDPM,
+    ),
+    Mistake.of(
+        "x0 and noise are exchanged",
+        lambda step: _x0(step.sigma_t, step.alpha_t),
+        DDPM,
+    ),
+    Mistake.of(
+        "one step of the chain, sqrt(1 - beta) x0 + sqrt(beta) noise, not all up to t",
+        lambda step: _x0(step.alpha_t / step.alpha_s, QUANTITIES["beta"](step).sqrt()),
+        DDPM,
+    ),
+    Mistake.of(
+        "x0 is not scaled by alpha: x0 + sigma / alpha noise",
+        lambda step: _x0(torch.ones_like(step.alpha_t), step.sigma_t / step.alpha_t),
+        "arXiv:2206.00364, section 4",
+    ),
+    Mistake.of(
+        "x0 is not scaled by alpha: x0 + sigma noise",
+        lambda step: _x0(torch.ones_like(step.alpha_t), step.sigma_t),
+        DDPM,
+    ),
+)
+"""What people write for a sample of q(x_t | x_0)."""

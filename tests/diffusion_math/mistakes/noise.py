@@ -16,6 +16,7 @@ from diffusion_math.solvers.one_step import heun
 from diffusion_math.solvers.step import State
 from diffusion_math.variance import learned_range
 from tests.diffusion_math import test_variance
+from tests.diffusion_math.mistakes import named
 from tests.diffusion_math.mistakes.mistake import Mistake, existing
 from tests.diffusion_math.solvers import test_exponential_steps, test_stochastic
 from tests.support.counted_noise import law
@@ -118,15 +119,16 @@ def new_noise_for_the_whole(schedule: Any) -> Any:
     return step
 
 
-def between_the_variances(schedule: Any, share: Any) -> Any:
-    """f large + (1 - f) small."""
-    ends = [learned_range(schedule, lambda x, t, f=f: torch.full_like(x, f)) for f in (0.0, 1.0)]
+def between_the_variances(entry: str) -> Any:
+    """A learned variance between the bounds, by the catalogue's mean of them."""
+    mix = named.MEANS[entry]
 
-    def variance(x: Any, t: Any, s: Any) -> Any:
-        small, large = (end(x, t, s) for end in ends)
-        return share(x, t) * large + (1 - share(x, t)) * small
+    def make(schedule: Any, share: Any) -> Any:
+        given = [lambda x, t, f=f: torch.full_like(x, f) for f in (0.0, 1.0)]
+        ends = [learned_range(schedule, one) for one in given]
+        return lambda x, t, s: mix(share(x, t), *(end(x, t, s) for end in ends))
 
-    return variance
+    return make
 
 
 NOISES = [
@@ -193,9 +195,9 @@ NOISES = [
         stochastic.dpmpp_sde,
         new_noise_for_the_whole,
     ),
-    Mistake(
+    named.of_the_catalogue(
         "the mean of two variances",
-        "A learned variance between the bounds, where its logarithm is.",
+        "the mean of beta and beta~ is arithmetic, not geometric",
         "Nichol & Dhariwal (arXiv:2102.09672), Eq. 15",
         existing(
             test_variance.test_the_learned_range_is_geometric,

@@ -10,17 +10,13 @@ from diffusion_math.denoiser import from_eps, from_score
 from diffusion_math.gaussian import Gaussian, marginal
 from diffusion_math.schedule import Schedule
 from tests.diffusion_math import test_denoiser, test_guidance
-from tests.diffusion_math.mistakes import mistake
+from tests.diffusion_math.mistakes import mistake, named
 from tests.diffusion_math.mistakes.mistake import Mistake, existing, within
 
 
 def last_node_twice(schedule: Schedule, steps: int) -> torch.Tensor:
     nodes = grid.karras(schedule, steps)
     return torch.cat([nodes[:-1], nodes[-2:-1]])
-
-
-def one_more_than_w(conditional: Any, unconditional: Any, scale: float) -> Any:
-    return lambda x, t: (1 + scale) * conditional(x, t) - scale * unconditional(x, t)
 
 
 def halves_swapped(pair: Any, scale: float) -> Any:
@@ -37,14 +33,6 @@ def deviation_for_variance(network: Any, schedule: Schedule) -> Any:
         return (x + sigma_t * network(x, t)) / alpha_t
 
     return denoise
-
-
-def unscaled(schedule: Schedule, x0: torch.Tensor, t: Any) -> Gaussian:
-    return Gaussian(x0, schedule(t)[1].square())
-
-
-def another_level(schedule: Schedule, x0: torch.Tensor, t: Any) -> Gaussian:
-    return marginal(schedule, x0, t - 1)
 
 
 def unit_noise(schedule: Schedule, x0: torch.Tensor, t: Any) -> Gaussian:
@@ -69,21 +57,21 @@ STARTS = [
         grid.karras,
         last_node_twice,
     ),
-    Mistake(
-        "a picture noised without being scaled",
-        "x_0 + sigma_t eps starts image-to-image where alpha_t x_0 + sigma_t eps is meant.",
+    named.of_the_catalogue(
+        "an image noised without being scaled",
+        "x0 is not scaled by alpha: x0 + sigma noise",
         "DDPM (arXiv:2006.11239), Eq. 4; of the same kind: huggingface/diffusers#3544",
         mistake.starts_with_the_law_of_x_t,
         marginal,
-        unscaled,
+        named.marginal,
     ),
-    Mistake(
-        "a picture noised to another level",
-        "Noise is added for a time one off from the one at which the walk begins.",
+    named.of_the_catalogue(
+        "an image noised to another level",
+        "every coefficient is its right value of index t - 1",
         "Stability-AI/stablediffusion#96",
         mistake.starts_with_the_law_of_x_t,
         marginal,
-        another_level,
+        named.marginal,
     ),
     Mistake(
         "unit noise where variance explodes",
@@ -93,9 +81,9 @@ STARTS = [
         marginal,
         unit_noise,
     ),
-    Mistake(
+    named.of_the_catalogue(
         "1 + w for w",
-        "The paper's (1 + w) c - w u with the w of u + w (c - u): one unit of guidance too much.",
+        "1 + w is in the place of w",
         "Classifier-free guidance (arXiv:2207.12598), Eq. 6",
         existing(
             test_guidance.test_guidance_is_one_line_in_eps_and_in_the_score,
@@ -105,7 +93,7 @@ STARTS = [
             w=3.0,
         ),
         guidance.cfg,
-        one_more_than_w,
+        named.guided,
     ),
     Mistake(
         "the halves of the batch swapped",

@@ -1,13 +1,16 @@
 """A corpus of mistakes that were made, or are easily made, and the checks that reject them.
 
-They are read in `mistakes_of_steps`, `mistakes_of_solvers`, `mistakes_of_noise`,
-`mistakes_of_starts`, `mistakes_of_training` and `mistakes_of_numbers`: what was done, where, and
-what tells it from the right. The shipped function passes the very check that the mistake fails.
+They are in the modules beside this one: what was done, where, and what tells it from the right. The
+shipped function passes the very check that the mistake fails. A mistake in a formula that the
+catalogue of `diffusion_math.testing` has is drawn from there (`named`).
 """
+
+from pathlib import Path
 
 import pytest
 
 from tests.diffusion_math.mistakes.mistake import Mistake
+from tests.diffusion_math.mistakes.named import DRAWN
 from tests.diffusion_math.mistakes.noise import NOISES
 from tests.diffusion_math.mistakes.numbers import NUMBERS
 from tests.diffusion_math.mistakes.solvers import SOLVERS
@@ -32,3 +35,15 @@ def test_the_corpus_is_a_corpus() -> None:
         assert mistake.wrong is not mistake.right
         assert mistake.right.__module__.startswith("diffusion_math.")
         assert mistake.what.endswith(".") and mistake.source and mistake.check.__name__
+
+
+def test_what_is_drawn_from_the_catalogue_has_its_name() -> None:
+    """Hand-made entries are on the page of mistakes, where each is planted and named."""
+    page = Path(__file__).resolve().parents[3] / "docs" / "mistakes.md"
+    text = page.read_text(encoding="utf-8")
+    corpus = {mistake.name: mistake.what for mistake in MISTAKES}
+    assert len(DRAWN) >= 10
+    starts = "every coefficient is its right value of", "the coefficient of noise is sqrt"
+    for name, entry in DRAWN.items():
+        assert corpus[name] == f"The catalogue's: {entry}."
+        assert entry.startswith(starts) or f"| {entry} |" in text  # or generated

@@ -1,6 +1,7 @@
 """Mistakes in the forward process, losses, the bound and Langevin chains."""
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,17 +18,8 @@ from tests.diffusion_math import (
     test_loss_weights,
     test_score_matching_claims,
 )
-from tests.diffusion_math.mistakes import mistake
+from tests.diffusion_math.mistakes import mistake, named
 from tests.diffusion_math.mistakes.mistake import Check, Mistake, existing, within
-
-
-def variance_of_one_step(schedule: Discrete, x0: torch.Tensor, t: int) -> Gaussian:
-    return Gaussian(marginal(schedule, x0, t).mean, schedule.betas[t - 1])
-
-
-def without_a_root(schedule: Schedule, x0: torch.Tensor, t: Any) -> Gaussian:
-    q = marginal(schedule, x0, t)
-    return Gaussian(q.mean, q.variance.square())  # a deviation of 1 - abar_t
 
 
 def index_as_time(schedule: Discrete, generator: torch.Generator, batch: int) -> torch.Tensor:
@@ -41,14 +33,6 @@ def regressed_on(target: Any) -> Any:
         return (model(x + sigma * eps) - target(eps, sigma)).square()
 
     return denoising
-
-
-def clipped_from_below(gamma: float = 5.0) -> Any:
-    return lambda schedule, t: loss.snr(schedule, t).clamp(min=gamma)
-
-
-def one_added_inside(gamma: float = 5.0) -> Any:
-    return lambda schedule, t: (loss.snr(schedule, t) + 1).clamp(max=gamma)
 
 
 def abar_squared(schedule: Schedule, t: Any) -> torch.Tensor:
@@ -107,9 +91,9 @@ DENOISING = existing(
 )
 
 TRAINING = [
-    Mistake(
+    named.of_the_catalogue(
         "alpha_t where abar_t belongs",
-        "q(x_t given x_0) with the variance 1 - alpha_t = beta_t of a single step (E4).",
+        "the coefficient of noise is sqrt(beta)",
         "the lecture (erratum E4); asked of code in yang-song/score_sde_pytorch#73",
         existing(
             test_gaussian.test_the_printed_marginal_variance_is_rejected,
@@ -117,11 +101,11 @@ TRAINING = [
             measured=within,
         ),
         marginal,
-        variance_of_one_step,
+        named.marginal,
     ),
-    Mistake(
+    named.of_the_catalogue(
         "a forgotten root",
-        "x_t = sqrt(abar_t) x_0 + (1 - abar_t) eps, as a paper prints it and its code does not.",
+        "the coefficient of noise is sigma^2, the variance",
         "ermongroup/CSDI#9",
         existing(
             test_gaussian.test_a_thousand_forward_steps_are_the_marginal,
@@ -129,7 +113,7 @@ TRAINING = [
             measured=within,
         ),
         marginal,
-        without_a_root,
+        named.marginal,
     ),
     Mistake(
         "t uniform on 0..T - 1",
@@ -139,37 +123,37 @@ TRAINING = [
         loss.uniform_times,
         index_as_time,
     ),
-    Mistake(
+    named.of_the_catalogue(
         "the sign of eps",
-        "x - x_hat called sigma eps, so that the model learns minus the score (E8).",
+        "the score is eps / sigma_t, of the other sign",
         "the lecture (erratum E8); right: Vincent (2011), Neural Computation 23(7)",
         DENOISING,
         score_matching.denoising,
-        regressed_on(lambda eps, sigma: eps / sigma),
+        lambda entry: regressed_on(named.score(entry)),
     ),
-    Mistake(
+    named.of_the_catalogue(
         "eps over sigma^2",
-        "The target (x - x_hat) / sigma^2 with eps, which is not x_hat - x, in the numerator.",
+        "the score is -eps / sigma_t^2",
         "asked and answered in yang-song/score_sde_pytorch#26",
         DENOISING,
         score_matching.denoising,
-        regressed_on(lambda eps, sigma: -eps / sigma**2),
+        lambda entry: regressed_on(named.score(entry)),
     ),
-    Mistake(
+    named.of_the_catalogue(
         "gamma on the wrong side",
-        "max(SNR, gamma) for min(SNR, gamma): the easy times weigh all the more.",
+        "max is in the place of min: max(SNR, 5)",
         "Hang et al. (arXiv:2303.09556), section 3.4",
         weights_in_words("min_snr"),
         loss.min_snr,
-        clipped_from_below,
+        partial(named.snr_weight, "x0"),
     ),
-    Mistake(
+    named.of_the_catalogue(
         "gamma against SNR + 1",
-        "min(SNR + 1, gamma) / (SNR + 1) on the error in v: on that in x_0, not min(SNR, gamma).",
+        "1 is added to the SNR in the numerator too: min(SNR + 1, 5) / (SNR + 1)",
         "huggingface/diffusers#5654, mended in #6307",
         weights_in_words("min_snr"),
         loss.min_snr,
-        one_added_inside,
+        partial(named.snr_weight, "v"),
     ),
     Mistake(
         "SNR out of a squared abar",
