@@ -175,9 +175,10 @@ class CheckItem(pytest.Item):
         if not self.config.getoption("fulltrace"):
             if excinfo.errisinstance(AssertionError):
                 return str(excinfo.value) or "AssertionError"
-            ours = [str(entry.path) == named_checks.__file__ for entry in excinfo.traceback]
-            theirs = excinfo.traceback[len(ours) - ours[::-1].index(True) :]
-            excinfo.traceback = theirs or excinfo.traceback
+            paths = [str(entry.path) for entry in excinfo.traceback]
+            if named_checks.__file__ in paths[:-1]:
+                last = len(paths) - paths[::-1].index(named_checks.__file__)
+                excinfo.traceback = excinfo.traceback[last:] or excinfo.traceback
         return super().repr_failure(excinfo)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import Number, require, whole
+from diffusion_math.checks import Number, between, require, whole
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPCosine, VPLinear
 
@@ -158,6 +158,7 @@ def grids(
     steps: tuple[int, int] = (1, 12),
     start: Number | None = None,
     end: Number = 0.0,
+    ratio: Number = 1e6,
 ) -> SearchStrategy[Tensor]:
     """Grids of times that fall from `start`, by default T, to `end`: float64, `(steps + 1,)`.
 
@@ -165,10 +166,11 @@ def grids(
         schedule: what the times mean; on a discrete one they are whole numbers.
         steps: the least and the largest number of steps.
         start, end: the first and the last node.
+        ratio: how many times as long as another a step may be, in continuous time.
 
     Raises ValueError unless 0 <= end < start <= T, whole on a discrete schedule, with room for
-    the least number of steps. Corners: one step, an odd number of steps, even steps, neighbours
-    whose lengths differ by a factor of 1e6.
+    the least number of steps, and for a ratio outside of [1, 1e9]. Corners: one step, an odd
+    number of steps, even steps, neighbours whose lengths differ by the ratio.
 
     >>> from hypothesis import find
     >>> from diffusion_math.testing import strategies
@@ -179,6 +181,7 @@ def grids(
     """
     low, high = _whole_range("steps", steps, 1)
     start = schedule.T if start is None else start
+    between("ratio", ratio, 1, 1e9)
     wanted = f"0 <= end < start <= {schedule.T:g}"
     require(0 <= end < start <= schedule.T, "start, end", wanted, (start, end))
     if isinstance(schedule, Discrete):
@@ -193,7 +196,8 @@ def grids(
             most = min(high - 1, len(inner))
             nodes = st.lists(chosen, min_size=low - 1, max_size=most, unique=True)
         return nodes.map(lambda middle: _f64([start, *sorted(middle, reverse=True), end]))
-    lengths = st.lists(st.floats(1e-6, 1), min_size=low, max_size=high)
+    length = st.floats(1 / ratio, 1) | st.sampled_from([1.0, 1 / ratio])
+    lengths = st.lists(length, min_size=low, max_size=high)
     even = st.integers(low, high).map(lambda count: [1.0] * count)
     return (even | lengths).map(lambda parts: _falling(start, end, parts)).filter(_falls)
 

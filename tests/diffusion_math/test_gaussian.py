@@ -15,7 +15,7 @@ from mpmath import mpf
 
 from diffusion_math.gaussian import forward_step, marginal, posterior, transition
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPCosine, VPLinear
-from diffusion_math.testing.strategies import betas
+from diffusion_math.testing.strategies import betas, grids
 from tests.support.measuring import Measured
 
 EPS = torch.finfo(torch.float64).eps
@@ -31,12 +31,11 @@ def vector(*values: float) -> torch.Tensor:
 
 
 def times(schedule: Schedule, data: st.DataObject, count: int, clean: bool = True) -> list[float]:
-    """`count` increasing times, t = 0 among the possible ones, at least T / 1000 apart."""
-    size = int(schedule.T) if isinstance(schedule, Discrete) else 1000
-    whole = st.lists(
-        st.integers(0 if clean else 1, size), min_size=count, max_size=count, unique=True
-    )
-    return [k / size * schedule.T for k in sorted(data.draw(whole))]
+    """`count` increasing times, the ends among the possible ones, at least T / 1000 apart."""
+    steps = (count + 1, count + 1)
+    grid = data.draw(grids(schedule, steps=steps, ratio=200)).flip(0).tolist()
+    first = data.draw(st.integers(0 if clean else 1, 2))
+    return [float(t) for t in grid[first : first + count]]
 
 
 def rounding(schedule: Schedule, s: float, t: float) -> float:

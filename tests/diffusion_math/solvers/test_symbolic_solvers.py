@@ -28,6 +28,7 @@ from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPCos
 from diffusion_math.solvers.exponential import dpmpp_2m
 from diffusion_math.solvers.one_step import ddim, ddpm, euler, heun
 from diffusion_math.solvers.step import State, Step
+from diffusion_math.testing.strategies import grids
 from tests.support.derivation import DIGITS, exactly, is_zero, law, log_normal, size, ulps
 from tests.support.schedules import exact_alpha_sigma
 
@@ -165,9 +166,7 @@ def read_off(step: Step, before: float, t: float, s: float) -> list[float]:
 
 def draw_times(data: st.DataObject, schedule: Schedule) -> tuple[float, float, float]:
     """before > t > s > 0, whole on a discrete schedule; alpha is positive at all three."""
-    count = int(schedule.T) if isinstance(schedule, Discrete) else 1000
-    whole = st.lists(st.integers(1, count - 1), min_size=3, max_size=3, unique=True)
-    before, t, s = (k * schedule.T / count for k in sorted(data.draw(whole), reverse=True))
+    _, before, t, s, _ = data.draw(grids(schedule, steps=(4, 4), ratio=200)).tolist()
     return before, t, s
 
 

@@ -46,6 +46,12 @@ def mine():
     assert "run_check" not in shown and "pytest_runtest_call" not in shown
 
 
+def test_a_hook_that_raises_is_an_error_of_its_own(project: pytest.Pytester) -> None:
+    project.makeconftest("def pytest_runtest_setup(item): raise OSError('no disk')")
+    shown = lines(run(project, FOUR))
+    assert "OSError: no disk" in shown and "4 errors in" in shown and "INTERNALERROR" not in shown
+
+
 def test_a_mistake_is_named(project: pytest.Pytester) -> None:
     text = """
 import pytest
