@@ -30,6 +30,9 @@ SCHEDULES = ("Discrete", "VPLinear", "VPCosine", "VE", "RectifiedFlow")
 CHECK, VERDICT, NOTE = (f"diffusion_{what}" for what in ("check", "verdict", "note"))
 """Properties of a report."""
 
+XPASS = "[XPASS(strict)] "
+"""What pytest says before the reason of an expected failure that did not come."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("diffusion-math")
@@ -227,7 +230,7 @@ class Page:
         elif report.skipped:
             verdict, note = "skipped", report.longrepr[2].removeprefix("Skipped: ")
         elif report.failed:
-            mended = note.startswith("[XPASS(strict)]")
+            mended, note = note.startswith(XPASS), note.removeprefix(XPASS)
             otherwise = "defect" if report.when == "call" else "error"
             verdict = "mended" if mended else _property(report, VERDICT) or otherwise
         else:

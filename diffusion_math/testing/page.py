@@ -62,7 +62,8 @@ td:nth-child(2) { white-space: nowrap; }
 th:first-child { width: 12rem; }
 th:nth-child(2) { width: 11rem; }
 th:last-child, td:last-child { text-align: right; width: 5rem; padding-right: 0; }
-pre { margin: 0; font-size: .82rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+pre { margin: 0; min-width: 20rem; font-size: .82rem; white-space: pre-wrap;
+      overflow-wrap: anywhere; }
 dt { font-weight: 600; float: left; margin-right: .5rem; }
 .sound { color: #00704f; font-weight: 600; }
 .bad { color: #b23c00; font-weight: 600; }

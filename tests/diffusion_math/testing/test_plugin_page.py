@@ -79,7 +79,7 @@ def test_of_no_kit(): pass
         "sound": "sound",
     }
     assert found["wrong"][1] == "issue 3" and found["skipped"][1] == "no GPU"
-    assert "issue <4>" in found["mended"][1] and "a & b" in found["crash"][1]
+    assert found["mended"][1] == "issue <4>" and "a & b" in found["crash"][1]
     assert found["other"][1].startswith("a shifted index") and found["sound"][1] == ""
 
 
