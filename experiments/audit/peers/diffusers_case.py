@@ -37,6 +37,7 @@ CHECKS = (
     "order of a step",
     "weak order",
     "predictions",
+    "add_noise",
 )
 ROUNDED = "the network gets the nearest integer time, not the time of the noise level"
 

@@ -2,7 +2,7 @@
 
 TOKENS = "tokens, not numbers, are noised"
 ONE_NETWORK = "made for one distilled network's outputs, which no exact denoiser has"
-UPWARD = "runs from data to noise"
+UPWARD = "runs from data to noise; docs/audit.md has a finding on DDIM's"
 UNTRIED = {
     **dict.fromkeys(
         (

@@ -174,13 +174,13 @@ def _unset(made: Any, driven: Driven, n: int) -> tuple[Any, Tensor, Tensor, Sche
     On a table they are the whole times of training, in the dtype of the times of sampling. Raises
     UnsupportedError for a scheduler that has no such times.
     """
-    times, table = made.timesteps, hasattr(made, "alphas_cumprod")
-    whole = torch.arange(made.config.num_train_timesteps).flip(0) if table else None
-    times = whole if times is None else torch.as_tensor(times)
-    wrong = times is None or (whole is not None and not torch.isin(whole, times).all())
-    if wrong or (driven.space == "flow" and table):
+    table = hasattr(made, "alphas_cumprod")
+    whole = torch.arange(made.config.num_train_timesteps if table else 0).flip(0)
+    times = whole if made.timesteps is None else torch.as_tensor(made.timesteps)
+    found = len(times) > 0 and bool(torch.isin(whole, times).all())
+    if not found or (driven.space == "flow" and table):
         raise UnsupportedError("has no times before its steps are set")
-    times = (times if whole is None else whole).to(_settled(made, driven, n)[1].dtype)
+    times = (whole if table else times).to(_settled(made, driven, n)[1].dtype)
     times = times[:: len(times) // n]
     return deepcopy(made), times, _time(made, driven, times.double()), _schedule(made, driven.space)
 

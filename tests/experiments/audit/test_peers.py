@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from diffusion_math.schedule import Discrete
 from diffusion_math.testing.conformance import grid_faults, levels
 from diffusion_math.testing.order import flow_order, running_order, start_order, weak_order
 from diffusion_math.testing.sampler import UnsupportedError
@@ -175,6 +176,23 @@ def test_euler_gives_the_velocity_of_the_mirrored_time():
     torch.testing.assert_close(
         solver.add_noise(x0, eps, times), abar**0.5 * x0 + (1 - abar) ** 0.5 * eps
     )
+
+
+@pytest.mark.parametrize(("late", "kept"), [(True, 0.118), (False, 1.0)])
+def test_the_inverse_of_ddim_tells_the_network_where_it_goes(late, kept):
+    """On one point the noise shrinks, unless the network is told the time of its input."""
+    import diffusers
+
+    table = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    inverse = diffusers.DDIMInverseScheduler(**table, clip_sample=False)
+    inverse.set_timesteps(10)
+    schedule = Discrete.scaled_linear()
+    alpha, sigma = schedule(torch.tensor([1.0, 901.0], dtype=torch.float64))
+    x = alpha[0] * 0.7 + sigma[0] * torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+    for t in inverse.timesteps[1:].tolist():
+        a, s = schedule(torch.tensor((t if late else t - 100) + 1.0, dtype=torch.float64))
+        x = inverse.step((x - a * 0.7) / s, t, x).prev_sample
+    assert float(x[1] - x[0]) / sigma[1] == pytest.approx(kept, abs=1e-3)
 
 
 def test_times_of_training_are_needed_to_look_at_them():
