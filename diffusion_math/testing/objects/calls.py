@@ -39,7 +39,7 @@ class Style(NamedTuple):
         """A result: arrays of events as `(batch, 4)`, or `(batch, 1)` where that is all."""
         if isinstance(value, tuple | list):
             return tuple(self.flat(one) for one in value)
-        shape = getattr(value, "shape", ())
+        shape: Any = getattr(value, "shape", ())
         return value.reshape(shape[0], -1) if len(shape) == 1 + len(self.event) > 2 else value
 
 
