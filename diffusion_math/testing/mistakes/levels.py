@@ -16,7 +16,7 @@ LevelsOf: TypeAlias = Callable[[Any], tuple[Any, Any]]
 """`levels(i) -> (alpha, sigma)` of their index or time i: x_t = alpha x_0 + sigma eps."""
 
 Times: TypeAlias = Iterable[Any]
-"""Their indices or times, little noise first: numbers, or an array of any library."""
+"""Their indices or times, from little to much noise, as numbers or as an array of any library."""
 
 
 class Step(NamedTuple):
