@@ -7,9 +7,10 @@ of t's shape; `coefficients` brings them to a sample's shape and dtype. Derivati
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import torch
 from jaxtyping import Float, Float64
@@ -20,6 +21,8 @@ from diffusion_math.checks import Number, all_between, require, scalar_or_batch,
 
 Time: TypeAlias = Number | Tensor
 
+TERMINAL_ALPHA = 2.0**-12
+"""alpha_T in place of 0, as in diffusers: the log-SNR of every node is finite."""
 MOST = 10**6
 """The largest number of betas of a `Discrete` schedule."""
 
@@ -169,6 +172,59 @@ class Discrete(Schedule):
         b = unit * (torch.arange(1, steps + 1, dtype=torch.float64) + steps * offset)
         a = b - unit
         return cls((math.sin(unit) * (a + b).sin() / a.cos().square()).clamp(max=largest))
+
+    @classmethod
+    def from_diffusers(cls, config: Mapping[str, Any]) -> "Discrete":
+        """The beta schedule of a scheduler of diffusers, whose time t is t + 1 here.
+
+        Args:
+            config: its `config`, or what a `scheduler_config.json` has: num_train_timesteps,
+                beta_schedule with beta_start and beta_end, or trained_betas; and
+                rescale_betas_zero_snr.
+
+        Raises ValueError for a setting that is missing, or is none of a beta schedule that both
+        have: a flow, a shifted SNR, another name.
+
+        >>> import diffusion_math as dm
+        >>> sd15 = {"num_train_timesteps": 1000, "beta_schedule": "scaled_linear"}
+        >>> dm.Discrete.from_diffusers(sd15 | {"beta_start": 0.00085, "beta_end": 0.012})
+        Discrete(T=1000, betas 0.00085 to 0.012)
+        """
+
+        def given(name: str) -> Any:
+            require(config.get(name) is not None, "config", f"the setting {name}", dict(config))
+            return config[name]
+
+        for name, plain in (("use_flow_sigmas", False), ("snr_shift_scale", 1.0)):
+            got = config.get(name)
+            require(got in (None, plain), "config", f"{name} = {plain}", got)
+        if config.get("trained_betas") is not None:
+            found = cls(torch.as_tensor(config["trained_betas"], dtype=torch.float64))
+        else:
+            kinds = {"linear": cls.linear, "scaled_linear": cls.scaled_linear}
+            steps, kind = given("num_train_timesteps"), given("beta_schedule")
+            wanted = f"beta_schedule among {', '.join(kinds)}, squaredcos_cap_v2"
+            require(kind in kinds or kind == "squaredcos_cap_v2", "config", wanted, kind)
+            ends = [given(name) for name in ("beta_start", "beta_end")] if kind in kinds else []
+            found = kinds[kind](steps, *ends) if kind in kinds else cls.cosine(steps)
+        return found.zero_terminal_snr() if config.get("rescale_betas_zero_snr") else found
+
+    def zero_terminal_snr(self) -> "Discrete":
+        """The schedule, shifted and scaled to an SNR of zero at its last step.
+
+        alpha'_t = (alpha_t - alpha_T) alpha_1 / (alpha_1 - alpha_T) for t < T. In place of 0,
+        alpha'_T is 2^-12, or half of alpha'_{T-1} where that is less.
+
+        Raises ValueError for a schedule of fewer than two steps. Derivation: (schedule.20).
+        Source: Lin et al. (arXiv:2305.08891) algorithm 1; the last value as in diffusers.
+        """
+        steps = len(self.betas)
+        require(steps > 1, "steps", "2 or more for a zero terminal SNR", steps)
+        alpha, _ = self(torch.arange(1, steps + 1, dtype=torch.float64))
+        scaled = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
+        scaled[-1] = min(TERMINAL_ALPHA, float(scaled[-2]) / 2)
+        before = torch.cat([scaled.new_ones(1), scaled[:-1]])
+        return Discrete((before - scaled) * (before + scaled) / before.square())
 
     @property
     def T(self) -> float:

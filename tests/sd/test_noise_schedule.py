@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from sd.noise_schedule import SCHEDULES, TERMINAL_ALPHA, named_schedule, zero_terminal_snr
+from diffusion_math.schedule import TERMINAL_ALPHA
+from sd.noise_schedule import SCHEDULES, named_schedule
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -30,4 +31,4 @@ def test_a_zero_terminal_snr_is_the_published_one(name: str, steps: int) -> None
 
 def test_one_step_has_no_two_ends() -> None:
     with pytest.raises(ValueError, match="steps: wanted 2 or more for a zero terminal SNR, got 1"):
-        zero_terminal_snr(named_schedule("linear", 1))
+        named_schedule("linear", 1, zero_snr=True)
