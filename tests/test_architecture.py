@@ -20,6 +20,7 @@ from tests.support.small_project import lay
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("diffusion_math", "sd", "experiments")  # each may import what stands before it
 PEERS = {"transformers", "diffusers"}
+OF_PEERS = ("experiments/audit/peers", "diffusion_math/interop/diffusers_scheduler.py")
 FOREIGN = {
     "diffusion_math": {*PEERS, "matplotlib", "PIL", "tokenizers"},
     "sd": {*PEERS, "matplotlib"},
@@ -31,7 +32,18 @@ DISTRIBUTION = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-EXTRAS = ("testing", "train", "docs", "digits", "openvino", "audit", "test", "bench", "mutants")
+EXTRAS = (
+    "testing",
+    "train",
+    "diffusers",
+    "docs",
+    "digits",
+    "openvino",
+    "audit",
+    "test",
+    "bench",
+    "mutants",
+)
 LONGEST = 250
 """Lines of code of a file; docstrings, comments and blank lines do not count."""
 
@@ -64,9 +76,8 @@ def wrong_directions(root: Path) -> list[str]:
     for rank, room in enumerate(ROOMS):
         for path in sources(root, room):
             banned = {*ROOMS[rank + 1 :], "tests", "benchmarks", *FOREIGN[room]}
-            banned -= (
-                PEERS if path.is_relative_to(root / "experiments" / "audit" / "peers") else set()
-            )
+            apart = any(path.is_relative_to(root / place) for place in OF_PEERS)
+            banned -= PEERS if apart else set()
             for module, _ in imports(root, path):
                 if module.split(".")[0] in banned:
                     found.append(f"{path.relative_to(root)}: {module}")
@@ -196,7 +207,7 @@ def test_no_import_cycles() -> None:
 
 
 def test_every_dependency_is_declared() -> None:
-    extras = ("testing", "train", "digits", "openvino", "audit")
+    extras = ("testing", "train", "diffusers", "digits", "openvino", "audit")
     assert undeclared(ROOT, ROOMS, requirements(*extras)) == []
     assert undeclared(ROOT, ("tests", "benchmarks"), requirements(*EXTRAS)) == []
 
@@ -251,7 +262,7 @@ with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
     package = importlib.import_module(sys.argv[1])
     modules = [package.__name__]
     for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        if not found.name.endswith("__main__"):
+        if not found.name.endswith("__main__") and found.name not in sys.argv[2:]:
             importlib.import_module(found.name)
             modules.append(found.name)
     unchanged = [before[0] == state(), before[1] == settings()]
@@ -260,9 +271,9 @@ print(json.dumps(dict(said=said.getvalue(), unchanged=unchanged, modules=modules
 """
 
 
-def probe(room: str, root: Path = ROOT) -> dict[str, object]:
-    """What importing every module of a room does, seen from a fresh interpreter."""
-    command = [sys.executable, "-W", "error", "-c", PROBE, room]
+def probe(room: str, root: Path = ROOT, without: str = "") -> dict[str, object]:
+    """What importing every module of a room but one does, seen from a fresh interpreter."""
+    command = [sys.executable, "-W", "error", "-c", PROBE, room, without]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     report: dict[str, object] = json.loads(done.stdout)
@@ -271,11 +282,12 @@ def probe(room: str, root: Path = ROOT) -> dict[str, object]:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_importing_does_nothing_else(room: str) -> None:
-    report = probe(room)
+    peers = "diffusion_math.interop.diffusers_scheduler"
+    report = probe(room, without=peers)
     assert report["said"] == ""
     assert report["unchanged"] == [True, True], "random state, global settings"
     expected = {module_name(ROOT, path) for path in sources(ROOT, room)}
-    expected = {name for name in expected if not name.endswith("__main__")}
+    expected = {name for name in expected if not name.endswith("__main__")} - {peers}
     assert set(report["modules"]) == expected  # type: ignore[call-overload]
     above = set(ROOMS[ROOMS.index(room) + 1 :])
     if room == "sd":  # accelerate, of the training extra, looks for transformers itself

@@ -15,7 +15,10 @@ from tests.support.links import broken
 from tests.support.small_project import lay
 
 ROOT = Path(__file__).resolve().parents[1]
-PLAIN = {"__init__", "_memo", "checks", "k_diffusion", "registry", "step"}  # no mathematics
+PLAIN = {  # no mathematics
+    "__init__", "_memo", "checks", "diffusers_scheduler", "k_diffusion", "pulled", "registry",
+    "step",
+}  # fmt: skip
 APART = {"README", "errata"}  # the index, and the page of errata, which derives for no module
 CLAIMS = {f"C{number:02d}" for number in range(2, 30)}  # those of the mathematics
 UNCITED = {

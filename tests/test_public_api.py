@@ -43,8 +43,8 @@ UncheckedWarning Difference Draws Mistake MistakeError drawn weights
 """
 TESTING = " ".join((SAMPLERS, FORMULAS)).split()
 
-MAIN_LINE = re.compile(r"diffusion_math(\.testing)?")
-"""What the main line imports: the package, and its testing kit."""
+MAIN_LINE = re.compile(r"diffusion_math(\.testing|\.interop)?")
+"""What the main line imports: the package, its testing kit, and its solvers for others."""
 
 
 def deep(code: str) -> list[str]:
