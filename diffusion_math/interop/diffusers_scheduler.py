@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffusion_math import prediction
 from diffusion_math._batching import combined, wide
-from diffusion_math.checks import Number, require
+from diffusion_math.checks import Number, require, same_shape
 from diffusion_math.denoiser import network_time
 from diffusion_math.grid import GRIDS
 from diffusion_math.interop.pulled import Pulled, evaluations
@@ -117,7 +117,9 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self.timesteps = times.flip(0).float() - 1
         self.num_inference_steps: int | None = None
         self.nodes = torch.zeros(0, dtype=torch.float64)
-        """The grid of the present run, in times t of `schedule`."""
+        """The grid, in times t of `schedule`."""
+        self.starts: list[int] = []
+        """The entry of `timesteps` at which each step starts, of those that the run has."""
         self._reset()
 
     @classmethod
@@ -162,7 +164,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             else:
                 starts = self.schedule.time(-2 * starts[starts > 0].log())
             nodes = torch.cat([starts, starts.new_zeros(1)])
-        times, _ = evaluations(self._step(), nodes)
+        times, self.starts = evaluations(self._step(), nodes)
         self.nodes, self.num_inference_steps = nodes, len(nodes) - 1
         self.timesteps = self._network_times(times).to(device)
         self.sigmas = self._ratios([*times, nodes[-1]])
@@ -178,17 +180,19 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         Raises ValueError for an entry that is none.
         """
         skipped, left = begin_index // self.order, len(self.timesteps) - begin_index
-        valid = begin_index >= 0 and skipped < len(self.nodes) - 1
-        times = evaluations(self._step(), self.nodes[skipped:])[0] if valid else []
         wanted = f"a multiple of {self.order} below {len(self.timesteps)}, after set_timesteps"
-        require(valid and 0 < len(times) <= left, "begin_index", wanted, begin_index)
+        valid = begin_index >= 0 and skipped < len(self.nodes) - 1
+        require(valid, "begin_index", wanted, begin_index)
+        times, starts = evaluations(self._step(), self.nodes[skipped:])
+        require(len(times) <= left, "begin_index", wanted, begin_index)
         # Where the rest of the steps needs fewer evaluations than there are entries, the first
         # entries are calls that change nothing.
         idle = left - len(times)
         times = times[:1] * idle + times
         self.timesteps[begin_index:] = self._network_times(times).to(self.timesteps)
         self.sigmas[begin_index:-1] = self._ratios(times)
-        self._reset(begin_index, skipped, idle)
+        self.starts = [begin_index + idle + start for start in starts]
+        self._reset(begin_index)
 
     @property
     def begin_index(self) -> int | None:
@@ -237,10 +241,11 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         run, entry = self._run, self._step_index
         wanted = float(self.timesteps[entry])
         require(abs(time - wanted) < NEAR, "timestep", f"{wanted:g}, or set_timesteps anew", time)
+        same_shape("model_output", model_output, sample)
         x0 = _X0[self.config["prediction_type"]](self.schedule, x, model_output.to(x), run.t)
         if self.config["clip_sample"]:
             x0 = x0.clamp(-self.config["clip_sample_range"], self.config["clip_sample_range"])
-        if entry >= self._first:
+        if entry >= self.starts[0]:
             run.answer(step, x, x0, lambda x, t, s: normals(x, t, s, generator))
             x = run.x
         self._step_index = entry + 1
@@ -270,26 +275,25 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             return ddim(self.schedule, eta)
         return SOLVERS[self.config["solver"]](self.schedule)
 
-    def _reset(self, begin_index: int | None = None, skipped: int = 0, idle: int = 0) -> None:
-        """Forget the run. The next one skips steps, and its first `idle` calls change nothing."""
-        self._begin_index, self._skipped = begin_index, skipped
-        self._first = (begin_index or 0) + idle
+    def _reset(self, begin_index: int | None = None) -> None:
+        """Forget the run, and where the next one begins."""
+        self._begin_index = begin_index
         self._step_index = self._run = None
 
     def _begin(self, time: float, step: Step, x: Tensor) -> None:
         """Start a run at its first entry, or without one at the step that starts at this time."""
-        require(len(self.nodes) > 0, "step", "set_timesteps before it", "no steps")
-        self._step_index = self._begin_index or 0
+        require(len(self.starts) > 0, "step", "set_timesteps before it", "no steps")
+        entry, steps = self._begin_index or 0, len(self.starts)
         if self._begin_index is None and abs(time - float(self.timesteps[0])) >= NEAR:
-            times, first = evaluations(step, self.nodes)
-            near = [k for k, i in enumerate(first) if abs(float(times[i]) - 1 - time) < NEAR]
+            near = [k for k in self.starts if abs(time - float(self.timesteps[k])) < NEAR]
             require(len(near) == 1, "timestep", "a time at which a step starts", time)
-            [self._skipped] = near
-            self._first = self._step_index = first[self._skipped]
-            own = len(evaluations(step, self.nodes[self._skipped :])[0])
+            [entry] = near
+            steps = len(self.starts) - self.starts.index(entry)
+            times, _ = evaluations(step, self.nodes[-1 - steps :])
             wanted = "set_begin_index, as the solver's start has evaluations of its own"
-            require(own == len(times) - self._first, "timestep", wanted, time)
-        self._run = Pulled.start(self.schedule, step, self.nodes[self._skipped :], x)
+            require(len(times) == len(self.timesteps) - entry, "timestep", wanted, time)
+        nodes = self.nodes[-1 - steps :]
+        self._run, self._step_index = Pulled.start(self.schedule, step, nodes, x), entry
 
     def _network_times(self, times: Sequence[Tensor]) -> Tensor:
         return network_time(self.schedule, torch.zeros(len(times)), torch.stack(list(times)))

@@ -17,9 +17,9 @@ class Config:
     """
 
     target: str = "ours"
-    """What to audit: ours, diffusers, k-diffusion, azula, smalldiffusion, or PATH:NAME. NAME in the
-    Python file PATH is a `diffusion_math.testing.Sampler`, a list of them, or a function that
-    returns either."""
+    """What to audit: ours, ours-in-diffusers (our solvers as its scheduler), diffusers,
+    k-diffusion, azula, smalldiffusion, or PATH:NAME. NAME in the Python file PATH is a
+    `diffusion_math.testing.Sampler`, a list of them, or a function that returns either."""
     quick: bool = False
     """Audit the main setting of each sampler only; for PATH:NAME, fewer numbers of steps."""
     samplers: Annotated[tuple[str, ...], Several(0)] = ()

@@ -37,7 +37,7 @@ from experiments.plots.audit import orders
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from sd.command_line.terminal import say
 
-TARGETS = ("ours", "diffusers", "k-diffusion", "azula", "smalldiffusion")
+TARGETS = ("ours", "ours-in-diffusers", "diffusers", "k-diffusion", "azula", "smalldiffusion")
 """Each library that can be named; its module in `experiments.audit.peers` has _ for -."""
 
 VERDICTS = ("sound", "limit", "defect")

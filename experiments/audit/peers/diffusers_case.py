@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any, final
-
-import diffusers
 
 from diffusion_math.testing.conformance import crashed
 from diffusion_math.testing.report import Check, Verdict
@@ -53,6 +52,7 @@ class Case:
         limits: check -> why a failure of it is no defect.
         main: whether it is of the quick audit.
         table: whether it takes Stable Diffusion's. ladder: numbers of steps of the order's ladder.
+        home: the module of the class. peer: the one of `experiments.audit.peers` that has the case.
     """
 
     kind: str
@@ -64,6 +64,8 @@ class Case:
     main: bool = False
     table: bool = True
     ladder: tuple[int, ...] = (10, 20, 40, 80)
+    home: str = "diffusers"
+    peer: str = "diffusers"
 
     @property
     def setting(self) -> str:
@@ -73,7 +75,9 @@ class Case:
 
     def make(self) -> Any:
         """The scheduler."""
-        return getattr(diffusers, self.kind)(**(TABLE if self.table else {}), **self.config)
+        return getattr(import_module(self.home), self.kind)(
+            **(TABLE if self.table else {}), **self.config
+        )
 
     def sampler(self) -> Sampler:
         """The case as a `Sampler`."""
@@ -86,9 +90,10 @@ class Case:
         off = announced(self.make(), self.driven, WALKED)
         if 0.01 < off <= 0.5:
             limits = {**dict.fromkeys(CHECKS, ROUNDED), **limits}
-        who = Origin("diffusers", version("diffusers"), self.setting, limits)
+        library = self.home.split(".")[0]
+        who = Origin(library, version(library.replace("_", "-")), self.setting, limits)
         again = (
-            "from experiments.audit.peers.diffusers import cases\n\n"
+            f"from experiments.audit.peers.{self.peer} import cases\n\n"
             f"kind, setting = {self.kind!r}, {self.setting!r}\n"
             "[case] = [c for c in cases() if (c.kind, c.setting) == (kind, setting)]\n"
             "subject = case.subject()"

@@ -53,6 +53,7 @@ class Driven:
         each: what `step` is given at one call: of the scheduler, the call, and what the step before
             gave back.
         forward: whether times rise towards the data, and the network predicts x0 - eps.
+        skip: the call to begin with, of the scheduler and the number of steps that are left out.
     """
 
     space: Space = "vp"
@@ -63,6 +64,7 @@ class Driven:
     step: Mapping[str, Any] = field(default_factory=dict)
     each: Callable[[Any, int, Any], Mapping[str, Any]] = lambda scheduler, call, before: {}
     forward: bool = False
+    skip: Callable[[Any, int], int] | None = None
 
 
 def sampler(
@@ -254,16 +256,22 @@ def _sample(
     whole, grid = grids
     reached = driven.reached(scheduler)
     skipped = len(whole) - len(grid)
-    call = _starts(reached)[skipped]
+    call = driven.skip(scheduler, skipped) if driven.skip else _starts(reached)[skipped]
     if skipped and hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(call)
+        reached = driven.reached(scheduler)
     alpha, _ = schedule(grid)
     alpha = alpha if driven.space == "ve" else torch.ones_like(alpha)
     states: list[Tensor] = []
     sample = x / alpha[0]
     now = [grid[0], grid[1]]
     gave = None
-    with _drawing(type(scheduler), lambda like: noise(like, *now)):
+
+    def own(x: Tensor, t: Tensor, s: Tensor, generator: object) -> Tensor:
+        """Noise of a scheduler that tells the step that it is for."""
+        return noise(x, *(_node(scheduler, grid, time) for time in (t, s)))
+
+    with _drawing(type(scheduler), lambda like: noise(like, *now), own):
         for k, time in enumerate(scheduler.timesteps[call:], call):
             seen = sample
             if hasattr(scheduler, "scale_model_input"):
@@ -318,9 +326,16 @@ def _preconditioned(
     return F.to(seen.dtype)
 
 
+def _node(scheduler: Any, grid: Tensor, time: Tensor) -> Tensor:
+    """The node of the grid that a scheduler has as this one of its own, or the time as it is."""
+    own = scheduler.nodes[-len(grid) :]
+    near = int((own - time).abs().argmin())
+    return grid[near] if own[near] == time else time
+
+
 @contextmanager
-def _drawing(kind: type, draw: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Within, the scheduler's module draws its normals from `draw`."""
+def _drawing(kind: type, draw: Callable[[Tensor], Tensor], own: Any) -> Iterator[None]:
+    """Within, the scheduler's module draws its normals from `draw`, or from `own`."""
 
     def randn_tensor(shape: Any, *_: Any, dtype: Any = torch.float64, **__: Any) -> Tensor:
         return draw(torch.zeros(tuple(shape), dtype=torch.float64)).to(dtype or torch.float64)
@@ -330,7 +345,7 @@ def _drawing(kind: type, draw: Callable[[Tensor], Tensor]) -> Iterator[None]:
 
     module = modules[kind.__module__]
     with ExitStack() as stack:
-        stand_ins = {"randn_tensor": randn_tensor, "BrownianTreeNoiseSampler": tree}
+        stand_ins = {"randn_tensor": randn_tensor, "BrownianTreeNoiseSampler": tree, "normals": own}
         for name, stand_in in stand_ins.items():
             if hasattr(module, name):
                 stack.enter_context(patch.object(module, name, stand_in))

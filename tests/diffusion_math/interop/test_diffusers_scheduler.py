@@ -22,6 +22,8 @@ from diffusion_math.schedule import Discrete
 from diffusion_math.solvers.one_step import ddim
 from diffusion_math.solvers.registry import SOLVERS
 from diffusion_math.solvers.step import State
+from tests.support.edited_loop import edited
+from tests.support.scheduler_configs import SD15, SD21
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -29,18 +31,6 @@ from diffusion_math.interop import DiffusersScheduler  # noqa: E402
 
 STEPS = 8
 FIXED = [name for name in SOLVERS if name != "adaptive"]
-SD15 = {  # of stable-diffusion-v1-5, scheduler/scheduler_config.json
-    "_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012,
-    "beta_schedule": "scaled_linear", "beta_start": 0.00085, "num_train_timesteps": 1000,
-    "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1, "trained_betas": None,
-    "clip_sample": False,
-}  # fmt: skip
-SD21 = {  # of stable-diffusion-2-1, the same file
-    "_class_name": "DDIMScheduler", "_diffusers_version": "0.8.0", "beta_end": 0.012,
-    "beta_schedule": "scaled_linear", "beta_start": 0.00085, "clip_sample": False,
-    "num_train_timesteps": 1000, "prediction_type": "v_prediction", "set_alpha_to_one": False,
-    "skip_prk_steps": True, "steps_offset": 1, "trained_betas": None,
-}  # fmt: skip
 DENOISERS = {"epsilon": from_eps, "v_prediction": from_v, "sample": from_x0}
 WEIGHT = torch.randn(3, 3, generator=torch.Generator().manual_seed(0))
 START = torch.randn(2, 3, generator=torch.Generator().manual_seed(1))
@@ -122,19 +112,16 @@ def test_a_sample_that_is_changed_between_calls_stays_changed(solver):
         return torch.where(kept, 0.9, x)
 
     scheduler = made(solver)
-    bare = from_eps(predict, scheduler.schedule)
-    state, noise = State(START, scheduler.nodes[0]), from_generator(seeded())
-    for t, s in pairwise(scheduler.nodes):
-        asked = []
-
-        def denoise(x, t, asked=asked):
-            asked.append(t)  # the first one is at the state, which is changed already
-            return bare(x if len(asked) == 1 else edit(x), t)
-
-        state = SOLVERS[solver](scheduler.schedule)(denoise, state, t, s, noise)
-        state = replace(state, x=edit(state.x)) if s > 0 else state
+    wanted = edited(
+        SOLVERS[solver](scheduler.schedule),
+        from_eps(predict, scheduler.schedule),
+        START,
+        scheduler.nodes,
+        lambda x, t: edit(x) if t > 0 else x,
+        from_generator(seeded()),
+    )
     got = sampled(scheduler, START, scheduler.timesteps, edit, generator=seeded())
-    torch.testing.assert_close(got, state.x, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-6)
     plain = sampled(scheduler, START, scheduler.timesteps, generator=seeded())
     assert (got - plain)[:, 1:].abs().max() > 1e-3
 
@@ -281,6 +268,7 @@ def test_a_start_is_found_by_its_time():
     wanted.set_begin_index(6)
     times = scheduler.timesteps[6:]
     assert torch.equal(sampled(scheduler, START, times), sampled(wanted, START, times))
+    assert torch.equal(*(sampled(one, START, one.timesteps) for one in (scheduler, made("heun"))))
     with pytest.raises(ValueError, match="a time at which a step starts, got 7"):
         made("heun").step(START, 7, START)
     scheduler = made("pndm")
@@ -316,7 +304,7 @@ def test_what_is_wrong_is_said():
     for begin in (-2, 3, 15, 16):
         with pytest.raises(ValueError, match=f"begin_index: .* below 15, .* got {begin}"):
             made("heun").set_begin_index(begin)
-    with pytest.raises(ValueError, match="eps: wanted shape"):
+    with pytest.raises(ValueError, match="model_output: wanted shape"):
         made("heun").step(torch.zeros(2, 6), 999, START)
 
 

@@ -12,6 +12,7 @@ from experiments.audit.peers.brownian import Increments
 from experiments.audit.peers.diffusers import cases
 from experiments.audit.peers.diffusers_case import Case, groups
 from experiments.audit.peers.diffusers_untried import UNTRIED
+from experiments.audit.peers.ours_in_diffusers import cases as our_cases
 from experiments.audit.peers.prediction_types import disagreement
 from experiments.audit.peers.scheduler_driver import (
     METHODS,
@@ -56,6 +57,27 @@ def test_sound_schedulers_have_their_order_and_levels(case):
     assert abs(flow_order(sampler, ladder).order - case.order) < 0.3
     assert levels(sampler, (3, 10)).worst < 1e-2
     assert levels(sampler, (10,), 0.5).worst < 1e-2
+
+
+@pytest.mark.parametrize(
+    "case",
+    [c for c in our_cases() if c.main and c.config["solver"] in ("pndm", "heun", "dpmpp_3m")],
+    ids=lambda case: case.config["solver"],
+)
+def test_our_scheduler_is_sound(case):
+    sampler = case.sampler()
+    assert abs(flow_order(sampler, SHORT).order - case.order) < 0.3
+    assert levels(sampler, (3, 10)).worst < 1e-2
+    assert levels(sampler, (10,), 0.5).worst < 1e-2
+    assert announced(case.make(), case.driven, 20) < 1e-2
+    assert method_error(case.make(), case.driven, 20, "add_noise") < 1e-2
+
+
+@pytest.mark.parametrize("solver", ["dpmpp_sde", "edm_churn"])
+def test_our_scheduler_has_its_noise(solver):
+    [case] = [c for c in our_cases() if c.main and c.config["solver"] == solver]
+    assert weak_order(case.sampler(), SHORT).order > 1.7
+    assert levels(case.sampler(), (5,)).worst < 1e-2
 
 
 def test_ancestral_noise_is_seen():
