@@ -54,7 +54,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     Args:
         solver: a name in `SOLVERS`, but "adaptive", which has no list of times.
-        grid: a name in `GRIDS`, or "trailing"; it stands for `timestep_spacing`, `steps_offset` and
+        grid: a name in `GRIDS`; it stands for `timestep_spacing`, `steps_offset` and
             `use_karras_sigmas` of a config, which are not read.
         num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas,
             rescale_betas_zero_snr: see `Discrete.from_diffusers`; the defaults are Stable
@@ -115,6 +115,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         times = torch.arange(1, len(self) + 1)
         self.alphas_cumprod = self.schedule(times)[0].square().float()
         self.timesteps = times.flip(0).float() - 1
+        self.sigmas = self._ratios([*times.flip(0), torch.tensor(0)])
         self.num_inference_steps: int | None = None
         self.nodes = torch.zeros(0, dtype=torch.float64)
         """The grid, in times t of `schedule`."""
@@ -148,7 +149,8 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             num_inference_steps: steps of the scheduler's grid.
             device: of `timesteps`.
             timesteps: diffusers' times of the steps' starts, falling; the last step ends on data.
-            sigmas: sigma / alpha of the steps' starts, falling; a last 0 may be left out.
+            sigmas: sigma / alpha of the steps' starts, falling; a last 0 may be left out. Those
+                above the schedule's largest are that one, below its least that.
 
         Raises ValueError unless one of the three is given and can be followed.
         """
@@ -162,7 +164,8 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             if sigmas is None:
                 starts = starts + 1
             else:
-                starts = self.schedule.time(-2 * starts[starts > 0].log())
+                ends = (self.schedule.log_snr(t) for t in (self.schedule.T, self.schedule.t_min))
+                starts = self.schedule.time((-2 * starts[starts > 0].log()).clamp(*ends))
             nodes = torch.cat([starts, starts.new_zeros(1)])
         times, self.starts = evaluations(self._step(), nodes)
         self.nodes, self.num_inference_steps = nodes, len(nodes) - 1

@@ -213,6 +213,8 @@ def test_from_the_published_configs(config, tmp_path):
     assert (scheduler.config.solver, scheduler.config.grid) == ("dpmpp_3m", "karras")
     assert len(scheduler) == 1000 and scheduler.init_noise_sigma == 1
     assert torch.equal(scheduler.timesteps, torch.arange(1000).flip(0))
+    abar = theirs.alphas_cumprod.flip(0)
+    torch.testing.assert_close(scheduler.sigmas[:-1], (1 / abar - 1).sqrt(), rtol=1e-4, atol=0)
     scheduler.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "scheduler_config.json").read_text(encoding="utf-8"))
     assert saved["_class_name"] == "DiffusersScheduler" and saved["steps_offset"] == 1
@@ -257,6 +259,11 @@ def test_own_times_and_levels():
     for given in (levels, [*levels, 0.0]):
         scheduler.set_timesteps(sigmas=given)
         torch.testing.assert_close(scheduler.sigmas[[0, 2, 4, 5]], torch.tensor([*levels, 0.0]))
+    published = diffusers.schedulers.AysSchedules
+    scheduler.set_timesteps(timesteps=published["StableDiffusionTimesteps"])
+    assert scheduler.timesteps[::2].tolist() == published["StableDiffusionTimesteps"]
+    scheduler.set_timesteps(sigmas=published["StableDiffusionSigmas"])  # the first is above T's
+    assert scheduler.nodes[0] == 1000 and len(scheduler.nodes) == 11
     for wrong in ({}, {"num_inference_steps": 3, "timesteps": [1]}):
         with pytest.raises(ValueError, match="set_timesteps: wanted one of num_inference_steps"):
             scheduler.set_timesteps(**wrong)

@@ -66,7 +66,7 @@ def test_sound_schedulers_have_their_order_and_levels(case):
 )
 def test_our_scheduler_is_sound(case):
     sampler = case.sampler()
-    assert abs(flow_order(sampler, SHORT).order - case.order) < 0.3
+    assert flow_order(sampler, SHORT).order > case.order - 0.3
     assert levels(sampler, (3, 10)).worst < 1e-2
     assert levels(sampler, (10,), 0.5).worst < 1e-2
     assert announced(case.make(), case.driven, 20) < 1e-2
