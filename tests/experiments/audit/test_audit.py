@@ -170,7 +170,7 @@ def test_a_reproducer_of_a_library_runs():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"target": "nobody"}, "--target: wanted ours, diffusers, k-diffusion"),
+        ({"target": "nobody"}, "--target: wanted ours, ours-in-diffusers, diffusers, k-diffusion"),
         ({"target": "nowhere.py:mine"}, "with a file at PATH, got nowhere.py:mine"),
         ({"samplers": ("dppm",)}, "--samplers: wanted some of ddim, ddpm, .* got dppm"),
     ],
