@@ -69,8 +69,8 @@ class Pulled:
         """
         if not self.answers:
             (alpha, _), (alpha_t, _) = self.schedule(self.state.t), self.schedule(self.t)
-            moved = self.state.x + (alpha / alpha_t).to(x) * (x - self.x)
-            self.state = replace(self.state, x=moved)
+            ratio = (alpha / alpha_t).to(x)
+            self.state = replace(self.state, x=ratio * x + (self.state.x - ratio * self.x))
         self.answers.append(x0)
         self._proceed(step, noise)
 

@@ -339,3 +339,13 @@ def test_the_schedule_is_ours():
     scheduler = DiffusersScheduler(rescale_betas_zero_snr=True, prediction_type="v_prediction")
     wanted = Discrete.scaled_linear().zero_terminal_snr()
     assert torch.equal(scheduler.schedule.betas, wanted.betas)
+
+
+def test_a_small_sample_in_place_of_a_large_one_is_exact():
+    scheduler = made("ddim", "trailing")
+    x = scheduler.step(torch.full((1, 3), 1e9), 999, torch.full((1, 3), 1e9)).prev_sample
+    assert x.abs().min() > 1e6
+    small, t = START[:1], scheduler.timesteps[1]
+    got = scheduler.step(predict(small, t), t, small).prev_sample
+    wanted = made("ddim", "trailing").step(predict(small, t), t, small).prev_sample
+    assert torch.equal(got, wanted)
