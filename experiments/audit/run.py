@@ -18,6 +18,7 @@ from diffusion_math.testing.report import Check, Report
 from diffusion_math.testing.sampler import ours
 from diffusion_math.testing.work_precision import work
 from experiments.audit import Config, user_file
+from experiments.audit.formula import Formula
 from experiments.audit.subject import Subject
 from experiments.output import page
 from experiments.output.files import to_json, utf8, write_files
@@ -37,8 +38,28 @@ from experiments.plots.audit import orders
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from sd.command_line.terminal import say
 
-TARGETS = ("ours", "ours-in-diffusers", "diffusers", "k-diffusion", "azula", "smalldiffusion")
-"""Each library that can be named; its module in `experiments.audit.peers` has _ for -."""
+SAMPLERS = ("ours", "ours-in-diffusers", "diffusers", "k-diffusion", "azula", "smalldiffusion")
+FIELD = (
+    "bayesflow",
+    "bionemo-moco",
+    "blackjax",
+    "dalle2-pytorch",
+    "deepinv",
+    "denoising-diffusion-pytorch",
+    "diffusers-training",
+    "ema-pytorch",
+    "flow-matching",
+    "imagen-pytorch",
+    "keras-hub",
+    "monai",
+    "nvidia-physicsnemo",
+    "rectified-flow-pytorch",
+    "sbi",
+    "torchcfm",
+    "torchebm",
+)
+TARGETS = (*SAMPLERS, *FIELD)
+"""What can be named; its module in `experiments.audit.peers` has _ for -."""
 
 VERDICTS = ("sound", "limit", "defect")
 SHOWN = ("ddim", "heun", "dpmpp_2m", "deis", "dpmpp_3m", "unipc", "dpm_solver_3s", "lms")
@@ -50,11 +71,11 @@ INK = {1: GRAY, 2: BLUE, 3: GREEN, 4: PURPLE}
 def run(config: Config) -> Result:
     subjects = _subjects(config.target, config.quick)
     if config.samplers:
-        names = sorted({subject.sampler.name for subject in subjects})
+        names = sorted({subject.name for subject in subjects})
         if not set(config.samplers) <= set(names):
             got = " ".join(config.samplers)
             raise ValueError(f"--samplers: wanted some of {', '.join(names)}, got {got}")
-        subjects = [one for one in subjects if one.sampler.name in config.samplers]
+        subjects = [one for one in subjects if one.name in config.samplers]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the tensors are small: threads cost more than they bring
     try:
@@ -103,7 +124,7 @@ def conclude(result: Result) -> int:
     return int(counted["defect"] > 0)
 
 
-def _subjects(target: str, quick: bool) -> list[Subject]:
+def _subjects(target: str, quick: bool) -> list[Subject | Formula]:
     """The samplers of the target; ValueError where it is unknown or not installed."""
     if target not in TARGETS:
         path, _, name = target.rpartition(":")
@@ -210,7 +231,7 @@ def _work(quick: bool) -> tuple[Part, ...]:
     return (Figure("audit-work.png", png(side_by_side(panels, 6.5, 5.6)), caption, alt),)
 
 
-def _reproducers(audited: Sequence[tuple[Subject, tuple[Check, ...]]]) -> dict[str, str]:
+def _reproducers(audited: Sequence[tuple[Subject | Formula, tuple[Check, ...]]]) -> dict[str, str]:
     """A script for each defect; it needs only the library and this project."""
     scripts: dict[str, str] = {}
     for subject, rows in audited:

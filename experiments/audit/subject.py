@@ -33,6 +33,11 @@ class Subject:
     ladder: tuple[int, ...] = COUNTS
     also: Callable[[], Iterable[Check]] = tuple
 
+    @property
+    def name(self) -> str:
+        """The sampler's."""
+        return self.sampler.name
+
     def audit(self) -> Report:
         """`diffusion_math.testing.audit` of it."""
         found = audit(self.sampler, self.who, self.counts, self.sweep, self.ladder)
