@@ -123,9 +123,9 @@ def _exact_network(predicts: str, levels: LevelsOf, x_t: Any, time: Any) -> Tens
     pair = (torch.as_tensor(each, dtype=torch.float64) for each in levels(time))
     alpha, sigma = (each[..., None] if each.ndim else each for each in pair)
     x = torch.as_tensor(x_t)
-    x0 = MEAN + alpha * SPREAD**2 / (alpha**2 * SPREAD**2 + sigma**2) * (x.double() - alpha * MEAN)
+    off = (x.double() - alpha * MEAN) / (alpha**2 * SPREAD**2 + sigma**2)
     a, b = KINDS[predicts](alpha, sigma)
-    return (a * x0 + b * (x.double() - alpha * x0) / sigma).to(x)
+    return (a * (MEAN + alpha * SPREAD**2 * off) + b * sigma * off).to(x)
 
 
 def _value(

@@ -135,6 +135,18 @@ def test_one_percent_is_an_error_in_float32() -> None:
     assert named(check, euler(1.01), dtype=torch.float32) == []
 
 
+def test_the_network_has_a_value_on_clean_data() -> None:
+    found = []
+
+    def log_density(network: Any, x: Tensor) -> Tensor:
+        found.append(network(x, 0.0))
+        return x[:, 0]
+
+    with pytest.raises(MistakeError):
+        assert_likelihood(log_density, FLOW, 0.0, 1.0)
+    assert found[0].eq(0).all()  # no noise is seen where there is none
+
+
 SCHEDULE = dm.Discrete.linear(25)
 TIMES = range(1, 26)
 FACTORS = {"nats": 1.0, "nats/dim": 1 / D, "bits/dim": 1 / D / math.log(2)}

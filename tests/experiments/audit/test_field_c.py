@@ -1,0 +1,47 @@
+"""The audit of flow-matching, torchcfm, torchebm, blackjax and sbi: what is sound, what is not."""
+
+import importlib
+
+import pytest
+
+pytestmark = [
+    pytest.mark.usefixtures("unchecked"),
+    pytest.mark.filterwarnings("ignore"),  # of other libraries
+]
+
+FLOW_MATCHING = {
+    ("ODESolver.compute_likelihood", "Hutchinson, float64"),
+    ("ODESolver.compute_likelihood", "exact divergence, images"),
+    ("RiemannianODESolver", "from the middle"),
+    ("MixtureDiscreteEulerSolver", "intermediates, long steps"),
+    ("MixtureDiscreteEulerSolver", "an end before 1"),
+    ("MixtureDiscreteEulerSolver", "divergence-free term"),
+}
+"""What is no row's formula, by name and setting."""
+
+
+def found(library, quick=True):
+    """(name, setting) of the rows with a defect, and of all."""
+    pytest.importorskip(library)
+    subjects = importlib.import_module(f"experiments.audit.peers.{library}").subjects(quick)
+    rows = [row for subject in subjects for row in subject.audit().rows]
+    wrong = {(row.sampler, row.setting) for row in rows if row.verdict == "defect"}
+    return wrong, {(row.sampler, row.setting) for row in rows}
+
+
+def test_flow_matching():
+    wrong, every = found("flow_matching")
+    assert wrong == FLOW_MATCHING
+    assert {
+        ("ODESolver(euler)", "defaults"),
+        ("ODESolver.compute_likelihood", "Hutchinson"),
+    } < every
+
+
+def test_flow_matchings_vp_scheduler_of_one_beta_has_no_inverse():
+    pytest.importorskip("flow_matching")
+    from experiments.audit.peers.flow_matching import _schedule
+
+    with pytest.raises(AssertionError, match="the time is NaN"):
+        _schedule("VPScheduler, one beta")
+    _schedule("VPScheduler")
