@@ -216,3 +216,23 @@ def test_bad_arguments_are_value_errors() -> None:
     for bad in ({"decay": 1.5}, {"decay": BETA, "every": 0}, {"decay": BETA, "steps": 1}):
         with pytest.raises(ValueError, match=r"^\w+: wanted .*, got "):
             assert_average(plain(), **bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_decay_is_known_to_the_rounding_of_one(dtype: torch.dtype) -> None:
+    """Code that moves by 1 - d in the parameters' dtype, as `lerp_` does, rounds d to that of 1."""
+
+    def start(w: Tensor) -> Callable[[Tensor], Tensor]:
+        kept, count = w.clone(), 0
+
+        def update(w: Tensor) -> Tensor:
+            nonlocal count
+            count += 1
+            return kept.lerp_(w, 1 - profile(count))
+
+        return update
+
+    def profile(n: int) -> float:
+        return float((1 - 10 / (10 * n - 9)) ** 7.94) if n > 1 else 0.0
+
+    assert_average(start, profile, dtype=dtype)
