@@ -1,0 +1,405 @@
+"""MONAI's noise schedulers, and its inferer, which samples with them and bounds a likelihood."""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.metadata import version
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_math import prediction
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.noise import Noise
+from diffusion_math.schedule import Discrete, RectifiedFlow
+from diffusion_math.testing import (
+    Draws,
+    Sampler,
+    UnsupportedError,
+    assert_bound,
+    assert_decoder,
+    assert_forward,
+    assert_guidance,
+    assert_inversion,
+    assert_learned_variance,
+    assert_posterior,
+    assert_prediction_maps,
+    assert_prior_term,
+    drawn,
+    of,
+)
+from diffusion_math.testing.verdicts import Origin
+from experiments.audit.formula import Formula, formulas_of
+from experiments.audit.subject import Subject, again, along
+
+TABLES = ("linear_beta", "scaled_linear_beta", "sigmoid_beta", "cosine")
+SHORT = {"num_train_timesteps": 100, "beta_start": 1e-3, "beta_end": 0.2}
+BOUND = {"num_train_timesteps": 20, "beta_end": 0.2}
+"""A short table, all of whose terms a bound evaluates at once."""
+LIMITS = {
+    "DDPMScheduler._get_variance, fixed_large": "the upper bound of the variance, as its name says",
+}
+UNTRIED = {
+    "ControlNetDiffusionInferer": "DiffusionInferer's lines over again, beside a second network",
+    "LatentDiffusionInferer": "DiffusionInferer between an encoder and a decoder",
+    "SPADEDiffusionModelUNet": "a network",
+    "VQVAETransformerInferer": "likelihoods of tokens",
+    "SURELoss": "of denoising without clean data, not of diffusion",
+}
+"""What has to do with diffusion and is not audited: why."""
+
+F32, QUIET = torch.float32, {"save_intermediates": True, "verbose": False}
+
+
+def _scheduler(kind: str, **options: Any) -> Any:
+    from monai.networks import schedulers
+
+    clip = {"clip_sample": False} if kind in ("DDPMScheduler", "DDIMScheduler") else {}
+    return getattr(schedulers, kind)(**{**clip, **options})
+
+
+def _inferer(scheduler: Any) -> Any:
+    from monai.inferers import DiffusionInferer
+
+    return DiffusionInferer(scheduler)
+
+
+def _levels(scheduler: Any) -> Callable[[Any], tuple[Tensor, Tensor]]:
+    abar = scheduler.alphas_cumprod.double()
+    return lambda t: (abar[t] ** 0.5, (1 - abar[t]) ** 0.5)
+
+
+def sampler(
+    kind: str, order: int, noisy: bool = False, settle: Any = (), **options: Any
+) -> Sampler:
+    """`DiffusionInferer.sample` with a scheduler on its own times."""
+    first, of_length = _scheduler(kind, **options), dict[int, int]()
+    straight = kind == "RFlowScheduler"
+    schedule = RectifiedFlow() if straight else Discrete(first.betas.double())
+    count = first.num_train_timesteps
+    last = 0.0 if float(getattr(first, "final_alpha_cumprod", 1.0)) == 1.0 else 1.0
+
+    def settled(n: int) -> tuple[Any, Tensor]:
+        scheduler = _scheduler(kind, **options)
+        if n > count:
+            raise UnsupportedError(f"has {count} times")
+        scheduler.set_timesteps(n, **dict(settle))
+        times = torch.as_tensor(getattr(scheduler, "_timesteps", scheduler.timesteps)).double()
+        nodes = times / count if straight else times.sort(descending=True).values + 1
+        return scheduler, torch.cat([nodes, nodes.new_tensor([last])])
+
+    def grid(n: int) -> Tensor:
+        nodes = settled(n)[1]
+        of_length[len(nodes)] = n
+        return nodes
+
+    def sample(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Tensor | list[Tensor]:
+        for n in reversed(of_length.values()):
+            scheduler, nodes = settled(n)
+            if torch.equal(nodes[-len(grid) :], grid):
+                break
+        else:
+            raise UnsupportedError("it runs on its own times alone")
+        if len(grid) < len(nodes):  # image-to-image
+            if len(scheduler.timesteps) != n:
+                raise UnsupportedError("has no step for each time")
+            scheduler.timesteps = scheduler.timesteps[-(len(grid) - 1) :]
+        normals = {float(t): noise(x, t, s) for t, s in pairwise(grid)}
+        draws, seen = Draws(x), dict[float, Tensor]()
+
+        def network(x: Tensor, timesteps: Tensor, context: Any = None) -> Tensor:
+            told = timesteps.double()[0]
+            t = told / count if straight else told + 1
+            seen[float(t)] = x
+            draws.noise = normals.get(float(t), draws.noise)
+            x0 = denoise(x, t)
+            if straight:
+                return -prediction.flow_from_x0(schedule, x, x0, t)
+            if first.prediction_type == "sample":
+                return x0
+            v = first.prediction_type == "v_prediction"
+            return (prediction.v_from_x0 if v else prediction.eps_from_x0)(schedule, x, x0, t)
+
+        with draws.everywhere():
+            end = _inferer(scheduler).sample(x, network, verbose=False)
+        return along(grid, seen, end)
+
+    return Sampler(
+        kind,
+        schedule,
+        sample,
+        grid,
+        order,
+        noisy,
+        any_grid=False,
+        precision=1e-7,
+        level_tolerance=0.01,
+    )
+
+
+def _posterior(scheduler: Any, **options: Any) -> Callable[..., tuple[Tensor, Tensor]]:
+    """Mean and variance of a step whose network predicts x0 and whose noise is given."""
+
+    def step(x0: Tensor, x: Tensor, t: int, noise: Tensor) -> Tensor:
+        with Draws(noise).everywhere():
+            found: Tensor = scheduler.step(x0, t, x, **options)[0]
+        return found
+
+    def posterior(x0: Tensor, x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        zero = torch.zeros_like(x)
+        return step(x0, x, t, zero), step(zero, zero, t, torch.ones_like(x)) ** 2
+
+    return posterior
+
+
+def _term(scheduler: Any, **options: Any) -> Callable[..., Tensor]:
+    """A term of `get_likelihood`, which evaluates all times of a batch with one noise."""
+    bound, given = _inferer(scheduler).get_likelihood, {**QUIET, **options}
+
+    def term(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        def model(x: Tensor, timesteps: Tensor, context: Any) -> Any:
+            return network(x[:, :4], timesteps)
+
+        maps = drawn(lambda x: bound(x, model, **given)[1])(x0, noise)
+        each = dict(zip(scheduler.timesteps.tolist(), maps, strict=True))
+        return torch.stack([each[k][row].sum() for row, k in enumerate(t.tolist())])
+
+    return term
+
+
+def _prior(scheduler: Any) -> Callable[[Tensor], Tensor]:
+    """What `get_likelihood` has but for the last term, with a network that knows x0."""
+
+    def term(x0: Tensor) -> Tensor:
+        total, maps = _inferer(scheduler).get_likelihood(
+            x0, lambda x, timesteps, context: x0, **QUIET
+        )
+        return x0.shape[1] * total - maps[-1].sum(1)
+
+    return term
+
+
+def _decoder(low: float, high: float) -> Callable[..., Tensor]:
+    """Of data in a range, from [-1, 1]."""
+
+    def log_probability(x0: Tensor, mean: Tensor, log_scales: Tensor) -> Tensor:
+        x0, mean = (low + (high - low) / 2 * (one + 1) for one in (x0, mean))
+        log_scales = log_scales + math.log((high - low) / 2)
+        decode = _inferer(None)._get_decoder_log_likelihood
+        found: Tensor = decode(x0, mean, log_scales, scaled_input_range=(low, high))
+        return found
+
+    return log_probability
+
+
+def _guided(cond: Tensor, uncond: Tensor, w: float) -> Tensor:
+    """The velocity of one whole step from 0."""
+    scheduler = _scheduler("RFlowScheduler")
+    scheduler.set_timesteps(1)
+
+    def network(x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        return torch.where(context < 0, torch.cat([uncond] * 2), torch.cat([cond] * 2))
+
+    said = torch.ones(len(cond), 1)
+    found: Tensor = _inferer(scheduler).sample(
+        torch.zeros_like(cond), network, conditioning=said, cfg=w, verbose=False
+    )
+    return found
+
+
+def _moves(method: str, t: int, start: int, x: Tensor, network: Any, **options: Any) -> Tensor:
+    """A step between two times of DDIM, of as many steps as make it one."""
+    scheduler = _scheduler("DDIMScheduler", **SHORT, **options)
+    scheduler.set_timesteps(100 // abs(t - start))
+    found: Tensor = getattr(scheduler, method)(network(x, start), start, x)[0]
+    return found
+
+
+def _unlike(name: str, got: Any, wanted: Any) -> None:
+    """What two ways of the library say of one thing."""
+    worst = float((torch.as_tensor(got).double() - torch.as_tensor(wanted)).abs().max())
+    assert worst < 1e-4, f"{name}: differs by {worst:.4g}"
+
+
+def _methods() -> dict[tuple[str, str], Callable[[], None]]:
+    times, ddpm = range(1000), partial(_scheduler, "DDPMScheduler")
+    levels = _levels(ddpm())
+    one: dict[str, Any] = {"levels": levels, "times": times, "batched": False, "dtype": F32}
+
+    def variance(kind: str) -> Callable[..., Any]:
+        own = ddpm(variance_type=kind)
+        return lambda x0, x, t: (own._get_mean(t, x0, x), own._get_variance(t))
+
+    def learned(v: Tensor, t: int) -> Any:
+        return ddpm(variance_type="learned_range")._get_variance(t, v)
+
+    def after_half(x0: Tensor, t: Tensor, noise: Tensor) -> Any:
+        own = ddpm()
+        own.add_noise(x0.half(), noise.half(), t)
+        return own.add_noise(x0, noise, t)
+
+    def inversion(kind: str, predicts: str) -> None:
+        def up(network: Any, x: Tensor, s: int, t: int) -> Tensor:
+            return _moves("reversed_step", t, s, x, network, prediction_type=kind)
+
+        def down(network: Any, x: Tensor, t: int, s: int) -> Tensor:
+            return _moves("step", s, t, x, network, prediction_type=kind)
+
+        assert_inversion(up, down, short["levels"], range(100), predicts=predicts, dtype=F32)
+
+    sample = {"prediction_type": "sample", **SHORT}
+    short = one | {"levels": _levels(ddpm(**SHORT)), "times": range(100)}
+    ddim = _scheduler("DDIMScheduler", **sample)
+    ddim.alphas_cumprod = ddim.alphas_cumprod.double()  # x0's coefficient is a small difference
+    found: dict[tuple[str, str], Callable[[], None]] = {
+        ("DDPMScheduler.step", "posterior"): lambda: assert_posterior(
+            _posterior(ddpm(**sample)), **short
+        ),
+        ("DDIMScheduler.step, eta=1", "posterior"): lambda: assert_posterior(
+            _posterior(ddim, eta=1.0), **{**short, "dtype": torch.float64}
+        ),
+        ("DDPMScheduler._get_variance, learned_range", "learned variance"): lambda: (
+            assert_learned_variance(learned, spread="variance", first=1e-20, **one)
+        ),
+        ("DDPMScheduler.add_noise, after a call in float16", "forward"): lambda: assert_forward(
+            after_half, levels, times, dtype=F32
+        ),
+    }
+    for kind in ("fixed_small", "fixed_large"):
+        found[f"DDPMScheduler._get_variance, {kind}", "posterior"] = partial(
+            assert_posterior, variance(kind), first=1e-20, **one
+        )
+    for kind, predicts in (("epsilon", "eps"), ("sample", "x0"), ("v_prediction", "v")):
+        name = f"DDIMScheduler.reversed_step, {kind}"
+        found[name, "inversion"] = partial(inversion, kind, predicts)
+    return found
+
+
+def _flow() -> dict[tuple[str, str], Callable[[], None]]:
+    own, times = _scheduler("RFlowScheduler"), [float(t) for t in range(1, 1001)]
+
+    def levels(t: Any) -> tuple[Any, Any]:
+        return 1 - t / 1000, t / 1000
+
+    def add_noise(x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        x0, noise = (one[:, :, None, None] for one in (x0, noise))
+        found: Tensor = own.add_noise(x0, noise, t)
+        return found[:, :, 0, 0]
+
+    def velocity(x0: Tensor, eps: Tensor, t: Tensor) -> Any:
+        return own.get_velocity(x0, eps, t)
+
+    def scaled() -> None:
+        from monai.networks.schedulers.rectified_flow import timestep_transform
+
+        scheduler = _scheduler("RFlowScheduler", use_timestep_transform=True, transform_scale=2.0)
+        scheduler.set_timesteps(10, input_img_size_numel=32**3)
+        wanted = timestep_transform(torch.arange(1000, 0, -100), 32**3, scale=2.0).long()
+        _unlike("set_timesteps", scheduler.timesteps, wanted)
+
+    maps = {"velocity_from_x0_and_eps": velocity}
+    return {
+        ("RFlowScheduler.add_noise", "forward"): lambda: assert_forward(
+            add_noise, levels, times, dtype=F32
+        ),
+        ("RFlowScheduler.get_velocity", "prediction maps"): lambda: assert_prediction_maps(
+            maps, levels, times, dtype=F32
+        ),
+        ("RFlowScheduler.set_timesteps, transform_scale", "schedule"): scaled,
+    }
+
+
+def _likelihood() -> dict[tuple[str, str], Callable[[], None]]:
+    def bound(variance: str = "beta~", more: Any = (), **options: Any) -> None:
+        scheduler = _scheduler("DDPMScheduler", **BOUND, **options)
+        term = _term(scheduler, **dict(more))
+        predicts = {"v_prediction": "v", "sample": "x0"}.get(scheduler.prediction_type, "eps")
+        given = {"variance": variance, "predicts": predicts, "dtype": F32}
+        assert_bound(term, _levels(scheduler), range(20), **given)
+
+    def seen() -> None:
+        """What the network is given where the scheduler is not that of the inferer."""
+        own, scheduler = (_scheduler("DDPMScheduler", **one) for one in (SHORT, BOUND))
+
+        def q_sample(x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+            found = torch.zeros_like(x0)
+
+            def model(x: Tensor, timesteps: Tensor, context: Any) -> Tensor:
+                found[t == timesteps] = x[t == timesteps]
+                return x
+
+            bound = partial(_inferer(own).get_likelihood, diffusion_model=model, **QUIET)
+            drawn(lambda x: bound(x, scheduler=scheduler))(x0, noise)
+            return found
+
+        assert_forward(q_sample, _levels(scheduler), range(20), dtype=F32)
+
+    def prior() -> None:
+        scheduler = _scheduler("DDPMScheduler", prediction_type="sample", **BOUND)
+        alpha, sigma = (float(one) for one in _levels(scheduler)(19))
+        assert_prior_term(_prior(scheduler), alpha, sigma, dtype=F32)
+
+    def clipped() -> None:
+        own = {"clip_sample": True, "clip_sample_min": 0.0, "prediction_type": "sample"}
+        scheduler = _scheduler("DDPMScheduler", **BOUND, **own)
+        term = _term(scheduler)(
+            lambda x, t: torch.full_like(x, -0.5),
+            torch.zeros(19, 4),
+            torch.arange(1, 20),
+            torch.ones(19, 4),
+        )
+        _unlike("KL of one mean from itself", term, 0)
+
+    name = "DiffusionInferer.get_likelihood"
+    concat = {"mode": "concat", "conditioning": torch.zeros(19, 4)}
+    return {
+        (name, "bound"): bound,
+        (f"{name}, sample", "bound"): partial(bound, prediction_type="sample"),
+        (f"{name}, v_prediction", "bound"): partial(bound, prediction_type="v_prediction"),
+        (f"{name}, fixed_large", "bound"): partial(bound, "beta", variance_type="fixed_large"),
+        (f"{name}, scheduler=", "forward"): seen,
+        (f"{name}, concat", "bound"): lambda: bound(more=concat),
+        (f"{name}, clip_sample_min", "bound"): clipped,
+        (f"{name}, the first term", "prior term"): prior,
+        (f"{name}, the last term", "decoder"): lambda: assert_decoder(
+            _decoder(-1, 1), tolerance=9e-3
+        ),
+        (f"{name}, the last term, in [0, 1]", "decoder"): lambda: assert_decoder(
+            _decoder(0, 1), tolerance=9e-3
+        ),
+        ("DiffusionInferer.sample, cfg", "guidance"): lambda: assert_guidance(_guided),
+    }
+
+
+SAMPLERS: tuple[tuple[str, int, bool, dict[str, Any]], ...] = (
+    ("DDPMScheduler", 1, True, {}),
+    ("DDPMScheduler", 1, True, {"num_train_timesteps": 20}),
+    ("DDIMScheduler", 1, False, {}),
+    ("PNDMScheduler", 2, False, {"set_alpha_to_one": True}),
+    ("PNDMScheduler", 2, False, {"set_alpha_to_one": True, "skip_prk_steps": True}),
+    ("RFlowScheduler", 1, False, {}),
+    ("RFlowScheduler", 1, False, {"use_discrete_timesteps": False}),
+)
+MORE: tuple[tuple[str, int, bool, dict[str, Any]], ...] = (
+    ("DDIMScheduler", 1, False, {"prediction_type": "sample"}),
+    ("DDIMScheduler", 1, False, {"prediction_type": "v_prediction"}),
+    ("DDIMScheduler", 1, False, {"set_alpha_to_one": False, "steps_offset": 1}),
+    ("DDPMScheduler", 1, True, {"variance_type": "fixed_large", "num_train_timesteps": 20}),
+)
+
+
+def subjects(quick: bool) -> Iterator[Formula | Subject]:
+    """Every scheduler's tables, methods and samples, and the inferer's bound and guidance."""
+    for table in TABLES:
+        checks = of(_scheduler("DDPMScheduler", schedule=table), skip=["step"])
+        each = {(f"Scheduler.{one}", one.formula): one for one in checks}
+        yield from formulas_of("monai", f"schedule={table}", each)
+    found = _methods() | _flow() | _likelihood()
+    yield from formulas_of("monai", "defaults", found, LIMITS)
+    for kind, order, noisy, options in SAMPLERS if quick else SAMPLERS + MORE:
+        setting = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        who = Origin("monai", version("monai"), setting or "defaults")
+        made = again("monai", kind, order, noisy, **options)
+        yield Subject(sampler(kind, order, noisy, **options), who, made)
