@@ -45,3 +45,9 @@ def test_flow_matchings_vp_scheduler_of_one_beta_has_no_inverse():
     with pytest.raises(AssertionError, match="the time is NaN"):
         _schedule("VPScheduler, one beta")
     _schedule("VPScheduler")
+
+
+def test_torchcfm_is_sound():
+    wrong, every = found("torchcfm")
+    assert not wrong
+    assert ("SchrodingerBridgeConditionalFlowMatcher.sample_xt", "defaults") in every
