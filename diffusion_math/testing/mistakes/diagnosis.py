@@ -213,7 +213,7 @@ class _Exact:
 
     def __init__(self, levels: Levels | Table, rows: Rows, eps: float) -> None:
         self.levels, self.rows, self.nudged = levels, rows, levels.nudged(eps)
-        self.relative = levels.rounding(eps)[rows.t]
+        self.relative, self.eps = levels.rounding(eps)[rows.t], eps
         if isinstance(levels, Levels) and not levels.divides:
             self.relative = torch.full_like(self.relative, eps)
 
@@ -221,9 +221,13 @@ class _Exact:
         middle = values(self.levels, self.rows)
         moved = [values(one, self.rows) for one in self.nudged]
         tolerance = {}
+        read = [v.abs() for field, v in middle.items() if field.startswith("coefficient of")]
+        whole = torch.stack(read).amax(0) if read else None  # of terms that may cancel
         for field, value in middle.items():
             reach = torch.stack([one[field] for one in moved]).sub(value).abs().amax(0)
             own = ROUNDINGS * (reach.nan_to_num(0.0, 0.0) + self.relative * value.abs())
+            if whole is not None and field.startswith("coefficient of"):
+                own = own + ROUNDINGS * self.eps * whole
             tolerance[field] = own.nan_to_num(0.0, 0.0) + torch.finfo(torch.float64).tiny
         return middle, tolerance
 

@@ -63,6 +63,19 @@ def test_what_is_no_sum_of_multiples_is_told(call, message: str) -> None:  # typ
         read(call)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_cancellation_leaves_is_no_mixture(dtype: torch.dtype) -> None:
+    def eps_from_v(given: Mapping[str, Tensor]) -> Tensor:
+        """v's noise at sigma = 0.01, by way of x0."""
+        sigma = torch.tensor(0.01, dtype=dtype)
+        alpha = (1 - sigma**2).sqrt()
+        x0 = alpha * given["x"] - sigma * given["v"]
+        return (given["x"] - alpha * x0) / sigma
+
+    found, eps = coefficients("mine", eps_from_v, ("x", "v"), 3, dtype)
+    assert torch.allclose(found["x"], torch.tensor(0.01).double(), atol=64 * eps)
+
+
 def test_a_mixture_is_told_beside_rows_that_are_not_finite() -> None:
     def call(given: Mapping[str, Tensor]) -> Tensor:
         result = given["x"] + given["z"].flip(1)

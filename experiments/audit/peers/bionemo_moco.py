@@ -1,0 +1,301 @@
+"""bionemo-moco's interpolants: DDPM of indices, VDM of times, flow matching; tokens beside."""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffusion_math import testing
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.grid import trailing
+from diffusion_math.noise import Noise
+from diffusion_math.prediction import flow_from_x0
+from diffusion_math.schedule import Discrete, RectifiedFlow, VPLinear
+from diffusion_math.testing import drawn
+from diffusion_math.testing.draws import Draws
+from diffusion_math.testing.sampler import Sampler
+from experiments.audit.formula import Formula, formulas_of
+from experiments.audit.peers.bionemo_tokens import of_times, of_tokens, part
+from experiments.audit.subject import Subject, subjects_of
+
+Formulas = dict[tuple[str, str], Callable[[], Any]]
+
+Weights = dict[str, tuple[str, Any, dict[str, Any]]]
+"""A loss by its name of a weight: what the network predicts, the weight on x0, options."""
+
+KINDS = {"noise": "eps", "velocity": "v", "data": "x0"}
+"""What the library calls a prediction, and what we call it."""
+
+SAMPLERS: list[tuple[str, int, bool, dict[str, Any]]] = [
+    ("VDM.step", 1, True, {}),
+    ("VDM.step_ddim", 1, False, {}),
+    ("VDM.step_ddim", 1, True, {"eta": 1.0}),
+    ("VDM.step_ode", 1, False, {}),
+    ("VDM.step_hybrid_sde", 1, True, {}),
+    ("VDM.step_hybrid_sde", 1, True, {"equilibrium_rate": 1.0}),
+    ("ContinuousFlowMatcher.step", 1, False, {}),
+    ("ContinuousFlowMatcher.step_score_stochastic", 1, True, {"gt_mode": "1mt"}),
+]
+"""Each: its order (the weak order where it draws noise), whether it is noisy, options."""
+
+
+def made(kind: str, **options: Any) -> Any:
+    """One of its interpolants, with a normal prior and uniform times."""
+    prior = part("distributions.prior").GaussianPrior()
+    times = part("distributions.time.uniform").UniformTimeDistribution()
+    return getattr(part("interpolants"), kind)(times, prior, **options)
+
+
+def vdm(kind: str = "data") -> Any:
+    """The library's `VDM` on the schedule whose beta is 20 t."""
+    noise = part("schedules.noise.continuous_snr_transforms")
+    schedule = noise.LinearSNRTransform(min_value=0.0)
+    return made("VDM", noise_schedule=schedule, prediction_type=kind)
+
+
+def sampler(name: str, order: int, noisy: bool, **options: Any) -> Sampler:
+    """A method of one step, repeated down any grid."""
+    kind, method = name.split(".")
+    flow = kind == "ContinuousFlowMatcher"
+    one = made(kind, prediction_type="velocity") if flow else vdm()
+    schedule = RectifiedFlow() if flow else VPLinear(1e-12, 20.0)
+    step = partial(getattr(one, method), **options)
+
+    def sample(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Iterator[Tensor]:
+        for t, s in pairwise(grid):
+            given, dt = denoise(x, t), t - s
+            with Draws(noise(x, t, s) if noisy else torch.zeros_like(x)).everywhere():
+                if flow:
+                    given = -flow_from_x0(schedule, x, given, t)
+                    x = step(given, x, dt.expand(len(x)), (1 - t).expand(len(x)))
+                else:
+                    x = step(given, t.expand(len(x)), x, dt)
+            yield x
+
+    exact = method in ("step", "step_ddim")
+    return Sampler(
+        name, schedule, sample, lambda n: trailing(schedule, n, end=LAST), order, noisy, exact=exact
+    )
+
+
+LAST = 0.02
+"""The last time of the grids here: some steps have no value at t = 0."""
+
+
+def moments(step: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """`step(x0, t, x_t, ...)`, which draws a normal, as a mean and a deviation."""
+    sample = drawn(step)
+
+    def both(x0: Tensor, x_t: Tensor, t: Tensor, *rest: Tensor) -> tuple[Tensor, Tensor]:
+        zero, one = torch.zeros_like(x0), torch.ones_like(x0)
+        return sample(x0, t, x_t, *rest, zero), sample(zero, t, zero, *rest, one)
+
+    return both
+
+
+def _both(
+    name: str, make: Callable[[str], Any], weights: Weights, levels: Any, times: Any, dtype: Any
+) -> Formulas:
+    """What DDPM and VDM share: the forward process, conversions and losses."""
+    one = make("data")
+    maps: dict[str, Callable[..., Any]] = {"score_from_x0": lambda x, x0, t: one.score(x0, x, t)}
+    for theirs, kind in KINDS.items():
+        for wanted, method in (("x0", "data"), ("eps", "noise")):
+            if wanted != kind:
+                maps[f"{wanted}_from_{kind}"] = partial(_convert, make(theirs), method)
+    if hasattr(one, "calculate_velocity"):
+        maps["v_from_x0_and_eps"] = lambda x0, z, t: one.calculate_velocity(x0, t, z)
+
+    def loss(
+        network: Denoiser, x0: Tensor, t: Tensor, noise: Tensor, target: int, **more: Any
+    ) -> Any:
+        return one.loss(network(one.interpolate(x0, t, noise), t), (x0, noise)[target], t, **more)
+
+    found: Formulas = {
+        (f"{name}.interpolate", "forward"): lambda: testing.assert_forward(
+            lambda x0, t, z: one.interpolate(x0, t, z), levels, times, dtype=dtype
+        ),
+        (f"{name}.process_prediction", "prediction_maps"): lambda: testing.assert_prediction_maps(
+            maps, levels, times, dtype=dtype
+        ),
+    }
+    for said, (predicts, weight, more) in weights.items():
+        this = partial(loss, target=["x0", "eps"].index(predicts), weight_type=said, **more)
+        found[f"{name}.loss({said})", "loss"] = partial(
+            testing.assert_loss, this, levels, times, predicts=predicts, weight=weight, dtype=dtype
+        )
+    return found
+
+
+def _convert(one: Any, method: str, x_t: Tensor, given: Tensor, t: Tensor) -> Any:
+    return getattr(one, f"process_{method}_prediction")(given, x_t, t)
+
+
+def _ddpm(steps: int = 1000) -> Formulas:
+    """`DDPM`, whose tables are in float32."""
+    noise = part("schedules.noise.discrete_noise_schedules")
+    linear = noise.DiscreteLinearNoiseSchedule(steps)
+    cosine = noise.DiscreteCosineNoiseSchedule(steps).generate_schedule()
+
+    def make(kind: str) -> Any:
+        return made("DDPM", noise_schedule=linear, prediction_type=kind)
+
+    def levels(t: Any) -> tuple[Tensor, Tensor]:
+        return one.forward_data_schedule[t], one.forward_noise_schedule[t]
+
+    one, times, f32 = make("data"), range(steps), torch.float32
+    weights: Weights = {
+        "ones": ("x0", "x0", {}),
+        "data_to_noise": ("x0", "simple", {}),
+        "noise_to_data": ("x0", lambda step: (step.sigma_t / step.alpha_t) ** 2, {}),
+    }
+    found = _both("DDPM", make, weights, levels, times, f32)
+    for name, step in {
+        "step": one.step,
+        "step_noise": one.step_noise,
+        "step_ddim(eta=1)": partial(one.step_ddim, eta=1.0),
+    }.items():
+        found[f"DDPM.{name}", "posterior"] = partial(
+            testing.assert_posterior, moments(step), levels, times, spread="deviation", dtype=f32
+        )
+    table = testing.assert_table
+    for name, said in (
+        ("log_var", "posterior_log_variance_clipped"),
+        ("alpha_bar", "alphas_cumprod"),
+        ("alpha_bar_prev", "alphas_cumprod_prev"),
+        ("reverse_data_schedule", "posterior_mean_coef1"),
+        ("reverse_noise_schedule", "posterior_mean_coef2"),
+    ):
+        found[f"DDPM.{name}", "table"] = partial(table, getattr(one, name), levels, times, said)
+    right = Discrete.cosine(steps)
+    found["DiscreteCosineNoiseSchedule", "table"] = lambda: table(
+        cosine, right, range(1, steps + 1), "alphas"
+    )
+    return found
+
+
+def _vdm() -> Formulas:
+    """`VDM` and its schedules, in float64."""
+    snr = part("schedules.noise.continuous_snr_transforms")
+    times, f64 = torch.linspace(0.02, 1.0, 50).double().tolist(), torch.float64
+    levels = _levels(vdm().noise_schedule)
+    plain: Weights = {"ones": ("x0", "x0", {}), "data_to_noise": ("x0", "simple", {})}
+    found = _both("VDM", vdm, plain, levels, times, f64)
+    pairs = [(times[k], times[j]) for k, j in ((1, 0), (9, 3), (30, 29), (49, 48), (30, 9))]
+    for name, method in {
+        "step": vdm().step,
+        "step_ddim(eta=1)": partial(vdm().step_ddim, eta=1.0),
+    }.items():
+        found[f"VDM.{name}", "posterior"] = partial(
+            testing.assert_posterior,
+            moments(lambda x0, t, x, s, method=method: method(x0, t, x, t - s)),
+            levels,
+            times,
+            spread="deviation",
+            pairs=pairs,
+        )
+    for kind in ("CosineSNRTransform", "LinearSNRTransform", "LinearLogInterpolatedSNRTransform"):
+        one = getattr(snr, kind)()
+
+        def rate(which: int, one: Any = one) -> Callable[[Any], Any]:
+            return lambda t: one.calculate_general_sde_terms(torch.tensor([t]).double())[which]
+
+        found[kind, "schedule"] = partial(
+            testing.assert_schedule,
+            _levels(one),
+            times[:-1],
+            path="variance-preserving",
+            drift=rate(0),
+            g2=rate(1),
+        )
+
+    def straight(_: str) -> Any:
+        return made("VDM", noise_schedule=snr.LinearLogInterpolatedSNRTransform(0.0, slope))
+
+    slope = 20.0  # of the log-SNR
+    weights: Weights = {
+        "variational_objective_discrete": ("eps", _snr(math.expm1(slope / 10)), {"dt": 0.1}),
+        "variational_objective_continuous_noise": ("eps", _snr(slope / 2), {}),
+        "variational_objective_continuous_data": ("x0", _snr(slope / 2), {}),
+    }
+    levels, later = _levels(straight("").noise_schedule), times[5:]
+    losses = _both("VDM", straight, weights, levels, later, f64)
+    return found | {key: run for key, run in losses.items() if key[1] == "loss"}
+
+
+def _levels(noise: Any) -> Callable[[Any], Any]:
+    return lambda t: noise.log_snr_to_alphas_sigmas(
+        noise.calculate_log_snr(torch.as_tensor(t).double())
+    )
+
+
+def _snr(factor: float) -> Callable[[Any], Tensor]:
+    """VDM's weights (arXiv:2107.00630, eq. 14 and 18) on x0, where the log-SNR is linear in t."""
+    return lambda step: factor * (step.alpha_t / step.sigma_t) ** 2
+
+
+def _flow() -> Formulas:
+    """`ContinuousFlowMatcher`; its time is that of data: x_t = t x0 + (1 - t) noise."""
+    times = torch.linspace(0.98, 0.02, 25).double().tolist()
+    one, data = (
+        made("ContinuousFlowMatcher", prediction_type=kind, eps=0.0)
+        for kind in ("velocity", "data")
+    )
+
+    def levels(t: Any) -> tuple[Tensor, Tensor]:
+        alpha = one.interpolate(torch.ones(1), torch.tensor([t]).double(), torch.zeros(1))
+        sigma = one.interpolate(torch.zeros(1), torch.tensor([t]).double(), torch.ones(1))
+        return alpha[0], sigma[0]
+
+    def loss(predicts: str) -> Callable[..., Any]:
+        def of(network: Denoiser, x0: Tensor, t: Tensor, noise: Tensor) -> Any:
+            x, it = one.interpolate(x0, t, noise), data if predicts == "x0" else one
+            target = it.calculate_target(x0, noise)
+            kind = "data" if predicts == "x0" else "velocity"
+            given = network(x, t) if predicts == "x0" else -network(x, t)  # x0 - noise
+            return it.loss(given, target, t, x, target_type=kind)
+
+        return of
+
+    check, name = testing.assert_loss, "ContinuousFlowMatcher"
+    return {
+        (f"{name}.interpolate", "forward"): lambda: testing.assert_forward(
+            lambda x0, t, z: one.interpolate(x0, t, z), levels, times
+        ),
+        (f"{name}.conversions", "prediction_maps"): lambda: testing.assert_prediction_maps(
+            {
+                "x0_from_velocity": lambda x, v, t: one.process_data_prediction(v, x, t),
+                "score_from_velocity": lambda x, v, t: one.vf_to_score(x, v, t),
+                "velocity_from_x0_and_eps": lambda x0, z, t: one.calculate_target(x0, z),
+            },
+            levels,
+            times,
+        ),
+        (f"{name}.loss(velocity)", "loss"): lambda: check(
+            loss("flow"), levels, times, predicts="flow"
+        ),
+        (f"{name}.loss(data)", "loss"): lambda: check(
+            loss("x0"), levels, times, predicts="x0", weight=lambda step: 1 / step.sigma_t**2
+        ),
+    }
+
+
+def subjects(quick: bool) -> Iterator[Formula | Subject]:
+    """Formulas, and samplers at their defaults."""
+    found = (_ddpm() | _vdm() | _flow() | of_tokens() | of_times()).items()
+    yield from formulas_of("bionemo-moco", "defaults", dict(found))
+    yield from subjects_of("bionemo-moco", sampler, SAMPLERS[:1] if quick else SAMPLERS)
+
+
+UNTRIED = {
+    "LinearHarmonicPrior, OTSampler, KabschAugmentation": "draw or align points: no noise level",
+    "MDLM.step_confidence, step_self_path_planning, DiscreteFlowMatcher.step_purity": (
+        "heuristics that keep no distribution"
+    ),
+    "DiscreteMaskedPrior, DiscreteUniformPrior, DiscreteCustomPrior": "draw tokens",
+}
+"""What the library exports and `subjects` leaves out: why."""
