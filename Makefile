@@ -73,7 +73,7 @@ bench: $(READY)
 peers: $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps azula k-diffusion smalldiffusion
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps ema-pytorch
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps ema-pytorch bionemo-moco pot
 
 mutants: $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
