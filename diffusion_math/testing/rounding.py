@@ -24,7 +24,7 @@ def narrowest(sampler: Sampler) -> torch.dtype:
     The denoiser is evaluated at the states in between. A float64 tensor whose entries are all
     float32 numbers was computed in float32; 32 entries are so by chance once in 2^928.
     """
-    for n in (4, 8, 2):
+    for n in (4, 8, 2):  # some samplers take one of them alone
         try:
             seen = _tensors(sampler, n)
         except Exception:  # code that is audited may raise anything; the checks tell of it
