@@ -1,5 +1,6 @@
 """The audit of one sampler: every check, with its verdict; and the same as assertions."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import final
@@ -49,7 +50,8 @@ def audit(
         sampler: what is audited, with what it claims. Unless it declares a `precision` or a
             `level_tolerance` of its own, they are those of the dtype that it is seen to compute in.
         who: for the report's rows.
-        counts: numbers of steps that are sampled with on data without spread.
+        counts: numbers of steps that are sampled with on data without spread; those that a discrete
+            schedule has.
         sweep: numbers of steps whose grids are looked at, by default 1..1000 as far as the
             schedule has them.
         ladder: numbers of steps of the order's ladder, at least three, rising.
@@ -59,7 +61,7 @@ def audit(
     """
     sampler = rounded(sampler)
     tolerance = sampler.level_tolerance
-    most = int(sampler.schedule.T) if isinstance(sampler.schedule, Discrete) else 1000
+    most = int(sampler.schedule.T) if isinstance(sampler.schedule, Discrete) else sys.maxsize
     if sweep is None:
         sweep = tuple(range(1, min(most, 1000) + 1))
     counts = tuple(n for n in counts if n <= most)
@@ -152,12 +154,16 @@ def _uneven(sampler: Sampler, who: Origin, ladder: tuple[int, ...], even: Fit) -
 
 def _running(sampler: Sampler, who: Origin, ladder: tuple[int, ...]) -> list[Check]:
     """The order of single steps once under way: no start-up and no chance hides it."""
+    check = "order of a step"
     try:
         found = order.running_order(sampler, tuple(n // 2 for n in ladder))
     except ValueError:  # the last state alone is shown
         return []
+    except Exception as crash:  # code that is audited may raise anything
+        note = conformance.crashed(crash)
+        return [_row(sampler, who, check, sampler.order, "crashed", "defect", note)]
     verdict: Verdict = "sound" if _reaches(found, sampler.order) else "defect"
-    note, check = "", "order of a step"
+    note = ""
     if verdict == "defect":
         note = f"local errors {', '.join(f'{e:.2g}' for e in found.errors)}"
         if check in who.limits:
@@ -178,7 +184,7 @@ def _judged(sampler: Sampler, found: Fit, ladder: tuple[int, ...]) -> tuple[Verd
         try:
             half = tuple(n // 2 for n in ladder)
             running, start = (f(sampler, half) for f in (order.running_order, order.start_order))
-        except ValueError:  # the last state alone is shown
+        except Exception:  # the last state alone is shown, or `_running` tells of it
             return "defect", errors
         if _reaches(running, sampler.order) and found.order > start.order + 1 - SLACK:
             return "limit", f"the first step's order {start.order:.1f} caps the whole; {errors}"
