@@ -11,6 +11,7 @@ from diffusion_math.schedule import VPLinear
 from diffusion_math.solvers.registry import SOLVERS
 from diffusion_math.testing import Sampler, ours
 from diffusion_math.testing.sampler import InvalidSamplerError
+from tests.support.fake_accelerator import Elsewhere, away
 
 SCHEDULE = VPLinear()
 X = torch.ones(3, 2, dtype=torch.float64)
@@ -43,6 +44,15 @@ def test_orders_are_those_from_one_to_eight():
 def test_times_are_in_float64(dtype):
     found = sampler(grid=lambda n: torch.arange(n, -1, -1).to(dtype)).times(3)
     assert found.dtype == torch.float64 and found.tolist() == [3.0, 2.0, 1.0, 0.0]
+
+
+def test_times_and_states_of_an_accelerator_come_to_the_cpu():
+    with Elsewhere():
+        there = X.to("cuda"), GRID.to("cuda")
+        assert away(there[0]) and away(there[1])
+        one = sampler(lambda *_: there[0], lambda n: there[1])
+        times, states = one.times(3), one.states(denoise, X, GRID, zeros)
+        assert not away(times) and not away(states[0])
 
 
 @pytest.mark.parametrize(
