@@ -30,7 +30,7 @@ from hypothesis import HealthCheck, settings
 from tests import shapes  # noqa: F401  (pyproject.toml names it to the hook)
 from tests.support.measuring import Measured
 
-pytest_plugins = ("tests.ledger",)
+pytest_plugins = ("tests.ledger", "pytester")
 
 # Digits of every reference in mpmath: its precision is one for the whole process.
 mpmath.mp.dps = 60
