@@ -169,16 +169,12 @@ def test_a_latent_is_in_float32_or_wider(dtype: torch.dtype) -> None:
     assert model(Nothing(), dtype).encode_image(photo(1), 2, 2).dtype == wide
 
 
-def test_a_prediction_in_half_precision_is_widened_before_it_is_used() -> None:
-    class Third(nn.Module):
-        def forward(self, x: Tensor, t: Tensor, context: Tensor) -> Tensor:
-            return x / 3
-
-    x, t = torch.ones(1, *EVENT), torch.tensor(400.0)
-    found = model(Third(), torch.float16).denoiser((torch.zeros(1, 24, 1),) * 2, 1)(x, t)
-    alpha, sigma = SCHEDULE(t)
-    wanted = (x - sigma * (x.half() / 3).float()) / alpha
-    torch.testing.assert_close(found, wanted.to(found), rtol=1e-6, atol=0)
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_a_denoiser_of_half_precision_answers_in_the_dtype_of_its_question(prediction: str) -> None:
+    denoise = model(Nothing(), torch.float16, prediction=prediction).denoiser(
+        (torch.zeros(1, 24, 1),) * 2, 1
+    )
+    assert denoise(torch.ones(1, *EVENT), torch.tensor(400.0)).dtype == torch.float32
 
 
 def test_keys_of_the_prompt_are_computed_once_for_all_steps() -> None:

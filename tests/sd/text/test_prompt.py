@@ -181,11 +181,12 @@ def test_a_word_of_several_tokens_is_not_split_unless_it_must(byte_level: Tokeni
 def byte_level() -> Tokenizer:
     """A token for each letter, words parted by spaces, as a BPE without merges has it."""
     from tokenizers import Tokenizer as Rules
-    from tokenizers import models, pre_tokenizers
+    from tokenizers import models, normalizers, pre_tokenizers
 
     letters = "abcdefghijklmnopqrstuvwxyz"
     vocabulary = {name: i for i, name in enumerate([*letters, "<|startoftext|>", "<|endoftext|>"])}
     rules = Rules(models.BPE(vocabulary, []))
+    rules.normalizer = normalizers.Lowercase()
     rules.pre_tokenizer = pre_tokenizers.Whitespace()
     return Tokenizer(rules, 8)
 
