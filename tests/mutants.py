@@ -36,7 +36,7 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HYPOTHESIS_PROFI
 """A forked process must not wait for threads of its parent; examples are the same each time."""
 
 LONGEST = 1.0
-"""Seconds of CPU that a test may take to be among those that mutants meet; slower ones kill none."""
+"""Seconds of CPU that a test may take to be among those that mutants meet."""
 
 BESIDE = {"experiments": ("tests/test_rates.py",)}
 """Tests of a package that lie outside its folder of tests."""
