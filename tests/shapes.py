@@ -9,7 +9,7 @@ dimensions, at a small part of the price:
 - A call's arguments are not bound to names. Only an axis in braces would read them (`"{n}"`).
 - The arguments are not checked again with the value: the bindings they made are still there.
 - A call that looks like one that passed is not checked again: the same types, of tensors and arrays
-  the same shapes and dtypes, of strings and numbers that a Literal may name the same values.
+  the same shapes and dtypes, and the same strings, which a Literal tells apart.
 
 A call with wrong arguments goes to jaxtyping's own function, which names the wrong one.
 """
@@ -19,7 +19,7 @@ import inspect
 from collections.abc import Callable
 from enum import Enum
 from inspect import Parameter
-from types import FunctionType, NoneType
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import jaxtyping
@@ -123,7 +123,7 @@ class _Readers(dict[type, Callable[[Any], object]]):
     def _reader(self, kind: type) -> Callable[[Any], object]:
         if issubclass(kind, Tensor | np.ndarray):
             return lambda x: (kind, x.dtype, x.shape)
-        if issubclass(kind, str | int | Enum | type | NoneType):
+        if issubclass(kind, str | Enum | type):
             return lambda x: (kind, x)
         if hasattr(kind, "_fields"):  # a NamedTuple
             return lambda x: (kind, *[self[type(one)](one) for one in x])
