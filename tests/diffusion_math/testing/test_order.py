@@ -115,6 +115,15 @@ def test_the_flow_order_is_of_the_distance_to_the_exact_flow():
         assert torch.equal(denoise(x, t), MIXTURE.posterior_mean(SCHEDULE, x, t))
 
 
+@pytest.mark.parametrize(("measure", "calls"), [(flow_order, 1), (weak_order, 2)])
+def test_an_order_is_measured_on_uneven_steps_where_that_is_asked(measure, calls):
+    subject = Subject(lambda x, grid: x)
+    measure(subject.sampler(), (4, 8, 16), True)
+    called = [grid for _, _, grid, _ in subject.calls[::calls]]
+    wanted = ladder(subject.sampler(), (4, 8, 16), uneven=True)
+    assert all(map(torch.equal, called, wanted)) and len(called) == 3
+
+
 def off_by(node, errors):
     """States on the exact flow but for an error at each of some nodes, in units of h^2."""
 
