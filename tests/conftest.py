@@ -48,10 +48,15 @@ settings.load_profile(
 )
 
 
+# Modules and tests stay to the end: no round of the collector is to walk them, now or later.
+gc.disable()
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Leave the modules and the tests out of the collector's later rounds: they stay to the end."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000)
+    gc.enable()
 
 
 # What the running test has measured: one test runs at a time in a process.
