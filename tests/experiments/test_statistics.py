@@ -41,6 +41,11 @@ def test_wilson_is_scipys(trial: tuple[int, int], level: float) -> None:
     assert wilson(right, count, level) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
 
 
+@pytest.mark.parametrize("count", [7, 9, 10])
+def test_none_and_all_are_ends_without_rounding(count: int) -> None:
+    assert wilson(0, count)[0] == 0 and wilson(count, count)[1] == 1
+
+
 @pytest.mark.parametrize(("right", "count"), [(-1, 5), (6, 5), (0, 0)])
 def test_wilson_refuses(right: int, count: int) -> None:
     with pytest.raises(ValueError, match="right, count"):
