@@ -278,3 +278,9 @@ def test_a_geometric_ratio_is_the_mean_of_logarithms() -> None:
         geometric_ratio([1.0, 2.0], [1.0])
     value, ends = geometric_ratio([0.0, 1.0], [1.0, 0.0])  # 0 counts as 1e-12
     assert value == pytest.approx(1) and 0 < ends[0] < 1 < ends[1] < math.inf
+
+
+def test_ends_of_a_ratio_are_where_students_test_just_rejects() -> None:
+    x, y = np.array([1.0, 0.9, 0.8]), np.array([1.0, 0.8, 0.9])
+    for r in ratio_of_means(x, y):
+        assert stats.ttest_1samp(x - r * y, 0).pvalue == pytest.approx(0.05, rel=1e-9)
