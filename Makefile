@@ -47,8 +47,9 @@ $(DEMO): pyproject.toml constraints.txt | $(PY)
 demo: $(DEMO)
 	$(PY) -m experiments report --out out/report $(DEMO_FLAGS)
 
+# What one of the suite's processes has compiled, the others read: they start again and again.
 test: $(READY)
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n auto --dist worksteal $(TEST_FLAGS)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -n auto --dist worksteal $(TEST_FLAGS)
 
 docs: $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

@@ -30,7 +30,7 @@ from hypothesis import HealthCheck, settings
 from tests import shapes  # noqa: F401  (pyproject.toml names it to the hook)
 from tests.support.measuring import Measured
 
-pytest_plugins = ("tests.ledger",)
+pytest_plugins = ("tests.ledger", "pytester")
 
 # Digits of every reference in mpmath: its precision is one for the whole process.
 mpmath.mp.dps = 60
@@ -48,10 +48,15 @@ settings.load_profile(
 )
 
 
+# Modules and tests stay to the end: no round of the collector is to walk them, now or later.
+gc.disable()
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Leave the modules and the tests out of the collector's later rounds: they stay to the end."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(10_000)
+    gc.enable()
 
 
 # What the running test has measured: one test runs at a time in a process.

@@ -35,7 +35,7 @@ COPIED = ("diffusion_math", "sd", "experiments", "tests", "docs", "benchmarks")
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "ci"}
 """A forked process must not wait for threads of its parent; examples are the same each time."""
 
-LONGEST = 20.0
+LONGEST = 1.0
 """Seconds of CPU that a test may take to be among those that mutants meet."""
 
 BESIDE = {"experiments": ("tests/test_rates.py",)}

@@ -1,10 +1,11 @@
 """One sum of chance, whoever runs the cases: in one process, and over xdist's workers."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import ledger
+from tests.support import chance
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,18 +62,23 @@ SPENT = {
 """The fixture that three cases of 1e-9 use, and what they spend in all."""
 
 
-def ran(folder: Path, text: str, workers: int) -> subprocess.CompletedProcess[str]:
-    """pytest's run of one file, with the ledger and nothing else of this suite."""
-    (folder / "test_inner.py").write_text(text, encoding="utf-8")
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers =\n    chance: rate\n", encoding="utf-8")
-    options = ["-p", "tests.ledger", "-p", "no:cacheprovider", f"-n{workers}", "-q", "-rfE"]
-    command = [sys.executable, "-m", "pytest", *options, str(folder), "--rootdir", str(folder)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+def ran(pytester: pytest.Pytester, text: str, workers: int) -> pytest.RunResult:
+    """pytest's run of one file, here, with a ledger of its own and no other plugin than xdist."""
+    pytester.makepyfile(test_inner=text)
+    pytester.makeini("[pytest]\nmarkers =\n    chance: rate\n")
+    plugins = ["-p", "tests.ledger", "-p", "xdist.plugin", "-p", "no:cacheprovider"]
+    with pytest.MonkeyPatch.context() as patch:
+        own = chance.Ledger()
+        for module in (chance, ledger):
+            patch.setattr(module, "LEDGER", own)
+        patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        patch.setenv("PYTHONPATH", str(ROOT))
+        return pytester.runpytest_inprocess(*plugins, f"-n{workers}", "-q", "-rfE")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_one_sum_over_cases_and_fixtures_however_many_processes_run_them(
-    tmp_path: Path, workers: int
+    pytester: pytest.Pytester, workers: int
 ) -> None:
     """A test that declares what it spends passes; one that declares a quarter less fails.
 
@@ -83,18 +89,18 @@ def test_one_sum_over_cases_and_fixtures_however_many_processes_run_them(
         uses = f", {used}" if used else ""
         text += CASES.format(declared=spent, name=f"{used}_passes", uses=uses)
         text += CASES.format(declared=0.75 * spent, name=f"{used}_fails", uses=uses)
-    done = ran(tmp_path, text, workers)
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    done = ran(pytester, text, workers)
+    lines = [line for line in done.outlines if line.startswith(("FAILED", "ERROR"))]
     # The first name of a line: where CI is set, pytest prints the whole message after it.
     failed = {line.partition("test_inner.py::")[2].split("[")[0].split(" ")[0] for line in lines}
     wanted = {f"test_{used}_fails" for used in SPENT}
     assert failed == wanted | {"test_unmarked_fails", "test_unmarked_by_its_fixture_fails"}
-    assert done.returncode == pytest.ExitCode.TESTS_FAILED
-    assert "test__fails: declares 2.25e-09, has spent 3" in done.stdout
-    assert "test_unmarked_by_its_fixture_fails: declares 0.0, has spent 1e-09" in done.stdout
+    assert done.ret == pytest.ExitCode.TESTS_FAILED
+    assert "test__fails: declares 2.25e-09, has spent 3" in done.stdout.str()
+    assert "test_unmarked_by_its_fixture_fails: declares 0.0, has spent 1e-09" in done.stdout.str()
 
 
-def test_a_bound_of_nobody_is_refused(tmp_path: Path) -> None:
+def test_a_bound_of_nobody_is_refused(pytester: pytest.Pytester) -> None:
     """Made as a file is imported, it would be no test's."""
-    done = ran(tmp_path, HEAD + "\nLIMIT = spend(1e-9)\n", 0)
-    assert done.returncode != 0 and "chance is spent by a test or its fixture" in done.stdout
+    done = ran(pytester, HEAD + "\nLIMIT = spend(1e-9)\n", 0)
+    assert done.ret != 0 and "chance is spent by a test or its fixture" in done.stdout.str()

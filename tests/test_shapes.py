@@ -1,5 +1,7 @@
 """The suite's checker of shapes: what it keeps still refuses what it should."""
 
+from typing import Literal
+
 import pytest
 import torch
 from jaxtyping import Float, TypeCheckError, jaxtyped
@@ -55,3 +57,38 @@ def test_a_default_without_a_hash_is_checked_all_the_same():
     assert length() == 0 and length([1]) == 1
     with pytest.raises(TypeCheckError):
         length(3)
+
+
+def test_only_a_call_that_looks_the_same_in_everything_is_not_checked_again():
+    @jaxtyped(typechecker=checked)
+    def picked(
+        x: Float[Tensor, " n"],
+        y: Float[Tensor, " n"],
+        how: Literal["first", "last"],
+        more: list[int],
+    ) -> Float[Tensor, " n"]:
+        return x if how == "first" else y
+
+    x = torch.zeros(3)
+    for _ in range(2):
+        picked(x, x, "first", more=[1])
+        for wrong in (
+            (x, torch.zeros(4), "first", [1]),
+            (x, x.int(), "first", [1]),
+            (x, x, "other", [1]),
+            (x, x, "first", ["1"]),
+        ):
+            with pytest.raises(TypeCheckError):
+                picked(*wrong)
+
+
+def test_another_value_of_a_call_that_passed_is_checked():
+    values = [torch.zeros(3), torch.zeros(3), torch.zeros(4)]
+
+    @jaxtyped(typechecker=checked)
+    def next_one(x: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        return values.pop(0)
+
+    next_one(torch.zeros(3)), next_one(torch.ones(3))
+    with pytest.raises(TypeCheckError):
+        next_one(torch.zeros(3))

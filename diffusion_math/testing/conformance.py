@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from diffusion_math.noise import zeros
-from diffusion_math.testing.moments import exact_moments
+from diffusion_math.testing.moments import Moments, exact_moments
 from diffusion_math.testing.problems import POINT, point_denoiser
 from diffusion_math.testing.sampler import Sampler, UnsupportedError
 
@@ -109,39 +109,42 @@ def levels(sampler: Sampler, counts: Iterable[int], part: float = 1.0) -> Findin
     for n in counts:
         try:
             grid = sampler.times(n)
-            begun = max(0, len(grid) - 1 - max(1, round(part * (len(grid) - 1))))
-            found = _level_errors(sampler, grid[begun:])
+            at = grid[-1 - max(1, round(part * (len(grid) - 1))) :]
+            found = _level_errors(sampler, at)
         except UnsupportedError:
             refused += 1
             continue
         except Exception as crash:
             return Finding(math.inf, n, crashed(crash), refused)
-        k = int(torch.tensor(found).nan_to_num(math.inf, math.inf).argmax())
-        if not found[k] <= worst.worst:
-            at = grid[begun:]
-            where = f"step {k + 1} of {len(at) - 1}, into t = {float(at[k + 1]):g}"
+        k = max(range(len(found)), key=lambda i: _rank(found[i]))
+        if _rank(found[k]) > worst.worst:
+            step = len(at) - len(found) + k  # some samplers show the last state alone
+            where = f"step {step} of {len(at) - 1}, into t = {float(at[step]):g}"
             worst = Finding(found[k], n, where)
     return Finding(worst.worst, worst.steps, worst.words, refused)
 
 
+def _rank(value: float) -> float:
+    """NaN is as bad as infinity."""
+    return math.inf if math.isnan(value) else value
+
+
 def _level_errors(sampler: Sampler, grid: Tensor) -> list[float]:
-    alpha, sigma = sampler.schedule(grid)
-    covariance = sigma[0] ** 2 * torch.eye(len(POINT), dtype=torch.float64)
-    found = exact_moments(sampler, point_denoiser, alpha[0] * POINT, covariance, grid)
-    if len(found.means) == 1:
-        alpha, sigma = alpha[[0, -1]], sigma[[0, -1]]
-    errors = []
-    for mean, spread, a, s in zip(
-        found.means, found.covariances, alpha[1:], sigma[1:], strict=True
-    ):
-        off = (mean - a * POINT).abs().max() / max(float(s), 0.01)
-        deviations = spread.diagonal().sqrt()
-        if s > 0:
-            off = torch.maximum(off, (deviations / s - 1).abs().max())
-        else:
-            off = torch.maximum(off, deviations.max())
-        errors.append(float(off))
+    found = _on_a_point(sampler, grid)
+    shown = len(found.means)
+    alpha, sigma = (level[-shown:, None] for level in sampler.schedule(grid))
+    means = (found.means - alpha * POINT).abs() / sigma.clamp(min=0.01)
+    deviations = torch.linalg.diagonal(found.covariances).sqrt()
+    spreads = torch.where(sigma > 0, deviations / sigma - 1, deviations).abs()
+    errors: list[float] = torch.maximum(means, spreads).amax(1).tolist()
     return errors
+
+
+def _on_a_point(sampler: Sampler, grid: Tensor) -> Moments:
+    """The moments of its states on data without spread, from N(alpha m, sigma^2 I) at grid[0]."""
+    alpha, sigma = sampler.schedule(grid[0])
+    covariance = sigma**2 * torch.eye(len(POINT), dtype=torch.float64)
+    return exact_moments(sampler, point_denoiser, alpha * POINT, covariance, grid)
 
 
 def image_to_image(
@@ -153,10 +156,6 @@ def image_to_image(
     one = found[worst]
     words = one.words if one.steps is None else f"strength {parts[worst]:g}: {one.words}"
     return Finding(one.worst, one.steps, words, sum(each.refused for each in found))
-
-
-def _rank(value: float) -> float:
-    return math.inf if math.isnan(value) else value
 
 
 def residual_noise(sampler: Sampler, counts: Sequence[int]) -> Finding | None:
@@ -172,26 +171,24 @@ def residual_noise(sampler: Sampler, counts: Sequence[int]) -> Finding | None:
             grid = sampler.times(n)
             if float(grid[-1]) > 0:
                 continue
-            alpha, sigma = sampler.schedule(grid[:1])
-            start = alpha[0] * POINT, sigma[0] ** 2 * torch.eye(2, dtype=torch.float64)
-            found = exact_moments(sampler, point_denoiser, *start, grid)
+            found = _on_a_point(sampler, grid)
         except Exception:  # reported by `levels`
             failed += 1
             continue
         left = float(found.covariances[-1].diagonal().amax().sqrt())
-        if not left <= worst.worst:
+        if _rank(left) > worst.worst:
             worst = Finding(left, n, f"noise of standard deviation {left:.3g} on clean data")
     return worst if failed < len(counts) else None
 
 
 def finite(sampler: Sampler, counts: Iterable[int]) -> Finding:
-    """How many runs have a state that is not finite, with a denoiser that returns 0."""
+    """How many runs have a state that is not finite, from (sigma, sigma) with a denoiser of 0."""
     faults: list[tuple[int | None, str]] = []
     refused = 0
     for n in counts:
         try:
             grid = sampler.times(n)
-            x = sampler.schedule(grid[0])[1] * torch.ones(1, 2, dtype=torch.float64)
+            x = sampler.schedule(grid[0])[1].repeat(1, 2)
             states = sampler.states(lambda x, t: torch.zeros_like(x), x, grid, zeros)
         except UnsupportedError:
             refused += 1

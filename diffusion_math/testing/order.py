@@ -21,6 +21,8 @@ STOP = 3.0
 """log-SNR where the ladder's error is taken: before the last stretch, which is a mean, no flow."""
 FLOOR = 30
 """Errors below this many times the sampler's precision are taken for rounding."""
+STEP_FLOOR = 3
+"""The same of the error of one step, where no rounding adds up."""
 
 
 def ladder(sampler: Sampler, counts: tuple[int, ...], uneven: bool = False) -> list[Tensor]:
@@ -45,7 +47,7 @@ def ladder(sampler: Sampler, counts: tuple[int, ...], uneven: bool = False) -> l
 
 
 def cut(schedule: Schedule, grid: Tensor) -> Tensor:
-    """How much of a sampler's own grid is before `STOP`, as the nodes to be compared."""
+    """The nodes of a sampler's own grid to be compared: those up to `STOP`, two at least."""
     compared = int((schedule.log_snr(grid) <= STOP).sum())
     return grid[: max(compared, 2)]
 
@@ -61,11 +63,11 @@ def flow_order(sampler: Sampler, counts: tuple[int, ...] = COUNTS, uneven: bool 
         grid = compared if sampler.any_grid else sampler.times(n)
         start = flow(schedule, compared[:1])[0]
         states = sampler.states(MIXTURE.denoiser(schedule), start, grid, zeros)
-        require(sampler.any_grid or len(states) > 1, sampler.name, "all states", "the last alone")
-        at = (
-            [len(compared) - 1, len(compared)] if len(compared) < len(grid) else [len(compared) - 1]
-        )
-        at = [k for k in at if grid[k] > schedule.t_min or k == len(compared) - 1]
+        shown = sampler.any_grid or len(states) == len(grid) - 1
+        require(shown, sampler.name, "all states", "the last alone")
+        at = [len(compared) - 1]
+        if len(compared) < len(grid) and grid[len(compared)] > schedule.t_min:
+            at.append(len(compared))
         off = [
             states[-1 if sampler.any_grid else k - 1] - flow(schedule, grid[k : k + 1])[0]
             for k in at
@@ -121,14 +123,10 @@ def _local_order(sampler: Sampler, counts: tuple[int, ...], start: bool) -> Fit:
         grid = compared if sampler.any_grid else sampler.times(n)
         if len(compared) < 3 or not bool(schedule.log_snr(compared[1:]).isfinite().all()):
             continue  # so coarse that all of it is the first step or the last
-        x = flow(schedule, compared[:1])[0].repeat(1, 2)[:, :3]
+        x = flow(schedule, compared[:1])[0][:, [0, 1, 0]]
         states = [x, *sampler.states(GAUSSIAN.denoiser(schedule), x, grid, zeros)]
         require(len(states) == len(grid), sampler.name, "all states", "the last alone")
-        steps = (
-            [0]
-            if start
-            else range(len(compared) // 3, max(len(compared) * 2 // 3, len(compared) // 3 + 1))
-        )
+        steps = [0] if start else range(len(compared) // 3, len(compared) * 2 // 3)
         off = []
         for k in steps:
             exact = GAUSSIAN.probability_flow(
@@ -139,7 +137,7 @@ def _local_order(sampler: Sampler, counts: tuple[int, ...], start: bool) -> Fit:
         part = compared[steps[0] : steps[-1] + 2]
         unsized = start and not bool(schedule.log_snr(compared[0]).isfinite())  # from pure noise
         sizes.append(mean_step(schedule, compared if unsized else part))
-    found = fit_order(sizes, errors, 3 * sampler.precision)
+    found = fit_order(sizes, errors, STEP_FLOOR * sampler.precision)
     return replace(
         found,
         order=found.order - 1,

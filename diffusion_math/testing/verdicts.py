@@ -1,5 +1,6 @@
 """The audit of one sampler: every check, with its verdict; and the same as assertions."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
@@ -51,7 +52,8 @@ def audit(
         sampler: what is audited, with what it claims. Unless it declares a `precision` or a
             `level_tolerance` of its own, they are those of the dtype that it is seen to compute in.
         who: for the report's rows.
-        counts: numbers of steps that are sampled with on data without spread.
+        counts: numbers of steps that are sampled with on data without spread; those that a discrete
+            schedule has.
         sweep: numbers of steps whose grids are looked at, by default 1..1000 as far as the
             schedule has them.
         ladder: numbers of steps of the order's ladder, at least three, rising.
@@ -63,7 +65,7 @@ def audit(
     require(isinstance(who, Origin), "who", "an Origin", described(who))
     _numbers("counts", counts)
     sampler = rounded(sampler)
-    most = int(sampler.schedule.T) if isinstance(sampler.schedule, Discrete) else 1000
+    most = int(sampler.schedule.T) if isinstance(sampler.schedule, Discrete) else sys.maxsize
     if sweep is None:
         sweep = tuple(range(1, min(most, 1000) + 1))
     _numbers("sweep", sweep)
@@ -192,10 +194,14 @@ def _uneven(sampler: Sampler, who: Origin, ladder: tuple[int, ...], even: Check)
 
 def _running(sampler: Sampler, who: Origin, ladder: tuple[int, ...]) -> list[Check]:
     """The order of single steps once under way: no start-up and no chance hides it."""
+    check = "order of a step"
     try:
         found = order.running_order(sampler, tuple(n // 2 for n in ladder))
     except ValueError:  # the last state alone is shown
         return []
+    except Exception as crash:  # code that is audited may raise anything
+        note = conformance.crashed(crash)
+        return [_row(sampler, who, check, sampler.order, "crashed", "defect", note)]
     verdict: Verdict = "sound" if _reaches(found, sampler.order) else "defect"
     note = ""
     if verdict == "defect":
@@ -216,7 +222,7 @@ def _judged(sampler: Sampler, found: Fit, ladder: tuple[int, ...]) -> tuple[Verd
         try:
             half = tuple(n // 2 for n in ladder)
             running, start = (f(sampler, half) for f in (order.running_order, order.start_order))
-        except ValueError:  # the last state alone is shown
+        except Exception:  # the last state alone is shown, or `_running` tells of it
             return "defect", errors
         if _reaches(running, sampler.order) and found.order > start.order + 1 - SLACK:
             return "limit", f"the first step's order {start.order:.1f} caps the whole; {errors}"

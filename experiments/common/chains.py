@@ -60,7 +60,15 @@ def sample_backward(
     data: GaussianMixture, schedule: Schedule, grid: Tensor, generator: torch.Generator, n: int
 ) -> list[Tensor]:
     """`n` paths of the exact process at the grid's nodes, drawn from q(x_T) down."""
-    path = [data.marginal(schedule, grid[0]).sample(generator, n)]
+    start = data.marginal(schedule, grid[0]).sample(generator, n)
+    return sample_backward_from(start, data, schedule, grid, generator)
+
+
+def sample_backward_from(
+    x: Tensor, data: GaussianMixture, schedule: Schedule, grid: Tensor, generator: torch.Generator
+) -> list[Tensor]:
+    """A path from each x at the grid's first node, each step drawn from q(x_s | x_t)."""
+    path = [x]
     for t, s in pairwise(grid):
         path.append(sample_reverse(data, generator, schedule, path[-1], t, s))
     return path

@@ -59,7 +59,7 @@ def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Interval
         wanted = "wanted two sequences of one length >= 1"
         raise ValueError(f"first, second: {wanted}, got {len(first)} and {len(second)}")
     n = len(first)
-    both = sum(a and b for a, b in zip(first, second, strict=True))
+    both = sum(map(min, first, second))
     x1, x2 = sum(first), sum(second)
     p1, p2 = x1 / n, x2 / n
     (l1, u1), (l2, u2) = wilson(x1, n), wilson(x2, n)
@@ -72,7 +72,7 @@ def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Interval
         return math.sqrt(max(0.0, a**2 - 2 * phi * a * b + b**2))
 
     d = p1 - p2
-    return max(-1.0, d - reach(p1 - l1, u2 - p2)), min(1.0, d + reach(u1 - p1, p2 - l2))
+    return d - reach(p1 - l1, u2 - p2), d + reach(u1 - p1, p2 - l2)
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
@@ -178,7 +178,7 @@ def ratio_of_means(first: Sequence[float], second: Sequence[float]) -> Interval:
     if len(first) != len(second) or len(first) < 2:
         wanted = "wanted two sequences of one length >= 2"
         raise ValueError(f"first, second: {wanted}, got {len(first)} and {len(second)}")
-    x, y, n = np.asarray(first, float), np.asarray(second, float), len(first)
+    x, y, n = np.asarray(first), np.asarray(second), len(first)
     unit_x, unit_y = float(x.max()), float(y.max())
     x, y = x / unit_x, y / unit_y
     t2 = float(stdtrit(n - 1, 0.975)) ** 2

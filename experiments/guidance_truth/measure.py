@@ -38,6 +38,8 @@ METHODS = ("cfg", "interval", "cosine", "rescaled", "projected")
 PATTERNS = [[1.0, -1.0, 1.0, -1.0], [1.0, 1.0, -1.0, -1.0]]
 GROUND = [1.0, -1.0, -1.0, 1.0]
 """Orthogonal patterns of four pixels, of mean 0, for `in_pixels`."""
+CAP = 50.0
+"""The largest exponent of a tilted density."""
 
 
 @dataclass(frozen=True)
@@ -246,10 +248,8 @@ def tilted_modes(problem: GuidanceProblem, scale: float) -> list[float]:
     return guidance_law.mode_weights(problem.data, LABEL, whole, log_p).tolist()
 
 
-def nearest_tilt(
-    problem: GuidanceProblem, nodes: Nodes, log_p: Tensor, most: float = 50.0
-) -> float:
-    """The w of the tilted density to which KL(p || tilted) is least, in [0, most].
+def nearest_tilt(problem: GuidanceProblem, nodes: Nodes, log_p: Tensor) -> float:
+    """The w of the tilted density to which KL(p || tilted) is least, in [0, CAP].
 
     The tilted densities are an exponential family in w, so the KL is convex, and least where the
     mean of log p(c | x) is that of p: found by bisection.
@@ -259,7 +259,7 @@ def nearest_tilt(
     base = problem.data.mixture.log_density(SCHEDULE, whole.x, 0)
     own = problem.data.log_posterior(SCHEDULE, nodes.x, 0)[:, LABEL]
     wanted = float((log_p.softmax(0) * own).sum())
-    low, high = 0.0, most
+    low, high = 0.0, CAP
     for _ in range(40):
         middle = (low + high) / 2
         mean = float(((base + middle * classifier).softmax(0) * classifier).sum())

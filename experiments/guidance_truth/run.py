@@ -7,7 +7,7 @@ from typing import Any
 from tqdm import tqdm
 
 from experiments.guidance_truth import Config, figures, measure
-from experiments.guidance_truth.measure import GuidedFlow, NodeDensity
+from experiments.guidance_truth.measure import CAP, GuidedFlow, NodeDensity
 from experiments.output.result import Heading, Measurement, Result, Table, estimated, within
 
 SAME = 1e-6
@@ -18,8 +18,6 @@ FINE = 1e-3
 """Largest relative change of a KL at a hundredth of the tolerance."""
 FINEST = 1e-7
 """The ODE's tolerance where a distribution is compared with its exact form."""
-CAP = 50.0
-"""The largest exponent of a tilted density."""
 
 
 def run(config: Config) -> Result:

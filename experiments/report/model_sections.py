@@ -63,10 +63,11 @@ def weights(model: Model) -> Result:
             path.stem: read_metadata(path) | {"size": f"{path.stat().st_size / 1e6:.2f} MB"}
             for path in sorted(folder.glob("*.safetensors"))
         }
+    found = {name: dict(sorted(words.items())) for name, words in found.items()}
     lines = [
         (name, key.replace("_", " "), _readable(value))
         for name, words in found.items()
-        for key, value in sorted(words.items())
+        for key, value in words.items()
         if key not in ("config", "sha256")
     ]
     text = "The weights that ship were trained by this project's own commands; their files say how."

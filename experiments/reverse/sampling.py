@@ -1,20 +1,19 @@
 """Sampling by the true reverse kernels and by Gaussian steps in their place, and its errors."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Generator, Tensor
 
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.densities.mixture import GaussianMixture
-from diffusion_math.densities.reverse_kernel import sample_reverse
 from diffusion_math.grid import trailing
 from diffusion_math.metrics import Estimate, energy_distance
 from diffusion_math.noise import from_generator
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import Schedule
 from diffusion_math.solvers.one_step import ddpm
+from experiments.common.chains import sample_backward_from
 from experiments.common.statistics import seeded
 from experiments.reverse.learned_score import Learned
 
@@ -48,16 +47,6 @@ class SamplingErrors:
         return {one.steps: one.distance for one in self.errors if one.method == method}
 
 
-def sample_by_kernels(
-    schedule: Schedule, data: GaussianMixture, x: Tensor, grid: Tensor, generator: Generator
-) -> list[Tensor]:
-    """x at every node, each drawn from the true q(x_s | x_t) (C08)."""
-    path = [x]
-    for t, s in pairwise(grid):
-        path.append(sample_reverse(data, generator, schedule, path[-1], t, s))
-    return path
-
-
 def sample_by_gaussian_steps(
     schedule: Schedule, denoise: Denoiser, x: Tensor, grid: Tensor, generator: Generator
 ) -> list[Tensor]:
@@ -86,7 +75,7 @@ def sampling_errors(
             for name, denoise in denoisers.items()
         }
         if steps <= max(FEW, min(counts)):
-            ends[KERNELS] = sample_by_kernels(schedule, data, z, grid, seeded(seed, 3))[-1]
+            ends[KERNELS] = sample_backward_from(z, data, schedule, grid, seeded(seed, 3))[-1]
         found += [
             SamplingError(method, steps, energy_distance(x, fresh)) for method, x in ends.items()
         ]
@@ -103,6 +92,6 @@ def trajectories(
     z = torch.randn(n, 2, generator=seeded(seed), dtype=torch.float64)
     by_steps = sample_by_gaussian_steps(schedule, learned.denoiser(), z, grid, seeded(seed, 2))
     return grid, {
-        "exact": sample_by_kernels(schedule, data, z, grid, seeded(seed, 1)),
+        "exact": sample_backward_from(z, data, schedule, grid, seeded(seed, 1)),
         "learned": by_steps,
     }

@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,14 +73,24 @@ def claim_tests(root: Path = ROOT) -> list[ClaimTest]:
     Raises ValueError where a marker has other than two strings, or where its test has other than
     one `measured(value, tolerance, reason)` with the reason in plain words.
     """
-    found = []
-    for path in sorted((root / "tests").rglob("test_*.py")):
-        name = path.relative_to(root).as_posix()
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.FunctionDef) and (marks := list(_marks(node, name))):
-                bound = _bound(node, name)
-                found += [ClaimTest(*mark, f"{name}::{node.name}", *bound) for mark in marks]
+    files = sorted((root / "tests").rglob("test_*.py"))
+    found = [
+        case
+        for path in files
+        for case in _marked(path.relative_to(root).as_posix(), path.read_text(encoding="utf-8"))
+    ]
     return sorted(found, key=lambda case: (case.id, case.test))
+
+
+@cache
+def _marked(name: str, text: str) -> list[ClaimTest]:
+    """The marked tests of one file."""
+    found = []
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef) and (marks := list(_marks(node, name))):
+            bound = _bound(node, name)
+            found += [ClaimTest(*mark, f"{name}::{node.name}", *bound) for mark in marks]
+    return found
 
 
 def _marks(node: ast.FunctionDef, path: str) -> Iterator[tuple[str, str]]:
@@ -137,12 +148,22 @@ def place(name: str, root: Path = ROOT) -> tuple[str, int] | None:
         path, parts = "/".join(parts) + ".py", name.split(".")[len(parts) :]
     if not parts or not (root / path).is_file():
         return None
-    body: list[ast.stmt] = ast.parse((root / path).read_text(encoding="utf-8")).body
-    line = 0
-    for part in parts:
-        named = [one for one in body if isinstance(one, ast.FunctionDef | ast.ClassDef)]
-        found = [one for one in named if one.name == part]
-        if not found:
-            return None
-        line, body = found[0].lineno, found[0].body
-    return path, line
+    line = _lines((root / path).read_text(encoding="utf-8")).get(".".join(parts))
+    return None if line is None else (path, line)
+
+
+@cache
+def _lines(text: str) -> dict[str, int]:
+    """Where the functions and classes of a module begin, and those within them."""
+    found: dict[str, int] = {}
+
+    def enter(body: list[ast.stmt], before: str) -> None:
+        for one in body:
+            if isinstance(one, ast.FunctionDef | ast.ClassDef):
+                name = before + one.name
+                if name not in found:
+                    found[name] = one.lineno
+                    enter(one.body, f"{name}.")
+
+    enter(ast.parse(text).body, "")
+    return found

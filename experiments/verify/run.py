@@ -205,7 +205,7 @@ def _static(row: ClaimRow) -> tuple[str | None, ...]:
 
 def page(record: Record, root: Path = ROOT) -> str:
     """The record as Markdown whose links lead from `docs/` to the functions' and tests' lines."""
-    known, lines = claims(root), record.rows
+    known, lines, refused = claims(root), record.rows, rejections(root)
     open_ids = {row.id for row in lines if row.verdict != VERIFIED}
     ids = {row.id for row in lines}
     blocks = ["# Verification", HEAD, f"**{len(ids - open_ids)} of {len(ids)} verified.**"]
@@ -221,7 +221,7 @@ def page(record: Record, root: Path = ROOT) -> str:
             table += [_line(row, claim, first=row is own[0], root=root) for row in own]
         blocks += [f"## {theme}", "\n".join(table)]
         ids_here = [claim.id for claim in known if claim.theme == theme]
-        wrong = [line for id in ids_here if (line := _rejected(id, rejections(root)))]
+        wrong = [line for id in ids_here if (line := _rejected(id, refused))]
         blocks += ["Wrong versions that these tests reject:", "\n".join(wrong)] if wrong else []
     return "\n\n".join(blocks) + "\n"
 

@@ -17,14 +17,13 @@ def imported(files: Iterable[Path], root: Path) -> list[Path]:
 
     Imports inside functions are left out: they are made where a command is run.
     """
-    found: dict[Path, None] = {}
-    waiting = list(files)
+    waiting, found, known = set(files), set[Path](), set[str]()
     while waiting:
         path = waiting.pop()
-        if path not in found:
-            found[path] = None
-            names = _names(path.read_text(encoding="utf-8"))
-            waiting += [one for name in names for one in _modules(name, root)]
+        found.add(path)
+        names = set(_names(path.read_text(encoding="utf-8"))) - known
+        known |= names
+        waiting |= {one for name in names for one in _modules(name, root)} - found
     return sorted(found)
 
 

@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import final
 
 from torch import nn
@@ -172,6 +173,7 @@ def _scale(
     return own
 
 
+@cache
 def _spellings(config: ModelConfig) -> dict[str, tuple[str, str]]:
     """All stems in files of our layers, to (kind, module)."""
     found: dict[str, tuple[str, str]] = {}

@@ -70,7 +70,10 @@ def contrastive_pairs(seed: int, step: int, size: int, alike: float) -> Pairs:
 
 
 def alter(scene: Scene, rng: np.random.Generator) -> Scene:
-    """A random scene that differs from the given one in a single respect."""
+    """A random scene that differs from the given one in a single respect.
+
+    After twenty changes without an effect, or to a held-out pair, it is a new scene.
+    """
     for _ in range(20):
         other = _alter(scene, rng)
         pairs = [(thing.color, thing.shape) for thing in other.things]

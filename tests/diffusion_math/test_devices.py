@@ -16,7 +16,9 @@ from diffusion_math.denoiser import network_time
 from diffusion_math.densities import banana_funnel
 from diffusion_math.densities.checkerboard import Checkerboard
 from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.fitting.grids import flattened
 from diffusion_math.guidance import limited
+from diffusion_math.likelihood import flow_log_density
 from diffusion_math.noise import BrownianPath, UnitNoise
 from diffusion_math.schedule import VE, Discrete, VPLinear, shape_like
 from diffusion_math.solvers.adaptive import bogacki_shampine
@@ -104,10 +106,29 @@ def adapted(x: Tensor) -> Tensor:
     return step(lambda x, t: 2 * x.cpu().sin(), State(x, ONE), ONE, HALF, noise.required).x
 
 
+def density(x: Tensor) -> Tensor:
+    """A flow's log-density, with probes; the network and the prior see the accelerator alone."""
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        assert away(x) is away(signs)
+        return x / 2
+
+    def log_prior(x: Tensor) -> Tensor:
+        assert away(x) is away(signs)
+        return -x.square().sum(1)
+
+    signs = torch.sign(x)[None]
+    return flow_log_density(
+        VP, denoise, x, log_prior, s=0.5, probes=signs, rtol=0.1, atol=0.1
+    ).log_density
+
+
 CALCULATED: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
     "distances, which scipy takes": (lambda x: metrics.pairwise_distances(x, x + 1), False),
     "a table of betas": (lambda x: Discrete(x.abs() / 4).betas, False),
     "adaptive steps": (adapted, True),
+    "a flow's log-density": (density, False),
+    "the squares that a fit makes least": (lambda x: flattened(x), False),
 }
 
 

@@ -184,7 +184,7 @@ def test_every_rho_gives_a_grid_or_is_named(schedule: Schedule) -> None:
         nodes = karras(schedule, 6, rho=max(rho, 1e-3))
         assert bool(nodes.isfinite().all()) and bool((nodes.diff() < 0).all())
     if least > 1e-3:
-        with pytest.raises(ValueError, match=r"^rho: wanted a number above"):
+        with pytest.raises(ValueError, match=r"^rho: wanted a number above .*, got \d"):
             karras(schedule, 6, rho=0.99 * least)
 
 

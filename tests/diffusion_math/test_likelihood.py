@@ -227,6 +227,17 @@ def test_a_network_in_single_precision():
     assert math.isfinite(wide.log_density.sum().item())
 
 
+def test_evaluations_of_the_network_are_counted():
+    times = []
+
+    def denoise(x_t, t):
+        times.append(t)
+        return torch.zeros_like(x_t)
+
+    found = flow_log_density(VPLinear(), denoise, torch.ones(1, 1), lambda end: end[:, 0], s=0.5)
+    assert found.evaluations == len(times) // 2 > 0  # the divergence asks once more
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_illegal_arguments():
     """Times out of order or range, tolerances, probes of another shape, a network that breaks."""

@@ -26,6 +26,12 @@ def test_a_running_sum_is_rounded_once(betas):
     assert got == pytest.approx(wanted, rel=2**-52, abs=0)
 
 
+def test_a_sum_may_grow_by_more_than_it_is():
+    logs = [-0.0024183686636522488, -0.037459273457502995, -0.06233538193621561]
+    got = _running_sums(torch.tensor(logs, dtype=torch.float64)).tolist()
+    assert got == [math.fsum(logs[: k + 1]) for k in range(3)]
+
+
 def test_a_long_table_is_right_at_its_end():
     """100,000 equal betas: log abar_t = t log1p(-beta), which a plain running sum misses."""
     T, beta = 100_000, 1e-4

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,11 @@ COMMANDS = {name: of_command(name) for name in NAMES}
 EVERY = set().union(*COMMANDS.values())
 
 
+@cache
 def words(path: Path) -> set[str]:
     """The flags in a file's strings, docstrings too."""
-    constants = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    source = path.read_text(encoding="utf-8")
+    constants = ast.walk(ast.parse(source)) if FLAG.search(source) else ()
     texts = [one.value for one in constants if isinstance(one, ast.Constant)]
     return {flag for text in texts if isinstance(text, str) for flag in FLAG.findall(text)}
 

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from experiments.__main__ import main
+from experiments.common.model import load
+from experiments.common.model_options import Model
 from experiments.generate import run as generate
 from experiments.generate.png_metadata import KEY, checked, embedded
 from sd.pipeline import TextToImage
@@ -155,6 +158,20 @@ ODD = {
 }  # fmt: skip
 
 
+@cache
+def _kept(model: Model) -> TextToImage:
+    return load(model)
+
+
+@pytest.fixture
+def once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that nothing is added to is loaded once for all cases."""
+    monkeypatch.setattr(
+        generate, "load", lambda model: (load if model.lora or model.embedding else _kept)(model)
+    )
+
+
+@pytest.mark.usefixtures("once")
 @pytest.mark.parametrize("place", PLACES, ids=".".join)
 def test_odd_settings_get_one_line(place: tuple[str, ...], like: Like) -> None:
     """Every place takes every kind of value: it is drawn, or refused in one printable line."""

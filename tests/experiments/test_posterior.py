@@ -34,9 +34,7 @@ def verdicts(config: Config = TINY) -> dict[str, str]:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without pictures, which what is tested does not touch."""
-    from experiments.posterior import figures as kernels
-
-    monkeypatch.setattr(kernels, "figures", lambda *_: ())
+    monkeypatch.setattr(posterior, "figures", lambda *_: ())
 
 
 def test_one_step_back_holds() -> None:

@@ -41,6 +41,11 @@ def test_wilson_is_scipys(trial: tuple[int, int], level: float) -> None:
     assert wilson(right, count, level) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
 
 
+@pytest.mark.parametrize("count", [7, 9, 10])
+def test_none_and_all_are_ends_without_rounding(count: int) -> None:
+    assert wilson(0, count)[0] == 0 and wilson(count, count)[1] == 1
+
+
 @pytest.mark.parametrize(("right", "count"), [(-1, 5), (6, 5), (0, 0)])
 def test_wilson_refuses(right: int, count: int) -> None:
     with pytest.raises(ValueError, match="right, count"):
@@ -273,3 +278,9 @@ def test_a_geometric_ratio_is_the_mean_of_logarithms() -> None:
         geometric_ratio([1.0, 2.0], [1.0])
     value, ends = geometric_ratio([0.0, 1.0], [1.0, 0.0])  # 0 counts as 1e-12
     assert value == pytest.approx(1) and 0 < ends[0] < 1 < ends[1] < math.inf
+
+
+def test_ends_of_a_ratio_are_where_students_test_just_rejects() -> None:
+    x, y = np.array([1.0, 0.9, 0.8]), np.array([1.0, 0.8, 0.9])
+    for r in ratio_of_means(x, y):
+        assert stats.ttest_1samp(x - r * y, 0).pvalue == pytest.approx(0.05, rel=1e-9)

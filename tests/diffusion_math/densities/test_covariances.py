@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from diffusion_math.densities._quadratic_forms import spectrum
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.densities.multivariate import Multivariate
 from diffusion_math.schedule import VPLinear
@@ -109,3 +110,24 @@ def test_a_diagonal_matrix_keeps_every_eigenvalue():
     )
     got, wanted = (data.log_density(VPLinear(), x, 0) for data in (full, plain))
     torch.testing.assert_close(got, wanted, rtol=1e-14, atol=0)
+
+
+def spread(*matrices):
+    return spectrum("C", torch.stack([torch.tensor(C, dtype=torch.float64) for C in matrices]))
+
+
+def test_each_of_several_covariances_is_measured_by_itself():
+    """A diagonal keeps what rounds to nothing beside entries; a small matrix beside a large one."""
+    mixed = [[1.0, 0.5], [0.5, 1.0]]
+    values, _ = spread([[1.0, 0.0], [0.0, 1e-18]], mixed)
+    assert values[0].tolist() == [1e-18, 1.0]
+    values, _ = spread([[1e-20, 5e-21], [5e-21, 1e-20]], mixed)
+    torch.testing.assert_close(values[0], 1e-20 * values[1], rtol=1e-12, atol=0)
+
+
+def test_singular_covariances_beside_one_another():
+    singular = [[1.0, 1.0], [1.0, 1.0]]
+    values, _ = spread(singular, singular)
+    assert values.flatten().tolist() == pytest.approx([0, 2, 0, 2])
+    with pytest.raises(ValueError, match=r"^C: wanted eigenvalues within .*, got tensor\("):
+        spread(turned(1e-18).tolist(), singular)

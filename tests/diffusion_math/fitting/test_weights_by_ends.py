@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffusion_math.densities.mixture import GaussianMixture
+from diffusion_math.fitting import weights_by_ends
 from diffusion_math.fitting.grids import (
     distances,
     errors,
@@ -94,6 +95,19 @@ def test_nodes_move_in_medians_of_the_walk_and_for_so_many_rounds():
     torch.testing.assert_close(found, by_hand(1.0, 2), rtol=0, atol=0)
     for scale, rounds in ((math.inf, 2), (1.0, 30)):
         assert float((found - by_hand(scale, rounds)).abs().max()) > 1e-4
+
+
+def test_the_search_of_nodes_is_told_its_unit_and_its_rounds(monkeypatch):
+    schedule, denoise, starts, ends, grid, weights = problem(4)
+    seen = []
+
+    def fit(sample, schedule, ends, grid, unit, **options):
+        seen.append((unit, options))
+        return grid
+
+    monkeypatch.setattr(weights_by_ends, "fit_grid_of", fit)
+    _moved_nodes(schedule, denoise, starts, ends, grid, weights, math.inf, 7)
+    assert seen == [(math.inf, {"rounds": 7})]
 
 
 @pytest.mark.usefixtures("unchecked")

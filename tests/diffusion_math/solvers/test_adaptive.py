@@ -184,6 +184,11 @@ def test_too_many_steps_are_an_error():
         solve(*args, most=needed - 1)
 
 
+def test_the_most_steps_are_named():
+    with pytest.raises(RuntimeError, match=r"^most: the tolerances need more than 1 steps$"):
+        solve(VPLinear(), 1e-8, f64(1)[0], f64(0.01)[0], f64([1.0]), most=1)
+
+
 def test_it_refines_what_a_grid_leaves():
     """On [T, t_min, 0] the flow is solved to t_min, and the rest is the mean there."""
     schedule = VPLinear()

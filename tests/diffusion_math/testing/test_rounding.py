@@ -12,7 +12,14 @@ from diffusion_math.grid import trailing
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import Discrete, RectifiedFlow, VPLinear
 from diffusion_math.solvers.registry import SOLVERS
-from diffusion_math.testing import Sampler, assert_order, assert_sound, audit
+from diffusion_math.testing import (
+    Sampler,
+    UnsupportedError,
+    assert_order,
+    assert_sound,
+    audit,
+)
+from diffusion_math.testing.problems import starts
 from diffusion_math.testing.rounding import LEVELS, narrowest, rounded
 from diffusion_math.testing.sampler import ours
 from tests.support.wrong_samplers import GUESSED
@@ -59,6 +66,71 @@ WAYS = {
 def test_the_precision_is_seen(way: str) -> None:
     sampler, dtype = WAYS[way]
     assert narrowest(sampler) == dtype
+
+
+@pytest.mark.parametrize("only", [2, 4, 8])
+def test_a_sampler_of_two_four_or_eight_steps_alone_is_seen(only: int) -> None:
+    def grid(n: int) -> Tensor:
+        if n != only:
+            raise UnsupportedError(f"{n} steps")
+        return trailing(SCHEDULE, n)
+
+    assert narrowest(replace(ddim(before=Tensor.float), grid=grid)) == torch.float32
+
+
+def test_one_of_two_inputs_of_the_denoiser_is_enough() -> None:
+    two = replace(WAYS["the denoiser's x, seen in no state"][0], grouped=True)
+    assert narrowest(replace(two, grid=lambda n: trailing(SCHEDULE, 2))) == torch.float32
+
+
+def drawing(before: Callable[[Tensor], Tensor] = lambda x: x, own: float = 1.0) -> Sampler:
+    """Each state is a share of the one before, and noise."""
+
+    def sample(denoise, x: Tensor, grid: Tensor, noise) -> Iterator[Tensor]:  # type: ignore[no-untyped-def]
+        x = before(x)
+        for t, s in pairwise(grid):
+            x = own * x + noise(x, t, s)
+            yield x
+
+    return Sampler("drawing", SCHEDULE, sample, lambda n: trailing(SCHEDULE, n), noisy=True)
+
+
+def test_noise_is_of_the_state_s_precision() -> None:
+    assert narrowest(drawing(before=Tensor.float)) == torch.float32
+    assert narrowest(drawing(own=0.0)) == torch.float64
+
+
+def test_looking_draws_nothing_from_the_global_generator() -> None:
+    before = torch.get_rng_state()
+    narrowest(drawing())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_runs_begin_at_the_first_time_s_deviation() -> None:
+    seen = []
+
+    def sample(denoise, x, grid, noise):  # type: ignore[no-untyped-def]
+        seen.append(x)
+        return x
+
+    schedule = RectifiedFlow()
+    narrowest(Sampler("start", schedule, sample, lambda n: trailing(schedule, n) / 2))
+    assert torch.equal(seen[0], 0.5 * starts())
+
+
+def test_zeros_tell_nothing_and_one_number_does() -> None:
+    """Every type holds 0."""
+
+    def narrow(value: float) -> torch.dtype:
+        def sample(denoise, x, grid, noise):  # type: ignore[no-untyped-def]
+            only = torch.zeros_like(x)
+            only[0, 0] = value
+            return only
+
+        return narrowest(replace(ddim(), sample=sample))
+
+    assert (narrow(0.0), narrow(1 / 3)) == (torch.float64, torch.float64)
+    assert narrow(float(torch.tensor(1 / 3, dtype=torch.float32))) == torch.float32
 
 
 @pytest.mark.parametrize("schedule", [SCHEDULE, RectifiedFlow(), Discrete.scaled_linear()])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sd.text.conditioning import context, rows
-from sd.text.prompt import Piece, foreign_marks, literal, parse, require_text, words
+from sd.text.prompt import Piece, foreign_marks, literal, paired, parse, require_text, words
 from sd.text.tokenizer import Tokenizer, word_level
 
 WORDS = ("cat", "dog", "red", "blue", "a", ",")
@@ -181,11 +181,12 @@ def test_a_word_of_several_tokens_is_not_split_unless_it_must(byte_level: Tokeni
 def byte_level() -> Tokenizer:
     """A token for each letter, words parted by spaces, as a BPE without merges has it."""
     from tokenizers import Tokenizer as Rules
-    from tokenizers import models, pre_tokenizers
+    from tokenizers import models, normalizers, pre_tokenizers
 
     letters = "abcdefghijklmnopqrstuvwxyz"
     vocabulary = {name: i for i, name in enumerate([*letters, "<|startoftext|>", "<|endoftext|>"])}
     rules = Rules(models.BPE(vocabulary, []))
+    rules.normalizer = normalizers.Lowercase()
     rules.pre_tokenizer = pre_tokenizers.Whitespace()
     return Tokenizer(rules, 8)
 
@@ -212,6 +213,42 @@ def encoder(tokens: Tensor) -> Tensor:
     return torch.stack([tokens, place], dim=2).double()
 
 
+@pytest.mark.parametrize("length", [59, 60, 61])
+def test_a_refused_prompt_is_quoted_up_to_sixty_letters(length: int) -> None:
+    prompt = ("red " * 20)[: length - 1] + "x"
+    shown = prompt if length <= 60 else prompt[:57] + "..."
+    with pytest.raises(ValueError, match=f"^the prompt '{shown}' has "):
+        rows(tokenizer, prompt, "refuse")
+
+
+def test_a_cut_prompt_is_quoted_up_to_forty_letters() -> None:
+    prompt = "red " * 20
+    with pytest.warns(UserWarning, match=f"^cut off the prompt '{prompt[:40]}'...: "):
+        context(encoder, tokenizer, [prompt], "truncate")
+
+
+def test_a_break_is_named_where_the_words_would_just_fit() -> None:
+    with pytest.raises(ValueError, match="has a BREAK"):
+        rows(tokenizer, "a red BREAK cat dog", "refuse")
+
+
+def test_what_fills_up_is_the_empty_prompt(byte_level: Tokenizer) -> None:
+    short, _ = context(encoder, byte_level, ["a", "a BREAK b"])
+    start, end = byte_level.start_token, byte_level.end_token
+    assert short[8:, 0].tolist() == [start, *[end] * 7]
+
+
+def test_a_prompt_without_weights_is_encoded_once() -> None:
+    seen = []
+
+    def counted(tokens: Tensor) -> Tensor:
+        seen.append(len(tokens))
+        return encoder(tokens)
+
+    context(counted, tokenizer, ["cat", "dog"])
+    assert seen == [2]
+
+
 def test_rows_lie_end_to_end_and_prompts_have_equally_many() -> None:
     both = context(encoder, tokenizer, ["cat", "a red cat , dog"])
     assert both.shape == (2, 12, 2)
@@ -229,3 +266,15 @@ def test_a_weight_leads_away_from_the_empty_prompt() -> None:
         wanted = plain.clone()
         wanted[2] = nothing[2] + w * (plain[2] - nothing[2])
         torch.testing.assert_close(heavy, wanted)
+
+
+def test_open_brackets_and_escaped_marks() -> None:
+    assert foreign_marks("([cat") == {"([": "a weight of all that follows"}
+    assert foreign_marks(r"\:++") == {}
+    assert [piece.text for piece in parse("a (cat")[0]] == ["a (cat"]
+
+
+def test_prompts_and_seeds_in_pairs() -> None:
+    assert paired("cat", 10**6) == (["cat"], (10**6,))
+    assert paired("cat", [5]) == (["cat"], (5,))
+    assert paired(["cat", "dog"], 2**64 - 2) == (["cat", "dog"], (2**64 - 2, 2**64 - 1))

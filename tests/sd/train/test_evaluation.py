@@ -1,5 +1,9 @@
 """The figures: which prompts they are of, which images; and the loss and scale behind them."""
 
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -62,6 +66,41 @@ def test_reconstructions_are_read_beside_their_own_images(right: int) -> None:
     assert found["read_rightly"] == pytest.approx(right / 3)
     assert (found["psnr_db"] > 160) == (right == 3)
     assert found["judged"] == 3
+
+
+def test_every_image_is_judged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 120 fresh images in blocks of fifty, each beside its own description."""
+    seen: list[tuple[object, object]] = []
+
+    def images(seed: int, indices: range) -> torch.Tensor:
+        numbers = torch.tensor(list(indices), dtype=torch.uint8).reshape(-1, 1, 1, 1)
+        return numbers.expand(-1, 3, 1, 1)
+
+    def agrees(read: int, wanted: int) -> bool:
+        seen.append((read, wanted))
+        return read % 3 == 0
+
+    monkeypatch.setattr(evaluation, "images", images)
+    monkeypatch.setattr(evaluation, "psnr", lambda _, image: image[:, 0, 0, 0].float())
+    monkeypatch.setattr(evaluation, "example", lambda seed, i: SimpleNamespace(scene=i))
+    monkeypatch.setattr(evaluation, "describe", lambda scene: scene)
+    monkeypatch.setattr(evaluation, "describe_image", lambda image: int(image[0, 0, 0]))
+    monkeypatch.setattr(evaluation, "agrees", agrees)
+    found = evaluation.reconstruction(Copying(120), 120)
+    assert seen == [(i, i) for i in range(120)]
+    assert found == {"judged": 120, "psnr_db": 119 / 2, "read_rightly": pytest.approx(1 / 3)}
+
+
+def test_images_are_drawn_without_a_bar() -> None:
+    shown = []
+
+    class Shown(Drawing):
+        def __call__(self, some: Sequence[str], *given: Any, progress: bool, **named: Any) -> Any:
+            shown.append(progress)
+            return super().__call__(some, *given, progress=progress, **named)
+
+    evaluation.accuracy(Shown(True, True), 1)
+    assert shown == 4 * [False]
 
 
 def test_the_temperature_of_clip_is_at_most_a_hundred() -> None:

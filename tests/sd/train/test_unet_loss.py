@@ -1,10 +1,15 @@
 """The U-Net's loss (C19): which times it draws, what it asks of the network, how it weighs it."""
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from diffusion_math.schedule import Discrete
 from sd.config import PREDICTIONS
+from sd.train import unet
 from sd.train.unet import unet_loss
 from tests.support.chance import Cells, Mean, rare, seeded
 from tests.support.distribution import Law
@@ -62,3 +67,61 @@ def test_times_are_uniform_on_1_to_T() -> None:
     assert bound.holds(counts.double())
     skewed[0], skewed[1] = 1e-9, 2 * skewed[1]
     assert rare(bound.misses(skewed))
+
+
+def kernels() -> tuple[bool, bool]:
+    """Whether attention may now use the plain kernel, and a fused one."""
+    return torch.backends.cuda.math_sdp_enabled(), torch.backends.cuda.flash_sdp_enabled()
+
+
+def test_a_step_by_hand() -> None:
+    """alpha_bar = 1/4 at the only time: x_t = x_0 / 2 + sqrt(3) / 2 eps, and 0 is answered.
+
+    The loss is then the mean of eps^2. The generator gives the times first; on a CPU attention
+    is computed without the fused kernels, whose backward pass is slow there.
+    """
+    schedule = Discrete(torch.tensor([0.75], dtype=torch.float64))
+    x0, context = torch.tensor([[[[1.0, -2.0]]], [[[0.5, 3.0]]]]), torch.ones(2, 3, 5)
+    asked: list[Any] = []
+
+    class Silent(torch.nn.Module):
+        def forward(self, x_t: Tensor, time: Tensor, given: Tensor) -> Tensor:
+            asked.append((x_t, time, given, kernels()))
+            return torch.zeros_like(x_t)
+
+    found = unet_loss(schedule, "epsilon")(Silent(), (x0, context), seeded(4))
+    generator = seeded(4)
+    torch.randint(1, 2, (2,), generator=generator)
+    eps = torch.randn(2, 1, 1, 2, generator=generator)
+    (x_t, time, given, allowed), *others = asked
+    assert not others and time.tolist() == [0.0, 0.0] and given is context
+    torch.testing.assert_close(x_t, x0 / 2 + math.sqrt(0.75) * eps, rtol=1e-6, atol=1e-6)
+    assert float(found["loss"]) == pytest.approx(float(eps.square().mean()), rel=1e-6)
+    assert allowed == (True, False)
+
+
+def test_times_are_those_of_the_generator() -> None:
+    """Two calls with one seed draw the same eight of a thousand times, a third draws others."""
+    drawn = []
+    for seed in (0, 0, 1):
+        network = Knowing("epsilon", torch.zeros(8, 1, 1, 1))
+        loss(network, network.x0, seed)
+        drawn.append(network.times[0].tolist())
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_elsewhere_numbers_go_to_the_data_and_kernels_are_fused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A device without numbers stands for a GPU."""
+    seen: list[Any] = []
+
+    def training_loss(schedule: Any, network: Any, kind: str, x0: Tensor, eps: Tensor, t: Tensor):
+        seen.append((kind, eps.device.type, kernels()))
+        return torch.tensor([3.0, 5.0])
+
+    monkeypatch.setattr(unet, "training_loss", training_loss)
+    x0 = torch.zeros(2, 4, 1, 1, device="meta")
+    found = unet_loss(SCHEDULE, "v_prediction")(torch.nn.Identity(), (x0, x0), seeded(0))
+    assert seen == [("v", "meta", (True, True))]
+    assert float(found["loss"]) == 1.0

@@ -8,10 +8,11 @@ import torch
 from scipy import stats
 
 from sd import weights
-from sd.config import VAEConfig
+from sd.config import VAEConfig, to_json
 from sd.files.image_tensor import signed
 from sd.networks.vae import VAE
-from sd.train.vae import KL, VAETraining, images, psnr, standardise, train_vae, vae_loss
+from sd.shapes.data import example, fingerprint
+from sd.train.vae import KL, VAETraining, context, images, psnr, standardise, train_vae, vae_loss
 from tests.support.chance import Mean, rare, seeded
 from tests.support.distribution import Law, independent, line, uniform
 
@@ -52,6 +53,56 @@ def test_the_loss_is_its_closed_form() -> None:
     assert float(figures["kl"]) == pytest.approx(kl, rel=1e-6)
     assert float(figures["squared_error"]) == pytest.approx(plain, rel=1e-4)
     assert float(figures["loss"]) == pytest.approx(balanced + KL * kl, rel=1e-4)
+
+
+def test_a_thing_of_one_pixel_counts_as_much_as_its_background() -> None:
+    """Its colour shares two channels with the corner's: it is a thing all the same."""
+    image = torch.full((1, 3, 2, 2), 250, dtype=torch.uint8)
+    image[0, 2, 1, 1] = 40
+    error = torch.full((1, 3, 2, 2), 0.1)
+    error[:, :, 1, 1] = 0.5
+    zero = torch.zeros(1, 4, 1, 1)
+    figures = vae_loss(Given(zero, zero, signed(image) + error), image, seeded(0))
+    assert float(figures["kl"]) == 0.0
+    assert float(figures["loss"]) == pytest.approx((0.5**2 + 0.1**2) / 2, rel=1e-5)
+
+
+class Asked(Given):
+    """Keeps the images whose moments it gives."""
+
+    def moments(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.x = x
+        return super().moments(x)
+
+
+def test_the_latent_is_drawn_with_the_generator() -> None:
+    """mean + sqrt(variance + s^2) z, times the scale: first z is drawn, then s of each image."""
+    image = torch.tensor([0, 255, 51], dtype=torch.uint8).expand(2, 2, 1, 3).permute(0, 3, 1, 2)
+    mean, log_variance = torch.full((2, 4, 1, 1), 0.7), torch.full((2, 4, 1, 1), -1.2)
+    vae = Asked(mean, log_variance, signed(image))
+    vae_loss(vae, image, seeded(3), 0.6)
+    generator = seeded(3)
+    z = torch.randn(2, 4, 1, 1, generator=generator)
+    s = 0.6 * torch.rand(2, 1, 1, 1, generator=generator)
+    wanted = TINY.scaling_factor * (0.7 + (math.exp(-1.2) + s.square()).sqrt() * z)
+    torch.testing.assert_close(vae.z, wanted, rtol=1e-6, atol=1e-6)
+    color = torch.tensor([-1.0, 1.0, 51 / 127.5 - 1]).reshape(1, 3, 1, 1)
+    torch.testing.assert_close(vae.x, color.expand(2, 3, 2, 1), rtol=0, atol=1e-6)
+
+
+def test_the_draw_is_where_the_moments_are() -> None:
+    """A device without numbers stands for a GPU; nothing after the decoder is looked at."""
+
+    class DecodedError(Exception):
+        pass
+
+    class Elsewhere(Given):
+        def decode(self, z: torch.Tensor) -> torch.Tensor:
+            raise DecodedError(z.device.type)
+
+    mean, image = torch.zeros(1, 4, 1, 1, device="meta"), torch.zeros(1, 3, 2, 2).byte()
+    with pytest.raises(DecodedError, match="meta"):
+        vae_loss(Elsewhere(mean, mean, signed(image)), image, seeded(0), 0.5)
 
 
 @pytest.mark.chance(4e-9, "sigma for sigma^2, or twice the mean's scale")
@@ -141,3 +192,24 @@ def test_more_training_of_the_decoder_leaves_the_latents_alone(tmp_path: Path) -
     assert frozen
     for name, value in state.items():
         assert torch.equal(value, before[name]) == (name in frozen), name
+
+
+def test_a_decoder_alone_is_trained_with_a_given_encoder(tmp_path: Path) -> None:
+    words = "^--vae.decoder-only: give the encoder by --vae.initial$"
+    with pytest.raises(ValueError, match=words):
+        VAETraining(decoder_only=True).check()
+    first = tmp_path / "vae.safetensors"
+    first.write_bytes(b"")
+    VAETraining(decoder_only=True, initial=first).check()
+    VAETraining(initial=first).check()
+
+
+def test_held_out_images_are_asked_for() -> None:
+    for held_out in (False, True):
+        wanted = torch.from_numpy(example(3, 5, held_out).image).permute(2, 0, 1)
+        assert torch.equal(images(3, range(5, 6), held_out)[0], wanted)
+
+
+def test_what_changes_the_autoencoder_is_in_its_checkpoint() -> None:
+    """Runs resume across versions of the program, so this is a format."""
+    assert context(TINY) == {"config": to_json(TINY), "data": fingerprint()}
