@@ -45,12 +45,16 @@ def subject(grid=even, sample=exactly, grouped=False):
     return Sampler("mine", PATH, sample, grid, grouped=grouped)
 
 
+def raised(error):
+    raise error
+
+
 def given(grids):
     """The grids by their numbers of steps; an error in the place of one is raised."""
 
     def grid(n):
         if isinstance(grids[n], Exception):
-            raise grids[n]
+            raised(grids[n])
         return torch.as_tensor(grids[n], dtype=torch.float64)
 
     return grid
@@ -66,6 +70,7 @@ def fault(n, *nodes, grouped=False):
 
 REFUSAL = UnsupportedError("no such number of steps")
 CRASH = KeyError("lost")
+LOST = f"KeyError: 'lost' (test_conformance.py, line {raised.__code__.co_firstlineno + 1})"
 SOUND = "every grid is sound"
 
 
@@ -109,7 +114,7 @@ def test_faults_of_grids_are_counted_and_the_first_is_told():
     grids = {1: REFUSAL, 2: (1, 0.5, 0), 3: (1, 0), 4: CRASH, 5: REFUSAL, 6: (1,)}
     mine = subject(given(grids))
     assert grid_faults(mine, grids) == Finding(3.0, 3, "1 steps where 3 were asked for", 2)
-    assert grid_faults(mine, (5, 4, 3)) == Finding(2.0, 4, "KeyError: 'lost'", 1)
+    assert grid_faults(mine, (5, 4, 3)) == Finding(2.0, 4, LOST, 1)
     assert grid_faults(mine, (2,)) == Finding(0.0, None, SOUND, 0)
 
 
@@ -194,7 +199,7 @@ def test_levels_that_are_exact_are_told_so():
 
 def test_a_crash_is_an_infinite_error_of_levels():
     mine = subject(given({1: REFUSAL, 2: CRASH, 3: (1, 0.75, 0.5, 0)}))
-    assert levels(mine, (3, 1, 2, 3)) == Finding(math.inf, 2, "KeyError: 'lost'", 1)
+    assert levels(mine, (3, 1, 2, 3)) == Finding(math.inf, 2, LOST, 1)
 
 
 @pytest.mark.parametrize("first", [{"left": 1e200}, {"mean": math.nan}])
@@ -282,7 +287,7 @@ def test_runs_that_are_not_finite_are_counted_and_the_first_is_told():
         return [x / 0 if k in bad else x for k in range(1, len(grid))]
 
     mine = subject(given(grids), sample)
-    assert finite(mine, grids) == Finding(2.0, 2, "KeyError: 'lost'", 2)
+    assert finite(mine, grids) == Finding(2.0, 2, LOST, 2)
     assert finite(mine, (4, 2, 3)) == Finding(2.0, 4, "step 2 is not finite", 0)
     assert finite(mine, (3,)) == Finding(0.0, None, "every state is finite", 0)
 

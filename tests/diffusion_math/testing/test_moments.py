@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from diffusion_math.grid import trailing
 from diffusion_math.schedule import RectifiedFlow
 from diffusion_math.testing import Sampler
 from diffusion_math.testing.moments import Units, exact_moments
@@ -36,7 +37,8 @@ def test_an_affine_sampler_s_moments_are_those_of_its_formula(dtype):
             x = x / 2 + denoise(x, t) + 3 * noise(x, t, s)
             yield x
 
-    sampler = Sampler("affine", RectifiedFlow(), sample, None, noisy=True)
+    path = RectifiedFlow()
+    sampler = Sampler("affine", path, sample, lambda n: trailing(path, n), noisy=True)
     mean, covariance = f64(1.0, -2.0), f64([2.0, 0.5], [0.5, 1.0])
     grid = f64(0.9, 0.5, 0.25)
     found = exact_moments(sampler, lambda x, t: 1 - x, mean, covariance, grid)

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from diffusion_math.grid import trailing
 from diffusion_math.noise import BrownianPath, zeros
 from diffusion_math.schedule import RectifiedFlow, VPLinear
 from diffusion_math.testing import Sampler, order
@@ -53,7 +54,9 @@ class Subject:
         return self.states(x, grid)
 
     def sampler(self, grid=None, **how):
-        return Sampler("subject", SCHEDULE, self, grid, any_grid=grid is None, **how)
+        """On its own grids where they are given, else a sampler of any grid."""
+        own = grid or (lambda n: trailing(SCHEDULE, n))
+        return Sampler("subject", SCHEDULE, self, own, any_grid=grid is None, **how)
 
 
 # The grids.

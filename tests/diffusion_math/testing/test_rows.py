@@ -35,6 +35,13 @@ def never(*arguments):
     raise AssertionError("a sampler that is not to be run")
 
 
+def raised(error):
+    raise error
+
+
+LOST = f"KeyError: 'lost' (test_rows.py, line {raised.__code__.co_firstlineno + 1})"
+
+
 def fit(of, trend=None):
     trend = of if trend is None else trend
     return Fit(of, of, of, trend, 1.0, (0.4, 0.2, 0.1), (0.16, 0.04, 0.0123), False)
@@ -64,9 +71,7 @@ def given(monkeypatch):
                 assert seen is sampler
                 key = "uneven" if arguments[1:] == (True,) else name
                 asked[key] = arguments[:1]
-                if isinstance(found[key], Exception):
-                    raise found[key]
-                return found[key]
+                return raised(found[key]) if isinstance(found[key], Exception) else found[key]
 
             return measured
 
@@ -195,7 +200,7 @@ def test_an_order_that_is_refused_is_a_limit_and_a_crash_a_defect(row, check, sa
     refused = row(check, sampler, **{name: UnsupportedError("no such steps")})
     assert refused == (2, "refused", "limit", "no such steps")
     crashed = row(check, sampler, **{name: KeyError("lost")})
-    assert crashed == (2, "crashed", "defect", "KeyError: 'lost'")
+    assert crashed == (2, "crashed", "defect", LOST)
 
 
 def test_an_order_as_claimed_is_sound(row):
@@ -208,7 +213,7 @@ def test_an_order_that_is_too_low_is_a_defect_with_its_errors(row):
     assert row("order", flow_order=fit(1.64)) == (2, fit(1.64), "defect", ERRORS)
     assert row("weak order", NOISY, weak_order=fit(1.64)) == (2, fit(1.64), "defect", ERRORS)
     known = row("order", flow_order=fit(1.64), limits={"order": "known"})
-    assert known == (2, fit(1.64), "limit", "known")
+    assert known == (2, fit(1.64), "limit", f"known ({ERRORS})")
     hidden = row("order", flow_order=fit(1.64), running_order=ValueError("the last alone"))
     assert hidden == (2, fit(1.64), "defect", ERRORS)
 
@@ -239,14 +244,14 @@ def test_the_order_of_a_step_is_told(row):
     low = row(check, running_order=fit(1.64))
     assert low == (2, fit(1.64), "defect", note)
     known = row(check, running_order=fit(1.64), limits={check: "known"})
-    assert known == (2, fit(1.64), "limit", f"known; {note}")
+    assert known == (2, fit(1.64), "limit", f"known ({note})")
     assert row(check, limits={check: "known"})[2:] == ("sound", "")
 
 
 def test_a_crash_of_single_steps_is_told(row):
     crash = KeyError("lost")
     told = row("order of a step", running_order=crash)
-    assert told == (2, "crashed", "defect", "KeyError: 'lost'")
+    assert told == (2, "crashed", "defect", LOST)
     low = row("order", flow_order=fit(1.0), running_order=crash)
     assert low == (2, fit(1.0), "defect", ERRORS)
 
@@ -268,10 +273,14 @@ def test_the_order_on_uneven_steps_is_told(row, sampler):
 
     lower = ("limit", "neighbouring steps that stay unequal lower the order")
     diverges = ("defect", "does not converge where steps are unequal")
-    assert told(1.66) == told(1.66, of=3.0) == told(1.36, of=1.7) == ("sound", "")
-    assert told(1.64) == told(0.66) == lower
-    assert told(0.64) == diverges
-    assert told(-math.inf, of=-math.inf) == diverges
+    assert told(1.66) == told(1.66, of=3.0) == ("sound", "")
+    assert told(1.64) == told(0.66) == told(1.64, of=1.7) == lower
+    assert told(0.64) == told(0.64, of=1.5) == diverges
+    failed = ("defect", "on even steps it is 1.50 (1.50 to 1.50)")
+    assert told(0.66, of=1.5) == told(1.64, of=1.5) == failed
+    assert told(0.16, of=0.5) == ("defect", "on even steps it is 0.50 (0.50 to 0.50)")
+    assert told(0.14, of=0.5) == diverges
+    assert told(-math.inf, of=-math.inf)[0] == "defect"
 
 
 @pytest.mark.parametrize("sampler", [MINE, NOISY])

@@ -88,7 +88,7 @@ def test_one_tensor_is_the_last_state():
 
 
 def test_states_are_tensors():
-    with invalid("mine: states: wanted tensors, got a int"):
+    with invalid("mine: states: wanted tensors, got an int"):
         states(4)
 
 
