@@ -1,6 +1,7 @@
 """What is audited: a sampler on a grid of times, and what is claimed of it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeAlias, final
@@ -92,7 +93,8 @@ class Sampler:
 
         Raises InvalidSamplerError for what is no 1-D tensor.
         """
-        grid: Any = self.grid(n)  # of code that is audited
+        with _exits():
+            grid: Any = self.grid(n)  # of code that is audited
         right = isinstance(grid, Tensor) and grid.ndim == 1 and not grid.is_complex()
         _require(right, f"{self.name}: grid({n})", "a 1-D tensor of times", described(grid))
         times: Tensor = grid.detach().to("cpu", torch.float64)
@@ -106,12 +108,14 @@ class Sampler:
         """
         falls = grid.ndim == 1 and len(grid) > 1 and bool((grid[1:] <= grid[:-1]).all())
         _require(falls, "grid", "2 times or more that do not rise", grid)
-        found: Any = self.sample(denoise, x, grid, noise)
+        with _exits():
+            found: Any = self.sample(denoise, x, grid, noise)
         one = isinstance(found, Tensor)
         _require(
             one or isinstance(found, Iterable), f"{self.name}: states", "tensors", described(found)
         )
-        states = [found] if one else list(islice(found, len(grid)))  # a generator may not end
+        with _exits():
+            states = [found] if one else list(islice(found, len(grid)))  # a generator may not end
         wanted = f"1 state or one for each of {len(grid) - 1} steps"
         got = len(states) if len(states) < len(grid) else f"{len(states)} or more"
         _require(len(states) in (1, len(grid) - 1), f"{self.name}: states", wanted, got)
@@ -125,6 +129,16 @@ class Sampler:
     def end(self, denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Tensor:
         """The last state."""
         return self.states(denoise, x, grid, noise)[-1]
+
+
+@contextmanager
+def _exits() -> Iterator[None]:
+    """Within, `sys.exit()` is an error like any other: it ends a run of code that is audited."""
+    try:
+        yield
+    except SystemExit as error:
+        told = RuntimeError(f"sys.exit({error.code!r}) was called")
+        raise told.with_traceback(error.__traceback__) from None
 
 
 def _require(condition: bool, argument: str, wanted: str, got: object) -> None:

@@ -85,7 +85,7 @@ def guarded(subject: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         try:
             return function(*arguments)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise AssertionError(f"{subject}: raised {type(error).__name__}: {error}") from error
 
     return call

@@ -5,6 +5,7 @@ wrong in its code is a row or one line.
 """
 
 import re
+import sys
 from dataclasses import replace
 from itertools import pairwise
 
@@ -188,6 +189,39 @@ def test_a_sampler_that_cannot_be_run_has_no_row_of_noise():
         f"n = 2: ZeroDivisionError: division by zero (test_third_party.py, line "
         f"{sample.__code__.co_firstlineno + 1})"
     )
+
+
+def exits(*arguments):
+    sys.exit(3)
+
+
+LINE = exits.__code__.co_firstlineno + 1
+EXIT = f"RuntimeError: sys.exit(3) was called (test_third_party.py, line {LINE})"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"sample": exits},
+        {"sample": lambda *given: (exits() for _ in range(4))},
+        {"grid": exits, "any_grid": False},
+    ],
+)
+def test_an_exit_is_a_crash(changed):
+    sampler = replace(right("ddim"), **changed)
+    found = rows(sampler)
+    assert all(EXIT in found[one].note for one in ("finite", "levels", "order"))
+    assert (found["order"].measured, found["order"].verdict) == ("crashed", "defect")
+    with pytest.raises(AssertionError, match=re.escape(EXIT)):
+        assert_order(sampler, 1)
+
+
+def test_an_interrupt_is_no_crash():
+    def sample(denoise, x, grid, noise):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rows(replace(right("ddim"), sample=sample))
 
 
 @pytest.mark.parametrize(
