@@ -1,8 +1,11 @@
 """One module of an installed package, without the rest that its package's own import would want."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -41,3 +44,42 @@ def alone(package: str, module: str, helpers: Mapping[str, Any] | None = None) -
     Raises ModuleNotFoundError where the package is not installed.
     """
     return _loaded(package, module, tuple((helpers or {}).items()))
+
+
+class _StandIn(ModuleType):
+    """A module in which every name is an empty class."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
+
+
+class _StandIns(MetaPathFinder, Loader):
+    def __init__(self, packages: tuple[str, ...]) -> None:
+        self.packages = packages
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        if fullname.split(".")[0] not in self.packages:
+            return None
+        return ModuleSpec(fullname, self, is_package=True)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _StandIn(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None: ...
+
+
+@contextmanager
+def without(*packages: str) -> Iterator[None]:
+    """Within, an import of these packages gives empty stand-ins: for what is not audited."""
+    before = dict(sys.modules)
+    finder = _StandIns(packages)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        for name in set(sys.modules) - set(before):
+            if name.split(".")[0] in packages:
+                del sys.modules[name]

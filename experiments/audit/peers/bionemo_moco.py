@@ -181,7 +181,7 @@ def _ddpm(steps: int = 1000) -> Formulas:
 def _vdm() -> Formulas:
     """`VDM` and its schedules, in float64."""
     snr = part("schedules.noise.continuous_snr_transforms")
-    times, f64 = torch.linspace(0.02, 1.0, 50).double().tolist(), torch.float64
+    times, f64 = torch.linspace(0.02, 1.0, 50, dtype=torch.float64).tolist(), torch.float64
     levels = _levels(vdm().noise_schedule)
     plain: Weights = {"ones": ("x0", "x0", {}), "data_to_noise": ("x0", "simple", {})}
     found = _both("VDM", vdm, plain, levels, times, f64)
@@ -202,7 +202,9 @@ def _vdm() -> Formulas:
         one = getattr(snr, kind)()
 
         def rate(which: int, one: Any = one) -> Callable[[Any], Any]:
-            return lambda t: one.calculate_general_sde_terms(torch.tensor([t]).double())[which]
+            return lambda t: one.calculate_general_sde_terms(
+                torch.tensor([t], dtype=torch.float64)
+            )[which]
 
         found[kind, "schedule"] = partial(
             testing.assert_schedule,
@@ -229,7 +231,7 @@ def _vdm() -> Formulas:
 
 def _levels(noise: Any) -> Callable[[Any], Any]:
     return lambda t: noise.log_snr_to_alphas_sigmas(
-        noise.calculate_log_snr(torch.as_tensor(t).double())
+        noise.calculate_log_snr(torch.as_tensor(t, dtype=torch.float64))
     )
 
 
@@ -240,15 +242,19 @@ def _snr(factor: float) -> Callable[[Any], Tensor]:
 
 def _flow() -> Formulas:
     """`ContinuousFlowMatcher`; its time is that of data: x_t = t x0 + (1 - t) noise."""
-    times = torch.linspace(0.98, 0.02, 25).double().tolist()
+    times = torch.linspace(0.98, 0.02, 25, dtype=torch.float64).tolist()
     one, data = (
         made("ContinuousFlowMatcher", prediction_type=kind, eps=0.0)
         for kind in ("velocity", "data")
     )
 
     def levels(t: Any) -> tuple[Tensor, Tensor]:
-        alpha = one.interpolate(torch.ones(1), torch.tensor([t]).double(), torch.zeros(1))
-        sigma = one.interpolate(torch.zeros(1), torch.tensor([t]).double(), torch.ones(1))
+        alpha = one.interpolate(
+            torch.ones(1), torch.tensor([t], dtype=torch.float64), torch.zeros(1)
+        )
+        sigma = one.interpolate(
+            torch.zeros(1), torch.tensor([t], dtype=torch.float64), torch.ones(1)
+        )
         return alpha[0], sigma[0]
 
     def loss(predicts: str) -> Callable[..., Any]:

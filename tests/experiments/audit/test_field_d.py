@@ -2,17 +2,18 @@
 
 import pytest
 
-from experiments.audit.peers import bionemo_moco
+from experiments.audit.formula import Formula
+from experiments.audit.peers import bionemo_moco, deepinv
 
 
-def rows(subjects):
-    """(what is exported, the check) -> the verdict and what was measured, of formulas alone."""
-    found = [row for one in subjects if not hasattr(one, "sampler") for row in one.audit().rows]
-    return {(row.sampler, row.check): row for row in found}
-
-
-def defects(found):
-    return {key for key, row in found.items() if row.verdict == "defect"}
+def check(module, findings):
+    """The rows of a module's formulas; those with a defect are the findings, in these words."""
+    subjects = (one for one in module.subjects(quick=False) if isinstance(one, Formula))
+    found = {(row.sampler, row.check): row for one in subjects for row in one.audit().rows}
+    assert {key for key, row in found.items() if row.verdict == "defect"} == findings.keys()
+    for key, words in findings.items():
+        assert words in f"{found[key].shown}; {found[key].note}", key
+    return found
 
 
 SHIFTED = "is its right value of index t - 1"
@@ -43,8 +44,32 @@ BIONEMO = {
 
 def test_bionemo_moco():
     pytest.importorskip("bionemo.moco.interpolants")
-    found = rows(bionemo_moco.subjects(quick=False))
-    assert defects(found) == BIONEMO.keys()
-    for key, words in BIONEMO.items():
-        assert words in f"{found[key].shown}; {found[key].note}", key
+    found = check(bionemo_moco, BIONEMO)
     assert found["DDPM.step_noise", "posterior"].verdict == "sound"
+
+
+DEEPINV = {
+    ("ScoreModelWrapper.score", "runs"): "TypeError",
+    ("ScoreModelWrapper.score(epsilon)", "prediction_maps"): "is -sqrt(SNR)",
+    ("ScoreModelWrapper.score(v_prediction)", "prediction_maps"): "is -1 / sqrt(1 - abar)",
+    ("ScoreModelWrapper.score(sample)", "prediction_maps"): "is 1 / (its right value)",
+    ("ScoreModelWrapper(100 times)", "index"): "got another index at 8 of 100",
+    ("ScoreModelWrapper(trained on [0, 1])", "range"): "got 0.65, expected 0.3",
+    ("DDRM, not measured", "forward"): "is its right value / sqrt(2)",
+    ("DDRM, measured", "forward"): "is its right value / sqrt(2)",
+    ("DiffPIR.forward", "proximal step"): "got gamma = 0.5 / rho",
+    ("DPS", "step size"): "got 0.01 times the gradient",
+    ("PosteriorDiffusion, uneven times", "last denoising"): "got sigma = 0.00116",
+    ("BaseSampling", "mean"): "got 0.1",
+    ("BaseSampling", "variance"): "got 0.1",
+    ("BaseSampling", "chain"): "got 1",
+}
+
+
+def test_deepinv():
+    pytest.importorskip("natsort")
+    found = check(deepinv, DEEPINV)
+    assert {key for key, row in found.items() if row.verdict == "limit"} == {
+        ("SongDiffusionSDE(beta, xi)", "schedule"),
+        ("DiffPIR, result", "last noise"),
+    }
