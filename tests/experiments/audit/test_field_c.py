@@ -17,7 +17,17 @@ FLOW_MATCHING = {
     ("MixtureDiscreteEulerSolver", "an end before 1"),
     ("MixtureDiscreteEulerSolver", "divergence-free term"),
 }
-"""What is no row's formula, by name and setting."""
+TORCHEBM = {
+    *(("compute_diffusion", path) for path in ("linear", "cosine", "vp")),
+    ("ScoreMatching", "exact, images"),
+    ("ScoreMatching", "approx"),
+    ("SlicedScoreMatching", "sliced, images"),
+    ("ContrastiveDivergence, new_sample_ratio", "defaults"),
+    ("FlowSampler, reverse", "defaults"),
+    ("FlowSampler, noise", "defaults"),
+    *(("FlowSampler, sde", path) for path in ("linear", "cosine", "vp")),
+}
+"""What does not hold, by name and setting."""
 
 
 def found(library, quick=True):
@@ -51,3 +61,13 @@ def test_torchcfm_is_sound():
     wrong, every = found("torchcfm")
     assert not wrong
     assert ("SchrodingerBridgeConditionalFlowMatcher.sample_xt", "defaults") in every
+
+
+def test_torchebm():
+    wrong, every = found("torchebm")
+    assert wrong == TORCHEBM
+    assert {
+        ("HamiltonianMonteCarlo", "defaults"),
+        ("HamiltonianMonteCarlo, mass", "defaults"),
+        ("LangevinDynamics", "defaults"),
+    } < every
