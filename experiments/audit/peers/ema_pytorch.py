@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -57,8 +58,7 @@ def power_profile(every: int, n: int) -> float:
 
 def handed_back(share: float) -> None:
     """`update_model_with_ema`: a share of the model stays, the rest is its average."""
-    from ema_pytorch import EMA
-
+    EMA = import_module("ema_pytorch").EMA
     average = EMA(Model(torch.tensor([1.0, 0.0])), update_model_with_ema_beta=share)
     average.ema_model.w.data.copy_(torch.tensor([0.0, 1.0]))
     average.update_model_with_ema()
@@ -69,8 +69,7 @@ def handed_back(share: float) -> None:
 
 def width(every: int, wanted: float, **options: Any) -> None:
     """sigma_rel of what PostHocEMA makes: the deviation of its weights by their step."""
-    from ema_pytorch import PostHocEMA
-
+    PostHocEMA = import_module("ema_pytorch").PostHocEMA
     model = Model(torch.zeros(STEPS))
     with TemporaryDirectory() as folder:
         options |= {"checkpoint_every_num_steps": STEPS // 10, "checkpoint_folder": folder}
@@ -87,14 +86,16 @@ def width(every: int, wanted: float, **options: Any) -> None:
 
 def subjects(quick: bool) -> Iterator[Formula]:
     """Averages, by the options that change their weights."""
-    from ema_pytorch import EMA, EMAModuleWrapper, EMAPytree, KarrasEMA
-
+    library = import_module("ema_pytorch")
+    EMA, KarrasEMA = library.EMA, library.KarrasEMA
     given = partial(formulas_of, "ema-pytorch")
     checked = partial(assert_average, first=1, dtype=torch.float32)
     for every, after, power in ((1, 0, 2 / 3), (1, 5, 2 / 3), (3, 0, 2 / 3), (3, 6, 1.0)):
         options = {"update_every": every, "update_after_step": after, "power": power}
         decay = partial(warm_up, every, after, power)
-        kinds: dict[str, Any] = {each.__name__: each for each in (EMA, EMAModuleWrapper, EMAPytree)}
+        kinds: dict[str, Any] = {
+            each.__name__: each for each in (EMA, library.EMAModuleWrapper, library.EMAPytree)
+        }
         starts = {name: averaged(kind, beta=0.9, **options) for name, kind in kinds.items()}
         starts["EMA, use_foreach"] = averaged(EMA, beta=0.9, use_foreach=True, **options)
         runs = {

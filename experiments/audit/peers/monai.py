@@ -1,8 +1,8 @@
-"""MONAI's noise schedulers, and its inferer, which samples with them and bounds a likelihood."""
+"""MONAI's noise schedulers, its inferer's samples with them, and what `monai_inferer` has."""
 
-import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from itertools import pairwise
 from typing import Any
@@ -18,26 +18,27 @@ from diffusion_math.testing import (
     Draws,
     Sampler,
     UnsupportedError,
-    assert_bound,
-    assert_decoder,
     assert_forward,
-    assert_guidance,
     assert_inversion,
     assert_learned_variance,
     assert_posterior,
     assert_prediction_maps,
-    assert_prior_term,
-    drawn,
     of,
 )
 from diffusion_math.testing.verdicts import Origin
 from experiments.audit.formula import Formula, formulas_of
+from experiments.audit.peers.monai_inferer import (
+    F32,
+    SHORT,
+    agree,
+    levels_of,
+    likelihoods,
+    make_inferer,
+    make_scheduler,
+)
 from experiments.audit.subject import Subject, again, along
 
 TABLES = ("linear_beta", "scaled_linear_beta", "sigmoid_beta", "cosine")
-SHORT = {"num_train_timesteps": 100, "beta_start": 1e-3, "beta_end": 0.2}
-BOUND = {"num_train_timesteps": 20, "beta_end": 0.2}
-"""A short table, all of whose terms a bound evaluates at once."""
 LIMITS = {
     "DDPMScheduler._get_variance, fixed_large": "the upper bound of the variance, as its name says",
 }
@@ -50,39 +51,19 @@ UNTRIED = {
 }
 """What has to do with diffusion and is not audited: why."""
 
-F32, QUIET = torch.float32, {"save_intermediates": True, "verbose": False}
-
-
-def _scheduler(kind: str, **options: Any) -> Any:
-    from monai.networks import schedulers
-
-    clip = {"clip_sample": False} if kind in ("DDPMScheduler", "DDIMScheduler") else {}
-    return getattr(schedulers, kind)(**{**clip, **options})
-
-
-def _inferer(scheduler: Any) -> Any:
-    from monai.inferers import DiffusionInferer
-
-    return DiffusionInferer(scheduler)
-
-
-def _levels(scheduler: Any) -> Callable[[Any], tuple[Tensor, Tensor]]:
-    abar = scheduler.alphas_cumprod.double()
-    return lambda t: (abar[t] ** 0.5, (1 - abar[t]) ** 0.5)
-
 
 def sampler(
     kind: str, order: int, noisy: bool = False, settle: Any = (), **options: Any
 ) -> Sampler:
     """`DiffusionInferer.sample` with a scheduler on its own times."""
-    first, of_length = _scheduler(kind, **options), dict[int, int]()
+    first, of_length = make_scheduler(kind, **options), dict[int, int]()
     straight = kind == "RFlowScheduler"
     schedule = RectifiedFlow() if straight else Discrete(first.betas.double())
     count = first.num_train_timesteps
     last = 0.0 if float(getattr(first, "final_alpha_cumprod", 1.0)) == 1.0 else 1.0
 
     def settled(n: int) -> tuple[Any, Tensor]:
-        scheduler = _scheduler(kind, **options)
+        scheduler = make_scheduler(kind, **options)
         if n > count:
             raise UnsupportedError(f"has {count} times")
         scheduler.set_timesteps(n, **dict(settle))
@@ -123,7 +104,7 @@ def sampler(
             return (prediction.v_from_x0 if v else prediction.eps_from_x0)(schedule, x, x0, t)
 
         with draws.everywhere():
-            end = _inferer(scheduler).sample(x, network, verbose=False)
+            end = make_inferer(scheduler).sample(x, network, verbose=False)
         return along(grid, seen, end)
 
     return Sampler(
@@ -154,78 +135,17 @@ def _posterior(scheduler: Any, **options: Any) -> Callable[..., tuple[Tensor, Te
     return posterior
 
 
-def _term(scheduler: Any, **options: Any) -> Callable[..., Tensor]:
-    """A term of `get_likelihood`, which evaluates all times of a batch with one noise."""
-    bound, given = _inferer(scheduler).get_likelihood, {**QUIET, **options}
-
-    def term(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        def model(x: Tensor, timesteps: Tensor, context: Any) -> Any:
-            return network(x[:, :4], timesteps)
-
-        maps = drawn(lambda x: bound(x, model, **given)[1])(x0, noise)
-        each = dict(zip(scheduler.timesteps.tolist(), maps, strict=True))
-        return torch.stack([each[k][row].sum() for row, k in enumerate(t.tolist())])
-
-    return term
-
-
-def _prior(scheduler: Any) -> Callable[[Tensor], Tensor]:
-    """What `get_likelihood` has but for the last term, with a network that knows x0."""
-
-    def term(x0: Tensor) -> Tensor:
-        total, maps = _inferer(scheduler).get_likelihood(
-            x0, lambda x, timesteps, context: x0, **QUIET
-        )
-        return x0.shape[1] * total - maps[-1].sum(1)
-
-    return term
-
-
-def _decoder(low: float, high: float) -> Callable[..., Tensor]:
-    """Of data in a range, from [-1, 1]."""
-
-    def log_probability(x0: Tensor, mean: Tensor, log_scales: Tensor) -> Tensor:
-        x0, mean = (low + (high - low) / 2 * (one + 1) for one in (x0, mean))
-        log_scales = log_scales + math.log((high - low) / 2)
-        decode = _inferer(None)._get_decoder_log_likelihood
-        found: Tensor = decode(x0, mean, log_scales, scaled_input_range=(low, high))
-        return found
-
-    return log_probability
-
-
-def _guided(cond: Tensor, uncond: Tensor, w: float) -> Tensor:
-    """The velocity of one whole step from 0."""
-    scheduler = _scheduler("RFlowScheduler")
-    scheduler.set_timesteps(1)
-
-    def network(x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
-        return torch.where(context < 0, torch.cat([uncond] * 2), torch.cat([cond] * 2))
-
-    said = torch.ones(len(cond), 1)
-    found: Tensor = _inferer(scheduler).sample(
-        torch.zeros_like(cond), network, conditioning=said, cfg=w, verbose=False
-    )
-    return found
-
-
 def _moves(method: str, t: int, start: int, x: Tensor, network: Any, **options: Any) -> Tensor:
     """A step between two times of DDIM, of as many steps as make it one."""
-    scheduler = _scheduler("DDIMScheduler", **SHORT, **options)
+    scheduler = make_scheduler("DDIMScheduler", **SHORT, **options)
     scheduler.set_timesteps(100 // abs(t - start))
     found: Tensor = getattr(scheduler, method)(network(x, start), start, x)[0]
     return found
 
 
-def _unlike(name: str, got: Any, wanted: Any) -> None:
-    """What two ways of the library say of one thing."""
-    worst = float((torch.as_tensor(got).double() - torch.as_tensor(wanted)).abs().max())
-    assert worst < 1e-4, f"{name}: differs by {worst:.4g}"
-
-
 def _methods() -> dict[tuple[str, str], Callable[[], None]]:
-    times, ddpm = range(1000), partial(_scheduler, "DDPMScheduler")
-    levels = _levels(ddpm())
+    times, ddpm = range(1000), partial(make_scheduler, "DDPMScheduler")
+    levels = levels_of(ddpm())
     one: dict[str, Any] = {"levels": levels, "times": times, "batched": False, "dtype": F32}
 
     def variance(kind: str) -> Callable[..., Any]:
@@ -250,8 +170,8 @@ def _methods() -> dict[tuple[str, str], Callable[[], None]]:
         assert_inversion(up, down, short["levels"], range(100), predicts=predicts, dtype=F32)
 
     sample = {"prediction_type": "sample", **SHORT}
-    short = one | {"levels": _levels(ddpm(**SHORT)), "times": range(100)}
-    ddim = _scheduler("DDIMScheduler", **sample)
+    short = one | {"levels": levels_of(ddpm(**SHORT)), "times": range(100)}
+    ddim = make_scheduler("DDIMScheduler", **sample)
     ddim.alphas_cumprod = ddim.alphas_cumprod.double()  # x0's coefficient is a small difference
     found: dict[tuple[str, str], Callable[[], None]] = {
         ("DDPMScheduler.step", "posterior"): lambda: assert_posterior(
@@ -278,7 +198,7 @@ def _methods() -> dict[tuple[str, str], Callable[[], None]]:
 
 
 def _flow() -> dict[tuple[str, str], Callable[[], None]]:
-    own, times = _scheduler("RFlowScheduler"), [float(t) for t in range(1, 1001)]
+    own, times = make_scheduler("RFlowScheduler"), [float(t) for t in range(1, 1001)]
 
     def levels(t: Any) -> tuple[Any, Any]:
         return 1 - t / 1000, t / 1000
@@ -292,12 +212,13 @@ def _flow() -> dict[tuple[str, str], Callable[[], None]]:
         return own.get_velocity(x0, eps, t)
 
     def scaled() -> None:
-        from monai.networks.schedulers.rectified_flow import timestep_transform
-
-        scheduler = _scheduler("RFlowScheduler", use_timestep_transform=True, transform_scale=2.0)
+        flow = import_module("monai.networks.schedulers.rectified_flow")
+        scheduler = make_scheduler(
+            "RFlowScheduler", use_timestep_transform=True, transform_scale=2.0
+        )
         scheduler.set_timesteps(10, input_img_size_numel=32**3)
-        wanted = timestep_transform(torch.arange(1000, 0, -100), 32**3, scale=2.0).long()
-        _unlike("set_timesteps", scheduler.timesteps, wanted)
+        wanted = flow.timestep_transform(torch.arange(1000, 0, -100), 32**3, scale=2.0).long()
+        agree("set_timesteps", scheduler.timesteps, wanted)
 
     maps = {"velocity_from_x0_and_eps": velocity}
     return {
@@ -308,68 +229,6 @@ def _flow() -> dict[tuple[str, str], Callable[[], None]]:
             maps, levels, times, dtype=F32
         ),
         ("RFlowScheduler.set_timesteps, transform_scale", "schedule"): scaled,
-    }
-
-
-def _likelihood() -> dict[tuple[str, str], Callable[[], None]]:
-    def bound(variance: str = "beta~", more: Any = (), **options: Any) -> None:
-        scheduler = _scheduler("DDPMScheduler", **BOUND, **options)
-        term = _term(scheduler, **dict(more))
-        predicts = {"v_prediction": "v", "sample": "x0"}.get(scheduler.prediction_type, "eps")
-        given = {"variance": variance, "predicts": predicts, "dtype": F32}
-        assert_bound(term, _levels(scheduler), range(20), **given)
-
-    def seen() -> None:
-        """What the network is given where the scheduler is not that of the inferer."""
-        own, scheduler = (_scheduler("DDPMScheduler", **one) for one in (SHORT, BOUND))
-
-        def q_sample(x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-            found = torch.zeros_like(x0)
-
-            def model(x: Tensor, timesteps: Tensor, context: Any) -> Tensor:
-                found[t == timesteps] = x[t == timesteps]
-                return x
-
-            bound = partial(_inferer(own).get_likelihood, diffusion_model=model, **QUIET)
-            drawn(lambda x: bound(x, scheduler=scheduler))(x0, noise)
-            return found
-
-        assert_forward(q_sample, _levels(scheduler), range(20), dtype=F32)
-
-    def prior() -> None:
-        scheduler = _scheduler("DDPMScheduler", prediction_type="sample", **BOUND)
-        alpha, sigma = (float(one) for one in _levels(scheduler)(19))
-        assert_prior_term(_prior(scheduler), alpha, sigma, dtype=F32)
-
-    def clipped() -> None:
-        own = {"clip_sample": True, "clip_sample_min": 0.0, "prediction_type": "sample"}
-        scheduler = _scheduler("DDPMScheduler", **BOUND, **own)
-        term = _term(scheduler)(
-            lambda x, t: torch.full_like(x, -0.5),
-            torch.zeros(19, 4),
-            torch.arange(1, 20),
-            torch.ones(19, 4),
-        )
-        _unlike("KL of one mean from itself", term, 0)
-
-    name = "DiffusionInferer.get_likelihood"
-    concat = {"mode": "concat", "conditioning": torch.zeros(19, 4)}
-    return {
-        (name, "bound"): bound,
-        (f"{name}, sample", "bound"): partial(bound, prediction_type="sample"),
-        (f"{name}, v_prediction", "bound"): partial(bound, prediction_type="v_prediction"),
-        (f"{name}, fixed_large", "bound"): partial(bound, "beta", variance_type="fixed_large"),
-        (f"{name}, scheduler=", "forward"): seen,
-        (f"{name}, concat", "bound"): lambda: bound(more=concat),
-        (f"{name}, clip_sample_min", "bound"): clipped,
-        (f"{name}, the first term", "prior term"): prior,
-        (f"{name}, the last term", "decoder"): lambda: assert_decoder(
-            _decoder(-1, 1), tolerance=9e-3
-        ),
-        (f"{name}, the last term, in [0, 1]", "decoder"): lambda: assert_decoder(
-            _decoder(0, 1), tolerance=9e-3
-        ),
-        ("DiffusionInferer.sample, cfg", "guidance"): lambda: assert_guidance(_guided),
     }
 
 
@@ -393,10 +252,10 @@ MORE: tuple[tuple[str, int, bool, dict[str, Any]], ...] = (
 def subjects(quick: bool) -> Iterator[Formula | Subject]:
     """Every scheduler's tables, methods and samples, and the inferer's bound and guidance."""
     for table in TABLES:
-        checks = of(_scheduler("DDPMScheduler", schedule=table), skip=["step"])
+        checks = of(make_scheduler("DDPMScheduler", schedule=table), skip=["step"])
         each = {(f"Scheduler.{one}", one.formula): one for one in checks}
         yield from formulas_of("monai", f"schedule={table}", each)
-    found = _methods() | _flow() | _likelihood()
+    found = _methods() | _flow() | likelihoods()
     yield from formulas_of("monai", "defaults", found, LIMITS)
     for kind, order, noisy, options in SAMPLERS if quick else SAMPLERS + MORE:
         setting = ", ".join(f"{name}={value!r}" for name, value in options.items())
