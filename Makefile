@@ -70,11 +70,12 @@ bench: $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(PY) -m benchmarks $(BENCH_FLAGS)
 
-# k-diffusion and smalldiffusion want torchvision for what is not audited: they come without what they depend on.
+# Many want torchvision, or more, for what is not audited: they come without what they depend on.
 peers: $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps azula k-diffusion smalldiffusion
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps ema-pytorch bionemo-moco pot
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps denoising-diffusion-pytorch imagen-pytorch dalle2-pytorch rectified-flow-pytorch einx frozendict torch-einops-utils
 
 mutants: $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'

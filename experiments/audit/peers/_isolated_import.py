@@ -46,13 +46,28 @@ def alone(package: str, module: str, helpers: Mapping[str, Any] | None = None) -
     return _loaded(package, module, tuple((helpers or {}).items()))
 
 
+class _Anything(type):
+    """A class, of which and of whose instances every attribute is another."""
+
+    def __getattr__(cls, name: str) -> Any:
+        return _stand_in(name)
+
+
+def _stand_in(name: str) -> type:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    anything = {
+        "__init__": lambda self, *given, **named: None,
+        "__getattr__": lambda self, name: _stand_in(name),
+    }
+    return _Anything(name, (), anything)
+
+
 class _StandIn(ModuleType):
     """A module in which every name is an empty class."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return type(name, (), {})
+        return _stand_in(name)
 
 
 class _StandIns(MetaPathFinder, Loader):

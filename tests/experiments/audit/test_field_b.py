@@ -21,3 +21,44 @@ def test_ema_pytorch() -> None:
     widths = {("PostHocEMA", f"sigma_rel {wanted:g}") for wanted in (0.05, 0.15, 0.28)}
     assert wrong == {("KarrasEMA", "average"), *widths}
     assert sound == 21
+
+
+def test_denoising_diffusion_pytorch() -> None:
+    pytest.importorskip("denoising_diffusion_pytorch")
+    wrong, sound = defects("denoising-diffusion-pytorch")
+    guided = "guided_diffusion.GaussianDiffusion.ddim_sample"
+    assert wrong == {
+        ("ContinuousTimeGaussianDiffusion.p_sample", "last step"),
+        ("GaussianDiffusion.interpolate", "img2img start"),
+        ("GaussianDiffusion.p_losses, offset_noise_strength", "arguments"),
+        ("GaussianDiffusion1D.interpolate", "img2img start"),
+        ("LearnedGaussianDiffusion.ddim_sample", "runs"),
+        ("LearnedGaussianDiffusion.p_losses", "loss"),
+        ("Unet.forward_with_cond_scale, cond_scale=1", "guidance"),
+        ("VParamContinuousTimeGaussianDiffusion.p_sample", "last step"),
+        ("WeightedObjectiveGaussianDiffusion.p_sample_loop", "runs"),
+        ("classifier_free_guidance.GaussianDiffusion.sample", "cond_scale=1"),
+        (guided, "all timesteps"),
+        (guided, "classifier"),
+        ("guided_diffusion.RMSNorm", "formula"),
+        ("karras_unet.Conv2d, concat_ones_to_input", "magnitude"),
+        ("linear_beta_schedule, 20 steps", "betas"),
+        ("repaint.GaussianDiffusion.p_sample_loop", "levels"),
+    }
+    assert sound > 400
+
+
+def test_imagen_pytorch() -> None:
+    pytest.importorskip("imagen_pytorch")
+    wrong, sound = defects("imagen-pytorch")
+    assert wrong == {
+        ("ElucidatedImagen.sample, init_images, skip_steps", "img2img start"),
+        ("ElucidatedImagen.sample, inpaint_images, all known", "levels"),
+        ("ElucidatedImagen.sample, inpaint_images, none known", "levels"),
+        ("GaussianDiffusionContinuousTimes.q_sample_from_to", "transition"),
+        ("Imagen.p_losses", "self-conditioning"),
+        ("Imagen.p_sample", "last step"),
+        ("Imagen.sample, init_images, skip_steps", "img2img start"),
+        ("Imagen.sample, inpaint_images, none known", "levels"),
+    }
+    assert sound >= 30

@@ -1,0 +1,373 @@
+"""imagen-pytorch: its continuous-time diffusion, and the elucidated one."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
+from itertools import pairwise, repeat
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from diffusion_math.schedule import VE
+from diffusion_math.testing import (
+    Sampler,
+    UnsupportedError,
+    assert_forward,
+    assert_guidance,
+    assert_img2img_start,
+    assert_loss,
+    assert_posterior,
+    assert_prediction_maps,
+    assert_transition,
+    drawn,
+    weights,
+)
+from experiments.audit.formula import Formula, formulas_of
+from experiments.audit.peers import _lucidrains as driven
+from experiments.audit.peers._isolated_import import without
+from experiments.audit.peers._lucidrains import check, drawing
+from experiments.audit.subject import Subject, subjects_of
+
+UNTRIED = {
+    "ImagenTrainer, ImagenConfig": "they read and write files",
+    "Unet, Unet3D, BaseUnet64, SRUnet256, SRUnet1024": "networks",
+    "Imagen(loss_type='l1' or 'huber')": "no squared error",
+    "Imagen on video": "the lines of images over again, with one axis more",
+}
+"""What the library exports and is not audited, and why."""
+
+LIBRARY, IMAGE = "imagen-pytorch", (1, 2, 2)
+PREDICTS = {"noise": "eps", "x_start": "x0", "v": "v"}
+KINDS = {"noise": "pred_noise", "x_start": "pred_x0", "v": "pred_v"}
+TIMES = [k / 20 for k in range(1, 20)]
+LIMITS = {
+    "Unet.forward_with_cond_scale": (
+        "the update's part along the prediction is left out, as in APG, by the code's comment"
+    ),
+    "ElucidatedImagen.sample": "the paper's eq. 5 is 0 / 0 for one step",
+}
+Found = dict[tuple[str, str], Callable[[], Any]]
+
+
+def module(name: str) -> Any:
+    """One of the library's modules; the text encoder and what trains it are stand-ins."""
+    beside = "torchvision", "kornia", "accelerate", "pytorch_warmup", "datasets", "fsspec"
+    with without(*beside, "transformers", "sentencepiece"):
+        return driven.quiet(import_module(f"imagen_pytorch.{name}"))
+
+
+def imagen(network: Any, elucidated: bool = False, **options: Any) -> Any:
+    """Imagen with one network, without text, on images in [-1, 1]."""
+    where = module("imagen_pytorch")
+
+    class Net(where.Unet):  # type: ignore[name-defined, misc]
+        """In the place of `Unet`, which it checks for."""
+
+        lowres_cond, self_cond = False, bool(options.pop("self_cond", False))
+
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def cast_model_parameters(self, **_: Any) -> Any:
+            return self
+
+        def forward(self, x: Tensor, told: Tensor, **named: Any) -> Tensor:
+            found: Tensor = network(x, told, named.get("self_cond"))
+            return found
+
+        forward_with_cond_scale = forward
+
+    settings = {"image_sizes": 2, "channels": 1, "condition_on_text": False, "text_embed_dim": 4}
+    settings |= {"auto_normalize_img": False, **options}
+    make = module("elucidated_imagen").ElucidatedImagen if elucidated else where.Imagen
+    return make(Net(), **settings)
+
+
+def scheduler(table: str) -> Any:
+    """The diffusion in continuous time."""
+    return module("imagen_pytorch").GaussianDiffusionContinuousTimes(noise_schedule=table)
+
+
+def levels_of(log_snr: Any) -> driven.Levels:
+    """From its log-SNR."""
+
+    def levels(t: Any) -> tuple[Tensor, Tensor]:
+        found = log_snr(torch.tensor(float(t), dtype=torch.float64))
+        return found.sigmoid().sqrt(), (-found).sigmoid().sqrt()
+
+    return levels
+
+
+def continuous(table: str) -> Found:
+    """GaussianDiffusionContinuousTimes: forward, transitions, posterior, conversions."""
+    thing, name = scheduler(table), "GaussianDiffusionContinuousTimes"
+    levels = levels_of(thing.log_snr)
+    steps = list(pairwise(TIMES[::-1]))
+
+    def posterior(which: int, x0: Tensor, x_t: Tensor, t: Tensor, s: Tensor) -> Any:
+        found = thing.q_posterior(x0, x_t, t, t_next=s)
+        return found[0], found[which]
+
+    def next_time() -> None:
+        x = torch.ones(1, 4).double()
+        at, its = (torch.tensor([each]).double() for each in (0.5, 0.499))
+        off = thing.q_posterior(x, x, at)[0] - thing.q_posterior(x, x, at, t_next=its)[0]
+        check(float(off.abs().max()), 0.0, "the next time by default is 1/1000 before: off by")
+
+    def transition(x: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        return torch.as_tensor(thing.q_sample_from_to(x, s, t, noise))
+
+    maps = {
+        "x0_from_eps": lambda x, eps, t: thing.predict_start_from_noise(x, t, eps),
+        "x0_from_v": lambda x, v, t: thing.predict_start_from_v(x, t, v),
+    }
+    return {
+        (f"{name}.q_sample", "forward"): lambda: assert_forward(
+            lambda *given: thing.q_sample(*given)[0], levels, TIMES
+        ),
+        (f"{name}.q_sample_from_to", "transition"): lambda: assert_transition(
+            transition, levels, TIMES
+        ),
+        (f"{name}.q_posterior", "posterior"): lambda: (
+            assert_posterior(partial(posterior, 1), levels, TIMES, pairs=steps),
+            assert_posterior(
+                partial(posterior, 2), levels, TIMES, pairs=steps, spread="log-variance"
+            ),
+        ),
+        (f"{name}.q_posterior", "next time by default"): next_time,
+        (f"{name}.predict_start_from_...", "prediction maps"): lambda: assert_prediction_maps(
+            maps, levels, TIMES
+        ),
+    }
+
+
+def losses(predicts: str, gamma: float | None) -> Found:
+    """Imagen's loss, a step of its sampling and the last, and self-conditioning."""
+    where, table = module("imagen_pytorch"), scheduler("cosine")
+    levels = levels_of(table.log_snr)
+    options = {"noise_scheduler": table, "pred_objective": predicts}
+
+    def loss(network: Any, x0: Tensor, t: Tensor, noise: Tensor, **more: Any) -> Tensor:
+        of_image = lambda x, told, own: network(x.flatten(1), told).reshape(x.shape)  # noqa: E731
+        thing, x0, noise = imagen(of_image), x0.reshape(-1, *IMAGE), noise.reshape(-1, *IMAGE)
+        unet = thing.unets[0]
+        return torch.as_tensor(
+            thing.p_losses(unet, x0, t, noise=noise, min_snr_gamma=gamma, **options)
+        )
+
+    def step(network: Any, x: Tensor, t: float, s: float) -> Tensor:
+        at, then = (torch.full((len(x),), each, dtype=torch.float64) for each in (t, s))
+        thing = imagen(lambda x, told, own: network(x))
+        return torch.as_tensor(thing.p_sample(thing.unets[0], x, at, t_next=then, **options)[0])
+
+    at = driven.one_step(step, levels, KINDS[predicts])
+
+    def last() -> None:
+        x = torch.ones(1, 4).double()
+        left = float(at(torch.zeros_like(x), x * levels(0.001)[1], 0.001, 0.0)[0][0, 0])
+        assert left < 1e-3, f"noise left on clean data by the last of 1000 steps: {left:.3g}"
+
+    def itself() -> None:
+        x, t = torch.zeros(1, *IMAGE), torch.tensor([0.5])
+        noise = torch.ones_like(x)
+
+        def of(network: Any, own: bool = True) -> Tensor:
+            thing = imagen(network, self_cond=own)
+            with mock.patch.object(where, "random", return_value=0.0):
+                return torch.as_tensor(
+                    thing.p_losses(
+                        thing.unets[0], x, t, noise=noise, min_snr_gamma=gamma, **options
+                    )
+                )
+
+        quarter = lambda x, *_: torch.full_like(x, 0.25)  # noqa: E731
+        x_t = table.q_sample(x, t, noise)[0]
+        x0 = {
+            "noise": table.predict_start_from_noise(x_t, t, quarter(x)),
+            "x_start": quarter(x),
+            "v": table.predict_start_from_v(x_t, t, quarter(x)),
+        }[predicts]
+        driven.own_prediction(of, x0, float(of(quarter, False)))
+
+    return {
+        ("Imagen.p_losses", "loss"): lambda: assert_loss(
+            loss,
+            levels,
+            TIMES,
+            predicts=PREDICTS[predicts],
+            weight="min-SNR" if gamma else "simple",
+        ),
+        ("Imagen.p_losses", "self-conditioning"): itself,
+        ("Imagen.p_sample", "posterior"): lambda: assert_posterior(
+            at, levels, TIMES, spread="deviation", batched=False, pairs=pairwise(TIMES[::-1])
+        ),
+        ("Imagen.p_sample", "last step"): last,
+    }
+
+
+def images(elucidated: bool) -> Found:
+    """Image-to-image and inpainting."""
+    name = "ElucidatedImagen" if elucidated else "Imagen"
+    more = {"num_sample_steps": 10, "S_churn": 0} if elucidated else {"timesteps": 10}
+    table = scheduler("cosine").log_snr
+    spread = imagen(lambda x, *_: x, elucidated, **more)
+    if elucidated:
+        hp = spread.hparams[0]
+        own = spread.sample_schedule(10, hp.rho, hp.sigma_min, hp.sigma_max)[:-1]
+        times = [float(each) for each in own.flip(0)]
+    else:
+        times = [k / 10 for k in range(1, 11)]
+    levels: Any = (lambda t: (1.0, t)) if elucidated else levels_of(table)
+
+    def time(told: Tensor) -> float:
+        """Of what the network is told: log(sigma) / 4, or the log-SNR."""
+        at = float(told.reshape(-1)[0])
+        nodes = torch.tensor(times)
+        near = (nodes.log() / 4 if elucidated else table(nodes)) - at
+        return times[int(near.abs().argmin())]
+
+    def start(x0: Tensor, skip: int, noise: Tensor) -> tuple[Tensor, float]:
+        seen: list[tuple[Tensor, float]] = []
+
+        def network(x: Tensor, told: Tensor, own: Any) -> Tensor:
+            t = time(told)
+            scale = float(spread.c_in(0.5, torch.tensor(t).double())) if elucidated else 1.0
+            seen.append((x.flatten(1) / scale, t))
+            return torch.zeros_like(x)
+
+        thing = imagen(network, elucidated, **more)
+        with drawing(repeat(noise)):
+            thing.sample(init_images=x0.reshape(1, *IMAGE), skip_steps=skip, use_tqdm=False)
+        return seen[0]
+
+    def inpainted(known: bool, **options: Any) -> None:
+        side = 16
+
+        def run(network: Any) -> None:
+            def inner(x: Tensor, told: Tensor, own: Any) -> Tensor:
+                t = time(told)
+                if not elucidated:
+                    sigma = levels(t)[1]
+                    network(x, t)
+                    return x / float(sigma)
+                scale = float(spread.c_in(0.5, torch.tensor(t).double()))
+                skip, out = (
+                    each(0.5, torch.tensor(t).double()) for each in (spread.c_skip, spread.c_out)
+                )
+                network(x / scale, t)
+                return -skip * (x / scale) / out
+
+            thing = imagen(inner, elucidated, image_sizes=side, **more)
+            mask = torch.full((1, side, side), known)
+            given = {"inpaint_images": torch.zeros(1, 1, side, side), "inpaint_masks": mask}
+            thing.sample(**given, use_tqdm=False, **options)
+
+        spread_at = lambda t: float(levels(t)[1])  # noqa: E731
+        driven.noise_levels(run, spread_at, side, least=1.001 * spread_at(times[0]))
+
+    once = {"inpaint_resample_times": 1}
+    return {
+        (f"{name}.sample, init_images, skip_steps", "img2img start"): lambda: assert_img2img_start(
+            start, levels, times, [0, 3, 7], dtype=torch.float32
+        ),
+        (f"{name}.sample, inpaint_images, all known", "levels"): partial(inpainted, True, **once),
+        (f"{name}.sample, inpaint_images, none known", "levels"): partial(
+            inpainted, False, inpaint_resample_times=2
+        ),
+        (f"{name}.sample, inpaint_resample_times=1", "levels"): partial(inpainted, False, **once),
+    }
+
+
+def edm(network: Any, **options: Any) -> Any:
+    """ElucidatedImagen with a denoiser in the place of its preconditioned network."""
+
+    def inner(given: Tensor, told: Tensor, own: Any) -> Tensor:
+        sigma = (4 * told.double()).exp().reshape(-1, 1, 1, 1)
+        x = given / made.c_in(0.5, sigma)
+        x0 = network(x, sigma.flatten())
+        found: Tensor = (x0 - made.c_skip(0.5, sigma) * x) / made.c_out(0.5, sigma)
+        return found.to(given.dtype)
+
+    made = imagen(inner, True, **options)
+    return made
+
+
+def elucidated() -> Found:
+    """ElucidatedImagen's loss and preconditioning, its threshold, its guidance."""
+    sigmas = [0.01, 0.1, 0.5, 1.0, 3.0, 20.0]
+
+    def loss(network: Any, x0: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+        made = edm(lambda x, told: network(x.flatten(1).float(), told).reshape(x.shape))
+        made.noise_distribution = lambda *_: sigma.float()
+        return drawn(lambda x: made(x))(x0.reshape(-1, *IMAGE).float(), noise)
+
+    def one_step() -> None:
+        made = edm(lambda x, sigma: 0 * x, num_sample_steps=1).sample(use_tqdm=False)
+        assert bool(made.isfinite().all()), "one step: every sample is NaN"
+
+    def churned() -> None:
+        options = {"image_sizes": 8, "S_churn": 20.0, "S_noise": 1.0, "num_sample_steps": 20}
+        run = lambda network: edm(network, **options).sample(use_tqdm=False)  # noqa: E731
+        driven.noise_levels(run, float, 8)
+
+    def threshold() -> None:
+        made = edm(None)
+        x = torch.cat([torch.linspace(-3, 3, 101)[None], torch.full((1, 101), 0.5)])
+        found = made.threshold_x_start(x[:, None, :, None])
+        s = float(torch.quantile(x[0].abs(), 0.95))
+        wanted = torch.stack([x[0].clamp(-s, s) / s, x[1]])
+        check(float((found.flatten(1) - wanted).abs().max()), 0.0, "threshold off by", 1)
+
+    forward = module("imagen_pytorch").Unet.forward_with_cond_scale
+
+    def combine(cond: Tensor, uncond: Tensor, w: float, **options: Any) -> Tensor:
+        of_drop = lambda cond_drop_prob=0.0: uncond if cond_drop_prob else cond  # noqa: E731
+        own = SimpleNamespace(forward=of_drop)
+        return torch.as_tensor(forward(own, cond_scale=w, **options))
+
+    plain = partial(combine, remove_parallel_component=False)
+    return {
+        ("ElucidatedImagen.forward", "loss"): lambda: assert_loss(
+            loss,
+            lambda t: (1.0, t),
+            sigmas,
+            predicts="x0",
+            weight=weights.edm(0.5),
+            dtype=torch.float32,
+        ),
+        ("ElucidatedImagen.sample", "one step"): one_step,
+        ("ElucidatedImagen.sample, S_churn", "levels"): churned,
+        ("ElucidatedImagen.threshold_x_start", "formula"): threshold,
+        ("Unet.forward_with_cond_scale", "guidance"): lambda: assert_guidance(combine),
+        ("Unet.forward_with_cond_scale, remove_parallel_component=False", "guidance"): (
+            lambda: assert_guidance(plain)
+        ),
+    }
+
+
+def sampler(kind: str, order: int, noisy: bool = False, **options: Any) -> Sampler:
+    """ElucidatedImagen.sample without churn."""
+
+    def run(n: int, network: Any, channels: int, batch: int) -> Tensor:
+        if n == 1:
+            raise UnsupportedError("one step is 0 / 0")
+        size = {"image_sizes": 1, "channels": channels, "num_sample_steps": n, "S_churn": 0.0}
+        return torch.as_tensor(edm(network, **size).sample(batch_size=batch, use_tqdm=False))
+
+    return driven.sampler(kind, VE(81.0), run, float, order, noisy, at_first=80.0)
+
+
+def subjects(quick: bool) -> Iterator[Formula | Subject]:
+    """Formulas by setting, then samplers."""
+    given = partial(formulas_of, LIBRARY, limits=LIMITS)
+    for table in ("linear", "cosine"):
+        yield from given(f"noise_schedule={table}", continuous(table))
+    for predicts in PREDICTS:
+        for gamma in (None, 5.0):
+            yield from given(f"{predicts}, min_snr_gamma={gamma}", losses(predicts, gamma))
+    yield from given("defaults", images(False) | images(True) | elucidated())
+    yield from subjects_of(LIBRARY, sampler, [("ElucidatedImagen.sample", 2, False, {})])
