@@ -115,7 +115,8 @@ def of(
 
     The truth is made from its noise levels: abar_t is its `alphas_cumprod`, or is made of its
     `betas`; or (alpha, sigma) of its `sigmas` and `timesteps`. Entry i of a table is of time i +
-    `first`, and methods are given that time. Each check calls an assertion of this package.
+    `first`, and methods are given that time. Each check calls an assertion of this package. In a
+    loss of the object's own network, ours is in the place of its `model`, `net` or the like.
 
     Args:
         thing: an instance, or a module; a scheduler or process of diffusers, MONAI, lucidrains,

@@ -7,6 +7,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from diffusion_math.testing.adaptors.functions import with_network
 from diffusion_math.testing.assertions.bound import assert_prior_term
 from diffusion_math.testing.assertions.forward import assert_forward
 from diffusion_math.testing.assertions.loss import assert_loss
@@ -17,7 +18,7 @@ from diffusion_math.testing.mistakes.levels import Levels
 from diffusion_math.testing.mistakes.probes import VECTORS, guarded, parts, tensor, time_batch
 from diffusion_math.testing.objects.calls import Method
 from diffusion_math.testing.objects.levels import Noise, found
-from diffusion_math.testing.objects.names import PREDICTIONS, Function
+from diffusion_math.testing.objects.names import PARAMETERS, PREDICTIONS, Function
 
 __all__ = ["Case", "driven"]
 
@@ -54,6 +55,8 @@ class Case:
 def driven(case: Case, function: Function, name: str) -> Run | str:
     """What checks the method of this name; why nothing does, where it can't be driven."""
     method = Method.named(name, getattr(case.thing, name), function.takes)
+    if isinstance(method, str) and "network" in function.takes:
+        method = _of_own_network(case, function, name) or method
     if isinstance(method, str):
         return method
     run = DRIVES.get(function.check)
@@ -62,6 +65,19 @@ def driven(case: Case, function: Function, name: str) -> Run | str:
     if len(method.takes) < len(function.takes):
         return "it has no parameter for the noise"
     return lambda: _map(case, function, method)
+
+
+def _of_own_network(case: Case, function: Function, name: str) -> Method | str:
+    """A method that evaluates its object's own network, as one of a network first; "" for none."""
+    owned = [one for one in PARAMETERS["network"] if callable(found(case.thing, one))]
+    rest = [what for what in function.takes if what != "network"]
+    method = Method.named(name, getattr(case.thing, name), rest)
+    if isinstance(method, str) or not owned:
+        return ""
+    if len(owned) > 1:
+        return f"its network may be any of {', '.join(owned)}"
+    call = with_network(method.call, case.thing, owned[0])
+    return replace(method, takes=("network", *method.takes), call=call)
 
 
 def _forward(case: Case, method: Method) -> Run:
@@ -161,14 +177,35 @@ def _map(case: Case, function: Function, method: Method) -> None:
         raise
 
 
+PLAIN: Mapping[str, tuple[str, ...]] = {
+    "loss_type": ("MSE", "L2"),
+    "model_var_type": ("FIXED",),
+}
+"""Attributes that say which loss it is: what is in them, in capitals, where it is the plain one."""
+
+EXTRAS = ("self_condition", "offset_noise_strength")
+"""What a network or the noise has beside x_t, where it is not off."""
+
+WEIGHTS = ("loss_weight", "p2_loss_weight")
+"""Tables of a weight on the squared error in the prediction, by time."""
+
+
 def _loss(case: Case, method: Method) -> Run | str:
     predicts = case.predicts or _prediction(case.thing)
     if predicts not in PREDICTIONS.values():
         return f"its network predicts {predicts}"
-    for attribute, plain in (("loss_type", "MSE"), ("model_var_type", "FIXED")):
-        kind = getattr(found(case.thing, attribute), "name", plain)
-        if plain not in kind:
+    for attribute, plain in PLAIN.items():
+        value = found(case.thing, attribute)
+        kind = str(getattr(value, "name", value))
+        if value is not None and not any(one in kind.upper() for one in plain):
             return f"its {attribute} is {kind}"
+    for attribute in EXTRAS:
+        if found(case.thing, attribute):
+            return f"its {attribute} is {found(case.thing, attribute)}"
+    for attribute in WEIGHTS:
+        weight = found(case.thing, attribute)
+        if isinstance(weight, Tensor) and not bool((weight == 1).all()):
+            return f"its {attribute} is not 1: `assert_loss` takes its weight"
 
     def probed(*arguments: Any) -> Any:
         """Gives x0 where the network is given what has its shape, to find the style."""
@@ -191,6 +228,7 @@ def _loss(case: Case, method: Method) -> Run | str:
 
             of = dict(zip(("x0", "t", "eps"), (x0, t, *eps), strict=False))
             result = method.call(shaped, *(style.shaped(of[what]) for what in rest))
+            result = result[0] if isinstance(result, tuple) else result  # with a log beside it
             return style.flat(result["loss"] if isinstance(result, Mapping) else result)
 
         def drawing(network: Callable[..., Any], x0: Tensor, t: Tensor, eps: Tensor) -> Any:
