@@ -1,6 +1,6 @@
 """A function of a library that has a formula, and the assertion that compares the two."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, final
@@ -61,8 +61,8 @@ class Formula:
 def formulas_of(
     library: str,
     setting: str,
-    each: dict[tuple[str, str], Callable[[], Any]],
-    limits: dict[str, str] | None = None,
+    each: Mapping[tuple[str, str], Callable[[], Any]],
+    limits: Mapping[str, str] | None = None,
 ) -> Iterator[Formula]:
     """Formulas of a library at one setting, by what is exported and the formula's name."""
     module = library.replace("-", "_")

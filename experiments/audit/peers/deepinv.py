@@ -119,7 +119,11 @@ def _networks() -> Formulas:
     def told(n: int) -> None:
         """A network is told the index whose sigma it is asked for."""
         seen: list[Tensor] = []
-        network = lambda x, t: (seen.append(t), x)[1]  # noqa: E731
+
+        def network(x: Tensor, t: Tensor) -> Tensor:
+            seen.append(t)
+            return x
+
         one = _wrapper("epsilon", n, score_model=network, takes_integer_time=True)
         one(torch.zeros(n, 4), _table(n), input_in_minus_one_one=True)
         off = int((seen[0].flatten() != torch.arange(n)).sum())
@@ -294,7 +298,11 @@ def _restorers() -> Formulas:
     def end(times: Tensor) -> None:
         """The last denoising is told the noise of the last step, sigma of that step's dW."""
         told: list[float] = []
-        network = lambda x, sigma: (told.append(float(sigma)), x)[1]  # noqa: E731
+
+        def network(x: Tensor, sigma: Any) -> Tensor:
+            told.append(float(sigma))
+            return x
+
         sde = sampling.VarianceExplodingDiffusion(network, alpha=1.0, minus_one_one=False)
         solver = sampling.EulerSolver(times)
         one = sampling.PosteriorDiffusion(sde=sde, solver=solver, minus_one_one=False)
@@ -331,7 +339,8 @@ def _langevin() -> Formulas:
 
         def move(x: Tensor) -> Tensor:
             state = iterator({"x": x}, torch.zeros_like(x), physics, fidelity, prior, 0)
-            return state["x"]
+            found: Tensor = state["x"]
+            return found
 
         return drawn(move)
 

@@ -69,7 +69,8 @@ def _prior(scheduler: Any) -> Callable[[Tensor], Tensor]:
         total, maps = make_inferer(scheduler).get_likelihood(
             x0, lambda x, timesteps, context: x0, **QUIET
         )
-        return x0.shape[1] * total - maps[-1].sum(1)
+        terms: Tensor = x0.shape[1] * total - maps[-1].sum(1)
+        return terms
 
     return term
 
@@ -109,8 +110,8 @@ def likelihoods() -> dict[tuple[str, str], Callable[[], None]]:
         scheduler = make_scheduler("DDPMScheduler", **BOUND, **options)
         term = _term(scheduler, **dict(more))
         predicts = {"v_prediction": "v", "sample": "x0"}.get(scheduler.prediction_type, "eps")
-        given = {"variance": variance, "predicts": predicts, "dtype": F32}
-        assert_bound(term, levels_of(scheduler), range(20), **given)
+        levels, times = levels_of(scheduler), range(20)
+        assert_bound(term, levels, times, variance=variance, predicts=predicts, dtype=F32)
 
     def seen() -> None:
         """What the network is given where the scheduler is not that of the inferer."""
