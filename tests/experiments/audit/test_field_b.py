@@ -62,3 +62,27 @@ def test_imagen_pytorch() -> None:
         ("Imagen.sample, inpaint_images, none known", "levels"),
     }
     assert sound >= 30
+
+
+def test_dalle2_pytorch() -> None:
+    pytest.importorskip("dalle2_pytorch")
+    wrong, sound = defects("dalle2-pytorch")
+    starts = {(f"Decoder.p_sample_loop_ddim, {n} steps", "start") for n in (1, 10, 100)}
+    starts |= {(f"DiffusionPrior.p_sample_loop_ddim, {n} steps", "start") for n in (10, 100)}
+    counts = {
+        (f"DiffusionPrior.p_sample_loop_ddim, {n} steps", "evaluations") for n in (1, 10, 100)
+    }
+    bounds = {(f"Decoder.p_losses, variance {name}", "bound") for name in ("beta", "beta~")}
+    ddim = {("Decoder", "levels"), ("Decoder", "last noise")}
+    ddim |= {("DiffusionPrior", "levels"), ("DiffusionPrior", "weak order")}
+    assert wrong == {
+        *(starts | counts | bounds | ddim),
+        ("Decoder.p_losses", "self-conditioning"),
+        ("Decoder.p_losses, learned_variance", "loss"),
+        ("Decoder.sample, inpaint_image, none known", "levels"),
+        ("DiffusionPrior.forward", "arguments"),
+        ("DiffusionPrior.p_losses", "self-conditioning"),
+        ("DiffusionPrior.sample_batch_size", "runs"),
+        ("NoiseScheduler.q_sample_from_to", "transition"),
+    }
+    assert sound > 100

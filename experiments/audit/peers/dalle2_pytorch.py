@@ -1,0 +1,393 @@
+"""dalle2-pytorch: its noise schedules, the prior of embeddings and the decoder of images."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise, product
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+
+from diffusion_math.schedule import Discrete
+from diffusion_math.testing import (
+    Sampler,
+    UnsupportedError,
+    assert_bound,
+    assert_decoder,
+    assert_guidance,
+    assert_learned_variance,
+    assert_loss,
+    assert_posterior,
+    assert_prediction_maps,
+    assert_transition,
+    of,
+)
+from experiments.audit.formula import Formula, formulas_of
+from experiments.audit.peers import _lucidrains as driven
+from experiments.audit.peers._isolated_import import without
+from experiments.audit.peers._lucidrains import KINDS, check
+from experiments.audit.subject import Subject, subjects_of
+
+UNTRIED = {
+    "DecoderTrainer, DiffusionPriorTrainer": "they read and write files",
+    "DALLE2.forward, DiffusionPrior.sample": "they want CLIP's weights",
+    "OpenAIClipAdapter, OpenClipAdapter, XClipAdapter": "other libraries' networks",
+    "VQGanVAE, Unet, DiffusionPriorNetwork": "networks",
+    "Decoder(loss_type='l1' or 'huber')": "no squared error",
+    "LowresConditioner, blur": "images are blurred by kornia; its noise is NoiseScheduler's",
+    "Decoder(learned_variance_constrain_frac=True)": "a share through a sigmoid, of no paper",
+}
+"""What the library exports and is not audited, and why."""
+
+LIBRARY, F32, IMAGE = "dalle2-pytorch", torch.float32, (1, 2, 2)
+PREDICTS = {"pred_noise": "eps", "pred_x0": "x0", "pred_v": "v"}
+Found = dict[tuple[str, str], Callable[[], Any]]
+
+
+def module() -> Any:
+    """The module of the diffusions; what they are conditioned and trained by are stand-ins."""
+    beside = "torchvision", "kornia", "accelerate", "pytorch_warmup", "fsspec", "ftfy", "regex"
+    clips = "x_clip", "coca_pytorch", "open_clip", "clip", "webdataset", "torchmetrics"
+    layers = "vector_quantize_pytorch", "rotary_embedding_torch", "resize_right"
+    with without(*beside, *clips, *layers, "embedding_reader", "wandb"):
+        from dalle2_pytorch import dalle2_pytorch
+
+        return driven.quiet(dalle2_pytorch)
+
+
+def said(predicts: str) -> dict[str, bool]:
+    """The library's two options that say what is predicted."""
+    return {"predict_x_start": predicts == "pred_x0", "predict_v": predicts == "pred_v"}
+
+
+def decoder(network: Any, self_cond: bool = False, **options: Any) -> Any:
+    """A decoder of one network, without conditions, on images in [-1, 1]."""
+
+    class Net(module().Unet):  # type: ignore[misc]
+        """In the place of `Unet`, which it checks for."""
+
+        lowres_cond = cond_on_text_encodings = False
+
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+            self.weight, self.self_cond = torch.nn.Parameter(torch.zeros(1)), self_cond
+
+        def cast_model_parameters(self, **_: Any) -> Any:
+            return self
+
+        def forward(self, x: Tensor, t: Tensor, **named: Any) -> Tensor:
+            found: Tensor = network(x, t, named.get("self_cond"))
+            return found
+
+        forward_with_cond_scale = forward
+
+    settings = {"image_size": 2, "channels": 1, "timesteps": 50, "learned_variance": False}
+    settings |= {"unconditional": True, "auto_normalize_img": False, **options}
+    return module().Decoder(Net(), **settings)
+
+
+def prior(network: Any, size: int = 4, self_cond: bool = False, **options: Any) -> Any:
+    """A prior of one network, without conditions."""
+
+    class Net(torch.nn.Module):
+        dim, self_cond = size, False
+
+        def forward(self, x: Tensor, t: Tensor, **named: Any) -> Tensor:
+            found: Tensor = network(x, t, named.get("self_cond"))
+            return found
+
+        forward_with_cond_scale = forward
+
+    net = Net()
+    net.self_cond = self_cond
+    settings = {"image_embed_dim": size, "timesteps": 50, "condition_on_text_encodings": False}
+    return module().DiffusionPrior(net, **{**settings, **options})
+
+
+def scheduler(table: str) -> Found:
+    """NoiseScheduler: all that `of` finds, v, and transitions."""
+    thing = module().NoiseScheduler(beta_schedule=table, timesteps=50, loss_type="l2")
+    levels, times, name = driven.of_table(thing), range(50), "NoiseScheduler"
+
+    def transition(x: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        return torch.as_tensor(thing.q_sample_from_to(x, s, t, noise))
+
+    v = {"v_from_x0_and_eps": lambda x0, eps, t: thing.calculate_v(x0, t, eps)}
+    found: Found = {
+        (f"{name}.{one.name}", "formula"): one.run for one in of(thing) if one.run is not None
+    }
+    return found | {
+        (f"{name}.calculate_v", "prediction maps"): lambda: assert_prediction_maps(
+            v, levels, times, dtype=F32
+        ),
+        (f"{name}.q_sample_from_to", "transition"): lambda: assert_transition(
+            transition, levels, times, dtype=F32
+        ),
+    }
+
+
+def of_decoder(predicts: str) -> Found:
+    """The decoder's loss, step and self-conditioning, by what its network predicts."""
+    given = {**said(predicts), "image_embed": None}
+
+    def own(network: Any, p2: float = 0.0, **options: Any) -> Any:
+        thing = decoder(network, p2_loss_weight_gamma=p2, **options)
+        call = partial(thing.p_losses, thing.unets[0], noise_scheduler=thing.noise_schedulers[0])
+        return partial(call, **given)
+
+    levels = driven.of_table(decoder(None).noise_schedulers[0])
+
+    def loss(p2: float, network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        of_image = lambda x, t, _: network(x.flatten(1), t).reshape(x.shape)  # noqa: E731
+        x0, noise = (each.reshape(-1, *IMAGE) for each in (x0, noise))
+        return torch.as_tensor(own(of_image, p2)(x0, t, noise=noise))
+
+    def step(network: Any, x: Tensor, t: int, s: int = -1) -> Tensor:
+        thing = decoder(lambda x, t, _: network(x))
+        options = {"noise_scheduler": thing.noise_schedulers[0], **given}
+        return torch.as_tensor(
+            thing.p_sample(thing.unets[0], x, torch.full((len(x),), t), **options)[0]
+        )
+
+    def itself(make: Any) -> None:
+        x, t = torch.zeros(1, *IMAGE), torch.tensor([20])
+        noise, table = torch.ones_like(x), decoder(None).noise_schedulers[0]
+        quarter = lambda x, *_: torch.full_like(x, 0.25)  # noqa: E731
+        x_t = table.q_sample(x, t, noise)
+        x0 = {
+            "pred_noise": table.predict_start_from_noise(x_t, t, quarter(x)),
+            "pred_x0": quarter(x),
+            "pred_v": table.predict_start_from_v(x_t, t, quarter(x)),
+        }[predicts]
+
+        def run(network: Any, self_cond: bool = True) -> Tensor:
+            with mock.patch.object(module().random, "random", return_value=0.0):
+                return torch.as_tensor(make(network, self_cond)(x, t, noise=noise))
+
+        driven.own_prediction(run, x0, float(run(quarter, False)))
+
+    def of_prior(network: Any, self_cond: bool) -> Any:
+        thing = prior(network, self_cond=self_cond, **said(predicts))
+        return partial(thing.p_losses, text_cond={})
+
+    def prior_loss(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        thing = prior(lambda x, t, _: network(x, t), **said(predicts))
+        return torch.as_tensor(thing.p_losses(x0, t, {}, noise=noise))
+
+    times = range(50)
+    fits = partial(assert_loss, levels=levels, times=times, predicts=PREDICTS[predicts], dtype=F32)
+    found: Found = {
+        ("Decoder.p_losses", "loss"): lambda: fits(partial(loss, 0.0)),
+        ("Decoder.p_losses", "self-conditioning"): lambda: itself(
+            lambda network, self_cond: own(network, self_cond=self_cond)
+        ),
+        ("Decoder.p_sample", "posterior"): lambda: assert_posterior(
+            driven.one_step(step, levels, predicts),
+            levels,
+            times,
+            spread="deviation",
+            batched=False,
+            dtype=F32,
+            pairs=None if predicts == "pred_x0" else pairwise(times[40::-1]),  # float32
+        ),
+        ("DiffusionPrior.p_losses", "loss"): lambda: fits(prior_loss),
+        ("DiffusionPrior.p_losses", "self-conditioning"): lambda: itself(of_prior),
+        **learned(predicts, levels),
+    }
+    if predicts == "pred_noise":
+        found["Decoder.p_losses, p2_loss_weight_gamma", "loss"] = lambda: fits(
+            partial(loss, 1.0), weight="P2"
+        )
+    return found
+
+
+def learned(predicts: str, levels: driven.Levels) -> Found:
+    """Learned variances: the variance, and the bound beside the loss."""
+    kind = {**said(predicts), "image_embed": None, "learned_variance": True}
+
+    def with_variance(v: float, network: Any) -> Any:
+        """Another output of the network, everywhere v."""
+
+        def both(x: Tensor, *_: Any) -> Tensor:
+            found = network(x.flatten(1)).reshape(x.shape)
+            return torch.cat([found, torch.full_like(found, v)], 1)
+
+        return both
+
+    def loss(weight: float, v: float, network: Any, *given: Tensor) -> Tensor:
+        thing = decoder(with_variance(v, network), learned_variance=True, vb_loss_weight=weight)
+        options = {"noise_scheduler": thing.noise_schedulers[0], **kind}
+        x0, t, noise = given
+        x0, noise = (each.double().reshape(-1, *IMAGE) for each in (x0, noise))
+        return torch.as_tensor(thing.p_losses(thing.unets[0], x0, t, noise=noise, **options))
+
+    def term(v: float, *given: Any) -> Tensor:
+        """What the loss adds up, of each example."""
+        seen: list[Tensor] = []
+
+        def mean(x: Tensor) -> Tensor:
+            seen.append(x.flatten(1).mean(1))
+            return seen[-1]
+
+        with mock.patch.object(module(), "meanflat", mean):
+            loss(1.0, v, *given)
+        return seen[0].float()
+
+    def variance(v: Tensor, t: Tensor) -> Tensor:
+        thing, v = decoder(None, learned_variance=True), v.reshape(-1, *IMAGE)
+        output = torch.cat([torch.zeros_like(v), v], 1)
+        options = {"noise_scheduler": thing.noise_schedulers[0], "model_output": output, **kind}
+        return torch.as_tensor(thing.p_mean_variance(None, v, t, **options)[2]).flatten(1)
+
+    def hybrid() -> None:
+        given = (lambda x: 0.1 * x), torch.ones(1, 4), torch.tensor([20]), torch.full((1, 4), 0.5)
+        default = decoder(None).vb_loss_weight
+        none = loss(0.0, 0.0, *given)
+        share = (loss(default, 0.0, *given) - none) / (loss(1.0, 0.0, *given) - none)
+        check(float(share), 0.001 * 50, "weight of the mean of 50 terms, of 0.001 their sum")
+
+    runs: Found = {
+        ("Decoder.p_mean_variance", "learned variance"): lambda: assert_learned_variance(
+            variance, levels, range(50), first=1e-20, dtype=F32
+        ),
+        ("Decoder.p_losses, learned_variance", "loss"): hybrid,
+    }
+    for v, name in ((1.0, "beta"), (-1.0, "beta~")):
+        runs[f"Decoder.p_losses, variance {name}", "bound"] = partial(
+            assert_bound,
+            partial(term, v),
+            levels,
+            range(50),
+            variance=name,
+            predicts=PREDICTS[predicts],
+            unit="nats/dim",
+            dtype=F32,
+        )
+    return runs
+
+
+def others() -> Found:
+    """Guidance, the decoder of the bound, inpainting, arguments, starts of sampling."""
+    where = module()
+
+    def combine(kind: Any, cond: Tensor, uncond: Tensor, w: float) -> Tensor:
+        own = SimpleNamespace(forward=lambda **drops: uncond if drops else cond)
+        return torch.as_tensor(kind.forward_with_cond_scale(own, cond_scale=w))
+
+    def log_probability(x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+        options = {"means": mean.float(), "log_scales": scale.float()}
+        found = where.discretized_gaussian_log_likelihood(x.float(), **options)
+        return torch.as_tensor(found)
+
+    def embedding() -> None:
+        thing = prior(lambda x, *_: x)
+        run = partial(thing.forward, None, None, torch.ones(1, 4))
+        driven.leaves_alone(lambda given: run(given), torch.ones(1, 4), "image_embed")
+
+    def batches() -> None:
+        prior(lambda x, *_: x).sample_batch_size(1, {})
+
+    def inpainted(known: bool, times: int) -> None:
+        side = 14
+        table = decoder(None, timesteps=30).noise_schedulers[0]
+
+        def run(network: Any) -> None:
+            given = {"image_size": side, "timesteps": 30, "predict_x_start": True}
+            thing = decoder(lambda x, t, _: network(x, t), **given)
+            mask = torch.full((1, side, side), known)
+            images = torch.zeros(1, 1, side, side)
+            thing.sample(inpaint_image=images, inpaint_mask=mask, inpaint_resample_times=times)
+
+        def deviation(t: float) -> float:
+            return float(table.sqrt_one_minus_alphas_cumprod[int(t)])
+
+        driven.noise_levels(run, deviation, side, least=1.001 * deviation(0))
+
+    def start(n: int, make: Any, counted: bool = False) -> None:
+        """The first time told is the last of the table: what is drawn is pure noise."""
+        told: list[int] = []
+
+        def network(x: Tensor, t: Tensor, *_: Any) -> Tensor:
+            told.append(int(t[0]))
+            return torch.zeros_like(x)
+
+        make(n, network)
+        if counted:
+            check(len(told), n, "evaluations of the network")
+        elif told:
+            check(told[0], 999, "the time that is told of pure noise")
+
+    few = {"timesteps": 1000, "predict_x_start": True}
+
+    def of_prior(n: int, network: Any) -> None:
+        prior(network, timesteps=1000).p_sample_loop((1, 4), text_cond={}, timesteps=n)
+
+    def of_decoder(n: int, network: Any) -> None:
+        decoder(network, **few, sample_timesteps=n).sample()
+
+    runs: Found = {
+        (f"{kind.__name__}.forward_with_cond_scale", "guidance"): partial(
+            assert_guidance, partial(combine, kind)
+        )
+        for kind in (where.DiffusionPriorNetwork, where.Unet)
+    }
+    loops = {"DiffusionPrior": of_prior, "Decoder": of_decoder}
+    for n, (kind, make) in product((1, 10, 100), loops.items()):
+        name = f"{kind}.p_sample_loop_ddim, {n} steps"
+        runs[name, "start"] = partial(start, n, make)
+        runs[name, "evaluations"] = partial(start, n, make, counted=True)
+    return runs | {
+        ("discretized_gaussian_log_likelihood", "decoder"): lambda: assert_decoder(
+            log_probability, tolerance=5e-3
+        ),
+        ("DiffusionPrior.forward", "arguments"): embedding,
+        ("DiffusionPrior.sample_batch_size", "runs"): batches,
+        ("Decoder.sample, inpaint_image, all known", "levels"): partial(inpainted, True, 1),
+        ("Decoder.sample, inpaint_resample_times=1", "levels"): partial(inpainted, False, 1),
+        ("Decoder.sample, inpaint_image, none known", "levels"): partial(inpainted, False, 2),
+    }
+
+
+def sampler(kind: str, order: int, noisy: bool = False, **options: Any) -> Sampler:
+    """A sampler that takes fewer steps than the training has."""
+    predicts = options.pop("predicts")
+    table = module().NoiseScheduler(beta_schedule="cosine", timesteps=1000, loss_type="l2")
+
+    def run(n: int, network: Any, channels: int, batch: int) -> Tensor:
+        if n >= 1000:
+            raise UnsupportedError("1000 steps are DDPM's")
+        given = lambda x, t, _: network(x, t)  # noqa: E731
+        if kind == "DiffusionPrior":
+            thing = prior(given, channels, timesteps=1000, **said(predicts))
+            shape, more = (batch, channels), n + 1  # its own count is one too many
+            found = thing.p_sample_loop(shape, text_cond={}, timesteps=more)
+            return torch.as_tensor(found * thing.image_embed_scale)
+        size = {"image_size": 1, "channels": channels, "timesteps": 1000, "sample_timesteps": n}
+        return torch.as_tensor(
+            decoder(given, **size, **said(predicts), **options).sample(batch_size=batch)
+        )
+
+    schedule = Discrete(table.betas.double())
+    return driven.sampler(
+        kind, schedule, run, lambda t: t + 1, order, noisy, predicts=KINDS[predicts]
+    )
+
+
+def subjects(quick: bool) -> Iterator[Formula | Subject]:
+    """Formulas by setting, then samplers."""
+    given = partial(formulas_of, LIBRARY)
+    for table in ("cosine", "linear", "quadratic", "sigmoid"):
+        yield from given(f"beta_schedule={table}", scheduler(table))
+    for predicts in PREDICTS:
+        yield from given(predicts, of_decoder(predicts))
+    yield from given("defaults", others())
+    kinds = list(PREDICTS)[: 1 if quick else 3]
+    cases: list[tuple[str, int, bool, dict[str, Any]]] = []
+    for predicts in kinds:
+        cases.append(("DiffusionPrior", 1, True, {"predicts": predicts}))
+        for eta in (0.0, 1.0):
+            options = {"predicts": predicts, "ddim_sampling_eta": eta}
+            cases.append(("Decoder", 1, eta > 0, options))
+    yield from subjects_of(LIBRARY, sampler, cases)
