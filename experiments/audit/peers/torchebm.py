@@ -12,17 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffusion_math import langevin_law, prediction
-from diffusion_math.gaussian import Gaussian
+from diffusion_math import prediction
 from diffusion_math.testing import (
     assert_average,
     assert_forward,
-    assert_guided,
-    assert_invariant,
     assert_loss,
     assert_prediction_maps,
     assert_schedule,
-    assert_stationary,
     drawn,
     weights,
 )
@@ -32,10 +28,13 @@ from experiments.audit.formula import Formula, formulas_of
 from experiments.audit.peers.torchebm_flow import (
     SCHEDULES,
     encode,
+    guided_model,
     law,
     off_by_a_thousandth,
+    plan,
     sampler,
 )
+from experiments.audit.peers.torchebm_kernels import hmc, langevin, metric, restarts
 from experiments.audit.subject import Subject, again
 
 TIMES = [k / 20 for k in range(1, 20)]
@@ -215,76 +214,6 @@ def _update_ema(model: nn.Module) -> Callable[[nn.Module], nn.Module]:
     return step
 
 
-def _guided() -> None:
-    make = import_module("torchebm.models").ClassifierFreeGuidance
-
-    def guided(network: Any, x: Tensor, w: float) -> Any:
-        class Model(nn.Module):
-            def forward(self, x: Tensor, y: Tensor) -> Tensor:
-                found: Tensor = network(x, y == 1)
-                return found
-
-        return make(Model(), w, null_condition=0)(x, y=torch.ones(len(x)).long())
-
-    assert_guided(guided)
-
-
-def _langevin(noise_scale: float) -> None:
-    """ULA on a Gaussian keeps a known other one; the noise is scaled by a temperature's root."""
-    core = import_module("torchebm.core")
-    target = Gaussian(torch.tensor([0.7, -0.4]).double(), torch.tensor([1.0, 0.3]).double())
-    model = core.GaussianModel(target.mean, target.variance.diag(), dtype=torch.float64)
-    chain = import_module("torchebm.samplers").LangevinDynamics(
-        model, step_size=0.1, noise_scale=noise_scale, dtype=torch.float64
-    )
-    keeps = langevin_law.ula_stationary(target, 0.1)
-    kernel = drawn(lambda x: chain.sample(x=x, n_steps=1))
-    assert_stationary(kernel, keeps.mean, noise_scale**2 * keeps.variance.diag())
-
-
-def _hmc(kind: str, **options: Any) -> None:
-    samplers, core = import_module("torchebm.samplers"), import_module("torchebm.core")
-
-    def make(target: Any) -> Callable[[Tensor, torch.Generator], Any]:
-        class Energy(core.BaseModel):  # type: ignore[misc, name-defined]
-            def forward(self, x: Tensor) -> Tensor:
-                energy: Tensor = -target.log_density(x)
-                return energy
-
-        given = {"step_size": 0.7, "n_leapfrog_steps": 3, "dtype": torch.float64, **options}
-        chain = getattr(samplers, kind)(Energy(dtype=torch.float64), **given)
-        return lambda x, rng: chain.sample(x=x, n_steps=1, generator=rng)
-
-    assert_invariant(make, moves=2, count=2**13)
-
-
-def _metric(x: Tensor) -> Tensor:
-    """A mass that depends on the position."""
-    return torch.diag_embed(1 + 0.5 / (1 + x.square()))
-
-
-def _restarts() -> None:
-    """new_sample_ratio = 1: no chain goes on from the buffer, whose points are all at 5."""
-    losses, samplers = import_module("torchebm.losses"), import_module("torchebm.samplers")
-    model = import_module("torchebm.core").HarmonicModel()
-    cd = losses.ContrastiveDivergence(
-        model, samplers.LangevinDynamics(model), persistent=True, new_sample_ratio=1.0
-    )
-    cd.initialize_buffer((2,))
-    cd.replay_buffer.fill_(5.0)
-    starts = cd.get_start_points(torch.zeros(10, 2))
-    off = float((starts - 5).abs().max())
-    assert off > 0.5, f"all chains start within {off:.2g} of the buffer's points"
-
-
-def _plan() -> None:
-    """Of two sets that are one another's shift, the exact plan pairs each with its own."""
-    coupling = import_module("torchebm.couplings").ExactOTCoupling()
-    x0 = torch.arange(64.0).reshape(16, 4).flip(0)
-    a, b = coupling(x0, x0.flip(0) + 0.1)
-    assert bool(torch.isclose(b, a + 0.1).all()), "the exact plan does not pair shifted points"
-
-
 def subjects(quick: bool) -> Iterator[Formula | Subject]:
     """Interpolants, losses, averages, kernels; the flow sampler's integrators and defaults."""
     rows = partial(formulas_of, "torchebm")
@@ -317,18 +246,18 @@ def subjects(quick: bool) -> Iterator[Formula | Subject]:
                 _average, partial(_ema, "warmup"), lambda n: min(0.9, n / (9 + n))
             ),
             ("update_ema", "average"): partial(_average, _update_ema, 0.9),
-            ("ClassifierFreeGuidance", "guided"): _guided,
-            ("LangevinDynamics", "stationary"): partial(_langevin, 1.0),
-            ("LangevinDynamics, noise_scale", "stationary"): partial(_langevin, 0.5),
-            ("HamiltonianMonteCarlo", "invariant"): partial(_hmc, "HamiltonianMonteCarlo"),
+            ("ClassifierFreeGuidance", "guided"): guided_model,
+            ("LangevinDynamics", "stationary"): partial(langevin, 1.0),
+            ("LangevinDynamics, noise_scale", "stationary"): partial(langevin, 0.5),
+            ("HamiltonianMonteCarlo", "invariant"): partial(hmc, "HamiltonianMonteCarlo"),
             ("HamiltonianMonteCarlo, mass", "invariant"): partial(
-                _hmc, "HamiltonianMonteCarlo", mass=torch.tensor([2.0, 0.5])
+                hmc, "HamiltonianMonteCarlo", mass=torch.tensor([2.0, 0.5])
             ),
             ("RiemannianManifoldHMC", "invariant"): partial(
-                _hmc, "RiemannianManifoldHMC", metric_fn=_metric
+                hmc, "RiemannianManifoldHMC", metric_fn=metric
             ),
-            ("ContrastiveDivergence, new_sample_ratio", "restarts"): _restarts,
-            ("ExactOTCoupling", "pairs"): _plan,
+            ("ContrastiveDivergence, new_sample_ratio", "restarts"): restarts,
+            ("ExactOTCoupling", "pairs"): plan,
             ("FlowSampler, reverse", "inversion"): encode,
             ("FlowSampler, noise", "deviation"): partial(off_by_a_thousandth, integrator="heun"),
         },

@@ -1,4 +1,4 @@
-"""torchebm's FlowSampler on its own grids, from noise at its t = 0 to data at 1."""
+"""torchebm's FlowSampler on its own grids, from noise at its t = 0 to data at 1; its guidance."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -14,6 +14,7 @@ from diffusion_math.denoiser import Denoiser
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import RectifiedFlow, Schedule, VPCosine, VPLinear
+from diffusion_math.testing import assert_guided
 from diffusion_math.testing.sampler import Sampler
 
 SCHEDULES: dict[str, Schedule] = {
@@ -110,3 +111,26 @@ def encode() -> None:
     z = torch.linspace(-2, 2, 5).double()[:, None]
     off = float((up.sample(x=down.sample(x=z)) - z).abs().max())
     assert off < 1e-3, f"noise that is sampled from and encoded again is {off:.3g} off"
+
+
+def guided_model() -> None:
+    """`ClassifierFreeGuidance`, of a model that is told its condition as y."""
+    make = import_module("torchebm.models").ClassifierFreeGuidance
+
+    def guided(network: Any, x: Tensor, w: float) -> Any:
+        class Model(nn.Module):
+            def forward(self, x: Tensor, y: Tensor) -> Tensor:
+                found: Tensor = network(x, y == 1)
+                return found
+
+        return make(Model(), w, null_condition=0)(x, y=torch.ones(len(x)).long())
+
+    assert_guided(guided)
+
+
+def plan() -> None:
+    """Of two sets that are one another's shift, the exact plan pairs each with its own."""
+    coupling = import_module("torchebm.couplings").ExactOTCoupling()
+    x0 = torch.arange(64.0).reshape(16, 4).flip(0)
+    a, b = coupling(x0, x0.flip(0) + 0.1)
+    assert bool(torch.isclose(b, a + 0.1).all()), "the exact plan does not pair shifted points"
