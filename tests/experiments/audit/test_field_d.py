@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.audit.formula import Formula
-from experiments.audit.peers import bionemo_moco, deepinv
+from experiments.audit.peers import bionemo_moco, deepinv, keras_hub
 
 
 def check(module, findings):
@@ -73,3 +73,14 @@ def test_deepinv():
         ("SongDiffusionSDE(beta, xi)", "schedule"),
         ("DiffPIR, result", "last noise"),
     }
+
+
+KERAS_HUB = {
+    ("FlowMatchEulerDiscreteScheduler.call", "num_steps"): "got sigma 0.707, expected 0.894",
+    ("ImageToImage.generate", "img2img_start"): "start at 0.8: the first call is told 9, wanted 10",
+}
+
+
+def test_keras_hub():
+    pytest.importorskip("keras")
+    check(keras_hub, KERAS_HUB)
