@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.audit.formula import Formula
-from experiments.audit.peers import bionemo_moco, deepinv, keras_hub
+from experiments.audit.peers import bayesflow, bionemo_moco, deepinv, keras_hub
 
 
 def check(module, findings):
@@ -84,3 +84,32 @@ KERAS_HUB = {
 def test_keras_hub():
     pytest.importorskip("keras")
     check(keras_hub, KERAS_HUB)
+
+
+PAIRED = "most at a batch of 3"
+BAYESFLOW = {
+    ("NoiseSchedule(cosine)", "inverse"): "got 0.0103451, expected 0.01",
+    ("NoiseSchedule(cosine)", "schedule"): "got -32.5674, expected -32.9214",
+    ("NoiseSchedule(EDM, exploding)", "schedule"): "got 12.3052, expected 54712.4",
+    ("DiffusionModel(EDM, exploding)", "start"): "got [1.0], expected 80",
+    ("DiffusionModel(EDM, exploding).log_prob", "likelihood"): "got -14.2257",
+    ("DiffusionModel(EDM, exploding).convert(velocity)", "prediction_maps"): "got 1, expected",
+    ("DiffusionModel(cosine, F)", "unit variance"): "got [1.24999",
+    ("DiffusionModel(EDM, F)", "unit variance"): "got [1.20",
+    ("DiffusionModel(cosine).loss", "loss"): PAIRED,
+    ("DiffusionModel(EDM).loss", "loss"): PAIRED,
+    ("DiffusionModel(EDM, exploding).loss", "loss"): PAIRED,
+    ("DiffusionModel(cosine, velocity).loss", "loss"): PAIRED,
+    ("DiffusionModel(EDM, exploding, velocity).loss", "loss"): "target's coefficient of x0",
+    ("FlowMatching(time_power_law_alpha=1)", "times"): "got a median of 0.25",
+    ("StableConsistencyModel.sample", "levels"): "got [1.0, 1.0, 0.248",
+    ("StableConsistencyModel(sigma=2).sample", "levels"): "got [2.0, 1.0, 0.248",
+    ("StableConsistencyModel.loss", "tangent"): "got [0.0547",
+    ("ConsistencyModel.loss", "distance"): "got [4.0], expected 2.0",
+    ("sea_step, shark_step", "Levy area"): "got [0.00499",
+}
+
+
+def test_bayesflow():
+    pytest.importorskip("keras")
+    check(bayesflow, BAYESFLOW)

@@ -1,0 +1,352 @@
+"""BayesFlow's diffusion, flow-matching and consistency models and its integrators, on torch."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from importlib import import_module
+from itertools import pairwise
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from diffusion_math import testing
+from diffusion_math.denoiser import Denoiser
+from diffusion_math.grid import trailing
+from diffusion_math.noise import Noise
+from diffusion_math.prediction import score_from_x0
+from diffusion_math.schedule import RectifiedFlow, VPLinear
+from diffusion_math.testing import weights
+from diffusion_math.testing.adaptors import of_velocity
+from diffusion_math.testing.sampler import Sampler
+from experiments.audit.formula import Formula, formulas_of
+from experiments.audit.peers._isolated_import import without
+from experiments.audit.peers.bionemo_tokens import close
+from experiments.audit.subject import Subject, subjects_of
+
+Formulas = dict[tuple[str, str], Callable[[], Any]]
+
+SAMPLERS: list[tuple[str, int, bool, dict[str, Any]]] = [
+    ("euler", 1, False, {}),
+    ("rk45", 5, False, {}),
+    ("tsit5", 5, False, {}),
+    ("euler_maruyama", 1, True, {}),
+    ("two_step_adaptive", 1, True, {}),
+    ("sea", 1, True, {}),
+    ("shark", 2, True, {}),
+]
+"""Each integrator: its order (the weak order where it draws noise), whether it is noisy."""
+
+
+@cache
+def part(name: str) -> Any:
+    """A module of the library, whose import turns torch's gradients off for good."""
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    logging.getLogger().addHandler(logging.NullHandler())  # its import sets the root's up
+    logging.getLogger("bayesflow").disabled = True
+    unused = without("tensorflow", "jax", "networkx", "seaborn", "pandas")
+    with torch.set_grad_enabled(torch.is_grad_enabled()), unused:
+        return import_module(f"bayesflow.{name}")
+
+
+def model(kind: str, network: Callable[..., Any], **options: Any) -> Any:
+    """One of its networks for inference, around `network(x, time)` of ours."""
+    made = getattr(part("networks"), kind)(**options)
+    vars(made).update(subnet=lambda given, **_: network(*given[:2]))
+    vars(made).update(output_projector=lambda x: x, subnet_projector=lambda x: x)
+    return made
+
+
+def sampler(name: str, order: int, noisy: bool) -> Sampler:
+    """An integrator on any grid: of a flow's velocity, or of the reverse VP SDE."""
+    integrate = part("utils.integrate")
+    if not noisy:
+
+        def flow(velocity: Callable[..., Tensor], x: Tensor, times: Tensor) -> Tensor:
+            def field(time: Any, xz: Tensor) -> dict[str, Tensor]:
+                return {"xz": velocity(xz, time)}
+
+            return integrate.integrate(field, {"xz": x}, steps=times, method=name)["xz"]
+
+        straight = RectifiedFlow()
+        return Sampler(
+            name,
+            straight,
+            of_velocity(flow),
+            lambda n: trailing(straight, n, end=0.02),
+            order,
+            exact=name == "euler",
+        )
+    schedule, step = VPLinear(), getattr(integrate, f"{name}_step")
+    more = {"use_adaptive_step_size": False} if name == "two_step_adaptive" else {}
+
+    def sample(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Iterator[Tensor]:
+        def rate(time: Any) -> Tensor:
+            return schedule.beta_min + (schedule.beta_max - schedule.beta_min) * time
+
+        def drift(time: Any, xz: Tensor) -> dict[str, Tensor]:
+            score = score_from_x0(schedule, xz, denoise(xz, time), time)
+            return {"xz": -rate(time) * (xz / 2 + score)}
+
+        def diffusion(time: Any, xz: Tensor) -> dict[str, Tensor]:
+            return {"xz": rate(time).sqrt() * torch.ones_like(xz)}
+
+        for t, s in pairwise(grid):
+            given = {"noise": {"xz": noise(x, t, s)}, **more}
+            if name in ("sea", "shark"):
+                given["noise_aux"] = {"xz": torch.zeros_like(x)}
+            x = step(drift, diffusion, {"xz": x}, t, s - t, **given)[0]["xz"]
+            yield x
+
+    return Sampler(
+        name, schedule, sample, lambda n: trailing(schedule, n, end=0.02), order, noisy, exact=False
+    )
+
+
+def _levels(noise: Any, training: bool = False) -> Callable[[Any], Any]:
+    return lambda t: noise.get_alpha_sigma(
+        noise.get_log_snr(torch.as_tensor(t, dtype=torch.float64), training=training)
+    )
+
+
+def _diffusion() -> Formulas:
+    """Schedules, conversions, losses and densities of `DiffusionModel`."""
+    times = torch.linspace(0.01, 0.99, 50, dtype=torch.float64).tolist()
+    found: Formulas = {}
+    kinds: dict[str, dict[str, Any]] = {
+        "cosine": {"noise_schedule": "cosine"},
+        "EDM": {"noise_schedule": "edm"},
+        "EDM, exploding": {
+            "noise_schedule": "edm",
+            "schedule_kwargs": {"variance_type": "exploding"},
+        },
+    }
+    for said, options in kinds.items():
+        noise = model("DiffusionModel", _nothing, **options).noise_schedule
+
+        def at(t: Any, noise: Any = noise) -> Tensor:
+            return noise.get_log_snr(torch.as_tensor(t, dtype=torch.float64), training=False)
+
+        def drift(t: Any, noise: Any = noise, at: Any = at) -> Any:
+            return noise.get_drift(at(t), x=torch.ones((), dtype=torch.float64))[0]
+
+        def inverse(value: Any, noise: Any = noise) -> Any:
+            return noise.get_t_from_log_snr(
+                torch.as_tensor(value, dtype=torch.float64), training=False
+            )
+
+        schedule = partial(testing.assert_schedule, _levels(noise), times)
+        found[f"NoiseSchedule({said})", "levels"] = schedule
+        found[f"NoiseSchedule({said})", "inverse"] = partial(schedule, inverse=inverse)
+        found[f"NoiseSchedule({said})", "schedule"] = partial(
+            schedule, drift=drift, g2=lambda t, noise=noise, at=at: noise.get_drift(at(t))
+        )
+        found[f"DiffusionModel({said}).log_prob", "likelihood"] = partial(_density, options)
+        found[f"DiffusionModel({said})", "start"] = partial(_start, options)
+        found[f"DiffusionModel({said}, F)", "unit variance"] = partial(_unit, options)
+        for kind, ours in (("velocity", "v"), ("noise", "eps"), ("score", "score")):
+            maps = {f"x0_from_{ours}": partial(_convert, options, kind)}
+            found[f"DiffusionModel({said}).convert({kind})", "prediction_maps"] = partial(
+                testing.assert_prediction_maps, maps, _levels(noise), times[::3]
+            )
+    sigmoid = lambda step: _snr(step) * torch.sigmoid(2 - _snr(step).log())  # noqa: E731
+    for said, kind, weight, options in (
+        ("cosine", "eps", sigmoid, kinds["cosine"]),
+        ("EDM", "eps", weights.edm(1.0), kinds["EDM"]),
+        ("EDM, exploding", "eps", weights.edm(1.0), kinds["EDM, exploding"]),
+        ("cosine, velocity", "v", None, kinds["cosine"]),
+        ("EDM, exploding, velocity", "v", None, kinds["EDM, exploding"]),
+    ):
+        found[f"DiffusionModel({said}).loss", "loss"] = partial(_loss, kind, weight, options)
+    return found
+
+
+def _snr(step: Any) -> Tensor:
+    return (step.alpha_t / step.sigma_t) ** 2
+
+
+def _nothing(x: Tensor, time: Any) -> Tensor:
+    return torch.zeros_like(x)
+
+
+def _convert(options: dict[str, Any], kind: str, x_t: Tensor, given: Tensor, t: Tensor) -> Any:
+    one = model("DiffusionModel", _nothing, **options)
+    snr = one.noise_schedule.get_log_snr(t[:, None], training=False)
+    return one.convert_prediction_to_x(
+        given, x_t, *one.noise_schedule.get_alpha_sigma(snr), snr, kind
+    )
+
+
+def _loss(kind: str, weight: Any, options: dict[str, Any]) -> None:
+    """A loss at the times and with the noise that it draws; the network predicts x0."""
+    random = part("networks") and import_module("keras").random
+    type_ = {"eps": "noise", "v": "velocity"}[kind]
+    one = model("DiffusionModel", _nothing, prediction_type="x", loss_type=type_, **options)
+    noise, snr = one.noise_schedule, one.noise_schedule.get_log_snr
+
+    def loss(network: Denoiser, x0: Tensor, t: Tensor, z: Tensor) -> Any:
+        vars(one).update(subnet=lambda given, **_: network(*given[:2]))
+        given = patch.object(noise, "get_log_snr", lambda _, training: snr(t, training=training))
+        with given, patch.object(random, "normal", return_value=z):
+            return one.compute_metrics(x0, stage="validation")["loss"]
+
+    if weight is None:  # 1 on v, but for the weights of the schedule
+        base = noise.get_weights_for_snr
+        weight = lambda step: weights.x0_weight("v")(step) * base(_snr(step).log())  # noqa: E731
+    times = torch.linspace(0.1, 0.9, 9, dtype=torch.float64).tolist()
+    levels = _levels(noise, training=True)
+    testing.assert_loss(loss, levels, times, predicts="x0", weight=weight, dtype=torch.float32)
+
+
+def _density(options: dict[str, Any]) -> None:
+    """The log-density by its default integrator; times here are log-SNRs."""
+    one = model("DiffusionModel", _nothing, prediction_type="x", **options)
+    noise = one.noise_schedule
+
+    def log_density(network: Denoiser, x: Tensor) -> Tensor:
+        def subnet(x_t: Tensor, scaled: Tensor) -> Tensor:
+            span = noise.log_snr_max - noise.log_snr_min
+            return network(x_t, (scaled[:, 0] + 1) / 2 * span + noise.log_snr_min)
+
+        one = model("DiffusionModel", subnet, prediction_type="x", **options)
+        one.base_distribution.build((None, 4))
+        return one._forward(x, density=True, method="rk45", steps=60)[1]
+
+    def levels(snr: Any) -> Any:
+        return noise.get_alpha_sigma(torch.as_tensor(snr, dtype=torch.float64))
+
+    ends = [float(noise.get_log_snr(torch.tensor(t), training=False)) for t in (0.0, 1.0)]
+    testing.assert_likelihood(
+        log_density,
+        levels,
+        *ends,
+        prior=float(levels(ends[1])[1]),
+        predicts="x0",
+        tolerance=0.009,
+        dtype=torch.float32,
+    )
+
+
+def _start(options: dict[str, Any]) -> None:
+    """Sampling begins with noise of the deviation of its first time."""
+    seen: list[Tensor] = []
+    network = lambda x, time: (seen.append(x), torch.zeros_like(x))[1]  # noqa: E731
+    one = model("DiffusionModel", network, prediction_type="x", **options)
+    one._inverse(torch.ones(1, 4), method="euler", steps=1)
+    close(seen[0][0, 0], _levels(one.noise_schedule)(1.0)[1])
+
+
+def _unit(options: dict[str, Any]) -> None:
+    """What F stands for has variance 1 on data of variance 1 (arXiv:2206.00364, eq. 7)."""
+    t = torch.tensor([0.5], dtype=torch.float64)
+    one, zero = torch.ones(1, 1).double(), torch.zeros(1, 1).double()
+    alpha, sigma = _levels(model("DiffusionModel", _nothing, **options).noise_schedule)(t)
+    skip, out = _convert(options, "F", one, zero, t), _convert(options, "F", zero, one, t)
+    close((((1 - skip * alpha) / out) ** 2 + (skip * sigma / out) ** 2)[0, 0], 1.0)
+
+
+def _consistency() -> Formulas:
+    """Flow matching's loss and times; the consistency models' losses and noise levels."""
+    random = part("networks") and import_module("keras").random
+    times = torch.linspace(0.98, 0.02, 13, dtype=torch.float64).tolist()
+
+    def matched(network: Denoiser, x0: Tensor, t: Tensor, noise: Tensor) -> Any:
+        one = model("FlowMatching", lambda x, time: -network(x, time[:, 0]))
+        with (
+            patch.object(one.base_distribution, "sample", return_value=noise),
+            patch.object(random, "uniform", return_value=t),
+        ):
+            return one.compute_metrics(x0, stage="validation")["loss"]
+
+    def median(alpha: float) -> float:
+        """Of the times, where p(t) ~ t^(1 / (1 + alpha)) is documented."""
+        seen: list[Tensor] = []
+        network = lambda x, time: (seen.append(time), torch.zeros_like(x))[1]  # noqa: E731
+        one = model("FlowMatching", network, time_power_law_alpha=alpha)
+        one.base_distribution.build((None, 4))
+        with patch.object(random, "uniform", return_value=torch.tensor([0.5])):
+            one.compute_metrics(torch.zeros(1, 4), stage="validation")
+        return float(seen[0][0, 0])
+
+    def late() -> None:
+        got = median(1.0)
+        assert got > 0.5, f"got a median of {got:.3g}, expected more than 0.5: p(t) grows with t"
+
+    def levels(sigma: float) -> None:
+        """On data at 0, a network that is told t is given sin(t) sigma noise."""
+        seen: list[tuple[float, float]] = []
+
+        def network(x: Tensor, t: Tensor) -> Tensor:
+            seen.append((float(x[0, 0] * sigma), float(t[0, 0])))
+            return x / t.tan() if float(t[0, 0]) > 0 else torch.zeros_like(x)
+
+        one = model("StableConsistencyModel", network, sigma=sigma)
+        with patch.object(random, "normal", return_value=torch.ones(1, 4)):
+            one._inverse(torch.ones(1, 4), steps=4)
+        inputs, at = torch.tensor(seen).T
+        close(inputs, at.sin() * sigma)
+
+    def tangent() -> None:
+        """The exact model of a standard normal is f(x, t) = x, and its tangent is 0."""
+        x = torch.tensor([[1.0, -2.0, 0.5, 3.0]])
+        one = model("StableConsistencyModel", lambda x, t: -(t / 2).tan() * x)
+        vars(one).update(weight_fn=lambda x: 0 * x, weight_fn_projector=lambda x: x)
+        draws = lambda shape, **_: x if len(shape) == 2 else torch.zeros(shape)  # noqa: E731
+        with patch.object(random, "normal", draws):
+            close(one.compute_metrics(x, stage="validation")["loss"], 0.0)
+
+    def distance() -> None:
+        """A pseudo-Huber distance of vectors is twice as far for four equal entries as for one."""
+        values = []
+        for difference in ((1.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 1.0)):
+            network = lambda x, t, d=difference: torch.tensor([d]) * (t - 0.5)  # noqa: E731
+            one = model("ConsistencyModel", network, total_steps=20, s0=10, s1=10)
+            vars(one).update(c_huber=0.0, c_huber2=0.0)
+            one.discretization_map = torch.zeros(12, dtype=torch.int32)
+            one.discretized_times = torch.tensor([[1.0, 2.0]])
+            with (
+                patch.object(random, "categorical", return_value=torch.zeros(1, 1).long()),
+                patch.object(random, "normal", return_value=torch.zeros(1, 4)),
+            ):
+                values.append(one.compute_metrics(torch.zeros(1, 4), stage="validation")["loss"])
+        close(values[1] / values[0], 2.0)
+
+    def area() -> None:
+        """H ~ N(0, h / 12), independent of W (arXiv:2210.17543): at h = 0.01, W = 1, then Z = 1."""
+        levy = part("utils.integrate").compute_levy_area
+        one, zero, step = (torch.tensor([each]) for each in (1.0, 0.0, 0.01))
+        given = [{"x": each} for each in (one, one)]
+        parts = [levy(*given, {"x": w}, {"x": z}, step)["x"] for w, z in ((one, zero), (zero, one))]
+        close(torch.cat(parts), [0.0, (0.01 / 12) ** 0.5])
+
+    return {
+        ("FlowMatching.loss", "loss"): lambda: testing.assert_loss(
+            matched, lambda t: (t, 1 - t), times, predicts="flow"
+        ),
+        ("FlowMatching(time_power_law_alpha=0)", "times"): lambda: close(median(0.0), 0.5),
+        ("FlowMatching(time_power_law_alpha=1)", "times"): late,
+        ("StableConsistencyModel.sample", "levels"): lambda: levels(1.0),
+        ("StableConsistencyModel(sigma=2).sample", "levels"): lambda: levels(2.0),
+        ("StableConsistencyModel.loss", "tangent"): tangent,
+        ("ConsistencyModel.loss", "distance"): distance,
+        ("sea_step, shark_step", "Levy area"): area,
+    }
+
+
+def subjects(quick: bool) -> Iterator[Formula | Subject]:
+    """Formulas, and integrators."""
+    yield from formulas_of("bayesflow", "defaults", _diffusion() | _consistency())
+    yield from subjects_of("bayesflow", sampler, SAMPLERS[:1] if quick else SAMPLERS)
+
+
+UNTRIED = {
+    "method='glass'": "an inner flow of its own, whose law no exact value is known for",
+    "method='langevin', corrector_steps": "step sizes of each sample, which keep no distribution",
+    "steps='adaptive'": "accepts by an error estimate: no order",
+    "optimal_transport": "pairs samples: no noise level",
+    "compositional_score(use_jac=True)": "checked by hand on normals, where it is exact",
+    "CouplingFlow, point networks": "no diffusion",
+}
+"""What the library exports and `subjects` leaves out: why."""
