@@ -100,10 +100,12 @@ def sampler(
     predicts: Callable[..., Tensor] = KINDS["pred_x0"],
     at_first: float = 1.0,
     last: float = 0.0,
+    stages: int = 1,
 ) -> Sampler:
     """Sampling on the library's own times; `time`: what is told, as a time of the schedule.
 
-    at_first: the deviation of what sampling starts from.
+    at_first: the deviation of what sampling starts from. stages: evaluations of a step, the first
+    at its start.
     """
 
     @cache
@@ -116,7 +118,7 @@ def sampler(
 
         with drawing(repeat(torch.zeros(1))), in_float64():
             run(n, network, 1, 1)
-        return torch.tensor([*dict.fromkeys(told), last], dtype=torch.float64)
+        return torch.tensor([*list(dict.fromkeys(told))[::stages], last], dtype=torch.float64)
 
     tried: dict[int, int] = {}
 

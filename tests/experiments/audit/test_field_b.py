@@ -86,3 +86,24 @@ def test_dalle2_pytorch() -> None:
         ("NoiseScheduler.q_sample_from_to", "transition"),
     }
     assert sound > 100
+
+
+def test_rectified_flow_pytorch() -> None:
+    pytest.importorskip("rectified_flow_pytorch")
+    wrong, sound = defects("rectified-flow-pytorch")
+    assert wrong == {
+        ("MeanFlow.sample", "noise"),
+        ("RectifiedFlow.forward, pseudo_huber", "batch"),
+        ("RectifiedFlow.forward, use_consistency", "arguments"),
+        ("RectifiedFlow.forward, use_consistency", "average"),
+        ("RectifiedFlow.sample, 1 step", "steps"),
+        ("RectifiedFlow.sample, reverse", "inversion"),
+        ("RectifiedFlow.sample, use_ema", "average"),
+        ("RecursiveFlow.forward, 3 levels", "times"),
+        ("Reflow.forward", "runs"),
+        ("SoFlow.forward, model_output_clean", "loss"),
+        ("SplitMeanFlow.forward", "times"),
+        ("SplitMeanFlow.sample", "noise"),
+        ("SplitMeanFlow.sample, 1 step", "spread"),
+    }
+    assert sound >= 30
