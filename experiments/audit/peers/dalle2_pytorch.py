@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
 from itertools import pairwise, product
 from types import SimpleNamespace
 from typing import Any
@@ -52,9 +53,7 @@ def module() -> Any:
     clips = "x_clip", "coca_pytorch", "open_clip", "clip", "webdataset", "torchmetrics"
     layers = "vector_quantize_pytorch", "rotary_embedding_torch", "resize_right"
     with without(*beside, *clips, *layers, "embedding_reader", "wandb"):
-        from dalle2_pytorch import dalle2_pytorch
-
-        return driven.quiet(dalle2_pytorch)
+        return driven.quiet(import_module("dalle2_pytorch.dalle2_pytorch"))
 
 
 def said(predicts: str) -> dict[str, bool]:
@@ -154,7 +153,7 @@ def of_decoder(predicts: str) -> Found:
     def itself(make: Any) -> None:
         x, t = torch.zeros(1, *IMAGE), torch.tensor([20])
         noise, table = torch.ones_like(x), decoder(None).noise_schedulers[0]
-        quarter = lambda x, *_: torch.full_like(x, 0.25)  # noqa: E731
+        quarter: Any = lambda x, *_: torch.full_like(x, 0.25)  # noqa: E731
         x_t = table.q_sample(x, t, noise)
         x0 = {
             "pred_noise": table.predict_start_from_noise(x_t, t, quarter(x)),
@@ -294,7 +293,7 @@ def others() -> Found:
         table = decoder(None, timesteps=30).noise_schedulers[0]
 
         def run(network: Any) -> None:
-            given = {"image_size": side, "timesteps": 30, "predict_x_start": True}
+            given: Any = {"image_size": side, "timesteps": 30, "predict_x_start": True}
             thing = decoder(lambda x, t, _: network(x, t), **given)
             mask = torch.full((1, side, side), known)
             images = torch.zeros(1, 1, side, side)
@@ -319,7 +318,7 @@ def others() -> Found:
         elif told:
             check(told[0], 999, "the time that is told of pure noise")
 
-    few = {"timesteps": 1000, "predict_x_start": True}
+    few: dict[str, Any] = {"timesteps": 1000, "predict_x_start": True}
 
     def of_prior(n: int, network: Any) -> None:
         prior(network, timesteps=1000).p_sample_loop((1, 4), text_cond={}, timesteps=n)
@@ -364,7 +363,12 @@ def sampler(kind: str, order: int, noisy: bool = False, **options: Any) -> Sampl
             shape, more = (batch, channels), n + 1  # its own count is one too many
             found = thing.p_sample_loop(shape, text_cond={}, timesteps=more)
             return torch.as_tensor(found * thing.image_embed_scale)
-        size = {"image_size": 1, "channels": channels, "timesteps": 1000, "sample_timesteps": n}
+        size: dict[str, Any] = {
+            "image_size": 1,
+            "channels": channels,
+            "timesteps": 1000,
+            "sample_timesteps": n,
+        }
         return torch.as_tensor(
             decoder(given, **size, **said(predicts), **options).sample(batch_size=batch)
         )

@@ -158,7 +158,7 @@ def _likelihood(exact: bool, dtype: torch.dtype, event: tuple[int, ...]) -> None
             )
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
-            return path.epsilon_to_velocity(network(x, 1 - t), x, t)
+            return torch.as_tensor(path.epsilon_to_velocity(network(x, 1 - t), x, t))
 
         found: Tensor = solver.ODESolver(velocity_model=velocity).compute_likelihood(
             x, log_p0, 0.02, "midpoint", exact_divergence=exact
@@ -282,6 +282,7 @@ def subjects(quick: bool) -> Iterator[Formula | Subject]:
     ):
         name = "MixtureDiscreteProbPath" if part == "path" else "MixtureDiscreteEulerSolver"
         yield from formulas_of("flow-matching", part, {(name, "tokens"): partial(_tokens, part)})
+    cases: list[tuple[Any, ...]]
     cases = [(sampler, method, order, False) for method, order in SOLVERS.items()]
     cases += [
         (sampler, method, order, True) for method, order in SOLVERS.items() if method != "heun3"

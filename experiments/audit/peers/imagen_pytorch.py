@@ -1,10 +1,8 @@
 """imagen-pytorch: its continuous-time diffusion, and the elucidated one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from importlib import import_module
 from itertools import pairwise, repeat
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -16,19 +14,16 @@ from diffusion_math.testing import (
     Sampler,
     UnsupportedError,
     assert_forward,
-    assert_guidance,
     assert_img2img_start,
     assert_loss,
     assert_posterior,
     assert_prediction_maps,
     assert_transition,
-    drawn,
-    weights,
 )
 from experiments.audit.formula import Formula, formulas_of
 from experiments.audit.peers import _lucidrains as driven
-from experiments.audit.peers._isolated_import import without
 from experiments.audit.peers._lucidrains import check, drawing
+from experiments.audit.peers.imagen_edm import IMAGE, Found, edm, elucidated, imagen, module
 from experiments.audit.subject import Subject, subjects_of
 
 UNTRIED = {
@@ -39,7 +34,7 @@ UNTRIED = {
 }
 """What the library exports and is not audited, and why."""
 
-LIBRARY, IMAGE = "imagen-pytorch", (1, 2, 2)
+LIBRARY = "imagen-pytorch"
 PREDICTS = {"noise": "eps", "x_start": "x0", "v": "v"}
 KINDS = {"noise": "pred_noise", "x_start": "pred_x0", "v": "pred_v"}
 TIMES = [k / 20 for k in range(1, 20)]
@@ -49,42 +44,6 @@ LIMITS = {
     ),
     "ElucidatedImagen.sample": "the paper's eq. 5 is 0 / 0 for one step",
 }
-Found = dict[tuple[str, str], Callable[[], Any]]
-
-
-def module(name: str) -> Any:
-    """One of the library's modules; the text encoder and what trains it are stand-ins."""
-    beside = "torchvision", "kornia", "accelerate", "pytorch_warmup", "datasets", "fsspec"
-    with without(*beside, "transformers", "sentencepiece"):
-        return driven.quiet(import_module(f"imagen_pytorch.{name}"))
-
-
-def imagen(network: Any, elucidated: bool = False, **options: Any) -> Any:
-    """Imagen with one network, without text, on images in [-1, 1]."""
-    where = module("imagen_pytorch")
-
-    class Net(where.Unet):  # type: ignore[name-defined, misc]
-        """In the place of `Unet`, which it checks for."""
-
-        lowres_cond, self_cond = False, bool(options.pop("self_cond", False))
-
-        def __init__(self) -> None:
-            torch.nn.Module.__init__(self)
-            self.weight = torch.nn.Parameter(torch.zeros(1))
-
-        def cast_model_parameters(self, **_: Any) -> Any:
-            return self
-
-        def forward(self, x: Tensor, told: Tensor, **named: Any) -> Tensor:
-            found: Tensor = network(x, told, named.get("self_cond"))
-            return found
-
-        forward_with_cond_scale = forward
-
-    settings = {"image_sizes": 2, "channels": 1, "condition_on_text": False, "text_embed_dim": 4}
-    settings |= {"auto_normalize_img": False, **options}
-    make = module("elucidated_imagen").ElucidatedImagen if elucidated else where.Imagen
-    return make(Net(), **settings)
 
 
 def scheduler(table: str) -> Any:
@@ -125,6 +84,12 @@ def continuous(table: str) -> Found:
         "x0_from_eps": lambda x, eps, t: thing.predict_start_from_noise(x, t, eps),
         "x0_from_v": lambda x, v, t: thing.predict_start_from_v(x, t, v),
     }
+
+    def posteriors() -> None:
+        for place, spread in ((1, "variance"), (2, "log-variance")):
+            one = partial(posterior, place)
+            assert_posterior(one, levels, TIMES, pairs=steps, spread=spread)
+
     return {
         (f"{name}.q_sample", "forward"): lambda: assert_forward(
             lambda *given: thing.q_sample(*given)[0], levels, TIMES
@@ -132,12 +97,7 @@ def continuous(table: str) -> Found:
         (f"{name}.q_sample_from_to", "transition"): lambda: assert_transition(
             transition, levels, TIMES
         ),
-        (f"{name}.q_posterior", "posterior"): lambda: (
-            assert_posterior(partial(posterior, 1), levels, TIMES, pairs=steps),
-            assert_posterior(
-                partial(posterior, 2), levels, TIMES, pairs=steps, spread="log-variance"
-            ),
-        ),
+        (f"{name}.q_posterior", "posterior"): posteriors,
         (f"{name}.q_posterior", "next time by default"): next_time,
         (f"{name}.predict_start_from_...", "prediction maps"): lambda: assert_prediction_maps(
             maps, levels, TIMES
@@ -184,7 +144,7 @@ def losses(predicts: str, gamma: float | None) -> Found:
                     )
                 )
 
-        quarter = lambda x, *_: torch.full_like(x, 0.25)  # noqa: E731
+        quarter: Any = lambda x, *_: torch.full_like(x, 0.25)  # noqa: E731
         x_t = table.q_sample(x, t, noise)[0]
         x0 = {
             "noise": table.predict_start_from_noise(x_t, t, quarter(x)),
@@ -259,14 +219,14 @@ def images(elucidated: bool) -> Found:
                     each(0.5, torch.tensor(t).double()) for each in (spread.c_skip, spread.c_out)
                 )
                 network(x / scale, t)
-                return -skip * (x / scale) / out
+                return torch.as_tensor(-skip * (x / scale) / out)
 
             thing = imagen(inner, elucidated, image_sizes=side, **more)
             mask = torch.full((1, side, side), known)
             given = {"inpaint_images": torch.zeros(1, 1, side, side), "inpaint_masks": mask}
             thing.sample(**given, use_tqdm=False, **options)
 
-        spread_at = lambda t: float(levels(t)[1])  # noqa: E731
+        spread_at: Any = lambda t: float(levels(t)[1])  # noqa: E731
         driven.noise_levels(run, spread_at, side, least=1.001 * spread_at(times[0]))
 
     once = {"inpaint_resample_times": 1}
@@ -279,73 +239,6 @@ def images(elucidated: bool) -> Found:
             inpainted, False, inpaint_resample_times=2
         ),
         (f"{name}.sample, inpaint_resample_times=1", "levels"): partial(inpainted, False, **once),
-    }
-
-
-def edm(network: Any, **options: Any) -> Any:
-    """ElucidatedImagen with a denoiser in the place of its preconditioned network."""
-
-    def inner(given: Tensor, told: Tensor, own: Any) -> Tensor:
-        sigma = (4 * told.double()).exp().reshape(-1, 1, 1, 1)
-        x = given / made.c_in(0.5, sigma)
-        x0 = network(x, sigma.flatten())
-        found: Tensor = (x0 - made.c_skip(0.5, sigma) * x) / made.c_out(0.5, sigma)
-        return found.to(given.dtype)
-
-    made = imagen(inner, True, **options)
-    return made
-
-
-def elucidated() -> Found:
-    """ElucidatedImagen's loss and preconditioning, its threshold, its guidance."""
-    sigmas = [0.01, 0.1, 0.5, 1.0, 3.0, 20.0]
-
-    def loss(network: Any, x0: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
-        made = edm(lambda x, told: network(x.flatten(1).float(), told).reshape(x.shape))
-        made.noise_distribution = lambda *_: sigma.float()
-        return drawn(lambda x: made(x))(x0.reshape(-1, *IMAGE).float(), noise)
-
-    def one_step() -> None:
-        made = edm(lambda x, sigma: 0 * x, num_sample_steps=1).sample(use_tqdm=False)
-        assert bool(made.isfinite().all()), "one step: every sample is NaN"
-
-    def churned() -> None:
-        options = {"image_sizes": 8, "S_churn": 20.0, "S_noise": 1.0, "num_sample_steps": 20}
-        run = lambda network: edm(network, **options).sample(use_tqdm=False)  # noqa: E731
-        driven.noise_levels(run, float, 8)
-
-    def threshold() -> None:
-        made = edm(None)
-        x = torch.cat([torch.linspace(-3, 3, 101)[None], torch.full((1, 101), 0.5)])
-        found = made.threshold_x_start(x[:, None, :, None])
-        s = float(torch.quantile(x[0].abs(), 0.95))
-        wanted = torch.stack([x[0].clamp(-s, s) / s, x[1]])
-        check(float((found.flatten(1) - wanted).abs().max()), 0.0, "threshold off by", 1)
-
-    forward = module("imagen_pytorch").Unet.forward_with_cond_scale
-
-    def combine(cond: Tensor, uncond: Tensor, w: float, **options: Any) -> Tensor:
-        of_drop = lambda cond_drop_prob=0.0: uncond if cond_drop_prob else cond  # noqa: E731
-        own = SimpleNamespace(forward=of_drop)
-        return torch.as_tensor(forward(own, cond_scale=w, **options))
-
-    plain = partial(combine, remove_parallel_component=False)
-    return {
-        ("ElucidatedImagen.forward", "loss"): lambda: assert_loss(
-            loss,
-            lambda t: (1.0, t),
-            sigmas,
-            predicts="x0",
-            weight=weights.edm(0.5),
-            dtype=torch.float32,
-        ),
-        ("ElucidatedImagen.sample", "one step"): one_step,
-        ("ElucidatedImagen.sample, S_churn", "levels"): churned,
-        ("ElucidatedImagen.threshold_x_start", "formula"): threshold,
-        ("Unet.forward_with_cond_scale", "guidance"): lambda: assert_guidance(combine),
-        ("Unet.forward_with_cond_scale, remove_parallel_component=False", "guidance"): (
-            lambda: assert_guidance(plain)
-        ),
     }
 
 

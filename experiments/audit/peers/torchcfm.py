@@ -49,7 +49,8 @@ def _forward(kind: str, event: tuple[int, ...]) -> None:
             found: Tensor = matcher.sample_location_and_conditional_flow(noise, x0, 1 - t)[1]
             return found
 
-        return drawn(x_t)(noise)
+        result: Tensor = drawn(x_t)(noise)
+        return result
 
     assert_forward(shaped(q_sample, event), partial(_levels, matcher), TIMES)
 
@@ -93,7 +94,7 @@ def _loss() -> None:
 
     def loss(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         _, x_t, u_t = matcher.sample_location_and_conditional_flow(noise, x0, 1 - t)
-        return (-network(x_t, t) - u_t).square().mean()
+        return torch.as_tensor((-network(x_t, t) - u_t).square().mean())
 
     assert_loss(loss, partial(_levels, matcher), TIMES, predicts="flow")
 
@@ -137,7 +138,7 @@ def _weight() -> None:
     matcher = _matcher("SchrodingerBridgeConditionalFlowMatcher", sigma=1.0)
 
     def eps(x_t: Tensor, score: Tensor, t: Tensor) -> Tensor:
-        return -matcher.compute_lambda(t)[:, None] * score * matcher.sigma**2 / 2
+        return torch.as_tensor(-matcher.compute_lambda(t)[:, None] * score * matcher.sigma**2 / 2)
 
     def levels(t: Any) -> tuple[float, Tensor]:
         return 1.0, matcher.compute_sigma_t(torch.as_tensor(t))

@@ -228,15 +228,16 @@ def subjects(quick: bool) -> Iterator[Formula | Subject]:
         yield from rows(name, each)
     yield from _losses()
     double, single = torch.float64, torch.float32
-    for setting, case in {
+    matchings: dict[str, tuple[str, tuple[int, ...], torch.dtype, dict[str, Any]]] = {
         "exact": ("ScoreMatching", (4,), double, {}),
         "exact, images": ("ScoreMatching", (1, 2, 2), double, {}),
         "approx": ("ScoreMatching", (4,), double, {"hessian_method": "approx"}),
         "sliced": ("SlicedScoreMatching", (4,), single, {}),
         "sliced, images": ("SlicedScoreMatching", (1, 2, 2), single, {}),
-    }.items():
-        run = partial(_matching, *case[:3], **case[3])
-        yield from rows(setting, {(case[0], "loss"): run})
+    }
+    for setting, (kind, event, dtype, options) in matchings.items():
+        run = partial(_matching, kind, event, dtype, **options)
+        yield from rows(setting, {(kind, "loss"): run})
     yield from rows(
         "defaults",
         {
@@ -284,7 +285,7 @@ def _losses() -> Iterator[Formula]:
     """FlowMatching, EquilibriumMatching and EnergyMatching, of what each predicts."""
     flow, eps = weights.x0_weight("flow"), weights.x0_weight("eps")
     half_pi = torch.pi / 2
-    cut = lambda step: (step.sigma_t / 0.2).clamp(max=1)  # noqa: E731
+    cut: Any = lambda step: (step.sigma_t / 0.2).clamp(max=1)  # noqa: E731
     fm, eqm, em = "FlowMatchingLoss", "EquilibriumMatchingLoss", "EnergyMatchingLoss"
     cases: dict[tuple[str, str], tuple[str, float, Any, dict[str, Any]]] = {
         (fm, "linear"): ("flow", -1.0, None, {}),

@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 
+from diffusion_math.grid import trailing
 from diffusion_math.noise import zeros
 from diffusion_math.schedule import VPLinear
 from diffusion_math.testing import Sampler
@@ -29,7 +30,7 @@ def subject(seen, **how):
         off = (7 / (len(grid) - 1)) ** 2
         return flow(SCHEDULE, grid[-1:])[0].repeat(len(x) // 16, 1) + off
 
-    return Sampler("subject", SCHEDULE, sample, None, **how)
+    return Sampler("subject", SCHEDULE, sample, lambda n: trailing(SCHEDULE, n), **how)
 
 
 @pytest.mark.parametrize("copies", [1, 3])
