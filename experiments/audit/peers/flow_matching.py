@@ -153,9 +153,8 @@ def _likelihood(exact: bool, dtype: torch.dtype, event: tuple[int, ...]) -> None
 
     def log_density(network: Callable[..., Tensor], x: Tensor) -> Tensor:
         def log_p0(z: Tensor) -> Tensor:
-            return (
-                torch.distributions.Normal(torch.zeros(4).to(z), 1.0).log_prob(z.flatten(1)).sum(1)
-            )
+            normal: Any = torch.distributions.Normal(torch.zeros(4).to(z), 1.0)
+            return torch.as_tensor(normal.log_prob(z.flatten(1)).sum(1))
 
         def velocity(x: Tensor, t: Tensor) -> Tensor:
             return torch.as_tensor(path.epsilon_to_velocity(network(x, 1 - t), x, t))

@@ -86,9 +86,9 @@ def continuous(table: str) -> Found:
     }
 
     def posteriors() -> None:
-        for place, spread in ((1, "variance"), (2, "log-variance")):
-            one = partial(posterior, place)
-            assert_posterior(one, levels, TIMES, pairs=steps, spread=spread)
+        check_steps = partial(assert_posterior, levels=levels, times=TIMES, pairs=steps)
+        check_steps(partial(posterior, 1))
+        check_steps(partial(posterior, 2), spread="log-variance")
 
     return {
         (f"{name}.q_sample", "forward"): lambda: assert_forward(
