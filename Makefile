@@ -77,6 +77,7 @@ peers: $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps ema-pytorch bionemo-moco pot
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps deepinv natsort keras keras-hub bayesflow h5py ml_dtypes namex optree
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps denoising-diffusion-pytorch imagen-pytorch dalle2-pytorch rectified-flow-pytorch einx frozendict torch-einops-utils
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps monai nvidia-physicsnemo
 
 mutants: $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'

@@ -63,8 +63,13 @@ def formulas_of(
     setting: str,
     each: Mapping[tuple[str, str], Callable[[], Any]],
     limits: Mapping[str, str] | None = None,
+    distribution: str = "",
 ) -> Iterator[Formula]:
-    """Formulas of a library at one setting, by what is exported and the formula's name."""
+    """Formulas of a library at one setting, by what is exported and the formula's name.
+
+    Args:
+        distribution: what it is installed as, where its name as a target is another.
+    """
     module = library.replace("-", "_")
     for (name, check), run in each.items():
         again = (
@@ -72,5 +77,5 @@ def formulas_of(
             f"own = ({name!r}, {check!r}, {setting!r})\n"
             "subject = next(one for one in subjects(quick=False) if one.key == own)"
         )
-        who = Origin(library, version(library), setting)
+        who = Origin(library, version(distribution or library), setting)
         yield Formula(name, check, run, who, (limits or {}).get(name, ""), again)

@@ -1,6 +1,6 @@
 """`assert_bound`: the terms of the variational bound, each at its index."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,14 @@ from diffusion_math.testing.assertions.units import UNITS, check_unit, of_other_
 from diffusion_math.testing.mistakes.catalogue import QUANTITIES, Mistake
 from diffusion_math.testing.mistakes.diagnosis import compare
 from diffusion_math.testing.mistakes.levels import Levels, LevelsOf, Rows, Step, Times
-from diffusion_math.testing.mistakes.probes import VECTORS, guarded, name_of, tensor, time_batch
+from diffusion_math.testing.mistakes.probes import (
+    VECTORS,
+    coefficients,
+    guarded,
+    name_of,
+    tensor,
+    time_batch,
+)
 from diffusion_math.testing.mistakes.table import Table
 
 __all__ = ["assert_bound", "assert_prior_term"]
@@ -45,7 +52,7 @@ def assert_bound(
     Args:
         term: takes `network(x_t, ...)`, which returns what `predicts` says, x0 and noise of shape
             `(batch, 4)`, t of shape `(batch,)`; returns `(batch,)`. x_t is alpha_t x0 + sigma_t
-            noise.
+            noise, which is looked at where the network is evaluated once.
         levels: `levels(t) -> (alpha, sigma)` of their time.
         times: all their times, from little to much noise; s is the one before t. At the first the
             term is a reconstruction, which is not looked at.
@@ -79,8 +86,13 @@ def assert_bound(
     vector = torch.tensor(VECTORS, dtype=torch.float64).expand(len(t), -1)
     size = (v(step).sqrt() / _mean(step))[:, None] * vector  # errors that add about a nat
 
+    seen: list[Any] = []
+
     def at(x0: Tensor, noise: Tensor, error: Tensor) -> tuple[Tensor, float]:
+        seen.clear()
+
         def network(x_t: Any, *_: Any, **__: Any) -> Tensor:
+            seen.append(x_t)
             a, b = (each[:, None] for each in KINDS[predicts](step.alpha_t, step.sigma_t))
             alpha, sigma = step.alpha_t[:, None], step.sigma_t[:, None]
             x = x0 + error
@@ -93,21 +105,33 @@ def assert_bound(
     zero = torch.zeros_like(vector)
     exact = at(vector, vector.flip(1), zero)[0]
     (middle, eps), (above, _), (below, _) = (at(zero, zero, k * size) for k in (0, 1, -1))
+
+    def noised(given: Mapping[str, Tensor]) -> Any:
+        at(given["x0"].double(), given["noise"].double(), zero)
+        return seen[0]
+
+    once = len(seen) == 1
+    x_t = coefficients(subject, noised, ("x0", "noise"), len(t), dtype)[0] if once else {}
     factor = UNITS[unit](SIZE)
     formula = partial(_terms, v, factor)
     right = formula(step)["term of the exact network"]
     for rounded in (torch.zeros_like(right), right):  # of a difference of numbers near 1
         near = (exact - rounded).abs() <= 256 * eps * SIZE * factor
         exact = torch.where(near, rounded, exact)
-    found = {
+    found = {f"x_t's coefficient of {name}": value for name, value in x_t.items()} | {
         "term of the exact network": exact,
         "second difference": (above + below - 2 * middle) / 2 / size.square().sum(1),
     }
+
+    def right_values(step: Step) -> dict[str, Tensor]:
+        x_t = {"x0": step.alpha_t, "noise": step.sigma_t, "offset": torch.zeros_like(step.alpha_t)}
+        return formula(step) | {f"x_t's coefficient of {name}": one for name, one in x_t.items()}
+
     known = [*_known(v, factor), *of_other_units(formula, unit, SIZE)]
     compare(
         subject,
         found,
-        formula,
+        right_values,
         table,
         rows,
         eps=32 * eps,

@@ -27,6 +27,7 @@ from diffusion_math.testing.mistakes.probes import (
 __all__ = ["assert_learned_variance"]
 
 IMPROVED = "arXiv:2102.09672, eq. 15"
+ARITHMETIC = "the mean of beta and beta~ is arithmetic, not geometric"
 
 SHARES = 0.0, 0.5, 1.0, 0.75
 """The f at which the variance is looked at: both ends and between."""
@@ -94,9 +95,9 @@ def assert_learned_variance(
     v = torch.tensor(inputs, dtype=dtype).expand(len(t), -1)
     found, eps = tensor(subject, call(v, t), v)
 
-    def formula(mix: Mix) -> Formula:
+    def formula(mix: Mix, least: Callable[[Step], Tensor] = small) -> Formula:
         def values(step: Step) -> Mapping[str, Tensor]:
-            ends = small(step), QUANTITIES["beta"](step)
+            ends = least(step), QUANTITIES["beta"](step)
             return {
                 f"{spread} at v = {each:g}": SPREADS[spread](mix(each, *ends)) for each in inputs
             }
@@ -118,10 +119,17 @@ def assert_learned_variance(
                 "v = -1 to 1 is used as the share of log beta, 0 to 1": _geometric(0, 1),
                 "v = 0 to 1, the share of log beta, is scaled as from -1 to 1": _geometric(-1, 1),
                 "beta and beta~ are exchanged": _geometric(high, low),
-                "the mean of beta and beta~ is arithmetic, not geometric": _arithmetic(low, high),
+                ARITHMETIC: _arithmetic(low, high),
                 "the variance is beta whatever v is": lambda v, small, large: large,
                 "the variance is beta~ whatever v is": lambda v, small, large: small,
             }.items()
+        ]
+        + [
+            Mistake.of(
+                ARITHMETIC,  # with the exact 0 at the first time
+                formula(_arithmetic(low, high), QUANTITIES["beta~"]),
+                IMPROVED,
+            )
         ],
         right=f"exp(f log beta + (1 - f) log beta~) ({IMPROVED})",
     )

@@ -1,14 +1,15 @@
 """One module of an installed package, without the rest that its package's own import would want."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 
@@ -98,3 +99,39 @@ def without(*packages: str) -> Iterator[None]:
         for name in set(sys.modules) - set(before):
             if name.split(".")[0] in packages:
                 del sys.modules[name]
+
+
+def parts_of(
+    package: str,
+    modules: Sequence[str],
+    bare: Sequence[str],
+    stand_ins: Mapping[str, Mapping[str, Any]],
+) -> SimpleNamespace:
+    """The public names of several modules, in packages whose own import is left out.
+
+    Args:
+        package: its top. modules: full names. bare: packages under it that only have a place.
+        stand_ins: modules of the same or of other packages, as what they should hold.
+
+    Raises ModuleNotFoundError where the package is not installed.
+    """
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"{package} is not installed", name=package)
+    top, found = Path(next(iter(spec.submodule_search_locations))), SimpleNamespace()
+    modules_in_place = {name: ModuleType(name) for name in (package, *bare, *stand_ins)}
+    for name in (package, *bare):
+        modules_in_place[name].__path__ = [str(top.joinpath(*name.split(".")[1:]))]
+    for name, holds in stand_ins.items():
+        vars(modules_in_place[name]).update(holds)
+    before = {name: sys.modules.get(name) for name in modules_in_place}
+    sys.modules.update(modules_in_place)
+    try:
+        for name in modules:
+            public = vars(import_module(name)).items()
+            vars(found).update({key: one for key, one in public if not key.startswith("_")})
+    finally:
+        for name, old in before.items():
+            sys.modules.pop(name)
+            sys.modules.update({} if old is None else {name: old})
+    return found

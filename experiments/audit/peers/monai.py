@@ -1,4 +1,4 @@
-"""MONAI's noise schedulers, its inferer's samples with them, and what `monai_inferer` has."""
+"""MONAI's noise schedulers, and its inferer, which samples with them and bounds a likelihood."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,6 +19,7 @@ from diffusion_math.testing import (
     Sampler,
     UnsupportedError,
     assert_forward,
+    assert_guidance,
     assert_inversion,
     assert_learned_variance,
     assert_posterior,
@@ -27,18 +28,24 @@ from diffusion_math.testing import (
 )
 from diffusion_math.testing.verdicts import Origin
 from experiments.audit.formula import Formula, formulas_of
-from experiments.audit.peers.monai_inferer import (
-    F32,
+from experiments.audit.peers.monai_likelihood import likelihood
+from experiments.audit.peers.monai_parts import (
     SHORT,
-    agree,
+    assert_same,
+    inferer_of,
     levels_of,
-    likelihoods,
-    make_inferer,
-    make_scheduler,
+    scheduler_of,
 )
 from experiments.audit.subject import Subject, again, along
 
-TABLES = ("linear_beta", "scaled_linear_beta", "sigmoid_beta", "cosine")
+TABLES = {
+    "linear_beta": Discrete.linear(),
+    "scaled_linear_beta": Discrete.scaled_linear(first=1e-4, last=0.02),
+    "sigmoid_beta": None,
+    "cosine": Discrete.cosine(),
+}
+"""Each table, and ours of its paper, where there is one."""
+
 LIMITS = {
     "DDPMScheduler._get_variance, fixed_large": "the upper bound of the variance, as its name says",
 }
@@ -51,19 +58,21 @@ UNTRIED = {
 }
 """What has to do with diffusion and is not audited: why."""
 
+F32 = torch.float32
+
 
 def sampler(
     kind: str, order: int, noisy: bool = False, settle: Any = (), **options: Any
 ) -> Sampler:
     """`DiffusionInferer.sample` with a scheduler on its own times."""
-    first, of_length = make_scheduler(kind, **options), dict[int, int]()
+    first, of_length = scheduler_of(kind, **options), dict[int, int]()
     straight = kind == "RFlowScheduler"
     schedule = RectifiedFlow() if straight else Discrete(first.betas.double())
     count = first.num_train_timesteps
     last = 0.0 if float(getattr(first, "final_alpha_cumprod", 1.0)) == 1.0 else 1.0
 
     def settled(n: int) -> tuple[Any, Tensor]:
-        scheduler = make_scheduler(kind, **options)
+        scheduler = scheduler_of(kind, **options)
         if n > count:
             raise UnsupportedError(f"has {count} times")
         scheduler.set_timesteps(n, **dict(settle))
@@ -104,7 +113,7 @@ def sampler(
             return (prediction.v_from_x0 if v else prediction.eps_from_x0)(schedule, x, x0, t)
 
         with draws.everywhere():
-            end = make_inferer(scheduler).sample(x, network, verbose=False)
+            end = inferer_of(scheduler).sample(x, network, verbose=False)
         return along(grid, seen, end)
 
     return Sampler(
@@ -135,16 +144,31 @@ def _posterior(scheduler: Any, **options: Any) -> Callable[..., tuple[Tensor, Te
     return posterior
 
 
+def _guided(cond: Tensor, uncond: Tensor, w: float) -> Tensor:
+    """The velocity of one whole step from 0."""
+    scheduler = scheduler_of("RFlowScheduler")
+    scheduler.set_timesteps(1)
+
+    def network(x: Tensor, timesteps: Tensor, context: Tensor) -> Tensor:
+        return torch.where(context < 0, torch.cat([uncond] * 2), torch.cat([cond] * 2))
+
+    said = torch.ones(len(cond), 1)
+    found: Tensor = inferer_of(scheduler).sample(
+        torch.zeros_like(cond), network, conditioning=said, cfg=w, verbose=False
+    )
+    return found
+
+
 def _moves(method: str, t: int, start: int, x: Tensor, network: Any, **options: Any) -> Tensor:
     """A step between two times of DDIM, of as many steps as make it one."""
-    scheduler = make_scheduler("DDIMScheduler", **SHORT, **options)
+    scheduler = scheduler_of("DDIMScheduler", **SHORT, **options)
     scheduler.set_timesteps(100 // abs(t - start))
     found: Tensor = getattr(scheduler, method)(network(x, start), start, x)[0]
     return found
 
 
 def _methods() -> dict[tuple[str, str], Callable[[], None]]:
-    times, ddpm = range(1000), partial(make_scheduler, "DDPMScheduler")
+    times, ddpm = range(1000), partial(scheduler_of, "DDPMScheduler")
     levels = levels_of(ddpm())
     one: dict[str, Any] = {"levels": levels, "times": times, "batched": False, "dtype": F32}
 
@@ -171,7 +195,7 @@ def _methods() -> dict[tuple[str, str], Callable[[], None]]:
 
     sample = {"prediction_type": "sample", **SHORT}
     short = one | {"levels": levels_of(ddpm(**SHORT)), "times": range(100)}
-    ddim = make_scheduler("DDIMScheduler", **sample)
+    ddim = scheduler_of("DDIMScheduler", **sample)
     ddim.alphas_cumprod = ddim.alphas_cumprod.double()  # x0's coefficient is a small difference
     found: dict[tuple[str, str], Callable[[], None]] = {
         ("DDPMScheduler.step", "posterior"): lambda: assert_posterior(
@@ -198,7 +222,7 @@ def _methods() -> dict[tuple[str, str], Callable[[], None]]:
 
 
 def _flow() -> dict[tuple[str, str], Callable[[], None]]:
-    own, times = make_scheduler("RFlowScheduler"), [float(t) for t in range(1, 1001)]
+    own, times = scheduler_of("RFlowScheduler"), [float(t) for t in range(1, 1001)]
 
     def levels(t: Any) -> tuple[Any, Any]:
         return 1 - t / 1000, t / 1000
@@ -212,13 +236,11 @@ def _flow() -> dict[tuple[str, str], Callable[[], None]]:
         return own.get_velocity(x0, eps, t)
 
     def scaled() -> None:
-        flow = import_module("monai.networks.schedulers.rectified_flow")
-        scheduler = make_scheduler(
-            "RFlowScheduler", use_timestep_transform=True, transform_scale=2.0
-        )
+        transform = import_module("monai.networks.schedulers.rectified_flow").timestep_transform
+        scheduler = scheduler_of("RFlowScheduler", use_timestep_transform=True, transform_scale=2.0)
         scheduler.set_timesteps(10, input_img_size_numel=32**3)
-        wanted = flow.timestep_transform(torch.arange(1000, 0, -100), 32**3, scale=2.0).long()
-        agree("set_timesteps", scheduler.timesteps, wanted)
+        wanted = transform(torch.arange(1000, 0, -100), 32**3, scale=2.0).long()
+        assert_same("set_timesteps", scheduler.timesteps, wanted, slack=1.0)  # whole times
 
     maps = {"velocity_from_x0_and_eps": velocity}
     return {
@@ -229,6 +251,7 @@ def _flow() -> dict[tuple[str, str], Callable[[], None]]:
             maps, levels, times, dtype=F32
         ),
         ("RFlowScheduler.set_timesteps, transform_scale", "schedule"): scaled,
+        ("DiffusionInferer.sample, cfg", "guidance"): lambda: assert_guidance(_guided),
     }
 
 
@@ -251,11 +274,16 @@ MORE: tuple[tuple[str, int, bool, dict[str, Any]], ...] = (
 
 def subjects(quick: bool) -> Iterator[Formula | Subject]:
     """Every scheduler's tables, methods and samples, and the inferer's bound and guidance."""
-    for table in TABLES:
-        checks = of(make_scheduler("DDPMScheduler", schedule=table), skip=["step"])
-        each = {(f"Scheduler.{one}", one.formula): one for one in checks}
+    for table, ours in TABLES.items():
+        own = scheduler_of("DDPMScheduler", schedule=table)
+        each: dict[tuple[str, str], Callable[[], Any]] = {
+            (f"Scheduler.{one}", one.formula): one for one in of(own, skip=["step"])
+        }
+        if ours is not None:
+            paper = partial(assert_same, "betas", own.betas, ours.betas)
+            each[f"NoiseSchedules, {table}", "the paper's table"] = paper
         yield from formulas_of("monai", f"schedule={table}", each)
-    found = _methods() | _flow() | likelihoods()
+    found = _methods() | _flow() | likelihood()
     yield from formulas_of("monai", "defaults", found, LIMITS)
     for kind, order, noisy, options in SAMPLERS if quick else SAMPLERS + MORE:
         setting = ", ".join(f"{name}={value!r}" for name, value in options.items())

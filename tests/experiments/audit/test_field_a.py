@@ -1,6 +1,7 @@
 """MONAI, NVIDIA PhysicsNeMo and diffusers' training utilities: what is sound, and each finding."""
 
 from functools import cache
+from importlib.util import find_spec
 
 import pytest
 
@@ -8,18 +9,35 @@ pytestmark = [pytest.mark.usefixtures("unchecked"), pytest.mark.filterwarnings("
 
 LIKELIHOOD = "DiffusionInferer.get_likelihood"
 MONAI = {
-    "DDPMScheduler._get_variance, learned_range": "0.5 differs at 2 of 1000 indices",
+    "DDPMScheduler._get_variance, learned_range": "beta and beta~ is arithmetic, not geometric",
     "DDPMScheduler.add_noise, after a call in float16": "got 0, expected 0.0100008",
     "RFlowScheduler.get_velocity": "raised AttributeError",
     "RFlowScheduler.set_timesteps, transform_scale": "differs by 171",
     f"{LIKELIHOOD}, fixed_large": "the part of the variances is left out",
     f"{LIKELIHOOD}, scheduler=": "got 0.815702, expected 0.340624",
+    f"{LIKELIHOOD}, learned_range": "raised RuntimeError: Boolean value of Tensor",
     f"{LIKELIHOOD}, concat": "raised RuntimeError: The size of tensor a (8)",
     f"{LIKELIHOOD}, clip_sample_min": "differs by 4953",
     f"{LIKELIHOOD}, the first term": "got 7.15256e-07, expected 3.32131",
     f"{LIKELIHOOD}, the last term, in [0, 1]": "got -14.5812, expected -1.21168",
 }
 """What a row of each finding says."""
+
+
+ONE_STEP = "timesteps(1): [nan, 0.0]"
+PHYSICSNEMO = {
+    "EDMPreconditioner with StudentTEDMNoiseScheduler": "got 1.11801, expected 0.999984",
+    "VEPreconditioner with VENoiseScheduler": "got 10000, expected 1",
+    "VPPreconditioner with VPNoiseScheduler": "got 0.00657138, expected 0.999968",
+    "EDMNoiseScheduler.timesteps, one step": ONE_STEP,
+    "EDMLogUniformNoiseScheduler.timesteps, one step": ONE_STEP,
+    "VENoiseScheduler.timesteps, one step": ONE_STEP,
+    "VPNoiseScheduler.timesteps, one step": ONE_STEP,
+    "IDDPMNoiseScheduler.timesteps, one step": "ZeroDivisionError",
+    "sample, heun, bfloat16": "is given bfloat16, float32",
+    "sample, edm_stochastic_euler, bfloat16": "is given float32",
+    "sample, edm_stochastic_heun, bfloat16": "is given float32",
+}
 
 
 @cache
@@ -40,6 +58,12 @@ def check(module, findings, limits=()):
     for row in found:
         if row.verdict == "defect":
             assert findings[row.sampler] in f"{row.shown}; {row.note}"
+
+
+def physicsnemo():
+    """Skips where it is not installed; its own import wants what is not audited."""
+    if find_spec("physicsnemo") is None:
+        pytest.skip("physicsnemo is not installed")
 
 
 def test_the_formulas_of_monai():
@@ -76,3 +100,55 @@ def test_pndm_of_monai_stands_still_at_its_own_number_of_steps():
     for t in scheduler.timesteps:
         x, _ = scheduler.step(torch.ones(1, 1), t, x)
     assert float(x) == pytest.approx(1.7, abs=0.03)
+
+
+def test_the_formulas_of_physicsnemo():
+    physicsnemo()
+    check("nvidia_physicsnemo", PHYSICSNEMO)
+
+
+CHURN = {"S_churn": 10.0}
+LEVELS = {**CHURN, "levels": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "solver", "noisy", "options", "order"),
+    [
+        ("EDMNoiseScheduler", "heun", False, {"alpha": 0.5}, 2),
+        ("VPNoiseScheduler", "heun", False, {}, 2),
+        ("EDMNoiseScheduler", "edm_stochastic_heun", True, CHURN, 2),
+        ("VENoiseScheduler", "edm_stochastic_heun", True, LEVELS, 2),
+        ("VENoiseScheduler", "edm_stochastic_euler", True, LEVELS, None),
+        ("VPNoiseScheduler", "edm_stochastic_heun", True, {**LEVELS, "S_max": 0.5}, None),
+    ],
+)
+def test_the_solvers_of_physicsnemo(name, solver, noisy, options, order):
+    physicsnemo()
+    from diffusion_math.testing.order import flow_order, weak_order
+    from experiments.audit.peers.nvidia_physicsnemo import sampler
+
+    own = sampler(name, solver, order or 1, noisy, **options)
+    found = (weak_order if noisy else flow_order)(own, (16, 32, 64)).order
+    assert abs(found - order) < 0.3 if order else found < 1.0
+
+
+def test_churn_beyond_the_largest_level_of_vp_is_not_a_number():
+    """As the documentation's own example has it: sigma (1 + gamma) > 1 has no time."""
+    physicsnemo()
+    import torch
+
+    from experiments.audit.peers.physicsnemo_parts import library, scheduler
+
+    own = scheduler("VPNoiseScheduler")
+    churn = {"S_churn": 40, "num_steps": 10, "sigma_fn": own.sigma, "sigma_inv_fn": own.sigma_inv}
+    solver = library().EDMStochasticHeunSolver(lambda x, t: x, **churn)
+    one = torch.ones(1, 1)
+    assert solver.step(one, torch.tensor([1.0]), torch.tensor([0.5])).isnan().all()
+    assert solver.step(one, torch.tensor([0.2]), torch.tensor([0.1])).isfinite().all()
+
+
+def test_diffusers_training_utilities_are_sound():
+    pytest.importorskip("diffusers")
+    found = rows("diffusers_training")
+    assert {row.verdict for row in found} == {"sound"}
+    assert len(found) == 23

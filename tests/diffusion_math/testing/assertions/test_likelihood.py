@@ -233,6 +233,16 @@ def test_a_wrong_term_is_named(wrong: dict[str, Any], name: str, dtype: torch.dt
     assert named(bound, term, variance="beta", dtype=dtype) == [name]
 
 
+def test_the_state_that_a_term_is_taken_at_is_looked_at() -> None:
+    """At another noise level errors in x0 are the same, and the network sees another x_t."""
+
+    def term(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        return plain()(network, x0, t, 2 * noise)
+
+    with pytest.raises(MistakeError, match=r"the x_t's coefficient of noise differs at 24 of 24"):
+        bound(term)
+
+
 def test_the_upper_variance_in_the_lower_ones_place_is_named() -> None:
     assert named(bound, plain("beta")) == ["the model's variance is beta"]
     assert named(bound, plain(factor=1.01), dtype=torch.float32) == []

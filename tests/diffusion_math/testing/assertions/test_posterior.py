@@ -346,3 +346,17 @@ def test_bad_arguments_of_a_learned_variance_are_refused() -> None:
         assert_learned_variance(variance, levels, [0])
     with pytest.raises(ValueError, match="spread: wanted one of"):
         assert_learned_variance(variance, levels, [0], spread="std")  # type: ignore[arg-type]
+
+
+def test_an_arithmetic_mean_with_the_first_variance_0_is_named() -> None:
+    t = torch.arange(1, T + 1)
+    large, small = large_variance(SCHEDULE, t, t - 1), small_variance(SCHEDULE, t, t - 1)
+
+    def variance(v: Tensor, t: Tensor) -> Tensor:
+        return (v + 1) / 2 * large[t][:, None] + (1 - v) / 2 * small[t][:, None]
+
+    with pytest.raises(MistakeError) as caught:
+        assert_learned_variance(variance, levels, range(T), spread="variance", first=1e-20)
+    assert [one.name for one in caught.value.mistakes] == [
+        "the mean of beta and beta~ is arithmetic, not geometric"
+    ]
