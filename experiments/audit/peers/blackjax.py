@@ -61,7 +61,10 @@ KERNELS: dict[str, Algorithm] = {
     "barker, dense mass": lambda b, f: b.barker(f, 0.9, np.array([[1.0, 0.4], [0.4, 0.7]])),
     "barker, metric": lambda b, f: b.barker(f, 0.9, _metric),
     "slice_sampling": lambda b, f: b.slice_sampling(f, width=1.0),
-    "coordinate_slice": lambda b, f: b.coordinate_slice(f, width=1.0),
+    "slice_sampling, stepping out": lambda b, f: b.slice_sampling(
+        f, interval=import_module("blackjax.mcmc.slice").stepping_out
+    ),
+    "coordinate_slice": lambda b, f: b.coordinate_slice(f),
     "gist_step_size": lambda b, f: b.gist_step_size(f, ONES, 0.7, 2),
     "gist_trajectory_length": lambda b, f: b.gist_trajectory_length(f, ONES, 0.5),
     "adjusted_mclmc": lambda b, f: b.adjusted_mclmc(f, 0.9, num_integration_steps=3),
@@ -72,7 +75,7 @@ KERNELS: dict[str, Algorithm] = {
     "orbital_hmc": lambda b, f: b.orbital_hmc(f, 0.7, ONES, 4),
 }
 """Each with a step at which a tenth or more of the proposals is rejected."""
-QUICK = 6
+QUICK = 2
 """How many of these are enough for a look."""
 
 

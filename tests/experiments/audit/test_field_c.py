@@ -27,6 +27,13 @@ TORCHEBM = {
     ("FlowSampler, noise", "defaults"),
     *(("FlowSampler, sde", path) for path in ("linear", "cosine", "vp")),
 }
+BLACKJAX = {("normal_random_walk, sigma", "defaults"), ("orbital_hmc, weights", "defaults")}
+SBI = {
+    ("FlowMatchingEstimator", "defaults"),
+    ("FlowMatchingEstimator.score", "defaults"),
+    ("variance weight", "defaults"),
+    ("LangevinCorrector", "defaults"),
+}
 """What does not hold, by name and setting."""
 
 
@@ -71,3 +78,24 @@ def test_torchebm():
         ("HamiltonianMonteCarlo, mass", "defaults"),
         ("LangevinDynamics", "defaults"),
     } < every
+
+
+def test_blackjax():
+    wrong, every = found("blackjax")
+    assert wrong == BLACKJAX
+    assert {(name, "defaults") for name in ("mala", "normal_random_walk")} < every
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mala", "normal_random_walk", "barker", "hmc", "nuts", "rmh"])
+def test_blackjaxs_kernels_keep_their_target(name):
+    pytest.importorskip("blackjax")
+    from experiments.audit.peers.blackjax import _invariant
+
+    _invariant(name)
+
+
+def test_sbi():
+    wrong, every = found("sbi")
+    assert wrong == SBI
+    assert ("build_neural_ode", "defaults") in every
