@@ -42,12 +42,10 @@ def _metric(x: Any) -> Any:
 
 KERNELS: dict[str, Algorithm] = {
     "mala": lambda b, f: b.mala(f, 0.3),
+    "normal_random_walk": lambda b, f: b.normal_random_walk(f, 0.8 * ONES),
+    "barker": lambda b, f: b.barker(f, 0.9),
     "hmc": lambda b, f: b.hmc(f, 0.7, ONES, 3),
     "nuts": lambda b, f: b.nuts(f, 0.7, ONES),
-    "barker": lambda b, f: b.barker(f, 0.9),
-    "normal_random_walk": lambda b, f: b.additive_step_random_walk.normal_random_walk(
-        f, 0.8 * ONES
-    ),
     "rmh": lambda b, f: b.rmh(f, _skewed, _skewed_density),
     "mhmc": lambda b, f: b.mhmc(f, 0.7, ONES, 3),
     "dhmc": lambda b, f: b.dhmc(f, 0.7, ONES),
