@@ -78,6 +78,9 @@ peers: $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps deepinv natsort keras keras-hub bayesflow h5py ml_dtypes namex optree
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps denoising-diffusion-pytorch imagen-pytorch dalle2-pytorch rectified-flow-pytorch einx frozendict torch-einops-utils
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps monai nvidia-physicsnemo
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps flow-matching torchcfm torchebm
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps blackjax jax jaxlib ml_dtypes opt_einsum optax
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps sbi nflows pyknos pyro-api pyro-ppl skorch zuko
 
 mutants: $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
