@@ -92,11 +92,10 @@ def test_the_samplers_of_monai(kind, order, noisy, options, worst):
 
 def test_pndm_of_monai_stands_still_at_its_own_number_of_steps():
     """It divides by the number of calls, 9 more than the steps: after 3 of 1000 each is 0 long."""
-    pytest.importorskip("monai")
+    schedulers = pytest.importorskip("monai.networks.schedulers")
     import torch
-    from monai.networks.schedulers import PNDMScheduler
 
-    scheduler, x = PNDMScheduler(), torch.full((1, 1), 1.7)
+    scheduler, x = schedulers.PNDMScheduler(), torch.full((1, 1), 1.7)
     for t in scheduler.timesteps:
         x, _ = scheduler.step(torch.ones(1, 1), t, x)
     assert float(x) == pytest.approx(1.7, abs=0.03)
