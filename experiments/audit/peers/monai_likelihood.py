@@ -51,7 +51,8 @@ def _prior(scheduler: Any) -> Callable[[Tensor], Tensor]:
         total, maps = inferer_of(scheduler).get_likelihood(
             x0, lambda x, timesteps, context: x0, **QUIET
         )
-        return x0.shape[1] * total - maps[-1].sum(1)
+        found: Tensor = x0.shape[1] * total - maps[-1].sum(1)
+        return found
 
     return term
 
@@ -74,7 +75,7 @@ def likelihood() -> dict[tuple[str, str], Callable[[], None]]:
         scheduler = scheduler_of("DDPMScheduler", **BOUND, **options)
         term = _term(scheduler, **dict(more))
         predicts = {"v_prediction": "v", "sample": "x0"}.get(scheduler.prediction_type, "eps")
-        given = {"variance": variance, "predicts": predicts, "dtype": F32}
+        given: dict[str, Any] = {"variance": variance, "predicts": predicts, "dtype": F32}
         assert_bound(term, levels_of(scheduler), range(20), **given)
 
     def seen() -> None:
