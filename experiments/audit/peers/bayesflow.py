@@ -292,7 +292,7 @@ def _consistency() -> Formulas:
         """The exact model of a standard normal is f(x, t) = x, and its tangent is 0."""
         x = torch.tensor([[1.0, -2.0, 0.5, 3.0]])
         one = model("StableConsistencyModel", lambda x, t: -(t / 2).tan() * x)
-        vars(one).update(weight_fn=lambda x: 0 * x, weight_fn_projector=lambda x: x)
+        vars(one).update(weight_fn=lambda x: 0 * x, weight_fn_projector=lambda x: x, p_mean=0.0)
         draws = lambda shape, **_: x if len(shape) == 2 else torch.zeros(shape)  # noqa: E731
         with patch.object(random, "normal", draws):
             close(one.compute_metrics(x, stage="validation")["loss"], 0.0)

@@ -39,7 +39,7 @@ def sampler(name: str, order: int, noisy: bool, **options: Any) -> Sampler:
 
     def sample(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> list[Tensor]:
         def network(u: Tensor, sigma: Tensor) -> Tensor:
-            t = schedule.time(-2 * sigma.double().log())
+            t = schedule.time((-2 * sigma.double().log()).clamp(min=schedule.log_snr(1.0)))
             return denoise(schedule(t)[0] * u.double(), t)
 
         sde = sampling.VariancePreservingDiffusion(
