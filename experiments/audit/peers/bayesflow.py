@@ -64,7 +64,7 @@ def sampler(name: str, order: int, noisy: bool) -> Sampler:
     integrate = part("utils.integrate")
     if not noisy:
 
-        def flow(velocity: Callable[..., Tensor], x: Tensor, times: Tensor) -> Tensor:
+        def flow(velocity: Callable[..., Tensor], x: Tensor, times: Tensor) -> Any:
             def field(time: Any, xz: Tensor) -> dict[str, Tensor]:
                 return {"xz": velocity(xz, time)}
 
@@ -83,7 +83,7 @@ def sampler(name: str, order: int, noisy: bool) -> Sampler:
     more = {"use_adaptive_step_size": False} if name == "two_step_adaptive" else {}
 
     def sample(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Iterator[Tensor]:
-        def rate(time: Any) -> Tensor:
+        def rate(time: Any) -> Any:
             return schedule.beta_min + (schedule.beta_max - schedule.beta_min) * time
 
         def drift(time: Any, xz: Tensor) -> dict[str, Tensor]:
@@ -126,7 +126,7 @@ def _diffusion() -> Formulas:
     for said, options in kinds.items():
         noise = model("DiffusionModel", _nothing, **options).noise_schedule
 
-        def at(t: Any, noise: Any = noise) -> Tensor:
+        def at(t: Any, noise: Any = noise) -> Any:
             return noise.get_log_snr(torch.as_tensor(t, dtype=torch.float64), training=False)
 
         def drift(t: Any, noise: Any = noise, at: Any = at) -> Any:
@@ -163,7 +163,7 @@ def _diffusion() -> Formulas:
     return found
 
 
-def _snr(step: Any) -> Tensor:
+def _snr(step: Any) -> Any:
     return (step.alpha_t / step.sigma_t) ** 2
 
 
@@ -205,7 +205,7 @@ def _density(options: dict[str, Any]) -> None:
     one = model("DiffusionModel", _nothing, prediction_type="x", **options)
     noise = one.noise_schedule
 
-    def log_density(network: Denoiser, x: Tensor) -> Tensor:
+    def log_density(network: Denoiser, x: Tensor) -> Any:
         def subnet(x_t: Tensor, scaled: Tensor) -> Tensor:
             span = noise.log_snr_max - noise.log_snr_min
             return network(x_t, (scaled[:, 0] + 1) / 2 * span + noise.log_snr_min)
@@ -232,7 +232,11 @@ def _density(options: dict[str, Any]) -> None:
 def _start(options: dict[str, Any]) -> None:
     """Sampling begins with noise of the deviation of its first time."""
     seen: list[Tensor] = []
-    network = lambda x, time: (seen.append(x), torch.zeros_like(x))[1]  # noqa: E731
+
+    def network(x: Tensor, time: Any) -> Tensor:
+        seen.append(x)
+        return torch.zeros_like(x)
+
     one = model("DiffusionModel", network, prediction_type="x", **options)
     one._inverse(torch.ones(1, 4), method="euler", steps=1)
     close(seen[0][0, 0], _levels(one.noise_schedule)(1.0)[1])
@@ -263,7 +267,11 @@ def _consistency() -> Formulas:
     def median(alpha: float) -> float:
         """Of the times, where p(t) ~ t^(1 / (1 + alpha)) is documented."""
         seen: list[Tensor] = []
-        network = lambda x, time: (seen.append(time), torch.zeros_like(x))[1]  # noqa: E731
+
+        def network(x: Tensor, time: Tensor) -> Tensor:
+            seen.append(time)
+            return torch.zeros_like(x)
+
         one = model("FlowMatching", network, time_power_law_alpha=alpha)
         one.base_distribution.build((None, 4))
         with patch.object(random, "uniform", return_value=torch.tensor([0.5])):
