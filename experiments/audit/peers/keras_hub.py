@@ -52,17 +52,17 @@ def backbone(network: Callable[..., Any], **options: Any) -> Any:
 
 def sampler(name: str, order: int, noisy: bool, **options: Any) -> Sampler:
     """`denoise_step` down the scheduler's own levels."""
-    flow, of_length = RectifiedFlow(), {}
+    flow = RectifiedFlow()
+    grids: dict[int, Tensor] = {}
 
     def grid(n: int) -> Tensor:
         scheduler = backbone(print, **options).scheduler
         scheduler.set_sigmas(n)
-        times = torch.as_tensor(scheduler.sigmas).detach().double()
-        of_length[len(times)] = n
-        return times
+        grids[n] = torch.as_tensor(scheduler.sigmas).detach().double()
+        return grids[n]
 
     def sample(denoise: Denoiser, x: Tensor, times: Tensor, noise: Noise) -> Iterator[Tensor]:
-        n = next(n for n in reversed(of_length.values()) if n + 1 >= len(times))
+        n = next(n for n, each in grids.items() if torch.equal(each[-len(times) :], times))
 
         def network(given: dict[str, Tensor], training: bool) -> Tensor:
             t = times[:-1][(times[:-1] * 1000 - given["timestep"][0]).abs().argmin()]
