@@ -40,6 +40,11 @@ def _metric(x: Any) -> Any:
     return 1 + 0.5 / (1 + x**2)
 
 
+def _bent(x: Any) -> Any:
+    """One that depends on it much."""
+    return 0.3 + 3 * x**2
+
+
 KERNELS: dict[str, Algorithm] = {
     "mala": lambda b, f: b.mala(f, 0.3),
     "normal_random_walk": lambda b, f: b.normal_random_walk(f, 0.8 * ONES),
@@ -57,7 +62,7 @@ KERNELS: dict[str, Algorithm] = {
     "rmhmc": lambda b, f: b.rmhmc(f, 0.5, _metric, 3),
     "ghmc": lambda b, f: b.ghmc(f, 0.7, ONES, 0.5, 0.3),
     "barker, dense mass": lambda b, f: b.barker(f, 0.9, np.array([[1.0, 0.4], [0.4, 0.7]])),
-    "barker, metric": lambda b, f: b.barker(f, 0.9, _metric),
+    "barker, metric": lambda b, f: b.barker(f, 0.9, _bent),
     "slice_sampling": lambda b, f: b.slice_sampling(f, width=1.0),
     "slice_sampling, stepping out": lambda b, f: b.slice_sampling(
         f, interval=import_module("blackjax.mcmc.slice").stepping_out

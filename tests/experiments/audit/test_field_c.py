@@ -99,3 +99,12 @@ def test_sbi():
     wrong, every = found("sbi")
     assert wrong == SBI
     assert ("build_neural_ode", "defaults") in every
+
+
+@pytest.mark.slow
+def test_blackjaxs_barker_does_not_keep_its_target_by_a_metric_of_the_position():
+    pytest.importorskip("blackjax")
+    from experiments.audit.peers.blackjax import _invariant
+
+    with pytest.raises(AssertionError, match="does not keep a normal"):
+        _invariant("barker, metric")
