@@ -1,7 +1,9 @@
 """diffusers' training utilities: the SNR, the average of weights, and SD3's times and weights."""
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -35,29 +37,30 @@ def _levels(scheduler: Any) -> Callable[[Any], tuple[Tensor, Tensor]]:
     return lambda t: (abar[t] ** 0.5, (1 - abar[t]) ** 0.5)
 
 
+def _utilities() -> Any:
+    return import_module("diffusers.training_utils")
+
+
 def _close(got: Tensor, wanted: Tensor) -> None:
     worst = float((got.double() - wanted).abs().max())
     assert worst < 1e-5, f"differs by {worst:.3g}"
 
 
 def _snr(scheduler: Any, shape: tuple[int, ...]) -> None:
-    from diffusers.training_utils import compute_snr
-
     t = torch.arange(1000)
-    found = compute_snr(scheduler, t.reshape(-1, *shape)).flatten()
+    found = _utilities().compute_snr(scheduler, t.reshape(-1, *shape)).flatten()
     assert_table(found, _levels(scheduler), range(1000), "snr")
 
 
 def _dream(scheduler: Any, power: float = 1.0) -> Callable[..., tuple[Tensor, Tensor]]:
     """DREAM's pair of x_t and target, where the network predicts no noise at all."""
-    from diffusers.training_utils import compute_dream_and_update_latents
 
     def pair(x0: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         x0, noise = x0[:, :, None, None], noise[:, :, None, None]
         x = scheduler.add_noise(x0, noise, t)
         nothing = SimpleNamespace(sample=torch.zeros_like(x))
         more = {"encoder_hidden_states": None, "dream_detail_preservation": power}
-        found = compute_dream_and_update_latents(
+        found = _utilities().compute_dream_and_update_latents(
             lambda *_: nothing, scheduler, t, noise, x, noise, **more
         )
         return found[0][:, :, 0, 0], found[1][:, :, 0, 0]
@@ -84,11 +87,9 @@ def _dream_target(scheduler: Any) -> None:
 
 
 def _average(profile: Callable[[int], float], foreach: bool, **options: Any) -> None:
-    from diffusers.training_utils import EMAModel
-
     def start(w: Tensor) -> Callable[[Tensor], Tensor]:
         weights = nn.Parameter(w)
-        average = EMAModel([weights], foreach=foreach, **options)
+        average = _utilities().EMAModel([weights], foreach=foreach, **options)
 
         def update(w: Tensor) -> Tensor:
             weights.data.copy_(w)
@@ -104,17 +105,19 @@ def _average(profile: Callable[[int], float], foreach: bool, **options: Any) -> 
 
 def _density(scheme: str, u: Tensor, **options: Any) -> Tensor:
     """The times of equally likely draws."""
-    from diffusers.training_utils import compute_density_for_timestep_sampling
-
     with Draws(torch.special.ndtri(u)).everywhere(), patch.object(torch, "rand", lambda **_: u):
-        return compute_density_for_timestep_sampling(scheme, len(u), **options)
+        found: Tensor = _utilities().compute_density_for_timestep_sampling(
+            scheme, len(u), **options
+        )
+    return found
 
 
 def _logit_normal() -> None:
     u = torch.linspace(0.01, 0.99, 99)
     normal = torch.distributions.Normal(0.3, 0.8)
     sigmoid = torch.distributions.transforms.SigmoidTransform()
-    wanted = torch.distributions.TransformedDistribution(normal, [sigmoid]).icdf(u)
+    logistic: Any = torch.distributions.TransformedDistribution(normal, [sigmoid])
+    wanted = logistic.icdf(u)
     _close(_density("logit_normal", u, logit_mean=0.3, logit_std=0.8), wanted)
 
 
@@ -129,25 +132,25 @@ def _mode() -> None:
 
 def _cosmap() -> None:
     """The density of the flow's time whose SNR is that of a cosine schedule's uniform time."""
-    from diffusers.training_utils import compute_loss_weighting_for_sd3
-
     u = torch.linspace(0.05, 0.95, 901, dtype=torch.float64)
     t = RectifiedFlow().time(VPCosine().log_snr(u))
-    _close(compute_loss_weighting_for_sd3("cosmap", t[1:-1]), (u[2:] - u[:-2]) / (t[2:] - t[:-2]))
+    _close(
+        _utilities().compute_loss_weighting_for_sd3("cosmap", t[1:-1]),
+        (u[2:] - u[:-2]) / (t[2:] - t[:-2]),
+    )
 
 
 def subjects(quick: bool) -> Iterator[Formula]:
     """The SNR and DREAM on several tables, averages of every profile, SD3's times and weights."""
-    import diffusers
 
     def warm(n: int) -> float:
         return n / (9 + n) if n > 1 else 0.0
 
     def power(n: int) -> float:
-        return 1.0 - float(n) ** (-2 / 3)
+        return 1.0 - math.pow(n, -2 / 3)
 
     for table in TABLES:
-        scheduler = diffusers.DDPMScheduler(beta_schedule=table)
+        scheduler = import_module("diffusers").DDPMScheduler(beta_schedule=table)
         each: dict[tuple[str, str], Callable[[], None]] = {
             ("compute_snr", "snr"): partial(_snr, scheduler, ()),
             ("compute_snr, images", "snr"): partial(_snr, scheduler, (1, 1, 1)),

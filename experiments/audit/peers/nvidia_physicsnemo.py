@@ -40,6 +40,10 @@ SCHEDULERS: dict[str, tuple[str, float]] = {
 """Each, its path and its largest noise level, or time."""
 
 
+def _exchanged(method: Callable[..., Any], x: Tensor, given: Tensor, t: Tensor) -> Any:
+    return method(given, x, t)
+
+
 def _formulas(name: str, path: Any) -> dict[tuple[str, str], Callable[[], None]]:
     own = scheduler(name)
     levels, times = levels_of(own), times_of(own)
@@ -56,14 +60,17 @@ def _formulas(name: str, path: Any) -> dict[tuple[str, str], Callable[[], None]]
     def score_from_eps(x: Tensor, eps: Tensor, t: Tensor) -> Any:
         return own.epsilon_to_score(eps, t)
 
-    maps = {"eps_from_score": eps_from_score, "score_from_eps": score_from_eps}
+    maps: dict[str, Callable[..., Any]] = {
+        "eps_from_score": eps_from_score,
+        "score_from_eps": score_from_eps,
+    }
     for there, back, method in (
         ("score", "x0", own.x0_to_score),
         ("x0", "score", own.score_to_x0),
         ("x0", "eps", own.epsilon_to_x0),
         ("eps", "x0", own.x0_to_epsilon),
     ):
-        maps[f"{there}_from_{back}"] = lambda x, given, t, method=method: method(given, x, t)
+        maps[f"{there}_from_{back}"] = partial(_exchanged, method)
 
     def loss(kind: str) -> Callable[..., Any]:
         way = {"score": "score_to_x0", "epsilon": "epsilon_to_x0"}
