@@ -30,7 +30,7 @@ SAMPLERS: list[tuple[str, int, bool, dict[str, Any]]] = [
     ("euler_maruyama", 1, True, {}),
     ("two_step_adaptive", 1, True, {}),
     ("sea", 1, True, {}),
-    ("shark", 2, True, {}),
+    ("shark", 1, True, {}),
 ]
 """Each integrator: its order (the weak order where it draws noise), whether it is noisy."""
 

@@ -76,7 +76,7 @@ def sampler(name: str, order: int, noisy: bool, **options: Any) -> Sampler:
             yield x
 
     return Sampler(
-        name, flow, sample, grid, order, noisy, False, precision=1e-6, level_tolerance=1e-5
+        name, flow, sample, grid, order, noisy, False, precision=1e-6, level_tolerance=1e-4
     )
 
 

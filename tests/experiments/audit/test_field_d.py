@@ -2,6 +2,7 @@
 
 import pytest
 
+from diffusion_math.testing.order import weak_order
 from experiments.audit.formula import Formula
 from experiments.audit.peers import bayesflow, bionemo_moco, deepinv, keras_hub
 
@@ -113,3 +114,16 @@ BAYESFLOW = {
 def test_bayesflow():
     pytest.importorskip("keras")
     check(bayesflow, BAYESFLOW)
+
+
+def test_one_step_of_keras_hub_has_no_levels_on_torch():
+    pytest.importorskip("keras")
+    made = keras_hub.sampler(*keras_hub.SAMPLERS[0][:3])
+    assert made.grid(1).isnan().any()
+    assert made.grid(2).isfinite().all()
+
+
+def test_shark_of_bayesflow_converges_slower_than_heun():
+    pytest.importorskip("keras")
+    assert weak_order(bayesflow.sampler("shark", 1, True), (8, 16, 32)).order < 1.7
+    assert weak_order(bayesflow.sampler("two_step_adaptive", 1, True), (8, 16, 32)).order > 1.8
