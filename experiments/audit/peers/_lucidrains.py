@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise, repeat
-from typing import Any, final
+from typing import Any
 from unittest import mock
 
 import torch
@@ -23,7 +23,6 @@ SMALL = 2.0**-10
 Levels = Callable[[Any], tuple[Tensor, Tensor]]
 
 
-@final
 class Network(nn.Module):
     """A function as what these libraries take for a network."""
 

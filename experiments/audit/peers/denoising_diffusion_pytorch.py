@@ -36,6 +36,7 @@ from experiments.audit.peers.denoising_diffusion_pytorch_guided import (
     Found,
     diffusion,
     few,
+    finite,
     guided,
     kept_noise,
     module,
@@ -255,6 +256,7 @@ def subjects(quick: bool) -> Iterator[Formula | Subject]:
             for predicts in PREDICTS
         },
         (f"{flat}.p_losses, offset_noise_strength", "arguments"): kept_noise,
+        (f"{flat}.ddim_sample, cosine, eta=1", "finite"): finite,
         ("WeightedObjectiveGaussianDiffusion.p_sample_loop", "runs"): weighted,
         ("linear_beta_schedule, 21 steps", "betas"): partial(few, 21),
         ("linear_beta_schedule, 20 steps", "betas"): partial(few, 20),

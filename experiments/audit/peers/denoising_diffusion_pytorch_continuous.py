@@ -33,6 +33,7 @@ def continuous(where: str, name: str, predicts: str, **options: Any) -> Found:
 
     def levels(t: float) -> tuple[Tensor, Tensor]:
         found = log_snr(torch.tensor(t, dtype=torch.float64)).detach()
+        found = found.float() if options.get("noise_schedule") == "learned" else found  # a network
         return found.sigmoid().sqrt(), (-found).sigmoid().sqrt()
 
     times = [k / 20 for k in range(1, 20)]

@@ -198,6 +198,17 @@ def kept_noise() -> None:
     )
 
 
+def finite() -> None:
+    """DDIM of eta = 1 on the cosine schedule, whose last abar is 2e-9."""
+    options = {"beta_schedule": "cosine", "timesteps": 1000, "ddim_sampling_eta": 1.0}
+    wrong = []
+    for steps in range(1, 30):
+        make = partial(diffusion, "denoising_diffusion_pytorch", "GaussianDiffusion")
+        made = make(lambda x, *_: 0 * x, sampling_timesteps=steps, **options).sample(1)
+        wrong += [] if bool(made.isfinite().all()) else [steps]
+    assert not wrong, f"every sample is NaN in {' and '.join(map(str, wrong))} steps"
+
+
 def few(steps: int) -> None:
     """The tables of a short linear schedule."""
     made = diffusion(

@@ -71,8 +71,11 @@ def flow(name: str, network: Any, **options: Any) -> Any:
         "SoFlow": "soflow",
         "RecursiveFlow": "recursive_flow",
     }[name]
-    plain = {"data_normalize_fn": None, "data_unnormalize_fn": None}
-    timed = {"RectifiedFlow": plain, "NanoFlow": {"times_cond_kwarg": "times"}}
+    plain: dict[str, Any] = {"data_normalize_fn": None, "data_unnormalize_fn": None}
+    timed: dict[str, dict[str, Any]] = {
+        "RectifiedFlow": plain,
+        "NanoFlow": {"times_cond_kwarg": "times"},
+    }
     return getattr(module(where), name)(Net(network), **{**timed.get(name, {}), **options})
 
 
@@ -119,7 +122,10 @@ def average_velocity(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
 
 def of_average(name: str) -> Callable[..., Tensor]:
     """The exact network of each library's class that learns average velocities."""
-    towards_data = lambda x, s, t: -average_velocity(x, 1 - s, 1 - t)  # noqa: E731
+
+    def towards_data(x: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        return -average_velocity(x, 1 - s, 1 - t)
+
     return {
         "MeanFlow": lambda x, t, delta: average_velocity(x, t, t - delta),
         "SplitMeanFlow": lambda x, t, delta: towards_data(x, t, t - delta),
@@ -180,7 +186,11 @@ def averages(name: str) -> Found:
 
     def boundary() -> None:
         seen: list[Tensor] = []
-        network = lambda x, t, other: (seen.append(other), x)[1]  # noqa: E731
+
+        def network(x: Tensor, t: Tensor, other: Tensor) -> Tensor:
+            seen.append(other)
+            return x
+
         flow(name, network, **{always: 1.0})(torch.ones(2, 4))
         got = float(seen[0].abs().max())
         check(got, 0.0, "t - r, that the network is told where r = t: off by", 1e-6)
@@ -261,7 +271,10 @@ def others() -> Found:
     def huber() -> None:
         sizes = torch.tensor([[1.0], [3.0]])
         own = flow("RectifiedFlow", lambda x, t: 0 * x, loss_fn="pseudo_huber")
-        loss = lambda x: float(own(x, noise=0 * x, times=torch.full((len(x),), 0.5)))  # noqa: E731
+
+        def loss(x: Tensor) -> float:
+            return float(own(x, noise=0 * x, times=torch.full((len(x),), 0.5)))
+
         data = sizes.expand(2, 4)
         both = (loss(data[:1]) + loss(data[1:])) / 2
         check(loss(data), both, "the loss of two examples, the mean of theirs", 1e-4)
@@ -275,7 +288,11 @@ def others() -> Found:
 
     def late(depth: int) -> None:
         seen: list[float] = []
-        network = lambda x, t, a: (seen.append(float(t.max())), x)[1]  # noqa: E731
+
+        def network(x: Tensor, t: Tensor, other: Tensor) -> Tensor:
+            seen.append(float(t.max()))
+            return x
+
         with torch.random.fork_rng():
             torch.manual_seed(0)
             flow("RecursiveFlow", network, recursive_depth=depth)(torch.zeros(50, 4))

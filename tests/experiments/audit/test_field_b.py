@@ -1,6 +1,7 @@
 """Libraries of lucidrains: what is sound is found sound, and each finding is found."""
 
 import importlib
+from importlib.util import find_spec
 
 import pytest
 
@@ -9,14 +10,16 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of libraries as they are im
 
 def defects(library: str) -> tuple[set[tuple[str, str]], int]:
     """The names and checks that have a defect, and how many rows are sound."""
-    module = importlib.import_module(f"experiments.audit.peers.{library.replace('-', '_')}")
+    package = library.replace("-", "_")
+    if find_spec(package) is None:  # importing it would want what the audit leaves out
+        pytest.skip(f"{library} is not installed")
+    module = importlib.import_module(f"experiments.audit.peers.{package}")
     rows = [row for one in module.subjects(quick=True) for row in one.audit().rows]
     wrong = {(row.sampler, row.check) for row in rows if row.verdict == "defect"}
     return wrong, sum(row.verdict == "sound" for row in rows)
 
 
 def test_ema_pytorch() -> None:
-    pytest.importorskip("ema_pytorch")
     wrong, sound = defects("ema-pytorch")
     widths = {("PostHocEMA", f"sigma_rel {wanted:g}") for wanted in (0.05, 0.15, 0.28)}
     assert wrong == {("KarrasEMA", "average"), *widths}
@@ -24,11 +27,11 @@ def test_ema_pytorch() -> None:
 
 
 def test_denoising_diffusion_pytorch() -> None:
-    pytest.importorskip("denoising_diffusion_pytorch")
     wrong, sound = defects("denoising-diffusion-pytorch")
     guided = "guided_diffusion.GaussianDiffusion.ddim_sample"
     assert wrong == {
         ("ContinuousTimeGaussianDiffusion.p_sample", "last step"),
+        ("GaussianDiffusion.ddim_sample, cosine, eta=1", "finite"),
         ("GaussianDiffusion.interpolate", "img2img start"),
         ("GaussianDiffusion.p_losses, offset_noise_strength", "arguments"),
         ("GaussianDiffusion1D.interpolate", "img2img start"),
@@ -49,7 +52,6 @@ def test_denoising_diffusion_pytorch() -> None:
 
 
 def test_imagen_pytorch() -> None:
-    pytest.importorskip("imagen_pytorch")
     wrong, sound = defects("imagen-pytorch")
     assert wrong == {
         ("ElucidatedImagen.sample, init_images, skip_steps", "img2img start"),
@@ -65,7 +67,6 @@ def test_imagen_pytorch() -> None:
 
 
 def test_dalle2_pytorch() -> None:
-    pytest.importorskip("dalle2_pytorch")
     wrong, sound = defects("dalle2-pytorch")
     starts = {(f"Decoder.p_sample_loop_ddim, {n} steps", "start") for n in (1, 10, 100)}
     starts |= {(f"DiffusionPrior.p_sample_loop_ddim, {n} steps", "start") for n in (10, 100)}
@@ -89,7 +90,6 @@ def test_dalle2_pytorch() -> None:
 
 
 def test_rectified_flow_pytorch() -> None:
-    pytest.importorskip("rectified_flow_pytorch")
     wrong, sound = defects("rectified-flow-pytorch")
     assert wrong == {
         ("MeanFlow.sample", "noise"),
