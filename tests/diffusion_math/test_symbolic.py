@@ -34,6 +34,7 @@ from tests.support.derivation import (
     vanishes,
 )
 from tests.support.schedules import discrete
+from tests.support.tensors import f64
 
 ULPS = 4
 tables = st.lists(st.floats(1e-6, 0.99), min_size=2, max_size=12).map(
@@ -51,10 +52,6 @@ DDPM = {**STEP, alpha: sqrt(abar), v: 1 - abar}
 ABAR_T = abar * (1 - beta)
 X_0 = (x_t - sqrt(1 - ABAR_T) * eps) / sqrt(ABAR_T)
 """x_0 by x_t and eps, out of x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps."""
-
-
-def f64(*values: float) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 @cache
