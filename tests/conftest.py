@@ -48,7 +48,7 @@ settings.load_profile(
 )
 
 
-# Modules and tests stay to the end: no round of the collector is to walk them, now or later.
+# Modules and tests stay to the end: no round of the collector need visit them, now or later.
 gc.disable()
 
 

@@ -34,6 +34,7 @@ from tests.support.derivation import (
     ulps,
     vanishes,
 )
+from tests.support.tensors import f64
 
 ULPS = 4
 tables = strategies.betas(steps=(2, 12), values=(1e-6, 0.99))
@@ -49,10 +50,6 @@ DDPM = {**STEP, alpha: sqrt(abar), v: 1 - abar}
 ABAR_T = abar * (1 - beta)
 X_0 = (x_t - sqrt(1 - ABAR_T) * eps) / sqrt(ABAR_T)
 """x_0 by x_t and eps, out of x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) eps."""
-
-
-def f64(*values: float) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 @cache

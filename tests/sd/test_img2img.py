@@ -5,7 +5,7 @@ import pytest
 from diffusion_math.solvers.step import State
 from tests.support.measuring import Measured
 from tests.support.oracle_pipeline import BLUE, RED, Oracle, exact_path, model
-from tests.support.pixel_pipeline import photo, walk
+from tests.support.pixel_pipeline import photo, sampled
 
 
 @pytest.mark.claim("C33", "sd.pipeline.TextToImage")
@@ -18,7 +18,7 @@ def test_c33_an_image_is_redrawn_under_the_prompt(measured: Measured, solver: st
 
     def states(prompt: str, steps: int) -> list[State]:
         options = {"image": photo(1), "strength": strength, "steps": steps, "solver": solver}
-        return walk(model(Oracle()), prompt, guidance_scale=w, seed=3, **options)
+        return sampled(model(Oracle()), prompt, guidance_scale=w, seed=3, **options)
 
     def error(steps: int, prompt: str = "red", label: int | None = RED) -> float:
         found = states(prompt, steps)

@@ -19,7 +19,7 @@ from sd.files.image_tensor import to_tensor
 from sd.pipeline import TextToImage
 from tests.support.measuring import Measured
 from tests.support.oracle_pipeline import BLUE, LABELS, RED, WHOLE, Oracle, exact_path, model
-from tests.support.pixel_pipeline import EVENT, SCHEDULE, photo, walk
+from tests.support.pixel_pipeline import EVENT, SCHEDULE, photo, sampled
 
 
 @pytest.mark.claim("C32", "sd.pipeline.TextToImage")
@@ -29,7 +29,7 @@ def test_a_picture_is_the_end_of_the_exact_flow(measured: Measured, solver: str)
     is the exact posterior mean. A U-Net whose clock is off by one is noticed."""
 
     def error(unet: Oracle, steps: int) -> float:
-        states = walk(model(unet), "red", solver=solver, steps=steps, do_cfg=False, seed=3)
+        states = sampled(model(unet), "red", solver=solver, steps=steps, do_cfg=False, seed=3)
         x_T, before, end = states[0], states[-2], states[-1]
         assert torch.equal(x_T.x, start_noise([3], EVENT, torch.float64)) and x_T.t == 1000
         assert before.t == 1000 // steps and end.t == 0
@@ -50,7 +50,7 @@ def test_a_picture_is_the_end_of_the_exact_flow(measured: Measured, solver: str)
 def test_guidance_follows_the_exact_guided_field(w: float, negative: str) -> None:
     pipeline = model(Oracle())
     options = {"guidance_scale": w, "negative_prompt": negative, "steps": 50, "seed": 1}
-    states = walk(pipeline, "red", **options)
+    states = sampled(pipeline, "red", **options)
     (late,) = (state for state in states if state.t == 100)
     against = BLUE if negative else None
     path = exact_path(states[0].x, 1000, 100, w, RED, against)
@@ -98,7 +98,7 @@ def test_outside_of_the_interval_the_unconditional_half_is_not_computed(
     """Rows of the U-Net: 2 a picture at levels inside, 1 outside; heun sees each node twice."""
     unet = Oracle()
     options = {"steps": 10, "solver": solver, "grid": "karras", "seed": [1, 2, 3]}
-    states = walk(model(unet), "red", guidance_interval=(0.3, 3.0), **options)
+    states = sampled(model(unet), "red", guidance_interval=(0.3, 3.0), **options)
     times = torch.stack([state.t for state in states[:-1]])
     alpha, sigma = SCHEDULE(times)
     inside = (sigma / alpha >= 0.3) & (sigma / alpha <= 3)
@@ -111,7 +111,7 @@ def test_an_interval_of_all_levels_is_guidance_and_of_none_is_no_guidance() -> N
     pipeline = model(Oracle())
 
     def end(**options: object) -> Tensor:
-        return walk(pipeline, "red", steps=6, **options)[-1].x
+        return sampled(pipeline, "red", steps=6, **options)[-1].x
 
     assert torch.equal(end(guidance_interval=(0, np.inf)), end())
     with pytest.warns(UserWarning, match=r"no step has a noise level in \(50, 100\)"):
@@ -129,7 +129,7 @@ def test_do_cfg_false_is_scale_one_and_the_default_is_the_models_own() -> None:
     pipeline = model(Oracle())
 
     def end(**options: object) -> Tensor:
-        return walk(pipeline, "red", steps=5, **options)[-1].x
+        return sampled(pipeline, "red", steps=5, **options)[-1].x
 
     assert torch.equal(end(do_cfg=False), end(guidance_scale=1))
     with pytest.warns(UserWarning, match="guidance_scale: no effect with do_cfg=False"):
@@ -149,7 +149,7 @@ def test_do_cfg_false_is_scale_one_and_the_default_is_the_models_own() -> None:
 def test_at_strength_one_a_fifteenth_of_the_picture_is_left() -> None:
     """SD's table does not end in pure noise: alpha_T = 0.068, and the start says so."""
     pipeline = model(Oracle())
-    starts = [walk(pipeline, "red", image=photo(i), strength=1, steps=1)[0].x for i in (1, 2)]
+    starts = [sampled(pipeline, "red", image=photo(i), strength=1, steps=1)[0].x for i in (1, 2)]
     latents = to_tensor([photo(1), photo(2)]).double()
     left = (starts[0] - starts[1]) / (latents[:1] - latents[1:])
     assert torch.allclose(left, torch.tensor(0.0683).double(), atol=5e-5)
@@ -162,7 +162,7 @@ def test_strength_to_zero_gives_the_reconstruction() -> None:
     latent = to_tensor([photo(1)]).double()
     for level in (1, 2, 4):
         options = {"image": photo(1), "strength": level / 1000, "do_cfg": False}
-        states = walk(pipeline, "red", **options)
+        states = sampled(pipeline, "red", **options)
         sigma = SCHEDULE(level)[1]
         # Off by the noise (12 normals below 5) and by the oracle's pull, sigma^2 / variance (0.05).
         assert (states[-1].x - latent).abs().max() < 5 * sigma + 2 * sigma**2 / 0.05
@@ -174,7 +174,7 @@ def test_a_picture_depends_on_its_own_prompt_and_seed_only(solver: str) -> None:
     prompts, seeds = ["red", "blue", "circle"], [4, 9, 4]
 
     def end(prompt: str | list[str], seed: int | list[int]) -> Tensor:
-        return walk(pipeline, prompt, seed=seed, solver=solver, steps=8)[-1].x
+        return sampled(pipeline, prompt, seed=seed, solver=solver, steps=8)[-1].x
 
     together = end(prompts, seeds)
     for i in range(3):

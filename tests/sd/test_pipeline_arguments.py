@@ -27,7 +27,7 @@ from sd.networks.vae import VAE
 from sd.pipeline import TextToImage
 from sd.text.tokenizer import Tokenizer, word_level
 from tests.support.measuring import Measured
-from tests.support.pixel_pipeline import EVENT, SCHEDULE, Nothing, model, photo, walk
+from tests.support.pixel_pipeline import EVENT, SCHEDULE, Nothing, model, photo, sampled
 
 
 @pytest.mark.claim("C33", "sd.pipeline.TextToImage")
@@ -43,7 +43,7 @@ def test_every_strength_works_with_every_number_of_steps(
 ) -> None:
     pipeline = model(Nothing())
     options = {"image": photo(1), "strength": strength, "steps": steps, "seed": 7}
-    states = walk(pipeline, "red", solver=solver, grid=grid, **options)
+    states = sampled(pipeline, "red", solver=solver, grid=grid, **options)
     level = round(1000 * strength)
     taken = max(1, min(level, round(strength * steps))) if level else 0
     assert len(states) == taken + 1
@@ -60,7 +60,7 @@ def test_every_strength_works_with_every_number_of_steps(
 
 def test_redrawn_pictures_differ_by_their_noise_alone() -> None:
     pipeline = model(Nothing())
-    states = walk(pipeline, "red", seed=[1, 2], image=photo(3), strength=0.5, steps=4)
+    states = sampled(pipeline, "red", seed=[1, 2], image=photo(3), strength=0.5, steps=4)
     alpha, sigma = SCHEDULE(500)
     z = start_noise([1, 2], EVENT, torch.float64)
     latent = to_tensor([photo(3)]).double()
@@ -69,7 +69,7 @@ def test_redrawn_pictures_differ_by_their_noise_alone() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_the_walk_is_in_float32_or_wider(dtype: torch.dtype) -> None:
+def test_sampling_is_in_float32_or_wider(dtype: torch.dtype) -> None:
     seen = []
 
     class Watched(Nothing):
@@ -77,7 +77,7 @@ def test_the_walk_is_in_float32_or_wider(dtype: torch.dtype) -> None:
             seen.append((x.dtype, t.dtype))
             return super().forward(x, t, context)
 
-    states = walk(model(Watched(), dtype), "red", steps=3)
+    states = sampled(model(Watched(), dtype), "red", steps=3)
     wide = torch.promote_types(dtype, torch.float32)
     assert {state.x.dtype for state in states} == {wide}
     assert set(seen) == {(dtype, wide)}
@@ -89,7 +89,7 @@ def test_sizes_and_decoding() -> None:
     assert drawn.size == (5, 3)
     (redrawn,) = pipeline("red", image=photo(1, 9), width=4, height=2, progress=False)
     assert redrawn.size == (4, 2)
-    states = walk(pipeline, ["red", "blue"], steps=2)
+    states = sampled(pipeline, ["red", "blue"], steps=2)
     pictures = pipeline(["red", "blue"], steps=2, progress=False)
     decoded = from_tensor(states[-1].x)
     assert [a.tobytes() for a in pictures] == [a.tobytes() for a in decoded]
@@ -153,9 +153,9 @@ def test_bad_arguments_are_named_in_one_line(options: dict[str, Any], message: s
 def test_unknown_words_are_warned_of() -> None:
     pipeline = model(Nothing())
     with pytest.warns(UserWarning, match=r"does not know pink, cat; .* it knows: .*purple") as seen:
-        states = walk(pipeline, "a pink cat red circle", steps=2)
+        states = sampled(pipeline, "a pink cat red circle", steps=2)
     assert len(seen) == 1
-    assert torch.equal(states[-1].x, walk(pipeline, "a red circle", steps=2)[-1].x)
+    assert torch.equal(states[-1].x, sampled(pipeline, "a red circle", steps=2)[-1].x)
     with pytest.warns(UserWarning, match="does not know ugly;"):
         pipeline("red", negative_prompt="ugly", steps=2, progress=False)
 
@@ -163,10 +163,10 @@ def test_unknown_words_are_warned_of() -> None:
 def test_times_come_in_place_of_steps() -> None:
     pipeline = model(Nothing())
     times = torch.tensor([1000.0, 400.0, 0.0], dtype=torch.float64)
-    assert len(walk(pipeline, "red", grid=times)) == 3
-    assert len(walk(pipeline, "red", grid=times, steps=2)) == 3
+    assert len(sampled(pipeline, "red", grid=times)) == 3
+    assert len(sampled(pipeline, "red", grid=times, steps=2)) == 3
     with pytest.raises(ValueError, match="grid: wanted a name, with steps"):
-        walk(pipeline, "red", grid=times, steps=5)
+        sampled(pipeline, "red", grid=times, steps=5)
 
 
 def test_a_side_must_be_a_multiple_of_the_vaes_halvings() -> None:

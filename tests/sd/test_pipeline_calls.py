@@ -13,11 +13,11 @@ from sd.config import UNetConfig
 from sd.img2img import img2img_grid
 from sd.networks.unet import UNet
 from sd.pipeline import TextToImage
-from tests.support.pixel_pipeline import EVENT, SCHEDULE, Identity, Nothing, model, photo, walk
+from tests.support.pixel_pipeline import EVENT, SCHEDULE, Identity, Nothing, model, photo, sampled
 
 
 def test_the_defaults() -> None:
-    states = walk(model(Nothing()), "red")
+    states = sampled(model(Nothing()), "red")
     assert len(states) == 1 + 25
     assert torch.equal(states[0].x, start_noise([0], EVENT, torch.float64))
 
@@ -40,25 +40,25 @@ def test_the_bar_counts_the_steps(
 
 @pytest.mark.parametrize("scale", [0, 0.5])
 def test_a_guidance_scale_below_one_is_legal(scale: float) -> None:
-    assert len(walk(model(Nothing()), "red", steps=2, guidance_scale=scale)) == 3
+    assert len(sampled(model(Nothing()), "red", steps=2, guidance_scale=scale)) == 3
 
 
 def test_a_solver_is_a_name_or_a_function_that_returns_a_step() -> None:
-    of_name = walk(model(Nothing()), "red", steps=3, solver="ddim")
-    of_function = walk(model(Nothing()), "red", steps=3, solver=SOLVERS["ddim"])
+    of_name = sampled(model(Nothing()), "red", steps=3, solver="ddim")
+    of_function = sampled(model(Nothing()), "red", steps=3, solver=SOLVERS["ddim"])
     assert torch.equal(of_name[-1].x, of_function[-1].x)
     message = "^solver: wanted a function that returns a step, got int$"
     with pytest.raises(ValueError, match=message):
-        walk(model(Nothing()), "red", solver=lambda schedule: 3)
+        sampled(model(Nothing()), "red", solver=lambda schedule: 3)
 
 
 def test_times_exclude_strength_and_another_number_of_steps() -> None:
     times = torch.tensor([1000.0, 0.0], dtype=torch.float64)
     options = {"grid": times, "image": photo(1)}
     with pytest.raises(ValueError, match=r"^grid: wanted a name, with strength, got tensor\("):
-        walk(model(Nothing()), "red", strength=0.5, **options)
+        sampled(model(Nothing()), "red", strength=0.5, **options)
     with pytest.raises(ValueError, match=r"^grid: wanted a name, with steps, got tensor\("):
-        walk(model(Nothing()), "red", steps=2, **options)
+        sampled(model(Nothing()), "red", steps=2, **options)
 
 
 def test_a_picture_may_be_one_pixel() -> None:

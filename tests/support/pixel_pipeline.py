@@ -55,7 +55,7 @@ def model(unet: nn.Module, dtype: torch.dtype = torch.float64, **options: Any) -
     return TextToImage(config, *parts, torch.device("cpu"), dtype)
 
 
-def walk(pipeline: TextToImage, prompt: str | list[str], **options: object) -> list[State]:
+def sampled(pipeline: TextToImage, prompt: str | list[str], **options: object) -> list[State]:
     """All states of one call."""
     states: list[State] = []
     pipeline(prompt, watch=states.append, progress=False, **options)

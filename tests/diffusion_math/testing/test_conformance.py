@@ -18,15 +18,12 @@ from diffusion_math.testing.conformance import (
     residual_noise,
 )
 from diffusion_math.testing.problems import POINT
+from tests.support.tensors import f64
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes have tests of their own
 
 PATH = RectifiedFlow()
 """alpha = 1 - t and sigma = t, for t from 0 to 1."""
-
-
-def f64(*values):
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def even(n):

@@ -22,13 +22,10 @@ from diffusion_math.testing.problems import GAUSSIAN, MIXTURE, flow, starts
 from diffusion_math.testing.work_precision import work
 from tests.support.chance import Mean, rare, seeded
 from tests.support.distribution import line
+from tests.support.tensors import f64
 from tests.support.wrong_samplers import SCHEDULE, right
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
-
-
-def f64(*values):
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def test_a_power_law_is_fitted_exactly():

@@ -9,12 +9,9 @@ from diffusion_math.grid import trailing
 from diffusion_math.schedule import RectifiedFlow
 from diffusion_math.testing import Sampler
 from diffusion_math.testing.moments import Units, exact_moments
+from tests.support.tensors import f64
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes have tests of their own
-
-
-def f64(*values):
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def test_each_value_of_the_noise_has_rows_of_its_own():

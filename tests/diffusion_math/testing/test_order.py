@@ -22,14 +22,11 @@ from diffusion_math.testing.order import (
     weak_order,
 )
 from diffusion_math.testing.problems import GAUSSIAN, MIXTURE, flow
+from tests.support.tensors import f64
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes have tests of their own
 
 SCHEDULE = VPLinear()
-
-
-def f64(*values):
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def grid_of(*levels, end=(), schedule=SCHEDULE):

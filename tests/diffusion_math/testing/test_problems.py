@@ -5,6 +5,7 @@ import torch
 
 from diffusion_math.schedule import RectifiedFlow, VPLinear
 from diffusion_math.testing.problems import _f64, flow, starts
+from tests.support.tensors import f64
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes have tests of their own
 
@@ -15,10 +16,6 @@ FLOW = {
     0.01: (1.5335729681990388, 1.2333235127200279, -0.61345561295299447, 1.1395065988331047),
 }
 """Where du/dtau = (u - E[x_0 | u]) / tau leads from starts 0 and 11: mpmath.odefun, 25 digits."""
-
-
-def f64(*values):
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def test_numbers_are_doubles():

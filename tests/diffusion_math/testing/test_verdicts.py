@@ -19,6 +19,7 @@ from diffusion_math.testing.order import STOP, flow_order, mean_step, strong_ord
 from diffusion_math.testing.problems import flow
 from diffusion_math.testing.verdicts import SLACK
 from tests.support.powered_samplers import powered
+from tests.support.tensors import f64
 from tests.support.wrong_samplers import right
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
@@ -26,10 +27,6 @@ pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tes
 SCHEDULE = VPLinear()
 NEAR = 1e-3
 HAIR = 0.01
-
-
-def f64(*values):
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def verdict(sampler, check, **how):

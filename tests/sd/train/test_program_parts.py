@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from diffusion_math.schedule import Discrete
 from sd import weights
 from sd.networks.vae import VAE
 from sd.text.tokenizer import Tokenizer
@@ -93,7 +94,7 @@ def test_each_network_is_made_from_the_ones_before(monkeypatch: pytest.MonkeyPat
     assert (training, config, autoencoder, encoder) == (OPTIONS.unet, CONFIG, *before)
     assert tokenizer.words == Tokenizer.embedded().words
     assert tokenizer.context_length == CONFIG.text.context_length
-    assert repr(schedule) == repr(SHAPES) and CONFIG.steps == schedule.T
+    assert torch.equal(schedule.betas, Discrete.scaled_linear(CONFIG.steps).betas)
     model, judged = calls["accuracy"]
     assert judged == 7 and model.device == torch.device("cpu")
     network = saved["unet.safetensors"][0]
@@ -103,9 +104,6 @@ def test_each_network_is_made_from_the_ones_before(monkeypatch: pytest.MonkeyPat
     decoder = replace(OPTIONS, vae=replace(OPTIONS.vae, decoder_only=True))
     program._train(decoder, "the command", CONFIG)
     assert "vae" in calls and "standardise" not in calls
-
-
-SHAPES = program.Discrete.scaled_linear(CONFIG.steps)
 
 
 def test_a_network_depends_on_its_training_its_data_and_the_networks_before(
