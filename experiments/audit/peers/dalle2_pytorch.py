@@ -1,8 +1,7 @@
 """dalle2-pytorch: its noise schedules, the prior of embeddings and the decoder of images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from importlib import import_module
 from itertools import pairwise, product
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +14,8 @@ from diffusion_math.schedule import Discrete
 from diffusion_math.testing import (
     Sampler,
     UnsupportedError,
-    assert_bound,
     assert_decoder,
     assert_guidance,
-    assert_learned_variance,
     assert_loss,
     assert_posterior,
     assert_prediction_maps,
@@ -27,8 +24,17 @@ from diffusion_math.testing import (
 )
 from experiments.audit.formula import Formula, formulas_of
 from experiments.audit.peers import _lucidrains as driven
-from experiments.audit.peers._isolated_import import without
 from experiments.audit.peers._lucidrains import KINDS, check
+from experiments.audit.peers.dalle2_learned_variance import learned
+from experiments.audit.peers.dalle2_models import (
+    IMAGE,
+    PREDICTS,
+    Found,
+    decoder,
+    module,
+    prior,
+    said,
+)
 from experiments.audit.subject import Subject, subjects_of
 
 UNTRIED = {
@@ -42,67 +48,7 @@ UNTRIED = {
 }
 """What the library exports and is not audited, and why."""
 
-LIBRARY, F32, IMAGE = "dalle2-pytorch", torch.float32, (1, 2, 2)
-PREDICTS = {"pred_noise": "eps", "pred_x0": "x0", "pred_v": "v"}
-Found = dict[tuple[str, str], Callable[[], Any]]
-
-
-def module() -> Any:
-    """The module of the diffusions; what they are conditioned and trained by are stand-ins."""
-    beside = "torchvision", "kornia", "accelerate", "pytorch_warmup", "fsspec", "ftfy", "regex"
-    clips = "x_clip", "coca_pytorch", "open_clip", "clip", "webdataset", "torchmetrics"
-    layers = "vector_quantize_pytorch", "rotary_embedding_torch", "resize_right"
-    with without(*beside, *clips, *layers, "embedding_reader", "wandb"):
-        return driven.quiet(import_module("dalle2_pytorch.dalle2_pytorch"))
-
-
-def said(predicts: str) -> dict[str, bool]:
-    """The library's two options that say what is predicted."""
-    return {"predict_x_start": predicts == "pred_x0", "predict_v": predicts == "pred_v"}
-
-
-def decoder(network: Any, self_cond: bool = False, **options: Any) -> Any:
-    """A decoder of one network, without conditions, on images in [-1, 1]."""
-
-    class Net(module().Unet):  # type: ignore[misc]
-        """In the place of `Unet`, which it checks for."""
-
-        lowres_cond = cond_on_text_encodings = False
-
-        def __init__(self) -> None:
-            torch.nn.Module.__init__(self)
-            self.weight, self.self_cond = torch.nn.Parameter(torch.zeros(1)), self_cond
-
-        def cast_model_parameters(self, **_: Any) -> Any:
-            return self
-
-        def forward(self, x: Tensor, t: Tensor, **named: Any) -> Tensor:
-            found: Tensor = network(x, t, named.get("self_cond"))
-            return found
-
-        forward_with_cond_scale = forward
-
-    settings = {"image_size": 2, "channels": 1, "timesteps": 50, "learned_variance": False}
-    settings |= {"unconditional": True, "auto_normalize_img": False, **options}
-    return module().Decoder(Net(), **settings)
-
-
-def prior(network: Any, size: int = 4, self_cond: bool = False, **options: Any) -> Any:
-    """A prior of one network, without conditions."""
-
-    class Net(torch.nn.Module):
-        dim, self_cond = size, False
-
-        def forward(self, x: Tensor, t: Tensor, **named: Any) -> Tensor:
-            found: Tensor = network(x, t, named.get("self_cond"))
-            return found
-
-        forward_with_cond_scale = forward
-
-    net = Net()
-    net.self_cond = self_cond
-    settings = {"image_embed_dim": size, "timesteps": 50, "condition_on_text_encodings": False}
-    return module().DiffusionPrior(net, **{**settings, **options})
+LIBRARY, F32 = "dalle2-pytorch", torch.float32
 
 
 def scheduler(table: str) -> Found:
@@ -200,71 +146,6 @@ def of_decoder(predicts: str) -> Found:
             partial(loss, 1.0), weight="P2"
         )
     return found
-
-
-def learned(predicts: str, levels: driven.Levels) -> Found:
-    """Learned variances: the variance, and the bound beside the loss."""
-    kind = {**said(predicts), "image_embed": None, "learned_variance": True}
-
-    def with_variance(v: float, network: Any) -> Any:
-        """Another output of the network, everywhere v."""
-
-        def both(x: Tensor, *_: Any) -> Tensor:
-            found = network(x.flatten(1)).reshape(x.shape)
-            return torch.cat([found, torch.full_like(found, v)], 1)
-
-        return both
-
-    def loss(weight: float, v: float, network: Any, *given: Tensor) -> Tensor:
-        thing = decoder(with_variance(v, network), learned_variance=True, vb_loss_weight=weight)
-        options = {"noise_scheduler": thing.noise_schedulers[0], **kind}
-        x0, t, noise = given
-        x0, noise = (each.double().reshape(-1, *IMAGE) for each in (x0, noise))
-        return torch.as_tensor(thing.p_losses(thing.unets[0], x0, t, noise=noise, **options))
-
-    def term(v: float, *given: Any) -> Tensor:
-        """What the loss adds up, of each example."""
-        seen: list[Tensor] = []
-
-        def mean(x: Tensor) -> Tensor:
-            seen.append(x.flatten(1).mean(1))
-            return seen[-1]
-
-        with mock.patch.object(module(), "meanflat", mean):
-            loss(1.0, v, *given)
-        return seen[0].float()
-
-    def variance(v: Tensor, t: Tensor) -> Tensor:
-        thing, v = decoder(None, learned_variance=True), v.reshape(-1, *IMAGE)
-        output = torch.cat([torch.zeros_like(v), v], 1)
-        options = {"noise_scheduler": thing.noise_schedulers[0], "model_output": output, **kind}
-        return torch.as_tensor(thing.p_mean_variance(None, v, t, **options)[2]).flatten(1)
-
-    def hybrid() -> None:
-        given = (lambda x: 0.1 * x), torch.ones(1, 4), torch.tensor([20]), torch.full((1, 4), 0.5)
-        default = decoder(None).vb_loss_weight
-        none = loss(0.0, 0.0, *given)
-        share = (loss(default, 0.0, *given) - none) / (loss(1.0, 0.0, *given) - none)
-        check(float(share), 0.001 * 50, "weight of the mean of 50 terms, of 0.001 their sum")
-
-    runs: Found = {
-        ("Decoder.p_mean_variance", "learned variance"): lambda: assert_learned_variance(
-            variance, levels, range(50), first=1e-20, dtype=F32
-        ),
-        ("Decoder.p_losses, learned_variance", "loss"): hybrid,
-    }
-    for v, name in ((1.0, "beta"), (-1.0, "beta~")):
-        runs[f"Decoder.p_losses, variance {name}", "bound"] = partial(
-            assert_bound,
-            partial(term, v),
-            levels,
-            range(50),
-            variance=name,
-            predicts=PREDICTS[predicts],
-            unit="nats/dim",
-            dtype=F32,
-        )
-    return runs
 
 
 def others() -> Found:
