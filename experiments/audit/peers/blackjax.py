@@ -212,6 +212,7 @@ def subjects(quick: bool) -> Iterator[Formula]:
     """All kernels that are adjusted, and SGLD and SGHMC on a Gaussian."""
     _jax()
     names = list(KERNELS)[:QUICK] if quick else KERNELS
+    each: dict[tuple[str, str], Callable[[], None]]
     each = {(name, "invariant"): partial(_invariant, name) for name in names}
     for kind in () if quick else ("elliptical_slice", "mgrad_gaussian"):
         each[kind, "invariant"] = partial(_with_prior, kind)

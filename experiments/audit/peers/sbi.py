@@ -208,7 +208,7 @@ def _likelihood() -> None:
 
     def log_density(network: Any, x: Tensor) -> Any:
         def forward(input: Tensor, condition: Tensor, time: Tensor) -> Tensor:
-            flat = network(input.reshape(-1, 4), float(time.flatten()[0]))
+            flat: Tensor = network(input.reshape(-1, 4), float(time.flatten()[0]))
             return flat.reshape(input.shape)
 
         with patch.object(estimator, "forward", forward):
