@@ -17,6 +17,10 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 READY := $(VENV)/.installed
 DEMO := $(VENV)/.demo
+# They ask for torchvision, or more, for what is not audited: they come without what they depend on.
+PEERS := azula bayesflow bionemo-moco dalle2-pytorch deepinv denoising-diffusion-pytorch \
+  imagen-pytorch k-diffusion keras-hub nflows nvidia-physicsnemo pyknos rectified-flow-pytorch sbi \
+  smalldiffusion torchcfm
 SOURCES := pytest_diffusion_math.py diffusion_math sd experiments benchmarks tests .ci
 
 .DEFAULT_GOAL := help
@@ -70,17 +74,9 @@ bench: $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(PY) -m benchmarks $(BENCH_FLAGS)
 
-# Many want torchvision, or more, for what is not audited: they come without what they depend on.
 peers: $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps azula k-diffusion smalldiffusion
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps ema-pytorch bionemo-moco pot
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps deepinv natsort keras keras-hub bayesflow h5py ml_dtypes namex optree
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps denoising-diffusion-pytorch imagen-pytorch dalle2-pytorch rectified-flow-pytorch einx frozendict torch-einops-utils
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps monai nvidia-physicsnemo
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps flow-matching torchcfm torchebm
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps blackjax jax jaxlib ml_dtypes opt_einsum optax
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps sbi nflows pyknos pyro-api pyro-ppl skorch zuko
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps $(PEERS)
 
 mutants: $(READY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
