@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, final
 
+import torch
+
 from diffusion_math.testing import MistakeError
 from diffusion_math.testing.report import Check, Report, Verdict
 from diffusion_math.testing.verdicts import Origin
@@ -56,6 +58,12 @@ class Formula:
             first, *rest = (line.strip() for line in f"{kind}{error}".splitlines() or [kind])
             return first, bad, "; ".join([*rest, self.limit] if self.limit else rest)
         return "holds", "sound", self.limit
+
+
+def assert_same(name: str, got: Any, wanted: Any, slack: float = 1e-4) -> None:
+    """Two values of one thing, most of all where the library says it in two ways."""
+    worst = float((torch.as_tensor(got).double() - torch.as_tensor(wanted)).abs().max())
+    assert worst <= slack, f"{name}: differs by {worst:.4g}"
 
 
 def formulas_of(

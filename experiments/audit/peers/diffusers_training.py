@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from diffusion_math.schedule import RectifiedFlow, VPCosine
 from diffusion_math.testing import Draws, assert_average, assert_forward, assert_table
-from experiments.audit.formula import Formula, formulas_of
+from experiments.audit.formula import Formula, assert_same, formulas_of
 
 LIMITS = {
     "EMAModel": "warms up by (1 + n) / (10 + n) with use_ema_warmup=False too, and the first "
@@ -39,11 +39,6 @@ def _levels(scheduler: Any) -> Callable[[Any], tuple[Tensor, Tensor]]:
 
 def _utilities() -> Any:
     return import_module("diffusers.training_utils")
-
-
-def _close(got: Tensor, wanted: Tensor) -> None:
-    worst = float((got.double() - wanted).abs().max())
-    assert worst < 1e-5, f"differs by {worst:.3g}"
 
 
 def _snr(scheduler: Any, shape: tuple[int, ...]) -> None:
@@ -118,15 +113,17 @@ def _logit_normal() -> None:
     sigmoid = torch.distributions.transforms.SigmoidTransform()
     logistic: Any = torch.distributions.TransformedDistribution(normal, [sigmoid])
     wanted = logistic.icdf(u)
-    _close(_density("logit_normal", u, logit_mean=0.3, logit_std=0.8), wanted)
+    times = _density("logit_normal", u, logit_mean=0.3, logit_std=0.8)
+    assert_same("the times", times, wanted, 1e-5)
 
 
 def _mode() -> None:
-    """From 1 to 0, falling, for the scales of the paper."""
+    """The times of arXiv:2403.03206, eq. 20, for its scales; they fall from 1 to 0."""
     u = torch.linspace(0, 1, 1001, dtype=torch.float64)
     for scale in (-1.0, 0.0, 1.29, 1.75):
         t = _density("mode", u, mode_scale=scale)
-        _close(t[[0, -1]], torch.tensor([1.0, 0.0]).double())
+        wanted = 1 - u - scale * ((torch.pi / 2 * u).cos() ** 2 - 1 + u)
+        assert_same("the times", t, wanted, 1e-5)
         assert bool((t.diff() < 1e-9).all()), f"rises at scale {scale}"
 
 
@@ -134,10 +131,8 @@ def _cosmap() -> None:
     """The density of the flow's time whose SNR is that of a cosine schedule's uniform time."""
     u = torch.linspace(0.05, 0.95, 901, dtype=torch.float64)
     t = RectifiedFlow().time(VPCosine().log_snr(u))
-    _close(
-        _utilities().compute_loss_weighting_for_sd3("cosmap", t[1:-1]),
-        (u[2:] - u[:-2]) / (t[2:] - t[:-2]),
-    )
+    found = _utilities().compute_loss_weighting_for_sd3("cosmap", t[1:-1])
+    assert_same("the weight", found, (u[2:] - u[:-2]) / (t[2:] - t[:-2]), 1e-5)
 
 
 def subjects(quick: bool) -> Iterator[Formula]:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
-from importlib.metadata import version
 from itertools import pairwise
 from typing import Any
 
@@ -26,17 +25,15 @@ from diffusion_math.testing import (
     assert_prediction_maps,
     of,
 )
-from diffusion_math.testing.verdicts import Origin
-from experiments.audit.formula import Formula, formulas_of
+from experiments.audit.formula import Formula, assert_same, formulas_of
 from experiments.audit.peers.monai_likelihood import likelihood
 from experiments.audit.peers.monai_parts import (
     SHORT,
-    assert_same,
     inferer_of,
     levels_of,
     scheduler_of,
 )
-from experiments.audit.subject import Subject, again, along
+from experiments.audit.subject import Subject, along, subjects_of
 
 TABLES = {
     "linear_beta": Discrete.linear(),
@@ -205,7 +202,7 @@ def _methods() -> dict[tuple[str, str], Callable[[], None]]:
             _posterior(ddim, eta=1.0), **{**short, "dtype": torch.float64}
         ),
         ("DDPMScheduler._get_variance, learned_range", "learned variance"): lambda: (
-            assert_learned_variance(learned, spread="variance", first=1e-20, **one)
+            assert_learned_variance(learned, spread="variance", **one)
         ),
         ("DDPMScheduler.add_noise, after a call in float16", "forward"): lambda: assert_forward(
             after_half, levels, times, dtype=F32
@@ -283,8 +280,4 @@ def subjects(quick: bool) -> Iterator[Formula | Subject]:
         yield from formulas_of("monai", f"schedule={table}", each)
     found = _methods() | _flow() | likelihood()
     yield from formulas_of("monai", "defaults", found, LIMITS)
-    for kind, order, noisy, options in SAMPLERS if quick else SAMPLERS + MORE:
-        setting = ", ".join(f"{name}={value!r}" for name, value in options.items())
-        who = Origin("monai", version("monai"), setting or "defaults")
-        made = again("monai", kind, order, noisy, **options)
-        yield Subject(sampler(kind, order, noisy, **options), who, made)
+    yield from subjects_of("monai", sampler, SAMPLERS if quick else SAMPLERS + MORE)

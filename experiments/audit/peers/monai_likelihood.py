@@ -15,10 +15,10 @@ from diffusion_math.testing import (
     assert_prior_term,
     drawn,
 )
+from experiments.audit.formula import assert_same
 from experiments.audit.peers.monai_parts import (
     BOUND,
     SHORT,
-    assert_same,
     inferer_of,
     levels_of,
     scheduler_of,
@@ -111,6 +111,16 @@ def likelihood() -> dict[tuple[str, str], Callable[[], None]]:
         )
         assert_same("KL of one mean from itself", term, 0)
 
+    def variance() -> None:
+        """At the first time beta~ is 0, and beta~ of the second is in its place (DDPM's code)."""
+        scheduler = scheduler_of("DDPMScheduler", prediction_type="sample", **BOUND)
+        x0, off = torch.full((1, 4), 128 / 255), torch.full((1, 4), 128 / 255 + 0.003)
+        own = inferer_of(scheduler)
+        maps = own.get_likelihood(x0, lambda x, timesteps, context: off, **QUIET)[1]
+        log_scales = scheduler._get_variance(1).log().expand(1, 4) / 2
+        wanted = -own._get_decoder_log_likelihood(x0, off, log_scales)
+        assert_same("-log p of x0, half a bin and more beside the mean", maps[-1], wanted)
+
     name = "DiffusionInferer.get_likelihood"
     concat = {"mode": "concat", "conditioning": torch.zeros(19, 4)}
     return {
@@ -123,6 +133,7 @@ def likelihood() -> dict[tuple[str, str], Callable[[], None]]:
         (f"{name}, concat", "bound"): lambda: bound(more=concat),
         (f"{name}, clip_sample_min", "bound"): clipped,
         (f"{name}, the first term", "prior term"): prior,
+        (f"{name}, the last term, its variance", "decoder"): variance,
         (f"{name}, the last term", "decoder"): lambda: assert_decoder(
             _decoder(-1, 1), tolerance=9e-3
         ),

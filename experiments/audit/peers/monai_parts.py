@@ -4,7 +4,6 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-import torch
 from torch import Tensor
 
 SHORT = {"num_train_timesteps": 100, "beta_start": 1e-3, "beta_end": 0.2}
@@ -24,9 +23,3 @@ def inferer_of(own: Any) -> Any:
 def levels_of(own: Any) -> Callable[[Any], tuple[Tensor, Tensor]]:
     abar = own.alphas_cumprod.double()
     return lambda t: (abar[t] ** 0.5, (1 - abar[t]) ** 0.5)
-
-
-def assert_same(name: str, got: Any, wanted: Any, slack: float = 1e-4) -> None:
-    """What two ways of the library say of one thing."""
-    worst = float((torch.as_tensor(got).double() - torch.as_tensor(wanted)).abs().max())
-    assert worst <= slack, f"{name}: differs by {worst:.4g}"

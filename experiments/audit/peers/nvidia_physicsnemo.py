@@ -1,21 +1,14 @@
 """NVIDIA PhysicsNeMo's noise schedulers, loss, preconditioners, solvers, posterior guidance."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.metadata import version
-from itertools import pairwise
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
-from diffusion_math.denoiser import Denoiser
-from diffusion_math.noise import Noise
-from diffusion_math.schedule import VE, Schedule, VPLinear
 from diffusion_math.testing import (
-    Sampler,
-    UnsupportedError,
+    Draws,
     adaptors,
     assert_forward,
     assert_loss,
@@ -24,24 +17,29 @@ from diffusion_math.testing import (
     drawn,
     weights,
 )
-from diffusion_math.testing.verdicts import Origin
-from experiments.audit.formula import Formula, formulas_of
+from experiments.audit.formula import Formula, assert_same, formulas_of
 from experiments.audit.peers.physicsnemo_parts import levels_of, library, scheduler, times_of
 from experiments.audit.peers.physicsnemo_preconditioners import preconditioners
-from experiments.audit.subject import Subject, again
-
-SCHEDULERS: dict[str, tuple[str, float]] = {
-    "EDMNoiseScheduler": ("variance-exploding", 80.0),
-    "EDMLogUniformNoiseScheduler": ("variance-exploding", 80.0),
-    "IDDPMNoiseScheduler": ("variance-exploding", 81.0),
-    "VENoiseScheduler": ("variance-exploding", 100.0),
-    "VPNoiseScheduler": ("variance-preserving", 1.0),
-}
-"""Each, its path and its largest noise level, or time."""
+from experiments.audit.peers.physicsnemo_solvers import MORE, SAMPLERS, SCHEDULERS, sampler
+from experiments.audit.subject import Subject, subjects_of
 
 
 def _exchanged(method: Callable[..., Any], x: Tensor, given: Tensor, t: Tensor) -> Any:
     return method(given, x, t)
+
+
+def _assert_reverse(own: Any, times: list[float]) -> None:
+    """The right-hand sides of a network that knows the noise, whatever it predicts."""
+    t = torch.tensor(times, dtype=torch.float64)
+    x0, eps = (torch.full((len(t), 1), one, dtype=torch.float64) for one in (0.7, -1.3))
+    x = own.alpha(t)[:, None] * x0 + own.sigma(t)[:, None] * eps
+    score = -eps / own.sigma(t)[:, None]
+    for kind, share in (("ode", 0.5), ("sde", 1.0)):
+        wanted = own.drift(x, t) - share * own.diffusion(x, t) * score
+        for name, known in (("score", score), ("x0", x0), ("epsilon", eps)):
+            said: dict[str, Any] = {f"{name}_predictor": lambda x, t, known=known: known}
+            found = own.get_denoiser(denoising_type=kind, **said)(x, t)
+            assert_same(f"{kind} of {name}, relatively,", found / wanted, torch.ones(1), 1e-9)
 
 
 def _formulas(name: str, path: Any) -> dict[tuple[str, str], Callable[[], None]]:
@@ -84,9 +82,19 @@ def _formulas(name: str, path: Any) -> dict[tuple[str, str], Callable[[], None]]
 
         return of
 
+    def latents() -> None:
+        t, noise = torch.tensor(times[-3:]), torch.randn(3, 4)
+        with Draws(noise).everywhere():
+            found = own.init_latents((4,), t)
+        assert_same("over sigma", found / own.sigma(t)[:, None], noise, 1e-5)
+
     def one_step() -> None:
         times = own.timesteps(1)
         assert bool(times.isfinite().all()), f"timesteps(1): {times.tolist()}"
+
+    def weighted(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Any:
+        own_loss = library().WeightedMSEDSMLoss(lambda x, t, condition: network(x, t), own)
+        return drawn(lambda x0: own_loss(x0, torch.ones_like(x0), t))(x0, noise)
 
     drift, g2 = adaptors.rates_of_sde(lambda x, t: (own.drift(x, t), own.diffusion(x, t).sqrt()))
     weight = weights.edm() if name.startswith("EDM") else "simple"
@@ -95,6 +103,8 @@ def _formulas(name: str, path: Any) -> dict[tuple[str, str], Callable[[], None]]
             levels, times, path=path, drift=drift, g2=g2
         ),
         (f"{name}.timesteps, one step", "schedule"): one_step,
+        (f"{name}.init_latents", "forward"): latents,
+        (f"{name}.get_denoiser", "the reverse ODE and SDE"): partial(_assert_reverse, own, times),
         (f"{name}.sigma_inv", "schedule"): lambda: assert_schedule(levels, times, inverse=inverse),
         (f"{name}.add_noise", "forward"): lambda: assert_forward(
             drawn(own.add_noise), levels, times
@@ -107,6 +117,9 @@ def _formulas(name: str, path: Any) -> dict[tuple[str, str], Callable[[], None]]
         found[f"MSEDSMLoss, {name}, {kind}", "loss"] = partial(
             assert_loss, loss(kind), levels, times, predicts=predicts, weight=weight
         )
+    found[f"WeightedMSEDSMLoss, {name}", "loss"] = partial(
+        assert_loss, weighted, levels, times, predicts="x0", weight=weight
+    )
     return found
 
 
@@ -130,8 +143,7 @@ def _guidance() -> dict[tuple[str, str], Callable[[], None]]:
         x = torch.linspace(-2, 2, 8, dtype=torch.float64).reshape(2, 4)
         score = library().DPSScorePredictor(x0_predictor, own.x0_to_score, guidance)(x, t)
         wanted = (alpha * posterior * y / std**2 - x) / marginal
-        worst = float((score - wanted).abs().max())
-        assert worst < 1e-6, f"the posterior's score is off by {worst:.3g}"
+        assert_same("the posterior's score", score, wanted, 1e-6)
 
     return {
         ("ModelConsistencyDPSGuidance", "posterior's score"): lambda: check(
@@ -166,86 +178,10 @@ def _dtypes() -> dict[tuple[str, str], Callable[[], None]]:
     }
 
 
-def sampler(name: str, solver: str, order: int, noisy: bool = False, **options: Any) -> Sampler:
-    """`sample` with a scheduler's ODE; times are the scheduler's, in ours.
-
-    Args:
-        options: the solver's; `levels` for its churn by the scheduler's noise levels.
-    """
-    own = scheduler(name)
-    path, most = SCHEDULERS[name]
-    preserving = path == "variance-preserving"
-    schedule: Schedule = VPLinear(0.1, 19.2) if preserving else VE(most)
-    given = {key: value for key, value in options.items() if key != "levels"}
-    if options.get("levels"):
-        given |= {"sigma_fn": own.sigma, "sigma_inv_fn": own.sigma_inv}
-
-    def grid(n: int) -> Tensor:
-        if n == 1:
-            raise UnsupportedError("its times of one step are a finding of their own")
-        times: Tensor = own.timesteps(n, dtype=torch.float64)
-        return times if preserving else own.sigma(times)
-
-    def sample(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> list[Tensor]:
-        times = grid if preserving else own.sigma_inv(grid)
-        steps = iter(pairwise(grid))
-
-        def x0_predictor(x: Tensor, t: Tensor) -> Tensor:
-            return denoise(x, t[0] if preserving else own.sigma(t[0]))
-
-        count = {"num_steps": len(grid) - 1} if "S_churn" in given else {}
-        with patch.object(torch, "randn_like", lambda like: noise(like, *next(steps))):
-            found: list[Tensor] = library().sample(
-                own.get_denoiser(x0_predictor=x0_predictor),
-                x,
-                own,
-                len(grid) - 1,
-                solver,
-                times,
-                given | count,
-                list(range(len(grid) - 1)),
-            )
-        return found
-
-    exact = name != "VENoiseScheduler" and not preserving
-    return Sampler(solver, schedule, sample, grid, order, noisy, exact=exact, level_tolerance=1e-5)
-
-
-CHURN = {"S_churn": 10.0}
-LEVELS = {**CHURN, "levels": True}
-LATE = {**LEVELS, "S_max": 0.5}
-"""Churn by the scheduler's noise levels, as the two solvers have it for VP: at all, at low ones."""
-
-SAMPLERS: tuple[tuple[str, str, int, bool, Mapping[str, Any]], ...] = (
-    ("EDMNoiseScheduler", "euler", 1, False, {}),
-    ("EDMNoiseScheduler", "heun", 2, False, {}),
-    ("EDMNoiseScheduler", "heun", 2, False, {"alpha": 0.5}),
-    ("EDMNoiseScheduler", "edm_stochastic_euler", 1, True, CHURN),
-    ("EDMNoiseScheduler", "edm_stochastic_heun", 2, True, CHURN),
-    ("VENoiseScheduler", "heun", 2, False, {}),
-    ("VPNoiseScheduler", "heun", 2, False, {}),
-    ("VENoiseScheduler", "edm_stochastic_euler", 1, True, LEVELS),
-    ("VENoiseScheduler", "edm_stochastic_heun", 2, True, LEVELS),
-    ("VPNoiseScheduler", "edm_stochastic_heun", 2, True, LEVELS),
-    ("VPNoiseScheduler", "edm_stochastic_euler", 1, True, LATE),
-    ("VPNoiseScheduler", "edm_stochastic_heun", 2, True, LATE),
-)
-MORE: tuple[tuple[str, str, int, bool, Mapping[str, Any]], ...] = (
-    ("IDDPMNoiseScheduler", "heun", 2, False, {}),
-    ("VENoiseScheduler", "euler", 1, False, {}),
-    ("VPNoiseScheduler", "euler", 1, False, {}),
-    ("EDMNoiseScheduler", "edm_stochastic_heun", 2, True, {**CHURN, "alpha": 0.5}),
-)
-
-
 def subjects(quick: bool) -> Iterator[Formula | Subject]:
     """Every scheduler's formulas and loss, the preconditioners, and the solvers."""
     found = preconditioners() | _guidance() | _dtypes()
     for name, (path, _) in SCHEDULERS.items():
         found |= _formulas(name, path)
     yield from formulas_of("nvidia-physicsnemo", "defaults", found)
-    for name, solver, order, noisy, options in SAMPLERS if quick else SAMPLERS + MORE:
-        said = [name, *(f"{key}={value!r}" for key, value in options.items())]
-        who = Origin("nvidia-physicsnemo", version("nvidia-physicsnemo"), ", ".join(said))
-        made = again("nvidia_physicsnemo", name, solver, order, noisy, **options)
-        yield Subject(sampler(name, solver, order, noisy, **options), who, made)
+    yield from subjects_of("nvidia-physicsnemo", sampler, SAMPLERS if quick else SAMPLERS + MORE)
