@@ -85,6 +85,32 @@ def consistency() -> Formulas:
         inputs, at = torch.tensor(seen).T
         close(inputs, at.sin() * sigma)
 
+    def multistep() -> None:
+        """On data at 0, the exact model is given sqrt(t^2 - eps^2) noise (arXiv:2303.01469)."""
+        seen: list[tuple[float, float]] = []
+
+        def network(x: Tensor, scaled: Tensor) -> Tensor:
+            t = scaled * 80
+            seen.append((float(x[0, 0]), float(t[0, 0])))
+            skip, out = 1 / ((t - 0.001) ** 2 + 1), (t - 0.001) / (1 + t**2).sqrt()
+            return -skip * x / out if out[0, 0] > 0 else 0 * x
+
+        one = model("ConsistencyModel", network, total_steps=20)
+        one.unique_n = [4]
+        with patch.object(random, "normal", return_value=torch.ones(1, 4)):
+            one._inverse(torch.ones(1, 4), steps=4)
+        inputs, at = torch.tensor(seen, dtype=torch.float64).T
+        close(inputs[0], 80.0)
+        close(inputs[1:], (at[1:] ** 2 - 0.001**2).clamp(min=0).sqrt())
+
+    def density() -> None:
+        """Flow matching's log-density of normal data, by the exact velocity."""
+        one = model("FlowMatching", lambda x, t: (2 * t - 1) / (t**2 + (1 - t) ** 2) * x)
+        one.base_distribution.build((None, 4))
+        x = torch.tensor([[1.0, -2.0, 0.5, 3.0]])
+        got = one._forward(x, density=True, method="rk45", steps=60)[1]
+        close(got, torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(-1), 5e-3)
+
     def tangent() -> None:
         """The exact model of a standard normal is f(x, t) = x, and its tangent is 0."""
         x = torch.tensor([[1.0, -2.0, 0.5, 3.0]])
@@ -122,6 +148,8 @@ def consistency() -> Formulas:
         ("FlowMatching.loss", "loss"): lambda: testing.assert_loss(
             matched, lambda t: (t, 1 - t), times, predicts="flow"
         ),
+        ("FlowMatching.log_prob", "likelihood"): density,
+        ("ConsistencyModel.sample", "levels"): multistep,
         ("FlowMatching(time_power_law_alpha=0)", "times"): lambda: close(median(0.0), 0.5),
         ("FlowMatching(time_power_law_alpha=1)", "times"): late,
         ("StableConsistencyModel.sample", "levels"): lambda: levels(1.0),

@@ -19,7 +19,8 @@ from diffusion_math.testing.draws import Draws
 from diffusion_math.testing.sampler import Sampler
 from experiments.audit.formula import Formula, formulas_of
 from experiments.audit.peers.bionemo_ddpm import Formulas, Weights, ddpm, made, moments, shared
-from experiments.audit.peers.bionemo_tokens import of_times, of_tokens, part
+from experiments.audit.peers.bionemo_times import of_times
+from experiments.audit.peers.bionemo_tokens import of_tokens, part
 from experiments.audit.subject import Subject, subjects_of
 
 SAMPLERS: list[tuple[str, int, bool, dict[str, Any]]] = [

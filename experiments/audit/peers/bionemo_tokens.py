@@ -1,7 +1,6 @@
-"""bionemo-moco's interpolants of tokens and its times: what must hold for an exact network."""
+"""bionemo-moco's interpolants of tokens: what must hold for an exact network."""
 
 from collections.abc import Callable
-from functools import partial
 from importlib import import_module
 from typing import Any
 from unittest.mock import patch
@@ -28,6 +27,7 @@ def close(got: Any, wanted: Any, tolerance: float = 1e-3) -> None:
 
 def of_tokens() -> dict[tuple[str, str], Callable[[], Any]]:
     """D3PM's bound and posterior; the rate, the score and the counts of MDLM."""
+    noises = part("schedules.noise.continuous_noise_transforms")
     d3pm = _of(
         "D3PM",
         "DiscreteUniformPrior",
@@ -36,7 +36,7 @@ def of_tokens() -> dict[tuple[str, str], Callable[[], Any]]:
     mdlm = _of(
         "MDLM",
         "DiscreteMaskedPrior",
-        part("schedules.noise.continuous_noise_transforms").LogLinearExpNoiseTransform(),
+        noises.LogLinearExpNoiseTransform(),
     )
     exact = 40 * torch.nn.functional.one_hot(TOKENS, CLASSES).double()
     masked, one = torch.full_like(TOKENS, MASK), torch.ones(1).double()
@@ -47,6 +47,15 @@ def of_tokens() -> dict[tuple[str, str], Callable[[], Any]]:
         for t in (1, 5, 19):
             given = exact.float(), TOKENS, TOKENS.roll(1), torch.tensor([t])
             close(d3pm.loss(*given, vb_scale=1.0) - d3pm.loss(*given), 0.0)
+
+    def marginal() -> None:
+        """x_t keeps its token with abar_t, else it is any of the four (arXiv:2107.03006, eq. 2)."""
+        kept = (1 - torch.linspace(0.01, 0.3, 20)).cumprod(0)
+        for t in (0, 5, 19):
+            with patch.object(d3pm, "_sample_categorical", return_value=TOKENS) as drawn:
+                d3pm.interpolate(TOKENS, torch.tensor([t]))
+            wanted = kept[t] * torch.nn.functional.one_hot(TOKENS, CLASSES) + (1 - kept[t]) / 4
+            close(drawn.call_args[0][0].softmax(-1), wanted)
 
     def posterior() -> None:
         """Bayes' rule from the library's own transition matrices."""
@@ -65,15 +74,48 @@ def of_tokens() -> dict[tuple[str, str], Callable[[], Any]]:
         close(1 - weights[MASK] / weights.sum(), (alpha[0] - alpha[1]) / (1 - alpha[1]))
 
     def score() -> None:
-        """Logits are known up to a constant."""
-        first, other = (mdlm.calculate_score(plain + c, masked, 0.5 * one) for c in (0.0, 1.0))
-        close(other[0, 0], first[0, 0])
+        """x_theta alpha / (1 - alpha), of probabilities (arXiv:2406.07524, eq. 76)."""
+        alpha = mdlm.noise_schedule.calculate_sigma(0.5 * one).neg().exp()
+        wanted = plain[0, 0, :MASK].softmax(-1) * alpha / (1 - alpha)
+        close(mdlm.calculate_score(plain, masked, 0.5 * one)[0, 0, :MASK], wanted)
+
+    def nelbo(kind: str) -> None:
+        """The weight of -log p is -alpha' / (1 - alpha) (arXiv:2406.07524, eq. 11)."""
+        model = _of("MDLM", "DiscreteMaskedPrior", getattr(noises, kind)())
+        for t in (0.1 * one, 0.5 * one, 0.9 * one):
+            low, at, high = (
+                model.noise_schedule.calculate_sigma(t + h).neg().exp() for h in (-1e-5, 0.0, 1e-5)
+            )
+            weighted, plainly = (
+                model.loss(plain.clone(), TOKENS, masked, t, use_weight=use)
+                for use in (True, False)
+            )
+            close(weighted / plainly, (low - high) / 2e-5 / (1 - at))
+
+    def generator(prior: str) -> None:
+        """One step moves q(x_t | x1 = 0) by dt dq/dt, whatever the stochasticity."""
+        model = _of("DiscreteFlowMatcher", prior)
+        start = torch.eye(CLASSES)[MASK] if model.use_mask else torch.full((CLASSES,), 1 / CLASSES)
+        states, end = torch.arange(CLASSES)[None], torch.eye(CLASSES)[0]
+        for eta in (0.0, 1.0, 5.0):
+            with patch("torch.multinomial", return_value=states) as drawn:
+                logits = 40 * end.expand(1, CLASSES, CLASSES).clone()
+                model.step(logits, torch.tensor([0.4]), states, 1e-3, stochasticity=eta)
+            q = 0.4 * end + 0.6 * start
+            close((q @ drawn.call_args[0][0] - q) / 1e-3, end - start)
 
     def count() -> None:
         steps = mdlm.get_num_steps_confidence(masked, 3)
         assert 3 * steps >= 10, f"got {steps} steps of 3 tokens each, expected 4 for 10 tokens"
 
     return {
+        ("D3PM.interpolate", "marginal"): marginal,
+        ("MDLM.loss, CosineExpNoiseTransform", "weight"): lambda: nelbo("CosineExpNoiseTransform"),
+        ("MDLM.loss, LogLinearExpNoiseTransform", "weight"): lambda: nelbo(
+            "LogLinearExpNoiseTransform"
+        ),
+        ("DiscreteFlowMatcher.step, mask", "rate"): lambda: generator("DiscreteMaskedPrior"),
+        ("DiscreteFlowMatcher.step, uniform", "rate"): lambda: generator("DiscreteUniformPrior"),
         ("D3PM.loss(vb_scale=1)", "bound"): bound,
         ("D3PM.step", "posterior"): posterior,
         ("MDLM.step", "rate"): lambda: rate(1.0),
@@ -86,58 +128,9 @@ def of_tokens() -> dict[tuple[str, str], Callable[[], Any]]:
     }
 
 
-def of_times() -> dict[tuple[str, str], Callable[[], Any]]:
-    """Times to sample at, and the ranges of random times."""
-    schedules = part("schedules.inference_time_schedules")
-    found: dict[tuple[str, str], Callable[[], Any]] = {}
-    for kind in ("DiscreteLinear", "Linear", "Power", "Log"):
-        name = f"{kind}InferenceSchedule"
-        make = getattr(schedules, name)
-        found[f"{name}(dilation=1)", "number of steps"] = partial(_number, make)
-        if kind != "DiscreteLinear":
-            more = {"exponent": 2.0} if kind == "Power" else {}
-            found[f"{name}(min_t=0.1)", "range"] = partial(_least, make, more)
-    for kind in ("Uniform", "SymmetricUniform", "Beta", "LogitNormal"):
-        name = f"{kind}TimeDistribution"
-        make = getattr(part(f"distributions.time.{MODULES.get(kind, 'uniform')}"), name)
-        found[f"{name}(max_t=0.5)", "range"] = partial(_most, make)
-
-    def entropic() -> None:
-        """Data of deviation 0.1, whose flow is v = (t 0.01 - (1 - t)) x / variance."""
-
-        def velocity(t: Tensor, x: Tensor) -> Tensor:
-            return (0.01 * t - (1 - t)) * x / (0.01 * t**2 + (1 - t) ** 2)
-
-        def normals(n: int) -> Tensor:
-            return torch.randn(n, 4, generator=torch.Generator().manual_seed(0))
-
-        grid = schedules.EntropicInferenceSchedule(
-            velocity, normals, lambda n: 0.1 * normals(n), nsteps=10
-        ).generate_schedule()
-        close(grid[0], 0.0)
-
-    return found | {("EntropicInferenceSchedule", "grid"): entropic}
-
-
-def _number(make: Any) -> None:
-    close(len(make(10, dilation=1).generate_schedule()), 10)
-
-
-def _least(make: Any, more: dict[str, Any]) -> None:
-    close(make(10, min_t=0.1, **more).generate_schedule().min(), 0.1)
-
-
-def _most(make: Any) -> None:
-    t = make(min_t=0.0, max_t=0.5).sample(1000)
-    assert t.max() <= 0.5, f"got times up to {float(t.max()):.2f}, expected up to 0.5"
-
-
-MODULES = {"Beta": "beta", "LogitNormal": "logit_normal"}
-
-
-def _of(kind: str, prior: str, schedule: Any) -> Any:
+def _of(kind: str, prior: str, *schedule: Any) -> Any:
     """An interpolant of tokens, of four classes."""
     times = part("distributions.time.uniform").UniformTimeDistribution()
     return getattr(part("interpolants"), kind)(
-        times, getattr(part("distributions.prior"), prior)(CLASSES), schedule
+        times, getattr(part("distributions.prior"), prior)(CLASSES), *schedule
     )

@@ -226,8 +226,9 @@ def subjects(quick: bool) -> Iterator[Formula | Subject]:
 
 
 UNTRIED = {
-    "ScoreSDEDataFidelity, ILVRDataFidelity, ALDDataFidelity, PiGDMDataFidelity, "
-    "MomentMatchingDataFidelity": "approximations of a likelihood, which no exact value holds to",
+    "ScoreSDEDataFidelity, ILVRDataFidelity, ALDDataFidelity": (
+        "approximations of a likelihood, which no exact value holds to"
+    ),
     "DiffusersDenoiserWrapper": "wants a model of a hub; its parent ScoreModelWrapper is checked",
     "DiffusionSampler": "runs another sampler many times; its mean and variance are checked",
     "losses, physics, optimisation": "no diffusion",

@@ -97,6 +97,17 @@ def restorers() -> Formulas:
         ratio = float(((moved[0] - moved[1]) / (grad / (2 * scale))).mean())
         assert abs(ratio - 1) < 1e-3, f"got {ratio:.3g} times the gradient, expected 1"
 
+    def guidance(kind: str) -> None:
+        """-grad log p(y | x_t) on normal data, of which one pixel in two is measured."""
+        x, y, level = torch.tensor([[0.3, 0.1, -0.2, 0.5]]), torch.ones(1, 4), 0.8
+        half = physics.Inpainting((4,), mask=torch.tensor([1.0, 0.0, 1.0, 0.0]))
+        half.noise_model = physics.GaussianNoise(0.5)
+        got = getattr(sampling, kind)(Normal()).grad(x, y, half, level)
+        shrunk = 1 / (1 + level**2)  # E[x0 | x_t] = shrunk x_t, of variance level^2 shrunk
+        wanted = shrunk * (shrunk * x - y) / (level**2 * shrunk + 0.5**2) * half.mask
+        off = float((got - wanted).abs().max())
+        assert off < 1e-4, f"got {got.tolist()}, expected {wanted.tolist()}"
+
     def end(times: Tensor) -> None:
         """The last denoising is told the noise of the last step, sigma of that step's dW."""
         told: list[float] = []
@@ -122,6 +133,8 @@ def restorers() -> Formulas:
         ("DiffPIR, result", "last noise"): last_noise,
         ("DiffPIR.forward", "proximal step"): prox,
         ("DPS", "step size"): dps,
+        ("PiGDMDataFidelity", "guidance"): lambda: guidance("PiGDMDataFidelity"),
+        ("MomentMatchingDataFidelity", "guidance"): lambda: guidance("MomentMatchingDataFidelity"),
         ("PosteriorDiffusion, even times", "last denoising"): lambda: end(even),
         ("PosteriorDiffusion, uneven times", "last denoising"): lambda: end(even**3),
     }

@@ -105,6 +105,12 @@ def _scheduler() -> dict[tuple[str, str], Callable[[], Any]]:
             f"got sigma {float(again):.3g}, expected {float(right):.3g}"
         )
 
+    def single() -> None:
+        """A single step goes from sigma = 1 to 0."""
+        fresh = backbone(print).scheduler
+        fresh.set_sigmas(1)
+        assert fresh.sigmas.tolist() == [1, 0], f"got {fresh.sigmas.tolist()}, expected [1, 0]"
+
     def first_step(strength: float, steps: int = 50) -> int:
         """Where `ImageToImage.generate` begins."""
         begun: list[int] = []
@@ -130,6 +136,7 @@ def _scheduler() -> dict[tuple[str, str], Callable[[], Any]]:
             noised, levels, times, batched=False, dtype=torch.float32
         ),
         ("FlowMatchEulerDiscreteScheduler.call", "num_steps"): several,
+        ("FlowMatchEulerDiscreteScheduler.set_sigmas(1)", "levels"): single,
         ("ClassifierFreeGuidance", "guidance"): lambda: testing.assert_guidance(
             lambda cond, uncond, w: one.cfg(torch.cat([cond, uncond]), guidance_scale=w),
             dtype=torch.float32,

@@ -1,10 +1,18 @@
 """Findings in bionemo-moco, deepinv, keras-hub and bayesflow, and what is sound there."""
 
+from importlib.util import find_spec
+
 import pytest
 
 from diffusion_math.testing.order import weak_order
 from experiments.audit.formula import Formula
 from experiments.audit.peers import bayesflow, bionemo_moco, deepinv, keras_hub
+
+
+def wants(package):
+    """Skip where it is not installed; importing Keras here would fix its backend."""
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
 
 
 def check(module, findings):
@@ -28,7 +36,7 @@ BIONEMO = {
     ("VDM.loss(variational_objective_discrete)", "loss"): "got 0.864665, expected 6.38906",
     ("D3PM.loss(vb_scale=1)", "bound"): "got [1.045",
     ("MDLM.step(temperature=0.5)", "rate"): "got [0.3135",
-    ("MDLM.calculate_score", "score"): "got [7.40",
+    ("MDLM.calculate_score", "score"): "got [2.72",
     ("MDLM.get_num_steps_confidence", "count"): "got 3 steps of 3 tokens",
     ("MDLM.step_confidence(num_steps=1)", "runs"): "ZeroDivisionError",
     ("DiscreteLinearInferenceSchedule(dilation=1)", "number of steps"): "got [20.0]",
@@ -44,7 +52,7 @@ BIONEMO = {
 
 
 def test_bionemo_moco():
-    pytest.importorskip("bionemo.moco.interpolants")
+    wants("bionemo")
     found = check(bionemo_moco, BIONEMO)
     assert found["DDPM.step_noise", "posterior"].verdict == "sound"
 
@@ -68,7 +76,7 @@ DEEPINV = {
 
 
 def test_deepinv():
-    pytest.importorskip("natsort")
+    wants("natsort")
     found = check(deepinv, DEEPINV)
     assert {key for key, row in found.items() if row.verdict == "limit"} == {
         ("SongDiffusionSDE(beta, xi)", "schedule"),
@@ -77,13 +85,14 @@ def test_deepinv():
 
 
 KERAS_HUB = {
+    ("FlowMatchEulerDiscreteScheduler.set_sigmas(1)", "levels"): "got [nan, 0.0], expected [1, 0]",
     ("FlowMatchEulerDiscreteScheduler.call", "num_steps"): "got sigma 0.707, expected 0.894",
     ("ImageToImage.generate", "img2img_start"): "start at 0.8: the first call is told 9, wanted 10",
 }
 
 
 def test_keras_hub():
-    pytest.importorskip("keras")
+    wants("keras_hub")
     check(keras_hub, KERAS_HUB)
 
 
@@ -112,18 +121,11 @@ BAYESFLOW = {
 
 
 def test_bayesflow():
-    pytest.importorskip("keras")
+    wants("bayesflow")
     check(bayesflow, BAYESFLOW)
 
 
-def test_one_step_of_keras_hub_has_no_levels_on_torch():
-    pytest.importorskip("keras")
-    made = keras_hub.sampler(*keras_hub.SAMPLERS[0][:3])
-    assert made.grid(1).isnan().any()
-    assert made.grid(2).isfinite().all()
-
-
 def test_shark_of_bayesflow_converges_slower_than_heun():
-    pytest.importorskip("keras")
+    wants("bayesflow")
     assert weak_order(bayesflow.sampler("shark", 1, True), (8, 16, 32)).order < 1.7
     assert weak_order(bayesflow.sampler("two_step_adaptive", 1, True), (8, 16, 32)).order > 1.8
