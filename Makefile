@@ -3,7 +3,7 @@
 # make docs    build the docs site, out/docs/index.html; it needs no network to read
 # make lint    style, types, import directions
 # make bench   our steps beside a peer's, timed in the same run
-# make peers   what `python -m experiments audit` can audit beside our own samplers
+# make peers   the libraries that `python -m experiments audit --target field` audits
 # make mutants break the functions that changed, line by line, and see that a test notices (MUTANTS_FLAGS=--help)
 # make flaky   the tests under 20 seeds (half an hour)
 # make train   train the embedded model again from nothing (hours; the same command resumes)

@@ -1,11 +1,10 @@
 """Runs the audit: checks every sampler of a library, or of a file, and writes its page."""
 
-import importlib
 import math
 import re
-import warnings
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import groupby
 from pathlib import Path
 from statistics import median
@@ -17,51 +16,19 @@ from diffusion_math.schedule import VPLinear
 from diffusion_math.testing.report import Check, Report
 from diffusion_math.testing.sampler import ours
 from diffusion_math.testing.work_precision import work
-from experiments.audit import Config, user_file
+from experiments.audit import Config, field, user_file
 from experiments.audit.formula import Formula
 from experiments.audit.subject import Subject
+from experiments.audit.summary import VERDICTS, measurements, table
+from experiments.audit.targets import ALL, TARGETS, subjects
 from experiments.output import page
 from experiments.output.files import to_json, utf8, write_files
-from experiments.output.result import (
-    FAILS,
-    HOLDS,
-    MEASURED,
-    Figure,
-    Heading,
-    Measurement,
-    Part,
-    Result,
-    Table,
-)
+from experiments.output.result import Figure, Heading, Part, Result, Table
 from experiments.plots import BLUE, GRAY, GREEN, PURPLE, png
 from experiments.plots.audit import orders
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from sd.command_line.terminal import say
 
-SAMPLERS = ("ours", "ours-in-diffusers", "diffusers", "k-diffusion", "azula", "smalldiffusion")
-FIELD = (
-    "bayesflow",
-    "bionemo-moco",
-    "blackjax",
-    "dalle2-pytorch",
-    "deepinv",
-    "denoising-diffusion-pytorch",
-    "diffusers-training",
-    "ema-pytorch",
-    "flow-matching",
-    "imagen-pytorch",
-    "keras-hub",
-    "monai",
-    "nvidia-physicsnemo",
-    "rectified-flow-pytorch",
-    "sbi",
-    "torchcfm",
-    "torchebm",
-)
-TARGETS = (*SAMPLERS, *FIELD)
-"""What can be named; its module in `experiments.audit.peers` has _ for -."""
-
-VERDICTS = ("sound", "limit", "defect")
 SHOWN = ("ddim", "heun", "dpmpp_2m", "deis", "dpmpp_3m", "unipc", "dpm_solver_3s", "lms")
 """Solvers of the work-precision diagram."""
 INK = {1: GRAY, 2: BLUE, 3: GREEN, 4: PURPLE}
@@ -69,19 +36,21 @@ INK = {1: GRAY, 2: BLUE, 3: GREEN, 4: PURPLE}
 
 
 def run(config: Config) -> Result:
-    subjects = _subjects(config.target, config.quick)
+    if config.target == ALL:
+        return field.run(config)
+    chosen = subjects(config.target, config.quick)
     if config.samplers:
-        names = sorted({subject.name for subject in subjects})
+        names = sorted({subject.name for subject in chosen})
         if not set(config.samplers) <= set(names):
             got = " ".join(config.samplers)
             raise ValueError(f"--samplers: wanted some of {', '.join(names)}, got {got}")
-        subjects = [one for one in subjects if one.name in config.samplers]
+        chosen = [one for one in chosen if one.name in config.samplers]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the tensors are small: threads cost more than they bring
     try:
-        each = tqdm(subjects, unit="sampler", disable=None)
+        each = tqdm(chosen, unit="sampler", disable=None)
         path = Path(config.target.rpartition(":")[0])
-        with user_file.theirs(path):
+        with nullcontext() if config.target in TARGETS else user_file.theirs(path):
             audited = [(subject, subject.audit().rows) for subject in each]
     finally:
         torch.set_num_threads(threads)
@@ -89,18 +58,23 @@ def run(config: Config) -> Result:
     return Result(
         "audit",
         f"Audit of {config.target}",
-        _rows(rows),
+        measurements(rows),
         _parts(config, rows),
-        {"settings": config, "found": tuple(rows), "reproducers": _reproducers(audited)},
+        {
+            "settings": config,
+            "found": tuple(rows),
+            "records": Report(tuple(rows)).records(),
+            "reproducers": _reproducers(audited),
+        },
     )
 
 
 def write(result: Result, folder: Path) -> list[Path]:
-    """audit.html first; audit.json is the list of rows."""
+    """audit.html first; audit.json is the list of rows, or of libraries."""
     files = {
         "audit.html": utf8(page.html(result.title, [result])),
         "audit.md": utf8(page.markdown(result.title, [result])),
-        "audit.json": to_json(Report(result.data["found"]).records()),
+        "audit.json": to_json(result.data["records"]),
     }
     files |= {figure.name: figure.image for figure in result.figures}
     files |= {name: utf8(text) for name, text in result.data["reproducers"].items()}
@@ -112,7 +86,10 @@ def conclude(result: Result) -> int:
 
     Of a library, the rows that are not sound are printed.
     """
-    found, own = result.data["found"], result.data["settings"].target not in TARGETS
+    target, found = result.data["settings"].target, result.data["found"]
+    if target == ALL:
+        return field.conclude(result)
+    own = target not in TARGETS
     for (name, setting), rows in groupby(found, lambda row: (row.sampler, row.setting)):
         shown = tuple(row for row in rows if own or row.verdict != "sound")
         if shown:
@@ -122,40 +99,6 @@ def conclude(result: Result) -> int:
     counted = Counter(row.verdict for row in found)
     say(", ".join(f"{one}: {counted[one]}" for one in VERDICTS))
     return int(counted["defect"] > 0)
-
-
-def _subjects(target: str, quick: bool) -> list[Subject | Formula]:
-    """The samplers of the target; ValueError where it is unknown or not installed."""
-    if target not in TARGETS:
-        path, _, name = target.rpartition(":")
-        if not path or not Path(path).is_file():
-            wanted = f"{', '.join(TARGETS)} or PATH:NAME with a file at PATH"
-            raise ValueError(f"--target: wanted {wanted}, got {target}")
-        return user_file.subjects(Path(path), name, quick)
-    module = importlib.import_module(f"experiments.audit.peers.{target.replace('-', '_')}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of libraries as they are imported
-            return list(module.subjects(quick))
-    except ModuleNotFoundError as missing:
-        wanted = f"{missing.name} is not installed: `make peers` installs what can be audited"
-        raise ValueError(f"--target {target}: {wanted}") from None
-
-
-def _rows(rows: Sequence[Check]) -> tuple[Measurement, ...]:
-    """One row for each verdict."""
-    counted = Counter(row.verdict for row in rows)
-    said = {"sound": HOLDS, "limit": MEASURED, "defect": FAILS if counted["defect"] else HOLDS}
-    names = {"defect": "audit", "sound": "audit-sound", "limit": "audit-limit"}
-    words = {
-        "sound": "Checks that are sound",
-        "limit": "Checks with a known limitation, of the method or documented",
-        "defect": "Checks with a defect, a claim that the sampler does not keep",
-    }
-    return tuple(
-        Measurement(names[one], words[one], float(counted[one]), None, said[one])
-        for one in VERDICTS
-    )
 
 
 def _parts(config: Config, rows: Sequence[Check]) -> tuple[Part, ...]:
@@ -180,18 +123,13 @@ def _parts(config: Config, rows: Sequence[Check]) -> tuple[Part, ...]:
         figure = Figure("audit-orders.png", png(orders(fitted)), caption, alt)
         parts += [Heading("Measured and claimed orders"), figure]
     parts += _work(config.quick) if config.target == "ours" else ()
-    head = ("sampler", "setting", "check", "expected", "measured", "where")
     for verdict, title, more in (
         ("defect", "Defects", " The folder of this page has a reproducer for each, in order."),
         ("limit", "Known limitations", ""),
     ):
-        cells = tuple(
-            (row.sampler, row.setting, row.check, str(row.expected), row.shown, row.note)
-            for row in rows
-            if row.verdict == verdict
-        )
-        if cells:
-            parts += [Heading(title), Table(head, cells, f"{title}.{more}")]
+        some = [row for row in rows if row.verdict == verdict]
+        if some:
+            parts += [Heading(title), table(some, f"{title}.{more}")]
     cells = tuple(
         (row.sampler, row.setting, row.check, str(row.expected), row.shown, row.verdict)
         for row in rows
@@ -232,7 +170,10 @@ def _work(quick: bool) -> tuple[Part, ...]:
 
 
 def _reproducers(audited: Sequence[tuple[Subject | Formula, tuple[Check, ...]]]) -> dict[str, str]:
-    """A script for each defect; it needs only the library and this project."""
+    """A script for each defect, which exits with 1 while it is there.
+
+    It needs only the library and this project.
+    """
     scripts: dict[str, str] = {}
     for subject, rows in audited:
         for row in rows:
@@ -243,6 +184,8 @@ def _reproducers(audited: Sequence[tuple[Subject | Formula, tuple[Check, ...]]])
             head += [f"{row.check}: expected {row.expected}, measured {row.shown}", row.note]
             lines = ['"""' + "\n".join(head).replace('"', "'") + '"""', "", subject.again, ""]
             lines += [f"rows = [row for row in subject.audit().rows if row.check == {row.check!r}]"]
-            lines += ["for row in rows:", "    print(row.expected, row.shown, row.note)", ""]
+            lines += ["for row in rows:"]
+            lines += ['    print(f"expected {row.expected}, measured {row.shown}", row.note)']
+            lines += ['raise SystemExit(any(row.verdict == "defect" for row in rows))', ""]
             scripts[f"defect-{len(scripts) + 1:02d}-{name}.py"] = "\n".join(lines)
     return scripts

@@ -1,6 +1,7 @@
 """A user's file of samplers: imported, run for a few steps, with its errors in one line."""
 
 import contextlib
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import module_from_spec, spec_from_file_location
@@ -28,10 +29,13 @@ QUICK = {"counts": (2, 10), "sweep": (1, 2, 3, 10, 50)}
 
 @contextlib.contextmanager
 def theirs(path: Path) -> Iterator[None]:
-    """Turn what goes wrong in the user's code into one ValueError that names file and line.
+    """Run the user's code: it can import its neighbours, as a script can.
 
-    An error whose traceback does not pass through the file is passed on as it is.
+    What goes wrong in it is one ValueError that names file and line. An error whose traceback does
+    not pass through the file is passed on as it is.
     """
+    folder = str(path.absolute().parent)
+    sys.path.insert(0, folder)
     try:
         yield
     except (Exception, SystemExit) as error:
@@ -45,6 +49,9 @@ def theirs(path: Path) -> Iterator[None]:
         kind = type(error).__name__
         said = f"{kind}: {getattr(error, 'msg', error)}".rstrip(": ")
         raise ValueError(f"--target: {path}, line {lines[-1]}: {said}") from error
+    finally:
+        with contextlib.suppress(ValueError):  # the code may have taken it away
+            sys.path.remove(folder)
 
 
 def subjects(path: Path, name: str, quick: bool) -> list[Subject]:
@@ -67,8 +74,10 @@ def subjects(path: Path, name: str, quick: bool) -> list[Subject]:
 def again(path: Path, name: str, quick: bool, k: int) -> str:
     """Python that makes the k-th of these subjects anew."""
     return (
+        "import sys\n"
         "from pathlib import Path\n\n"
         "from experiments.audit.user_file import subjects\n\n"
+        f"sys.path.insert(0, {str(path.absolute().parent)!r})\n"
         f"subject = subjects(Path({str(path.absolute())!r}), {name!r}, {quick})[{k}]"
     )
 
@@ -78,6 +87,7 @@ def _module(path: Path) -> Any:
     if spec is None or spec.loader is None:
         raise ValueError(f"--target: wanted a Python file, got {path}")
     module = module_from_spec(spec)
+    sys.modules[spec.name] = module  # as dataclasses look it up
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:

@@ -49,11 +49,11 @@ def rows_table(rows: Sequence[Measurement]) -> Table:
 
 def markdown(title: str, results: Sequence[Result], lead: Sequence[Part] = ()) -> str:
     """The results as Markdown that shows the figures beside it."""
-    blocks = [f"# {title}", *(_markdown(part) for part in lead)]
+    blocks = [f"# {title}", *(markdown_of(part) for part in lead)]
     for result in results:
         if len(results) > 1:
             blocks.append(f"## {result.title}")
-        blocks += [_markdown(part) for part in _parts(result)]
+        blocks += [markdown_of(part) for part in _parts(result)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -63,7 +63,8 @@ def _parts(result: Result) -> tuple[Part, ...]:
     return (*result.parts, *(claims if result.rows else ()))
 
 
-def _markdown(part: Part) -> str:
+def markdown_of(part: Part) -> str:
+    """A paragraph, heading, figure or table as Markdown."""
     if isinstance(part, str):
         return part
     if isinstance(part, Heading):

@@ -291,6 +291,7 @@ def test_a_list_as_a_grid_is_a_row_and_one_line():
     ("work", "message"),
     [
         (lambda: audit(3), "sampler: wanted a diffusion_math.testing.Sampler, got an int"),
+        (lambda: audit(Sampler), "sampler: wanted a .*Sampler, got the class Sampler"),
         (lambda: assert_sound([]), "sampler: wanted a .*Sampler, got a list"),
         (lambda: assert_order(3, 1), "sampler: wanted a .*Sampler, got an int"),
         (lambda: assert_order(ddim(), "1"), "nominal: wanted a whole number .*, got '1'"),

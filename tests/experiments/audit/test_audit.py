@@ -3,8 +3,6 @@
 import importlib
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from experiments.audit import user_file
 from experiments.audit.run import Config, run, write
 from experiments.output.result import FAILS, HOLDS
 from experiments.plots.audit import orders
+from tests.support.reproducer import said
 from tests.support.result_schema import check
 
 pytestmark = [
@@ -83,14 +82,7 @@ def test_a_defect_has_a_reproducer(tmp_path):
     written = {path.name: path for path in write(result, tmp_path)}
     [path] = [written[name] for name in scripts if name.endswith("levels.py")]
     [row] = [row for row in result.data["found"] if row.check == "levels"]
-    assert said(path.read_text(encoding="utf-8")) == f"{row.expected} {row.shown} {row.note}"
-
-
-def said(script):
-    """What a script prints, run elsewhere than in this folder."""
-    command = [sys.executable, "-W", "ignore", "-c", script]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
+    assert said(path) == (1, f"expected {row.expected}, measured {row.shown} {row.note}")
 
 
 @pytest.mark.parametrize("library", ["ours", "diffusers"])
@@ -154,7 +146,7 @@ def test_of_a_library_only_what_is_not_sound_is_printed(ours, capsys):
 
 
 @pytest.mark.slow
-def test_a_reproducer_of_a_library_runs():
+def test_a_reproducer_of_a_library_runs(tmp_path):
     """DDIM's guessed previous time, from diffusers alone and ours."""
     from experiments.audit.peers.diffusers import cases
 
@@ -164,14 +156,20 @@ def test_a_reproducer_of_a_library_runs():
     scripts = audit._reproducers([(subject, found.rows)])
     [text] = [text for name, text in scripts.items() if name.endswith("levels.py")]
     [row] = [row for row in found.defects if row.check == "levels"]
-    assert said(text) == f"{row.expected} {row.shown} {row.note}"
+    script = tmp_path / "again.py"
+    script.write_text(text, encoding="utf-8")
+    assert said(script) == (1, f"expected {row.expected}, measured {row.shown} {row.note}")
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"target": "nobody"}, "--target: wanted ours, ours-in-diffusers, diffusers, k-diffusion"),
-        ({"target": "nowhere.py:mine"}, "with a file at PATH, got nowhere.py:mine"),
+        ({"target": "nobody"}, "field or PATH:NAME, got nobody"),
+        ({"target": "nowhere.py:mine"}, "--target: there is no file nowhere.py, got nowhere.py:m"),
+        ({"target": "nowhere.py"}, "or PATH:NAME, got nowhere.py"),
+        ({"target": __file__}, r"--target: wanted .*test_audit.py:NAME, a name in that file, got"),
+        ({"target": f"{__file__}:"}, r"test_audit.py:NAME, a name in that file, got .*y:$"),
         ({"samplers": ("dppm",)}, "--samplers: wanted some of ddim, ddpm, .* got dppm"),
     ],
 )

@@ -1,5 +1,6 @@
 """A user's own file of samplers: what is wrong in it is one line, before the audit."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,23 @@ def test_a_setting_that_is_refused_openly_is_no_error(tmp_path: Path) -> None:
     path.write_text(HEAD + code + "mine = made(no)\n", encoding="utf-8")
     result = run(Config(target=f"{path}:mine", quick=True))
     assert {row.verdict for row in result.data["found"]} <= {"sound", "limit"}
+
+
+def test_a_file_imports_its_neighbours_when_it_is_loaded_and_when_it_runs(tmp_path: Path) -> None:
+    before = list(sys.path)
+    (tmp_path / "a_neighbour.py").write_text("from dataclasses import replace\n", encoding="utf-8")
+    (tmp_path / "a_late_one.py").write_text("same = lambda x: x\n", encoding="utf-8")
+    code = (
+        "from __future__ import annotations\n" + HEAD + "from dataclasses import dataclass\n"
+        "from a_neighbour import replace\n"
+        "@dataclass\nclass Options:\n    steps: int = 3\n"
+        "def late(d, x, g, n):\n    if len(g) > 20:\n        from a_late_one import same\n"
+        "        x = same(x)\n    return still(d, x, g, n)\n"
+        "mine = replace(made(late), name='other')\n"
+    )
+    path = tmp_path / "mine.py"
+    path.write_text(code, encoding="utf-8")
+    result = run(Config(target=f"{path}:mine", quick=True))
+    assert {row.sampler for row in result.data["found"]} == {"other"}
+    assert "crashed" not in {row.measured for row in result.data["found"]}
+    assert sys.path == before

@@ -26,7 +26,8 @@ def mine(tmp_path, monkeypatch):
 
 
 def test_its_sampler_has_fifteen_lines_and_is_sound(mine):
-    from experiments.audit.run import Config, _subjects, run, write
+    from experiments.audit.run import Config, run, write
+    from experiments.audit.targets import subjects
 
     assert len([line for line in CODE[0].splitlines() if line.strip()]) <= 15
     result = run(Config(target=f"{mine}:mine", quick=True, out=mine.parent))
@@ -35,9 +36,9 @@ def test_its_sampler_has_fifteen_lines_and_is_sound(mine):
     written = [path.name for path in write(result, mine.parent)]
     assert written[:3] == ["audit.html", "audit.md", "audit.json"]
     with pytest.raises(ValueError, match=r"--target: .* has no yours"):
-        _subjects(f"{mine}:yours", quick=True)
+        subjects(f"{mine}:yours", quick=True)
     with pytest.raises(ValueError, match=r"--target: wanted ours, .* or PATH:NAME"):
-        _subjects("nobody", quick=True)
+        subjects("nobody", quick=True)
 
 
 @pytest.mark.slow

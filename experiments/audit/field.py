@@ -1,0 +1,198 @@
+"""The audit of every library, each in an interpreter of its own, and the table of all of them."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from tqdm import tqdm
+
+from diffusion_math.testing.report import Check, Report
+from experiments.audit import Config, summary
+from experiments.audit.targets import MISSING, TARGETS
+from experiments.output.result import Heading, Part, Result, Table
+from sd.command_line.terminal import say
+
+KINDS = {
+    "guidance": r"guid|classifier|cond_scale|posterior's score",
+    "order": r"\border\b",
+    "likelihood": r"likelihood|log_prob|bound|decoder|prior term",
+    "loss": r"loss|weight|self-conditioning|tangent|distance|dream",
+    "average": r"average$|sigma_rel|EMA",
+    "start, inverse": r"start$|image-to-image|inversion|img2img",
+    "kernel": r"invariant|stationary|chain|covariance|restarts",
+    "posterior": r"posterior|variance$|mean of q",
+    "prediction": r"predict|score|velocity|unit variance|x0$|calculate_v|precondition|rate",
+    "sampling": r"levels|last|finite|\bnoise$|idle|one step|spread|evaluations|timesteps|deviation",
+    "forward": r"forward|transition|sigma_t noise|q_sample",
+    "schedule": r"schedule|table|beta|abar|alpha|snr|time|range|grid|steps|inverse|density|index",
+}
+"""The table's columns: the first whose words a check's name has, else its function's name."""
+
+OTHER = "other"
+
+LONGEST = 1800
+"""Seconds after which a library counts as crashed."""
+
+SLOW = ("diffusers", "denoising-diffusion-pytorch", "blackjax", "monai", "ours")
+"""What is begun first, so that no core waits for it at the end."""
+
+
+@dataclass(frozen=True)
+class Library:
+    """What was found in one library.
+
+    Attributes:
+        failure: why there are no rows: it is not installed, or its audit crashed.
+        rows: its checks.
+    """
+
+    name: str
+    seconds: float
+    failure: str = ""
+    rows: tuple[Check, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """The same for JSON."""
+        return vars(self) | {"rows": Report(self.rows).records()}
+
+    @property
+    def title(self) -> str:
+        """Its name and version."""
+        return f"{self.name} {self.rows[0].version}".strip() if self.rows else self.name
+
+    @property
+    def missing(self) -> bool:
+        """Whether it is not installed."""
+        return self.failure.endswith(MISSING)
+
+    @property
+    def crashed(self) -> bool:
+        """Whether its audit came to no result."""
+        return bool(self.failure) and not self.missing
+
+    @property
+    def state(self) -> str:
+        """The counts of its verdicts, or that there are none."""
+        if self.failure:
+            return "not installed" if self.missing else "crashed"
+        return summary.counts(self.rows)
+
+
+def run(config: Config, targets: Sequence[str] = TARGETS) -> Result:
+    """Audit each target by the command of its own, as many at a time as there are cores."""
+    if config.samplers:
+        raise ValueError("--samplers: wanted none with --target field; audit one library alone")
+    first = sorted(targets, key=lambda name: name not in SLOW)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = pool.map(partial(audited, config=config), first)
+        shown = tqdm(found, total=len(first), unit="library", disable=None)
+        libraries = sorted(shown, key=lambda one: targets.index(one.name))
+    rows = [row for one in libraries for row in one.rows]
+    data = {
+        "settings": config,
+        "found": tuple(rows),
+        "records": [one.record() for one in libraries],
+        "reproducers": {},
+        "libraries": libraries,
+    }
+    return Result("audit", "Audit of the field", summary.measurements(rows), parts(libraries), data)
+
+
+def audited(target: str, config: Config) -> Library:
+    """What the command finds in one target, in the folder of its name."""
+    folder = config.out / target.replace(":", "-").replace("/", "-")
+    written = folder / "audit.json"
+    written.unlink(missing_ok=True)  # of an earlier run
+    command = [sys.executable, "-W", "ignore", "-m", "experiments", "audit", "--target", target]
+    command += ["--out", str(folder), *(["--quick"] if config.quick else [])]
+    began = time.monotonic()
+    try:
+        ended = subprocess.run(
+            command,
+            env={"OMP_NUM_THREADS": "1", **os.environ},
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=LONGEST,
+        )
+        said = ended.stderr.strip().splitlines()[-1:]
+        failure = ": ".join([f"exit code {ended.returncode}", *said])
+    except subprocess.TimeoutExpired:
+        failure = f"no end after {LONGEST} seconds"
+    seconds = time.monotonic() - began
+    if not written.exists():
+        return Library(target, seconds, failure)
+    return Library(target, seconds, "", tuple(checks(json.loads(written.read_bytes()))))
+
+
+def checks(records: Sequence[dict[str, Any]]) -> Iterator[Check]:
+    """Rows from what `Report.records` has made of them."""
+    for record in records:
+        yield Check(**{name: value for name, value in record.items() if name != "value"})
+
+
+def from_json(text: str | bytes) -> list[Library]:
+    """The libraries of a field's audit.json."""
+    return [Library(**{**one, "rows": tuple(checks(one["rows"]))}) for one in json.loads(text)]
+
+
+def kind(row: Check) -> str:
+    """The column of a check."""
+    for words in (row.check, row.sampler):
+        for name, pattern in KINDS.items():
+            if re.search(pattern, words):
+                return name
+    return OTHER
+
+
+def table(libraries: Sequence[Library]) -> Table:
+    """Library x kind of check: the table that docs/audit.md shows."""
+    lines = []
+    for one in libraries:
+        of = {name: [row for row in one.rows if kind(row) == name] for name in (*KINDS, OTHER)}
+        cells = (summary.counts(rows) if rows else "–" for rows in of.values())
+        lines.append((one.title, *cells, one.state, f"{one.seconds:.0f}"))
+    head = ("library", *KINDS, OTHER, "all", "seconds")
+    caption = (
+        "Checks of each library by what they look at: how many are sound, then limits and "
+        "defects. Seconds are those of its own process, beside others."
+    )
+    return Table(head, tuple(lines), caption)
+
+
+def parts(libraries: Sequence[Library]) -> tuple[Part, ...]:
+    """The page: the table of all, what could not be audited, the defects of each."""
+    found: list[Part] = [table(libraries)]
+    missing = [one.name for one in libraries if one.missing]
+    if missing:
+        installs = "`make peers` installs what can be audited."
+        found.append(f"Not installed: {', '.join(missing)}. {installs}")
+    found += [f"{one.name} {one.state}: {one.failure}" for one in libraries if one.crashed]
+    found.append(
+        "The folder of each library has its page, audit.html, and a reproducer for each defect."
+    )
+    for one in libraries:
+        defects = [row for row in one.rows if row.verdict == "defect"]
+        if defects:
+            found += [Heading(f"Defects in {one.title}"), summary.table(defects, "In order.")]
+    return tuple(found)
+
+
+def conclude(result: Result) -> int:
+    """Print a line for each library; the exit code is 1 where there is a defect or a crash."""
+    libraries = result.data["libraries"]
+    for one in libraries:
+        say(f"{one.title}: {one.state}{f' ({one.failure})' if one.crashed else ''}")
+    say(summary.counts(result.data["found"]))
+    return int(
+        any(one.crashed for one in libraries)
+        or any(row.verdict == "defect" for row in result.data["found"])
+    )

@@ -1,0 +1,44 @@
+"""Checks in a few words: how many there are of each verdict, and a table of some."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from diffusion_math.testing.report import Check
+from experiments.output.result import FAILS, HOLDS, MEASURED, Measurement, Table
+
+VERDICTS = ("sound", "limit", "defect")
+
+
+def measurements(rows: Sequence[Check]) -> tuple[Measurement, ...]:
+    """One row for each verdict."""
+    counted = Counter(row.verdict for row in rows)
+    said = {"sound": HOLDS, "limit": MEASURED, "defect": FAILS if counted["defect"] else HOLDS}
+    names = {"defect": "audit", "sound": "audit-sound", "limit": "audit-limit"}
+    words = {
+        "sound": "Checks that are sound",
+        "limit": "Checks with a known limitation, of the method or documented",
+        "defect": "Checks with a defect, a claim that is not kept",
+    }
+    return tuple(
+        Measurement(names[one], words[one], float(counted[one]), None, said[one])
+        for one in VERDICTS
+    )
+
+
+def counts(rows: Sequence[Check]) -> str:
+    """How many are sound, then how many limits and defects, where there are some."""
+    counted = Counter(row.verdict for row in rows)
+    bad = [
+        f"{counted[one]} {one}{'s' * (counted[one] > 1)}" for one in VERDICTS[1:] if counted[one]
+    ]
+    return ", ".join([str(counted["sound"]), *bad])
+
+
+def table(rows: Sequence[Check], caption: str) -> Table:
+    """A line for each of these rows."""
+    head = ("sampler", "setting", "check", "expected", "measured", "where")
+    cells = (
+        (row.sampler, row.setting, row.check, str(row.expected), row.shown, row.note)
+        for row in rows
+    )
+    return Table(head, tuple(cells), caption)
