@@ -1,6 +1,8 @@
 """Functions of other arrays, of other shapes, and with a network that is an object's own."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any, final
 
 import numpy as np
@@ -8,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_math.checks import require
+from diffusion_math.testing.assertions.network import Network
 from diffusion_math.testing.mistakes.probes import name_of
 
 __all__ = ["arrays", "shaped", "with_network"]
@@ -20,7 +23,7 @@ def arrays(
 
     Tensors among the arguments become `to(numpy array)`, arrays among the results, in tuples and
     lists too, become tensors. A function among the arguments, such as a network, is called with
-    tensors by our side and with arrays by theirs.
+    tensors by our side and with arrays by theirs; so is one that is returned.
 
     Args:
         function: of numpy arrays, or of those that `to` makes.
@@ -44,6 +47,8 @@ def arrays(
     def ours(value: Any) -> Any:
         if isinstance(value, tuple | list):
             return type(value)(map(ours, value))
+        if isinstance(value, FunctionType | MethodType | partial):
+            return arrays(value, to)
         return torch.from_numpy(np.array(value)) if hasattr(value, "__array__") else value
 
     def arrays_back(network: Callable[..., Any]) -> Callable[..., Any]:
@@ -117,7 +122,8 @@ def with_network(
 
     def call(network: Callable[..., Any], *given: Any, **named: Any) -> Any:
         before = getattr(owner, attribute)
-        module = isinstance(before, nn.Module) and not isinstance(network, nn.Module)
+        theirs = isinstance(network, nn.Module) and not isinstance(network, Network)
+        module = isinstance(before, nn.Module) and not theirs
         setattr(owner, attribute, _Network(network, before) if module else network)
         try:
             return function(*given, **named)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from diffusion_math.checks import require, whole
-from diffusion_math.prediction import KINDS
 from diffusion_math.schedule import RectifiedFlow
+from diffusion_math.testing.assertions.network import KINDS, Network
 from diffusion_math.testing.convergence import fit_order
 from diffusion_math.testing.mistakes.catalogue import Mistake
 from diffusion_math.testing.mistakes.diagnosis import compare
@@ -50,7 +50,7 @@ def assert_inversion(
         levels: `levels(t) -> (alpha, sigma)` of their time.
         times: all their times, from little to much noise; three at least. The order is measured
             where 17 or more of them have a log-SNR in [-4, 3].
-        predicts: what the network predicts: "x0", "eps", "v", "flow" or "score".
+        predicts: what the network predicts: "x0", "eps", "v", "flow", "velocity" or "score".
         order: the order that is claimed of both.
         dtype: that of x.
 
@@ -89,12 +89,12 @@ def assert_inversion(
     def step(subject: str, function: Callable[..., Any], denoise: Any, x: Tensor, *at: int) -> Any:
         """The result of one step between two places of the table."""
 
-        def network(x: Any, time: Any, *_: Any, **__: Any) -> Tensor:
+        def network(x: Any, time: Any, *_: Any) -> Tensor:
             a, s = told(time)
             return _predicted(predicts, denoise(x, a, s), x, a, s).to(x)
 
         ends = (table.times[k] for k in at)
-        return tensor(subject, guarded(subject, function)(network, x, *ends), x)[0].to(x)
+        return tensor(subject, guarded(subject, function)(Network(network), x, *ends), x)[0].to(x)
 
     steps = [partial(step, *pair) for pair in zip(subjects, (up, down), strict=True)]
     for which, (subject, run) in enumerate(zip(subjects, steps, strict=True)):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffusion_math.checks import Number, require
-from diffusion_math.prediction import KINDS
+from diffusion_math.testing.assertions.network import KINDS, Network
 from diffusion_math.testing.assertions.units import UNITS, check_unit, of_other_units
 from diffusion_math.testing.mistakes.catalogue import Mistake
 from diffusion_math.testing.mistakes.diagnosis import compare
@@ -83,10 +83,10 @@ def assert_likelihood(
     )
     size = x.shape[1]
 
-    def network(x_t: Any, time: Any, *_: Any, **__: Any) -> Tensor:
+    def network(x_t: Any, time: Any, *_: Any) -> Tensor:
         return _exact_network(predicts, levels, x_t, time)
 
-    found, _ = tensor(subject, guarded(subject, log_density)(network, x), x[:, :1])
+    found, _ = tensor(subject, guarded(subject, log_density)(Network(network), x), x[:, :1])
     grown = (a**2 * SPREAD**2 + s**2) / (alpha**2 * SPREAD**2 + sigma**2)
     z = a * MEAN + grown**0.5 * (x.double() - alpha * MEAN)
     ones = torch.ones(len(x), dtype=torch.float64)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from diffusion_math.checks import require
-from diffusion_math.prediction import KINDS
 from diffusion_math.testing.assertions.batches import check_batch
+from diffusion_math.testing.assertions.network import KINDS
 from diffusion_math.testing.assertions.squares import Losses, parabola
 from diffusion_math.testing.assertions.weights import WEIGHTS, Weight, snr, x0_weight
 from diffusion_math.testing.mistakes.catalogue import Mistake
@@ -50,7 +50,7 @@ def assert_loss(
             `diffusion_math.testing.draws.drawn` for a loss that draws its noise.
         levels: `levels(t) -> (alpha, sigma)` of their time.
         times: all their times, from little to much noise.
-        predicts: what the network predicts: "x0", "eps", "v", "flow" or "score".
+        predicts: what the network predicts: "x0", "eps", "v", "flow", "velocity" or "score".
         weight: on the squared error in x0: a name of `WEIGHTS`, or a function of a `Step`, the
             levels of t and of the time before it. By default 1 on the error in the prediction.
         event: "mean" or "sum" over the entries of an example.

@@ -23,6 +23,7 @@ from diffusion_math.testing.mistakes.probes import (
     coefficients,
     fields,
     guarded,
+    moments,
     name_of,
     one_by_one,
     parts,
@@ -48,6 +49,11 @@ First = Number | Literal["second"]
 DDPM = "arXiv:2006.11239, eq. 7"
 CODE = "github.com/openai/guided-diffusion, alphas_cumprod_prev"
 
+RIGHT = (
+    "mean sqrt(abar_s) beta / (1 - abar_t) x0 + sqrt(1 - beta) (1 - abar_s) / (1 - abar_t) x_t, "
+    "variance beta~ = (1 - abar_s) / (1 - abar_t) beta"
+)
+
 
 def assert_posterior(
     posterior: Callable[..., Any],
@@ -68,7 +74,7 @@ def assert_posterior(
 
     Args:
         posterior: takes x0 and x_t `(batch, 4)` and t `(batch,)`; what it returns beyond the first
-            two is not looked at.
+            two is not looked at. An object or a dict with `mean` and `variance` will do.
         levels: `levels(t) -> (alpha, sigma)` of their time.
         times: all their times, from little to much noise.
         spread: what the second result is.
@@ -105,7 +111,7 @@ def assert_posterior(
     at = [time_batch([table.times[k] for k in each.tolist()]) for each in which]
 
     def both(*arguments: Any) -> Any:
-        return tuple(parts(subject, safe(*arguments), 2))
+        return tuple(parts(subject, moments(safe(*arguments), spread), 2))
 
     call = both if batched else one_by_one(subject, both)
     measured, eps = coefficients(
@@ -127,7 +133,7 @@ def assert_posterior(
         rows,
         eps=max(eps, its),
         known=_known(spread, first, table),
-        right=f"beta~ = (1 - abar_s) / (1 - abar_t) beta (DDPM, {DDPM})",
+        right=f"{RIGHT} (DDPM, {DDPM})",
     )
 
 

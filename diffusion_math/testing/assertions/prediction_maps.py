@@ -1,12 +1,14 @@
 """`assert_prediction_maps`: conversions between eps, x0, v, score and flow, at every index."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffusion_math.checks import require
+from diffusion_math.testing.assertions import network
 from diffusion_math.testing.mistakes.catalogue import Formula, Mistake
 from diffusion_math.testing.mistakes.diagnosis import MistakeError, compare
 from diffusion_math.testing.mistakes.levels import Levels, LevelsOf, Rows, Step, Times
@@ -22,14 +24,14 @@ __all__ = ["assert_prediction_maps"]
 
 Parts = Callable[[Step], tuple[Tensor, Tensor]]
 
-KINDS: Mapping[str, Parts] = {
-    "x0": lambda step: (torch.ones_like(step.alpha_t), torch.zeros_like(step.alpha_t)),
-    "eps": lambda step: (torch.zeros_like(step.alpha_t), torch.ones_like(step.alpha_t)),
-    "v": lambda step: (-step.sigma_t, step.alpha_t),
-    "score": lambda step: (torch.zeros_like(step.alpha_t), -1 / step.sigma_t),
-    "flow": lambda step: (-torch.ones_like(step.alpha_t), torch.ones_like(step.alpha_t)),
-    "velocity": lambda step: (torch.ones_like(step.alpha_t), -torch.ones_like(step.alpha_t)),
-}
+
+def _of(
+    kind: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], step: Step
+) -> tuple[Tensor, Tensor]:
+    return kind(step.alpha_t, step.sigma_t)
+
+
+KINDS: Mapping[str, Parts] = {name: partial(_of, kind) for name, kind in network.KINDS.items()}
 """What each is of x0 and eps."""
 
 BOTH = "x0_and_eps"

@@ -7,6 +7,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from diffusion_math.testing.assertions.network import Network
 from diffusion_math.testing.mistakes.probes import VECTORS, tensor
 
 __all__ = ["Losses", "parabola"]
@@ -38,11 +39,13 @@ class Losses:
         self.seen.clear()
         y = y.to(self.dtype)
 
-        def network(x_t: Any, *_: Any, **__: Any) -> Tensor:
-            self.seen.append(x_t)
-            return y
+        def network(x_t: Any, *_: Any) -> Tensor:
+            self.seen.append(x_t.clone() if isinstance(x_t, Tensor) else x_t)
+            return y.clone()
 
-        given = self.call(network, x0.to(self.dtype), self.times[rows], noise.to(self.dtype))
+        given = self.call(
+            Network(network), x0.to(self.dtype), self.times[rows], noise.to(self.dtype)
+        )
         assert self.seen, f"{self.subject}: the network is not evaluated"
         shape = tuple(getattr(given, "shape", ()))
         if shape == ():

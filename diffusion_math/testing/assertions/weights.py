@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from diffusion_math.prediction import KINDS
+from diffusion_math.testing.assertions.network import KINDS
 from diffusion_math.testing.mistakes.levels import Step
 
 __all__ = ["WEIGHTS", "Step", "Weight", "edm", "min_snr", "p2", "x0_weight"]

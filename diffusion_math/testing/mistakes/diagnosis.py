@@ -1,5 +1,6 @@
 """Exact values beside measured ones; where they differ, the mistake that explains every row."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,8 @@ SINGLE_NAME = (
     "right to float32's rounding: the levels, the times or the tables are in float32 "
     "(dtype=torch.float32 allows it)"
 )
+
+NO_NUMBER = "it is not a number there: 0 / 0, or a root or logarithm of a negative number"
 
 FEW = 12
 """Rows on which an entry of the catalogue is tried before all of them."""
@@ -131,7 +134,21 @@ def compare(
             names = names or diagnosis(
                 wrong, measured, formula, levels, rows, eps=rounding, known=known
             )
+        if all(math.isnan(one.got) for one in found) and not _covers(names, wrong, levels, rows):
+            names = (Mistake(NO_NUMBER, lambda levels, rows: {}),)
         raise MistakeError(subject, found, names, right)
+
+
+def _covers(
+    names: Iterable[Mistake], wrong: Mapping[str, Tensor], levels: Levels | Table, rows: Rows
+) -> bool:
+    """Whether mistakes explain fields that are wrong only where they are no numbers.
+
+    A value that is not a number fits much by chance: one row of one field says nothing.
+    """
+    named = {field for one in names for field in one.values(levels, rows)}
+    nowhere = all(bool(values.isnan().all()) for values in wrong.values())
+    return wrong.keys() <= named and (len(wrong) > 1 or nowhere)
 
 
 def _differences(

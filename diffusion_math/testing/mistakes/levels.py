@@ -83,7 +83,9 @@ class Levels:
         if bool(rises.any()):
             wanted = "a signal-to-noise ratio that falls from time to time, little noise first"
             k = int(rises.int().argmax())
-            require(False, "times", wanted, f"a rise up to {names[k]}")
+            always = len(names) > 1 and bool(rises[1:].all())
+            hint = ": give them the other way round, or exchange alpha and sigma" if always else ""
+            require(False, "times", wanted, f"a rise up to {names[k]}{hint}")
         return cls((None, *names), alpha, sigma, eps)
 
     def at(self, rows: Rows) -> Step:
@@ -151,7 +153,7 @@ def _pair(levels: LevelsOf, time: Number) -> tuple[float, float, float]:
         raised = f"{type(error).__name__}: {error}"
         raise ValueError(f"levels({time}): wanted (alpha, sigma), got {raised}") from error
     try:
-        alpha, sigma = given
+        alpha, sigma = (each.detach() if isinstance(each, Tensor) else each for each in given)
         return float(alpha), float(sigma), max(_eps(alpha), _eps(sigma))
     except (TypeError, ValueError):
         raise ValueError(f"levels({time}): wanted (alpha, sigma), got {given!r}") from None

@@ -1,7 +1,9 @@
 """Coefficients of code that is affine in its arguments, read off with a few vectors."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from textwrap import shorten
+from traceback import walk_tb
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ __all__ = [
     "coefficients",
     "fields",
     "guarded",
+    "moments",
     "name_of",
     "one_by_one",
     "parts",
@@ -80,15 +83,34 @@ def tensor(subject: str, value: Any, like: Tensor) -> tuple[Tensor, float]:
 
 
 def guarded(subject: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Code under test, whose exceptions are AssertionErrors that name it."""
+    """Code under test, whose exceptions are AssertionErrors of one line that name it.
+
+    It is given tensors of its own, which it may change in place.
+    """
 
     def call(*arguments: Any) -> Any:
+        own = [each.clone() if isinstance(each, Tensor) else each for each in arguments]
         try:
-            return function(*arguments)
+            return function(*own)
         except (Exception, SystemExit) as error:
-            raise AssertionError(f"{subject}: raised {type(error).__name__}: {error}") from error
+            raise AssertionError(_said(subject, error, arguments)) from error
 
     return call
+
+
+LONG = 200
+"""Characters of an exception of code under test that are told."""
+
+
+def _said(subject: str, error: BaseException, arguments: Sequence[Any]) -> str:
+    """What was raised, in one line: by code under test, or by the kit about its result."""
+    line = shorten(str(error), LONG, placeholder=" ...")
+    where = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    if isinstance(error, AssertionError) and where[-1].startswith("diffusion_math.testing"):
+        return line if line.startswith(subject.split(",")[0]) else f"{subject}: {line}"
+    shapes = [str(tuple(each.shape)) for each in arguments if isinstance(each, Tensor)]
+    given = f" (given arrays of shapes {', '.join(shapes)})" if shapes else ""
+    return f"{subject}: raised {type(error).__name__}: {line}{given}"
 
 
 def called(subject: str, function: Callable[..., Any], batched: bool) -> Callable[..., Any]:
@@ -103,6 +125,38 @@ def parts(subject: str, result: Any, count: int) -> Sequence[Any]:
     assert several, f"{subject}: wanted {count} results, got {_kind(result)}"
     found: Sequence[Any] = result[:count]
     return found
+
+
+MOMENTS: Mapping[str, tuple[str, ...]] = {
+    "variance": ("variance", "var"),
+    "log-variance": ("log_variance", "logvar"),
+    "deviation": ("stddev", "std"),
+}
+"""The names that people's results have for what is beside a `mean`."""
+
+
+def moments(result: Any, *spreads: str) -> Any:
+    """(mean, spread, ...) of a dict or an object that has these by name; else the result itself."""
+    of = result if isinstance(result, Mapping) else _Attributes(result)
+    if isinstance(result, Sequence | Tensor | np.ndarray) or "mean" not in of:
+        return result
+    names = (next((name for name in MOMENTS[each] if name in of), None) for each in spreads)
+    found = [of[name] for name in names if name is not None]
+    return (of["mean"], *found)
+
+
+@final
+class _Attributes:
+    """An object's attributes, as those of a mapping."""
+
+    def __init__(self, of: Any) -> None:
+        self.of = of
+
+    def __contains__(self, name: str) -> bool:
+        return hasattr(self.of, name)
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self.of, name)
 
 
 def one_by_one(subject: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -136,6 +190,7 @@ def name_of(function: Callable[..., Any], otherwise: str) -> str:
 
 def _broadcast(subject: str, value: Any, like: Tensor) -> Tensor:
     """What was returned, in its dtype and `like`'s shape."""
+    value = _first(value)
     try:
         found = value if isinstance(value, Tensor) else torch.tensor(np.array(value))
     except (TypeError, ValueError):
@@ -147,13 +202,24 @@ def _broadcast(subject: str, value: Any, like: Tensor) -> Tensor:
     try:
         return found.detach().cpu().broadcast_to(like.shape)
     except RuntimeError:
+        images = " (see `adaptors.shaped` for a function of images)" if len(given) > 2 else ""
         raise AssertionError(
-            f"{subject}: wanted a result of shape {tuple(like.shape)}, got {given}"
+            f"{subject}: wanted a result of shape {tuple(like.shape)}, got {given}{images}"
         ) from None
+
+
+def _first(value: Any) -> Any:
+    """The array of a result that has more beside it: a tuple's first, or what is a loss."""
+    if isinstance(value, tuple) and any(isinstance(one, Tensor | np.ndarray) for one in value):
+        return value[0]
+    if isinstance(value, Mapping) and (len(value) == 1 or "loss" in value):
+        return value["loss"] if "loss" in value else next(iter(value.values()))
+    return value
 
 
 def _kind(value: Any) -> str:
     count = f" of {len(value)}" if isinstance(value, Sequence) else ""
+    count = f" with {', '.join(map(str, value))}" if isinstance(value, Mapping) else count
     return f"{type(value).__name__}{count}"
 
 

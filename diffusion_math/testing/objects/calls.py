@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor
 
-from diffusion_math.testing.mistakes.probes import VECTORS, one_by_one, tensor
+from diffusion_math.testing.mistakes.probes import VECTORS, moments, one_by_one, tensor
 from diffusion_math.testing.objects.names import PARAMETERS
 
 __all__ = ["Method", "Style"]
@@ -37,6 +37,7 @@ class Style(NamedTuple):
 
     def flat(self, value: Any) -> Any:
         """A result: arrays of events as `(batch, 4)`, or `(batch, 1)` where that is all."""
+        value = moments(value, "variance", "log-variance")
         if isinstance(value, tuple | list):
             return tuple(self.flat(one) for one in value)
         shape: Any = getattr(value, "shape", ())

@@ -172,7 +172,7 @@ def test_maps_that_are_no_inverses_when_called_in_turn_are_told() -> None:
         return last[-1]
 
     def back(x: Tensor, x0: Tensor, t: Tensor) -> Tensor:
-        factor = 1.01 if last and x0 is last[-1] else 1.0
+        factor = 1.01 if last and torch.equal(x0, last[-1]) else 1.0
         return factor * table("eps_from_x0", KINDS)(x, x0, t)
 
     maps = {"x0_from_eps": there, "eps_from_x0": back}
@@ -188,7 +188,7 @@ def test_maps_that_are_no_inverses_when_called_in_turn_are_told() -> None:
         ({}, "maps: wanted at least one map"),
         (
             {"x0": lambda x, e, t: x},
-            "maps: wanted names A_from_B with A and B of x0, eps, v, score",
+            "maps: wanted names A_from_B with A and B of x0, eps, v",
         ),
         ({"x0_from_noise": lambda x, e, t: x}, "maps: wanted names A_from_B"),
         ({"v_from_v": lambda x, e, t: x}, "maps: wanted names A_from_B"),

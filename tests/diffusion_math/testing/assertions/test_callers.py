@@ -1,0 +1,250 @@
+"""Right code of many habits passes; what is no result says so in one line."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from diffusion_math.testing import (
+    MistakeError,
+    adaptors,
+    assert_average,
+    assert_bound,
+    assert_forward,
+    assert_guidance,
+    assert_img2img_start,
+    assert_loss,
+    assert_posterior,
+    assert_prediction_maps,
+    assert_prior_term,
+    assert_transition,
+    drawn,
+)
+
+ABAR = (1 - torch.linspace(1e-3, 0.2, 30, dtype=torch.float64)).cumprod(0)
+BEFORE = torch.cat([torch.ones(1, dtype=torch.float64), ABAR[:-1]])
+TIMES = range(30)
+
+
+def levels(t: Any) -> tuple[Tensor, Tensor]:
+    return ABAR[t].sqrt(), (1 - ABAR[t]).sqrt()
+
+
+def q_sample(x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    alpha, sigma = levels(t[:, None])
+    return alpha * x0 + sigma * noise
+
+
+def posterior(x0: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    abar, before = ABAR[t, None], BEFORE[t, None]
+    beta = 1 - abar / before
+    mean = before.sqrt() * beta * x0 + (1 - beta).sqrt() * (1 - before) * x_t
+    return mean / (1 - abar), beta * (1 - before) / (1 - abar)
+
+
+def loss(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    return (network(q_sample(x0, t, noise), t) - noise).square().mean()
+
+
+class TestChangedInPlace:
+    """An argument that code changes in place is a copy of its own."""
+
+    def test_forward(self) -> None:
+        def changed(x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+            alpha, sigma = levels(t.clone()[:, None])
+            t.add_(1)
+            return x0.mul_(alpha).add_(noise.mul_(sigma))
+
+        assert_forward(changed, levels, TIMES)
+        assert_img2img_start(
+            lambda x0, t, noise: (changed(x0, torch.tensor([t]), noise), t), levels, TIMES, [3, 9]
+        )
+
+    def test_transition(self) -> None:
+        def changed(x: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+            ratio = (ABAR[t] / ABAR[s]).sqrt()[:, None]
+            variance = (1 - ABAR[t, None]) - ratio**2 * (1 - ABAR[s, None])
+            return x.mul_(ratio).add_(noise.mul_(variance.sqrt()))
+
+        assert_transition(changed, levels, TIMES)
+
+    def test_maps_posterior_and_guidance(self) -> None:
+        def x0_from_eps(x_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+            alpha, sigma = levels(t[:, None])
+            return x_t.sub_(eps.mul_(sigma)).div_(alpha)
+
+        def changed(x0: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+            mean, variance = posterior(x0.clone(), x_t.clone(), t)
+            x_t.zero_()
+            return x0.copy_(mean), variance
+
+        assert_prediction_maps({"x0_from_eps": x0_from_eps}, levels, TIMES)
+        assert_posterior(changed, levels, TIMES)
+        assert_guidance(lambda cond, uncond, w: cond.sub_(uncond).mul_(w).add_(uncond))
+
+    def test_loss_and_prior_term(self) -> None:
+        def changed(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+            x_t = q_sample(x0, t, noise)
+            error = network(x_t, t).sub_(noise).square_()
+            x_t.zero_()
+            return error.mean()
+
+        def prior(x0: Tensor) -> Tensor:
+            return (x0.square_().mul_(0.25) + 0.75 - 1 - np.log(0.75)).sum(1) / 2
+
+        assert_loss(changed, levels, TIMES)
+        assert_prior_term(prior, 0.5, 0.75**0.5)
+
+
+class TestNetwork:
+    """Our network is a module that takes x_t by place or by name, as people's do."""
+
+    @pytest.mark.parametrize(
+        "evaluate",
+        [
+            lambda network, x, t: network(x=x, timesteps=t),
+            lambda network, x, t: network(timestep=t, sample=x),
+            lambda network, x, t: network(x, t, y=torch.zeros(len(x), dtype=torch.int64)),
+            lambda network, x, t: network(x, t, None, return_dict=False)[0],
+            lambda network, x, t: network.train().to(x.dtype)(x, t),
+        ],
+        ids=["by name", "in another order", "with classes", "without a dict", "as a module"],
+    )
+    def test_of_a_loss(self, evaluate: Any) -> None:
+        def own(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+            return loss(lambda x, t: evaluate(network, x, t), x0, t, noise)
+
+        assert_loss(own, levels, TIMES)
+
+    def test_of_a_velocity(self) -> None:
+        def flow_levels(t: float) -> tuple[float, float]:
+            return t, 1 - t
+
+        def own(network: Any, x1: Tensor, t: Tensor, x0: Tensor) -> Tensor:
+            x_t = t[:, None] * x1 + (1 - t[:, None]) * x0
+            return (network(x_t, t) - (x1 - x0)).square().mean()
+
+        times = torch.linspace(0.99, 0, 20, dtype=torch.float64)
+        assert_loss(own, flow_levels, times, predicts="velocity")
+        with pytest.raises(MistakeError, match="flow with the sign reversed"):
+            assert_loss(own, flow_levels, times, predicts="flow")
+
+
+class TestResults:
+    """What is returned may have more beside it."""
+
+    def test_a_sample_and_its_noise(self) -> None:
+        assert_forward(lambda x0, t, noise: (q_sample(x0, t, noise), noise), levels, TIMES)
+        assert_forward(lambda x0, t, noise: {"x_t": q_sample(x0, t, noise)}, levels, TIMES)
+
+    def test_a_loss_and_a_log(self) -> None:
+        assert_loss(lambda *given: (loss(*given), {"mse": 1.0}), levels, TIMES)
+        assert_loss(lambda *given: {"mse": 1.0, "loss": loss(*given)}, levels, TIMES)
+
+    @pytest.mark.parametrize("made", [dict, SimpleNamespace])
+    def test_a_posterior_by_names(self, made: Any) -> None:
+        def named(*given: Tensor) -> Any:
+            mean, variance = posterior(*given)
+            return made(log_variance=variance.clamp(min=1e-20).log(), variance=variance, mean=mean)
+
+        assert_posterior(named, levels, TIMES)
+        assert_posterior(named, levels, TIMES, spread="log-variance", first=1e-20)
+
+    def test_several_names_are_one_line(self) -> None:
+        with pytest.raises(AssertionError, match=r"wanted an array, got dict with x_t, noise$"):
+            assert_forward(
+                lambda x0, t, noise: {"x_t": q_sample(x0, t, noise), "noise": noise}, levels, TIMES
+            )
+
+    def test_images_are_named(self) -> None:
+        def images(x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+            alpha, sigma = levels(t[:, None, None, None])
+            return alpha * x0 + sigma * noise
+
+        with pytest.raises(AssertionError, match=r"see `adaptors\.shaped`"):
+            assert_forward(images, levels, TIMES)
+        assert_forward(adaptors.shaped(images, (1, 2, 2)), levels, TIMES)
+
+    def test_levels_may_need_a_gradient(self) -> None:
+        assert_forward(q_sample, lambda t: [each.requires_grad_() for each in levels(t)], TIMES)
+
+
+class TestWhatIsRaised:
+    """An exception of code under test is one line, with the shapes of what it was given."""
+
+    def test_a_long_one(self) -> None:
+        def q(x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+            raise ValueError("of\nmany lines " * 100)
+
+        with pytest.raises(AssertionError) as caught:
+            assert_forward(q, levels, TIMES)
+        said = str(caught.value)
+        assert said.startswith("q: raised ValueError: of many lines of many")
+        assert said.endswith("... (given arrays of shapes (30, 4), (30,), (30, 4))")
+        assert "\n" not in said and len(said) < 300
+
+    def test_a_draw_that_is_none(self) -> None:
+        """What the kit says of their code is not said to be raised by it."""
+        with pytest.raises(AssertionError, match=r"^add: wanted one draw of a normal, got 0$"):
+            assert_forward(drawn(add), levels, TIMES)
+
+    def test_a_value_that_is_no_number(self) -> None:
+        def nan_first(x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+            return q_sample(x0, t, noise) / (t > 0)[:, None]
+
+        with pytest.raises(MistakeError, match="diagnosis: it is not a number there") as caught:
+            assert_forward(nan_first, levels, TIMES)
+        assert len(caught.value.mistakes) == 1
+
+    def test_times_the_other_way_round(self) -> None:
+        with pytest.raises(ValueError, match="give them the other way round, or exchange alpha"):
+            assert_forward(q_sample, levels, list(TIMES)[::-1])
+
+
+def add(x0: Tensor, t: Tensor) -> Tensor:
+    return x0
+
+
+def test_a_returned_function_is_adapted() -> None:
+    """`arrays` of a moving average's start: its `update` is one of arrays too."""
+
+    def start(w: np.ndarray) -> Any:
+        average = np.array(w)
+
+        def update(w: np.ndarray) -> np.ndarray:
+            assert isinstance(w, np.ndarray)
+            average[:] = 0.9 * average + 0.1 * w
+            return average
+
+        return update
+
+    assert_average(adaptors.arrays(start), 0.9)
+
+
+@pytest.mark.parametrize("unit", ["nats", "bits/dim"])
+def test_the_large_variance_in_a_bound_is_named(unit: str) -> None:
+    """Also at times where both variances are the same to rounding."""
+    abar = (1 - torch.linspace(1e-3, 0.2, 100, dtype=torch.float64)).cumprod(0)
+    before = torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
+    large = 1 - abar / before
+    small = large * (1 - before) / (1 - abar)
+    factor = {"nats": 4.0, "bits/dim": 1 / np.log(2)}[unit]
+
+    def term(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        alpha, sigma = abar[t, None].sqrt(), (1 - abar[t, None]).sqrt()
+        x_t = alpha * x0 + sigma * noise
+        guess = (x_t - sigma * network(x_t, t)) / alpha
+        mean = (before.sqrt() * large / (1 - abar))[t, None] * (x0 - guess)
+        logs = small.log()[t, None] - large.log()[t, None]
+        kl = (logs.exp() - 1 - logs + mean**2 * (-large.log()[t, None]).exp()) / 2
+        return factor * kl.mean(1)
+
+    def of(t: Any) -> tuple[Tensor, Tensor]:
+        return abar[t].sqrt(), (1 - abar[t]).sqrt()
+
+    assert_bound(term, of, range(100), variance="beta", unit=unit)
+    with pytest.raises(MistakeError, match="diagnosis: the model's variance is beta "):
+        assert_bound(term, of, range(100), unit=unit)
