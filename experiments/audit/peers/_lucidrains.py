@@ -20,6 +20,9 @@ from experiments.audit.subject import along
 SMALL = 2.0**-10
 """Samples are made this small: all but clipping is linear, and nothing is clipped then."""
 
+ENDS = "the last latent is z_0, of sigma 0.01, from which VDM (arXiv:2107.00630) decodes x"
+"""Why a sampler in continuous time leaves noise."""
+
 Levels = Callable[[Any], tuple[Tensor, Tensor]]
 
 
@@ -191,6 +194,13 @@ def one_step(
         return mean.to(x.dtype), deviation.to(x.dtype)
 
     return posterior
+
+
+def no_noise(posterior: Callable[..., tuple[Tensor, Tensor]]) -> None:
+    """AssertionError where the last step, from index 0, adds noise."""
+    zero = torch.zeros(1, 4)
+    deviation = float(posterior(zero, zero, 0)[1].abs().max())
+    assert deviation == 0, f"deviation of the noise of the last step: got {deviation:.3g}"
 
 
 def check(got: float, wanted: float, what: str, tolerance: float = 1e-4) -> None:

@@ -25,6 +25,7 @@ from diffusion_math.testing import (
 from experiments.audit.formula import Formula, formulas_of
 from experiments.audit.peers import _lucidrains as driven
 from experiments.audit.peers._lucidrains import KINDS, check
+from experiments.audit.peers._lucidrains_schedules import schedules
 from experiments.audit.peers.dalle2_learned_variance import learned
 from experiments.audit.peers.dalle2_models import (
     IMAGE,
@@ -48,6 +49,15 @@ UNTRIED = {
 }
 """What the library exports and is not audited, and why."""
 
+LOOPS = ("DiffusionPrior", "Decoder")
+LEADING = (
+    "noise is told an inner time, as by DDIM's leading times; see arXiv:2305.08891, section 3.3"
+)
+LIMITS = {
+    f"{kind}.p_sample_loop_ddim, {n} steps, from noise": LEADING
+    for kind in LOOPS
+    for n in (1, 10, 100)
+}
 LIBRARY, F32 = "dalle2-pytorch", torch.float32
 
 
@@ -121,15 +131,16 @@ def of_decoder(predicts: str) -> Found:
         thing = prior(lambda x, t, _: network(x, t), **said(predicts))
         return torch.as_tensor(thing.p_losses(x0, t, {}, noise=noise))
 
-    times = range(50)
+    times, at = range(50), driven.one_step(step, levels, predicts)
     fits = partial(assert_loss, levels=levels, times=times, predicts=PREDICTS[predicts], dtype=F32)
     found: Found = {
         ("Decoder.p_losses", "loss"): lambda: fits(partial(loss, 0.0)),
         ("Decoder.p_losses", "self-conditioning"): lambda: itself(
             lambda network, self_cond: own(network, self_cond=self_cond)
         ),
+        ("Decoder.p_sample", "last step"): partial(driven.no_noise, at),
         ("Decoder.p_sample", "posterior"): lambda: assert_posterior(
-            driven.one_step(step, levels, predicts),
+            at,
             levels,
             times,
             spread="deviation",
@@ -199,6 +210,20 @@ def others() -> Found:
         elif told:
             check(told[0], 999, "the time that is told of pure noise")
 
+    def unclipped(predicts: str, steps: int) -> None:
+        """Entries of an embedding, which the library scales to mean square 1, are beyond 1 too."""
+        wanted = torch.tensor([[2.0, -1.0, 0.5, 0.0]])
+
+        def network(x: Tensor, t: Tensor, *_: Any) -> Tensor:
+            alpha, sigma = driven.of_table(thing.noise_scheduler)(t[0])
+            eps = (x - alpha * wanted) / sigma
+            return alpha * eps - sigma * wanted if predicts == "pred_v" else eps
+
+        thing = prior(network, **said(predicts))
+        found = thing.p_sample_loop((1, 4), text_cond={}, timesteps=steps)
+        largest = float((found * thing.image_embed_scale).max())
+        check(largest, 2.0, "the largest entry of a scaled embedding", 1e-2)
+
     few: dict[str, Any] = {"timesteps": 1000, "predict_x_start": True}
 
     def of_prior(n: int, network: Any) -> None:
@@ -213,11 +238,14 @@ def others() -> Found:
         )
         for kind in (where.DiffusionPriorNetwork, where.Unet)
     }
-    loops = {"DiffusionPrior": of_prior, "Decoder": of_decoder}
+    loops = dict(zip(LOOPS, (of_prior, of_decoder), strict=True))
     for n, (kind, make) in product((1, 10, 100), loops.items()):
         name = f"{kind}.p_sample_loop_ddim, {n} steps"
-        runs[name, "start"] = partial(start, n, make)
+        runs[f"{name}, from noise", "start"] = partial(start, n, make)
         runs[name, "evaluations"] = partial(start, n, make, counted=True)
+    for predicts, steps in product(("pred_noise", "pred_v"), (50, 10)):
+        name = f"DiffusionPrior.p_sample_loop, {predicts}, {steps} of 50 steps"
+        runs[name, "embedding"] = partial(unclipped, predicts, steps)
     return runs | {
         ("discretized_gaussian_log_likelihood", "decoder"): lambda: assert_decoder(
             log_probability, tolerance=5e-3
@@ -262,12 +290,13 @@ def sampler(kind: str, order: int, noisy: bool = False, **options: Any) -> Sampl
 
 def subjects(quick: bool) -> Iterator[Formula | Subject]:
     """Formulas by setting, then samplers."""
-    given = partial(formulas_of, LIBRARY)
+    given = partial(formulas_of, LIBRARY, limits=LIMITS)
     for table in ("cosine", "linear", "quadratic", "sigmoid"):
         yield from given(f"beta_schedule={table}", scheduler(table))
     for predicts in PREDICTS:
         yield from given(predicts, of_decoder(predicts))
-    yield from given("defaults", others())
+    tables = ("linear_beta_schedule", "quadratic_beta_schedule", "cosine_beta_schedule")
+    yield from given("defaults", others() | schedules(module(), tables))
     kinds = list(PREDICTS)[: 1 if quick else 3]
     cases: list[tuple[str, int, bool, dict[str, Any]]] = []
     for predicts in kinds:

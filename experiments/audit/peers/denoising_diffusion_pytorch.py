@@ -14,17 +14,15 @@ from diffusion_math.testing import (
     Sampler,
     UnsupportedError,
     adaptors,
-    assert_bound,
-    assert_decoder,
     assert_img2img_start,
-    assert_learned_variance,
     assert_loss,
     assert_posterior,
     of,
 )
 from experiments.audit.formula import Formula, formulas_of
 from experiments.audit.peers import _lucidrains as driven
-from experiments.audit.peers._lucidrains import KINDS, check, drawing
+from experiments.audit.peers._lucidrains import KINDS, drawing
+from experiments.audit.peers._lucidrains_schedules import schedules
 from experiments.audit.peers.denoising_diffusion_pytorch_continuous import (
     continuous,
     edm,
@@ -43,6 +41,7 @@ from experiments.audit.peers.denoising_diffusion_pytorch_guided import (
     parts,
     weighted,
 )
+from experiments.audit.peers.denoising_diffusion_pytorch_learned import learned
 from experiments.audit.subject import Subject, subjects_of
 
 UNTRIED = {
@@ -57,11 +56,20 @@ UNTRIED = {
 
 LIBRARY = "denoising-diffusion-pytorch"
 F32 = torch.float32
+COSINE = ("cosine_beta_schedule",)
+CONTINUOUS = {
+    "continuous_time_gaussian_diffusion": ("beta_linear_log_snr", "alpha_cosine_log_snr"),
+    "v_param_continuous_time_gaussian_diffusion": ("alpha_cosine_log_snr",),
+    "simple_diffusion": ("logsnr_schedule_cosine",),
+}
+"""Modules in continuous time, and their schedules."""
 LIMITS = {
     "Unet.forward_with_cond_scale": (
         "the update's part along the prediction is left out, as in APG, which the README cites"
     ),
     "ElucidatedDiffusion.sample": "the paper's eq. 5 is 0 / 0 for one step",
+    "ContinuousTimeGaussianDiffusion.p_sample, to time 0": driven.ENDS,
+    "VParamContinuousTimeGaussianDiffusion.p_sample, to time 0": driven.ENDS,
 }
 
 
@@ -90,8 +98,10 @@ def discrete(where: str, name: str, predicts: str, **options: Any) -> Found:
         found = adaptors.with_network(thing.p_sample, thing)(network, x, t)
         return torch.as_tensor(found[0])
 
+    at = driven.one_step(step, levels, predicts)
+    runs[f"{name}.p_sample", "last step"] = partial(driven.no_noise, at)
     runs[f"{name}.p_sample", "posterior"] = lambda: assert_posterior(
-        driven.one_step(step, levels, predicts),
+        at,
         levels,
         times,
         spread="deviation",
@@ -135,71 +145,6 @@ def conditioned_on_itself(predicts: str) -> None:
     thing = diffusion(where, "GaussianDiffusion", quarter, objective=predicts, timesteps=50)
     x0 = thing.model_predictions(thing.q_sample(x, t, noise), t).pred_x_start
     driven.own_prediction(loss, x0, float(loss(quarter, False)))
-
-
-def learned() -> Found:
-    """LearnedGaussianDiffusion: Improved DDPM's variance and bound."""
-    where, name = "learned_gaussian_diffusion", "LearnedGaussianDiffusion"
-    said = {"out_dim": 2}
-    make = partial(diffusion, where, name, said=said, objective="pred_noise", timesteps=50)
-    thing = make()
-    levels, times = driven.of_table(thing), range(50)
-
-    def variance(v: Tensor, t: Tensor) -> Tensor:
-        v = v.reshape(-1, *IMAGE)
-        output = torch.cat([torch.zeros_like(v), v], 1)
-        found = thing.p_mean_variance(x=v, t=t, clip_denoised=False, model_output=output)
-        return torch.as_tensor(found[2]).flatten(1)
-
-    def losses(weight: float, v: float, network: Any, *given: Tensor) -> Tensor:
-        """Of each example, in float64 as far as its tables go."""
-
-        def both(x: Tensor, t: Tensor) -> Tensor:
-            eps = network(x.flatten(1)).reshape(x.shape)
-            return torch.cat([eps, torch.full_like(eps, v)], 1)
-
-        x0, t, noise = given
-        own = make(both, vb_loss_weight=weight)
-        x0, noise = (each.double().reshape(-1, *IMAGE) for each in (x0, noise))
-        return torch.as_tensor(own.p_losses(x0, t, noise, loss_reduction="none"))
-
-    def term(v: float, *given: Any) -> Tensor:
-        return (losses(1.0, v, *given) - losses(0.0, v, *given)).float()
-
-    def hybrid() -> None:
-        x0, t = torch.ones(1, 4), torch.tensor([20])
-        given = (lambda x: 0.1 * x), x0, t, 0.5 * x0
-        default = thing.vb_loss_weight
-        got = losses(default, 0.0, *given) - losses(0.0, 0.0, *given)
-        one = losses(1.0, 0.0, *given) - losses(0.0, 0.0, *given)
-        check(float(got / one), 0.001 * 50, "weight of the mean of 50 terms, of 0.001 their sum")
-
-    def ddim() -> None:
-        make(lambda x, t: torch.cat([x, x], 1), sampling_timesteps=5).sample(1)
-
-    log_probability = module(where).discretized_gaussian_log_likelihood
-    decoder = lambda x, mean, scale: log_probability(x, means=mean, log_scales=scale)  # noqa: E731
-    runs: Found = {
-        (f"{name}.p_mean_variance", "learned variance"): lambda: assert_learned_variance(
-            variance, levels, times, first=1e-20, dtype=F32
-        ),
-        (f"{name}.p_losses", "loss"): hybrid,
-        (f"{name}.ddim_sample", "runs"): ddim,
-        ("discretized_gaussian_log_likelihood", "decoder"): lambda: assert_decoder(
-            decoder, tolerance=5e-3
-        ),
-    }
-    for v, said_of in ((1.0, "beta"), (-1.0, "beta~")):
-        runs[f"{name}.p_losses, variance {said_of}", "bound"] = partial(
-            assert_bound,
-            partial(term, v),
-            levels,
-            times,
-            variance=said_of,
-            unit="bits/dim",
-            dtype=F32,
-        )
-    return runs
 
 
 def sampler(kind: str, order: int, noisy: bool = False, **options: Any) -> Sampler:
@@ -261,6 +206,10 @@ def subjects(quick: bool) -> Iterator[Formula | Subject]:
         ("linear_beta_schedule, 21 steps", "betas"): partial(few, 21),
         ("linear_beta_schedule, 20 steps", "betas"): partial(few, 20),
     }
+    more |= schedules(module(own), ("linear_beta_schedule", *COSINE, "sigmoid_beta_schedule"))
+    more |= schedules(module(line), ("linear_beta_schedule", *COSINE))
+    for where, names in CONTINUOUS.items():
+        more |= schedules(module(where), names)
     yield from given("defaults", more | learned() | elucidated() | guided() | parts())
     name = "ContinuousTimeGaussianDiffusion"
     for table, least in (("linear", False), ("cosine", True), ("learned", False)):

@@ -16,12 +16,14 @@ from diffusion_math.testing import (
     weights,
 )
 from experiments.audit.peers import _lucidrains as driven
+from experiments.audit.peers import _lucidrains_schedules as schedules
 from experiments.audit.peers._lucidrains import check
 from experiments.audit.peers.denoising_diffusion_pytorch_guided import (
     IMAGE,
     PREDICTS,
     Found,
     diffusion,
+    module,
 )
 
 
@@ -62,7 +64,7 @@ def continuous(where: str, name: str, predicts: str, **options: Any) -> Found:
         (f"{name}.p_sample", "posterior"): lambda: assert_posterior(
             at, levels, times, spread="deviation", batched=False, pairs=pairwise(times[::-1])
         ),
-        (f"{name}.p_sample", "last step"): last,
+        (f"{name}.p_sample, to time 0", "last step"): last,
     }
 
 
@@ -110,11 +112,22 @@ def elucidated() -> Found:
         run = lambda network: edm(network, **options).sample(1, num_sample_steps=20)  # noqa: E731
         driven.noise_levels(run, float, 8)
 
+    def shifted() -> None:
+        """Simple diffusion, arXiv:2301.11093, section 3.1."""
+        where, t = module("simple_diffusion"), torch.linspace(0.01, 0.99, 9).double()
+        plain = where.logsnr_schedule_cosine
+        low, high = (plain(t) + 2 * math.log(d / 256) for d in (32, 64))
+        schedules.same(where.logsnr_schedule_shifted(plain, 256, 64)(t), high, "shifted log-SNR")
+        between = where.logsnr_schedule_interpolated(plain, 256, 32, 64)(t)
+        schedules.same(between, t * low + (1 - t) * high, "interpolated log-SNR")
+
     return {
         (f"{name}, preconditioning", "formula"): preconditioning,
         (f"{name}.forward", "loss"): lambda: assert_loss(
             drawn(loss), lambda t: (1.0, t), sigmas, predicts="x0", weight=weights.edm(0.5)
         ),
         (f"{name}.sample", "one step"): one_step,
+        (f"{name}.sample_schedule", "schedule"): lambda: schedules.edm(thing.sample_schedule(18)),
+        ("logsnr_schedule_shifted, logsnr_schedule_interpolated", "schedule"): shifted,
         (f"{name}.sample, S_churn", "levels"): churned,
     }

@@ -98,6 +98,9 @@ def guided() -> Found:
         ("repaint.GaussianDiffusion.p_sample_loop, resample=False", "levels"): (
             partial(repainted, False)
         ),
+        ("repaint.GaussianDiffusion.p_sample_loop, all known", "levels"): (
+            partial(repainted, False, 1.0)
+        ),
     }
 
 
@@ -110,8 +113,8 @@ def all_timesteps() -> None:
     check(float((states[:, -1] - end).abs().max()), 0.0, "last state and sample differ by")
 
 
-def repainted(resample: bool) -> None:
-    """RePaint with nothing known."""
+def repainted(resample: bool, known: float = 0.0) -> None:
+    """RePaint with nothing known, or all."""
     side = 15
     made: Any = None
 
@@ -120,7 +123,7 @@ def repainted(resample: bool) -> None:
         options = {"timesteps": 60, "objective": "pred_x0", "image_size": side}
         given = lambda x, t, *_: network(x, t)  # noqa: E731
         made = diffusion("repaint", "GaussianDiffusion", given, **options)
-        gt, mask = torch.full((1, 1, side, side), 0.5), torch.zeros(1, 1, side, side)
+        gt, mask = (torch.full((1, 1, side, side), each) for each in (0.5, known))
         made.sample(gt=gt, mask=mask, resample=resample, resample_iter=2)
 
     def deviation(t: float) -> float:

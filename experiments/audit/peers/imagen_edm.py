@@ -16,6 +16,7 @@ from diffusion_math.testing import (
     weights,
 )
 from experiments.audit.peers import _lucidrains as driven
+from experiments.audit.peers import _lucidrains_schedules as schedules
 from experiments.audit.peers._isolated_import import without
 from experiments.audit.peers._lucidrains import check
 
@@ -117,6 +118,9 @@ def elucidated() -> Found:
             dtype=torch.float32,
         ),
         ("ElucidatedImagen.sample", "one step"): one_step,
+        ("ElucidatedImagen.sample_schedule", "schedule"): lambda: schedules.edm(
+            edm(None).sample_schedule(18, 7, 0.002, 80)
+        ),
         ("ElucidatedImagen.sample, S_churn", "levels"): churned,
         ("ElucidatedImagen.threshold_x_start", "formula"): threshold,
         ("Unet.forward_with_cond_scale", "guidance"): lambda: assert_guidance(combine),

@@ -23,6 +23,7 @@ from diffusion_math.testing import (
 from experiments.audit.formula import Formula, formulas_of
 from experiments.audit.peers import _lucidrains as driven
 from experiments.audit.peers._lucidrains import drawing
+from experiments.audit.peers._lucidrains_schedules import schedules
 from experiments.audit.peers.imagen_edm import IMAGE, Found, edm, elucidated, imagen, module
 from experiments.audit.subject import Subject, subjects_of
 
@@ -43,6 +44,7 @@ LIMITS = {
         "the update's part along the prediction is left out, as in APG, by the code's comment"
     ),
     "ElucidatedImagen.sample": "the paper's eq. 5 is 0 / 0 for one step",
+    "Imagen.p_sample, to time 0": driven.ENDS,
 }
 
 
@@ -166,7 +168,7 @@ def losses(predicts: str, gamma: float | None) -> Found:
         ("Imagen.p_sample", "posterior"): lambda: assert_posterior(
             at, levels, TIMES, spread="deviation", batched=False, pairs=pairwise(TIMES[::-1])
         ),
-        ("Imagen.p_sample", "last step"): last,
+        ("Imagen.p_sample, to time 0", "last step"): last,
     }
 
 
@@ -263,5 +265,6 @@ def subjects(quick: bool) -> Iterator[Formula | Subject]:
     for predicts in PREDICTS:
         for gamma in (None, 5.0):
             yield from given(f"{predicts}, min_snr_gamma={gamma}", losses(predicts, gamma))
-    yield from given("defaults", images(False) | images(True) | elucidated())
+    log_snrs = schedules(module("imagen_pytorch"), ("beta_linear_log_snr", "alpha_cosine_log_snr"))
+    yield from given("defaults", images(False) | images(True) | elucidated() | log_snrs)
     yield from subjects_of(LIBRARY, sampler, [("ElucidatedImagen.sample", 2, False, {})])

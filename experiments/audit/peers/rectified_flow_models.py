@@ -1,4 +1,4 @@
-"""rectified-flow-pytorch's flows, each of one function as a network, and exact networks."""
+"""rectified-flow-pytorch's flows, each of one function as a network."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from experiments.audit.peers import _lucidrains as driven
 from experiments.audit.peers._isolated_import import without
 
+TIMES = [k / 20 for k in range(19, 0, -1)]
+"""Theirs, from little to much noise."""
 Found = dict[tuple[str, str], Callable[[], Any]]
 """What checks each formula, by what is exported and the formula's name."""
 
@@ -49,35 +51,3 @@ def flow(name: str, network: Any, **options: Any) -> Any:
         "NanoFlow": {"times_cond_kwarg": "times"},
     }
     return getattr(module(where), name)(Net(network), **{**timed.get(name, {}), **options})
-
-
-SPREAD = 0.5
-"""The deviation of data whose flow is known: x_t is x_s times the ratio of its deviations."""
-
-
-def deviation(t: Tensor) -> Tensor:
-    """Of x_t, where t = 1 is noise."""
-    return ((1 - t) ** 2 * SPREAD**2 + t**2).sqrt()
-
-
-def average_velocity(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """(x_t - x_s) / (t - s) of the flow through x at t, noise at 1; the velocity at s = t."""
-    t, s = (each.reshape(-1, *([1] * (x.ndim - 1))) for each in (t, s))
-    same = (t - s).abs() < 1e-9
-    now = x * (t - (1 - t) * SPREAD**2) / deviation(t) ** 2
-    step = torch.where(same, torch.ones_like(t), t - s)
-    return torch.where(same, now, x * (1 - deviation(s) / deviation(t)) / step)
-
-
-def of_average(name: str) -> Callable[..., Tensor]:
-    """The exact network of each library's class that learns average velocities."""
-
-    def towards_data(x: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        return -average_velocity(x, 1 - s, 1 - t)
-
-    return {
-        "MeanFlow": lambda x, t, delta: average_velocity(x, t, t - delta),
-        "SplitMeanFlow": lambda x, t, delta: towards_data(x, t, t - delta),
-        "LsdFlow": towards_data,
-        "SoFlow": average_velocity,
-    }[name]

@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import repeat
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -15,21 +13,17 @@ from diffusion_math.schedule import RectifiedFlow
 from diffusion_math.testing import Sampler, UnsupportedError, assert_loss
 from experiments.audit.formula import Formula, formulas_of
 from experiments.audit.peers import _lucidrains as driven
-from experiments.audit.peers._lucidrains import check, drawing
-from experiments.audit.peers.rectified_flow_models import (
-    SPREAD,
-    Found,
-    flow,
-    module,
-    of_average,
-)
+from experiments.audit.peers._lucidrains import check
+from experiments.audit.peers.rectified_flow_averages import averages
+from experiments.audit.peers.rectified_flow_models import TIMES, Found, flow, module
 from experiments.audit.subject import Subject, subjects_of
 
 UNTRIED = {
     "Trainer, ReflowTrainer, SoFlowTrainer": "they read and write files",
     "Unet, FiT, LapFlowDiT": "networks",
     "SelfFlow": "it takes FiT alone, and its second loss is of hidden layers",
-    "LPIPS losses": "they want the weights of VGG",
+    "LPIPSLoss": "it wants the weights of VGG",
+    "EquilibriumMatching.forward, nano_flow_multi_obj, LapFlow": "not driven",
     "UAFlow": "its loss weighs by a learned variance; the sampler adds its gradient",
     "RecurrentStateNanoFlow, TDFlow, ValueFlow": "of a state and of rewards, not of data alone",
     "RectifiedFlow.sample(ref_image=...)": "a guidance of one image, whose paper is not at hand",
@@ -42,8 +36,6 @@ UNTRIED = {
 SLOW = "by its name, `slow_sample`, it takes steps of the velocity at r = t, not of the average"
 LIMITS = dict.fromkeys(("MeanFlow.sample, 2 steps", "SplitMeanFlow.sample, 2 steps"), SLOW)
 LIBRARY, F32 = "rectified-flow-pytorch", torch.float32
-TIMES = [k / 20 for k in range(19, 0, -1)]
-"""Theirs, from little to much noise."""
 
 
 def losses(name: str, predicts: str) -> Found:
@@ -67,86 +59,6 @@ def losses(name: str, predicts: str) -> Found:
             weight=None if predicts == "noise" else lambda step: 1 / step.sigma_t**2,
         )
     }
-
-
-def averages(name: str) -> Found:
-    """Samples of exact networks, their losses, and whether given noise is used."""
-    options = {"use_adaptive_loss_weight": False} if name != "LsdFlow" else {}
-    share = {"LsdFlow": "diag_prob", "SoFlow": "lambda_flow_matching"}
-    always = share.get(name, "prob_default_flow_obj")
-    to_noise = name in ("MeanFlow", "SoFlow")
-
-    def given_times(own: Any, *times: Tensor) -> Any:
-        each = iter(repeat(times[0]) if len(times) == 1 else [*times, *times])
-        own.sample_times = lambda *_, **__: next(each)
-        return mock.patch.object(torch, "rand", own.sample_times)
-
-    def loss(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        sign = 1 if to_noise else -1
-        own = flow(name, lambda x, t, other: sign * network(x, t), **options, **{always: 1.0})
-        with given_times(own, t.float()):
-            return torch.as_tensor(own(x0, noise=noise))
-
-    def sampled(steps: int) -> None:
-        own = flow(name, of_average(name), data_shape=(4,))
-        with drawing(repeat(torch.ones(1))):
-            found = own.sample(steps=steps)
-        check(float(found.mean()), SPREAD, f"deviation of samples in {steps} steps", 1e-3)
-
-    def kept() -> None:
-        own = flow(name, lambda x, *_: 0 * x, data_shape=(4,))
-        z = torch.arange(4.0)[None]
-        off = float((own.sample(noise=z, steps=2) - z).abs().max())
-        check(off, 0.0, "where the network is 0, samples differ from the noise that is given by")
-
-    def consistent() -> None:
-        """The loss of an exact network, of which nothing is left."""
-        own = flow(name, of_average(name), **options, **{always: 0.0})
-        with drawing(repeat(torch.full((1,), 0.7))):
-            found = own(torch.linspace(-1, 1, 8).reshape(2, 4))
-        assert abs(float(found)) < 1e-8, f"the loss of the exact network: got {float(found):.3g}"
-
-    def gradient() -> None:
-        """MeanFlow's, of a factor on the exact network, over data and noise."""
-        factor = torch.ones((), requires_grad=True)
-        exact = of_average(name)
-        own = flow(name, lambda *given: factor * exact(*given), **options, **{always: 0.0})
-        zero, one, total = torch.zeros(1, 1), torch.ones(1, 1), torch.zeros(())
-        for x0, noise in ((SPREAD * one, zero), (zero, one)):
-            times = iter([torch.tensor([0.8]), torch.tensor([0.3])])
-            own.sample_times = lambda *_, times=times: next(times)
-            total = total + own(x0, noise=noise)
-        (slope,) = torch.autograd.grad(total, factor)
-        assert abs(float(slope)) < 1e-5, f"the exact network's gradient: got {float(slope):.3g}"
-
-    def boundary() -> None:
-        seen: list[Tensor] = []
-
-        def network(x: Tensor, t: Tensor, other: Tensor) -> Tensor:
-            seen.append(other)
-            return x
-
-        flow(name, network, **{always: 1.0})(torch.ones(2, 4))
-        got = float(seen[0].abs().max())
-        check(got, 0.0, "t - r, that the network is told where r = t: off by", 1e-6)
-
-    times = TIMES[::-1] if to_noise else TIMES
-    levels = (lambda t: (1 - t, t)) if to_noise else (lambda t: (t, 1 - t))
-    found: Found = {
-        (f"{name}.forward", "loss"): lambda: assert_loss(
-            loss, levels, times, predicts="flow", dtype=F32
-        ),
-        (f"{name}.sample", "noise"): kept,
-        (f"{name}.sample, 1 step", "spread"): partial(sampled, 1),
-        (f"{name}.sample, 2 steps", "spread"): partial(sampled, 2),
-    }
-    if name in ("LsdFlow", "SplitMeanFlow"):
-        found[f"{name}.forward", "average velocity"] = consistent
-    if name == "MeanFlow":
-        found[f"{name}.forward", "average velocity"] = gradient
-    if name == "SplitMeanFlow":
-        found[f"{name}.forward", "times"] = boundary
-    return found
 
 
 def others() -> Found:
@@ -214,6 +126,24 @@ def others() -> Found:
         both = (loss(data[:1]) + loss(data[1:])) / 2
         check(loss(data), both, "the loss of two examples, the mean of theirs", 1e-4)
 
+    def lpips(part: str) -> None:
+        """arXiv:2405.20320, section 4.2: Huber's weight is 1 - t, LPIPS' 1 / t, noise at t = 1."""
+        where, time = module("rectified_flow"), torch.tensor([0.75])
+        zero, one = torch.zeros(1, 4), torch.ones(1, 4)
+        features = {"vgg": nn.Flatten()}
+        loss = where.PseudoHuberLossWithLPIPS(lpips_kwargs=features)
+        pred, data = (one, zero) if part == "Huber" else (zero, one)
+        found = loss(pred, zero, pred_data=data, data=zero, times=time)
+        right = float(where.PseudoHuberLoss()(one, zero)) * 0.75 if part == "Huber" else 4.0
+        check(float(found), right, f"{part}'s part of the loss at 3/4 of the way to data")
+
+    def cosmap() -> None:
+        """arXiv:2403.03206, appendix: the share of data is tan(pi u / 2) times that of noise."""
+        u = torch.linspace(0.05, 0.95, 19).double()
+        t = module("rectified_flow").cosmap(u)
+        off = float((t - (1 - t) * (torch.pi * u / 2).tan()).abs().max())
+        check(off, 0.0, "the share of data is off by", 1e4)
+
     def clean() -> None:
         own = flow(
             "SoFlow", lambda x, t, s: 0 * x, model_output_clean=True, lambda_flow_matching=1.0
@@ -246,6 +176,13 @@ def others() -> Found:
         ("RectifiedFlow.forward, use_consistency", "arguments"): times_kept,
         ("RectifiedFlow.sample, 1 step", "steps"): one_step,
         ("RectifiedFlow.forward, pseudo_huber", "batch"): huber,
+        ("RectifiedFlow.forward, pseudo_huber_with_lpips, Huber", "weight"): (
+            partial(lpips, "Huber")
+        ),
+        ("RectifiedFlow.forward, pseudo_huber_with_lpips, LPIPS", "weight"): (
+            partial(lpips, "LPIPS")
+        ),
+        ("cosmap", "schedule"): cosmap,
         ("SoFlow.forward, model_output_clean", "loss"): clean,
         ("RecursiveFlow.forward, 2 levels", "times"): partial(late, 2),
         ("RecursiveFlow.forward, 3 levels", "times"): partial(late, 3),

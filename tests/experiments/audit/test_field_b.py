@@ -30,7 +30,6 @@ def test_denoising_diffusion_pytorch() -> None:
     wrong, sound = defects("denoising-diffusion-pytorch")
     guided = "guided_diffusion.GaussianDiffusion.ddim_sample"
     assert wrong == {
-        ("ContinuousTimeGaussianDiffusion.p_sample", "last step"),
         ("GaussianDiffusion.ddim_sample, cosine, eta=1", "finite"),
         ("GaussianDiffusion.interpolate", "img2img start"),
         ("GaussianDiffusion.p_losses, offset_noise_strength", "arguments"),
@@ -38,7 +37,6 @@ def test_denoising_diffusion_pytorch() -> None:
         ("LearnedGaussianDiffusion.ddim_sample", "runs"),
         ("LearnedGaussianDiffusion.p_losses", "loss"),
         ("Unet.forward_with_cond_scale, cond_scale=1", "guidance"),
-        ("VParamContinuousTimeGaussianDiffusion.p_sample", "last step"),
         ("WeightedObjectiveGaussianDiffusion.p_sample_loop", "runs"),
         ("classifier_free_guidance.GaussianDiffusion.sample", "cond_scale=1"),
         (guided, "all timesteps"),
@@ -59,7 +57,6 @@ def test_imagen_pytorch() -> None:
         ("ElucidatedImagen.sample, inpaint_images, none known", "levels"),
         ("GaussianDiffusionContinuousTimes.q_sample_from_to", "transition"),
         ("Imagen.p_losses", "self-conditioning"),
-        ("Imagen.p_sample", "last step"),
         ("Imagen.sample, init_images, skip_steps", "img2img start"),
         ("Imagen.sample, inpaint_images, none known", "levels"),
     }
@@ -68,8 +65,11 @@ def test_imagen_pytorch() -> None:
 
 def test_dalle2_pytorch() -> None:
     wrong, sound = defects("dalle2-pytorch")
-    starts = {(f"Decoder.p_sample_loop_ddim, {n} steps", "start") for n in (1, 10, 100)}
-    starts |= {(f"DiffusionPrior.p_sample_loop_ddim, {n} steps", "start") for n in (10, 100)}
+    clipped = {
+        (f"DiffusionPrior.p_sample_loop, {predicts}, {n} of 50 steps", "embedding")
+        for predicts in ("pred_noise", "pred_v")
+        for n in (10, 50)
+    }
     counts = {
         (f"DiffusionPrior.p_sample_loop_ddim, {n} steps", "evaluations") for n in (1, 10, 100)
     }
@@ -77,7 +77,7 @@ def test_dalle2_pytorch() -> None:
     ddim = {("Decoder", "levels"), ("Decoder", "last noise")}
     ddim |= {("DiffusionPrior", "levels"), ("DiffusionPrior", "weak order")}
     assert wrong == {
-        *(starts | counts | bounds | ddim),
+        *(clipped | counts | bounds | ddim),
         ("Decoder.p_losses", "self-conditioning"),
         ("Decoder.p_losses, learned_variance", "loss"),
         ("Decoder.sample, inpaint_image, none known", "levels"),
@@ -94,6 +94,8 @@ def test_rectified_flow_pytorch() -> None:
     assert wrong == {
         ("MeanFlow.sample", "noise"),
         ("RectifiedFlow.forward, pseudo_huber", "batch"),
+        ("RectifiedFlow.forward, pseudo_huber_with_lpips, Huber", "weight"),
+        ("RectifiedFlow.forward, pseudo_huber_with_lpips, LPIPS", "weight"),
         ("RectifiedFlow.forward, use_consistency", "arguments"),
         ("RectifiedFlow.forward, use_consistency", "average"),
         ("RectifiedFlow.sample, 1 step", "steps"),
@@ -103,6 +105,7 @@ def test_rectified_flow_pytorch() -> None:
         ("Reflow.forward", "runs"),
         ("SoFlow.forward, model_output_clean", "loss"),
         ("SplitMeanFlow.forward", "times"),
+        ("SplitMeanFlow.forward, add_recon_loss", "loss"),
         ("SplitMeanFlow.sample", "noise"),
         ("SplitMeanFlow.sample, 1 step", "spread"),
     }
