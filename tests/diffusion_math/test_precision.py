@@ -39,6 +39,11 @@ OTHERS = {
         published_grids.align_your_steps published_grids.error_weighted
         published_grids.weighted_error _batching.places shortest_path.shortest grids.cosines
         grids.grid_of_logits grids.logits_of_grid grids.blended grids.in_medians
+        diffusers_scheduler.DiffusersScheduler.from_config
+        diffusers_scheduler.DiffusersScheduler.set_timesteps
+        diffusers_scheduler.DiffusersScheduler.set_begin_index
+        diffusers_scheduler.DiffusersScheduler.begin_index
+        diffusers_scheduler.DiffusersScheduler.step_index pulled.evaluations
         """,
     "data distributions and parts of them, which are float64 throughout": """
         checkerboard.Checkerboard.sample toy.Density.log_density toy.Density.score
@@ -62,7 +67,10 @@ OTHERS = {
         guidance_law.mode_weights
         """,
     "draws nothing, or draws in the dtype itself, so that no two dtypes have one answer": """
-        noise.required noise.from_generator noise.start_noise
+        noise.required noise.from_generator noise.start_noise diffusers_scheduler.normals
+        """,
+    "a run of steps, which are swept, and of `DiffusersScheduler.step`": """
+        pulled.Pulled.start pulled.Pulled.answer
         """,
     "a search by differences, which refuses narrow dtypes (below)": """
         weights_by_ends.fit_weights_to_ends weights_by_ends.fit_alternating
