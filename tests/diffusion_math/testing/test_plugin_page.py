@@ -12,6 +12,7 @@ pytest_plugins = ("pytester",)
 __all__ = ["project"]
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_same(project: pytest.Pytester) -> None:
     project.makepyfile(test_mine=FOUR)
     out = project.path / "out" / "page.html"
