@@ -120,6 +120,7 @@ def transition(run: Program) -> None:
 def posterior(run: Program) -> None:
     def q(x0: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         given = {**at(t), "abars": ABARS[:, None], "variances": VARIANCES[:, None], "t": t}
+        given |= {"betas": BETAS[:, None]}
         given.pop("prev")
         done = run(**given, x0=x0, x_t=x_t)
         return done["mean"], done["variance"]
@@ -300,7 +301,7 @@ def decoder(run: Program, quantized: bool = True) -> None:
     def log_probability(x0: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
         given = {"x0": x0, "mean": mean, "log_std": log_std, "sigmoid": torch.sigmoid}
         special = {"Phi": torch.special.ndtr, "Normal": torch.distributions.Normal, "ln": math.log}
-        exact = {"bin_of": bin_of, "pi": math.pi}
+        exact = {"bin_of": bin_of, "pi": math.pi, "tanh": torch.tanh}
         return run(**given, **special, **exact)["log_p"]
 
     testing.assert_decoder(log_probability, quantized=quantized)
@@ -368,6 +369,9 @@ GALLERY = (
             "prev = abars[(t - 1).clamp(min=0)]",
             "prev = abar",
             "prev = F.pad(abars[:-2], (0, 0, 2, 0), value=1.0)[t]",
+            "beta = betas[(t + 1).clamp(max=len(betas) - 1)]",
+            "beta = betas[(t - 1).clamp(min=0)]",
+            "beta = betas[t - 1]",
             "variance = (beta * (1 - prev) / (1 - abar)).clamp(min=1e-20)",
             "variance = variances[t.clamp(min=1)]",
         ),
@@ -402,6 +406,7 @@ GALLERY = (
         ("v = alpha * eps - sigma * x0",),
         (
             "v = sigma * x0 - alpha * eps",
+            "v = alpha * eps + sigma * x0",
             "v = alpha * x0 - sigma * eps",
             "v = sigma * eps - alpha * x0",
             "v = eps - x0",
@@ -444,6 +449,7 @@ GALLERY = (
             "x_t = x0",
             "x_t = noise",
             "x_t = alpha * x0 + sigma**2 * noise",
+            "alpha, sigma = levels(t // 2)",
         ),
         start,
     ),
@@ -536,6 +542,7 @@ GALLERY = (
             "target = x0",
             "target = noise",
             "target = noise - x0",
+            "target = x0 - noise",
             "target = -noise / sigma",
         ),
         target,
@@ -559,6 +566,8 @@ GALLERY = (
             "w = snr.clamp(max=5) * (sigma / (alpha + sigma))**2",
             "w = (snr + 1).clamp(max=5) / (snr + 1)",
             "w = snr.clamp(max=5) / snr + 1",
+            "w = (1 / snr + 1 / 4) / (1 / sqrt(snr) + 1 / 2)**2 / snr",
+            "w = (1 / snr + 1 / 4) / (1 / sqrt(snr) / 2) / snr",
             "w = snr.clamp(min=5) / snr",
         ),
         weighted,
@@ -601,6 +610,7 @@ GALLERY = (
             "new = (1 - d(n)) * average + d(n) * w",
             "new = d(n) * average + (1 - d(n)) * before",
             "new = d(n)**2 * average + (1 - d(n)**2) * w",
+            "new = w if n == 1 else d(n) * average + (1 - d(n)) * w",
             "start = 0 * w",
             "start = 0 * w; result = new / (1 - prod(d(i) for i in range(1, n + 1)))",
         ),
@@ -619,6 +629,7 @@ GALLERY = (
         (
             "updates = True; new = d(n) * average + (1 - d(n)) * w",
             "new = d(n) * average + (1 - d(n)) * w",
+            "new = (1 - d(k)) * average + d(k) * w",
             "updates = n % 5 == 1; new = d(n // 5 + 1) * average + (1 - d(n // 5 + 1)) * w",
         ),
         partial(average, every=5),
@@ -722,6 +733,7 @@ GALLERY = (
             "log_p = -(prior + divergence) / D",
             "log_p = -(prior + divergence) / D * ln(2)",
             "log_p = (prior + divergence) / D / ln(2)",
+            "log_p = -(prior + divergence) / D / ln(2) + 1",
         ),
         partial(likelihood, unit="bits/dim"),
     ),
@@ -758,6 +770,8 @@ GALLERY = (
             "kl = (alpha**2 * (x0**2).sum(1) + sigma**2 - 1 - log(sigma**2)) / 2",
             "kl = ((alpha * x0 / sigma)**2 + sigma**-2 - 1 + 2 * log(sigma)).sum(1) / 2",
             "kl = (x0**2 + sigma**2 - 1 - log(sigma**2)).sum(1) / 2",
+            "kl = (alpha**4 * x0**2 + sigma**2 - 1 - log(sigma**2)).sum(1) / 2",
+            "kl = (alpha**2 * x0**2 + sigma - 1 - log(sigma)).sum(1) / 2",
         ),
         prior,
     ),
@@ -780,6 +794,7 @@ GALLERY = (
             "half, phi, open_ends = 2 / 255, Phi, True",
             "half, phi, open_ends = 1 / 255, sigmoid, True",
             "half, phi, open_ends = 1 / 256, Phi, True",
+            "half, phi, open_ends = 1 / 255, lambda x: (1 + tanh((2 / pi)**0.5 * (x + 0.044715 * x**3))) / 2, True",
             "std = (log_std / 2).exp()",
         ),
         decoder,

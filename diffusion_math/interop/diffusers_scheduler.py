@@ -185,6 +185,8 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         skipped, left = begin_index // self.order, len(self.timesteps) - begin_index
         wanted = f"a multiple of {self.order} below {len(self.timesteps)}, after set_timesteps"
         valid = begin_index >= 0 and skipped < len(self.nodes) - 1
+        if begin_index >= len(self.timesteps) > 0:
+            wanted += " (or a strength that leaves a step)"
         require(valid, "begin_index", wanted, begin_index)
         times, starts = evaluations(self._step(), self.nodes[skipped:])
         require(len(times) <= left, "begin_index", wanted, begin_index)

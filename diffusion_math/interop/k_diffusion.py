@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion_math.checks import require
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import VE
 from diffusion_math.solvers.registry import SOLVERS
@@ -39,6 +40,8 @@ def _function(name: str) -> Callable[..., Tensor]:
             return torch.randn_like(x) if noise_sampler is None else noise_sampler(t, s)
 
         grid = sigmas.detach().to("cpu", torch.float64)
+        falls = len(grid) > 1 and bool((grid[1:] < grid[:-1]).all()) and float(grid[-1]) >= 0
+        require(falls, "sigmas", "two or more that fall strictly, to 0 at least", grid.tolist())
         step = SOLVERS[name].make(VE(float(grid[0])))
         states = trajectory(step, denoise, x, grid, noise)
         x = next(states).x

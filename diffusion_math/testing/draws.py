@@ -55,22 +55,25 @@ def drawn(function: Callable[..., Any], generator: str | None = None) -> Callabl
 class Draws:
     """In the place of a `numpy.random.Generator`: standard normals that are a given noise.
 
+    The noise is an array, or a function that gives that of the next draw.
+
     >>> from diffusion_math.testing import Draws
     >>> Draws([1.0, -2.0]).normal(loc=3.0, scale=0.5, size=2)
     array([3.5, 2. ])
     """
 
     def __init__(self, noise: Any) -> None:
-        self.noise = torch.as_tensor(noise)
+        self.noise = noise if callable(noise) else torch.as_tensor(noise)
         self.count = 0
 
     def next(self, size: Any) -> Tensor:
         """The noise in a size; AssertionError where the numbers of entries differ."""
         self.count += 1
         shape = torch.Size([size] if isinstance(size, int) else size or ())
-        wanted, got = tuple(self.noise.shape), tuple(shape)
-        assert shape.numel() == self.noise.numel(), f"wanted a normal of shape {wanted}, got {got}"
-        return self.noise.reshape(shape)
+        noise: Tensor = self.noise() if callable(self.noise) else self.noise
+        wanted, got = tuple(noise.shape), tuple(shape)
+        assert shape.numel() == noise.numel(), f"wanted a normal of shape {wanted}, got {got}"
+        return noise.reshape(shape)
 
     def standard_normal(
         self, size: Any = None, dtype: Any = np.float64, out: np.ndarray | None = None

@@ -122,7 +122,7 @@ def _without_arguments(name: str, run: Any) -> None:
     try:
         inspect.signature(run).bind()
     except TypeError as error:
-        wanted = f"a callable of {name!r} that takes no argument"
+        wanted = f"a callable of {name!r} that takes no argument (or `of(...)` of an object)"
         raise ValueError(f"checks: wanted {wanted}, got one with a {error}") from None
     except ValueError:  # a builtin without a signature
         pass

@@ -216,18 +216,31 @@ def _times_of(schedule: Schedule, ratios: Tensor) -> Tensor:
 
 
 class _Run:
-    """One run down a grid: the normals of the step it is in, and the states that it shows."""
+    """One run down a grid: the normals of the step it is in, and the states that it shows.
+
+    A draw is that of the step whose state the network saw last; where that is used, as by a sampler
+    that first adds noise and then evaluates, of the next step. AssertionError for two in a step.
+    """
 
     def __init__(self, x: Tensor, grid: Tensor, noise: Noise) -> None:
-        self.grid = grid
-        self.normals = {float(t): noise(x, t, s) for t, s in pairwise(grid)}
+        self.grid, self.times = grid, [float(t) for t in grid[:-1]]
+        self.normals = [noise(x, t, s) for t, s in pairwise(grid)]
         self.seen: dict[float, Tensor] = {}
-        self.draws = Draws(torch.zeros(0))
+        self.step, self.used, self.evaluated = 0, -1, True
+        self.draws = Draws(self._normal)
 
     def at(self, t: Tensor, x: Tensor) -> None:
         """The network is evaluated at x_t = x."""
-        self.seen[float(t)] = x
-        self.draws.noise = self.normals.get(float(t), self.draws.noise)
+        self.seen[float(t)], self.evaluated = x, True
+        if float(t) in self.times:
+            self.step = self.times.index(float(t))
+
+    def _normal(self) -> Tensor:
+        self.step += self.used == self.step
+        fresh = self.evaluated and self.used < self.step < len(self.normals)
+        assert fresh, f"wanted one draw of a normal in each of {len(self.normals)} steps, got more"
+        self.used, self.evaluated = self.step, False
+        return self.normals[self.step]
 
     def states(self, end: Tensor) -> Tensor | list[Tensor]:
         """All states, where the network saw each but the last; else the last alone."""

@@ -108,6 +108,8 @@ def assert_average(
     )
 
 
+COPIES = "pytorch.org/docs/stable/optim.html, AveragedModel"
+
 KNOWN: Mapping[str, str] = {
     "the decay is that of the update before": "",
     "the decay is that of the next update": "",
@@ -120,6 +122,7 @@ KNOWN: Mapping[str, str] = {
     "the first update is at step `every`": EVERY,
     "the update comes before the training step": "",
     "the average is updated twice a step": "",
+    "the first update copies the parameters, as if its decay were 0": COPIES,
     "the average starts at 0, and its bias is not corrected": BIAS,
     "the bias is corrected where there is none": BIAS,
     "the average starts at W_0, and no bias is corrected": BIAS,
@@ -156,20 +159,22 @@ def _table(decays: list[float], steps: int, every: int, first: int, debiased: bo
     update = number(first)
     right = when(update)
     of = _debiased if debiased else _plain
-    start = n == 1
+    updated, start = (n >= first) & ((n - first) % every == 0), n == 1
+    exchanged = torch.where(updated, 1 - right, 1.0)
     zero = torch.zeros_like(right)
     averages: Iterable[Three] = (
         of(when(update - 1)),
         of(when(update + 1)),
         of(when(torch.full_like(n, steps + 2))),
         of(torch.where(right < 1, right.cummin(0).values, 1.0)),
-        (1 - right, right, zero),
+        (exchanged, 1 - exchanged, zero),
         of(by_number[n]),
         of(when(n)),
         of(when(number(1), 1)),
         of(when(number(every), every)),
         (torch.where(start, 1.0, right), zero, torch.where(start, 0.0, 1 - right)),
         of(right**2),
+        of(torch.where(n == first, 0.0, right)),
         (torch.where(start, 0.0, right), 1 - right, zero),
         _debiased(right),
         _plain(right),
@@ -200,11 +205,17 @@ def _measured(
 ) -> tuple[dict[str, Tensor], float]:
     """d_n, the weight of W_n and that of W_(n-1) beside it, at each step."""
     unit = torch.eye(steps + 1, dtype=dtype)
-    update = guarded(subject, guarded(subject, start)(unit[0].clone()))
+    started = guarded(subject, start)(unit[0].clone())
+    assert callable(started), (
+        f"{subject}: wanted `update`, a function, got {type(started).__name__}"
+    )
+    update = guarded(subject, started)
     average, eps = unit[0].double(), 2.0**-52
     rows: list[tuple[Tensor, ...]] = []
     for n in range(1, steps + 1):
-        given, eps = tensor(subject, update(unit[n].clone()), unit[n : n + 1])
+        result = update(unit[n].clone())
+        assert result is not None, f"{subject}: wanted `update` to return the average, got None"
+        given, eps = tensor(subject, result, unit[n : n + 1])
         given = given[0].clone()  # the average may be changed in place
         before, kept = average[:n], given[:n].clone()
         earlier = before[:-1].norm() > 0

@@ -183,15 +183,31 @@ def assert_prior_term(
         spread = variance - 1 - variance.log()
         return {"term": factor * (at["alpha"] ** 2 * at["squares"] + constant * spread) / 2}
 
-    found, right = value[:, 0], formula(columns)["term"]  # a difference of numbers near 1
-    found = torch.where((found - right).abs() <= 8 * eps * SIZE * factor, right, found)
+    def deviation(at: dict[str, Tensor]) -> dict[str, Tensor]:
+        return formula({**at, "sigma": at["sigma"].sqrt()})
+
+    one, root = formula(columns, 1.0)["term"], deviation(columns)["term"]
+    rounding = 8 * eps * SIZE * factor  # of a difference of numbers near 1
+    same = bool(((one - root).abs() <= rounding).all())
+    also = ", or of sigma where sigma^2 belongs" if same else ""
+    found = value[:, 0]
+    for near in (one, root, formula(columns)["term"]):
+        found = torch.where((found - near).abs() <= rounding, near, found)
     known = [
         Mistake.of(
             "the variances are left out: alpha^2 norm(x0)^2 / 2 alone",
             lambda at: formula(at, 0.0),
             DDPM,
         ),
-        Mistake.of("the variances' part is of one dimension", lambda at: formula(at, 1.0), DDPM),
+        Mistake.of(
+            f"the variances' part is of one dimension{also}", lambda at: formula(at, 1.0), DDPM
+        ),
+        Mistake.of("the variances' part is of sigma, where sigma^2 belongs", deviation, DDPM),
+        Mistake.of(
+            "x0 is scaled by alpha^2, abar",
+            lambda at: formula({**at, "alpha": at["alpha"] ** 2}),
+            DDPM,
+        ),
         Mistake.of(
             "it is the KL divergence the other way round",
             lambda at: {

@@ -22,6 +22,7 @@ __all__ = ["assert_decoder"]
 
 DDPM = "arXiv:2006.11239, eq. 13"
 SCALE = "github.com/bjlkeng/sandbox/issues/10"
+CODE = "github.com/openai/guided-diffusion, approx_standard_normal_cdf"
 SIZE = 4
 
 SPREADS: Mapping[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
@@ -140,6 +141,14 @@ def _bin(
     return (high - low).log()
 
 
+TANH = "tanh, off by 1e-3: if that is meant, tolerance=5e-3"
+
+
+def _tanh(x: Tensor) -> Tensor:
+    """Phi as it is approximated in guided-diffusion."""
+    return (1 + torch.tanh((2 / math.pi) ** 0.5 * (x + 0.044715 * x**3))) / 2
+
+
 def _known(factor: float, quantized: bool, spread: str) -> Iterator[Mistake]:
     right: Entry = _quantized if quantized else _density
 
@@ -156,6 +165,7 @@ def _known(factor: float, quantized: bool, spread: str) -> Iterator[Mistake]:
             partial(_bin, phi=torch.sigmoid),
             "arXiv:1701.05517, eq. 2",
         )
+        yield of(f"Phi is approximated by {TANH}", partial(_bin, phi=_tanh), CODE)
         yield of("the bins are of 256 levels: 1/256 to each side", partial(_bin, half=1 / 256))
     else:
         yield of("it is the probability of an 8-bit bin, not the density", _quantized)

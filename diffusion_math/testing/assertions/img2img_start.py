@@ -98,15 +98,40 @@ def assert_img2img_start(
         measured.append(fields(found))
         eps = max(eps, its)
     t_rows = torch.tensor(rows)
+    found = {name: torch.cat([each[name] for each in measured]) for name in measured[0]}
+    at_rows = _at_times(table, found)
+    k = int((at_rows != t_rows).int().argmax())
+    nearest = f"the first state is nearest to that of t = {table.times[int(at_rows[k])]}"
     compare(
         subject,
-        {name: torch.cat([each[name] for each in measured]) for name in measured[0]},
+        found,
         lambda step: _x0(step.alpha_t, step.sigma_t),
         table,
         Rows(t_rows, t_rows - 1),
         eps=eps,
-        known=KNOWN,
-        right=f"alpha_t x0 + sigma_t noise at the t of the first call ({SDEDIT})",
+        known=[*KNOWN, _of_other_times(t_rows, at_rows)],
+        right=f"alpha_t x0 + sigma_t noise at the t of the first call ({SDEDIT}); "
+        f"where it is told t = {table.times[int(t_rows[k])]}, {nearest}",
+    )
+
+
+def _at_times(levels: Levels, found: Mapping[str, Tensor]) -> Tensor:
+    """The place of the times whose levels the first states have, as nearly as any."""
+    alpha, sigma = found["coefficient of x0"], found["coefficient of noise"]
+    off = (levels.alpha - alpha[:, None]).abs() + (levels.sigma - sigma[:, None]).abs()
+    return off[:, 1:].argmin(1) + 1
+
+
+def _of_other_times(told: Tensor, at: Tensor) -> Mistake:
+    """The noise of these times, each where another is told."""
+    place = dict(zip(told.tolist(), at.tolist(), strict=True))
+
+    def values(levels: Levels, rows: Rows) -> dict[str, Tensor]:
+        k = torch.tensor([place[t] for t in rows.t.tolist()])
+        return _x0(levels.alpha[k], levels.sigma[k])
+
+    return Mistake(
+        "the noise is that of another time than the first call is told", values, 2, SDEDIT
     )
 
 

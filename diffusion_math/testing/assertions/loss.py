@@ -152,6 +152,20 @@ def _targets(predicts: str) -> Iterator[Mistake]:
             )
 
 
+EDM = "arXiv:2206.00364, table 1"
+
+EDM_WRONG: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "(sigma + sigma_data)^2 where (sigma sigma_data)^2 belongs": lambda s: (s + 0.5) ** 2,
+    "sigma sigma_data not squared": lambda s: s / 2,
+}
+"""What people divide sigma^2 + sigma_data^2 by, with sigma_data = 1/2."""
+
+
+def _edm(predicts: str, denominator: Callable[[Tensor], Tensor], step: Step) -> Tensor:
+    s = step.sigma_t / step.alpha_t
+    return (s**2 + 0.25) / denominator(s) / x0_weight(predicts)(step)
+
+
 def _weights(predicts: str, on_x0: Weight, event: str) -> Iterator[Mistake]:
     """Other weights than the one that is claimed."""
 
@@ -175,7 +189,7 @@ def _weights(predicts: str, on_x0: Weight, event: str) -> Iterator[Mistake]:
         )
     for kind in KINDS:
         other = x0_weight(kind)
-        if kind != predicts:
+        if kind not in (predicts, "velocity"):  # whose weight is a flow's
             yield Mistake.of(
                 f"the weight is for a network of {kind}, where {predicts} is predicted",
                 weight(partial(over, on_x0, other)),
@@ -191,6 +205,12 @@ def _weights(predicts: str, on_x0: Weight, event: str) -> Iterator[Mistake]:
         weight(lambda step: snr(step).clamp(max=5) / snr(step) + 1),
         "github.com/huggingface/diffusers/pull/8466",
     )
+    for said, denominator in EDM_WRONG.items():
+        yield Mistake.of(
+            f"the weight is that of EDM, with {said}",
+            weight(partial(_edm, predicts, denominator)),
+            EDM,
+        )
     yield Mistake.of(
         "max is in the place of min: max(SNR, 5)",
         weight(lambda step: snr(step).clamp(min=5) / x0_weight(predicts)(step)),

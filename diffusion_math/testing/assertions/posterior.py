@@ -210,6 +210,32 @@ def _of_another_s(spread: str, place: Callable[[Rows, int], Tensor]) -> Evaluate
     return values
 
 
+BETAS: Mapping[str, Callable[[Rows, int], Tensor]] = {
+    "that of the time after t": lambda rows, last: (rows.t + 1).clamp(max=last),
+    "that of the time before t": lambda rows, last: (rows.t - 1).clamp(min=1),
+    "that of the time before t, at index -1 the last": lambda rows, last: torch.where(
+        rows.t > 1, rows.t - 1, last
+    ),
+}
+"""What people read for beta_t, beside a table of abar that is right."""
+
+
+def _of_another_beta(spread: str, place: Callable[[Rows, int], Tensor]) -> Evaluated:
+    def values(levels: Levels, rows: Rows) -> dict[str, Tensor]:
+        k, step = place(rows, len(levels.times) - 1), levels.at(rows)
+        other = levels.at(Rows(k, k - 1))
+        beta = QUANTITIES["beta"](other)
+        return {
+            "coefficient of x0": step.alpha_s * beta / step.sigma_t**2,
+            "coefficient of x_t": other.alpha_t
+            / other.alpha_s
+            * (step.sigma_s / step.sigma_t) ** 2,
+            spread: SPREADS[spread](beta * (step.sigma_s / step.sigma_t) ** 2),
+        }
+
+    return values
+
+
 def _known(spread: str, first: First, levels: Levels) -> list[Mistake]:
     def unbracketed(step: Step) -> Tensor:
         return QUANTITIES["beta"](step) * step.sigma_s**2 - step.alpha_t**2
@@ -230,6 +256,10 @@ def _known(spread: str, first: First, levels: Levels) -> list[Mistake]:
         *(
             Mistake(f"abar_s, of the time before, is {said}", _of_another_s(spread, place), 1, CODE)
             for said, place in BEFORE.items()
+        ),
+        *(
+            Mistake(f"beta_t is {said}", _of_another_beta(spread, place), 1, DDPM)
+            for said, place in BETAS.items()
         ),
     ]
     others: dict[str, First] = {"0": 0, "clipped at 1e-20": 1e-20, "that of the second": "second"}

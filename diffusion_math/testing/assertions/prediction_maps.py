@@ -43,6 +43,10 @@ WRONG: Mapping[str, Mapping[str, tuple[Parts, str]]] = {
             lambda step: (step.sigma_t, -step.alpha_t),
             "arXiv:2202.00512, appendix D; github.com/huggingface/diffusers/pull/1421",
         ),
+        "v is alpha_t eps + sigma_t x0, of a plus sign": (
+            lambda step: (step.sigma_t, step.alpha_t),
+            "arXiv:2202.00512, appendix D",
+        ),
         "v is alpha_t x0 - sigma_t eps: alpha and sigma are exchanged": (
             lambda step: (step.alpha_t, -step.sigma_t),
             "arXiv:2202.00512, appendix D",

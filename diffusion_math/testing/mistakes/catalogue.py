@@ -97,6 +97,23 @@ FACTORS: Mapping[str, float] = {
     "-{}": -1.0,
 }
 
+
+def _both_at_t(rows: Rows, last: int) -> Rows:
+    return Rows(rows.t, rows.t)
+
+
+def _both_at_s(rows: Rows, last: int) -> Rows:
+    return Rows(rows.s, rows.s)
+
+
+def _wrapped(rows: Rows, last: int) -> Rows:
+    return Rows(rows.t, torch.where(rows.t < last, rows.t, 0))
+
+
+def _exchanged(rows: Rows, last: int) -> Rows:
+    return Rows(rows.s, rows.t)
+
+
 INDICES: Mapping[str, Callable[[Rows, int], Rows]] = {
     "": lambda rows, last: rows,
     " of index t - 1": lambda rows, last: Rows((rows.t - 1).clamp(1), (rows.s - 1).clamp(0)),
@@ -112,21 +129,19 @@ INDICES: Mapping[str, Callable[[Rows, int], Rows]] = {
     " of the index counted from the other end": lambda rows, last: Rows(
         last + 1 - rows.t, last - rows.t
     ),
-    ", with t's level where s's belongs": lambda rows, last: Rows(rows.t, rows.t),
-    ", with s's level where t's belongs": lambda rows, last: Rows(rows.s, rows.s),
-    ", with t's level where s's belongs, clean data at the last": lambda rows, last: Rows(
-        rows.t, torch.where(rows.t < last, rows.t, 0)
-    ),
+    ", with t's level where that of s, the earlier time, belongs": _both_at_t,
+    ", with the level of s, the earlier time, where t's belongs": _both_at_s,
+    ", with t's level where that of s, the earlier time, belongs, clean data at the last": _wrapped,
     ", with the first level where clean data belongs": lambda rows, last: Rows(
         rows.t, rows.s.clamp(min=1)
     ),
     ", with the last level where clean data belongs": lambda rows, last: Rows(
         rows.t, torch.where(rows.s > 0, rows.s, last)
     ),
-    ", with the level before s where s's belongs": lambda rows, last: Rows(
+    ", with the level before s where that of s, the earlier time, belongs": lambda rows, last: Rows(
         rows.t, (rows.s - 1).clamp(0)
     ),
-    ", with the levels of s and t exchanged": lambda rows, last: Rows(rows.s, rows.t),
+    ", with the levels of t and of s, the earlier time, exchanged": _exchanged,
 }
 """Which levels are read. Position 0 is clean data, `last` the most noise."""
 
@@ -209,8 +224,10 @@ def power(field: str, measured: Tensor, formula: Formula, step: Step) -> Mistake
     powers = ((2 * found).round() / 2).tolist()
     if not any(powers) or max(map(abs, powers)) > 4:
         return None
-    named = zip(LEVELS, powers, strict=True)
-    factor = " ".join(name if p == 1 else f"{name}^{p:g}" for name, p in named if p)
+    named = list(zip(LEVELS, powers, strict=True))
+    up, down = ([(name, abs(p)) for name, p in named if p * sign > 0] for sign in (1, -1))
+    over, under = (" ".join(n if p == 1 else f"{n}^{p:g}" for n, p in each) for each in (up, down))
+    factor = f"{over or 1} / {f'({under})' if len(down) > 1 else under}" if down else over
 
     def values(step: Step) -> Mapping[str, Tensor]:
         right = formula(step)[field]

@@ -39,6 +39,7 @@ class FormulaCheck:
         formula: what it should hold or return.
         run: calls the assertion; None where nothing does.
         reason: why nothing checks it, else empty. A call then warns `UncheckedWarning`.
+        is_source: whether the truth is made of it, so that it says nothing of other formulas.
 
     >>> from diffusion_math.testing import FormulaCheck
     >>> FormulaCheck("betas", "1 - abar_t / abar_s", lambda: None)()
@@ -48,6 +49,7 @@ class FormulaCheck:
     formula: str
     run: Callable[[], None] | None
     reason: str = ""
+    is_source: bool = False
 
     def __call__(self) -> None:
         if self.run is None:
@@ -106,7 +108,7 @@ def of(
     *,
     levels: LevelsOf | None = None,
     times: Iterable[Any] | None = None,
-    first: int = 0,
+    first: int | None = None,
     predicts: str | None = None,
     skip: Collection[str] = (),
     dtype: torch.dtype = torch.float32,
@@ -114,9 +116,9 @@ def of(
     """Checks of what an object has: tables and methods, found by name.
 
     The truth is made from its noise levels: abar_t is its `alphas_cumprod`, or is made of its
-    `betas`; or (alpha, sigma) of its `sigmas` and `timesteps`. Entry i of a table is of time i +
-    `first`, and methods are given that time. Each check calls an assertion of this package. In a
-    loss of the object's own network, ours is in the place of its `model`, `net` or the like.
+    `betas`; or (alpha, sigma) of its `sigmas` and `timesteps`. Methods are given the time of each
+    entry. Each check calls an assertion of this package. In a loss of the object's own network,
+    ours is in the place of its `model`, `net` or the like.
 
     Args:
         thing: an instance, or a module; a scheduler or process of diffusers, MONAI, lucidrains,
@@ -124,7 +126,7 @@ def of(
         levels: `levels(t) -> (alpha, sigma)`, where its tables do not give them; with `times`.
         times: all its times, from little to much noise.
         first: the time of its tables' first entry: 0, or 1 where times are counted from 1. A
-            table whose first entry of abar is 1 has one of clean data, which is left out.
+            first entry abar = 1 is of clean data and left out; then the next is of time 1.
         predicts: what its network predicts, "eps", "x0" or "v", where it does not say.
         skip: names that are left out.
         dtype: that of the samples that methods are given.
@@ -146,7 +148,9 @@ def of(
     >>> for check in testing.of(mine):
     ...     check()
     """
-    subject = type(thing).__name__ if not isinstance(thing, type) else thing.__name__
+    kind = isinstance(thing, type)
+    subject = type(thing).__name__ if not kind else thing.__name__
+    require(not kind, "thing", f"an instance, such as {subject}()", f"the class {subject}")
     require((levels is None) == (times is None), "levels", "levels and times, or neither", levels)
     have = tables(thing)
     table = of_tables(have, first)
@@ -167,7 +171,8 @@ def assert_diffusion(thing: Any, **options: Any) -> None:
     """Run every check of `of(thing, **options)`, and tell of all that fail at once.
 
     Raises MistakeError with the mistakes of all checks, AssertionError where code under test raises
-    or returns what is none of its formula, ValueError as `of` does.
+    or returns what is none of its formula, ValueError as `of` does. Warns `UncheckedWarning` where
+    there is nothing to compare, only the table that the truth is made of.
 
     >>> import torch
     >>> from types import SimpleNamespace
@@ -188,6 +193,10 @@ def assert_diffusion(thing: Any, **options: Any) -> None:
         except AssertionError as error:
             wrong.append(error)
     if not wrong:
+        if all(check.run is None or check.is_source for check in checks):
+            said = f"{checks.subject}: nothing is compared: no name of a formula is known"
+            where = "docs/check-your-code.md lists those that are"
+            warnings.warn(f"{said} ({where})", UncheckedWarning, 2)
         return
     tried = sum(check.run is not None for check in checks)
     title = f"{checks.subject}: {len(wrong)} of {tried} formulas wrong"
@@ -207,7 +216,7 @@ def _tables(have: Mapping[str, tuple[str, Tensor]], noise: Noise | None) -> Iter
         formula = TABLES[quantity].formula
         if name == noise.source:
             formula += ", which falls" if quantity == "alphas_cumprod" else ", in (0, 1)"
-            yield FormulaCheck(name, formula, _levels(name, noise))
+            yield FormulaCheck(name, formula, _levels(name, noise), is_source=True)
         else:
             yield FormulaCheck(name, formula, _table(quantity, name, values, noise))
 
@@ -222,7 +231,8 @@ def _levels(name: str, noise: Noise) -> Callable[[], None]:
 
 def _table(quantity: str, name: str, values: Tensor, noise: Noise) -> Callable[[], None]:
     def run() -> None:
-        entries = values[noise.skipped :]
+        without = len(values) == len(noise.times)  # no entry of clean data, unlike the source
+        entries = values if without else values[noise.skipped :]
         assert len(entries) == len(noise.times), (
             f"{name}: wanted {len(noise.times)} entries, as many as {noise.source}, "
             f"got {len(entries)}"

@@ -69,7 +69,9 @@ def driven(case: Case, function: Function, name: str) -> Run | str:
 
 def _of_own_network(case: Case, function: Function, name: str) -> Method | str:
     """A method that evaluates its object's own network, as one of a network first; "" for none."""
-    owned = [one for one in PARAMETERS["network"] if callable(found(case.thing, one))]
+    here = [one for one in PARAMETERS["network"] if hasattr(case.thing, one)]
+    owned = [one for one in here if callable(found(case.thing, one))]
+    owned = owned or [one for one in here if found(case.thing, one) is None]  # of a later time
     rest = [what for what in function.takes if what != "network"]
     method = Method.named(name, getattr(case.thing, name), rest)
     if isinstance(method, str) or not owned:

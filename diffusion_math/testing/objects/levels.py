@@ -73,8 +73,11 @@ WAYS: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
 """Tables that give abar, the first that there is."""
 
 
-def of_tables(have: dict[str, tuple[str, Tensor]], first: int) -> Noise | None:
-    """The noise levels of tables whose first entry is of time `first`; None where none says."""
+def of_tables(have: dict[str, tuple[str, Tensor]], first: int | None) -> Noise | None:
+    """The noise levels of tables; `first` is the time of their first entry with noise.
+
+    None where no table says.
+    """
     for quantity, abar_of in WAYS:
         if quantity in have:
             name, values = have[quantity]
@@ -83,12 +86,14 @@ def of_tables(have: dict[str, tuple[str, Tensor]], first: int) -> Noise | None:
     else:
         return None
 
+    skipped = int(abar[0] == 1)  # the entry of clean data
+    first = skipped if first is None else first
+
     def levels(t: Any) -> tuple[Tensor, Tensor]:
-        one = abar[int(t) - first]
+        one = abar[int(t) - first + skipped]
         return one.sqrt(), (1 - one).sqrt()
 
-    skipped = int(abar[0] == 1)  # the entry of clean data
-    times = range(first + skipped, first + len(abar))
+    times = range(first, first + len(abar) - skipped)
     return Noise(levels, levels, times, name, skipped)
 
 

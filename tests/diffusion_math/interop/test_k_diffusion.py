@@ -64,3 +64,9 @@ def test_noise_is_drawn_where_none_is_given():
 def test_sigmas_that_rise_are_refused():
     with pytest.raises(ValueError, match="strictly decreasing"):
         SAMPLERS["sample_ddim"](model, torch.ones(1, 2), torch.tensor([1.0, 2.0]))
+
+
+@pytest.mark.parametrize("sigmas", [[0.0, 1.0, 10.0], [10.0], [10.0, 10.0, 0.0], [1.0, -1.0]])
+def test_sigmas_that_do_not_fall_are_refused(sigmas):
+    with pytest.raises(ValueError, match="sigmas: wanted two or more that fall strictly, to 0"):
+        SAMPLERS["sample_dpmpp_2m"](model, torch.ones(1, 2), torch.tensor(sigmas))

@@ -245,7 +245,10 @@ WRONG = {
     "one name twice": (body("[check, check]"), "wanted each name once, got 'check' twice"),
     "a name of a node": (body("{'a::b': check}"), "wanted a name without '::', got 'a::b'"),
     "no callable": (body("{'a': 3}"), "wanted a callable of 'a', got 3"),
-    "an argument": (body("check_of"), "a callable of 'check_of' that takes no argument, got one"),
+    "an argument": (
+        body("check_of"),
+        "a callable of 'check_of' that takes no argument (or `of(...)` of an object), got one",
+    ),
     "a function's argument": (
         body("check").replace("def mine():", "def mine(tmp_path):"),
         "diffusion: wanted a function that takes no argument, got mine with a missing a required",

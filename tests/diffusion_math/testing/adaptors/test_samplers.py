@@ -218,3 +218,43 @@ def test_what_is_no_scheduler_is_told() -> None:
         adaptors.of_scheduler("none", lambda: bare)
     with pytest.raises(ValueError, match=r"^predicts: wanted one of eps, .*, got 'noise'"):
         adaptors.of_scheduler("ddim", Scheduler, predicts="noise")
+
+
+def churned(D: Any, x: Tensor, sigmas: Tensor, churn: float = 4.0, twice: bool = False) -> Tensor:
+    """Euler after EDM's churn: noise is added before the network is evaluated."""
+    gamma = min(churn / (len(sigmas) - 1), 2**0.5 - 1)
+    for sigma, after in pairwise(sigmas):
+        hat = sigma * (1 + gamma * bool(after > 0))
+        x = x + (hat**2 - sigma**2).sqrt() * torch.randn_like(x)
+        x = x + 0 * torch.randn_like(x) if twice else x
+        x = x + (after - hat) * (x - D(x, hat)) / hat
+    return x
+
+
+def test_noise_that_is_added_before_the_network_is_evaluated() -> None:
+    schedule = dm.VE(160.0)
+    grid = lambda n: dm.karras(schedule, n, start=80.0)  # noqa: E731
+    mine = Sampler("churned", schedule, adaptors.of_edm(churned), grid, 1, noisy=True)
+    assert conformance.levels(mine, (1, 2, 5)).worst < 1e-9
+    assert weak_order(mine, LADDER, False).order > 0.65
+
+
+def test_two_draws_in_a_step_are_told() -> None:
+    sample = adaptors.of_edm(partial(churned, twice=True))
+    grid = dm.VE(10.0).sigma_max * torch.tensor([0.9, 0.5, 0.0], dtype=torch.float64)
+    with pytest.raises(AssertionError, match="wanted one draw of a normal in each of 2 steps"):
+        sample(lambda x, t: 0 * x, torch.ones(1, 2).double(), grid, lambda x, t, s: x)
+
+
+@pytest.mark.parametrize("mistake", [0.0, 1e-6])
+def test_a_step_that_amplifies_rounding_is_right(mistake: float) -> None:
+    """Heun's step from sigma = 80 to 0.002 amplifies the rounding of a state a million times."""
+    schedule = dm.VE()
+
+    def own(D: Any, x: Tensor, sigmas: Tensor) -> Tensor:
+        return heun(D, x, sigmas) * (1 + mistake)
+
+    sample = adaptors.of_edm(own)
+    mine = Sampler("heun", schedule, sample, lambda n: dm.karras(schedule, n), 2)
+    found = conformance.levels(mine, (1, 2, 5, 10)).worst
+    assert (found > mine.level_tolerance) == bool(mistake)

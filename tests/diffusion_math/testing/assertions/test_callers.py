@@ -16,6 +16,7 @@ from diffusion_math.testing import (
     assert_forward,
     assert_guidance,
     assert_img2img_start,
+    assert_likelihood,
     assert_loss,
     assert_posterior,
     assert_prediction_maps,
@@ -248,3 +249,50 @@ def test_the_large_variance_in_a_bound_is_named(unit: str) -> None:
     assert_bound(term, of, range(100), variance="beta", unit=unit)
     with pytest.raises(MistakeError, match="diagnosis: the model's variance is beta "):
         assert_bound(term, of, range(100), unit=unit)
+
+
+def test_an_update_that_returns_nothing_is_told() -> None:
+    with pytest.raises(AssertionError, match="wanted `update` to return the average, got None"):
+        assert_average(lambda w: lambda w: None, 0.9)
+    with pytest.raises(AssertionError, match="start: wanted `update`, a function, got dict"):
+        assert_average(lambda w: {"w": w}, 0.9)
+
+
+@pytest.mark.parametrize("abar", [0.3, 1e-5])
+def test_a_deviation_in_the_prior_term(abar: float) -> None:
+    """Near the prior a term of sigma is that of one of four dimensions to rounding."""
+
+    def term(x0: Tensor) -> Tensor:
+        sigma = torch.tensor((1 - abar) ** 0.5, dtype=torch.float64)
+        return (abar * x0.square() + sigma - 1 - sigma.log()).sum(1) / 2
+
+    with pytest.raises(MistakeError, match="of sigma,? where sigma"):
+        assert_prior_term(term, abar**0.5, (1 - abar) ** 0.5)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_a_probability_flow_of_g2(share: float) -> None:
+    """dx = f x - share g^2 score dt of a Gaussian, solved: the score of all of g^2 is named."""
+    alpha, sigma = (0.995**0.5, 0.4**0.5), (0.005**0.5, 0.6**0.5)
+    times = {0.0: (alpha[0], sigma[0]), 1.0: (alpha[1], sigma[1])}
+
+    def log_density(network: Any, x: Tensor) -> Tensor:
+        v = [a**2 * 0.64 + s**2 for a, s in times.values()]
+        growth = alpha[1] / alpha[0] * (v[1] / v[0] * (alpha[0] / alpha[1]) ** 2) ** share
+        z = alpha[1] * 0.3 + growth * (x - alpha[0] * 0.3)
+        return 4 * np.log(growth) - (z.square() + np.log(2 * np.pi)).sum(1) / 2
+
+    if share == 0.5:
+        assert_likelihood(log_density, times.__getitem__, 0.0, 1.0)
+    else:
+        with pytest.raises(MistakeError, match=r"the flow has g\^2 where g\^2 / 2 belongs, in x"):
+            assert_likelihood(log_density, times.__getitem__, 0.0, 1.0)
+
+
+def test_the_other_time_of_a_start_is_told() -> None:
+    def start(x0: Tensor, t: int, noise: Tensor) -> tuple[Tensor, int]:
+        return q_sample(x0, torch.tensor([t + 4]), noise), t
+
+    told = r"noise is that of another time .*\n.* told t = 3, the first state is .* of t = 7$"
+    with pytest.raises(MistakeError, match=told):
+        assert_img2img_start(start, levels, TIMES, [3, 9])

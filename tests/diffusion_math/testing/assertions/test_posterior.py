@@ -219,8 +219,8 @@ def test_the_previous_table_padded_at_the_wrong_end_is_named() -> None:
     wrong.c0 = beta * wrong.prev.sqrt() / (1 - d.abar)
     wrong.c1 = (1 - wrong.prev) * ratio.sqrt() / (1 - d.abar)
     assert diagnoses(d, wrong.posterior) == [
-        "every coefficient is its right value, with t's level where s's belongs, "
-        "clean data at the last"
+        "every coefficient is its right value, with t's level where that of s, the earlier time, "
+        "belongs, clean data at the last"
     ]
 
 

@@ -81,14 +81,21 @@ def test_entries_have_names_of_their_own_and_count_their_changes() -> None:
             "the deviation is -beta of the index counted from the other end",
             lambda t, b, a: -b[29 - t],
         ),
-        ("the deviation is abar, with s's level where t's belongs", lambda t, b, a: a[t]),
-        ("the deviation is 1 - beta, with t's level where s's belongs", lambda t, b, a: 1 + 0 * t),
         (
-            "the deviation is 1 - beta, with the level before s where s's belongs",
+            "the deviation is abar, with the level of s, the earlier time, where t's belongs",
+            lambda t, b, a: a[t],
+        ),
+        (
+            "the deviation is 1 - beta, with t's level where that of s, the earlier time, belongs",
+            lambda t, b, a: 1 + 0 * t,
+        ),
+        (
+            "the deviation is 1 - beta, "
+            "with the level before s where that of s, the earlier time, belongs",
             lambda t, b, a: a[t + 1] / a[(t - 1).clamp(0)],
         ),
         (
-            "the deviation is 1 - beta, with the levels of s and t exchanged",
+            "the deviation is 1 - beta, with the levels of t and of s, the earlier time, exchanged",
             lambda t, b, a: 1 / (1 - b[t]),
         ),
     ],
@@ -133,8 +140,8 @@ def test_a_mistake_of_the_formula_reads_the_right_levels() -> None:
     ("factor", "said"),
     [
         (lambda step: step.alpha_t, "alpha_t"),
-        (lambda step: step.alpha_t**2 / step.sigma_s.sqrt(), "alpha_t^2 sigma_s^-0.5"),
-        (lambda step: QUANTITIES["beta"](step).sqrt() / step.alpha_s, "alpha_s^-1 sigma_{t|s}"),
+        (lambda step: step.alpha_t**2 / step.sigma_s.sqrt(), "alpha_t^2 / sigma_s^0.5"),
+        (lambda step: QUANTITIES["beta"](step).sqrt() / step.alpha_s, "sigma_{t|s} / alpha_s"),
     ],
 )
 def test_powers_of_levels_are_read_off(factor, said: str) -> None:  # type: ignore[no-untyped-def]

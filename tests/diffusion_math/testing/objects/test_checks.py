@@ -309,6 +309,56 @@ def test_betas_alone_give_the_noise_levels() -> None:
         assert_diffusion(thing)
 
 
+def test_a_class_is_no_instance() -> None:
+    class Diffusion:
+        alphas_cumprod = ABAR
+
+    with pytest.raises(ValueError, match=r"thing: wanted an instance, such as Diffusion\(\), got"):
+        assert_diffusion(Diffusion)
+
+
+def test_an_object_of_unknown_names_is_not_passed_in_silence() -> None:
+    thing = SimpleNamespace(alphas_cumprod=ABAR, noise_it=lambda x0, t, noise: x0)
+    with pytest.warns(UncheckedWarning, match="nothing is compared: no name of a formula is known"):
+        assert_diffusion(thing)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_loss_of_a_network_that_comes_later_is_checked(wrong: bool) -> None:
+    class Diffusion:
+        model: Any = None
+        alphas_cumprod = ABAR
+
+        def p_losses(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+            abar = ABAR[t, None]
+            x_t = abar.sqrt() * x0 + (1 - abar).sqrt() * noise
+            target = x0 if wrong else noise
+            return (self.model(x_t, t) - target).square().mean()
+
+    if wrong:
+        with pytest.raises(MistakeError, match="the target is x0, where eps is predicted"):
+            assert_diffusion(Diffusion())
+    else:
+        assert_diffusion(Diffusion())
+
+
+@pytest.mark.parametrize("first", [None, 0, 1])
+def test_a_table_with_clean_data_beside_betas_without(first: int | None) -> None:
+    """The time of the first entry with noise is 1, or what is said."""
+    with_clean = torch.cat([torch.ones(1).double(), ABAR])
+    shift = 1 if first == 0 else 0
+
+    def q_sample(x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        abar = with_clean[t + shift, None]
+        return abar.sqrt() * x0 + (1 - abar).sqrt() * noise
+
+    thing = SimpleNamespace(abar=with_clean, betas=BETAS, q_sample=q_sample)
+    options = {} if first is None else {"first": first}
+    assert_diffusion(thing, **options)
+    low = 1 if first is None else first
+    assert f"times {low} to {low + 39}," in str(of(thing, **options))
+
+
 def test_levels_of_the_caller_s_are_taken() -> None:
     flow = SimpleNamespace(
         add_noise=lambda x0, noise, t: (1 - t[:, None] / 10) * x0 + t[:, None] / 10 * noise
