@@ -41,7 +41,7 @@ def _function(name: str) -> Callable[..., Tensor]:
 
         grid = sigmas.detach().to("cpu", torch.float64)
         falls = len(grid) > 1 and bool((grid[1:] < grid[:-1]).all()) and float(grid[-1]) >= 0
-        require(falls, "sigmas", "two or more that fall strictly, to 0 at least", grid.tolist())
+        require(falls, "sigmas", "two or more, strictly decreasing, to 0 at least", grid.tolist())
         step = SOLVERS[name].make(VE(float(grid[0])))
         states = trajectory(step, denoise, x, grid, noise)
         x = next(states).x

@@ -247,7 +247,7 @@ WRONG = {
     "no callable": (body("{'a': 3}"), "wanted a callable of 'a', got 3"),
     "an argument": (
         body("check_of"),
-        "a callable of 'check_of' that takes no argument (or `of(...)` of an object), got one",
+        "a callable of 'check_of' that takes no argument ... got one",
     ),
     "a function's argument": (
         body("check").replace("def mine():", "def mine(tmp_path):"),
