@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_math.testing import assert_loss, drawn
+from experiments.audit.formula import assert_same
 from experiments.audit.peers.physicsnemo_parts import levels_of, library, scheduler, times_of
 
 
@@ -36,12 +37,35 @@ def _preconditioned(kind: str, spread: float, sign: float) -> Callable[..., Any]
     return loss
 
 
+def _told(kind: str) -> None:
+    """What F is told of the time, c_noise of EDM's table 1."""
+    own, told = scheduler(f"{kind}NoiseScheduler"), []
+
+    class Network(nn.Module):
+        def forward(self, x: Tensor, t: Tensor) -> Tensor:
+            told.append(t)
+            return x
+
+    t = torch.tensor(times_of(own), dtype=torch.float64)
+    sigma = own.sigma(t)
+    if kind == "IDDPM":
+        wanted = 999 - (sigma[:, None] - own._u).abs().argmin(1).double()
+    else:
+        wanted = {"EDM": sigma.log() / 4, "VE": (sigma / 2).log(), "VP": 999 * t}[kind]
+    model = getattr(library(), f"{kind}Preconditioner")(Network()).double()
+    model(torch.ones(len(t), 1), t)
+    assert_same("c_noise", told[0], wanted, 1e-3)
+
+
 def preconditioners() -> dict[tuple[str, str], Callable[[], None]]:
     """EDM (arXiv:2206.00364), table 1: what F is given and predicts, with a weight of 1.
 
     Student-t noise is taken at its own variance, nu / (nu - 2) (arXiv:2410.14171).
     """
-    found: dict[tuple[str, str], Callable[[], None]] = {}
+    found: dict[tuple[str, str], Callable[[], None]] = {
+        (f"{kind}Preconditioner with {kind}NoiseScheduler, c_noise", "loss"): partial(_told, kind)
+        for kind in ("EDM", "IDDPM", "VE", "VP")
+    }
     for kind, spread, predicts, sign in (
         ("EDM", 0.5, "v", -1.0),
         ("StudentTEDM", 0.5, "v", -1.0),
