@@ -97,6 +97,12 @@ def averages(name: str) -> Found:
         (slope,) = torch.autograd.grad(total, factor)
         assert abs(float(slope)) < 1e-5, f"the exact network's gradient: got {float(slope):.3g}"
 
+    def of_a_point() -> None:
+        """SoFlow's, on data that are 0, whose flow is straight."""
+        own = flow(name, lambda x, t, s: x / t[:, None], **options, **{always: 0.0})
+        got = float(own(torch.zeros(4, 4), noise=torch.ones(4, 4)))
+        assert got < 1e-8, f"the loss of the exact network: got {got:.3g}"
+
     def boundary() -> None:
         seen: list[Tensor] = []
 
@@ -129,6 +135,8 @@ def averages(name: str) -> Found:
         found[f"{name}.forward", "average velocity"] = consistent
     if name == "MeanFlow":
         found[f"{name}.forward", "average velocity"] = gradient
+    if name == "SoFlow":
+        found[f"{name}.forward", "average velocity"] = of_a_point
     if name == "SplitMeanFlow":
         found[f"{name}.forward", "times"] = boundary
         found[f"{name}.forward, add_recon_loss", "loss"] = reconstructed
