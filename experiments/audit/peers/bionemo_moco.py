@@ -20,7 +20,7 @@ from diffusion_math.testing.sampler import Sampler
 from experiments.audit.formula import Formula, formulas_of
 from experiments.audit.peers.bionemo_ddpm import Formulas, Weights, ddpm, made, moments, shared
 from experiments.audit.peers.bionemo_times import of_times
-from experiments.audit.peers.bionemo_tokens import of_tokens, part
+from experiments.audit.peers.bionemo_tokens import close, of_tokens, part
 from experiments.audit.subject import Subject, subjects_of
 
 SAMPLERS: list[tuple[str, int, bool, dict[str, Any]]] = [
@@ -109,6 +109,15 @@ def _vdm() -> Formulas:
             g2=rate(1),
         )
 
+    def cosine() -> None:
+        """alpha_t = cos((t + s) / (1 + s) pi / 2) (arXiv:2102.09672, eq. 17)."""
+        t = torch.tensor(times, dtype=torch.float64)
+        phase = (t + 0.008) / 1.008 * math.pi / 2
+        both = torch.stack(_levels(snr.CosineSNRTransform())(t))
+        close(both, torch.stack((phase.cos(), phase.sin())), 1e-6)
+
+    found["CosineSNRTransform", "levels"] = cosine
+
     def straight(_: str) -> Any:
         return made("VDM", noise_schedule=snr.LinearLogInterpolatedSNRTransform(0.0, slope))
 
@@ -142,14 +151,8 @@ def _flow() -> Formulas:
         for kind in ("velocity", "data")
     )
 
-    def levels(t: Any) -> tuple[Tensor, Tensor]:
-        alpha = one.interpolate(
-            torch.ones(1), torch.tensor([t], dtype=torch.float64), torch.zeros(1)
-        )
-        sigma = one.interpolate(
-            torch.zeros(1), torch.tensor([t], dtype=torch.float64), torch.ones(1)
-        )
-        return alpha[0], sigma[0]
+    def levels(t: Any) -> tuple[Any, Any]:
+        return t, 1 - t
 
     def loss(predicts: str) -> Callable[..., Any]:
         def of(network: Denoiser, x0: Tensor, t: Tensor, noise: Tensor) -> Any:

@@ -117,12 +117,21 @@ def _networks() -> Formulas:
 
     def unit(trained: bool) -> None:
         """Images in [0, 1] of an exact network, which is given [-1, 1] or not."""
+        seen: list[float] = []
         image = torch.full((1, 4), 0.3)
-        clean = 2 * image - 1 if trained else image
-        one = _wrapper("sample", score_model=lambda x, t: clean)
+        clean, level = (2 * image - 1, 1.0) if trained else (image, 0.5)
+
+        def network(x: Tensor, t: Tensor) -> Tensor:
+            seen.extend((float(x[0, 0]), float(t)))
+            return clean
+
+        one = _wrapper("sample", score_model=network)
         one._was_trained_on_minus_one_one = trained
-        got = float(one(image, 0.5)[0, 0])
-        assert abs(got - 0.3) < 1e-6, f"got {got:.3g}, expected 0.3"
+        found = [float(one(image, 0.5)[0, 0]), *seen]
+        index = int((sigma - level).abs().argmin())
+        wanted = [0.3, float(one.scale_t[index] * clean[0, 0]), index / 999]
+        off = max(abs(a - b) for a, b in zip(found, wanted, strict=True))
+        assert off < 1e-6, f"image, input and time: got {found}, expected {wanted}"
 
     f32 = torch.float32
     found: Formulas = {
