@@ -1,7 +1,7 @@
 """The subject of an audit: a sampler, its origin, and Python that builds it again."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any, final
 
@@ -37,6 +37,10 @@ class Subject:
     def name(self) -> str:
         """The sampler's."""
         return self.sampler.name
+
+    def brief(self) -> "Subject":
+        """The same, with fewer numbers of steps to look at."""
+        return replace(self, counts=(2, 10), sweep=(1, 2, 3, 10, 50))
 
     def audit(self) -> Report:
         """`diffusion_math.testing.audit` of it."""

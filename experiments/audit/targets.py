@@ -45,7 +45,8 @@ def subjects(target: str, quick: bool) -> list[Subject | Formula]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of libraries as they are imported
             module = f"experiments.audit.peers.{target.replace('-', '_')}"
-            return list(importlib.import_module(module).subjects(quick))
+            found = importlib.import_module(module).subjects(quick)
+            return [one.brief() if quick and isinstance(one, Subject) else one for one in found]
     except ModuleNotFoundError as missing:
         raise ValueError(f"--target {target}: {missing.name} {MISSING}") from None
 

@@ -23,9 +23,6 @@ MOST = 1000
 FEW = 10
 """Steps that each sampler is tried on before it is audited."""
 
-QUICK = {"counts": (2, 10), "sweep": (1, 2, 3, 10, 50)}
-"""Numbers of steps that are looked at in a quick audit."""
-
 
 @contextlib.contextmanager
 def theirs(path: Path) -> Iterator[None]:
@@ -64,11 +61,11 @@ def subjects(path: Path, name: str, quick: bool) -> list[Subject]:
         found = _found(_module(path), path, name)
         for one in found:
             _tried(one, path)
-    settings: dict[str, Any] = QUICK if quick else {}
-    return [
-        Subject(one, Origin(path.name, "", one.name), again(path, name, quick, k), **settings)
+    made = (
+        Subject(one, Origin(path.name, "", one.name), again(path, name, quick, k))
         for k, one in enumerate(found)
-    ]
+    )
+    return [one.brief() if quick else one for one in made]
 
 
 def again(path: Path, name: str, quick: bool, k: int) -> str:
