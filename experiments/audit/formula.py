@@ -62,7 +62,7 @@ class Formula:
 
 def assert_same(name: str, got: Any, wanted: Any, slack: float = 1e-4) -> None:
     """Two values of one thing, most of all where the library says it in two ways."""
-    worst = float((torch.as_tensor(got).double() - torch.as_tensor(wanted)).abs().max())
+    worst = float((torch.as_tensor(got).detach().double() - torch.as_tensor(wanted)).abs().max())
     assert worst <= slack, f"{name}: differs by {worst:.4g}"
 
 

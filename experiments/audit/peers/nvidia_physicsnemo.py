@@ -178,9 +178,19 @@ def _dtypes() -> dict[tuple[str, str], Callable[[], None]]:
     }
 
 
+def _assert_iddpm() -> None:
+    """sigma_j^2 + 1 = abar_M / abar_j with the cosine's abar (arXiv:2206.00364, table 1)."""
+    own = scheduler("IDDPMNoiseScheduler")
+    j = torch.arange(1, own.M + 1, dtype=torch.float64)
+    abar = (torch.pi / 2 * j / own.M / (1 + own.C_2)).sin() ** 2
+    levels = (abar[-1] / abar - 1).sqrt()[:-1]
+    assert_same("the levels, relatively,", own._u[1:-1] / levels, torch.ones(1), 2e-3)
+
+
 def subjects(quick: bool) -> Iterator[Formula | Subject]:
     """Every scheduler's formulas and loss, the preconditioners, and the solvers."""
     found = preconditioners() | _guidance() | _dtypes()
+    found["IDDPMNoiseScheduler, its levels", "schedule"] = _assert_iddpm
     for name, (path, _) in SCHEDULERS.items():
         found |= _formulas(name, path)
     yield from formulas_of("nvidia-physicsnemo", "defaults", found)
