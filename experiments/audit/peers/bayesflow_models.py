@@ -105,12 +105,12 @@ def consistency() -> Formulas:
         close(inputs[1:], (at[1:] ** 2 - 0.001**2).clamp(min=0).sqrt())
 
     def density() -> None:
-        """Flow matching's log-density of normal data, by the exact velocity."""
-        one = model("FlowMatching", lambda x, t: (2 * t - 1) / (t**2 + (1 - t) ** 2) * x)
+        """Flow matching's log-density of data of deviation 1/2, by the exact velocity."""
+        one = model("FlowMatching", lambda x, t: (t / 4 - (1 - t)) / (t**2 / 4 + (1 - t) ** 2) * x)
         one.base_distribution.build((None, 4))
-        x = torch.tensor([[1.0, -2.0, 0.5, 3.0]])
+        x = torch.tensor([[0.5, -1.0, 0.25, 1.5]])
         got = one._forward(x, density=True, method="rk45", steps=60)[1]
-        close(got, -(x**2).sum(-1) / 2 - 2 * math.log(2 * math.pi), 5e-3)
+        close(got, -2 * (x**2).sum(-1) - 2 * math.log(math.pi / 2), 5e-3)
 
     def tangent() -> None:
         """The exact model of a standard normal is f(x, t) = x, and its tangent is 0."""
