@@ -34,6 +34,13 @@ def counts(rows: Sequence[Check]) -> str:
     return ", ".join([str(counted["sound"]), *bad])
 
 
+def fraction(rows: Sequence[Check]) -> str:
+    """The same for a narrow column: "12" where all are sound, else sound/limits/defects."""
+    counted = Counter(row.verdict for row in rows)
+    several = len(rows) > counted["sound"]
+    return "/".join(str(counted[one]) for one in (VERDICTS if several else VERDICTS[:1]))
+
+
 def table(rows: Sequence[Check], caption: str) -> Table:
     """A line for each of these rows."""
     head = ("sampler", "setting", "check", "expected", "measured", "where")
