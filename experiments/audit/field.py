@@ -168,8 +168,8 @@ def table(libraries: Sequence[Library]) -> Table:
         "Checks of each library by what they look at. 12: all 12 are sound. 10/1/2: 10 are sound, "
         "1 is a known limitation, 2 are defects. maps: between predictions of noise, data, "
         "velocity and score. bound: likelihoods too. EMA: averages of weights. start: "
-        "image-to-image, inversion. kernel: Langevin and MCMC. levels: mean, noise and end of sampling. "
-        "s: seconds of its process, beside others."
+        "image-to-image, inversion. kernel: Langevin and MCMC. levels: mean, noise "
+        "and end of sampling. s: seconds of its process, beside others."
     )
     return Table(head, tuple(lines), caption)
 
