@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffusion_math import checks
 from diffusion_math import prediction as predict
+from diffusion_math.checks import checked
 from diffusion_math.schedule import Discrete, Schedule
 
 Denoiser: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -19,6 +20,7 @@ Network: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 _ToX0: TypeAlias = Callable[[Schedule, Tensor, Tensor, Tensor], Tensor]
 
 
+@checked
 def network_time(schedule: Schedule, x_t: Tensor, t: Tensor) -> Tensor:
     """The time argument of a network trained under `schedule`, at schedule time `t`.
 
@@ -50,6 +52,7 @@ def network_time(schedule: Schedule, x_t: Tensor, t: Tensor) -> Tensor:
     return t.to(dtype).to(x_t.device).expand(x_t.shape[0])
 
 
+@checked
 def from_x0(network: Network, schedule: Schedule) -> Denoiser:
     """The denoiser of a network that predicts the clean data itself.
 
@@ -70,11 +73,12 @@ def from_x0(network: Network, schedule: Schedule) -> Denoiser:
     """
 
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        return network(x_t, network_time(schedule, x_t, t))
+        return _predicted(network, schedule, x_t, t)
 
     return denoise
 
 
+@checked
 def from_eps(network: Network, schedule: Schedule) -> Denoiser:
     """The denoiser of a network that predicts the noise.
 
@@ -97,6 +101,7 @@ def from_eps(network: Network, schedule: Schedule) -> Denoiser:
     return _through(predict.x0_from_eps, network, schedule)
 
 
+@checked
 def from_v(network: Network, schedule: Schedule) -> Denoiser:
     """The denoiser of a network that predicts v = alpha_t eps - sigma_t x_0.
 
@@ -119,6 +124,7 @@ def from_v(network: Network, schedule: Schedule) -> Denoiser:
     return _through(predict.x0_from_v, network, schedule)
 
 
+@checked
 def from_score(network: Network, schedule: Schedule) -> Denoiser:
     """The denoiser of a network that predicts the score: Tweedie's formula.
 
@@ -142,6 +148,7 @@ def from_score(network: Network, schedule: Schedule) -> Denoiser:
     return _through(predict.x0_from_score, network, schedule)
 
 
+@checked
 def from_flow(network: Network, schedule: Schedule) -> Denoiser:
     """The denoiser of a network that predicts rectified flow's velocity u = eps - x_0.
 
@@ -166,7 +173,12 @@ def from_flow(network: Network, schedule: Schedule) -> Denoiser:
 
 def _through(to_x0: _ToX0, network: Network, schedule: Schedule) -> Denoiser:
     def denoise(x_t: Tensor, t: Tensor) -> Tensor:
-        prediction = network(x_t, network_time(schedule, x_t, t))
-        return to_x0(schedule, x_t, prediction, t)
+        return to_x0(schedule, x_t, _predicted(network, schedule, x_t, t), t)
 
     return denoise
+
+
+def _predicted(network: Network, schedule: Schedule, x_t: Tensor, t: Tensor) -> Tensor:
+    prediction = network(x_t, network_time(schedule, x_t, t))
+    checks.same_shape("the network's output", prediction, x_t)
+    return prediction

@@ -28,7 +28,7 @@ from torch.special import erfcx, log_ndtr
 
 from diffusion_math import checks, gaussian
 from diffusion_math._batching import inner, over_event, wide
-from diffusion_math.checks import require, same_shape
+from diffusion_math.checks import checked, require, same_shape
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.noise import Noise
@@ -39,6 +39,7 @@ LogLikelihood: TypeAlias = Callable[[Gaussian, Tensor], Tensor]
 """`(p, x0) -> log P(x0)`, (batch,): `quantized_log_probability` or `Gaussian.log_density`."""
 
 
+@checked
 def reverse_step(
     schedule: Schedule,
     denoise: Denoiser,
@@ -65,6 +66,7 @@ def reverse_step(
     return Gaussian(mean, shape_like(v, wide(x_t)))
 
 
+@checked
 def prior_term(schedule: Schedule, x0: Float[Tensor, "batch *event"]) -> Float[Tensor, " batch"]:
     """L_T = KL(q(x_T | x_0), N(0, I)), exactly; it does not depend on the model (claim C14).
 
@@ -81,6 +83,7 @@ def prior_term(schedule: Schedule, x0: Float[Tensor, "batch *event"]) -> Float[T
     return gaussian.kl(q, Gaussian(torch.zeros_like(x0), wide(x0.new_ones(()))))
 
 
+@checked
 def step_term(
     schedule: Schedule,
     denoise: Denoiser,
@@ -108,6 +111,7 @@ def step_term(
     return gaussian.kl(q, reverse_step(schedule, denoise, x_t, t, s, variance))
 
 
+@checked
 def quantized_log_probability(
     p: Gaussian, x0: Float[Tensor, "batch *event"]
 ) -> Float[Tensor, " batch"]:
@@ -147,6 +151,7 @@ def quantized_log_probability(
     return over_event(log_near + lost)
 
 
+@checked
 def reconstruction_term(
     schedule: Schedule,
     denoise: Denoiser,
@@ -172,6 +177,7 @@ def reconstruction_term(
 
 
 @final
+@checked
 @dataclass(frozen=True, eq=False)
 class Bound:
     """-ELBO in its terms, in nats.
@@ -203,6 +209,7 @@ class Bound:
         return self.nats / (self.dimensions * math.log(2))
 
 
+@checked
 def bound(
     schedule: Schedule,
     denoise: Denoiser,
@@ -253,6 +260,7 @@ def bound(
     )
 
 
+@checked
 def lambda_t(
     schedule: Discrete, t: Time, variance: Variance = large_variance
 ) -> Float64[Tensor, "*shape"]:
@@ -278,6 +286,7 @@ def lambda_t(
     return beta.square() / (2 * v * (1 - beta) * sigma_t.square())
 
 
+@checked
 def continuous_integrand(
     schedule: Schedule,
     denoise: Denoiser,

@@ -15,11 +15,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_math._batching import combined, over_event, wide
-from diffusion_math.checks import earlier, require, same_shape, whole
+from diffusion_math.checks import checked, earlier, require, same_shape, whole
 from diffusion_math.schedule import Discrete, Schedule, Time, shape_like
 
 
 @final
+@checked
 @dataclass(frozen=True, eq=False)
 class Gaussian:
     """N(mean, diag(variance)): mean (batch, *event), variance of any shape that broadcasts to it.
@@ -79,6 +80,7 @@ class Gaussian:
         return over_event(each.expand_as(self.mean)) / 2
 
 
+@checked
 def kl(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     """KL(q || p) in nats, summed over the event (claim C10: never negative).
 
@@ -97,6 +99,7 @@ def kl(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     return over_event(difference.square() / v_p + (d - torch.log1p(d))) / 2
 
 
+@checked
 def cross_entropy(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     """-E_q[log p] = sum ((m_q - m_p)^2 / v_p + v_q / v_p + log(2 pi v_p)) / 2, in nats.
 
@@ -114,6 +117,7 @@ def cross_entropy(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     return over_event((difference.square() + v_q) / v_p + torch.log(2 * math.pi * v_p)) / 2
 
 
+@checked
 def fisher_divergence(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     """E_q norm(grad log q - grad log p)^2, what explicit score matching measures (claim C24).
 
@@ -131,6 +135,7 @@ def fisher_divergence(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     return over_event((difference / v_p).square() + ((v_q - v_p) / v_p).square() / v_q)
 
 
+@checked
 def wasserstein2(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     """The 2-Wasserstein distance: sqrt(sum (m_q - m_p)^2 + (sqrt(v_q) - sqrt(v_p))^2).
 
@@ -147,6 +152,7 @@ def wasserstein2(q: Gaussian, p: Gaussian) -> Float[Tensor, " batch"]:
     return over_event(difference.square() + (v_q.sqrt() - v_p.sqrt()).square()).sqrt()
 
 
+@checked
 def forward_step(schedule: Discrete, x: Float[Tensor, "*shape"], t: int) -> Gaussian:
     """q(x_t | x_{t-1} = x) = N(sqrt(1 - beta_t) x, beta_t I), t in 1..T.
 
@@ -164,6 +170,7 @@ def forward_step(schedule: Discrete, x: Float[Tensor, "*shape"], t: int) -> Gaus
     return Gaussian(combined((torch.sqrt(1 - beta), x)), shape_like(beta, wide(x)))
 
 
+@checked
 def marginal(schedule: Schedule, x0: Float[Tensor, "*shape"], t: Time) -> Gaussian:
     """q(x_t | x_0) = N(alpha_t x_0, sigma_t^2 I), t in [0, T] of shape () or (batch,).
 
@@ -183,6 +190,7 @@ def marginal(schedule: Schedule, x0: Float[Tensor, "*shape"], t: Time) -> Gaussi
     return Gaussian(combined((alpha_t, x0)), shape_like(sigma_t.square(), wide(x0)))
 
 
+@checked
 def transition(schedule: Schedule, x_s: Float[Tensor, "*shape"], s: Time, t: Time) -> Gaussian:
     """q(x_t | x_s) = N(alpha_{t|s} x_s, sigma_{t|s}^2 I) for any s < t, each () or (batch,).
 
@@ -200,6 +208,7 @@ def transition(schedule: Schedule, x_s: Float[Tensor, "*shape"], s: Time, t: Tim
     return Gaussian(combined((alpha_ratio, x_s)), shape_like(variance, wide(x_s)))
 
 
+@checked
 def posterior(
     schedule: Schedule,
     x_t: Float[Tensor, "*shape"],

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from diffusion_math.checks import Number, between, require, strictly_decreasing, whole
+from diffusion_math.checks import Number, between, checked, require, strictly_decreasing, whole
 from diffusion_math.schedule import Discrete, Schedule
 
 
@@ -29,6 +29,7 @@ class Grid(Protocol):
     ) -> Float64[Tensor, " nodes"]: ...
 
 
+@checked
 def trailing(
     schedule: Schedule, steps: int, start: Number | None = None, end: Number = 0.0
 ) -> Float64[Tensor, " nodes"]:
@@ -49,6 +50,7 @@ def trailing(
     return _between(start, end, _rounded(schedule, end + (start - end) * counts / steps)[1:-1])
 
 
+@checked
 def leading(
     schedule: Schedule, steps: int, start: Number | None = None, end: Number = 0.0
 ) -> Float64[Tensor, " nodes"]:
@@ -74,6 +76,7 @@ def leading(
     return _between(float(inner[0]), end, inner[1:])
 
 
+@checked
 def linspace(
     schedule: Schedule, steps: int, start: Number | None = None, end: Number = 0.0
 ) -> Float64[Tensor, " nodes"]:
@@ -97,6 +100,7 @@ def linspace(
     return _between(start, end, nodes[1:])
 
 
+@checked
 def uniform_log_snr(
     schedule: Schedule, steps: int, start: Number | None = None, end: Number = 0.0
 ) -> Float64[Tensor, " nodes"]:
@@ -117,6 +121,7 @@ def uniform_log_snr(
     return _uniform_in(lambda level: level, lambda level: level, schedule, steps, start, end)
 
 
+@checked
 def karras(
     schedule: Schedule,
     steps: int,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffusion_math import checks
 from diffusion_math._batching import inner, length, wide
-from diffusion_math.checks import Number, require
+from diffusion_math.checks import Number, checked, require
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.schedule import Schedule, shape_like
 
@@ -20,6 +20,7 @@ Weight: TypeAlias = Callable[[Tensor], Tensor]
 """`r -> w(r)`, of any shape, at the noise level r = sigma_t / alpha_t in [0, inf]."""
 
 
+@checked
 def cfg(conditional: Denoiser, unconditional: Denoiser, scale: float | int) -> Denoiser:
     """Classifier-free guidance: extrapolation from the unconditional to the conditional x0.
 
@@ -60,6 +61,7 @@ def cfg(conditional: Denoiser, unconditional: Denoiser, scale: float | int) -> D
     return denoise
 
 
+@checked
 def cfg_batched(pair: Pair, scale: float | int) -> Denoiser:
     """Classifier-free guidance with both predictions from one batched network pass.
 
@@ -89,6 +91,7 @@ def cfg_batched(pair: Pair, scale: float | int) -> Denoiser:
     return denoise
 
 
+@checked
 def limited(
     guided: Denoiser, conditional: Denoiser, schedule: Schedule, interval: Sequence[Number]
 ) -> Denoiser:
@@ -142,6 +145,7 @@ def limited(
     return denoise
 
 
+@checked
 def together(conditional: Denoiser, unconditional: Denoiser) -> Pair:
     """The two denoisers as a pair, in the pair's order: (unconditional, conditional).
 
@@ -156,6 +160,7 @@ def together(conditional: Denoiser, unconditional: Denoiser) -> Pair:
     return lambda x_t, t: (unconditional(x_t, t), conditional(x_t, t))
 
 
+@checked
 def weighted(pair: Pair, schedule: Schedule, weight: Weight) -> Denoiser:
     """Guidance whose scale depends on the noise level.
 
@@ -195,6 +200,7 @@ def weighted(pair: Pair, schedule: Schedule, weight: Weight) -> Denoiser:
     return denoise
 
 
+@checked
 def cosine(scale: Number) -> Weight:
     """A weight that rises from 1 in noise to 2 w - 1 at clean data and is w on average over tau.
 
@@ -226,6 +232,7 @@ def cosine(scale: Number) -> Weight:
     return weight
 
 
+@checked
 def rescaled(pair: Pair, scale: Number, share: Number = 0.7) -> Denoiser:
     """Rescaled CFG: moves the guided x0 towards the conditional x0's standard deviation.
 
@@ -267,6 +274,7 @@ def rescaled(pair: Pair, scale: Number, share: Number = 0.7) -> Denoiser:
     return denoise
 
 
+@checked
 def projected(
     pair: Pair, scale: Number, parallel: Number = 0.0, longest: Number = math.inf
 ) -> Denoiser:

@@ -20,7 +20,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from diffusion_math import checks, sample
-from diffusion_math.checks import Number, require
+from diffusion_math.checks import Number, checked, require
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.densities.labelled import Labelled
 from diffusion_math.gaussian import Gaussian
@@ -40,6 +40,7 @@ RADIUS = 6.0
 """Radius of the ball that holds all but 2e-9 of the noise in one dimension, 1.6e-8 in two."""
 
 
+@checked
 def log_density(
     denoise: Denoiser,
     x: Float64[Tensor, "batch *event"],
@@ -80,6 +81,7 @@ def log_density(
     return after(alpha * x) + math.prod(x.shape[1:]) * math.log(alpha)
 
 
+@checked
 def flow_map(
     denoise: Denoiser, z: Float64[Tensor, "batch *event"]
 ) -> Float64[Tensor, "batch *event"]:
@@ -100,6 +102,7 @@ def flow_map(
 
 
 @final
+@checked
 @dataclass(frozen=True, eq=False)
 class Nodes:
     """Quadrature nodes `x`, `(n, D)`, of equal cells of volume `cell` (midpoint rule).
@@ -116,11 +119,13 @@ class Nodes:
     x: Float64[Tensor, "n D"]
     cell: float
 
+    @checked
     def integral(self, values: Float64[Tensor, " n"]) -> float:
         """sum of values times cell. Derivation: (guidance_law.4)."""
         return float(values.sum()) * self.cell
 
 
+@checked
 def box(low: Sequence[Number], high: Sequence[Number], count: int) -> Nodes:
     """`count` nodes per side: the centres of equal cells of the box from `low` to `high`.
 
@@ -144,6 +149,7 @@ def box(low: Sequence[Number], high: Sequence[Number], count: int) -> Nodes:
     return Nodes(torch.stack([one.flatten() for one in mesh], dim=1), math.prod(sides))
 
 
+@checked
 def ball(dimensions: int) -> Float64[Tensor, "n D"]:
     """Noise points with norm(z) <= RADIUS whose image bounds the mass, `(n, dimensions)`.
 
@@ -163,6 +169,7 @@ def ball(dimensions: int) -> Float64[Tensor, "n D"]:
     return torch.cat([RADIUS * part / 3 * circle for part in (1, 2, 3)])
 
 
+@checked
 def around(image: Float64[Tensor, "n D"], count: int) -> Nodes:
     """Nodes where a flow has mass: the `box` of the ball's image, restricted to its convex hull.
 
@@ -192,6 +199,7 @@ def around(image: Float64[Tensor, "n D"], count: int) -> Nodes:
     return Nodes(whole.x[torch.from_numpy(inside)], whole.cell)
 
 
+@checked
 def tilted(
     data: Labelled, label: int, scale: Number, x: Float64[Tensor, "batch *event"]
 ) -> Float64[Tensor, " batch"]:
@@ -213,6 +221,7 @@ def tilted(
     return data.mixture.log_density(SCHEDULE, x, 0) + scale * classifier
 
 
+@checked
 def log_normaliser(nodes: Nodes, log_values: Float64[Tensor, " n"]) -> float:
     """log Z, the logarithm of the integral of exp(log_values). Derivation: (guidance_law.4).
 
@@ -225,6 +234,7 @@ def log_normaliser(nodes: Nodes, log_values: Float64[Tensor, " n"]) -> float:
     return float(log_values.logsumexp(0)) + math.log(nodes.cell)
 
 
+@checked
 def kl(nodes: Nodes, log_p: Float64[Tensor, " n"], log_q: Float64[Tensor, " n"]) -> float:
     """KL(p || q) = integral of p (log p - log q), in nats; both normalised, with nodes where p has
     mass.
@@ -241,6 +251,7 @@ def kl(nodes: Nodes, log_p: Float64[Tensor, " n"], log_q: Float64[Tensor, " n"])
     return nodes.integral(log_p.exp() * (log_p - log_q))
 
 
+@checked
 def mode_weights(
     data: Labelled, label: int, nodes: Nodes, log_p: Float64[Tensor, " n"]
 ) -> Float64[Tensor, " modes"]:
@@ -264,6 +275,7 @@ def mode_weights(
     return (log_p.exp()[:, None] * shares).sum(0) * nodes.cell
 
 
+@checked
 def guided_variance(
     unconditional: Float64[Tensor, "*shape"],
     conditional: Float64[Tensor, "*shape"],
@@ -297,6 +309,7 @@ def guided_variance(
     return conditional * ratio ** (scale - 1)
 
 
+@checked
 def gaussian_guided(unconditional: Gaussian, conditional: Gaussian, scale: Number) -> Gaussian:
     """The distribution of a guided flow's output for Gaussian p(x) and p(x | c), by entry.
 
@@ -329,6 +342,7 @@ def gaussian_guided(unconditional: Gaussian, conditional: Gaussian, scale: Numbe
     return Gaussian(mean, variance)
 
 
+@checked
 def gaussian_tilted(unconditional: Gaussian, conditional: Gaussian, scale: Number) -> Gaussian:
     """The density p(x)^(1 - w) p(x | c)^w, normalised, of two Gaussians, entry by entry.
 

@@ -28,6 +28,7 @@ from diffusion_math.checks import (
     Number,
     all_between,
     between,
+    checked,
     require,
     same_shape,
     strictly_decreasing,
@@ -78,6 +79,7 @@ Move: TypeAlias = Callable[[Particles, Noise], Particles]
 """`(state, noise) -> state`, with one more in `state.moves`."""
 
 
+@checked
 def chain(
     move: Move,
     start: Float[Tensor, "batch *event"] | Particles,
@@ -110,6 +112,7 @@ def chain(
     return _states(move, start if isinstance(start, Particles) else Particles(start), moves, noise)
 
 
+@checked
 def ascent(score: Score, delta: Number) -> Move:
     """Gradient ascent on the log-density: `ula`'s move without its noise.
 
@@ -134,6 +137,7 @@ def ascent(score: Score, delta: Number) -> Move:
     return move
 
 
+@checked
 def ula(score: Score, delta: Number) -> Move:
     """The unadjusted Langevin algorithm: the Euler-Maruyama step of dx = S dt + sqrt(2) dW.
 
@@ -160,6 +164,7 @@ def ula(score: Score, delta: Number) -> Move:
     return move
 
 
+@checked
 def mala(log_density_and_score: Target, delta: Number) -> Move:
     """Metropolis-adjusted Langevin: ula's move y, accepted with probability min(1, ratio).
 
@@ -208,6 +213,7 @@ def mala(log_density_and_score: Target, delta: Number) -> Move:
     return move
 
 
+@checked
 def annealed(
     score: NoisyScore, levels: Float[Tensor, " levels"], moves_each: int, delta: Number
 ) -> Move:
@@ -253,6 +259,7 @@ def annealed(
     return move
 
 
+@checked
 def baoab(score: Score, h: Number, friction: Number) -> Move:
     """Underdamped Langevin, dx = v dt, dv = S dt - friction v dt + sqrt(2 friction) dW, by BAOAB.
 
@@ -343,6 +350,7 @@ def log_acceptance(
     return wide(log_q_y) - wide(log_q_x) - inner(score_x + score_y, moved) / 2
 
 
+@checked
 def step_size(argument: str, value: Number) -> None:
     """Raise ValueError unless the step size is positive and finite.
 

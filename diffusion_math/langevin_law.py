@@ -9,11 +9,12 @@ import math
 
 import torch
 
-from diffusion_math.checks import Number, require, same_shape, whole
+from diffusion_math.checks import Number, checked, require, same_shape, whole
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.langevin import step_size
 
 
+@checked
 def ula_distribution(target: Gaussian, delta: Number, start: Gaussian, moves: int) -> Gaussian:
     """The exact distribution of x after `moves` moves of ULA on N(m, c), from N(m_0, v_0).
 
@@ -45,6 +46,7 @@ def ula_distribution(target: Gaussian, delta: Number, start: Gaussian, moves: in
     return Gaussian(mean, decay * start.variance + 2 * delta * sums)
 
 
+@checked
 def ula_stationary(target: Gaussian, delta: Number) -> Gaussian:
     """The stationary distribution of ULA on N(m, c): N(m, c / (1 - delta / (2 c))) (E7).
 
@@ -62,6 +64,7 @@ def ula_stationary(target: Gaussian, delta: Number) -> Gaussian:
     return Gaussian(target.mean, target.variance / (1 - delta / (2 * target.variance)))
 
 
+@checked
 def baoab_stationary(target: Gaussian, h: Number) -> tuple[Gaussian, Gaussian]:
     """The stationary distributions of BAOAB's position and velocity on N(m, c), friction > 0.
 

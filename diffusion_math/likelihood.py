@@ -26,13 +26,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffusion_math import prediction
-from diffusion_math.checks import Number, between, require
+from diffusion_math.checks import Number, between, checked, require
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.schedule import Schedule
 from diffusion_math.score_matching import Score, divergence
 
 
 @final
+@checked
 @dataclass(frozen=True, eq=False)
 class FlowDensity:
     """log_density: (batch,) log p(x_s) in nats. end: (batch, *event), the flow's x_t from x_s.
@@ -51,6 +52,7 @@ class FlowDensity:
     evaluations: int
 
 
+@checked
 def flow_log_density(
     schedule: Schedule,
     denoise: Denoiser,

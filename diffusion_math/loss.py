@@ -23,7 +23,7 @@ from torch import Tensor
 from diffusion_math import elbo, gaussian
 from diffusion_math import prediction as predict
 from diffusion_math._batching import inner, wide
-from diffusion_math.checks import Number, require, same_shape, whole
+from diffusion_math.checks import Number, checked, require, same_shape, whole
 from diffusion_math.denoiser import Network, network_time
 from diffusion_math.schedule import (
     VE,
@@ -42,6 +42,7 @@ Weight: TypeAlias = Callable[[Schedule, Time], Tensor]
 _Weights = Float64[Tensor, "*time"]
 
 
+@checked
 def training_loss(
     schedule: Schedule,
     network: Network,
@@ -93,6 +94,7 @@ def training_loss(
     return squared * shape_like(weight(schedule, t) / factor, squared)
 
 
+@checked
 def x0_weight(schedule: Schedule, prediction: str, t: Time) -> _Weights:
     """norm(y - y_hat)^2 / norm(x_0 - x0_hat)^2 at a given x_t: ((alpha b - sigma a) / sigma)^2.
 
@@ -111,6 +113,7 @@ def x0_weight(schedule: Schedule, prediction: str, t: Time) -> _Weights:
     return ((alpha_t * b - sigma_t * a) / sigma_t).square()
 
 
+@checked
 def uniform(schedule: Schedule, t: Time) -> _Weights:
     """w = 1: the squared error in x_0 itself. Derivation: (loss.4).
 
@@ -122,6 +125,7 @@ def uniform(schedule: Schedule, t: Time) -> _Weights:
     return torch.ones_like(schedule(t)[0])
 
 
+@checked
 def snr(schedule: Schedule, t: Time) -> _Weights:
     """w = SNR = alpha_t^2 / sigma_t^2: weight 1 on the error in eps, DDPM's simple loss (C19).
 
@@ -136,6 +140,7 @@ def snr(schedule: Schedule, t: Time) -> _Weights:
     return schedule.log_snr(t).exp()
 
 
+@checked
 def truncated_snr(schedule: Schedule, t: Time) -> _Weights:
     """w = max(SNR, 1): the greater of the errors in eps and in x_0.
 
@@ -150,6 +155,7 @@ def truncated_snr(schedule: Schedule, t: Time) -> _Weights:
     return snr(schedule, t).clamp(min=1)
 
 
+@checked
 def snr_plus_one(schedule: Schedule, t: Time) -> _Weights:
     """w = SNR + 1: weight 1 on the error in v where alpha_t^2 + sigma_t^2 = 1.
 
@@ -164,6 +170,7 @@ def snr_plus_one(schedule: Schedule, t: Time) -> _Weights:
     return snr(schedule, t) + 1
 
 
+@checked
 def min_snr(gamma: Number = 5.0) -> Weight:
     """w = min(SNR, gamma): gamma limits the weight near clean data.
 
@@ -184,6 +191,7 @@ def min_snr(gamma: Number = 5.0) -> Weight:
     return weight
 
 
+@checked
 def variational(schedule: Schedule, t: Time) -> _Weights:
     """The variational bound's w(t), in nats.
 
@@ -219,6 +227,7 @@ WEIGHTS: dict[str, Weight] = {
 """Every weight by name, at its default settings."""
 
 
+@checked
 def uniform_times(
     schedule: Schedule, generator: torch.Generator, batch: int
 ) -> Float64[Tensor, " batch"]:
@@ -241,6 +250,7 @@ def uniform_times(
     return _spread(schedule, torch.rand(batch, generator=generator, dtype=torch.float64))
 
 
+@checked
 def stratified_times(
     schedule: Schedule, generator: torch.Generator, batch: int
 ) -> Float64[Tensor, " batch"]:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from diffusion_math.checks import require
+from diffusion_math.checks import checked, require
 
 
 class Estimate(NamedTuple):
@@ -27,6 +27,7 @@ class Estimate(NamedTuple):
     error: float
 
 
+@checked
 def energy_distance(x: Float[Tensor, "n *event"], y: Float[Tensor, "m *other"]) -> Estimate:
     """The squared energy distance: an unbiased estimate, which may be negative.
 
@@ -60,6 +61,7 @@ def energy_distance(x: Float[Tensor, "n *event"], y: Float[Tensor, "m *other"]) 
     return Estimate(float(value), float(variance.sqrt()))
 
 
+@checked
 def empirical_wasserstein2(
     x: Float[Tensor, "n *event"], y: Float[Tensor, "m *other"]
 ) -> Float64[Tensor, ""]:
@@ -90,6 +92,7 @@ def empirical_wasserstein2(
     return paired.mean().sqrt()
 
 
+@checked
 def pairwise_distances(x: Float[Tensor, "n D"], y: Float[Tensor, "m D"]) -> Float64[Tensor, "n m"]:
     """Pairwise distances norm(x_i - y_j), from the differences themselves, in float64.
 

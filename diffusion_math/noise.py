@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_math._batching import wide
-from diffusion_math.checks import Number, require, strictly_decreasing, whole
+from diffusion_math.checks import Number, checked, require, strictly_decreasing, whole
 
 Noise: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`(x, t, s) -> z`: standard normal like x (shape, dtype, device) for the step from t to s."""
@@ -50,6 +50,7 @@ def required(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
     raise ValueError(f"noise: wanted {wanted}, got nothing")
 
 
+@checked
 def from_generator(generator: torch.Generator) -> Noise:
     """New samples from one generator at every call, on its device: fast, but not replayable.
 
@@ -67,6 +68,7 @@ def from_generator(generator: torch.Generator) -> Noise:
     return noise
 
 
+@checked
 def from_seeds(seeds: Sequence[int]) -> Noise:
     """One seed per sample: sample i's noise is a function of seeds[i], t and s alone.
 
@@ -95,6 +97,7 @@ def from_seeds(seeds: Sequence[int]) -> Noise:
     return noise
 
 
+@checked
 def start_noise(
     seeds: Sequence[int], shape: Sequence[int], dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "batch *event"]:
@@ -114,6 +117,7 @@ def start_noise(
 
 
 @final
+@checked
 @dataclass(frozen=True)
 class BrownianPath:
     """One Brownian path W per sample on [0, T]; its noise is (W(t) - W(s)) / sqrt(t - s).
@@ -145,6 +149,7 @@ class BrownianPath:
         require(0 < self.T < math.inf, "T", "a positive finite time", self.T)
         whole("levels", self.levels, 1, 52)
 
+    @checked
     def __call__(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         _check_batch(x, self.seeds)
         here, there = self._node(t), self._node(s)
@@ -175,6 +180,7 @@ class BrownianPath:
 
 
 @final
+@checked
 @dataclass(frozen=True, eq=False)
 class UnitNoise:
     """Unit vectors as noise: one run gives a linear sampler's exact mean and covariance.
@@ -211,11 +217,13 @@ class UnitNoise:
         """The batch size: 1 + D nodes."""
         return 1 + math.prod(self.event) * len(self.grid)
 
+    @checked
     def start(self, mean: Tensor, std: Number) -> Float[Tensor, "rows *event"]:
         """The initial batch for a start N(mean, std^2 I); mean broadcasts to event."""
         x = mean.expand(self.rows, *self.event).clone()
         return x + std * self._units(x, 0)
 
+    @checked
     def __call__(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         step = (self.grid[:-1] == t).logical_and(self.grid[1:] == s).nonzero()
         require(len(step) == 1, "t, s", "a step of the grid", (float(t), float(s)))
@@ -223,10 +231,12 @@ class UnitNoise:
         require(tuple(x.shape) == wanted, "x", f"shape {wanted}", f"shape {tuple(x.shape)}")
         return self._units(x, 1 + int(step))
 
+    @checked
     def mean(self, x: Float[Tensor, "rows *event"]) -> Float[Tensor, "*event"]:
         """The sampler's mean, from the last state's x."""
         return x[0]
 
+    @checked
     def covariance(self, x: Float[Tensor, "rows *event"]) -> Float[Tensor, "D D"]:
         """The sampler's covariance over the flattened event, from the last state's x.
 

@@ -26,7 +26,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from diffusion_math._batching import combined
-from diffusion_math.checks import require, same_shape
+from diffusion_math.checks import checked, require, same_shape
 from diffusion_math.schedule import Schedule, Time
 
 Value = Float[Tensor, "*shape"]
@@ -34,6 +34,7 @@ Coefficient = Float64[Tensor, "*time"]
 _Parts = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
+@checked
 def target(schedule: Schedule, kind: str, x0: Value, eps: Value, t: Time) -> Value:
     """The training target of a prediction type: a x_0 + b eps, with `coefficients`' a and b.
 
@@ -52,6 +53,7 @@ def target(schedule: Schedule, kind: str, x0: Value, eps: Value, t: Time) -> Val
     return combined((a, x0), (b, eps))
 
 
+@checked
 def coefficients(schedule: Schedule, kind: str, t: Time) -> tuple[Coefficient, Coefficient]:
     """(a, b) of kind = a x_0 + b eps, in t's shape: the table above.
 
@@ -77,6 +79,7 @@ def coefficients(schedule: Schedule, kind: str, t: Time) -> tuple[Coefficient, C
     return KINDS[kind](alpha_t, sigma_t)
 
 
+@checked
 def x0_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
     """x0 = (x_t - sigma_t eps) / alpha_t. Raises ValueError where alpha_t = 0.
 
@@ -91,6 +94,7 @@ def x0_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
     return _convert(schedule, x_t, eps, t, _eps, _x0)
 
 
+@checked
 def x0_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
     """x0 = (alpha_t x_t - sigma_t v) / (alpha_t^2 + sigma_t^2). Derivation: (prediction.8).
 
@@ -103,6 +107,7 @@ def x0_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
     return _convert(schedule, x_t, v, t, _v, _x0)
 
 
+@checked
 def x0_from_flow(schedule: Schedule, x_t: Value, flow: Value, t: Time) -> Value:
     """x0 = (x_t - sigma_t flow) / (alpha_t + sigma_t). Derivation: (prediction.9).
 
@@ -115,6 +120,7 @@ def x0_from_flow(schedule: Schedule, x_t: Value, flow: Value, t: Time) -> Value:
     return _convert(schedule, x_t, flow, t, _flow, _x0)
 
 
+@checked
 def x0_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Value:
     """x0 = (x_t + sigma_t^2 score) / alpha_t (Tweedie). Raises ValueError where alpha_t = 0.
 
@@ -129,6 +135,7 @@ def x0_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Valu
     return x0_from_eps(schedule, x_t, eps_from_score(schedule, x_t, score, t), t)
 
 
+@checked
 def eps_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
     """eps = (x_t - alpha_t x0) / sigma_t. Raises ValueError where sigma_t = 0.
 
@@ -143,6 +150,7 @@ def eps_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
     return _convert(schedule, x_t, x0, t, _x0, _eps)
 
 
+@checked
 def eps_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
     """eps = (sigma_t x_t + alpha_t v) / (alpha_t^2 + sigma_t^2). Derivation: (prediction.12).
 
@@ -155,6 +163,7 @@ def eps_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
     return _convert(schedule, x_t, v, t, _v, _eps)
 
 
+@checked
 def eps_from_flow(schedule: Schedule, x_t: Value, flow: Value, t: Time) -> Value:
     """eps = (x_t + alpha_t flow) / (alpha_t + sigma_t). Derivation: (prediction.13).
 
@@ -167,6 +176,7 @@ def eps_from_flow(schedule: Schedule, x_t: Value, flow: Value, t: Time) -> Value
     return _convert(schedule, x_t, flow, t, _flow, _eps)
 
 
+@checked
 def eps_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Value:
     """eps = -sigma_t score. Derivation: (prediction.6).
 
@@ -180,6 +190,7 @@ def eps_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Val
     return combined((-schedule(t)[1], score))
 
 
+@checked
 def v_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
     """v = (alpha_t x_t - (alpha_t^2 + sigma_t^2) x0) / sigma_t. ValueError where sigma_t = 0.
 
@@ -194,6 +205,7 @@ def v_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
     return _convert(schedule, x_t, x0, t, _x0, _v)
 
 
+@checked
 def v_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
     """v = ((alpha_t^2 + sigma_t^2) eps - sigma_t x_t) / alpha_t. ValueError where alpha_t = 0.
 
@@ -208,6 +220,7 @@ def v_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
     return _convert(schedule, x_t, eps, t, _eps, _v)
 
 
+@checked
 def v_from_flow(schedule: Schedule, x_t: Value, flow: Value, t: Time) -> Value:
     """v = ((alpha_t - sigma_t) x_t + (alpha_t^2 + sigma_t^2) flow) / (alpha_t + sigma_t).
 
@@ -222,6 +235,7 @@ def v_from_flow(schedule: Schedule, x_t: Value, flow: Value, t: Time) -> Value:
     return _convert(schedule, x_t, flow, t, _flow, _v)
 
 
+@checked
 def v_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Value:
     """v of eps = -sigma_t score. Raises ValueError where alpha_t = 0.
 
@@ -236,6 +250,7 @@ def v_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Value
     return v_from_eps(schedule, x_t, eps_from_score(schedule, x_t, score, t), t)
 
 
+@checked
 def flow_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
     """flow = eps - x0 = (x_t - (alpha_t + sigma_t) x0) / sigma_t. ValueError where sigma_t = 0.
 
@@ -250,6 +265,7 @@ def flow_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
     return _convert(schedule, x_t, x0, t, _x0, _flow)
 
 
+@checked
 def flow_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
     """flow = eps - x0 = ((alpha_t + sigma_t) eps - x_t) / alpha_t. ValueError where alpha_t = 0.
 
@@ -264,6 +280,7 @@ def flow_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
     return _convert(schedule, x_t, eps, t, _eps, _flow)
 
 
+@checked
 def flow_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
     """flow = ((sigma_t - alpha_t) x_t + (alpha_t + sigma_t) v) / (alpha_t^2 + sigma_t^2).
 
@@ -278,6 +295,7 @@ def flow_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
     return _convert(schedule, x_t, v, t, _v, _flow)
 
 
+@checked
 def flow_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Value:
     """flow of eps = -sigma_t score. Raises ValueError where alpha_t = 0.
 
@@ -292,6 +310,7 @@ def flow_from_score(schedule: Schedule, x_t: Value, score: Value, t: Time) -> Va
     return flow_from_eps(schedule, x_t, eps_from_score(schedule, x_t, score, t), t)
 
 
+@checked
 def score_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value:
     """score = -eps / sigma_t. Raises ValueError where sigma_t = 0. Derivation: (prediction.5).
 
@@ -307,6 +326,7 @@ def score_from_eps(schedule: Schedule, x_t: Value, eps: Value, t: Time) -> Value
     return combined((-1 / sigma_t, eps))
 
 
+@checked
 def score_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
     """score = (alpha_t x0 - x_t) / sigma_t^2. Raises ValueError where sigma_t = 0.
 
@@ -321,6 +341,7 @@ def score_from_x0(schedule: Schedule, x_t: Value, x0: Value, t: Time) -> Value:
     return score_from_eps(schedule, x_t, eps_from_x0(schedule, x_t, x0, t), t)
 
 
+@checked
 def score_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
     """score = -eps / sigma_t with the eps of v. Raises ValueError where sigma_t = 0.
 
@@ -335,6 +356,7 @@ def score_from_v(schedule: Schedule, x_t: Value, v: Value, t: Time) -> Value:
     return score_from_eps(schedule, x_t, eps_from_v(schedule, x_t, v, t), t)
 
 
+@checked
 def score_from_flow(schedule: Schedule, x_t: Value, flow: Value, t: Time) -> Value:
     """score = -eps / sigma_t with the eps of flow. Raises ValueError where sigma_t = 0.
 

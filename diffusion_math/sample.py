@@ -7,11 +7,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_math import checks
+from diffusion_math.checks import checked
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise, required
 from diffusion_math.solvers.step import State, Step
 
 
+@checked
 def trajectory(
     step: Step,
     denoise: Denoiser,
@@ -57,6 +59,7 @@ def trajectory(
     return _states(step, denoise, x, grid, noise)
 
 
+@checked
 def final(
     step: Step,
     denoise: Denoiser,
@@ -85,6 +88,7 @@ def final(
     return x
 
 
+@checked
 def inversion(
     step: Step,
     denoise: Denoiser,

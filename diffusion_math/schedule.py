@@ -17,7 +17,15 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
-from diffusion_math.checks import Number, all_between, require, scalar_or_batch, whole
+from diffusion_math.checks import (
+    Number,
+    all_between,
+    checked,
+    require,
+    scalar_or_batch,
+    shown,
+    whole,
+)
 
 Time: TypeAlias = Number | Tensor
 
@@ -68,6 +76,7 @@ class Schedule(ABC):
         """The t in [0, T] with that log-SNR, in its shape; ValueError below log_snr(T)."""
 
 
+@checked
 def coefficients(
     schedule: Schedule, t: Time, x: Float[Tensor, "*shape"]
 ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
@@ -101,6 +110,7 @@ def shape_like(coefficient: Tensor, x: Float[Tensor, "*shape"]) -> Float[Tensor,
 
 
 @final
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Discrete(Schedule):
     """A discrete schedule of T betas: alpha_t^2 = abar_t = prod_{i<=t} (1 - beta_i).
@@ -143,12 +153,14 @@ class Discrete(Schedule):
         return f"Discrete(T={self.T:g}, betas {self.betas[0]:g} to {self.betas[-1]:g})"
 
     @classmethod
+    @checked
     def linear(cls, steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> "Discrete":
         """beta_t linear in t; the defaults are DDPM's section 4. Derivation: (schedule.12)."""
         whole("steps", steps, 1, MOST)
         return cls(torch.linspace(first, last, steps, dtype=torch.float64))
 
     @classmethod
+    @checked
     def scaled_linear(
         cls, steps: int = 1000, first: float = 0.00085, last: float = 0.012
     ) -> "Discrete":
@@ -161,6 +173,7 @@ class Discrete(Schedule):
         return cls(roots.square())
 
     @classmethod
+    @checked
     def cosine(cls, steps: int = 1000, offset: float = 0.008, largest: float = 0.999) -> "Discrete":
         """abar_t = f(t) / f(0), f(t) = cos^2(pi/2 (t/T + offset) / (1 + offset)), beta <= largest.
 
@@ -174,6 +187,7 @@ class Discrete(Schedule):
         return cls((math.sin(unit) * (a + b).sin() / a.cos().square()).clamp(max=largest))
 
     @classmethod
+    @checked
     def from_diffusers(cls, config: Mapping[str, Any]) -> "Discrete":
         """The beta schedule of a scheduler of diffusers, whose time t is t + 1 here.
 
@@ -218,6 +232,7 @@ class Discrete(Schedule):
         Raises ValueError for a schedule of fewer than two steps. Derivation: (schedule.20).
         Source: Lin et al. (arXiv:2305.08891) algorithm 1; the last value as in diffusers.
         """
+        require(isinstance(self, Discrete), "self", "a Discrete", shown(self))
         steps = len(self.betas)
         require(steps > 1, "steps", "2 or more for a zero terminal SNR", steps)
         alpha, _ = self(torch.arange(1, steps + 1, dtype=torch.float64))
@@ -266,6 +281,7 @@ class Discrete(Schedule):
 
 
 @final
+@checked
 @dataclass(frozen=True)
 class VPLinear(Schedule):
     """The VP SDE, beta(t) linear from beta_min to beta_max at T = 1. Derivation: (schedule.14).
@@ -347,6 +363,7 @@ class VPCosine(Schedule):
 
 
 @final
+@checked
 @dataclass(frozen=True)
 class VE(Schedule):
     """Variance exploding in EDM's time: alpha_t = 1, sigma_t = t. Derivation: (schedule.18).
@@ -430,13 +447,21 @@ def _running_sums(each: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
 
 def _valid_time(t: Time, T: float) -> Float64[Tensor, "*shape"]:
     """A copy of t as a float64 CPU tensor; ValueError outside [0, T]."""
-    time = torch.as_tensor(t, dtype=torch.float64, device="cpu").detach().clone()
+    time = _real("t", t).clone()
     all_between("t", time, 0.0, T)
     return time
 
 
 def _valid_log_snr(log_snr: Time, schedule: Schedule) -> Float64[Tensor, "*shape"]:
     """log_snr as a float64 CPU tensor; ValueError below the schedule's smallest value."""
-    value = torch.as_tensor(log_snr, dtype=torch.float64, device="cpu").detach()
+    value = _real("log_snr", log_snr)
     all_between("log_snr", value, schedule.log_snr(schedule.T).item(), math.inf)
     return value
+
+
+def _real(argument: str, value: Time) -> Float64[Tensor, "*shape"]:
+    """The value as a float64 CPU tensor; ValueError for what is no number and no tensor."""
+    try:
+        return torch.as_tensor(value, dtype=torch.float64, device="cpu").detach()
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{argument}: wanted numbers, got {shown(value)}") from None

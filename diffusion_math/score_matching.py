@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_math._batching import inner, wide
-from diffusion_math.checks import require, same_shape, whole
+from diffusion_math.checks import checked, require, same_shape, whole
 from diffusion_math.schedule import Time, shape_like
 
 Score: TypeAlias = Callable[[Tensor], Tensor]
@@ -33,6 +33,7 @@ _Probes = Float[Tensor, "probes batch *event"]
 _PerExample = Float[Tensor, " batch"]
 
 
+@checked
 def explicit(model: Score, score: Score, x: _X) -> _PerExample:
     """The squared error in a known score: norm(S_theta(x) - S(x))^2.
 
@@ -50,6 +51,7 @@ def explicit(model: Score, score: Score, x: _X) -> _PerExample:
     return inner(error, error)
 
 
+@checked
 def fisher_divergence(p: Score, q: Score, x: _X) -> Float[Tensor, ""]:
     """The mean over samples x ~ p of norm(S_p(x) - S_q(x))^2: 0 only where the scores agree.
 
@@ -66,6 +68,7 @@ def fisher_divergence(p: Score, q: Score, x: _X) -> Float[Tensor, ""]:
     return explicit(p, q, x).mean()
 
 
+@checked
 def divergence(field: Score, x: _X, probes: _Probes | None = None) -> _PerExample:
     """tr grad f(x), exactly, or by Hutchinson's estimate where probes are given.
 
@@ -85,6 +88,7 @@ def divergence(field: Score, x: _X, probes: _Probes | None = None) -> _PerExampl
     return _value_and_divergence(field, x, probes)[1]
 
 
+@checked
 def implicit(model: Score, x: _X, probes: _Probes | None = None) -> _PerExample:
     """Implicit score matching, from samples alone: tr grad S_theta(x) + norm(S_theta(x))^2 / 2.
 
@@ -102,6 +106,7 @@ def implicit(model: Score, x: _X, probes: _Probes | None = None) -> _PerExample:
     return trace + inner(value, value) / 2
 
 
+@checked
 def sliced(model: Score, x: _X, probes: _Probes) -> _PerExample:
     """Implicit score matching along v: mean over probes of v^T grad S v + (v^T S)^2 / 2.
 
@@ -124,6 +129,7 @@ def sliced(model: Score, x: _X, probes: _Probes) -> _PerExample:
     return torch.stack(each).mean(0)
 
 
+@checked
 def denoising(model: Score, x: _X, eps: _X, sigma: Time) -> _PerExample:
     """The error in the score of x_hat given x: norm(S_theta(x_hat) - (x - x_hat) / sigma^2)^2.
 
@@ -151,6 +157,7 @@ def denoising(model: Score, x: _X, eps: _X, sigma: Time) -> _PerExample:
     return inner(error, error)
 
 
+@checked
 def tweedie_mean(model: Score, x_hat: _X, sigma: Time) -> _X:
     """E[x | x_hat] = x_hat + sigma^2 S(x_hat), where x_hat = x + sigma eps and S is its score.
 
@@ -169,6 +176,7 @@ def tweedie_mean(model: Score, x_hat: _X, sigma: Time) -> _X:
     return (wide(x_hat) + by_score).to(x_hat)
 
 
+@checked
 def tweedie_covariance(model: Score, x_hat: _X, sigma: Time) -> Float[Tensor, "batch D D"]:
     """Cov[x | x_hat] = sigma^2 I + sigma^4 grad S(x_hat), over the flattened event.
 
@@ -188,6 +196,7 @@ def tweedie_covariance(model: Score, x_hat: _X, sigma: Time) -> Float[Tensor, "b
     return variance * (torch.eye(slope.shape[-1]).to(slope) + variance * slope)
 
 
+@checked
 def jacobian(field: Score, x: _X) -> Float[Tensor, "batch D D"]:
     """grad f(x) over the flattened event: entry [b, i, j] is the slope of f(x[b])_i in x[b]_j.
 
@@ -203,6 +212,7 @@ def jacobian(field: Score, x: _X) -> Float[Tensor, "batch D D"]:
     return torch.stack([_flattened(p) for p in products], dim=1)
 
 
+@checked
 def rademacher(generator: torch.Generator, x: _X, count: int = 1) -> _Probes:
     """Independent fair signs, -1 or 1, as probes for x: (count, *x.shape), in x's dtype.
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffusion_math import gaussian
 from diffusion_math._batching import wide
-from diffusion_math.checks import Number, all_between, require
+from diffusion_math.checks import Number, all_between, checked, require
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.schedule import Schedule, Time, shape_like
 
@@ -26,6 +26,7 @@ StepVariance: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`(x_t, t, s) -> v`, of noise like x_t: `()`, or a shape that broadcasts to it, in any dtype."""
 
 
+@checked
 def large_variance(schedule: Schedule, t: Time, s: Time) -> Float64[Tensor, "*shape"]:
     """v = sigma_{t|s}^2, that of q(x_t | x_s): beta_t on neighbours. Derivation: (elbo.11).
 
@@ -40,6 +41,7 @@ def large_variance(schedule: Schedule, t: Time, s: Time) -> Float64[Tensor, "*sh
     return _link(schedule, t, s).variance
 
 
+@checked
 def small_variance(schedule: Schedule, t: Time, s: Time) -> Float64[Tensor, "*shape"]:
     """v = sigma_s^2 sigma_{t|s}^2 / sigma_t^2, that of q(x_s | x_t, x_0): beta_hat on neighbours.
 
@@ -55,6 +57,7 @@ def small_variance(schedule: Schedule, t: Time, s: Time) -> Float64[Tensor, "*sh
     return optimal_variance(0)(schedule, t, s)
 
 
+@checked
 def optimal_variance(data_variance: Number) -> Variance:
     """v = Var(x_s | x_t), the true reverse variance of data N(m, c I).
 
@@ -83,6 +86,7 @@ def optimal_variance(data_variance: Number) -> Variance:
     return variance
 
 
+@checked
 def constant_variance(value: Number) -> Variance:
     """v = value at every step. Raises ValueError unless it is positive and finite.
 
@@ -95,6 +99,7 @@ def constant_variance(value: Number) -> Variance:
     return lambda schedule, t, s: torch.tensor(value, dtype=torch.float64)
 
 
+@checked
 def fixed(schedule: Schedule, variance: Variance = large_variance) -> StepVariance:
     """A variance of (schedule, t, s), bound to its schedule for `ddpm`.
 
@@ -113,6 +118,7 @@ def fixed(schedule: Schedule, variance: Variance = large_variance) -> StepVarian
     return lambda x_t, t, s: shape_like(variance(schedule, t, s), wide(x_t))
 
 
+@checked
 def learned_range(schedule: Schedule, share: Callable[[Tensor, Tensor], Tensor]) -> StepVariance:
     """v = exp(f log large + (1 - f) log small), with a network's f = share(x_t, t).
 
@@ -143,6 +149,7 @@ def learned_range(schedule: Schedule, share: Callable[[Tensor, Tensor], Tensor])
     return variance
 
 
+@checked
 def analytic(schedule: Schedule, gamma: Callable[[Tensor], Tensor]) -> StepVariance:
     """The isotropic variance that is optimal for the data, from the mean square of eps.
 

@@ -25,7 +25,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from diffusion_math._batching import in_blocks, places
-from diffusion_math.checks import Number, finite, require
+from diffusion_math.checks import Number, checked, finite, require
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.schedule import Schedule, Time, coefficients
 
@@ -37,6 +37,7 @@ _FINEST = 12  # halvings of the step
 
 
 @final
+@checked
 @dataclass(frozen=True, eq=False)
 class Ribbon:
     """x_0 = (u, w) with u ~ N(0, s^2), w ~ N(f(u), g(u)), exact at every noise level.
@@ -71,12 +72,14 @@ class Ribbon:
     def __post_init__(self) -> None:
         require(0 < self.std < math.inf, "std", "a positive number", self.std)
 
+    @checked
     def log_density(
         self, schedule: Schedule, x: Float[Tensor, "batch 2"], t: Time
     ) -> Float64[Tensor, " batch"]:
         """log q(x_t) at x: the module's formula. Derivation: (toy.19)."""
         return self._given(schedule, x, t, lambda at: at.log.logsumexp(1))
 
+    @checked
     def score(
         self, schedule: Schedule, x: Float[Tensor, "batch 2"], t: Time
     ) -> Float[Tensor, "batch 2"]:
@@ -96,6 +99,7 @@ class Ribbon:
 
         return self._given(schedule, x, t, score).to(x)
 
+    @checked
     def posterior_mean(
         self, schedule: Schedule, x: Float[Tensor, "batch 2"], t: Time
     ) -> Float[Tensor, "batch 2"]:
@@ -112,10 +116,12 @@ class Ribbon:
 
         return self._given(schedule, x, t, mean).to(x)
 
+    @checked
     def denoiser(self, schedule: Schedule) -> Denoiser:
         """`posterior_mean` under `schedule`: the optimal denoiser for this data."""
         return partial(self.posterior_mean, schedule)
 
+    @checked
     def sample(self, generator: torch.Generator, n: int) -> Float64[Tensor, "n 2"]:
         """`n` independent samples of x_0: u = s z_1, w = f(u) + sqrt(g(u)) z_2.
 
@@ -209,6 +215,7 @@ class _Joint:
     growth: Tensor
 
 
+@checked
 def banana(bend: Number = 0.4, std: Number = 1.2, thickness: Number = 0.25) -> Ribbon:
     """The banana: N(0, I) bent along a parabola, by a map of constant Jacobian.
 
@@ -234,6 +241,7 @@ def banana(bend: Number = 0.4, std: Number = 1.2, thickness: Number = 0.25) -> R
     return Ribbon(std, across)
 
 
+@checked
 def funnel(std: Number = 1.2) -> Ribbon:
     """Neal's funnel: a normal with log-normal variance, N(0, I) under a triangular map.
 

@@ -19,12 +19,13 @@ from jaxtyping import Float, Float64
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
-from diffusion_math.checks import Number, require, whole
+from diffusion_math.checks import Number, checked, require, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.schedule import Schedule, Time, coefficients
 
 
 @final
+@checked
 @dataclass(frozen=True)
 class Checkerboard:
     """x_0 = u + std z, u uniform on the full squares of a board about the origin.
@@ -63,6 +64,7 @@ class Checkerboard:
         require(0 < self.width < math.inf, "width", "a positive number", self.width)
         require(0 < self.std < math.inf, "std", "a positive number", self.std)
 
+    @checked
     def log_density(
         self, schedule: Schedule, x: Float[Tensor, "batch 2"], t: Time
     ) -> Float64[Tensor, " batch"]:
@@ -72,6 +74,7 @@ class Checkerboard:
         """
         return self._parts(schedule, x, t)[0]
 
+    @checked
     def score(
         self, schedule: Schedule, x: Float[Tensor, "batch 2"], t: Time
     ) -> Float[Tensor, "batch 2"]:
@@ -82,6 +85,7 @@ class Checkerboard:
         _, u, alpha_t, S = self._parts(schedule, x, t)
         return ((alpha_t * u - x.to(u)) / S).to(x)
 
+    @checked
     def posterior_mean(
         self, schedule: Schedule, x: Float[Tensor, "batch 2"], t: Time
     ) -> Float[Tensor, "batch 2"]:
@@ -93,10 +97,12 @@ class Checkerboard:
         softened = alpha_t * self.std**2 / S
         return ((1 - alpha_t * softened) * u + softened * x.to(u)).to(x)
 
+    @checked
     def denoiser(self, schedule: Schedule) -> Denoiser:
         """`posterior_mean` under `schedule`: the optimal denoiser for this data."""
         return partial(self.posterior_mean, schedule)
 
+    @checked
     def sample(self, generator: torch.Generator, n: int) -> Float64[Tensor, "n 2"]:
         """`n` independent samples of x_0: a random full square, a point in it, plus a normal."""
         odd = torch.randint(2, (n, 1), generator=generator)

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from diffusion_math.checks import require
+from diffusion_math.checks import checked, require
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.schedule import Schedule, Time
 
@@ -24,6 +24,7 @@ __all__ = ["Labelled"]
 
 
 @final
+@checked
 @dataclass(frozen=True, eq=False)
 class Labelled:
     """q(x_0, y): the component of `mixture` that x_0 comes from has the label y.
@@ -59,6 +60,7 @@ class Labelled:
         """L, the number of labels."""
         return int(self.labels.max()) + 1
 
+    @checked
     def given(self, label: int) -> GaussianMixture:
         """q(x_0 | y = label): the label's components, their weights renormalised.
 
@@ -67,6 +69,7 @@ class Labelled:
         require(0 <= label < self.count, "label", f"one of 0..{self.count - 1}", label)
         return self.mixture.among((self.labels == label).nonzero()[:, 0].tolist())
 
+    @checked
     def log_posterior(
         self, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time
     ) -> Float64[Tensor, "batch L"]:

@@ -23,13 +23,14 @@ from torch import Tensor
 
 from diffusion_math import gaussian
 from diffusion_math._batching import Rows, by_time, normalised, places, softmax
-from diffusion_math.checks import require, same_shape, scalar_or_batch, symmetric
+from diffusion_math.checks import checked, require, same_shape, scalar_or_batch, symmetric
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.densities import _quadratic_forms
 from diffusion_math.schedule import Schedule, Time
 
 
 @final
+@checked
 @dataclass(frozen=True, eq=False)
 class GaussianMixture:
     """The data distribution q(x_0) = sum_k w_k N(m_k, C_k), under noise. Derivation: (mixture.1).
@@ -81,6 +82,7 @@ class GaussianMixture:
         variances = self._spectrum[0]
         require(bool((variances >= 0).all()), "covariances", "no negative variance", variances)
 
+    @checked
     def log_density(
         self, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time
     ) -> Float64[Tensor, " batch"]:
@@ -95,6 +97,7 @@ class GaussianMixture:
 
         return self._each_time(at_one_time, schedule, x, t)
 
+    @checked
     def responsibilities(
         self, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time
     ) -> Float64[Tensor, "batch K"]:
@@ -109,6 +112,7 @@ class GaussianMixture:
 
         return self._each_time(at_one_time, schedule, x, t)
 
+    @checked
     def score(
         self, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time
     ) -> Float[Tensor, "batch *event"]:
@@ -123,6 +127,7 @@ class GaussianMixture:
 
         return self._each_time(at_one_time, schedule, x, t).reshape(x.shape).to(x)
 
+    @checked
     def log_density_and_score(
         self, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time
     ) -> tuple[Float64[Tensor, " batch"], Float[Tensor, "batch *event"]]:
@@ -140,6 +145,7 @@ class GaussianMixture:
         both = self._each_time(at_one_time, schedule, x, t)
         return both[:, 0], both[:, 1:].reshape(x.shape).to(x)
 
+    @checked
     def posterior_mean(
         self, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time
     ) -> Float[Tensor, "batch *event"]:
@@ -156,16 +162,19 @@ class GaussianMixture:
 
         return self._each_time(at_one_time, schedule, x, t).reshape(x.shape).to(x)
 
+    @checked
     def denoiser(self, schedule: Schedule) -> Denoiser:
         """`posterior_mean` under `schedule`: the optimal denoiser for this data."""
         return partial(self.posterior_mean, schedule)
 
+    @checked
     def marginal(self, schedule: Schedule, t: Time) -> "GaussianMixture":
         """The distribution of x_t, sum_k w_k N(alpha_t m_k, S_k(t)). Derivation: (mixture.1)."""
         alpha_t, _ = schedule(t)
         covariances = self._like_covariances(self._noisy(schedule, t))
         return GaussianMixture(self.log_weights, alpha_t * self.means, covariances)
 
+    @checked
     def reverse(
         self, schedule: Schedule, x: Float[Tensor, "*event"], t: Time, s: Time = 0
     ) -> "GaussianMixture":
@@ -197,6 +206,7 @@ class GaussianMixture:
         spread = self._like_covariances(link.variance * gain)
         return GaussianMixture(log_r, means.reshape(self.means.shape), spread)
 
+    @checked
     def among(self, components: Sequence[int]) -> "GaussianMixture":
         """The mixture of these components alone, their weights renormalised.
 
@@ -205,6 +215,7 @@ class GaussianMixture:
         k = torch.tensor(components, dtype=torch.int64, device=self.means.device)
         return GaussianMixture(self.log_weights[k], self.means[k], self.covariances[k])
 
+    @checked
     def probability_flow(
         self, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time, s: Time
     ) -> Float[Tensor, "batch *event"]:
@@ -230,6 +241,7 @@ class GaussianMixture:
         )
         return moved.reshape(x.shape).to(x)
 
+    @checked
     def sample(self, generator: torch.Generator, n: int) -> Float64[Tensor, "n *event"]:
         """`n` independent samples of x_0, `(n, *event)`. Derivation: (mixture.11).
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from diffusion_math.checks import require, same_shape, symmetric
+from diffusion_math.checks import checked, require, same_shape, symmetric
 
 __all__ = [
     "Multivariate",
@@ -27,6 +27,7 @@ __all__ = [
 
 
 @final
+@checked
 @dataclass(frozen=True, eq=False)
 class Multivariate:
     """N(mean, covariance), or a batch of them, in float64.
@@ -66,6 +67,7 @@ class Multivariate:
         valid = bool((values >= -1e-12 * size).all())
         require(valid, "covariance", "no negative eigenvalue", values)
 
+    @checked
     def sample(self, z: Float[Tensor, "*batch D"]) -> Float64[Tensor, "*batch D"]:
         """mean + C^{1/2} z: a sample where z, of mean's shape, is standard normal.
 
@@ -74,6 +76,7 @@ class Multivariate:
         same_shape("z", z, self.mean)
         return self.mean + (_root(self.covariance) @ z.to(self.mean)[..., None])[..., 0]
 
+    @checked
     def log_density(self, x: Float[Tensor, "*batch D"]) -> Float64[Tensor, "*batch"]:
         """log N(x; m, C) = -((x - m)^T C^-1 (x - m) + log det(2 pi C)) / 2, by Cholesky.
 
@@ -82,6 +85,7 @@ class Multivariate:
         L = _cholesky("covariance", self.covariance)
         return -(_squared(L, x.to(self.mean) - self.mean) + _log_det(L)) / 2 - self._constant
 
+    @checked
     def score(self, x: Float[Tensor, "*batch D"]) -> Float64[Tensor, "*batch D"]:
         """grad_x log N(x; m, C) = -C^-1 (x - m) (claim C21). Derivation: (multivariate.2)."""
         L = _cholesky("covariance", self.covariance)
@@ -98,6 +102,7 @@ class Multivariate:
         return self.mean.shape[-1] / 2 * math.log(2 * math.pi)
 
 
+@checked
 def kl(q: Multivariate, p: Multivariate) -> Float64[Tensor, "*batch"]:
     """KL(q || p) in nats (claim C10: never negative).
 
@@ -121,6 +126,7 @@ def kl(q: Multivariate, p: Multivariate) -> Float64[Tensor, "*batch"]:
     return nats
 
 
+@checked
 def cross_entropy(q: Multivariate, p: Multivariate) -> Float64[Tensor, "*batch"]:
     """-E_q[log p] = (m^T C_p^-1 m + tr(C_p^-1 C_q) + log det(2 pi C_p)) / 2 at m = m_q - m_p.
 
@@ -140,6 +146,7 @@ def cross_entropy(q: Multivariate, p: Multivariate) -> Float64[Tensor, "*batch"]
     return (_squared(L, q.mean - p.mean) + trace + _log_det(L)) / 2 + p._constant
 
 
+@checked
 def wasserstein2(q: Multivariate, p: Multivariate) -> Float64[Tensor, "*batch"]:
     """The 2-Wasserstein distance, singular covariances included.
 
@@ -165,6 +172,7 @@ def wasserstein2(q: Multivariate, p: Multivariate) -> Float64[Tensor, "*batch"]:
     return distance
 
 
+@checked
 def fisher_divergence(q: Multivariate, p: Multivariate) -> Float64[Tensor, "*batch"]:
     """E_q norm(grad log q - grad log p)^2, what explicit score matching measures (claim C24).
 
@@ -187,6 +195,7 @@ def fisher_divergence(q: Multivariate, p: Multivariate) -> Float64[Tensor, "*bat
     return shift.square().sum(-1) + change.square().sum((-2, -1))
 
 
+@checked
 def condition(
     joint: Multivariate, known: list[int], value: Float[Tensor, "*batch known"]
 ) -> Multivariate:
@@ -217,6 +226,7 @@ def condition(
     return Multivariate(mean, _even(C[..., other, :][..., other] - gain @ link))
 
 
+@checked
 def product(q: Multivariate, p: Multivariate) -> tuple[Multivariate, Float64[Tensor, "*batch"]]:
     """The Gaussian proportional to the product of two densities, and the log of the constant.
 

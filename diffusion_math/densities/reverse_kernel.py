@@ -12,13 +12,14 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from diffusion_math import gaussian
-from diffusion_math.checks import require, strictly_decreasing
+from diffusion_math.checks import checked, require, strictly_decreasing
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.schedule import Schedule, Time
 
 __all__ = ["path_log_density", "sample_clean", "sample_reverse"]
 
 
+@checked
 def sample_clean(
     mixture: GaussianMixture,
     generator: torch.Generator,
@@ -54,6 +55,7 @@ def sample_clean(
     return samples
 
 
+@checked
 def sample_reverse(
     mixture: GaussianMixture,
     generator: torch.Generator,
@@ -87,6 +89,7 @@ def sample_reverse(
     return bridge.sample(torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x_0))
 
 
+@checked
 def path_log_density(
     mixture: GaussianMixture,
     schedule: Schedule,

@@ -12,12 +12,14 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from diffusion_math.checks import checked
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.schedule import Schedule, Time
 
 __all__ = ["posterior_covariance", "score_jacobian"]
 
 
+@checked
 def score_jacobian(
     mixture: GaussianMixture, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time
 ) -> Float64[Tensor, "batch D D"]:
@@ -48,6 +50,7 @@ def score_jacobian(
     return total
 
 
+@checked
 def posterior_covariance(
     mixture: GaussianMixture, schedule: Schedule, x: Float[Tensor, "batch *event"], t: Time
 ) -> Float64[Tensor, "batch D D"]:

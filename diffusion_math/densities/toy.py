@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import Number, require, whole
+from diffusion_math.checks import Number, checked, require, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.densities.banana_funnel import banana, funnel
 from diffusion_math.densities.checkerboard import Checkerboard
@@ -53,6 +53,7 @@ class Density(Protocol):
         """`n` independent samples of x_0, `(n, 2)` in float64."""
 
 
+@checked
 def ring(modes: int = 8, radius: float = 2.0, std: float = 0.15) -> GaussianMixture:
     """Equal isotropic modes on a circle.
 
@@ -70,6 +71,7 @@ def ring(modes: int = 8, radius: float = 2.0, std: float = 0.15) -> GaussianMixt
     return _isotropic(radius * _on_circle(angles), std)
 
 
+@checked
 def grid25(spacing: float = 1.0, std: float = 0.1) -> GaussianMixture:
     """Twenty-five equal isotropic modes on a square grid about the origin.
 
@@ -85,6 +87,7 @@ def grid25(spacing: float = 1.0, std: float = 0.1) -> GaussianMixture:
     return _isotropic(torch.cartesian_prod(line, line), std)
 
 
+@checked
 def two_moons(modes: int = 32, std: float = 0.1) -> GaussianMixture:
     """Two interleaved half circles of radius 1, each a chain of `modes` equal isotropic modes.
 
@@ -106,6 +109,7 @@ def two_moons(modes: int = 32, std: float = 0.1) -> GaussianMixture:
     return _isotropic(torch.cat([upper, -upper]), std)
 
 
+@checked
 def pinwheel(
     arms: int = 5, modes: int = 12, radius: float = 2.0, twist: float = 0.25, std: float = 0.1
 ) -> GaussianMixture:
@@ -134,6 +138,7 @@ def pinwheel(
     return _chain((1 - r).square() / -0.18, points, along * 1.4 / (modes - 1), std)
 
 
+@checked
 def spirals(
     arms: int = 2, modes: int = 32, radius: float = 2.5, turns: float = 1.5, std: float = 0.08
 ) -> GaussianMixture:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from diffusion_math.checks import (
     Number,
+    checked,
     differentiable,
     require,
     same_shape,
@@ -54,6 +55,7 @@ NUDGE = 1e-3
 """The finite-difference step of theta: far above a float32 network's rounding."""
 
 
+@checked
 def fit_grid(
     step: Step,
     schedule: Schedule,
@@ -116,6 +118,7 @@ def fit_grid(
     return fit_grid_of(sample, schedule, ends, grid, scale, modes, rounds)
 
 
+@checked
 def fit_grid_of(
     sample: Callable[[Tensor], Tensor],
     schedule: Schedule,
@@ -165,6 +168,7 @@ def fit_grid_of(
     return moved(found) if after < before else grid.clone()
 
 
+@checked
 def robust_least_squares(
     difference: Callable[[Tensor], Tensor],
     first: Float64[Tensor, " free"],
@@ -208,6 +212,7 @@ def robust_least_squares(
     return torch.as_tensor(found.x), 2 * float(found.cost)
 
 
+@checked
 def cosines(gaps: int, modes: int) -> Float64[Tensor, "inner modes"]:
     """Changes of theta that are smooth from gap to gap: `(gaps - 1, modes)`.
 
@@ -224,6 +229,7 @@ def cosines(gaps: int, modes: int) -> Float64[Tensor, "inner modes"]:
     return (waves - waves[-1])[:-1]
 
 
+@checked
 def errors(
     step: Step,
     denoise: Denoiser,
@@ -239,6 +245,7 @@ def errors(
     return distances(end_of(step, denoise, starts, grid), ends)
 
 
+@checked
 def distances(
     found: Float[Tensor, "batch *event"], ends: Float[Tensor, "batch *event"]
 ) -> Float64[Tensor, " batch"]:
@@ -247,6 +254,7 @@ def distances(
     return (flattened(found) - flattened(ends)).square().mean(1).sqrt()
 
 
+@checked
 def grid_of_logits(
     schedule: Schedule, grid: Float64[Tensor, " nodes"], theta: Float64[Tensor, " inner"]
 ) -> Float64[Tensor, " nodes"]:
@@ -269,6 +277,7 @@ def grid_of_logits(
     return torch.cat([grid[:1], nodes, grid[-1:]])
 
 
+@checked
 def logits_of_grid(
     schedule: Schedule, grid: Float64[Tensor, " nodes"]
 ) -> Float64[Tensor, " inner"]:
@@ -284,6 +293,7 @@ def logits_of_grid(
     return logs[:-1] - logs[-1]
 
 
+@checked
 def blended(
     schedule: Schedule,
     grid: Float64[Tensor, " nodes"],
@@ -311,6 +321,7 @@ def _range(schedule: Schedule, grid: Tensor) -> tuple[Tensor, Tensor]:
     return schedule.log_snr(first), schedule.log_snr(last)
 
 
+@checked
 def end_of(
     step: Step, denoise: Denoiser, starts: Float[Tensor, "batch *event"], grid: Tensor
 ) -> Float[Tensor, "batch *event"]:
@@ -319,6 +330,7 @@ def end_of(
         return final(step, denoise, starts, grid)
 
 
+@checked
 def in_medians(scale: Number, errors: Float64[Tensor, " batch"]) -> float:
     """`scale` times the median of these errors; infinite where the median is 0: all then have the
     same weight. Derivation: (grids.4)."""
@@ -326,6 +338,7 @@ def in_medians(scale: Number, errors: Float64[Tensor, " batch"]) -> float:
     return scale * median if median > 0 else math.inf
 
 
+@checked
 def robust_residuals(
     difference: Float[Tensor, "batch *event"], scale: Number
 ) -> Float64[Tensor, " residuals"]:
@@ -341,6 +354,7 @@ def robust_residuals(
     return errors.flatten() / math.sqrt(errors.numel())
 
 
+@checked
 def flattened(values: Tensor) -> Tensor:
     """`(batch, D)`, float64 on the CPU."""
     return values.reshape(len(values), -1).to("cpu", torch.float64)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from diffusion_math.checks import Number, between, require, whole
+from diffusion_math.checks import Number, between, checked, require, whole
 from diffusion_math.fitting.grids import grid_of_logits, logits_of_grid
 from diffusion_math.grid import uniform_log_snr
 from diffusion_math.schedule import Schedule
@@ -31,6 +31,7 @@ ALIGNED: dict[str, tuple[float, ...]] = {
 released with arXiv:2404.14507."""
 
 
+@checked
 def align_your_steps(
     schedule: Schedule, steps: int, model: str = "sd15"
 ) -> Float64[Tensor, " nodes"]:
@@ -72,6 +73,7 @@ def align_your_steps(
     return torch.cat([start, inner, inner.new_zeros(1)])
 
 
+@checked
 def error_weighted(
     schedule: Schedule, steps: int, order: int = 3, power: Number = 2
 ) -> Float64[Tensor, " nodes"]:
@@ -111,6 +113,7 @@ def error_weighted(
     return nodes
 
 
+@checked
 def weighted_error(
     schedule: Schedule, grid: Float64[Tensor, " nodes"], order: int = 3, power: Number = 2
 ) -> float:

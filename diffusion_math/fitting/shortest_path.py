@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from diffusion_math.checks import require, strictly_decreasing, whole
+from diffusion_math.checks import checked, require, strictly_decreasing, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.fitting._memo import Once
 from diffusion_math.noise import required
@@ -20,6 +20,7 @@ from diffusion_math.solvers.step import State, Step
 __all__ = ["dynamic_programming", "kl_upper_bound", "shortest"]
 
 
+@checked
 def shortest(costs: Float64[Tensor, "nodes nodes"], steps: int) -> list[int]:
     """The cheapest path from the first node to the last in exactly `steps` steps.
 
@@ -59,6 +60,7 @@ def shortest(costs: Float64[Tensor, "nodes nodes"], steps: int) -> list[int]:
     return _backtrack(predecessors, count - 1)
 
 
+@checked
 def kl_upper_bound(
     schedule: Schedule,
     denoise: Denoiser,
@@ -117,6 +119,7 @@ def kl_upper_bound(
     return cells.triu(1).cumsum(1)
 
 
+@checked
 def dynamic_programming(
     step: Step,
     denoise: Denoiser,

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from diffusion_math.checks import Number, require, same_shape, strictly_decreasing, whole
+from diffusion_math.checks import Number, checked, require, same_shape, strictly_decreasing, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.fitting.grids import distances, fit_grid_of, flattened, in_medians
 from diffusion_math.schedule import Schedule
@@ -42,6 +42,7 @@ class FinePath(NamedTuple):
     times: Tensor
     states: Sequence[Tensor]
 
+    @checked
     def at(self, schedule: Schedule, t: Tensor) -> Tensor:
         """The states at a time: a node's, or the cubic through four nodes.
 
@@ -74,6 +75,7 @@ class FinePath(NamedTuple):
             found = found + share * self.states[int(k)]
         return found
 
+    @checked
     def on(self, schedule: Schedule, grid: Tensor) -> list[Tensor]:
         """The starts, for any first node of the grid, and the states at its other nodes.
 
@@ -83,6 +85,7 @@ class FinePath(NamedTuple):
         return [self.states[0], *(self.at(schedule, t) for t in grid[1:])]
 
 
+@checked
 def fit_weights(
     denoise: Denoiser,
     states: Sequence[Float[Tensor, "batch *event"]],
@@ -134,6 +137,7 @@ def fit_weights(
     return weights.squeeze(-1)
 
 
+@checked
 def fit_weights_and_grid(
     schedule: Schedule,
     denoise: Denoiser,

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from diffusion_math.checks import Number, differentiable, require, same_shape, whole
+from diffusion_math.checks import Number, checked, differentiable, require, same_shape, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.fitting._memo import Once
 from diffusion_math.fitting.grids import (
@@ -31,6 +31,7 @@ NUDGE = 1e-5
 """The finite-difference step of a weight."""
 
 
+@checked
 def fit_weights_to_ends(
     denoise: Denoiser,
     starts: Float[Tensor, "batch *event"],
@@ -105,6 +106,7 @@ def fit_weights_to_ends(
     return moved(found)
 
 
+@checked
 def fit_alternating(
     schedule: Schedule,
     denoise: Denoiser,

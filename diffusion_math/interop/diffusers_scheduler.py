@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffusion_math import prediction
 from diffusion_math._batching import combined, wide
-from diffusion_math.checks import Number, require, same_shape
+from diffusion_math.checks import Number, checked, require, same_shape
 from diffusion_math.denoiser import network_time
 from diffusion_math.grid import GRIDS
 from diffusion_math.interop.pulled import Pulled, evaluations
@@ -36,6 +36,7 @@ _X0: dict[str, _ToX0] = {
 }
 
 
+@checked
 def normals(x: Tensor, t: Tensor, s: Tensor, generator: Generators) -> Tensor:
     """The standard normals of the step from t to s, like x."""
     z: Tensor = randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
@@ -124,6 +125,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self._reset()
 
     @classmethod
+    @checked
     def from_config(
         cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any
     ) -> Any:
@@ -136,6 +138,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
             config = {name: of for name, of in config.items() if name != "_use_default_values"}
         return super().from_config(config, return_unused_kwargs, **kwargs)
 
+    @checked
     def set_timesteps(
         self,
         num_inference_steps: int | None = None,
@@ -173,6 +176,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self.sigmas = self._ratios([*times, nodes[-1]])
         self._reset()
 
+    @checked
     def set_begin_index(self, begin_index: int = 0) -> None:
         """Begin at an entry of `timesteps` at which a step starts, as image-to-image does.
 
@@ -209,10 +213,12 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         """The entry of `timesteps` that the next `step` is told; None before the first."""
         return self._step_index
 
+    @checked
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
         """The sample as it is: a network gets x_t."""
         return sample
 
+    @checked
     def step(
         self,
         model_output: Tensor,
@@ -259,12 +265,14 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         found = x.to(sample.dtype), x0.to(sample.dtype)
         return DDIMSchedulerOutput(*found) if return_dict else found
 
+    @checked
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """alpha_t x_0 + sigma_t eps at diffusers' times, one or `(batch,)`."""
         alpha_t, sigma_t = self.schedule(self._times(timesteps))
         x0, eps = torch.broadcast_tensors(original_samples, noise)  # type: ignore[no-untyped-call]
         return combined((alpha_t, x0), (sigma_t, eps))
 
+    @checked
     def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """v = alpha_t eps - sigma_t x_0 at diffusers' times, one or `(batch,)`.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffusion_math import prediction
 from diffusion_math._batching import combined
-from diffusion_math.checks import whole
+from diffusion_math.checks import checked, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Schedule
@@ -26,6 +26,7 @@ PLMS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24
 """Adams-Bashforth on equal steps, the latest prediction first: (adams.3)."""
 
 
+@checked
 def lms(schedule: Schedule, order: int = 4) -> Step:
     """LMS: Adams-Bashforth in r = sigma / alpha on uneven nodes, as in k-diffusion.
 
@@ -67,6 +68,7 @@ def lms(schedule: Schedule, order: int = 4) -> Step:
     return step
 
 
+@checked
 def plms(schedule: Schedule, runge_kutta: bool = False) -> Step:
     """PLMS: the map above at the Adams-Bashforth mean of equal steps in t.
 

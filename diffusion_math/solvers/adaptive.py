@@ -13,7 +13,7 @@ from torch import Tensor
 
 from diffusion_math import prediction
 from diffusion_math._batching import inner, wide
-from diffusion_math.checks import Number, between, whole
+from diffusion_math.checks import Number, between, checked, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Schedule, shape_like
@@ -22,6 +22,7 @@ from diffusion_math.solvers.step import State, Step
 Slope = Callable[[Tensor, Tensor], Tensor]
 
 
+@checked
 def bogacki_shampine(
     schedule: Schedule, rtol: Number = 1e-3, atol: Number = 1e-3, most: int = 10_000
 ) -> Step:

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from diffusion_math import prediction
 from diffusion_math._batching import wide
-from diffusion_math.checks import Number, between, require, whole
+from diffusion_math.checks import Number, between, checked, require, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Schedule
@@ -156,6 +156,7 @@ def noise_std(kind: Kind, here: Level, there: Level, eta: Number) -> Tensor:
     return there.sigma * share.sqrt()
 
 
+@checked
 def singlestep(schedule: Schedule, order: int, kind: Kind = "eps") -> Step:
     """DPM-Solver-1, 2, 3 (kind "eps") and DPM-Solver++(1S, 2S, 3S) (kind "x0").
 
@@ -226,6 +227,7 @@ def stages(
     return exponential_step(kind, x, here, there, [found[k] for k in stages[-1][1]])
 
 
+@checked
 def multistep(schedule: Schedule, order: int, kind: Kind = "x0", eta: Number = 0.0) -> Step:
     """Exponential Adams-Bashforth: the polynomial through the last `order` predictions.
 
@@ -274,6 +276,7 @@ def multistep(schedule: Schedule, order: int, kind: Kind = "x0", eta: Number = 0
     return step
 
 
+@checked
 def dpmpp_2m(schedule: Schedule) -> Step:
     """DPM-Solver++(2M): x0 extrapolated in lambda from the last two predictions.
 
@@ -318,6 +321,7 @@ def dpmpp_2m(schedule: Schedule) -> Step:
     return step
 
 
+@checked
 def unipc(schedule: Schedule, order: int = 2) -> Step:
     """UniPC in x0: exponential Adams-Bashforth as predictor, Adams-Moulton as corrector.
 
@@ -379,6 +383,7 @@ def _of(kind: Kind, schedule: Schedule, x: Tensor, x0: Tensor, t: Tensor) -> Ten
     return x0 if kind == "x0" else prediction.eps_from_x0(schedule, x, x0, t)
 
 
+@checked
 def check_kind(kind: str) -> None:
     """Raise ValueError unless the kind is "x0" or "eps"."""
     require(kind in ("x0", "eps"), "kind", "x0 or eps", repr(kind))

@@ -17,7 +17,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from diffusion_math._batching import combined
-from diffusion_math.checks import require, same_shape, strictly_decreasing
+from diffusion_math.checks import checked, require, same_shape, strictly_decreasing
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Schedule
@@ -26,6 +26,7 @@ from diffusion_math.solvers.step import State, Step
 __all__ = ["from_weights", "grouped", "mixed", "rescaled_weights", "rows_of_grid"]
 
 
+@checked
 def from_weights(
     grid: Float[Tensor, " nodes"], weights: Float64[Tensor, "steps columns *groups"]
 ) -> Step:
@@ -67,6 +68,7 @@ def from_weights(
     return step
 
 
+@checked
 def rescaled_weights(
     schedule: Schedule,
     weights: Float64[Tensor, "steps columns *groups"],
@@ -112,6 +114,7 @@ def rows_of_grid(grid: Tensor, weights: Tensor) -> None:
     require(valid, "weights", f"shape {wanted}", tuple(weights.shape))
 
 
+@checked
 def grouped(parts: Sequence[Tensor], groups: int) -> list[tuple[Tensor, ...]]:
     """The parts of each group of channels."""
     if groups == 1:

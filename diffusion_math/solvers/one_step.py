@@ -12,6 +12,7 @@ Derivation: (one_step.2).
 from torch import Tensor
 
 from diffusion_math import checks, gaussian, prediction
+from diffusion_math.checks import checked
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.noise import Noise
@@ -20,6 +21,7 @@ from diffusion_math.solvers.step import State, Step
 from diffusion_math.variance import StepVariance
 
 
+@checked
 def ddpm(schedule: Schedule, variance: StepVariance | None = None) -> Step:
     """DDPM ancestral sampling: a sample of the posterior q(x_s | x_t, x_0) at x_0 = E[x_0 | x_t].
 
@@ -56,6 +58,7 @@ def ddpm(schedule: Schedule, variance: StepVariance | None = None) -> Step:
     return step
 
 
+@checked
 def ddim(schedule: Schedule, eta: float | int = 0.0) -> Step:
     """DDIM: from the deterministic flow (eta = 0) to ancestral sampling (eta = 1).
 
@@ -99,6 +102,7 @@ def ddim(schedule: Schedule, eta: float | int = 0.0) -> Step:
     return step
 
 
+@checked
 def euler(schedule: Schedule) -> Step:
     """Euler's method on the probability flow, in y = x / alpha against r = sigma / alpha.
 
@@ -128,6 +132,7 @@ def euler(schedule: Schedule) -> Step:
     return step
 
 
+@checked
 def heun(schedule: Schedule) -> Step:
     """Heun's method on the probability flow: an Euler step, then the mean of both end slopes.
 
@@ -162,6 +167,7 @@ def heun(schedule: Schedule) -> Step:
     return step
 
 
+@checked
 def flow_heun(schedule: Schedule) -> Step:
     """Heun's method in the coordinates of rectified flow, whose slope is flow = eps - x0.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import final
 
+from diffusion_math.checks import checked
 from diffusion_math.schedule import Schedule
 from diffusion_math.solvers.adams import lms, plms
 from diffusion_math.solvers.adaptive import bogacki_shampine
@@ -18,6 +19,7 @@ __all__ = ["SOLVERS", "Solver"]
 
 
 @final
+@checked
 @dataclass(frozen=True)
 class Solver:
     """A solver with its theoretical order and cost; called with a schedule it returns its step.
@@ -45,6 +47,7 @@ class Solver:
     noisy: bool
     about: str
 
+    @checked
     def __call__(self, schedule: Schedule) -> Step:
         """The solver's step for a schedule."""
         return self.make(schedule)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion_math import prediction
-from diffusion_math.checks import Number, between, require, whole
+from diffusion_math.checks import Number, between, checked, require, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise, zeros
 from diffusion_math.schedule import Schedule
@@ -20,6 +20,7 @@ from diffusion_math.solvers.one_step import heun
 from diffusion_math.solvers.step import State, Step
 
 
+@checked
 def ancestral(schedule: Schedule, order: int, kind: Kind = "eps", eta: float | int = 1.0) -> Step:
     """Ancestral sampling: a deterministic step to below s, then noise back up to s.
 
@@ -71,6 +72,7 @@ def ancestral(schedule: Schedule, order: int, kind: Kind = "eps", eta: float | i
     return step
 
 
+@checked
 def churn(
     schedule: Schedule,
     share: Number = 0.5,
@@ -131,6 +133,7 @@ def churn(
     return step
 
 
+@checked
 def dpmpp_sde(schedule: Schedule, eta: float | int = 1.0) -> Step:
     """DPM-Solver++ (SDE), single-step: a stochastic half step, then the full step with its x0.
 
@@ -173,6 +176,7 @@ def dpmpp_sde(schedule: Schedule, eta: float | int = 1.0) -> Step:
     return step
 
 
+@checked
 def sde_heun(schedule: Schedule, eta: float | int = 1.0) -> Step:
     """Stochastic Heun with an exact linear part: x0 interpolated linearly between both ends.
 
@@ -210,6 +214,7 @@ def sde_heun(schedule: Schedule, eta: float | int = 1.0) -> Step:
     return step
 
 
+@checked
 def corrected(predictor: Step, schedule: Schedule, share: Number = 0.5, rounds: int = 1) -> Step:
     """Predictor-corrector: after each step, Langevin moves at the new noise level.
 
