@@ -69,14 +69,14 @@ def described(value: object) -> str:
     """What a value is, for a message."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}, {str(value.dtype)[6:]}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
     kind = type(value).__name__
     return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def shown(value: object) -> str:
     """A value itself where it is short, what it is elsewhere, for a message."""
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
     if isinstance(value, NoneType | bool | int | float | str):
         return repr(value)
     return described(value)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, final
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import require, whole
+from diffusion_math.checks import described, require, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.grid import trailing
 from diffusion_math.noise import Noise
@@ -147,16 +147,6 @@ def _require(condition: bool, argument: str, wanted: str, got: object) -> None:
         require(condition, argument, wanted, got)
     except ValueError as error:
         raise InvalidSamplerError(str(error)) from None
-
-
-def described(value: object) -> str:
-    """What a value is, for a message."""
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}, {str(value.dtype)[6:]}"
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    kind = type(value).__name__
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def of_step(name: str, make: Callable[[Schedule], Step], schedule: Schedule) -> Sampler:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
-from diffusion_math.checks import require, whole
+from diffusion_math.checks import described, require, whole
 from diffusion_math.schedule import Discrete
 from diffusion_math.testing import conformance, order
 from diffusion_math.testing.conformance import FEW, Finding
@@ -13,7 +13,7 @@ from diffusion_math.testing.convergence import Fit
 from diffusion_math.testing.noise_use import noise_use
 from diffusion_math.testing.report import Check, Report, Verdict
 from diffusion_math.testing.rounding import rounded
-from diffusion_math.testing.sampler import Sampler, UnsupportedError, described
+from diffusion_math.testing.sampler import Sampler, UnsupportedError
 
 __all__ = ["SLACK", "Origin", "assert_order", "assert_sound", "audit"]
 
