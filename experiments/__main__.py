@@ -5,12 +5,14 @@
 
 import importlib
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sd.command_line.entry import guarded, parsed
-from sd.command_line.flags import files
+from sd.command_line.flags import FlagError, by_flag, files
 from sd.command_line.terminal import say
 
 TRAIN = "train"
@@ -87,11 +89,29 @@ def _run(name: str, flags: Sequence[str]) -> int:
 
     module = importlib.import_module(f"{package}.run")
     files(config)
-    with output_folder(config.out) as folder:
+    with _by_flag(config), output_folder(config.out) as folder:
         result = module.run(config)
         for path in getattr(module, "write", write)(result, folder):
             say(path)
     return int(getattr(module, "conclude", lambda result: 0)(result))
+
+
+@contextmanager
+def _by_flag(config: Any) -> Iterator[None]:
+    """Errors and warnings about a setting name its flag."""
+    show = warnings.showwarning
+    warnings.showwarning = lambda message, *where, **more: show(
+        by_flag(config, str(message)), *where, **more
+    )
+    try:
+        yield
+    except ValueError as error:
+        said = by_flag(config, str(error))
+        if said == str(error):
+            raise
+        raise FlagError(said) from error
+    finally:
+        warnings.showwarning = show
 
 
 def configured(kind: type[Any], name: str, flags: Sequence[str]) -> Any:

@@ -20,8 +20,8 @@ def run(config: Config) -> Result:
     measures = tqdm(ERRATA.values(), unit="erratum", disable=None)
     found = [measure(config.samples, config.seed) for measure in measures]
     lead = (
-        "Eight statements of the lecture need a correction. The printed form is orange, the true "
-        "form, computed by the library, is blue, and measured values are dark."
+        "Eight statements of the lecture need a correction. In each figure the printed form is "
+        "orange, the corrected one blue, and measured values are dark."
     )
     parts: list[Part] = [lead, _table(found)]
     for one in found:

@@ -58,6 +58,10 @@ class Config:
     """How the model samples."""
 
     def __post_init__(self) -> None:
+        short = [one for one in self.prompt if len(one.split()) == 1]
+        if len(self.prompt) > 1 and len(short) == len(self.prompt):
+            quoted = f"a prompt of several words in quotes, as {' '.join(short)!r}"
+            refuse(self, "prompt", f"{quoted} (prompts of one word each: by --prompts FILE)")
         if self.image is None:
             unused(self, ["strength"], "without --image")
         off = "" if self.do_cfg else "with --no-do-cfg"

@@ -64,6 +64,10 @@ def run(config: Config, pipeline: TextToImage | None = None, hold: bool = False)
 def _jobs(config: Config) -> list[Job]:
     """The jobs; FlagError for a negative prompt that has no effect."""
     if config.prompts is None:
+        short = [repr(one) for one in config.prompt if len(one.split()) == 1]
+        if short and len(config.prompt) > 1:
+            said = f"{len(config.prompt)} prompts were read, of one word: {', '.join(short)}"
+            warnings.warn(f"prompt: {said}; quote a prompt of several words", stacklevel=2)
         jobs = listed(config.prompt, config.seed, config.negative_prompt)
         if len({(job.prompt, job.seed) for job in jobs}) < len(jobs):
             refuse(config, "seed", "no seed twice for one prompt: that is the same image")

@@ -28,7 +28,7 @@ from experiments.verify.sources import digest, imported
 
 VERIFIED, OPEN = "verified", "open"
 HEAD = (
-    "`python -m experiments verify` writes this page: it runs the tests named here and records what"
+    "`diffusion-math verify` writes this page: it runs the tests named here and records what"
     " they measure. A claim is verified if each of its tests compares our function with an"
     " independent truth, within its tolerance; else it is open. Below each table are wrong versions"
     " of the functions: `tests/claims` runs each claim's own test on them, and the test must fail."

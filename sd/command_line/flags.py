@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import (
@@ -28,7 +28,8 @@ from typing import (
 from typing import get_type_hints as hints_of
 
 __all__ = [
-    "File", "FlagError", "Power", "Range", "Seed", "Several", "Words", "check", "files", "named",
+    "File", "FlagError", "Power", "Range", "Seed", "Several", "Words", "by_flag", "check", "files",
+    "named",
     "own", "refuse", "spelled", "unused", "validated",
 ]  # fmt: skip
 
@@ -90,9 +91,12 @@ class Several:
             return False
         return len(values) >= self.least and (not self.distinct or len(set(values)) == len(values))
 
+    @property
+    def kind(self) -> str:
+        return "rising " if self.rising else "different " if self.distinct else ""
+
     def __str__(self) -> str:
-        kind = "rising " if self.rising else "different " if self.distinct else ""
-        return f"{self.least} or more {kind}" if self.least else f"{kind}"
+        return f"{self.least} or more {self.kind}" if self.least else self.kind
 
 
 @dataclass(frozen=True)
@@ -205,8 +209,7 @@ def spelled(kind: type, given: Sequence[str]) -> None:
         if name:
             flag, hint = known.get(name.replace("_", "-"), (name, None))
             if flag not in known:
-                near = get_close_matches(flag, known, 1, 0.7)
-                raise FlagError(f"{flag}: no such flag{''.join(f'; is it {one}?' for one in near)}")
+                raise FlagError(f"{flag}: no such flag{_near(flag, known)}")
             if flag in read:
                 raise FlagError(f"{flag}: given twice; give it once, with all its values")
             values = []
@@ -218,7 +221,15 @@ def spelled(kind: type, given: Sequence[str]) -> None:
     for flag, (hint, words) in read.items():
         if not _readable_as(hint, words):
             wanted = "no value" if hint is bool else _fault(hint, tuple(words), ())
-            raise FlagError(f"{flag}: wanted {wanted}, got {_shown(tuple(words))}")
+            near = _near(words[0], _choices(hint)) if len(words) == 1 else ""
+            raise FlagError(f"{flag}: wanted {wanted}, got {_shown(tuple(words))}{near}")
+
+
+def by_flag(config: Any, message: str) -> str:
+    """A message about a setting, "name: ...", with its flag in the place of the name."""
+    name, colon, rest = message.partition(": ")
+    flag, _ = _flags(type(config)).get("--" + name.replace("_", "-"), ("", None))
+    return f"{flag}: {rest}" if colon and flag else message
 
 
 def own(error: BaseException | None) -> ValueError | None:
@@ -269,6 +280,18 @@ def _flags(kind: type) -> dict[str, tuple[str, Any]]:
     return known
 
 
+def _choices(hint: Any) -> list[str]:
+    """The values of the literals in a type."""
+    return [
+        str(one) for part in _types(hint) if get_origin(part) is Literal for one in get_args(part)
+    ]
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    """The valid word that one resembles, as a question."""
+    return "".join(f"; is it {one}?" for one in get_close_matches(word, list(known), 1, 0.7))
+
+
 def _types(hint: Any) -> Iterator[Any]:
     yield hint
     for one in get_args(hint):
@@ -310,7 +333,10 @@ def _fault(hint: Any, value: Any, notes: tuple[Any, ...]) -> str:
     if origin in (Union, UnionType):
         if value is None and NoneType in inner:
             return ""
-        faults = [_fault(one, value, notes) for one in inner if one is not NoneType]
+        inner = tuple(one for one in inner if one is not NoneType)
+        if all(get_origin(one) is Literal for one in inner):  # their values are one list
+            return _fault(Literal[tuple(chain(*map(get_args, inner)))], value, notes)
+        faults = [_fault(one, value, notes) for one in inner]
         return "" if "" in faults else " or ".join(faults)
     if origin is Literal:
         return "" if value in inner else f"one of {', '.join(map(str, inner))}"
@@ -333,8 +359,9 @@ def _list_fault(inner: tuple[Any, ...], values: Any, notes: tuple[Any, ...]) -> 
     several = next((note for note in notes if isinstance(note, Several)), ANY)
     notes = tuple(note for note in notes if note is not several)
     kinds = [inner[0]] * len(values) if inner[-1] is Ellipsis else inner
+    fixed = f"{len(inner)} {several.kind}values"
     if len(kinds) != len(values):
-        return f"{len(kinds)} values"
+        return fixed
     faults = [
         fault
         for one, value in zip(kinds, values, strict=True)
@@ -342,7 +369,9 @@ def _list_fault(inner: tuple[Any, ...], values: Any, notes: tuple[Any, ...]) -> 
     ]
     if faults:
         return faults[0]
-    return "" if several.holds(values) else f"{several}values"
+    if several.holds(values):
+        return ""
+    return f"{several}values" if inner[-1] is Ellipsis else fixed
 
 
 def _wanted(hint: Any, notes: tuple[Any, ...]) -> str:

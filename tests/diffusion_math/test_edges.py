@@ -13,7 +13,7 @@ from diffusion_math.densities.reverse_kernel import sample_clean, sample_reverse
 from diffusion_math.grid import leading, linspace
 from diffusion_math.langevin import Particles, baoab, chain, mala
 from diffusion_math.noise import BrownianPath, from_seeds, zeros
-from diffusion_math.schedule import Discrete, VPLinear
+from diffusion_math.schedule import Discrete, Schedule, VPLinear
 from tests.support.chance import pinned
 from tests.support.mixtures import mixture, normal
 
@@ -136,12 +136,12 @@ def test_messages_name_the_denoiser_and_the_legal_steps():
     with pytest.raises(ValueError, match=r"delta: wanted a positive finite number, got -3"):
         mala(lambda x: (x, x), -3)
 
-    class Unknown:
+    class Unknown(Schedule):
+        T, t_min = 1.0, 1e-3
+        log_snr, time = VPLinear().log_snr, VPLinear().time
+
         def __call__(self, t):
             return VPLinear()(t)
-
-        def log_snr(self, t):
-            return VPLinear().log_snr(t)
 
         def __repr__(self):
             return "Unknown()"

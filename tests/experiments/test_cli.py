@@ -14,9 +14,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from experiments.__main__ import GROUPS, NAMES, TRAIN, main
+from experiments.common.model_options import Model
 from experiments.generate import run as generate
 from experiments.generate.png_metadata import KEY, read
 from sd import weights
+from sd.command_line.flags import by_flag
 from sd.config import TextConfig
 from sd.networks.text_encoder import TextEncoder
 
@@ -58,14 +60,32 @@ CASES = {
     "guidance that is no number": (["generate", "--guidance-scale", "nan"], "guidance"),
     "guidance at no level": (
         ["generate", "--guidance-interval", "3", "0.3"],
-        "--guidance-interval",
+        "--guidance-interval: wanted 2 rising values, got 3.0 0.3",
     ),
-    "guidance from one level": (["generate", "--guidance-interval", "3"], "--guidance-interval"),
+    "guidance from one level": (
+        ["generate", "--guidance-interval", "3"],
+        "wanted 2 rising values, got",
+    ),
     "unknown solver": (["generate", "--solver", "magic"], "dpmpp_2m"),
     "unknown grid": (["generate", "--grid", "square"], "trailing"),
     "negative seed": (["generate", "--seed", "-1"], "seed"),
-    "seeds that do not fit": (["generate", "--prompt", "a", "b", "--seed", "1", "2", "3"], "seed"),
-    "odd width": (["generate", "--width", "65"], "width"),
+    "seeds that do not fit": (
+        ["generate", "--prompt", "a b", "c d", "--seed", "1", "2", "3"],
+        "seed",
+    ),
+    "prompt without quotes": (
+        ["generate", "--prompt", "a", "red", "circle"],
+        "--prompt: wanted a prompt of several words in quotes, as 'a red circle' (prompts of one "
+        "word each: by --prompts FILE), got 'a' 'red' 'circle'",
+    ),
+    "solver misspelt": (
+        ["generate", "--solver", "ddimm"],
+        "adaptive, ddpm, ddpm_large, euler_ancestral, dpm2_ancestral, edm_churn, "
+        "dpmpp_2s_ancestral, dpmpp_sde, dpmpp_2m_sde, dpmpp_3m_sde, sde_heun, langevin_corrected, "
+        "got 'ddimm'; is it ddim?",
+    ),
+    "too many layers to skip": (["generate", "--clip-skip", "50"], "--clip-skip: wanted a whole"),
+    "odd width": (["generate", "--width", "65"], "--width: wanted a multiple of 8, got 65"),
     "no strength": (["generate", "--image", "{bad}/plain.png", "--strength", "0"], "strength"),
     "strength over 1": (
         ["generate", "--image", "{bad}/plain.png", "--strength", "1.5"],
@@ -83,7 +103,7 @@ CASES = {
     "corrupt weights": (["generate", "--weights", "{bad}/corrupt"], "vae"),
     "misshapen weights": (["generate", "--weights", "{bad}/misshapen"], "text_encoder"),
     "no weights there": (["generate", "--weights", "{bad}/nowhere"], "nowhere"),
-    "absent device": (["generate", "--device", "abacus"], "abacus"),
+    "absent device": (["generate", "--device", "abacus"], "--device: wanted auto or one of"),
     "like nothing": (["generate", "--like", "{bad}/none.png"], "none.png"),
     "like a picture of another kind": (["generate", "--like", "{bad}/plain.png"], "settings"),
     "like no picture": (["generate", "--like", "{bad}/words.png"], "words.png"),
@@ -203,6 +223,32 @@ def test_unknown_words_warn_and_still_draw(
     assert said.count("\n") == 1
     assert all(word in said for word in ("cat", "sofa", "circle", "above"))
     assert len(list(tmp_path.glob("*.png"))) == 1
+
+
+def test_a_prompt_of_one_word_among_several_is_told(
+    tiny: Path, bad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = ["generate", "--prompt", "a red ring", "blue", *FEW]
+    assert main(call(prompts, tiny, bad, tmp_path)) == 0
+    wanted = "--prompt: 2 prompts were read, of one word: 'blue'; quote a prompt of several words"
+    assert f"warning: {wanted}\n" in capsys.readouterr().err
+
+
+def test_a_warning_names_its_flag(
+    tiny: Path, bad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["generate", "--guidance-interval", "500", "600", *FEW]
+    assert main(call(flags, tiny, bad, tmp_path)) == 0
+    assert "warning: --guidance-interval: no step has a noise" in capsys.readouterr().err
+
+
+def test_a_setting_in_a_message_is_named_by_its_flag() -> None:
+    config = Model()
+    assert by_flag(config, "model: wanted a, got b") == "--model: wanted a, got b"
+    assert by_flag(config, "low_memory: wanted a: b, got c") == "--low-memory: wanted a: b, got c"
+    assert by_flag(generate.Config(), "low_memory: wanted a") == "--low-memory: wanted a"
+    for other in ("seed: wanted a", "model", "a model.safetensors: wanted a"):
+        assert by_flag(config, other) == other
 
 
 @pytest.mark.parametrize("kind", ["L", "RGBA", "P", "1x1", "wide"])

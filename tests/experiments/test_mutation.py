@@ -10,7 +10,7 @@ import pytest
 from experiments.verify import mutation
 from experiments.verify.claims import ROOT
 
-AGAIN = "stale: run `make mutants`, then `python -m experiments verify --no-tests`"
+AGAIN = "stale: run `make mutants`, then `diffusion-math verify --no-tests`"
 MODULE = '''
 def double(x: int) -> int:
     """Twice."""

@@ -24,7 +24,7 @@ from experiments.verify.run import (
 )
 from experiments.verify.sources import digest, imported
 
-AGAIN = "run `python -m experiments verify` (or `verify --no-tests` if only the page is old)"
+AGAIN = "run `diffusion-math verify` (or `verify --no-tests` if only the page is old)"
 
 
 def stored() -> Record:

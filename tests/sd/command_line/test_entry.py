@@ -105,6 +105,7 @@ WRONG_FLAGS = {
     "3": "wanted a flag, such as --steps, got '3'",
     "--loud yes": "--loud: wanted no value, got 'yes'",
     "--mode slow": "--mode: wanted one of fast, fine, got 'slow'",
+    "--mode fas": "--mode: wanted one of fast, fine, got 'fas'; is it fast?",
     "--between 1": "--between: wanted 2 values, got '1'",
     "--between 1 b": "--between: wanted a number, got '1' 'b'",
     "--pairs 1 2 3": "--pairs: wanted a list, got '1' '2' '3'",
