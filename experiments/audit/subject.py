@@ -40,7 +40,7 @@ class Subject:
 
     def brief(self) -> "Subject":
         """The same, with fewer numbers of steps to look at."""
-        return replace(self, counts=(2, 10), sweep=(1, 2, 3, 10, 50))
+        return replace(self, counts=(1, 2, 10), sweep=(1, 2, 3, 10, 50))
 
     def audit(self) -> Report:
         """`diffusion_math.testing.audit` of it."""
