@@ -135,6 +135,8 @@ PLANTED: dict[str, tuple[Start, dict[str, Any]]] = {
     "the first update is at step `every`": (
         plain(every=3), {"decay": BETA, "every": 3, "first": 1}),
     "the average is updated twice a step": (plain(warm, times=2), {"decay": warm}),
+    "the first update copies the parameters, as if its decay were 0": (
+        plain(lambda n: 0.0 if n == 1 else BETA), {"decay": BETA}),
     "the average starts at 0, and its bias is not corrected": (
         plain(zero=True), {"decay": BETA, "debiased": True}),
     "the bias is corrected where there is none": (

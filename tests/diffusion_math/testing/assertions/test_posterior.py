@@ -175,10 +175,10 @@ def test_a_wrong_variance_is_named(mistake: str) -> None:
 
 def test_wrong_coefficients_are_named() -> None:
     assert diagnoses(planted(c0=lambda d: d.betas * d.abar.sqrt() / (1 - d.abar))) == [
-        "the coefficient of x0 is its right value times alpha_t alpha_s^-1"
+        "the coefficient of x0 is its right value times alpha_t / alpha_s"
     ]
     assert diagnoses(planted(c1=lambda d: (1 - d.prev) * (1 - d.betas) / (1 - d.abar))) == [
-        "the coefficient of x_t is its right value times alpha_t alpha_s^-1"
+        "the coefficient of x_t is its right value times alpha_t / alpha_s"
     ]
     d = DDPM()
     d.c0, d.c1 = d.c1, d.c0

@@ -60,6 +60,7 @@ KINDS: dict[str, Callable[..., Any]] = {
 }
 PLANTED: dict[str, tuple[str, Callable[..., Any]]] = {
     "v is sigma_t x0 - alpha_t eps, of the other sign": ("v", lambda a, s: (s, -a)),
+    "v is alpha_t eps + sigma_t x0, of a plus sign": ("v", lambda a, s: (s, a)),
     "v is alpha_t x0 - sigma_t eps: alpha and sigma are exchanged": ("v", lambda a, s: (a, -s)),
     "v is sigma_t eps - alpha_t x0: alpha and sigma are exchanged": ("v", lambda a, s: (-a, s)),
     "v is eps - x0, the flow": ("v", lambda a, s: (-1, 1)),
