@@ -43,6 +43,10 @@ SDES: dict[str, Any] = {
 }
 """Each estimator, and the path that its name claims."""
 
+NOISE_SCALE = (
+    'its docstrings have the same: "Taking into account the noise scale, the score function is '
+    '(- (1 - t) v - theta) / (t + sigma_min)", which leaves out the factor 1 + sigma_min of 1.001'
+)
 UNTRIED = {
     "NPE, NLE, NRE, VI, MCMC": "normalising flows and ratios, no diffusion",
     "iid_method, guidance_method": "compositions of scores that are approximate by construction",
@@ -276,6 +280,7 @@ def subjects(quick: bool) -> Iterator[Formula | Subject]:
         ("LangevinCorrector", "stationary"): _corrector,
         ("build_neural_ode", "likelihood"): _likelihood,
     }
-    yield from formulas_of("sbi", "defaults", each)
+    limits = dict.fromkeys((flow, f"{flow}.score"), NOISE_SCALE)
+    yield from formulas_of("sbi", "defaults", each, limits)
     who = Origin("sbi", version("sbi"), "defaults")
     yield Subject(sampler(), who, again("sbi"))
