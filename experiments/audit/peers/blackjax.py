@@ -125,7 +125,7 @@ def _jax() -> tuple[Any, Any]:
     return jax, import_module("blackjax")
 
 
-def _numbers(target: Any) -> tuple[Any, Any, Any]:
+def _numbers(target: Any) -> tuple[Any, ...]:
     """Log-weights, means and precisions of its three components; a normal is three equal ones."""
     density = target.density
     weights, means = (np.asarray(one) for one in (density.log_weights, density.means))
