@@ -121,7 +121,7 @@ def all_between(argument: str, values: Tensor, low: Number, high: Number) -> Non
         require(False, argument, wanted, values[~inside].flatten()[0].item())
 
 
-def same_shape(argument: str, value: Tensor, reference: Tensor) -> None:
+def same_shape(argument: str, value: Any, reference: Tensor) -> None:
     """Raise ValueError unless both are tensors of one shape, floating-point as the reference is."""
     if not isinstance(value, Tensor):
         require(False, argument, f"a tensor of shape {tuple(reference.shape)}", shown(value))

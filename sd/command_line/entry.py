@@ -10,7 +10,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from sd.command_line.flags import own, spelled
+from sd.command_line.flags import own
+from sd.command_line.spelling import spelled
 from sd.command_line.terminal import flush, say
 
 __all__ = ["EXTRAS", "INTERRUPTED", "WRONG", "guarded", "line", "parsed", "reason"]

@@ -8,7 +8,6 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from difflib import get_close_matches
 from functools import cache
 from itertools import chain, pairwise
 from pathlib import Path
@@ -28,9 +27,25 @@ from typing import (
 from typing import get_type_hints as hints_of
 
 __all__ = [
-    "File", "FlagError", "Power", "Range", "Seed", "Several", "Words", "by_flag", "check", "files",
+    "File",
+    "FlagError",
+    "Power",
+    "Range",
+    "Seed",
+    "Several",
+    "Words",
+    "by_flag",
+    "check",
+    "fault_of",
+    "files",
+    "flags_of",
     "named",
-    "own", "refuse", "spelled", "unused", "validated",
+    "own",
+    "refuse",
+    "shown",
+    "types_in",
+    "unused",
+    "validated",
 ]  # fmt: skip
 
 
@@ -144,7 +159,7 @@ def _named(hint: Any, field: str) -> str:
 
 def refuse(config: Any, field: str, wanted: str) -> NoReturn:
     """Raise `FlagError("--field: wanted ..., got ...")`."""
-    got = _shown(getattr(config, field))
+    got = shown(getattr(config, field))
     raise FlagError(f"{named(config, field)}: wanted {wanted}, got {got}")
 
 
@@ -164,7 +179,7 @@ def validated(kind: type[Kind]) -> type[Kind]:
 def check(config: Any) -> None:
     """Raise FlagError for the first field with an invalid value."""
     for name, hint in _hints(type(config)).items():
-        fault = _fault(hint, getattr(config, name), ())
+        fault = fault_of(hint, getattr(config, name), ())
         if fault:
             refuse(config, name, fault)
 
@@ -179,7 +194,7 @@ def unused(config: Any, names: Iterable[str], where: str) -> None:
         if is_dataclass(value):
             unused(value, [one.name for one in fields(value)], where)
         flag = named(config, field.name)
-        raise FlagError(f"{flag}: has no effect {where}; leave it out, got {_shown(value)}")
+        raise FlagError(f"{flag}: has no effect {where}; leave it out, got {shown(value)}")
 
 
 def files(config: Any) -> None:
@@ -194,41 +209,10 @@ def files(config: Any) -> None:
                     _readable(named(config, name), note.path(one), note.folder)
 
 
-def spelled(kind: type, given: Sequence[str]) -> None:
-    """Raise FlagError for words that are no flags of the dataclass, or not values of their flag.
-
-    A flag that is given twice is refused too: the second would silently replace the first.
-    """
-    known = _flags(kind)
-    read: dict[str, tuple[Any, list[str]]] = {}
-    values: list[str] | None = None
-    for word in given:
-        name, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-        if word in ("-h", "--help") or name.startswith("--tyro-"):
-            return  # the parser's own
-        if name:
-            flag, hint = known.get(name.replace("_", "-"), (name, None))
-            if flag not in known:
-                raise FlagError(f"{flag}: no such flag{_near(flag, known)}")
-            if flag in read:
-                raise FlagError(f"{flag}: given twice; give it once, with all its values")
-            values = []
-            read[flag] = hint, values
-        if equals or not name:
-            if values is None:
-                raise FlagError(f"wanted a flag, such as {next(iter(known))}, got {value!r}")
-            values.append(value)
-    for flag, (hint, words) in read.items():
-        if not _readable_as(hint, words):
-            wanted = "no value" if hint is bool else _fault(hint, tuple(words), ())
-            near = _near(words[0], _choices(hint)) if len(words) == 1 else ""
-            raise FlagError(f"{flag}: wanted {wanted}, got {_shown(tuple(words))}{near}")
-
-
 def by_flag(config: Any, message: str) -> str:
     """A message about a setting, "name: ...", with its flag in the place of the name."""
     name, colon, rest = message.partition(": ")
-    flag, _ = _flags(type(config)).get("--" + name.replace("_", "-"), ("", None))
+    flag, _ = flags_of(type(config)).get("--" + name.replace("_", "-"), ("", None))
     return f"{flag}: {rest}" if colon and flag else message
 
 
@@ -239,38 +223,14 @@ def own(error: BaseException | None) -> ValueError | None:
     return error
 
 
-def _readable_as(hint: Any, words: Sequence[str]) -> bool:
-    """Whether the words are a value of the type, in range or not."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return _readable_as(inner[0], words)
-    if origin in (Union, UnionType):
-        return any(_readable_as(one, words) for one in inner)
-    if origin is tuple and inner[-1] is not Ellipsis:
-        return len(words) == len(inner) and all(map(_readable_as, inner, zip(words)))
-    if origin is tuple:
-        each = next(one for one in _types(inner[0]) if get_origin(one) is not Annotated)
-        width = len(get_args(each)) if get_origin(each) is tuple else 1
-        return all(_readable_as(each, words[n : n + width]) for n in range(0, len(words), width))
-    if hint is bool or len(words) != 1:
-        return hint is bool and not words
-    if origin is Literal or hint is NoneType:
-        return words[0] in map(str, inner or (None,))
-    try:
-        hint(words[0])
-    except ValueError:
-        return False
-    return words[0] != "" or hint is str
-
-
-def _flags(kind: type) -> dict[str, tuple[str, Any]]:
+def flags_of(kind: type) -> dict[str, tuple[str, Any]]:
     """Every spelling of a flag of the dataclass, to the flag and the type of its field."""
     from tyro.conf import Suppress
 
     known: dict[str, tuple[str, Any]] = {}
     for field, hint in _hints(kind).items():
         if is_dataclass(hint) and isinstance(hint, type):
-            known |= _flags(hint)
+            known |= flags_of(hint)
         if Suppress in _notes(hint) or is_dataclass(hint):
             continue
         prefix, plain = getattr(kind, "prefix", ""), field.replace("_", "-")
@@ -280,22 +240,11 @@ def _flags(kind: type) -> dict[str, tuple[str, Any]]:
     return known
 
 
-def _choices(hint: Any) -> list[str]:
-    """The values of the literals in a type."""
-    return [
-        str(one) for part in _types(hint) if get_origin(part) is Literal for one in get_args(part)
-    ]
-
-
-def _near(word: str, known: Iterable[str]) -> str:
-    """The valid word that one resembles, as a question."""
-    return "".join(f"; is it {one}?" for one in get_close_matches(word, list(known), 1, 0.7))
-
-
-def _types(hint: Any) -> Iterator[Any]:
+def types_in(hint: Any) -> Iterator[Any]:
+    """The type and those inside it."""
     yield hint
     for one in get_args(hint):
-        yield from _types(one)
+        yield from types_in(one)
 
 
 def _readable(flag: str, path: Path, folder: bool) -> None:
@@ -325,18 +274,18 @@ def _notes(hint: Any) -> Iterator[object]:
         yield from _notes(one)
 
 
-def _fault(hint: Any, value: Any, notes: tuple[Any, ...]) -> str:
+def fault_of(hint: Any, value: Any, notes: tuple[Any, ...]) -> str:
     """The description of a valid value, or nothing if the value is valid."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return _fault(inner[0], value, (*notes, *hint.__metadata__))
+        return fault_of(inner[0], value, (*notes, *hint.__metadata__))
     if origin in (Union, UnionType):
         if value is None and NoneType in inner:
             return ""
         inner = tuple(one for one in inner if one is not NoneType)
         if all(get_origin(one) is Literal for one in inner):  # their values are one list
-            return _fault(Literal[tuple(chain(*map(get_args, inner)))], value, notes)
-        faults = [_fault(one, value, notes) for one in inner]
+            return fault_of(Literal[tuple(chain(*map(get_args, inner)))], value, notes)
+        faults = [fault_of(one, value, notes) for one in inner]
         return "" if "" in faults else " or ".join(faults)
     if origin is Literal:
         return "" if value in inner else f"one of {', '.join(map(str, inner))}"
@@ -355,7 +304,7 @@ def _fault(hint: Any, value: Any, notes: tuple[Any, ...]) -> str:
 
 
 def _list_fault(inner: tuple[Any, ...], values: Any, notes: tuple[Any, ...]) -> str:
-    """As `_fault`, for a list: of the first invalid value, or of the list as a whole."""
+    """As `fault_of`, for a list: of the first invalid value, or of the list as a whole."""
     several = next((note for note in notes if isinstance(note, Several)), ANY)
     notes = tuple(note for note in notes if note is not several)
     kinds = [inner[0]] * len(values) if inner[-1] is Ellipsis else inner
@@ -365,7 +314,7 @@ def _list_fault(inner: tuple[Any, ...], values: Any, notes: tuple[Any, ...]) -> 
     faults = [
         fault
         for one, value in zip(kinds, values, strict=True)
-        if (fault := _fault(one, value, notes))
+        if (fault := fault_of(one, value, notes))
     ]
     if faults:
         return faults[0]
@@ -381,7 +330,8 @@ def _wanted(hint: Any, notes: tuple[Any, ...]) -> str:
     return " ".join([f"{article}{noun}", *ranges])
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A value as errors show it."""
     if isinstance(value, tuple):
-        return " ".join(map(_shown, value)) or "none"
+        return " ".join(map(shown, value)) or "none"
     return repr(str(value)) if isinstance(value, str | Path) else str(value)
