@@ -25,6 +25,7 @@ ROUNDINGS = 6
 
 OTHERS = {
     "numbers, times, weights and schedules, which are float64 throughout": """
+        checks.checked checks.described checks.shown
         checks.require checks.finite checks.between checks.interval checks.whole
         checks.all_between checks.same_shape checks.symmetric checks.differentiable
         checks.scalar_or_batch checks.strictly_decreasing checks.earlier denoiser.network_time

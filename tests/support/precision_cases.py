@@ -31,7 +31,6 @@ from diffusion_math.densities import banana_funnel, reverse_kernel, second_order
 from diffusion_math.densities.checkerboard import Checkerboard
 from diffusion_math.fitting import _memo, grids, shortest_path, weights
 from diffusion_math.gaussian import Gaussian
-from diffusion_math.interop import DiffusersScheduler
 from diffusion_math.solvers import adams, adaptive, exponential, linear, one_step, stochastic
 from tests.support.chance import pinned
 from tests.support.precision import (
@@ -72,23 +71,11 @@ from tests.support.precision import (
     replayed,
     turned,
 )
+from tests.support.precision_interop import INTEROP
 
-SCHEDULER = DiffusersScheduler("ddim", num_train_timesteps=40)
-SCHEDULER.set_timesteps(1)
 LEVELS = exponential.Level.at(WAY, T), exponential.Level.at(WAY, S)
 CASES = {
-    "diffusers_scheduler.DiffusersScheduler.add_noise": lambda to: SCHEDULER.add_noise(
-        to(X), to(Z), torch.tensor(20)
-    ),
-    "diffusers_scheduler.DiffusersScheduler.get_velocity": lambda to: SCHEDULER.get_velocity(
-        to(X), to(Z), torch.tensor(20)
-    ),
-    "diffusers_scheduler.DiffusersScheduler.scale_model_input": lambda to: (
-        SCHEDULER.scale_model_input(to(X))
-    ),
-    "diffusers_scheduler.DiffusersScheduler.step": lambda to: SCHEDULER.step(
-        to(Z), 39, to(X)
-    ).to_tuple(),
+    **INTEROP,
     "adams.lms": partial(ended, adams.lms),
     "adams.plms": partial(ended, adams.plms),
     "adaptive.bogacki_shampine": partial(ended, adaptive.bogacki_shampine),
