@@ -69,7 +69,8 @@ def keywords(text: str) -> set[str]:
 
 
 def commands(text: str) -> list[list[str]]:
-    """What follows `python -m`, in blocks and in backticks."""
+    """What follows `python -m`, in blocks and in backticks; `diffusion-math` is `experiments`."""
+    text = text.replace("diffusion-math ", "python -m experiments ")
     blocks = re.findall(r"(?m)^\.venv/bin/python -m (.+)$", text)
     return [shlex.split(line) for line in blocks + re.findall(r"`python -m ([^`]+)`", text)]
 
@@ -112,7 +113,7 @@ def test_our_arguments_exist(text: str) -> None:
 def test_commands_can_be_given(text: str) -> None:
     assert len(commands(text)) > 8
     assert [why for why in map(complaint, commands(text)) if why] == []
-    wrong = "`python -m experiments cfg --scale 3`, `python -m experiments cgf`, `python -m sd.x`"
+    wrong = "`diffusion-math cfg --scale 3`, `diffusion-math cgf`, `python -m sd.x`"
     assert all(map(complaint, commands(wrong)))
     inline = set(re.findall(r"`--([\w-]+)[^`]*`", text))
     flags = {one.replace("_", "-") for one in inspect.signature(_config("generate")).parameters}

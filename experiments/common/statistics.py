@@ -9,7 +9,8 @@ from statistics import NormalDist, fmean, median, stdev
 
 import numpy as np
 import torch
-from scipy.special import gammainccinv, gammaincinv, stdtrit
+from scipy.special import stdtrit
+from scipy.stats import chi2
 
 from diffusion_math.metrics import Estimate
 
@@ -146,8 +147,8 @@ def variance_interval(variance: float, count: int, chance: float) -> Interval:
 
     It misses v with probability `chance`, half of it on each side.
     """
-    half = (count - 1) / 2
-    low, high = (2 * float(inverse(half, chance / 2)) for inverse in (gammainccinv, gammaincinv))
+    distribution = chi2(count - 1)
+    low, high = float(distribution.isf(chance / 2)), float(distribution.ppf(chance / 2))
     return (count - 1) * variance / low, (count - 1) * variance / high
 
 

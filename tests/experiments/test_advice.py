@@ -24,7 +24,7 @@ OTHERS = {
 
 
 def accepted(kind: Any) -> set[str]:
-    return set(flags._flags(kind))
+    return set(flags.flags_of(kind))
 
 
 def of_command(name: str) -> set[str]:
@@ -48,7 +48,9 @@ SOURCES = [
     path.relative_to(ROOT)
     for room in ("experiments", "sd", "diffusion_math")
     for path in sorted((ROOT / room).rglob("*.py"))
-    if words(path) - OTHERS and "train" not in path.parts and path.name != "flags.py"  # spells them
+    if words(path) - OTHERS
+    and "train" not in path.parts
+    and path.name not in ("flags.py", "spelling.py")
 ]
 
 

@@ -45,7 +45,7 @@ def leaves(kind: Any) -> Iterator[tuple[str, Any]]:
 
 
 def types(hint: Any) -> set[Any]:
-    return {one for one in declared._types(hint) if isinstance(one, type) and one is not NoneType}
+    return {one for one in declared.types_in(hint) if isinstance(one, type) and one is not NoneType}
 
 
 FIELDS = [(name, *field) for name in NAMES for field in leaves(module(name).Config)]
@@ -85,7 +85,7 @@ def refused(found: tuple[int | None, str], flag: str) -> None:
 
 def flag_of(name: str, field: str) -> str:
     plain = "--" + field.replace("_", "-")
-    return declared._flags(module(name).Config).get(plain, (plain,))[0]  # a hidden one is none
+    return declared.flags_of(module(name).Config).get(plain, (plain,))[0]  # a hidden one is none
 
 
 @pytest.mark.parametrize(("name", "field", "hint"), FIELDS, ids=lambda one: str(one)[:30])
@@ -97,10 +97,12 @@ def test_odd_values_are_refused_before_any_work(
     if {int, float} & kinds:
         values = [*ODD, *(() if {field, f"{name} {field}"} & INFINITE else LARGE)]
         values += ["1.5"] if int in kinds else []
-        pairs = tuple in {get_origin(one) for one in declared._types(hint)} and "interval" in field
+        pairs = (
+            tuple in {get_origin(one) for one in declared.types_in(hint)} and "interval" in field
+        )
         for value in values:
             refused(said(name, flag, *([value] * (2 if pairs else 1))), flag)
-    if Literal in {get_origin(one) for one in declared._types(hint)}:
+    if Literal in {get_origin(one) for one in declared.types_in(hint)}:
         if Path not in kinds:
             for value in ("bogus", "", "nan", "1"):
                 refused(said(name, flag, value), flag)
@@ -238,7 +240,7 @@ FILES = [
 def test_files_are_looked_for_before_any_work(
     name: str, field: str, said: Any, tmp_path: Path
 ) -> None:
-    flag, hint = declared._flags(module(name).Config)["--" + field]
+    flag, hint = declared.flags_of(module(name).Config)["--" + field]
     given = ["--model", str(tmp_path)] if field in ("tokenizer", "config") else []
     given += ["--pictures", "4"] if name == "tuned" else []
     folder = any(note.folder for note in declared._notes(hint) if isinstance(note, declared.File))

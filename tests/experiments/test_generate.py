@@ -283,7 +283,7 @@ def test_a_stranger_s_image_starts_no_program(
 
 def test_one_image_is_not_asked_for_twice() -> None:
     """Nor drawn twice, under two names; another prompt may have the same seed."""
-    for words, same in ((("a", "a"), True), (("a",), True), (("a", "b"), False)):
+    for words, same in ((("a b", "a b"), True), (("a",), True), (("a b", "b a"), False)):
         config = generate.Config(prompt=words, seed=(7, 7))
         if same:
             with pytest.raises(ValueError, match="--seed: wanted no seed twice for one prompt"):

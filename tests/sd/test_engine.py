@@ -30,6 +30,7 @@ def eager() -> TextToImage:
     return TextToImage.load("shapes", device="cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the tracer's
 def test_openvino_draws_the_same_picture(eager: TextToImage) -> None:
     """At two sizes and without guidance; float32 sums in another order."""

@@ -86,7 +86,7 @@ CASES: list[tuple[Callable[[], object], str]] = [
         lambda: gaussian.Gaussian(X, torch.ones(2)),
         "variance: wanted a shape that broadcasts to (2, 3), got (2,)",
     ),
-    (lambda: grid.trailing(VPLinear(), 2.5), "steps: wanted a whole number of at least 1, got 2.5"),
+    (lambda: grid.trailing(VPLinear(), 2.5), "steps: wanted a whole number, got 2.5"),
     (
         lambda: checks.strictly_decreasing("grid", torch.tensor([math.nan])),
         "grid: wanted a non-empty, strictly decreasing 1-D tensor, got NaN",

@@ -51,7 +51,7 @@ CASES: list[tuple[Callable[[], object], str]] = [
     ),
     (
         lambda: stochastic.ancestral(SCHEDULE, 1, "v"),  # type: ignore[arg-type]
-        "kind: wanted x0 or eps, got 'v'",
+        "kind: wanted one of x0, eps, got 'v'",
     ),
     (
         lambda: stochastic.ancestral(SCHEDULE, 1, eta=-1),
@@ -79,7 +79,7 @@ CASES: list[tuple[Callable[[], object], str]] = [
     ),
     (
         lambda: exponential.singlestep(SCHEDULE, 1, "v"),  # type: ignore[arg-type]
-        "kind: wanted x0 or eps, got 'v'",
+        "kind: wanted one of x0, eps, got 'v'",
     ),
     (
         lambda: exponential.multistep(SCHEDULE, 0),
@@ -95,7 +95,7 @@ CASES: list[tuple[Callable[[], object], str]] = [
     ),
     (
         lambda: exponential.multistep(SCHEDULE, 1, "v"),  # type: ignore[arg-type]
-        "kind: wanted x0 or eps, got 'v'",
+        "kind: wanted one of x0, eps, got 'v'",
     ),
     (
         lambda: exponential.multistep(SCHEDULE, 1, eta=-0.1),

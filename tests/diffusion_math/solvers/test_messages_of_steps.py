@@ -11,7 +11,7 @@ from diffusion_math import elbo, gaussian, grid, likelihood, loss, score_matchin
 from diffusion_math.densities.banana_funnel import banana, funnel
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.langevin import ula
-from diffusion_math.noise import UnitNoise
+from diffusion_math.noise import UnitNoise, zeros
 from diffusion_math.schedule import VE, Discrete, VPLinear
 
 PAIR = GaussianMixture(torch.zeros(2), torch.zeros(2, 1), torch.ones(2))
@@ -87,7 +87,9 @@ CASES: list[tuple[Callable[[], object], str]] = [
         "start, end: wanted times around part of [t_min, t_max] for 2 steps, got (0.0001, 0.0)",
     ),
     (
-        lambda: likelihood.flow_log_density(VPLinear(), lambda x, t: math.nan * x, X, None),
+        lambda: likelihood.flow_log_density(
+            VPLinear(), lambda x, t: math.nan * x, X, torch.zeros_like
+        ),
         "denoise: wanted finite values and slopes at tau = 0.0103772, got NaN or inf",
     ),
     (
@@ -111,7 +113,7 @@ CASES: list[tuple[Callable[[], object], str]] = [
         "s: wanted a time > 0: s = 0 is the reconstruction, got 0.0",
     ),
     (
-        lambda: elbo.bound(VPLinear(), lambda x, t: x, X, torch.tensor([0.5, 0.0]), None),
+        lambda: elbo.bound(VPLinear(), lambda x, t: x, X, torch.tensor([0.5, 0.0]), zeros),
         "grid: wanted nodes from T = 1 to 0, got (0.5, 0.0)",
     ),
     (

@@ -70,6 +70,7 @@ def audited(planted, tmp_path_factory):
     return result, {path.name: path for path in write(result, out)}
 
 
+@pytest.mark.slow
 def test_the_table_has_every_library(audited):
     result, files = audited
     check(result, "audit")
@@ -91,6 +92,7 @@ def test_the_table_has_every_library(audited):
     assert (sbi["forward"], sbi["posterior"], sbi["loss"]) == ("1", "0/0/1", "–")
 
 
+@pytest.mark.slow
 def test_the_page_begins_with_the_table_and_names_what_is_not_audited(audited):
     _, files = audited
     text = files["audit.md"].read_text("utf-8")
@@ -102,6 +104,7 @@ def test_the_page_begins_with_the_table_and_names_what_is_not_audited(audited):
     assert "library" in files["audit.html"].read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_the_table_can_be_made_from_the_json(audited):
     _, files = audited
     again = field.table(field.from_json(files["audit.json"].read_bytes()))
@@ -110,6 +113,7 @@ def test_the_table_can_be_made_from_the_json(audited):
     assert names == list(PLANTED)
 
 
+@pytest.mark.slow
 def test_each_has_a_line_in_the_terminal(audited, capsys):
     result, _ = audited
     assert conclude(result) == 1
@@ -124,6 +128,7 @@ def test_each_has_a_line_in_the_terminal(audited, capsys):
     assert re.fullmatch(r"\d+, 1 defect", lines[-1])
 
 
+@pytest.mark.slow
 def test_a_reproducer_of_a_formula_runs_elsewhere(audited, planted):
     """Its exit code is 1 while the defect is there, and 0 once it is mended."""
     result, _ = audited
