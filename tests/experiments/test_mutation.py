@@ -123,3 +123,12 @@ def test_the_score_is_shown_with_its_scope_and_commits(tmp_path: Path) -> None:
     text = "\n".join(mutation.lines(root))
     assert "| `diffusion_math/**/*.py` | 4 | 2 | 1 of 2 (50.0%) | 1 | 1 | `1`, `2` |" in text
     assert "by a tool" in text and "(mutants.json)" in text
+
+
+def test_a_check_of_types_is_no_other_function() -> None:
+    plain = "def f(x):\n    return x\n"
+    codes = {
+        before: mutation.digest(next(node for _, node in mutation.named(before + plain)))
+        for before in ("", "@checked\n", "@cache\n", "@checked\n@cache\n")
+    }
+    assert codes[""] == codes["@checked\n"] != codes["@cache\n"] == codes["@checked\n@cache\n"]
