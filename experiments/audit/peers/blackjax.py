@@ -85,7 +85,7 @@ KERNELS: dict[str, Algorithm] = {
     "adjusted_mclmc_dynamic": lambda b, f: b.adjusted_mclmc_dynamic(f, 0.9),
     "orbital_hmc": lambda b, f: b.orbital_hmc(f, 0.7, ONES, 4),
 }
-"""Each with a step at which a tenth or more of the proposals is rejected."""
+"""Each with a step that rejects proposals; rmhmc, adjusted_mclmc and McLachlan's HMC reject few."""
 QUICK = 5
 """How many of these are enough for a look."""
 LONG = {"rmhmc", "slice_sampling", "coordinate_slice", "gist_trajectory_length"}
