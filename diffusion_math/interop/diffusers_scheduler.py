@@ -57,9 +57,9 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         solver: a name in `SOLVERS`, but "adaptive", which has no list of times.
         grid: a name in `GRIDS`; it stands for `timestep_spacing`, `steps_offset` and
             `use_karras_sigmas` of a config, which are not read.
-        num_train_timesteps, beta_start, beta_end, beta_schedule, trained_betas,
-            rescale_betas_zero_snr: see `Discrete.from_diffusers`; the defaults are Stable
-            Diffusion's.
+        num_train_timesteps, beta_start, beta_end, beta_schedule: see `Discrete.from_diffusers`; the
+            defaults are Stable Diffusion's.
+        trained_betas, rescale_betas_zero_snr: see `Discrete.from_diffusers`.
         prediction_type: "epsilon", "v_prediction" or "sample".
         clip_sample, clip_sample_range: whether predictions of x_0 are clipped, and to what.
         thresholding, use_flow_sigmas, snr_shift_scale: for configs of others; only their defaults

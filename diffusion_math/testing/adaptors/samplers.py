@@ -109,12 +109,13 @@ def of_scheduler(
     """A scheduler like those of diffusers and MONAI, run on its own times, as a `Sampler`.
 
     It has `set_timesteps(n)`, `timesteps`, and `step(prediction, t, x)`, which gives x, a tuple
-    with x first, or an object with `prev_sample`; and
+    with x first, or an object with `prev_sample`. Noise levels are read off one of two tables.
 
-    - `alphas_cumprod` `(T,)`: index t is time t + 1, and the last step ends at 0, or at 1 by a
-      `final_alpha_cumprod` below 1. With `sigmas` too, one more than calls, the levels are those:
-      sigma / alpha, of x / alpha where `init_noise_sigma` is not 1;
-    - or `sigmas` alone, of a rectified flow.
+    `alphas_cumprod` `(T,)`: index t is time t + 1, and the last step ends at 0, or at 1 by a
+    `final_alpha_cumprod` below 1. With `sigmas` too, one more than calls, the levels are those:
+    sigma / alpha, of x / alpha where `init_noise_sigma` is not 1.
+
+    `sigmas` alone: those of a rectified flow.
 
     Args:
         make: gives a new scheduler.
