@@ -76,6 +76,7 @@ def ran(pytester: pytest.Pytester, text: str, workers: int) -> pytest.RunResult:
         return pytester.runpytest_inprocess(*plugins, f"-n{workers}", "-q", "-rfE")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_one_sum_over_cases_and_fixtures_however_many_processes_run_them(
     pytester: pytest.Pytester, workers: int

@@ -35,6 +35,7 @@ def test_the_animation_is_among_the_figures() -> None:
     assert all(np.abs(one - two).max() > 100 for one, two in pairwise(shots))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DENSITIES)
 def test_every_density_is_offered(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is drawn are the points of the steps and the density of their own time.

@@ -124,6 +124,7 @@ def pid(name: str) -> tuple[str, int]:
     return name, os.getpid()
 
 
+@pytest.mark.slow
 def test_work_is_done_in_other_processes() -> None:
     found = {one.name: one for one in processes.each(pid, ["a", "bad", "b"], 2, 1)}
     assert {name: one.value and one.value[0] for name, one in found.items()} == {

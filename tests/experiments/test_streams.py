@@ -26,6 +26,7 @@ def generate(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "encoding"),
     [("o\udce9", "utf-8:strict"), ("\u753b\u50cf", "cp1252:strict"), ("\u753b", "ascii:strict")],

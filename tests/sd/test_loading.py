@@ -42,8 +42,15 @@ def end(pipeline: TextToImage, prompt: str, **call: object) -> torch.Tensor:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.parametrize("redraws", [False, True])
-@pytest.mark.parametrize("solver", ["ddim", "dpmpp_2m"])
+@pytest.mark.parametrize(
+    ("solver", "redraws"),
+    [
+        ("ddim", False),
+        pytest.param("ddim", True, marks=pytest.mark.slow),
+        pytest.param("dpmpp_2m", False, marks=pytest.mark.slow),
+        ("dpmpp_2m", True),
+    ],
+)
 def test_a_picture_is_diffusers(folder: Path, solver: str, redraws: bool) -> None:
     """Prompts, guidance, schedule and steps together: the latents after guided steps.
 

@@ -98,6 +98,7 @@ def guided(networks, scheduler, condition=None):
     return of(network, scheduler.schedule)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("solver", "kind"), [*((name, "eps") for name in FIXED), *((name, "v") for name in KINDS)]
 )
@@ -112,6 +113,7 @@ def test_text_to_image(networks, solver, kind):
     torch.testing.assert_close(got, wanted, **CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CONFIGS)
 @pytest.mark.parametrize("solver", KINDS)
 def test_image_to_image(networks, solver, kind):

@@ -133,6 +133,7 @@ def test_zeros_tell_nothing_and_one_number_does() -> None:
     assert narrow(float(torch.tensor(1 / 3, dtype=torch.float32))) == torch.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [SCHEDULE, RectifiedFlow(), Discrete.scaled_linear()])
 def test_no_solver_of_ours_is_taken_for_a_narrower_one(schedule) -> None:  # type: ignore[no-untyped-def]
     for sampler in ours(schedule):
@@ -153,6 +154,7 @@ def in_float32(sampler: Sampler) -> Sampler:
     return replace(sampler, sample=sample)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "pndm", "dpmpp_3m", "dpm2_ancestral", "lms"])
 def test_a_right_sampler_in_float32_is_no_defect(name: str) -> None:
     """pndm has the largest rounding of all solvers."""

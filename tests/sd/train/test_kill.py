@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
 def test_a_training_killed_at_any_file_operation_or_moment_ends_as_if_it_had_not_been(
     tmp_path: Path,
