@@ -86,7 +86,7 @@ KERNELS: dict[str, Algorithm] = {
     "orbital_hmc": lambda b, f: b.orbital_hmc(f, 0.7, ONES, 4),
 }
 """Each with a step that rejects proposals; rmhmc, adjusted_mclmc and McLachlan's HMC reject few."""
-QUICK = 5
+QUICK = 3
 """How many of these are enough for a look."""
 LONG = {"rmhmc", "slice_sampling", "coordinate_slice", "gist_trajectory_length"}
 """Loops that are long: fewer chains."""

@@ -12,7 +12,7 @@ from experiments.audit.subject import Subject, again
 SCHEDULES = {"scaled_linear": Discrete.scaled_linear(), "RectifiedFlow": RectifiedFlow()}
 """Each schedule that they are audited on."""
 
-MAIN = ("ddpm", "ddim", "heun", "dpmpp_2m", "dpmpp_3m", "unipc", "deis", "dpmpp_2m_sde")
+MAIN = ("ddpm", "ddim", "heun", "dpmpp_3m", "dpmpp_2m_sde")
 """One of each kind, for a quick audit."""
 
 

@@ -14,7 +14,7 @@ LADDERS = {"trailing": (10, 20, 40, 100), "karras": (10, 20, 40, 80)}
 """Each grid that they are audited on, with the numbers of steps of the order's ladder. Those of
 `trailing` divide 1000: PLMS has its order where steps are equal."""
 
-MAIN = ("ddpm", "ddim", "heun", "dpmpp_2m")
+MAIN = ("ddpm", "ddim", "heun")
 """Solvers of a quick audit."""
 
 BIASED = "a Langevin move of a finite size keeps a bias, which falls with the steps"
