@@ -14,7 +14,7 @@ SCHEDULE = VPLinear()
 
 @dataclass(frozen=True)
 class Powers:
-    """Exact but for h^p: `whole` after a walk, `uneven` where steps alternate, `step` (its local
+    """Exact but for h^p: `whole` after all steps, `uneven` where steps alternate, `step` (its local
     error less 1) after each step, and `first` after the first."""
 
     whole: float

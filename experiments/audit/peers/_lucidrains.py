@@ -14,7 +14,7 @@ from diffusion_math import prediction
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Schedule
-from diffusion_math.testing import Sampler, UnsupportedError
+from diffusion_math.testing import Sampler, UnsupportedError, assert_posterior
 from experiments.audit.subject import along
 
 SMALL = 2.0**-10
@@ -201,6 +201,25 @@ def no_noise(posterior: Callable[..., tuple[Tensor, Tensor]]) -> None:
     zero = torch.zeros(1, 4)
     deviation = float(posterior(zero, zero, 0)[1].abs().max())
     assert deviation == 0, f"deviation of the noise of the last step: got {deviation:.3g}"
+
+
+def steps_of(
+    posterior: Callable[..., tuple[Tensor, Tensor]], levels: Levels, times: range, predicts: str
+) -> None:
+    """The posterior of one `p_sample` in float32, from t to t - 1.
+
+    Where noise or v is predicted, x_0 cancels in float32 at indices above 40.
+    """
+    pairs = None if predicts == "pred_x0" else pairwise(times[40::-1])
+    assert_posterior(
+        posterior,
+        levels,
+        times,
+        spread="deviation",
+        batched=False,
+        dtype=torch.float32,
+        pairs=pairs,
+    )
 
 
 def check(got: float, wanted: float, what: str, tolerance: float = 1e-4) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import pairwise, product
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -17,7 +17,6 @@ from diffusion_math.testing import (
     assert_decoder,
     assert_guidance,
     assert_loss,
-    assert_posterior,
 )
 from experiments.audit.formula import Formula, formulas_of
 from experiments.audit.peers import _lucidrains as driven
@@ -115,15 +114,7 @@ def of_decoder(predicts: str) -> Found:
             lambda network, self_cond: own(network, self_cond=self_cond)
         ),
         ("Decoder.p_sample", "last step"): partial(driven.no_noise, at),
-        ("Decoder.p_sample", "posterior"): lambda: assert_posterior(
-            at,
-            levels,
-            times,
-            spread="deviation",
-            batched=False,
-            dtype=F32,
-            pairs=None if predicts == "pred_x0" else pairwise(times[40::-1]),  # float32
-        ),
+        ("Decoder.p_sample", "posterior"): partial(driven.steps_of, at, levels, times, predicts),
         ("DiffusionPrior.p_losses", "loss"): lambda: fits(prior_loss),
         ("DiffusionPrior.p_losses", "self-conditioning"): lambda: itself(of_prior),
         **learned(predicts, levels),

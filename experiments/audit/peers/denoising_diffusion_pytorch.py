@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
-from itertools import pairwise, repeat
+from itertools import repeat
 from typing import Any
 from unittest import mock
 
@@ -16,7 +16,6 @@ from diffusion_math.testing import (
     adaptors,
     assert_img2img_start,
     assert_loss,
-    assert_posterior,
     of,
 )
 from experiments.audit.formula import Formula, formulas_of
@@ -100,15 +99,7 @@ def discrete(where: str, name: str, predicts: str, **options: Any) -> Found:
 
     at = driven.one_step(step, levels, predicts)
     runs[f"{name}.p_sample", "last step"] = partial(driven.no_noise, at)
-    runs[f"{name}.p_sample", "posterior"] = lambda: assert_posterior(
-        at,
-        levels,
-        times,
-        spread="deviation",
-        batched=False,
-        dtype=F32,
-        pairs=None if predicts == "pred_x0" else pairwise(times[40::-1]),  # float32
-    )
+    runs[f"{name}.p_sample", "posterior"] = partial(driven.steps_of, at, levels, times, predicts)
 
     def start(x0: Tensor, setting: int, noise: Tensor) -> tuple[Tensor, int]:
         seen: list[tuple[Tensor, int]] = []
