@@ -18,6 +18,7 @@ from diffusion_math.testing.mistakes.probes import (
     coefficients,
     guarded,
     name_of,
+    snapped,
     tensor,
     time_batch,
 )
@@ -117,9 +118,7 @@ def assert_bound(
     right = formula(step)["term of the exact network"]
     known = [*_known(v, factor), *of_other_units(formula, unit, SIZE)]
     wrong = [one.values(table, rows).get("term of the exact network", right) for one in known]
-    for rounded in (*wrong, torch.zeros_like(right), right):  # of a difference of numbers near 1
-        near = (exact - rounded).abs() <= 256 * eps * SIZE * factor
-        exact = torch.where(near, rounded, exact)
+    exact = snapped(exact, (*wrong, torch.zeros_like(right), right), 256 * eps * SIZE * factor)
     found = {f"x_t's coefficient of {name}": value for name, value in x_t.items()} | {
         "term of the exact network": exact,
         "second difference": (above + below - 2 * middle) / 2 / size.square().sum(1),
@@ -190,9 +189,7 @@ def assert_prior_term(
     rounding = 8 * eps * SIZE * factor  # of a difference of numbers near 1
     same = bool(((one - root).abs() <= rounding).all())
     also = ", or of sigma where sigma^2 belongs" if same else ""
-    found = value[:, 0]
-    for near in (one, root, formula(columns)["term"]):
-        found = torch.where((found - near).abs() <= rounding, near, found)
+    found = snapped(value[:, 0], (one, root, formula(columns)["term"]), rounding)
     known = [
         Mistake.of(
             "the variances are left out: alpha^2 norm(x0)^2 / 2 alone",

@@ -20,6 +20,7 @@ __all__ = [
     "name_of",
     "one_by_one",
     "parts",
+    "snapped",
     "tensor",
     "time_batch",
 ]
@@ -80,6 +81,18 @@ def tensor(subject: str, value: Any, like: Tensor) -> tuple[Tensor, float]:
     full = _broadcast(subject, value, like)
     eps = torch.finfo(full.dtype).eps if full.is_floating_point() else 2.0**-52
     return full.double(), float(eps)
+
+
+def snapped(value: Tensor, candidates: Sequence[Tensor], rounding: float) -> Tensor:
+    """The last of `candidates` that is within `rounding` of `value`, else `value` itself.
+
+    For a difference of numbers near 1: its relative error says nothing. The right value stands
+    last: where it is as near as a mistake's, it is taken.
+    """
+    result = value
+    for candidate in candidates:
+        result = torch.where((value - candidate).abs() <= rounding, candidate, result)
+    return result
 
 
 def guarded(subject: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -160,9 +160,10 @@ def plain(
     exchanged: bool = False,
     scaled: bool = True,
     dtype: torch.dtype = torch.float64,
+    schedule: dm.Discrete = SCHEDULE,
 ) -> Callable[..., Tensor]:
     """The term as in DDPM's code: means and log-variances of both, and their divergence."""
-    abar = (1 - SCHEDULE.betas).cumprod(0)
+    abar = (1 - schedule.betas).cumprod(0)
     abar = torch.cat([torch.ones(1, dtype=abar.dtype), abar])
 
     def term(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -231,6 +232,19 @@ def test_plain_terms_pass(unit: str, dtype: torch.dtype) -> None:
 def test_a_wrong_term_is_named(wrong: dict[str, Any], name: str, dtype: torch.dtype) -> None:
     term = plain(**{"variance": "beta", "dtype": dtype, **wrong})
     assert named(bound, term, variance="beta", dtype=dtype) == [name]
+
+
+def test_a_rounded_term_that_is_as_near_to_a_mistake_is_right() -> None:
+    """Where the right term is below its rounding, terms of a mistake lie within it as well."""
+    long, unit, dtype = dm.Discrete.linear(1000), "bits/dim", torch.float32
+    right = plain("beta", factor=FACTORS[unit], dtype=dtype, schedule=long)
+
+    def term(rounding: float) -> Callable[..., Tensor]:
+        return lambda *given: right(*given) + rounding
+
+    for rounding in (-2e-5, 2e-5, 4e-5):
+        given = term(rounding), long, range(1, 1001)
+        assert_bound(*given, variance="beta", unit=unit, dtype=dtype)
 
 
 def test_the_state_that_a_term_is_taken_at_is_looked_at() -> None:
