@@ -136,6 +136,7 @@ class Discrete(Schedule):
     betas: Float[Tensor, " T"]
     t_min = 1.0
 
+    @torch.inference_mode(False)  # usable outside too
     def __post_init__(self) -> None:
         betas = self.betas.detach().to("cpu", torch.float64, copy=True)
         require(betas.ndim == 1 and len(betas) > 0, "betas", "shape (T,)", tuple(betas.shape))
@@ -246,6 +247,7 @@ class Discrete(Schedule):
         return float(len(self.betas))
 
     @cached_property
+    @torch.inference_mode(False)
     def _log_snr_table(self) -> Float64[Tensor, " nodes"]:
         """log-SNR at 0..T: log abar_t - log(1 - abar_t), with 1 - abar_t = -expm1(log abar_t)."""
         log_abar = _running_sums(torch.log1p(-self.betas))

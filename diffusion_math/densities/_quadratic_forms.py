@@ -37,17 +37,20 @@ class Means:
     each: Float64[Tensor, "K D"]
 
     @cached_property
+    @torch.inference_mode(False)
     def span(self) -> tuple[Tensor, Tensor]:
         """Centre and half width of the means' bounding box, `(D,)` each."""
         low, high = self.each.amin(0), self.each.amax(0)
         return (low + high) / 2, (high - low) / 2
 
     @cached_property
+    @torch.inference_mode(False)
     def centred(self) -> Tensor:
         """Relative to the centre, `(K, D)`."""
         return self.each - self.span[0]
 
     @cached_property
+    @torch.inference_mode(False)
     def squares(self) -> Tensor:
         """Their squared lengths, `(K,)`."""
         return self.centred.square().sum(1)

@@ -64,10 +64,11 @@ class GaussianMixture:
     means: Float[Tensor, "K *event"]
     covariances: Float[Tensor, "K *covariance"]
 
+    @torch.inference_mode(False)  # usable outside too
     def __post_init__(self) -> None:
         given = self.covariances
         for name in ("log_weights", "means", "covariances"):
-            value = getattr(self, name).detach().to(torch.float64)
+            value = getattr(self, name).detach().to(torch.float64, copy=True)
             require(bool(value.isfinite().all()), name, "finite numbers", value)
             object.__setattr__(self, name, value)
         K, got = len(self.means), tuple(self.log_weights.shape)
@@ -279,10 +280,12 @@ class GaussianMixture:
         return self.covariances.ndim > 1 and self.covariances.shape != self.means.shape
 
     @cached_property
+    @torch.inference_mode(False)
     def _centred(self) -> _quadratic_forms.Means:
         return _quadratic_forms.Means(self.means.reshape(-1, self._size))
 
     @cached_property
+    @torch.inference_mode(False)
     def _spectrum(self) -> tuple[Tensor, Tensor | None]:
         """Eigenvalues of C_k, `(K, 1)` or `(K, D)`, and eigenvectors in columns, `(K, D, D)`."""
         C = self.covariances

@@ -53,6 +53,7 @@ class Multivariate:
     mean: Float[Tensor, "*batch D"]
     covariance: Float[Tensor, "*batch D D"]
 
+    @torch.inference_mode(False)  # usable outside too
     def __post_init__(self) -> None:
         given, wanted = self.covariance, (*self.mean.shape, self.mean.shape[-1])
         for name in ("mean", "covariance"):

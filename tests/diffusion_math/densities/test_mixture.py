@@ -8,7 +8,7 @@ import torch
 from jaxtyping import TypeCheckError
 
 from diffusion_math.densities.mixture import GaussianMixture
-from diffusion_math.schedule import RectifiedFlow, VPLinear
+from diffusion_math.schedule import Discrete, RectifiedFlow, VPLinear
 from tests.support.chance import rare
 from tests.support.largest_tensor import Largest
 from tests.support.mixtures import (
@@ -278,3 +278,29 @@ def test_bad_points_and_times():
         mixture("full").score(VPLinear(), torch.zeros(4, 3), 0.5)
     with pytest.raises(ValueError, match="t: wanted shape"):
         mixture("full").score(VPLinear(), torch.zeros(4, 2), torch.zeros(3))
+
+
+@pytest.mark.parametrize("covariances", [(2,), (2, 3), (2, 3, 3)])
+def test_a_mixture_made_and_used_in_inference_mode_has_gradients_outside(
+    covariances: tuple[int, ...],
+) -> None:
+    x, t = torch.zeros(4, 3, dtype=torch.float64, requires_grad=True), torch.tensor(0.5)
+    with torch.inference_mode():
+        spread = (
+            torch.eye(3).expand(covariances) if len(covariances) == 3 else torch.ones(covariances)
+        )
+        data = GaussianMixture(torch.zeros(2), torch.arange(6.0).reshape(2, 3), spread)
+        schedule = Discrete.linear(4)
+        data.log_density(schedule, torch.zeros(4, 3), torch.tensor(2))
+    for at, clock in ((RectifiedFlow(), t), (schedule, torch.tensor(2))):
+        (slope,) = torch.autograd.grad(data.log_density(at, x, clock).sum(), x)
+        torch.testing.assert_close(slope, data.score(at, x.detach(), clock))
+
+
+def test_a_mixture_does_not_change_with_the_tensors_that_it_was_made_of() -> None:
+    means, x = torch.zeros(1, 2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64)
+    data = GaussianMixture(torch.zeros(1), means, torch.ones(1))
+    before = data.score(RectifiedFlow(), x, torch.tensor(0.5))
+    means += 1
+    assert not data.means.any()
+    assert torch.equal(data.score(RectifiedFlow(), x, torch.tensor(0.5)), before)
