@@ -32,6 +32,7 @@ def test_the_wrong_version_is_rejected(one: Wrong) -> None:
 RUNS = {(one.test, tuple(one.arguments.items())): one for one in CORPUS}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("one", [case(one) for one in RUNS.values()])
 def test_the_right_version_passes_the_same_way(one: Wrong) -> None:

@@ -103,6 +103,7 @@ def test_the_same_words_twice_are_two_images(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_time_is_linear_in_the_file(tmp_path: Path) -> None:
     """The most that is read, in lines and in one line: a quadratic reading would take hours."""
     before = time.process_time()

@@ -42,6 +42,7 @@ def test_schema_and_verdicts(result):
     assert result.data["errors"] == sorted(result.data["errors"], reverse=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unseen")
 def test_a_wrong_divergence_is_noticed(monkeypatch):
     """Half the divergence: neither the exact way nor Hutchinson's mean survives."""

@@ -42,6 +42,7 @@ def test_a_name_that_stdout_cannot_hold_loses_nothing(
     assert (out / "generate.json").read_bytes().decode("utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
 def test_a_full_or_closed_stdout_stops_no_image(tiny: Path, tmp_path: Path) -> None:
     full = os.open("/dev/full", os.O_WRONLY)

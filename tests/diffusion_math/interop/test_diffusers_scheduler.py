@@ -62,7 +62,16 @@ def made(solver, grid="karras", steps=STEPS, **config):
 
 
 @pytest.mark.parametrize(
-    ("grid", "kind"), [*(("karras", kind) for kind in DENOISERS), ("trailing", "v_prediction")]
+    ("grid", "kind"),
+    [
+        ("karras", "epsilon"),
+        ("trailing", "v_prediction"),
+        *(
+            pytest.param("karras", kind, marks=pytest.mark.slow)
+            for kind in DENOISERS
+            if kind != "epsilon"
+        ),
+    ],
 )
 @pytest.mark.parametrize("solver", FIXED)
 def test_samples_are_those_of_our_own_loop(solver, grid, kind):
@@ -79,7 +88,7 @@ def test_samples_are_those_of_our_own_loop(solver, grid, kind):
     assert least <= len(scheduler.timesteps) == len(scheduler.sigmas) - 1
 
 
-@pytest.mark.parametrize("skipped", [1, 3, STEPS - 1])
+@pytest.mark.parametrize("skipped", [1, pytest.param(3, marks=pytest.mark.slow), STEPS - 1])
 @pytest.mark.parametrize("solver", FIXED)
 def test_a_start_in_the_middle_is_our_own_loop_from_there(solver, skipped):
     scheduler = made(solver)

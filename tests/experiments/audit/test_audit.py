@@ -71,6 +71,7 @@ def test_the_summary_counts(ours):
 WRONG = f"{ROOT / 'tests' / 'support' / 'wrong_samplers.py'}:GUESSED"
 
 
+@pytest.mark.slow
 def test_a_defect_has_a_reproducer(tmp_path):
     """A wrong sampler of a file: a failing row, a table, scripts of at most 20 lines that run."""
     result = run(Config(target=WRONG, quick=True))

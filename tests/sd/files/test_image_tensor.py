@@ -133,7 +133,10 @@ def test_of_an_animation_the_first(tmp_path: Path) -> None:
     assert (pixels(read_image(path)) == (255, 0, 0)).all()
 
 
-@pytest.mark.parametrize("size", [(1, 1), (10_000, 1), (1, 10_000), (10_000, 10_000)])
+@pytest.mark.parametrize(
+    "size",
+    [(1, 1), (10_000, 1), (1, 10_000), pytest.param((10_000, 10_000), marks=pytest.mark.slow)],
+)
 def test_one_pixel_or_ten_thousand(size: tuple[int, int], tmp_path: Path) -> None:
     path = stored(Image.new("L", size, 77), tmp_path / "gray.png")
     fitted = fit(read_image(path), 64, 64)

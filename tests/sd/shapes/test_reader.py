@@ -98,6 +98,7 @@ def test_every_single_thing_is_read(shape: str, background: str) -> None:
                 assert seen == Description((Mention(shape, color, size),), None, background)
 
 
+@pytest.mark.slow
 @pytest.mark.chance(3e-9, "a reader that is wrong once in 25 pictures")
 def test_blur_and_noise_are_borne() -> None:
     """Blur of 0.7 pixels and noise of 6 of 255, about what an autoencoder of 33 dB leaves.

@@ -113,6 +113,7 @@ def test_what_is_no_text_is_refused(text: object) -> None:
             parse(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mark", ["(", "(a)", "((a)", "[a:", "(a:" + "9" * 200, ": " * 9, "{a|", "__"]
 )

@@ -100,7 +100,9 @@ CHECKS = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("path", [preserving, exploding, straight])
 @settings(max_examples=10)
 @given(

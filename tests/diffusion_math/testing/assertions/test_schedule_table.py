@@ -49,7 +49,9 @@ def levels_of(betas: Tensor):
     return lambda t: (abar[t].sqrt(), (1 - abar[t]).sqrt())
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, pytest.param(torch.float32, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", TABLES)
 def test_plain_tables_pass_and_one_percent_fails(name: str, dtype: torch.dtype) -> None:
     for betas in SCHEDULES.values():

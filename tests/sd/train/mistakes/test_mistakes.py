@@ -170,6 +170,7 @@ def test_the_mistake_is_rejected(mistake: Mistake, tmp_path: Path) -> None:
         mistake.run(tmp_path / "wrong")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", sorted({one.check for one in MISTAKES}, key=lambda f: f.__name__))
 def test_what_rejects_them_passes_the_right_version(check: object, tmp_path: Path) -> None:
     (mistake, *_) = (one for one in MISTAKES if one.check is check)
