@@ -8,8 +8,20 @@ import inspect
 import math
 import numbers
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar, Union, cast, get_args, get_origin
+from typing import (
+    Any,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    TypeAlias,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+)
 
 import jaxtyping
 import numpy as np
@@ -19,6 +31,7 @@ from torch import Tensor
 Number: TypeAlias = int | float
 """A float or an int: run-time type checkers do not accept an int as a float."""
 
+_Value = TypeVar("_Value")
 _Checked = TypeVar("_Checked", bound=Callable[..., Any])
 
 
@@ -80,6 +93,22 @@ def shown(value: object) -> str:
     if isinstance(value, NoneType | bool | int | float | str):
         return repr(value)
     return described(value)
+
+
+class Table(dict[str, _Value]):
+    """A dict whose KeyError for an unknown name says which names there are, or one that is near.
+
+    >>> import diffusion_math as dm
+    >>> dm.SOLVERS["ddimm"]
+    Traceback (most recent call last):
+        ...
+    KeyError: 'ddimm: no such name; did you mean ddim?'
+    """
+
+    def __missing__(self, name: object) -> NoReturn:
+        near = get_close_matches(str(name), self, n=1)
+        said = f"did you mean {near[0]}?" if near else f"wanted one of {', '.join(self)}"
+        raise KeyError(f"{name}: no such name; {said}")
 
 
 def require(condition: bool, argument: str, wanted: str, got: object) -> None:

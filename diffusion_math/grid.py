@@ -12,7 +12,15 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from diffusion_math.checks import Number, between, checked, require, strictly_decreasing, whole
+from diffusion_math.checks import (
+    Number,
+    Table,
+    between,
+    checked,
+    require,
+    strictly_decreasing,
+    whole,
+)
 from diffusion_math.schedule import Discrete, Schedule
 
 
@@ -154,13 +162,15 @@ def karras(
     )
 
 
-GRIDS: dict[str, Grid] = {
-    "leading": leading,
-    "trailing": trailing,
-    "linspace": linspace,
-    "uniform_log_snr": uniform_log_snr,
-    "karras": karras,
-}
+GRIDS: dict[str, Grid] = Table(
+    {
+        "leading": leading,
+        "trailing": trailing,
+        "linspace": linspace,
+        "uniform_log_snr": uniform_log_snr,
+        "karras": karras,
+    }
+)
 
 
 def _uniform_in(

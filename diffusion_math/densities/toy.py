@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import Number, checked, require, whole
+from diffusion_math.checks import Number, Table, checked, require, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.densities.banana_funnel import banana, funnel
 from diffusion_math.densities.checkerboard import Checkerboard
@@ -168,16 +168,18 @@ def spirals(
     return _chain(torch.zeros(arms * modes), points, step * along, std)
 
 
-DENSITIES: dict[str, Callable[[], Density]] = {
-    "ring": ring,
-    "grid25": grid25,
-    "two_moons": two_moons,
-    "pinwheel": pinwheel,
-    "spirals": spirals,
-    "checkerboard": Checkerboard,
-    "banana": banana,
-    "funnel": funnel,
-}
+DENSITIES: dict[str, Callable[[], Density]] = Table(
+    {
+        "ring": ring,
+        "grid25": grid25,
+        "two_moons": two_moons,
+        "pinwheel": pinwheel,
+        "spirals": spirals,
+        "checkerboard": Checkerboard,
+        "banana": banana,
+        "funnel": funnel,
+    }
+)
 """Every density by name, at its default settings."""
 
 

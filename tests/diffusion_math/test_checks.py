@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import diffusion_math as dm
 from diffusion_math import checks
 
 numbers = st.floats(-1e6, 1e6)
@@ -90,3 +91,13 @@ def test_legal_ends_pass() -> None:
     checks.scalar_or_batch("t", torch.tensor(0.0), torch.tensor(0.0))
     checks.scalar_or_batch("t", torch.zeros(0), torch.zeros(0, 3))
     checks.earlier(torch.tensor(0.0), torch.tensor([1.0, 2.0]))
+
+
+@pytest.mark.parametrize("table", [dm.SOLVERS, dm.GRIDS, dm.DENSITIES])
+def test_an_unknown_name_of_a_table_is_told(table: dict[str, object]) -> None:
+    name = next(iter(table))
+    with pytest.raises(KeyError, match=f"{name}x: no such name; did you mean {name}?"):
+        table[f"{name}x"]
+    with pytest.raises(KeyError, match=f"0: no such name; wanted one of {', '.join(table)}"):
+        table[0]  # type: ignore[index]
+    assert table.get("0") is None and "0" not in table

@@ -57,3 +57,8 @@ def test_a_file_of_stable_diffusion() -> None:
 def test_what_is_no_beta_schedule_is_refused(changed: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Discrete.from_diffusers(SD15 | changed)
+
+
+def test_a_scheduler_in_its_config_s_place_is_told() -> None:
+    with pytest.raises(ValueError, match="config: wanted a Mapping, got an object"):
+        Discrete.from_diffusers(object())  # type: ignore[arg-type]
