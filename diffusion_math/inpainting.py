@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffusion_math import gaussian
 from diffusion_math._batching import wide
-from diffusion_math.checks import require
+from diffusion_math.checks import checked, require
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Schedule, Time
@@ -60,6 +60,7 @@ def joined(
     return torch.where(mask, drawn, x)
 
 
+@checked
 def replacement(
     step: Step, schedule: Schedule, known: Float[Tensor, "*event"], mask: Bool[Tensor, "*event"]
 ) -> Step:
@@ -93,6 +94,7 @@ def replacement(
     return replaced
 
 
+@checked
 def repaint(
     step: Step,
     schedule: Schedule,
@@ -137,6 +139,7 @@ def repaint(
     return repeated
 
 
+@checked
 def particles(
     schedule: Schedule, known: Float[Tensor, "*event"], mask: Bool[Tensor, "*event"]
 ) -> Step:

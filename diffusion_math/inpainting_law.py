@@ -9,25 +9,29 @@ on nodes is carried from step to step. Derivation: (inpainting_law.1), (inpainti
 """
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Float64
+from numpy.polynomial.hermite_e import hermegauss
 from torch import Tensor
 
 from diffusion_math import gaussian
-from diffusion_math.checks import Number, require, strictly_decreasing, whole
+from diffusion_math.checks import Number, checked, require, strictly_decreasing, whole
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.guidance_law import Nodes, box
 from diffusion_math.schedule import Schedule
 
 __all__ = ["conditional", "replacement"]
 
-POINTS = 48
+POINTS = 32
 """Gauss-Hermite points for the noise of the known coordinate."""
 REACH = 7.0
 """Half the width of the nodes, in standard deviations of the outermost component."""
 
 
+@checked
 def conditional(mixture: GaussianMixture, known: Number) -> GaussianMixture:
     """p(u | k = known), a mixture on the line with events of shape `()`.
 
@@ -50,15 +54,16 @@ def conditional(mixture: GaussianMixture, known: Number) -> GaussianMixture:
     return GaussianMixture(log_k[0], mean[0], variance)
 
 
+@checked
 def replacement(
     mixture: GaussianMixture,
     known: Number,
     schedule: Schedule,
     grid: Float[Tensor, " nodes"],
-    repeats: int = 1,
-    count: int = 400,
-) -> tuple[Nodes, Float64[Tensor, " count"]]:
-    """The density of u at the last node of the grid, of RePaint's method with exact kernels.
+    repeats: Sequence[int] = (1,),
+    count: int = 200,
+) -> tuple[Nodes, Float64[Tensor, "repeats count"]]:
+    """Densities of u at the last node of the grid, of RePaint's method with exact kernels.
 
         p_s(u') = integral p_t(u) E_k[q(u' | x_t = (k, u))] du,    k ~ N(alpha_t x_0^k, sigma_t^2)
         p_t(u)  = integral p_s(u') N(u; alpha_{t|s} u', sigma_{t|s}^2) du'     before a repetition
@@ -69,11 +74,13 @@ def replacement(
         known: x_0^k.
         grid: `(nodes,)` strictly decreasing times that end above 0: at 0 each kernel's mass lies on
             few nodes.
-        repeats: U >= 1 steps between neighbouring times; 1 is the replacement method.
+        repeats: for each density, U >= 1 steps between neighbouring times; 1 is the replacement
+            method.
         count: nodes of the line at each time.
 
     Returns:
-        Nodes, `(count, 1)`, and the density of u there. Its integral differs from 1 by the error.
+        Nodes, `(count, 1)`, and for each of `repeats` the density of u there. Its integral differs
+        from 1 by the error.
 
     Raises:
         ValueError: an argument is not as above.
@@ -84,28 +91,32 @@ def replacement(
     >>> import diffusion_math as dm
     >>> schedule, ring = dm.VPLinear(), dm.DENSITIES["ring"]()
     >>> grid = dm.uniform_log_snr(schedule, 20)[:-1]
-    >>> nodes, density = dm.inpainting_law.replacement(ring, 0.0, schedule, grid)
+    >>> nodes, (density,) = dm.inpainting_law.replacement(ring, 0.0, schedule, grid)
     >>> abs(nodes.integral(density) - 1) < 1e-6
     True
     """
     strictly_decreasing("grid", grid)
     require(bool(grid[-1] > 0), "grid", "a last node above 0", float(grid[-1]))
-    whole("repeats", repeats, 1)
+    for each in repeats:
+        whole("repeats", each, 1)
     whole("count", count, 2)
     times = grid.to(torch.float64)
     _, sigma = schedule(times[0])
     here = _line(mixture, schedule, times[0], count)
-    density = _normal(here.x[:, 0], sigma.new_zeros(()), sigma.square())
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    start = _normal(here.x[:, 0], sigma.new_zeros(()), sigma.square())
+    densities = start.expand(len(repeats), count)
+    for t, s in pairwise(times):
         there = _line(mixture, schedule, s, count)
         down = _reverse(mixture, known, schedule, t, s, here.x[:, 0], there.x[:, 0]) * here.cell
         link = gaussian.transition(schedule, there.x, s, t)
-        up = _normal(here.x[:, 0], link.mean, link.variance).mT * there.cell
-        after = density @ down
-        for _ in range(repeats - 1):
-            after = (after @ up.mT) @ down
-        here, density = there, after
-    return here, density
+        up = _normal(here.x[:, 0], link.mean, link.variance) * there.cell
+        again = up @ down
+        powers = [torch.linalg.matrix_power(again, each - 1) for each in repeats]
+        densities = torch.stack(
+            [density @ down @ power for density, power in zip(densities, powers, strict=True)]
+        )
+        here = there
+    return here, densities
 
 
 def _reverse(
@@ -137,6 +148,9 @@ def _reverse(
     )
     mean = alpha_s * means[:, 1] + (gain * difference).sum(-1)
     variance = at_s[:, 1, 1] - (gain * ratio * at_s[:, 1]).sum(-1)
+    side, narrowest = float(after[1] - after[0]), float(variance.min().sqrt())
+    needed = math.ceil(len(after) * side / narrowest)
+    require(side <= narrowest, "count", f"at least {needed} for this grid", len(after))
     r = log_r.softmax(1).reshape(len(u), POINTS, -1) * weights[:, None]
     mean = mean.reshape(r.shape)
     total = torch.zeros(len(u), len(after), dtype=torch.float64)
@@ -155,9 +169,7 @@ def _line(mixture: GaussianMixture, schedule: Schedule, t: Tensor, count: int) -
     return box([float((centre - spread).min())], [float((centre + spread).max())], count)
 
 
-def _given(
-    log_w: Tensor, means: Tensor, C: Tensor, k: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _given(log_w: Tensor, means: Tensor, C: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Log-weights and means, `(len(k), K)`, and variances, `(K,)`, of u given each k."""
     slope = C[:, 1, 0] / C[:, 0, 0]
     apart = k[:, None] - means[:, 0]
@@ -177,8 +189,6 @@ def _dense(mixture: GaussianMixture) -> tuple[Tensor, Tensor, Tensor]:
 
 def _hermite() -> tuple[Tensor, Tensor]:
     """Points and weights of the mean over a standard normal."""
-    from numpy.polynomial.hermite_e import hermegauss
-
     points, weights = hermegauss(POINTS)
     scale = math.sqrt(2 * math.pi)
     return torch.from_numpy(points), torch.from_numpy(weights) / scale
