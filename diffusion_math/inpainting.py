@@ -2,8 +2,8 @@
 
 With m the mask of the known entries and x_0^m their values, the exact target is p(x_0 | x_0^m). A
 denoiser of whole samples does not know the values, so each step joins them in. `inpainting_law`
-computes what two of these steps sample; only `particles` converges to the target.
-Derivation: (inpainting.1), (inpainting.2).
+computes what `replacement` and `repaint` sample; only `particles` converges to the target.
+Derivation: (inpainting.1).
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffusion_math import gaussian
 from diffusion_math._batching import wide
-from diffusion_math.checks import checked, require
+from diffusion_math.checks import checked, require, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Schedule, Time
@@ -23,6 +23,7 @@ from diffusion_math.solvers.step import State, Step
 __all__ = ["joined", "particles", "repaint", "replacement"]
 
 
+@checked
 def joined(
     schedule: Schedule,
     x: Float[Tensor, "batch *event"],
@@ -45,7 +46,7 @@ def joined(
     Raises:
         ValueError: `known` or `mask` is not shaped as an event, or the mask is not boolean.
 
-    Derivation: (inpainting.1).
+    Derivation: (inpainting.2).
     Source: Score SDE (arXiv:2011.13456), Appendix I.2.
 
     >>> import torch
@@ -73,7 +74,10 @@ def replacement(
         step: any solver's step.
         known, mask: as in `joined`. The caller joins the start.
 
-    Derivation: (inpainting.2).
+    Raises:
+        ValueError: at each step, as `joined`.
+
+    Derivation: (inpainting.3).
     Source: Score SDE (arXiv:2011.13456), Appendix I.2; RePaint (arXiv:2201.09865), Eq. 8.
 
     >>> import torch
@@ -111,9 +115,13 @@ def repaint(
 
     Args:
         step, known, mask: as in `replacement`.
-        again: one noise source for each repetition; the paper's U is `1 + len(again)`.
+        again: one noise source for each repetition, independent of each other and of the run's; the
+            paper's U is `1 + len(again)`.
 
-    Derivation: (inpainting.3).
+    Raises:
+        ValueError: at each step, as `joined`.
+
+    Derivation: (inpainting.4).
     Source: RePaint (arXiv:2201.09865), Algorithm 1.
 
     >>> import torch
@@ -141,68 +149,84 @@ def repaint(
 
 @checked
 def particles(
-    schedule: Schedule, known: Float[Tensor, "*event"], mask: Bool[Tensor, "*event"]
+    schedule: Schedule,
+    known: Float[Tensor, "*event"],
+    mask: Bool[Tensor, "*event"],
+    count: int,
 ) -> Step:
-    """Sequential Monte Carlo: the batch are particles, which agree on one path of known values.
+    """SMCDiff: sequential Monte Carlo with the steps of `ddpm`, `count` particles for each group.
 
-        x_s^m ~ q(x_s^m | x_t^m, x_0^m)                          one draw, shared by the batch
-        w_i   = N(x_s^m; mu_i^m, v)                              how well particle i foresaw it
-        x_s   = mu_j + sqrt(v) z outside of m,    j ~ w          resampled systematically
+        x_s^m ~ q(x_s^m | x_t^m, x_0^m)                    one sample, shared by the group
+        w_i   = N(x_s^m; mu_i^m, v)                        N(mu_i, v) is the `ddpm` step of row i
+        x_s   = mu_j + sqrt(v) z outside of m,    j ~ w    systematic resampling
 
-    N(mu_i, v) is the step of `ddpm`. With exact reverse kernels the particles' distribution tends
-    to p(x_0 | x_0^m) as their number grows; steps add the error of the kernel. The particles are
-    dependent: one call is one sample of size batch.
+    If the `ddpm` steps are the exact reverse kernels, a particle's distribution tends to
+    p(x_0 | x_0^m) as `count` grows. Otherwise the steps' own error remains. Particles of one group
+    are dependent; groups are independent. Take one row of each group for independent samples.
 
     Args:
-        known, mask: as in `joined`. The caller joins the start, with one z for all particles.
+        schedule: as for `ddpm`.
+        known, mask: as in `joined`. The caller joins the start, with one z for each group.
+        count: particles of a group, at least 1; `count` neighbouring rows are a group.
 
     Raises:
-        ValueError: the known entries of the particles differ.
+        ValueError: `count` is below 1; at each step, as `joined`, or if the batch is not a multiple
+            of `count`, or if known entries differ within a group.
 
-    Derivation: (inpainting.4).
+    Derivation: (inpainting.5), (inpainting.6).
     Source: SMCDiff (arXiv:2206.04119), Algorithm 2.
 
     >>> import torch
     >>> import diffusion_math as dm
     >>> schedule, ring = dm.VPLinear(), dm.DENSITIES["ring"]()
     >>> known, mask = torch.tensor([2.0, 0.0]), torch.tensor([True, False])
-    >>> x, seeds = dm.start_noise(range(64), (2,)), range(64)
+    >>> x, noise = dm.start_noise(range(64), (2,)), dm.from_seeds(range(64))
     >>> x[:, 0] = x[0, 0]
-    >>> step = dm.inpainting.particles(schedule, known, mask)
-    >>> grid = dm.trailing(schedule, 50)
-    >>> x0 = dm.final(step, ring.denoiser(schedule), x, grid, dm.from_seeds(seeds))
+    >>> step = dm.inpainting.particles(schedule, known, mask, count=64)
+    >>> x0 = dm.final(step, ring.denoiser(schedule), x, dm.trailing(schedule, 50), noise)
     >>> x0[:, 0].unique(), bool(x0[:, 1].abs().max() < 1)
     (tensor([2.]), True)
     """
+    whole("count", count, 1)
 
     def moved(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
         x = state.x
         _check(x, known, mask)
-        require(bool((x == x[:1])[:, mask].all()), "x", "one value of each known entry", "several")
+        require(len(x) % count == 0, "x", f"a batch of groups of {count}", f"a batch of {len(x)}")
+        require(
+            bool((x == _first(x, count))[:, mask].all()),
+            "x",
+            f"equal known entries in each group of {count}",
+            "different ones",
+        )
         kernel = gaussian.posterior(schedule, x, denoise(x, t), t, s)
-        mean, fresh = kernel.mean, noise(x, t, s)
-        if s > 0:
-            values = known.to(x).expand_as(x)
-            shared = noise(x, torch.zeros_like(s), s)[:1].expand_as(x)
-            path = gaussian.posterior(schedule, x, values, t, s).sample(shared)
-            apart = (wide(path) - wide(mean)).square()[:, mask].sum(1)
-            weights = (-apart / (2 * kernel.variance)).softmax(0)
-            uniform = torch.special.ndtr(wide(noise(x, s, s)).flatten()[0])
-            mean = mean[_systematic(weights, uniform)]
-        else:
-            path = known.to(x).expand_as(x)
-        drawn = gaussian.Gaussian(mean, kernel.variance).sample(fresh)
+        mean, values = kernel.mean, known.to(x).expand_as(x)
+        if s == 0:
+            return State(torch.where(mask, values, mean), s)
+        shared = _first(noise(x, torch.zeros_like(s), s), count)
+        path = gaussian.posterior(schedule, x, values, t, s).sample(shared)
+        apart = (wide(path) - wide(mean)).square()[:, mask].sum(1)
+        weights = (-apart / (2 * kernel.variance)).reshape(-1, count).softmax(1)
+        uniform = torch.special.ndtr(wide(noise(x, s, s))).reshape(-1, count, x[0].numel())[:, 0, 0]
+        chosen = _systematic(weights, uniform)
+        drawn = gaussian.Gaussian(mean[chosen], kernel.variance).sample(noise(x, t, s))
         return State(torch.where(mask, path, drawn), s)
 
     return moved
 
 
+def _first(x: Tensor, count: int) -> Tensor:
+    """The first row of each group in the place of all its rows."""
+    return x[::count].repeat_interleave(count, 0)
+
+
 def _systematic(weights: Tensor, uniform: Tensor) -> Tensor:
-    """Indices, as many as weights: i occurs floor or ceil of n weights[i] times."""
-    n = len(weights)
-    points = (torch.arange(n, dtype=weights.dtype, device=weights.device) + uniform) / n
-    found = torch.searchsorted(weights.cumsum(0), points, right=True)
-    return found.clamp(max=n - 1)  # the sum of the weights may round to less than 1
+    """Rows, `(groups * n,)`, for weights `(groups, n)`: i occurs floor or ceil of n w_i times."""
+    n = weights.shape[1]
+    points = (torch.arange(n, dtype=weights.dtype, device=weights.device) + uniform[:, None]) / n
+    # The sum of the weights may round to less than 1.
+    found = torch.searchsorted(weights.cumsum(1), points, right=True).clamp(max=n - 1)
+    return (found + n * torch.arange(len(weights), device=found.device)[:, None]).flatten()
 
 
 def _check(x: Tensor, known: Tensor, mask: Tensor) -> None:
