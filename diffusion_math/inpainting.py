@@ -221,9 +221,13 @@ def _first(x: Tensor, count: int) -> Tensor:
 
 
 def _systematic(weights: Tensor, uniform: Tensor) -> Tensor:
-    """Rows, `(groups * n,)`, for weights `(groups, n)`: i occurs floor or ceil of n w_i times."""
+    """Rows, `(groups * n,)`, for weights `(groups, n)`: i occurs floor or ceil of n w_i times.
+
+    Each place, for itself, gets i with probability w_i: the points begin anywhere on the circle.
+    """
     n = weights.shape[1]
-    points = (torch.arange(n, dtype=weights.dtype, device=weights.device) + uniform[:, None]) / n
+    places = torch.arange(n, dtype=weights.dtype, device=weights.device)
+    points = ((places + n * uniform[:, None]) % n) / n
     # The sum of the weights may round to less than 1.
     found = torch.searchsorted(weights.cumsum(1), points, right=True).clamp(max=n - 1)
     return (found + n * torch.arange(len(weights), device=found.device)[:, None]).flatten()

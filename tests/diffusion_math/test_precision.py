@@ -50,7 +50,8 @@ OTHERS = {
         checkerboard.Checkerboard.sample toy.Density.log_density toy.Density.score
         toy.Density.posterior_mean toy.Density.denoiser toy.Density.sample toy.ring toy.grid25
         toy.two_moons toy.pinwheel toy.spirals guidance_law.gaussian_guided
-        guidance_law.gaussian_tilted guidance_law.guided_variance labelled.Labelled.count
+        guidance_law.gaussian_tilted guidance_law.guided_variance inpainting_law.conditional
+        inpainting_law.log_density labelled.Labelled.count
         labelled.Labelled.given labelled.Labelled.log_prior multivariate.Multivariate.entropy
         multivariate.kl multivariate.cross_entropy multivariate.wasserstein2
         multivariate.fisher_divergence multivariate.condition multivariate.product

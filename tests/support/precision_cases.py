@@ -12,8 +12,6 @@ from diffusion_math import (
     denoiser,
     elbo,
     gaussian,
-    guidance,
-    guidance_law,
     langevin,
     langevin_law,
     likelihood,
@@ -67,14 +65,15 @@ from tests.support.precision import (
     linear_end,
     narrow,
     normals,
-    pair,
     replayed,
     turned,
 )
+from tests.support.precision_conditions import CONDITIONS
 from tests.support.precision_interop import INTEROP
 
 LEVELS = exponential.Level.at(WAY, T), exponential.Level.at(WAY, S)
 CASES = {
+    **CONDITIONS,
     **INTEROP,
     "adams.lms": partial(ended, adams.lms),
     "adams.plms": partial(ended, adams.plms),
@@ -144,16 +143,6 @@ CASES = {
     "gaussian.marginal": lambda to: both(gaussian.marginal(WAY, to(X), 1e-4)),
     "gaussian.transition": lambda to: both(gaussian.transition(WAY, to(X), 1e-4, 2e-4)),
     "gaussian.posterior": lambda to: both(gaussian.posterior(WAY, to(X), to(Y), T, 1e-4)),
-    "guidance.cfg": lambda to: guidance.cfg(lambda x, t: to(X), halved, 7.5)(to(Y), T),
-    "guidance.cfg_batched": lambda to: guidance.cfg_batched(pair(to), 7.5)(to(X), T),
-    "guidance.limited": lambda to: guidance.limited(halved, lambda x, t: x, WAY, (1.0, 9.0))(
-        to(X), TIMES
-    ),
-    "guidance.together": lambda to: guidance.together(halved, lambda x, t: x)(to(X), T),
-    "guidance.weighted": lambda to: guidance.weighted(pair(to), WAY, guidance.cosine(3))(to(X), T),
-    "guidance.rescaled": lambda to: guidance.rescaled(pair(to), 7.5)(to(X), T),
-    "guidance.projected": lambda to: guidance.projected(pair(to), 7.5, 0.3, 300.0)(to(X), T),
-    "guidance_law.flow_map": lambda to: guidance_law.flow_map(halved, A),
     "langevin.chain": lambda to: last(langevin.ascent(lambda x: -x, 0.25), to),
     "langevin.ascent": lambda to: last(langevin.ascent(lambda x: -x, 0.25), to),
     "langevin.ula": lambda to: last(langevin.ula(lambda x: -x, 0.25), to),
