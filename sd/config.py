@@ -108,6 +108,7 @@ class UNetConfig:
     `heads` is the number of heads at every level (diffusers calls v1.x's 8 `attention_head_dim`).
     In its place `head_width` gives the width of a head at every level (v2.x: 64); `heads` is then
     0. `linear_projection`: linear layers (v2.x) surround a transformer, not convolutions.
+    `in_channels` of an inpainting model is 9: the latent, a mask, the latent of the known pixels.
     """
 
     in_channels: int = 4
@@ -191,13 +192,19 @@ class ModelConfig:
         wanted = f"a multiple of {factor} (the VAE halves it)"
         require(self.image_size % factor == 0, "ModelConfig.image_size", wanted, self.image_size)
         width, channels = self.text.width, self.vae.latent_channels
-        for name, equal, value in (
-            ("context_width", "TextConfig.width", width),
-            ("in_channels", "VAEConfig.latent_channels", channels),
-            ("out_channels", "VAEConfig.latent_channels", channels),
+        plain, masked = f"VAEConfig.latent_channels = {channels}", 2 * channels + 1
+        for name, wanted, values in (
+            ("context_width", f"TextConfig.width = {width}", (width,)),
+            ("in_channels", f"{plain}, or {masked} to read a mask", (channels, masked)),
+            ("out_channels", plain, (channels,)),
         ):
             got = getattr(self.unet, name)
-            require(got == value, f"UNetConfig.{name}", f"{equal} = {value}", got)
+            require(got in values, f"UNetConfig.{name}", wanted, got)
+
+    @property
+    def reads_mask(self) -> bool:
+        """Whether the U-Net is trained to inpaint: beside x_t it reads a mask and a latent."""
+        return self.unet.in_channels != self.vae.latent_channels
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

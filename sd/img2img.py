@@ -8,10 +8,12 @@ from diffusion_math.checks import Number
 from diffusion_math.grid import GRIDS
 from diffusion_math.schedule import Discrete
 
-__all__ = ["DEFAULT_STRENGTH", "img2img_grid"]
+__all__ = ["default_strength", "img2img_grid"]
 
-DEFAULT_STRENGTH = 0.8
-"""The strength of an image without a given one."""
+
+def default_strength(masked: bool) -> float:
+    """The strength of an image without a given one: 0.8, and 1 with a mask."""
+    return 1.0 if masked else 0.8
 
 
 def img2img_grid(

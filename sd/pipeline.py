@@ -32,6 +32,7 @@ from sd import loading, unused_arguments
 from sd.checkpoint.offload import Offload
 from sd.config import LongPrompt, ModelConfig
 from sd.files import image_tensor
+from sd.inpaint import Inpainting
 from sd.networks.attention import Conditioning
 from sd.networks.unet import UNet
 from sd.networks.vae import Autoencoder
@@ -62,7 +63,8 @@ class TextToImage:
         tokenizer: prompts to tokens.
         text_encoder: tokens `(batch, token)` to context `(batch, token, width)`.
         vae: images `(batch, 3, height, width)` in [-1, 1] to latents and back.
-        unet: `(x_t, time, context)` to its prediction, of the shape of x_t.
+        unet: `(x_t, time, context)` to its prediction, of the shape of x_t. An inpainting model's
+            reads the channels of `Inpainting.channels` after those of x_t.
         device: the device of the three networks.
         dtype: the dtype of the text encoder and the U-Net; solvers compute in float32 or wider.
         offload: the offloading of the networks; None if all are in memory.
@@ -130,6 +132,7 @@ class TextToImage:
         grid: str | Tensor = "trailing",
         seed: int | Sequence[int] = 0,
         image: Image.Image | None = None,
+        mask: Image.Image | None = None,
         strength: Number | None = None,
         height: int | None = None,
         width: int | None = None,
@@ -138,7 +141,7 @@ class TextToImage:
         long_prompt: str | None = None,
         clip_skip: int | None = None,
     ) -> list[Image.Image]:
-        """Generate images from prompts, or change an image by a prompt.
+        """Generate images from prompts, change an image by a prompt, or repaint a part of it.
 
         An image depends on its own prompt and seed, not on the other images of the call (except for
         the networks' rounding, which may depend on the batch size).
@@ -158,9 +161,14 @@ class TextToImage:
             seed: the seed of the first image (the next ones count up), or one seed for each image.
                 With one prompt, each seed gives an image.
             image: start at q(x_t | x_0) of the latent of this image, not at noise.
+            mask: repaint the pixels of `image` where this image, of the same size, is white; the
+                others are pasted back at the end. The U-Net of an inpainting model reads the mask
+                and the known pixels. For any other U-Net, a latent that stands for known pixels
+                alone is replaced after each step (`diffusion_math.inpainting.replacement`).
             strength: in (0, 1], the time at which `image` starts: t = round(strength T). From there
                 round(strength steps) steps, at least one, lead to 0. At 1 the start contains
-                alpha_T of the image; below 1 / (2T) the image does not change. Default: 0.8.
+                alpha_T of the image, but with a mask nothing of the white pixels; below 1 / (2T)
+                the image does not change. Default: 0.8; with a mask, 1.
             height, width: the size in pixels; default: the model's.
             progress: show a progress bar if the error stream is a terminal.
             watch: called with the initial state and the state after each step.
@@ -176,7 +184,8 @@ class TextToImage:
                 argument has no effect (see `sd.unused_arguments`).
 
         Raises:
-            ValueError: an argument is out of range.
+            ValueError: an argument is out of range; a mask has no image, another size than it, or
+                no white pixel; an inpainting model has no mask.
             FloatingPointError: the output of a network is not finite.
         """
         prompts, seeds = paired(prompt, seed)
@@ -203,27 +212,32 @@ class TextToImage:
         wanted = "a number in (0, 1]"
         require(strength is None or 0 < strength <= 1, "strength", wanted, strength)
         require(image is not None or strength is None, "strength", "an image with it", strength)
+        hole = Inpainting.wanted(self.config, image, mask, wide, high)
 
         texts = [negative_prompt, *prompts]
         contexts = self.encode_prompts(texts, long_prompt or self.config.long_prompt, clip_skip)
         pair = contexts[:1], contexts[1:]
-        denoise = self.denoiser(pair, scale if do_cfg else 1, guidance_interval)
         factor = self.config.vae.factor
+        beside = hole.channels(self._encoded) if hole and self.config.reads_mask else None
+        denoise = self.denoiser(pair, scale if do_cfg else 1, guidance_interval, beside)
         shape = (self.config.vae.latent_channels, high // factor, wide // factor)
         precise = torch.promote_types(self.dtype, torch.float32)
-        x = start_noise(seeds, shape, precise).to(self.device)
+        z = x = start_noise(seeds, shape, precise).to(self.device)
+        amount = strengths.default_strength(hole is not None) if strength is None else strength
         if not isinstance(grid, str):
             times = grid
         elif image is None:
             times = GRIDS[grid](self.schedule, steps)
         else:
-            amount = strengths.DEFAULT_STRENGTH if strength is None else strength
             times = strengths.img2img_grid(self.schedule, grid, steps, amount)
         if guidance_interval is not None and do_cfg:
             unused_arguments.warn_interval(self.schedule, times, make, guidance_interval)
         if image is not None:
-            latent = self.encode_image(image, wide, high).expand_as(x)
-            x = marginal(self.schedule, latent, times[0]).sample(x)
+            (latent,) = self.encode_image(image, wide, high)
+            if hole is None or (amount < 1 if named else times[0] < self.schedule.T):
+                x = marginal(self.schedule, latent.expand_as(x), times[0]).sample(z)
+            if hole is not None and beside is None:
+                x, step = hole.held(self.schedule, latent, x, times[0], z, step)
 
         states = trajectory(step, denoise, x, times, from_seeds(seeds))
         checked = finite_states(states, times, self.dtype)
@@ -232,7 +246,8 @@ class TextToImage:
         for state in tqdm(checked, total=len(times) - 1, initial=-1, unit="step", disable=shown):
             if watch is not None:
                 watch(state)
-        return self.decode(state.x)
+        images = self.decode(state.x)
+        return images if hole is None else hole.pasted(images)
 
     @torch.no_grad()
     def encode_prompts(
@@ -275,6 +290,7 @@ class TextToImage:
         pair: tuple[Float[Tensor, "rows token width"], Context],
         scale: Number,
         interval: Sequence[Number] | None = None,
+        beside: Float[Tensor, "1 extra h w"] | None = None,
     ) -> Denoiser:
         """The guided U-Net as a denoiser E[x_0 | x_t], with both predictions in one batch.
 
@@ -284,14 +300,18 @@ class TextToImage:
             pair: contexts (unconditional or negative, conditional); the first may be one row.
             scale: w >= 0, as in `diffusion_math.guidance.cfg`.
             interval: as in `diffusion_math.guidance.limited`; None: all noise levels.
+            beside: one row of channels that the U-Net of an inpainting model reads beside x_t.
         """
+        wanted = "the mask and the known pixels, for an inpainting model alone"
+        require((beside is not None) == self.config.reads_mask, "beside", wanted, type(beside))
         negative, positive = pair[0].expand_as(pair[1]), pair[1]
         if interval is not None:
-            guided = self.denoiser(pair, scale)
-            return limited(guided, self._conditioned(positive), self.schedule, interval)
+            guided = self.denoiser(pair, scale, beside=beside)
+            return limited(guided, self._conditioned(positive, beside), self.schedule, interval)
         if scale in (0, 1):
-            return cfg(self._conditioned(positive), self._conditioned(negative), scale)
-        together = self._conditioned(torch.cat([negative, positive]))
+            both = (self._conditioned(one, beside) for one in (positive, negative))
+            return cfg(*both, scale)
+        together = self._conditioned(torch.cat([negative, positive]), beside)
 
         def both(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
             twice = t if t.ndim == 0 else torch.cat([t, t])
@@ -303,11 +323,7 @@ class TextToImage:
     @torch.no_grad()
     def encode_image(self, image: Image.Image, width: int, height: int) -> Latents:
         """The mean latent of an image, scaled and cropped to width x height; float32 or wider."""
-        x = image_tensor.to_tensor([image_tensor.fit(image, width, height)])
-        mean = require_finite(
-            self.vae.encode(x.to(self.device, self.vae_dtype)).mean, "VAE encoder"
-        )
-        return mean.to(torch.promote_types(self.dtype, torch.float32))
+        return self._encoded(image_tensor.to_tensor([image_tensor.fit(image, width, height)]))
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> list[Image.Image]:
@@ -317,11 +333,19 @@ class TextToImage:
         decoded = [self.vae.decode(some) for some in latents.split(few)]
         return image_tensor.from_tensor(torch.cat(decoded), "VAE decoder")
 
-    def _conditioned(self, context: Tensor) -> Denoiser:
+    def _encoded(self, x: Tensor) -> Latents:
+        """The mean latents of images `(batch, 3, height, width)` in [-1, 1]; float32 or wider."""
+        mean = self.vae.encode(x.to(self.device, self.vae_dtype)).mean
+        found = require_finite(mean, "VAE encoder")
+        return found.to(torch.promote_types(self.dtype, torch.float32))
+
+    def _conditioned(self, context: Tensor, beside: Tensor | None = None) -> Denoiser:
         """The U-Net with a fixed context, in its own dtype, as a denoiser."""
         prompt = Conditioning(context) if isinstance(self.unet, UNet) else context
 
         def network(x_t: Tensor, time: Tensor) -> Tensor:
+            if beside is not None:
+                x_t = torch.cat([x_t, beside.to(x_t).expand(len(x_t), -1, -1, -1)], dim=1)
             prediction: Tensor = self.unet(x_t.to(self.dtype), time, prompt)
             return prediction.to(x_t.dtype)
 

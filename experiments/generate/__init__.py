@@ -17,7 +17,7 @@ Side: TypeAlias = Annotated[int, Range(8, 8192)]
 
 @validated
 class Config:
-    """Generate images from prompts, or change an image by a prompt.
+    """Generate images from prompts, change an image by a prompt, or repaint a part of it.
 
     Each PNG keeps its settings in its text metadata: `--like file.png` repeats it bit for bit
     on the same machine and versions. Each PNG is written as soon as its batch is sampled.
@@ -40,7 +40,10 @@ class Config:
     """Images sampled at once; fewer take less memory."""
     image: Annotated[Path | None, File(), NONE] = None
     """An image to start from (PNG, JPEG, WebP, GIF, BMP, TIFF, PPM, AVIF)."""
-    strength: Annotated[float | None, Range(0, 1, above=True), default("0.8")] = None
+    mask: Annotated[Path | None, File(), NONE] = None
+    """Repaint `--image` where this image of the same size is white (at least half) or transparent.
+    The other pixels are kept: they are pasted back at the end."""
+    strength: Annotated[float | None, Range(0, 1, above=True), default("0.8; with --mask 1")] = None
     """How much to change `--image`, in (0, 1]; 1 changes all of it."""
     height: Annotated[Side | None, OWN] = None
     """Height of the images in pixels."""
@@ -63,7 +66,7 @@ class Config:
             quoted = f"a prompt of several words in quotes, as {' '.join(short)!r}"
             refuse(self, "prompt", f"{quoted} (prompts of one word each: by --prompts FILE)")
         if self.image is None:
-            unused(self, ["strength"], "without --image")
+            unused(self, ["mask", "strength"], "without --image")
         off = "" if self.do_cfg else "with --no-do-cfg"
         if off:
             unused(self.sampling, ["guidance_scale", "guidance_interval"], off)

@@ -80,8 +80,11 @@ class Kept:
     image: str | None
     model: Model
     made_with: Made
+    mask: str | None = None
 
     def __post_init__(self) -> None:
+        if self.mask is not None and self.image is None:
+            raise ValueError("mask: wanted an image with it, got none")
         if not self.index < len(self.batch) <= MOST:
             place = f"index {self.index} of {len(self.batch)}"
             raise ValueError(f"batch: wanted at most {MOST} and an index among them, got {place}")
@@ -151,6 +154,7 @@ def _determining(settings: dict[str, Any]) -> dict[str, Any]:
         "seed": seed,
         **settings["call"],
         "image": settings["image"],
+        "mask": settings.get("mask"),
         **settings["model"],
         "the model's weights": settings["made_with"]["weights"],
     }

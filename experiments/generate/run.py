@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from PIL.Image import Image
 from tqdm import tqdm
@@ -18,11 +18,16 @@ from experiments.output.result import Figure, Result
 from sd.command_line.flags import FlagError, refuse
 from sd.command_line.terminal import say
 from sd.files import image_tensor
+from sd.img2img import default_strength
+from sd.inpaint import fitted_mask, require_mask
 from sd.pipeline import TextToImage
 from sd.text.conditioning import rows
 
-Batch = tuple[list[Job], dict[str, Any]]
+Batch: TypeAlias = tuple[list[Job], dict[str, Any]]
 """Images of one batch, and the settings that they share."""
+
+Sources: TypeAlias = Mapping[str, Image | None]
+"""The image to start from and its mask, by those names."""
 
 
 def run(config: Config, pipeline: TextToImage | None = None, hold: bool = False) -> Result:
@@ -33,16 +38,18 @@ def run(config: Config, pipeline: TextToImage | None = None, hold: bool = False)
     if config.like is not None:
         return _repeat(config, pipeline)
     jobs = _jobs(config)
-    image = None if config.image is None else image_tensor.read_image(config.image)
+    sources = _sources(config)
     pipeline = pipeline or load(config.model)
-    if image is not None:  # fitted now, so that the settings can hold all that is used of it
-        size = pipeline.config.image_size
-        image = image_tensor.fit(image, config.width or size, config.height or size)
+    side = pipeline.config.image_size
+    sources = _fitted(sources, config.width or side, config.height or side)
+    strength = config.strength
+    if strength is None and config.image is not None:
+        strength = default_strength(config.mask is not None)
     call = {
         **config.sampling.call(pipeline),
         "negative_prompt": config.negative_prompt,
         "do_cfg": config.do_cfg,
-        "strength": 0.8 if image is not None and config.strength is None else config.strength,
+        "strength": strength,
         "height": config.height,
         "width": config.width,
     }
@@ -50,15 +57,44 @@ def run(config: Config, pipeline: TextToImage | None = None, hold: bool = False)
         rows(pipeline.tokenizer, text, call["long_prompt"])  # ValueError for one it cannot read
     made = png_metadata.made_with(pipeline)
     common = {
-        "image": None if image is None else png_metadata.embedded(image),
+        **{
+            name: None if one is None else png_metadata.embedded(one)
+            for name, one in sources.items()
+        },
         "model": config.model.kept(),
         "made_with": made,
     }
     work = [(batch, _settings(batch, call, common)) for batch in batches(jobs, config.batch)]
     there = set() if config.prompts is None else _there(config.out, work)
-    drawn = _figures(pipeline, work, image, there)
+    drawn = _figures(pipeline, work, sources, there)
     figures = list(drawn) if hold else _written(config, drawn, len(there), len(jobs))
     return _result(figures, {"call": call, **made}, jobs)
+
+
+def _sources(config: Config) -> Sources:
+    """The image and the mask in their files; ValueError for a mask that does not fit."""
+    found = {
+        name: None if path is None else image_tensor.read_image(path, name)
+        for name, path in (("image", config.image), ("mask", config.mask))
+    }
+    _fitting(found, "mask")
+    return found
+
+
+def _fitting(sources: Sources, name: str) -> None:
+    """Raise ValueError, with the name, for a mask that does not fit its image."""
+    image, mask = sources["image"], sources["mask"]
+    if image is not None and mask is not None:
+        require_mask(mask, image, name)
+
+
+def _fitted(sources: Sources, width: int, height: int) -> Sources:
+    """The same at the size of the images, so that the settings hold all that is used of them."""
+    fit = {"image": image_tensor.fit, "mask": fitted_mask}
+    return {
+        name: None if one is None else fit[name](one, width, height)
+        for name, one in sources.items()
+    }
 
 
 def _jobs(config: Config) -> list[Job]:
@@ -120,7 +156,7 @@ def _there(folder: Path, batches: Sequence[Batch]) -> set[str]:
 def _figures(
     pipeline: TextToImage,
     batches: Sequence[Batch],
-    image: Image | None,
+    sources: Sources,
     there: Set[str] = frozenset(),
 ) -> Iterator[Figure]:
     """The images in order, sampled batch by batch; empty for those that exist.
@@ -132,7 +168,7 @@ def _figures(
     with tqdm(total=total, unit="image", disable=True if alone else None) as bar:
         for batch, shared in batches:
             files = {job.file for job in batch}
-            drawn = [] if files <= there else _draw(pipeline, shared, image, alone)
+            drawn = [] if files <= there else _draw(pipeline, shared, sources, alone)
             for index, job in enumerate(batch):
                 own = {**shared, "index": index}
                 png = b"" if job.file in there else png_metadata.png(drawn[index], job.prompt, own)
@@ -141,11 +177,11 @@ def _figures(
 
 
 def _draw(
-    pipeline: TextToImage, shared: Mapping[str, Any], image: Image | None, progress: bool
+    pipeline: TextToImage, shared: Mapping[str, Any], sources: Sources, progress: bool
 ) -> list[Image]:
     """The images of a batch."""
     texts, seeds = zip(*shared["batch"], strict=True)
-    call = {**shared["call"], "image": image, "progress": progress}
+    call = {**shared["call"], **sources, "progress": progress}
     return pipeline(list(texts), seed=list(seeds), **call)
 
 
@@ -192,14 +228,18 @@ def _repeat(config: Config, pipeline: TextToImage | None) -> Result:
         )
     prompt, seed = checked.batch[checked.index]
     job = Job(prompt, seed, checked.call.negative_prompt, config.like.name)
-    within = f"--like: the image in the settings of {config.like}"
-    image = None if checked.image is None else png_metadata.opened(checked.image, within)
+    within = f"in the settings of {config.like}"
+    sources = {
+        name: None if text is None else png_metadata.opened(text, f"--like: the {name} {within}")
+        for name, text in (("image", checked.image), ("mask", checked.mask))
+    }
+    _fitting(sources, f"--like: the mask {within}")
     pipeline = pipeline or load(model)
     now = png_metadata.made_with(pipeline)
     changed = [name for name in now if now[name] != kept["made_with"][name]]
     if changed:
         warnings.warn(f"{config.like} was made with other {', '.join(changed)}", stacklevel=2)
-    drawn = _draw(pipeline, kept, image, True)[checked.index]
+    drawn = _draw(pipeline, kept, sources, True)[checked.index]
     figure = _figure(job, png_metadata.png(drawn, job.prompt, kept))
     return _result([figure], {"call": kept["call"], **now}, [job])
 

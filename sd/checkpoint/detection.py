@@ -30,7 +30,6 @@ FOREIGN: tuple[tuple[str, str], ...] = (
 INPUTS = {
     5: "a depth-to-image checkpoint (5 input channels)",
     8: "an image-editing checkpoint (8 input channels)",
-    9: "an inpainting checkpoint (9 input channels)",
 }
 WANTED = "not a text-to-image one of Stable Diffusion v1 or v2"
 
@@ -94,7 +93,7 @@ def _old(source: Source, prefix: str) -> str:
 
 
 def _inputs(unet: Component) -> None:
-    """Raise ValueError for a U-Net with more input channels than a latent."""
+    """Raise ValueError for a U-Net with input channels beside a latent, other than a mask's."""
     inputs = unet.shape("conv_in.weight")
     if inputs is not None and len(inputs) == 4 and inputs[1] in INPUTS:
         raise checkpoint_error(unet.source.path, f"{INPUTS[inputs[1]]}, {WANTED}")

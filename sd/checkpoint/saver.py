@@ -132,11 +132,11 @@ def save_folder(
         _whole(folder / kind / f"{stem}{dot}.safetensors", _file(tensors))
     (folder / "scheduler").mkdir(exist_ok=True)
     _json(folder / "scheduler" / "scheduler_config.json", scheduler_json(config))
-    _json(folder / "model_index.json", INDEX)
+    pipeline = "StableDiffusionInpaintPipeline" if config.reads_mask else "StableDiffusionPipeline"
+    _json(folder / "model_index.json", {"_class_name": pipeline, **INDEX})
 
 
 INDEX: dict[str, Any] = {
-    "_class_name": "StableDiffusionPipeline",
     "feature_extractor": [None, None],
     "requires_safety_checker": False,
     "safety_checker": [None, None],

@@ -16,13 +16,14 @@ from sd.nonfinite import require_finite
 __all__ = ["fit", "from_tensor", "read_image", "rgb", "signed", "to_tensor", "unsigned"]
 
 
-def read_image(path: Path | str) -> Image.Image:
+def read_image(path: Path | str, option: str = "image") -> Image.Image:
     """The image in a file, in sRGB (see `image_file.open_image` and `color.rgb`); the first frame.
 
-    Raises FileNotFoundError if there is no file, ValueError if it holds no whole image in a format
-    of `sd.files.image_file.FORMATS`, a too large one, or samples of unknown meaning.
+    Messages begin with the option. Raises FileNotFoundError if there is no file, ValueError if it
+    holds no whole image in a format of `sd.files.image_file.FORMATS`, a too large one, or samples
+    of unknown meaning.
     """
-    return rgb(open_image(path), f"image {path}")
+    return rgb(open_image(path, option), f"{option} {path}")
 
 
 def fit(image: Image.Image, width: int, height: int) -> Image.Image:

@@ -160,8 +160,11 @@ class UNet(nn.Module):
         x: Float[Tensor, "batch channel height width"],
         t: Float[Tensor, " batch"] | Float[Tensor, ""],
         context: Float[Tensor, "batch token context_width"] | Conditioning,
-    ) -> Float[Tensor, "batch channel height width"]:
+    ) -> Float[Tensor, "batch out_channel height width"]:
         """The noise in `x` at network time `t` (one for all, or one each), given the prompt.
+
+        Of an inpainting model, `x` has further channels after those of the latent, whose noise it
+        is.
 
         A time for all is embedded once. A `Conditioning` caches keys and values of the prompt.
         """

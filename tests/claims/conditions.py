@@ -14,6 +14,7 @@ from diffusion_math.guidance import cfg as right_cfg
 from diffusion_math.loss import training_loss as right_loss
 from diffusion_math.sample import trajectory as right_trajectory
 from experiments.families.generators import FAMILIES, autoencoder
+from sd.inpaint import Inpainting
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE, Latent
@@ -26,6 +27,7 @@ from tests import test_claims_learning as learning
 from tests.claims.wrong import wrong
 from tests.diffusion_math import test_guidance as guidance
 from tests.sd import test_img2img as redrawn
+from tests.sd import test_inpaint as inpaint
 from tests.sd import test_pipeline as pipeline
 from tests.sd import test_pipeline_arguments as starts
 from tests.sd.networks import test_text_encoder as text
@@ -54,16 +56,33 @@ def one_condition_for_all(self: GaussianMixture, schedule: Any) -> Any:
 
 @wrong("C27", in_one_pass, DENOISER)
 @wrong("C33", redrawn.test_c33_an_image_is_redrawn_under_the_prompt, DENOISER, solver="heun")
-def prompt_ignored(self: Any, pair: Any, scale: Any, interval: Any = None) -> Any:
+def prompt_ignored(self: Any, pair: Any, scale: Any, *more: Any) -> Any:
     """The conditional half of the batch is given the empty prompt too."""
-    return denoiser(self, (pair[0], pair[0].expand_as(pair[1])), scale, interval)
+    return denoiser(self, (pair[0], pair[0].expand_as(pair[1])), scale, *more)
 
 
 @wrong("C27", in_one_pass, DENOISER)
 @wrong("C33", redrawn.test_c33_an_image_is_redrawn_under_the_prompt, DENOISER, solver="dpmpp_2m")
-def halves_exchanged(self: Any, pair: Any, scale: Any, interval: Any = None) -> Any:
+def halves_exchanged(self: Any, pair: Any, scale: Any, *more: Any) -> Any:
     """The unconditional prediction is taken for the conditional one."""
-    return denoiser(self, (pair[1], pair[0].expand_as(pair[1])), scale, interval)
+    return denoiser(self, (pair[1], pair[0].expand_as(pair[1])), scale, *more)
+
+
+CHANNELS = "sd.inpaint:Inpainting.channels"
+channels = Inpainting.channels
+mapped = inpaint.test_c27_a_map_and_the_known_pixels_are_a_condition
+
+
+@wrong("C27", mapped, CHANNELS, solver="dpmpp_2m")
+def known_pixels_hidden(self: Inpainting, encode: Any) -> Any:
+    """The known pixels are given to the U-Net as grey ones."""
+    return channels(self, lambda x: encode(0 * x))
+
+
+@wrong("C27", mapped, CHANNELS, solver="heun")
+def mask_inverted(self: Inpainting, encode: Any) -> Any:
+    """The map that the U-Net is given is white where a pixel is known."""
+    return channels(replace(self, white=~self.white), encode)
 
 
 dropped = conditions.test_c28_prompts_are_dropped_at_random
@@ -206,9 +225,9 @@ def last_step_missing(step: Any, denoise: Any, x: Any, times: Any, noise: Any) -
 
 
 @wrong("C32", flow, DENOISER, solver="dpmpp_2m")
-def other_prompt(self: Any, pair: Any, scale: Any, interval: Any = None) -> Any:
+def other_prompt(self: Any, pair: Any, scale: Any, *more: Any) -> Any:
     """The U-Net is given the empty prompt."""
-    return denoiser(self, (pair[0], pair[0].expand_as(pair[1])), scale, interval)
+    return denoiser(self, (pair[0], pair[0].expand_as(pair[1])), scale, *more)
 
 
 strengths = starts.test_every_strength_works_with_every_number_of_steps

@@ -30,6 +30,7 @@ SETTINGS: dict[str, Any] = {
     "batch": [["a red circle", 7]],
     "index": 0,
     "image": None,
+    "mask": None,
     "call": {
         "steps": 1, "solver": "ddpm", "grid": "trailing", "guidance_scale": 2.0,
         "guidance_interval": None, "long_prompt": "refuse", "clip_skip": 1, "negative_prompt": "",

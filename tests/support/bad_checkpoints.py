@@ -247,9 +247,9 @@ BAD: dict[str, tuple[Writer, str]] = {
         tensors(double_blocks__0__img_attn__norm__key_norm__scale=torch.zeros(1)),
         f"a Flux checkpoint, {NOT_ONE}",
     ),
-    "inpainting": (
-        changed(lambda t: t.update({UNET + "input_blocks.0.0.weight": torch.zeros(32, 9, 3, 3)})),
-        f"an inpainting checkpoint (9 input channels), {NOT_ONE}",
+    "depth": (
+        changed(lambda t: t.update({UNET + "input_blocks.0.0.weight": torch.zeros(32, 5, 3, 3)})),
+        f"a depth-to-image checkpoint (5 input channels), {NOT_ONE}",
     ),
     "anything else": (
         tensors(fc__weight=torch.zeros(1)),

@@ -3,16 +3,20 @@
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from sd.config import V15, V21, ModelConfig
+from sd.pipeline import TextToImage
+from sd.text.tokenizer import word_level
 from tests.support import small_models
 from tests.support.tensors import normal
 
 FULL = {"v1.5": V15, "v2.1": V21}
+V15_INPAINTING = replace(V15, unet=replace(V15.unet, in_channels=9))
 
 
 @torch.no_grad()
@@ -58,3 +62,16 @@ def written(kind: str, config: ModelConfig, folder: Path) -> Iterator[nn.Module]
     yield model
     del model
     gc.collect()
+
+
+def whole(config: ModelConfig, folder: Path) -> tuple[dict[str, nn.Module], TextToImage]:
+    """The peer's networks, and our pipeline of the folder that they are saved in."""
+    networks = {}
+    for kind in small_models.KINDS:
+        with written(kind, config, folder) as model:
+            networks[kind] = model
+    small_models.write_rest(folder, config)
+    (folder / "tokenizer").mkdir()
+    words = word_level([f"word{i}" for i in range(config.text.vocab_size - 3)])
+    words.save(str(folder / "tokenizer" / "tokenizer.json"))
+    return networks, TextToImage.load(folder, device="cpu")

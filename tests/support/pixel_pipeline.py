@@ -43,11 +43,14 @@ class Nothing(nn.Module):
         return torch.zeros_like(x)
 
 
-def model(unet: nn.Module, dtype: torch.dtype = torch.float64, **options: Any) -> TextToImage:
+def model(
+    unet: nn.Module, dtype: torch.dtype = torch.float64, inputs: int = 3, **options: Any
+) -> TextToImage:
+    """`inputs` is 7 for a network that reads a mask and the known pixels."""
     config = ModelConfig(
         text=SHAPES_CONFIG.text,
         vae=VAEConfig(latent_channels=3, channels=(4,), groups=4),
-        unet=UNetConfig(3, 3, (4,), 1, 1, SHAPES_CONFIG.text.width, (True,), 4),
+        unet=UNetConfig(inputs, 3, (4,), 1, 1, SHAPES_CONFIG.text.width, (True,), 4),
         image_size=2,
         **{"long_prompt": "refuse", **options},
     )

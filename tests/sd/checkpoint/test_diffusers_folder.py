@@ -79,11 +79,11 @@ def two_encoders(folder: Path) -> None:
     )(folder)
 
 
-def inpainting(folder: Path) -> None:
+def depth(folder: Path) -> None:
     path = folder / "unet" / WEIGHTS
     tensors = load_file(path)
     path.unlink()
-    save_file({**tensors, "conv_in.weight": torch.zeros(32, 9, 3, 3)}, path)
+    save_file({**tensors, "conv_in.weight": torch.zeros(32, 5, 3, 3)}, path)
 
 
 NOT_ONE = "not a text-to-image one of Stable Diffusion v1 or v2"
@@ -104,8 +104,8 @@ BAD: dict[str, tuple[Change, str]] = {
         says("model_index.json", vae=["diffusers", "AutoencoderTiny"]),
         f"model_index.json: a StableDiffusionPipeline folder with vae (AutoencoderTiny), {NOT_ONE}",
     ),
-    "inpainting": (
-        inpainting, f"unet/{WEIGHTS}: an inpainting checkpoint (9 input channels), {NOT_ONE}"
+    "depth": (
+        depth, f"unet/{WEIGHTS}: a depth-to-image checkpoint (5 input channels), {NOT_ONE}"
     ),
     "no JSON": (
         text(UNET, "{"),
