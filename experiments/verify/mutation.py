@@ -21,6 +21,7 @@ SCOPE: Mapping[str, tuple[str, ...]] = {
         "sd/pipeline.py",
         "sd/text/prompt.py",
         "sd/img2img.py",
+        "sd/inpaint.py",
         "sd/train/*.py",
     ),
     "experiments": (
