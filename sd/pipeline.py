@@ -232,9 +232,10 @@ class TextToImage:
             times = strengths.img2img_grid(self.schedule, grid, steps, amount)
         if guidance_interval is not None and do_cfg:
             unused_arguments.warn_interval(self.schedule, times, make, guidance_interval)
-        if image is not None:
+        seen = hole is None or (amount < 1 if named else times[0] < self.schedule.T)
+        if image is not None and (seen or beside is None):
             (latent,) = self.encode_image(image, wide, high)
-            if hole is None or (amount < 1 if named else times[0] < self.schedule.T):
+            if seen:
                 x = marginal(self.schedule, latent.expand_as(x), times[0]).sample(z)
             if hole is not None and beside is None:
                 x, step = hole.held(self.schedule, latent, x, times[0], z, step)

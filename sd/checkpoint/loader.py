@@ -238,8 +238,10 @@ def _config(
         words["image_size"] = 768
     family_name = "v2" if second else "v1"
     width = made["unet"].context_width
-    notes = (f"family: Stable Diffusion {family_name}, context {width} wide", *notes)
-    return _fitted(path, ModelConfig(), words), notes
+    found = _fitted(path, ModelConfig(), words)
+    kind = " inpainting" if found.reads_mask else ""
+    notes = (f"family: Stable Diffusion {family_name}{kind}, context {width} wide", *notes)
+    return found, notes
 
 
 def _inferred(contents: list[_Contents], part: Component) -> Any:

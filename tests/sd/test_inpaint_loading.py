@@ -57,6 +57,7 @@ def test_a_folder_and_a_single_file_load(name: str, tmp_path: Path) -> None:
     config = CONFIGS[name]
     found = checkpoint.load(written(tmp_path / "model", config))
     assert found.config.unet == config.unet and found.config.reads_mask
+    assert f"Stable Diffusion {name} inpainting" in str(found.account)
     small_models.same(found, config)
     if name == "v1":  # of a single file in v2's layout the heads are 64 wide, as here; groups too
         save_file(small_models.single(config), tmp_path / "model.safetensors")
@@ -76,7 +77,10 @@ def test_what_is_saved_is_the_same_model(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-@pytest.mark.parametrize(("solver", "strength"), [("ddim", 1.0), ("dpmpp_2m", 0.5)])
+@pytest.mark.parametrize(
+    ("solver", "strength"),
+    [("ddim", 1.0), pytest.param("dpmpp_2m", 0.5, marks=pytest.mark.slow)],
+)
 def test_an_inpainting_model_runs_as_in_diffusers(
     folder: Path, solver: str, strength: float
 ) -> None:
