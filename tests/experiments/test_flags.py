@@ -243,6 +243,7 @@ def test_files_are_looked_for_before_any_work(
     flag, hint = declared.flags_of(module(name).Config)["--" + field]
     given = ["--model", str(tmp_path)] if field in ("tokenizer", "config") else []
     given += ["--pictures", "4"] if name == "tuned" else []
+    given += ["--image", __file__] if field == "mask" else []
     folder = any(note.folder for note in declared._notes(hint) if isinstance(note, declared.File))
     for value in ("none", "x" * 300, "a\udce9b", *(() if folder else (".",))):
         refused(said(name, *given, flag, str(tmp_path / value)), flag)

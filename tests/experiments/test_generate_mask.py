@@ -32,12 +32,14 @@ def command(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> C
     picture().save(tmp_path / "image.png")
     Image.fromarray(WHITE).save(tmp_path / "mask.png")
 
-    def run(*more: str, image: str = "image.png", mask: str = "mask.png") -> tuple[int, str]:
-        files = ["--image", str(tmp_path / image)] if image else []
-        files += ["--mask", str(tmp_path / mask)]
-        model = ["--weights", str(tiny), "--steps", "2", "--out", str(tmp_path / "out")]
+    def run(
+        *more: str, image: str = "image.png", mask: str = "mask.png", prompts: str = ""
+    ) -> tuple[int, str]:
+        flags = ["--prompts", prompts] if prompts else ["--prompt", "a red ring"]
+        flags += ["--image", str(tmp_path / image)] if image else []
+        flags += ["--mask", str(tmp_path / mask), "--weights", str(tiny), "--steps", "2"]
         capsys.readouterr()
-        code = main(["generate", *files, "--prompt", "a red ring", *model, *more])
+        code = main(["generate", *flags, "--out", str(tmp_path / "out"), *more])
         return code, capsys.readouterr().err
 
     return run
@@ -70,14 +72,14 @@ def test_it_is_the_pipeline_s_at_another_size_and_strength(
     assert np.array_equal(np.asarray(Image.open(drawn)), np.asarray(wanted))
 
 
-def test_another_mask_is_another_image(command: Command, tmp_path: Path) -> None:
+def test_a_resumed_command_needs_the_same_mask(command: Command, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("a red ring\n")
-    listed = ("--prompts", str(tmp_path / "prompts.txt"))
-    flags = ["generate", "--image", str(tmp_path / "image.png"), "--steps", "1", *listed]
-    flags += ["--mask", str(tmp_path / "mask.png"), "--out", str(tmp_path / "out")]
-    assert main(flags) == 0
+    listed = {"prompts": str(tmp_path / "prompts.txt")}
+    assert command(**listed) == (0, "")
+    assert command(**listed) == (0, "")
     Image.fromarray(~WHITE).save(tmp_path / "mask.png")
-    assert main(flags) == 2
+    code, error = command(**listed)
+    assert code == 2 and "00001.png was made with other mask; take another folder" in error
 
 
 @pytest.fixture
