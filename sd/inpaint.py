@@ -64,7 +64,7 @@ class Inpainting:
             raise ValueError("mask: wanted an image with it, got none")
         require_mask(mask, image)
         own, hole = image_tensor.fit(image, width, height), fitted_mask(mask, width, height)
-        require_mask(hole, own)
+        require_mask(hole, own, f"mask, fitted to {width} x {height}")
         white = torch.from_numpy(_white(hole))
         if white.all():
             warnings.warn("mask: all white, so that no pixel of the image is kept", stacklevel=4)
@@ -82,7 +82,7 @@ class Inpainting:
         """The start and the step of a U-Net that reads no mask, with the known latents joined in.
 
         A latent is known if all its pixels are. At the start its noise is z, after each step that
-        of the step: see `diffusion_math.inpainting`.
+        of the step: see `diffusion_math.inpainting`. The VAE's encoder has seen the whole image.
 
         Args:
             latent: of the image.

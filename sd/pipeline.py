@@ -167,8 +167,8 @@ class TextToImage:
                 alone is replaced after each step (`diffusion_math.inpainting.replacement`).
             strength: in (0, 1], the time at which `image` starts: t = round(strength T). From there
                 round(strength steps) steps, at least one, lead to 0. At 1 the start contains
-                alpha_T of the image, but with a mask nothing of the white pixels; below 1 / (2T)
-                the image does not change. Default: 0.8; with a mask, 1.
+                alpha_T of the image, but with a mask it is noise where that is white; below
+                1 / (2T) the image does not change. Default: 0.8; with a mask, 1.
             height, width: the size in pixels; default: the model's.
             progress: show a progress bar if the error stream is a terminal.
             watch: called with the initial state and the state after each step.
