@@ -31,6 +31,7 @@ GROUPS = {
         "digits": "DDPM on 8 x 8 digits, with class labels and a likelihood",
         "families": "VAE, GAN and diffusion on one density, with equal budgets",
         "guidance-truth": "the distribution of guided flows against the tilted density",
+        "inpainting": "what inpainting samples against the exact conditional",
     },
     "verify": {
         "verify": "the claims, verified: function, test and measured value of each",

@@ -46,6 +46,7 @@ QUICK: dict[str, dict[str, Any]] = {
     },
     "families": {"steps": 50, "samples": 200},
     "guidance-truth": {"scales": (3.0,), "shown": 3.0, "nodes": 20, "digits": 3},
+    "inpainting": {"steps": 8, "repeats": (5,), "particles": (16,), "samples": 2048},
     "audit": {"quick": True, "samplers": ("ddim", "ddpm")},
 }
 """What makes each of the experiments quick."""
@@ -63,7 +64,7 @@ SECONDS: dict[str, float] = {
     "pictures": 2, "cfg": 130, "strength": 10, "timing": 26, "tradeoff": 89, "autoencoder": 5,
     "forward": 4, "posterior": 5, "bound": 23, "likelihood": 17, "score-field": 4,
     "langevin": 13, "reverse": 29, "densities": 11, "errata": 6, "digits": 69, "families": 37,
-    "guidance-truth": 38, "audit": 43, "weights": 1,
+    "guidance-truth": 38, "inpainting": 14, "audit": 43, "weights": 1,
 }  # fmt: skip
 """The sections in the report's order, and about how many seconds each takes on one core: the
 longest start first."""
