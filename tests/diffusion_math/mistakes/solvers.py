@@ -1,10 +1,10 @@
-"""Mistakes in multistep, single-step and adaptive solvers, and in walks up the grid."""
+"""Mistakes in multistep, single-step and adaptive solvers, inpainting, and walks up the grid."""
 
 from typing import Any
 
 import torch
 
-from diffusion_math import sample
+from diffusion_math import inpainting, sample
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.noise import zeros
 from diffusion_math.prediction import eps_from_x0
@@ -13,9 +13,10 @@ from diffusion_math.solvers import exponential
 from diffusion_math.solvers.adams import PLMS, lms, plms
 from diffusion_math.solvers.adaptive import bogacki_shampine
 from diffusion_math.solvers.exponential import Level, dpmpp_2m, exponential_step
-from diffusion_math.solvers.one_step import heun
+from diffusion_math.solvers.one_step import ddpm, heun
 from diffusion_math.solvers.step import State
-from tests.diffusion_math.mistakes.mistake import Mistake, existing
+from tests.diffusion_math import test_inpainting
+from tests.diffusion_math.mistakes.mistake import Mistake, edited, existing
 from tests.diffusion_math.mistakes.steps import one_step
 from tests.diffusion_math.solvers import (
     test_adams,
@@ -243,5 +244,37 @@ SOLVERS = [
         leads_back_with_order_2,
         sample.inversion,
         a_step_behind,
+    ),
+    Mistake(
+        "known values at the level of before",
+        "After a step from t to s, the known entries are joined in with the noise of t.",
+        "RePaint (arXiv:2201.09865), Eq. 8a as printed; huggingface/diffusers#1581",
+        existing(
+            test_inpainting.test_replacement_is_the_step_and_then_joined, "replacement", make=ddpm
+        ),
+        inpainting.replacement,
+        edited(
+            inpainting.replacement, "joined(schedule, after.x, s,", "joined(schedule, after.x, t,"
+        ),
+    ),
+    Mistake(
+        "known values with the variance for the deviation",
+        "sigma_t^2 z for sigma_t z in the known entries.",
+        "RePaint (arXiv:2201.09865), Algorithm 1 as printed; huggingface/diffusers#10644",
+        existing(test_inpainting.test_joined_is_the_marginal_in_the_mask, "joined"),
+        inpainting.joined,
+        edited(inpainting.joined, ".sample(z)", ".sample(schedule(t)[1] * z)"),
+    ),
+    Mistake(
+        "a first particle that is always kept",
+        "Systematic resampling with points in order: the first row gets the first particle.",
+        "Douc, Cappe and Moulines (arXiv:cs/0507025), who state the marginal that it must have",
+        existing(test_inpainting.test_systematic_resampling_counts, "_systematic"),
+        inpainting._systematic,
+        edited(
+            inpainting._systematic,
+            "((places + n * uniform[:, None]) % n) / n",
+            "(places + uniform[:, None]) / n",
+        ),
     ),
 ]
