@@ -18,6 +18,7 @@ __all__ = [
     "V15",
     "V20",
     "V21",
+    "ControlNetConfig",
     "LongPrompt",
     "ModelConfig",
     "TextConfig",
@@ -151,6 +152,40 @@ class UNetConfig:
 
 
 @dataclass(frozen=True)
+class ControlNetConfig:
+    """A ControlNet: the configuration of the U-Net whose downward half it copies, and its map's.
+
+    `out_channels` of `encoder` has no effect. `hint_channels` are the widths of the hint encoder;
+    height and width halve between neighbours, as in the VAE.
+    """
+
+    encoder: UNetConfig = field(default_factory=UNetConfig)
+    map_channels: int = 3
+    hint_channels: tuple[int, ...] = (16, 32, 96, 256)
+
+    def __post_init__(self) -> None:
+        found = type(self.encoder)
+        wanted = "a UNetConfig"
+        require(found is UNetConfig, "ControlNetConfig.encoder", wanted, found.__name__)
+        validation.whole(self, "map_channels")
+        validation.widths(self, "hint_channels")
+
+    @property
+    def factor(self) -> int:
+        """The downsampling factor from a map to a latent."""
+        return int(2 ** (len(self.hint_channels) - 1))
+
+    def require_fit(self, model: "ModelConfig") -> None:
+        """Raise ValueError unless its residuals have the shapes of that model's U-Net."""
+        unet = replace(model.unet, in_channels=model.vae.latent_channels)
+        for name in ("in_channels", "channels", "layers_per_block", "context_width"):
+            wanted, got = getattr(unet, name), getattr(self.encoder, name)
+            require(got == wanted, "control", f"{name} {wanted}, as the U-Net", f"{name} {got}")
+        wanted = f"a map downsampled by {model.vae.factor}, as by the VAE"
+        require(self.factor == model.vae.factor, "control", wanted, f"by {self.factor}")
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A text-to-image model: three networks, the U-Net's prediction and its noise schedule.
 
@@ -213,10 +248,11 @@ class ModelConfig:
         return (self.vae.latent_channels, side, side)
 
 
-Config = TypeVar("Config", TextConfig, VAEConfig, UNetConfig, ModelConfig)
+Config = TypeVar("Config", TextConfig, VAEConfig, UNetConfig, ControlNetConfig, ModelConfig)
+AnyConfig: TypeAlias = TextConfig | VAEConfig | UNetConfig | ControlNetConfig | ModelConfig
 
 
-def to_dict(config: TextConfig | VAEConfig | UNetConfig | ModelConfig) -> dict[str, Any]:
+def to_dict(config: AnyConfig) -> dict[str, Any]:
     """A configuration as plain JSON values: tuples become lists."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     return plain
@@ -239,7 +275,7 @@ def from_dict(kind: type[Config], values: Mapping[str, Any]) -> Config:
     return kind(**read)
 
 
-def to_json(config: TextConfig | VAEConfig | UNetConfig | ModelConfig) -> str:
+def to_json(config: AnyConfig) -> str:
     """A configuration as one line of JSON (for the metadata of a weights file)."""
     return json.dumps(to_dict(config), sort_keys=True)
 

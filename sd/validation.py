@@ -50,8 +50,15 @@ def divides(owner: object, divisor: str, width: int, of: str) -> None:
 
 def channels(owner: Any, divisor: str) -> None:
     """Raise ValueError unless `channels` is a non-empty tuple of multiples of a field."""
-    value = owner.channels
-    argument = f"{type(owner).__name__}.channels"
+    widths(owner, "channels")
+    for width in owner.channels:
+        divides(owner, divisor, width, "an entry of channels")
+
+
+def widths(owner: object, name: str) -> None:
+    """Raise ValueError unless the named field is a non-empty tuple of whole numbers."""
+    value = getattr(owner, name)
+    argument = f"{type(owner).__name__}.{name}"
     whole = isinstance(value, tuple) and all(
         isinstance(width, int) and not isinstance(width, bool) and width > 0 for width in value
     )
@@ -59,5 +66,3 @@ def channels(owner: Any, divisor: str) -> None:
     checks.require(whole and len(value) > 0, argument, wanted, repr(value))
     small = len(value) <= MOST_LEVELS and max(value) <= MOST
     checks.require(small, argument, f"at most {MOST_LEVELS} entries of at most {MOST}", repr(value))
-    for width in value:
-        divides(owner, divisor, width, "an entry of channels")

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from sd.config import Config, TextConfig, UNetConfig, VAEConfig, from_json, to_json
+from sd.config import AnyConfig, Config, from_json, to_json
 from sd.files import output_folder
 from sd.files.regular_file import require_regular
 
@@ -36,7 +36,7 @@ SHOWN = 3
 def save_network(
     path: Path | str,
     module: nn.Module,
-    config: TextConfig | VAEConfig | UNetConfig,
+    config: AnyConfig,
     dtype: torch.dtype = torch.float16,
     **metadata: object,
 ) -> None:
@@ -133,7 +133,7 @@ def load_network(path: Path | str, network: type[Network], kind: type[Config]) -
     return module.requires_grad_(False).eval()
 
 
-def blank(network: type[Network], settings: TextConfig | VAEConfig | UNetConfig) -> Network:
+def blank(network: type[Network], settings: AnyConfig) -> Network:
     """The network on the meta device: names and shapes without any memory for weights."""
     with torch.device("meta"), _Unfilled():
         return network(settings)

@@ -1,6 +1,8 @@
 """The U-Net: noise (or v, or x_0) from a latent, a time and a prompt (UNet2DConditionModel)."""
 
 import math
+from collections.abc import Sequence
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -126,29 +128,63 @@ def transformer(width: int, config: UNetConfig) -> SpatialTransformer:
     )
 
 
-class UNet(nn.Module):
+class Encoder(nn.Module):
+    """The downward half and the middle block, which a ControlNet copies."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, top = config.channels, len(config.channels) - 1
+        self.time_embedding = TimeEmbedding(widths[0], 4 * widths[0])
+        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
+        below = widths[0]
+        self.down_blocks = nn.ModuleList()
+        for i, (width, attend) in enumerate(zip(widths, config.attention, strict=True)):
+            self.down_blocks.append(Down(below, width, config, attend, last=i == top))
+            below = width
+        self.mid_block = Mid(below, config)
+
+    def time(
+        self, x: Float[Tensor, "batch channel height width"], t: Float[Tensor, "*rows"]
+    ) -> Float[Tensor, "rows time_width"]:
+        """The embedding of the network times `t`, in the dtype of `x`."""
+        features = time_features(t.to(x.device).reshape(-1), self.config.channels[0])
+        return self.time_embedding(features.to(x.dtype))
+
+    def encode(self, x: Tensor, time: Tensor, context: Tensor | Conditioning) -> list[Tensor]:
+        """The skip connections, and after them the output of the middle block.
+
+        Args:
+            x: `(batch, width, height, width)`, what follows `conv_in`.
+            time: the embedded times.
+            context: the prompt.
+        """
+        maps = [x]
+        for level in self.down_blocks:
+            maps += level(maps[-1], time, context)
+        return [*maps, self.mid_block(maps[-1], time, context)]
+
+
+def skip_widths(config: UNetConfig) -> list[int]:
+    """The width of each skip connection, from the first."""
+    widths, layers = config.channels, config.layers_per_block
+    levels = [[width] * (layers + (i < len(widths) - 1)) for i, width in enumerate(widths)]
+    return [widths[0], *chain.from_iterable(levels)]
+
+
+class UNet(Encoder):
     """eps_theta(x_t, t, context): the noise in x_t, for a network time index t in 0..T-1.
 
     Source: Rombach et al. 2022, arXiv:2112.10752, section 3.3.
     """
 
     def __init__(self, config: UNetConfig) -> None:
-        super().__init__()
-        self.config = config
-        widths, layers = config.channels, config.layers_per_block
-        top = len(widths) - 1
-        self.time_embedding = TimeEmbedding(widths[0], 4 * widths[0])
-        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
-        across = [widths[0]]
-        self.down_blocks = nn.ModuleList()
-        for i, (width, attend) in enumerate(zip(widths, config.attention, strict=True)):
-            self.down_blocks.append(Down(across[-1], width, config, attend, last=i == top))
-            across += [width] * (layers + (i < top))
-        self.mid_block = Mid(widths[-1], config)
+        super().__init__(config)
+        widths, across = config.channels, skip_widths(config)
         below = widths[-1]
         self.up_blocks = nn.ModuleList()
         for i in reversed(range(len(widths))):
-            taken = [across.pop() for _ in range(layers + 1)]
+            taken = [across.pop() for _ in range(config.layers_per_block + 1)]
             level = Up(below, taken, widths[i], config, config.attention[i], last=i == 0)
             self.up_blocks.append(level)
             below = widths[i]
@@ -160,6 +196,7 @@ class UNet(nn.Module):
         x: Float[Tensor, "batch channel height width"],
         t: Float[Tensor, " batch"] | Float[Tensor, ""],
         context: Float[Tensor, "batch token context_width"] | Conditioning,
+        residuals: Sequence[Tensor] | None = None,
     ) -> Float[Tensor, "batch out_channel height width"]:
         """The noise in `x` at network time `t` (one for all, or one each), given the prompt.
 
@@ -167,14 +204,14 @@ class UNet(nn.Module):
         is.
 
         A time for all is embedded once. A `Conditioning` caches keys and values of the prompt.
+        `residuals`, as of a ControlNet, are added to the skip connections and, the last of them, to
+        the output of the middle block.
         """
-        features = time_features(t.to(x.device).reshape(-1), self.config.channels[0])
-        time = self.time_embedding(features.to(x.dtype))
-        x = self.conv_in(x)
-        maps = [x]
-        for level in self.down_blocks:
-            maps += level(maps[-1], time, context)
-        x = self.mid_block(maps[-1], time, context)
+        time = self.time(x, t)
+        maps = self.encode(self.conv_in(x), time, context)
+        if residuals is not None:
+            maps = [one + more for one, more in zip(maps, residuals, strict=True)]
+        x = maps.pop()
         for level in self.up_blocks:
             x = level(x, maps, time, context)
         return chunked_conv(self.conv_out, x, chunked_norm(self.conv_norm_out, x))
