@@ -1,6 +1,7 @@
 """Load and save checkpoints of Stable Diffusion v1 and v2."""
 
 from sd.checkpoint import lora, textual_inversion
+from sd.checkpoint.controlnet import load_controlnet
 from sd.checkpoint.loader import Loaded, load
 from sd.checkpoint.loading_report import LoadingReport
 from sd.checkpoint.saver import save_folder, save_single
@@ -9,6 +10,7 @@ __all__ = [
     "Loaded",
     "LoadingReport",
     "load",
+    "load_controlnet",
     "lora",
     "save_folder",
     "save_single",

@@ -15,10 +15,12 @@ from sd.checkpoint.key_map import Skeleton, ema_key, file_key
 from sd.checkpoint.tensor_source import Source, checkpoint_error
 from sd.validation import MOST_BLOCKS, MOST_LEVELS
 
-__all__ = ["KINDS", "Component"]
+__all__ = ["CALLED", "KINDS", "Component"]
 
 KINDS = {"text_encoder": "text encoder", "vae": "VAE", "unet": "U-Net"}
 """The networks of a model, and their names in messages."""
+CALLED = {**KINDS, "controlnet": "ControlNet"}
+"""All networks, and their names in messages."""
 Shape = tuple[int, ...]
 
 
@@ -28,7 +30,7 @@ class Component:
     """A network's tensors in a source.
 
     Attributes:
-        kind: one of `KINDS`.
+        kind: one of `CALLED`.
         layout: one of `sd.checkpoint.key_map.LAYOUTS` for the kind.
         prefix: the prefix of each name in the file.
         source: the file.
@@ -65,12 +67,12 @@ class Component:
             counted = f"{found.levels} levels of {found.layers} blocks"
             limits = f"{MOST_LEVELS} and {MOST_BLOCKS}"
             raise checkpoint_error(
-                self.source.path, f"its {KINDS[self.kind]} has {counted}, above {limits}"
+                self.source.path, f"its {CALLED[self.kind]} has {counted}, above {limits}"
             )
-        if self.kind != "unet":
+        if self.kind not in ("unet", "controlnet"):
             return found
         starts = [
-            file_key("unet", self.layout, f"down_blocks.{i}.attentions.0", found).name
+            file_key(self.kind, self.layout, f"down_blocks.{i}.attentions.0", found).name
             for i in range(found.levels)
         ]
         attention = tuple(any(n.startswith(f"{start}.") for n in self.own) for start in starts)
@@ -141,6 +143,6 @@ class Component:
             example = self.where(places[0][0])[0] if places else f"every {what}"
             raise checkpoint_error(
                 self.source.path,
-                f"its {KINDS[self.kind]} does not tell its {what}: {example} is missing",
+                f"its {CALLED[self.kind]} does not tell its {what}: {example} is missing",
             )
         return votes.most_common(1)[0][0]

@@ -69,6 +69,11 @@ FIXED: dict[str, dict[str, tuple[object, ...]]] = {
     },
 }
 """The supported values; the first is that of an absent key."""
+FIXED["controlnet"] = {
+    **FIXED["unet"],
+    "controlnet_conditioning_channel_order": ("rgb",),
+    "global_pool_conditions": (False,),
+}
 READ: dict[str, str] = {
     "unet": "addition_embed_type_num_heads addition_time_embed_dim attention_head_dim "
     "block_out_channels cross_attention_dim down_block_types in_channels layers_per_block norm_eps "
@@ -91,6 +96,7 @@ READ: dict[str, str] = {
     "use_karras_sigmas use_lu_lambdas variance_type",
 }
 """Other known names in a config.json: read, or without effect on sampling."""
+READ["controlnet"] = f"{READ['unet']} conditioning_channels conditioning_embedding_out_channels"
 
 
 @final

@@ -7,15 +7,16 @@ from pathlib import Path
 from sd.checkpoint.component import Component
 from sd.checkpoint.tensor_source import Source, checkpoint_error
 
-__all__ = ["find_components", "refuse_foreign"]
+__all__ = ["find_components", "find_controlnet", "refuse_foreign"]
 
 ANCHOR = r"(^|\.)"
+CONTROLNET = "a ControlNet checkpoint"
 FOREIGN: tuple[tuple[str, str], ...] = (
     (r"(^|[._])(lora_(down|up|mid|A|B|magnitude)|lora\.(down|up)|hada_w\d|lokr_w\d|dora_scale)",
      "a LoRA file"),
     (r"^(lora_(unet|te\d?)_|lycoris_)", "a LoRA file"),
     (r"^(emb_params|string_to_param|clip_[lg])$", "a textual-inversion embedding"),
-    (rf"^control_model\.|^controlnet_|{ANCHOR}input_hint_block\.", "a ControlNet checkpoint"),
+    (rf"^control_model\.|^controlnet_|{ANCHOR}input_hint_block\.", CONTROLNET),
     (r"^adapter\.|^image_proj\.|^ip_adapter\.", "an adapter's checkpoint"),
     (rf"{ANCHOR}joint_blocks\.", "a Stable Diffusion 3 checkpoint"),
     (rf"{ANCHOR}(double_blocks|single_transformer_blocks)\.", "a Flux checkpoint"),
@@ -55,12 +56,20 @@ WHERE: tuple[tuple[str, str, tuple[str, ...], tuple[str, ...]], ...] = (
 """(kind, layout, beginnings of names that identify it, prefixes in order)."""
 
 
-def refuse_foreign(path: Path, names: Iterable[str]) -> None:
-    """Raise ValueError, with the family, for a file that is not of Stable Diffusion v1 or v2."""
+def refuse_foreign(
+    path: Path, names: Iterable[str], wanted: str = WANTED, but: str | None = None
+) -> None:
+    """Raise ValueError, with the family, for a file that is not of Stable Diffusion v1 or v2.
+
+    Args:
+        path, names: the file and its tensors.
+        wanted: the end of the message.
+        but: a family that is not refused.
+    """
     names = list(names)
     for pattern, whose in FOREIGN:
-        if any(re.search(pattern, name) for name in names):
-            raise checkpoint_error(path, f"{whose}, {WANTED}")
+        if whose != but and any(re.search(pattern, name) for name in names):
+            raise checkpoint_error(path, f"{whose}, {wanted}")
 
 
 def find_components(source: Source, ema: bool = False) -> dict[str, Component]:
@@ -84,6 +93,20 @@ def find_components(source: Source, ema: bool = False) -> dict[str, Component]:
     if "unet" in found:
         _inputs(found["unet"])
     return found
+
+
+def find_controlnet(source: Source) -> dict[str, Component]:
+    """The ControlNet in a file, as "controlnet"; the result may be empty.
+
+    Raises ValueError for a file of another family than Stable Diffusion v1 or v2.
+    """
+    refuse_foreign(source.path, source.entries, "not a ControlNet of v1 or v2", but=CONTROLNET)
+    layouts = {"original": "input_hint_block.", "diffusers": "controlnet_cond_embedding."}
+    for prefix in ("control_model.", "controlnet.", ""):
+        for layout, mark in layouts.items():
+            if source.starts(prefix + mark):
+                return {"controlnet": Component("controlnet", layout, prefix, source)}
+    return {}
 
 
 def _old(source: Source, prefix: str) -> str:

@@ -1,14 +1,14 @@
 """A diffusers folder: model_index.json, and a folder with config.json and weights a network."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 from sd.checkpoint import component_config, detection, formats
-from sd.checkpoint.component import KINDS, Component
+from sd.checkpoint.component import CALLED, KINDS, Component
 from sd.checkpoint.component_config import ComponentConfig
 from sd.checkpoint.tensor_source import Source, checkpoint_error, option
 from sd.files import regular_file
@@ -22,9 +22,12 @@ CLASSES = {
 }
 BESIDE = {"tokenizer", "scheduler", "safety_checker", "feature_extractor"}
 """What a text-to-image pipeline has besides its networks; not read here, but for the scheduler."""
+CONTROLNET = {"controlnet": ("ControlNetModel",)}
+_OF_DIFFUSERS = ("diffusion_pytorch_model", "diffusion_pytorch_model")
 STEMS = {
-    "unet": ("diffusion_pytorch_model", "diffusion_pytorch_model"),
-    "vae": ("diffusion_pytorch_model", "diffusion_pytorch_model"),
+    "unet": _OF_DIFFUSERS,
+    "vae": _OF_DIFFUSERS,
+    "controlnet": _OF_DIFFUSERS,
     "text_encoder": ("model", "pytorch_model"),
 }
 """The weights' names, before .safetensors and before .bin."""
@@ -60,32 +63,37 @@ def list_components(folder: Path) -> tuple[list[str], dict[str, str]]:
     return networks, beside
 
 
-def kind_of(folder: Path) -> str:
-    """Which network a component's folder holds, by its config.json."""
+def kind_of(folder: Path, known: Mapping[str, Sequence[str]] = CLASSES) -> str:
+    """Which network of the known ones a component's folder holds, by its config.json."""
     path = folder / "config.json"
     values = component_config.json_object(path)
     listed = values.get("architectures")
     names = [values.get("_class_name"), *(listed if isinstance(listed, list) else ())]
-    for kind, classes in CLASSES.items():
+    for kind, classes in known.items():
         if any(name in classes for name in names):
             return kind
     raise checkpoint_error(
-        path, f"of {names[-1]}, none of {', '.join(c[0] for c in CLASSES.values())}"
+        path, f"of {names[-1]}, none of {', '.join(c[0] for c in known.values())}"
     )
 
 
 @contextmanager
-def open_component(folder: Path, kind: str, variants: Sequence[str | None]) -> Iterator[Component]:
+def open_component(
+    folder: Path,
+    kind: str,
+    variants: Sequence[str | None],
+    find: Callable[[Source], Mapping[str, Component]] = detection.find_components,
+) -> Iterator[Component]:
     """The network in a component's folder, in the first of these variants that exists.
 
     Raises FileNotFoundError or ValueError if its config.json or weights are missing or wrong.
     """
     said = component_config.read_component_config(folder / "config.json", kind)
     with _weights(folder, kind, variants) as source:
-        found = detection.find_components(source)
+        found = find(source)
         if kind not in found:
             raise checkpoint_error(
-                source.path, f"no {KINDS[kind]}: its names are of something else"
+                source.path, f"no {CALLED[kind]}: its names are of something else"
             )
         yield replace(found[kind], settings=said)
 

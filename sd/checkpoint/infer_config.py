@@ -7,14 +7,15 @@ for a single file the rules below give Stable Diffusion's.
 
 from typing import Any
 
-from sd.checkpoint.component import KINDS, Component
+from sd.checkpoint.component import CALLED, Component
 from sd.checkpoint.component_config import ComponentConfig
 from sd.checkpoint.tensor_source import checkpoint_error, option
-from sd.config import TextConfig, UNetConfig, VAEConfig
+from sd.config import ControlNetConfig, TextConfig, UNetConfig, VAEConfig
 from sd.validation import MOST_LAYERS
 
 __all__ = [
     "complete_openclip",
+    "infer_controlnet",
     "infer_text_encoder",
     "infer_unet",
     "infer_vae",
@@ -44,30 +45,63 @@ def infer_unet(part: Component) -> UNetConfig:
 
     Raises ValueError if necessary tensors are missing or a value is not valid.
     """
-    found, bones = _unet(part), part.skeleton
-    channels, linear = list(found["channels"]), found["linear_projection"]
-    said = part.settings
-    if said is None:
-        found |= {"heads": 0, "head_width": HEAD_WIDTH} if linear else {"heads": HEADS}
-    else:
-        said.agree(
-            in_channels=found["in_channels"],
+    found = _unet(part)
+    if part.settings is not None:
+        part.settings.agree(
             out_channels=found["out_channels"],
-            block_out_channels=channels,
-            layers_per_block=bones.layers,
-            cross_attention_dim=found["context_width"],
-            use_linear_projection=linear,
-            down_block_types=[f"{_CROSS[attend]}DownBlock2D" for attend in bones.attention],
-            up_block_types=[f"{_CROSS[attend]}UpBlock2D" for attend in bones.attention[::-1]],
+            up_block_types=[f"{_CROSS[attend]}UpBlock2D" for attend in found["attention"][::-1]],
         )
-        found |= _heads(said, channels)
-        found |= {"groups": said.get("norm_num_groups", 32, int)}
-        found |= {"eps": said.get("norm_eps", 1e-5, float, int)}
-    return _made(part, UNetConfig, found)
+    return _made(part, UNetConfig, found | _unshaped(part, found))
+
+
+def infer_controlnet(part: Component) -> ControlNetConfig:
+    """The configuration of a ControlNet. Raises ValueError as `infer_unet` does."""
+    found = _encoder(part)
+    stem = "controlnet_cond_embedding"
+    blocks = range(0, part.count(r"controlnet_cond_embedding\.blocks\.(\d+)\."), 2)
+    if part.layout == "original":
+        blocks = range(0, 6, 2)
+    first, steps = f"{stem}.conv_in", [f"{stem}.blocks.{j + 1}" for j in blocks]
+    widths = [part.number("hint width", _outputs(name)) for name in (first, *steps)]
+    maps = part.number("map", [(f"{first}.weight", 1)])
+    if part.settings is not None:
+        part.settings.agree(
+            conditioning_channels=maps, conditioning_embedding_out_channels=widths
+        )
+    encoder = _made(part, UNetConfig, found | _unshaped(part, found))
+    made = {"encoder": encoder, "map_channels": maps, "hint_channels": tuple(widths)}
+    return _made(part, ControlNetConfig, made)
+
+
+def _outputs(name: str) -> list[tuple[str, int]]:
+    return [(f"{name}.weight", 0), (f"{name}.bias", 0)]
+
+
+def _unshaped(part: Component, found: dict[str, Any]) -> dict[str, Any]:
+    """The fields that shapes do not determine; the others must agree with config.json."""
+    channels, linear, said = list(found["channels"]), found["linear_projection"], part.settings
+    if said is None:
+        return {"heads": 0, "head_width": HEAD_WIDTH} if linear else {"heads": HEADS}
+    said.agree(
+        in_channels=found["in_channels"],
+        block_out_channels=channels,
+        layers_per_block=found["layers_per_block"],
+        cross_attention_dim=found["context_width"],
+        use_linear_projection=linear,
+        down_block_types=[f"{_CROSS[attend]}DownBlock2D" for attend in found["attention"]],
+    )
+    groups, eps = said.get("norm_num_groups", 32, int), said.get("norm_eps", 1e-5, float, int)
+    return {**_heads(said, channels), "groups": groups, "eps": eps}
 
 
 def _unet(part: Component) -> dict[str, Any]:
     """The fields that the shapes determine."""
+    outputs = [*_outputs("conv_out"), ("conv_in.weight", 1)]
+    return {**_encoder(part), "out_channels": part.number("output", outputs)}
+
+
+def _encoder(part: Component) -> dict[str, Any]:
+    """The fields that the shapes of the downward half determine."""
     bones, named = part.skeleton, part.number
     channels = [
         named(f"width at level {i}", _widths(f"down_blocks.{i}", bones.layers))
@@ -84,10 +118,8 @@ def _unet(part: Component) -> dict[str, Any]:
     maps = [part.shape(f"{at}.proj_{way}.weight") for at in attentions for way in ("in", "out")]
     flat = [len(shape) == 2 for shape in maps if shape is not None]
     linear = 2 * sum(flat) > len(flat)
-    outputs = [("conv_out.weight", 0), ("conv_out.bias", 0), ("conv_in.weight", 1)]
     return {
         "in_channels": named("input", [("conv_in.weight", 1)]),
-        "out_channels": named("output", outputs),
         "channels": tuple(channels),
         "layers_per_block": bones.layers,
         "context_width": named("context width", [(name, 1) for name in attended]),
@@ -226,5 +258,5 @@ def _made(part: Component, kind: Any, found: dict[str, Any]) -> Any:
             else f", as for Stable Diffusion's own; give {option('config')} for another's"
         )
         raise checkpoint_error(
-            part.source.path, f"configuration of its {KINDS[part.kind]}: {error}{rule}"
+            part.source.path, f"configuration of its {CALLED[part.kind]}: {error}{rule}"
         ) from error

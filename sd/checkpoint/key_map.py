@@ -56,6 +56,14 @@ UNET: tuple[Rule, ...] = (
     ("up_blocks.{i}.attentions.{j}", "output_blocks.{up}.1", KEPT),
     ("up_blocks.{i}.upsamplers.0.conv", "output_blocks.{up}.{behind}.conv", KEPT),
 )
+CONTROLNET: tuple[Rule, ...] = (
+    *UNET,
+    ("controlnet_cond_embedding.conv_in", "input_hint_block.0", KEPT),
+    ("controlnet_cond_embedding.blocks.{j}", "input_hint_block.{even}", KEPT),
+    ("controlnet_cond_embedding.conv_out", "input_hint_block.14", KEPT),  # after six blocks
+    ("controlnet_down_blocks.{j}", "zero_convs.{j}.0", KEPT),
+    ("controlnet_mid_block", "middle_block_out.0", KEPT),
+)
 VAE: tuple[Rule, ...] = (
     ("encoder.conv_norm_out", "encoder.norm_out", KEPT),
     ("decoder.conv_norm_out", "decoder.norm_out", KEPT),
@@ -82,7 +90,9 @@ LAYOUTS: dict[tuple[str, str], tuple[Rule, ...]] = {
     ("unet", "original"): UNET,
     ("vae", "original"): VAE,
     ("text_encoder", "openclip"): OPENCLIP,
+    ("controlnet", "original"): CONTROLNET,
     ("unet", "diffusers"): (),
+    ("controlnet", "diffusers"): (),
     ("vae", "diffusers"): (),
     ("vae", "old diffusers"): OLD_VAE,
     ("text_encoder", "transformers"): (),
@@ -114,7 +124,7 @@ def file_key(kind: str, layout: str, name: str, skeleton: Skeleton) -> FileKey:
     """The place of our tensor (or module) `name` in a file of that layout, without its prefix.
 
     Args:
-        kind: "text_encoder", "vae" or "unet".
+        kind: one of `sd.checkpoint.component.CALLED`.
         layout: a layout in `LAYOUTS` for the kind.
         name: the name in the state dict of our module.
         skeleton: the counts of the network.
@@ -161,6 +171,7 @@ def _fields(found: Mapping[str, str | None], skeleton: Skeleton) -> dict[str, in
         "up": start + j,
         "behind": 2 if attends else 1,
         "twice": 2 * j,
+        "even": 2 * (j + 1),
         "next": j + 1,
         "mirrored": mirrored,
     }

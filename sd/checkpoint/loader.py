@@ -24,7 +24,7 @@ from sd.networks.unet import UNet
 from sd.networks.vae import VAE
 from sd.weights import blank
 
-__all__ = ["Loaded", "load"]
+__all__ = ["Loaded", "fill", "load"]
 
 NETWORKS: dict[str, Any] = {"text_encoder": TextEncoder, "vae": VAE, "unet": UNet}
 INFER = {
@@ -135,7 +135,7 @@ def load(
             if low_memory:
                 homes[kind] = _left(network, chosen[kind], own)
             else:
-                _fill(network, chosen[kind], own, where)
+                fill(network, chosen[kind], own, where)
     offload = Offload(homes, where) if low_memory else None
     return Loaded(config, **networks, account=account, offload=offload)
 
@@ -261,8 +261,8 @@ def _fitted(path: Path, base: ModelConfig, words: dict[str, Any]) -> ModelConfig
         raise checkpoint_error(path, f"its networks do not fit together: {error}") from error
 
 
-def _fill(network: nn.Module, part: Component, dtype: torch.dtype, device: torch.device) -> None:
-    """Read a network's weights, one tensor at a time."""
+def fill(network: nn.Module, part: Component, dtype: torch.dtype, device: torch.device) -> None:
+    """Read a network's weights, one tensor at a time; each must be finite."""
     tensors = dict(_read(network, part, dtype, device))
     network.load_state_dict(tensors, strict=True, assign=True)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, final
 import torch
 from torch import nn
 
-from sd.checkpoint.component import KINDS, Component
+from sd.checkpoint.component import CALLED, Component
 from sd.checkpoint.infer_config import complete_openclip
 from sd.checkpoint.tensor_source import Source, option, printable
 
@@ -101,7 +101,7 @@ def match_tensors(
             if (part.source.path, there) in claimed:
                 continue  # the second or last third of a packed tensor
             claimed.add((part.source.path, there))
-            used.append(TensorUse(str(part.source.path), there, KINDS[kind]))
+            used.append(TensorUse(str(part.source.path), there, CALLED[kind]))
             for fault, text in _compared(part, name, there, tuple(value.shape)):
                 faults[fault].append(_where(path, part.source) + text)
     unread: list[TensorUse] = []
@@ -147,7 +147,7 @@ def _excused(
             layer = f"{part.prefix}transformer.resblocks.{last}."
             reasons.append((layer, "the layer behind the one that is read"))
         if part not in picked:
-            reasons.append((part.prefix, f"a {KINDS[part.kind]} that is not used"))
+            reasons.append((part.prefix, f"a {CALLED[part.kind]} that is not used"))
         elif part.ema:
             reasons.append(
                 (part.prefix, f"not the moving average, which {option('ema', True)} reads")
