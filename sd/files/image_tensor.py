@@ -13,7 +13,7 @@ from sd.files.color import rgb
 from sd.files.image_file import open_image
 from sd.nonfinite import require_finite
 
-__all__ = ["fit", "from_tensor", "read_image", "rgb", "signed", "to_tensor", "unsigned"]
+__all__ = ["fit", "from_tensor", "read_image", "rgb", "signed", "to_tensor", "to_unit", "unsigned"]
 
 
 def read_image(path: Path | str, option: str = "image") -> Image.Image:
@@ -36,8 +36,17 @@ def fit(image: Image.Image, width: int, height: int) -> Image.Image:
 
 def to_tensor(images: Sequence[Image.Image]) -> Float[Tensor, "batch 3 height width"]:
     """RGB images of one size as a batch in [-1, 1]."""
-    stack = np.stack([np.asarray(image) for image in images])
-    return signed(torch.from_numpy(stack).permute(0, 3, 1, 2))
+    return signed(_stacked(images))
+
+
+def to_unit(images: Sequence[Image.Image]) -> Float[Tensor, "batch 3 height width"]:
+    """RGB images of one size as a batch in [0, 1]."""
+    return _stacked(images).float() / 255.0
+
+
+def _stacked(images: Sequence[Image.Image]) -> UInt8[Tensor, "batch 3 height width"]:
+    stack = np.stack([np.asarray(rgb(image)) for image in images])
+    return torch.from_numpy(stack).permute(0, 3, 1, 2)
 
 
 def from_tensor(
