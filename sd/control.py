@@ -1,4 +1,4 @@
-"""Control: a ControlNet with its map, scale and share of the steps, and the residuals of several."""
+"""A ControlNet with its map, scale and share of the steps, and the residuals of several."""
 
 import math
 from collections.abc import Sequence

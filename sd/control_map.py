@@ -73,5 +73,5 @@ def semantic(labels: Integer[np.ndarray, "height width"], colours: Sequence[Colo
     require(valid, "colours", "some colours of three whole numbers in 0..255", repr(colours))
     low, high = int(labels.min()), int(labels.max())
     wanted = f"classes in 0..{len(table) - 1}, for which there are colours"
-    require(0 <= low and high < len(table), "labels", wanted, f"{low}..{high}")
+    require(low >= 0 and high < len(table), "labels", wanted, f"{low}..{high}")
     return Image.fromarray(table.astype(np.uint8)[labels])

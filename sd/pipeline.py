@@ -31,6 +31,7 @@ from sd import img2img as strengths
 from sd import loading, unused_arguments
 from sd.checkpoint.offload import Offload
 from sd.config import LongPrompt, ModelConfig
+from sd.control import Control, Residuals, require_fit
 from sd.files import image_tensor
 from sd.inpaint import Inpainting
 from sd.networks.attention import Conditioning
@@ -140,6 +141,7 @@ class TextToImage:
         watch: Callable[[State], None] | None = None,
         long_prompt: str | None = None,
         clip_skip: int | None = None,
+        controls: Sequence[Control] = (),
     ) -> list[Image.Image]:
         """Generate images from prompts, change an image by a prompt, or repaint a part of it.
 
@@ -175,6 +177,7 @@ class TextToImage:
             long_prompt: "chunk", "truncate" (with a warning) or "refuse" a prompt that is longer
                 than the context length; default: the model's.
             clip_skip: the number of last layers of the text encoder to skip; default: the model's.
+            controls: ControlNets with their maps; their residuals add up (see `sd.control`).
 
         Returns:
             One RGB image for each prompt or seed.
@@ -186,6 +189,7 @@ class TextToImage:
         Raises:
             ValueError: an argument is out of range; a mask has no image, another size than it, or
                 no white pixel; an inpainting model has no mask.
+            ValueError: a ControlNet does not fit the U-Net, or a map the size of the images.
             FloatingPointError: the output of a network is not finite.
         """
         prompts, seeds = paired(prompt, seed)
@@ -213,13 +217,15 @@ class TextToImage:
         require(strength is None or 0 < strength <= 1, "strength", wanted, strength)
         require(image is not None or strength is None, "strength", "an image with it", strength)
         hole = Inpainting.wanted(self.config, image, mask, wide, high)
+        require_fit(controls, self.config, (wide, high))
+        plain = not controls or isinstance(self.unet, UNet)
+        require(plain, "controls", "the engine eager with them", type(self.unet).__name__)
 
         texts = [negative_prompt, *prompts]
         contexts = self.encode_prompts(texts, long_prompt or self.config.long_prompt, clip_skip)
         pair = contexts[:1], contexts[1:]
         factor = self.config.vae.factor
         beside = hole.channels(self._encoded) if hole and self.config.reads_mask else None
-        denoise = self.denoiser(pair, scale if do_cfg else 1, guidance_interval, beside)
         shape = (self.config.vae.latent_channels, high // factor, wide // factor)
         precise = torch.promote_types(self.dtype, torch.float32)
         z = x = start_noise(seeds, shape, precise).to(self.device)
@@ -232,6 +238,10 @@ class TextToImage:
             times = strengths.img2img_grid(self.schedule, grid, steps, amount)
         if guidance_interval is not None and do_cfg:
             unused_arguments.warn_interval(self.schedule, times, make, guidance_interval)
+        unused_arguments.warn_controls([one.weights(len(times) - 1) for one in controls])
+        residuals = Residuals(controls, self.schedule, times, precise) if controls else None
+        scale = scale if do_cfg else 1
+        denoise = self.denoiser(pair, scale, guidance_interval, beside, residuals)
         seen = hole is None or (amount < 1 if named else times[0] < self.schedule.T)
         if image is not None and (seen or beside is None):
             (latent,) = self.encode_image(image, wide, high)
@@ -292,6 +302,7 @@ class TextToImage:
         scale: Number,
         interval: Sequence[Number] | None = None,
         beside: Float[Tensor, "1 extra h w"] | None = None,
+        residuals: Residuals | None = None,
     ) -> Denoiser:
         """The guided U-Net as a denoiser E[x_0 | x_t], with both predictions in one batch.
 
@@ -302,17 +313,19 @@ class TextToImage:
             scale: w >= 0, as in `diffusion_math.guidance.cfg`.
             interval: as in `diffusion_math.guidance.limited`; None: all noise levels.
             beside: one row of channels that the U-Net of an inpainting model reads beside x_t.
+            residuals: of ControlNets; of both predictions.
         """
         wanted = "the mask and the known pixels, for an inpainting model alone"
         require((beside is not None) == self.config.reads_mask, "beside", wanted, type(beside))
         negative, positive = pair[0].expand_as(pair[1]), pair[1]
         if interval is not None:
-            guided = self.denoiser(pair, scale, beside=beside)
-            return limited(guided, self._conditioned(positive, beside), self.schedule, interval)
+            guided = self.denoiser(pair, scale, None, beside, residuals)
+            plain = self._conditioned(positive, beside, residuals)
+            return limited(guided, plain, self.schedule, interval)
         if scale in (0, 1):
-            both = (self._conditioned(one, beside) for one in (positive, negative))
+            both = (self._conditioned(one, beside, residuals) for one in (positive, negative))
             return cfg(*both, scale)
-        together = self._conditioned(torch.cat([negative, positive]), beside)
+        together = self._conditioned(torch.cat([negative, positive]), beside, residuals)
 
         def both(x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
             twice = t if t.ndim == 0 else torch.cat([t, t])
@@ -340,14 +353,18 @@ class TextToImage:
         found = require_finite(mean, "VAE encoder")
         return found.to(torch.promote_types(self.dtype, torch.float32))
 
-    def _conditioned(self, context: Tensor, beside: Tensor | None = None) -> Denoiser:
+    def _conditioned(
+        self, context: Tensor, beside: Tensor | None = None, residuals: Residuals | None = None
+    ) -> Denoiser:
         """The U-Net with a fixed context, in its own dtype, as a denoiser."""
         prompt = Conditioning(context) if isinstance(self.unet, UNet) else context
 
         def network(x_t: Tensor, time: Tensor) -> Tensor:
+            added = residuals and residuals(x_t.to(self.dtype), time, prompt)
             if beside is not None:
                 x_t = torch.cat([x_t, beside.to(x_t).expand(len(x_t), -1, -1, -1)], dim=1)
-            prediction: Tensor = self.unet(x_t.to(self.dtype), time, prompt)
+            given = (x_t.to(self.dtype), time, prompt, *([added] if added else ()))
+            prediction: Tensor = self.unet(*given)
             return prediction.to(x_t.dtype)
 
         return _DENOISERS[self.config.prediction](network, self.schedule)

@@ -11,7 +11,7 @@ from diffusion_math.solvers import Solver, Step
 from sd.text.prompt import foreign_marks, words
 from sd.text.tokenizer import Tokenizer
 
-__all__ = ["warn_guidance", "warn_interval", "warn_prompts"]
+__all__ = ["warn_controls", "warn_guidance", "warn_interval", "warn_prompts"]
 
 OUTSIDE = 4
 """Stack frames between a warning and the code that called the pipeline."""
@@ -51,6 +51,19 @@ def warn_guidance(do_cfg: bool, scale: Number, own: Number, **given: object) -> 
     if idle:
         why = "at guidance_scale=1" if do_cfg else "with do_cfg=False"
         warnings.warn(f"{', '.join(idle)}: no effect {why}", stacklevel=OUTSIDE - 1)
+
+
+def warn_controls(weights: Sequence[Sequence[float]]) -> None:
+    """Warn about controls that act in no step.
+
+    Args:
+        weights: of each control, its factor in each step.
+    """
+    idle = [str(place) for place, own in enumerate(weights, 1) if not any(own)]
+    if idle:
+        which = f"controls {', '.join(idle)} of {len(weights)}"
+        message = f"{which}: no effect, since no step lies between start and end"
+        warnings.warn(message, stacklevel=OUTSIDE - 1)
 
 
 def warn_interval(

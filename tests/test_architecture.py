@@ -29,6 +29,7 @@ FOREIGN = {
 DISTRIBUTION = {
     "PIL": "pillow",
     "huggingface_hub": "huggingface-hub",
+    "skimage": "scikit-image",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
@@ -37,6 +38,7 @@ EXTRAS = (
     "train",
     "diffusers",
     "docs",
+    "control",
     "digits",
     "openvino",
     "audit",
@@ -207,7 +209,7 @@ def test_no_import_cycles() -> None:
 
 
 def test_every_dependency_is_declared() -> None:
-    extras = ("testing", "train", "diffusers", "digits", "openvino", "audit")
+    extras = ("testing", "train", "diffusers", "control", "digits", "openvino", "audit")
     assert undeclared(ROOT, ROOMS, requirements(*extras)) == []
     assert undeclared(ROOT, ("tests", "benchmarks"), requirements(*EXTRAS)) == []
 

@@ -6,6 +6,7 @@ from typing import Annotated, TypeAlias
 
 from experiments.common.model_options import BATCH, NONE, OWN, PROMPT, Model, default
 from experiments.common.sampling_options import Sampling
+from experiments.generate.control_options import Controls
 from sd.command_line.flags import File, Range, Several, Words, refuse, unused, validated
 
 MOST = 4096
@@ -55,6 +56,8 @@ class Config:
     """With `--like`: read the files and hub models that the PNG names; otherwise only show them."""
     out: Path = Path("out/generate")
     """Folder for the PNGs, generate.json and generate.md."""
+    controls: Controls = field(default_factory=Controls)
+    """ControlNets and their maps."""
     model: Model = field(default_factory=Model)
     """Which model, and where it runs."""
     sampling: Sampling = field(default_factory=Sampling)
@@ -67,6 +70,8 @@ class Config:
             refuse(self, "prompt", f"{quoted} (prompts of one word each: by --prompts FILE)")
         if self.image is None:
             unused(self, ["mask", "strength"], "without --image")
+        if self.controls.control and self.model.engine != "eager":
+            refuse(self.model, "engine", "eager with --control")
         off = "" if self.do_cfg else "with --no-do-cfg"
         if off:
             unused(self.sampling, ["guidance_scale", "guidance_interval"], off)

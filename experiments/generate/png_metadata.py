@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from experiments.common.model_options import Model
 from experiments.common.sampling_options import Grid, Interval, Scale, Solver
 from experiments.generate import MOST, Side
+from experiments.generate.control_options import Kept as KeptControl
 from experiments.output.files import utf8
 from sd.command_line.flags import Range, Several, Words, validated
 
@@ -81,6 +82,7 @@ class Kept:
     model: Model
     made_with: Made
     mask: str | None = None
+    controls: Annotated[tuple[KeptControl, ...], Several(0, distinct=False)] = ()
 
     def __post_init__(self) -> None:
         if self.mask is not None and self.image is None:
@@ -115,6 +117,10 @@ def checked(settings: Any) -> Kept:
     values = _named(_tuples(settings), Kept, "settings")
     values["call"] = Call(**_named(values["call"], Call, "call"))
     values["made_with"] = made = Made(**_named(values["made_with"], Made, "made_with"))
+    if isinstance(values.get("controls"), tuple):
+        values["controls"] = tuple(
+            KeptControl(**_named(one, KeptControl, "controls")) for one in values["controls"]
+        )
     values["model"] = Model.of(_named(values["model"], None, "model"), made.device)
     return Kept(**values)
 
@@ -155,6 +161,7 @@ def _determining(settings: dict[str, Any]) -> dict[str, Any]:
         **settings["call"],
         "image": settings["image"],
         "mask": settings.get("mask"),
+        "controls": settings.get("controls", []),
         **settings["model"],
         "the model's weights": settings["made_with"]["weights"],
     }

@@ -11,12 +11,13 @@ from tqdm import tqdm
 
 from experiments.common.model import load
 from experiments.common.model_options import NAMED, Model
-from experiments.generate import Config, png_metadata
+from experiments.generate import Config, control, png_metadata
 from experiments.generate.jobs import Job, batches, listed, read
 from experiments.output.files import write_files
 from experiments.output.result import Figure, Result
 from sd.command_line.flags import FlagError, refuse
 from sd.command_line.terminal import say
+from sd.control import Control
 from sd.files import image_tensor
 from sd.img2img import default_strength
 from sd.inpaint import fitted_mask, require_mask
@@ -29,6 +30,9 @@ Batch: TypeAlias = tuple[list[Job], dict[str, Any]]
 Sources: TypeAlias = Mapping[str, Image | None]
 """The image to start from and its mask, by those names."""
 
+Given: TypeAlias = Mapping[str, Image | Sequence[Control] | None]
+"""The sources and the controls, by the names of the pipeline's arguments."""
+
 
 def run(config: Config, pipeline: TextToImage | None = None, hold: bool = False) -> Result:
     """Generate, and write each batch as it is done; with `hold` the result has the images instead.
@@ -38,10 +42,11 @@ def run(config: Config, pipeline: TextToImage | None = None, hold: bool = False)
     if config.like is not None:
         return _repeat(config, pipeline)
     jobs = _jobs(config)
-    sources = _sources(config)
+    sources, hints = _sources(config), control.read(config.controls)
     pipeline = pipeline or load(config.model)
-    side = pipeline.config.image_size
-    sources = _fitted(sources, config.width or side, config.height or side)
+    size = _size(pipeline, config.width, config.height)
+    sources = _fitted(sources, *size)
+    controls = control.opened(config.controls, hints, pipeline, size)
     strength = config.strength
     if strength is None and config.image is not None:
         strength = default_strength(config.mask is not None)
@@ -64,11 +69,19 @@ def run(config: Config, pipeline: TextToImage | None = None, hold: bool = False)
         "model": config.model.kept(),
         "made_with": made,
     }
+    if controls:
+        common["controls"] = control.kept(config.controls, controls)
     work = [(batch, _settings(batch, call, common)) for batch in batches(jobs, config.batch)]
     there = set() if config.prompts is None else _there(config.out, work)
-    drawn = _figures(pipeline, work, sources, there)
+    drawn = _figures(pipeline, work, {**sources, "controls": controls}, there)
     figures = list(drawn) if hold else _written(config, drawn, len(there), len(jobs))
     return _result(figures, {"call": call, **made}, jobs)
+
+
+def _size(pipeline: TextToImage, width: int | None, height: int | None) -> tuple[int, int]:
+    """The width and height of the images."""
+    side = pipeline.config.image_size
+    return width or side, height or side
 
 
 def _sources(config: Config) -> Sources:
@@ -156,7 +169,7 @@ def _there(folder: Path, batches: Sequence[Batch]) -> set[str]:
 def _figures(
     pipeline: TextToImage,
     batches: Sequence[Batch],
-    sources: Sources,
+    given: Given,
     there: Set[str] = frozenset(),
 ) -> Iterator[Figure]:
     """The images in order, sampled batch by batch; empty for those that exist.
@@ -168,7 +181,7 @@ def _figures(
     with tqdm(total=total, unit="image", disable=True if alone else None) as bar:
         for batch, shared in batches:
             files = {job.file for job in batch}
-            drawn = [] if files <= there else _draw(pipeline, shared, sources, alone)
+            drawn = [] if files <= there else _draw(pipeline, shared, given, alone)
             for index, job in enumerate(batch):
                 own = {**shared, "index": index}
                 png = b"" if job.file in there else png_metadata.png(drawn[index], job.prompt, own)
@@ -177,11 +190,11 @@ def _figures(
 
 
 def _draw(
-    pipeline: TextToImage, shared: Mapping[str, Any], sources: Sources, progress: bool
+    pipeline: TextToImage, shared: Mapping[str, Any], given: Given, progress: bool
 ) -> list[Image]:
     """The images of a batch."""
     texts, seeds = zip(*shared["batch"], strict=True)
-    call = {**shared["call"], **sources, "progress": progress}
+    call = {**shared["call"], **given, "progress": progress}
     return pipeline(list(texts), seed=list(seeds), **call)
 
 
@@ -220,11 +233,13 @@ def _repeat(config: Config, pipeline: TextToImage | None) -> Result:
     model = replace(checked.model, low_memory=given.low_memory, **own)
     kept["model"] |= {name: given.kept()[name] for name in own}
     unasked = {name: kept["model"][name] for name in checked.model.named() if name not in own}
-    if unasked and not config.like_files:
-        files = "; ".join(f"{name} {value}" for name, value in unasked.items())
+    named = [*unasked.items(), *(("control", one.control) for one in checked.controls)]
+    if named and not config.like_files:
+        files = "; ".join(f"{name} {value}" for name, value in named)
+        own_too = f", or name your own (--{next(iter(unasked))} ...)" if unasked else ""
         raise ValueError(
             f"--like: {config.like} names files or models of the hub: {files}. They are read only "
-            f"with --like-files, or name your own (--{next(iter(unasked))} ...)"
+            f"with --like-files{own_too}"
         )
     prompt, seed = checked.batch[checked.index]
     job = Job(prompt, seed, checked.call.negative_prompt, config.like.name)
@@ -237,9 +252,13 @@ def _repeat(config: Config, pipeline: TextToImage | None) -> Result:
     pipeline = pipeline or load(model)
     now = png_metadata.made_with(pipeline)
     changed = [name for name in now if now[name] != kept["made_with"][name]]
+    size = _size(pipeline, checked.call.width, checked.call.height)
+    controls = control.repeated(checked.controls, pipeline, within, size)
+    if any(control.digest(a) != b.weights for a, b in zip(controls, checked.controls, strict=True)):
+        changed.append("ControlNet weights")
     if changed:
         warnings.warn(f"{config.like} was made with other {', '.join(changed)}", stacklevel=2)
-    drawn = _draw(pipeline, kept, sources, True)[checked.index]
+    drawn = _draw(pipeline, kept, {**sources, "controls": controls}, True)[checked.index]
     figure = _figure(job, png_metadata.png(drawn, job.prompt, kept))
     return _result([figure], {"call": kept["call"], **now}, [job])
 

@@ -47,7 +47,8 @@ def load_controlnet(
         part = _opened(stack, hub.resolve(path, (variant,)), variant)
         config = _config(part)
         network = blank(ControlNet, config)
-        match_tensors(Path(path), {"controlnet": part}, [part], [part.source], {"controlnet": network})
+        chosen, networks = {"controlnet": part}, {"controlnet": network}
+        match_tensors(Path(path), chosen, [part], [part.source], networks)
         fill(network, part, dtype, torch.device(device))
     return network.requires_grad_(False).eval()
 

@@ -65,9 +65,7 @@ def infer_controlnet(part: Component) -> ControlNetConfig:
     widths = [part.number("hint width", _outputs(name)) for name in (first, *steps)]
     maps = part.number("map", [(f"{first}.weight", 1)])
     if part.settings is not None:
-        part.settings.agree(
-            conditioning_channels=maps, conditioning_embedding_out_channels=widths
-        )
+        part.settings.agree(conditioning_channels=maps, conditioning_embedding_out_channels=widths)
     encoder = _made(part, UNetConfig, found | _unshaped(part, found))
     made = {"encoder": encoder, "map_channels": maps, "hint_channels": tuple(widths)}
     return _made(part, ControlNetConfig, made)

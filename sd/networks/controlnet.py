@@ -1,5 +1,7 @@
 """ControlNet: residuals for the U-Net from a map over the pixels (ControlNetModel in diffusers)."""
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -24,7 +26,7 @@ class HintEncoder(nn.Module):
         widths = config.hint_channels
         self.conv_in = nn.Conv2d(config.map_channels, widths[0], 3, padding=1)
         self.blocks = nn.ModuleList()
-        for width, wider in zip(widths, widths[1:], strict=False):
+        for width, wider in pairwise(widths):
             self.blocks.append(nn.Conv2d(width, width, 3, padding=1))
             self.blocks.append(nn.Conv2d(width, wider, 3, padding=1, stride=2))
         self.conv_out = _zero(nn.Conv2d(widths[-1], config.encoder.channels[0], 3, padding=1))
@@ -63,7 +65,7 @@ class ControlNet(Encoder):
         x: Float[Tensor, "batch channel height width"],
         t: Float[Tensor, " batch"] | Float[Tensor, ""],
         context: Float[Tensor, "batch token context_width"] | Conditioning,
-        features: Float[Tensor, "rows width height width_"],
+        features: Float[Tensor, "rows own_width height width"],
     ) -> list[Tensor]:
         """The residuals r_i for the skip connections, in order, and last for the middle block.
 

@@ -155,7 +155,7 @@ class Encoder(nn.Module):
         """The skip connections, and after them the output of the middle block.
 
         Args:
-            x: `(batch, width, height, width)`, what follows `conv_in`.
+            x: `(batch, own_width, height, width)`, what follows `conv_in`.
             time: the embedded times.
             context: the prompt.
         """
