@@ -12,8 +12,6 @@ from sd.files import image_tensor
 
 __all__ = ["canny", "given", "require_canny", "semantic"]
 
-Colour = tuple[int, int, int]
-
 
 def given(image: Image.Image, width: int, height: int, option: str = "image") -> Image.Image:
     """The image itself in RGB, which is a map already.
@@ -62,7 +60,9 @@ def require_canny(option: str = "canny") -> None:
     require(there, option, wanted, "no such package")
 
 
-def semantic(labels: Integer[np.ndarray, "height width"], colours: Sequence[Colour]) -> Image.Image:
+def semantic(
+    labels: Integer[np.ndarray, "height width"], colours: Sequence[Sequence[int]]
+) -> Image.Image:
     """A map of classes: the pixel of class k has colours[k], RGB in 0..255.
 
     Raises ValueError for a class without a colour, and for a colour that is none.

@@ -44,28 +44,29 @@ def load_controlnet(
             message names the file.
     """
     with ExitStack() as stack:
-        part = _opened(stack, hub.resolve(path, (variant,)), variant)
+        found = _opened(stack, hub.resolve(path, (variant,)), variant)
+        part = found["controlnet"]
         config = _config(part)
         network = blank(ControlNet, config)
         chosen, networks = {"controlnet": part}, {"controlnet": network}
-        match_tensors(Path(path), chosen, [part], [part.source], networks)
+        match_tensors(Path(path), chosen, list(found.values()), [part.source], networks)
         fill(network, part, dtype, torch.device(device))
     return network.requires_grad_(False).eval()
 
 
-def _opened(stack: ExitStack, place: Path, variant: str | None) -> Component:
-    """The ControlNet in a place, open within the stack."""
+def _opened(stack: ExitStack, place: Path, variant: str | None) -> dict[str, Component]:
+    """The ControlNet in a place and the networks beside it, open within the stack."""
     find = detection.find_controlnet
     if regular_file.path_kind(place, "checkpoint") == "folder":
         kind = folder.kind_of(place, folder.CONTROLNET)
-        return stack.enter_context(folder.open_component(place, kind, (variant,), find))
+        return {kind: stack.enter_context(folder.open_component(place, kind, (variant,), find))}
     if variant is not None:
         raise checkpoint_error(place, f"variant is {variant!r}, which only a folder can have")
     source = stack.enter_context(formats.opened(place))
     found = find(source)
     if not found:
         raise checkpoint_error(place, "no ControlNet is in it, by its names")
-    return found["controlnet"]
+    return found
 
 
 def _config(part: Component) -> ControlNetConfig:

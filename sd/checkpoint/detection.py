@@ -83,6 +83,14 @@ def find_components(source: Source, ema: bool = False) -> dict[str, Component]:
         ValueError: it is of another family.
     """
     refuse_foreign(source.path, source.entries)
+    found = _networks(source, ema)
+    if "unet" in found:
+        _inputs(found["unet"])
+    return found
+
+
+def _networks(source: Source, ema: bool = False) -> dict[str, Component]:
+    """The networks of a model in a file, by kind."""
     found: dict[str, Component] = {}
     for kind, layout, marks, prefixes in WHERE:
         for prefix in prefixes:
@@ -90,13 +98,13 @@ def find_components(source: Source, ema: bool = False) -> dict[str, Component]:
                 layout = _old(source, prefix) if (kind, layout) == ("vae", "diffusers") else layout
                 averaged = ema and (kind, layout) == ("unet", "original")
                 found[kind] = Component(kind, layout, prefix, source, ema=averaged)
-    if "unet" in found:
-        _inputs(found["unet"])
     return found
 
 
 def find_controlnet(source: Source) -> dict[str, Component]:
-    """The ControlNet in a file, as "controlnet"; the result may be empty.
+    """The ControlNet in a file, as "controlnet", and networks of a model beside it.
+
+    The result is empty if there is no ControlNet.
 
     Raises ValueError for a file of another family than Stable Diffusion v1 or v2.
     """
@@ -105,7 +113,8 @@ def find_controlnet(source: Source) -> dict[str, Component]:
     for prefix in ("control_model.", "controlnet.", ""):
         for layout, mark in layouts.items():
             if source.starts(prefix + mark):
-                return {"controlnet": Component("controlnet", layout, prefix, source)}
+                others = {k: part for k, part in _networks(source).items() if part.prefix != prefix}
+                return {**others, "controlnet": Component("controlnet", layout, prefix, source)}
     return {}
 
 

@@ -195,6 +195,9 @@ UNUSED = {
     "generate --no-do-cfg --guidance-interval 0.3 3": "--guidance-interval",
     "generate --guidance-scale 1 --guidance-interval 0.3 3": "--guidance-interval",
     "generate --strength 0.5": "--strength",
+    "generate --control-image {file}": "--control-image",
+    "generate --control-map canny": "--control-map",
+    "generate --control-end 0.5": "--control-end",
     "generate --prompts {file} --prompt a": "--prompt",
     "generate --prompts {file} --seed 1 2": "--seed",
     "generate --tokenizer {file}": "--tokenizer",
@@ -244,10 +247,11 @@ FILES = [
 def test_files_are_looked_for_before_any_work(
     name: str, field: str, said: Any, tmp_path: Path
 ) -> None:
-    flag, hint = declared.flags_of(module(name).Config)["--" + field]
+    flag, hint = declared.flags_of(module(name).Config)[flag_of(name, field)]
     given = ["--model", str(tmp_path)] if field in ("tokenizer", "config") else []
     given += ["--pictures", "4"] if name == "tuned" else []
     given += ["--image", __file__] if field == "mask" else []
+    given += ["--control", "a"] if field == "control_image" else []
     folder = any(note.folder for note in declared._notes(hint) if isinstance(note, declared.File))
     for value in ("none", "x" * 300, "a\udce9b", *(() if folder else (".",))):
         refused(said(name, *given, flag, str(tmp_path / value)), flag)

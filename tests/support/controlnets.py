@@ -1,15 +1,13 @@
-"""Small ControlNets made by diffusers itself, with weights at random in the zero convolutions too."""
+"""Small ControlNets made by diffusers itself; their zero convolutions are random too."""
 
 from functools import cache
-from pathlib import Path
 
 import pytest
-import torch
 from torch import Tensor, nn
 
 from sd.checkpoint.key_map import Skeleton, file_key
 from sd.config import ControlNetConfig
-from tests.support.small_models import peer_unet, scramble
+from tests.support.small_models import scramble
 
 diffusers = pytest.importorskip("diffusers")
 
