@@ -22,6 +22,7 @@ SCOPE: Mapping[str, tuple[str, ...]] = {
         "sd/text/prompt.py",
         "sd/img2img.py",
         "sd/inpaint.py",
+        "sd/control.py",
         "sd/train/*.py",
     ),
     "experiments": (
