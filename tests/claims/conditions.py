@@ -15,6 +15,7 @@ from diffusion_math.loss import training_loss as right_loss
 from diffusion_math.sample import trajectory as right_trajectory
 from experiments.families.generators import FAMILIES, autoencoder
 from sd.inpaint import Inpainting
+from sd.networks.controlnet import ControlNet
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE, Latent
@@ -30,6 +31,7 @@ from tests.sd import test_img2img as redrawn
 from tests.sd import test_inpaint as inpaint
 from tests.sd import test_pipeline as pipeline
 from tests.sd import test_pipeline_arguments as starts
+from tests.sd.networks import test_controlnet as controlnet
 from tests.sd.networks import test_text_encoder as text
 from tests.sd.networks import test_unet as unet
 from tests.sd.networks import test_vae as vae
@@ -83,6 +85,24 @@ def known_pixels_hidden(self: Inpainting, encode: Any) -> Any:
 def mask_inverted(self: Inpainting, encode: Any) -> Any:
     """The map that the U-Net is given is white where a pixel is known."""
     return channels(replace(self, white=~self.white), encode)
+
+
+CONTROLNET = "sd.networks.controlnet:ControlNet.forward"
+residuals = ControlNet.forward
+controlled = controlnet.test_c27_every_residual_is_diffusers
+
+
+@wrong("C27", controlled, CONTROLNET, name="v1")
+def map_ignored(self: ControlNet, x: Any, t: Any, context: Any, features: Any) -> Any:
+    """The ControlNet's map is not read."""
+    return residuals(self, x, t, context, 0 * features)
+
+
+@wrong("C27", controlled, CONTROLNET, name="v2")
+def middle_without_residual(self: ControlNet, *given: Any) -> Any:
+    """The residual of the middle block is left out."""
+    *down, middle = residuals(self, *given)
+    return [*down, 0 * middle]
 
 
 dropped = conditions.test_c28_prompts_are_dropped_at_random
