@@ -1,6 +1,5 @@
 """A ControlNet at full size beside diffusers': every residual and a whole run, 512 x 512."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,13 +26,13 @@ TOLERANCE = 1e-3  # of the largest latent; float32's rounding, which guidance mu
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Control, nn.Module]]:
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Control, nn.Module]:
     """Ours, read from the folder that the peer wrote, and the peer; no convolution is zero."""
     folder = tmp_path_factory.mktemp("control")
     peer = large(lambda: peer_of(CONFIG), GIVEN.seed)
     peer.save_pretrained(folder)
     network = load_controlnet(folder)
-    yield Control(network, GIVEN.image, GIVEN.scale, GIVEN.start, GIVEN.end), peer
+    return Control(network, GIVEN.image, GIVEN.scale, GIVEN.start, GIVEN.end), peer
 
 
 @torch.no_grad()
