@@ -33,7 +33,7 @@ def test_a_bad_file_has_its_line(
     path = tmp_path / "model.ckpt"
     write(path)
     if name != "not finite":  # which takes a reading
-        monkeypatch.setattr(loader, "_fill", forbidden)
+        monkeypatch.setattr(loader, "fill", forbidden)
         monkeypatch.setattr("sd.checkpoint.component.Component.read", forbidden)
     with pytest.raises(ValueError, match="checkpoint") as caught:
         load(path)
