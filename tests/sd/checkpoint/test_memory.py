@@ -133,7 +133,7 @@ dtype = getattr(torch, dtype)
 torch.zeros(1) + 1
 before = anonymous()
 if kind == "ours":
-    loader._fill = fill
+    loader.fill = fill
     model = load(path, dtype=dtype)
     peak = Sampled.peak
 else:  # the whole file first, then the networks
