@@ -29,11 +29,17 @@ def example(seed: int, index: int, held_out: bool = False, width: int = 64) -> E
     With `held_out` at least one thing is of a (color, shape) pair that no other example contains.
     Raises ValueError for a negative seed or index.
     """
+    scene, words = described(seed, index, held_out)
+    return Example(render(scene, width), words, scene)
+
+
+def described(seed: int, index: int, held_out: bool = False) -> tuple[Scene, str]:
+    """The scene and the caption of an example, without its image. Raises as `example`."""
     if seed < 0 or index < 0:
         raise ValueError(f"seed, index: wanted integers of at least 0, got {seed}, {index}")
     rng = np.random.default_rng([seed, index, int(held_out)])
     scene = sample_scene(rng, held_out)
-    return Example(render(scene, width), caption(scene, rng), scene)
+    return scene, caption(scene, rng)
 
 
 @cache

@@ -10,9 +10,10 @@ import os
 import shlex
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -37,6 +38,7 @@ from sd.text.tokenizer import Tokenizer
 from sd.train import checkpoint, clip, evaluation, unet, vae
 from sd.train.clip import CLIPTraining
 from sd.train.settings import FREE, Training, agree
+from sd.train.shard import WHOLE, Shard, fair, joined, left
 from sd.train.trainer import rounded
 from sd.train.unet import UNetTraining
 from sd.train.vae import VAETraining
@@ -110,21 +112,28 @@ def train(options: All, command: str, config: ModelConfig = SHAPES_CONFIG) -> No
         command: the command, saved in the metadata of each file.
         config: the configuration of the networks.
 
+    Several processes of one launcher train together (see `fit`); the main one writes the files.
     Raises ValueError before any work if a run can't be resumed, else as `fit`.
     """
-    options.check()
+    shard = joined(options.unet.cpu)
     with ExitStack() as held:
-        held.enter_context(output_folder(options.model, "--model"))
-        held.enter_context(locked(options.model, "--model"))
-        for name, training in options.stages.items():
-            if not options.file(name).exists():
-                held.enter_context(output_folder(training.out, f"--{training.prefix}out"))
-        check(options, config)
-        _train(options, command, config)
+        held.callback(left)
+
+        def prepare() -> None:
+            options.check()
+            held.enter_context(output_folder(options.model, "--model"))
+            held.enter_context(locked(options.model, "--model"))
+            for name, training in options.stages.items():
+                if not options.file(name).exists():
+                    held.enter_context(output_folder(training.out, f"--{training.prefix}out"))
+            check(options, config, shard.processes)
+
+        shard.first(prepare)
+        _train(options, command, config, shard)
 
 
-def check(options: All, config: ModelConfig) -> None:
-    """Check, before any work, that the training can start or resume.
+def check(options: All, config: ModelConfig, processes: int = 1) -> None:
+    """Check, before any work, that the training can start or resume with that many processes.
 
     Raises ModuleNotFoundError without the extra `train`, and ValueError for a network or checkpoint
     made with other settings or a weights file that does not fit. Warns about flags without effect.
@@ -140,6 +149,7 @@ def check(options: All, config: ModelConfig) -> None:
             names = {one.name for one in fields(training)} - FREE
             flags.unused(training, names, f"with --keep {name}")
     for training in todo:
+        fair(training, processes)
         if training.warmup >= training.steps:
             said = f"--{training.prefix}warmup {training.warmup} is not below the number of steps"
             warnings.warn(f"{said}: the learning rate does not reach its peak", stacklevel=2)
@@ -193,38 +203,36 @@ def finished(options: All, name: str, settings: Mapping[str, Any]) -> bool:
     return True
 
 
-def _train(options: All, command: str, config: ModelConfig) -> None:
+def _train(options: All, command: str, config: ModelConfig, shard: Shard = WHOLE) -> None:
     def write(
         name: str,
         network: nn.Module,
         own: TextConfig | VAEConfig | UNetConfig,
         settings: Mapping[str, Any],
-        measured: Mapping[str, float | int],
+        measure: Callable[[], Mapping[str, float | int]],
     ) -> None:
-        """Save a trained network with its settings and figures."""
-        say(f"{options.file(name).name} {json.dumps(measured)}")
-        weights.save_network(
-            options.file(name),
-            network,
-            own,
-            licence="MIT",
-            command=command,
-            seed=options.stages[name].seed,
-            settings=settings,
-            figures=measured,
-        )
+        """Save a trained network with its settings and figures, on the main process."""
+        if shard.main:
+            measured = measure()
+            say(f"{options.file(name).name} {json.dumps(measured)}")
+            weights.save_network(
+                options.file(name),
+                network,
+                own,
+                licence="MIT",
+                command=command,
+                seed=options.stages[name].seed,
+                settings=settings,
+                figures=measured,
+            )
+        shard.wait()
 
     tokenizer = Tokenizer.embedded(config.text.context_length)
     settings = wanted(options, config, "text_encoder")
     if not finished(options, "text_encoder", settings):
         state, measured = clip.train_clip(options.clip, config.text)
-        write(
-            "text_encoder",
-            rounded(TextEncoder(config.text), state),
-            config.text,
-            settings,
-            measured,
-        )
+        network = rounded(TextEncoder(config.text), state)
+        write("text_encoder", network, config.text, settings, lambda: measured)
     text_encoder = weights.load_network(options.file("text_encoder"), TextEncoder, TextConfig)
 
     settings = wanted(options, config, "vae")
@@ -234,9 +242,8 @@ def _train(options: All, command: str, config: ModelConfig) -> None:
         if not options.vae.decoder_only:
             vae.standardise(trained, vae.images(options.vae.seed, range(STANDARD)))
         trained = rounded(trained, trained.state_dict())
-        write(
-            "vae", trained, config.vae, settings, evaluation.reconstruction(trained, options.judged)
-        )
+        judge = partial(evaluation.reconstruction, trained, options.judged)
+        write("vae", trained, config.vae, settings, judge)
     autoencoder = weights.load_network(options.file("vae"), VAE, VAEConfig)
 
     settings = wanted(options, config, "unet", (autoencoder, text_encoder))
@@ -248,7 +255,8 @@ def _train(options: All, command: str, config: ModelConfig) -> None:
         network = rounded(UNet(config.unet), state)
         networks = (text_encoder, autoencoder, network)
         model = TextToImage(config, tokenizer, *networks, device=torch.device("cpu"))
-        write("unet", network, config.unet, settings, evaluation.accuracy(model, options.judged))
+        judge = partial(evaluation.accuracy, model, options.judged)
+        write("unet", network, config.unet, settings, judge)
 
 
 if __name__ == "__main__":

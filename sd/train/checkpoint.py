@@ -110,10 +110,11 @@ def load_checkpoint(
     return Checkpoint(**state)
 
 
-def machine(device: torch.device) -> dict[str, Any]:
+def machine(device: torch.device, processes: int = 1) -> dict[str, Any]:
     """What else may change the bits of a result."""
     return {
         "device": device.type,
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
+        **({"processes": processes} if processes > 1 else {}),
     }

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from sd.shapes.data import FRESH, fingerprint
 from sd.text.tokenizer import Tokenizer
 from sd.train.contrastive_pairs import Pairs, contrastive_pairs
 from sd.train.settings import Rate, Share, Size, Steps, Warmup
+from sd.train.shard import WHOLE, Shard, joined
 from sd.train.trainer import Training, fit, rounded
 
 Batch = tuple[
@@ -98,11 +100,16 @@ class CLIP(nn.Module):
         self,
         images: UInt8[Tensor, "batch side side 3"],
         tokens: Int[Tensor, "batch length"],
-    ) -> Float[Tensor, "batch batch"]:
-        """Similarity of each image (rows) to each prompt (columns): cosines over temperature."""
+        shard: Shard = WHOLE,
+    ) -> Float[Tensor, "all all"]:
+        """Similarity of each image (rows) to each prompt (columns): cosines over temperature.
+
+        The rows and columns are of the batch of which the arguments are this process's shard.
+        """
         pooled = self.text.pooled(tokens)
         words = F.normalize(self.text_projection(pooled).float(), dim=-1)
         seen = F.normalize(self.image(images).float(), dim=-1)
+        words, seen = shard.gathered(words), shard.gathered(seen)
         logits: Tensor = self.log_scale.exp().clamp(max=100.0) * seen @ words.T
         return logits
 
@@ -129,21 +136,27 @@ def info_nce(
 
 
 def loss(
-    module: nn.Module, batch: Sequence[Tensor], generator: torch.Generator
+    module: nn.Module, batch: Sequence[Tensor], generator: torch.Generator, shard: Shard = WHOLE
 ) -> dict[str, Tensor]:
-    """The figures of one `Batch` (a list from a loader); "loss" is minimised."""
+    """The figures of one `Batch` (a list from a loader); "loss" is minimised.
+
+    They are of the pairs of all processes, and the same on each.
+    """
     images, tokens, true = batch
-    value, matched = info_nce(module(images, tokens), true)
+    value, matched = info_nce(module(images, tokens, shard), true)
     return {"loss": value, "matched": matched}
 
 
 def batches(
-    tokenizer: Tokenizer, seed: int, size: int, alike: float = 0.5
+    tokenizer: Tokenizer, seed: int, size: int, alike: float = 0.5, shard: Shard = WHOLE
 ) -> Callable[[int], Batch]:
-    """The batch of each step: `size` pairs, of which a share `alike` is in groups of four."""
+    """The batch of each step: `size` pairs, of which a share `alike` is in groups of four.
+
+    The images and tokens are this process's shard of it; which captions are true is of all.
+    """
 
     def batch(step: int) -> Batch:
-        found: Pairs = contrastive_pairs(seed, step, size, alike)
+        found: Pairs = contrastive_pairs(seed, step, size, alike, shard.of(size))
         tokens = tokenizer.encode(found.captions)
         return torch.from_numpy(found.images), tokens, torch.from_numpy(found.true)
 
@@ -170,10 +183,12 @@ def train_clip(
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Train or resume; the averaged weights of the text encoder, and figures of both towers.
 
-    The weights are rounded to float16 before the evaluation. The figures are means over
+    The weights are rounded to float16 before the evaluation, which the main process does; the
+    others have no figures. The figures are means over
     `evaluation` batches of 256 pairs from the data set `FRESH`, which no training uses: of
     independent images, and of groups that differ in a single respect.
     """
+    shard = joined(training.cpu)
     tokenizer = Tokenizer.embedded(config.context_length)
     torch.manual_seed(training.seed)
     module = CLIP(config)
@@ -186,10 +201,10 @@ def train_clip(
             figures.update({f"{name}_{key}": value for key, value in found.items()})
         return figures
 
-    batch = batches(tokenizer, training.seed, training.batch_size)
-    state = fit(module, batch, loss, training, evaluate, context(config))
+    batch = batches(tokenizer, training.seed, training.batch_size, shard=shard)
+    state = fit(module, batch, partial(loss, shard=shard), training, evaluate, context(config))
     rounded(module.cpu(), state)
-    return module.text.state_dict(), evaluate(module)
+    return module.text.state_dict(), evaluate(module) if shard.main else {}
 
 
 def context(config: TextConfig) -> dict[str, str]:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sd.shapes.caption import Description, caption, describe, parse
-from sd.shapes.data import example
+from sd.shapes.data import described
 from sd.shapes.render import render
 from sd.shapes.scene import (
     BACKGROUNDS,
@@ -32,9 +32,9 @@ _ABSENT, _UNSAID = -2, -1
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images (batch, 64, 64, 3) of uint8, their captions, and which caption is true of which image.
+    """Images (own, 64, 64, 3) of uint8, their captions, and which caption is true of which image.
 
-    `true[i, j]`: caption j is true of image i.
+    `true[i, j]`: caption j of the batch is true of image i of the batch.
     """
 
     images: npt.NDArray[np.uint8]
@@ -42,31 +42,32 @@ class Pairs:
     true: npt.NDArray[np.bool_]
 
 
-def contrastive_pairs(seed: int, step: int, size: int, alike: float) -> Pairs:
+def contrastive_pairs(
+    seed: int, step: int, size: int, alike: float, own: slice = slice(None)
+) -> Pairs:
     """The pairs of one step: new examples, and a share `alike` in groups of four hard negatives.
 
     Each group is one scene and three changes of it: colours or shapes swapped between the two
     things, the scene mirrored or turned, one attribute changed. They differ only in the binding of
     colour to shape or of shape to place, which they teach (compare Yuksekgonul et al. 2023,
     arXiv:2210.01936). Held-out pairs never occur. The same arguments give the same pairs.
+    Only the pairs in `own` have their image and caption in the result; `true` is of all.
 
     Raises ValueError for a share outside [0, 1].
     """
     if not 0.0 <= alike <= 1.0:
         raise ValueError(f"alike: wanted a number in [0, 1], got {alike}")
     groups = round(size * alike / GROUP)
-    examples = [example(seed, step * size + i) for i in range(size - groups * GROUP)]
-    images = [one.image for one in examples]
-    captions = [one.caption for one in examples]
-    scenes = [one.scene for one in examples]
+    examples = [described(seed, step * size + i) for i in range(size - groups * GROUP)]
+    scenes, captions = [scene for scene, _ in examples], [words for _, words in examples]
     rng = np.random.default_rng([seed, step, size])
     for _ in range(groups):
         first = sample_scene(rng)
         for scene in (first, *(alter(first, rng) for _ in range(GROUP - 1))):
             scenes.append(scene)
-            images.append(render(scene))
             captions.append(caption(scene, rng))
-    return Pairs(np.stack(images), captions, truths(scenes, captions))
+    images = [render(scene) for scene in scenes[own]]
+    return Pairs(np.stack(images), captions[own], truths(scenes, captions))
 
 
 def alter(scene: Scene, rng: np.random.Generator) -> Scene:

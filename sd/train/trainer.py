@@ -5,7 +5,8 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from contextlib import ExitStack
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +17,12 @@ from sd.command_line.flags import named
 from sd.files import output_folder
 from sd.train.checkpoint import NAME, Checkpoint, Log, load_checkpoint, machine
 from sd.train.settings import Training
+from sd.train.shard import fair, joined
 
 __all__ = ["NORM", "Training", "fit", "learning_rate", "rounded"]
 
 Network = TypeVar("Network", bound=nn.Module)
+Loss: TypeAlias = Callable[[nn.Module, Any, torch.Generator], dict[str, Tensor]]
 
 NORM = 1.0
 """The norm to which a larger gradient is clipped."""
@@ -39,6 +42,18 @@ class Batches(Dataset[Any]):
         return self.batch(step)
 
 
+class Figures(nn.Module):
+    """A loss as a module whose call gives its figures, so that DDP averages its gradients."""
+
+    def __init__(self, module: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.module = module
+        self.loss = loss
+
+    def forward(self, examples: Any, generator: torch.Generator) -> dict[str, Tensor]:
+        return self.loss(self.module, examples, generator)
+
+
 def learning_rate(training: Training, step: int) -> float:
     """Linear warm-up, then half a cosine down to zero at the last step."""
     if step < training.warmup:
@@ -56,7 +71,7 @@ def rounded(module: Network, state: Mapping[str, Tensor]) -> Network:
 def fit(
     module: nn.Module,
     batch: Callable[[int], Any],
-    loss: Callable[[nn.Module, Any, torch.Generator], dict[str, Tensor]],
+    loss: Loss,
     training: Training,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     context: Mapping[str, Any] | None = None,
@@ -68,28 +83,38 @@ def fit(
     The folder `training.out` contains `checkpoint.pt` and `log.jsonl`. A killed run resumes from
     the checkpoint, and ends with the same bits and log as an uninterrupted one.
 
+    Where `torchrun` or `accelerate launch` started several processes, each computes its shard of
+    every batch (`sd.train.shard`) and the gradients are averaged. The result is that of one process
+    up to rounding, and a run may resume with another number of processes. The main process alone
+    averages the weights, evaluates them, and writes the files; the folder must be visible to all.
+
     Args:
         module: trained in place, except for weights that require no gradient.
-        batch: the examples of a step, a pure function of the step (tensors, or tuples of them).
+        batch: this process's shard of the examples of a step, a pure function of the step (tensors,
+            or tuples of them).
         loss: figures of the batch; the one named "loss" is minimised. The generator is on the CPU
-            and seeded by the step, so resumed runs and GPUs draw the same random numbers.
+            and seeded by the step, so resumed runs and GPUs draw the same random numbers. With
+            several processes a figure is the mean of theirs.
         training: the settings.
         evaluate: figures of the averaged weights, logged with every checkpoint.
         context: what else changes the result (data, configuration), as JSON values, saved in the
             checkpoint with `training.settings()`.
 
     Returns:
-        The exponential moving average of the weights, as a state dict on the CPU.
+        The exponential moving average of the weights, as a state dict on the CPU, on every process.
 
     Raises:
-        ValueError: a setting is out of range; or the checkpoint in the folder is damaged, or of
-            other settings (all that differ are named); or another process is at work there.
+        ValueError: a setting is out of range; or the processes can't have equal shards; or the
+            checkpoint in the folder is damaged, or of other settings (all that differ are named);
+            or another process is at work there.
         FloatingPointError: the loss is not finite.
         OSError: the folder can't be written to; the last checkpoint is whole.
     """
     from accelerate import Accelerator
 
     training.check()
+    shard = joined(training.cpu)
+    fair(training, shard.processes)
     training.out.mkdir(parents=True, exist_ok=True)
     shapes = {name: list(value.shape) for name, value in module.state_dict().items()}
     network = hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]
@@ -100,7 +125,8 @@ def fit(
     optimizer = torch.optim.AdamW(
         learned, training.learning_rate, weight_decay=training.weight_decay
     )
-    model, optimizer = accelerator.prepare(module.to(memory_format=torch.channels_last), optimizer)
+    measured = Figures(module.to(memory_format=torch.channels_last), loss)
+    measured, optimizer = accelerator.prepare(measured, optimizer)
     average = {k: v.detach().clone() for k, v in module.state_dict().items()}
     log = Log(training.out / "log.jsonl", [])
 
@@ -111,39 +137,55 @@ def fit(
         generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
         examples = torch.utils._pytree.tree_map(lambda x: x.to(device), examples)
         with torch.autocast(device.type, torch.bfloat16, enabled=training.bfloat16):
-            figures = loss(model, examples, generator)
-        if not torch.isfinite(figures["loss"]):
-            raise FloatingPointError(f"loss is {float(figures['loss'].detach())} at step {step}")
+            figures = measured(examples, generator)
+        shown = accelerator.reduce({k: v.detach() for k, v in figures.items()}, "mean")
+        if not torch.isfinite(shown["loss"]):
+            raise FloatingPointError(f"loss is {float(shown['loss'])} at step {step}")
         optimizer.zero_grad(set_to_none=True)
         accelerator.backward(figures["loss"])
         accelerator.clip_grad_norm_(learned, NORM)
         optimizer.step()
-        return {name: value.detach() for name, value in figures.items()}
+        return shown
+
+    here = machine(device, shard.processes)
 
     def save(step: int) -> None:
         numbers = (module.state_dict(), optimizer.state_dict(), average)
-        Checkpoint(settings, machine(device), step, *numbers, log.lines).save(training.out)
+        Checkpoint(settings, here, step, *numbers, log.lines).save(training.out)
 
-    with output_folder.locked(training.out, named(training, "out")):
+    with ExitStack() as held:
+        lock = output_folder.locked(training.out, named(training, "out"))
+        shard.first(lambda: held.enter_context(lock))
+        if shard.processes > 1:  # 1 x 1 convolutions have two layouts with channels last
+            held.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", "Grad strides do not match")
         start, kept = 0, load_checkpoint(training, settings, device)
         if kept is not None:
             kept.restore(module, optimizer, training.out / NAME)
             start, average, log.lines = kept.step, kept.average, kept.log
-            if kept.machine != machine(device):
-                said = f"{training.out / NAME} was started on {kept.machine}, not {machine(device)}"
+            if kept.machine != here and shard.main:
+                said = f"{training.out / NAME} was started on {kept.machine}, not {here}"
                 warnings.warn(f"{said}: the bits of the result may differ", stacklevel=2)
-        log.begin(anew=kept is None)
-        if kept is None:
-            save(0)
+
+        def begin() -> None:
+            log.begin(anew=kept is None)
+            if kept is None:
+                save(0)
+
+        shard.wait()  # until all have read the checkpoint
+        shard.first(begin)
         loader = DataLoader(
             Batches(batch, training.steps),
             batch_size=None,
             sampler=range(start, training.steps),
             num_workers=training.workers,
         )
-        bar = tqdm(loader, initial=start, total=training.steps, unit="step", disable=None)
+        hidden = None if shard.main else True
+        bar = tqdm(loader, initial=start, total=training.steps, unit="step", disable=hidden)
         for step, examples in enumerate(bar, start + 1):
             figures = update(examples, step - 1)
+            if not shard.main:
+                continue
             keep = min(training.ema, step / (step + 10.0))
             with torch.no_grad():
                 values = module.state_dict()
@@ -156,6 +198,7 @@ def fit(
                 if evaluate is not None:
                     log.add(step, _of_the_average(evaluate, module, average))
                 save(step)
+    shard.received(average)
     return {k: v.cpu() for k, v in average.items()}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +26,7 @@ from sd.shapes.caption import caption
 from sd.shapes.data import example, fingerprint
 from sd.text.tokenizer import Tokenizer
 from sd.train.settings import Initial, Rate, Share, Size, Steps
+from sd.train.shard import WHOLE, Shard, joined
 from sd.train.trainer import Training, fit
 from sd.train.vae import images
 
@@ -51,33 +53,54 @@ class UNetTraining(Training):
 
 
 @torch.no_grad()
-def encode(vae: VAE, seed: int, count: int, device: torch.device, batch: int = 100) -> Latent:
-    """q(z | x) of the first `count` images of the data set, on the CPU."""
+def encode(
+    vae: VAE,
+    seed: int,
+    count: int,
+    device: torch.device,
+    batch: int = 100,
+    shard: Shard = WHOLE,
+) -> Latent:
+    """q(z | x) of the first `count` images of the data set, on the CPU.
+
+    Each process encodes some of the batches, and has the latents of all.
+    """
     vae = vae.to(device).eval()
-    parts = []
-    for first in tqdm(range(0, count, batch), unit="batch", desc="encode", disable=None):
+    quiet = None if shard.main else True
+    starts = range(0, count, batch)
+    found: list[list[Tensor]] = [[] for _ in starts]
+    for number in tqdm(
+        range(shard.rank, len(starts), shard.processes),
+        unit="batch", desc="encode", disable=quiet,
+    ):  # fmt: skip
+        first = starts[number]
         x = images(seed, range(first, min(first + batch, count))).to(device)
-        parts.append([y.cpu() for y in vae.encode(signed(x))])
-    mean, variance = (torch.cat(y) for y in zip(*parts, strict=True))
+        found[number] = [y.cpu() for y in vae.encode(signed(x))]
+    mean, variance = (torch.cat(y) for y in zip(*shard.collected(found), strict=True))
     return Latent(mean, variance)
 
 
 def unet_loss(
-    schedule: Discrete, prediction: str
+    schedule: Discrete, prediction: str, shard: Shard = WHOLE
 ) -> Callable[[nn.Module, Sequence[Tensor], torch.Generator], dict[str, Tensor]]:
     """E ||y - y_theta(alpha_t x_0 + sigma_t eps, t, context)||^2, t uniform on 1..T.
 
     y is what the network predicts: eps ("epsilon", L_simple), v ("v_prediction") or x_0
     ("sample"); the mean is over all entries of a batch. The equation is
     `diffusion_math.loss.training_loss`. Source: Ho et al. 2020, arXiv:2006.11239, eq. 14.
+    Times and eps are drawn for the whole batch, of which the examples are a shard.
     """
 
     def loss(
         unet: nn.Module, examples: Sequence[Tensor], generator: torch.Generator
     ) -> dict[str, Tensor]:
         x0, context = examples
-        t = uniform_times(schedule, generator, len(x0))
-        eps = torch.randn(x0.shape, generator=generator).to(x0.device)
+
+        def normal(count: int) -> Tensor:
+            return torch.randn((count, *x0.shape[1:]), generator=generator)
+
+        t = shard.drawn(partial(uniform_times, schedule, generator), len(x0))
+        eps = shard.drawn(normal, len(x0)).to(x0.device)
 
         def network(x_t: Tensor, time: Tensor) -> Tensor:
             predicted: Tensor = unet(x_t, time, context)
@@ -104,8 +127,9 @@ def train_unet(
 ) -> dict[str, Tensor]:
     """Train the U-Net on the latents of `vae`, conditioned on `text_encoder`; averaged weights."""
     training.check()
+    shard = joined(training.cpu)
     device = torch.device("cuda" if torch.cuda.is_available() and not training.cpu else "cpu")
-    latent = encode(vae, training.seed, training.latents, device)
+    latent = encode(vae, training.seed, training.latents, device, shard=shard)
     scenes = [example(training.seed, index).scene for index in range(training.latents)]
     one, two = (np.flatnonzero([len(y.things) == n for y in scenes]) for n in (1, 2))
     text_encoder = text_encoder.eval()
@@ -122,11 +146,13 @@ def train_unet(
             [rng.choice(two, twos), rng.choice(one, training.batch_size - twos)]
         )
         z = torch.from_numpy(rng.standard_normal(latent.mean[chosen].shape, dtype=np.float32))
-        x0 = latent.mean[chosen] + latent.variance[chosen].sqrt() * z
         said = ["" if rng.random() < training.drop else caption(scenes[i], rng) for i in chosen]
-        return x0, text_encoder(tokenizer.encode(said))
+        own = shard.of(training.batch_size)
+        chosen, z = chosen[own], z[own]
+        x0 = latent.mean[chosen] + latent.variance[chosen].sqrt() * z
+        return x0, text_encoder(tokenizer.encode(said[own]))
 
-    loss = unet_loss(schedule, config.prediction)
+    loss = unet_loss(schedule, config.prediction, shard)
     return fit(unet, batch, loss, training, None, context(config, vae, text_encoder))
 
 

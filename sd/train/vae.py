@@ -16,6 +16,7 @@ from sd.files.image_tensor import signed, unsigned
 from sd.networks.vae import VAE
 from sd.shapes.data import FRESH, example, fingerprint
 from sd.train.settings import Initial, Rate, Size, Steps
+from sd.train.shard import WHOLE, Shard, joined
 from sd.train.trainer import Training, fit
 
 KL = 1e-4  # weight of the divergence per latent entry
@@ -52,7 +53,11 @@ def images(seed: int, indices: range, held_out: bool = False) -> Tensor:
 
 
 def vae_loss(
-    vae: nn.Module, image: Tensor, generator: torch.Generator, noise: float = 0.0
+    vae: nn.Module,
+    image: Tensor,
+    generator: torch.Generator,
+    noise: float = 0.0,
+    shard: Shard = WHOLE,
 ) -> dict[str, Tensor]:
     """Balanced squared error + KL(q(z | x) || N(0, I)), both per entry.
 
@@ -63,12 +68,20 @@ def vae_loss(
 
     Each latent is sampled from q(z | x), then gets Gaussian noise of a standard deviation uniform
     on [0, `noise`]. So the decoder also learns latents with small errors, as a sampler makes them
-    (compare Zheng et al. 2025, arXiv:2510.11690).
+    (compare Zheng et al. 2025, arXiv:2510.11690). The numbers are drawn for the whole batch, of
+    which `image` is a shard.
     """
     x = signed(image).contiguous(memory_format=torch.channels_last)
     mean, log_variance = (y.float() for y in vae.moments(x))
-    z = torch.randn(mean.shape, generator=generator).to(mean.device)
-    off = noise * torch.rand((len(mean), 1, 1, 1), generator=generator).to(mean.device)
+
+    def normal(count: int) -> Tensor:
+        return torch.randn((count, *mean.shape[1:]), generator=generator)
+
+    def uniform(count: int) -> Tensor:
+        return torch.rand((count, 1, 1, 1), generator=generator)
+
+    z = shard.drawn(normal, len(mean)).to(mean.device)
+    off = noise * shard.drawn(uniform, len(mean)).to(mean.device)
     std = (log_variance.exp() + off.square()).sqrt()
     y = vae.decode((mean + std * z) * vae.config.scaling_factor)
     error = (y.float() - x).square()
@@ -91,6 +104,7 @@ def psnr(vae: VAE, image: Tensor) -> Tensor:
 
 def train_vae(training: VAETraining, config: VAEConfig) -> dict[str, Tensor]:
     """Train the autoencoder; returns the averaged weights."""
+    shard = joined(training.cpu)
     torch.manual_seed(training.seed)
     vae = VAE(config)
     if training.initial is not None:
@@ -101,7 +115,8 @@ def train_vae(training: VAETraining, config: VAEConfig) -> dict[str, Tensor]:
 
     def batch(step: int) -> Tensor:
         first = step * training.batch_size
-        return images(training.seed, range(first, first + training.batch_size))
+        whole = range(first, first + training.batch_size)
+        return images(training.seed, whole[shard.of(training.batch_size)])
 
     fresh = images(FRESH, range(256))
 
@@ -110,7 +125,7 @@ def train_vae(training: VAETraining, config: VAEConfig) -> dict[str, Tensor]:
         device = next(module.parameters()).device
         return {"psnr_db": float(psnr(module, fresh.to(device)).mean())}
 
-    loss = partial(vae_loss, noise=training.noise)
+    loss = partial(vae_loss, noise=training.noise, shard=shard)
     return fit(vae, batch, loss, training, evaluate, context(config))
 
 

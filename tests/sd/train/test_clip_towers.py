@@ -17,6 +17,7 @@ from sd.shapes.data import FRESH, example, fingerprint
 from sd.text.tokenizer import Tokenizer
 from sd.train import clip
 from sd.train.contrastive_pairs import contrastive_pairs
+from sd.train.shard import WHOLE, Shard
 from tests.support.chance import seeded
 from tests.support.tiny_training import CONFIG
 
@@ -86,7 +87,7 @@ class Similar(nn.Module):
         self.w = nn.Parameter(torch.zeros(1, device="meta"))
         self.modes: list[bool] = []
 
-    def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
+    def forward(self, images: Tensor, tokens: Tensor, shard: Shard) -> Tensor:
         self.modes.append(self.training)
         return images
 
@@ -141,7 +142,9 @@ def test_clip_is_trained_and_judged_as_it_says(
     made: list[tuple[Any, ...]] = []
     judged: list[tuple[Any, ...]] = []
 
-    def batches(tokenizer: Tokenizer, seed: int, size: int, alike: float = 0.5) -> Any:
+    def batches(
+        tokenizer: Tokenizer, seed: int, size: int, alike: float = 0.5, shard: Shard = WHOLE
+    ) -> Any:
         assert tokenizer.encode(["a red ring"]).shape == (1, CONFIG.text.context_length)
         made.append((seed, size, alike))
         return made[-1]
@@ -165,7 +168,8 @@ def test_clip_is_trained_and_judged_as_it_says(
         "fresh_loss": 1.0, "fresh_matched": 0.5, "fresh_alike_loss": 2.0, "fresh_alike_matched": 0.5
     }  # fmt: skip
     module, batch, loss, settings, evaluate, context = fitted[0]
-    assert (batch, loss, settings) == ((7, 12, 0.5), clip.loss, training)
+    assert (batch, settings) == ((7, 12, 0.5), training)
+    assert (loss.func, loss.keywords) == (clip.loss, {"shard": WHOLE})
     assert context == {"of": CONFIG.text}
     assert judged == [(module, (FRESH, 256, 0.0), 8), (module, (FRESH, 256, 1.0), 8)]
     judge: Callable[[nn.Module], dict[str, float]] = evaluate

@@ -63,7 +63,7 @@ def batches(
 
     training = unet.UNetTraining(latents=COUNT, batch_size=64, cpu=True, **settings)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(unet, "encode", lambda *_: latent(COUNT))
+        patch.setattr(unet, "encode", lambda *_, **__: latent(COUNT))
         patch.setattr(unet, "fit", take)
         networks = VAE(CONFIG.vae), Plain(CONFIG.text)
         unet.train_unet(training, CONFIG, *networks, heard, Discrete.scaled_linear(1000))
@@ -210,7 +210,7 @@ def test_clips_figures_are_on_none_of_its_batches(tmp_path: Path) -> None:
     asked: list[tuple[int, int]] = []
     draw = contrastive_pairs
 
-    def noted(seed: int, step: int, size: int, alike: float) -> Any:
+    def noted(seed: int, step: int, size: int, alike: float, own: slice) -> Any:
         asked.append((seed, step))
         return draw(seed, step, 8, alike)
 

@@ -22,6 +22,7 @@ from sd.shapes.data import Example
 from sd.shapes.scene import Scene, Thing
 from sd.text.tokenizer import Tokenizer
 from sd.train import unet, vae
+from sd.train.shard import WHOLE, Shard
 from tests.support.network_stand_ins import SCHEDULE
 from tests.support.tiny_training import CONFIG
 
@@ -71,7 +72,7 @@ def train_unet(
     """What the loop was given, where and what was encoded, and the other networks."""
     fit, encoded = Fit(), []
 
-    def encode(network: VAE, seed: int, count: int, device: torch.device) -> Latent:
+    def encode(network: VAE, seed: int, count: int, device: torch.device, shard: Shard) -> Latent:
         encoded.append((network, seed, count, device))
         zero = torch.zeros(count, 4, 1, 1)
         return Latent(zero, zero)
@@ -95,7 +96,7 @@ def test_the_u_net_is_trained_as_asked(tmp_path: Path, monkeypatch: pytest.Monke
     network, batch, loss, settings, evaluate, context = given
     assert all(torch.equal(value, wanted[key]) for key, value in network.state_dict().items())
     assert callable(batch)
-    assert loss == (SCHEDULE, "v_prediction")
+    assert loss == (SCHEDULE, "v_prediction", WHOLE)
     assert settings is training and evaluate is None
     assert context == unet.context(TINY, autoencoder, text)
     assert encoded == [(autoencoder, 4, 100, torch.device("cpu"))]

@@ -1,0 +1,151 @@
+"""The shard of a batch that one of several processes computes, and what they exchange.
+
+A batch and its random numbers are functions of the step alone. Each process takes its own
+consecutive examples of them, so that N processes train as one process does, up to rounding.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, final
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from sd.command_line.entry import WRONG
+from sd.command_line.flags import named
+from sd.processes import launched
+from sd.train.settings import Training
+
+__all__ = ["WHOLE", "Shard", "fair", "joined", "left"]
+
+PATIENCE = timedelta(hours=6)
+"""How long a process waits for another, as for an evaluation on the main process."""
+
+
+@final
+@dataclass(frozen=True)
+class Shard:
+    """Part `rank` of `processes` equal parts of every batch."""
+
+    rank: int = 0
+    processes: int = 1
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that averages the weights and writes the files."""
+        return self.rank == 0
+
+    def of(self, size: int) -> slice:
+        """The places of the own examples in a batch of `size`, which `processes` divides."""
+        own = size // self.processes
+        return slice(self.rank * own, (self.rank + 1) * own)
+
+    def drawn(self, sample: Callable[[int], Tensor], count: int) -> Tensor:
+        """The own rows of a draw for the whole batch.
+
+        Args:
+            sample: n -> random numbers for n examples, the same on every process.
+            count: the number of own examples.
+        """
+        whole = count * self.processes
+        return sample(whole)[self.of(whole)]
+
+    def gathered(self, x: Tensor) -> Tensor:
+        """The rows of all processes, in order, with gradients.
+
+        With x_r the rows of process r, and one function L of all rows that every process computes,
+        the gradient is N dL/dx_r. The mean over the processes of the gradients of weights, which
+        training takes, is then that of L.
+        """
+        if self.processes == 1:
+            return x
+        rows: Tensor = _Gathered.apply(x, self)
+        return rows
+
+    def collected(self, found: Sequence[Any]) -> list[Any]:
+        """Results of numbered work, each from the process `number % processes` that did it."""
+        if self.processes == 1:
+            return list(found)
+        told: list[Any] = [None] * self.processes
+        dist.all_gather_object(told, found[self.rank :: self.processes])
+        return [told[n % self.processes][n // self.processes] for n in range(len(found))]
+
+    def received(self, tensors: Mapping[str, Tensor]) -> None:
+        """Overwrite the tensors by those of the main process."""
+        if self.processes > 1:
+            for one in tensors.values():
+                dist.broadcast(one, 0)
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.processes > 1:
+            dist.barrier()
+
+    def first(self, work: Callable[[], object]) -> None:
+        """Do the work on the main process while the others wait.
+
+        If it fails there, its error is raised there, and the other processes exit silently.
+        """
+        failed: BaseException | None = None
+        if self.main:
+            try:
+                work()
+            except BaseException as error:
+                failed = error
+        if self.processes > 1:
+            told = [failed is not None]
+            dist.broadcast_object_list(told, 0)
+            if told[0] and failed is None:
+                raise SystemExit(WRONG)
+        if failed is not None:
+            raise failed
+
+
+WHOLE = Shard()
+"""The shard of the only process: all of a batch."""
+
+
+def joined(cpu: bool) -> Shard:
+    """The shard of this process, which has joined the others of its launcher.
+
+    Args:
+        cpu: train on the CPU even if there is a GPU.
+    """
+    if not dist.is_initialized():
+        if launched().count == 1:
+            return WHOLE
+        from accelerate import PartialState
+
+        PartialState(cpu=cpu, timeout=PATIENCE)
+    return Shard(dist.get_rank(), dist.get_world_size())
+
+
+def left() -> None:
+    """Leave the other processes, at the end of a program."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def fair(training: Training, processes: int) -> None:
+    """Raise ValueError, with the flag, if a batch is not divisible among the processes."""
+    if training.batch_size % processes:
+        flag = named(training, "batch_size")
+        wanted = f"a multiple of the {processes} processes"
+        raise ValueError(f"{flag}: wanted {wanted}, got {training.batch_size}")
+
+
+class _Gathered(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shard: Shard) -> Tensor:
+        ctx.shard = shard
+        rows = [torch.empty_like(x) for _ in range(shard.processes)]
+        dist.all_gather(rows, x.contiguous())
+        return torch.cat(rows)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        shard = ctx.shard
+        return shard.processes * gradient[shard.of(len(gradient))], None
