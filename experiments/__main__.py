@@ -14,6 +14,10 @@ from typing import Any
 from sd.command_line.entry import guarded, parsed
 from sd.command_line.flags import FlagError, by_flag, files
 from sd.command_line.terminal import say
+from sd.processes import launched
+
+SHARED = "generate"
+"""The command that several processes share."""
 
 TRAIN = "train"
 """The command that is `python -m sd.train`."""
@@ -85,6 +89,9 @@ def _run(name: str, flags: Sequence[str]) -> int:
     config = configured(importlib.import_module(package).Config, name, flags)
     if config is None:  # after --help
         return 0
+    process = launched()
+    if process.count > 1 and name != SHARED:
+        raise ValueError(f"{name} runs in one process, not {process.count}; {SHARED} in several")
     from experiments.output.page import write
     from sd.files.output_folder import output_folder
 
@@ -92,8 +99,9 @@ def _run(name: str, flags: Sequence[str]) -> int:
     files(config)
     with _by_flag(config), output_folder(config.out) as folder:
         result = module.run(config)
-        for path in getattr(module, "write", write)(result, folder):
-            say(path)
+        if process.main:
+            for path in getattr(module, "write", write)(result, folder):
+                say(path)
     return int(getattr(module, "conclude", lambda result: 0)(result))
 
 

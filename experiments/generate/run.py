@@ -6,12 +6,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
 from PIL.Image import Image
 from tqdm import tqdm
 
 from experiments.common.model import load
 from experiments.common.model_options import NAMED, Model
 from experiments.generate import Config, control, png_metadata
+from experiments.generate.claims import claimed, finishing
 from experiments.generate.jobs import Job, batches, listed, read
 from experiments.output.files import write_files
 from experiments.output.result import Figure, Result
@@ -22,6 +24,7 @@ from sd.files import image_tensor
 from sd.img2img import default_strength
 from sd.inpaint import fitted_mask, require_mask
 from sd.pipeline import TextToImage
+from sd.processes import launched
 from sd.text.conditioning import rows
 
 Batch: TypeAlias = tuple[list[Job], dict[str, Any]]
@@ -37,12 +40,18 @@ Given: TypeAlias = Mapping[str, Image | Sequence[Control] | None]
 def run(config: Config, pipeline: TextToImage | None = None, hold: bool = False) -> Result:
     """Generate, and write each batch as it is done; with `hold` the result has the images instead.
 
+    Several processes of one launcher share the images of `--prompts`: see `claims`.
     Raises KeyboardInterrupt with the number of finished images where it is interrupted.
     """
+    process = launched()
+    if process.count > 1 and config.prompts is None:
+        refuse(config, "prompts", f"a file with {process.count} processes, which share its images")
     if config.like is not None:
         return _repeat(config, pipeline)
     jobs = _jobs(config)
     sources, hints = _sources(config), control.read(config.controls)
+    if process.count > 1 and torch.cuda.is_available():
+        torch.cuda.set_device(process.local % torch.cuda.device_count())
     pipeline = pipeline or load(config.model)
     size = _size(pipeline, config.width, config.height)
     sources = _fitted(sources, *size)
@@ -73,7 +82,11 @@ def run(config: Config, pipeline: TextToImage | None = None, hold: bool = False)
         common["controls"] = control.kept(config.controls, controls)
     work = [(batch, _settings(batch, call, common)) for batch in batches(jobs, config.batch)]
     there = set() if config.prompts is None else _there(config.out, work)
-    drawn = _figures(pipeline, work, {**sources, "controls": controls}, there)
+    inputs = {**sources, "controls": controls}
+    if process.count > 1:
+        _share(config, pipeline, work, inputs)
+        there = {job.file for job in jobs}
+    drawn = _figures(pipeline, work, inputs, there)
     figures = list(drawn) if hold else _written(config, drawn, len(there), len(jobs))
     return _result(figures, {"call": call, **made}, jobs)
 
@@ -164,6 +177,31 @@ def _there(folder: Path, batches: Sequence[Batch]) -> set[str]:
         message = f"the images in {folder} were made with other {', '.join(changed)}"
         warnings.warn(message, stacklevel=2)
     return found
+
+
+def _share(
+    config: Config, pipeline: TextToImage, work: Sequence[Batch], sources: Sources
+) -> None:
+    """Write the missing images, batch by batch, together with the other processes."""
+
+    def missing(one: Batch) -> list[Job]:
+        return [job for job in one[0] if not (config.out / job.file).exists()]
+
+    total = sum(len(batch) for batch, _ in work)
+    try:
+        with finishing() as check:
+            for batch, shared in claimed(config.out, work, lambda one: not missing(one)):
+                drawn = _draw(pipeline, shared, sources, False)
+                for job in missing((batch, shared)):
+                    index = batch.index(job)
+                    own = {**shared, "index": index}
+                    png = png_metadata.png(drawn[index], job.prompt, own)
+                    say(*write_files(config.out, {job.file: png}))
+                check()
+    except KeyboardInterrupt:
+        there = total - sum(len(missing(one)) for one in work)
+        message = f"{there} of {total} images are in {config.out}; the same command resumes"
+        raise KeyboardInterrupt(message) from None
 
 
 def _figures(

@@ -8,6 +8,8 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from sd.processes import launched
+
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     """Write each file under a temporary name, then rename: whole, or not there.
@@ -18,7 +20,8 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
     try:
         for name, content in files.items():
             target = folder / name
-            partial = folder / f".{os.getpid()}-{len(temporary)}.tmp"  # short: a name may be long
+            unique = f"{launched().rank}-{os.getpid()}-{len(temporary)}"
+            partial = folder / f".{unique}.tmp"  # short: a name may be long
             temporary.append((partial, target))
             partial.write_bytes(content)
         for partial, target in temporary:

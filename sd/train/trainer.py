@@ -121,6 +121,8 @@ def fit(
     settings = {**training.settings(), **(context or {}), "network": network}
     accelerator = Accelerator(cpu=training.cpu)
     device = accelerator.device
+    if device.type == "cpu":  # of several processes' "cpu:1" torch.load knows nothing
+        device = torch.device("cpu")
     learned = [weight for weight in module.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(
         learned, training.learning_rate, weight_decay=training.weight_decay
