@@ -1,11 +1,10 @@
 """Work that several processes share through a folder: each unit is done once, by one of them."""
 
-import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,9 +13,6 @@ from filelock import FileLock, Timeout
 __all__ = ["claimed", "finishing"]
 
 Unit = TypeVar("Unit")
-
-CLAIMS = ".claims"
-"""The folder of the locks, inside that of the results."""
 
 PAUSE = 0.1
 """Seconds between two looks at units that other processes hold."""
@@ -39,7 +35,7 @@ def claimed(folder: Path, units: Sequence[Unit], done: Callable[[Unit], bool]) -
         for number, unit in left:
             if done(unit):
                 continue
-            lock = FileLock(folder / CLAIMS / f"{number}.lock", timeout=0)
+            lock = FileLock(_lock(folder, number), timeout=0)
             try:
                 with lock:
                     if not done(unit):
@@ -49,7 +45,13 @@ def claimed(folder: Path, units: Sequence[Unit], done: Callable[[Unit], bool]) -
         left = held
         if left:
             time.sleep(PAUSE)
-    shutil.rmtree(folder / CLAIMS, ignore_errors=True)
+    for number in range(len(units)):
+        with suppress(OSError):  # Windows removes no file that is open
+            _lock(folder, number).unlink(missing_ok=True)
+
+
+def _lock(folder: Path, number: int) -> Path:
+    return folder / f".{number}.lock"
 
 
 @contextmanager

@@ -35,7 +35,7 @@ class Training:
     steps: Steps
     """Optimiser steps."""
     batch_size: Size
-    """Examples per step."""
+    """Examples per step, of all processes together."""
     learning_rate: Rate
     """Peak learning rate of AdamW; it decays to zero as half a cosine after the warm-up."""
     out: Path
