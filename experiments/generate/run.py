@@ -179,9 +179,7 @@ def _there(folder: Path, batches: Sequence[Batch]) -> set[str]:
     return found
 
 
-def _share(
-    config: Config, pipeline: TextToImage, work: Sequence[Batch], sources: Sources
-) -> None:
+def _share(config: Config, pipeline: TextToImage, work: Sequence[Batch], sources: Sources) -> None:
     """Write the missing images, batch by batch, together with the other processes."""
 
     def missing(one: Batch) -> list[Job]:
