@@ -123,7 +123,7 @@ def test_c28_prompts_are_dropped_at_random(
     small = replace(SHAPES_CONFIG.unet, channels=(8, 8), heads=2, groups=4, attention=(True, True))
     tokenizer, seen = Tokenizer.embedded(), []
 
-    def latents(vae: object, seed: int, count: int, device: object) -> Latent:
+    def latents(vae: object, seed: int, count: int, *_: object, **__: object) -> Latent:
         return Latent(torch.zeros(count, 4, 2, 2), torch.ones(count, 4, 2, 2))
 
     def draw(unet: object, batch: Callable[[int], Any], *_: object) -> dict[str, Tensor]:

@@ -44,9 +44,9 @@ class Model:
     """Which model, and where it runs."""
 
     weights: Annotated[Literal["shapes"] | Path, arg(aliases=("--model",))] = "shapes"
-    """The embedded model `shapes`, or a Stable Diffusion checkpoint: a file, folder or hub id."""
+    """The embedded model, or a checkpoint: a file, folder or hub id."""
     tokenizer: Annotated[Path | None, File(folder=True), default("searched for")] = None
-    """CLIP's tokenizer.json, or its folder, for a single-file checkpoint."""
+    """CLIP's tokenizer.json or its folder, for a single file."""
     vae: Annotated[Path | None, OWN] = None
     """A VAE to use instead of the checkpoint's."""
     config: Annotated[Path | None, File(), FILES] = None
@@ -68,7 +68,7 @@ class Model:
     engine: Literal["eager", "openvino", "compile"] = "eager"
     """What runs U-Net and decoder: PyTorch, OpenVINO (CPU) or torch.compile."""
     low_memory: bool = False
-    """Keep one network in memory at a time (offloading): slower, the same image."""
+    """Keep one network in memory at a time: slower, the same image."""
 
     def __post_init__(self) -> None:
         if self.weights == "shapes":

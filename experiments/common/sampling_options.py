@@ -45,7 +45,7 @@ class Sampling:
     guidance_interval: Annotated[Interval | None, default("all")] = None
     """LOW HIGH: sigma/alpha at which w holds; elsewhere w = 1, at half the cost."""
     long_prompt: Annotated[Literal["chunk", "truncate", "refuse"] | None, OWN] = None
-    """A prompt beyond the context length: encode in chunks, truncate, or fail."""
+    """A prompt beyond the context: encode in chunks, truncate, or refuse."""
     clip_skip: Annotated[int | None, Range(0, 100), OWN] = None
     """Last layers of the text encoder to skip."""
 

@@ -4,6 +4,8 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
+from tyro.conf import arg
+
 from experiments.common.model_options import BATCH, NONE, OWN, PROMPT, Model, default
 from experiments.common.sampling_options import Sampling
 from experiments.generate.control_options import Controls
@@ -18,50 +20,41 @@ Side: TypeAlias = Annotated[int, Range(8, 8192)]
 
 @validated
 class Config:
-    """Generate images from prompts, change an image by a prompt, or repaint a part of it.
+    """Generate images from prompts, change an image by a prompt, or repaint a part of it."""
 
-    Each PNG keeps its settings in its text metadata: `--like file.png` repeats it bit for bit
-    on the same machine and versions. Each PNG is written as soon as its batch is sampled.
-    """
-
-    prompt: Annotated[tuple[str, ...], Words(), Several(distinct=False)] = (PROMPT,)
+    prompt: Annotated[tuple[str, ...], Words(), Several(distinct=False), default("an example")] = (
+        PROMPT,
+    )
     """What to generate; several prompts give several images."""
     prompts: Annotated[Path | None, File(), NONE] = None
-    """A file with one prompt a line, in place of `--prompt`. Prompt n gives 0000n.png. PNGs that
-    exist are kept, so the same command resumes. Blank lines and lines that start with # are
-    skipped; a line may be {"prompt": "...", "seed": 1, "negative_prompt": "..."}."""
+    """A file of prompts, one a line or as JSON; prompt n gives 0000n.png; a rerun resumes."""
     negative_prompt: Annotated[str, Words(empty=True)] = ""
     """The prompt that guidance leads away from; empty: the unconditional one."""
     do_cfg: bool = True
     """Classifier-free guidance on or off."""
     seed: Annotated[tuple[int, ...], Range(0, 2**64 - 1), Several(distinct=False)] = (0,)
-    """The first image's seed (the next count up), or one for each image. It fixes the starting
-    noise and the solver's noise. With one prompt, each seed gives an image."""
+    """The first image's seed (the next count up), or one for each image."""
     batch: Annotated[int, Range(1, MOST)] = BATCH
     """Images sampled at once; fewer take less memory."""
     image: Annotated[Path | None, File(), NONE] = None
     """An image to start from (PNG, JPEG, WebP, GIF, BMP, TIFF, PPM, AVIF)."""
     mask: Annotated[Path | None, File(), NONE] = None
-    """Repaint `--image` where this image of the same size is white (at least half) or transparent.
-    The other pixels are kept: they are pasted back at the end."""
+    """Repaint `--image` where this image is white or transparent."""
     strength: Annotated[float | None, Range(0, 1, above=True), default("0.8; with --mask 1")] = None
-    """How much to change `--image`, in (0, 1]; 1 changes all of it."""
+    """How much of `--image` to change, in (0, 1]."""
     height: Annotated[Side | None, OWN] = None
     """Height of the images in pixels."""
     width: Annotated[Side | None, OWN] = None
     """Width of the images in pixels."""
     like: Annotated[Path | None, File(), NONE] = None
-    """Repeat this PNG with its own settings, except `--low-memory` and the files that you name."""
+    """Repeat this PNG bit for bit, but for files that you name."""
     like_files: bool = False
-    """With `--like`: read the files and hub models that the PNG names; otherwise only show them."""
+    """With `--like`: read the files that the PNG names, not only show them."""
     out: Path = Path("out/generate")
     """Folder for the PNGs, generate.json and generate.md."""
-    controls: Controls = field(default_factory=Controls)
-    """ControlNets and their maps."""
-    model: Model = field(default_factory=Model)
-    """Which model, and where it runs."""
-    sampling: Sampling = field(default_factory=Sampling)
-    """How the model samples."""
+    controls: Annotated[Controls, arg(help="")] = field(default_factory=Controls)
+    model: Annotated[Model, arg(help="")] = field(default_factory=Model)
+    sampling: Annotated[Sampling, arg(help="")] = field(default_factory=Sampling)
 
     def __post_init__(self) -> None:
         short = [one for one in self.prompt if len(one.split()) == 1]

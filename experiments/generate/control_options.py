@@ -19,18 +19,17 @@ class Controls:
     """ControlNets, which condition the images on maps over the pixels."""
 
     control: Annotated[tuple[Path, ...], Several(0, distinct=False), NONE] = ()
-    """ControlNets v1.x: files, folders or hub ids. Several act together."""
+    """ControlNets v1.x: files, folders or hub ids; several act together."""
     control_image: Annotated[tuple[Path, ...], File(), Several(0, distinct=False), NONE] = ()
     """One image for each `--control`."""
     control_map: Annotated[tuple[Kind, ...], ANY] = ("given",)
-    """How the map is made: `given` takes the image as the map, of exactly the size of the images;
-    `canny` takes the edges of the image, scaled and cropped first."""
+    """The map: the image itself, of the images' size, or its edges."""
     control_scale: Annotated[tuple[Scale, ...], ANY] = (1.0,)
     """The factor of each ControlNet's residuals."""
     control_start: Annotated[tuple[Fraction, ...], ANY] = (0.0,)
-    """The fraction of the steps at which each ControlNet begins to act."""
+    """The fraction of the steps at which each begins to act."""
     control_end: Annotated[tuple[Fraction, ...], ANY] = (1.0,)
-    """The fraction of the steps at which each ControlNet ends."""
+    """The fraction of the steps at which each ends."""
 
     def __post_init__(self) -> None:
         count, lists = len(self.control), ("map", "scale", "start", "end")

@@ -229,9 +229,10 @@ def flags_of(kind: type) -> dict[str, tuple[str, Any]]:
 
     known: dict[str, tuple[str, Any]] = {}
     for field, hint in _hints(kind).items():
-        if is_dataclass(hint) and isinstance(hint, type):
-            known |= flags_of(hint)
-        if Suppress in _notes(hint) or is_dataclass(hint):
+        group = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        if is_dataclass(group) and isinstance(group, type):
+            known |= flags_of(group)
+        if Suppress in _notes(hint) or is_dataclass(group):
             continue
         prefix, plain = getattr(kind, "prefix", ""), field.replace("_", "-")
         flag = _named(hint, prefix + field)
