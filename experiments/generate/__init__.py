@@ -27,7 +27,7 @@ class Config:
     )
     """What to generate; several prompts give several images."""
     prompts: Annotated[Path | None, File(), NONE] = None
-    """A file of prompts, one a line or as JSON; prompt n gives 0000n.png; a rerun resumes."""
+    """A file of prompts, one a line; prompt n gives 0000n.png; a rerun resumes."""
     negative_prompt: Annotated[str, Words(empty=True)] = ""
     """The prompt that guidance leads away from; empty: the unconditional one."""
     do_cfg: bool = True
@@ -47,7 +47,7 @@ class Config:
     width: Annotated[Side | None, OWN] = None
     """Width of the images in pixels."""
     like: Annotated[Path | None, File(), NONE] = None
-    """Repeat this PNG bit for bit, but for files that you name."""
+    """Repeat this PNG bit for bit but for files you name."""
     like_files: bool = False
     """With `--like`: read the files that the PNG names, not only show them."""
     out: Path = Path("out/generate")
