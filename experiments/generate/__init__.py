@@ -47,7 +47,7 @@ class Config:
     width: Annotated[Side | None, OWN] = None
     """Width of the images in pixels."""
     like: Annotated[Path | None, File(), NONE] = None
-    """Repeat this PNG bit for bit but for files you name."""
+    """Repeat this PNG, but for `--low-memory` and the files you name."""
     like_files: bool = False
     """With `--like`: read the files that the PNG names, not only show them."""
     out: Path = Path("out/generate")

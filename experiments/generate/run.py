@@ -179,7 +179,7 @@ def _there(folder: Path, batches: Sequence[Batch]) -> set[str]:
     return found
 
 
-def _share(config: Config, pipeline: TextToImage, work: Sequence[Batch], sources: Sources) -> None:
+def _share(config: Config, pipeline: TextToImage, work: Sequence[Batch], given: Given) -> None:
     """Write the missing images, batch by batch, together with the other processes."""
 
     def missing(one: Batch) -> list[Job]:
@@ -189,7 +189,7 @@ def _share(config: Config, pipeline: TextToImage, work: Sequence[Batch], sources
     try:
         with finishing() as check:
             for batch, shared in claimed(config.out, work, lambda one: not missing(one)):
-                drawn = _draw(pipeline, shared, sources, False)
+                drawn = _draw(pipeline, shared, given, False)
                 for job in missing((batch, shared)):
                     index = batch.index(job)
                     own = {**shared, "index": index}
