@@ -95,7 +95,7 @@ def shown(value: object) -> str:
     return described(value)
 
 
-class Table(dict[str, _Value]):
+class Registry(dict[str, _Value]):
     """A dict whose KeyError for an unknown name says which names there are, or one that is near.
 
     >>> import diffusion_math as dm

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffusion_math.checks import (
     Number,
-    Table,
+    Registry,
     between,
     checked,
     require,
@@ -162,7 +162,7 @@ def karras(
     )
 
 
-GRIDS: dict[str, Grid] = Table(
+GRIDS: dict[str, Grid] = Registry(
     {
         "leading": leading,
         "trailing": trailing,

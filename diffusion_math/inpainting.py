@@ -56,7 +56,7 @@ def joined(
     >>> dm.inpainting.joined(dm.RectifiedFlow(), x, 0.5, known, mask, z)
     tensor([[2.5000, 2.0000]])
     """
-    _check(x, known, mask)
+    check_known(x, known, mask)
     drawn = gaussian.marginal(schedule, known.to(x).expand_as(x), t).sample(z)
     return torch.where(mask, drawn, x)
 
@@ -191,7 +191,7 @@ def particles(
 
     def moved(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
         x = state.x
-        _check(x, known, mask)
+        check_known(x, known, mask)
         require(len(x) % count == 0, "x", f"a batch of groups of {count}", f"a batch of {len(x)}")
         require(
             bool((x == _first(x, count))[:, mask].all()),
@@ -233,7 +233,8 @@ def _systematic(weights: Tensor, uniform: Tensor) -> Tensor:
     return (found + n * torch.arange(len(weights), device=found.device)[:, None]).flatten()
 
 
-def _check(x: Tensor, known: Tensor, mask: Tensor) -> None:
+def check_known(x: Tensor, known: Tensor, mask: Tensor) -> None:
+    """Refuse a `known` or `mask` that is not shaped as the events of `x`, `(batch, *event)`."""
     event = tuple(x.shape[1:])
     for name, value in (("known", known), ("mask", mask)):
         require(tuple(value.shape) == event, name, f"shape {event}", f"shape {tuple(value.shape)}")

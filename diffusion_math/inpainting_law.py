@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from numpy.polynomial.hermite_e import hermegauss
 from torch import Tensor
+from torch.distributions import Normal
 
 from diffusion_math import gaussian
 from diffusion_math.checks import Number, checked, require, strictly_decreasing, whole
@@ -24,6 +25,7 @@ from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.densities.multivariate import Multivariate
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.guidance_law import Nodes, box
+from diffusion_math.inpainting import check_known
 from diffusion_math.schedule import Schedule
 
 __all__ = ["conditional", "log_density"]
@@ -65,10 +67,7 @@ def conditional(
     >>> mean.abs() < 1e-12, covariance
     (tensor([True]), tensor([[4.0225]], dtype=torch.float64))
     """
-    event = tuple(mixture.means.shape[1:])
-    for name, value in (("known", known), ("mask", mask)):
-        require(tuple(value.shape) == event, name, f"shape {event}", f"shape {tuple(value.shape)}")
-    require(mask.dtype == torch.bool, "mask", "booleans", mask.dtype)
+    check_known(mixture.means, known, mask)
     require(
         0 < int(mask.sum()) < mask.numel(), "mask", "some entries, not all", f"{int(mask.sum())}"
     )
@@ -140,7 +139,9 @@ def log_density(
         there = _line(mixture, schedule, s, count)
         down = _reverse(mixture, known, schedule, t, s, here.x, there.x) * here.cell
         back = gaussian.transition(schedule, there.x, s, t)
-        again = _normal(here.x[:, 0], back.mean, back.variance) * there.cell @ down
+        again = (
+            Normal(back.mean, back.variance.sqrt()).log_prob(here.x[:, 0]).exp() * there.cell @ down
+        )
         powers = [torch.linalg.matrix_power(again, each - 1) for each in repeats]
         densities = torch.stack(
             [density @ down @ power for density, power in zip(densities, powers, strict=True)]
@@ -173,7 +174,8 @@ def _reverse(
         side, width = float(after[1, 0] - after[0, 0]), float(variance.sqrt())
         needed = math.ceil(len(after) * side / width)
         require(side <= width, "count", f"at least {needed} for this grid", len(after))
-        total += torch.einsum("up,upa->ua", r[..., i], _normal(after[:, 0], mean, variance))
+        kernel = Normal(mean, variance.sqrt()).log_prob(after[:, 0]).exp()
+        total += torch.einsum("up,upa->ua", r[..., i], kernel)
     return total
 
 
@@ -186,8 +188,3 @@ def _line(mixture: GaussianMixture, schedule: Schedule, t: Tensor, count: int) -
         reach = REACH * covariance[1, 1].sqrt()
         ends += [float(mean[1] - reach), float(mean[1] + reach)]
     return box([min(ends)], [max(ends)], count)
-
-
-def _normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    """N(x; mean, variance), entry by entry."""
-    return torch.exp(-(x - mean).square() / (2 * variance)) / (2 * math.pi * variance).sqrt()

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import Number, Table, checked, require, whole
+from diffusion_math.checks import Number, Registry, checked, require, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.densities.banana_funnel import banana, funnel
 from diffusion_math.densities.checkerboard import Checkerboard
@@ -168,7 +168,7 @@ def spirals(
     return _chain(torch.zeros(arms * modes), points, step * along, std)
 
 
-DENSITIES: dict[str, Callable[[], Density]] = Table(
+DENSITIES: dict[str, Callable[[], Density]] = Registry(
     {
         "ring": ring,
         "grid25": grid25,

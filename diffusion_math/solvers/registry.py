@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import final
 
-from diffusion_math.checks import Table, checked
+from diffusion_math.checks import Registry, checked
 from diffusion_math.schedule import Schedule
 from diffusion_math.solvers.adams import lms, plms
 from diffusion_math.solvers.adaptive import bogacki_shampine
@@ -61,13 +61,15 @@ def _predictor_corrector(schedule: Schedule) -> Step:
     return corrected(ddim(schedule), schedule)
 
 
-SOLVERS: dict[str, Solver] = Table(
+SOLVERS: dict[str, Solver] = Registry(
     {
         "ddpm": Solver(ddpm, 1, 1, True, "ancestral, the posterior's variance (DDPM)"),
         "ddpm_large": Solver(_large, 1, 1, True, "ancestral, the forward variance (DDPM)"),
         "ddim": Solver(ddim, 1, 1, False, "the deterministic end of DDIM's family"),
         "euler": Solver(euler, 1, 1, False, "Euler on the flow: ddim's map"),
-        "euler_ancestral": Solver(partial(ancestral, order=1), 1, 1, True, "ddpm's map by levels"),
+        "euler_ancestral": Solver(
+            partial(ancestral, order=1), 1, 1, True, "ddpm's map in sigma form"
+        ),
         "heun": Solver(heun, 2, 2, False, "EDM's second-order solver"),
         "flow_heun": Solver(flow_heun, 2, 2, False, "Heun on rectified flow's line"),
         "dpm2": Solver(

@@ -3,6 +3,7 @@
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -45,24 +46,32 @@ KINDS = ("text_encoder", "vae", "unet")
 OURS = {"text_encoder": TextEncoder, "vae": VAE, "unet": UNet}
 
 
-def peer_unet(config: UNetConfig) -> nn.Module:
-    """diffusers' U-Net; its `attention_head_dim` counts heads."""
-    down = [("", "CrossAttn")[attend] + "DownBlock2D" for attend in config.attention]
-    up = [("", "CrossAttn")[attend] + "UpBlock2D" for attend in config.attention[::-1]]
+def encoder_arguments(config: UNetConfig) -> dict[str, Any]:
+    """What diffusers' U-Net and ControlNet are both given; `attention_head_dim` counts heads."""
     heads = list(map(config.heads_at, config.channels)) if config.head_width else config.heads
+    return {
+        "in_channels": config.in_channels,
+        "down_block_types": tuple(
+            ("", "CrossAttn")[attend] + "DownBlock2D" for attend in config.attention
+        ),
+        "block_out_channels": config.channels,
+        "layers_per_block": config.layers_per_block,
+        "cross_attention_dim": config.context_width,
+        "attention_head_dim": heads,
+        "use_linear_projection": config.linear_projection,
+        "norm_num_groups": config.groups,
+        "norm_eps": config.eps,
+    }
+
+
+def peer_unet(config: UNetConfig) -> nn.Module:
+    """diffusers' U-Net."""
+    up = [("", "CrossAttn")[attend] + "UpBlock2D" for attend in config.attention[::-1]]
     return diffusers.UNet2DConditionModel(
         sample_size=64,
-        in_channels=config.in_channels,
         out_channels=config.out_channels,
-        down_block_types=tuple(down),
         up_block_types=tuple(up),
-        block_out_channels=config.channels,
-        layers_per_block=config.layers_per_block,
-        cross_attention_dim=config.context_width,
-        attention_head_dim=heads,
-        use_linear_projection=config.linear_projection,
-        norm_num_groups=config.groups,
-        norm_eps=config.eps,
+        **encoder_arguments(config),
     ).eval()
 
 

@@ -1,4 +1,4 @@
-"""Mistakes in multistep, single-step and adaptive solvers, inpainting, and walks up the grid."""
+"""Mistakes in multistep, single-step and adaptive solvers, inpainting, and the forward process."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What bad input is told, word for word, by solvers, variances and walks up the grid."""
+"""What bad input is told, word for word, by solvers, variances and the forward process."""
 
 import math
 import re
