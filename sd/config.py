@@ -110,6 +110,9 @@ class UNetConfig:
     In its place `head_width` gives the width of a head at every level (v2.x: 64); `heads` is then
     0. `linear_projection`: linear layers (v2.x) surround a transformer, not convolutions.
     `in_channels` of an inpainting model is 9: the latent, a mask, the latent of the known pixels.
+    `num_class_embeds` of a class-conditional model is the number of its labels, the null class of
+    dropped labels included; 0: it takes no labels. `context_width` 0: it takes no prompt; no level
+    attends, and the middle block is one ResBlock. Then the heads have no effect.
     """
 
     in_channels: int = 4
@@ -123,9 +126,11 @@ class UNetConfig:
     eps: float = 1e-5
     head_width: int = 0
     linear_projection: bool = False
+    num_class_embeds: int = 0
 
     def __post_init__(self) -> None:
-        validation.whole(self, "in_channels", "out_channels", "context_width", "groups")
+        validation.whole(self, "in_channels", "out_channels", "groups")
+        validation.whole(self, "context_width", "num_class_embeds", least=0)
         validation.whole(self, "layers_per_block", most=validation.MOST_BLOCKS)
         if self.heads == 0 or self.head_width != 0:
             validation.whole(self, "head_width")
@@ -141,6 +146,10 @@ class UNetConfig:
         require(booleans, "UNetConfig.attention", "a tuple of booleans", repr(flags))
         wanted = f"one entry for each of {len(self.channels)} channels"
         require(len(flags) == len(self.channels), "UNetConfig.attention", wanted, len(flags))
+        if self.context_width == 0:
+            wanted = "False at every level, with context_width 0"
+            require(not any(flags), "UNetConfig.attention", wanted, repr(flags))
+            return
         attended = [c for c, flag in zip(self.channels, flags, strict=True) if flag]
         for width in (*attended, self.channels[-1]):  # the middle block attends at the last width
             divisor = "head_width" if self.head_width else "heads"
@@ -168,6 +177,7 @@ class ControlNetConfig:
         wanted = "a UNetConfig"
         require(found is UNetConfig, "ControlNetConfig.encoder", wanted, found.__name__)
         validation.whole(self, "map_channels")
+        _prompts_alone(self.encoder, "a ControlNet")
         validation.widths(self, "hint_channels")
 
     @property
@@ -210,6 +220,7 @@ class ModelConfig:
         for name, kind in (("text", TextConfig), ("vae", VAEConfig), ("unet", UNetConfig)):
             found = type(getattr(self, name))
             require(found is kind, f"ModelConfig.{name}", f"a {kind.__name__}", found.__name__)
+        _prompts_alone(self.unet, "a text-to-image model")
         validation.one_of(self, "prediction", tuple(PREDICTIONS))
         validation.one_of(self, "schedule", tuple(SCHEDULES))
         validation.one_of(self, "solver", tuple(SOLVERS))
@@ -246,6 +257,13 @@ class ModelConfig:
         """Channels, height and width of one latent at the model's own image size."""
         side = self.image_size // self.vae.factor
         return (self.vae.latent_channels, side, side)
+
+
+def _prompts_alone(unet: UNetConfig, what: str) -> None:
+    """Raise ValueError for a U-Net that takes labels, or no prompt."""
+    wanted, classes = f"0, in {what}", unet.num_class_embeds
+    require(classes == 0, "UNetConfig.num_class_embeds", wanted, classes)
+    checks.whole("UNetConfig.context_width", unet.context_width, 1)
 
 
 Config = TypeVar("Config", TextConfig, VAEConfig, UNetConfig, ControlNetConfig, ModelConfig)

@@ -11,10 +11,10 @@ MOST = 2**24
 """The largest width, count or length; products of two fit easily into 64 bits."""
 
 
-def whole(owner: object, *names: str, most: int = MOST) -> None:
-    """Raise ValueError unless each named field is an integer in 1..most."""
+def whole(owner: object, *names: str, least: int = 1, most: int = MOST) -> None:
+    """Raise ValueError unless each named field is an integer in least..most."""
     for name in names:
-        checks.whole(f"{type(owner).__name__}.{name}", getattr(owner, name), 1, most)
+        checks.whole(f"{type(owner).__name__}.{name}", getattr(owner, name), least, most)
 
 
 def positive(owner: object, *names: str, zero: bool = False) -> None:

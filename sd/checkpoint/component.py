@@ -71,12 +71,17 @@ class Component:
             )
         if self.kind not in ("unet", "controlnet"):
             return found
-        starts = [
-            file_key(self.kind, self.layout, f"down_blocks.{i}.attentions.0", found).name
-            for i in range(found.levels)
-        ]
-        attention = tuple(any(n.startswith(f"{start}.") for n in self.own) for start in starts)
-        return replace(found, attention=attention)
+        modules = [f"down_blocks.{i}.attentions.0" for i in range(found.levels)]
+        return replace(found, attention=tuple(self._holds(one, found) for one in modules))
+
+    def attends_in_the_middle(self) -> bool:
+        """Whether the middle block of a U-Net has attention."""
+        return self._holds("mid_block.attentions.0", self.skeleton)
+
+    def _holds(self, module: str, bones: Skeleton) -> bool:
+        """Whether a tensor of our module is in the file."""
+        start = file_key(self.kind, self.layout, module, bones).name
+        return any(name.startswith(f"{start}.") for name in self.own)
 
     def _counts(self) -> Skeleton:
         if self.kind == "text_encoder":

@@ -34,8 +34,7 @@ FIXED: dict[str, dict[str, tuple[object, ...]]] = {
         "freq_shift": (0,),
         "mid_block_only_cross_attention": (None, False),
         "mid_block_scale_factor": (1, 1.0),
-        "mid_block_type": ("UNetMidBlock2DCrossAttn",),
-        "num_class_embeds": (None,),
+        "mid_block_type": ("UNetMidBlock2DCrossAttn", "UNetMidBlock2D"),
         "only_cross_attention": (False,),
         "resnet_out_scale_factor": (1, 1.0),
         "resnet_skip_time_act": (False,),
@@ -77,8 +76,9 @@ FIXED["controlnet"] = {
 READ: dict[str, str] = {
     "unet": "addition_embed_type_num_heads addition_time_embed_dim attention_head_dim "
     "block_out_channels cross_attention_dim down_block_types in_channels layers_per_block norm_eps "
-    "norm_num_groups num_attention_heads out_channels projection_class_embeddings_input_dim "
-    "sample_size up_block_types upcast_attention use_linear_projection",
+    "norm_num_groups num_attention_heads num_class_embeds out_channels "
+    "projection_class_embeddings_input_dim sample_size up_block_types upcast_attention "
+    "use_linear_projection",
     "vae": "block_out_channels down_block_types force_upcast in_channels latent_channels "
     "layers_per_block norm_num_groups out_channels sample_size scaling_factor up_block_types",
     "text_encoder": "architectures attention_dropout bos_token_id chunk_size_feed_forward dropout "

@@ -23,13 +23,14 @@ FOREIGN: tuple[tuple[str, str], ...] = (
     (rf"{ANCHOR}(motion_modules|temporal_transformer)\.", "an AnimateDiff checkpoint"),
     (rf"{ANCHOR}(time_stack|time_mixer|temporal_res_block)\.", "a video checkpoint"),
     (r"^noise_augmentor\.", "a Stable unCLIP checkpoint"),
-    (rf"^low_scale_model\.|{ANCHOR}label_emb\.weight$", "an upscaler's checkpoint"),
-    (rf"^conditioner\.embedders\.|{ANCHOR}(label_emb|add_embedding)\.", "an SDXL checkpoint"),
+    (r"^low_scale_model\.", "an upscaler's checkpoint"),
+    (rf"^conditioner\.embedders\.|{ANCHOR}(label_emb\.\d|add_embedding)\.", "an SDXL checkpoint"),
 )  # fmt: skip
 """Patterns of names outside Stable Diffusion v1 and v2, and their family; the first match wins."""
 
 INPUTS = {
     5: "a depth-to-image checkpoint (5 input channels)",
+    7: "an upscaler's checkpoint (7 input channels)",
     8: "an image-editing checkpoint (8 input channels)",
 }
 WANTED = "not a text-to-image one of Stable Diffusion v1 or v2"

@@ -80,14 +80,17 @@ def _unshaped(part: Component, found: dict[str, Any]) -> dict[str, Any]:
     channels, linear, said = list(found["channels"]), found["linear_projection"], part.settings
     if said is None:
         return {"heads": 0, "head_width": HEAD_WIDTH} if linear else {"heads": HEADS}
+    attends = found["context_width"] > 0
     said.agree(
         in_channels=found["in_channels"],
         block_out_channels=channels,
         layers_per_block=found["layers_per_block"],
-        cross_attention_dim=found["context_width"],
-        use_linear_projection=linear,
+        mid_block_type=f"UNetMidBlock2D{_CROSS[attends]}",
+        num_class_embeds=found["num_class_embeds"] or None,
         down_block_types=[f"{_CROSS[attend]}DownBlock2D" for attend in found["attention"]],
     )
+    if attends:
+        said.agree(cross_attention_dim=found["context_width"], use_linear_projection=linear)
     groups, eps = said.get("norm_num_groups", 32, int), said.get("norm_eps", 1e-5, float, int)
     return {**_heads(said, channels), "groups": groups, "eps": eps}
 
@@ -111,18 +114,21 @@ def _encoder(part: Component) -> dict[str, Any]:
         for j in range(bones.layers)
         if attend
     ]
-    attentions.append("mid_block.attentions.0")
+    if attentions or part.attends_in_the_middle():
+        attentions.append("mid_block.attentions.0")
     attended = [f"{at}.transformer_blocks.0.attn2.{kv}" for at in attentions for kv in _KV]
     maps = [part.shape(f"{at}.proj_{way}.weight") for at in attentions for way in ("in", "out")]
     flat = [len(shape) == 2 for shape in maps if shape is not None]
     linear = 2 * sum(flat) > len(flat)
+    context = named("context width", [(name, 1) for name in attended]) if attentions else 0
     return {
         "in_channels": named("input", [("conv_in.weight", 1)]),
         "channels": tuple(channels),
         "layers_per_block": bones.layers,
-        "context_width": named("context width", [(name, 1) for name in attended]),
+        "context_width": context,
         "attention": bones.attention,
         "linear_projection": linear,
+        "num_class_embeds": (part.shape("class_embedding.weight") or (0,))[0],
     }
 
 

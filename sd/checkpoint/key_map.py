@@ -44,6 +44,7 @@ Rule = tuple[str, str, Mapping[str, str]]
 UNET: tuple[Rule, ...] = (
     ("time_embedding.linear_1", "time_embed.0", KEPT),
     ("time_embedding.linear_2", "time_embed.2", KEPT),
+    ("class_embedding", "label_emb", KEPT),
     ("conv_in", "input_blocks.0.0", KEPT),
     ("conv_norm_out", "out.0", KEPT),
     ("conv_out", "out.2", KEPT),

@@ -31,6 +31,7 @@ from tests.sd import test_img2img as redrawn
 from tests.sd import test_inpaint as inpaint
 from tests.sd import test_pipeline as pipeline
 from tests.sd import test_pipeline_arguments as starts
+from tests.sd.networks import test_classes as classes
 from tests.sd.networks import test_controlnet as controlnet
 from tests.sd.networks import test_text_encoder as text
 from tests.sd.networks import test_unet as unet
@@ -103,6 +104,23 @@ def middle_without_residual(self: ControlNet, *given: Any) -> Any:
     """The residual of the middle block is left out."""
     *down, middle = residuals(self, *given)
     return [*down, 0 * middle]
+
+
+UNET_TIME = "sd.networks.unet:UNet.time"
+embedded = UNet.time
+labelled = classes.test_c27_a_label_is_a_condition_as_in_diffusers
+
+
+@wrong("C27", labelled, UNET_TIME, name="labels alone")
+def label_ignored(self: UNet, x: Tensor, t: Tensor, labels: Any = None) -> Tensor:
+    """The U-Net's embedding is that of the time alone, whatever the label."""
+    return embedded(self, x, t, 0 * labels) - self.class_embedding.weight[0]
+
+
+@wrong("C27", labelled, UNET_TIME, name="v1 with labels")
+def null_class_is_the_first(self: UNet, x: Tensor, t: Tensor, labels: Any = None) -> Tensor:
+    """The null class is taken for label 0, as if labels were counted from 1."""
+    return embedded(self, x, t, (labels + 1) % self.config.num_class_embeds)
 
 
 dropped = conditions.test_c28_prompts_are_dropped_at_random

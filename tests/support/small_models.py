@@ -56,7 +56,7 @@ def encoder_arguments(config: UNetConfig) -> dict[str, Any]:
         ),
         "block_out_channels": config.channels,
         "layers_per_block": config.layers_per_block,
-        "cross_attention_dim": config.context_width,
+        "cross_attention_dim": config.context_width or 1280,
         "attention_head_dim": heads,
         "use_linear_projection": config.linear_projection,
         "norm_num_groups": config.groups,
@@ -72,6 +72,8 @@ def peer_unet(config: UNetConfig) -> nn.Module:
         out_channels=config.out_channels,
         up_block_types=tuple(up),
         **encoder_arguments(config),
+        num_class_embeds=config.num_class_embeds or None,
+        mid_block_type="UNetMidBlock2D" + ("CrossAttn" if config.context_width else ""),
     ).eval()
 
 

@@ -119,7 +119,7 @@ BAD: dict[str, tuple[Change, str]] = {
     ),
     "classes": (
         says(UNET, num_class_embeds=1000),
-        "unet/config.json: num_class_embeds is 1000; supported is None",
+        "unet/config.json: num_class_embeds is 1000, the tensors say None",
     ),
     "time": (
         says(UNET, freq_shift=1), "unet/config.json: freq_shift is 1; supported is 0"
