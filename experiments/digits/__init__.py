@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from experiments.common.sampling_options import Scale
-from sd.command_line.flags import Range, Seed, Several, validated
+from sd.command_line.flags import Power, Range, Seed, Several, refuse, unused, validated
 
 
 @validated
@@ -20,10 +20,16 @@ class Config:
 
     steps: Annotated[int, Range(1, 10**7)] = 3000
     """Training steps of the network, at least 1."""
-    width: Annotated[int, Range(4, 8192)] = 256
-    """Width of the network, at least 4."""
-    blocks: Annotated[int, Range(1, 100)] = 3
-    """Residual blocks of the network, at least 1."""
+    unet: bool = False
+    """Train sd's class-conditional U-Net in the place of the small network of linear layers."""
+    side: Annotated[int, Power(2, 8, 32)] = 8
+    """Height and width of a digit for the U-Net; at 16 and 32 every pixel is repeated."""
+    width: Annotated[int, Range(4, 8192)] | None = None
+    """Width of the network, at least 4; of the U-Net's first level, a multiple of 8. Default: 256,
+    with --unet 16."""
+    blocks: Annotated[int, Range(1, 100)] | None = None
+    """Residual blocks of the network; of a level of the U-Net, 1 to 10. Default: 3, with --unet 1.
+    """
     scales: Annotated[tuple[Scale, ...], Several(0)] = (0.0, 1.0, 2.0, 3.0)
     """Guidance scales; 0 and 1 are always added."""
     sampling: Annotated[int, Range(1, 1000)] = 100
@@ -40,3 +46,18 @@ class Config:
     """Seed of the split, weights, noise and samples."""
     out: Path = Path("out/digits")
     """Folder for digits.md, digits.json and the figures."""
+
+    def __post_init__(self) -> None:
+        if not self.unet:
+            unused(self, ["side"], "without --unet")
+            return
+        if self.width is not None and self.width % 8:
+            refuse(self, "width", "a multiple of 8, with --unet")
+        if self.blocks is not None and self.blocks > 10:
+            refuse(self, "blocks", "at most 10, with --unet")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The width and the blocks of the network."""
+        width, blocks = (16, 1) if self.unet else (256, 3)
+        return self.width or width, self.blocks or blocks

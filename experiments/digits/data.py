@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from diffusion_math.checks import require, whole
 from diffusion_math.densities.multivariate import Multivariate
@@ -16,6 +17,9 @@ from experiments.common.statistics import seeded
 
 COUNT = 1797
 """Images in the data set; each pixel is the number of ink dots in a 4 x 4 block, 0 to 16."""
+
+SIDE = 8
+"""Height and width of a digit in pixels."""
 
 LEVELS = 17
 """x_0 = level / 8 - 1, so that levels lie 1/8 apart on [-1, 1], exact in every dtype."""
@@ -43,6 +47,20 @@ def load(held_out: int, seed: int) -> tuple[Digits, Digits]:
     x = from_levels(levels).float()
     train, test = order[held_out:], order[:held_out]
     return Digits(x[train], labels[train]), Digits(x[test], labels[test])
+
+
+def enlarged(digits: Digits, side: int) -> Digits:
+    """The digits with `side` x `side` pixels, a multiple of 8: each pixel is repeated."""
+    times = side // SIDE
+    x = digits.x.unflatten(1, (SIDE, SIDE))
+    wide = x.repeat_interleave(times, 1).repeat_interleave(times, 2)
+    return Digits(wide.flatten(1), digits.labels)
+
+
+def reduced(x: Tensor) -> Tensor:
+    """The inverse of `enlarged` on x `(n, side^2)`: the means of the blocks, `(n, 64)`."""
+    side = math.isqrt(x.shape[1])
+    return avg_pool2d(x.unflatten(1, (1, side, side)), side // SIDE).flatten(1)
 
 
 def to_levels(x: Tensor) -> Tensor:

@@ -18,8 +18,7 @@ from diffusion_math.metrics import energy_distance
 from diffusion_math.schedule import Discrete
 from experiments.common.statistics import seeded
 from experiments.digits.data import Digits, agrees
-from experiments.digits.network import DigitNetwork
-from experiments.digits.training import Budget, Times, bits, bound_times, learn, sample
+from experiments.digits.training import AnyNetwork, Budget, Times, bits, bound_times, learn, sample
 
 SIMPLE, BOUND, DRAWN = "simple", "variational", "variational, t by lambda"
 
@@ -51,7 +50,7 @@ class Evaluator:
     steps: int = 100
     written: int = 100
 
-    def __call__(self, network: DigitNetwork, seed: int) -> Outcome:
+    def __call__(self, network: AnyNetwork, seed: int) -> Outcome:
         """The network's outcome, with the samples' noise from the seed."""
         labels = self.digits.labels.repeat(self.draws)
         generator = seeded(seed)
@@ -63,7 +62,7 @@ class Evaluator:
             self._bits(network, generator) if self.written else math.nan,
         )
 
-    def _bits(self, network: DigitNetwork, generator: Generator) -> float:
+    def _bits(self, network: AnyNetwork, generator: Generator) -> float:
         few = Digits(self.digits.x[: self.written], self.digits.labels[: self.written])
         found = bits(self.schedule, network, few, generator, self.steps)
         return found.bits_per_dimension.mean().item()

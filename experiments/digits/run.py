@@ -35,15 +35,18 @@ def run(config: Config) -> Result:
     total = config.steps + len(names) * config.seeds * config.pair_steps
     with tqdm(total=total, unit="update", disable=None) as bar:
         started = perf_counter()
-        budget = Budget(config.width, config.blocks, config.steps)
-        network = learn(schedule, train, budget, config.seed, tick=bar.update)
+        budget = Budget(*config.size, config.steps, unet=config.unet)
+        seen = digit_data.enlarged(train, config.side)
+        network = learn(schedule, seen, budget, config.seed, tick=bar.update)
         seconds = perf_counter() - started
         scales = sorted({0.0, 1.0, *config.scales})
-        samples = {
-            w: sample(schedule, network, test.labels, config.sampling, seed(2), w) for w in scales
-        }
-        twice = torch.arange(10).repeat(2)
-        shown = {w: sample(schedule, network, twice, config.sampling, seed(3), w) for w in scales}
+
+        def drawn(labels: Tensor, k: int) -> dict[float, Tensor]:
+            """Samples with the noise of the k-th seed at every scale, as 8 x 8 digits."""
+            one = partial(sample, schedule, network, labels, config.sampling)
+            return {w: digit_data.reduced(one(seed(k), w)) for w in scales}
+
+        samples, shown = drawn(test.labels, 2), drawn(torch.arange(10).repeat(2), 3)
         right = {w: digit_data.agrees(classifier, x, test.labels) for w, x in samples.items()}
         real = digit_data.agrees(classifier, test.x, test.labels)
         distances = {w: energy_distance(x.double(), test.x.double()) for w, x in samples.items()}
@@ -53,8 +56,8 @@ def run(config: Config) -> Result:
         copied = digit_data.copies(train, test, samples[1.0])
         codes = _codes(config, schedule, network, train, test)
         evaluate = loss_weights.Evaluator(schedule, test, classifier)
-        width, blocks = min(config.width, ARM_WIDTH), min(config.blocks, ARM_BLOCKS)
-        arm = Budget(width, blocks, config.pair_steps)
+        width, blocks = (ARM_WIDTH, ARM_BLOCKS) if config.unet else config.size
+        arm = Budget(min(width, ARM_WIDTH), min(blocks, ARM_BLOCKS), config.pair_steps)
         outcomes = loss_weights.compare(
             evaluate, train, arm, config.seeds, names, bar.update, config.seed
         )
@@ -66,12 +69,12 @@ def run(config: Config) -> Result:
         *claims.code(codes),
         *claims.weight(outcomes, arm, loss_weights.effective_share(schedule)),
     )
-    seen = min(config.steps, config.pair_steps) * budget.batch
-    rows = tuple(row.needing(EXAMPLES, seen) for row in found)
+    examples = min(config.steps, config.pair_steps) * budget.batch
+    rows = tuple(row.needing(EXAMPLES, examples) for row in found)
     parts = (
         f"Scikit-learn's digits have 8 x 8 pixels of 17 levels. {len(train.x)} of the "
-        f"{digit_data.COUNT} are training data; {len(test.x)}, chosen at random, are held out. The "
-        f"network has {parameters(network)} parameters and was trained in the run in "
+        f"{digit_data.COUNT} are training data; {len(test.x)}, chosen at random, are held out. "
+        f"{_described(config)} has {parameters(network)} parameters and was trained in the run in "
         f"{seconds:.0f} s: {config.steps} steps of {budget.batch} digits, the label dropped from "
         "one in ten. T = 1000, DDPM's linear beta schedule.",
         figures.digits(train, shown),
@@ -96,16 +99,28 @@ def run(config: Config) -> Result:
     return Result("digits", "Diffusion on real pixels", rows, parts, data)
 
 
+def _described(config: Config) -> str:
+    """The network, and the pixels that it sees."""
+    if not config.unet:
+        return "The network"
+    pixels = f"{config.side} x {config.side} pixels"
+    repeated = " (each of the 8 x 8 repeated)" if config.side > digit_data.SIDE else ""
+    return f"The U-Net of `sd`, with the label's embedding, on {pixels}{repeated},"
+
+
 def _codes(config: Config, schedule: Any, network: Any, train: Any, test: Any) -> dict[str, Tensor]:
     """Bits a pixel of every held-out digit, `(n,)`, by the network and by simple models."""
     seed = partial(seeded, config.seed)
-    error = last_error(schedule, network, train, seed(6), LAST)
-    chain = bits(schedule, network, test, seed(7), config.bound_steps, LAST, error)
-    whole = bits(schedule, network, test, seed(8), config.bound_steps)
+    seen, judged = (digit_data.enlarged(one, config.side) for one in (train, test))
+    error = last_error(schedule, network, seen, seed(6), LAST)
+    chain = bits(schedule, network, judged, seed(7), config.bound_steps, LAST, error)
+    whole = bits(schedule, network, judged, seed(8), config.bound_steps)
+    # The enlarged digit determines the digit: its bits, over the digit's own pixels, are a bound.
+    more = (config.side / digit_data.SIDE) ** 2
     bell = digit_data.normal(train, seed(4))
     return {
-        f"diffusion, last step from t = {LAST}": chain.bits_per_dimension,
-        "diffusion, last step from t = 1": whole.bits_per_dimension,
+        f"diffusion, last step from t = {LAST}": more * chain.bits_per_dimension,
+        "diffusion, last step from t = 1": more * whole.bits_per_dimension,
         "histogram of each pixel": digit_data.histogram_bits(train, test),
         "one normal, spread over the bins": digit_data.normal_bits(bell, test, seed(9)),
         "every level alike": torch.full((len(test.x),), math.log2(digit_data.LEVELS)),

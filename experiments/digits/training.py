@@ -1,7 +1,9 @@
 """Training of the digits' network, its sampler, and the bound on what it needs to write a digit."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Generator, Tensor
@@ -20,21 +22,32 @@ from diffusion_math.variance import constant_variance, large_variance
 from experiments.common.networks import fit
 from experiments.common.statistics import seeded
 from experiments.digits.data import Digits, level_log_probability
-from experiments.digits.network import NO_LABEL, PIXELS, DigitNetwork
+from experiments.digits.network import NO_LABEL, DigitNetwork, DigitUNet
 
+AnyNetwork: TypeAlias = DigitNetwork | DigitUNet
 Times = Callable[[Discrete, Generator, int], Tensor]
 """`(schedule, generator, batch) -> (batch,)`: the times of an update."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a training may use: the network's size, updates, examples in each, and Adam's rate."""
+    """What a training may use: the network's size, updates, examples in each, and Adam's rate.
+
+    unet: the network is `DigitUNet`, with `width` that of its first level and `blocks` a level's.
+    """
 
     width: int
     blocks: int
     steps: int
     batch: int = 128
     rate: float = 3e-3
+    unet: bool = False
+
+    def network(self, T: int, pixels: int, generator: Generator) -> AnyNetwork:
+        """A new network for digits of so many pixels, its weights from the generator alone."""
+        if self.unet:
+            return DigitUNet(math.isqrt(pixels), self.width, self.blocks, generator)
+        return DigitNetwork(self.width, self.blocks, T, generator)
 
 
 def learn(
@@ -46,14 +59,14 @@ def learn(
     weight: Weight | None = None,
     times: Times = uniform_times,
     tick: Callable[[], object] = lambda: None,
-) -> DigitNetwork:
+) -> AnyNetwork:
     """An eps-network of digits and labels, from nothing (C19); `tick` is called at each update.
 
     The label is dropped with probability `drop` (C28). Weights, digits, times and noise are
     functions of the seed: with the same seed and times, trainings of two weights see the same.
     """
     generator = seeded(seed)
-    network = DigitNetwork(budget.width, budget.blocks, int(schedule.T), generator)
+    network = budget.network(int(schedule.T), digits.x.shape[1], generator)
 
     def loss(generator: Generator) -> Tensor:
         tick()
@@ -82,7 +95,7 @@ def bound_times(schedule: Discrete) -> Times:
 
 
 def denoiser(
-    schedule: Discrete, network: DigitNetwork, labels: Tensor, scale: float = 1.0
+    schedule: Discrete, network: AnyNetwork, labels: Tensor, scale: float = 1.0
 ) -> Denoiser:
     """E[x_0 | x_t, label] by classifier-free guidance (C29), labels `(batch,)`."""
     given = from_eps(network.given(labels), schedule)
@@ -92,21 +105,21 @@ def denoiser(
 
 def sample(
     schedule: Discrete,
-    network: DigitNetwork,
+    network: AnyNetwork,
     labels: Tensor,
     steps: int,
     generator: Generator,
     scale: float = 1.0,
 ) -> Tensor:
     """Digits `(batch, 64)` of these labels by ancestral sampling in so many steps (C20)."""
-    x = torch.randn(len(labels), PIXELS, generator=generator)
+    x = torch.randn(len(labels), network.pixels, generator=generator)
     grid = trailing(schedule, steps)
     guided = denoiser(schedule, network, labels, scale)
     return final(ddpm(schedule), guided, x, grid, from_generator(generator))
 
 
 def last_error(
-    schedule: Discrete, network: DigitNetwork, digits: Digits, generator: Generator, t: int
+    schedule: Discrete, network: AnyNetwork, digits: Digits, generator: Generator, t: int
 ) -> float:
     """Mean square of x_0 - x0_hat over pixels and digits, at time t."""
     x0 = digits.x.double()
@@ -118,7 +131,7 @@ def last_error(
 
 def bits(
     schedule: Discrete,
-    network: DigitNetwork,
+    network: AnyNetwork,
     digits: Digits,
     generator: Generator,
     steps: int,

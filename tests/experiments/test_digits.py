@@ -10,11 +10,11 @@ from scipy.stats import norm
 from diffusion_math.elbo import lambda_t
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.schedule import Discrete
-from experiments.digits import claims, data
+from experiments.digits import claims, data, training
 from experiments.digits import run as digits
 from experiments.digits.data import Digits
 from experiments.digits.loss_weights import BOUND, DRAWN, SIMPLE, Outcome, effective_share
-from experiments.digits.network import NO_LABEL, PIXELS
+from experiments.digits.network import NO_LABEL, PIXELS, DigitNetwork, DigitUNet
 from experiments.digits.training import Budget, bound_times, learn, sample
 from tests.support.chance import Count, pinned, rare, seeded
 from tests.support.result_schema import check
@@ -31,10 +31,11 @@ def made(n: int, seed: int = 0, pixels: int = PIXELS) -> Digits:
     return Digits(data.from_levels(levels.float()), torch.arange(n) % 10)
 
 
-def test_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("more", [{}, {"unet": True, "side": 16}])
+def test_digits(more: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn")
     monkeypatch.setattr(digits, "EXAMPLES", 0)  # as if these few were enough to decide
-    result = digits.run(TINY)
+    result = digits.run(replace(TINY, **more))
     check(result, "digits")
     verdicts = {row.name: row.verdict for row in result.rows}
     # Eight updates draw nothing like digits, and write them worse than histograms do.
@@ -45,10 +46,11 @@ def test_digits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")  # shapes have tests of their own
-def test_digits_holds() -> None:
-    """The default: every verdict that the lecture's claims ask for."""
+@pytest.mark.parametrize("unet", [False, True])
+def test_digits_holds(unet: bool) -> None:
+    """The default, and the U-Net: every verdict that the lecture's claims ask for."""
     pytest.importorskip("sklearn")
-    result = digits.run(digits.Config())
+    result = digits.run(digits.Config(unet=unet))
     assert {row.verdict for row in result.rows} == {"holds", "measured"}
 
 
@@ -123,26 +125,80 @@ def test_independent_pixels_keep_each_pixels_values() -> None:
     assert len({tuple(row) for row in x.tolist()}) == 500
 
 
-def test_a_dropped_label_teaches_no_label() -> None:
-    """With drop = 1 only the label of nothing moves, with drop = 0 only the real ones (C28)."""
-    budget = Budget(width=8, blocks=1, steps=6, batch=40)
-    never, always, half = (
-        learn(SCHEDULE, made(40), budget, 0, drop).label.weight for drop in (0.0, 1.0, 0.5)
+SMALL = {
+    "layers": Budget(width=8, blocks=1, steps=6, batch=40),
+    "U-Net": Budget(width=8, blocks=1, steps=6, batch=40, unet=True),
+}
+
+
+def moved(budget: Budget, drop: float) -> set[int]:
+    """The labels whose embedding a training changes."""
+    before, after = (
+        learn(SCHEDULE, made(40), one, 0, drop).label.weight
+        for one in (replace(budget, rate=0.0), budget)
     )
-    assert torch.equal(never[NO_LABEL], learn(SCHEDULE, made(40), budget, 0, 0.0).label.weight[10])
-    first = learn(SCHEDULE, made(40), replace(budget, rate=0.0), 0).label.weight
-    assert torch.equal(always[:NO_LABEL], first[:NO_LABEL])
-    assert torch.equal(never[NO_LABEL], first[NO_LABEL])
-    for kept in (half[0], half[NO_LABEL]):
-        assert not any(torch.equal(kept, row) for row in first)
+    return set((before != after).any(1).nonzero().flatten().tolist())
 
 
-def test_guidance_of_zero_does_not_hear_the_label() -> None:
-    network = learn(SCHEDULE, made(40), Budget(width=8, blocks=1, steps=6, batch=8), 0)
-    one, other = torch.zeros(3, dtype=torch.long), torch.full((3,), 7)
-    for w, same in ((0.0, True), (1.0, False), (2.0, False)):
-        pair = [sample(SCHEDULE, network, label, 3, pinned(0), w) for label in (one, other)]
-        assert torch.equal(*pair) == same
+@pytest.mark.parametrize("network", SMALL)
+def test_a_dropped_label_teaches_no_label(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With drop = 1 only the null class is learned, with drop = 0 only the digits (C28)."""
+    assert NO_LABEL == 10
+    assert moved(SMALL[network], 0.0) == set(range(10))
+    assert moved(SMALL[network], 1.0) == {NO_LABEL}
+    assert moved(SMALL[network], 0.5) == set(range(11))
+    monkeypatch.setattr(training, "NO_LABEL", 0)  # wrong: a dropped label becomes digit 0
+    assert moved(SMALL[network], 1.0) == {0}
+
+
+def hears(budget: Budget, w: float) -> bool:
+    """Whether samples of another label, from the same noise, are others."""
+    network = learn(SCHEDULE, made(40), budget, 0)
+    labels = torch.zeros(3, dtype=torch.long), torch.full((3,), 7)
+    one, other = (sample(SCHEDULE, network, label, 3, pinned(0), w) for label in labels)
+    return not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("network", SMALL)
+def test_guidance_of_zero_does_not_hear_the_label(
+    network: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [hears(SMALL[network], w) for w in (0.0, 1.0, 2.0)] == [False, True, True]
+    for kind in (DigitNetwork, DigitUNet):  # wrong: the label is ignored
+        given = kind.given
+        monkeypatch.setattr(kind, "given", lambda self, label, given=given: given(self, 0 * label))
+    assert [hears(SMALL[network], w) for w in (0.0, 1.0, 2.0)] == [False, False, False]
+
+
+@pytest.mark.parametrize("side", [8, 16, 32])
+def test_an_enlarged_digit_repeats_each_pixel(side: int) -> None:
+    digits, times = made(3), side // 8
+    wide = data.enlarged(digits, side)
+    images = wide.x.reshape(3, side, side)
+    for r, c in ((0, 0), (side - 1, 1), (side // 2, side - 1)):
+        pixel = digits.x.reshape(3, 8, 8)[:, r // times, c // times]
+        assert torch.equal(images[:, r, c], pixel)
+    assert torch.equal(data.reduced(wide.x), digits.x)
+    budget = replace(SMALL["U-Net"], steps=1)
+    network = learn(SCHEDULE, wide, budget, 0)
+    assert sample(SCHEDULE, network, wide.labels, 2, pinned(0), 2.0).shape == (3, side**2)
+
+
+def test_the_bits_of_an_enlarged_digit_are_counted_on_its_own_pixels() -> None:
+    """A network that predicts no noise at all: four equal pixels need four times the bits of one.
+
+    To 5%, since each has its own noise. Without the factor, the ratio is 1.
+    """
+    found = {}
+    for side in (8, 16):
+        network = DigitUNet(side, 8, 1, pinned(0))
+        for weight in network.unet.conv_out.parameters():
+            torch.nn.init.zeros_(weight)
+        config = replace(TINY, unet=True, side=side)
+        codes = digits._codes(config, SCHEDULE, network.requires_grad_(False), made(40), made(20))
+        found[side] = [each.mean().item() for each in codes.values()]
+    for wide, narrow, ratio in zip(found[16], found[8], (4, 4, 1, 1, 1), strict=True):
+        assert wide / narrow == pytest.approx(ratio, rel=0.05)
 
 
 @pytest.mark.chance(2e-9, "uniform times")

@@ -196,6 +196,7 @@ UNUSED = {
     "generate --guidance-scale 1 --guidance-interval 0.3 3": "--guidance-interval",
     "generate --strength 0.5": "--strength",
     "generate --control-image {file}": "--control-image",
+    "digits --side 16": "--side",
     "generate --control-map canny": "--control-map",
     "generate --control-end 0.5": "--control-end",
     "generate --prompts {file} --prompt a": "--prompt",
