@@ -14,7 +14,8 @@ import tyro
 from experiments.__main__ import NAMES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("bring-your-own-model", "own-solver", "load-a-checkpoint", "controlnet", "train")
+PAGES = ("bring-your-own-model", "own-solver", "load-a-checkpoint", "controlnet")
+PAGES += ("class-labels", "train")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
 

@@ -25,11 +25,12 @@ from sd.config import (
 )
 
 KINDS = (TextConfig, VAEConfig, UNetConfig, ModelConfig)
+OR_NONE = ("context_width", "num_class_embeds")  # 0: the U-Net takes no prompt, or no labels
 WHOLE = [
     (kind, entry.name)
     for kind in KINDS
     for entry in fields(kind)
-    if entry.type in (int, "int") and entry.name not in ("skip", "head_width")
+    if entry.type in (int, "int") and entry.name not in ("skip", "head_width", *OR_NONE)
 ]
 BAD: list[tuple[type, dict[str, Any], str]] = [
     (TextConfig, {"heads": 7}, r"TextConfig.heads: wanted a divisor of 768 \(the width\), got 7"),
@@ -87,6 +88,14 @@ def test_counts_are_whole_numbers_of_one_or_more(kind: type[Any], name: str, val
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", OR_NONE)
+@pytest.mark.parametrize("value", [-1, 1.0, True, "8", None])
+def test_other_counts_may_be_zero(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"UNetConfig.{name}: wanted .* at least 0"):
+        UNetConfig(**{name: value})
+
+
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("value", [-1, 12, 1.5, "1", None])
 def test_the_layers_left_out_are_fewer_than_the_layers(value: Any) -> None:
     with pytest.raises(ValueError, match=r"TextConfig.skip: .* at least 0 and at most 11, got"):
@@ -95,7 +104,7 @@ def test_the_layers_left_out_are_fewer_than_the_layers(value: Any) -> None:
 
 
 def test_all_counts_are_covered() -> None:
-    assert len(WHOLE) == 6 + 4 + 6 + 2
+    assert len(WHOLE) == 6 + 4 + 5 + 2
 
 
 def test_the_presets_are_what_they_are_named_after() -> None:
