@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from sd.command_line.flags import Several, validated
+from sd.command_line.flags import Several, Words, refuse, validated
 
 
 @validated
@@ -28,6 +28,13 @@ class Config:
     """Audit the main settings of a library only; for PATH:NAME, fewer numbers of steps."""
     samplers: Annotated[tuple[str, ...], Several(0)] = ()
     """Names of the samplers to audit (default: all)."""
+    scheduler: Annotated[str | None, Words()] = None
+    """Address of a dask scheduler, host:port, on whose workers the libraries of field are audited;
+    without it each core of this machine audits one at a time."""
     out: Path = Path("out/audit")
     """Folder for audit.json, audit.html, audit.md, the figures and the reproducers. With field,
     each library has a folder of its name in it."""
+
+    def __post_init__(self) -> None:
+        if self.scheduler is not None and self.target != "field":
+            refuse(self, "scheduler", "none without --target field")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +16,8 @@ from tqdm import tqdm
 from diffusion_math.testing.report import Check, Report
 from experiments.audit import Config, summary
 from experiments.audit.targets import MISSING, TARGETS
+from experiments.common.machine import cores
+from experiments.common.sweep import cluster, processes, swept
 from experiments.output.result import Heading, Part, Result, Table
 from sd.command_line.terminal import say
 
@@ -89,14 +90,18 @@ class Library:
 
 
 def run(config: Config, targets: Sequence[str] = TARGETS) -> Result:
-    """Audit each target by the command of its own, as many at a time as there are cores."""
+    """Audit each target by the command of its own, as many at a time as there are cores.
+
+    With `config.scheduler` they run on the workers of a cluster.
+    """
     if config.samplers:
         raise ValueError("--samplers: wanted none with --target field; audit one library alone")
     first = sorted(targets, key=lambda name: name not in SLOW)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(partial(audited, config=config), first)
-        shown = tqdm(found, total=len(first), unit="library", disable=None)
-        libraries = sorted(shown, key=lambda one: targets.index(one.name))
+    where = cluster(config.scheduler) if config.scheduler else processes(cores())
+    bar = tqdm(total=len(first), unit="library", disable=None)
+    with bar, where as executor:
+        found = swept(partial(audited, config=config), first, executor, bar.update)
+    libraries = sorted(found, key=lambda one: targets.index(one.name))
     rows = [row for one in libraries for row in one.rows]
     data = {
         "settings": config,

@@ -10,11 +10,11 @@ from typing import Any
 from tqdm import tqdm
 
 from experiments.common.machine import cores
+from experiments.common.sweep import Done, attempt, each, processes
 from experiments.output import page
 from experiments.output.files import to_json, utf8, write_files
 from experiments.output.result import MEASURED, Measurement, Part, Result, rows_json
 from experiments.report import Config
-from experiments.report.processes import Done, attempt, each
 from experiments.report.sections import ALONE, SECONDS, make
 from sd.command_line.entry import line, reason
 from sd.command_line.terminal import say
@@ -33,7 +33,7 @@ class Report:
     """The report so far: what every section came to, in the order of their ends."""
 
     config: Config
-    done: dict[str, Done[Result]] = field(default_factory=dict)
+    done: dict[str, Done[str, Result]] = field(default_factory=dict)
     started: float = field(default_factory=time.perf_counter)
 
     @property
@@ -86,7 +86,7 @@ class Report:
         }
         return write_files(self.config.out, files)
 
-    def add(self, one: Done[Result]) -> None:
+    def add(self, one: Done[str, Result]) -> None:
         """Take a section in, and write it with its figures before the pages that name them."""
         self.done[one.name] = one
         if one.value is not None:
@@ -106,8 +106,9 @@ def run(config: Config) -> Report:
     try:
         with tqdm(total=total, bar_format=shape, disable=None) as bar:
             report.write()
-            for one in each(work, names, workers, max(1, cores() // workers), bar.refresh):
-                _take(report, one, bar)
+            with processes(workers, max(1, cores() // workers)) as executor:
+                for one in each(work, names, executor, bar.refresh):
+                    _take(report, one, bar)
             _take(report, attempt(work, ALONE), bar)
     except KeyboardInterrupt:
         ready = f"{len(report.done)} of {len(SECONDS)} sections are in"
@@ -118,7 +119,7 @@ def run(config: Config) -> Report:
     return report
 
 
-def _take(report: Report, one: Done[Result], bar: "tqdm[Any]") -> None:
+def _take(report: Report, one: Done[str, Result], bar: "tqdm[Any]") -> None:
     """Add a section and say so; an error of the first one, which loads the model, ends the run."""
     report.add(one)
     bar.update(SECONDS[one.name])

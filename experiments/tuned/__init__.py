@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 
 from experiments.common.model_options import Model
 from experiments.common.sampling_options import Deterministic, Scale
-from sd.command_line.flags import Range, Several, refuse, unused, validated
+from sd.command_line.flags import Range, Several, Words, refuse, unused, validated
 
 Starts: TypeAlias = Annotated[int, Range(8, 10**7)]
 
@@ -72,6 +72,10 @@ class Config:
     """Measure the Gaussian mixture, whose denoiser is exact."""
     seed: Annotated[int, Range(0, 2**29 - 1)] = 0
     """Seed of the mixture, its starts and the paths of the KL bound."""
+    workers: Annotated[int, Range(1, 1024)] = 1
+    """Processes of this machine that fit and evaluate the mixture's NFE budgets side by side."""
+    scheduler: Annotated[str | None, Words()] = None
+    """Address of a dask scheduler, host:port, whose workers do so instead."""
     out: Path = Path("out/tuned")
     """Folder for tuned.md, tuned.json and the figures."""
     model: Model = field(default_factory=Model)
@@ -97,7 +101,10 @@ class Config:
         if not self.pictures:
             where = "without --pictures: the mixture alone is measured"
             unused(self, ["model", "guidance_scale"], where)
+        if self.scheduler is not None:
+            unused(self, ["workers"], "with --scheduler")
         if not self.exact:
+            unused(self, ["workers", "scheduler"], "with --no-exact")
             unused(self, ["train", "fit", "test", "rounds"], "with --no-exact")
         if self.fit > self.train:
             unused(self, ["fit"], f"beyond --train {self.train}")

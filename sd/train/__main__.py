@@ -35,7 +35,7 @@ from sd.networks.unet import UNet
 from sd.networks.vae import VAE
 from sd.pipeline import TextToImage
 from sd.text.tokenizer import Tokenizer
-from sd.train import checkpoint, clip, evaluation, unet, vae
+from sd.train import checkpoint, clip, evaluation, fsdp, unet, vae
 from sd.train.clip import CLIPTraining
 from sd.train.settings import FREE, Training, agree
 from sd.train.shard import WHOLE, Shard, fair, joined, left
@@ -126,7 +126,7 @@ def train(options: All, command: str, config: ModelConfig = SHAPES_CONFIG) -> No
             for name, training in options.stages.items():
                 if not options.file(name).exists():
                     held.enter_context(output_folder(training.out, f"--{training.prefix}out"))
-            check(options, config, shard.processes)
+            check(options, config, shard.process.count)
 
         shard.first(prepare)
         _train(options, command, config, shard)
@@ -148,6 +148,10 @@ def check(options: All, config: ModelConfig, processes: int = 1) -> None:
         elif name in options.keep:
             names = {one.name for one in fields(training)} - FREE
             flags.unused(training, names, f"with --keep {name}")
+    if options.unet.fsdp and processes == 1:
+        raise ValueError("--unet.fsdp: wanted several processes, got 1 (see torchrun)")
+    if fsdp.asked() and not options.unet.fsdp:
+        raise ValueError("the configuration of accelerate asks for FSDP: give --unet.fsdp too")
     for training in todo:
         fair(training, processes)
         if training.warmup >= training.steps:
@@ -212,7 +216,7 @@ def _train(options: All, command: str, config: ModelConfig, shard: Shard = WHOLE
         measure: Callable[[], Mapping[str, float | int]],
     ) -> None:
         """Save a trained network with its settings and figures, on the main process."""
-        if shard.main:
+        if shard.process.main:
             measured = measure()
             say(f"{options.file(name).name} {json.dumps(measured)}")
             weights.save_network(

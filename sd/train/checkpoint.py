@@ -17,6 +17,7 @@ from torch import nn
 
 from sd.command_line.flags import named
 from sd.files import output_folder
+from sd.train.fsdp import optimizer_parts, parts
 from sd.train.settings import Training, agree
 
 __all__ = ["Checkpoint", "Log", "load_checkpoint", "machine"]
@@ -68,12 +69,16 @@ class Checkpoint:
         output_folder.write_file(out / NAME, buffer.getvalue())
 
     def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer, path: Path) -> None:
-        """Load the state into a module and its optimiser. Raises ValueError if it does not fit."""
+        """Load the state into a module and its optimiser. Raises ValueError if it does not fit.
+
+        Both may be sharded.
+        """
+        like = module.state_dict()
         try:
             for numbers in (self.average, self.module):
-                module.load_state_dict(numbers)
-            optimizer.load_state_dict(self.optimizer)
-        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                module.load_state_dict(parts(numbers, like))
+            optimizer.load_state_dict(optimizer_parts(self.optimizer, optimizer))
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is damaged: its tensors do not fit; delete it") from error
 
 
@@ -110,11 +115,12 @@ def load_checkpoint(
     return Checkpoint(**state)
 
 
-def machine(device: torch.device, processes: int = 1) -> dict[str, Any]:
+def machine(device: torch.device, processes: int = 1, sharded: bool = False) -> dict[str, Any]:
     """What else may change the bits of a result."""
     return {
         "device": device.type,
         "torch": str(torch.__version__),
         "threads": torch.get_num_threads(),
         **({"processes": processes} if processes > 1 else {}),
+        **({"sharded": True} if sharded else {}),
     }

@@ -204,7 +204,7 @@ def train_clip(
     batch = batches(tokenizer, training.seed, training.batch_size, shard=shard)
     state = fit(module, batch, partial(loss, shard=shard), training, evaluate, context(config))
     rounded(module.cpu(), state)
-    return module.text.state_dict(), evaluate(module) if shard.main else {}
+    return module.text.state_dict(), evaluate(module) if shard.process.main else {}
 
 
 def context(config: TextConfig) -> dict[str, str]:

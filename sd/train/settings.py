@@ -22,8 +22,8 @@ Initial: TypeAlias = Annotated[Path | None, File()]
 Seed: TypeAlias = Annotated[int, Range(0, FRESH - 1)]
 """Seeds end where the data sets for evaluation begin, so that no training uses those."""
 
-FREE = frozenset({"out", "checkpoint_every", "log_every", "workers", "cpu"})
-"""The fields of `Training` that do not change the weights."""
+FREE = frozenset({"out", "checkpoint_every", "log_every", "workers", "cpu", "fsdp"})
+"""The fields of trainings that do not change the weights."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sd.command_line.entry import WRONG
 from sd.command_line.flags import named
-from sd.processes import launched
+from sd.processes import ALONE, Process, launched
 from sd.train.settings import Training
 
 __all__ = ["WHOLE", "Shard", "fair", "joined", "left"]
@@ -27,20 +27,14 @@ PATIENCE = timedelta(hours=6)
 @final
 @dataclass(frozen=True)
 class Shard:
-    """Part `rank` of `processes` equal parts of every batch."""
+    """A process's part of every batch: part `rank` of `count` equal ones."""
 
-    rank: int = 0
-    processes: int = 1
-
-    @property
-    def main(self) -> bool:
-        """Whether this is the process that averages the weights and writes the files."""
-        return self.rank == 0
+    process: Process = ALONE
 
     def of(self, size: int) -> slice:
-        """The places of the own examples in a batch of `size`, which `processes` divides."""
-        own = size // self.processes
-        return slice(self.rank * own, (self.rank + 1) * own)
+        """The places of the own examples in a batch of `size`, which `process.count` divides."""
+        own, rank = size // self.process.count, self.process.rank
+        return slice(rank * own, (rank + 1) * own)
 
     def drawn(self, sample: Callable[[int], Tensor], count: int) -> Tensor:
         """The own rows of a draw for the whole batch.
@@ -49,7 +43,7 @@ class Shard:
             sample: n -> random numbers for n examples, the same on every process.
             count: the number of own examples.
         """
-        whole = count * self.processes
+        whole = count * self.process.count
         return sample(whole)[self.of(whole)]
 
     def gathered(self, x: Tensor) -> Tensor:
@@ -59,28 +53,28 @@ class Shard:
         the gradient is N dL/dx_r. The mean over the processes of the gradients of weights, which
         training takes, is then that of L.
         """
-        if self.processes == 1:
+        if self.process.count == 1:
             return x
         rows: Tensor = _Gathered.apply(x, self)
         return rows
 
     def collected(self, found: Sequence[Any]) -> list[Any]:
-        """Results of numbered work, each from the process `number % processes` that did it."""
-        if self.processes == 1:
+        """Results of numbered work, each from the process `number % count` that did it."""
+        if self.process.count == 1:
             return list(found)
-        told: list[Any] = [None] * self.processes
-        dist.all_gather_object(told, found[self.rank :: self.processes])
-        return [told[n % self.processes][n // self.processes] for n in range(len(found))]
+        told: list[Any] = [None] * self.process.count
+        dist.all_gather_object(told, found[self.process.rank :: self.process.count])
+        return [told[n % self.process.count][n // self.process.count] for n in range(len(found))]
 
     def received(self, tensors: Mapping[str, Tensor]) -> None:
         """Overwrite the tensors by those of the main process."""
-        if self.processes > 1:
+        if self.process.count > 1:
             for one in tensors.values():
                 dist.broadcast(one, 0)
 
     def wait(self) -> None:
         """Wait until every process is here."""
-        if self.processes > 1:
+        if self.process.count > 1:
             dist.barrier()
 
     def first(self, work: Callable[[], object]) -> None:
@@ -89,12 +83,12 @@ class Shard:
         If it fails there, its error is raised there, and the other processes exit silently.
         """
         failed: BaseException | None = None
-        if self.main:
+        if self.process.main:
             try:
                 work()
             except BaseException as error:
                 failed = error
-        if self.processes > 1:
+        if self.process.count > 1:
             told = [failed is not None]
             dist.broadcast_object_list(told, 0)
             if told[0] and failed is None:
@@ -119,7 +113,7 @@ def joined(cpu: bool) -> Shard:
         from accelerate import PartialState
 
         PartialState(cpu=cpu, timeout=PATIENCE)
-    return Shard(dist.get_rank(), dist.get_world_size())
+    return Shard(Process(dist.get_rank(), dist.get_world_size()))
 
 
 def left() -> None:
@@ -140,7 +134,7 @@ class _Gathered(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, shard: Shard) -> Tensor:
         ctx.shard = shard
-        rows = [torch.empty_like(x) for _ in range(shard.processes)]
+        rows = [torch.empty_like(x) for _ in range(shard.process.count)]
         dist.all_gather(rows, x.contiguous())
         return torch.cat(rows)
 
@@ -148,4 +142,4 @@ class _Gathered(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (gradient,) = gradients
         shard = ctx.shard
-        return shard.processes * gradient[shard.of(len(gradient))], None
+        return shard.process.count * gradient[shard.of(len(gradient))], None

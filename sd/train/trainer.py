@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from sd.command_line.flags import named
 from sd.files import output_folder
+from sd.train import fsdp
 from sd.train.checkpoint import NAME, Checkpoint, Log, load_checkpoint, machine
 from sd.train.settings import Training
 from sd.train.shard import fair, joined
@@ -75,6 +76,7 @@ def fit(
     training: Training,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     context: Mapping[str, Any] | None = None,
+    blocks: fsdp.Blocks = (),
 ) -> dict[str, Tensor]:
     """Minimise `loss(module, batch(step), generator)["loss"]` with AdamW, or resume that.
 
@@ -99,36 +101,42 @@ def fit(
         evaluate: figures of the averaged weights, logged with every checkpoint.
         context: what else changes the result (data, configuration), as JSON values, saved in the
             checkpoint with `training.settings()`.
+        blocks: classes of the module's parts whose weights the processes share (`sd.train.fsdp`);
+            without them each process holds all weights. The checkpoint is the same.
 
     Returns:
         The exponential moving average of the weights, as a state dict on the CPU, on every process.
 
     Raises:
-        ValueError: a setting is out of range; or the processes can't have equal shards; or the
+        ValueError: a setting is out of range; or the processes can't have equal shards; or there
+            are both `blocks` and `evaluate`, which needs all weights; or the
             checkpoint in the folder is damaged, or of other settings (all that differ are named);
             or another process is at work there.
         FloatingPointError: the loss is not finite.
         OSError: the folder can't be written to; the last checkpoint is whole.
     """
-    from accelerate import Accelerator
-
+    if blocks and evaluate is not None:
+        raise ValueError("evaluate: wanted none with blocks, since no process has all weights")
     training.check()
     shard = joined(training.cpu)
-    fair(training, shard.processes)
+    fair(training, shard.process.count)
     training.out.mkdir(parents=True, exist_ok=True)
     shapes = {name: list(value.shape) for name, value in module.state_dict().items()}
     network = hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]
     settings = {**training.settings(), **(context or {}), "network": network}
-    accelerator = Accelerator(cpu=training.cpu)
+    accelerator = fsdp.accelerator(training.cpu, module, blocks)
     device = accelerator.device
     if device.type == "cpu":  # of several processes' "cpu:1" torch.load knows nothing
         device = torch.device("cpu")
-    learned = [weight for weight in module.parameters() if weight.requires_grad]
+    layout = torch.contiguous_format if blocks else torch.channels_last  # FSDP wants the former
+    measured = Figures(module.to(memory_format=layout), loss)
     optimizer = torch.optim.AdamW(
-        learned, training.learning_rate, weight_decay=training.weight_decay
+        [weight for weight in module.parameters() if weight.requires_grad],
+        training.learning_rate,
+        weight_decay=training.weight_decay,
     )
-    measured = Figures(module.to(memory_format=torch.channels_last), loss)
     measured, optimizer = accelerator.prepare(measured, optimizer)
+    learned = [weight for weight in module.parameters() if weight.requires_grad]
     average = {k: v.detach().clone() for k, v in module.state_dict().items()}
     log = Log(training.out / "log.jsonl", [])
 
@@ -149,30 +157,38 @@ def fit(
         optimizer.step()
         return shown
 
-    here = machine(device, shard.processes)
+    here = machine(device, shard.process.count, bool(blocks))
 
-    def save(step: int) -> None:
-        numbers = (module.state_dict(), optimizer.state_dict(), average)
-        Checkpoint(settings, here, step, *numbers, log.lines).save(training.out)
+    def numbers() -> tuple[Any, ...]:
+        """Weights, optimiser and average, whole on the main process; every process calls it."""
+        state = (module.state_dict(), optimizer.state_dict(), average)
+        found: tuple[Any, ...] = fsdp.whole(state, shard.process.main)
+        return found
+
+    def save(step: int, state: tuple[Any, ...]) -> None:
+        Checkpoint(settings, here, step, *state, log.lines).save(training.out)
 
     with ExitStack() as held:
         lock = output_folder.locked(training.out, named(training, "out"))
         shard.first(lambda: held.enter_context(lock))
-        if shard.processes > 1:  # 1 x 1 convolutions have two layouts with channels last
+        if shard.process.count > 1:  # 1 x 1 convolutions have two layouts with channels last
             held.enter_context(warnings.catch_warnings())
             warnings.filterwarnings("ignore", "Grad strides do not match")
         start, kept = 0, load_checkpoint(training, settings, device)
         if kept is not None:
             kept.restore(module, optimizer, training.out / NAME)
-            start, average, log.lines = kept.step, kept.average, kept.log
-            if kept.machine != here and shard.main:
+            start, log.lines = kept.step, kept.log
+            average = fsdp.parts(kept.average, module.state_dict())
+            if kept.machine != here and shard.process.main:
                 said = f"{training.out / NAME} was started on {kept.machine}, not {here}"
                 warnings.warn(f"{said}: the bits of the result may differ", stacklevel=2)
+
+        untrained = numbers() if kept is None else ()
 
         def begin() -> None:
             log.begin(anew=kept is None)
             if kept is None:
-                save(0)
+                save(0, untrained)
 
         shard.wait()  # until all have read the checkpoint
         shard.first(begin)
@@ -182,25 +198,31 @@ def fit(
             sampler=range(start, training.steps),
             num_workers=training.workers,
         )
-        hidden = None if shard.main else True
+        hidden = None if shard.process.main else True
         bar = tqdm(loader, initial=start, total=training.steps, unit="step", disable=hidden)
         for step, examples in enumerate(bar, start + 1):
             figures = update(examples, step - 1)
-            if not shard.main:
+            if not (shard.process.main or blocks):
                 continue
             keep = min(training.ema, step / (step + 10.0))
             with torch.no_grad():
                 values = module.state_dict()
-                pairs = list(average.values()), [values[k] for k in average]
+                pairs = [[fsdp.local(one[k]) for k in average] for one in (average, values)]
                 torch._foreach_lerp_(*pairs, 1.0 - keep)
+            due = step % training.checkpoint_every == 0 or step == training.steps
+            state = numbers() if due else ()
+            if not shard.process.main:
+                continue
             if step % training.log_every == 0:
                 bar.set_postfix({k: f"{float(v):.4f}" for k, v in figures.items()}, refresh=False)
                 log.add(step, figures)
-            if step % training.checkpoint_every == 0 or step == training.steps:
+            if due:
                 if evaluate is not None:
                     log.add(step, _of_the_average(evaluate, module, average))
-                save(step)
-    shard.received(average)
+                save(step, state)
+    if not blocks:
+        shard.received(average)
+    average = fsdp.whole(average)
     return {k: v.cpu() for k, v in average.items()}
 
 

@@ -25,6 +25,7 @@ from sd.networks.vae import VAE, Latent
 from sd.shapes.caption import caption
 from sd.shapes.data import example, fingerprint
 from sd.text.tokenizer import Tokenizer
+from sd.train.fsdp import BLOCKS
 from sd.train.settings import Initial, Rate, Share, Size, Steps
 from sd.train.shard import WHOLE, Shard, joined
 from sd.train.trainer import Training, fit
@@ -50,6 +51,9 @@ class UNetTraining(Training):
     """Probability that the empty prompt replaces the caption."""
     two: Share = 0.5
     """Share of images with two things."""
+    fsdp: bool = False
+    """Share weights, gradients and the optimiser's state among the processes (FSDP), so that a
+    larger network fits; without it each process holds all of them."""
 
 
 @torch.no_grad()
@@ -66,11 +70,11 @@ def encode(
     Each process encodes some of the batches, and has the latents of all.
     """
     vae = vae.to(device).eval()
-    quiet = None if shard.main else True
+    quiet = None if shard.process.main else True
     starts = range(0, count, batch)
     found: list[list[Tensor]] = [[] for _ in starts]
     for number in tqdm(
-        range(shard.rank, len(starts), shard.processes),
+        range(shard.process.rank, len(starts), shard.process.count),
         unit="batch", desc="encode", disable=quiet,
     ):  # fmt: skip
         first = starts[number]
@@ -153,7 +157,8 @@ def train_unet(
         return x0, text_encoder(tokenizer.encode(said[own]))
 
     loss = unet_loss(schedule, config.prediction, shard)
-    return fit(unet, batch, loss, training, None, context(config, vae, text_encoder))
+    blocks = BLOCKS if training.fsdp else ()
+    return fit(unet, batch, loss, training, None, context(config, vae, text_encoder), blocks)
 
 
 def context(config: ModelConfig, vae: VAE, text_encoder: TextEncoder) -> dict[str, str]:

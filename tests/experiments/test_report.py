@@ -1,7 +1,6 @@
 """The report: written as it goes, in several processes, whole after each experiment."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from experiments.common import sweep
 from experiments.common.model_options import Model
 from experiments.output.result import Measurement, Result
-from experiments.report import Config, model_sections, processes, sections
+from experiments.report import Config, model_sections, sections
 from experiments.report import run as report
 
 
@@ -30,8 +30,8 @@ def broken(name: str, config: Config, at: str, error: BaseException) -> Result:
 
 
 def here(work: Any, names: Any, *_: Any) -> Any:
-    """In place of `processes.each`: one after the other, in this process."""
-    return (processes.attempt(work, name) for name in names)
+    """In place of `sweep.each`: one after the other, in this process."""
+    return sweep.each(work, names, None)
 
 
 @pytest.fixture
@@ -116,22 +116,6 @@ def test_an_interrupted_report_leaves_what_was_done(
     html, _, rows = pages(tmp_path)
     assert html.count("has not run yet") == 1
     assert {row["name"] for row in rows} >= set(sections.SECONDS) - {"timing"}
-
-
-def pid(name: str) -> tuple[str, int]:
-    if name == "bad":
-        raise ValueError("bad")
-    return name, os.getpid()
-
-
-@pytest.mark.slow
-def test_work_is_done_in_other_processes() -> None:
-    found = {one.name: one for one in processes.each(pid, ["a", "bad", "b"], 2, 1)}
-    assert {name: one.value and one.value[0] for name, one in found.items()} == {
-        "a": "a", "b": "b", "bad": None,
-    }  # fmt: skip
-    assert isinstance(found["bad"].error, ValueError)
-    assert all(one.value is None or one.value[1] != os.getpid() for one in found.values())
 
 
 @pytest.mark.slow

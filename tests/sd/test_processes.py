@@ -38,7 +38,7 @@ def test_what_no_launcher_says_is_refused(
 @pytest.mark.parametrize("processes", [1, 2, 3, 6])
 def test_the_shards_are_the_batch_in_order(processes: int) -> None:
     """Of its examples, and of its random numbers."""
-    shards = [Shard(rank, processes) for rank in range(processes)]
+    shards = [Shard(Process(rank, processes)) for rank in range(processes)]
     assert [x for shard in shards for x in list(range(12))[shard.of(12)]] == list(range(12))
 
     def sample(count: int) -> torch.Tensor:
@@ -46,7 +46,7 @@ def test_the_shards_are_the_batch_in_order(processes: int) -> None:
 
     drawn = [shard.drawn(sample, 12 // processes) for shard in shards]
     assert torch.equal(torch.cat(drawn), sample(12))
-    assert [shard.main for shard in shards] == [True] + (processes - 1) * [False]
+    assert [shard.process.main for shard in shards] == [True] + (processes - 1) * [False]
 
 
 def test_a_batch_that_can_not_be_shared_is_refused() -> None:

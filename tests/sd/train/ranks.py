@@ -10,10 +10,12 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from diffusion_math.schedule import Discrete
@@ -28,12 +30,13 @@ from tests.support.tiny_training import CONFIG
 STEPS = 4
 KINDS: dict[str, Callable[..., Training]] = {
     "clip": clip.CLIPTraining, "vae": vae.VAETraining, "unet": unet.UNetTraining,
+    "fsdp": partial(unet.UNetTraining, fsdp=True),
 }  # fmt: skip
 
 
 def train(kind: str, folder: Path, every: int) -> dict[str, Tensor]:
     """Four steps of a tiny network."""
-    more = {"latents": 250} if kind == "unet" else {}
+    more = {"latents": 250} if kind in ("unet", "fsdp") else {}
     training: Any = KINDS[kind](
         steps=STEPS, batch_size=8, out=folder, warmup=1, checkpoint_every=every, log_every=1,
         bfloat16=False, cpu=True, **more,
@@ -61,23 +64,20 @@ def unsynchronised(self: Any, module: Any, optimizer: Any) -> tuple[Any, Any]:
     return module, optimizer
 
 
-def mistake(name: str) -> None:
-    """Plant a mistake in this process."""
-    from accelerate import Accelerator
+Wrong: TypeAlias = tuple[Any, str, Any]
+"""A mistake: what stands in the place of an object's attribute."""
 
-    wrong: dict[str, tuple[Any, str, Any]] = {
-        "each process has the same examples": (
-            Shard, "of", lambda self, size: slice(0, size // self.processes)),
-        "each process draws the same numbers": (
-            Shard, "drawn", lambda self, sample, count: sample(count)),
-        "gradients are not averaged": (Accelerator, "prepare", unsynchronised),
-        "CLIP compares the own pairs alone": (clip, "loss", local_loss),
-        "CLIP's gradients are those of one process": (
-            Shard, "gathered", lambda self, x, real=Shard.gathered:
-                real(self, x.detach() + (x - x.detach()) / self.processes)),
-    }  # fmt: skip
-    if name:
-        setattr(*wrong[name])
+MISTAKES: dict[str, tuple[str, Wrong]] = {
+    "each process has the same examples": (
+        "vae", (Shard, "of", lambda self, size: slice(0, size // self.process.count))),
+    "each process draws the same numbers": (
+        "unet", (Shard, "drawn", lambda self, sample, count: sample(count))),
+    "gradients are not averaged": ("vae", (Accelerator, "prepare", unsynchronised)),
+    "CLIP compares the own pairs alone": ("clip", (clip, "loss", local_loss)),
+    "CLIP's gradients are those of one process": (
+        "clip", (Shard, "gathered", lambda self, x, real=Shard.gathered:
+            real(self, x.detach() + (x - x.detach()) / self.process.count))),
+}  # fmt: skip
 
 
 def stop_at(step: int) -> None:
@@ -119,12 +119,18 @@ def together(count: int, work: Callable[[int], object]) -> list[int]:
 
 
 def run(
-    folder: Path, kind: str, count: int, wrong: str = "", stop: int = STEPS, every: int = STEPS
+    folder: Path,
+    kind: str,
+    count: int,
+    wrong: Wrong | None = None,
+    stop: int = STEPS,
+    every: int = STEPS,
 ) -> None:
     """Train, or go on with it, until a step; every process leaves its result."""
 
     def work(rank: int) -> None:
-        mistake(wrong)
+        if wrong is not None:
+            setattr(*wrong)
         stop_at(stop)
         torch.save(train(kind, folder, every), folder / f"result{rank}.pt")
 
@@ -157,25 +163,16 @@ def same(folder: Path, names: Sequence[str]) -> bool:
     return all(torch.equal(one[key], first[key]) for one in others for key in first)
 
 
-MISTAKES = {
-    "each process has the same examples": "vae",
-    "each process draws the same numbers": "unet",
-    "gradients are not averaged": "vae",
-    "CLIP compares the own pairs alone": "clip",
-    "CLIP's gradients are those of one process": "clip",
-}
-
-
 def main(root: Path) -> dict[str, Any]:
     """All that is to be seen."""
     found: dict[str, Any] = {"right": {}, "wrong": {}, "alike": {}}
-    for kind in KINDS:
+    for kind in ("clip", "vae", "unet"):
         run(root / f"{kind}1", kind, 1)
         run(root / f"{kind}2", kind, 2)
         found["right"][kind] = apart(root / f"{kind}2", root / f"{kind}1")
         found["alike"][kind] = same(root / f"{kind}2", ("result0.pt", "result1.pt"))
-    for name, kind in MISTAKES.items():
-        run(root / name, kind, 2, name)
+    for name, (kind, wrong) in MISTAKES.items():
+        run(root / name, kind, 2, wrong)
         found["wrong"][name] = apart(root / name, root / f"{kind}1")
     for folder, counts in (("212", (2, 1, 2)), ("222", (2, 2, 2))):
         for count, stop in zip(counts, (1, 3, STEPS), strict=True):
