@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -183,15 +184,15 @@ def fit(
                 said = f"{training.out / NAME} was started on {kept.machine}, not {here}"
                 warnings.warn(f"{said}: the bits of the result may differ", stacklevel=2)
 
-        untrained = numbers() if kept is None else ()
+        anew, kept = kept is None, None  # its tensors are freed
 
-        def begin() -> None:
-            log.begin(anew=kept is None)
-            if kept is None:
-                save(0, untrained)
+        def begin(state: tuple[Any, ...]) -> None:
+            log.begin(anew)
+            if anew:
+                save(0, state)
 
         shard.wait()  # until all have read the checkpoint
-        shard.first(begin)
+        shard.first(partial(begin, numbers() if anew else ()))
         loader = DataLoader(
             Batches(batch, training.steps),
             batch_size=None,

@@ -26,7 +26,7 @@ WORDS = ("", "text", "-1", "nan", "inf", "-inf", "1e400", "9" * 31, "1" * 5000, 
 NUMBERS = [
     *(f"--{name}.{one.name}" for name, kind in KINDS.items()
       for one in dataclasses.fields(kind)
-      if one.name not in ("out", "initial", "bfloat16", "cpu", "decoder_only")),
+      if one.name not in ("out", "initial", "bfloat16", "cpu", "decoder_only", "fsdp")),
     "--judged",
 ]  # fmt: skip
 
