@@ -3,10 +3,13 @@
 A number of milliseconds says little about code and much about a machine; a ratio measured in turns,
 A B A B, on the same tensors says which of the two is slower. Both sides of a row do the same
 arithmetic on the same input, and the run fails unless they agree on the result.
+
+`python -m benchmarks scale` measures and models costs against sizes.
 """
 
 import argparse
 import warnings
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,6 +18,7 @@ from benchmarks.compare import Row, compare
 from benchmarks.full_size import full_size_rows
 from benchmarks.langevin import langevin_rows
 from benchmarks.oracle import oracle_rows
+from benchmarks.scale import run as scale
 from benchmarks.trace import trace_rows
 from diffusion_math.denoiser import from_eps
 from diffusion_math.sample import final
@@ -116,14 +120,23 @@ def _blocks(half: str, attention: tuple[bool, ...]) -> tuple[str, ...]:
 
 
 def main() -> None:
-    """Print the table; `--rounds` says how often each side is timed."""
+    """Print ours beside peers, or with `scale` write costs against sizes, measured and modelled."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
+    parser.add_argument("what", nargs="?", choices=("peers", "scale"), default="peers")
+    parser.add_argument("--out", type=Path, help="folder for the files of scale (out/scale)")
     parser.add_argument("--rounds", type=int, default=15, help="timings a side, at least 2")
     parser.add_argument("--only-full-size", action="store_true", help="Stable Diffusion alone")
     asked = parser.parse_args()
     rounds: int = asked.rounds
     if rounds < 2:
         parser.error(f"--rounds: at least 2 wanted, got {rounds}")
+    if asked.what == "scale":
+        if asked.only_full_size:
+            parser.error("--only-full-size: has no effect on scale")
+        scale.run(rounds, asked.out or Path("out/scale"))
+        return
+    if asked.out is not None:
+        parser.error("--out: wanted with scale alone")
     warnings.simplefilter("ignore", FutureWarning)
     rows: list[Row] = []
     if not asked.only_full_size:

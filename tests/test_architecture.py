@@ -36,6 +36,7 @@ DISTRIBUTION = {
 EXTRAS = (
     "testing",
     "train",
+    "cluster",
     "diffusers",
     "docs",
     "control",

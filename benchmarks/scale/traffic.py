@@ -6,7 +6,9 @@
 import gc
 import json
 import sys
+import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,10 @@ from sd.train.unet import UNetTraining
 CONFIG = replace(SHAPES_CONFIG.unet, channels=(128, 256))
 FEW, MORE = 2, 6
 """Numbers of steps: what a run sends besides its steps is in both."""
+BATCH = 8
+"""Examples of a step, of all processes together."""
+GLOO_SCATTER = 2
+"""What gloo's reduce-scatter sends over that of a ring: it reduces all on every process."""
 
 
 def sent() -> int:
@@ -46,31 +52,39 @@ def held() -> int:
 
 
 def train(folder: Path, steps: int, sharded: bool) -> dict[str, Any]:
-    """A few steps on noise; bytes sent by the whole run, and held when the last step begins."""
+    """A few steps on noise.
+
+    Bytes sent by the whole run, bytes held when the last step begins, least CPU seconds of a step.
+    """
     shard = joined(cpu=True)
     training = UNetTraining(
-        steps=steps, batch_size=2 * shard.process.count, warmup=1, out=folder / f"{steps}{sharded}",
+        steps=steps, batch_size=BATCH, warmup=1, out=folder / f"{steps}{sharded}",
         log_every=10**6, checkpoint_every=10**6, cpu=True, fsdp=sharded, bfloat16=False,
     )  # fmt: skip
     torch.manual_seed(0)
     network = UNet(CONFIG)
     holds: list[int] = []
+    clock: list[float] = []
+    own = BATCH // shard.process.count
     generator = torch.Generator().manual_seed(shard.process.rank)
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
-        x = torch.randn(2, CONFIG.in_channels, 8, 8, generator=generator)
-        return x, torch.randn(2, 4, CONFIG.context_width, generator=generator)
+        x = torch.randn(own, CONFIG.in_channels, 8, 8, generator=generator)
+        return x, torch.randn(own, 4, CONFIG.context_width, generator=generator)
 
     def loss(module: nn.Module, examples: Any, _: torch.Generator) -> dict[str, Tensor]:
-        holds.append(held())
+        if len(clock) == steps - 1:
+            holds.append(held())
+        clock.append(time.process_time())
         x, context = examples
-        return {"loss": module(x, torch.zeros(2), context).square().mean()}
+        return {"loss": module(x, torch.zeros(len(x)), context).square().mean()}
 
     shard.wait()
     before = sent()
     fit(network, batch, loss, training, None, None, BLOCKS if sharded else ())
     shard.wait()
-    return {"sent": sent() - before, "held": holds[-1]}
+    pace = min(b - a for a, b in pairwise(clock[:-1])) if len(clock) > FEW else 0.0
+    return {"sent": sent() - before, "held": holds[-1], "cpu": pace}
 
 
 def main(folder: Path) -> None:
@@ -82,7 +96,7 @@ def main(folder: Path) -> None:
             continue
         few, more = (train(folder, steps, sharded) for steps in (FEW, MORE))
         sent = (more["sent"] - few["sent"]) / (MORE - FEW)
-        found[name] = {"sent": sent, "held": more["held"]}
+        found[name] = {"sent": sent, "held": more["held"], "cpu": more["cpu"]}
     if shard.process.count == 1:
         file = folder / f"{MORE}False" / "checkpoint.pt"
         found["checkpoint"] = file.stat().st_size

@@ -42,7 +42,7 @@ class Training:
         return (1 + BACKWARD) * self.forward * examples
 
     def state(self, devices: int, sharded: bool) -> float:
-        """Bytes of weights, gradients, AdamW's two moments and the EMA on the main device.
+        """Bytes of weights, gradients, AdamW's two moments and the average of the weights.
 
         Every device holds all of them, 4 P (1 + 1 + 2 + 1), and `DistributedDataParallel` another
         4 P of buckets; or with FSDP (ZeRO's stage 3) the N-th part, 4 P (1 + 1 + 2 + 1) / N.

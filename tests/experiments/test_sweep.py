@@ -66,7 +66,7 @@ def test_an_executor_gives_what_this_process_gives(engine) -> None:
         found = {one.name: one for one in each(fails, SEEDS, executor)}
         assert [type(found[seed].error) for seed in SEEDS] == [*3 * [NONE], ZeroDivisionError, NONE]
         assert found[1].warnings == ("odd",) and not found[2].warnings
-        with pytest.raises(SweepError, match="^3: ZeroDivisionError: no way$"):
+        with pytest.raises(SweepError, match=r"^3: ZeroDivisionError: no way$"):
             swept(fails, (0, 2, 3, 4), executor)
 
 
