@@ -210,7 +210,7 @@ def test_no_import_cycles() -> None:
 
 
 def test_every_dependency_is_declared() -> None:
-    extras = ("testing", "train", "diffusers", "control", "digits", "openvino", "audit")
+    extras = ("testing", "train", "cluster", "diffusers", "control", "digits", "openvino", "audit")
     assert undeclared(ROOT, ROOMS, requirements(*extras)) == []
     assert undeclared(ROOT, ("tests", "benchmarks"), requirements(*EXTRAS)) == []
 
