@@ -23,7 +23,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -62,14 +61,16 @@ def main(arguments: Sequence[str]) -> int:
     if options.seeds < 1 or options.first < 0:
         parser.error(f"--seeds, --first: wanted >= 1, >= 0, got {options.seeds}, {options.first}")
     seeds = list(range(options.first, options.first + options.seeds))
+    from experiments.common.sweep import processes, swept  # a plugin of pytest imports this too
+
     say(f"{'seed':>5} {'passed':>7} {'failed':>7} {'seconds':>8}")
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(AT_A_TIME) as pool:
+    with tempfile.TemporaryDirectory() as folder, processes(AT_A_TIME) as pool:
         record = Path(folder) / "record.json"
         pairs = [(seeds[0], [*rest, f"{RECORD}={record}"]), *((k, rest) for k in seeds[1:2])]
-        runs = list(pool.map(lambda pair: reported(*pair), pairs))
+        runs = swept(reported, pairs, pool)
         if seeds[2:]:
             only = [] if options.all else economy(record)
-            runs += pool.map(lambda seed: reported(seed, [*rest, *only]), seeds[2:])
+            runs += swept(reported, [(seed, [*rest, *only]) for seed in seeds[2:]], pool)
     bad = [run for run in runs if not run.good]
     seconds = sum(run.seconds for run in runs)
     say(f"{len(runs)} seeds, {len(bad)} with failures, {seconds:.0f} s of test runs")
@@ -89,9 +90,9 @@ def economy(record: Path) -> list[str]:
     return [f"{ONLY}={record}"]
 
 
-def reported(seed: int, arguments: Sequence[str]) -> Run:
-    """Run one seed and print its line."""
-    run = one(seed, arguments)
+def reported(given: tuple[int, Sequence[str]]) -> Run:
+    """Run one seed, with pytest's arguments, and print its line."""
+    run = one(*given)
     say(f"{run.seed:>5} {run.passed:>7} {len(run.failed):>7} {run.seconds:>8.0f}")
     if not run.good:
         for test in run.failed or (f"pytest ended with code {run.code}: {run.last}",):
