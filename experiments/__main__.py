@@ -46,6 +46,7 @@ GROUPS = {
     },
     "generate": {
         "generate": "images from prompts, as PNGs that carry their settings",
+        "conditions": "a class, a text, a map over the pixels: what a map does",
         "cfg": "X1: guidance on and off; accuracy and diversity against its scale",
         "strength": "X2: image to image at rising strengths",
         "timing": "X3: time and memory of every device and precision found",

@@ -9,8 +9,10 @@ from PIL import Image
 
 from diffusion_math.checks import require
 from sd.files import image_tensor
+from sd.shapes.scene import Scene
+from sd.shapes.semantic import PALETTE, class_map, classes
 
-__all__ = ["canny", "given", "require_canny", "semantic"]
+__all__ = ["canny", "given", "of_scene", "require_canny", "semantic", "shapes"]
 
 
 def given(image: Image.Image, width: int, height: int, option: str = "image") -> Image.Image:
@@ -75,3 +77,22 @@ def semantic(
     wanted = f"classes in 0..{len(table) - 1}, for which there are colours"
     require(low >= 0 and high < len(table), "labels", wanted, f"{low}..{high}")
     return Image.fromarray(table.astype(np.uint8)[labels])
+
+
+def shapes(image: Image.Image, width: int, height: int, option: str = "image") -> Image.Image:
+    """The image as a map for the embedded ControlNet: each pixel has the colour of its class.
+
+    The class is that of the nearest colour in `sd.shapes.semantic.PALETTE`. Raises ValueError, with
+    the option, unless the image is width x height, and for a colour that is far from all of them.
+    """
+    pixels = np.asarray(given(image, width, height, option))
+    try:
+        labels = classes(pixels)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from error
+    return semantic(labels, list(PALETTE.values()))
+
+
+def of_scene(scene: Scene, width: int = 64) -> Image.Image:
+    """The map of a scene for the embedded ControlNet, `width` pixels wide and high."""
+    return semantic(class_map(scene, width), list(PALETTE.values()))

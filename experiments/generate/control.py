@@ -10,6 +10,7 @@ from experiments.generate import png_metadata
 from experiments.generate.control_options import Controls, Kept
 from sd import control_map
 from sd.checkpoint import load_controlnet
+from sd.checkpoint.network import EMBEDDED
 from sd.control import Control, require_fit
 from sd.digest import weights_digest
 from sd.files import image_tensor
@@ -32,11 +33,13 @@ def opened(
     """The controls, with maps of that (width, height). Raises ValueError for one that does not fit
     the pipeline."""
     maps = [
-        control_map.given(image, *size, f"--control-image: {path}")
-        if kind == "given"
-        else control_map.canny(image, *size)
-        for image, path, kind in zip(
-            images, options.control_image, options.each("map"), strict=True
+        control_map.canny(image, *size)
+        if kind == "canny"
+        else (control_map.shapes if name == EMBEDDED else control_map.given)(
+            image, *size, f"--control-image: {path}"
+        )
+        for name, image, path, kind in zip(
+            options.control, images, options.control_image, options.each("map"), strict=True
         )
     ]
     numbers = zip(*map(options.each, ("scale", "start", "end")), strict=True)
@@ -52,7 +55,7 @@ def repeated(
     """The controls in the settings of a PNG; `within` names it in messages."""
     return [
         _control(
-            Path(one.control),
+            one.control,
             png_metadata.opened(one.image, f"--like: the map of a ControlNet {within}"),
             pipeline,
             size,
@@ -83,7 +86,7 @@ def digest(control: Control) -> str:
 
 
 def _control(
-    path: Path, drawn: Image, pipeline: TextToImage, size: tuple[int, int], numbers: Any
+    path: Path | str, drawn: Image, pipeline: TextToImage, size: tuple[int, int], numbers: Any
 ) -> Control:
     network = load_controlnet(path, dtype=pipeline.dtype, device=pipeline.device)
     control = Control(network, drawn, *numbers)

@@ -18,8 +18,8 @@ ANY = Several(distinct=False)
 class Controls:
     """ControlNets, which condition the images on maps over the pixels."""
 
-    control: Annotated[tuple[Path, ...], Several(0, distinct=False), NONE] = ()
-    """ControlNets v1.x: files, folders or hub ids; several act together."""
+    control: Annotated[tuple[Literal["shapes"] | Path, ...], Several(0, distinct=False), NONE] = ()
+    """ControlNets: the embedded one, or v1.x as files, folders or hub ids; several act together."""
     control_image: Annotated[tuple[Path, ...], File(), Several(0, distinct=False), NONE] = ()
     """One image for each `--control`."""
     control_map: Annotated[tuple[Kind, ...], ANY] = ("given",)
@@ -42,6 +42,10 @@ class Controls:
             if len(getattr(self, name)) not in (1, count):
                 wanted = f"1 for all or {count}" if count > 1 else "1"
                 refuse(self, name, f"{wanted}, one for each --control")
+        for path, kind in zip(self.control, self.each("map"), strict=True):
+            if path == "shapes" and kind != "given":
+                wanted = "given with --control shapes, whose map has classes"
+                raise FlagError(f"--control-map: wanted {wanted}, got {kind}")
         for start, end in zip(self.each("start"), self.each("end"), strict=True):
             if not start < end:
                 wanted = f"an end above its --control-start {start}"

@@ -17,6 +17,7 @@ from experiments.generate.claims import claimed, finishing
 from experiments.generate.jobs import Job, batches, listed, read
 from experiments.output.files import write_files
 from experiments.output.result import Figure, Result
+from sd.checkpoint.network import EMBEDDED
 from sd.command_line.flags import FlagError, refuse
 from sd.command_line.terminal import say
 from sd.control import Control
@@ -269,7 +270,8 @@ def _repeat(config: Config, pipeline: TextToImage | None) -> Result:
     model = replace(checked.model, low_memory=given.low_memory, **own)
     kept["model"] |= {name: given.kept()[name] for name in own}
     unasked = {name: kept["model"][name] for name in checked.model.named() if name not in own}
-    named = [*unasked.items(), *(("control", one.control) for one in checked.controls)]
+    nets = [one.control for one in checked.controls if one.control != EMBEDDED]
+    named = [*unasked.items(), *(("control", one) for one in nets)]
     if named and not config.like_files:
         files = "; ".join(f"{name} {value}" for name, value in named)
         own_too = f", or name your own (--{next(iter(unasked))} ...)" if unasked else ""

@@ -13,6 +13,7 @@ from sd.pipeline import TextToImage
 
 QUICK: dict[str, dict[str, Any]] = {
     "cfg": {"scales": (), "count": 4, "shown": 3, "diversity_prompts": 2, "diversity_seeds": 2},
+    "conditions": {"count": 2, "conflicts": 2, "digit_steps": 50},
     "strength": {"strengths": (0.3, 0.5, 0.7, 1.0), "seeds": 2},
     "timing": {"repeats": 3, "warmup": 1, "cold_start": False},
     "tradeoff": {
@@ -57,11 +58,13 @@ SHORTER: dict[str, dict[str, Any]] = {
     "reverse": {"steps": 1500},
     "digits": {"steps": 1500, "seeds": 4, "pair_steps": 500, "bound_steps": 100},
     "families": {"steps": 3000},
+    "conditions": {"count": 48, "conflicts": 24},
 }
 """What the report does for less time than the experiment on its own."""
 
 SECONDS: dict[str, float] = {
-    "pictures": 2, "cfg": 130, "strength": 10, "timing": 26, "tradeoff": 89, "autoencoder": 5,
+    "pictures": 2, "cfg": 130, "conditions": 90, "strength": 10, "timing": 26, "tradeoff": 89,
+    "autoencoder": 5,
     "forward": 4, "posterior": 5, "bound": 23, "likelihood": 17, "score-field": 4,
     "langevin": 13, "reverse": 29, "densities": 11, "errata": 6, "digits": 69, "families": 37,
     "guidance-truth": 38, "inpainting": 14, "audit": 43, "weights": 1,

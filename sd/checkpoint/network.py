@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,10 @@ from sd.networks.controlnet import ControlNet
 from sd.networks.unet import UNet
 from sd.weights import blank
 
-__all__ = ["load_controlnet", "load_unet"]
+__all__ = ["EMBEDDED", "load_controlnet", "load_unet"]
+
+EMBEDDED = "shapes"
+"""The name of the ControlNet of the embedded model."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +64,16 @@ def load_controlnet(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
 ) -> ControlNet:
-    """The ControlNet of a file, a diffusers folder or an id of the Hugging Face hub.
+    """The embedded ControlNet, or that of a file, a diffusers folder or an id of the hub.
 
     All names and shapes are checked before a weight is read. The tensors of a file determine the
     configuration as those of a U-Net do; a file of `sd.weights.save_network` has it in its
     metadata, a folder in its config.json.
 
     Args:
-        path: `.safetensors`, `.pth` or `.ckpt` in the original layout (`control_model.*`) or in
-            that of diffusers; a folder of a ControlNetModel; or a hub id.
+        path: "shapes", for class-index maps of the embedded model (see `sd.control_map.shapes`);
+            `.safetensors`, `.pth` or `.ckpt` in the original layout (`control_model.*`) or in that
+            of diffusers; a folder of a ControlNetModel; or a hub id.
         variant: the variant of a folder's files, such as "fp16".
         dtype, device: of the network.
 
@@ -77,7 +82,11 @@ def load_controlnet(
         ValueError: a file is damaged, of another family, or does not fit. The first line of the
             message names the file.
     """
-    network: ControlNet = _load(_CONTROLNET, path, variant, dtype, device)
+    with ExitStack() as stack:
+        if str(path) == EMBEDDED:
+            asset = files("sd") / "assets" / "shapes" / "control.safetensors"
+            path = stack.enter_context(as_file(asset))
+        network: ControlNet = _load(_CONTROLNET, path, variant, dtype, device)
     return network
 
 

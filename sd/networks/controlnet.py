@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from sd.config import ControlNetConfig
 from sd.networks.attention import Conditioning
 from sd.networks.chunked import chunked_conv
-from sd.networks.unet import Encoder, skip_widths
+from sd.networks.unet import Encoder, UNet, skip_widths
 
-__all__ = ["ControlNet", "HintEncoder"]
+__all__ = ["ControlNet", "HintEncoder", "copy_encoder"]
 
 
 class HintEncoder(nn.Module):
@@ -77,6 +77,24 @@ class ControlNet(Encoder):
         maps = self.encode(self.conv_in(x) + features, self.time(x, t), context)
         layers = [*self.controlnet_down_blocks, self.controlnet_mid_block]
         return [layer(one) for layer, one in zip(layers, maps, strict=True)]
+
+
+def copy_encoder(unet: UNet, config: ControlNetConfig) -> ControlNet:
+    """A new ControlNet whose encoder starts as the U-Net's; its residuals are zero at first.
+
+    The weights of the hint encoder before its last convolution are N(0, 2 / fan_in), so that a
+    map's differences do not vanish on the way. Sources: Zhang et al. 2023, arXiv:2302.05543,
+    section 3.1; He et al. 2015, arXiv:1502.01852, eq. 10.
+    """
+    network = ControlNet(config)
+    hint = network.controlnet_cond_embedding
+    for layer in (hint.conv_in, *hint.blocks):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(layer.bias)
+    own = network.state_dict()
+    copied = {name: value for name, value in unet.state_dict().items() if name in own}
+    network.load_state_dict({**own, **copied})
+    return network
 
 
 def _pointwise(width: int) -> nn.Conv2d:

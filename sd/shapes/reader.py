@@ -49,8 +49,8 @@ _RADIUS = {"small": (0.15, 0.25), "large": (0.275, 0.42)}  # between the two: no
 
 
 @dataclass(frozen=True)
-class _Found:
-    """A thing in the image, and its centroid in half widths of the image."""
+class Found:
+    """A thing in the image; (x, y) is its centroid in half widths, from -1 to 1."""
 
     mention: Mention
     x: float
@@ -60,22 +60,14 @@ class _Found:
 def describe_image(image: npt.NDArray[Any]) -> Description | None:
     """The description of an image, or None if a part of it is unclear.
 
-    Takes an array (width, width, 3) of uint8. Of two things the left or the upper one comes first.
-    Their relation is None if they are diagonal to each other, and for three things or more. A size
-    between small and large is None. Raises ValueError for any other kind of array.
+    Of two things the left or the upper one comes first. Their relation is None if they are diagonal
+    to each other, and for three things or more. A size between small and large is None. Takes and
+    raises what `find_things` does.
     """
-    if image.ndim != 3 or image.shape[0] != image.shape[1] or image.shape[2] != 3:
-        raise ValueError(f"image: wanted shape (width, width, 3), got {image.shape}")
-    if image.dtype != np.uint8 or image.shape[0] < 32:
-        got = f"{image.dtype} and width {image.shape[0]}"
-        raise ValueError(f"image: wanted uint8 and a width of at least 32, got {got}")
-    pixels = image.astype(np.float64)
-    background, ground = _ground(pixels)
-    if background is None:
+    seen = find_things(image)
+    if seen is None:
         return None
-    found = _things(pixels - ground, ground)
-    if not found:
-        return None
+    background, found = seen
     if len(found) != 2:
         return Description(tuple(thing.mention for thing in found), None, background)
     a, b = found
@@ -88,6 +80,22 @@ def describe_image(image: npt.NDArray[Any]) -> Description | None:
         a, b = (a, b) if dy > 0 else (b, a)
         relation = "above"
     return Description((a.mention, b.mention), relation, background)
+
+
+def find_things(image: npt.NDArray[Any]) -> tuple[str, list[Found]] | None:
+    """The background and all things of an image, at least one; None if a part of it is unclear.
+
+    Takes an array (width, width, 3) of uint8. Raises ValueError for any other kind of array.
+    """
+    if image.ndim != 3 or image.shape[0] != image.shape[1] or image.shape[2] != 3:
+        raise ValueError(f"image: wanted shape (width, width, 3), got {image.shape}")
+    if image.dtype != np.uint8 or image.shape[0] < 32:
+        got = f"{image.dtype} and width {image.shape[0]}"
+        raise ValueError(f"image: wanted uint8 and a width of at least 32, got {got}")
+    pixels = image.astype(np.float64)
+    background, ground = _ground(pixels)
+    found = None if background is None else _things(pixels - ground, ground)
+    return (background, found) if background and found else None
 
 
 def agrees(seen: Description | None, asked: Description) -> bool:
@@ -135,7 +143,7 @@ def _unmix(contrast: Floats, ground: Floats, least: float, most: float) -> tuple
     return share, np.sqrt(np.maximum(left, 0.0))
 
 
-def _things(contrast: Floats, ground: Floats) -> list[_Found] | None:
+def _things(contrast: Floats, ground: Floats) -> list[Found] | None:
     """All things in an image less its ground; None where one is unclear."""
     scale = contrast.shape[0] / 64
     share, left = _unmix(contrast, ground, 0.0, 1.1)
@@ -161,7 +169,7 @@ def _things(contrast: Floats, ground: Floats) -> list[_Found] | None:
     return found
 
 
-def _thing(contrast: Floats, ground: Floats, solid: Bools, support: Bools) -> _Found | None:
+def _thing(contrast: Floats, ground: Floats, solid: Bools, support: Bools) -> Found | None:
     """The thing with the pixels `solid`, whose blurred edges stay within `support`."""
     color = _color(contrast, ground, solid)
     if color is None:
@@ -182,7 +190,7 @@ def _thing(contrast: Floats, ground: Floats, solid: Bools, support: Bools) -> _F
     if not min(low for low, _ in _RADIUS.values()) < radius < max(h for _, h in _RADIUS.values()):
         return None
     size = next((s for s in SIZES if _RADIUS[s][0] <= radius <= _RADIUS[s][1]), None)
-    return _Found(Mention(shape, color, size), (x + 0.5) / half - 1, (y + 0.5) / half - 1)
+    return Found(Mention(shape, color, size), (x + 0.5) / half - 1, (y + 0.5) / half - 1)
 
 
 def _color(contrast: Floats, ground: Floats, solid: Bools) -> str | None:

@@ -1,8 +1,9 @@
 """`python -m sd.train`: train the embedded model from nothing, in the lecture's order.
 
 First the text encoder, contrastively with images (C30); then the autoencoder (C31); then, with both
-frozen, the U-Net (C19, C28). A finished stage is not repeated and a killed one resumes, so the same
-command continues where it stopped. A network made with other settings raises an error.
+frozen, the U-Net (C19, C28); last, with all three frozen, a ControlNet (C27). A finished stage is
+not repeated and a killed one resumes, so the same command continues where it stopped. A network
+made with other settings raises an error.
 """
 
 import json
@@ -27,16 +28,25 @@ from sd.command_line import flags
 from sd.command_line.entry import guarded, parsed
 from sd.command_line.flags import Range, Several, Words
 from sd.command_line.terminal import say
-from sd.config import SHAPES_CONFIG, ModelConfig, TextConfig, UNetConfig, VAEConfig
+from sd.config import (
+    SHAPES_CONFIG,
+    AnyConfig,
+    ModelConfig,
+    TextConfig,
+    UNetConfig,
+    VAEConfig,
+)
 from sd.files.output_folder import locked, output_folder
 from sd.files.regular_file import parse_json
+from sd.networks.controlnet import ControlNet
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE
 from sd.pipeline import TextToImage
 from sd.text.tokenizer import Tokenizer
-from sd.train import checkpoint, clip, evaluation, fsdp, unet, vae
+from sd.train import checkpoint, clip, control, evaluation, fsdp, unet, vae
 from sd.train.clip import CLIPTraining
+from sd.train.control import ControlTraining
 from sd.train.settings import FREE, Training, agree
 from sd.train.shard import WHOLE, Shard, fair, joined, left
 from sd.train.trainer import rounded
@@ -46,21 +56,23 @@ from sd.train.vae import VAETraining
 STANDARD = 2000
 """The number of images that standardise the latents."""
 
-Stage = Literal["text_encoder", "vae", "unet"]
+Stage = Literal["text_encoder", "vae", "unet", "control"]
 
 
 @dataclass(frozen=True)
 class All:
-    """Train the embedded model of captioned shapes: text encoder, autoencoder, U-Net."""
+    """Train the embedded model of shapes: text encoder, autoencoder, U-Net, ControlNet."""
 
     model: Path = Path("runs/model")
-    """Folder for the three networks, which `TextToImage.load` reads."""
+    """Folder for the networks, which `TextToImage.load` reads."""
     clip: CLIPTraining = field(default_factory=CLIPTraining)
     """The text encoder's training."""
     vae: VAETraining = field(default_factory=VAETraining)
     """The autoencoder's training."""
     unet: UNetTraining = field(default_factory=UNetTraining)
     """The U-Net's training."""
+    control: ControlTraining = field(default_factory=ControlTraining)
+    """The ControlNet's training."""
     judged: Annotated[int, Range(1, 1_000_000)] = 500
     """Prompts, and images, outside the training data that evaluate each network."""
     keep: Annotated[tuple[Stage, ...], Several(0)] = ()
@@ -85,7 +97,12 @@ class All:
     @property
     def stages(self) -> dict[str, Training]:
         """The training of each network, in order."""
-        return {"text_encoder": self.clip, "vae": self.vae, "unet": self.unet}
+        return {
+            "text_encoder": self.clip,
+            "vae": self.vae,
+            "unet": self.unet,
+            "control": self.control,
+        }
 
     def file(self, name: str) -> Path:
         """The file of a finished network."""
@@ -158,11 +175,14 @@ def check(options: All, config: ModelConfig, processes: int = 1) -> None:
             said = f"--{training.prefix}warmup {training.warmup} is not below the number of steps"
             warnings.warn(f"{said}: the learning rate does not reach its peak", stacklevel=2)
     if device.available()[0] != "cpu" and len({one.cpu for one in todo}) > 1:
-        raise ValueError("--clip.cpu, --vae.cpu and --unet.cpu: give all of them or none")
-    networks = {
+        raise ValueError(
+            "--clip.cpu, --vae.cpu, --unet.cpu and --control.cpu: give all of them or none"
+        )
+    networks: dict[str, tuple[type[nn.Module], AnyConfig]] = {
         "text_encoder": (TextEncoder, config.text),
         "vae": (VAE, config.vae),
         "unet": (UNet, config.unet),
+        "control": (ControlNet, control.control_config(config)),
     }
     for name, (network, own) in networks.items():
         initial = getattr(options.stages[name], "initial", None)
@@ -175,7 +195,7 @@ def wanted(
     options: All,
     config: ModelConfig,
     name: str,
-    networks: tuple[VAE, TextEncoder] | None = None,
+    networks: tuple[VAE, TextEncoder] | tuple[VAE, TextEncoder, UNet] | None = None,
     judged: bool = True,
 ) -> dict[str, Any]:
     """The settings that a network depends on: of its training, the data, earlier networks."""
@@ -186,7 +206,10 @@ def wanted(
         found["--judged"] = options.judged
     if name == "vae":
         return {**found, **vae.context(config.vae)}
-    return {**found, **unet.context(config, *networks)} if networks else found
+    if networks is None:
+        return found
+    own = {"unet": unet, "control": control}[name]
+    return {**found, **own.context(config, *networks)}
 
 
 def finished(options: All, name: str, settings: Mapping[str, Any]) -> bool:
@@ -211,7 +234,7 @@ def _train(options: All, command: str, config: ModelConfig, shard: Shard = WHOLE
     def write(
         name: str,
         network: nn.Module,
-        own: TextConfig | VAEConfig | UNetConfig,
+        own: AnyConfig,
         settings: Mapping[str, Any],
         measure: Callable[[], Mapping[str, float | int]],
     ) -> None:
@@ -261,6 +284,20 @@ def _train(options: All, command: str, config: ModelConfig, shard: Shard = WHOLE
         model = TextToImage(config, tokenizer, *networks, device=torch.device("cpu"))
         judge = partial(evaluation.accuracy, model, options.judged)
         write("unet", network, config.unet, settings, judge)
+    denoiser = weights.load_network(options.file("unet"), UNet, UNetConfig)
+
+    settings = wanted(options, config, "control", (autoencoder, text_encoder, denoiser))
+    if not finished(options, "control", settings):
+        schedule = Discrete.scaled_linear(config.steps)
+        state = control.train_control(
+            options.control, config, autoencoder, text_encoder, denoiser, tokenizer, schedule
+        )
+        own = control.control_config(config)
+        branch = rounded(ControlNet(own), state)
+        networks = (text_encoder, autoencoder, denoiser)
+        model = TextToImage(config, tokenizer, *networks, device=torch.device("cpu"))
+        judge = partial(evaluation.controlled, model, branch, options.judged)
+        write("control", branch, own, settings, judge)
 
 
 if __name__ == "__main__":

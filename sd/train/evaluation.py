@@ -5,16 +5,21 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from sd import control_map
+from sd.control import Control
 from sd.files import image_tensor
+from sd.networks.controlnet import ControlNet
 from sd.networks.vae import VAE
 from sd.pipeline import TextToImage
-from sd.shapes.accuracy import evaluate_prompts, fresh_prompts
+from sd.shapes.accuracy import evaluate_prompts, fresh_prompts, matches_prompt
 from sd.shapes.caption import describe
-from sd.shapes.data import FRESH, example
+from sd.shapes.data import FRESH, described, example
+from sd.shapes.placement import NEAR, placement_errors
 from sd.shapes.reader import agrees, describe_image
+from sd.shapes.semantic import class_map
 from sd.train.vae import images, psnr
 
-__all__ = ["accuracy", "reconstruction"]
+__all__ = ["accuracy", "controlled", "reconstruction"]
 
 
 @torch.no_grad()
@@ -46,3 +51,31 @@ def accuracy(model: TextToImage, count: int) -> dict[str, float | int]:
 
             figures[f"{pairs}_{name}"] = float(np.mean(evaluate_prompts(generate, asked)))
     return figures
+
+
+def controlled(model: TextToImage, network: ControlNet, count: int) -> dict[str, float | int]:
+    """Share of things in their place in a map, and of prompts matched with and without the map.
+
+    A place counts within `NEAR` pixels. Prompts and seeds are those of `accuracy`, of seen pairs.
+    """
+    near: list[bool] = []
+    right: list[bool] = []
+    for index in range(count):
+        scene, prompt = described(FRESH, index)
+        control = Control(network, control_map.of_scene(scene, model.config.image_size))
+        (drawn,) = model(prompt, seed=index, controls=[control], progress=False)
+        pixels = np.asarray(drawn)
+        labels = class_map(scene, model.config.image_size)
+        near += [error <= NEAR for error in placement_errors(pixels, labels)]
+        right.append(matches_prompt(pixels, prompt))
+
+    def generate(some: Sequence[str], seeds: Sequence[int]):
+        drawn = model(some, seed=list(seeds), progress=False)
+        return [np.asarray(one) for one in drawn]
+
+    return {
+        "judged": count,
+        "in_place": float(np.mean(near)),
+        "with_map": float(np.mean(right)),
+        "without_map": float(np.mean(evaluate_prompts(generate, fresh_prompts(0, count)))),
+    }

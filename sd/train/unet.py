@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
@@ -23,7 +24,7 @@ from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE, Latent
 from sd.shapes.caption import caption
-from sd.shapes.data import example, fingerprint
+from sd.shapes.data import described, fingerprint
 from sd.text.tokenizer import Tokenizer
 from sd.train.fsdp import BLOCKS
 from sd.train.settings import Initial, Rate, Share, Size, Steps
@@ -31,9 +32,23 @@ from sd.train.shard import WHOLE, Shard, joined
 from sd.train.trainer import Training, fit
 from sd.train.vae import images
 
+Latents: TypeAlias = Annotated[int, Range(100, 10_000_000)]
+
 
 @dataclass(frozen=True)
-class UNetTraining(Training):
+class LatentTraining(Training):
+    """Flags of a training on captioned latents."""
+
+    latents: Latents = 50_000
+    """Images, encoded once before the training; captions are sampled anew in each step."""
+    drop: Share = 0.1
+    """Probability that the empty prompt replaces the caption."""
+    two: Share = 0.5
+    """Share of images with two things."""
+
+
+@dataclass(frozen=True)
+class UNetTraining(LatentTraining):
     """Flags of the U-Net's training."""
 
     prefix = "unet."
@@ -45,12 +60,6 @@ class UNetTraining(Training):
     initial: Initial = None
     """A `.safetensors` file with initial weights; without it they are random."""
     checkpoint_every: Steps = 500
-    latents: Annotated[int, Range(100, 10_000_000)] = 50_000
-    """Images, encoded once before the training; captions are sampled anew in each step."""
-    drop: Share = 0.1
-    """Probability that the empty prompt replaces the caption."""
-    two: Share = 0.5
-    """Share of images with two things."""
     fsdp: bool = False
     """Share weights, gradients and the optimiser's state among the processes (FSDP), so that a
     larger network fits; without it each process holds all of them."""
@@ -86,9 +95,10 @@ def encode(
 
 def unet_loss(
     schedule: Discrete, prediction: str, shard: Shard = WHOLE
-) -> Callable[[nn.Module, Sequence[Tensor], torch.Generator], dict[str, Tensor]]:
-    """E ||y - y_theta(alpha_t x_0 + sigma_t eps, t, context)||^2, t uniform on 1..T.
+) -> Callable[[Callable[..., Tensor], Sequence[Tensor], torch.Generator], dict[str, Tensor]]:
+    """E ||y - y_theta(alpha_t x_0 + sigma_t eps, t, *conditions)||^2, t uniform on 1..T.
 
+    An example is x_0 and its conditions: the encoded prompt, and for a ControlNet a map.
     y is what the network predicts: eps ("epsilon", L_simple), v ("v_prediction") or x_0
     ("sample"); the mean is over all entries of a batch. The equation is
     `diffusion_math.loss.training_loss`. Source: Ho et al. 2020, arXiv:2006.11239, eq. 14.
@@ -96,9 +106,9 @@ def unet_loss(
     """
 
     def loss(
-        unet: nn.Module, examples: Sequence[Tensor], generator: torch.Generator
+        unet: Callable[..., Tensor], examples: Sequence[Tensor], generator: torch.Generator
     ) -> dict[str, Tensor]:
-        x0, context = examples
+        x0, *conditions = examples
 
         def normal(count: int) -> Tensor:
             return torch.randn((count, *x0.shape[1:]), generator=generator)
@@ -107,8 +117,7 @@ def unet_loss(
         eps = shard.drawn(normal, len(x0)).to(x0.device)
 
         def network(x_t: Tensor, time: Tensor) -> Tensor:
-            predicted: Tensor = unet(x_t, time, context)
-            return predicted.float()
+            return unet(x_t, time, *conditions).float()
 
         # The fused attention kernel's backward pass is slow in bfloat16 on a CPU.
         with sdpa_kernel([SDPBackend.MATH] if x0.device.type == "cpu" else _FUSED):
@@ -119,6 +128,42 @@ def unet_loss(
 
 
 _FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
+
+Captioned: TypeAlias = tuple[npt.NDArray[np.int64], Tensor, Tensor]
+"""The numbers of some examples, their latents, and their encoded captions."""
+
+
+def captioned_latents(
+    training: LatentTraining,
+    latent: Latent,
+    text_encoder: TextEncoder,
+    tokenizer: Tokenizer,
+    shard: Shard = WHOLE,
+) -> Callable[[int], Captioned]:
+    """This process's shard of the examples of each step, sampled from the latents of the data set.
+
+    Latents and captions are sampled anew; the empty prompt replaces some of the captions.
+    """
+    scenes = [described(training.seed, index)[0] for index in range(training.latents)]
+    one, two = (np.flatnonzero([len(y.things) == n for y in scenes]) for n in (1, 2))
+    text_encoder = text_encoder.eval()
+
+    @torch.no_grad()
+    def batch(step: int) -> Captioned:
+        rng = np.random.default_rng([training.seed, 1, step])
+        twos = rng.binomial(training.batch_size, training.two)
+        chosen = np.concatenate(
+            [rng.choice(two, twos), rng.choice(one, training.batch_size - twos)]
+        )
+        z = torch.from_numpy(rng.standard_normal(latent.mean[chosen].shape, dtype=np.float32))
+        said = ["" if rng.random() < training.drop else caption(scenes[i], rng) for i in chosen]
+        own = shard.of(training.batch_size)
+        chosen, z = chosen[own], z[own]
+        x0 = latent.mean[chosen] + latent.variance[chosen].sqrt() * z
+        return chosen, x0, text_encoder(tokenizer.encode(said[own]))
+
+    return batch
 
 
 def train_unet(
@@ -132,33 +177,25 @@ def train_unet(
     """Train the U-Net on the latents of `vae`, conditioned on `text_encoder`; averaged weights."""
     training.check()
     shard = joined(training.cpu)
-    device = torch.device("cuda" if torch.cuda.is_available() and not training.cpu else "cpu")
-    latent = encode(vae, training.seed, training.latents, device, shard=shard)
-    scenes = [example(training.seed, index).scene for index in range(training.latents)]
-    one, two = (np.flatnonzero([len(y.things) == n for y in scenes]) for n in (1, 2))
-    text_encoder = text_encoder.eval()
+    latent = encode(vae, training.seed, training.latents, device_of(training), shard=shard)
     torch.manual_seed(training.seed)
     unet = UNet(config.unet)
     if training.initial is not None:
         unet.load_state_dict(weights.read_tensors(training.initial, unet))
+    examples = captioned_latents(training, latent, text_encoder, tokenizer, shard)
 
-    @torch.no_grad()
     def batch(step: int) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng([training.seed, 1, step])
-        twos = rng.binomial(training.batch_size, training.two)
-        chosen = np.concatenate(
-            [rng.choice(two, twos), rng.choice(one, training.batch_size - twos)]
-        )
-        z = torch.from_numpy(rng.standard_normal(latent.mean[chosen].shape, dtype=np.float32))
-        said = ["" if rng.random() < training.drop else caption(scenes[i], rng) for i in chosen]
-        own = shard.of(training.batch_size)
-        chosen, z = chosen[own], z[own]
-        x0 = latent.mean[chosen] + latent.variance[chosen].sqrt() * z
-        return x0, text_encoder(tokenizer.encode(said[own]))
+        _, x0, words = examples(step)
+        return x0, words
 
     loss = unet_loss(schedule, config.prediction, shard)
     blocks = BLOCKS if training.fsdp else ()
     return fit(unet, batch, loss, training, None, context(config, vae, text_encoder), blocks)
+
+
+def device_of(training: Training) -> torch.device:
+    """The device of a training."""
+    return torch.device("cuda" if torch.cuda.is_available() and not training.cpu else "cpu")
 
 
 def context(config: ModelConfig, vae: VAE, text_encoder: TextEncoder) -> dict[str, str]:

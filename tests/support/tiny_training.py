@@ -21,15 +21,16 @@ CONFIG = replace(
 
 
 def flags(folder: Path, changed: dict[str, str] | None = None) -> list[str]:
-    """A command line that trains all three networks in seconds; some of its flags changed."""
-    found = {"--model": str(folder / "model"), "--judged": "2", "--unet.latents": "100"}
-    for name, size in (("clip", 8), ("vae", 2), ("unet", 4)):
+    """A command line that trains all four networks in seconds; some of its flags changed."""
+    found = {"--model": str(folder / "model"), "--judged": "2"}
+    found |= {"--unet.latents": "100", "--control.latents": "100"}
+    for name, size in (("clip", 8), ("vae", 2), ("unet", 4), ("control", 4)):
         own = {"steps": "3", "batch-size": str(size), "warmup": "1", "checkpoint-every": "2"}
         own |= {"log-every": "1", "out": str(folder / name)}
         found |= {f"--{name}.{flag}": value for flag, value in own.items()}
     found |= changed or {}
     words = [word for pair in found.items() for word in pair]
-    return [*words, "--clip.cpu", "--vae.cpu", "--unet.cpu"]
+    return [*words, "--clip.cpu", "--vae.cpu", "--unet.cpu", "--control.cpu"]
 
 
 def run(patch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -46,6 +47,6 @@ def run(patch: pytest.MonkeyPatch, *arguments: str) -> int:
         return program.main(list(arguments))
 
 
-def log(folder: Path, names: Sequence[str] = ("clip", "vae", "unet")) -> dict[str, str]:
+def log(folder: Path, names: Sequence[str] = ("clip", "vae", "unet", "control")) -> dict[str, str]:
     """Each training's log."""
     return {name: (folder / name / "log.jsonl").read_text(encoding="utf-8") for name in names}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sd.config import ControlNetConfig, UNetConfig
-from sd.networks.controlnet import ControlNet
+from sd.networks.controlnet import ControlNet, copy_encoder
 from sd.networks.unet import UNet
 from tests.support.controlnets import peer_controlnet
 from tests.support.measuring import Measured
@@ -96,6 +96,27 @@ def test_a_new_controlnet_changes_nothing() -> None:
     residuals = net(x, t, context, features)
     assert all(not bool(one.any()) for one in (features, *residuals))
     assert torch.equal(unet(x, t, context, residuals), unet(x, t, context))
+
+
+@torch.no_grad()
+def test_a_copied_encoder_is_the_u_nets() -> None:
+    """Its skip connections are the U-Net's, and a map still differs before the last layer."""
+    config = CONFIGS["v1"]
+    unet = UNet(config.encoder).eval()
+    scramble(unet, 5)
+    net = copy_encoder(unet, config).eval()
+    x, t, context = normal(1, 4, 8, 8), torch.tensor([9.0]), normal(1, 5, 64, seed=2)
+    for one, same in zip(
+        *(n.encode(n.conv_in(x), n.time(x, t), context) for n in (net, unet)), strict=True
+    ):
+        assert torch.equal(one, same)
+    image, spreads = normal(1, 3, 64, 64, seed=3).sigmoid(), []
+    for hint in (net.controlnet_cond_embedding, ControlNet(config).controlnet_cond_embedding):
+        hint.conv_out.register_forward_hook(
+            lambda module, given, y: spreads.append(float(given[0].std(dim=(2, 3)).mean()))
+        )
+        assert not bool(hint(image).any())
+    assert spreads[0] > 0.01 > 2 * spreads[1]  # torch's own weights keep a tenth of that
 
 
 @torch.no_grad()

@@ -7,7 +7,6 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,6 @@ from sd.config import UNetConfig, VAEConfig
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE, Latent
-from sd.shapes.data import Example
 from sd.shapes.scene import Scene, Thing
 from sd.text.tokenizer import Tokenizer
 from sd.train import unet, vae
@@ -36,14 +34,13 @@ TINY = replace(
     image_size=64,
 )
 THING = Thing("ring", "red", "large", -0.5, 0.1, 0.35)
-BLANK = np.zeros((64, 64, 3), np.uint8)
 
 
-def example(seed: int, index: int) -> Example:
-    """One thing and two by turns, unpainted."""
+def described(seed: int, index: int) -> tuple[Scene, str]:
+    """One thing and two by turns."""
     two = index % 2 == 1
     scene = Scene((THING,) * (1 + two), "left of" if two else None, "gray")
-    return Example(BLANK, "", scene)
+    return scene, ""
 
 
 class Fit:
@@ -79,7 +76,7 @@ def train_unet(
 
     patch.setattr(unet, "fit", fit)
     patch.setattr(unet, "encode", encode)
-    patch.setattr(unet, "example", example)
+    patch.setattr(unet, "described", described)
     patch.setattr(unet, "unet_loss", lambda *given: given)
     networks = VAE(TINY.vae), TextEncoder(TINY.text)
     found = unet.train_unet(training, TINY, *networks, Tokenizer.embedded(), SCHEDULE)

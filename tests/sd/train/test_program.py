@@ -19,10 +19,10 @@ from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE
 from sd.train import __main__ as program
-from sd.train import clip, evaluation, trainer, unet, vae
+from sd.train import clip, control, evaluation, trainer, unet, vae
 from tests.support.tiny_training import CONFIG, flags, run
 
-NAMES = ("text_encoder", "vae", "unet")
+NAMES = ("text_encoder", "vae", "unet", "control")
 
 
 def odd(network: nn.Module, seed: int) -> dict[str, Tensor]:
@@ -46,8 +46,10 @@ def untrained(patch: pytest.MonkeyPatch) -> dict[str, Mapping[str, Tensor]]:
     patch.setattr(clip, "matching", lambda module, *_: note("text_encoder", module.text))
     patch.setattr(vae, "fit", lambda module, *_: odd(module, 2))
     patch.setattr(unet, "fit", lambda module, *_: odd(module, 3))
+    patch.setattr(control, "fit", lambda module, *_: odd(module, 4))
     patch.setattr(evaluation, "reconstruction", lambda module, _: note("vae", module))
     patch.setattr(evaluation, "accuracy", lambda model, _: note("unet", model.unet))
+    patch.setattr(evaluation, "controlled", lambda model, network, _: note("control", network))
     return judged
 
 
@@ -142,8 +144,9 @@ def test_networks_of_unknown_make_are_kept_only_where_asked(
         assert run(patch, *unet_alone, "--vae.seed", "3") == 2
         assert "--vae.seed: has no effect with --keep vae" in capsys.readouterr().err
         latest = ["--unet.latents", "100", "--unet.out", str(tmp_path / "unet")]
+        latest += ["--control.latents", "100", "--control.out", str(tmp_path / "control")]
         assert run(patch, *unet_alone, *latest) == 0
-    assert sorted(quick) == ["unet"]
+    assert sorted(quick) == ["control", "unet"]
 
 
 def test_a_network_to_keep_has_to_be_there(
@@ -231,7 +234,7 @@ def test_a_run_that_is_stopped_says_one_line_and_resumes(
     again = untrained(untrained_again)
     assert run(untrained_again, *flags(tmp_path)) == 0
     untrained_again.undo()
-    assert sorted(again) == ["unet", "vae"]
+    assert sorted(again) == ["control", "unet", "vae"]
 
 
 @pytest.mark.slow
@@ -239,7 +242,7 @@ def test_the_whole_program_ends_alike_interrupted_or_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C at the second step of each network; files but for their command, and logs, agree."""
-    changed = {"--judged": "1", "--unet.batch-size": "2"}
+    changed = {"--judged": "1", "--unet.batch-size": "2", "--control.batch-size": "2"}
     assert run(monkeypatch, *flags(tmp_path / "whole", changed)) == 0
     update, stopped = trainer.learning_rate, []
 
@@ -250,9 +253,9 @@ def test_the_whole_program_ends_alike_interrupted_or_not(
         return update(training, step)
 
     monkeypatch.setattr(trainer, "learning_rate", stopping)
-    codes = [run(monkeypatch, *flags(tmp_path / "stopped", changed)) for _ in range(4)]
-    assert codes == [130, 130, 130, 0]
-    for name in ("clip", "vae", "unet"):
+    codes = [run(monkeypatch, *flags(tmp_path / "stopped", changed)) for _ in range(5)]
+    assert codes == [130, 130, 130, 130, 0]
+    for name in ("clip", "vae", "unet", "control"):
         logs = [(tmp_path / one / name / "log.jsonl").read_text() for one in ("whole", "stopped")]
         assert logs[0] == logs[1]
     for name in NAMES:

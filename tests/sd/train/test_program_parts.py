@@ -16,7 +16,7 @@ from sd import weights
 from sd.networks.vae import VAE
 from sd.text.tokenizer import Tokenizer
 from sd.train import __main__ as program
-from sd.train import clip, evaluation, unet, vae
+from sd.train import clip, control, evaluation, unet, vae
 from sd.train.__main__ import All, check, finished, main, train, wanted
 from sd.train.checkpoint import Log, load_checkpoint, machine
 from sd.train.settings import agree
@@ -25,7 +25,7 @@ from tests.support.tiny_training import CONFIG
 pytestmark = pytest.mark.usefixtures("unchecked")
 
 OPTIONS = All(model=Path("made"), judged=7)
-STAGES = ("text_encoder", "vae", "unet")
+STAGES = ("text_encoder", "vae", "unet", "control")
 
 
 def test_each_network_is_made_from_the_ones_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,14 +67,18 @@ def test_each_network_is_made_from_the_ones_before(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(evaluation, "reconstruction", note("reconstruction", {"figure": 2}))
     monkeypatch.setattr(unet, "train_unet", note("unet", "state"))
     monkeypatch.setattr(evaluation, "accuracy", note("accuracy", {"figure": 3}))
+    monkeypatch.setattr(control, "train_control", note("control", "state"))
+    monkeypatch.setattr(evaluation, "controlled", note("controlled", {"figure": 4}))
 
     program._train(OPTIONS, "the command", CONFIG)
 
     before = loaded["vae"], loaded["text_encoder"]
-    networks = {"text_encoder": None, "vae": None, "unet": before}
+    all_three = (*before, loaded["unet"])
+    networks = {"text_encoder": None, "vae": None, "unet": before, "control": all_three}
     assert asked == {name: {"of": name, "networks": networks[name]} for name in STAGES}
     assert said == [f'{name}.safetensors {{"figure": {k}}}' for k, name in enumerate(STAGES, 1)]
     own = {"text_encoder": CONFIG.text, "vae": CONFIG.vae, "unet": CONFIG.unet}
+    own["control"] = control.control_config(CONFIG)
     for k, name in enumerate(STAGES, 1):
         _, config, words = saved[f"{name}.safetensors"]
         assert config == own[name]
@@ -99,6 +103,12 @@ def test_each_network_is_made_from_the_ones_before(monkeypatch: pytest.MonkeyPat
     assert judged == 7 and model.device == torch.device("cpu")
     network = saved["unet.safetensors"][0]
     assert model.parts == (CONFIG, tokenizer, loaded["text_encoder"], loaded["vae"], network)
+    training, config, *three, words, same = calls["control"]
+    assert (training, config, *three) == (OPTIONS.control, CONFIG, *all_three)
+    assert words is tokenizer and torch.equal(same.betas, schedule.betas)
+    model, branch, judged = calls["controlled"]
+    assert judged == 7 and branch is saved["control.safetensors"][0]
+    assert model.parts == (CONFIG, tokenizer, *(loaded[name] for name in STAGES[:3]))
 
     calls.clear()
     decoder = replace(OPTIONS, vae=replace(OPTIONS.vae, decoder_only=True))
@@ -112,6 +122,7 @@ def test_a_network_depends_on_its_training_its_data_and_the_networks_before(
     monkeypatch.setattr(clip, "context", lambda config: {"clip": config})
     monkeypatch.setattr(vae, "context", lambda config: {"vae": config})
     monkeypatch.setattr(unet, "context", lambda config, *networks: {"unet": networks})
+    monkeypatch.setattr(control, "context", lambda config, *networks: {"control": networks})
     own = {name: training.settings() for name, training in OPTIONS.stages.items()}
     judged = {"--judged": 7}
     found = {name: wanted(OPTIONS, CONFIG, name) for name in STAGES}
@@ -121,6 +132,8 @@ def test_a_network_depends_on_its_training_its_data_and_the_networks_before(
     pair: Any = ("autoencoder", "encoder")
     assert wanted(OPTIONS, CONFIG, "unet", pair) == own["unet"] | judged | {"unet": pair}
     assert wanted(OPTIONS, CONFIG, "unet", judged=False) == own["unet"]
+    three: Any = (*pair, "unet")
+    assert wanted(OPTIONS, CONFIG, "control", three) == own["control"] | judged | {"control": three}
 
 
 @pytest.fixture
@@ -155,7 +168,7 @@ def test_one_device_trains_all(
     mixed = replace(OPTIONS, unet=replace(OPTIONS.unet, cpu=not alike))
     if alike or devices == ("cpu",):
         return check(mixed, CONFIG)
-    message = "^--clip.cpu, --vae.cpu and --unet.cpu: give all of them or none$"
+    message = "^--clip.cpu, --vae.cpu, --unet.cpu and --control.cpu: give all of them or none$"
     with pytest.raises(ValueError, match=message):
         check(mixed, CONFIG)
 
@@ -217,6 +230,7 @@ def test_folders_are_named_by_their_flags(monkeypatch: pytest.MonkeyPatch, tmp_p
         (tmp_path, "--model"),
         (options.clip.out, "--clip.out"),
         (options.unet.out, "--unet.out"),
+        (options.control.out, "--control.out"),
     ]
 
 

@@ -16,12 +16,18 @@ from sd.shapes.data import FRESH
 from sd.train import __main__ as program
 from sd.train.__main__ import All
 from sd.train.clip import CLIPTraining
+from sd.train.control import ControlTraining
 from sd.train.settings import FREE, Training
 from sd.train.trainer import fit
 from sd.train.unet import UNetTraining
 from sd.train.vae import VAETraining
 
-KINDS = {"clip": CLIPTraining, "vae": VAETraining, "unet": UNetTraining}
+KINDS = {
+    "clip": CLIPTraining,
+    "vae": VAETraining,
+    "unet": UNetTraining,
+    "control": ControlTraining,
+}
 WORDS = ("", "text", "-1", "nan", "inf", "-inf", "1e400", "9" * 31, "1" * 5000, "0x10", "1,5", "\0")
 NUMBERS = [
     *(f"--{name}.{one.name}" for name, kind in KINDS.items()
