@@ -16,9 +16,9 @@ class Config:
     condition: a class (scikit-learn's digits, by a network trained in the run), a text, and a map.
     """
 
-    count: Annotated[int, Range(2, 100_000)] = 200
+    count: Annotated[int, Range(2, 100_000)] = 60
     """Fresh scenes, each with its map and prompt, at least 2."""
-    conflicts: Annotated[int, Range(2, 100_000)] = 100
+    conflicts: Annotated[int, Range(2, 100_000)] = 40
     """Scenes whose prompt names other shapes than the map, and as many whose prompt names another
     number of things, at least 2 and at most `--count`."""
     digit_steps: Annotated[int, Range(1, 10**7)] = 1000

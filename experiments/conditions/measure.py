@@ -1,11 +1,14 @@
 """Scenes, prompts that agree with their maps or contradict them, and the images of both."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from PIL.Image import Image
+from tqdm import tqdm
 
+from experiments.common.model import draw
 from sd import control_map
 from sd.control import Control
 from sd.networks.controlnet import ControlNet
@@ -91,23 +94,29 @@ def other_number(case: Case) -> Case:
     return replace(case, prompt=phrase(Description(things, "left of", said.background)))
 
 
-def sampled(
-    pipeline: TextToImage,
-    network: ControlNet | None,
-    cases: Sequence[Case],
-    tick: Callable[[], object],
+def mapped(
+    pipeline: TextToImage, network: ControlNet, cases: Sequence[Case], bar: "tqdm[Any]"
 ) -> list[Outcome]:
-    """The images of the prompts at the model's own setting, with the maps or, without a network,
-    without them; the maps are compared in either case."""
+    """The images of the prompts with the maps, at the model's own setting."""
     found = []
     for case in cases:
-        controls = [] if network is None else [Control(network, case.hint)]
-        (image,) = pipeline(case.prompt, seed=case.seed, controls=controls, progress=False)
+        control = Control(network, case.hint)
+        found += draw(pipeline, [case.prompt], [case.seed], bar, controls=[control])
+    return _read_images(found, cases)
+
+
+def plain(pipeline: TextToImage, cases: Sequence[Case], bar: "tqdm[Any]") -> list[Outcome]:
+    """The images of the same prompts and noise without the maps, compared with the maps too."""
+    prompts, seeds = [case.prompt for case in cases], [case.seed for case in cases]
+    return _read_images(draw(pipeline, prompts, seeds, bar), cases)
+
+
+def _read_images(images: Sequence[Image], cases: Sequence[Case]) -> list[Outcome]:
+    found = []
+    for image, case in zip(images, cases, strict=True):
         pixels, labels = np.asarray(image), class_map(case.scene)
-        right = matches_prompt(pixels, case.prompt)
-        errors = placement_errors(pixels, labels)
+        right, errors = matches_prompt(pixels, case.prompt), placement_errors(pixels, labels)
         found.append(Outcome(image, right, shows_map(pixels, labels), errors))
-        tick()
     return found
 
 

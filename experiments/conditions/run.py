@@ -46,11 +46,10 @@ def run(config: Config) -> Result:
     digits = _digits(config.digit_steps)
     total = 2 * config.count + 2 * config.conflicts
     with tqdm(total=total, unit="image", disable=None) as bar:
-        mapped = measure.sampled(pipeline, network, cases, bar.update)
-        plain = measure.sampled(pipeline, None, cases, bar.update)
+        mapped = measure.mapped(pipeline, network, cases, bar)
+        plain = measure.plain(pipeline, cases, bar)
         found = {
-            name: measure.sampled(pipeline, network, some, bar.update)
-            for name, some in contrary.items()
+            name: measure.mapped(pipeline, network, some, bar) for name, some in contrary.items()
         }
     parts = (
         "A condition is a number (a class), a text, or a map over the pixels. The embedded "

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from PIL import ImageOps
 from torch import Tensor
 
 from diffusion_math.densities.mixture import GaussianMixture
@@ -14,6 +15,7 @@ from diffusion_math.guidance import cfg as right_cfg
 from diffusion_math.loss import training_loss as right_loss
 from diffusion_math.sample import trajectory as right_trajectory
 from experiments.families.generators import FAMILIES, autoencoder
+from sd.control_map import of_scene
 from sd.inpaint import Inpainting
 from sd.networks.controlnet import ControlNet
 from sd.networks.text_encoder import TextEncoder
@@ -27,6 +29,7 @@ from tests import test_claims_families as families
 from tests import test_claims_learning as learning
 from tests.claims.wrong import wrong
 from tests.diffusion_math import test_guidance as guidance
+from tests.sd import test_control as control
 from tests.sd import test_img2img as redrawn
 from tests.sd import test_inpaint as inpaint
 from tests.sd import test_pipeline as pipeline
@@ -125,6 +128,15 @@ def null_class_is_the_first(self: UNet, x: Tensor, t: Tensor, labels: Any = None
 
 dropped = conditions.test_c28_prompts_are_dropped_at_random
 both_models = learning.test_c28_one_network_learns_both_models
+
+
+placed = control.test_c27_things_are_where_the_map_has_them
+
+
+@wrong("C27", placed, "of_scene")
+def mirrored_map(scene: Any) -> Any:
+    """The map is that of the mirrored scene."""
+    return ImageOps.mirror(of_scene(scene))
 
 
 def training_with(change: Callable[[Any], Any]) -> Any:

@@ -48,10 +48,13 @@ class Obedient:
 
     dtype = device = None
 
-    def __call__(self, prompt: str, seed: int, controls: Any, progress: bool) -> Any:
-        scene = CASES[seed].scene
-        image = render(scene) if controls else np.full((64, 64, 3), 250, np.uint8)
-        return [Image.fromarray(image)]
+    def __call__(
+        self, prompts: list[str], seed: list[int], progress: bool, controls: Any = ()
+    ) -> Any:
+        blank = np.full((64, 64, 3), 250, np.uint8)
+        drawn = [render(CASES[one].scene) if controls else blank for one in seed]
+        assert not controls or np.array_equal(controls[0], CASES[seed[0]].hint)
+        return list(map(Image.fromarray, drawn))
 
 
 @pytest.fixture
@@ -79,6 +82,6 @@ def test_schema_and_what_is_counted(result: Any) -> None:
 def test_few_scenes_decide_nothing() -> None:
     blank = Image.new("RGB", (64, 64))
     outcomes = [measure.Outcome(blank, True, True, [0.1])]
-    found = {name: outcomes for name in (conditions.SHAPES, conditions.NUMBER)}
+    found = dict.fromkeys((conditions.SHAPES, conditions.NUMBER), outcomes)
     verdicts = {row.verdict for row in conditions._rows(outcomes, outcomes, found)}
     assert verdicts == {"too few samples", "measured"}

@@ -120,7 +120,7 @@ NEAR: dict[str, list[tuple[str, Any, Any]]] = {
     "strength": [("strengths", (0.0, 0.2, 0.3, 1.0), (0.1, 0.2, 0.3, 1.0)), ("seeds", 1, 2),
                  ("strengths", (0.2, 0.3, 1.0), (1.0, 0.2, 0.3, 0.4)),
                  ("strengths", (0.1, 0.2, 0.3, 1.1), (0.1, 0.2, 0.3, 1.0))],
-    "conditions": [("count", 1, 100), ("conflicts", 1, 2), ("conflicts", 201, 200),
+    "conditions": [("count", 1, 100), ("conflicts", 1, 2), ("conflicts", 61, 60),
                    ("digit_steps", 0, 1)],
     "timing": [("repeats", 2, 3), ("warmup", 0, 1)],
     "tradeoff": [("counts", (4,), (4, 7)), ("counts", (7, 4), (4, 7)), ("counts", (4, 4), (4, 5)),

@@ -12,10 +12,11 @@ from PIL import Image
 
 from experiments.__main__ import main
 from experiments.generate.png_metadata import KEY
-from sd import weights
+from sd import control_map, weights
 from sd.config import ControlNetConfig, UNetConfig
 from sd.files.image_file import open_image
 from sd.networks.controlnet import ControlNet
+from sd.shapes.data import described
 from tests.support.chance import pinned
 from tests.support.small_models import scramble
 
@@ -37,6 +38,11 @@ def files(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
         image = Image.fromarray(coarse).resize((side, side), Image.Resampling.NEAREST)
         image.save(folder / f"{name}.png")
     (folder / "text.png").write_text("no image")
+    scene, _ = described(0, 1)
+    control_map.of_scene(scene).save(folder / "classes.png")
+    control_map.of_scene(scene).resize((64, 64), Image.Resampling.BILINEAR, (0, 0, 63, 63)).save(
+        folder / "mixed.png"
+    )
     return {
         "model": str(tiny),
         **{
@@ -60,6 +66,7 @@ def go(files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 MODEL = "--model {model} --device cpu --steps 3"
 CONTROL = f"{MODEL} --control {{net}} --control-image {{map}}"
+SHAPES = "--device cpu --steps 2 --control shapes --control-image"
 
 
 def image(folder: Path) -> Image.Image:
@@ -91,6 +98,23 @@ def test_the_map_acts_and_the_png_repeats_it(
     assert code == 0, line
     assert (np.asarray(image(tmp_path / "again")) == pixels["with"]).all()
     assert kept(tmp_path / "again")["controls"] == [control]
+
+
+def test_the_embedded_controlnet_is_repeated_without_its_file(
+    go: Any, files: dict[str, str], tmp_path: Path
+) -> None:
+    """A map near the colors of the classes is one of them."""
+    classes = np.asarray(open_image(Path(files["classes"])))
+    near = Image.fromarray(np.where(classes > 0, classes - 9, classes + 9).astype(np.uint8))
+    near.save(tmp_path / "near.png")
+    for name, path in (("exact", files["classes"]), ("near", str(tmp_path / "near.png"))):
+        assert go(f"{SHAPES} {path}", name)[0] == 0
+    (png,) = (tmp_path / "near").glob("*.png")
+    code, line = go(f"--like {png}", "again")
+    assert code == 0, line
+    pixels = [np.asarray(image(tmp_path / name)) for name in ("exact", "near", "again")]
+    assert (pixels[0] == pixels[1]).all() and (pixels[0] == pixels[2]).all()
+    assert kept(tmp_path / "near")["controls"][0]["control"] == "shapes"
 
 
 def test_several_controls_with_shares_and_edges(go: Any, tmp_path: Path) -> None:
@@ -131,6 +155,10 @@ REFUSED = {
     " got context_width 32",
     f"{MODEL} --control {{map}} --control-image {{map}}": "{map}",
     f"{MODEL} --control {{missing}} --control-image {{map}}": "{missing}",
+    f"{SHAPES} {{mixed}}": "--control-image: {mixed}: wanted colors of classes (background (0, 0, ",
+    f"{SHAPES} {{classes}} --control-map canny": "--control-map: wanted given with --control "
+    "shapes, whose map has classes, got canny",
+    f"{MODEL} --control shapes --control-image {{classes}}": "--control: shapes does not fit: ",
     f"{CONTROL} --width 128": "wanted a map of 128 x 64 pixels, as the images, got a map",
 }
 

@@ -1,6 +1,8 @@
 """Whole runs with ControlNets beside diffusers' pipelines, and the steps in which they act."""
 
+import json
 from dataclasses import replace
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,17 @@ from torch import Tensor, nn
 from sd.checkpoint import load_controlnet
 from sd.config import ControlNetConfig
 from sd.control import Control, Residuals
+from sd.control_map import of_scene
 from sd.networks.controlnet import ControlNet
 from sd.pipeline import TextToImage
+from sd.shapes.data import FRESH, described
+from sd.shapes.placement import NEAR, placement_errors
+from sd.shapes.semantic import class_map
+from sd.weights import read_metadata
 from tests.support import control_run
 from tests.support.control_run import Given, apart, hint
 from tests.support.controlnets import peer_controlnet
+from tests.support.measuring import Measured
 from tests.support.small_models import V1, peers
 
 SIDE = 32
@@ -146,3 +154,28 @@ def test_a_file_in_the_pipeline(pipeline: TextToImage, tmp_path: Path) -> None:
     control = Control(load_controlnet(tmp_path), EDGES.image)
     found = control_run.ours(pipeline, [control], SIDE)
     assert torch.equal(found, run(pipeline, EDGES))
+
+
+@pytest.mark.claim("C27", "sd.train.control.train_control")
+def test_c27_things_are_where_the_map_has_them(measured: Measured) -> None:
+    """The embedded ControlNet, on fresh scenes; without it they are elsewhere."""
+    pipeline, net = TextToImage.load("shapes", device="cpu"), load_controlnet("shapes")
+    errors: dict[bool, list[float]] = {True: [], False: []}
+    for index in (1, 2, 3):
+        scene, prompt = described(FRESH + 3, index)
+        control = Control(net, of_scene(scene))
+        for on in errors:
+            (image,) = pipeline(prompt, steps=10, controls=[control] * on, progress=False)
+            errors[on] += placement_errors(np.asarray(image), class_map(scene))
+    assert max(errors[False]) > 2 * NEAR
+    measured(max(errors[True]), NEAR, "pixels of 64 between a thing and its place in the map")
+
+
+def test_the_embedded_controlnet_is_small_and_says_how_it_was_made() -> None:
+    with as_file(files("sd") / "assets" / "shapes" / "control.safetensors") as path:
+        assert path.stat().st_size <= 6e6
+        words = read_metadata(path)
+    assert words["licence"] == "MIT" and words["command"].startswith("python -m sd.train --keep ")
+    assert {"judged", "in_place", "with_map", "without_map"} == json.loads(words["figures"]).keys()
+    model = TextToImage.load("shapes", device="cpu").config
+    load_controlnet("shapes").settings.require_fit(model)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sd.control_map import canny, given, semantic
+from sd.control_map import canny, given, of_scene, semantic, shapes
+from sd.shapes.data import described
+from sd.shapes.semantic import PALETTE, class_map
 
 
 def square(side: int = 64, low: int = 16, high: int = 48) -> Image.Image:
@@ -76,3 +78,22 @@ def test_classes_have_their_colours() -> None:
     for bad in ([], [(0, 0)], [(0, 0, 256)], [(0, 0, -1)]):
         with pytest.raises(ValueError, match="colours: wanted some colours of three"):
             semantic(labels * 0, bad)
+
+
+def test_a_map_of_a_scene_has_the_colours_of_its_classes() -> None:
+    scene, _ = described(0, 3)
+    found = of_scene(scene, 48)
+    table = np.array(list(PALETTE.values()))
+    assert np.array_equal(np.asarray(found), table[class_map(scene, 48)])
+    assert np.array_equal(np.asarray(shapes(found, 48, 48)), np.asarray(found))
+
+
+def test_a_map_of_shapes_takes_the_nearest_colours_or_names_the_option() -> None:
+    image = of_scene(described(0, 3)[0])
+    near = Image.fromarray((np.asarray(image) * 0.9).astype(np.uint8))
+    assert np.array_equal(np.asarray(shapes(near, 64, 64)), np.asarray(image))
+    with pytest.raises(ValueError, match=r"^the map: wanted a map of 64 x 32 pixels"):
+        shapes(image, 64, 32, "the map")
+    faint = Image.fromarray((np.asarray(image) * 0.5).astype(np.uint8))
+    with pytest.raises(ValueError, match=r"^the map: wanted colors of classes .* in row \d+, col"):
+        shapes(faint, 64, 64, "the map")
