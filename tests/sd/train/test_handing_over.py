@@ -90,11 +90,11 @@ def test_the_u_net_is_trained_as_asked(tmp_path: Path, monkeypatch: pytest.Monke
     wanted = filled(first, UNet(TINY.unet), TINY.unet).state_dict()
     training = unet.UNetTraining(latents=100, seed=4, initial=first, out=tmp_path, cpu=True)
     given, encoded, (autoencoder, text) = train_unet(monkeypatch, training)
-    network, batch, loss, settings, evaluate, context = given
+    network, batch, loss, settings, evaluate, context, blocks = given
     assert all(torch.equal(value, wanted[key]) for key, value in network.state_dict().items())
     assert callable(batch)
     assert loss == (SCHEDULE, "v_prediction", WHOLE)
-    assert settings is training and evaluate is None
+    assert settings is training and evaluate is None and blocks == ()
     assert context == unet.context(TINY, autoencoder, text)
     assert encoded == [(autoencoder, 4, 100, torch.device("cpu"))]
 
