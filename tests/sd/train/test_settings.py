@@ -188,8 +188,8 @@ def test_other_data_and_all_that_differs_are_named(tmp_path: Path) -> None:
 def test_every_field_is_compared_or_declared_free() -> None:
     assert set(OTHER) | {"out", "cpu"} == {one.name for one in dataclasses.fields(Training)}
     for kind in KINDS.values():
-        names = {flags.named(kind(), one.name) for one in dataclasses.fields(kind)}
-        free = {flags.named(kind(), name) for name in FREE}
+        fields = {one.name for one in dataclasses.fields(kind)}
+        names, free = ({flags.named(kind(), n) for n in some} for some in (fields, fields & FREE))
         assert kind().settings().keys() == names - free
 
 
