@@ -1,4 +1,5 @@
 # make demo    set everything up, turn prompts into pictures, write out/report/
+# make play    set up what it needs, serve the playground on http://127.0.0.1:7860
 # make test    set everything up, run the tests
 # make docs    build the docs site, out/docs/index.html; it needs no network to read
 # make lint    style, types, import directions
@@ -9,7 +10,7 @@
 # make train   train the embedded model again from nothing (hours; the same command resumes)
 # make clean   remove caches and results (.venv and training runs stay)
 #
-# Settings: VENV=path  PYTHON=python3.12  DEMO_FLAGS=...  TEST_FLAGS="-m slow"  BENCH_FLAGS=...  FLAKY_FLAGS=...  MUTANTS_FLAGS=...  TRAIN_FLAGS=...
+# Settings: VENV=path  PYTHON=python3.12  DEMO_FLAGS=...  PLAY_FLAGS=...  TEST_FLAGS="-m slow"  BENCH_FLAGS=...  FLAKY_FLAGS=...  MUTANTS_FLAGS=...  TRAIN_FLAGS=...
 
 VENV ?= .venv
 PYTHON ?=
@@ -17,6 +18,7 @@ BIN := $(VENV)/bin
 PY := $(BIN)/python
 READY := $(VENV)/.installed
 DEMO := $(VENV)/.demo
+PLAY := $(VENV)/.play
 # They ask for torchvision, or more, for what is not audited: they come without what they depend on.
 PEERS := azula bayesflow bionemo-moco dalle2-pytorch deepinv denoising-diffusion-pytorch \
   imagen-pytorch k-diffusion keras-hub nflows nvidia-physicsnemo pyknos rectified-flow-pytorch sbi \
@@ -25,7 +27,7 @@ SOURCES := pytest_diffusion_math.py diffusion_math sd experiments benchmarks tes
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test docs lint format bench peers mutants flaky train clean
+.PHONY: help setup demo play test docs lint format bench peers mutants flaky train clean
 
 help:
 	@sed -n 's/^# \{0,1\}//p' Makefile
@@ -40,7 +42,7 @@ $(PY):
 	done; echo "make: no Python 3.11 or newer with venv found; set PYTHON=/path/to/python3.11" >&2; exit 2
 
 $(READY): pyproject.toml constraints.txt | $(PY)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,docs,train,cluster,control,digits,openvino]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,docs,train,cluster,control,digits,openvino,play]'
 	@touch $@
 
 # The demo needs no test, docs or OpenVINO package.
@@ -48,8 +50,15 @@ $(DEMO): pyproject.toml constraints.txt | $(PY)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[digits]'
 	@touch $@
 
+$(PLAY): pyproject.toml constraints.txt | $(PY)
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[play]'
+	@touch $@
+
 demo: $(DEMO)
 	$(PY) -m experiments report --out out/report $(DEMO_FLAGS)
+
+play: $(PLAY)
+	$(PY) -m experiments play $(PLAY_FLAGS)
 
 # What one of the suite's processes has compiled, the others read: they start again and again.
 test: $(READY)

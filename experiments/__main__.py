@@ -46,6 +46,7 @@ GROUPS = {
     },
     "generate": {
         "generate": "images from prompts, as PNGs that carry their settings",
+        "play": "a local page: images, samplers in the plane, checks of a sampler",
         "conditions": "a class, a text, a map over the pixels: what a map does",
         "cfg": "X1: guidance on and off; accuracy and diversity against its scale",
         "strength": "X2: image to image at rising strengths",

@@ -42,6 +42,7 @@ EXTRAS = (
     "control",
     "digits",
     "openvino",
+    "play",
     "audit",
     "test",
     "bench",
@@ -210,7 +211,17 @@ def test_no_import_cycles() -> None:
 
 
 def test_every_dependency_is_declared() -> None:
-    extras = ("testing", "train", "cluster", "diffusers", "control", "digits", "openvino", "audit")
+    extras = (
+        "testing",
+        "train",
+        "cluster",
+        "diffusers",
+        "control",
+        "digits",
+        "openvino",
+        "play",
+        "audit",
+    )
     assert undeclared(ROOT, ROOMS, requirements(*extras)) == []
     assert undeclared(ROOT, ("tests", "benchmarks"), requirements(*EXTRAS)) == []
 

@@ -25,12 +25,14 @@ from experiments.output import page
 from experiments.output.files import to_json, utf8, write_files
 from experiments.output.result import Figure, Heading, Part, Result, Table
 from experiments.plots import BLUE, GRAY, GREEN, PURPLE, png
-from experiments.plots.audit import orders
+from experiments.plots.audit import ladders, orders
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from sd.command_line.terminal import say
 
 SHOWN = ("ddim", "heun", "dpmpp_2m", "deis", "dpmpp_3m", "unipc", "dpm_solver_3s", "lms")
 """Solvers of the work-precision diagram."""
+MOST_LINES = 8
+"""Lines of the chart of errors of a user's samplers."""
 INK = {1: GRAY, 2: BLUE, 3: GREEN, 4: PURPLE}
 """Colors by order."""
 
@@ -122,6 +124,15 @@ def _parts(config: Config, rows: Sequence[Check]) -> tuple[Part, ...]:
         alt = "Dots of measured orders beside rings of claimed orders, a line for each sampler."
         figure = Figure("audit-orders.png", png(orders(fitted)), caption, alt)
         parts += [Heading("Measured and claimed orders"), figure]
+    if fitted and config.target not in TARGETS:
+        caption = (
+            "Error against the exact solution over the step size, on logarithmic axes, for the "
+            f"first {MOST_LINES} fits at most. The slope of a line is the measured order; the "
+            "dashed line has the slope of the claimed order."
+        )
+        alt = "Falling lines of errors beside dashed lines of the claimed orders."
+        drawing = png(ladders(fitted[:MOST_LINES]))
+        parts += [Figure("audit-errors.png", drawing, caption, alt)]
     parts += _work(config.quick) if config.target == "ours" else ()
     for verdict, title, more in (
         ("defect", "Defects", " The folder of this page has a reproducer for each, in order."),

@@ -38,8 +38,13 @@ Given: TypeAlias = Mapping[str, Image | Sequence[Control] | None]
 """The sources and the controls, by the names of the pipeline's arguments."""
 
 
-def run(config: Config, pipeline: TextToImage | None = None, hold: bool = False) -> Result:
+def run(
+    config: Config, pipeline: TextToImage | None = None, hold: bool = False, **call_only: Any
+) -> Result:
     """Generate, and write each batch as it is done; with `hold` the result has the images instead.
+
+    call_only: keywords of the pipeline's call that replace those of the settings in the call alone,
+    not in the PNGs; a caller that watches gives its own `solver` around the named one.
 
     Several processes of one launcher share the images of `--prompts`: see `claims`.
     Raises KeyboardInterrupt with the number of finished images where it is interrupted.
@@ -83,7 +88,7 @@ def run(config: Config, pipeline: TextToImage | None = None, hold: bool = False)
         common["controls"] = control.kept(config.controls, controls)
     work = [(batch, _settings(batch, call, common)) for batch in batches(jobs, config.batch)]
     there = set() if config.prompts is None else _there(config.out, work)
-    inputs = {**sources, "controls": controls}
+    inputs = {**sources, "controls": controls, **call_only}
     if process.count > 1:
         _share(config, pipeline, work, inputs)
         there = {job.file for job in jobs}
@@ -231,7 +236,7 @@ def _draw(
 ) -> list[Image]:
     """The images of a batch."""
     texts, seeds = zip(*shared["batch"], strict=True)
-    call = {**shared["call"], **given, "progress": progress}
+    call = {**shared["call"], "progress": progress, **given}
     return pipeline(list(texts), seed=list(seeds), **call)
 
 

@@ -1,14 +1,16 @@
-"""Measured orders beside claimed ones: a line a sampler, a dot a setting."""
+"""Measured orders beside claimed ones, and the errors that they are fitted to."""
 
 from collections.abc import Sequence
+from itertools import cycle
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from diffusion_math.testing.report import Check
-from experiments.plots import BLUE, GRAY, ORANGE, styled
+from experiments.plots import BLUE, GRAY, GREEN, ORANGE, PURPLE, styled
 
 COLORS = {"sound": BLUE, "limit": GRAY, "defect": ORANGE}
+LINES = (BLUE, ORANGE, GREEN, PURPLE)
 
 
 @styled
@@ -43,4 +45,21 @@ def orders(checks: Sequence[Check]) -> Figure:
         Line2D([], [], marker="o", mfc="none", mec="#555555", linestyle="none", label="claimed")
     )
     axes.legend(handles=marks, loc="upper right")
+    return figure
+
+
+@styled
+def ladders(checks: Sequence[Check]) -> Figure:
+    """Error over step size, a line a check, beside a dashed line of the claimed order."""
+    figure = Figure(figsize=(7.5, 5.2), layout="constrained")
+    axes = figure.subplots()
+    for check, color in zip(checks, cycle(LINES), strict=False):
+        fit = check.measured
+        label = f"{check.sampler}, {check.check}: {check.shown}"
+        axes.loglog(fit.sizes, fit.errors, "o-", color=color, label=label)
+        claimed = [fit.errors[-1] * (size / fit.sizes[-1]) ** check.expected for size in fit.sizes]
+        axes.loglog(fit.sizes, claimed, "--", color=color, linewidth=1.2, alpha=0.7)
+    axes.plot([], [], "--", color=GRAY, linewidth=1.2, label="the claimed order")
+    axes.set(xlabel="step size (mean change of log-SNR)", ylabel="error")
+    axes.legend(loc="upper left", fontsize=11)
     return figure

@@ -26,6 +26,7 @@ EXTRAS = {
     "blackjax": "bench",
     "diffusers": "audit",
     "einops": "audit",
+    "gradio": "play",
     "jax": "bench",
     "markdown": "docs",
     "openvino": "openvino",
