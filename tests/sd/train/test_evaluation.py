@@ -1,6 +1,7 @@
 """The figures: which prompts they are of, which images; and the loss and scale behind them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,12 +10,17 @@ import pytest
 import torch
 
 from diffusion_math.schedule import Discrete
+from sd.control_map import of_scene
+from sd.networks.controlnet import ControlNet
 from sd.networks.vae import VAE, Latent
+from sd.pipeline import TextToImage
 from sd.shapes.accuracy import fresh_prompts
 from sd.shapes.caption import parse
-from sd.shapes.data import example
+from sd.shapes.data import FRESH, described, example
+from sd.shapes.render import render
 from sd.shapes.scene import HELD_OUT
 from sd.train import clip, evaluation, unet
+from sd.train.control import control_config
 from tests.support.network_stand_ins import COUNT, Drawing, Knowing
 from tests.support.tiny_training import CONFIG
 
@@ -131,3 +137,34 @@ def test_the_u_nets_loss_is_a_mean_over_all_numbers(shape: tuple[int, ...]) -> N
     context, generator = torch.zeros(len(x0), 1, 1), torch.Generator().manual_seed(0)
     found = loss(Knowing("sample", x0, error=0.3), (x0, context), generator)
     assert float(found["loss"]) == pytest.approx(0.09, rel=1e-5)
+
+
+class Obeying(TextToImage):
+    """Stands for the model: with a map it draws every n-th scene a little off, without none."""
+
+    config = CONFIG
+
+    def __init__(self, wrong: int, off: float) -> None:
+        self.wrong, self.off = wrong, off
+
+    def __call__(self, some: Any, seed: Any, progress: bool, controls: Any = ()) -> Any:
+        if not controls:
+            return [np.zeros((64, 64, 3), np.uint8) for _ in some]
+        scene, words = described(FRESH, seed)
+        assert words == some and controls[0].image == of_scene(scene)
+        if seed % self.wrong == 0:
+            moved = tuple(
+                replace(one, x=one.x * self.off, y=one.y * self.off) for one in scene.things
+            )
+            scene = replace(scene, things=moved)
+        return [render(scene)]
+
+
+def test_with_a_map_places_and_prompts_are_judged() -> None:
+    """Scenes drawn nearer to the centre still show their prompts, but not in the places."""
+    network = ControlNet(control_config(CONFIG))
+    counts = [len(described(FRESH, index)[0].things) for index in range(12)]
+    found = evaluation.controlled(Obeying(100, 1.0), network, 12)
+    assert found == {"judged": 12, "in_place": 1.0, "with_map": 1.0, "without_map": 0.0}
+    found = evaluation.controlled(Obeying(3, 0.6), network, 12)
+    assert found["in_place"] == pytest.approx(1 - sum(counts[::3]) / sum(counts))
