@@ -57,7 +57,7 @@ def conflicts(groups: Mapping[str, tuple[Sequence[Case], Sequence[Outcome]]], sh
     verdicts: list[list[bool | None]] = []
     for name, (cases, outcomes) in groups.items():
         images += [[c.hint for c in cases[:shown]], [one.image for one in outcomes[:shown]]]
-        texts += [[f"map ({name})"] * shown, [c.prompt for c in cases[:shown]]]
+        texts += [[f"map; the prompt names {name}"] * shown, [c.prompt for c in cases[:shown]]]
         verdicts += [[None] * shown, [one.prompt for one in outcomes[:shown]]]
     return Figure(
         "conditions-conflicts.png",
@@ -70,7 +70,7 @@ def conflicts(groups: Mapping[str, tuple[Sequence[Case], Sequence[Outcome]]], sh
 
 def distances(groups: Mapping[str, Sequence[Outcome]]) -> Figure:
     """The share of things within a distance of their place in the map."""
-    radii = np.linspace(0.0, 16.0, 161)
+    radii = np.linspace(0.0, 8.0, 161)
     series = []
     for name, outcomes in groups.items():
         errors = np.array([error for one in outcomes for error in one.errors])
@@ -78,17 +78,18 @@ def distances(groups: Mapping[str, Sequence[Outcome]]) -> Figure:
         series.append(line(name, radii, shares))
     chart = Chart(
         "Distance of things from their places in the map",
-        Axis("distance between centroids (pixels of 64)", 0, 16),
+        Axis("distance between centroids (pixels of 64)", 0, 8),
         Axis("things within that distance (%)", 0, 102),
         series,
-        marked_x=(NEAR, f"{NEAR:g} pixels"),
+        marked_x=(NEAR, ""),
     )
     return Figure(
         "conditions-distances.png",
-        plots.png(side_by_side([chart], 8.5)),
+        plots.png(side_by_side([chart], 8.5, 4.8, legend_columns=2)),
         "Share of the map's things (vertical, percent) that the image has within a distance "
         "(horizontal, pixels of 64). Without the map the prompt leaves the place open. Where the "
-        "reader finds another number of things than the map has, all of them are infinitely far.",
+        "reader finds another number of things than the map has, all of them are infinitely far. "
+        f"The dashed line is at {NEAR:g} pixels.",
         "Curves of shares against distance: with the map they rise at once, without it slowly.",
     )
 

@@ -82,7 +82,7 @@ def run(config: Config) -> Result:
 
 
 def _named(found: dict[str, list[Outcome]]) -> dict[str, list[Outcome]]:
-    return {f"with the map, and a prompt of {name}": one for name, one in found.items()}
+    return {f"with the map; the prompt names {name}": one for name, one in found.items()}
 
 
 def _rows(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_math.schedule import Discrete
+from sd import weights
 from sd.config import ControlNetConfig, ModelConfig, to_json
 from sd.digest import weights_digest
 from sd.networks.controlnet import copy_encoder
@@ -19,7 +20,7 @@ from sd.shapes.data import described
 from sd.shapes.semantic import PALETTE, class_map
 from sd.text.tokenizer import Tokenizer
 from sd.train import unet as base_training
-from sd.train.settings import Rate, Share, Size, Steps, Warmup
+from sd.train.settings import Initial, Rate, Share, Size, Steps, Warmup
 from sd.train.shard import WHOLE, Shard, joined
 from sd.train.trainer import fit
 from sd.train.unet import LatentTraining
@@ -38,6 +39,8 @@ class ControlTraining(LatentTraining):
     batch_size: Size = 48
     learning_rate: Rate = 1e-3
     out: Path = Path("runs/control")
+    initial: Initial = None
+    """A `.safetensors` file with initial weights; without it a copy of the U-Net's encoder."""
     warmup: Warmup = 100
     ema: Share = 0.995
     checkpoint_every: Steps = 100
@@ -91,6 +94,8 @@ def train_control(
     labels = np.stack([class_map(scene, config.image_size) for scene in scenes])
     torch.manual_seed(training.seed)
     control = copy_encoder(unet, control_config(config))
+    if training.initial is not None:
+        control.load_state_dict(weights.read_tensors(training.initial, control))
     unet = unet.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
     examples = base_training.captioned_latents(training, latent, text_encoder, tokenizer, shard)
     colors = np.array(list(PALETTE.values()), dtype=np.float32) / 255.0

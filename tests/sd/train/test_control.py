@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_math.schedule import Discrete
+from sd import weights
 from sd.networks.controlnet import ControlNet, copy_encoder
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
@@ -106,6 +107,23 @@ def test_a_map_is_that_of_its_own_image(monkeypatch: pytest.MonkeyPatch, tmp_pat
             scene, _ = described(0, round(float(latent[0, 0, 0]) * COUNT))
             pixels = (one.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
             assert np.array_equal(classes(pixels), class_map(scene))
+
+
+def test_it_starts_from_the_u_nets_encoder_or_from_given_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[nn.Module] = []
+    monkeypatch.setattr(control, "fit", lambda module, *_: given.append(module) or {})
+    base, _ = trained(tmp_path)
+    _, other = networks()
+    scramble(other, 9)
+    path = tmp_path / "control.safetensors"
+    weights.save_network(path, other, control_config(CONFIG), dtype=torch.float32)
+    trained(tmp_path, initial=path)
+    first, second = (one.state_dict() for one in given)
+    kept = base.state_dict()
+    assert all(torch.equal(first[name], kept[name]) for name in first if name in kept)
+    assert all(torch.equal(second[name], value) for name, value in other.state_dict().items())
 
 
 def test_a_controlnet_depends_on_all_three_networks() -> None:
