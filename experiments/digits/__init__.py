@@ -21,15 +21,16 @@ class Config:
     steps: Annotated[int, Range(1, 10**7)] = 3000
     """Training steps of the network, at least 1."""
     unet: bool = False
-    """Train sd's class-conditional U-Net in the place of the small network of linear layers."""
+    """Train sd's class-conditional U-Net in the place of the small network of linear layers; a
+    training step takes about six times as long."""
     side: Annotated[int, Power(2, 8, 32)] = 8
     """Height and width of a digit for the U-Net; at 16 and 32 every pixel is repeated."""
     width: Annotated[int, Range(4, 8192)] | None = None
-    """Width of the network, at least 4; of the U-Net's first level, a multiple of 8. Default: 256,
-    with --unet 16."""
+    """Width of the network, at least 4 (by default 256); of the U-Net's first level, a multiple of
+    8 (by default 16)."""
     blocks: Annotated[int, Range(1, 100)] | None = None
-    """Residual blocks of the network; of a level of the U-Net, 1 to 10. Default: 3, with --unet 1.
-    """
+    """Residual blocks of the network (by default 3); of a level of the U-Net, 1 to 10 (by default
+    1)."""
     scales: Annotated[tuple[Scale, ...], Several(0)] = (0.0, 1.0, 2.0, 3.0)
     """Guidance scales; 0 and 1 are always added."""
     sampling: Annotated[int, Range(1, 1000)] = 100
