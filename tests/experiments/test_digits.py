@@ -48,12 +48,22 @@ def test_digits(more: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")  # shapes have tests of their own
-@pytest.mark.parametrize("unet", [False, True])
-def test_digits_holds(unet: bool) -> None:
-    """The default, and the U-Net: every verdict that the lecture's claims ask for."""
+def test_digits_holds() -> None:
+    """The default: every verdict that the lecture's claims ask for."""
     pytest.importorskip("sklearn")
-    result = digits.run(digits.Config(unet=unet))
+    result = digits.run(digits.Config())
     assert {row.verdict for row in result.rows} == {"holds", "measured"}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
+def test_the_unet_learns_the_labels_and_is_guided() -> None:
+    """1000 steps: the samples are read as their label, and without it at chance."""
+    pytest.importorskip("sklearn")
+    config = digits.Config(unet=True, steps=1000, scales=(2.0,), seeds=2, bound_steps=5)
+    verdicts = {row.name: row.verdict for row in digits.run(config).rows}
+    for name in ("digits", "digits-free", "digits-guided-2", "digits-distance"):
+        assert verdicts[name] == "holds", name
 
 
 def test_the_split_shares_no_digit() -> None:
