@@ -53,7 +53,8 @@ GROUPS = {
         "timing": "X3: time and memory of every device and precision found",
         "tradeoff": "error against seconds: solvers, steps and guidance intervals",
         "autoencoder": "reconstruction error of the VAE",
-        TRAIN: "train the embedded model from nothing (hours)",
+        TRAIN: "train a model on your own images, a LoRA, or the embedded model again",
+        "evaluate": "held-out loss, FID, KID and nearest training images of a model",
     },
 }
 """The commands by purpose, and what each does."""

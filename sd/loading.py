@@ -15,7 +15,8 @@ from sd.checkpoint import safetensors_file
 from sd.checkpoint.component import Component
 from sd.checkpoint.hub import resolve
 from sd.checkpoint.offload import Offload, Parked
-from sd.config import SHAPES_CONFIG, ModelConfig, TextConfig, UNetConfig, VAEConfig
+from sd.checkpoint.parameterization import CONFIG_KEY
+from sd.config import SHAPES_CONFIG, ModelConfig, TextConfig, UNetConfig, VAEConfig, from_json
 from sd.files.regular_file import path_kind
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
@@ -95,13 +96,18 @@ def load_model(
         )
         networks = dict(zip(NATIVE, (text, own_vae, unet), strict=True))
         homes = {name: _home(folder, name, network, dtype) for name, network in networks.items()}
-        own = replace(SHAPES_CONFIG, text=text.config, vae=own_vae.config, unet=unet.config)
+        whole = SHAPES_CONFIG
+        words_of = weights.read_metadata(folder / "unet.safetensors")
+        if CONFIG_KEY in words_of:
+            whole = from_json(ModelConfig, words_of[CONFIG_KEY])
+        own = replace(whole, text=text.config, vae=own_vae.config, unet=unet.config)
         length = own.text.context_length
         words = (
             Tokenizer.embedded(length)
             if embedded
             else Tokenizer.from_file(folder / "tokenizer.json", length)
         )
+    words.pad_token = _padding(words, own)
     _fitting(words, own)
     if not low_memory:
         for home in homes.values():
@@ -138,11 +144,15 @@ def _checkpoint(
         **options,
     )
     words.context_length = found.config.text.context_length
-    # OpenCLIP pads with its first token, OpenAI's CLIP with the last.
-    words.pad_token = 0 if found.config.text.activation == "gelu" else words.end_token
+    words.pad_token = _padding(words, found.config)
     _fitting(words, found.config)
     networks = found.text_encoder, found.vae, found.unet
     return Parts(found.config, words, *networks, found.offload)
+
+
+def _padding(tokenizer: Tokenizer, config: ModelConfig) -> int:
+    """The token that pads: OpenCLIP's first one, the last one of OpenAI's CLIP."""
+    return 0 if config.text.activation == "gelu" else tokenizer.end_token
 
 
 def _fitting(tokenizer: Tokenizer, config: ModelConfig) -> None:

@@ -32,6 +32,7 @@ EXTRAS = {
     "openvino": "openvino",
     "sklearn": "digits",
     "sympy": "docs",
+    "tensorboard": "train",
     "torchdiffeq": "audit",
     "torchsde": "audit",
 }

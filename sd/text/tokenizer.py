@@ -128,6 +128,10 @@ class Tokenizer:
         text = (files("sd") / "assets" / "tokenizer.json").read_text(encoding="utf-8")
         return cls(tokenizers.Tokenizer.from_str(text), context_length)
 
+    def to_json(self) -> str:
+        """The content of a `tokenizer.json`, which `from_file` reads."""
+        return self._rules.to_str(pretty=True)
+
     @property
     def vocab_size(self) -> int:
         """One more than the largest id: the rows of the text encoder's embedding."""

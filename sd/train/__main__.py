@@ -37,17 +37,18 @@ from sd.config import (
     VAEConfig,
 )
 from sd.files.output_folder import locked, output_folder
-from sd.files.regular_file import parse_json
 from sd.networks.controlnet import ControlNet
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE
 from sd.pipeline import TextToImage
 from sd.text.tokenizer import Tokenizer
-from sd.train import checkpoint, clip, control, evaluation, fsdp, unet, vae
+from sd.train import checkpoint, clip, control, evaluation, fsdp, source, unet, vae
 from sd.train.clip import CLIPTraining
 from sd.train.control import ControlTraining
-from sd.train.settings import FREE, Training, agree
+from sd.train.own import train_own
+from sd.train.own_options import OwnModel
+from sd.train.settings import FREE, Training, agreed
 from sd.train.shard import WHOLE, Shard, fair, joined, left
 from sd.train.trainer import rounded
 from sd.train.unet import UNetTraining
@@ -61,7 +62,10 @@ Stage = Literal["text_encoder", "vae", "unet", "control"]
 
 @dataclass(frozen=True)
 class All:
-    """Train the embedded model of shapes: text encoder, autoencoder, U-Net, ControlNet."""
+    """Train the embedded model of shapes: text encoder, autoencoder, U-Net, ControlNet.
+
+    To train on your own images: `--data FOLDER`; `--data FOLDER --help` lists its flags.
+    """
 
     model: Path = Path("runs/model")
     """Folder for the networks, which `TextToImage.load` reads."""
@@ -110,13 +114,19 @@ class All:
 
 
 def main(argv: Sequence[str] | None = None, program: str = "python -m sd.train") -> int:
-    """Train; the exit code is 0, 2 for an error of the user, 130 for Ctrl-C."""
+    """Train; the exit code is 0, 2 for an error of the user, 130 for Ctrl-C.
+
+    With `--data` the flags are those of `OwnModel`.
+    """
     given = list(sys.argv[1:] if argv is None else argv)
+    own = any(word == "--data" or word.startswith("--data=") for word in given)
+    kind: type[Any] = OwnModel if own else All
 
     def work() -> None:
-        options = parsed(All, program, given)
+        options = parsed(kind, program, given)
         if options is not None:
-            train(options, shlex.join([*program.split(), *given]))
+            work_of = train_own if own else train
+            work_of(options, shlex.join([*program.split(), *given]))
 
     return guarded(work, "the same command resumes from the last checkpoint")
 
@@ -220,13 +230,8 @@ def finished(options: All, name: str, settings: Mapping[str, Any]) -> bool:
             raise ValueError(f"--keep {name}: {path} is missing")
         return False
     if name not in options.keep:
-        words = weights.read_metadata(path).get("settings", "null")
-        try:
-            made = parse_json(words)
-        except ValueError:
-            made = None
         advice = f"keep it as it is with --keep {name}, give another --model, or delete the file"
-        agree(path, made, settings, advice)
+        agreed(path, settings, advice)
     return True
 
 
@@ -267,7 +272,7 @@ def _train(options: All, command: str, config: ModelConfig, shard: Shard = WHOLE
         trained = VAE(config.vae)
         trained.load_state_dict(vae.train_vae(options.vae, config.vae))
         if not options.vae.decoder_only:
-            vae.standardise(trained, vae.images(options.vae.seed, range(STANDARD)))
+            vae.standardise(trained, source.images(options.vae.seed, range(STANDARD)))
         trained = rounded(trained, trained.state_dict())
         judge = partial(evaluation.reconstruction, trained, options.judged)
         write("vae", trained, config.vae, settings, judge)

@@ -1,23 +1,24 @@
 """Contrastive training of the text encoder on captions and images (CLIP)."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
+from sd.command_line.flags import Range
 from sd.config import TextConfig, to_json
 from sd.networks.text_encoder import TextEncoder
-from sd.shapes.data import FRESH, fingerprint
 from sd.text.tokenizer import Tokenizer
-from sd.train.contrastive_pairs import Pairs, contrastive_pairs
+from sd.train.contrastive_pairs import Pairs
 from sd.train.settings import Rate, Share, Size, Steps, Warmup
 from sd.train.shard import WHOLE, Shard, joined
+from sd.train.source import Shapes, Source
 from sd.train.trainer import Training, fit, rounded
 
 Batch = tuple[
@@ -40,6 +41,8 @@ class CLIPTraining(Training):
     ema: Share = 0.99
     checkpoint_every: Steps = 200
     bfloat16: bool = False
+    accumulate: Annotated[int, Range(1, 1)] = 1
+    """1: the loss compares all pairs of a batch, so that a batch has no parts."""
 
 
 class _Residual(nn.Module):
@@ -56,14 +59,16 @@ class _Residual(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """A small convolutional network from a 64 x 64 image to one vector; it is not shipped.
+    """A small convolutional network from a square image to one vector; it is not shipped.
 
     The last features are flattened, not averaged, so that they distinguish left and right, above
-    and below.
+    and below: 4 x 4 of them, or fewer of an image below 64 pixels.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, side: int = 64) -> None:
         super().__init__()
+        cells = min(4, -(-side // 16))
+        self.pool = nn.AdaptiveAvgPool2d(cells)
         self.features = nn.Sequential(
             nn.Conv2d(3, 48, 4, stride=4),
             nn.SiLU(),
@@ -76,24 +81,24 @@ class ImageTower(nn.Module):
             nn.SiLU(),
         )
         self.head = nn.Sequential(
-            nn.Linear(128 * 4 * 4, 512), nn.LayerNorm(512), nn.GELU(), nn.Linear(512, width)
+            nn.Linear(128 * cells * cells, 512), nn.LayerNorm(512), nn.GELU(), nn.Linear(512, width)
         )
 
-    def forward(self, images: UInt8[Tensor, "batch 64 64 3"]) -> Float[Tensor, "batch width"]:
+    def forward(self, images: UInt8[Tensor, "batch side side 3"]) -> Float[Tensor, "batch width"]:
         """One vector per image, of arbitrary length."""
         x = images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
-        y: Tensor = self.head(self.features(x).flatten(1))
+        y: Tensor = self.head(self.pool(self.features(x)).flatten(1))
         return y
 
 
 class CLIP(nn.Module):
     """The text and image towers, their projections, and the learned temperature."""
 
-    def __init__(self, config: TextConfig, width: int = 128) -> None:
+    def __init__(self, config: TextConfig, width: int = 128, side: int = 64) -> None:
         super().__init__()
         self.text = TextEncoder(config)
         self.text_projection = nn.Linear(config.width, width, bias=False)
-        self.image = ImageTower(width)
+        self.image = ImageTower(width, side)
         self.log_scale = nn.Parameter(torch.tensor(1.0 / 0.07).log())
 
     def forward(
@@ -147,17 +152,18 @@ def loss(
     return {"loss": value, "matched": matched}
 
 
-def batches(
-    tokenizer: Tokenizer, seed: int, size: int, alike: float = 0.5, shard: Shard = WHOLE
-) -> Callable[[int], Batch]:
-    """The batch of each step: `size` pairs, of which a share `alike` is in groups of four.
+def batches(tokenizer: Tokenizer, pairs: Callable[[int], Pairs]) -> Callable[[int], Batch]:
+    """The batch of each step.
 
-    The images and tokens are this process's shard of it; which captions are true is of all.
+    Args:
+        tokenizer: of the captions; long ones are cut.
+        pairs: the pairs of each step; images and captions are this process's shard of them, which
+            captions are true is of all.
     """
 
     def batch(step: int) -> Batch:
-        found: Pairs = contrastive_pairs(seed, step, size, alike, shard.of(size))
-        tokens = tokenizer.encode(found.captions)
+        found = pairs(step)
+        tokens = tokenizer.encode(found.captions, truncate=True)
         return torch.from_numpy(found.images), tokens, torch.from_numpy(found.true)
 
     return batch
@@ -179,36 +185,46 @@ def matching(module: nn.Module, batch: Callable[[int], Batch], count: int = 8) -
 
 
 def train_clip(
-    training: CLIPTraining, config: TextConfig, evaluation: int = 8
+    training: CLIPTraining,
+    config: TextConfig,
+    evaluation: int = 8,
+    source: Source | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """Train or resume; the averaged weights of the text encoder, and figures of both towers.
 
     The weights are rounded to float16 before the evaluation, which the main process does; the
-    others have no figures. The figures are means over
-    `evaluation` batches of 256 pairs from the data set `FRESH`, which no training uses: of
-    independent images, and of groups that differ in a single respect.
+    others have no figures. The figures are means over `evaluation` batches of `source.judged()`,
+    which no training uses.
+
+    Args:
+        source: what is learned from; captioned shapes by default.
+        tokenizer: of the captions; by default that of the embedded model.
     """
+    source = Shapes(training.seed) if source is None else source
+    tokenizer = Tokenizer.embedded(config.context_length) if tokenizer is None else tokenizer
     shard = joined(training.cpu)
-    tokenizer = Tokenizer.embedded(config.context_length)
     torch.manual_seed(training.seed)
-    module = CLIP(config)
+    module = CLIP(config, side=source.side)
     module.text.initialize()
 
     def evaluate(model: nn.Module) -> dict[str, float]:
         figures: dict[str, float] = {}
-        for name, alike in (("fresh", 0.0), ("fresh_alike", 1.0)):
-            found = matching(model, batches(tokenizer, FRESH, 256, alike), evaluation)
+        for name, pairs in source.judged().items():
+            found = matching(model, batches(tokenizer, pairs), evaluation)
             figures.update({f"{name}_{key}": value for key, value in found.items()})
         return figures
 
-    batch = batches(tokenizer, training.seed, training.batch_size, shard=shard)
-    state = fit(module, batch, partial(loss, shard=shard), training, evaluate, context(config))
+    size = training.batch_size
+    batch = batches(tokenizer, partial(source.pairs, size=size, own=shard.of(size)))
+    settings = context(config, source)
+    state = fit(module, batch, partial(loss, shard=shard), training, evaluate, settings)
     rounded(module.cpu(), state)
     return module.text.state_dict(), evaluate(module) if shard.process.main else {}
 
 
-def context(config: TextConfig) -> dict[str, str]:
+def context(config: TextConfig, source: Source | None = None) -> dict[str, str]:
     """What changes the text encoder besides the flags of its training."""
-    alike = contrastive_pairs(0, 0, 32, 1.0)
-    digest = hashlib.sha256(alike.images.tobytes() + "\n".join(alike.captions).encode())
-    return {"config": to_json(config), "data": f"{fingerprint()} {digest.hexdigest()[:16]}"}
+    source = source or Shapes()
+    data = f"{source.fingerprint} {source.pairing}".strip()
+    return {"config": to_json(config), "data": data}

@@ -16,12 +16,12 @@ from sd.networks.controlnet import copy_encoder
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE
-from sd.shapes.data import described
 from sd.shapes.semantic import PALETTE, class_map
 from sd.text.tokenizer import Tokenizer
 from sd.train import unet as base_training
 from sd.train.settings import Initial, Rate, Share, Size, Steps, Warmup
 from sd.train.shard import WHOLE, Shard, joined
+from sd.train.source import Shapes
 from sd.train.trainer import fit
 from sd.train.unet import LatentTraining
 
@@ -56,7 +56,7 @@ def control_config(config: ModelConfig) -> ControlNetConfig:
 
 def control_loss(
     unet: UNet, schedule: Discrete, prediction: str, shard: Shard = WHOLE
-) -> Callable[[nn.Module, Sequence[Tensor], torch.Generator], dict[str, Tensor]]:
+) -> Callable[..., dict[str, Tensor]]:
     """The loss of the U-Net (`sd.train.unet.unet_loss`) with a ControlNet's residuals in it.
 
     An example is x_0, its encoded prompt and its map with values in [0, 1]. The U-Net is frozen.
@@ -65,13 +65,16 @@ def control_loss(
     whole = base_training.unet_loss(schedule, prediction, shard)
 
     def loss(
-        control: nn.Module, examples: Sequence[Tensor], generator: torch.Generator
+        control: nn.Module,
+        examples: Sequence[Tensor],
+        generator: torch.Generator,
+        shard: Shard = shard,
     ) -> dict[str, Tensor]:
         def network(x_t: Tensor, time: Tensor, context: Tensor, hint: Tensor) -> Tensor:
             features = control.controlnet_cond_embedding(hint)
             return unet(x_t, time, context, control(x_t, time, context, features))
 
-        return whole(network, examples, generator)
+        return whole(network, examples, generator, shard)
 
     return loss
 
@@ -89,15 +92,17 @@ def train_control(
     training.check()
     shard = joined(training.cpu)
     device = base_training.device_of(training)
-    latent = base_training.encode(vae, training.seed, training.latents, device, shard=shard)
-    scenes = (described(training.seed, index)[0] for index in range(training.latents))
-    labels = np.stack([class_map(scene, config.image_size) for scene in scenes])
+    source = Shapes(training.seed, training.latents, training.two)
+    latent = base_training.encode(vae, source, device, shard=shard)
+    labels = np.stack([class_map(scene, config.image_size) for scene in source.scenes])
     torch.manual_seed(training.seed)
     control = copy_encoder(unet, control_config(config))
     if training.initial is not None:
         control.load_state_dict(weights.read_tensors(training.initial, control))
     unet = unet.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
-    examples = base_training.captioned_latents(training, latent, text_encoder, tokenizer, shard)
+    examples = base_training.captioned_latents(
+        training, source, latent, text_encoder, tokenizer, shard
+    )
     colors = np.array(list(PALETTE.values()), dtype=np.float32) / 255.0
 
     def batch(step: int) -> tuple[Tensor, Tensor, Tensor]:

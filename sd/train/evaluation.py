@@ -17,7 +17,8 @@ from sd.shapes.data import FRESH, described, example
 from sd.shapes.placement import NEAR, placement_errors
 from sd.shapes.reader import agrees, describe_image
 from sd.shapes.semantic import class_map
-from sd.train.vae import images, psnr
+from sd.train.source import images
+from sd.train.vae import psnr
 
 __all__ = ["accuracy", "controlled", "reconstruction"]
 

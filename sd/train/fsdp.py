@@ -34,11 +34,11 @@ def asked() -> bool:
     return os.environ.get(ASKED, "false").lower() == "true"
 
 
-def accelerator(cpu: bool, module: nn.Module, blocks: Blocks = ()) -> Any:
+def accelerator(cpu: bool, module: nn.Module, blocks: Blocks = (), **more: Any) -> Any:
     """Accelerate's engine, which shards the blocks of the module if there are any.
 
     Version and blocks of FSDP are given here; its other options (offloading, activation
-    checkpointing) are those of `accelerate launch --config_file`.
+    checkpointing) are those of `accelerate launch --config_file`. `more` are its trackers.
     """
     from accelerate import Accelerator, FullyShardedDataParallelPlugin
     from accelerate.state import AcceleratorState
@@ -47,7 +47,7 @@ def accelerator(cpu: bool, module: nn.Module, blocks: Blocks = ()) -> Any:
     AcceleratorState._reset_state()  # an earlier training's, whose plugin would stay
     os.environ.pop(ASKED, None)  # else it shards without a plugin too
     if not blocks:
-        return Accelerator(cpu=cpu)
+        return Accelerator(cpu=cpu, **more)
     plugin = FullyShardedDataParallelPlugin(
         fsdp_version=2,
         auto_wrap_policy="transformer_based_wrap",
@@ -56,7 +56,7 @@ def accelerator(cpu: bool, module: nn.Module, blocks: Blocks = ()) -> Any:
         ),
         cpu_ram_efficient_loading=False,
     )
-    found = Accelerator(cpu=cpu, fsdp_plugin=plugin)
+    found = Accelerator(cpu=cpu, fsdp_plugin=plugin, **more)
     if found.distributed_type is DistributedType.MULTI_CPU:  # it shards on accelerators alone
         found.state.distributed_type, found.state.fsdp_plugin = DistributedType.FSDP, plugin
     return found

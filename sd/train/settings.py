@@ -7,11 +7,24 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
+from sd import weights
 from sd.command_line import flags
 from sd.command_line.flags import File, Range
+from sd.files.regular_file import parse_json
 from sd.shapes.data import FRESH
 
-__all__ = ["FREE", "Initial", "Rate", "Share", "Size", "Steps", "Training", "Warmup", "agree"]
+__all__ = [
+    "FREE",
+    "Initial",
+    "Rate",
+    "Share",
+    "Size",
+    "Steps",
+    "Training",
+    "Warmup",
+    "agree",
+    "agreed",
+]
 
 Steps: TypeAlias = Annotated[int, Range(1, 1_000_000_000)]
 Warmup: TypeAlias = Annotated[int, Range(0, 1_000_000_000)]
@@ -22,7 +35,7 @@ Initial: TypeAlias = Annotated[Path | None, File()]
 Seed: TypeAlias = Annotated[int, Range(0, FRESH - 1)]
 """Seeds end where the data sets for evaluation begin, so that no training uses those."""
 
-FREE = frozenset({"out", "checkpoint_every", "log_every", "workers", "cpu", "fsdp"})
+FREE = frozenset({"out", "checkpoint_every", "log_every", "workers", "tensorboard", "cpu", "fsdp"})
 """The fields of trainings that do not change the weights."""
 
 
@@ -56,6 +69,10 @@ class Training:
     """Processes that prepare batches (0: this process)."""
     bfloat16: bool = True
     """Compute matrix products in bfloat16 (weights stay float32)."""
+    accumulate: Size = 1
+    """Parts in which a batch is computed, to save memory; their gradients add up."""
+    tensorboard: bool = False
+    """Write the figures of the log for TensorBoard too, to the folder `tensorboard` of `out`."""
     cpu: bool = False
     """Use the CPU even if there is a GPU."""
 
@@ -104,6 +121,16 @@ def agree(where: Path, made: object, wanted: Mapping[str, Any], advice: str) -> 
         raise ValueError(
             f"{where} was made with other settings: {what}{why}; give the same again, or {advice}"
         )
+
+
+def agreed(path: Path, settings: Mapping[str, Any], advice: str) -> None:
+    """Raise ValueError, as `agree`, if the metadata of a weights file have other settings."""
+    words = weights.read_metadata(path).get("settings", "null")
+    try:
+        made = parse_json(words)
+    except ValueError:
+        made = None
+    agree(path, made, settings, advice)
 
 
 def _json(value: Any) -> str:

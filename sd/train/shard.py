@@ -46,6 +46,25 @@ class Shard:
         whole = count * self.process.count
         return sample(whole)[self.of(whole)]
 
+    def parts(self, examples: Any, count: int) -> list[tuple[Any, dict[str, "Shard"]]]:
+        """The own examples in so many equal parts, each with the keyword `shard` of a loss.
+
+        Part m of process r is part r M + m of the whole batch's N M. A part draws its numbers; it
+        does not gather rows. There is no keyword for a single part.
+        """
+        if count == 1:
+            return [(examples, {})]
+
+        def cut(number: int) -> Any:
+            def rows(x: Tensor) -> Tensor:
+                own = len(x) // count
+                return x[number * own : (number + 1) * own]
+
+            return torch.utils._pytree.tree_map(rows, examples)
+
+        rank, whole = self.process.rank * count, self.process.count * count
+        return [(cut(n), {"shard": Shard(Process(rank + n, whole))}) for n in range(count)]
+
     def gathered(self, x: Tensor) -> Tensor:
         """The rows of all processes, in order, with gradients.
 
@@ -123,10 +142,14 @@ def left() -> None:
 
 
 def fair(training: Training, processes: int) -> None:
-    """Raise ValueError, with the flag, if a batch is not divisible among the processes."""
-    if training.batch_size % processes:
+    """Raise ValueError, with the flag, if a batch is not divisible among processes and parts."""
+    parts = training.accumulate
+    if training.batch_size % (processes * parts):
         flag = named(training, "batch_size")
         wanted = f"a multiple of the {processes} processes"
+        if parts > 1:
+            more = f" in each of {processes} processes" if processes > 1 else ""
+            wanted = f"a multiple of {named(training, 'accumulate')} {parts}{more}"
         raise ValueError(f"{flag}: wanted {wanted}, got {training.batch_size}")
 
 

@@ -5,7 +5,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
@@ -19,12 +19,15 @@ from sd.files import output_folder
 from sd.train import fsdp
 from sd.train.checkpoint import NAME, Checkpoint, Log, load_checkpoint, machine
 from sd.train.settings import Training
-from sd.train.shard import fair, joined
+from sd.train.shard import Shard, fair, joined
 
 __all__ = ["NORM", "Training", "fit", "learning_rate", "rounded"]
 
 Network = TypeVar("Network", bound=nn.Module)
-Loss: TypeAlias = Callable[[nn.Module, Any, torch.Generator], dict[str, Tensor]]
+Result = TypeVar("Result")
+Loss: TypeAlias = Callable[..., dict[str, Tensor]]
+Preview: TypeAlias = tuple[int, Callable[[nn.Module, int], None]]
+"""A number of steps, and what is shown of the averaged weights whenever so many are done."""
 
 NORM = 1.0
 """The norm to which a larger gradient is clipped."""
@@ -52,8 +55,8 @@ class Figures(nn.Module):
         self.module = module
         self.loss = loss
 
-    def forward(self, examples: Any, generator: torch.Generator) -> dict[str, Tensor]:
-        return self.loss(self.module, examples, generator)
+    def forward(self, examples: Any, generator: torch.Generator, **part: Shard) -> Any:
+        return self.loss(self.module, examples, generator, **part)
 
 
 def learning_rate(training: Training, step: int) -> float:
@@ -77,6 +80,7 @@ def fit(
     training: Training,
     evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
     context: Mapping[str, Any] | None = None,
+    preview: Preview | None = None,
     blocks: fsdp.Blocks = (),
 ) -> dict[str, Tensor]:
     """Minimise `loss(module, batch(step), generator)["loss"]` with AdamW, or resume that.
@@ -91,33 +95,39 @@ def fit(
     up to rounding, and a run may resume with another number of processes. The main process alone
     averages the weights, evaluates them, and writes the files; the folder must be visible to all.
 
+    With `training.accumulate` = M a process computes its shard in M equal parts, one after another,
+    and adds up their gradients. The result is that of the whole batch up to rounding.
+
     Args:
         module: trained in place, except for weights that require no gradient.
         batch: this process's shard of the examples of a step, a pure function of the step (tensors,
             or tuples of them).
         loss: figures of the batch; the one named "loss" is minimised. The generator is on the CPU
             and seeded by the step, so resumed runs and GPUs draw the same random numbers. With
-            several processes a figure is the mean of theirs.
+            several processes, or parts, a figure is the mean of theirs. For a part it is called
+            with the keyword `shard`: the place of the part in the batch.
         training: the settings.
         evaluate: figures of the averaged weights, logged with every checkpoint.
         context: what else changes the result (data, configuration), as JSON values, saved in the
             checkpoint with `training.settings()`.
         blocks: classes of the module's parts whose weights the processes share (`sd.train.fsdp`);
             without them each process holds all weights. The checkpoint is the same.
+        preview: what to show of the averaged weights (module, step), and how often.
 
     Returns:
         The exponential moving average of the weights, as a state dict on the CPU, on every process.
 
     Raises:
         ValueError: a setting is out of range; or the processes can't have equal shards; or there
-            are both `blocks` and `evaluate`, which needs all weights; or the
+            are both `blocks` and `evaluate` or `preview`, which need all weights; or the
             checkpoint in the folder is damaged, or of other settings (all that differ are named);
             or another process is at work there.
         FloatingPointError: the loss is not finite.
         OSError: the folder can't be written to; the last checkpoint is whole.
     """
-    if blocks and evaluate is not None:
-        raise ValueError("evaluate: wanted none with blocks, since no process has all weights")
+    for name, given in (("evaluate", evaluate), ("preview", preview)):
+        if blocks and given is not None:
+            raise ValueError(f"{name}: wanted none with blocks, since no process has all weights")
     training.check()
     shard = joined(training.cpu)
     fair(training, shard.process.count)
@@ -125,7 +135,10 @@ def fit(
     shapes = {name: list(value.shape) for name, value in module.state_dict().items()}
     network = hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:16]
     settings = {**training.settings(), **(context or {}), "network": network}
-    accelerator = fsdp.accelerator(training.cpu, module, blocks)
+    tracking: dict[str, Any] = {}
+    if training.tensorboard:
+        tracking = {"log_with": "tensorboard", "project_dir": str(training.out)}
+    accelerator = fsdp.accelerator(training.cpu, module, blocks, **tracking)
     device = accelerator.device
     if device.type == "cpu":  # of several processes' "cpu:1" torch.load knows nothing
         device = torch.device("cpu")
@@ -141,22 +154,39 @@ def fit(
     average = {k: v.detach().clone() for k, v in module.state_dict().items()}
     log = Log(training.out / "log.jsonl", [])
 
+    def gradients(examples: Any, step: int, part: Mapping[str, Shard]) -> dict[str, Tensor]:
+        """Add the gradients of the mean over the parts of a batch; the part's figures."""
+        generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
+        with torch.autocast(device.type, torch.bfloat16, enabled=training.bfloat16):
+            figures = measured(examples, generator, **part)
+        shown = accelerator.reduce({k: v.detach() for k, v in figures.items()}, "mean")
+        if not torch.isfinite(shown["loss"]):
+            raise FloatingPointError(f"loss is {float(shown['loss'])} at step {step}")
+        accelerator.backward(figures["loss"] / training.accumulate)
+        return shown
+
     def update(examples: Any, step: int) -> dict[str, Tensor]:
         """One step of the optimiser; the batch's figures."""
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(training, step)
-        generator = torch.Generator().manual_seed(training.seed * 1_000_003 + step)
         examples = torch.utils._pytree.tree_map(lambda x: x.to(device), examples)
-        with torch.autocast(device.type, torch.bfloat16, enabled=training.bfloat16):
-            figures = measured(examples, generator)
-        shown = accelerator.reduce({k: v.detach() for k, v in figures.items()}, "mean")
-        if not torch.isfinite(shown["loss"]):
-            raise FloatingPointError(f"loss is {float(shown['loss'])} at step {step}")
         optimizer.zero_grad(set_to_none=True)
-        accelerator.backward(figures["loss"])
+        parts = shard.parts(examples, training.accumulate)
+        found = []
+        for number, (some, part) in enumerate(parts, 1):
+            last = number == len(parts)
+            with nullcontext() if last else accelerator.no_sync(measured):
+                found.append(gradients(some, step, part))
         accelerator.clip_grad_norm_(learned, NORM)
         optimizer.step()
-        return shown
+        if len(found) == 1:
+            return found[0]
+        return {name: torch.stack([one[name] for one in found]).mean() for name in found[0]}
+
+    def note(step: int, figures: Mapping[str, Any]) -> None:
+        log.add(step, figures)
+        if tracking:
+            accelerator.log({name: float(value) for name, value in figures.items()}, step)
 
     here = machine(device, shard.process.count, bool(blocks))
 
@@ -193,6 +223,10 @@ def fit(
 
         shard.wait()  # until all have read the checkpoint
         shard.first(partial(begin, numbers() if anew else ()))
+        if tracking:  # what a killed run has shown of later steps is not shown again
+            purge = {"tensorboard": {"purge_step": start + 1}}
+            accelerator.init_trackers("tensorboard", init_kwargs=purge)
+            held.callback(lambda: [one.finish() for one in accelerator.trackers])
         loader = DataLoader(
             Batches(batch, training.steps),
             batch_size=None,
@@ -216,10 +250,12 @@ def fit(
                 continue
             if step % training.log_every == 0:
                 bar.set_postfix({k: f"{float(v):.4f}" for k, v in figures.items()}, refresh=False)
-                log.add(step, figures)
+                note(step, figures)
+            if preview is not None and (step % preview[0] == 0 or step == training.steps):
+                _of_the_average(partial(preview[1], step=step), module, average)
             if due:
                 if evaluate is not None:
-                    log.add(step, _of_the_average(evaluate, module, average))
+                    note(step, _of_the_average(evaluate, module, average))
                 save(step, state)
     if not blocks:
         shard.received(average)
@@ -228,11 +264,9 @@ def fit(
 
 
 def _of_the_average(
-    evaluate: Callable[[nn.Module], dict[str, float]],
-    module: nn.Module,
-    average: Mapping[str, Tensor],
-) -> dict[str, float]:
-    """The figures of the averaged weights; the module's weights are restored."""
+    evaluate: Callable[[nn.Module], Result], module: nn.Module, average: Mapping[str, Tensor]
+) -> Result:
+    """What is found of the averaged weights; the module's weights are restored."""
     trained = {k: v.clone() for k, v in module.state_dict().items()}
     module.load_state_dict(average)
     figures = evaluate(module)

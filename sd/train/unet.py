@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +23,12 @@ from sd.files.image_tensor import signed
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE, Latent
-from sd.shapes.caption import caption
-from sd.shapes.data import described, fingerprint
 from sd.text.tokenizer import Tokenizer
 from sd.train.fsdp import BLOCKS
 from sd.train.settings import Initial, Rate, Share, Size, Steps
 from sd.train.shard import WHOLE, Shard, joined
-from sd.train.trainer import Training, fit
-from sd.train.vae import images
+from sd.train.source import Shapes, Source
+from sd.train.trainer import Preview, Training, fit
 
 Latents: TypeAlias = Annotated[int, Range(100, 10_000_000)]
 
@@ -68,26 +66,25 @@ class UNetTraining(LatentTraining):
 @torch.no_grad()
 def encode(
     vae: VAE,
-    seed: int,
-    count: int,
+    source: Source,
     device: torch.device,
     batch: int = 100,
     shard: Shard = WHOLE,
 ) -> Latent:
-    """q(z | x) of the first `count` images of the data set, on the CPU.
+    """q(z | x) of the images of a source, on the CPU.
 
     Each process encodes some of the batches, and has the latents of all.
     """
     vae = vae.to(device).eval()
     quiet = None if shard.process.main else True
-    starts = range(0, count, batch)
+    starts = range(0, source.count, batch)
     found: list[list[Tensor]] = [[] for _ in starts]
     for number in tqdm(
         range(shard.process.rank, len(starts), shard.process.count),
         unit="batch", desc="encode", disable=quiet,
     ):  # fmt: skip
         first = starts[number]
-        x = images(seed, range(first, min(first + batch, count))).to(device)
+        x = source.images(range(first, min(first + batch, source.count))).to(device)
         found[number] = [y.cpu() for y in vae.encode(signed(x))]
     mean, variance = (torch.cat(y) for y in zip(*shard.collected(found), strict=True))
     return Latent(mean, variance)
@@ -95,7 +92,7 @@ def encode(
 
 def unet_loss(
     schedule: Discrete, prediction: str, shard: Shard = WHOLE
-) -> Callable[[Callable[..., Tensor], Sequence[Tensor], torch.Generator], dict[str, Tensor]]:
+) -> Callable[..., dict[str, Tensor]]:
     """E ||y - y_theta(alpha_t x_0 + sigma_t eps, t, *conditions)||^2, t uniform on 1..T.
 
     An example is x_0 and its conditions: the encoded prompt, and for a ControlNet a map.
@@ -106,7 +103,10 @@ def unet_loss(
     """
 
     def loss(
-        unet: Callable[..., Tensor], examples: Sequence[Tensor], generator: torch.Generator
+        unet: Callable[..., Tensor],
+        examples: Sequence[Tensor],
+        generator: torch.Generator,
+        shard: Shard = shard,
     ) -> dict[str, Tensor]:
         x0, *conditions = examples
 
@@ -134,36 +134,52 @@ Captioned: TypeAlias = tuple[npt.NDArray[np.int64], Tensor, Tensor]
 """The numbers of some examples, their latents, and their encoded captions."""
 
 
+@runtime_checkable
+class Captioning(Protocol):
+    """Settings of a training on captioned latents."""
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def drop(self) -> float: ...
+
+
 def captioned_latents(
-    training: LatentTraining,
+    training: Captioning,
+    source: Source,
     latent: Latent,
     text_encoder: TextEncoder,
     tokenizer: Tokenizer,
     shard: Shard = WHOLE,
 ) -> Callable[[int], Captioned]:
-    """This process's shard of the examples of each step, sampled from the latents of the data set.
+    """This process's shard of the examples of each step, sampled from the latents of a source.
 
     Latents and captions are sampled anew; the empty prompt replaces some of the captions.
     """
-    scenes = [described(training.seed, index)[0] for index in range(training.latents)]
-    one, two = (np.flatnonzero([len(y.things) == n for y in scenes]) for n in (1, 2))
     text_encoder = text_encoder.eval()
 
     @torch.no_grad()
     def batch(step: int) -> Captioned:
         rng = np.random.default_rng([training.seed, 1, step])
-        twos = rng.binomial(training.batch_size, training.two)
-        chosen = np.concatenate(
-            [rng.choice(two, twos), rng.choice(one, training.batch_size - twos)]
-        )
+        chosen = source.chosen(rng, step, training.batch_size)
         z = torch.from_numpy(rng.standard_normal(latent.mean[chosen].shape, dtype=np.float32))
-        said = ["" if rng.random() < training.drop else caption(scenes[i], rng) for i in chosen]
+        some = chosen.tolist()
+        said = ["" if rng.random() < training.drop else source.caption(i, rng) for i in some]
         own = shard.of(training.batch_size)
         chosen, z = chosen[own], z[own]
         x0 = latent.mean[chosen] + latent.variance[chosen].sqrt() * z
-        return chosen, x0, text_encoder(tokenizer.encode(said[own]))
+        return chosen, x0, text_encoder(tokenizer.encode(said[own], truncate=True))
 
     return batch
+
+
+def device_of(training: Training) -> torch.device:
+    """The device of a training."""
+    return torch.device("cuda" if torch.cuda.is_available() and not training.cpu else "cpu")
 
 
 def train_unet(
@@ -173,36 +189,44 @@ def train_unet(
     text_encoder: TextEncoder,
     tokenizer: Tokenizer,
     schedule: Discrete,
+    source: Source | None = None,
+    evaluate: Callable[[nn.Module], dict[str, float]] | None = None,
+    preview: Preview | None = None,
 ) -> dict[str, Tensor]:
-    """Train the U-Net on the latents of `vae`, conditioned on `text_encoder`; averaged weights."""
+    """Train the U-Net on the latents of `vae`, conditioned on `text_encoder`; averaged weights.
+
+    Args:
+        source: what is learned from; captioned shapes by default.
+        evaluate, preview: see `fit`.
+    """
     training.check()
+    if source is None:
+        source = Shapes(training.seed, training.latents, training.two)
     shard = joined(training.cpu)
-    latent = encode(vae, training.seed, training.latents, device_of(training), shard=shard)
+    latent = encode(vae, source, device_of(training), shard=shard)
     torch.manual_seed(training.seed)
     unet = UNet(config.unet)
     if training.initial is not None:
         unet.load_state_dict(weights.read_tensors(training.initial, unet))
-    examples = captioned_latents(training, latent, text_encoder, tokenizer, shard)
+    examples = captioned_latents(training, source, latent, text_encoder, tokenizer, shard)
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
         _, x0, words = examples(step)
         return x0, words
 
     loss = unet_loss(schedule, config.prediction, shard)
+    settings = context(config, vae, text_encoder, source)
     blocks = BLOCKS if training.fsdp else ()
-    return fit(unet, batch, loss, training, None, context(config, vae, text_encoder), blocks)
+    return fit(unet, batch, loss, training, evaluate, settings, preview, blocks)
 
 
-def device_of(training: Training) -> torch.device:
-    """The device of a training."""
-    return torch.device("cuda" if torch.cuda.is_available() and not training.cpu else "cpu")
-
-
-def context(config: ModelConfig, vae: VAE, text_encoder: TextEncoder) -> dict[str, str]:
+def context(
+    config: ModelConfig, vae: VAE, text_encoder: TextEncoder, source: Source | None = None
+) -> dict[str, str]:
     """What changes the U-Net besides the flags of its training."""
     return {
         "config": f"{to_json(config.unet)} {config.prediction} {config.steps}",
-        "data": fingerprint(),
+        "data": (source or Shapes()).fingerprint,
         "text_encoder": weights_digest(text_encoder.state_dict().items()),
         "vae": weights_digest(vae.state_dict().items()),
     }

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,9 +13,9 @@ from sd.command_line.flags import Range
 from sd.config import VAEConfig, to_json
 from sd.files.image_tensor import signed, unsigned
 from sd.networks.vae import VAE
-from sd.shapes.data import FRESH, example, fingerprint
 from sd.train.settings import Initial, Rate, Size, Steps
 from sd.train.shard import WHOLE, Shard, joined
+from sd.train.source import Shapes, Source
 from sd.train.trainer import Training, fit
 
 KL = 1e-4  # weight of the divergence per latent entry
@@ -46,24 +45,20 @@ class VAETraining(Training):
             raise ValueError("--vae.decoder-only: give the encoder by --vae.initial")
 
 
-def images(seed: int, indices: range, held_out: bool = False) -> Tensor:
-    """Images of the data set as uint8, shape (batch, 3, height, width)."""
-    stack = np.stack([example(seed, index, held_out).image for index in indices])
-    return torch.from_numpy(stack).permute(0, 3, 1, 2).contiguous()
-
-
 def vae_loss(
     vae: nn.Module,
     image: Tensor,
     generator: torch.Generator,
     noise: float = 0.0,
     shard: Shard = WHOLE,
+    balanced: bool = True,
 ) -> dict[str, Tensor]:
-    """Balanced squared error + KL(q(z | x) || N(0, I)), both per entry.
+    """Squared error + KL(q(z | x) || N(0, I)), both per entry.
 
-    The error of an image is half the mean over the pixels of things plus half the mean over those
-    of the background, so that a small thing counts as much as a large one. A thing's pixel is one
-    that differs from the corner of the image. KL = (mean^2 + variance - log variance - 1) / 2.
+    The error is the mean over all pixels. With `balanced` it is, of each image, half the mean over
+    the pixels of things plus half the mean over those of the background, so that a small thing
+    counts as much as a large one; a thing's pixel is one that differs from the corner of the image.
+    KL = (mean^2 + variance - log variance - 1) / 2.
     Source: Kingma & Welling, arXiv:1312.6114, appendix B.
 
     Each latent is sampled from q(z | x), then gets Gaussian noise of a standard deviation uniform
@@ -85,14 +80,18 @@ def vae_loss(
     std = (log_variance.exp() + off.square()).sqrt()
     y = vae.decode((mean + std * z) * vae.config.scaling_factor)
     error = (y.float() - x).square()
-    things = (image != image[:, :, :1, :1]).any(dim=1).float()
     each = error.mean(dim=1)
-    balanced = sum(
-        (part * each).sum(dim=(1, 2)) / part.sum(dim=(1, 2)).clamp(min=1.0)
-        for part in (things, 1.0 - things)
-    )
+    if balanced:
+        things = (image != image[:, :, :1, :1]).any(dim=1).float()
+        means = sum(
+            (part * each).sum(dim=(1, 2)) / part.sum(dim=(1, 2)).clamp(min=1.0)
+            for part in (things, 1.0 - things)
+        )
+        mean_error = 0.5 * means.mean()
+    else:
+        mean_error = each.mean()
     kl = 0.5 * (mean.square() + log_variance.exp() - log_variance - 1.0).mean()
-    return {"loss": 0.5 * balanced.mean() + KL * kl, "squared_error": error.mean(), "kl": kl}
+    return {"loss": mean_error + KL * kl, "squared_error": error.mean(), "kl": kl}
 
 
 def psnr(vae: VAE, image: Tensor) -> Tensor:
@@ -102,8 +101,14 @@ def psnr(vae: VAE, image: Tensor) -> Tensor:
     return 10.0 * torch.log10(255.0**2 / error.clamp(min=1e-12))
 
 
-def train_vae(training: VAETraining, config: VAEConfig) -> dict[str, Tensor]:
-    """Train the autoencoder; returns the averaged weights."""
+def train_vae(
+    training: VAETraining, config: VAEConfig, source: Source | None = None
+) -> dict[str, Tensor]:
+    """Train the autoencoder, on captioned shapes without a `source`; returns the averaged weights.
+
+    The figures of held-out images are in the log, if there are such images.
+    """
+    source = Shapes(training.seed) if source is None else source
     shard = joined(training.cpu)
     torch.manual_seed(training.seed)
     vae = VAE(config)
@@ -115,23 +120,24 @@ def train_vae(training: VAETraining, config: VAEConfig) -> dict[str, Tensor]:
 
     def batch(step: int) -> Tensor:
         first = step * training.batch_size
-        whole = range(first, first + training.batch_size)
-        return images(training.seed, whole[shard.of(training.batch_size)])
+        whole = source.order(first, training.batch_size)
+        return source.images(whole[shard.of(training.batch_size)])
 
-    fresh = images(FRESH, range(256))
+    fresh = source.fresh(256)
 
     @torch.no_grad()
     def evaluate(module: nn.Module) -> dict[str, float]:
         device = next(module.parameters()).device
         return {"psnr_db": float(psnr(module, fresh.to(device)).mean())}
 
-    loss = partial(vae_loss, noise=training.noise, shard=shard)
-    return fit(vae, batch, loss, training, evaluate, context(config))
+    loss = partial(vae_loss, noise=training.noise, shard=shard, balanced=source.balanced)
+    judge = evaluate if len(fresh) else None
+    return fit(vae, batch, loss, training, judge, context(config, source))
 
 
-def context(config: VAEConfig) -> dict[str, str]:
+def context(config: VAEConfig, source: Source | None = None) -> dict[str, str]:
     """What changes the autoencoder besides the flags of its training."""
-    return {"config": to_json(config), "data": fingerprint()}
+    return {"config": to_json(config), "data": (source or Shapes()).fingerprint}
 
 
 @torch.no_grad()

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import tyro
 
-from experiments.__main__ import NAMES
+from experiments.__main__ import NAMES, TRAIN
+from sd.train.__main__ import All
+from sd.train.own_options import OwnModel
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = ("bring-your-own-model", "own-solver", "load-a-checkpoint", "controlnet")
@@ -47,6 +49,9 @@ def test_snippets_run(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("page", sorted(path.stem for path in DOCS.glob("*.md")))
 def test_commands_are_understood(page: str) -> None:
     for name, *flags in commands(page):
+        if name == TRAIN:
+            tyro.cli(OwnModel if "--data" in flags else All, args=flags)
+            continue
         assert name in NAMES, f"{page}: {name}"
         config = import_module(f"experiments.{name.replace('-', '_')}").Config
         tyro.cli(config, args=flags, config=(tyro.conf.OmitArgPrefixes,))

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from sd.shapes.scene import HELD_OUT, Scene, Thing, sample_scene
 from sd.text.tokenizer import Tokenizer
 from sd.train.clip import CLIPTraining, batches, info_nce, train_clip
 from sd.train.contrastive_pairs import alter, contrastive_pairs, truths
+from sd.train.source import Shapes
 from tests.support.chance import pinned
 from tests.support.measuring import Measured
 
@@ -155,7 +157,7 @@ def test_a_short_training_learns_and_can_be_asked_again(tmp_path: Path) -> None:
 
 
 def test_batches_hold_tokens_of_the_captions() -> None:
-    images, tokens, true = batches(Tokenizer.embedded(), 1, 8)(5)
+    images, tokens, true = batches(Tokenizer.embedded(), partial(Shapes(1).pairs, size=8))(5)
     assert images.dtype == torch.uint8
     assert (
         tokens.tolist()

@@ -34,12 +34,12 @@ KINDS: dict[str, Callable[..., Training]] = {
 }  # fmt: skip
 
 
-def train(kind: str, folder: Path, every: int) -> dict[str, Tensor]:
+def train(kind: str, folder: Path, every: int, parts: int = 1) -> dict[str, Tensor]:
     """Four steps of a tiny network."""
     more = {"latents": 250} if kind in ("unet", "fsdp") else {}
     training: Any = KINDS[kind](
         steps=STEPS, batch_size=8, out=folder, warmup=1, checkpoint_every=every, log_every=1,
-        bfloat16=False, cpu=True, **more,
+        bfloat16=False, accumulate=parts, cpu=True, **more,
     )  # fmt: skip
     if kind == "clip":
         return clip.train_clip(training, CONFIG.text, evaluation=1)[0]

@@ -142,11 +142,10 @@ def test_clip_is_trained_and_judged_as_it_says(
     made: list[tuple[Any, ...]] = []
     judged: list[tuple[Any, ...]] = []
 
-    def batches(
-        tokenizer: Tokenizer, seed: int, size: int, alike: float = 0.5, shard: Shard = WHOLE
-    ) -> Any:
+    def batches(tokenizer: Tokenizer, pairs: Any) -> Any:
         assert tokenizer.encode(["a red ring"]).shape == (1, CONFIG.text.context_length)
-        made.append((seed, size, alike))
+        more = pairs.keywords
+        made.append((pairs.func.__self__.seed, more["size"], more.get("alike", 0.5)))
         return made[-1]
 
     def matching(module: nn.Module, batch: Any, count: int) -> dict[str, float]:
@@ -161,7 +160,7 @@ def test_clip_is_trained_and_judged_as_it_says(
 
     for name, stand_in in (("batches", batches), ("matching", matching), ("fit", fit)):
         monkeypatch.setattr(clip, name, stand_in)
-    monkeypatch.setattr(clip, "context", lambda config: {"of": config})
+    monkeypatch.setattr(clip, "context", lambda config, source: {"of": config})
     training = clip.CLIPTraining(seed=7, batch_size=12, out=tmp_path, cpu=True)
     state, figures = clip.train_clip(training, CONFIG.text)
     assert figures == {

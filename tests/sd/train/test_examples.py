@@ -5,6 +5,7 @@ The images are read by the rule-based image reader, which shares no code with th
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from sd.shapes.caption import parse
 from sd.shapes.data import FRESH, example
 from sd.shapes.reader import agrees, describe_image
 from sd.text.tokenizer import Tokenizer
-from sd.train import clip, evaluation, unet, vae
+from sd.train import clip, evaluation, source, unet, vae
 from sd.train.contrastive_pairs import contrastive_pairs
+from sd.train.source import Shapes
 from tests.support.chance import Mean, rare, shifted
 from tests.support.distribution import line
 from tests.support.network_stand_ins import Drawing
@@ -37,7 +39,7 @@ class Heard(Tokenizer):
     def __init__(self) -> None:
         self.said: list[str] = []
 
-    def encode(self, prompts: Sequence[str]) -> Tensor:
+    def encode(self, prompts: Sequence[str], truncate: bool = False) -> Tensor:
         self.said = list(prompts)
         return torch.arange(len(prompts))
 
@@ -129,7 +131,7 @@ def test_encoded_latents_are_those_of_the_images_in_order() -> None:
         def encode(self, x: Tensor) -> Latent:
             return Latent(x[:, :1, :1, :1], x.mean(dim=(1, 2, 3), keepdim=True))
 
-    found = unet.encode(Corner(CONFIG.vae), 5, 7, torch.device("cpu"), batch=3)
+    found = unet.encode(Corner(CONFIG.vae), Shapes(5, 7), torch.device("cpu"), batch=3)
     for index in range(7):
         image = torch.from_numpy(example(5, index).image).float() / 127.5 - 1
         assert float(found.mean[index]) == pytest.approx(float(image[0, 0, 0]), abs=1e-6)
@@ -179,7 +181,7 @@ def test_nothing_is_judged_on_what_was_trained_on() -> None:
         vae.train_vae(vae.VAETraining(batch_size=2, seed=last), CONFIG.vae)
     with seeds() as trained_on:
         for step in (0, 50_000):
-            clip.batches(Tokenizer.embedded(), last, 8)(step)
+            clip.batches(Tokenizer.embedded(), partial(Shapes(last).pairs, size=8))(step)
             batch[0](step)
     with seeds() as judged_on, torch.no_grad():
         evaluation.reconstruction(VAE(CONFIG.vae).eval(), 2)
@@ -215,9 +217,9 @@ def test_clips_figures_are_on_none_of_its_batches(tmp_path: Path) -> None:
         return draw(seed, step, 8, alike)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clip, "contrastive_pairs", noted)
+        patch.setattr(source, "contrastive_pairs", noted)
         patch.setattr(clip, "fit", lambda module, *_: module.state_dict())
-        patch.setattr(clip, "context", lambda _: {})
+        patch.setattr(clip, "context", lambda *_: {})
         clip.train_clip(clip.CLIPTraining(seed=3, out=tmp_path, cpu=True), SHAPES_CONFIG.text, 2)
     assert {seed for seed, _ in asked} == {FRESH}
     assert len(set(asked)) == 2

@@ -19,7 +19,7 @@ from sd.networks.unet import UNet
 from sd.networks.vae import VAE, Latent
 from sd.shapes.scene import Scene, Thing
 from sd.text.tokenizer import Tokenizer
-from sd.train import unet, vae
+from sd.train import source, unet, vae
 from sd.train.shard import WHOLE, Shard
 from tests.support.network_stand_ins import SCHEDULE
 from tests.support.tiny_training import CONFIG
@@ -69,14 +69,14 @@ def train_unet(
     """What the loop was given, where and what was encoded, and the other networks."""
     fit, encoded = Fit(), []
 
-    def encode(network: VAE, seed: int, count: int, device: torch.device, shard: Shard) -> Latent:
-        encoded.append((network, seed, count, device))
-        zero = torch.zeros(count, 4, 1, 1)
+    def encode(network: VAE, made: source.Shapes, device: torch.device, shard: Shard) -> Latent:
+        encoded.append((network, made.seed, made.count, device))
+        zero = torch.zeros(made.count, 4, 1, 1)
         return Latent(zero, zero)
 
     patch.setattr(unet, "fit", fit)
     patch.setattr(unet, "encode", encode)
-    patch.setattr(unet, "described", described)
+    patch.setattr(source, "described", described)
     patch.setattr(unet, "unet_loss", lambda *given: given)
     networks = VAE(TINY.vae), TextEncoder(TINY.text)
     found = unet.train_unet(training, TINY, *networks, Tokenizer.embedded(), SCHEDULE)
@@ -90,11 +90,11 @@ def test_the_u_net_is_trained_as_asked(tmp_path: Path, monkeypatch: pytest.Monke
     wanted = filled(first, UNet(TINY.unet), TINY.unet).state_dict()
     training = unet.UNetTraining(latents=100, seed=4, initial=first, out=tmp_path, cpu=True)
     given, encoded, (autoencoder, text) = train_unet(monkeypatch, training)
-    network, batch, loss, settings, evaluate, context, blocks = given
+    network, batch, loss, settings, evaluate, context, preview, blocks = given
     assert all(torch.equal(value, wanted[key]) for key, value in network.state_dict().items())
-    assert callable(batch)
+    assert callable(batch) and preview is None and blocks == ()
     assert loss == (SCHEDULE, "v_prediction", WHOLE)
-    assert settings is training and evaluate is None and blocks == ()
+    assert settings is training and evaluate is None
     assert context == unet.context(TINY, autoencoder, text)
     assert encoded == [(autoencoder, 4, 100, torch.device("cpu"))]
 
@@ -137,10 +137,10 @@ def test_images_are_encoded_where_asked_and_shown_as_batches(
     """A device without numbers stands for a GPU; latents come back to the CPU."""
     shown = Terminal()
     monkeypatch.setattr(unet, "tqdm", partial(tqdm, file=shown, ncols=80))
-    monkeypatch.setattr(unet, "images", lambda seed, some: torch.zeros(len(some), 3, 8, 8))
+    monkeypatch.setattr(source.Shapes, "images", lambda self, some: torch.zeros(len(some), 3, 8, 8))
     monkeypatch.setattr(unet, "signed", lambda x: x)
     network = Flat()
-    found = unet.encode(network, 0, 250, torch.device("meta"))
+    found = unet.encode(network, source.Shapes(0, 250), torch.device("meta"))
     assert found.mean.shape == found.variance.shape == (250, 1, 1, 1)
     assert network.places == 3 * ["meta"]
     assert {one.device.type for one in network.parameters()} == {"meta"} and not network.training
@@ -152,7 +152,12 @@ def train_vae(patch: pytest.MonkeyPatch, training: vae.VAETraining) -> tuple[Any
     """What the loop was given."""
     fit = Fit()
     patch.setattr(vae, "fit", fit)
-    patch.setattr(vae, "images", lambda seed, some: torch.tensor([seed, some.start, some.stop]))
+    patch.setattr(
+        source.Shapes,
+        "images",
+        lambda self, some: torch.tensor([self.seed, some.start, some.stop]),
+    )
+    patch.setattr(source.Shapes, "fresh", lambda self, count: torch.zeros(count, 3, 8, 8))
     assert vae.train_vae(training, TINY.vae).keys() == {"the"}
     return fit.given[0]
 

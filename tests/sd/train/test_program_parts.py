@@ -16,7 +16,7 @@ from sd import weights
 from sd.networks.vae import VAE
 from sd.text.tokenizer import Tokenizer
 from sd.train import __main__ as program
-from sd.train import clip, control, evaluation, unet, vae
+from sd.train import clip, control, evaluation, settings, source, unet, vae
 from sd.train.__main__ import All, check, finished, main, train, wanted
 from sd.train.checkpoint import Log, load_checkpoint, machine
 from sd.train.settings import agree
@@ -62,7 +62,7 @@ def test_each_network_is_made_from_the_ones_before(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(weights, "load_network", lambda path, *_: loaded[path.stem])
     monkeypatch.setattr(clip, "train_clip", note("clip", ("state", {"figure": 1})))
     monkeypatch.setattr(vae, "train_vae", note("vae", state))
-    monkeypatch.setattr(vae, "images", note("images", "some images"))
+    monkeypatch.setattr(source, "images", note("images", "some images"))
     monkeypatch.setattr(vae, "standardise", note("standardise", None))
     monkeypatch.setattr(evaluation, "reconstruction", note("reconstruction", {"figure": 2}))
     monkeypatch.setattr(unet, "train_unet", note("unet", "state"))
@@ -182,7 +182,7 @@ def test_a_finished_network_is_compared_by_its_settings(
 ) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(weights, "read_metadata", lambda path: words)
-    monkeypatch.setattr(program, "agree", lambda *words: seen.append(words))
+    monkeypatch.setattr(settings, "agree", lambda *words: seen.append(words))
     options = replace(OPTIONS, model=tmp_path)
     assert not finished(options, "vae", {"--y": 2})
     path = tmp_path / "vae.safetensors"

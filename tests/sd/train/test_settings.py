@@ -32,7 +32,9 @@ WORDS = ("", "text", "-1", "nan", "inf", "-inf", "1e400", "9" * 31, "1" * 5000, 
 NUMBERS = [
     *(f"--{name}.{one.name}" for name, kind in KINDS.items()
       for one in dataclasses.fields(kind)
-      if one.name not in ("out", "initial", "bfloat16", "cpu", "decoder_only", "fsdp")),
+      if one.name not in (
+          "out", "initial", "bfloat16", "cpu", "decoder_only", "fsdp", "tensorboard",
+      )),
     "--judged",
 ]  # fmt: skip
 
@@ -146,6 +148,7 @@ BASE = Training(
 OTHER: dict[str, Any] = {
     "steps": 6, "batch_size": 3, "learning_rate": 0.5, "warmup": 2, "weight_decay": 0.5,
     "ema": 0.5, "seed": 1, "bfloat16": True, "checkpoint_every": 1, "log_every": 2, "workers": 1,
+    "accumulate": 2, "tensorboard": True,
 }  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from sd.config import VAEConfig, to_json
 from sd.files.image_tensor import signed
 from sd.networks.vae import VAE
 from sd.shapes.data import example, fingerprint
-from sd.train.vae import KL, VAETraining, context, images, psnr, standardise, train_vae, vae_loss
+from sd.train.source import images
+from sd.train.vae import KL, VAETraining, context, psnr, standardise, train_vae, vae_loss
 from tests.support.chance import Mean, rare, seeded
 from tests.support.distribution import Law, independent, line, uniform
 

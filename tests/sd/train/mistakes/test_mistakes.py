@@ -6,7 +6,7 @@ import pytest
 
 from sd.shapes import data
 from sd.train import __main__ as program
-from sd.train import clip, contrastive_pairs, evaluation, trainer, unet, vae
+from sd.train import clip, contrastive_pairs, evaluation, source, trainer, unet, vae
 from tests.sd.train import test_evaluation, test_examples, test_program, test_step, test_vae_loss
 from tests.sd.train.mistakes.mistake import Mistake
 
@@ -44,7 +44,7 @@ def m(name: str, where: str, right: str, wrong: str, check: object) -> Mistake:
     module, _, function = where.partition(":")
     modules = {
         "loop": trainer, "unet": unet, "vae": vae, "clip": clip, "pairs": contrastive_pairs,
-        "data": data, "figures": evaluation, "program": program,
+        "data": data, "figures": evaluation, "program": program, "source": source,
     }  # fmt: skip
     return Mistake(name, modules[module], function, right, wrong, check)  # type: ignore[arg-type]
 
@@ -53,13 +53,14 @@ MISTAKES = [
     m("a caption of another image, latents sorted", "unet:captioned_latents",
       "x0 = latent.mean[chosen] +", "x0 = latent.mean[np.sort(chosen)] +", CAPTION),
     m("a caption of another image, captions sorted", "unet:captioned_latents",
-      "for i in chosen]", "for i in np.sort(chosen)]", CAPTION),
+      "for i in some]", "for i in sorted(some)]", CAPTION),
     m("a caption of the next image", "unet:captioned_latents",
-      "caption(scenes[i], rng)", "caption(scenes[i - 1], rng)", CAPTION),
-    m("captions of another seed", "unet:captioned_latents",
-      "described(training.seed, index)", "described(training.seed + 1, index)", CAPTION),
+      "source.caption(i, rng)", "source.caption(i - 1, rng)", CAPTION),
+    m("captions of another seed", "source:scenes",
+      "described(seed, index)", "described(seed + 1, index)", CAPTION),
     m("latents one image on", "unet:encode",
-      "range(first, min(first + batch, count))", "range(first + 1, min(first + batch, count) + 1)",
+      "range(first, min(first + batch, source.count))",
+      "range(first + 1, min(first + batch, source.count) + 1)",
       ENCODED),
     m("a pair's captions in another order", "pairs:contrastive_pairs",
       "return Pairs(np.stack(images), captions[own],",
@@ -73,7 +74,7 @@ MISTAKES = [
     m("a loss that is a sum over the batch", "unet:unet_loss", "squared.mean()", "squared.sum()",
       mean),
     m("a loss that is a sum over the images", "vae:vae_loss",
-      "0.5 * balanced.mean()", "0.5 * balanced.sum()",
+      "0.5 * means.mean()", "0.5 * means.sum()",
       test_vae_loss.test_the_loss_is_its_closed_form),
     m("a divergence that is a sum", "vae:vae_loss",
       "- log_variance - 1.0).mean()", "- log_variance - 1.0).sum()",
@@ -123,11 +124,10 @@ MISTAKES = [
     m("CLIP's log scale is clamped for the scale", "clip:CLIP.forward",
       "self.log_scale.exp().clamp(max=100.0)", "self.log_scale.clamp(max=100.0).exp()",
       test_evaluation.test_the_temperature_of_clip_is_at_most_a_hundred),
-    m("CLIP is judged on training batches", "clip:train_clip",
-      "batches(tokenizer, FRESH, 256, alike)", "batches(tokenizer, training.seed, 256, alike)",
-      FRESH),
-    m("the autoencoder is judged on training images", "vae:train_vae",
-      "images(FRESH, range(256))", "images(training.seed, range(256))",
+    m("CLIP is judged on training batches", "source:Shapes.judged",
+      "Shapes(FRESH).pairs", "self.pairs", FRESH),
+    m("the autoencoder is judged on training images", "source:Shapes.fresh",
+      "images(FRESH, range(count))", "images(self.seed, range(count))",
       test_examples.test_the_autoencoders_figures_are_of_fresh_images),
     m("reconstructions of training images", "figures:reconstruction",
       "original = images(FRESH, indices)", "original = images(0, indices)", JUDGED),
@@ -150,7 +150,7 @@ MISTAKES = [
       "        trained = rounded(trained, trained.state_dict())\n",
       "        trained = rounded(trained, vae.train_vae(options.vae, config.vae))\n"
       "        judged = evaluation.reconstruction(trained, 2)\n"
-      "        vae.standardise(trained, vae.images(0, range(4)))\n"
+      "        vae.standardise(trained, source.images(0, range(4)))\n"
       "        evaluation.reconstruction = lambda *_: judged\n", SHIPS),
     m("the encoder is trained with the decoder", "vae:train_vae",
       "part.requires_grad_(False)", "part.requires_grad_(True)",
@@ -158,8 +158,7 @@ MISTAKES = [
     m("captions are kept where they are to be dropped", "unet:captioned_latents",
       "rng.random() < training.drop", "rng.random() > training.drop",
       test_examples.test_all_or_no_captions_are_dropped_at_the_ends),
-    m("one thing for two", "unet:captioned_latents", "for n in (1, 2))",
-      "for n in (2, 1))",
+    m("one thing for two", "source:Shapes.chosen", "one, two = self", "two, one = self",
       test_examples.test_images_of_two_things_alone_or_none_at_the_ends),
 ]  # fmt: skip
 

@@ -1,0 +1,95 @@
+"""The evaluation's distances in closed form; a planted copy is found; a folder's run."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from experiments.evaluate import Config
+from experiments.evaluate.measure import features, frechet_distance, kernel_distance, nearest
+from experiments.evaluate.run import captioned
+from sd.shapes.data import FRESH, example
+from tests.support.captioned import captioned as folder_of
+
+D = 3
+
+
+def normal(n: int, seed: int) -> Tensor:
+    return torch.randn(n, D, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_fid_is_its_closed_form_for_a_shift_and_a_scale() -> None:
+    """|m|^2, and (s - 1)^2 tr C."""
+    x = normal(50, 0)
+    shift = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    assert frechet_distance(x, x) == pytest.approx(0.0, abs=1e-10)
+    assert frechet_distance(x, x + shift) == pytest.approx(5.25, rel=1e-9)
+    scaled = frechet_distance(x - x.mean(0), 3 * (x - x.mean(0)))
+    assert scaled == pytest.approx(4.0 * float(torch.cov(x.T).trace()), rel=1e-9)
+
+
+def test_kid_is_the_sum_over_pairs_of_different_samples() -> None:
+    x, y = normal(6, 0), normal(8, 1) + 0.5
+
+    def mean(a: Tensor, b: Tensor, same: bool) -> float:
+        terms = [
+            (float(u @ v) / D + 1) ** 3
+            for i, u in enumerate(a) for j, v in enumerate(b) if not (same and i == j)
+        ]  # fmt: skip
+        return sum(terms) / len(terms)
+
+    wanted = mean(x, x, True) + mean(y, y, True) - 2 * mean(x, y, False)
+    value, error = kernel_distance(x, y)
+    assert value == pytest.approx(wanted, rel=1e-10) and 0 < error < math.inf
+
+
+def test_kid_tells_a_shift_from_none() -> None:
+    same, error = kernel_distance(normal(400, 0), normal(400, 1))
+    shifted, _ = kernel_distance(normal(400, 0), normal(400, 1) + 0.5)
+    assert abs(same) < 5 * error < shifted
+
+
+def test_a_copy_is_the_nearest_image_at_distance_zero() -> None:
+    rng = np.random.default_rng(0)
+    others = torch.from_numpy(rng.integers(0, 256, (5, 3, 4, 4), dtype=np.uint8))
+    changed = others[3:4].clone()
+    changed[0, 0, 0, 0] ^= 64
+    distance, index = nearest(torch.cat([others[2:3], changed]), others)
+    assert index.tolist() == [2, 3] and float(distance[0]) == pytest.approx(0.0, abs=1e-6)
+    assert float(distance[1]) == pytest.approx(64 / math.sqrt(48), rel=1e-6)
+
+
+def test_features_are_cells_of_the_mean_latent() -> None:
+    class Doubled:
+        """Stands for a VAE that halves the side."""
+
+        def encode(self, x: Tensor) -> object:
+            return type("Latent", (), {"mean": 2.0 * x[:, :1, ::2, ::2]})
+
+    images = torch.zeros(3, 3, 16, 16, dtype=torch.uint8)
+    images[1, :, :4, :4] = 255
+    found = features(Doubled(), images, batch=2)
+    assert found.shape == (3, 16) and found.dtype == torch.float64
+    assert found[1, 0] == 2.0 and (found[0] == -2.0).all() and (found[1, 1:] == -2.0).all()
+
+
+def test_the_sides_of_a_folder_are_those_of_its_training(tmp_path: Path) -> None:
+    data = folder_of(tmp_path, {f"{i}.png": [f"n {i}"] for i in range(20)})
+    known = captioned(Config(data=data, held_out=0.25, count=4), 8)
+    assert {name: len(one.images) for name, one in known.items()} == {
+        "held-out": 4, "training": 4, "all": 15,
+    }  # fmt: skip
+    held, trained = set(known["held-out"].captions), set(known["all"].captions)
+    assert not held & trained and set(known["training"].captions) < trained
+    with pytest.raises(ValueError, match=r"^held_out: wanted 4 or more images on both"):
+        captioned(Config(data=data, held_out=0.1), 8)
+
+
+def test_without_a_folder_the_images_are_captioned_shapes() -> None:
+    known = captioned(Config(count=4), 64)
+    first = torch.from_numpy(example(FRESH, 950_000).image).permute(2, 0, 1)
+    assert torch.equal(known["held-out"].images[0], first)
+    assert known["training"].captions[1] == example(0, 1).caption

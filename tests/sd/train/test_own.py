@@ -1,0 +1,147 @@
+"""`train --data FOLDER`: what is refused before any work, and what a run leaves."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from sd import weights
+from sd.checkpoint.lora import merge
+from sd.checkpoint.parameterization import CONFIG_KEY
+from sd.pipeline import TextToImage
+from sd.train.lora import FILES
+from sd.train.preview import SEEDS, image_grid
+from tests.support import own_run
+
+ROOT = Path(__file__).resolve().parents[3]
+NAMES = ("text_encoder", "vae", "unet")
+
+
+REFUSED = {
+    "an odd size": ({"--size": "14"}, "--size: wanted a multiple of 4"),
+    "heads": ({"--networks.heads": "3"}, "--networks: TextConfig.heads"),
+    "a folder of its own": ({"--clip.out": "x"}, "--clip.out: has no effect with --data"),
+    "latents": ({"--unet.latents": "100"}, "--unet.latents: has no effect with --data"),
+    "two": ({"--unet.two": "0.1"}, "--unet.two: has no effect with --data"),
+    "take": ({"--take": "vae"}, "--take: has no effect without --checkpoint"),
+    "adapters": ({"--adapter.steps": "3"}, "--adapter.steps: has no effect without --lora"),
+    "no checkpoint": ({"--lora": "3"}, "--checkpoint: wanted a checkpoint with --lora"),
+    "nothing to learn": ({"--held-out": "1"}, "--held-out: wanted a share that leaves images"),
+    "no folder": ({"--data": "nothing"}, "nothing"),
+    "parts": ({"--vae.accumulate": "3"}, "--vae.batch-size: wanted a multiple of --vae.accumulate"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_fault_is_one_line_before_any_work(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed, words = REFUSED[case]
+    out = tmp_path / "out"
+    assert own_run.run(own_run.flags(own_run.data(tmp_path / "data"), out, changed)) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1 and said.startswith("error: ")
+    assert not out.exists()
+
+
+def test_a_faulty_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = own_run.data(tmp_path / "data")
+    (data / "3.png").write_bytes(b"")
+    assert own_run.run(own_run.flags(data, tmp_path / "out")) == 2
+    said = capsys.readouterr().err
+    assert said == f"error: --data {data}: 1 file of 0 bytes (3.png)\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_grid_has_a_row_for_each_prompt() -> None:
+    rows = [[Image.new("RGB", (4, 4), c) for c in ("red", "lime")], [Image.new("RGB", (4, 4))]]
+    grid = image_grid(rows, gap=1)
+    assert grid.size == (9, 9)
+    corners = [grid.getpixel(at) for at in ((0, 0), (8, 0), (0, 8), (8, 8), (4, 4))]
+    white = (255, 255, 255)
+    assert corners == [(255, 0, 0), (0, 255, 0), (0, 0, 0), white, white]
+
+
+def test_help_has_the_flags_of_ones_own_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert own_run.run(["--data", "x", "--help"]) == 0
+    said = capsys.readouterr().out
+    wanted = ("--lora", "--held-out", "--networks.unet-channels", "--adapter.alpha", "--checkpoint")
+    assert all(flag in said for flag in wanted)
+
+
+@pytest.mark.slow
+def test_a_run_gives_a_model_that_loads_and_a_lora_that_merges(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three networks from nothing; again, with nothing to do; then adapters of the result."""
+    data, out = own_run.data(tmp_path / "data"), tmp_path / "out"
+    words = own_run.flags(data, out)
+    assert own_run.run(words) == 0
+    said = capsys.readouterr().out
+    assert all(f"{name}.safetensors" in said for name in NAMES)
+    assert "held_out_loss" in said and "psnr_db" in said
+    files = sorted(path.name for path in out.iterdir())
+    assert files == [
+        "preview-000002.png", "preview-000003.png", "text_encoder.safetensors", "tokenizer.json",
+        "training", "unet.safetensors", "vae.safetensors",
+    ]  # fmt: skip
+    with Image.open(out / "preview-000003.png") as grid:
+        assert grid.size == (len(SEEDS) * 18 - 2, 4 * 18 - 2)
+    before = {path.name: path.read_bytes() for path in out.glob("*.safetensors")}
+    assert own_run.run(words) == 0 and capsys.readouterr().out == ""
+    assert own_run.run([*words, "--flip"]) == 2
+    assert "was made with other settings" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.glob("*.safetensors")} == before
+
+    model = TextToImage.load(out, device="cpu")
+    assert model.config.image_size == own_run.SIDE and model.config.unet.channels == (8, 8)
+    assert json.loads(weights.read_metadata(out / "unet.safetensors")[CONFIG_KEY])["steps"] == 1000
+    (image,) = model("number 3", steps=2, progress=False)
+    assert image.size == (own_run.SIDE, own_run.SIDE)
+
+    lora = tmp_path / "lora"
+    assert own_run.run(own_run.lora_flags(data, lora, out)) == 0
+    assert {*FILES.values(), "preview-000003.png", "training"} == {p.name for p in lora.iterdir()}
+    factors = load_file(lora / FILES["kohya"])
+    assert any(bool(value.any()) for name, value in factors.items() if "lora_up" in name)
+    plain = {name: value.clone() for name, value in model.unet.state_dict().items()}
+    merge(model, [(lora / FILES["kohya"], 1.0)])
+    one = {name: value.clone() for name, value in model.unet.state_dict().items()}
+    assert any(not torch.equal(one[name], value) for name, value in plain.items())
+    assert own_run.run(own_run.lora_flags(data, lora, out)) == 0  # nothing left to do
+
+
+@pytest.mark.slow
+def test_networks_of_a_checkpoint_are_taken_as_they_are(tmp_path: Path) -> None:
+    """The embedded model's text encoder and VAE; a U-Net from nothing."""
+    data, out = own_run.data(tmp_path / "data"), tmp_path / "out"
+    none = [f"--{name}.{flag}" for name in ("clip", "vae")
+            for flag in ("steps", "batch-size", "warmup", "checkpoint-every")]  # fmt: skip
+    changed = {
+        "--checkpoint": "shapes", "--networks.text-width": None, "--networks.vae-channels": None,
+        **dict.fromkeys(none),
+    }  # fmt: skip
+    words = own_run.flags(data, out, changed)
+    words = [word for word in words if word not in ("--clip.cpu", "--vae.cpu")]
+    assert own_run.run(words) == 0
+    shapes, model = (TextToImage.load(name, device="cpu") for name in ("shapes", out))
+    for name in ("text_encoder", "vae"):
+        taken, own = (getattr(one, name).state_dict() for one in (shapes, model))
+        assert all(torch.equal(own[key], value) for key, value in taken.items())
+    assert model.tokenizer.words == shapes.tokenizer.words
+    assert model.config.unet.channels == (8, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="kills by SIGKILL")
+def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.sd.train.killed_own", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["kills"] >= 5 and found["different"] == [], found
