@@ -37,6 +37,7 @@ MEMORY = 80
 
 def run(rounds: int, out: Path) -> None:
     """Measure, model, check and write."""
+    out.mkdir(parents=True, exist_ok=True)
     scalings = measured(list(cases(TextToImage.load(device="cpu"))), rounds)
     training = Training.of(V15.unet, SIDE, TOKENS)
     devices = table(training, BATCH, COUNTS)

@@ -70,7 +70,7 @@ def cases(pipeline: TextToImage) -> Iterator[Case]:
 
     def images(prompts: int, steps: int) -> Run:
         given, seeds = [PROMPT] * prompts, list(range(prompts))
-        return lambda: pipeline(given, seeds=seeds, steps=steps)
+        return lambda: pipeline(given, seed=seeds, steps=steps, progress=False)
 
     doubled = tuple(2**k for k in range(14))
     sides = (16, 24, 32, 48, 64)
