@@ -108,8 +108,8 @@ ALT = "Lines of relative seconds by size; lines of memory and of traffic against
 def _figure(scalings: Sequence[Scaling], devices: Sequence[Device]) -> Any:
     times = [
         Series(f"{one.name}: {one.exponent:.2f}", [n / one.sizes[0] for n in one.sizes],
-               [s / one.seconds[0] for s in one.seconds])
-        for one in scalings
+               [s / one.seconds[0] for s in one.seconds], None, None, style)
+        for one, style in zip(scalings, ("-", "--", ":", "-.", "-", "--"), strict=True)
     ]  # fmt: skip
     counts = [one.devices for one in devices]
 

@@ -81,7 +81,7 @@ def train(folder: Path, steps: int, sharded: bool) -> dict[str, Any]:
 
     shard.wait()
     before = sent()
-    fit(network, batch, loss, training, None, None, BLOCKS if sharded else ())
+    fit(network, batch, loss, training, blocks=BLOCKS if sharded else ())
     shard.wait()
     pace = min(b - a for a, b in pairwise(clock[:-1])) if len(clock) > FEW else 0.0
     return {"sent": sent() - before, "held": holds[-1], "cpu": pace}
