@@ -98,7 +98,7 @@ def checks(training: Training, processes: dict[int, list[dict[str, Any]]]) -> li
 
 CAPTION = (
     "Left: CPU seconds over those of the smallest size, against size over the smallest, on "
-    "logarithmic axes. Middle: memory of a GPU at the end of the forward pass of a training step "
+    "logarithmic axes. Middle: memory of a GPU in a training step "
     "of Stable Diffusion v1.5's U-Net (512 x 512, batch 2,048), against the number of GPUs; the "
     "line is 80 GiB. Right: bytes that a GPU sends in a step. Middle and right are modelled."
 )

@@ -69,12 +69,12 @@ def train(folder: Path, steps: int, sharded: bool) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(shard.process.rank)
 
     def batch(step: int) -> tuple[Tensor, Tensor]:
+        if step == steps - 1:  # the gradients of the step before are still there
+            holds.append(held())
         x = torch.randn(own, CONFIG.in_channels, 8, 8, generator=generator)
         return x, torch.randn(own, 4, CONFIG.context_width, generator=generator)
 
     def loss(module: nn.Module, examples: Any, _: torch.Generator) -> dict[str, Tensor]:
-        if len(clock) == steps - 1:
-            holds.append(held())
         clock.append(time.process_time())
         x, context = examples
         return {"loss": module(x, torch.zeros(len(x)), context).square().mean()}

@@ -53,8 +53,9 @@ class Training:
         return FLOAT * self.all * copies / (devices if sharded else 1)
 
     def memory(self, devices: int, examples: float, sharded: bool) -> float:
-        """Bytes of a device at the end of a forward pass on that many examples.
+        """Bytes of a device in a step on that many examples, at most.
 
+        Gradients are made as activations go, so that both are never whole at once.
         The state, the activations, the copies of the weights in bfloat16 and, with FSDP, the
         gathered weights: those outside the blocks and two blocks, of which one is prefetched.
         Source: Zhao et al. 2023, arXiv:2304.11277, section 3.
