@@ -79,19 +79,19 @@ def tab(gr: Any, config: Config, pipeline: TextToImage, folder: Path) -> None:
     def work(*values: Any) -> Iterator[dict[Any, Any]]:
         def ask() -> Callable[[Tell], None]:
             given = dict(zip(fields, map(number, values), strict=True))
-            given["image"] = None if given["image"] is None else Path(given["image"])
+            given["image"] = _uploaded(given["image"], folder)
             settings = image.Settings(**given)
             return partial(image.sample, settings, config.model, pipeline, config.preview_every)
 
         off = gr.DownloadButton(visible=False)
-        yield {shown[image.OFF]: "", saved[image.OFF]: off}
+        yield {shown[image.ON]: "", shown[image.OFF]: "", saved[image.OFF]: off}
         yield from answers(ask, show, said)
 
     def thumb(path: str | None) -> str:
         if path is None:
             return ""
         try:
-            small = read_image(path)
+            small = read_image(_uploaded(path, folder) or "")
         except ValueError as error:
             return messages.error(str(error).replace(f" {path}", ""))
         small.thumbnail((256, 256))
@@ -102,3 +102,10 @@ def tab(gr: Any, config: Config, pipeline: TextToImage, folder: Path) -> None:
     stop.click(None, cancels=[event], api_visibility="private")
     start.change(thumb, start, thumbnail, show_progress="hidden", api_visibility="private")
     use.click(lambda path: path, saved[image.ON], start, api_visibility="private")
+
+
+def _uploaded(path: str | None, folder: Path) -> Path | None:
+    """The path of an upload; ValueError for one outside the folder of the uploads."""
+    if path is None or Path(path).resolve().is_relative_to(folder.resolve()):
+        return None if path is None else Path(path)
+    raise ValueError("image: wanted an uploaded file, got a path")

@@ -77,9 +77,17 @@ def serve(blocks: Any, listener: socket.socket) -> None:
         ),
         css=CSS,
     )
+    gradio.processing_utils.async_ssrf_protected_download = _no_download
+    # As `launch` does: a path in the data of an upload is checked only where these are set.
+    blocks.has_launched = blocks.is_running = True
     local = LocalOnly(app, listener.getsockname()[1])
     settings = uvicorn.Config(local, log_level="warning", timeout_graceful_shutdown=2)
     uvicorn.Server(settings).run(sockets=[listener])
+
+
+async def _no_download(url: str, cache_dir: str) -> str:
+    """In the place of gradio's download of a URL that the data of an upload name."""
+    raise ValueError("wanted an uploaded file, got a URL")
 
 
 CSS = """
@@ -92,7 +100,7 @@ figure.shown img { width: 100%; }
 figure.shown img.pixels { image-rendering: pixelated; aspect-ratio: 1; object-fit: contain; }
 figure.shown figcaption { font-size: 14px; padding: 4px 0; }
 table.checks { width: 100%; border-collapse: collapse; font-size: 14px; }
-table.checks td, table.checks th { text-align: left; padding: 4px 8px; border-top: 1px solid #ddd; }
+table.checks td, table.checks th { text-align: left; padding: 4px 8px; border: 1px solid #ddd; }
 table.checks tr.defect td { background: #fdecea; }
 table.checks tr.limit td { background: #fff4e0; }
 """
