@@ -17,18 +17,19 @@ LEVELS = 10
 
 @torch.no_grad()
 def loss_by_level(
-    unet: Callable[[Tensor, Tensor, Tensor], Tensor],
+    unet: Callable[..., Tensor],
     schedule: Discrete,
     prediction: str,
     x0: Float[Tensor, "batch channel height width"],
-    context: Float[Tensor, "batch token width"],
+    context: Float[Tensor, "batch token feature"],
     levels: int = LEVELS,
     batch: int = 50,
 ) -> list[tuple[int, float]]:
     """Times in the middle of equal parts of 1..T, each with the mean loss of the examples at it.
 
-    The loss is that of the training (`unet_loss`), per entry. The noise of an example is the same
-    at all times and in every call, so that two networks are compared on the same numbers.
+    `unet` maps (x_t, time, context) to its prediction. The loss is that of the training
+    (`unet_loss`), per entry. The noise of an example is the same at all times and in every call, so
+    that two networks are compared on the same numbers.
     """
     generator = torch.Generator().manual_seed(0)
     eps = torch.randn(x0.shape, generator=generator)

@@ -138,7 +138,7 @@ def train_lora(
     latent = encode(base.vae, source, where, shard=shard)
     network = base.unet.to(where).requires_grad_(False).eval()
     torch.manual_seed(training.seed)
-    adapters = Adapters(network, rank, training.alpha or rank)
+    adapters = Adapters(network, rank, float(training.alpha or rank))
     examples = captioned_latents(training, source, latent, base.text_encoder, base.tokenizer, shard)
     config = base.config
     schedule = named_schedule(config.schedule, config.steps, config.zero_terminal_snr)
