@@ -19,7 +19,7 @@ class Controls:
     """ControlNets, which condition the images on maps over the pixels."""
 
     control: Annotated[tuple[Literal["shapes"] | Path, ...], Several(0, distinct=False), NONE] = ()
-    """ControlNets: the embedded one, or v1.x as files, folders or hub ids; several act together."""
+    """ControlNets: the embedded one, or files, folders or hub ids of v1.x."""
     control_image: Annotated[tuple[Path, ...], File(), Several(0, distinct=False), NONE] = ()
     """One image for each `--control`."""
     control_map: Annotated[tuple[Kind, ...], ANY] = ("given",)
