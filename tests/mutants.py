@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.output.files import to_json, write_files
-from experiments.verify.mutation import SCOPE, Entry, bare, counts, files, ledger, named, sources
+from experiments.verify.mutation import SCOPE, Entry, counts, ledger
 from experiments.verify.run import commit
+from tests.mutant_sources import bare, files, named, sources
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("diffusion_math", "sd", "experiments", "tests", "docs", "benchmarks")

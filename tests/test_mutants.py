@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.verify.mutation import named
 from tests import mutants
+from tests.mutant_sources import named
 from tests.mutants import difference, full, undecorated
 
 DECORATED = """

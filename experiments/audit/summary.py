@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from diffusion_math.testing.report import Check
-from experiments.output.result import FAILS, HOLDS, MEASURED, Measurement, Table
+from experiments.output.result import HOLDS, Measurement, Table, estimated
 
 VERDICTS = ("sound", "limit", "defect")
 
@@ -12,16 +12,13 @@ VERDICTS = ("sound", "limit", "defect")
 def measurements(rows: Sequence[Check]) -> tuple[Measurement, ...]:
     """One row for each verdict."""
     counted = Counter(row.verdict for row in rows)
-    said = {"sound": HOLDS, "limit": MEASURED, "defect": FAILS if counted["defect"] else HOLDS}
-    names = {"defect": "audit", "sound": "audit-sound", "limit": "audit-limit"}
-    words = {
-        "sound": "Checks that are sound",
-        "limit": "Checks with a known limitation, of the method or documented",
-        "defect": "Checks with a defect, a claim that is not kept",
-    }
-    return tuple(
-        Measurement(names[one], words[one], float(counted[one]), None, said[one])
-        for one in VERDICTS
+    sound, limits, defects = (float(counted[one]) for one in VERDICTS)
+    return (
+        Measurement("audit-sound", "Checks that are sound", sound, None, HOLDS),
+        estimated(
+            "audit-limit", "Checks with a known limitation, of the method or documented", limits
+        ),
+        estimated("audit", "Checks with a defect, a claim that is not kept", defects, most=0),
     )
 
 

@@ -1,6 +1,6 @@
 """Reconstruction error of the VAE: PSNR, and the share that the rule-based reader reads rightly."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -32,8 +32,7 @@ class Config:
     """Images that no training saw, at least 8."""
     out: Path = Path("out/autoencoder")
     """Folder for autoencoder.md, autoencoder.json and the figure."""
-    model: AutoencoderModel = field(default_factory=AutoencoderModel)
-    """Which model and where it runs."""
+    model: AutoencoderModel = AutoencoderModel()
 
     def __post_init__(self) -> None:
         others = ["lora", "embedding", "prediction", "ema"]

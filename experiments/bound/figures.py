@@ -8,8 +8,8 @@ from torch import Tensor
 from diffusion_math.elbo import Bound
 from experiments import plots
 from experiments.bound.measure import AFFINE, CHAIN, EXACT, POINTS, SMALL, Limit
-from experiments.common.statistics import mean_interval
-from experiments.output.result import Figure, Table
+from experiments.common.statistics import mean_of
+from experiments.output.result import Figure, Table, bracketed
 from experiments.plots.charts import Axis, Chart, Series, dots, line, side_by_side
 
 LARGE_LABEL, SMALL_LABEL = "variance of $q(x_t|x_s)$", "variance of $q(x_s|x_t,x_0)$"
@@ -49,8 +49,7 @@ def terms(bounds: dict[str, Bound], nll: Tensor) -> Figure:
         "in the same colors: the sum with the exact denoiser ends just above the mean of -log q "
         "(dotted); that denoiser's sum, and that of a smaller variance, end higher.",
         "Three charts over time: falling terms on logarithmic axes, differences that grow towards "
-        "small times, and "
-        "sums of which one ends at a dotted line.",
+        "small times, and sums of which one ends at a dotted line.",
     )
 
 
@@ -62,7 +61,8 @@ def table(
     def cells(name: str, one: Bound, offset: float) -> tuple[str, ...]:
         terms = (one.prior, one.steps.sum(0), one.reconstruction, one.nats)
         bits = f"{float(one.bits_per_dimension.mean()) + offset:.3f}"
-        return name, *(f"{float(term.mean()):.4f}" for term in terms), _excess(gaps, name), bits
+        excess = bracketed(*mean_of(gaps[name]), ".4f") if name in gaps else "–"
+        return name, *(f"{float(term.mean()):.4f}" for term in terms), excess, bits
 
     half = math.log2(127.5)
     lines = [cells(name, one, half) for name, one in bounds.items()]
@@ -79,13 +79,6 @@ def table(
         "is added; the line of 8-bit data integrates over the bins."
     )
     return Table(header, tuple(lines), caption)
-
-
-def _excess(gaps: dict[str, list[float]], name: str) -> str:
-    if name not in gaps:
-        return "–"
-    low, high = mean_interval(gaps[name])
-    return f"{sum(gaps[name]) / len(gaps[name]):.4f} [{low:.4f}, {high:.4f}]"
 
 
 def limit(found: Limit, chain: tuple[list[float], list[float]]) -> Figure:

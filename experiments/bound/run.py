@@ -8,10 +8,10 @@ from tqdm import tqdm
 
 from diffusion_math.elbo import quantized_log_probability
 from experiments.bound import Config, figures, measure
-from experiments.bound.measure import AFFINE, CHAIN, EXACT, POINTS, SMALL, Limit
+from experiments.bound.measure import AFFINE, CHAIN, EXACT, POINTS, SMALL
 from experiments.common.chains import sample_forward
-from experiments.common.statistics import absolute, mean_interval, mean_of, seeded
-from experiments.output.result import Measurement, Result, at_most, estimated, within
+from experiments.common.statistics import mean_interval, mean_of, seeded
+from experiments.output.result import Measurement, Result, estimated
 
 LIMIT_DRAWS = 10_000
 """Fewer samples times steps of the finest chain do not resolve the limit."""
@@ -54,21 +54,28 @@ def run(config: Config) -> Result:
             "denoiser, same paths",
             mean_of([a - b for a, b in zip(gaps[SMALL], gaps[EXACT], strict=True)]),
         ),
-        _limit_row(limit).needing(LIMIT_DRAWS, config.draws * config.finest),
-        within(
+        estimated(
+            "bound-limit",
+            "C14: as the steps become short the sum of L_(t-1) tends to an integral over log-SNR "
+            "at first order: 2 S(2n) - S(n) - integral in nats at 2n = "
+            f"{limit.steps[-1]}, within {RESIDUE} of 0",
+            mean_of(limit.extrapolated),
+            near=RESIDUE,
+        ).needing(LIMIT_DRAWS, config.draws * config.finest),
+        estimated(
             "bound-levels",
             "C15: the probabilities that L_0 gives the 256 levels of an 8-bit entry sum to 1. "
             "Largest error of a sum, at most 1e-12",
             measure.mass_of_levels(problem, models[EXACT], x0[:POINTS]),
-            1e-12,
+            most=1e-12,
         ),
-        within(
+        estimated(
             "bound-weight",
             "C18: between two denoisers L_(t-1) differs by lambda_t times the difference of their "
             "squared errors in eps: the constant is one for all. Largest difference over t and 50 "
             "samples, relative to the term, at most 1e-9",
             measure.weighted(problem, models, x0[:50], seeded(config.seed, 4)),
-            1e-9,
+            most=1e-9,
         ),
     )
     parts = (
@@ -92,14 +99,13 @@ def run(config: Config) -> Result:
 
 
 def _path_row(chain: tuple[list[float], list[float]]) -> Measurement:
-    worst = max(abs(gap - kl) for gap, kl in zip(*chain, strict=True))
-    return within(
+    return estimated(
         "bound",
         f"C12: log p(x_0) - ELBO(x_0) is KL(q(x_1:T | x_0), p(x_1:T | x_0)) at {POINTS} points of "
         f"a chain of {CHAIN} steps with the affine denoiser, whose p(x_0) and KL of whole paths "
         "are closed forms. Largest difference in nats, at most 1e-9; no samples",
-        worst,
-        1e-9,
+        max(abs(gap - kl) for gap, kl in zip(*chain, strict=True)),
+        most=1e-9,
     )
 
 
@@ -114,17 +120,4 @@ def _below_row(gaps: dict[str, list[float]]) -> Measurement:
         "at least 0",
         (fmean(gaps[least]), ends[least]),
         least=0.0,
-    )
-
-
-def _limit_row(limit: Limit) -> Measurement:
-    low, high = mean_interval(limit.extrapolated)
-    return Measurement(
-        "bound-limit",
-        "C14: as the steps become short the sum of L_(t-1) tends to an integral over log-SNR at "
-        f"first order: 2 S(2n) - S(n) - integral in nats at 2n = {limit.steps[-1]}, within "
-        f"{RESIDUE} of 0",
-        fmean(limit.extrapolated),
-        (low, high),
-        at_most(*absolute(low, high), RESIDUE),
     )

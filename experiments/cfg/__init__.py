@@ -1,6 +1,5 @@
 """X1: classifier-free guidance on and off; accuracy and diversity against the guidance scale."""
 
-from dataclasses import field
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +36,5 @@ class Config:
     """Images of each of these prompts, at least 2."""
     out: Path = Path("out/cfg")
     """Folder for cfg.md, cfg.json and the figures."""
-    model: Model = field(default_factory=Model)
-    """Which model, and where it runs."""
-    sampling: Sampling = field(default_factory=Sampling)
-    """How the model samples."""
+    model: Model = Model()
+    sampling: Sampling = Sampling()

@@ -6,7 +6,6 @@ from itertools import combinations, cycle, islice
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 from PIL.Image import Image
 from tqdm import tqdm
 
@@ -27,11 +26,11 @@ from experiments.output.result import (
     Measurement,
     Part,
     Result,
-    Table,
+    bracketed,
     estimated,
-    percent,
+    table,
 )
-from experiments.plots.charts import Axis, Chart, Series, side_by_side
+from experiments.plots.charts import Axis, Chart, measured, side_by_side
 from experiments.plots.gallery import image_rows
 from sd.pipeline import TextToImage
 from sd.shapes import accuracy as judge
@@ -72,22 +71,18 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     total = 2 * config.shown + sum(len(set(_jobs(config, w, wanted[w]).values())) for w in scales)
     with tqdm(total=total, unit="image", disable=None) as bar:
         pair = _pair(config, pipeline, bar)
-        points = [_point(config, pipeline, w, wanted[w], bar) for w in scales]
-    rows = _rows(_at(points, own), _at(points, 1.0))
+        points = {w: _point(config, pipeline, w, wanted[w], bar) for w in scales}
     data: dict[str, Any] = {
         "settings": config,
         "default_scale": own,
         "prompts": by_kind,
         "diversity_prompts": free,
-        "sweep": [{"w": p.scale, "right": p.right, "diversity": p.spread} for p in points],
+        "sweep": [
+            {"w": w, "right": one.right, "diversity": one.spread} for w, one in points.items()
+        ],
     }
-    return Result(
-        "cfg", "X1: guidance on and off", rows, _parts(config, own, pair, points, free), data
-    )
-
-
-def _at(points: Sequence[Point], scale: float) -> Point:
-    return next(point for point in points if point.scale == scale)
+    rows, parts = _rows(points[own], points[1.0]), _parts(config, own, pair, points, free[0])
+    return Result("cfg", "X1: guidance on and off", rows, parts, data)
 
 
 def _free_prompts(count: int) -> list[str]:
@@ -176,11 +171,7 @@ def _rows(guided: Point, plain: Point) -> tuple[Measurement, ...]:
 
 
 def _parts(
-    config: Config,
-    own: float,
-    pair: dict[bool, list[Image]],
-    points: list[Point],
-    free: Sequence[str],
+    config: Config, own: float, pair: dict[bool, list[Image]], points: dict[float, Point], free: str
 ) -> tuple[Part, ...]:
     verdicts = {on: [shows(one, config.prompt) for one in pair[on]] for on in pair}
     hits = {on: sum(one is True for one in verdicts[on]) for on in pair}
@@ -190,29 +181,21 @@ def _parts(
         if None not in verdicts[True]
         else "The reader does not understand this prompt, so there are no verdicts."
     )
-    together = image_rows(
-        [pair[True], pair[False]],
-        [f"do_cfg=True\n(w = {own:g})", "do_cfg=False"],
-        [f"seed {config.seed + i}" for i in range(config.shown)],
-        f"“{config.prompt}”",
-        [verdicts[True], verdicts[False]],
+    how, seeds = [f"do_cfg=True\n(w = {own:g})", "do_cfg=False"], range(config.shown)
+    columns, title = [f"seed {config.seed + i}" for i in seeds], f"“{config.prompt}”"
+    together = image_rows([*pair.values()], how, columns, title, [*verdicts.values()])
+    images = [point.images[:8] for point in points.values()]
+    frames = [[shows(one, free) for one in row] for row in images]
+    columns = [f"seed {i}" for i in range(len(images[0]))]
+    scales = [f"w = {w:g}" for w in points]
+    strips = image_rows(images, scales, columns, f"“{free}”", frames, side=1.2)
+    best = max(points, key=lambda w: sum(points[w].accuracy(kind)[0] for kind in BARS))
+    last = max(points)
+    few = min(config.swept, config.count)
+    counts = (
+        f"Accuracy is over {config.count} prompts of each kind at w = 1 and w = {own:g}, and over "
+        f"{few} at every other w, with the same seeds."
     )
-    strips = image_rows(
-        [p.images[:8] for p in points],
-        [f"w = {p.scale:g}" for p in points],
-        [f"seed {i}" for i in range(min(8, config.diversity_seeds))],
-        f"“{free[0]}”",
-        [[shows(one, free[0]) for one in p.images[:8]] for p in points],
-        side=1.2,
-    )
-    best = max(points, key=lambda p: p.accuracy("seen")[0] + p.accuracy("held-out")[0])
-    plain, most = (fmean(p.spread) for p in (_at(points, 1.0), points[-1]))
-    header = ("w", "accuracy, seen pairs", "accuracy, held-out pairs", "diversity (0 to 255)")
-    cells = []
-    for p in points:
-        shares = (p.accuracy(kind) for kind in BARS)
-        texts = [f"{percent(s)} [{percent(low)}, {percent(high)}]" for s, (low, high) in shares]
-        cells.append((f"{p.scale:g}", *texts, f"{fmean(p.spread):.1f}"))
     return (
         "Guidance replaces the prediction by x0_u + w (x0_c - x0_u), where x0_c is the conditional "
         "prediction and x0_u the unconditional one. w = 1 is no guidance (do_cfg=False); the "
@@ -226,11 +209,11 @@ def _parts(
         Heading("Accuracy and diversity over the guidance scale"),
         Figure(
             "cfg-sweep.png",
-            plots.png(side_by_side(_panels(config, points, own), 6.2)),
+            plots.png(side_by_side(_panels(points, own), 6.2)),
             "Against the guidance scale w, with 95% intervals. Left: prompt accuracy, highest at "
-            f"w = {best.scale:g}. Right: diversity, the mean RMS distance of pixels between images "
-            f"of one prompt: {plain:.0f} without guidance, {most:.0f} at w = "
-            f"{points[-1].scale:g}. {_counts(config, own)}",
+            f"w = {best:g}. Right: diversity, the mean RMS distance of pixels between images of "
+            f"one prompt: {fmean(points[1.0].spread):.0f} without guidance, "
+            f"{fmean(points[last].spread):.0f} at w = {last:g}. {counts}",
             "Two curves against the guidance scale: prompt accuracy, and diversity.",
         ),
         Figure(
@@ -241,45 +224,29 @@ def _parts(
             "that are more alike.",
             "A grid of images, a row for each guidance scale.",
         ),
-        Table(
-            header,
-            tuple(cells),
-            "Prompt accuracy, with Wilson's 95% intervals, and diversity against w. "
-            f"{_counts(config, own)}",
+        table(
+            points.values(),
+            {
+                "w": lambda point: f"{point.scale:g}",
+                "accuracy, seen pairs": lambda point: bracketed(*point.accuracy("seen")),
+                "accuracy, held-out pairs": lambda point: bracketed(*point.accuracy("held-out")),
+                "diversity (0 to 255)": lambda point: f"{fmean(point.spread):.1f}",
+            },
+            f"Prompt accuracy, with Wilson's 95% intervals, and diversity against w. {counts}",
         ),
     )
 
 
-def _counts(config: Config, own: float) -> str:
-    """The number of prompts of each accuracy."""
-    few = min(config.swept, config.count)
-    return (
-        f"Accuracy is over {config.count} prompts of each kind at w = 1 and w = {own:g}, and over "
-        f"{few} at every other w, with the same seeds."
-    )
-
-
-def _panels(config: Config, points: list[Point], own: float) -> list[Chart]:
-    w = [p.scale for p in points]
-    lines = []
-    for kind in BARS:
-        shares, ends = zip(*(p.accuracy(kind) for p in points), strict=True)
-        lines.append(Series(f"{kind} pairs", w, 100 * np.array(shares), 100 * np.array(ends)))
-    spread, ends = zip(*(mean_of(p.spread) for p in points), strict=True)
-    chosen, w_axis = (own, "default"), Axis("guidance scale w")
+def _panels(points: dict[float, Point], own: float) -> list[Chart]:
+    w, each = list(points), points.values()
+    lines = [
+        measured(f"{kind} pairs", w, (one.accuracy(kind) for one in each), 0.01) for kind in BARS
+    ]
+    spread = measured("diversity", w, (mean_of(one.spread) for one in each))
+    chosen, x = (own, "default"), Axis("guidance scale w")
+    shown = Axis("images that show the prompt (%)", 0, 104)
+    away = Axis("mean RMS distance (0 to 255)", 0)
     return [
-        Chart(
-            "Prompt accuracy",
-            w_axis,
-            Axis("images that show the prompt (%)", 0, 104),
-            lines,
-            marked_x=chosen,
-        ),
-        Chart(
-            "Diversity of images of one prompt",
-            w_axis,
-            Axis("mean RMS distance (0 to 255)", 0),
-            [Series("diversity", w, spread, ends)],
-            marked_x=chosen,
-        ),
+        Chart("Prompt accuracy", x, shown, lines, marked_x=chosen),
+        Chart("Diversity of images of one prompt", x, away, [spread], marked_x=chosen),
     ]

@@ -1,6 +1,6 @@
 """Whole paths: the density of a model's chain, and the exact chain of a denoiser that is affine."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,9 +13,9 @@ from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.densities.multivariate import Multivariate
 from diffusion_math.densities.reverse_kernel import sample_reverse
 from diffusion_math.elbo import Bound, LogLikelihood, bound, reverse_step
-from diffusion_math.gaussian import Gaussian, transition
+from diffusion_math.gaussian import Gaussian, forward_step, transition
 from diffusion_math.noise import Noise, UnitNoise
-from diffusion_math.schedule import Schedule
+from diffusion_math.schedule import Discrete, Schedule
 from diffusion_math.variance import Variance
 
 
@@ -57,14 +57,6 @@ class Model:
 
 
 def sample_backward(
-    data: GaussianMixture, schedule: Schedule, grid: Tensor, generator: torch.Generator, n: int
-) -> list[Tensor]:
-    """`n` paths of the exact process at the grid's nodes, drawn from q(x_T) down."""
-    start = data.marginal(schedule, grid[0]).sample(generator, n)
-    return sample_backward_from(start, data, schedule, grid, generator)
-
-
-def sample_backward_from(
     x: Tensor, data: GaussianMixture, schedule: Schedule, grid: Tensor, generator: torch.Generator
 ) -> list[Tensor]:
     """A path from each x at the grid's first node, each step drawn from q(x_s | x_t)."""
@@ -83,6 +75,20 @@ def sample_forward(
         z = torch.randn(x0.shape, generator=generator, dtype=torch.float64)
         path.append(transition(schedule, path[-1], s, t).sample(z))
     return path[::-1]
+
+
+def forward_steps(
+    x0: Tensor, schedule: Discrete, times: Collection[int], generator: torch.Generator
+) -> dict[int, Tensor]:
+    """x_t at each of the times, from x_0 by the one-step kernel alone."""
+    x, states = x0, {}
+    for t in range(max(times) + 1):
+        if t > 0:
+            z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+            x = forward_step(schedule, x, t).sample(z)
+        if t in times:
+            states[t] = x
+    return states
 
 
 def elbo_of_true_kernels(

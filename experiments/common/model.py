@@ -20,8 +20,6 @@ from sd.shapes import accuracy
 from sd.shapes.caption import parse
 from sd.text.prompt import literal
 
-__all__ = ["distance", "draw", "load", "shows"]
-
 
 def load(model: Model) -> TextToImage:
     """The model on its device; ValueError or FileNotFoundError, one line, where it can't."""

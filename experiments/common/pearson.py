@@ -7,8 +7,6 @@ from scipy.optimize import brentq
 from scipy.stats import poisson
 from torch import Tensor
 
-__all__ = ["given", "limit", "pearson", "tilted"]
-
 
 def pearson(counts: Tensor, expected: Tensor) -> float:
     """sum (count - expected)^2 / expected over cells, `(n,)` each."""

@@ -16,9 +16,12 @@ LEAST_EXPECTED = 20
 """Draws that a cell must expect to count on its own in `chi_square`."""
 
 
-def density_on(line: Any, density: Density, schedule: Schedule, t: Time) -> Any:
-    """The exact density of x_t on line x line, rows along the second coordinate."""
-    return density_over(line, line, density, schedule, t)
+def score_error(density: Density, schedule: Schedule, x: Tensor, t: Time) -> float:
+    """The largest |score - grad log q_t| over x `(batch, 2)`, over 1 + the largest gradient."""
+    at = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(density.log_density(schedule, at, t).sum(), at)
+    off = (density.score(schedule, x, t) - gradient).abs().max()
+    return float(off / (1 + gradient.abs().max()))
 
 
 def density_over(first: Any, second: Any, density: Density, schedule: Schedule, t: Time) -> Any:
@@ -26,6 +29,14 @@ def density_over(first: Any, second: Any, density: Density, schedule: Schedule, 
     ys, xs = torch.meshgrid(torch.from_numpy(second), torch.from_numpy(first), indexing="ij")
     at = torch.stack([xs.flatten(), ys.flatten()], dim=1)
     return density.log_density(schedule, at, t).exp().reshape(len(second), -1).numpy()
+
+
+def in_square(
+    density: Density, schedule: Schedule, t: Time, reach: float, count: int
+) -> tuple[Any, Any]:
+    """A line from -reach to reach of so many points, and the density of x_t on line x line."""
+    line = np.linspace(-reach, reach, count)
+    return line, density_over(line, line, density, schedule, t)
 
 
 class Rule(NamedTuple):
@@ -87,6 +98,9 @@ class ChiSquare(NamedTuple):
     value: float
     freedom: int
     limit: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.0f} of {self.freedom} ({self.limit:.0f})"
 
 
 def chi_square(

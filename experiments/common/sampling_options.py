@@ -9,8 +9,6 @@ from sd.command_line.flags import Range, Several, unused, validated
 if TYPE_CHECKING:
     from sd.pipeline import TextToImage
 
-__all__ = ["Deterministic", "Grid", "Interval", "Sampling", "Scale", "Solver", "scale_of"]
-
 Deterministic: TypeAlias = Literal[
     "ddim", "euler", "heun", "flow_heun", "dpm2", "lms", "plms", "pndm", "deis", "dpm_solver_2m",
     "dpm_solver_3s", "dpmpp_2s", "dpmpp_3s", "dpmpp_2m", "dpmpp_3m", "unipc", "adaptive",

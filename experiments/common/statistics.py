@@ -10,7 +10,7 @@ from statistics import NormalDist, fmean, median, stdev
 import numpy as np
 import torch
 from scipy.special import stdtrit
-from scipy.stats import chi2
+from scipy.stats import binomtest, chi2
 
 from diffusion_math.metrics import Estimate
 
@@ -30,17 +30,14 @@ def wilson(right: int, count: int, level: float = 0.95) -> Interval:
         (p + z^2/2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2/n)
 
     Unlike the normal interval it never leaves [0, 1] and is not a point at 0 or `count`.
-    Raises ValueError unless 0 <= right <= count and count >= 1.
+    Raises ValueError unless 0 <= right <= count, count >= 1 and 0 < level < 1.
     Source: Wilson (1927), doi:10.1080/01621459.1927.10502953.
     """
-    if not 0 <= right <= count or count < 1:
-        raise ValueError(f"right, count: wanted 0 <= right <= count >= 1, got {right}, {count}")
-    z = _z(level)
-    p, shrink = right / count, 1 + z**2 / count
-    middle = p + z**2 / (2 * count)
-    half = z * math.sqrt(p * (1 - p) / count + z**2 / (4 * count**2))
-    low = 0.0 if right == 0 else (middle - half) / shrink
-    return low, 1.0 if right == count else (middle + half) / shrink
+    if not (0 <= right <= count >= 1 and 0 < level < 1):
+        wanted = "wanted 0 <= right <= count >= 1 and 0 < level < 1"
+        raise ValueError(f"right, count, level: {wanted}, got {right}, {count}, {level}")
+    low, high = binomtest(right, count).proportion_ci(level, method="wilson")
+    return float(low), float(high)
 
 
 def paired_difference(first: Sequence[bool], second: Sequence[bool]) -> Interval:
@@ -136,12 +133,6 @@ def ratio(a: Estimate, b: Estimate) -> tuple[float, Interval]:
     return value, normal_interval(value, math.hypot(a.error, value * b.error) / b.value)
 
 
-def absolute(low: float, high: float) -> Interval:
-    """The interval of |x| from one of x."""
-    ends = sorted((abs(low), abs(high)))
-    return (0.0 if low <= 0 <= high else ends[0]), ends[1]
-
-
 def variance_interval(variance: float, count: int, chance: float) -> Interval:
     """The interval of a normal's variance from a sample variance: (n - 1) s^2 / v is chi-squared.
 
@@ -206,9 +197,3 @@ def median_interval(values: Sequence[float], level: float = 0.95) -> tuple[float
         below += math.comb(n, k) / 2**n
         k += 1
     return median(ordered), (ordered[k - 1], ordered[n - k])
-
-
-def _z(level: float) -> float:
-    if not 0 < level < 1:
-        raise ValueError(f"level: wanted a number in (0, 1), got {level}")
-    return NormalDist().inv_cdf((1 + level) / 2)

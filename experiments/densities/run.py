@@ -11,10 +11,10 @@ from tqdm import tqdm
 from diffusion_math.densities.toy import DENSITIES, Density
 from diffusion_math.schedule import VPLinear
 from experiments import plots
-from experiments.common.quadrature import Cells, ChiSquare, chi_square, density_over
+from experiments.common.quadrature import Cells, ChiSquare, chi_square, density_over, score_error
 from experiments.common.statistics import plus_minus, seeded
 from experiments.densities import Config
-from experiments.output.result import Figure, Measurement, Result, Table, estimated, within
+from experiments.output.result import Figure, Measurement, Result, estimated, table
 from experiments.plots import plane
 
 FALSE_ALARM = 1e-9  # of each density's chi-square test
@@ -53,14 +53,24 @@ def run(config: Config) -> Result:
         "compared with automatic differentiation. The samples are counted in cells, whose "
         "probabilities the formula gives.",
         _figure(samples),
-        _table(found),
+        table(
+            found.items(),
+            {
+                "density": lambda pair: pair[0],
+                "mass − 1": lambda pair: f"{pair[1].mass - 1:+.1e} ± {pair[1].bound:.0e}",
+                "entropy, nats": lambda pair: f"{pair[1].entropy:.4f}",
+                "by samples": lambda pair: plus_minus(pair[1].entropy_by_samples, pair[1].error),
+                "chi-square of degrees (limit)": lambda pair: pair[1].fit,
+                "score’s error": lambda pair: f"{pair[1].score:.0e}",
+            },
+            f"Mass and entropy by quadrature (Gauss and Legendre, {ORDER} x {ORDER} points a "
+            "cell), the entropy once more by samples with a 95% interval; chi-square of the "
+            "samples with its degrees of freedom, its expected value, and its limit; the largest "
+            "difference of the score from automatic differentiation.",
+        ),
     )
-    record = {
-        "settings": config,
-        "densities": {
-            name: {**one._asdict(), "fit": one.fit._asdict()} for name, one in found.items()
-        },
-    }
+    plain = {name: {**one._asdict(), "fit": one.fit._asdict()} for name, one in found.items()}
+    record = {"settings": config, "densities": plain}
     rows = _rows(found, config.samples)
     return Result("densities", "The densities of the plane", rows, parts, record)
 
@@ -89,18 +99,10 @@ def _measure(density: Density, cells: Cells, points: Tensor) -> Found:
     bound = float((masses[1] - masses[0]).sum().abs() + outer.clamp(min=0)) + ROUNDING
     entropy = -float((mass * log_q)[mass > 0].sum())
     heights = -density.log_density(clean, points, 0.0)
-    x = points[:2000].clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(density.log_density(clean, x, 0.0).sum(), x)
-    off = (density.score(clean, x.detach(), 0.0) - gradient).abs().max()
-    return Found(
-        float(masses[1].sum()),
-        bound,
-        entropy,
-        float(heights.mean()),
-        float(heights.std()) / len(points) ** 0.5,
-        chi_square(cells, points, masses[1], FALSE_ALARM),
-        float(off / (1 + gradient.abs().max())),
-    )
+    by_samples = float(heights.mean()), float(heights.std()) / len(points) ** 0.5
+    fit = chi_square(cells, points, masses[1], FALSE_ALARM)
+    off = score_error(density, clean, points[:2000], 0.0)
+    return Found(float(masses[1].sum()), bound, entropy, *by_samples, fit, off)
 
 
 def _rows(found: dict[str, Found], samples: int) -> tuple[Measurement, ...]:
@@ -118,20 +120,20 @@ def _rows(found: dict[str, Found], samples: int) -> tuple[Measurement, ...]:
             (errors[worst], (max(0.0, errors[worst] - bound), errors[worst] + bound)),
             most=MASS,
         ),
-        within(
+        estimated(
             "densities-sampler",
             f"Every sampler samples its density. Largest ratio of chi-square ({samples} samples "
             f"in cells) to its limit ({fit}), at most 1 (false alarm {FALSE_ALARM:g} a density)",
             ratio,
-            1,
+            most=1,
         ),
-        within(
+        estimated(
             "densities-score",
             f"C21: every score is the gradient of its log-density. Largest difference from "
             f"automatic differentiation, over 1 + the largest gradient ({steep}), at most "
             f"{SCORE:g}: rounding, over a variance of 0.05^2 at the least",
             found[steep].score,
-            SCORE,
+            most=SCORE,
         ),
     )
 
@@ -152,28 +154,3 @@ def _figure(samples: dict[str, Tensor]) -> Figure:
         f"{SHOWN} samples of its exact sampler (dots). The samples lie where the shade is.",
         "Panels of shaded densities of the plane, each with its samples as dots on top.",
     )
-
-
-def _table(found: dict[str, Found]) -> Table:
-    lines = [
-        (
-            name,
-            f"{one.mass - 1:+.1e} ± {one.bound:.0e}",
-            f"{one.entropy:.4f}",
-            plus_minus(one.entropy_by_samples, one.error),
-            f"{one.fit.value:.0f} of {one.fit.freedom} ({one.fit.limit:.0f})",
-            f"{one.score:.0e}",
-        )
-        for name, one in found.items()
-    ]
-    header = (
-        "density", "mass − 1", "entropy, nats", "by samples", "chi-square of degrees (limit)",
-        "score’s error",
-    )  # fmt: skip
-    caption = (
-        f"Mass and entropy by quadrature (Gauss and Legendre, {ORDER} x {ORDER} points a cell), "
-        "the entropy once more by samples with a 95% interval; chi-square of the samples with its "
-        "degrees of freedom, its expected value, and its limit; the largest difference of the "
-        "score from automatic differentiation."
-    )
-    return Table(header, tuple(lines), caption)

@@ -68,10 +68,10 @@ def weights(outcomes: dict[str, list[Outcome]]) -> Figure:
         [[getattr(one, of) for one in each] for each in outcomes.values()]
         for of in ("energy", "agreement", "bits")
     )
-    percents = [[100 * one for one in each] for each in agreement]
+    bracketed = [[100 * one for one in each] for each in agreement]
     panels = [
         _pairs("Distance from held-out digits", "squared energy distance", names, energy),
-        _pairs("Read as the label", "share of samples (%)", names, percents),
+        _pairs("Read as the label", "share of samples (%)", names, bracketed),
         _pairs("Bound, last step from t = 1", "bits per pixel", names, bits),
     ]
     return Figure(

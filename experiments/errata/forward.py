@@ -9,6 +9,7 @@ import torch
 
 from diffusion_math import gaussian
 from diffusion_math.schedule import Discrete
+from experiments.common.chains import forward_steps
 from experiments.common.statistics import seeded, variance_interval
 from experiments.errata.erratum import FALSE_ALARM, Erratum, variance_off
 from experiments.errata.figures import histogram, mark, note
@@ -44,33 +45,27 @@ def e1(samples: int, seed: int) -> Erratum:
     true_off = max(rounding, abs(middle - 0.5) / half, share)
     shown = [n - 1 for n in sorted({round(2 ** (k / 4)) for k in range(41)})]
     times = t[shown].tolist()
-    longest = Axis("length of the table, T", 1, LONGEST, "log")
+    x, ends = Axis("length of the table, T", 1, LONGEST, "log"), [1, LONGEST]
     labels = (r"$\beta_t = 1/(t+1)^2$", r"$\beta_t = 1/(t+1)$")
-    left = Chart(
-        "What is left of the data's variance",
-        longest,
-        Axis(r"$\bar\alpha_T$", -0.04, 0.82),
-        (
-            mark("printed", r"printed: $\bar\alpha_T \to 0$ whenever $0 < \beta_t < 1$",
-                 [1, LONGEST], [0, 0], "dashed"),
-            mark("true", labels[0], times, abar[shown]),
-            mark("other", labels[1], times, fading[shown]),
-            mark("mark", "", [1, LONGEST], [0.5, 0.5], "dotted"),
-        ),
-        (note("1/2", LONGEST * 0.8, 0.49, ha="right", va="top"),),
-        "upper right",
-    )  # fmt: skip
-    right = Chart(
-        "What decides: does the sum of the betas grow?",
-        longest,
-        Axis(r"$\beta_1 + \ldots + \beta_T$", 0, 8.5),
-        (
-            mark("true", labels[0], times, betas.cumsum(0)[shown]),
-            mark("other", labels[1], times, harmonic.cumsum(0)[shown]),
-        ),
-        (note(f"never above {math.pi**2 / 6 - 1:.3f}", LONGEST * 0.8, 0.85, "true", "right"),),
-        "upper left",
+    printed = r"printed: $\bar\alpha_T \to 0$ whenever $0 < \beta_t < 1$"
+    remains = (
+        mark("printed", printed, ends, [0, 0], "dashed"),
+        mark("true", labels[0], times, abar[shown]),
+        mark("other", labels[1], times, fading[shown]),
+        mark("mark", "", ends, [0.5, 0.5], "dotted"),
     )
+    half_way = note("1/2", LONGEST * 0.8, 0.49, ha="right", va="top")
+    y = Axis(r"$\bar\alpha_T$", -0.04, 0.82)
+    title = "What is left of the data's variance"
+    left = Chart(title, x, y, remains, [half_way], "upper right")
+    sums = (
+        mark("true", labels[0], times, betas.cumsum(0)[shown]),
+        mark("other", labels[1], times, harmonic.cumsum(0)[shown]),
+    )
+    bounded = note(f"never above {math.pi**2 / 6 - 1:.3f}", LONGEST * 0.8, 0.85, "true", "right")
+    y = Axis(r"$\beta_1 + \ldots + \beta_T$", 0, 8.5)
+    title = "What decides: does the sum of the betas grow?"
+    right = Chart(title, x, y, sums, [bounded], "upper left")
     return Erratum(
         id="E1",
         of="C07",
@@ -161,48 +156,33 @@ def _e2_panels(
     t: torch.Tensor, ours: torch.Tensor, printed: torch.Tensor, sigma: torch.Tensor
 ) -> tuple[Chart, Chart]:
     early = len(sigma)
-    few = Chart(
-        "The first steps",
-        Axis("steps, t", 0.5, early + 0.5),
-        Axis(r"noise coefficient $\sigma_t$", 0.5, 1.03),
-        (
-            mark("printed", r"printed: $\sqrt{1 - (1/2)^{t/2}}$", t[:early],
-                 1 - 10 ** printed[:early], "dashed"),
-            mark("true", r"true: $\sqrt{1 - (1/2)^t}$", t[:early], sigma),
-        ),
-        legend="lower right",
-    )  # fmt: skip
-    spacing = math.log10(EPS / 2)
-    many = Chart(
-        "A thousand steps: how far from 1",
-        Axis("steps, t", 0, len(t) + 20),
-        Axis(r"$\log_{10}(1 - \sigma_t)$", -330, 8),
-        (
-            mark("printed", "printed", t, printed, "dashed"),
-            mark("true", "true", t, ours),
-            mark("mark", "", [0, len(t) + 20], [spacing, spacing], "dotted"),
-        ),
-        (
-            note("below this line $\\sigma_t$ is 1 in float64", 1010, spacing + 3, ha="right"),
-            note(f"${printed[-1]:.1f}$", 1000, printed[-1].item() + 20, "printed", "right"),
-            note(f"${ours[-1]:.1f}$", 985, ours[-1].item() - 4, "true", "right", "top"),
-        ),
-        "lower left",
+    label, wrong = r"printed: $\sqrt{1 - (1/2)^{t/2}}$", 1 - 10 ** printed[:early]
+    marks = (
+        mark("printed", label, t[:early], wrong, "dashed"),
+        mark("true", r"true: $\sqrt{1 - (1/2)^t}$", t[:early], sigma),
     )
-    return few, many
+    x, y = Axis("steps, t", 0.5, early + 0.5), Axis(r"noise coefficient $\sigma_t$", 0.5, 1.03)
+    few = Chart("The first steps", x, y, marks, legend="lower right")
+    spacing = math.log10(EPS / 2)
+    marks = (
+        mark("printed", "printed", t, printed, "dashed"),
+        mark("true", "true", t, ours),
+        mark("mark", "", [0, len(t) + 20], [spacing, spacing], "dotted"),
+    )
+    notes = (
+        note("below this line $\\sigma_t$ is 1 in float64", 1010, spacing + 3, ha="right"),
+        note(f"${printed[-1]:.1f}$", 1000, printed[-1].item() + 20, "printed", "right"),
+        note(f"${ours[-1]:.1f}$", 985, ours[-1].item() - 4, "true", "right", "top"),
+    )
+    x, y = Axis("steps, t", 0, len(t) + 20), Axis(r"$\log_{10}(1 - \sigma_t)$", -330, 8)
+    return few, Chart("A thousand steps: how far from 1", x, y, marks, notes, "lower left")
 
 
 def e4(samples: int, seed: int) -> Erratum:
     """The variance of q(x_t | x_0), by single steps from one point: 1 - abar_t, not beta_t."""
     schedule = Discrete.linear()
-    generator = seeded(seed)
     x0 = torch.ones(samples, dtype=torch.float64)
-    states, x = {}, x0
-    for t in range(1, TIMES[-1] + 1):
-        z = torch.randn(samples, generator=generator, dtype=torch.float64)
-        x = gaussian.forward_step(schedule, x, t).sample(z)
-        if t in TIMES:
-            states[t] = x
+    states = forward_steps(x0, schedule, TIMES, seeded(seed))
     measured = {t: x.var().item() for t, x in states.items()}
     times = torch.arange(1, len(schedule.betas) + 1, dtype=torch.float64)
     one = torch.ones_like(times)
@@ -216,18 +196,15 @@ def e4(samples: int, seed: int) -> Erratum:
     wrong = [variance_off(measured[t], printed[t], samples, chance) for t in TIMES[1:]]
     shown = 100
     bars = [variance_interval(measured[t], samples, 0.05) for t in TIMES]
-    left = Chart(
-        "Variance after t single steps",
-        Axis("time t", 0.9, 1050, "log"),
-        Axis(r"variance of $x_t$ given $x_0$", 5e-5, 2.5, "log"),
-        (
-            mark("printed", r"printed: $1 - \alpha_t = \beta_t$", times, schedule.betas, "dashed"),
-            mark("true", r"true: $1 - \bar\alpha_t$", times, curve),
-            mark("measured", "measured, 95% interval", TIMES, list(measured.values()), "points",
-                 bars),
-        ),
-        legend="upper left",
-    )  # fmt: skip
+    x = Axis("time t", 0.9, 1050, "log")
+    y = Axis(r"variance of $x_t$ given $x_0$", 5e-5, 2.5, "log")
+    found = list(measured.values())
+    marks = (
+        mark("printed", r"printed: $1 - \alpha_t = \beta_t$", times, schedule.betas, "dashed"),
+        mark("true", r"true: $1 - \bar\alpha_t$", times, curve),
+        mark("measured", "measured, 95% interval", TIMES, found, "points", bars),
+    )
+    left = Chart("Variance after t single steps", x, y, marks, legend="upper left")
     return Erratum(
         id="E4",
         of="C16",
@@ -249,7 +226,7 @@ def e4(samples: int, seed: int) -> Erratum:
         "histogram that fits the wide true bell and not the narrow printed one.",
         data={
             "times": TIMES,
-            "variance": list(measured.values()),
+            "variance": found,
             "true": list(true.values()),
             "printed": list(printed.values()),
         },
@@ -260,14 +237,10 @@ def _e4_histogram(schedule: Discrete, x: torch.Tensor, t: int, printed: float) -
     line = torch.linspace(-0.8, 2.6, 681, dtype=torch.float64)
     exact = gaussian.marginal(schedule, torch.ones_like(line), t)
     narrow = gaussian.Gaussian(exact.mean, torch.tensor(printed, dtype=torch.float64))
-    return Chart(
-        f"Where a value of 1 is at t = {t}",
-        Axis(f"$x_{{{t}}}$", -0.8, 2.6),
-        Axis("density", 0, 9.6),
-        (
-            histogram("measured", "samples", x, -0.8, 2.6, 68),
-            mark("printed", "printed", line, narrow.log_density(line).exp(), "dashed"),
-            mark("true", "true", line, exact.log_density(line).exp()),
-        ),
-        legend="upper right",
-    )  # fmt: skip
+    marks = (
+        histogram("measured", "samples", x, -0.8, 2.6, 68),
+        mark("printed", "printed", line, narrow.log_density(line).exp(), "dashed"),
+        mark("true", "true", line, exact.log_density(line).exp()),
+    )
+    title, place = f"Where a value of 1 is at t = {t}", Axis(f"$x_{{{t}}}$", -0.8, 2.6)
+    return Chart(title, place, Axis("density", 0, 9.6), marks, legend="upper right")

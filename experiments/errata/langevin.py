@@ -19,6 +19,7 @@ from experiments.plots.charts import Axis, Chart, Series
 EPS = torch.finfo(torch.float64).eps
 STARTS = (0.5, 1.0, 1.5)  # from where E6 steps
 TESTED = (0.5, 1.0, 1.5)  # those at which a Metropolis test is tried
+SIZE = r"step size $\delta$"
 MOVES = 40  # of E7's chains; the slowest forgets its start as (3/4)^{2 MOVES}, to 1e-10
 
 
@@ -37,23 +38,15 @@ def e6(samples: int, seed: int) -> Erratum:
     bound = 8 * EPS * (x.square() + ends.square() + 2)
     true = ((change - x.square() * size * (2 - size) / 2).abs() / bound).max().item()
     printed = (-change / bound)[size[:, 0] > 2].max().item()  # it says: never below 0
-    curves = [
-        mark(role, f"from x = {start:g}", [0.0, *deltas], [0.0, *change[:, k].tolist()])
-        for k, (role, start) in enumerate(zip(("other", "true", "measured"), STARTS, strict=True))
-    ]
-    right = Chart(
-        "Change of the log-density, one step",
-        Axis(r"step size $\delta$", 0, 3.2),
-        Axis("nats", -4.4, 2.2),
-        (
-            mark("printed", "printed: above 0 at every $\\delta$", [0, 3.2], [0, 0], "dashed"),
-            *curves,
-            mark("mark", "", [2, 2], [-4.4, 2.2], "dotted"),
-        ),
-        (note(r"$\delta = 2$", 2.04, 1.7), note("less likely than before", 0.1, -0.5, va="top")),
-        "lower left",
-        below=0.0,
-    )
+    marks = [mark("printed", "printed: above 0 at every $\\delta$", [0, 3.2], [0, 0], "dashed")]
+    for k, (role, start) in enumerate(zip(("other", "true", "measured"), STARTS, strict=True)):
+        curve = [0.0, *change[:, k].tolist()]
+        marks.append(mark(role, f"from x = {start:g}", [0.0, *deltas], curve))
+    marks.append(mark("mark", "", [2, 2], [-4.4, 2.2], "dotted"))
+    notes = note(r"$\delta = 2$", 2.04, 1.7), note("less likely than before", 0.1, -0.5, va="top")
+    title = "Change of the log-density, one step"
+    x_axis, y_axis = Axis(SIZE, 0, 3.2), Axis("nats", -4.4, 2.2)
+    right = Chart(title, x_axis, y_axis, marks, notes, "lower left", below=0.0)
     return Erratum(
         id="E6",
         of="C22",
@@ -106,14 +99,8 @@ def _e6_steps(q: GaussianMixture) -> Chart:
         side = ("left", 0.1) if delta < 2 else ("right", -0.1)
         word = "higher" if y > height else "lower"
         notes.append(note(f"$\\delta = {delta:g}$: {word}", x + side[1], y + 0.1, role, side[0]))
-    return Chart(
-        "Where a step from x = 1 lands",
-        Axis("x", -3.4, 3.4),
-        Axis(r"$\log q(x)$, nats", -4.4, -0.5),
-        marks,
-        notes,
-        "",
-    )
+    x, y = Axis("x", -3.4, 3.4), Axis(r"$\log q(x)$, nats", -4.4, -0.5)
+    return Chart("Where a step from x = 1 lands", x, y, marks, notes, "")
 
 
 def e7(samples: int, seed: int) -> Erratum:
@@ -145,6 +132,14 @@ def e7(samples: int, seed: int) -> Erratum:
     wrong = max(abs(variance_off(seen[d], 1.0, samples, chance)) for d in DELTAS)
     line = [0.02 * k for k in range(1, 94)]
     shown, at = 1.5, 1.0
+    marks = (
+        mark("printed", "printed: the limit is N(0, 1)", [0, 1.87], [1, 1], "dashed"),
+        mark("true", r"true: $1 / (1 - \delta/2)$", line, [exact(d) for d in line]),
+        _variances("measured", "Langevin, 95% interval", seen, samples),
+        _variances("other", "with a Metropolis test", metropolis, samples),
+    )
+    title = f"Variance after {MOVES} moves that start in N(0, 1)"
+    left = Chart(title, Axis(SIZE, 0, 1.87), Axis("variance", 0, 9.5), marks, legend="upper left")
     return Erratum(
         id="E7",
         of="C23",
@@ -158,21 +153,7 @@ def e7(samples: int, seed: int) -> Erratum:
         printed_off=wrong,
         bound=f"half of the variance's interval, for {len(off)} sets of chains with false alarm "
         f"{FALSE_ALARM:g}, the worst of them for either form",
-        charts=[
-            Chart(
-                f"Variance after {MOVES} moves that start in N(0, 1)",
-                Axis(r"step size $\delta$", 0, 1.87),
-                Axis("variance", 0, 9.5),
-                (
-                    mark("printed", "printed: the limit is N(0, 1)", [0, 1.87], [1, 1], "dashed"),
-                    mark("true", r"true: $1 / (1 - \delta/2)$", line, [exact(d) for d in line]),
-                    _variances("measured", "Langevin, 95% interval", seen, samples),
-                    _variances("other", "with a Metropolis test", metropolis, samples),
-                ),
-                legend="upper left",
-            ),
-            _e7_histogram(ends[shown], target, shown),
-        ],
+        charts=[left, _e7_histogram(ends[shown], target, shown)],
         caption=f"{samples} chains on N(0, 1), started from exact samples of it. Without a test "
         "they leave it for a normal of variance 1 / (1 - delta / 2), which tends to 1 only as "
         "delta -> 0; with a Metropolis test they stay.",
@@ -202,14 +183,10 @@ def _e7_histogram(x: Tensor, target: Gaussian, delta: float) -> Chart:
     def bell(exact: Gaussian) -> Tensor:
         return Gaussian(exact.mean.expand_as(line), exact.variance).log_density(line).exp()
 
-    return Chart(
-        f"Where the chains are at $\\delta$ = {delta:g}",
-        Axis("x", -reach, reach),
-        Axis("density", 0, 0.5),
-        (
-            histogram("measured", "chains", x, -reach, reach, 56),
-            mark("printed", "printed: N(0, 1)", line, bell(target), "dashed"),
-            mark("true", f"true: N(0, {stationary.variance.item():g})", line, bell(stationary)),
-        ),
-        legend="upper left",
+    marks = (
+        histogram("measured", "chains", x, -reach, reach, 56),
+        mark("printed", "printed: N(0, 1)", line, bell(target), "dashed"),
+        mark("true", f"true: N(0, {stationary.variance.item():g})", line, bell(stationary)),
     )
+    title, place = f"Where the chains are at $\\delta$ = {delta:g}", Axis("x", -reach, reach)
+    return Chart(title, place, Axis("density", 0, 0.5), marks, legend="upper left")

@@ -112,21 +112,14 @@ def _path(data: GaussianMixture, start: float, line: Tensor) -> Tensor:
 
 
 def _e3_densities(line: Tensor, x0: Tensor, density: Tensor, paths: list[Tensor]) -> Chart:
-    return Chart(
-        "What the chain draws",
-        Axis("$x_0$", -2.8, 2.8),
-        Axis("density", 0, 0.92),
-        (
-            histogram("measured", f"{len(x0)} samples", x0, -2.8, 2.8, 70),
-            mark("true", "true: integral over $x_1, x_2$", line, density),
-            *(
-                mark("printed", "printed: product along a path" if k == 0 else "",
-                     line, path, "dashed")
-                for k, path in enumerate(paths)
-            ),
-        ),
-        legend="upper left",
-    )  # fmt: skip
+    product = "printed: product along a path"
+    marks = (
+        histogram("measured", f"{len(x0)} samples", x0, -2.8, 2.8, 70),
+        mark("true", "true: integral over $x_1, x_2$", line, density),
+        *(mark("printed", product, line, path, "dashed") for path in paths),
+    )
+    x, y = Axis("$x_0$", -2.8, 2.8), Axis("density", 0, 0.92)
+    return Chart("What the chain draws", x, y, marks, legend="upper left")
 
 
 def _e3_bound(
@@ -143,20 +136,13 @@ def _e3_bound(
         log_likelihood=Gaussian.log_density,
     ).nats.reshape(-1, draws)  # fmt: skip
     ends = [mean_interval((-one).tolist()) for one in nats]
-    return Chart(
-        "What the training bound is a bound of",
-        Axis("$x_0$", -2.8, 2.8),
-        Axis("nats", -8.5, 2.4),
-        (
-            *(
-                mark("printed", "log of the product" if k == 0 else "", line, path.log(), "dashed")
-                for k, path in enumerate(paths)
-            ),
-            mark("true", "log of the integral", line, density.log()),
-            mark("measured", "ELBO, 95% interval", points, -nats.mean(1), "points", ends),
-        ),
-        legend="upper center",
-    )  # fmt: skip
+    marks = (
+        *(mark("printed", "log of the product", line, path.log(), "dashed") for path in paths),
+        mark("true", "log of the integral", line, density.log()),
+        mark("measured", "ELBO, 95% interval", points, -nats.mean(1), "points", ends),
+    )
+    x, y = Axis("$x_0$", -2.8, 2.8), Axis("nats", -8.5, 2.4)
+    return Chart("What the training bound is a bound of", x, y, marks, legend="upper center")
 
 
 def e5(samples: int, seed: int) -> Erratum:
@@ -174,27 +160,18 @@ def e5(samples: int, seed: int) -> Erratum:
     edges = torch.linspace(0, 1, 21, dtype=torch.float64)
     bars = torch.histogram(printed, edges).hist / samples
     places = Axis("time t", -0.4, TABLE + 0.6, ticks=range(TABLE + 1))
-    left = Chart(
-        "True: a row of the table",
-        places,
-        Axis("share of the samples", -0.006, 0.145),
-        (
-            mark("true", "$1/T$", [0.5, TABLE + 0.5], [1 / TABLE] * 2),
-            mark("measured", "samples, 95% intervals, jointly", whole, shares, "points", ends),
-        ),
-        legend="lower right",
-    )  # fmt: skip
-    right = Chart(
-        "Printed: between the rows",
-        places,
-        Axis("share of the samples", -0.006, 0.145),
-        (
-            mark("printed", "samples of Uniform(0, 1)", edges, bars, "bars"),
-            mark("true", "the table's rows", whole, [0.0] * TABLE, "points"),
-        ),
-        (note("not one of them has a $\\beta_t$", 1.25, 0.046, "printed"),),
-        "upper right",
+    share = Axis("share of the samples", -0.006, 0.145)
+    marks = (
+        mark("true", "$1/T$", [0.5, TABLE + 0.5], [1 / TABLE] * 2),
+        mark("measured", "samples, 95% intervals, jointly", whole, shares, "points", ends),
     )
+    left = Chart("True: a row of the table", places, share, marks, legend="lower right")
+    marks = (
+        mark("printed", "samples of Uniform(0, 1)", edges, bars, "bars"),
+        mark("true", "the table's rows", whole, [0.0] * TABLE, "points"),
+    )
+    said = note("not one of them has a $\\beta_t$", 1.25, 0.046, "printed")
+    right = Chart("Printed: between the rows", places, share, marks, [said], "upper right")
     return Erratum(
         id="E5",
         of="C19",

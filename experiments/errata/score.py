@@ -73,17 +73,13 @@ def e8(samples: int, seed: int) -> Erratum:
 
 def _e8_targets(eps: Tensor, back: Tensor) -> Chart:
     ends = [-3.3, 3.3]
-    return Chart(
-        r"$x - \hat{x}$ against the noise",
-        Axis(r"$\varepsilon$", *ends),
-        Axis(r"$x - \hat{x}$", -2.4, 3.4),
-        (
-            mark("printed", r"printed: $\varepsilon$", ends, ends, "dashed"),
-            mark("true", r"true: $-\sigma\varepsilon$", ends, [-SIGMA * one for one in ends]),
-            mark("measured", f"{len(eps)} samples", eps, back, "cloud"),
-        ),
-        legend="upper center",
+    marks = (
+        mark("printed", r"printed: $\varepsilon$", ends, ends, "dashed"),
+        mark("true", r"true: $-\sigma\varepsilon$", ends, [-SIGMA * one for one in ends]),
+        mark("measured", f"{len(eps)} samples", eps, back, "cloud"),
     )
+    x, y = Axis(r"$\varepsilon$", *ends), Axis(r"$x - \hat{x}$", -2.4, 3.4)
+    return Chart(r"$x - \hat{x}$ against the noise", x, y, marks, legend="upper center")
 
 
 def _e8_scores(score: Tensor, eps: Tensor, x_hat: Tensor, ours: Tensor) -> Chart:
@@ -92,17 +88,12 @@ def _e8_scores(score: Tensor, eps: Tensor, x_hat: Tensor, ours: Tensor) -> Chart
     ends = [mean_interval(eps[part].tolist()) for part in parts]
     order = score.argsort()[[0, -1]]
     reach = score[order]
-    return Chart(
-        r"Mean noise at $\hat{x}$ against the score there",
-        Axis(r"$S(\hat{x})$"),
-        Axis(r"$E[\varepsilon\,|\,\hat{x}]$"),
-        (
-            mark("printed", r"printed: $\sigma^2 S$", reach, SIGMA**2 * reach, "dashed"),
-            mark("true", r"true: $-\sigma S$", reach, ours[order]),
-            mark("measured", f"means in {BINS} bins, 95% interval",
-                 [score[part].mean().item() for part in parts],
-                 [eps[part].mean().item() for part in parts], "points",
-                 ends),
-        ),
-        legend="upper right",
-    )  # fmt: skip
+    means = ([one[part].mean().item() for part in parts] for one in (score, eps))
+    marks = (
+        mark("printed", r"printed: $\sigma^2 S$", reach, SIGMA**2 * reach, "dashed"),
+        mark("true", r"true: $-\sigma S$", reach, ours[order]),
+        mark("measured", f"means in {BINS} bins, 95% interval", *means, "points", ends),
+    )
+    title = r"Mean noise at $\hat{x}$ against the score there"
+    x, y = Axis(r"$S(\hat{x})$"), Axis(r"$E[\varepsilon\,|\,\hat{x}]$")
+    return Chart(title, x, y, marks, legend="upper right")

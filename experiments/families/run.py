@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import numpy as np
 import torch
 from scipy.stats import kstest
 from torch import Tensor
@@ -13,7 +12,7 @@ from diffusion_math.densities.toy import DENSITIES, Density
 from diffusion_math.metrics import Estimate, energy_distance
 from diffusion_math.schedule import VPLinear
 from experiments import plots
-from experiments.common.quadrature import density_on
+from experiments.common.quadrature import in_square
 from experiments.common.statistics import difference, plus_minus, seeded, with_interval
 from experiments.families import Config
 from experiments.families.generators import FAMILIES, Budget, Trained, autoencoder
@@ -39,6 +38,10 @@ def run(config: Config) -> Result:
             if one.code is not None:
                 codes[name] = one.code(other.float(), seeded(config.seed, 5)).double()
     distances = {name: energy_distance(points, fresh) for name, points in samples.items()}
+    heights = {
+        name: data.log_density(VPLinear(), points, 0.0).median().item()
+        for name, points in samples.items()
+    }
     one_normal = energy_distance(z.double() * fresh.std(0) + fresh.mean(0), fresh)
     floor = energy_distance(other, fresh)
     from_normal = {name: energy_distance(code, z.double()) for name, code in codes.items()}
@@ -52,7 +55,7 @@ def run(config: Config) -> Result:
         f"{config.parameters} learned numbers; a fourth, the plain autoencoder, learns to give its "
         "input back and leaves the distribution of its code to chance.",
         *_figures(config, data, samples, codes),
-        _table(trained, distances, one_normal, floor, data, samples),
+        _table(trained, heights, distances, one_normal, floor),
     )
     record: dict[str, Any] = {
         "settings": config,
@@ -114,10 +117,9 @@ def _figures(
     config: Config, data: Density, samples: dict[str, Tensor], codes: dict[str, Tensor]
 ) -> tuple[Figure, ...]:
     reach = 3.4
-    line = np.linspace(-reach, reach, 201)
-    true = (line, density_on(line, data, VPLinear(), 0.0))
+    true = in_square(data, VPLinear(), 0.0, reach, 201)
     normal = GaussianMixture(torch.zeros(1), torch.zeros(1, 2), torch.ones(1))
-    one_normal = (line, density_on(line, normal, VPLinear(), 0.0))
+    one_normal = in_square(normal, VPLinear(), 0.0, reach, 201)
     shown = [Cloud(name, x.numpy(), true) for name, x in samples.items() if name != PLAIN]
     drawing = plane.clouds([shown], reach)
     pairs = []
@@ -147,25 +149,15 @@ def _figures(
 
 def _table(
     trained: dict[str, Trained],
+    heights: dict[str, float],
     distances: dict[str, Estimate],
     one_normal: Estimate,
     floor: Estimate,
-    data: Density,
-    samples: dict[str, Tensor],
 ) -> Table:
-    def height(name: str) -> str:
-        return f"{data.log_density(VPLinear(), samples[name], 0.0).median().item():.2f}"
-
-    lines = [
-        (
-            name,
-            f"{one.parameters}",
-            f"{one.seconds:.1f}",
-            plus_minus(*distances[name]),
-            height(name),
-        )
-        for name, one in trained.items()
-    ]
+    lines = []
+    for name, one in trained.items():
+        distance, height = plus_minus(*distances[name]), f"{heights[name]:.2f}"
+        lines.append((name, f"{one.parameters}", f"{one.seconds:.1f}", distance, height))
     lines.append(("one normal", "4", "–", plus_minus(*one_normal), "–"))
     lines.append(("the data again", "–", "–", plus_minus(*floor), "–"))
     header = ("family", "parameters", "training, s", "energy distance", "median log-density")

@@ -1,22 +1,23 @@
 """Runs the experiment: iterates the forward step and compares with the closed form."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from scipy.stats import kstest, norm
 from torch import Tensor
 
-from diffusion_math.densities.toy import DENSITIES, Density
-from diffusion_math.gaussian import forward_step
+from diffusion_math.densities.toy import DENSITIES
 from diffusion_math.schedule import Discrete
 from experiments import plots
-from experiments.common.quadrature import density_on
+from experiments.common.chains import forward_steps
+from experiments.common.quadrature import in_square
 from experiments.common.statistics import kolmogorov_bound, seeded
 from experiments.forward import Config
-from experiments.output.result import Figure, Measurement, Result, estimated, within
+from experiments.output.result import Figure, Measurement, Result, estimated
 from experiments.plots import ORANGE, plane
 from experiments.plots.animation import frame, gif
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
@@ -43,23 +44,20 @@ def run(config: Config) -> Result:
     generator = seeded(config.seed)
     points = density.sample(generator, config.samples)
 
-    noisy = _iterated(schedule, x0, times, generator)
+    noisy = forward_steps(x0, schedule, times, generator)
     frame_times = _frame_times(times[-1], config.frames)
     every = sorted({*times, *frame_times})
-    path = dict(zip(every, _iterated(schedule, points, every, generator), strict=True))
+    path = forward_steps(points, schedule, every, generator)
 
     titles = [f"t = {t}" for t in times]
-    shown = [images.from_tensor(x.clamp(-1, 1))[0] for x in noisy]
-    later = [k for k, t in enumerate(times) if t > 0]
-    marginals = [_pixel_chart(schedule, x0, noisy[k], times[k], k == later[0]) for k in later]
+    shown = [images.from_tensor(x.clamp(-1, 1))[0] for x in noisy.values()]
+    later = [t for t in times if t > 0]
+    marginals = [_pixel_chart(schedule, x0, noisy[t], t, t == later[0]) for t in later]
     reach = max(3.4, float(torch.quantile(points.abs().amax(1), 0.995)))
-    line = np.linspace(-reach, reach, 161)
-    clouds = [
-        Cloud(f"t = {t}", path[t].numpy(), (line, density_on(line, density, schedule, t)))
-        for t in times
-    ]
+    square = partial(in_square, density, schedule, reach=reach, count=161)
+    clouds = [Cloud(f"t = {t}", path[t].numpy(), square(t)) for t in times]
 
-    rows, checks = _rows(config, schedule, x0, noisy, times)
+    checks = [_residuals(schedule, x0, noisy[t], t) for t in later]
     parts = (
         "A clean image is noised in small steps. After t steps the image is alpha_t x_0 + sigma_t "
         "eps, so that x_t can be sampled in one step. The measured values agree with this closed "
@@ -85,9 +83,10 @@ def run(config: Config) -> Result:
             "enclose 50 and 95% of the exact q(x_t).",
             "Scatter plots of points that drift from a structured density into one round cloud.",
         ),
-        _animation(config, schedule, density, {t: path[t] for t in frame_times}, line),
+        _animation(config, schedule, {t: path[t] for t in frame_times}, square, reach),
     )
     data: dict[str, Any] = {"settings": config, "checks": checks}
+    rows = _rows(config, float(schedule(schedule.T)[0]), x0.numel(), checks)
     return Result("forward", "The forward process", rows, parts, data)
 
 
@@ -99,17 +98,16 @@ def _frame_times(last: int, count: int) -> list[int]:
 def _animation(
     config: Config,
     schedule: Discrete,
-    density: Density,
     path: dict[int, Tensor],
-    line: npt.NDArray[np.float64],
+    square: Callable[[int], tuple[Any, Any]],
+    reach: float,
 ) -> Figure:
     frames = []
     for t, x in path.items():
         alpha_t, sigma_t = schedule(t)
         title = f"t = {t},  alpha = {alpha_t:.2f},  sigma = {sigma_t:.2f}"
-        exact = line, density_on(line, density, schedule, t)
-        cloud = Cloud(title, x[:FOLLOWED].numpy(), exact, size=9.0)
-        frames.append(frame(plane.moment([cloud], float(line[-1]), side=4.8)))
+        cloud = Cloud(title, x[:FOLLOWED].numpy(), square(t), size=9.0)
+        frames.append(frame(plane.moment([cloud], reach, side=4.8)))
     return Figure(
         "forward.gif",
         gif(frames, seconds=6.0),
@@ -117,18 +115,6 @@ def _animation(
         "noise in single steps. The lines enclose 50 and 95% of the exact q(x_t).",
         "Points that leave a structured density and spread into one round cloud.",
     )
-
-
-def _iterated(schedule: Discrete, x0: Tensor, times: list[int], generator: Any) -> list[Tensor]:
-    """x_t at each time, by the one-step kernel alone."""
-    x, states = x0, []
-    for t in range(times[-1] + 1):
-        if t > 0:
-            z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
-            x = forward_step(schedule, x, t).sample(z)
-        if t in times:
-            states.append(x)
-    return states
 
 
 def _pixel_chart(schedule: Discrete, x0: Tensor, x_t: Tensor, t: int, first: bool) -> Chart:
@@ -140,39 +126,32 @@ def _pixel_chart(schedule: Discrete, x0: Tensor, x_t: Tensor, t: int, first: boo
     bells = norm.pdf(x[:, None], alpha_t * values.numpy(), sigma_t)
     density = bells @ (counts / counts.sum()).double().numpy()
     heights, edges = np.histogram(x_t.numpy(), np.linspace(-reach, reach, 61), density=True)
-    return Chart(
-        f"t = {t}",
-        Axis("pixel value", -reach, reach),
-        Axis("density" if first else "", 0, ticks=[]),
-        [
-            Series("iterated samples", edges, heights, color="#b9d7ea", style="bars"),
-            chart_line("closed form", x, density, ORANGE),
-        ],
-    )
+    bars = Series("iterated samples", edges, heights, color="#b9d7ea", style="bars")
+    curve = chart_line("closed form", x, density, ORANGE)
+    y = Axis("density" if first else "", 0, ticks=[])
+    return Chart(f"t = {t}", Axis("pixel value", -reach, reach), y, [bars, curve])
+
+
+def _residuals(schedule: Discrete, x0: Tensor, x_t: Tensor, t: int) -> dict[str, float]:
+    """Is (x_t - alpha_t x_0) / sigma_t standard normal?"""
+    alpha_t, sigma_t = (float(one) for one in schedule(t))
+    z = ((x_t - alpha_t * x0) / sigma_t).flatten().numpy()
+    found = float(kstest(z, "norm").statistic)
+    return {"t": t, "alpha": alpha_t, "sigma": sigma_t, "ks_distance": found}
 
 
 def _rows(
-    config: Config, schedule: Discrete, x0: Tensor, noisy: list[Tensor], times: list[int]
-) -> tuple[tuple[Measurement, ...], list[dict[str, float]]]:
-    """Is (x_t - alpha_t x_0) / sigma_t standard normal, and how much of x_0 is left at T?"""
-    checks = []
-    for x, t in zip(noisy, times, strict=True):
-        if t > 0:
-            alpha_t, sigma_t = (float(one) for one in schedule(t))
-            z = ((x - alpha_t * x0) / sigma_t).flatten().numpy()
-            found = float(kstest(z, "norm").statistic)
-            checks.append({"t": t, "alpha": alpha_t, "sigma": sigma_t, "ks_distance": found})
-    limit = kolmogorov_bound(x0.numel(), FALSE_ALARM / len(checks))
-    worst = max(check["ks_distance"] for check in checks)
-    left = float(schedule(schedule.T)[0])
+    config: Config, left: float, count: int, checks: list[dict[str, float]]
+) -> tuple[Measurement, ...]:
+    limit = kolmogorov_bound(count, FALSE_ALARM / len(checks))
     return (
-        within(
+        estimated(
             "forward",
             "C05: t single steps have the closed-form distribution q(x_t | x_0). Largest "
-            f"Kolmogorov distance of {x0.numel()} residuals from N(0, 1) over {len(checks)} "
+            f"Kolmogorov distance of {count} residuals from N(0, 1) over {len(checks)} "
             f"times, at most {limit:.3f} (false alarm {FALSE_ALARM:g})",
-            worst,
-            limit,
+            max(check["ks_distance"] for check in checks),
+            most=limit,
         ),
         estimated(
             "forward-trace",
@@ -180,4 +159,4 @@ def _rows(
             "erratum: not zero for a discrete schedule)",
             left,
         ),
-    ), checks
+    )

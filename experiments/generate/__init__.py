@@ -1,6 +1,5 @@
 """Prompts to images; every PNG carries the settings that repeat it."""
 
-from dataclasses import field
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -52,9 +51,9 @@ class Config:
     """With `--like`: read the files that the PNG names, not only show them."""
     out: Path = Path("out/generate")
     """Folder for the PNGs, generate.json and generate.md."""
-    controls: Annotated[Controls, arg(help="")] = field(default_factory=Controls)
-    model: Annotated[Model, arg(help="")] = field(default_factory=Model)
-    sampling: Annotated[Sampling, arg(help="")] = field(default_factory=Sampling)
+    controls: Annotated[Controls, arg(help="")] = Controls()
+    model: Annotated[Model, arg(help="")] = Model()
+    sampling: Annotated[Sampling, arg(help="")] = Sampling()
 
     def __post_init__(self) -> None:
         short = [one for one in self.prompt if len(one.split()) == 1]

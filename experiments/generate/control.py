@@ -16,8 +16,6 @@ from sd.digest import weights_digest
 from sd.files import image_tensor
 from sd.pipeline import TextToImage
 
-__all__ = ["digest", "kept", "opened", "read", "repeated"]
-
 
 def read(options: Controls) -> list[Image]:
     """The images in their files. Raises ValueError for one that is none, and without scikit-image

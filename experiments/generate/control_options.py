@@ -6,8 +6,6 @@ from typing import Annotated, Literal, TypeAlias
 from experiments.common.model_options import NONE
 from sd.command_line.flags import File, FlagError, Range, Several, Words, refuse, unused, validated
 
-__all__ = ["Controls", "Fraction", "Kept", "Kind", "Scale"]
-
 Kind: TypeAlias = Literal["given", "canny"]
 Scale: TypeAlias = Annotated[float, Range(0, 100, above=True)]
 Fraction: TypeAlias = Annotated[float, Range(0, 1)]

@@ -7,7 +7,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Job", "batches", "listed", "read"]
+from diffusion_math.checks import require, whole
+from sd.files.regular_file import parse_json, read_bytes
+from sd.text.prompt import encodable, paired
 
 KEYS = ("prompt", "seed", "negative_prompt")
 """The keys of a line that is a JSON object."""
@@ -32,8 +34,6 @@ class Job:
 
 def listed(prompts: Sequence[str], seeds: Sequence[int], against: str) -> list[Job]:
     """A job for every prompt and seed; ValueError where their numbers differ."""
-    from sd.text.prompt import paired
-
     for prompt in prompts:
         _legal("--", prompt, 0, against)
     pairs = zip(*paired(prompts, seeds[0] if len(seeds) == 1 else seeds), strict=True)
@@ -50,8 +50,6 @@ def read(path: Path, seed: int, against: str) -> list[Job]:
     than `LARGEST`, no text, names no prompt or more than `MOST`, where a line's object is not
     valid, and where two lines give the same image.
     """
-    from sd.files.regular_file import read_bytes
-
     try:
         text = read_bytes(path, "--prompts:", LARGEST).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -82,8 +80,6 @@ def batches(jobs: Sequence[Job], size: int) -> list[list[Job]]:
 
 def _object(line: str, where: str) -> dict[str, Any]:
     """The prompt or the object of a line."""
-    from sd.files.regular_file import parse_json
-
     if not re.match(r"\{\s*\"", line):
         return {"prompt": line}
     try:
@@ -98,9 +94,6 @@ def _object(line: str, where: str) -> dict[str, Any]:
 
 def _legal(where: str, prompt: Any, seed: Any, against: Any) -> tuple[str, int, str]:
     """The same three, with ValueError where one is not what it should be."""
-    from diffusion_math.checks import require, whole
-    from sd.text.prompt import encodable
-
     worded = encodable(prompt) and prompt.strip() != ""
     require(worded, f"{where}prompt", "at least one word, in UTF-8", repr(prompt))
     whole(f"{where}seed", seed, 0, 2**64 - 1)

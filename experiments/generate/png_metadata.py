@@ -6,7 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
+
+import torch
+from PIL.Image import Image
+from PIL.PngImagePlugin import PngInfo
 
 from experiments.common.model_options import Model
 from experiments.common.sampling_options import Grid, Interval, Scale, Solver
@@ -14,22 +18,18 @@ from experiments.generate import MOST, Side
 from experiments.generate.control_options import Kept as KeptControl
 from experiments.output.files import utf8
 from sd.command_line.flags import Range, Several, Words, validated
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from sd.pipeline import TextToImage
-
-__all__ = ["KEY", "Kept", "checked", "differing", "embedded", "made_with", "opened", "png", "read"]
+from sd.digest import model_digest
+from sd.files.color import rgb
+from sd.files.image_file import open_image
+from sd.files.regular_file import parse_json
+from sd.pipeline import TextToImage
 
 KEY = "diffusion-math"
 """The PNG text chunk that holds the settings."""
 
 
-def png(drawn: "Image", prompt: str, settings: Mapping[str, Any]) -> bytes:
+def png(drawn: Image, prompt: str, settings: Mapping[str, Any]) -> bytes:
     """An image as a PNG with its settings."""
-    from PIL.PngImagePlugin import PngInfo
-
     words = PngInfo()
     words.add_itxt(KEY, utf8(json.dumps(settings, ensure_ascii=False)).decode())
     words.add_itxt("Description", prompt)
@@ -98,9 +98,6 @@ def read(path: Path, option: str = "--like") -> dict[str, Any]:
     Raises FileNotFoundError where there is no file, ValueError, with the option's name, where it is
     no image, keeps no settings, or one of them is not what it can be.
     """
-    from sd.files.image_file import open_image
-    from sd.files.regular_file import parse_json
-
     text = open_image(path, f"{option}:").info.get(KEY)
     if not isinstance(text, str):
         raise ValueError(f"{option}: {path} holds no settings of `generate`")
@@ -167,12 +164,8 @@ def _determining(settings: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def made_with(pipeline: "TextToImage") -> dict[str, Any]:
+def made_with(pipeline: TextToImage) -> dict[str, Any]:
     """What the bits of an image depend on in addition to its settings."""
-    import torch
-
-    from sd.digest import model_digest
-
     return {
         "device": str(pipeline.device),
         "torch": str(torch.__version__),
@@ -181,18 +174,15 @@ def made_with(pipeline: "TextToImage") -> dict[str, Any]:
     }
 
 
-def embedded(image: "Image") -> str:
+def embedded(image: Image) -> str:
     """An image as text."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def opened(text: str, name: str = "image") -> "Image":
+def opened(text: str, name: str = "image") -> Image:
     """The inverse of `embedded`; ValueError, with the name, where the text is no image."""
-    from sd.files.color import rgb
-    from sd.files.image_file import open_image
-
     try:
         content = base64.b64decode(text, validate=True)
     except ValueError as error:

@@ -1,7 +1,7 @@
 """Images from prompts; every PNG carries the settings that repeat it."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,8 +13,8 @@ from tqdm import tqdm
 from experiments.common.model import load
 from experiments.common.model_options import NAMED, Model
 from experiments.generate import Config, control, png_metadata
-from experiments.generate.claims import claimed, finishing
 from experiments.generate.jobs import Job, batches, listed, read
+from experiments.generate.shared_work import claimed, finishing
 from experiments.output.files import write_files
 from experiments.output.result import Figure, Result
 from sd.checkpoint.network import EMBEDDED
@@ -46,7 +46,7 @@ def run(
     call_only: keywords of the pipeline's call that replace those of the settings in the call alone,
     not in the PNGs; a caller that watches gives its own `solver` around the named one.
 
-    Several processes of one launcher share the images of `--prompts`: see `claims`.
+    Several processes of one launcher share the images of `--prompts`: see `shared_work`.
     Raises KeyboardInterrupt with the number of finished images where it is interrupted.
     """
     process = launched()
@@ -55,12 +55,16 @@ def run(
     if config.like is not None:
         return _repeat(config, pipeline)
     jobs = _jobs(config)
-    sources, hints = _sources(config), control.read(config.controls)
+    paths = {"image": config.image, "mask": config.mask}
+    sources = _each(paths, lambda name, path: image_tensor.read_image(path, name))
+    _fitting(sources, "mask")
+    hints = control.read(config.controls)
     if process.count > 1 and torch.cuda.is_available():
         torch.cuda.set_device(process.local % torch.cuda.device_count())
     pipeline = pipeline or load(config.model)
     size = _size(pipeline, config.width, config.height)
-    sources = _fitted(sources, *size)
+    fit = {"image": image_tensor.fit, "mask": fitted_mask}  # the settings hold what is used of them
+    sources = _each(sources, lambda name, one: fit[name](one, *size))
     controls = control.opened(config.controls, hints, pipeline, size)
     strength = config.strength
     if strength is None and config.image is not None:
@@ -76,14 +80,8 @@ def run(
     for text in dict.fromkeys(text for job in jobs for text in (job.prompt, job.negative_prompt)):
         rows(pipeline.tokenizer, text, call["long_prompt"])  # ValueError for one it cannot read
     made = png_metadata.made_with(pipeline)
-    common = {
-        **{
-            name: None if one is None else png_metadata.embedded(one)
-            for name, one in sources.items()
-        },
-        "model": config.model.kept(),
-        "made_with": made,
-    }
+    kept = _each(sources, lambda _, one: png_metadata.embedded(one))
+    common = {**kept, "model": config.model.kept(), "made_with": made}
     if controls:
         common["controls"] = control.kept(config.controls, controls)
     work = [(batch, _settings(batch, call, common)) for batch in batches(jobs, config.batch)]
@@ -103,14 +101,9 @@ def _size(pipeline: TextToImage, width: int | None, height: int | None) -> tuple
     return width or side, height or side
 
 
-def _sources(config: Config) -> Sources:
-    """The image and the mask in their files; ValueError for a mask that does not fit."""
-    found = {
-        name: None if path is None else image_tensor.read_image(path, name)
-        for name, path in (("image", config.image), ("mask", config.mask))
-    }
-    _fitting(found, "mask")
-    return found
+def _each(sources: Mapping[str, Any], change: Callable[[str, Any], Any]) -> dict[str, Any]:
+    """`change(name, source)` of each source that is there."""
+    return {name: None if one is None else change(name, one) for name, one in sources.items()}
 
 
 def _fitting(sources: Sources, name: str) -> None:
@@ -118,15 +111,6 @@ def _fitting(sources: Sources, name: str) -> None:
     image, mask = sources["image"], sources["mask"]
     if image is not None and mask is not None:
         require_mask(mask, image, name)
-
-
-def _fitted(sources: Sources, width: int, height: int) -> Sources:
-    """The same at the size of the images, so that the settings hold all that is used of them."""
-    fit = {"image": image_tensor.fit, "mask": fitted_mask}
-    return {
-        name: None if one is None else fit[name](one, width, height)
-        for name, one in sources.items()
-    }
 
 
 def _jobs(config: Config) -> list[Job]:
@@ -194,13 +178,10 @@ def _share(config: Config, pipeline: TextToImage, work: Sequence[Batch], given: 
     total = sum(len(batch) for batch, _ in work)
     try:
         with finishing() as check:
-            for batch, shared in claimed(config.out, work, lambda one: not missing(one)):
-                drawn = _draw(pipeline, shared, given, False)
-                for job in missing((batch, shared)):
-                    index = batch.index(job)
-                    own = {**shared, "index": index}
-                    png = png_metadata.png(drawn[index], job.prompt, own)
-                    say(*write_files(config.out, {job.file: png}))
+            for one in claimed(config.out, work, lambda one: not missing(one)):
+                there = {job.file for job in one[0]} - {job.file for job in missing(one)}
+                for figure in _drawn(pipeline, one, given, there, False):
+                    _write(config.out, figure)
                 check()
     except KeyboardInterrupt:
         there = total - sum(len(missing(one)) for one in work)
@@ -209,10 +190,7 @@ def _share(config: Config, pipeline: TextToImage, work: Sequence[Batch], given: 
 
 
 def _figures(
-    pipeline: TextToImage,
-    batches: Sequence[Batch],
-    given: Given,
-    there: Set[str] = frozenset(),
+    pipeline: TextToImage, batches: Sequence[Batch], given: Given, there: Set[str]
 ) -> Iterator[Figure]:
     """The images in order, sampled batch by batch; empty for those that exist.
 
@@ -221,27 +199,25 @@ def _figures(
     alone = len(batches) == 1
     total = sum(len(batch) for batch, _ in batches)
     with tqdm(total=total, unit="image", disable=True if alone else None) as bar:
-        for batch, shared in batches:
-            files = {job.file for job in batch}
-            drawn = [] if files <= there else _draw(pipeline, shared, given, alone)
-            for index, job in enumerate(batch):
-                own = {**shared, "index": index}
-                png = b"" if job.file in there else png_metadata.png(drawn[index], job.prompt, own)
-                yield _figure(job, png)
-            bar.update(len(batch))
+        for one in batches:
+            yield from _drawn(pipeline, one, given, there, alone)
+            bar.update(len(one[0]))
 
 
-def _draw(
-    pipeline: TextToImage, shared: Mapping[str, Any], given: Given, progress: bool
-) -> list[Image]:
-    """The images of a batch."""
+def _drawn(
+    pipeline: TextToImage, one: Batch, given: Given, there: Set[str], progress: bool
+) -> Iterator[Figure]:
+    """The images of a batch, sampled as a whole if one is missing; empty for those that exist."""
+    batch, shared = one
+    missing = {job.file for job in batch} - there
     texts, seeds = zip(*shared["batch"], strict=True)
     call = {**shared["call"], "progress": progress, **given}
-    return pipeline(list(texts), seed=list(seeds), **call)
-
-
-def _figure(job: Job, png: bytes) -> Figure:
-    return Figure(job.file, png, f"{job.prompt} (seed {job.seed})", job.prompt)
+    images = pipeline(list(texts), seed=list(seeds), **call) if missing else []
+    for index, job in enumerate(batch):
+        png = b""
+        if job.file in missing:
+            png = png_metadata.png(images[index], job.prompt, {**shared, "index": index})
+        yield Figure(job.file, png, f"{job.prompt} (seed {job.seed})", job.prompt)
 
 
 def _written(config: Config, figures: Iterator[Figure], there: int, total: int) -> list[Figure]:
@@ -249,15 +225,20 @@ def _written(config: Config, figures: Iterator[Figure], there: int, total: int) 
     written: list[Figure] = []
     try:
         for figure in figures:
-            if figure.image:
-                say(*write_files(config.out, {figure.name: figure.image}))
-                there += 1
+            there += _write(config.out, figure)
             written.append(replace(figure, image=b""))
     except KeyboardInterrupt:
         again = "" if config.prompts is None else "; the same command resumes"
         message = f"{there} of {total} images are in {config.out}{again}"
         raise KeyboardInterrupt(message if there else "") from None
     return written
+
+
+def _write(folder: Path, figure: Figure) -> bool:
+    """Write the image, unless it is empty since its file exists; whether it was written."""
+    if figure.image:
+        say(*write_files(folder, {figure.name: figure.image}))
+    return bool(figure.image)
 
 
 def _repeat(config: Config, pipeline: TextToImage | None) -> Result:
@@ -284,13 +265,13 @@ def _repeat(config: Config, pipeline: TextToImage | None) -> Result:
             f"--like: {config.like} names files or models of the hub: {files}. They are read only "
             f"with --like-files{own_too}"
         )
-    prompt, seed = checked.batch[checked.index]
-    job = Job(prompt, seed, checked.call.negative_prompt, config.like.name)
+    against = checked.call.negative_prompt
+    names = ["" if k != checked.index else config.like.name for k in range(len(checked.batch))]
+    jobs = [Job(*one, against, name) for one, name in zip(checked.batch, names, strict=True)]
     within = f"in the settings of {config.like}"
-    sources = {
-        name: None if text is None else png_metadata.opened(text, f"--like: the {name} {within}")
-        for name, text in (("image", checked.image), ("mask", checked.mask))
-    }
+    texts = {"image": checked.image, "mask": checked.mask}
+    told = "--like: the {} " + within
+    sources = _each(texts, lambda name, text: png_metadata.opened(text, told.format(name)))
     _fitting(sources, f"--like: the mask {within}")
     pipeline = pipeline or load(model)
     now = png_metadata.made_with(pipeline)
@@ -301,9 +282,9 @@ def _repeat(config: Config, pipeline: TextToImage | None) -> Result:
         changed.append("ControlNet weights")
     if changed:
         warnings.warn(f"{config.like} was made with other {', '.join(changed)}", stacklevel=2)
-    drawn = _draw(pipeline, kept, {**sources, "controls": controls}, True)[checked.index]
-    figure = _figure(job, png_metadata.png(drawn, job.prompt, kept))
-    return _result([figure], {"call": kept["call"], **now}, [job])
+    drawn = _drawn(pipeline, (jobs, kept), {**sources, "controls": controls}, {""}, True)
+    own_figure = [figure for figure in drawn if figure.image]
+    return _result(own_figure, {"call": kept["call"], **now}, [jobs[checked.index]])
 
 
 def _result(figures: Sequence[Figure], made: Mapping[str, Any], jobs: Sequence[Job]) -> Result:

@@ -2,10 +2,12 @@
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from experiments.common.sampling_options import Interval
 from sd.command_line.flags import Range, Several, refuse, validated
+
+Scale: TypeAlias = Annotated[float, Range(1, 20, above=True)]
 
 
 @validated
@@ -18,15 +20,9 @@ class Config:
     flow; nothing is sampled.
     """
 
-    scales: Annotated[tuple[float, ...], Range(1, 20, above=True), Several()] = (
-        1.5,
-        3.0,
-        5.0,
-        7.5,
-        10.0,
-    )
+    scales: Annotated[tuple[Scale, ...], Several()] = (1.5, 3.0, 5.0, 7.5, 10.0)
     """Guidance scales w > 1; plain CFG is also measured at 0 and 1."""
-    shown: Annotated[float, Range(1, 20, above=True)] = 7.5
+    shown: Scale = 7.5
     """The guidance scale of the density maps and the table, one of `--scales`."""
     interval: Interval = (0.3, 2.0)
     """Noise levels sigma/alpha between which the limited variant guides."""

@@ -43,13 +43,7 @@ INK = {
 """Color and line style of a density, the same in all figures."""
 
 
-def _chart(
-    title: str,
-    x: Axis,
-    y: Axis,
-    curves: Curves,
-    points: bool = True,
-) -> Chart:
+def _chart(title: str, x: Axis, y: Axis, curves: Curves, points: bool = True) -> Chart:
     """Curves `name -> (x, y)` in the colors of `INK`, with markers if `points`."""
     series = []
     for name, (at, values) in curves.items():

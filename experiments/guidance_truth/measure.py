@@ -111,14 +111,9 @@ class GuidedFlow:
     mass: float
 
 
-def line() -> GuidanceProblem:
-    """Two classes on the line; the class has a mode near the other class and one far away."""
-    return GuidanceProblem.of("line", [[-1.0], [1.0], [3.5]], [0.5, 0.3, 0.3])
-
-
-def plane() -> GuidanceProblem:
-    """The same in the plane."""
-    return GuidanceProblem.of("plane", [[-1.0, 0.0], [1.0, 1.2], [3.5, -0.5]], [0.5, 0.3, 0.3])
+LINE = GuidanceProblem.of("line", [[-1.0], [1.0], [3.5]], [0.5, 0.3, 0.3])
+PLANE = GuidanceProblem.of("plane", [[-1.0, 0.0], [1.0, 1.2], [3.5, -0.5]], [0.5, 0.3, 0.3])
+"""Two classes; the class has a mode near the other class and one far away."""
 
 
 def variant(method: str, scale: float, settings: Settings) -> Make:

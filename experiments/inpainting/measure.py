@@ -50,20 +50,19 @@ class InpaintingProblem:
         return inpainting_law.conditional(self.data, self.values(), MASK)
 
 
-def problems() -> list[InpaintingProblem]:
-    """One Gaussian of correlation 0.8; two modes, one of them excluded; three, two of them open."""
-    return [
-        _problem("gaussian", [[0.0, 0.0]], [[[1.0, 0.8], [0.8, 1.0]]], 1.0),
-        _problem("one mode of two", [[-1.0, -1.0], [1.0, 1.0]], [0.1, 0.1], 1.0),
-        _problem("two modes of three", [[-1.0, -1.0], [1.0, 1.0], [1.0, -0.6]], [0.1] * 3, 0.5),
-    ]
-
-
 def _problem(
     name: str, means: list[list[float]], covariances: Sequence[object], known: float
 ) -> InpaintingProblem:
     m, C = (torch.tensor(one, dtype=torch.float64) for one in (means, covariances))
     return InpaintingProblem(name, GaussianMixture(torch.zeros(len(m)), m, C), known)
+
+
+PROBLEMS = (
+    _problem("gaussian", [[0.0, 0.0]], [[[1.0, 0.8], [0.8, 1.0]]], 1.0),
+    _problem("one mode of two", [[-1.0, -1.0], [1.0, 1.0]], [0.1, 0.1], 1.0),
+    _problem("two modes of three", [[-1.0, -1.0], [1.0, 1.0], [1.0, -0.6]], [0.1] * 3, 0.5),
+)
+"""One Gaussian of correlation 0.8; two modes, one of them excluded; three, two of them open."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +95,8 @@ Curves = tuple[Nodes, Tensor, dict[int, Tensor]]
 
 def grid_of(steps: int) -> Tensor:
     """Times uniform in log-SNR, to `END`."""
-    return uniform_log_snr(SCHEDULE, steps, end=float(SCHEDULE.time(_log_snr(END))))
-
-
-def _log_snr(ratio: float) -> Tensor:
-    return torch.tensor(-2 * math.log(ratio), dtype=torch.float64)
+    log_snr = torch.tensor(-2 * math.log(END), dtype=torch.float64)
+    return uniform_log_snr(SCHEDULE, steps, end=float(SCHEDULE.time(log_snr)))
 
 
 def exact(

@@ -7,16 +7,8 @@ from typing import Any
 from tqdm import tqdm
 
 from experiments.inpainting import Config, figures, measure
-from experiments.inpainting.measure import EXACT, ExactDensity, SampledKL
-from experiments.output.result import (
-    Heading,
-    Measurement,
-    Result,
-    Table,
-    estimated,
-    holds_if,
-    within,
-)
+from experiments.inpainting.measure import CELLS, EXACT, ExactDensity, SampledKL
+from experiments.output.result import Heading, Measurement, Result, estimated, table
 
 WHOLE = 1e-6
 """Largest difference of the integral of a density from 1."""
@@ -32,7 +24,7 @@ def run(config: Config) -> Result:
     fewer: list[ExactDensity] = []
     sampled: list[SampledKL] = []
     curves, ends = {}, {}
-    for place, problem in enumerate(tqdm(measure.problems(), unit="problem", disable=None)):
+    for place, problem in enumerate(tqdm(measure.PROBLEMS, unit="problem", disable=None)):
         found, curves[problem.name] = measure.exact(problem, config.steps, repeats)
         exact += found
         for steps in (config.steps // 4, config.steps // 2):
@@ -49,106 +41,80 @@ def run(config: Config) -> Result:
         figures.densities(curves, ends, config.shown),
         Heading("KL divergence and cost"),
         figures.kl(exact, sampled),
-        _exact_table(every),
-        _sampled_table(sampled),
+        table(
+            sorted(every, key=lambda one: (one.problem, one.steps, one.repeats)),
+            {
+                "test problem": lambda one: one.problem,
+                "steps": lambda one: one.steps,
+                "U": lambda one: one.repeats,
+                "NFE": lambda one: one.steps * one.repeats,
+                "KL (nats)": lambda one: f"{one.kl:.2g}" if one.kl < 1e-3 else f"{one.kl:.4f}",
+                "mean of u": lambda one: f"{one.mean:.3f}",
+                "variance of u": lambda one: f"{one.variance:.3f}",
+            },
+            "Exact densities, with exact reverse kernels: KL to the exact conditional "
+            "distribution. U = 1 is replacement. More steps do not remove its error.",
+        ),
+        table(
+            sampled,
+            {
+                "test problem": lambda one: one.problem,
+                "method": lambda one: one.method,
+                "NFE": lambda one: one.nfe,
+                "KL (nats)": lambda one: f"{one.kl:.4f}",
+                "95% interval": lambda one: f"{one.interval[0]:.4f} to {one.interval[1]:.4f}",
+            },
+            f"Samples with DDPM's steps: KL in nats over {CELLS} cells of equal probability, with "
+            "the jackknife's 95% interval. NFE is for one independent sample. The last line of "
+            "each problem has the error of DDPM's steps alone.",
+        ),
     )
     record: dict[str, Any] = {"settings": config, "exact": every, "sampled": sampled}
     title = "What inpainting with an unconditional model samples"
-    return Result("inpainting", title, _rows(config, every, sampled), parts, record)
+    return Result("inpainting", title, _rows(config.steps, every, sampled), parts, record)
 
 
 def _rows(
-    config: Config, exact: Sequence[ExactDensity], sampled: Sequence[SampledKL]
+    steps: int, exact: Sequence[ExactDensity], sampled: Sequence[SampledKL]
 ) -> tuple[Measurement, ...]:
-    of = {(one.problem, one.steps, one.repeats): one for one in exact}
-    names = list(dict.fromkeys(one.problem for one in exact))
-    plain = min(of[name, config.steps, 1].kl for name in names)
-    most = max(config.repeats)
-    last = max(of[name, config.steps, most].kl for name in names)
+    own = [one for one in exact if one.steps == steps]
+    names = list(dict.fromkeys(one.problem for one in own))
+    most = max(one.repeats for one in own)
+    smc = [one.method for one in sampled if one.method.startswith("SMCDiff")][-1]
+    short = {smc: "smcdiff", EXACT: "conditional"}
     return (
         estimated(
             "inpainting",
             "Replacement does not sample the exact conditional distribution: least KL in nats over "
             f"{len(names)} test problems, above {WRONG:g}",
-            plain,
+            min(one.kl for one in own if one.repeats == 1),
             more=WRONG,
         ),
-        repetitions_row(exact, config.steps),
+        estimated(
+            "inpainting-repaint",
+            "RePaint's KL falls with U on every test problem: largest ratio of neighbours, below 1",
+            max(b.kl / a.kl for a, b in pairwise(own) if a.problem == b.problem),
+            less=1.0,
+        ),
         estimated(
             "inpainting-repaint-most",
             f"Largest KL in nats of RePaint with U = {most} over the test problems",
-            last,
+            max(one.kl for one in own if one.repeats == most),
         ),
-        *_particle_rows(sampled),
-        mass_row(exact),
+        *(
+            estimated(
+                f"inpainting-{short[one.method]}-{names.index(one.problem) + 1}",
+                f"{one.problem}: KL in nats of {one.method} with DDPM's steps, in {CELLS} cells",
+                (one.kl, one.interval),
+            )
+            for one in sampled
+            if one.method in short
+        ),
+        estimated(
+            "inpainting-mass",
+            f"Each of {len(exact)} densities integrates to 1 over its nodes. Largest difference, "
+            f"at most {WHOLE:g}",
+            max(abs(one.mass - 1) for one in exact),
+            most=WHOLE,
+        ),
     )
-
-
-def repetitions_row(exact: Sequence[ExactDensity], steps: int) -> Measurement:
-    """RePaint's KL falls with every U."""
-    own = [one for one in exact if one.steps == steps]
-    ratio = max(b.kl / a.kl for a, b in pairwise(own) if a.problem == b.problem)
-    claim = "RePaint's KL falls with U on every test problem: largest ratio of neighbours, below 1"
-    return Measurement("inpainting-repaint", claim, ratio, None, holds_if(ratio < 1))
-
-
-def _particle_rows(sampled: Sequence[SampledKL]) -> list[Measurement]:
-    """SMCDiff with most particles, and the exact conditional denoiser, with the same steps."""
-    rows = []
-    smc = [one.method for one in sampled if one.method.startswith("SMCDiff")][-1]
-    for place, problem in enumerate(dict.fromkeys(one.problem for one in sampled)):
-        for method, short in ((smc, "smcdiff"), (EXACT, "conditional")):
-            (one,) = (s for s in sampled if (s.problem, s.method) == (problem, method))
-            claim = f"{problem}: KL in nats of {method} with DDPM's steps, in {measure.CELLS} cells"
-            rows.append(estimated(f"inpainting-{short}-{place + 1}", claim, (one.kl, one.interval)))
-    return rows
-
-
-def mass_row(exact: Sequence[ExactDensity]) -> Measurement:
-    """The densities are whole."""
-    off = max(abs(one.mass - 1) for one in exact)
-    claim = (
-        f"Each of {len(exact)} densities integrates to 1 over its nodes. Largest difference, at "
-        f"most {WHOLE:g}"
-    )
-    return within("inpainting-mass", claim, off, WHOLE)
-
-
-def _exact_table(exact: Sequence[ExactDensity]) -> Table:
-    header = ("test problem", "steps", "U", "NFE", "KL (nats)", "mean of u", "variance of u")
-    rows = tuple(
-        (
-            one.problem,
-            str(one.steps),
-            str(one.repeats),
-            str(one.steps * one.repeats),
-            f"{one.kl:.2g}" if one.kl < 1e-3 else f"{one.kl:.4f}",
-            f"{one.mean:.3f}",
-            f"{one.variance:.3f}",
-        )
-        for one in sorted(exact, key=lambda one: (one.problem, one.steps, one.repeats))
-    )
-    caption = (
-        "Exact densities, with exact reverse kernels: KL to the exact conditional distribution. "
-        "U = 1 is replacement. More steps do not remove its error."
-    )
-    return Table(header, rows, caption)
-
-
-def _sampled_table(sampled: Sequence[SampledKL]) -> Table:
-    rows = tuple(
-        (
-            one.problem,
-            one.method,
-            str(one.nfe),
-            f"{one.kl:.4f}",
-            f"{one.interval[0]:.4f} to {one.interval[1]:.4f}",
-        )
-        for one in sampled
-    )
-    caption = (
-        f"Samples with DDPM's steps: KL in nats over {measure.CELLS} cells of equal probability, "
-        "with the jackknife's 95% interval. NFE is for one independent sample. The last line of "
-        "each problem has the error of DDPM's steps alone."
-    )
-    return Table(("test problem", "method", "NFE", "KL (nats)", "95% interval"), rows, caption)

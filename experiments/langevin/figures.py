@@ -13,14 +13,14 @@ from diffusion_math.langevin import Particles
 from diffusion_math.langevin_law import ula_distribution, ula_stationary
 from diffusion_math.schedule import VE
 from experiments import plots
-from experiments.common.quadrature import density_on
+from experiments.common.quadrature import in_square
 from experiments.common.statistics import seeded
 from experiments.langevin.bias import MOMENTS, WATCHED, Variance, gains, normal
-from experiments.langevin.mixing import TITLES, WEIGHTS, nearest_mode
+from experiments.langevin.mixing import TITLES, WEIGHTS, Shares, nearest_mode
 from experiments.output.result import Figure
 from experiments.plots import plane as plane_plots
 from experiments.plots.animation import frame, gif
-from experiments.plots.charts import Axis, Chart, dots, line, side_by_side
+from experiments.plots.charts import Axis, Chart, dots, line, measured, side_by_side
 from experiments.plots.plane import Cloud
 
 SHOWN = 3000
@@ -29,18 +29,15 @@ REACH = 3.6
 
 
 def plane(
-    data: GaussianMixture,
-    start: Tensor,
-    ends: dict[str, Particles],
-    found: dict[str, list[tuple[float, float, float]]],
-    bounds: Sequence[float],
+    data: GaussianMixture, ends: dict[str, Particles], found: Shares, bounds: Sequence[float]
 ) -> tuple[Figure, Figure]:
     """The particles of all samplers at the end, and their shares at the modes."""
-    exact = data.sample(seeded(0), len(start))
-    density = _density(data)
+    count = len(ends["ULA"].x)
+    exact = data.sample(seeded(0), count)
+    density = in_square(data, VE(), 0.0, REACH, 181)
     panels = [_cloud(data, density, "the density itself", exact[:SHOWN], WEIGHTS)]
     for name, end in ends.items():
-        shares = [one[0] for one in found[name]]
+        shares = [share for share, _ in found[name]]
         panels.append(_cloud(data, density, name, end.x[:SHOWN], shares))
     drawing = plane_plots.clouds([panels[:3], panels[3:]], REACH, 3.6)
     counted = side_by_side([_shares(found, bounds)], 11.5, 4.6, legend_columns=5)
@@ -48,7 +45,7 @@ def plane(
         Figure(
             "langevin-plane.png",
             plots.png(drawing),
-            f"{min(SHOWN, len(start))} particles of each sampler after equal numbers of score "
+            f"{min(SHOWN, count)} particles of each sampler after equal numbers of score "
             "evaluations, from the same wide normal start. The lines enclose 50 and 95% of the "
             "density; the numbers are the shares of all particles at each mode. The shares of "
             "annealed Langevin have the lowest error.",
@@ -66,21 +63,21 @@ def plane(
     )
 
 
-def _shares(found: dict[str, list[tuple[float, float, float]]], bounds: Sequence[float]) -> Chart:
+def _shares(found: Shares, bounds: Sequence[float]) -> Chart:
     """Shares in percent by sampler and mode, the true weights, and what ULA's can't go below."""
-    shares, marks, last = [], [], len(found) - 0.5
+    points, marks, last = [], [], len(found) - 0.5
     for k, (weight, bound) in enumerate(zip(WEIGHTS, bounds, strict=True)):
         aside = 0.2 * (k - 1)
-        value, *ends = 100 * np.array([row[k] for row in found.values()]).T
+        row = [shares[k] for shares in found.values()]
         at, ula = np.arange(len(found)) + aside, list(found).index("ULA") + aside
-        shares.append(dots(f"mode {k + 1}", at, value, np.transpose(ends), k))
+        points.append(measured(f"mode {k + 1}", at, row, 0.01, k, ""))
         marks += [
             line("true weight", [-0.5, last], [100 * weight] * 2, k, "--", 1.4),
             line("derived lower bound", [ula - 0.09, ula + 0.09], [100 * bound] * 2, "#222222"),
         ]
     names = [TITLES[name].replace(", ", ",\n") for name in found]
     samplers = Axis("", -0.5, last, ticks=range(len(found)), names=names)
-    return Chart("", samplers, Axis("particles nearest to the mode, %", 0), [*shares, *marks])
+    return Chart("", samplers, Axis("particles nearest to the mode, %", 0), [*points, *marks])
 
 
 def distributions(stationary: Sequence[Variance], transient: Sequence[Variance]) -> Figure:
@@ -88,31 +85,20 @@ def distributions(stationary: Sequence[Variance], transient: Sequence[Variance])
     target, one = normal(1.0), torch.ones(1, 1, dtype=torch.float64)
     steps = np.linspace(0.02, 3, 90).tolist()
     size = Axis("step size $\\delta$")
-    climbed = Chart(
-        "One step of ascent",
-        size,
-        Axis("gain of log N(x; 0, 1) at x = 1, nats"),
-        [line("", steps, gains(steps, one))],
-        levels=[(0.0, "no gain")],
-    )
+    gain, climbs = Axis("gain of log N(x; 0, 1) at x = 1, nats"), line("", steps, gains(steps, one))
+    climbed = Chart("One step of ascent", size, gain, [climbs], levels=[(0.0, "no gain")])
     deltas = np.linspace(0.01, 1.8, 200).tolist()
     curve = [float(ula_stationary(target, delta).variance) for delta in deltas]
-    measured = []
+    kept = [line("ULA, predicted", deltas, curve, 0)]
     looks = (("ULA", "o", 0.0), ("MALA", "s", -0.025), ("BAOAB", "D", 0.025))
     for k, (name, marker, aside) in enumerate(looks):
         here = [one for one in stationary if one.sampler == name]
         at = [one.delta + aside for one in here]  # so that none hides another
         ends = [one.interval(len(here)) for one in here]
         values = [one.found for one in here]
-        measured.append(dots(f"{name}, measured", at, values, ends, k, marker))
-    long_run = Chart(
-        "The stationary distribution",
-        size,
-        Axis("variance, target 1", 0.8, 14, "log"),
-        [line("ULA, predicted", deltas, curve, 0), *measured],
-        levels=[(1.0, "")],
-        legend="upper left",
-    )
+        kept.append(dots(f"{name}, measured", at, values, ends, k, marker))
+    title, y = "The stationary distribution", Axis("variance, target 1", 0.8, 14, "log")
+    long_run = Chart(title, size, y, kept, legend="upper left", levels=[(1.0, "")])
     counts = range(1, MOMENTS[-1] + 1)
     passed = []
     for k, delta in enumerate(WATCHED):
@@ -120,14 +106,12 @@ def distributions(stationary: Sequence[Variance], transient: Sequence[Variance])
         here = [one for one in transient if one.delta == delta]
         passed.append(line(f"$\\delta$ = {delta:g}", counts, exact, k))
         passed.append(dots("", [v.moves for v in here], [v.found for v in here], color=k))
-    on_the_way = Chart(
+    title, y = (
         "The distribution after k moves from 0",
-        Axis("moves k", scale="log", ticks=(1, 2, 4, 8, 16, 32)),
         Axis("variance of ULA, target 1", scale="log"),
-        passed,
-        levels=[(1.0, "")],
-        legend="lower right",
     )
+    x = Axis("moves k", scale="log", ticks=(1, 2, 4, 8, 16, 32))
+    on_the_way = Chart(title, x, y, passed, legend="lower right", levels=[(1.0, "")])
     drawing = side_by_side([climbed, long_run, on_the_way])
     return Figure(
         "langevin-laws.png",
@@ -145,7 +129,7 @@ def animation(
     data: GaussianMixture, watched: dict[str, list[Tensor]], moments: Sequence[int]
 ) -> Figure:
     """Ascent, ULA and annealed Langevin from one start, side by side."""
-    density = _density(data)
+    density = in_square(data, VE(), 0.0, REACH, 181)
     frames = []
     for k, moves in enumerate(moments):
         panels = []
@@ -179,8 +163,3 @@ def _cloud(
     ]
     size = 9.0 if name == "ascent" else 3.0
     return Cloud(TITLES.get(name, name), points.numpy(), density, notes, size)
-
-
-def _density(data: GaussianMixture) -> tuple[Any, Any]:
-    line = np.linspace(-REACH, REACH, 181)
-    return line, density_on(line, data, VE(), 0.0)

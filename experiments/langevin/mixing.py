@@ -16,7 +16,7 @@ from diffusion_math.langevin import Move, Particles, chain
 from diffusion_math.langevin_law import ula_distribution
 from diffusion_math.noise import from_generator
 from diffusion_math.schedule import VE
-from experiments.common.statistics import seeded
+from experiments.common.statistics import Interval, seeded
 from experiments.langevin.bias import normal
 
 TITLES = {
@@ -27,6 +27,8 @@ TITLES = {
     "annealed": "Langevin, annealed",
 }
 """The samplers by their short names."""
+Shares = dict[str, list[tuple[float, Interval]]]
+"""Of every sampler, the share of its particles at each mode, with its interval."""
 WEIGHTS = (0.05, 0.25, 0.70)
 RADIUS, STD = 2.0, 0.25
 SPREAD = 1.5

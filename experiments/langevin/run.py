@@ -1,35 +1,37 @@
 """Runs all samplers on one budget and writes the rows, the table and the figures."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.langevin import Particles
-from experiments.common.statistics import seeded, wilson
+from experiments.common.statistics import Interval, seeded, share_of, wilson
 from experiments.langevin import Config, bias, figures, mixing
 from experiments.langevin.bias import Variance
-from experiments.langevin.mixing import TITLES, WEIGHTS
+from experiments.langevin.mixing import TITLES, WEIGHTS, Shares
 from experiments.output.result import (
-    FAILS,
     Heading,
     Measurement,
     Part,
     Result,
     Table,
-    at_least,
+    bracketed,
     estimated,
     holds_if,
-    percent,
 )
 
 TOLERANCE = 0.03
 """How far a share may lie from its weight to be called recovered."""
 STATES = 1_000_000
 """With fewer states of all particles together the shares of the modes say nothing."""
+ROUNDING = 1e-9
+"""How far bisection may end from a step size."""
 CLOSE = 0.01
 """Of a mode's standard deviation: a particle nearer to the mode than that has ended on it."""
 
@@ -41,7 +43,9 @@ def run(config: Config) -> Result:
     start = torch.randn(config.particles, 2, generator=generator, dtype=torch.float64)
     start *= mixing.SPREAD
     ends, evaluations, watched = {}, {}, {}
-    moments = _moments(config)
+    # Numbers of moves to show, denser at the beginning, where everything happens.
+    shares = np.linspace(0, 1, config.frames) ** 1.5
+    moments = sorted({round(config.budget * one) for one in shares.tolist()})
     made, counts = mixing.samplers(data, config.budget, config.seed + 1)
     for one in tqdm(made, unit="sampler", disable=None):
         states = mixing.states_at(one.trajectory(start), moments)
@@ -61,7 +65,7 @@ def run(config: Config) -> Result:
         "chain does not cross to another mode in any reasonable time. Noise levels that fall from "
         "large to small carry the particles between the modes while these still touch.",
         Heading("Samplers on one budget"),
-        *figures.plane(data, start, ends, found, bounds),
+        *figures.plane(data, ends, found, bounds),
         _table(found, evaluations, ends),
         Heading("Step size and bias of the stationary distribution"),
         figures.distributions(stationary, transient),
@@ -69,11 +73,32 @@ def run(config: Config) -> Result:
     if config.frames:
         parts += [Heading("Annealed Langevin, animated"), figures.animation(data, watched, moments)]
     seen = config.particles * config.budget
+    away, _ = mixing.nearest_mode(data, ends["ascent"].x)
     rows = (
         _annealed_row(found["annealed"], config).needing(STATES, seen),
-        _held_row(found["ULA"], bounds).needing(STATES, seen),
-        _ascent_row(data, ends["ascent"].x).needing(STATES, seen),
-        _turn_row(turn),
+        estimated(
+            "langevin-held",
+            "C23: ULA with the same budget cannot find them. Its share at the mode of weight "
+            f"{WEIGHTS[0]:g} is at least {bounds[0]:.3f}, a derived bound: so many start near it, "
+            "and by comparison with ULA on that mode alone they stay",
+            found["ULA"][0],
+            least=bounds[0] if bounds[0] > WEIGHTS[0] else math.inf,
+        ).needing(STATES, seen),
+        estimated(
+            "langevin-ascent",
+            f"C22: ascent gathers at the modes. Share of particles within {CLOSE:g} standard "
+            "deviations of one, at least 0.99, where the density itself has 5e-5",
+            share_of((away < CLOSE * mixing.STD).tolist()),
+            least=0.99,
+        ).needing(STATES, seen),
+        Measurement(
+            "langevin-ascent-step",
+            "E6: a step along the score raises log N(x; 0, 1) for delta < 2 only. The step size "
+            "where it ceases to, bracketed by bisection over 100 points",
+            turn[0],
+            turn,
+            holds_if(max(abs(end - 2) for end in turn) < ROUNDING),
+        ),
         _bias_row([one for one in stationary if one.sampler == "ULA"]),
         _distribution_row(
             "langevin-law",
@@ -98,26 +123,19 @@ def run(config: Config) -> Result:
     return Result("langevin", "Langevin samplers", rows, tuple(parts), record)
 
 
-def _moments(config: Config) -> list[int]:
-    """Numbers of moves to show, denser at the beginning, where everything happens."""
-    if config.frames == 0:
-        return []
-    last = config.frames - 1
-    return sorted({round(config.budget * (k / last) ** 1.5) for k in range(config.frames)})
-
-
-def _shares(data: GaussianMixture, x: Tensor) -> list[tuple[float, float, float]]:
-    """(share, low, high) of the particles nearest to each mode; all intervals at 95% together."""
+def _shares(data: GaussianMixture, x: Tensor) -> list[tuple[float, Interval]]:
+    """The share of the particles nearest to each mode; all intervals at 95% together."""
     _, mode = mixing.nearest_mode(data, x)
     counts = torch.bincount(mode, minlength=len(data.means)).tolist()
     level = 1 - 0.05 / len(counts)
-    return [(k / len(x), *wilson(k, len(x), level)) for k in counts]
+    return [(k / len(x), wilson(k, len(x), level)) for k in counts]
 
 
-def _annealed_row(found: Sequence[tuple[float, float, float]], config: Config) -> Measurement:
-    low = max(max(0.0, a - w, w - b) for (_, a, b), w in zip(found, WEIGHTS, strict=True))
-    high = max(max(w - a, b - w) for (_, a, b), w in zip(found, WEIGHTS, strict=True))
-    worst = max(abs(p - w) for (p, _, _), w in zip(found, WEIGHTS, strict=True))
+def _annealed_row(found: Sequence[tuple[float, Interval]], config: Config) -> Measurement:
+    pairs = list(zip(found, WEIGHTS, strict=True))
+    low = max(max(0.0, a - w, w - b) for (_, (a, b)), w in pairs)
+    high = max(max(w - a, b - w) for (_, (a, b)), w in pairs)
+    worst = max(abs(p - w) for (p, _), w in pairs)
     return estimated(
         "langevin",
         f"C23: annealed Langevin finds the weights of three separate modes with {config.budget} "
@@ -125,44 +143,6 @@ def _annealed_row(found: Sequence[tuple[float, float, float]], config: Config) -
         f"{TOLERANCE}",
         (worst, (low, high)),
         most=TOLERANCE,
-    )
-
-
-def _held_row(found: Sequence[tuple[float, float, float]], bounds: Sequence[float]) -> Measurement:
-    share, low, high = found[0]
-    verdict = at_least(low, high, bounds[0]) if bounds[0] > WEIGHTS[0] else FAILS
-    return Measurement(
-        "langevin-held",
-        "C23: ULA with the same budget cannot find them. Its share at the mode of weight "
-        f"{WEIGHTS[0]:g} is at least {bounds[0]:.3f}, a derived bound: so many start near it, and "
-        "by comparison with ULA on that mode alone they stay",
-        share,
-        (low, high),
-        verdict,
-    )
-
-
-def _ascent_row(data: GaussianMixture, x: Tensor) -> Measurement:
-    away, _ = mixing.nearest_mode(data, x)
-    on = int((away < CLOSE * mixing.STD).sum())
-    return estimated(
-        "langevin-ascent",
-        f"C22: ascent gathers at the modes. Share of particles within {CLOSE:g} standard "
-        "deviations of one, at least 0.99, where the density itself has 5e-5",
-        (on / len(x), wilson(on, len(x))),
-        least=0.99,
-    )
-
-
-def _turn_row(turn: tuple[float, float]) -> Measurement:
-    rounding = 1e-9
-    return Measurement(
-        "langevin-ascent-step",
-        "E6: a step along the score raises log N(x; 0, 1) for delta < 2 only. The step size where "
-        "it ceases to, bracketed by bisection over 100 points",
-        turn[0],
-        turn,
-        holds_if(max(abs(end - 2) for end in turn) < rounding),
     )
 
 
@@ -201,25 +181,18 @@ def _covers(one: Variance, intervals: int) -> bool:
     return low <= one.predicted <= high
 
 
-def _table(
-    found: dict[str, list[tuple[float, float, float]]],
-    evaluations: dict[str, int],
-    ends: dict[str, Particles],
-) -> Table:
+def _table(found: Shares, evaluations: dict[str, int], ends: dict[str, Particles]) -> Table:
     def line(name: str) -> tuple[str, ...]:
-        cells = [f"{percent(p)} [{percent(a)}, {percent(b)}]" for p, a, b in found[name]]
-        return TITLES[name], str(evaluations[name]), *cells, _accepted(ends[name])
+        end, taken = ends[name], "–"
+        if end.accepted is not None:
+            taken = f"{float(end.accepted.double().mean()) / end.moves:.1%}"
+        cells = (bracketed(*share) for share in found[name])
+        return TITLES[name], str(evaluations[name]), *cells, taken
 
-    truth = ("the density", "–", *map(percent, WEIGHTS), "–")
+    truth = ("the density", "–", *(f"{one:.1%}" for one in WEIGHTS), "–")
     header = ("sampler", "score evaluations", "mode 1", "mode 2", "mode 3", "proposals taken")
     caption = (
         "Share of particles nearest to each mode, with Wilson's intervals at 95% for the three of "
         "a sampler together. MALA and BAOAB evaluate once before their first move."
     )
     return Table(header, (*map(line, found), truth), caption)
-
-
-def _accepted(end: Particles) -> str:
-    if end.accepted is None:
-        return "–"
-    return percent(float(end.accepted.double().mean()) / end.moves)

@@ -10,30 +10,26 @@ from experiments import plots
 from experiments.common.statistics import mean_of
 from experiments.likelihood.measure import BoundGap, Spread
 from experiments.output.result import Figure
-from experiments.plots.charts import Axis, Chart, Series, dots, line, side_by_side
+from experiments.plots.charts import Axis, Chart, Series, dots, line, measured, side_by_side
 
 
 def agreement(
-    exact: Tensor,
-    flow: Tensor,
-    kernels: Tensor,
-    runs: Sequence[FlowDensity],
-    errors: Sequence[float],
-    tolerances: Sequence[float],
+    exact: Tensor, elbo: Tensor, runs: Sequence[FlowDensity], found: dict[float, float]
 ) -> Figure:
     """The three ways against each other, and the ODE's error against its tolerance and its cost."""
+    tolerances, errors = list(found), list(found.values())
     x = exact.tolist()
     ends = [min(x), max(x)]
     evaluations = [run.evaluations for run in runs]
-    floor = float((kernels - exact).abs().max())
+    floor = float((elbo - exact).abs().max())
     error = Axis("largest error, nats", scale="log")
     drawing = side_by_side(
         [
             Chart("Every point, three ways", Axis("closed form, log q(x), nats"),
                   Axis("the other two ways, nats"),
                   [line("equal", ends, ends, 4, "--", 1.6),
-                   dots("ELBO, true reverse", x, kernels.tolist(), None, 1, "s", 10.5),
-                   dots("probability flow", x, flow.tolist(), color=0)],
+                   dots("ELBO, true reverse", x, elbo.tolist(), None, 1, "s", 10.5),
+                   dots("probability flow", x, runs[-1].log_density, color=0)],
                   legend="upper left"),
             Chart("The ODE's error", Axis("tolerance of the solver", scale="log"), error,
                   [line("error = tolerance", tolerances, tolerances, 4, "--", 1.6),
@@ -64,16 +60,11 @@ def probes(spreads: Sequence[Spread]) -> Figure:
     scale = np.sqrt([one.predicted for one in spreads])
     found = np.sqrt([one.found for one in spreads])
     ticks = [float(f"{value:.2g}") for value in scale]
-    chart = Chart(
-        "Hutchinson's error",
-        Axis("probes n", scale="log", ticks=counts),
-        Axis("root mean square error of log p, nats", scale="log", ticks=ticks),
-        [
-            line(r"predicted, $h / \sqrt{n}$", counts, scale, 4, "--", 1.8),
-            dots("measured", counts, found, scale[:, None] * np.sqrt(ends), 0),
-        ],
-        legend="upper right",
-    )
+    x = Axis("probes n", scale="log", ticks=counts)
+    y = Axis("root mean square error of log p, nats", scale="log", ticks=ticks)
+    predicted = line(r"predicted, $h / \sqrt{n}$", counts, scale, 4, "--", 1.8)
+    seen = dots("measured", counts, found, scale[:, None] * np.sqrt(ends), 0)
+    chart = Chart("Hutchinson's error", x, y, [predicted, seen], legend="upper right")
     return Figure(
         "likelihood-probes.png",
         plots.png(side_by_side([chart], width=7)),
@@ -90,19 +81,12 @@ def gap(gaps: Sequence[BoundGap]) -> Figure:
 
     def means(label: str, values: list[list[float]], aside: float, marker: str) -> Series:
         at = [aside * n for n in steps]  # intervals side by side
-        y, ends = zip(*map(mean_of, values), strict=True)
-        return dots(label, at, y, ends, marker=marker)
+        return measured(label, at, map(mean_of, values), style="", marker=marker)
 
-    chart = Chart(
-        "Gap of the bound",
-        Axis("steps n", scale="log", ticks=steps),
-        Axis("nats", 0),
-        [
-            means("mean of -ELBO + log q($x_0$)", [one.bound for one in gaps], 1 / 1.07, "o"),
-            means("KL of whole paths", [one.kl for one in gaps], 1.07, "s"),
-        ],
-        legend="upper right",
-    )
+    excess = means("mean of -ELBO + log q($x_0$)", [one.bound for one in gaps], 1 / 1.07, "o")
+    kl = means("KL of whole paths", [one.kl for one in gaps], 1.07, "s")
+    x, y = Axis("steps n", scale="log", ticks=steps), Axis("nats", 0)
+    chart = Chart("Gap of the bound", x, y, [excess, kl], legend="upper right")
     return Figure(
         "likelihood-gap.png",
         plots.png(side_by_side([chart], width=7)),

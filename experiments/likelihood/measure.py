@@ -11,8 +11,6 @@ from torch import Tensor
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.densities.reverse_kernel import path_log_density
 from diffusion_math.densities.toy import DENSITIES
-from diffusion_math.elbo import bound
-from diffusion_math.gaussian import Gaussian
 from diffusion_math.grid import uniform_log_snr
 from diffusion_math.likelihood import FlowDensity, flow_log_density
 from diffusion_math.noise import from_generator
@@ -157,12 +155,7 @@ class LikelihoodProblem:
         return (ends[0] - ends[1]).abs() / 2
 
     def hutchinson(
-        self,
-        x: Tensor,
-        half: Tensor,
-        count: int,
-        copies: int,
-        generator: torch.Generator,
+        self, x: Tensor, half: Tensor, count: int, copies: int, generator: torch.Generator
     ) -> Spread:
         """Estimates of `count` probes, `copies` of each point, whose mean square error is h^2 / n.
 
@@ -195,24 +188,13 @@ class LikelihoodProblem:
 
         By the bound's terms at samples of x_0, and on other whole paths, drawn by the true reverse.
         """
-        schedule, denoise = self.schedule, self.data.denoiser(self.schedule)
-        grid = uniform_log_snr(schedule, steps)
+        schedule, grid = self.schedule, uniform_log_snr(self.schedule, steps)
+        model = Model(self.data.denoiser(schedule), large_variance, large_variance)
         x0 = self.data.sample(terms, paths)
-        noise = from_generator(terms)
-        got = bound(
-            schedule,
-            denoise,
-            x0,
-            grid,
-            noise,
-            large_variance,
-            large_variance,
-            Gaussian.log_density,
-        )
-        excess = got.nats + self.data.log_density(schedule, x0, 0.0)
-        model = Model(denoise, large_variance, large_variance)
-        path = sample_backward(self.data, schedule, grid, backward, paths)
-        log_q = path_log_density(self.data, schedule, path, grid)
-        return BoundGap(
-            steps, excess.tolist(), (log_q - model.log_density(schedule, path, grid)).tolist()
-        )
+        nats = model.bound(schedule, x0, grid, from_generator(terms)).nats
+        excess = nats + self.data.log_density(schedule, x0, 0.0)
+        start = self.data.marginal(schedule, grid[0]).sample(backward, paths)
+        path = sample_backward(start, self.data, schedule, grid, backward)
+        log_ratio = path_log_density(self.data, schedule, path, grid)
+        log_ratio = log_ratio - model.log_density(schedule, path, grid)
+        return BoundGap(steps, excess.tolist(), log_ratio.tolist())

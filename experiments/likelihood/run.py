@@ -6,10 +6,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from experiments.common.statistics import absolute, seeded
+from experiments.common.statistics import seeded
 from experiments.likelihood import Config, figures, measure
 from experiments.likelihood.measure import BoundGap, Spread
-from experiments.output.result import Heading, Measurement, Result, Table, at_most, holds_if, within
+from experiments.output.result import Heading, Measurement, Result, estimated, holds_if, table
 
 AGREE = 1e-6
 """Nats that two exact ways may differ by."""
@@ -38,28 +38,28 @@ def run(config: Config) -> Result:
         for n in tqdm(_powers(4, config.steps), unit="chain", disable=None)
     ]
     rows = (
-        within(
+        estimated(
             "likelihood",
             "log p along the probability flow, exact divergence, against the mixture's closed "
             f"form. Largest difference in nats at a tolerance of {tolerances[-1]:g}, at most "
             f"{AGREE:g}",
             errors[-1],
-            AGREE,
+            most=AGREE,
         ),
-        within(
+        estimated(
             "likelihood-kernels",
             "C08, C12: the ELBO of the chain of true reverse kernels (Bayes' rule, mixtures) "
             f"against the closed form, {KERNEL_STEPS} steps, one path each: nothing is lost. "
             f"Largest difference in nats, at most {AGREE:g}",
             float((kernels - exact).abs().max()),
-            AGREE,
+            most=AGREE,
         ),
-        within(
+        estimated(
             "likelihood-pair",
             "The same ELBO against the probability flow. Largest difference in nats, at most "
             f"{AGREE:g}",
             float((kernels - runs[-1].log_density).abs().max()),
-            AGREE,
+            most=AGREE,
         ),
         _mean_row(spreads[0]),
         _spread_row(spreads[1:]),
@@ -70,12 +70,20 @@ def run(config: Config) -> Result:
         "mixture, the change of volume along the probability flow, and the variational bound. With "
         "the exact denoiser all agree, each within its own error.",
         Heading("Closed form and probability flow"),
-        figures.agreement(exact, runs[-1].log_density, kernels, runs, errors, tolerances),
+        figures.agreement(exact, kernels, runs, dict(zip(tolerances, errors, strict=True))),
         Heading("Hutchinson's estimate of the divergence"),
         figures.probes(spreads),
         Heading("The gap of the variational bound"),
         figures.gap(gaps),
-        _table(tolerances, errors, evaluations),
+        table(
+            zip(tolerances, evaluations, errors, strict=True),
+            {
+                "tolerance": lambda one: f"{one[0]:.0e}",
+                "evaluations of the field": lambda one: one[1],
+                "largest error, nats": lambda one: f"{one[2]:.1e}",
+            },
+            "The probability flow's largest error over the points, and what it cost.",
+        ),
     )
     record: dict[str, Any] = {
         "settings": config,
@@ -129,24 +137,11 @@ def _gap_row(gaps: Sequence[BoundGap]) -> Measurement:
     difference = sum(one.mean_bound - one.mean_kl for one in gaps) / total
     ends = [one.difference(0.95) for one in gaps]
     half = math.hypot(*((high - low) / 2 for low, high in ends)) / total
-    low, high = difference - half, difference + half
-    return Measurement(
+    return estimated(
         "likelihood-gap",
         "C12: the gap of the bound, the mean of -ELBO + log q(x_0), is the KL of whole paths, on "
         "independent samples of the true reverse process. Relative difference over chains of 1 to "
         f"{gaps[-1].steps} steps together, within {NEAR}",
-        difference,
-        (low, high),
-        at_most(*absolute(low, high), NEAR),
+        (difference, (difference - half, difference + half)),
+        near=NEAR,
     )
-
-
-def _table(
-    tolerances: Sequence[float], errors: Sequence[float], evaluations: Sequence[int]
-) -> Table:
-    lines = tuple(
-        (f"{tolerance:.0e}", str(count), f"{error:.1e}")
-        for tolerance, count, error in zip(tolerances, evaluations, errors, strict=True)
-    )
-    caption = "The probability flow's largest error over the points, and what it cost."
-    return Table(("tolerance", "evaluations of the field", "largest error, nats"), lines, caption)

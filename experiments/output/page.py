@@ -1,6 +1,6 @@
 """Results as Markdown and as HTML; both show the figures that lie beside them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
@@ -17,7 +17,6 @@ from experiments.output.result import (
     Part,
     Result,
     Table,
-    rows_json,
 )
 from sd.files.image_file import open_image
 
@@ -72,21 +71,20 @@ def markdown_of(part: Part) -> str:
     if isinstance(part, Figure):
         alt = part.alt.replace("[", "(").replace("]", ")")
         return f"![{alt}]({part.name})\n\n*{part.caption}*"
-    lines = [part.header, ("---",) * len(part.header), *part.rows]
-    table = "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
-    return f"{table}\n\n*{part.caption}*"
+    return f"{markdown_table(part.header, part.rows)}\n\n*{part.caption}*"
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """The lines of a table."""
+    lines = [header, ("---",) * len(header), *rows]
+    escaped = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines)
+    return "\n".join(f"| {line} |" for line in escaped)
 
 
 def html(title: str, results: Sequence[Result], lead: Sequence[Part] = ()) -> str:
     """The same as one HTML file, with a contents list at its side; images load as they are seen."""
-    environment = Environment(
-        loader=PackageLoader("experiments.output", ""),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(loader=PackageLoader("experiments.output", ""), **options)
     given = {"parts": _parts, "marks": MARKS, "open_image": open_image}
     template = environment.get_template("page.html", globals=given)
     return template.render(title=title, results=results, lead=lead) + "\n"
@@ -94,7 +92,7 @@ def html(title: str, results: Sequence[Result], lead: Sequence[Part] = ()) -> st
 
 def write(result: Result, folder: Path) -> list[Path]:
     """Write a result as NAME.md, NAME.json and its images."""
-    record = {"name": result.name, "rows": rows_json(result.rows), **result.data}
+    record = {"name": result.name, "rows": result.rows, **result.data}
     files = {figure.name: figure.image for figure in result.figures if figure.image}
     files[f"{result.name}.json"] = to_json(record)
     files[f"{result.name}.md"] = utf8(markdown(result.title, [result]))

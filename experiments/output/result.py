@@ -1,8 +1,8 @@
 """What an experiment returns: measurements with verdicts, figures, tables, paragraphs."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias, TypeVar
 
 HOLDS, FAILS, INCONCLUSIVE = "holds", "does not hold", "inconclusive"
 MEASURED, TOO_FEW = "measured", "too few samples"
@@ -60,6 +60,7 @@ class Table:
 
 
 Part: TypeAlias = str | Heading | Figure | Table
+Shown = TypeVar("Shown")
 
 
 @dataclass(frozen=True)
@@ -78,21 +79,6 @@ class Result:
         return tuple(part for part in self.parts if isinstance(part, Figure))
 
 
-def at_least(low: float, high: float, bound: float) -> str:
-    """The verdict on "the quantity is at least `bound`", from its interval."""
-    return HOLDS if low >= bound else FAILS if high < bound else INCONCLUSIVE
-
-
-def at_most(low: float, high: float, bound: float) -> str:
-    """The verdict on "the quantity is at most `bound`", from its interval."""
-    return HOLDS if high <= bound else FAILS if low > bound else INCONCLUSIVE
-
-
-def above(low: float, high: float, bound: float) -> str:
-    """The verdict on "the quantity is greater than `bound`", from its interval."""
-    return HOLDS if low > bound else FAILS if high <= bound else INCONCLUSIVE
-
-
 def holds_if(condition: bool) -> str:
     """The verdict on what is exact, or is decided by an interval of its own."""
     return HOLDS if condition else FAILS
@@ -106,33 +92,41 @@ def estimated(
     least: float | None = None,
     most: float | None = None,
     more: float | None = None,
+    less: float | None = None,
+    near: float | None = None,
 ) -> Measurement:
     """The row of a value with its interval, or of an exact one; with a bound, its verdict.
 
-    The claim is that it is at least `least`, at most `most` or greater than `more`.
+    The claim is that it is at least `least`, at most `most`, greater than `more`, less than `less`,
+    or at most `near` in absolute value. It is inconclusive where a part of the interval alone is.
     """
     value, interval = found if isinstance(found, tuple) else (found, None)
-    ends = interval or (value, value)
-    verdict = MEASURED
+    low, high = interval or (value, value)
     if least is not None:
-        verdict = at_least(*ends, least)
+        sure, possible = low >= least, high >= least
     elif most is not None:
-        verdict = at_most(*ends, most)
+        sure, possible = high <= most, low <= most
     elif more is not None:
-        verdict = above(*ends, more)
+        sure, possible = low > more, high > more
+    elif less is not None:
+        sure, possible = high < less, low < less
+    elif near is not None:
+        sure, possible = -near <= low and high <= near, low <= near and -near <= high
+    else:
+        return Measurement(name, claim, value, interval, MEASURED)
+    verdict = HOLDS if sure else INCONCLUSIVE if possible else FAILS
     return Measurement(name, claim, value, interval, verdict)
 
 
-def within(name: str, claim: str, value: float, bound: float) -> Measurement:
-    """The row of an exact figure that is claimed to be at most `bound`."""
-    return Measurement(name, claim, value, None, holds_if(value <= bound))
+def bracketed(value: float, interval: tuple[float, float], digits: str = ".1%") -> str:
+    """A value and its interval as text, "95.3% [90.1%, 98.0%]"."""
+    low, high = interval
+    return f"{value:{digits}} [{low:{digits}}, {high:{digits}}]"
 
 
-def rows_json(rows: Sequence[Measurement]) -> list[dict[str, Any]]:
-    """The rows as plain JSON values."""
-    return [asdict(row) for row in rows]
-
-
-def percent(share: float) -> str:
-    """A share as text, 0.953 -> "95.3%"."""
-    return f"{100 * share:.1f}%"
+def table(
+    lines: Iterable[Shown], columns: Mapping[str, Callable[[Shown], object]], caption: str
+) -> Table:
+    """A table of columns, each a header and what stands there on a line."""
+    cells = (tuple(str(cell(line)) for cell in columns.values()) for line in lines)
+    return Table(tuple(columns), tuple(cells), caption)

@@ -13,7 +13,7 @@ from matplotlib.axis import Axis as Scale
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from experiments.common.statistics import normal_interval
+from experiments.common.statistics import Interval, normal_interval
 from experiments.plots import COLORS, GRAY, styled
 
 NOTE: dict[str, Any] = {"fontsize": 10.5, "color": "#555555"}
@@ -27,8 +27,9 @@ Color = int | str | None
 class Series:
     """A curve, points, or both; with `ends`, (low, high) each, an interval at each point.
 
-    style, marker, width, size: matplotlib's; "" draws no line, no marker. style "bars" draws a
-    histogram between `len(y) + 1` edges x. A label that several series share is in the legend once.
+    across: the same along x. style, marker, width, size: matplotlib's; "" draws no line, no marker.
+    style "bars" draws a histogram between `len(y) + 1` edges x. A label that several series share
+    is in the legend once.
     """
 
     label: str
@@ -41,6 +42,7 @@ class Series:
     width: float = 2.2
     size: float = 6.3
     alpha: float = 1.0
+    across: Numbers | None = None
 
 
 def line(
@@ -64,12 +66,23 @@ def dots(
     return Series(label, x, y, ends, color, "", marker, size=size)
 
 
-def estimates(
-    label: str, x: Numbers, values: Iterable[tuple[float, float]], color: Color = None
+def measured(
+    label: str,
+    x: Numbers,
+    values: Iterable[tuple[float, Interval]],
+    unit: float = 1.0,
+    color: Color = None,
+    style: str = "-",
+    marker: str = "o",
 ) -> Series:
+    """Values, each with its interval, joined; of unit 0.01 they are percentages."""
+    y, ends = (np.array(one) / unit for one in zip(*values, strict=True))
+    return Series(label, x, y, ends, color, style, marker)
+
+
+def estimates(label: str, x: Numbers, values: Iterable[tuple[float, float]]) -> Series:
     """Estimates, each with its standard error, joined, with 95% intervals."""
-    y, ends = zip(*((value, normal_interval(value, error)) for value, error in values), strict=True)
-    return Series(label, x, y, ends, color)
+    return measured(label, x, ((one, normal_interval(one, error)) for one, error in values))
 
 
 @dataclass(frozen=True)
@@ -105,7 +118,8 @@ class Chart:
 
     legend: a place as matplotlib names it, or "" for none; a single label has none. levels:
     horizontal dotted lines with a text each, above them or `under`. marked_x: a vertical line and
-    its text. below: what lies below that height is shaded.
+    its text. below: what lies below that height is shaded. front: points (x, y, text) of a Pareto
+    front, by rising x: they are ringed, and what is less in x and y than any is shaded.
     """
 
     title: str
@@ -118,28 +132,34 @@ class Chart:
     levels: Sequence[tuple[float, str]] = ()
     under: bool = False
     marked_x: tuple[float, str] | None = None
+    front: Sequence[tuple[float, float, str]] = ()
 
 
 @styled
 def side_by_side(
     panels: Sequence[Chart], width: float = 5.6, height: float = 4.4, legend_columns: int = 0,
-    title: str = "",
+    title: str = "", columns: int = 100,
 ) -> Figure:  # fmt: skip
-    """Charts side by side under a title; with `legend_columns` they share a legend, below them."""
-    figure = Figure(figsize=(width * len(panels), height))
+    """Charts in rows of `columns` under a title; with `legend_columns` one legend below them."""
+    wide = min(columns, len(panels))
+    high = -(-len(panels) // wide)
+    figure = Figure(figsize=(width * wide, height * high))
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     figure.set_layout_engine("constrained", w_pad=0.12)
     handles: dict[str, Any] = {}
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    grid = figure.subplots(high, wide, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.axis("off")
+    for axes, panel in zip(grid.flat, panels, strict=False):
         named = _draw(axes, panel)
         if legend_columns:
             handles = {**named, **handles}
         elif panel.legend and len(named) > 1:
             axes.legend(named.values(), named, loc=panel.legend, fontsize=11)
     if handles:
-        columns = min(len(handles), legend_columns)
-        figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns)
+        beside = min(len(handles), legend_columns)
+        figure.legend(handles.values(), handles, loc="outside lower center", ncols=beside)
     return figure
 
 
@@ -170,6 +190,8 @@ def _draw(axes: Axes, panel: Chart) -> dict[str, Any]:
     axes.set_ylim(*_range(panel))
     if panel.below is not None:
         axes.axhspan(axes.get_ylim()[0], panel.below, color="#f6f0ea", zorder=0)
+    if panel.front:
+        _front(axes, panel.front)
     return handles
 
 
@@ -178,16 +200,34 @@ def _series(axes: Axes, one: Series, ink: str, above: float) -> Any:
     if one.style == "bars":
         return axes.stairs(y, x, fill=True, color=ink, zorder=2 + above)
     layer = (3.0 if one.style else 4.0) + above
-    if one.ends is not None:
-        low, high = np.asarray(one.ends, dtype=float).T
-        bars = np.clip([y - low, high - y], 0, None)
-        style: Any = {"capsize": 4, "elinewidth": 1.5, "alpha": 0.8 * one.alpha, "zorder": layer}
-        axes.errorbar(x, y, bars, fmt="none", color=ink, **style)
+    style: Any = {"capsize": 4, "elinewidth": 1.5, "alpha": 0.8 * one.alpha, "zorder": layer}
+    for side, values, ends in (("yerr", y, one.ends), ("xerr", x, one.across)):
+        if ends is not None:
+            low, high = np.asarray(ends, dtype=float).T
+            bars = np.clip([values - low, high - values], 0, None)
+            axes.errorbar(x, y, fmt="none", color=ink, **{side: bars}, **style)
     style = {"linewidth": one.width, "markersize": one.size, "alpha": one.alpha, "zorder": layer}
     style |= {"linestyle": one.style or "none", "marker": one.marker}
     if not one.style:
         style |= {"markeredgecolor": "white", "markeredgewidth": 0.7}
     return axes.plot(x, y, color=ink, **style)[0]
+
+
+def _front(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Ring the points of the front, with those texts that do not overlap, and shade below it."""
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    x, y, _ = zip(*points, strict=True)
+    stairs = [left, *x, right], [top, *y, y[-1]]
+    axes.fill_between(*stairs, bottom, step="post", color="#eef1f4", linewidth=0, zorder=0)
+    axes.step(*stairs, where="post", color="#a9b4be", linewidth=1.4, zorder=1)
+    axes.plot(x, y, "o", markersize=11, mfc="none", mec="#222222", mew=1.5, zorder=5)
+    written = np.full((1, 2), np.inf)
+    for *at, text in points:
+        here = axes.transAxes.inverted().transform(axes.transData.transform([at]))
+        if not (np.abs(written - here) < (0.05, 0.07)).all(axis=1).any():
+            written = np.concatenate([written, here])
+            style: Any = {"ha": "right", "va": "top", "fontsize": 10.5, "zorder": 6}
+            axes.annotate(text, at, (-6, -5), textcoords="offset points", **style)
 
 
 def _mark(axes: Axes, panel: Chart, value: float, text: str) -> None:

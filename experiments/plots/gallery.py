@@ -18,15 +18,21 @@ def image_rows(
     title: str = "",
     verdicts: Sequence[Sequence[bool | None]] | None = None,
     side: float = 1.45,
+    texts: Sequence[Sequence[str]] = (),
 ) -> Figure:
     """Images in rows, a label on each row and column, a colored frame where there is a verdict.
 
-    Pixels are shown as they are, without smoothing. A row may have `None` for no image.
+    Pixels are shown as they are, without smoothing. A row may have `None` for no image. texts: one
+    below each image.
     """
     wide, high = max(len(row) for row in images), len(images)
-    figure = Figure(figsize=(side * wide + 1.6, side * high * 1.06 + 0.5), layout="constrained")
+    size = side * wide + 1.6 * any(rows), high * (1.06 * side + 0.45 * bool(texts)) + 0.5
+    figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(high, wide, squeeze=False)
     _fill(grid, images, verdicts)
+    for line, below in zip(grid, texts, strict=False):
+        for axes, text in zip(line, below, strict=False):
+            axes.set_xlabel(textwrap.fill(text, 26), fontsize=10.5, labelpad=6, linespacing=1.3)
     for axes, text in zip(grid[0], columns, strict=False):
         axes.set_title(text, fontsize=12, fontweight="normal", loc="center", pad=7)
     for axes, text in zip(grid[:, 0], rows, strict=True):
@@ -34,25 +40,6 @@ def image_rows(
     if title:
         text = textwrap.fill(title, int(9 * figure.get_figwidth()))
         figure.suptitle(text, fontsize=14, fontweight="bold", x=0.01, ha="left")
-    return figure
-
-
-@styled
-def captioned_images(
-    images: Sequence[Sequence[Any]],
-    texts: Sequence[Sequence[str]],
-    verdicts: Sequence[Sequence[bool | None]],
-    side: float = 2.3,
-) -> Figure:
-    """Images in rows, each with its text below it and a colored frame for its verdict."""
-    wide, high = max(map(len, images)), len(images)
-    figure = Figure(figsize=(side * wide, (side + 0.55) * high))
-    figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.1)
-    grid = figure.subplots(high, wide, squeeze=False)
-    _fill(grid, images, verdicts)
-    for row, line in zip(grid, texts, strict=True):
-        for axes, text in zip(row, line, strict=False):
-            axes.set_xlabel(textwrap.fill(text, 26), fontsize=10.5, labelpad=6, linespacing=1.3)
     return figure
 
 
@@ -79,9 +66,7 @@ def stacked_bars(
 
 
 def _fill(
-    grid: Any,
-    images: Sequence[Sequence[Any]],
-    verdicts: Sequence[Sequence[bool | None]] | None,
+    grid: Any, images: Sequence[Sequence[Any]], verdicts: Sequence[Sequence[bool | None]] | None
 ) -> None:
     """Each image in the frame of its verdict; where there is no image, nothing but labels."""
     for axes in grid.flat:

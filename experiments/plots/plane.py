@@ -57,16 +57,9 @@ def clouds(
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(high, wide, squeeze=False)
     for i, row in enumerate(rows):
-        for k, axes in enumerate(grid[i]):
-            if k >= len(row):
-                axes.axis("off")
-                continue
-            _cloud(axes, row[k], reach)
-            axes.set_xlabel("$x_1$" if i == high - 1 else "")
-            if k == 0:
-                axes.set_ylabel(f"{names[i]}\n$x_2$" if names else "$x_2$")
-            else:
-                axes.set_yticklabels([])
+        _row(grid[i], row, reach, "$x_1$" if i == high - 1 else "")
+        if names:
+            grid[i][0].set_ylabel(f"{names[i]}\n$x_2$")
     return figure
 
 
@@ -79,13 +72,20 @@ def moment(panels: Sequence[Cloud], reach: float, title: str = "", side: float =
         figure.suptitle(title, fontsize=13, x=0.5, y=1 - 0.07 / high, va="top")
     place = {"left": 0.7 / wide, "right": 1 - 0.15 / wide, "bottom": 0.55 / high}
     figure.subplots_adjust(**place, top=(0.55 + side) / high, wspace=0.2 / side)
-    for k, axes in enumerate(figure.subplots(1, len(panels), squeeze=False)[0]):
-        _cloud(axes, panels[k], reach)
-        axes.set_xlabel("$x_1$")
-        axes.set_ylabel("$x_2$" if k == 0 else "")
-        if k > 0:
-            axes.set_yticklabels([])
+    _row(figure.subplots(1, len(panels), squeeze=False)[0], panels, reach, "$x_1$")
     return figure
+
+
+def _row(grid: Sequence[Axes], row: Sequence[Cloud], reach: float, label: str) -> None:
+    """Clouds side by side; the second coordinate is named and numbered on the left alone."""
+    for axes in grid[len(row) :]:
+        axes.axis("off")
+    for axes, one in zip(grid, row, strict=False):
+        _cloud(axes, one, reach)
+        axes.set_xlabel(label)
+        if axes is not grid[0]:
+            axes.set_yticklabels([])
+    grid[0].set_ylabel("$x_2$")
 
 
 def _cloud(axes: Axes, one: Cloud, reach: float) -> None:

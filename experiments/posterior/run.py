@@ -9,7 +9,7 @@ from diffusion_math.densities.toy import DENSITIES
 from diffusion_math.gaussian import marginal
 from diffusion_math.schedule import Discrete
 from experiments.common.statistics import normal_interval, seeded
-from experiments.output.result import Measurement, Result, estimated, within
+from experiments.output.result import Measurement, Result, estimated
 from experiments.posterior import Config
 from experiments.posterior import gaussian_approximations as gaussians
 from experiments.posterior.figures import FALSE_ALARM, Kernel, figures, kernel, table
@@ -81,34 +81,34 @@ def _rows(
     least, error = min(slack, key=lambda pair: pair[0] - pair[1])
     over = f"average over {config.points} x_t at t = {config.time}, 95% interval"
     return (
-        within(
+        estimated(
             "posterior",
             "C08: log q(x_s | x_t) = log q(x_t | x_s) + log q(x_s) - log q(x_t). Largest "
             f"difference in nats ({where}), at most {AGREE:g} (rounding)",
             max(gap.kernel for gap in gaps),
-            AGREE,
+            most=AGREE,
         ),
-        within(
+        estimated(
             "posterior-given-x0",
             "C11, C16: given x_0 as well it is N(mu_hat, beta_hat I). Largest difference in nats "
             f"from Bayes' rule ({where}), at most {AGREE:g} (rounding)",
             max(gap.given for gap in gaps),
-            AGREE,
+            most=AGREE,
         ),
-        within(
+        estimated(
             "posterior-mixed",
             "C16: mixed over q(x_0 | x_t) these Gaussians have the mean and covariance of C08's "
             f"kernel. Largest difference ({where}), at most {AGREE:g} (rounding)",
             max(gap.moments for gap in gaps),
-            AGREE,
+            most=AGREE,
         ),
-        within(
+        estimated(
             "posterior-draws",
             "C08, C16: x_0 from q(x_0 | x_t), then x_s from N(mu_hat, beta_hat I), is a sample of "
             f"q(x_s | x_t). Largest ratio of chi-square ({config.samples} samples in cells) to its "
             f"limit over {len(kernels)} kernels, at most 1 (false alarm {FALSE_ALARM:g} each)",
             fit,
-            1.0,
+            most=1.0,
         ),
         estimated(
             "posterior-short",

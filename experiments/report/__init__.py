@@ -1,6 +1,5 @@
 """All experiments in one illustrated report: report.md, report.html and report.json."""
 
-from dataclasses import field
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +23,5 @@ class Config:
     workers: Annotated[int, Range(0, 1024)] = 0
     """Experiments at work side by side, each in a process; 0 for one on each core, or for one at
     a time where the model is not the embedded one."""
-    model: Model = field(default_factory=Model)
-    """Which model, and where it runs."""
-    sampling: Sampling = field(default_factory=Sampling)
-    """How the model samples."""
+    model: Model = Model()
+    sampling: Sampling = Sampling()

@@ -11,8 +11,8 @@ from experiments.common.model_options import PROMPT, Model
 from experiments.common.statistics import wilson
 from experiments.generate import run as generate
 from experiments.output import page
-from experiments.output.result import Figure, Result, Table, percent
-from experiments.plots.gallery import captioned_images
+from experiments.output.result import Figure, Result, Table, bracketed
+from experiments.plots.gallery import image_rows
 from sd.files.image_file import open_image
 from sd.pipeline import TextToImage
 from sd.weights import read_metadata
@@ -39,11 +39,10 @@ def pictures(model: Model, pipeline: TextToImage, prompts: tuple[str, ...] = PRO
     verdicts = [shows(*pair) for pair in zip(images, prompts, strict=True)]
     wide = min(5, len(prompts))
     lines = range(0, len(prompts), wide)
-    figure = captioned_images(
-        [images[i : i + wide] for i in lines],
-        [list(prompts[i : i + wide]) for i in lines],
-        [verdicts[i : i + wide] for i in lines],
+    rows, texts, frames = (
+        [each[i : i + wide] for i in lines] for each in (images, prompts, verdicts)
     )
+    figure = image_rows(rows, [""] * len(lines), verdicts=frames, side=2.3, texts=texts)
     caption = (
         f"One seed each, nothing picked. Green frame: the reader finds all that the prompt names "
         f"({sum(map(bool, verdicts))} of {len(verdicts)} here); orange: not all."
@@ -86,8 +85,7 @@ def judged(found: dict[str, dict[str, str]]) -> tuple[Table, ...]:
 
     def cell(kind: str, how: str) -> str:
         share = figures[f"{kind}_{how}"]
-        low, high = wilson(round(share * count), count)
-        return f"{percent(share)} [{percent(low)}, {percent(high)}]"
+        return bracketed(share, wilson(round(share * count), count))
 
     lines = tuple(
         (words, cell(kind, "guided"), cell(kind, "unguided"))

@@ -13,7 +13,7 @@ from experiments.common.machine import cores
 from experiments.common.sweep import Done, attempt, each, processes
 from experiments.output import page
 from experiments.output.files import to_json, utf8, write_files
-from experiments.output.result import MEASURED, Measurement, Part, Result, rows_json
+from experiments.output.result import MEASURED, Measurement, Part, Result
 from experiments.report import Config
 from experiments.report.sections import ALONE, SECONDS, make
 from sd.command_line.entry import line, reason
@@ -82,7 +82,7 @@ class Report:
         files = {
             "report.html": utf8(page.html(TITLE, results, self.lead)),
             "report.md": utf8(page.markdown(TITLE, results, self.lead)),
-            "report.json": to_json(rows_json(self.rows)),
+            "report.json": to_json(self.rows),
         }
         return write_files(self.config.out, files)
 

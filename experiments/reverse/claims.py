@@ -18,50 +18,48 @@ def divergence(
 ) -> tuple[Measurement, ...]:
     """What is missed of the score, by target and by number of updates."""
     what = "E sigma_t^2 norm(S_theta - S)^2 / E sigma_t^2 norm(S)^2, t uniform, x ~ q_t"
-    rows = [
+    one, other = sorted(("eps", "score"), key=lambda name: -missed[name].value)
+    worst = max(missed, key=lambda name: missed[name].value)
+    best = min(missed, key=lambda name: missed[name].value)
+    least, most = min(falling), max(falling)
+    return (
         estimated(
             "reverse",
             f"C19, C26: an eps-network's score -eps_theta / sigma_t is the score: {what}, at most "
             f"{MISSED}",
             with_interval(missed["eps"]),
             most=MISSED,
-        )
-    ]
-    for target, one in missed.items():
-        claim = f"The same of the network that predicts {target}, one loss and budget for all"
-        rows.append(estimated(f"reverse-{target}", claim, with_interval(one)))
-    one, other = sorted(("eps", "score"), key=lambda name: -missed[name].value)
-    rows.append(
+        ),
+        *(
+            estimated(
+                f"reverse-{target}",
+                f"The same of the network that predicts {target}, one loss and budget for all",
+                with_interval(found),
+            )
+            for target, found in missed.items()
+        ),
         estimated(
             "reverse-targets",
             "C26: predicting eps and predicting the score are one objective. Ratio of their "
             f"divergences after equal budgets, {one}'s over {other}'s, at most {APART:g}",
             ratio(missed[one], missed[other]),
             most=APART,
-        )
-    )
-    worst = max(missed, key=lambda name: missed[name].value)
-    best = min(missed, key=lambda name: missed[name].value)
-    rows.append(
+        ),
         estimated(
             "reverse-spread",
             f"Largest divergence of the four targets ({worst}) over the smallest ({best}). The "
             "loss has one minimiser, but training differs: an error in x0 is one in eps times "
             "alpha_t / sigma_t, unbounded at small t, and one in v times alpha_t",
             ratio(missed[worst], missed[best]),
-        )
-    )
-    least, most = min(falling), max(falling)
-    rows.append(
+        ),
         estimated(
             "reverse-updates",
             f"C19: training reduces the divergence: ratio after {most} training steps to that "
             f"after {least}, at most 0.5",
             ratio(falling[most], falling[least]),
             most=0.5,
-        )
+        ),
     )
-    return tuple(rows)
 
 
 def sampling(found: SamplingErrors) -> tuple[Measurement, ...]:

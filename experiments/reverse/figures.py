@@ -7,7 +7,7 @@ from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.metrics import Estimate
 from diffusion_math.schedule import Schedule
 from experiments import plots
-from experiments.common.quadrature import density_on
+from experiments.common.quadrature import in_square
 from experiments.output.result import Figure
 from experiments.plots import GRAY, plane
 from experiments.plots.animation import frame, gif
@@ -18,7 +18,7 @@ from experiments.reverse.sampling import EXACT, KERNELS, LEARNED, SamplingErrors
 
 REACH = 3.2
 SHOWN = 6
-"""Times of the panels."""
+"""Times of the panels: the first, the last, and denser towards the data."""
 
 
 def divergence(
@@ -35,22 +35,14 @@ def divergence(
     steps = sorted(falling)
     t, divergence = Axis("t", scale="log"), Axis(r"$E\,||S_\theta - S||^2$", scale="log")
     missed = Axis("share of the score missed", scale="log")
-    ends = (min(budgets), max(budgets))
+    updates = Axis("updates", scale="log", ticks=steps)
+    few_and_many = [over_t(f"{k} updates", budgets[k]) for k in (min(budgets), max(budgets))]
+    each = estimates("", steps, [falling[k] for k in steps])
     drawing = side_by_side(
         [
             Chart("Four targets", t, divergence, [*map(over_t, targets, targets.values()), zero]),
-            Chart(
-                "Early and late (eps)",
-                t,
-                divergence,
-                [*(over_t(f"{k} updates", budgets[k]) for k in ends), zero],
-            ),
-            Chart(
-                "Over training (eps)",
-                Axis("updates", scale="log", ticks=steps),
-                missed,
-                [estimates("", steps, [falling[k] for k in steps])],
-            ),
+            Chart("Early and late (eps)", t, divergence, [*few_and_many, zero]),
+            Chart("Over training (eps)", updates, missed, [each]),
         ]
     )
     return Figure(
@@ -68,19 +60,15 @@ def panels(
     schedule: Schedule, data: GaussianMixture, grid: Tensor, paths: dict[str, list[Tensor]]
 ) -> Figure:
     """Points from noise to data, true kernels above and learned steps below."""
-    shown = _shown(len(grid))
-    contours = {k: _contours(schedule, data, grid[k]) for k in shown}
-    drawing = plane.clouds(
-        [
-            [
-                Cloud("" if row else f"t = {float(grid[k]):.2f}", path[k].numpy(), contours[k])
-                for k in shown
-            ]
-            for row, path in enumerate(paths.values())
-        ],
-        REACH,
-        names=list(paths),
-    )
+    parts = 1 - (1 - np.linspace(0, 1, min(SHOWN, len(grid)))) ** 1.6
+    shown = sorted({round(float(part) * (len(grid) - 1)) for part in parts})
+    contours = {k: in_square(data, schedule, grid[k], REACH, 121) for k in shown}
+    titles = [[f"t = {float(grid[k]):.2f}" for k in shown], [""] * len(shown)]
+    clouds = [
+        [Cloud(title, path[k].numpy(), contours[k]) for title, k in zip(row, shown, strict=True)]
+        for row, path in zip(titles, paths.values(), strict=True)
+    ]
+    drawing = plane.clouds(clouds, REACH, names=list(paths))
     return Figure(
         "reverse-plane.png",
         plots.png(drawing),
@@ -97,7 +85,7 @@ def animation(
     """The same, every step a frame; few enough points to keep the file small."""
     frames = []
     for k, t in enumerate(grid):
-        contours = _contours(schedule, data, t)
+        contours = in_square(data, schedule, t, REACH, 121)
         panels = [Cloud(name, path[k][:800].numpy(), contours) for name, path in paths.items()]
         frames.append(frame(plane.moment(panels, REACH, f"t = {float(t):.2f}")))
     return Figure(
@@ -117,19 +105,12 @@ def steps(found: SamplingErrors) -> Figure:
         at = [aside * steps for steps in distances]  # intervals side by side, not one on another
         return estimates(method, at, distances.values())
 
-    drawing = side_by_side(
-        [
-            Chart(
-                "Two errors: the Gaussian step, and the network",
-                Axis("sampling steps", scale="log", ticks=list(found.of(EXACT))),
-                Axis("squared energy distance from fresh data"),
-                [series(KERNELS, 0.95), series(EXACT, 1.0), series(LEARNED, 1.05)],
-                levels=[(found.one_normal.value, "one normal with the data's moments")],
-            )
-        ],
-        width=7.5,
-        height=4.8,
-    )
+    x = Axis("sampling steps", scale="log", ticks=list(found.of(EXACT)))
+    y = Axis("squared energy distance from fresh data")
+    methods = [series(KERNELS, 0.95), series(EXACT, 1.0), series(LEARNED, 1.05)]
+    level = (found.one_normal.value, "one normal with the data's moments")
+    title = "Two errors: the Gaussian step, and the network"
+    drawing = side_by_side([Chart(title, x, y, methods, levels=[level])], 7.5, 4.8)
     return Figure(
         "reverse-steps.png",
         plots.png(drawing),
@@ -139,16 +120,3 @@ def steps(found: SamplingErrors) -> Figure:
         "steps. The distance between the learned and the exact curve is the network's error.",
         "Energy distance against the number of steps for three ways to sample.",
     )
-
-
-def _shown(nodes: int) -> list[int]:
-    """Nodes for the panels: the first, the last, and denser towards the data."""
-    parts = 1 - (1 - np.linspace(0, 1, min(SHOWN, nodes))) ** 1.6
-    return sorted({round(float(p) * (nodes - 1)) for p in parts})
-
-
-def _contours(
-    schedule: Schedule, data: GaussianMixture, t: Tensor
-) -> tuple[np.ndarray, np.ndarray]:
-    line = np.linspace(-REACH, REACH, 121)
-    return line, density_on(line, data, schedule, t)

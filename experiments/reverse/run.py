@@ -41,12 +41,9 @@ def run(config: Config) -> Result:
         {name: curve(one, data, times, seed(2), config.samples) for name, one in group.items()}
         for group in (learned, by_budget)
     )
-    errors = sampling_errors(
-        schedule, data, learned["eps"], config.walks, config.samples, config.seed + 3
-    )
-    grid, paths = trajectories(
-        schedule, data, learned["eps"], config.frames - 1, config.samples, config.seed + 4
-    )
+    count, eps = config.samples, learned["eps"]
+    errors = sampling_errors(data, eps, config.walks, count, config.seed + 3)
+    grid, paths = trajectories(data, eps, config.frames - 1, count, config.seed + 4)
     found = (*claims.divergence(missed, falling), *claims.sampling(errors))
     rows = tuple(row.needing(claims.EXAMPLES, config.steps * config.batch) for row in found)
     parts = (

@@ -13,7 +13,7 @@ from diffusion_math.noise import from_generator
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import Schedule
 from diffusion_math.solvers.one_step import ddpm
-from experiments.common.chains import sample_backward_from
+from experiments.common.chains import sample_backward
 from experiments.common.statistics import seeded
 from experiments.reverse.learned_score import Learned
 
@@ -56,14 +56,10 @@ def sample_by_gaussian_steps(
 
 
 def sampling_errors(
-    schedule: Schedule,
-    data: GaussianMixture,
-    learned: Learned,
-    counts: tuple[int, ...],
-    n: int,
-    seed: int,
+    data: GaussianMixture, learned: Learned, counts: tuple[int, ...], n: int, seed: int
 ) -> SamplingErrors:
     """Sample from n points of N(0, I) by every method and number of steps; compare with data."""
+    schedule = learned.schedule
     fresh = data.sample(seeded(seed, 1), n)
     z = torch.randn(n, 2, generator=seeded(seed, 2), dtype=torch.float64)
     denoisers = {EXACT: data.denoiser(schedule), LEARNED: learned.denoiser()}
@@ -75,7 +71,7 @@ def sampling_errors(
             for name, denoise in denoisers.items()
         }
         if steps <= max(FEW, min(counts)):
-            ends[KERNELS] = sample_backward_from(z, data, schedule, grid, seeded(seed, 3))[-1]
+            ends[KERNELS] = sample_backward(z, data, schedule, grid, seeded(seed, 3))[-1]
         found += [
             SamplingError(method, steps, energy_distance(x, fresh)) for method, x in ends.items()
         ]
@@ -85,13 +81,13 @@ def sampling_errors(
 
 
 def trajectories(
-    schedule: Schedule, data: GaussianMixture, learned: Learned, steps: int, n: int, seed: int
+    data: GaussianMixture, learned: Learned, steps: int, n: int, seed: int
 ) -> tuple[Tensor, dict[str, list[Tensor]]]:
     """The grid, and the points at each of its nodes by the true kernels and as learned."""
-    grid = trailing(schedule, steps)
+    schedule, grid = learned.schedule, trailing(learned.schedule, steps)
     z = torch.randn(n, 2, generator=seeded(seed), dtype=torch.float64)
     by_steps = sample_by_gaussian_steps(schedule, learned.denoiser(), z, grid, seeded(seed, 2))
     return grid, {
-        "exact": sample_backward_from(z, data, schedule, grid, seeded(seed, 1)),
+        "exact": sample_backward(z, data, schedule, grid, seeded(seed, 1)),
         "learned": by_steps,
     }

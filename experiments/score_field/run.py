@@ -12,11 +12,11 @@ from diffusion_math.densities.toy import DENSITIES, Density
 from diffusion_math.gaussian import marginal
 from diffusion_math.schedule import Discrete
 from experiments import plots
-from experiments.common.quadrature import density_on
+from experiments.common.quadrature import density_over, score_error
 from experiments.common.statistics import normal_interval, seeded
-from experiments.output.result import Figure, Heading, Measurement, Result, Table, estimated, within
+from experiments.output.result import Figure, Heading, Measurement, Result, estimated, table
 from experiments.plots import plane
-from experiments.plots.charts import Axis, Chart, Series, side_by_side
+from experiments.plots.charts import Axis, Chart, measured, side_by_side
 from experiments.plots.plane import Map
 from experiments.score_field import Config
 
@@ -61,7 +61,17 @@ def run(config: Config) -> Result:
         _denoised(config, schedule, density, noisy),
         Heading("Distance from pure noise over time"),
         _noise_figure(config, curves),
-        _table(checks),
+        table(
+            checks,
+            {
+                "t": lambda one: one.t,
+                "score − gradient": lambda one: f"{one.gradient:.0e}",
+                "Tweedie": lambda one: f"{one.tweedie:.0e}",
+                "denoiser, standard errors": lambda one: f"{one.pull:.2f}",
+            },
+            "The largest difference of the score from the gradient, and of Tweedie's two sides, "
+            "and the largest of six means that vanish if the denoiser is E[x_0 | x_t].",
+        ),
     )
     noise = {name: [one._asdict() for one in line] for name, line in curves.items()}
     checked = [check._asdict() for check in checks]
@@ -72,8 +82,6 @@ def run(config: Config) -> Result:
 
 def _check(density: Density, schedule: Discrete, x_0: Tensor, x_t: Tensor, t: int) -> Check:
     alpha_t, sigma_t = schedule(t)
-    x = x_t.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(density.log_density(schedule, x, t).sum(), x)
     score = density.score(schedule, x_t, t)
     denoised = density.denoiser(schedule)(x_t, torch.tensor(t, dtype=torch.float64))
     tweedie = (alpha_t * denoised - x_t - sigma_t.square() * score).abs().max()
@@ -81,9 +89,9 @@ def _check(density: Density, schedule: Discrete, x_0: Tensor, x_t: Tensor, t: in
     tests = torch.stack([torch.ones(len(x_t)).to(x_t), *x_t.mT], dim=1)
     products = ((x_0 - denoised)[:, :, None] * tests[:, None, :]).reshape(len(x_t), -1)
     pulls = products.mean(0) / (products.std(0) / len(x_t) ** 0.5)
-    off = (score - gradient).abs().max() / (1 + gradient.abs().max())
     gap = tweedie / (1 + x_t.abs().max())
-    return Check(t, float(off), float(gap), float(pulls.abs().max()))
+    off = score_error(density, schedule, x_t, t)
+    return Check(t, off, float(gap), float(pulls.abs().max()))
 
 
 class Deviation(NamedTuple):
@@ -123,28 +131,28 @@ def _rows(config: Config, checks: list[Check], last: Deviation) -> tuple[Measure
     limit = 1.1 * float(norm.isf(FALSE_ALARM / (2 * 6 * len(checks))))
     over = f"over {config.samples} samples at each of {len(checks)} times"
     return (
-        within(
+        estimated(
             "score-field",
             "C21: the score is the gradient of log q(x_t). Largest difference of the closed form "
             f"from automatic differentiation, over 1 + the largest gradient, {over}, at most "
             f"{AGREE:g} (rounding)",
             max(check.gradient for check in checks),
-            AGREE,
+            most=AGREE,
         ),
-        within(
+        estimated(
             "score-field-tweedie",
             "Tweedie: alpha_t E[x_0 | x_t] = x_t + sigma_t^2 score. Largest difference "
             f"over 1 + the largest |x_t|, {over}, at most {AGREE:g} (rounding)",
             max(check.tweedie for check in checks),
-            AGREE,
+            most=AGREE,
         ),
-        within(
+        estimated(
             "score-field-denoiser",
             "What Tweedie makes of the score is the mean of x_0 given x_t: x_0 minus it has no "
             f"correlation with 1 and x_t. Largest mean in standard errors {over}, at most "
             f"{limit:.2f} (false alarm {FALSE_ALARM:g})",
             max(check.pull for check in checks),
-            limit,
+            most=limit,
         ),
         estimated(
             "score-field-noise",
@@ -172,7 +180,7 @@ def _field(
         ys, xs = np.meshgrid(coarse, coarse, indexing="ij")
         at = torch.from_numpy(np.stack([xs.ravel(), ys.ravel()], axis=1))
         score = density.score(schedule, at, t).numpy().reshape(41, 41, 2)
-        height = density_on(line, density, schedule, t)
+        height = density_over(line, line, density, schedule, t)
         maps.append(Map(f"t = {t}", line, line, height, x_t[:0].numpy()))
         arrows.append((coarse, score))
     return Figure(
@@ -190,7 +198,7 @@ def _denoised(
 ) -> Figure:
     reach = max(_window(x_t, 0.9) for x_t in noisy.values())
     line = np.linspace(-reach, reach, 241)
-    clean = density_on(line, density, schedule, 0)
+    clean = density_over(line, line, density, schedule, 0)
     maps, ends = [], []
     for t, x_t in noisy.items():
         shown = x_t[x_t.abs().amax(1) < reach][:ARROWS]
@@ -209,8 +217,8 @@ def _denoised(
 def _noise_figure(config: Config, curves: dict[str, list[Deviation]]) -> Figure:
     series = []
     for name, line in curves.items():
-        t, value, low, high, _ = zip(*line, strict=True)
-        series.append(Series(name.replace("_", " "), t, value, [*zip(low, high, strict=True)]))
+        found = [(one.value, (one.low, one.high)) for one in line]
+        series.append(measured(name.replace("_", " "), [one.t for one in line], found))
     deviation = Axis("r.m.s. of score + x", scale="log")
     panel = Chart("From the data's score to −x", Axis("time t"), deviation, series)
     return Figure(
@@ -221,13 +229,3 @@ def _noise_figure(config: Config, curves: dict[str, list[Deviation]]) -> Figure:
         "alpha_T is not 0.",
         "Three falling curves, one for each noise schedule, on a logarithmic scale.",
     )
-
-
-def _table(checks: list[Check]) -> Table:
-    lines = [(f"{c.t}", f"{c.gradient:.0e}", f"{c.tweedie:.0e}", f"{c.pull:.2f}") for c in checks]
-    header = ("t", "score − gradient", "Tweedie", "denoiser, standard errors")
-    caption = (
-        "The largest difference of the score from the gradient, and of Tweedie's two sides, and "
-        "the largest of six means that vanish if the denoiser is E[x_0 | x_t]."
-    )
-    return Table(header, tuple(lines), caption)

@@ -1,14 +1,14 @@
 """X2: image to image from one input and one prompt, at rising strengths."""
 
-from dataclasses import field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from experiments.common.model_options import Model
 from experiments.common.sampling_options import Sampling
 from sd.command_line.flags import File, Range, Seed, Several, Words, validated
 
 PROMPT = "a large green star left of a small blue square on a white background"
+Strengths: TypeAlias = Annotated[tuple[float, ...], Range(0, 1, above=True), Several(4)]
 
 
 @validated
@@ -24,14 +24,7 @@ class Config:
     red circle left of a small blue square)."""
     prompt: Annotated[str, Words()] = PROMPT
     """What the image should become."""
-    strengths: Annotated[tuple[float, ...], Range(0, 1, above=True), Several(4)] = (
-        0.2,
-        0.4,
-        0.6,
-        0.7,
-        0.8,
-        1.0,
-    )
+    strengths: Strengths = (0.2, 0.4, 0.6, 0.7, 0.8, 1.0)
     """Strengths in (0, 1], four or more."""
     seeds: Annotated[int, Range(2, 1000)] = 12
     """Images at each strength, at least 2; the distances are averaged over them."""
@@ -39,7 +32,5 @@ class Config:
     """Seed of the first of these images; the next ones count up."""
     out: Path = Path("out/strength")
     """Folder for strength.md, strength.json and the figures."""
-    model: Model = field(default_factory=Model)
-    """Which model, and where it runs."""
-    sampling: Sampling = field(default_factory=Sampling)
-    """How the model samples."""
+    model: Model = Model()
+    sampling: Sampling = Sampling()

@@ -1,5 +1,7 @@
 """Runs X2: image to image from one input at rising strengths."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -10,14 +12,27 @@ from tqdm import tqdm
 from experiments import plots
 from experiments.common.model import distance, draw, load, shows
 from experiments.common.statistics import mean_of, share_of
-from experiments.output.result import Figure, Measurement, Part, Result, Table, estimated, percent
-from experiments.plots.charts import Axis, Chart, Series, side_by_side
+from experiments.output.result import Figure, Measurement, Part, Result, bracketed, estimated, table
+from experiments.plots.charts import Axis, Chart, Series, measured, side_by_side
 from experiments.plots.gallery import image_rows
 from experiments.strength import Config
 from sd.files import image_tensor
 from sd.pipeline import TextToImage
 from sd.shapes.render import render
 from sd.shapes.scene import Scene, Thing
+
+LEFT = r"$\alpha_t$ at $t$ = strength $T$"
+
+
+@dataclass(frozen=True)
+class Point:
+    """The images at one strength; alpha is that of their start, a distance is from the input."""
+
+    strength: float
+    alpha: float
+    images: list[Image.Image]
+    distances: list[float]
+    verdicts: list[bool | None]
 
 
 def run(config: Config, pipeline: TextToImage | None = None) -> Result:
@@ -30,25 +45,25 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     rebuilt = pipeline.decode(pipeline.encode_image(source, size, size))[0]
     seeds = range(config.seed, config.seed + config.seeds)
     prompts = [config.prompt] * config.seeds
-    samples = []
+    points = []
     with tqdm(total=len(strengths) * config.seeds, unit="image", disable=None) as bar:
         for strength in strengths:
             call = {**config.sampling.call(pipeline), "image": source, "strength": strength}
-            samples.append(draw(pipeline, prompts, seeds, bar, **call))
-    distances = [[distance(one, source) for one in group] for group in samples]
-    verdicts = [[shows(one, config.prompt) for one in group] for group in samples]
-    left = [float(pipeline.schedule(round(s * pipeline.schedule.T))[0]) for s in strengths]
-    base = distance(rebuilt, source)
-    row = _row(strengths, distances)
+            images = draw(pipeline, prompts, seeds, bar, **call)
+            distances = [distance(one, source) for one in images]
+            verdicts = [shows(one, config.prompt) for one in images]
+            left = float(pipeline.schedule(round(strength * pipeline.schedule.T))[0])
+            points.append(Point(strength, left, images, distances, verdicts))
+    row = _row(strengths, [point.distances for point in points])
     data: dict[str, Any] = {
         "settings": config,
         "strengths": strengths,
-        "alpha": left,
-        "distances": distances,
-        "shows_the_prompt": verdicts,
-        "reconstruction_distance": base,
+        "alpha": [point.alpha for point in points],
+        "distances": [point.distances for point in points],
+        "shows_the_prompt": [point.verdicts for point in points],
+        "reconstruction_distance": distance(rebuilt, source),
     }
-    parts = _parts(config, strengths, left, source, rebuilt, samples, distances, verdicts, base)
+    parts = _parts(config, points, source, rebuilt)
     return Result("strength", "X2: image to image at rising strengths", (row,), parts, data)
 
 
@@ -74,62 +89,36 @@ def _row(strengths: list[float], distances: list[list[float]]) -> Measurement:
 
 
 def _parts(
-    config: Config,
-    strengths: list[float],
-    left: list[float],
-    source: Image.Image,
-    rebuilt: Image.Image,
-    samples: list[list[Image.Image]],
-    distances: list[list[float]],
-    verdicts: list[list[bool | None]],
-    base: float,
+    config: Config, points: Sequence[Point], source: Image.Image, rebuilt: Image.Image
 ) -> tuple[Part, ...]:
-    shown = min(3, config.seeds)
+    shown, strengths = min(3, config.seeds), [point.strength for point in points]
     images = [
-        [source if i == 0 else None, rebuilt if i == 0 else None, *(group[i] for group in samples)]
+        [*((source, rebuilt) if i == 0 else (None, None)), *(point.images[i] for point in points)]
         for i in range(shown)
     ]
-    frames = [[None, None, *(group[i] for group in verdicts)] for i in range(shown)]
+    frames = [[None, None, *(point.verdicts[i] for point in points)] for i in range(shown)]
     columns = ["input", "VAE alone", *(f"strength {s:g}" for s in strengths)]
     rows = [f"seed {config.seed + i}" for i in range(shown)]
-    means, ends = zip(*map(mean_of, distances), strict=True)
+    x, away = Axis("strength"), Axis("mean RMS distance (0 to 255)", 0)
+    means = measured("distance", strengths, (mean_of(point.distances) for point in points))
+    base, start = (distance(rebuilt, source), "VAE alone"), Axis(LEFT, 0, 1.02)
+    alphas = Series("alpha", strengths, [point.alpha for point in points])
     panels = [
-        Chart(
-            "Distance from the input",
-            Axis("strength"),
-            Axis("mean RMS distance (0 to 255)", 0),
-            [Series("distance", strengths, means, ends)],
-            levels=[(base, "VAE alone")],
-        ),
-        Chart(
-            "Signal of the input in the start",
-            Axis("strength"),
-            Axis(r"$\alpha_t$ at $t$ = strength $T$", 0, 1.02),
-            [Series("alpha", strengths, left)],
-        ),
+        Chart("Distance from the input", x, away, [means], levels=[base]),
+        Chart("Signal of the input in the start", x, start, [alphas]),
     ]
-    readable = None not in verdicts[0]
+    readable = None not in points[0].verdicts
     if readable:
-        shares, bars = zip(*(share_of([*map(bool, each)]) for each in verdicts), strict=True)
-        line = Series("right", strengths, 100 * np.array(shares), 100 * np.array(bars))
-        title = "Prompt accuracy"
+        shares = (share_of([*map(bool, point.verdicts)]) for point in points)
+        right = measured("right", strengths, shares, 0.01)
         share = Axis(f"images that show the prompt (% of {config.seeds})", -4, 104)
-        panels.insert(1, Chart(title, Axis("strength"), share, [line]))
-    header = ("strength", "alpha at the start", "distance from the input", "shows the prompt")
-    cells = [
-        (
-            f"{s:g}",
-            f"{a:.3f}",
-            f"{m:.1f} [{lo:.1f}, {hi:.1f}]",
-            percent(fmean(map(bool, v))) if readable else "–",
-        )
-        for s, a, m, (lo, hi), v in zip(strengths, left, means, ends, verdicts, strict=True)
-    ]
+        panels.insert(1, Chart("Prompt accuracy", x, share, [right]))
     return (
         "The input's latent x_0 is noised to x_t = alpha_t x_0 + sigma_t eps at t = strength T, "
         "and the reverse process starts there, under the prompt "
-        f"“{config.prompt}”. Even at strength 1 the start contains alpha_T = {left[-1]:.3f} of the "
-        "input's latent, because this beta schedule does not end in pure noise."
+        f"“{config.prompt}”. Even at strength 1 the start contains alpha_T = "
+        f"{points[-1].alpha:.3f} of the input's latent, because this beta schedule does not end in "
+        "pure noise."
         if strengths[-1] == 1
         else f"The reverse process starts at t = strength T, under the prompt “{config.prompt}”.",
         Figure(
@@ -150,5 +139,18 @@ def _parts(
             "and alpha at the start. The dotted line is the VAE's reconstruction error.",
             "Curves against strength: distance from the input, prompt accuracy, alpha.",
         ),
-        Table(header, tuple(cells), "Distances are RMS differences of pixels, 0 to 255."),
+        table(
+            points,
+            {
+                "strength": lambda point: f"{point.strength:g}",
+                "alpha at the start": lambda point: f"{point.alpha:.3f}",
+                "distance from the input": lambda point: bracketed(
+                    *mean_of(point.distances), ".1f"
+                ),
+                "shows the prompt": lambda point: (
+                    f"{fmean(map(bool, point.verdicts)):.1%}" if readable else "–"
+                ),
+            },
+            "Distances are RMS differences of pixels, 0 to 255.",
+        ),
     )

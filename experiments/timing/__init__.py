@@ -1,6 +1,6 @@
 """X3: the time of one image on every device and precision, and the numerical difference of them."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -38,10 +38,8 @@ class Config:
     """Also time `generate` in a fresh process."""
     out: Path = Path("out/timing")
     """Folder for timing.md, timing.json and the figure."""
-    model: TimingModel = field(default_factory=TimingModel)
-    """Which model, and where it runs."""
-    sampling: Sampling = field(default_factory=Sampling)
-    """How the model samples."""
+    model: TimingModel = TimingModel()
+    sampling: Sampling = Sampling()
 
     def __post_init__(self) -> None:
         unused(self.model, ["dtype"], "on `timing`, which times every precision")

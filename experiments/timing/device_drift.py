@@ -10,11 +10,9 @@ from torch import Tensor
 
 from experiments import plots
 from experiments.common.model import distance
-from experiments.output.result import Figure, Measurement, Part, Table, estimated
+from experiments.output.result import Figure, Measurement, Part, estimated, table
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from sd.pipeline import TextToImage
-
-__all__ = ["Drift", "Trajectory", "drift", "parts", "rows", "trajectory"]
 
 
 @dataclass(frozen=True)
@@ -59,14 +57,10 @@ def trajectory(label: str, pipeline: TextToImage, prompt: str, **call: Any) -> T
 def drift(one: Trajectory, reference: Trajectory) -> Drift:
     """The differences after each step; the start, which is the same, is left out."""
     pairs = list(zip(one.x, reference.x, strict=True))[1:]
-    return Drift(
-        one.label,
-        reference.label,
-        one.t[1:],
-        tuple(float((x - y).abs().max()) for x, y in pairs),
-        tuple(float((x - y).norm() / y.norm()) for x, y in pairs),
-        distance(one.picture, reference.picture),
-    )
+    largest = tuple(float((x - y).abs().max()) for x, y in pairs)
+    relative = tuple(float((x - y).norm() / y.norm()) for x, y in pairs)
+    levels = distance(one.picture, reference.picture)
+    return Drift(one.label, reference.label, one.t[1:], largest, relative, levels)
 
 
 def rows(found: Sequence[Drift]) -> tuple[Measurement, ...]:
@@ -95,27 +89,23 @@ def parts(found: Sequence[Drift]) -> tuple[Part, ...]:
     title = f"Difference from {reference}"
     title = f"{found[0].label}: {title[0].lower()}{title[1:]}" if len(found) == 1 else title
     panel = Chart(title, Axis("step"), Axis("relative RMS difference of x_t", scale="log"), lines)
-    caption = (
-        f"Relative RMS difference of the latents from those on {reference}, after each step from "
-        "the same noise (logarithmic axis). It shows the effect of rounding."
-    )
     chart = Figure(
         "timing-apart.png",
         plots.png(side_by_side([panel], 6.2)),
-        caption,
+        f"Relative RMS difference of the latents from those on {reference}, after each step from "
+        "the same noise (logarithmic axis). It shows the effect of rounding.",
         "Relative difference against the step, a line for each device and precision.",
     )
-    header = ("device, precision", "first step", "last step", "largest entry", "image")
-    cells = tuple(
-        (
-            one.label,
-            *(f"{value:.2g}" for value in (one.relative[0], one.relative[-1], one.largest[-1])),
-            f"{one.levels:.2g} of 255",
-        )
-        for one in found
-    )
-    legend = (
+    values = table(
+        found,
+        {
+            "device, precision": lambda one: one.label,
+            "first step": lambda one: f"{one.relative[0]:.2g}",
+            "last step": lambda one: f"{one.relative[-1]:.2g}",
+            "largest entry": lambda one: f"{one.largest[-1]:.2g}",
+            "image": lambda one: f"{one.levels:.2g} of 255",
+        },
         f"Differences from {reference}: |x - y| / |y| of the latents after the first and the last "
-        "step, the largest entry of |x - y| at the end, and the RMS difference of the pixels."
+        "step, the largest entry of |x - y| at the end, and the RMS difference of the pixels.",
     )
-    return (*((chart,) if lines else ()), Table(header, cells, legend))
+    return (chart, values) if lines else (values,)

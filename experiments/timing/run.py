@@ -20,7 +20,7 @@ from experiments.common.model import load
 from experiments.common.model_options import Model, Precision
 from experiments.common.sampling_options import scale_of
 from experiments.common.statistics import Interval, median_interval
-from experiments.output.result import Figure, Measurement, Part, Result, Table, estimated
+from experiments.output.result import Figure, Measurement, Part, Result, estimated, table
 from experiments.plots.gallery import stacked_bars
 from experiments.timing import Config, device_drift
 from sd import device as devices
@@ -100,10 +100,9 @@ def _jobs(model: Model, names: list[str]) -> tuple[list[tuple[str, Precision]], 
     jobs, refused = [], []
     for name in names:
         for dtype in DTYPES[name.partition(":")[0]]:
+            where, kind = torch.device(name), getattr(torch, dtype)
             try:
-                require_engine(
-                    model.engine, torch.device(name), getattr(torch, dtype), model.low_memory
-                )
+                require_engine(model.engine, where, kind, model.low_memory)
             except ValueError as error:
                 refused.append(f"{name}, {dtype}: {error}")
             else:
@@ -231,15 +230,6 @@ def _parts(
     bars["solver, other"] = other
     share = min(1.0, nfe * measured[0].unet_step[0] / measured[0].image[0])
     spread = "95% intervals" if config.repeats >= 6 else "their ranges"
-    header = ("device, precision", "text encoder", "U-Net, NFE 1", "VAE decode", "whole image")
-    cells = tuple(
-        (
-            m.label,
-            *(_text(part) for part in (m.text_encoder, m.unet_step, m.decode, m.image)),
-            f"{m.memory:,.0f} MiB ({m.memory_of})",
-        )
-        for m in measured
-    )
     title = f"Time of one image, {config.sampling.steps} steps, guidance on"
     chart = stacked_bars([m.label for m in measured], bars, "milliseconds (median)", title)
     lines: list[Part] = [
@@ -252,9 +242,16 @@ def _parts(
             "two: the conditional and the unconditional input.",
             "Stacked bars of milliseconds for each device and precision.",
         ),
-        Table(
-            (*header, "peak memory"),
-            cells,
+        table(
+            measured,
+            {
+                "device, precision": lambda one: one.label,
+                "text encoder": lambda one: _text(one.text_encoder),
+                "U-Net, NFE 1": lambda one: _text(one.unet_step),
+                "VAE decode": lambda one: _text(one.decode),
+                "whole image": lambda one: _text(one.image),
+                "peak memory": lambda one: f"{one.memory:,.0f} MiB ({one.memory_of})",
+            },
             f"Medians of {config.repeats} runs in milliseconds with {spread}, after "
             f"{config.warmup} warm-up runs; the device is synchronised around every run.",
         ),

@@ -1,12 +1,13 @@
 """Error against seconds: solvers, numbers of steps and guidance intervals."""
 
-from dataclasses import field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 from experiments.common.model_options import Model
 from experiments.common.sampling_options import Deterministic, Grid, Interval, Scale
 from sd.command_line.flags import Range, Seed, Several, refuse, validated
+
+Solvers: TypeAlias = Annotated[tuple[Deterministic, ...], Several(2)]
 
 
 @validated
@@ -18,13 +19,7 @@ class Config:
     both sides of every jump of the guidance. Only deterministic solvers have such an error.
     """
 
-    solvers: Annotated[tuple[Deterministic, ...], Several(2)] = (
-        "euler",
-        "heun",
-        "dpmpp_2m",
-        "dpmpp_3m",
-        "unipc",
-    )
+    solvers: Solvers = ("euler", "heun", "dpmpp_2m", "dpmpp_3m", "unipc")
     """Deterministic solvers; euler and dpmpp_2m must be among them, since a claim compares them."""
     counts: Annotated[tuple[int, ...], Range(1, 1000), Several(2, rising=True)] = (4, 7, 12, 20, 35)
     """Numbers of steps, rising, two or more."""
@@ -45,8 +40,7 @@ class Config:
     """Seed of the first image; the next ones count up."""
     out: Path = Path("out/tradeoff")
     """Folder for tradeoff.md, tradeoff.json and the figures."""
-    model: Model = field(default_factory=Model)
-    """Which model, and where it runs."""
+    model: Model = Model()
     guidance_scale: Scale | None = None
     """w in x0_u + w (x0_c - x0_u) (default: the model's)."""
 

@@ -3,15 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from PIL.Image import Image
 
 from experiments import plots
-from experiments.common.statistics import wilson
-from experiments.output.result import Figure, Heading, Part, Table, percent
+from experiments.common.statistics import share_of
+from experiments.output.result import Figure, Heading, Part, Table, bracketed, table
+from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from experiments.plots.gallery import image_rows
-from experiments.plots.tradeoff import Front, Line, fronts
 from experiments.tradeoff.measure import EVERYWHERE, Interval, Point, pareto, rms, words
 
 Way = tuple[str, Interval]
@@ -32,21 +31,21 @@ class Judged:
 
 
 def parts(
-    points: Sequence[Point],
-    solvers: Sequence[str],
-    judged: Sequence[Judged],
-    scale: float,
-    machine: dict[str, str],
+    points: Sequence[Point], judged: Sequence[Judged], scale: float, machine: dict[str, str]
 ) -> tuple[Part, ...]:
     """The report of one run."""
+    solvers = list(dict.fromkeys(point.solver for point in points))
     ways: dict[Way, list[Point]] = {}
     for point in points:
         ways.setdefault((point.grid, point.interval), []).append(point)
-    figure = fronts(
-        [_front(way, some, solvers) for way, some in ways.items()],
-        "seconds for one image (median, range)",
-        "RMS error of the latent",
+    seconds = [second for point in points for second in point.seconds]
+    errors = [point.error for point in points if point.error > 0]
+    x = Axis(
+        "seconds for one image (median, range)", min(seconds) / 1.25, max(seconds) * 1.25, "log"
     )
+    y = Axis("RMS error of the latent", min(errors) / 1.8, max(errors) * 1.5, "log")
+    charts = [_front(way, some, solvers, x, y) for way, some in ways.items()]
+    figure = side_by_side(charts, 6.6, 4.7, legend_columns=len(solvers), columns=2)
     nearest = {way: min(point.error for point in some) for way, some in ways.items()}
     count = len(points[0].seconds)
     return (
@@ -90,17 +89,16 @@ def _grids(nearest: dict[Way, float]) -> str:
     return text
 
 
-def _front(way: Way, points: Sequence[Point], solvers: Sequence[str]) -> Front:
+def _front(way: Way, points: Sequence[Point], solvers: Sequence[str], x: Axis, y: Axis) -> Chart:
     lines = []
     for name in solvers:
         own = [point for point in points if point.solver == name]
-        x, ends = zip(*(point.time for point in own), strict=True)
-        low, high = zip(*ends, strict=True)
-        lines.append(Line(name, x, [point.error for point in own], low, high))
+        medians, ranges = zip(*(point.time for point in own), strict=True)
+        lines.append(Series(name, medians, [point.error for point in own], across=ranges))
     chosen = [points[i] for i in best(points)]
     marks = [(point.time[0], point.error, str(point.steps)) for point in chosen]
     grid, interval = way
-    return Front(f"{grid} grid, guided {words(interval)}", lines, marks)
+    return Chart(f"{grid} grid, guided {words(interval)}", x, y, lines, front=marks)
 
 
 def best(points: Sequence[Point]) -> list[int]:
@@ -135,24 +133,16 @@ def _limits(ways: dict[Way, list[Point]], judged: Sequence[Judged]) -> tuple[Par
     """The effect of guidance intervals on the images and on the cost."""
     grid = list(ways)[-1][0]
     most = {way[1]: points[-1] for way, points in ways.items() if way[0] == grid}
-    cells = []
-    for one in judged:
+    ratio = {interval: point.rows / point.nfe for interval, point in most.items()}
+
+    def right(one: Judged) -> str:
         verdicts = [bool(verdict) for verdict in one.right if verdict is not None]
-        share, point = "–", most[one.interval]
-        if verdicts:
-            low, high = wilson(sum(verdicts), len(verdicts))
-            share = f"{percent(fmean(verdicts))} [{percent(low)}, {percent(high)}]"
-        rows, away = f"{point.rows / point.nfe:.2f}", f"{rms(one.away):.2g}"
-        cells.append((words(one.interval), rows, away, share))
+        return bracketed(*share_of(verdicts)) if verdicts else "–"
+
     shown = min(8, len(judged[0].images))
-    gallery = image_rows(
-        [one.images[:shown] for one in judged],
-        [words(one.interval).replace("at ", "", 1) for one in judged],
-        [],
-        "Samples by guidance interval",
-        [one.right[:shown] for one in judged],
-    )
-    header = ("guided", "U-Net rows / NFE", "distance from full guidance", "shows the prompt")
+    images, frames = ([getattr(one, of)[:shown] for one in judged] for of in ("images", "right"))
+    labels = [words(one.interval).removeprefix("at ") for one in judged]
+    gallery = image_rows(images, labels, [], "Samples by guidance interval", frames)
     return (
         Figure(
             "tradeoff-pictures.png",
@@ -161,9 +151,14 @@ def _limits(ways: dict[Way, list[Point]], judged: Sequence[Judged]) -> tuple[Par
             "reader finds all that the prompt names; orange: it does not.",
             "Rows of images, one for each guidance interval.",
         ),
-        Table(
-            header,
-            tuple(cells),
+        table(
+            judged,
+            {
+                "guided": lambda one: words(one.interval),
+                "U-Net rows / NFE": lambda one: f"{ratio[one.interval]:.2f}",
+                "distance from full guidance": lambda one: f"{rms(one.away):.2g}",
+                "shows the prompt": right,
+            },
             "Guidance doubles the rows of the U-Net's batch. The distance is the RMS difference of "
             "the reference ends of the two flows, in units of a latent; shares have Wilson's 95% "
             "intervals.",

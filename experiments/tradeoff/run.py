@@ -75,15 +75,12 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
         ],
     }
     rows = _rows(points, list(targets.values()), judged, compared)
-    blocks = parts(points, config.solvers, judged, scale, machine)
+    blocks = parts(points, judged, scale, machine)
     return Result("tradeoff", "Error against seconds", rows, blocks, data)
 
 
 def _judged(
-    config: Config,
-    pipeline: TextToImage,
-    interval: Interval,
-    targets: dict[Interval, Target],
+    config: Config, pipeline: TextToImage, interval: Interval, targets: dict[Interval, Target]
 ) -> Judged:
     """The images of one interval, of the same prompts and seeds as the others."""
     half = config.judged // 2

@@ -1,7 +1,6 @@
 """Solver weights and time grids optimised for an NFE budget, against published baselines."""
 
 import math
-from dataclasses import field
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -78,7 +77,7 @@ class Config:
     """Address of a dask scheduler, host:port, whose workers do so instead."""
     out: Path = Path("out/tuned")
     """Folder for tuned.md, tuned.json and the figures."""
-    model: Model = field(default_factory=Model)
+    model: Model = Model()
     """Which model, and where it runs; needs `--pictures`."""
     guidance_scale: Scale | None = None
     """w in x0_u + w (x0_c - x0_u) for `--pictures` (default: the model's)."""

@@ -115,12 +115,7 @@ def model(pipeline: TextToImage, scale: float, count: int, fit: int, nodes: int)
 
 
 def side(
-    schedule: Schedule,
-    denoise: Denoiser,
-    some: Denoiser,
-    starts: Tensor,
-    nodes: int,
-    fine: int,
+    schedule: Schedule, denoise: Denoiser, some: Denoiser, starts: Tensor, nodes: int, fine: int
 ) -> Side:
     """The flow from these starts, on a grid uniform in log-SNR.
 

@@ -1,7 +1,6 @@
 """Runs the claims' tests and writes the verification page."""
 
 import json
-import math
 import subprocess
 import sys
 import tempfile
@@ -11,10 +10,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from experiments.output.files import to_json, write_files
+from experiments.output.page import markdown_table
 from experiments.verify import Config, mutation
 from experiments.verify.claims import (
     AWAITED,
-    IDS,
     ROOT,
     Claim,
     ClaimTest,
@@ -33,7 +32,9 @@ HEAD = (
     " independent truth, within its tolerance; else it is open. Below each table are wrong versions"
     " of the functions: `tests/claims` runs each claim's own test on them, and the test must fail."
 )
-HEADER = "| id | claim | function | test | measured | tolerance | what is measured | verdict |"
+HEADER = (
+    "id", "claim", "function", "test", "measured", "tolerance", "what is measured", "verdict",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -167,42 +168,6 @@ def rows(
     return lines
 
 
-def faults(root: Path, record: Record) -> list[str]:
-    """Everything in which what is stored differs from the files of a checkout, one line each.
-
-    Measured numbers are not compared, since their last digits are the machine's, but the digest of
-    the code that gave them is.
-    """
-    found, lines = claim_tests(root), record.rows
-    # As if everything passed: what is open for another reason stays open.
-    expected = rows(claims(root), found, {case.test: (0.0, 0.0) for case in found})
-    said = [f"{id}: no row" for id in IDS if id not in {row.id for row in lines}]
-    said += [f"{case.test}: no claim {case.id}" for case in found if case.id not in IDS]
-    if record.sources != state(root, found):
-        said.append("stale: the code has changed since its figures were measured")
-    for row in lines:
-        for name in (row.function, row.test):
-            if name is not None and place(name, root) is None:
-                said.append(f"{row.id}: there is no {name}")
-        if row.verdict == VERIFIED and not _within(row):
-            said.append(f"{row.id}: {row.test} measured {row.measured}, not <= {row.tolerance}")
-    old, new = ({_static(row) for row in each} for each in (lines, expected))
-    said += [
-        f"{row[0]}: on the page, no longer so: {row[2:]}" for row in sorted(old - new, key=str)
-    ]
-    said += [f"{row[0]}: not on the page: {row[2:]}" for row in sorted(new - old, key=str)]
-    return said
-
-
-def _within(row: ClaimRow) -> bool:
-    value, tolerance = row.measured, row.tolerance
-    return value is not None and tolerance is not None and value <= tolerance < math.inf
-
-
-def _static(row: ClaimRow) -> tuple[str | None, ...]:
-    return (row.id, row.claim, row.function, row.test, row.bound, row.reason, row.verdict)
-
-
 def page(record: Record, root: Path = ROOT) -> str:
     """The record as Markdown whose links lead from `docs/` to the functions' and tests' lines."""
     known, lines, refused = claims(root), record.rows, rejections(root)
@@ -215,22 +180,21 @@ def page(record: Record, root: Path = ROOT) -> str:
     blocks.append(f"Measured by {tests} tests at commit `{record.commit}`, code digest `{code}`.")
     blocks += mutation.lines(root)
     for theme in dict.fromkeys(claim.theme for claim in known):
-        table = [HEADER, "| --- " * 8 + "|"]
-        for claim in (one for one in known if one.theme == theme):
+        table, here = [], [claim for claim in known if claim.theme == theme]
+        for claim in here:
             own = [row for row in lines if row.id == claim.id]
-            table += [_line(row, claim, first=row is own[0], root=root) for row in own]
-        blocks += [f"## {theme}", "\n".join(table)]
-        ids_here = [claim.id for claim in known if claim.theme == theme]
-        wrong = [line for id in ids_here if (line := _rejected(id, refused))]
+            table += [_cells(row, claim, first=row is own[0], root=root) for row in own]
+        blocks += [f"## {theme}", markdown_table(HEADER, table)]
+        wrong = [line for claim in here if (line := _rejected(claim.id, refused))]
         blocks += ["Wrong versions that these tests reject:", "\n".join(wrong)] if wrong else []
     return "\n\n".join(blocks) + "\n"
 
 
-def _line(row: ClaimRow, claim: Claim, first: bool, root: Path) -> str:
+def _cells(row: ClaimRow, claim: Claim, first: bool, root: Path) -> tuple[str, ...]:
     text = row.claim
     if claim.printed:
         text = f"*Printed* ({claim.of}): {claim.printed} *True:* {row.claim}"
-    cells = (
+    return (
         f"**{row.id}**" if first else row.id,
         text if first else "″",
         _link(row.function, root, ".".join((row.function or "").split(".")[-2:])),
@@ -240,7 +204,6 @@ def _line(row: ClaimRow, claim: Claim, first: bool, root: Path) -> str:
         row.reason,
         row.verdict if row.verdict == VERIFIED else f"**{row.verdict}**",
     )
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _rejected(id: str, found: Sequence[Rejection]) -> str:

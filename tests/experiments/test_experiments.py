@@ -102,6 +102,7 @@ def test_forward_finds_the_closed_form() -> None:
 def test_forward_notices_a_wrong_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """sqrt(beta) taken for beta in the single step: the law after 200 steps is another."""
     from diffusion_math import gaussian
+    from experiments.common import chains
 
     right = gaussian.forward_step
 
@@ -109,7 +110,7 @@ def test_forward_notices_a_wrong_closed_form(monkeypatch: pytest.MonkeyPatch) ->
         step = right(schedule, x, t)
         return replace(step, variance=step.variance.sqrt())
 
-    monkeypatch.setattr(forward, "forward_step", wrong)
+    monkeypatch.setattr(chains, "forward_step", wrong)
     result = forward.run(forward.Config(samples=100, times=(0, 200), frames=2))
     assert result.rows[0].verdict == "does not hold"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from experiments.__main__ import main
-from experiments.generate import claims
-from experiments.generate.claims import claimed, finishing
+from experiments.generate import shared_work
+from experiments.generate.shared_work import claimed, finishing
 
 PROMPTS = "".join(f"a {color} ring\n" for color in ("red", "blue", "green", "white", "black"))
 NAMES = [f"0000{n}.png" for n in range(1, 6)]
@@ -108,7 +108,7 @@ def test_a_process_told_to_stop_finishes_its_image(flags: list[str], tmp_path: P
 def test_a_held_unit_is_no_other_processs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes, here two loops: each unit goes to one; one that is let go, to the other."""
     done: list[str] = []
-    monkeypatch.setattr(claims, "PAUSE", 0.0)
+    monkeypatch.setattr(shared_work, "PAUSE", 0.0)
     units = ("a", "b", "c")
     one, two = (claimed(tmp_path, units, done.__contains__) for _ in range(2))
     assert (next(one), next(two)) == ("a", "b")
@@ -124,7 +124,7 @@ def test_a_held_unit_is_no_other_processs(tmp_path: Path, monkeypatch: pytest.Mo
 def test_without_locks_a_unit_would_be_done_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "FileLock", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(shared_work, "FileLock", lambda *_, **__: nullcontext())
     one, two = (claimed(tmp_path, ("a",), lambda unit: False) for _ in range(2))
     assert next(one) == next(two) == "a"
 

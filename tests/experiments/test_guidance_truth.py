@@ -10,7 +10,7 @@ from diffusion_math import guidance_law
 from diffusion_math.guidance import cfg_batched, projected, rescaled
 from experiments.guidance_truth import figures, measure
 from experiments.guidance_truth import run as guidance_truth
-from experiments.guidance_truth.measure import LABEL, METHODS, SCHEDULE, Settings
+from experiments.guidance_truth.measure import LABEL, METHODS, SCHEDULE, GuidedFlow, Settings
 from tests.support.result_schema import check
 
 pytestmark = pytest.mark.usefixtures("module_unchecked")  # shapes have tests of their own
@@ -70,18 +70,28 @@ def test_two_gaussians(result):
         assert abs(off) < 1e-5
 
 
+def verdicts(
+    known: GuidedFlow, free: float = 0.0, finer: float = 1.0, by_ode: float = 0.0
+) -> dict[str, str]:
+    """Of a flow at w = 1, beside cfg in the plane with KL 1 to the tilted density."""
+    plain = replace(known, problem="plane", method="cfg", scale=3.0, to_tilted=1.0)
+    again = replace(plain, to_tilted=finer)
+    rows = guidance_truth._rows([known, plain], 3.0, [free], again, [by_ode])
+    return {row.name.removeprefix("guidance-truth").lstrip("-"): row.verdict for row in rows}
+
+
 @pytest.mark.slow
 def test_rows_that_turn(result):
     """Another distribution, a lost mass, a coarse tolerance, a wrong closed form."""
     flows = result.data["distributions"]
     (known,) = (flow for flow in flows if flow.problem == "line" and flow.scale == 1)
+    assert set(verdicts(known).values()) == {"measured", "holds"}
     no = "does not hold"
-    assert guidance_truth._ends_row([known], [2e-6]).verdict == no
-    assert guidance_truth._ends_row([replace(known, to_conditional=1e-3)], [0.0]).verdict == no
-    assert guidance_truth._mass_row([replace(known, mass=0.98)]).verdict == no
-    off = replace(known, to_tilted=1.0)
-    assert guidance_truth._tolerance_row(off, replace(off, to_tilted=1.002)).verdict == no
-    assert guidance_truth._gaussian_row([(1.0, 1.0, 1.0, 0.0, 2e-6)]).verdict == no
+    assert verdicts(known, free=2e-6)["ends"] == no
+    assert verdicts(replace(known, to_conditional=1e-3))["ends"] == no
+    assert verdicts(replace(known, mass=0.98))["mass"] == no
+    assert verdicts(known, finer=1.002)["tolerance"] == no
+    assert verdicts(known, by_ode=-2e-6)["gaussian"] == no
 
 
 @pytest.mark.slow
@@ -91,13 +101,13 @@ def test_a_wrong_volume_is_noticed(monkeypatch):
 
     right = score_matching.divergence
     monkeypatch.setattr(likelihood, "divergence", lambda *given: right(*given) / 2)
-    off, (flow, _) = measure.ends(measure.line(), COARSE)
-    assert guidance_truth._ends_row([flow], [off]).verdict == "does not hold"
+    off, (flow, _) = measure.ends(measure.LINE, COARSE)
+    assert verdicts(flow, free=off)["ends"] == "does not hold"
 
 
 def test_pictures_keep_what_coordinates_do():
     """Patterns are orthonormal but for the ground: plain guidance is the same in both."""
-    problem = measure.plane()
+    problem = measure.PLANE
     x, t = torch.tensor([[0.3, -0.8], [2.0, 1.0]]).double(), torch.tensor(0.4).double()
     plain = cfg_batched(problem.pair, 3.0)(x, t)
     drawn = measure.in_pixels(lambda p: cfg_batched(p, 3.0), problem.pair, 5.0)(x, t)
@@ -118,7 +128,7 @@ def _rescaled_by_hand(problem, x, t):
 
 
 def test_stacked_variants_are_each_alone():
-    problem = measure.plane()
+    problem = measure.PLANE
     makes = [measure.variant(name, 3.0, COARSE) for name in METHODS]
     x, t = torch.linspace(-2, 4, 20).double().reshape(10, 2), torch.tensor(0.4).double()
     got = measure.stacked(problem.pair, makes, [2] * 5)(x, t)
@@ -128,7 +138,7 @@ def test_stacked_variants_are_each_alone():
 
 def test_the_nearest_tilt_of_a_tilted_density_is_its_own():
     """And its KL is no less at other exponents, by quadrature."""
-    problem = measure.line()
+    problem = measure.LINE
     nodes = problem.wide(400)
     log_p = measure.log_tilted(problem, 4.0, nodes.x)
     nearest = measure.nearest_tilt(problem, nodes, log_p)

@@ -10,6 +10,7 @@ from scipy.stats import t
 
 from diffusion_math import elbo, score_matching, variance
 from diffusion_math import likelihood as flow
+from experiments.common import chains
 from experiments.likelihood import figures, measure
 from experiments.likelihood import run as likelihood
 from tests.support.result_schema import check
@@ -75,7 +76,7 @@ def test_the_gap_is_that_of_this_chain(monkeypatch):
     assert low < 0 < high
     bound = elbo.bound
     other = variance.constant_variance(0.5)
-    monkeypatch.setattr(measure, "bound", lambda *given: bound(*given[:5], other, other, given[7]))
+    monkeypatch.setattr(chains, "bound", lambda *given: bound(*given[:5], other, other, given[7]))
     wrong = problem.gaps(4, 1500, seeded(1), seeded(2))
     low, high = wrong.difference(1 - 1e-8)
     assert not low < 0 < high

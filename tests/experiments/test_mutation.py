@@ -9,6 +9,7 @@ import pytest
 
 from experiments.verify import mutation
 from experiments.verify.claims import ROOT
+from tests.mutant_sources import digest, named, sources, stale
 
 AGAIN = "stale: run `make mutants`, then `diffusion-math verify --no-tests`"
 MODULE = '''
@@ -44,12 +45,12 @@ def entries(root: Path) -> dict[str, dict[str, dict[str, Any]]]:
             }
             for name, code in known.items()
         }
-        for package, known in mutation.sources(root).items()
+        for package, known in sources(root).items()
     }
 
 
 def test_the_ledger_is_of_the_code_as_it_is() -> None:
-    assert mutation.stale(mutation.ledger(ROOT)["packages"], ROOT) == [], AGAIN
+    assert stale(mutation.ledger(ROOT)["packages"], ROOT) == [], AGAIN
 
 
 def test_what_is_alive_has_a_reason_of_its_own() -> None:
@@ -78,8 +79,8 @@ def test_what_is_alive_has_a_reason_of_its_own() -> None:
 def test_code_counts_and_words_do_not(tmp_path: Path, new: str, names: list[str]) -> None:
     root = written(tmp_path, MODULE)
     before, now = (
-        mutation.sources(root)["diffusion_math"],
-        mutation.sources(written(root, new))["diffusion_math"],
+        sources(root)["diffusion_math"],
+        sources(written(root, new))["diffusion_math"],
     )
     assert set(before) == set(now) == {"fit.double", "fit.Ten.half"}
     assert [name for name in before if before[name] != now[name]] == names
@@ -88,27 +89,27 @@ def test_code_counts_and_words_do_not(tmp_path: Path, new: str, names: list[str]
 def test_every_kind_of_staleness_is_said(tmp_path: Path) -> None:
     root = written(tmp_path, MODULE)
     known = entries(root)
-    assert mutation.stale(known, root) == []
+    assert stale(known, root) == []
     added = written(root, MODULE + "\ndef new():\n    return 1\n")
-    assert mutation.stale(known, added) == ["diffusion_math: new: not as it was"]
+    assert stale(known, added) == ["diffusion_math: new: not as it was"]
     changed = written(root, MODULE.replace("5", "6"))
-    assert mutation.stale(known, changed) == [
+    assert stale(known, changed) == [
         "diffusion_math: Ten.half: not as it was",
         "diffusion_math: Ten.half: gone",
     ]
     fewer = written(root, MODULE.partition("class")[0])
-    assert mutation.stale(known, fewer) == ["diffusion_math: Ten.half: gone"]
+    assert stale(known, fewer) == ["diffusion_math: Ten.half: gone"]
     (root / "diffusion_math" / "fit.py").rename(root / "diffusion_math" / "line.py")
-    assert mutation.stale(known, written(root, MODULE, "diffusion_math/line.py")) == []
+    assert stale(known, written(root, MODULE, "diffusion_math/line.py")) == []
 
 
 def test_a_digest_is_of_what_every_version_of_python_reads_alike() -> None:
     """A literal digest: ast.dump would give another under Python 3.12, which knows more fields."""
     (node,) = ast.parse("def f(x, *, y=1):\n    return f'{x:>3}' + x[0] * y\n").body
     assert isinstance(node, ast.FunctionDef)
-    assert mutation.digest(node) == "6d765df2a391"
+    assert digest(node) == "6d765df2a391"
     node.type_params = []  # type: ignore[attr-defined]
-    assert mutation.digest(node) == "6d765df2a391"
+    assert digest(node) == "6d765df2a391"
 
 
 def test_the_score_is_shown_with_its_scope_and_commits(tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_the_score_is_shown_with_its_scope_and_commits(tmp_path: Path) -> None:
 def test_a_check_of_types_is_no_other_function() -> None:
     plain = "def f(x):\n    return x\n"
     codes = {
-        before: mutation.digest(next(node for _, node in mutation.named(before + plain)))
+        before: digest(next(node for _, node in named(before + plain)))
         for before in ("", "@checked\n", "@cache\n", "@checked\n@cache\n")
     }
     assert codes[""] == codes["@checked\n"] != codes["@cache\n"] == codes["@checked\n@cache\n"]

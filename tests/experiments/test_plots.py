@@ -11,7 +11,7 @@ from PIL import Image
 from experiments import plots
 from experiments.plots import plane
 from experiments.plots.charts import Axis, Chart, Series, estimates, line, side_by_side
-from experiments.plots.gallery import captioned_images, image_rows, stacked_bars
+from experiments.plots.gallery import image_rows, stacked_bars
 
 PICTURE = np.tile(np.arange(64, dtype=np.uint8)[:, None, None], (1, 64, 3))
 LINE = np.linspace(-3, 3, 41)
@@ -38,8 +38,9 @@ def drawn(name: str) -> Figure:
         "gallery": lambda: image_rows(
             [[PICTURE, None], [None, PICTURE]], ["r", "s"], ["c"], "T", [[True, None], [None] * 2]
         ),
-        "captioned": lambda: captioned_images([[PICTURE] * 2, [PICTURE]], [["a", "b"], ["c"]],
-                                              [[True, False], [None]]),
+        "captioned": lambda: image_rows([[PICTURE] * 2, [PICTURE]], ["", ""],
+                                        verdicts=[[True, False], [None]],
+                                        texts=[["a", "b"], ["c"]]),
     }  # fmt: skip
     figure: Figure = makers[name]()
     return figure
@@ -108,7 +109,7 @@ def test_intervals_down_to_0_do_not_stretch_a_logarithmic_axis() -> None:
 
 def test_estimates_have_their_intervals() -> None:
     series = estimates("a", [1, 2], [(3.0, 1.0), (5.0, 0.0)])
-    assert series.y == (3.0, 5.0)
+    assert list(series.y) == [3.0, 5.0]
     assert np.array(series.ends) == pytest.approx(np.array([[1.04, 4.96], [5, 5]]), abs=1e-3)
 
 

@@ -8,7 +8,13 @@ import torch
 
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.schedule import VPLinear
-from experiments.common.quadrature import LEAST_EXPECTED, Cells, cells_about, chi_square, density_on
+from experiments.common.quadrature import (
+    LEAST_EXPECTED,
+    Cells,
+    cells_about,
+    chi_square,
+    density_over,
+)
 
 CELLS = Cells(torch.tensor([0.0, 1.0, 3.0]).double(), torch.tensor([-1.0, 0.0, 0.5, 2.0]).double())
 
@@ -20,7 +26,7 @@ def normal(std: float, mean: float = 0.0) -> GaussianMixture:
 
 def test_a_density_is_laid_out_by_rows_of_the_second_coordinate() -> None:
     line = np.array([-1.0, 0.0, 2.0])
-    found = density_on(line, normal(1.0, 0.5), VPLinear(), 0)
+    found = density_over(line, line, normal(1.0, 0.5), VPLinear(), 0)
     assert found.shape == (3, 3)
     wanted = math.exp(-(1.5**2) / 2 - 0.5) / (2 * math.pi)  # at (2, -1)
     assert found[0, 2] == pytest.approx(wanted)

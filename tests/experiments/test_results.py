@@ -56,22 +56,39 @@ def test_nothing_is_left_of_a_write_that_fails(tmp_path: Path) -> None:
     ],
 )
 def test_verdicts(ends: tuple[float, float], least: str, most: str) -> None:
-    assert result.at_least(*ends, 0.15) == least
-    assert result.at_most(*ends, 0.15) == most
-    assert result.above(*ends, 0.15) == least
+    found = (0.2, ends)
+    assert verdict(found, least=0.15) == verdict(found, more=0.15) == least
+    assert verdict(found, most=0.15) == verdict(found, less=0.15) == most
 
 
-def test_equality_is_at_least_and_at_most_but_not_above() -> None:
-    assert result.at_least(0.0, 0.0, 0.0) == result.at_most(0.0, 0.0, 0.0) == "holds"
-    assert result.above(0.0, 0.0, 0.0) == "does not hold"
-    assert result.above(0.0, 0.1, 0.0) == "inconclusive"
+def verdict(found: float | tuple[float, tuple[float, float]], **bound: float) -> str:
+    return result.estimated("n", "c", found, **bound).verdict
+
+
+def test_equality_is_at_least_and_at_most_but_not_above_or_below() -> None:
+    at_zero, up, down = ((0.0, ends) for ends in ((0.0, 0.0), (0.0, 0.1), (-0.1, 0.0)))
+    assert verdict(at_zero, least=0.0) == verdict(at_zero, most=0.0) == "holds"
+    assert verdict(at_zero, more=0.0) == verdict(at_zero, less=0.0) == "does not hold"
+    assert verdict(up, more=0.0) == verdict(down, less=0.0) == "inconclusive"
 
 
 @pytest.mark.parametrize(
-    ("value", "verdict"), [(0.1, "holds"), (0.2, "does not hold"), (math.nan, "does not hold")]
+    ("ends", "verdict_near"),
+    [
+        ((-0.1, 0.1), "holds"), ((-0.1, 0.11), "inconclusive"), ((-0.2, 0.0), "inconclusive"),
+        ((0.1, 0.2), "inconclusive"), ((0.11, 0.2), "does not hold"),
+        ((-0.2, -0.11), "does not hold"),
+    ],
+)  # fmt: skip
+def test_near_zero_on_both_sides(ends: tuple[float, float], verdict_near: str) -> None:
+    assert verdict((0.0, ends), near=0.1) == verdict_near
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"), [(0.1, "holds"), (0.2, "does not hold"), (math.nan, "does not hold")]
 )
-def test_an_exact_figure_is_within_its_bound_or_not(value: float, verdict: str) -> None:
-    assert result.within("n", "c", value, 0.1) == result.Measurement("n", "c", value, None, verdict)
+def test_an_exact_figure_is_within_its_bound_or_not(value: float, wanted: str) -> None:
+    assert verdict(value, most=0.1) == wanted
 
 
 class Reader(HTMLParser):

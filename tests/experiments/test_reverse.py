@@ -86,7 +86,7 @@ def test_a_shifted_score_is_off_by_the_shift() -> None:
 
 
 def test_the_walks_with_a_perfect_network_are_the_exact_ones() -> None:
-    found = sampling_errors(SCHEDULE, DATA, known("eps"), (3, 6), 100, 0)
+    found = sampling_errors(DATA, known("eps"), (3, 6), 100, 0)
     exact, learned = found.of(EXACT), found.of(LEARNED)
     assert list(found.of(KERNELS)) == [3, 6]
     for steps in (3, 6):

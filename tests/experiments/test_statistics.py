@@ -12,7 +12,6 @@ from scipy import stats
 
 from diffusion_math.metrics import Estimate
 from experiments.common.statistics import (
-    absolute,
     difference,
     geometric_ratio,
     mean_interval,
@@ -168,16 +167,6 @@ def test_differences_and_ratios_of_estimates_carry_both_errors() -> None:
     assert value == 3.0
     # |d(a/b)|^2 = (da / b)^2 + (a db / b^2)^2
     assert ends == pytest.approx(normal_interval(3.0, math.hypot(0.15, 0.6)))
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "wanted"),
-    [(1, 3, (1, 3)), (-3, -1, (1, 3)), (-1, 3, (0, 3)), (-3, 1, (0, 3)), (0, 0, (0, 0))],
-)
-def test_an_absolute_value_starts_at_0_where_the_sign_is_open(
-    low: float, high: float, wanted: tuple[float, float]
-) -> None:
-    assert absolute(low, high) == wanted
 
 
 def test_parts_of_a_run_draw_independently_and_again_the_same() -> None:

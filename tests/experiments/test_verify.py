@@ -14,7 +14,6 @@ from experiments.verify.run import (
     ClaimRow,
     Config,
     Record,
-    faults,
     figures,
     measure,
     page,
@@ -23,6 +22,7 @@ from experiments.verify.run import (
     state,
 )
 from experiments.verify.sources import digest, imported
+from tests.support.verification import faults
 
 AGAIN = "run `diffusion-math verify` (or `verify --no-tests` if only the page is old)"
 

@@ -2,7 +2,6 @@
 
 import json
 
-from experiments.output import result as results
 from experiments.output.files import to_json
 from experiments.output.result import Result
 
@@ -14,7 +13,7 @@ def check(result: Result, name: str) -> None:
     rows = {row.name: row for row in result.rows}
     assert len(rows) == len(result.rows)
     assert name in rows
-    record = json.loads(to_json({"rows": results.rows_json(result.rows), **result.data}))
+    record = json.loads(to_json({"rows": result.rows, **result.data}))
     for row in record["rows"]:
         assert set(row) == {"name", "claim", "measured", "interval", "verdict"}
         assert row["verdict"] in VERDICTS

@@ -10,8 +10,6 @@ from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
-__all__ = ["claimed", "finishing"]
-
 Unit = TypeVar("Unit")
 
 PAUSE = 0.1
