@@ -8,9 +8,9 @@ from PIL.Image import Image
 from experiments import plots
 from experiments.common.statistics import share_of
 from experiments.conditions.measure import Case, Outcome
-from experiments.output.result import Figure, Table, percent
+from experiments.output.result import Figure, Table, bracketed
 from experiments.plots.charts import Axis, Chart, line, side_by_side
-from experiments.plots.gallery import captioned_images
+from experiments.plots.gallery import image_rows
 from sd.shapes.placement import NEAR
 
 
@@ -23,22 +23,21 @@ def kinds(
     """A class, a text, a map: five images of each."""
     n = len(digits)
     texts = [case.prompt for case in cases[:n]]
-    drawing = captioned_images(
-        [
-            digits,
-            [one.image for one in plain[:n]],
-            [case.hint for case in cases[:n]],
-            [one.image for one in mapped[:n]],
-        ],
-        [
-            [f"class {k}" for k in range(n)],
-            [f"text: {text}" for text in texts],
-            ["map" for _ in texts],
-            ["the map above, and the text" for _ in texts],
-        ],
-        [[None] * n, [one.prompt for one in plain[:n]], [None] * n, [one.prompt for one in mapped]],
-        side=2.0,
-    )
+    images = [
+        digits,
+        [one.image for one in plain[:n]],
+        [case.hint for case in cases[:n]],
+        [one.image for one in mapped[:n]],
+    ]
+    words = [
+        [f"class {k}" for k in range(n)],
+        [f"text: {text}" for text in texts],
+        ["map" for _ in texts],
+        ["the map above, and the text" for _ in texts],
+    ]
+    by_text, by_map = ([one.prompt for one in each] for each in (plain[:n], mapped))
+    verdicts = [[None] * n, by_text, [None] * n, by_map]
+    drawing = image_rows(images, verdicts=verdicts, side=2.0, texts=words)
     return Figure(
         "conditions.png",
         plots.png(drawing),
@@ -61,7 +60,7 @@ def conflicts(groups: Mapping[str, tuple[Sequence[Case], Sequence[Outcome]]], sh
         verdicts += [[None] * shown, [one.prompt for one in outcomes[:shown]]]
     return Figure(
         "conditions-conflicts.png",
-        plots.png(captioned_images(images, texts, verdicts, side=2.0)),
+        plots.png(image_rows(images, verdicts=verdicts, side=2.0, texts=texts)),
         "Maps, and below them the images of prompts that contradict them: of other shapes, and of "
         "another number of things. Green frame: the image shows its prompt; orange: it does not.",
         "Rows of class-index maps, each with a row of images of prompts that contradict them.",
@@ -104,7 +103,9 @@ def winners(groups: Mapping[str, Sequence[Outcome]]) -> Table:
             [not one.prompt and not one.map for one in outcomes],
         ]
         placed = [near for one in outcomes for near in one.placed]
-        rows.append((name, str(len(outcomes)), *(_share(one) for one in (*each, placed))))
+        rows.append(
+            (name, str(len(outcomes)), *(bracketed(*share_of(one)) for one in (*each, placed)))
+        )
     header = ("the prompt names", "images", "show the prompt", "show the map", "neither", "placed")
     caption = (
         "Images of a map and a prompt that contradict each other, with Wilson's 95% intervals. "
@@ -113,8 +114,3 @@ def winners(groups: Mapping[str, Sequence[Outcome]]) -> Table:
         "pixels."
     )
     return Table(header, tuple(rows), caption)
-
-
-def _share(verdicts: Sequence[bool]) -> str:
-    value, (low, high) = share_of(verdicts)
-    return f"{percent(value)} [{percent(low)}, {percent(high)}]"

@@ -10,12 +10,7 @@ from tqdm import tqdm
 from diffusion_math.schedule import Discrete
 from experiments.common.model import load
 from experiments.common.model_options import Model
-from experiments.common.statistics import (
-    median_interval,
-    paired_difference,
-    seeded,
-    share_of,
-)
+from experiments.common.statistics import median_interval, paired_difference, seeded, share_of
 from experiments.conditions import Config, figures, measure
 from experiments.conditions.measure import Outcome
 from experiments.digits import data as digit_data

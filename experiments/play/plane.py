@@ -12,7 +12,7 @@ from torch import Tensor
 
 import diffusion_math as dm
 from diffusion_math.noise import from_generator
-from experiments.common.quadrature import density_on
+from experiments.common.quadrature import in_square
 from experiments.common.sampling_options import Grid, Solver
 from experiments.common.statistics import seeded
 from experiments.play.jobs import Tell
@@ -294,5 +294,4 @@ def _shown(count: int) -> list[int]:
 def _contours(data: dm.densities.Density) -> tuple[tuple[plane.Floats, plane.Floats], float]:
     """The density on a square window, and half the window's side; noise fits in it as well."""
     reach = max(2.5, 1.1 * float(data.sample(seeded(0), 1000).abs().max()))
-    line = np.linspace(-reach, reach, 181)
-    return (line, density_on(line, data, dm.VE(), 0.0)), reach
+    return in_square(data, dm.VE(), 0.0, reach, 181), reach

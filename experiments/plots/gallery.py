@@ -13,7 +13,7 @@ from experiments.plots import COLORS, RIGHT, WRONG, styled
 @styled
 def image_rows(
     images: Sequence[Sequence[Any]],
-    rows: Sequence[str],
+    rows: Sequence[str] = (),
     columns: Sequence[str] = (),
     title: str = "",
     verdicts: Sequence[Sequence[bool | None]] | None = None,
@@ -26,7 +26,7 @@ def image_rows(
     below each image.
     """
     wide, high = max(len(row) for row in images), len(images)
-    size = side * wide + 1.6 * any(rows), high * (1.06 * side + 0.45 * bool(texts)) + 0.5
+    size = side * wide + 1.6 * bool(rows), high * (1.06 * side + 0.45 * bool(texts)) + 0.5
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(high, wide, squeeze=False)
     _fill(grid, images, verdicts)
@@ -35,7 +35,7 @@ def image_rows(
             axes.set_xlabel(textwrap.fill(text, 26), fontsize=10.5, labelpad=6, linespacing=1.3)
     for axes, text in zip(grid[0], columns, strict=False):
         axes.set_title(text, fontsize=12, fontweight="normal", loc="center", pad=7)
-    for axes, text in zip(grid[:, 0], rows, strict=True):
+    for axes, text in zip(grid[:, 0], rows, strict=bool(rows)):
         axes.set_ylabel(text, rotation=0, ha="right", va="center", labelpad=12)
     if title:
         text = textwrap.fill(title, int(9 * figure.get_figwidth()))

@@ -42,7 +42,7 @@ def pictures(model: Model, pipeline: TextToImage, prompts: tuple[str, ...] = PRO
     rows, texts, frames = (
         [each[i : i + wide] for i in lines] for each in (images, prompts, verdicts)
     )
-    figure = image_rows(rows, [""] * len(lines), verdicts=frames, side=2.3, texts=texts)
+    figure = image_rows(rows, verdicts=frames, side=2.3, texts=texts)
     caption = (
         f"One seed each, nothing picked. Green frame: the reader finds all that the prompt names "
         f"({sum(map(bool, verdicts))} of {len(verdicts)} here); orange: not all."

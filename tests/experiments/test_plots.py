@@ -38,7 +38,7 @@ def drawn(name: str) -> Figure:
         "gallery": lambda: image_rows(
             [[PICTURE, None], [None, PICTURE]], ["r", "s"], ["c"], "T", [[True, None], [None] * 2]
         ),
-        "captioned": lambda: image_rows([[PICTURE] * 2, [PICTURE]], ["", ""],
+        "captioned": lambda: image_rows([[PICTURE] * 2, [PICTURE]],
                                         verdicts=[[True, False], [None]],
                                         texts=[["a", "b"], ["c"]]),
     }  # fmt: skip
