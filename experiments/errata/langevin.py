@@ -99,8 +99,8 @@ def _e6_steps(q: GaussianMixture) -> Chart:
         side = ("left", 0.1) if delta < 2 else ("right", -0.1)
         word = "higher" if y > height else "lower"
         notes.append(note(f"$\\delta = {delta:g}$: {word}", x + side[1], y + 0.1, role, side[0]))
-    x, y = Axis("x", -3.4, 3.4), Axis(r"$\log q(x)$, nats", -4.4, -0.5)
-    return Chart("Where a step from x = 1 lands", x, y, marks, notes, "")
+    place, height_axis = Axis("x", -3.4, 3.4), Axis(r"$\log q(x)$, nats", -4.4, -0.5)
+    return Chart("Where a step from x = 1 lands", place, height_axis, marks, notes, "")
 
 
 def e7(samples: int, seed: int) -> Erratum:

@@ -88,12 +88,12 @@ def _e8_scores(score: Tensor, eps: Tensor, x_hat: Tensor, ours: Tensor) -> Chart
     ends = [mean_interval(eps[part].tolist()) for part in parts]
     order = score.argsort()[[0, -1]]
     reach = score[order]
-    means = ([one[part].mean().item() for part in parts] for one in (score, eps))
+    x, y = ([one[part].mean().item() for part in parts] for one in (score, eps))
     marks = (
         mark("printed", r"printed: $\sigma^2 S$", reach, SIGMA**2 * reach, "dashed"),
         mark("true", r"true: $-\sigma S$", reach, ours[order]),
-        mark("measured", f"means in {BINS} bins, 95% interval", *means, "points", ends),
+        mark("measured", f"means in {BINS} bins, 95% interval", x, y, "points", ends),
     )
     title = r"Mean noise at $\hat{x}$ against the score there"
-    x, y = Axis(r"$S(\hat{x})$"), Axis(r"$E[\varepsilon\,|\,\hat{x}]$")
-    return Chart(title, x, y, marks, legend="upper right")
+    place, noise = Axis(r"$S(\hat{x})$"), Axis(r"$E[\varepsilon\,|\,\hat{x}]$")
+    return Chart(title, place, noise, marks, legend="upper right")

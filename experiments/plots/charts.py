@@ -222,7 +222,7 @@ def _front(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
     axes.step(*stairs, where="post", color="#a9b4be", linewidth=1.4, zorder=1)
     axes.plot(x, y, "o", markersize=11, mfc="none", mec="#222222", mew=1.5, zorder=5)
     written = np.full((1, 2), np.inf)
-    for *at, text in points:
+    for at, text in (((one[0], one[1]), one[2]) for one in points):
         here = axes.transAxes.inverted().transform(axes.transData.transform([at]))
         if not (np.abs(written - here) < (0.05, 0.07)).all(axis=1).any():
             written = np.concatenate([written, here])
