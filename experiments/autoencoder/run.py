@@ -58,8 +58,8 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
         ),
     )
     data: dict[str, Any] = {"settings": config, "psnr_db": decibels, "read_correctly": right}
-    shown = [[np.asarray(one, dtype=int) for one in each[:8]] for each in (sources, rebuilt)]
-    enlarged = np.clip(5 * np.abs(np.subtract(*shown)), 0, 255).astype(np.uint8)
+    before, after = (np.array([*map(np.asarray, one[:8])], int) for one in (sources, rebuilt))
+    enlarged = np.clip(5 * np.abs(before - after), 0, 255).astype(np.uint8)
     labels = ["input", "decoded", "difference × 5"]
     columns = [f"{one:.1f} dB" for one in decibels[:8]]
     images = image_rows([sources[:8], rebuilt[:8], [*enlarged]], labels, columns, side=1.25)

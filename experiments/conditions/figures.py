@@ -36,7 +36,7 @@ def kinds(
         ["the map above, and the text" for _ in texts],
     ]
     by_text, by_map = ([one.prompt for one in each] for each in (plain[:n], mapped))
-    verdicts = [[None] * n, by_text, [None] * n, by_map]
+    verdicts: list[list[bool | None]] = [[None] * n, by_text, [None] * n, by_map]
     drawing = image_rows(images, verdicts=verdicts, side=2.0, texts=words)
     return Figure(
         "conditions.png",

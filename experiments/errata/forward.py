@@ -164,7 +164,7 @@ def _e2_panels(
     x, y = Axis("steps, t", 0.5, early + 0.5), Axis(r"noise coefficient $\sigma_t$", 0.5, 1.03)
     few = Chart("The first steps", x, y, marks, legend="lower right")
     spacing = math.log10(EPS / 2)
-    marks = (
+    both = (
         mark("printed", "printed", t, printed, "dashed"),
         mark("true", "true", t, ours),
         mark("mark", "", [0, len(t) + 20], [spacing, spacing], "dotted"),
@@ -175,7 +175,7 @@ def _e2_panels(
         note(f"${ours[-1]:.1f}$", 985, ours[-1].item() - 4, "true", "right", "top"),
     )
     x, y = Axis("steps, t", 0, len(t) + 20), Axis(r"$\log_{10}(1 - \sigma_t)$", -330, 8)
-    return few, Chart("A thousand steps: how far from 1", x, y, marks, notes, "lower left")
+    return few, Chart("A thousand steps: how far from 1", x, y, both, notes, "lower left")
 
 
 def e4(samples: int, seed: int) -> Erratum:

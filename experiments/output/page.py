@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
@@ -83,7 +84,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def html(title: str, results: Sequence[Result], lead: Sequence[Part] = ()) -> str:
     """The same as one HTML file, with a contents list at its side; images load as they are seen."""
-    options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
+    options: dict[str, Any] = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
     environment = Environment(loader=PackageLoader("experiments.output", ""), **options)
     given = {"parts": _parts, "marks": MARKS, "open_image": open_image}
     template = environment.get_template("page.html", globals=given)
