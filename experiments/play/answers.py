@@ -23,7 +23,7 @@ def answers(
 ) -> Iterator[dict[Any, Any]]:
     """Updates of the page while what is asked for is worked on; errors and warnings in `said`."""
     notices: list[str] = []
-    yield {said: messages.note("waiting for the other users' turns")}
+    yield {said: messages.note("started")}
     try:
         work = ask()
     except ValueError as error:

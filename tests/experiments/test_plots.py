@@ -8,8 +8,11 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from diffusion_math.testing.convergence import Fit
+from diffusion_math.testing.report import Check
 from experiments import plots
 from experiments.plots import plane
+from experiments.plots.audit import ladders
 from experiments.plots.charts import Axis, Chart, Series, estimates, line, side_by_side
 from experiments.plots.gallery import image_rows, stacked_bars
 
@@ -129,3 +132,13 @@ def test_a_png_of_few_colours_shows_the_same() -> None:
     assert whole.shape == few.shape
     assert len(np.unique(few.reshape(-1, 3), axis=0)) <= 64
     assert np.abs(whole.astype(int) - few).mean() < 2
+
+
+def test_errors_are_drawn_beside_the_claimed_order() -> None:
+    """On the claimed order the two lines fall together; the slope of the dashed one is claimed."""
+    sizes, errors = (0.4, 0.2, 0.1), (0.16, 0.04, 0.01)
+    fit = Fit(2.0, 1.9, 2.1, 2.0, 1.0, sizes, errors, False)
+    check = Check("ours", "", "euler", "", "order", 1, fit, "sound")
+    measured, claimed = ladders([check]).axes[0].lines[:2]
+    assert measured.get_ydata().tolist() == list(errors)
+    assert np.allclose(claimed.get_ydata(), (0.04, 0.02, 0.01))

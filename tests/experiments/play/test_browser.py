@@ -1,6 +1,7 @@
 """The playground in Chromium: what a user sees and does. Nothing is asked of another machine."""
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -166,6 +167,27 @@ def test_two_users_at_once_have_their_own_images(
         assert main(["generate", "--like", str(path), "--out", str(out)]) == 0
         again = np.asarray(Image.open(out / path.name), dtype=np.int16)
         assert np.abs(again - np.asarray(Image.open(path))).max() <= 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_stop_ends_the_work(opened: Callable[..., Any], server: Server) -> None:
+    """The server computes no more: its processor time stands still."""
+
+    def seconds() -> float:
+        stat = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+    page = opened()
+    page.get_by_label("Guidance on and off").check()
+    page.get_by_label("Steps").first.fill("200")
+    sampled(page, "a red circle", 0)
+    page.locator("#image-on").get_by_text("E[x0 | x_t] at step").wait_for()
+    page.get_by_role("button", name="Stop").first.click()
+    time.sleep(3)
+    before = seconds()
+    time.sleep(3)
+    assert seconds() - before < 0.5
+    assert not page.get_by_text("the image, guidance").first.is_visible()
 
 
 def test_it_starts_from_an_upload_and_from_its_own_image(
