@@ -1,5 +1,6 @@
 """Runs the experiment: images with maps, without them, and with maps that contradict the prompt."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -84,7 +85,7 @@ def _rows(
     mapped: Sequence[Outcome], plain: Sequence[Outcome], found: dict[str, list[Outcome]]
 ) -> tuple[Measurement, ...]:
     placed = [near for one in mapped for near in one.placed]
-    errors = [error for one in mapped for error in one.errors]
+    errors = [error for one in mapped for error in one.errors if math.isfinite(error)]
     right, before = ([one.prompt for one in each] for each in (mapped, plain))
     gain = sum(right) / len(right) - sum(before) / len(before)
     rows = [
@@ -95,10 +96,9 @@ def _rows(
             share_of(placed),
             least=PLACED,
         ),
-        estimated(
-            "conditions-median",
-            "Median distance of a thing from its place in the map, in pixels",
-            median_interval(errors),
+        *(
+            estimated(f"conditions-{name}", f"{claim} over {len(errors)} things", value)
+            for name, claim, value in _distances(errors)
         ),
         estimated(
             "conditions-placed-without",
@@ -130,6 +130,19 @@ def _rows(
             claim = f"Share of {len(verdicts)} images that show the {what}; the prompt names {name}"
             rows.append(estimated(f"conditions-{short}-{what}", claim, share_of(verdicts)))
     return tuple(row.needing(LEAST, len(right)) for row in rows)
+
+
+def _distances(
+    errors: Sequence[float],
+) -> list[tuple[str, str, float | tuple[float, tuple[float, float]]]]:
+    """Median and largest distance of the things of images with as many things as the map has."""
+    if not errors:
+        return []
+    where = "distance in pixels of a thing from its place, in images of the map's number of things,"
+    return [
+        ("median", f"Median {where}", median_interval(errors)),
+        ("largest", f"Largest {where}", max(errors)),
+    ]
 
 
 def _digits(steps: int) -> list[Image.Image]:
