@@ -108,9 +108,9 @@ def train_own(options: OwnModel, command: str) -> None:
         for training in options.stages.values():
             fair(training, shard.process.count)
         base = None
-        if options.checkpoint is not None:
-            base = loading.load_model(options.checkpoint, torch.device("cpu"), torch.float32)
-        size = options.size or (base.config.image_size if options.lora and base else 64)
+        if options.lora is not None and options.size is None:
+            base = _loaded(options)  # its size is that of the images
+        size = options.size or (64 if base is None else base.config.image_size)
         with warnings.catch_warnings():
             if not shard.process.main:  # the main process warns
                 warnings.simplefilter("ignore")
@@ -118,8 +118,9 @@ def train_own(options: OwnModel, command: str) -> None:
         source = Own(folder, options.held_out, options.flip)
         if source.count < 1:
             flags.refuse(options, "held_out", "a share that leaves images to learn from")
-        if options.lora is None:
-            _sized(options, size, base)
+        if base is None and options.checkpoint is not None:  # after the folder: it may take long
+            base = _loaded(options)
+        _sized(options, size, base)
 
         def prepare() -> None:
             held.enter_context(output_folder.output_folder(options.out))
@@ -133,15 +134,25 @@ def train_own(options: OwnModel, command: str) -> None:
             _model(run, base, size)
 
 
+def _loaded(options: OwnModel) -> loading.Parts:
+    """The model of `--checkpoint`, in float32 on the CPU."""
+    return loading.load_model(str(options.checkpoint), torch.device("cpu"), torch.float32)
+
+
 def _sized(options: OwnModel, size: int, base: loading.Parts | None) -> None:
     """Raise FlagError unless the networks can be made, and halve the size as often as they do."""
     try:
-        autoencoder = base.vae.config if "vae" in options.taken and base else None
-        autoencoder = autoencoder or options.networks.autoencoder()
-        step = autoencoder.factor * 2 ** (len(options.networks.unet_channels) - 1)
+        own = base is None or ("vae" not in options.taken and options.lora is None)
+        autoencoder = options.networks.autoencoder() if own or base is None else base.vae.config
+        levels = options.networks.unet_channels
+        if options.lora is not None and base is not None:
+            levels = base.config.unet.channels
+        step = autoencoder.factor * 2 ** (len(levels) - 1)
         if size % step:
             said = f"a multiple of {step}, which the VAE and the U-Net halve, got {size}"
             raise FlagError(f"--size: wanted {said}")
+        if options.lora is not None:
+            return
         width = options.networks.text_width
         text = base.config.text if "text_encoder" in options.taken and base else None
         text = text or TextConfig(width=width, heads=options.networks.heads, layers=2)

@@ -145,3 +145,15 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(tmp_path: 
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["kills"] >= 5 and found["different"] == [], found
+
+
+def test_the_size_of_a_lora_is_one_that_its_networks_halve(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = own_run.data(tmp_path / "data")
+    words = own_run.lora_flags(data, tmp_path / "out", "shapes")
+    assert own_run.run([*words, "--size", "8"]) == 2
+    assert "--size: wanted a multiple of 16" in capsys.readouterr().err
+    assert own_run.run(words) == 2  # the checkpoint's size
+    assert "24 images smaller than --size 64" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
