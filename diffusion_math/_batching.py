@@ -70,14 +70,31 @@ def length(x: Tensor) -> Tensor:
     return largest[:, 0] * squares.clamp(min=1).sqrt()  # below 1, it is all zeros: no slope there
 
 
-def combined(*terms: tuple[Tensor, Float[Tensor, "*shape"]]) -> Float[Tensor, "*shape"]:
+def combined(*terms: tuple[float | Tensor, Float[Tensor, "*shape"]]) -> Float[Tensor, "*shape"]:
     """sum_i c_i x_i of coefficients as in `shape_like`: in float32 or wider, then like the first x.
 
     Rounded once, to the nearest: in float16 a coefficient may be too large (1 / alpha_t) or too
-    small (sigma_t^2), and products may overflow where their sum does not.
+    small (sigma_t^2), and products may overflow where their sum does not. One pass over the data
+    for each term.
     """
-    parts = [shape_like(c, wide(x)) * wide(x) for c, x in terms]
-    return sum(parts[1:], parts[0]).to(terms[0][1])
+    (c, like), *others = terms
+    total = wide(like) * _factor(c, wide(like))
+    for c, x in others:
+        factor = _factor(c, wide(x))
+        if isinstance(factor, float):
+            total = torch.add(total, wide(x), alpha=factor)
+        else:
+            total = total + factor * wide(x)
+    return total.to(like)
+
+
+def _factor(c: float | Tensor, x: Tensor) -> float | Tensor:
+    """A coefficient as a number where x's dtype holds it, and else ready to multiply x."""
+    if isinstance(c, Tensor):
+        if c.ndim or c.requires_grad or c.device.type != "cpu":
+            return shape_like(c, x)
+        c = c.item()
+    return c if abs(c) <= torch.finfo(x.dtype).max else x.new_tensor(c)
 
 
 def in_blocks(function: Rows, x: Tensor, width: int) -> Tensor:

@@ -144,6 +144,8 @@ def whole(argument: str, value: object, low: int, high: int | None = None) -> No
 
 def all_between(argument: str, values: Tensor, low: Number, high: Number) -> None:
     """Raise ValueError unless every entry lies in [low, high] (so NaN raises)."""
+    if values.ndim == 0 and low <= values.item() <= high:
+        return
     inside = (values >= low) & (values <= high)
     if not bool(inside.all()):
         wanted = f"every entry in [{low:g}, {high:g}]"

@@ -26,6 +26,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from diffusion_math._batching import combined
+from diffusion_math._kept import kept, numbers
 from diffusion_math.checks import checked, require, same_shape
 from diffusion_math.schedule import Schedule, Time
 
@@ -406,10 +407,19 @@ def _convert(
     Derivation: (prediction.2).
     """
     same_shape(given.__name__.lstrip("_"), value, x_t)
+    of_x_t, of_value = _weights(schedule, t, given, wanted)
+    return combined((of_x_t, x_t), (of_value, value))
+
+
+@kept
+def _weights(
+    schedule: Schedule, t: Time, given: _Parts, wanted: _Parts
+) -> tuple[float | Tensor, ...]:
+    """The two coefficients of `_convert`."""
     place = schedule(t)
     p, q = given(*place), wanted(*place)
     volume = _det(place, p)
     if not bool((volume != 0).all()):
         names = f"{given.__name__.lstrip('_')} determine {wanted.__name__.lstrip('_')}"
         require(False, "t", f"a time at which x_t and {names}", t)
-    return combined((_det(q, p) / volume, x_t), (_det(place, q) / volume, value))
+    return numbers(_det(q, p) / volume, _det(place, q) / volume)

@@ -10,13 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias, final
+from typing import Any, ClassVar, TypeAlias, final
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
+from diffusion_math._kept import kept
 from diffusion_math.checks import (
     Number,
     all_between,
@@ -62,6 +63,10 @@ class Schedule(ABC):
     def t_max(self) -> float:
         """The largest time with a finite log-SNR that grids use: T unless alpha_T = 0."""
         return self.T
+
+    fixed: ClassVar[bool] = False
+    """Whether the values at a time never change, so that steps may keep them. A schedule with
+    parameters that are trained must leave it False."""
 
     @abstractmethod
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
@@ -134,6 +139,7 @@ class Discrete(Schedule):
     """
 
     betas: Float[Tensor, " T"]
+    fixed = True
     t_min = 1.0
 
     @torch.inference_mode(False)  # usable outside too
@@ -253,11 +259,13 @@ class Discrete(Schedule):
         log_abar = _running_sums(torch.log1p(-self.betas))
         return pad(log_abar - torch.log(-torch.expm1(log_abar)), (1, 0), value=math.inf)
 
+    @kept
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
         """(sqrt(sigmoid(log_snr)), sqrt(sigmoid(-log_snr))): VDM (arXiv:2107.00630) eq. 3."""
         log_snr = self.log_snr(t)
         return torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt()
 
+    @kept
     def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
         time = _valid_time(t, self.T)
         node, part = time.long(), time.frac()
@@ -269,6 +277,7 @@ class Discrete(Schedule):
         after = self._log_snr_table[(node + 1).clamp(max=len(self.betas))]
         return torch.where(part == 0, here, (1 - part) * here + part * after)
 
+    @kept
     def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
         value = _valid_log_snr(log_snr, self)
         table = self._log_snr_table[1:]
@@ -304,20 +313,24 @@ class VPLinear(Schedule):
     beta_min: Number = 0.1
     beta_max: Number = 20.0
     T = 1.0
+    fixed = True
     t_min = 1e-3
 
     def __post_init__(self) -> None:
         wanted, got = "0 < beta_min <= beta_max <= 1000", (self.beta_min, self.beta_max)
         require(0 < self.beta_min <= self.beta_max <= 1000, "beta_min, beta_max", wanted, got)
 
+    @kept
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
         integral = self._integral(t)
         return torch.exp(-integral / 2), torch.sqrt(-torch.expm1(-integral))
 
+    @kept
     def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
         integral = self._integral(t)
         return -integral - torch.log(-torch.expm1(-integral))
 
+    @kept
     def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
         # B = log(1 + exp(-log_snr)), then the root of the quadratic that does not cancel.
         integral = logsigmoid(_valid_log_snr(log_snr, self)).abs()
@@ -348,17 +361,21 @@ class VPCosine(Schedule):
     """
 
     T = 1.0
+    fixed = True
     t_min = 1e-3
     t_max = 1 - 1e-3
 
+    @kept
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
         time = _valid_time(t, self.T)
         return torch.sin(math.pi / 2 * (1 - time)), torch.sin(math.pi / 2 * time)
 
+    @kept
     def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
         alpha_t, sigma_t = self(t)
         return 2 * (alpha_t.log() - sigma_t.log())
 
+    @kept
     def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
         value = _valid_log_snr(log_snr, self)
         return (2 / math.pi * torch.atan(torch.exp(-value / 2))).clamp(max=self.T)
@@ -380,6 +397,7 @@ class VE(Schedule):
     """
 
     sigma_max: Number = 80.0
+    fixed = True
     t_min = 2e-3
 
     def __post_init__(self) -> None:
@@ -389,13 +407,16 @@ class VE(Schedule):
     def T(self) -> float:
         return float(self.sigma_max)
 
+    @kept
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
         time = _valid_time(t, self.T)
         return torch.ones_like(time), time
 
+    @kept
     def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
         return -2 * _valid_time(t, self.T).log()
 
+    @kept
     def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
         return torch.exp(-_valid_log_snr(log_snr, self) / 2).clamp(max=self.T)
 
@@ -417,17 +438,21 @@ class RectifiedFlow(Schedule):
     """
 
     T = 1.0
+    fixed = True
     t_min = 1e-3
     t_max = 1 - 1e-3
 
+    @kept
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
         time = _valid_time(t, self.T)
         return 1 - time, time
 
+    @kept
     def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
         time = _valid_time(t, self.T)
         return 2 * (torch.log1p(-time) - time.log())
 
+    @kept
     def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
         return torch.sigmoid(-_valid_log_snr(log_snr, self) / 2)
 

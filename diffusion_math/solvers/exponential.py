@@ -31,7 +31,8 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from diffusion_math import prediction
-from diffusion_math._batching import wide
+from diffusion_math._batching import combined
+from diffusion_math._kept import kept, numbers
 from diffusion_math.checks import Number, between, checked, require, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
@@ -83,7 +84,7 @@ def phi(z: float, count: int) -> list[float]:
 
 
 def weights(
-    nodes: Sequence[Tensor], start: Tensor, stop: Tensor, rate: Number
+    nodes: Sequence[Number | Tensor], start: Number | Tensor, stop: Number | Tensor, rate: Number
 ) -> Float64[Tensor, " nodes"]:
     """The c_j for which I[p] = sum_j c_j p(lambda_j) for every polynomial p of degree < nodes.
 
@@ -98,7 +99,7 @@ def weights(
     """
     h = float(stop - start)
     powers = torch.arange(len(nodes), dtype=torch.float64)
-    xi = (torch.stack(list(nodes)) - start) / h
+    xi = (torch.tensor([float(node) for node in nodes], dtype=torch.float64) - float(start)) / h
     moments = [
         rate * h * math.factorial(m) * value for m, value in enumerate(phi(-rate * h, len(nodes)))
     ]
@@ -126,22 +127,42 @@ def exponential_step(
 
     Derivation: (exponential.3), (exponential.4), (exponential.11).
     """
-    h = there.lam - here.lam
-    decay = torch.exp(-eta * h) if eta > 0 else 1.0
+    if not math.isfinite(there.lam - here.lam):
+        past = past[-1:]
+    of_x, *of_past = _coefficients(
+        kind, eta, here.alpha, here.sigma, here.lam, there.alpha, there.sigma, there.lam,
+        *(lam for lam, _ in past),
+    )  # fmt: skip
+    terms = [(of_x, x), *zip(of_past, (value for _, value in past), strict=True)]
+    if z is not None:
+        terms.append((noise_std(kind, here, there, eta), z))
+    return combined(*terms)
+
+
+@kept
+def _coefficients(
+    kind: Kind,
+    eta: Number,
+    alpha_t: Tensor,
+    sigma_t: Tensor,
+    lam_t: Tensor,
+    alpha_s: Tensor,
+    sigma_s: Tensor,
+    lam_s: Tensor,
+    *lams: Tensor,
+) -> tuple[float, ...]:
+    """The coefficients of x and of each prediction in `exponential_step`."""
+    h = float(lam_s - lam_t)
+    decay = math.exp(-eta * h) if eta > 0 else 1.0
     if not math.isfinite(h):
-        x0 = wide(past[-1][1])
-        moved = there.alpha * x0 + there.sigma / here.sigma * decay * (wide(x) - here.alpha * x0)
+        ratio = float(sigma_s / sigma_t) * decay
+        return ratio, float(alpha_s - ratio * alpha_t)
+    if kind == "x0":
+        rate, retained, gain = 1 + eta, sigma_s / sigma_t * decay, alpha_s
     else:
-        if kind == "x0":
-            rate, retained, gain = 1 + eta, there.sigma / here.sigma * decay, there.alpha
-        else:
-            rate, retained, gain = -1.0, there.alpha / here.alpha, (1 + eta) * there.sigma
-        moved = retained * wide(x)
-        found = weights([lam for lam, _ in past], here.lam, there.lam, rate)
-        for weight, (_, value) in zip(found, past, strict=True):
-            moved = moved + gain * weight * wide(value)
-    moved = moved if z is None else moved + noise_std(kind, here, there, eta) * wide(z)
-    return moved.to(x)
+        rate, retained, gain = -1.0, alpha_s / alpha_t, (1 + eta) * sigma_s
+    found = weights(lams, lam_t, lam_s, rate)
+    return (float(retained), *(float(gain) * weight for weight in found.tolist()))
 
 
 def noise_std(kind: Kind, here: Level, there: Level, eta: Number) -> Tensor:
@@ -300,25 +321,32 @@ def dpmpp_2m(schedule: Schedule) -> Step:
     tensor([[1.6062, 1.3310]])
     """
 
-    def half_log_snr(t: Tensor) -> Tensor:
-        return schedule.log_snr(t) / 2
-
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
-        (_, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
-        h = half_log_snr(s) - half_log_snr(t)
         x0 = denoise(state.x, t)
-        if not math.isfinite(h):
-            x_s = alpha_s * x0 + sigma_s * prediction.eps_from_x0(schedule, state.x, x0, t)
-            return State(x_s, s, ((t, x0),))
-        direction = x0
-        if state.history:
-            before, x0_before = state.history[-1]
-            h_before = half_log_snr(t) - half_log_snr(before)
-            direction = x0 + h / (2 * h_before) * (x0 - x0_before)
-        x_s = sigma_s / sigma_t * state.x - alpha_s * torch.expm1(-h) * direction
-        return State(x_s, s, ((t, x0),))
+        before, x0_before = state.history[-1] if state.history else (t, x0)
+        of_x_t, of_x0, of_before = _dpmpp_2m(schedule, before, t, s)
+        terms = [(of_x_t, state.x), (of_x0, x0)]
+        if of_before != 0:
+            terms.append((of_before, x0_before))
+        return State(combined(*terms), s, ((t, x0),))
 
     return step
+
+
+@kept
+def _dpmpp_2m(
+    schedule: Schedule, before: Tensor, t: Tensor, s: Tensor
+) -> tuple[float | Tensor, ...]:
+    """The coefficients of x_t, x0 and x0_before in `dpmpp_2m`; the last is 0 if before = t."""
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+    lam_before, lam, lam_s = (schedule.log_snr(time) / 2 for time in (before, t, s))
+    h, h_before = lam_s - lam, lam - lam_before
+    if not math.isfinite(h):
+        ratio = sigma_s / sigma_t
+        return numbers(ratio, alpha_s - ratio * alpha_t, torch.zeros_like(ratio))
+    gain = -alpha_s * torch.expm1(-h)
+    share = h / (2 * h_before) if before != t else torch.zeros_like(h)
+    return numbers(sigma_s / sigma_t, gain * (1 + share), -gain * share)
 
 
 @checked
@@ -369,14 +397,19 @@ def _corrected(schedule: Schedule, order: int, state: State, t: Tensor, x0: Tens
     past = state.history
     if not past or len(past) < order - 1:
         return state.x
-    nodes = [schedule.log_snr(time) / 2 for time, _ in past]
-    start, stop = nodes[-1], schedule.log_snr(t) / 2
-    more = weights([*nodes, stop], start, stop, 1.0)
-    less = [*weights(nodes, start, stop, 1.0), 0.0]
-    x, alpha_t = wide(state.x), schedule(t)[0]
-    for new, old, value in zip(more, less, [*(value for _, value in past), x0], strict=True):
-        x = x + alpha_t * (new - old) * wide(value)
-    return x.to(state.x)
+    changes = _correction(schedule, t, *(time for time, _ in past))
+    values = [*(value for _, value in past), x0]
+    return combined((1.0, state.x), *zip(changes, values, strict=True))
+
+
+@kept
+def _correction(schedule: Schedule, t: Tensor, *times: Tensor) -> tuple[float, ...]:
+    """What UniPC's corrector changes in the coefficients of the earlier x0 and of x0 at t."""
+    *nodes, stop = (float(schedule.log_snr(time)) / 2 for time in (*times, t))
+    more = weights([*nodes, stop], nodes[-1], stop, 1.0).tolist()
+    less = [*weights(nodes, nodes[-1], stop, 1.0).tolist(), 0.0]
+    alpha_t = float(schedule(t)[0])
+    return tuple(alpha_t * (new - old) for new, old in zip(more, less, strict=True))
 
 
 def _of(kind: Kind, schedule: Schedule, x: Tensor, x0: Tensor, t: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ Derivation: (one_step.2).
 from torch import Tensor
 
 from diffusion_math import checks, gaussian, prediction
+from diffusion_math._batching import combined
+from diffusion_math._kept import kept, numbers
 from diffusion_math.checks import checked
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.gaussian import Gaussian
@@ -88,18 +90,24 @@ def ddim(schedule: Schedule, eta: float | int = 0.0) -> Step:
     checks.between("eta", float(eta), 0.0, 1.0)
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
-        alpha_s, sigma_s = schedule(s)
+        of_x_t, of_x0, fresh = _ddim(schedule, t, s, eta)
         x0 = denoise(state.x, t)
-        eps = prediction.eps_from_x0(schedule, state.x, x0, t)
-        log_rho2 = schedule.log_snr(t) - schedule.log_snr(s)
-        retained = sigma_s * (1 - eta**2 + eta**2 * log_rho2.exp()).sqrt()
-        fresh = eta * sigma_s * (-log_rho2.expm1()).sqrt()
-        x_s = alpha_s * x0 + retained * eps
+        terms = [(of_x_t, state.x), (of_x0, x0)]
         if fresh > 0:
-            x_s = x_s + fresh * noise(state.x, t, s)
-        return State(x_s, s)
+            terms.append((fresh, noise(state.x, t, s)))
+        return State(combined(*terms), s)
 
     return step
+
+
+@kept
+def _ddim(schedule: Schedule, t: Tensor, s: Tensor, eta: float) -> tuple[float | Tensor, ...]:
+    """The coefficients of x_t, x0 and z in `ddim`, by eps = (x_t - alpha_t x0) / sigma_t."""
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+    log_rho2 = schedule.log_snr(t) - schedule.log_snr(s)
+    retained = sigma_s * (1 - eta**2 + eta**2 * log_rho2.exp()).sqrt()
+    fresh = eta * sigma_s * (-log_rho2.expm1()).sqrt()
+    return numbers(retained / sigma_t, alpha_s - retained / sigma_t * alpha_t, fresh)
 
 
 @checked

@@ -1,4 +1,7 @@
-"""A ControlNet at full size beside diffusers': every residual, 512 x 512."""
+"""A ControlNet at full size beside diffusers': every residual and a whole run, 512 x 512."""
+
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,9 +11,9 @@ from sd.checkpoint import load_controlnet
 from sd.config import V15, ControlNetConfig
 from sd.control import Control
 from tests.support import control_run
-from tests.support.control_run import Given
+from tests.support.control_run import Given, apart
 from tests.support.controlnets import peer_of
-from tests.support.full_size import large
+from tests.support.full_size import large, whole
 from tests.support.tensors import far, normal
 
 # One group: two of these models at a time do not fit into the memory of a small machine.
@@ -19,6 +22,7 @@ SIDE = 512
 CONFIG = ControlNetConfig(V15.unet)
 GIVEN = Given(7, control_run.hint(SIDE, 4), 0.8, 0.0, 0.75)
 RESIDUALS = 1e-4  # a thousand roundings (6e-8) of float32 through a hundred layers
+TOLERANCE = 1e-3  # of the largest latent; float32's rounding, which guidance multiplies by 7.5
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +49,14 @@ def test_every_residual_is_diffusers_at_full_size(pair: tuple[Control, nn.Module
     for one, wanted in zip(found, [*down, middle], strict=True):
         assert far(one, wanted) < RESIDUALS
         assert float(wanted.abs().max()) > 0.1
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_run_is_diffusers_at_full_size(pair: tuple[Control, nn.Module], tmp_path: Path) -> None:
+    control, peer = pair
+    networks, pipeline = whole(replace(V15, image_size=SIDE), tmp_path)
+    unet, vae = networks["unet"], networks["vae"]
+    wanted = control_run.theirs(pipeline, unet, vae, [peer], [GIVEN], SIDE)
+    found = control_run.ours(pipeline, [control], SIDE)
+    assert apart(found, wanted) < TOLERANCE, apart(found, wanted)
+    assert apart(control_run.ours(pipeline, [], SIDE), wanted) > 3 * TOLERANCE
