@@ -75,26 +75,18 @@ def combined(*terms: tuple[float | Tensor, Float[Tensor, "*shape"]]) -> Float[Te
 
     Rounded once, to the nearest: in float16 a coefficient may be too large (1 / alpha_t) or too
     small (sigma_t^2), and products may overflow where their sum does not. One pass over the data
-    for each term.
+    for each term; numbers are not copied to a device.
     """
     (c, like), *others = terms
-    total = wide(like) * _factor(c, wide(like))
+    total = wide(like) * (c if isinstance(c, float) else shape_like(c, wide(like)))
     for c, x in others:
-        factor = _factor(c, wide(x))
-        if isinstance(factor, float):
-            total = torch.add(total, wide(x), alpha=factor)
+        if isinstance(c, Tensor):
+            total = torch.addcmul(total, wide(x), shape_like(c, wide(x)))
+        elif x.device.type == "cpu":  # the same bits as by a coefficient for each row
+            total = torch.addcmul(total, wide(x), torch.tensor(c, dtype=total.dtype))
         else:
-            total = total + factor * wide(x)
+            total = torch.add(total, wide(x), alpha=c)
     return total.to(like)
-
-
-def _factor(c: float | Tensor, x: Tensor) -> float | Tensor:
-    """A coefficient as a number where x's dtype holds it, and else ready to multiply x."""
-    if isinstance(c, Tensor):
-        if c.ndim or c.requires_grad or c.device.type != "cpu":
-            return shape_like(c, x)
-        c = c.item()
-    return c if abs(c) <= torch.finfo(x.dtype).max else x.new_tensor(c)
 
 
 def in_blocks(function: Rows, x: Tensor, width: int) -> Tensor:

@@ -102,12 +102,18 @@ def ddim(schedule: Schedule, eta: float | int = 0.0) -> Step:
 
 @kept
 def _ddim(schedule: Schedule, t: Tensor, s: Tensor, eta: float) -> tuple[float | Tensor, ...]:
-    """The coefficients of x_t, x0 and z in `ddim`, by eps = (x_t - alpha_t x0) / sigma_t."""
-    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+    """The coefficients of x_t, x0 and z in `ddim`, where eps = (x_t - alpha_t x0) / sigma_t.
+
+    That of x0 is alpha_s - a alpha_t, a that of x_t, without cancellation.
+
+    Derivation: (one_step.17).
+    """
+    (_, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
     log_rho2 = schedule.log_snr(t) - schedule.log_snr(s)
-    retained = sigma_s * (1 - eta**2 + eta**2 * log_rho2.exp()).sqrt()
-    fresh = eta * sigma_s * (-log_rho2.expm1()).sqrt()
-    return numbers(retained / sigma_t, alpha_s - retained / sigma_t * alpha_t, fresh)
+    rho2, rest = log_rho2.exp(), -log_rho2.expm1()
+    retained = (1 - eta**2 + eta**2 * rho2).sqrt()
+    of_x0 = alpha_s * rest * (1 + eta**2 * rho2) / (1 + rho2.sqrt() * retained)
+    return numbers(sigma_s * retained / sigma_t, of_x0, eta * sigma_s * rest.sqrt())
 
 
 @checked
@@ -166,10 +172,12 @@ def heun(schedule: Schedule) -> Step:
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
         (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
-        x_s, eps_t = _euler(schedule, denoise, state.x, t, s)
+        x_s, x0 = _euler(schedule, denoise, state.x, t, s)
         if alpha_t > 0 and sigma_s > 0:
+            eps_t = prediction.eps_from_x0(schedule, state.x, x0, t)
             eps_s = prediction.eps_from_x0(schedule, x_s, denoise(x_s, s), s)
-            x_s = x_s + (sigma_s - alpha_s / alpha_t * sigma_t) * (eps_s - eps_t) / 2
+            half = (sigma_s - alpha_s / alpha_t * sigma_t) / 2
+            x_s = combined((1.0, x_s), (half, eps_s), (-half, eps_t))
         return State(x_s, s)
 
     return step
@@ -203,13 +211,12 @@ def flow_heun(schedule: Schedule) -> Step:
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
         (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
-        x0 = denoise(state.x, t)
-        flow_t = prediction.flow_from_x0(schedule, state.x, x0, t)
-        x_s = alpha_s * x0 + sigma_s * prediction.eps_from_x0(schedule, state.x, x0, t)
+        x_s, x0 = _euler(schedule, denoise, state.x, t, s)
         if sigma_s > 0:
+            flow_t = prediction.flow_from_x0(schedule, state.x, x0, t)
             flow_s = prediction.flow_from_x0(schedule, x_s, denoise(x_s, s), s)
-            shorter = sigma_s - (alpha_s + sigma_s) * sigma_t / (alpha_t + sigma_t)
-            x_s = x_s + shorter * (flow_s - flow_t) / 2
+            half = (sigma_s - (alpha_s + sigma_s) * sigma_t / (alpha_t + sigma_t)) / 2
+            x_s = combined((1.0, x_s), (half, flow_s), (-half, flow_t))
         return State(x_s, s)
 
     return step
@@ -218,8 +225,7 @@ def flow_heun(schedule: Schedule) -> Step:
 def _euler(
     schedule: Schedule, denoise: Denoiser, x_t: Tensor, t: Tensor, s: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Euler's x_s and its slope eps."""
-    alpha_s, sigma_s = schedule(s)
+    """Euler's x_s, and x0 at x_t."""
+    of_x_t, of_x0, _ = _ddim(schedule, t, s, 0.0)
     x0 = denoise(x_t, t)
-    eps = prediction.eps_from_x0(schedule, x_t, x0, t)
-    return alpha_s * x0 + sigma_s * eps, eps
+    return combined((of_x_t, x_t), (of_x0, x0)), x0
