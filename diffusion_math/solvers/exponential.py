@@ -36,7 +36,7 @@ from diffusion_math._kept import kept, numbers
 from diffusion_math.checks import Number, between, checked, require, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
-from diffusion_math.schedule import Schedule
+from diffusion_math.schedule import Schedule, Time
 from diffusion_math.solvers.step import State, Step
 
 Kind: TypeAlias = Literal["x0", "eps"]
@@ -84,7 +84,7 @@ def phi(z: float, count: int) -> list[float]:
 
 
 def weights(
-    nodes: Sequence[Number | Tensor], start: Number | Tensor, stop: Number | Tensor, rate: Number
+    nodes: Sequence[Time], start: Time, stop: Time, rate: Number
 ) -> Float64[Tensor, " nodes"]:
     """The c_j for which I[p] = sum_j c_j p(lambda_j) for every polynomial p of degree < nodes.
 
@@ -143,13 +143,13 @@ def exponential_step(
 def _coefficients(
     kind: Kind,
     eta: Number,
-    alpha_t: Tensor,
-    sigma_t: Tensor,
-    lam_t: Tensor,
-    alpha_s: Tensor,
-    sigma_s: Tensor,
-    lam_s: Tensor,
-    *lams: Tensor,
+    alpha_t: Time,
+    sigma_t: Time,
+    lam_t: Time,
+    alpha_s: Time,
+    sigma_s: Time,
+    lam_s: Time,
+    *lams: Time,
 ) -> tuple[float, ...]:
     """The coefficients of x and of each prediction in `exponential_step`."""
     h = float(lam_s - lam_t)
@@ -334,9 +334,7 @@ def dpmpp_2m(schedule: Schedule) -> Step:
 
 
 @kept
-def _dpmpp_2m(
-    schedule: Schedule, before: Tensor, t: Tensor, s: Tensor
-) -> tuple[float | Tensor, ...]:
+def _dpmpp_2m(schedule: Schedule, before: Time, t: Time, s: Time) -> tuple[float | Tensor, ...]:
     """The coefficients of x_t, x0 and x0_before in `dpmpp_2m`; the last is 0 if before = t."""
     (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
     lam_before, lam, lam_s = (schedule.log_snr(time) / 2 for time in (before, t, s))
@@ -403,7 +401,7 @@ def _corrected(schedule: Schedule, order: int, state: State, t: Tensor, x0: Tens
 
 
 @kept
-def _correction(schedule: Schedule, t: Tensor, *times: Tensor) -> tuple[float, ...]:
+def _correction(schedule: Schedule, t: Time, *times: Time) -> tuple[float, ...]:
     """What UniPC's corrector changes in the coefficients of the earlier x0 and of x0 at t."""
     *nodes, stop = (float(schedule.log_snr(time)) / 2 for time in (*times, t))
     more = weights([*nodes, stop], nodes[-1], stop, 1.0).tolist()

@@ -14,11 +14,11 @@ from torch import Tensor
 from diffusion_math import checks, gaussian, prediction
 from diffusion_math._batching import combined
 from diffusion_math._kept import kept, numbers
-from diffusion_math.checks import checked
+from diffusion_math.checks import Number, checked
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.noise import Noise
-from diffusion_math.schedule import Schedule
+from diffusion_math.schedule import Schedule, Time
 from diffusion_math.solvers.step import State, Step
 from diffusion_math.variance import StepVariance
 
@@ -101,7 +101,7 @@ def ddim(schedule: Schedule, eta: float | int = 0.0) -> Step:
 
 
 @kept
-def _ddim(schedule: Schedule, t: Tensor, s: Tensor, eta: float) -> tuple[float | Tensor, ...]:
+def _ddim(schedule: Schedule, t: Time, s: Time, eta: Number) -> tuple[float | Tensor, ...]:
     """The coefficients of x_t, x0 and z in `ddim`, where eps = (x_t - alpha_t x0) / sigma_t.
 
     That of x0 is alpha_s - a alpha_t, a that of x_t, without cancellation.

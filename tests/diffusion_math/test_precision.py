@@ -28,7 +28,8 @@ OTHERS = {
         checks.checked checks.described checks.shown
         checks.require checks.finite checks.between checks.interval checks.whole
         checks.all_between checks.same_shape checks.symmetric checks.differentiable
-        inpainting.check_known _kept.kept _kept.numbers checks.scalar_or_batch checks.strictly_decreasing checks.earlier denoiser.network_time
+        inpainting.check_known _kept.kept _kept.numbers
+        checks.scalar_or_batch checks.strictly_decreasing checks.earlier denoiser.network_time
         variance.large_variance variance.small_variance variance.optimal_variance
         variance.constant_variance elbo.lambda_t elbo.Bound.nats elbo.Bound.bits_per_dimension
         exponential.Level.at exponential.phi exponential.weights exponential.noise_std
