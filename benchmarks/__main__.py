@@ -1,14 +1,20 @@
 """Our steps beside diffusers' and JAX's, our oracle beside torch's: `python -m benchmarks`.
 
+It prints one table, says which ratios got worse since the committed one, `docs/benchmarks.json`,
+and with `--out docs` replaces that and the page's table.
+
 A number of milliseconds says little about code and much about a machine; a ratio measured in turns,
 A B A B, on the same tensors says which of the two is slower. Both sides of a row do the same
-arithmetic on the same input, and the run fails unless they agree on the result.
+arithmetic on the same input, and the run fails unless they agree on the result; a solver whose peer
+starts or draws its noise otherwise is compared by its time alone.
 
 `python -m benchmarks scale` measures and models costs against sizes.
 """
 
 import argparse
+import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,61 +25,13 @@ from benchmarks.full_size import full_size_rows
 from benchmarks.langevin import langevin_rows
 from benchmarks.oracle import oracle_rows
 from benchmarks.scale import run as scale
+from benchmarks.solvers import solver_rows
+from benchmarks.table import Table
 from benchmarks.trace import trace_rows
-from diffusion_math.denoiser import from_eps
-from diffusion_math.sample import final
-from diffusion_math.schedule import Discrete
-from diffusion_math.solvers.exponential import dpmpp_2m
-from diffusion_math.solvers.one_step import ddim
 from sd.config import SHAPES_CONFIG as PRESET
 from sd.networks.unet import UNet
 
-STEPS = 25
-EVENTS = {"1x4x8x8": (1, 4, 8, 8), "4x4x64x64": (4, 4, 64, 64)}
-
-
-def solver_rows(rounds: int) -> list[Row]:
-    """A whole trajectory of 25 steps around a network that costs nothing."""
-    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
-
-    table = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-    peers = {
-        "ddim": DDIMScheduler(**table, clip_sample=False, steps_offset=1, set_alpha_to_one=True),
-        "dpmpp_2m": DPMSolverMultistepScheduler(
-            **table,
-            steps_offset=1,
-            timestep_spacing="leading",
-            final_sigmas_type="zero",
-            lower_order_final=True,
-        ),
-    }
-    schedule = Discrete.scaled_linear(steps=1000)
-    rows = []
-    for solver, factory in (("ddim", ddim), ("dpmpp_2m", dpmpp_2m)):
-        scheduler = peers[solver]
-        scheduler.set_timesteps(STEPS)
-        nodes = [float(t) + 1 for t in scheduler.timesteps]  # the peer counts its table from 0
-        grid = torch.tensor([*nodes, 0.0], dtype=torch.float64)
-        step = factory(schedule)
-        for label, shape in EVENTS.items():
-            generator = torch.Generator().manual_seed(0)
-            x = torch.randn(shape, generator=generator)
-            eps = torch.randn(shape, generator=generator)
-            denoise = from_eps(lambda x_t, time, eps=eps: eps + 0.1 * x_t, schedule)
-
-            def ours(x: Tensor = x, grid: Tensor = grid, step=step, denoise=denoise) -> Tensor:
-                end = final(step, denoise, x, grid)
-                return end
-
-            def theirs(x: Tensor = x, eps: Tensor = eps, scheduler=scheduler) -> Tensor:
-                scheduler.set_timesteps(STEPS)
-                for t in scheduler.timesteps:
-                    x = scheduler.step(eps + 0.1 * x, t, x).prev_sample
-                return x
-
-            # Both round to float32 at every step, and the last divides by alpha_T = 0.07.
-            rows.append(compare(f"a step of {solver}, {label}", ours, theirs, rounds, STEPS, 1e-4))
-    return rows
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 def network_rows(rounds: int) -> list[Row]:
@@ -111,7 +69,8 @@ def network_rows(rounds: int) -> list[Row]:
             return peer(x, t, context).sample
 
         # The same float32 sums, taken in another order.
-        rows.append(compare(f"a pass of the U-Net, batch {batch}", ours, theirs, rounds, 1, 1e-4))
+        name = f"a pass of the embedded U-Net, batch {batch}"
+        rows.append(compare(name, "diffusers", ours, theirs, rounds, 1, 1e-4))
     return rows
 
 
@@ -123,20 +82,22 @@ def main() -> None:
     """Print ours beside peers, or with `scale` write costs against sizes, measured and modelled."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
     parser.add_argument("what", nargs="?", choices=("peers", "scale"), default="peers")
-    parser.add_argument("--out", type=Path, help="folder for the files of scale (out/scale)")
+    parser.add_argument("--out", type=Path, help="folder for the results (out/benchmarks)")
     parser.add_argument("--rounds", type=int, default=15, help="timings a side, at least 2")
     parser.add_argument("--only-full-size", action="store_true", help="Stable Diffusion alone")
+    parser.add_argument("--no-full-size", action="store_true", help="all but Stable Diffusion")
     asked = parser.parse_args()
     rounds: int = asked.rounds
     if rounds < 2:
         parser.error(f"--rounds: at least 2 wanted, got {rounds}")
     if asked.what == "scale":
-        if asked.only_full_size:
-            parser.error("--only-full-size: has no effect on scale")
+        for flag in ("only_full_size", "no_full_size"):
+            if getattr(asked, flag):
+                parser.error(f"--{flag.replace('_', '-')}: has no effect on scale")
         scale.run(rounds, asked.out or Path("out/scale"))
         return
-    if asked.out is not None:
-        parser.error("--out: wanted with scale alone")
+    if asked.only_full_size and asked.no_full_size:
+        parser.error("--only-full-size, --no-full-size: nothing is left to time")
     warnings.simplefilter("ignore", FutureWarning)
     rows: list[Row] = []
     if not asked.only_full_size:
@@ -144,14 +105,27 @@ def main() -> None:
     with torch.inference_mode():
         if not asked.only_full_size:
             rows += [*langevin_rows(rounds), *solver_rows(rounds), *network_rows(rounds)]
-        rows += full_size_rows(min(rounds, 3))
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, median of {rounds}")
-    print(f"{'what':<40}{'ours ms':>10}{'peer ms':>10}{'ratio':>8}  quartiles")
-    for row in rows:
-        print(
-            f"{row.name:<40}{row.ours:>10.3f}{row.theirs:>10.3f}{row.ratio:>8.2f}"
-            f"  {row.low:.2f} .. {row.high:.2f}"
-        )
+        if not asked.no_full_size:
+            rows += full_size_rows(min(rounds, 3))
+    before, table = Table.read(DOCS / "benchmarks.json"), Table.of(rows, rounds)
+    print("\n".join(table.lines(before, colour=sys.stdout.isatty())))
+    write(table, before, asked.out or Path("out/benchmarks"))
+
+
+def write(table: Table, before: Table | None, out: Path) -> None:
+    """The table as JSON, with the last one's rows that were not timed now; and its page, if any."""
+    out.mkdir(parents=True, exist_ok=True)
+    if before is not None:
+        timed = table.ratios()
+        rest = [row for row in before.rows if (row.name, row.peer) not in timed]
+        table = replace(table, rows=(*table.rows, *rest))
+    table.write(out / "benchmarks.json")
+    page = out / "benchmarks.md"
+    if page.exists():
+        partial = page.with_suffix(".partial")
+        partial.write_text(table.page(page.read_text(encoding="utf-8")), encoding="utf-8")
+        partial.replace(page)
+    print(out / "benchmarks.json")
 
 
 if __name__ == "__main__":

@@ -13,28 +13,33 @@ class Row:
     """Two timings in milliseconds and the quartiles of their ratio over the rounds."""
 
     name: str
+    peer: str
     ours: float
     theirs: float
     low: float
     ratio: float
     high: float
+    memory: str = ""
+    """What the two sides held at most, where that was measured."""
 
 
 def compare(
     name: str,
+    peer: str,
     ours: Callable[[], Tensor],
     theirs: Callable[[], Tensor],
     rounds: int,
-    units: int,
+    units: int | tuple[int, int],
     tolerance: float,
 ) -> Row:
     """Time two ways to one result, in turns after one warm-up each.
 
     Args:
         name: what the row is called.
+        peer: who the other side is.
         ours, theirs: the two computations; each returns its result.
         rounds: how often each is timed.
-        units: steps in one computation; times are per step.
+        units: steps in one computation, or in each of the two; times are per step.
         tolerance: largest difference of the results, relative to the largest entry.
 
     Raises:
@@ -44,13 +49,14 @@ def compare(
     difference = float((a - b).abs().max() / b.abs().max())
     if difference > tolerance:
         raise ArithmeticError(f"{name}: results differ by {difference:.1e}, more than {tolerance}")
-    pairs = [(_seconds(ours), _seconds(theirs)) for _ in range(rounds)]
+    own, other = (units, units) if isinstance(units, int) else units
+    pairs = [(1e3 * _seconds(ours) / own, 1e3 * _seconds(theirs) / other) for _ in range(rounds)]
     low, ratio, high = statistics.quantiles([x / y for x, y in pairs], n=4)
-    milliseconds = 1e3 / units
     return Row(
         name,
-        statistics.median(x for x, _ in pairs) * milliseconds,
-        statistics.median(y for _, y in pairs) * milliseconds,
+        peer,
+        statistics.median(x for x, _ in pairs),
+        statistics.median(y for _, y in pairs),
         low,
         ratio,
         high,

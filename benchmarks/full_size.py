@@ -81,23 +81,27 @@ def _rows(folder: Path, dtype: torch.dtype, rounds: int) -> Iterator[Row]:
         ),
     ]
     for what, ours, theirs in parts:
-        yield compare(f"{what}, {name}", ours, theirs, rounds, 1, off)
-    memory = "/".join(f"{_peak(who, folder, name) / 1e9:.2f}" for who in PEAKS)
-    whole = f"picture in {STEPS} steps, {name}, {memory} GB"
-    yield compare(whole, lambda: _ours(pipeline), lambda: _theirs(peer), rounds, 1, torch.inf)
+        yield compare(f"v1.5: {what}, {name}", "diffusers", ours, theirs, rounds, 1, off)
+    peaks = [f"{who} {_peak(who, folder, name) / 1e9:.2f} GB" for who in PEAKS]
+    whole = f"v1.5: image in {STEPS} steps, {name}"
+    row = compare(
+        whole, "diffusers", lambda: _ours(pipeline), lambda: _theirs(peer), rounds, 1, torch.inf
+    )
+    yield replace(row, memory=", ".join(peaks))
     del peer
     if importlib.util.find_spec("openvino") is None:
         return
     engine, unet = OpenVINO(copy.deepcopy(pipeline.unet), dtype), pipeline.unet
     given = [torch.cat([x, x]), (t - 1).float().reshape(1), contexts.float()]
-    label = f"guided U-Net step, {name}, OpenVINO"
+    label = f"v1.5: guided U-Net step, {name}, OpenVINO"
     yield compare(
-        f"{label} / eager", lambda: guided(engine), lambda: guided(unet), rounds, 1, 5 * off
+        label, "our eager", lambda: guided(engine), lambda: guided(unet), rounds, 1, 5 * off
     )
     assert engine.request is not None
     alone = [one.numpy() for one in given]
     yield compare(
-        f"{label} / alone",
+        label,
+        "OpenVINO alone",
         lambda: engine(*given),
         lambda: torch.from_numpy(next(iter(engine.request.infer(alone).values())).copy()),
         rounds,

@@ -38,9 +38,10 @@ def langevin_rows(rounds: int) -> list[Row]:
             with jax.enable_x64(double):
                 peer = _peer(name, data.means, float(data.covariances[0]), start, double)
                 digits = "float64" if double else "float32"
-                label = f"a move of {name}, JAX in {digits}"
+                label = f"a move of {name}, 10,000 particles"
+                who = f"{'JAX' if name == 'ula' else 'BlackJAX'}, jitted, {digits}"
                 # Mean squares of 10,000 particles: the chance of each is 0.2%.
-                rows.append(compare(label, _ours(move, start), peer, rounds, MOVES, 0.02))
+                rows.append(compare(label, who, _ours(move, start), peer, rounds, MOVES, 0.02))
     return rows
 
 

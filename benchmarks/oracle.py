@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ LARGEST = 2 * 10**8
 
 
 def oracle_rows(rounds: int) -> list[Row]:
-    """Our score beside both peers at every size; the name says the memory each side took."""
+    """Our score beside both peers at every size; the memory each side took."""
     found = []
     for B, K, D in SIZES:
         generator = torch.Generator().manual_seed(0)
@@ -50,9 +51,9 @@ def oracle_rows(rounds: int) -> list[Row]:
         for name, peer in peers.items():
             if peer is torchs and B * K * D > LARGEST:
                 continue
-            memory = f"{_peak(ours):.0f}/{_peak(peer):.0f} MiB"
-            label = f"{B}x{K}x{D} {name} {memory}"
-            found.append(compare(label, ours, peer, rounds, 1, 1e-8))
+            memory = f"ours {_peak(ours):.0f} MiB, peer {_peak(peer):.0f} MiB"
+            label = f"score of a mixture, {B:,} points, {K:,} components, {D:,}-D"
+            found.append(replace(compare(label, name, ours, peer, rounds, 1, 1e-8), memory=memory))
     return found
 
 

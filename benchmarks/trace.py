@@ -35,6 +35,14 @@ def trace_rows(rounds: int) -> list[Row]:
             return divergence(field, x, probes).mean()
 
         rows.append(
-            compare(f"exact trace in {D}-D, peer: one probe", exact, probed, rounds, 1, 0.1)
+            compare(
+                f"exact trace of a Jacobian, {D}-D",
+                "one Hutchinson probe",
+                exact,
+                probed,
+                rounds,
+                1,
+                0.1,
+            )
         )
     return rows

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_math._batching import combined, over_event, wide
+from diffusion_math._kept import kept, numbers
 from diffusion_math.checks import checked, earlier, require, same_shape, whole
 from diffusion_math.schedule import Discrete, Schedule, Time, shape_like
 
@@ -233,9 +234,17 @@ def posterior(
     (tensor([[0.4444, 0.4444]]), tensor(0.2222))
     """
     same_shape("x0", x0, x_t)
+    of_x_t, of_x0, variance = _posterior(schedule, s, t)
+    mean = combined((of_x_t, x_t), (of_x0, x0))
+    return Gaussian(mean, shape_like(torch.as_tensor(variance), wide(x_t)))
+
+
+@kept
+def _posterior(schedule: Schedule, s: Time, t: Time) -> tuple[float | Tensor, ...]:
+    """The coefficients of x_t and x_0 in `posterior`'s mean, and its variance."""
     alpha_ratio, (alpha_s, sigma_s), fresh, (_, sigma_t) = _between(schedule, s, t)
-    mean = combined((alpha_ratio * (sigma_s / sigma_t).square(), x_t), (alpha_s * fresh, x0))
-    return Gaussian(mean, shape_like(sigma_s.square() * fresh, wide(x_t)))
+    of_x_t = alpha_ratio * (sigma_s / sigma_t).square()
+    return numbers(of_x_t, alpha_s * fresh, sigma_s.square() * fresh)
 
 
 def _difference(q: Gaussian, p: Gaussian) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,21 +9,26 @@ at a weighted mean eps'. Steps out of or into pure noise (r infinite) and into s
 steps, alpha_s x0 + sigma_s eps. Derivation: (adams.1).
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from diffusion_math import prediction
 from diffusion_math._batching import combined
+from diffusion_math._kept import kept
 from diffusion_math.checks import checked, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
-from diffusion_math.schedule import Schedule
+from diffusion_math.schedule import Schedule, Time
 from diffusion_math.solvers.exponential import Level, stages
 from diffusion_math.solvers.one_step import euler
 from diffusion_math.solvers.step import State, Step
 
 PLMS = ((1.0,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 """Adams-Bashforth on equal steps, the latest prediction first: (adams.3)."""
+SIMPSON = (1 / 6, 2 / 6, 2 / 6, 1 / 6)
+"""Of the slopes at the start, twice the middle, and the end: (adams.4)."""
 
 
 @checked
@@ -59,13 +64,20 @@ def lms(schedule: Schedule, order: int = 4) -> Step:
             target = Level.at(schedule, s)
             x_s = stages(schedule, order - 1, "eps", denoise, state.x, t, target, x0)
             return State(x_s, s, past)
-        here, there = _ratio(schedule, t), _ratio(schedule, s)
-        xi = (torch.stack([_ratio(schedule, time) for time, _ in past]) - here) / (there - here)
-        powers = torch.arange(len(past), dtype=torch.float64)
-        shares = torch.linalg.solve(xi ** powers[:, None], 1 / (powers + 1))
-        return State(_moved(schedule, state.x, _mean(shares, past), t, s), s, past)
+        shares = _shares(schedule, s, *(time for time, _ in past))
+        return State(_moved(schedule, state.x, shares, past, t, s), s, past)
 
     return step
+
+
+@kept
+def _shares(schedule: Schedule, s: Time, *times: Time) -> tuple[float, ...]:
+    """The shares of the eps at `times`, the last of which is t, in the mean slope from t to s."""
+    *r, there = (float(torch.exp(-schedule.log_snr(time) / 2)) for time in (*times, s))
+    xi = torch.tensor([(one - r[-1]) / (there - r[-1]) for one in r], dtype=torch.float64)
+    powers = torch.arange(len(r), dtype=torch.float64)
+    solved: list[float] = torch.linalg.solve(xi ** powers[:, None], 1 / (powers + 1)).tolist()
+    return tuple(solved)
 
 
 @checked
@@ -96,44 +108,51 @@ def plms(schedule: Schedule, runge_kutta: bool = False) -> Step:
         first = _eps(schedule, denoise, state.x, t)
         past = (*state.history, (t, first))[-4:]
 
-        def to(eps: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-            moved = _moved(schedule, state.x, eps, t, time)
-            return moved, _eps(schedule, denoise, moved, time)
+        def at(time: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
+            moved = _moved(schedule, state.x, (1.0,), [(t, eps)], t, time)
+            return time, _eps(schedule, denoise, moved, time)
 
+        shares: tuple[float, ...] = PLMS[len(past) - 1][::-1]
+        slopes = past
         if runge_kutta and len(past) < 4:
             middle = (t + s) / 2
-            _, second = to(first, middle)
-            _, third = to(second, middle)
-            _, fourth = to(third, s)
-            mean = (first + 2 * second + 2 * third + fourth) / 6
+            second = at(middle, first)
+            third = at(middle, second[1])
+            shares, slopes = SIMPSON, ((t, first), second, third, at(s, third[1]))
         elif len(past) == 1:
-            _, second = to(first, s)
-            mean = (first + second) / 2
-        else:
-            mean = _mean(torch.tensor(PLMS[len(past) - 1][::-1], dtype=torch.float64), past)
-        return State(_moved(schedule, state.x, mean, t, s), s, past)
+            shares, slopes = (1 / 2, 1 / 2), ((t, first), at(s, first))
+        return State(_moved(schedule, state.x, shares, slopes, t, s), s, past)
 
     return step
 
 
-def _open(schedule: Schedule, t: Tensor, s: Tensor) -> bool:
+@kept
+def _open(schedule: Schedule, t: Time, s: Time) -> bool:
     """Whether there is pure noise at an end of the step, or clean data at s."""
     (alpha_t, _), (alpha_s, sigma_s) = schedule(t), schedule(s)
     return bool(alpha_t == 0 or alpha_s == 0 or sigma_s == 0)
-
-
-def _ratio(schedule: Schedule, t: Tensor) -> Tensor:
-    return torch.exp(-schedule.log_snr(t) / 2)
 
 
 def _eps(schedule: Schedule, denoise: Denoiser, x: Tensor, t: Tensor) -> Tensor:
     return prediction.eps_from_x0(schedule, x, denoise(x, t), t)
 
 
-def _moved(schedule: Schedule, x: Tensor, eps: Tensor, t: Tensor, s: Tensor) -> Tensor:
+def _moved(
+    schedule: Schedule,
+    x: Tensor,
+    shares: Sequence[float],
+    slopes: Sequence[tuple[Tensor, Tensor]],
+    t: Tensor,
+    s: Tensor,
+) -> Tensor:
+    """The module's map at eps' = sum_j share_j eps_j."""
+    of_x, of_eps = _map(schedule, t, s)
+    terms = ((of_eps * share, eps) for share, (_, eps) in zip(shares, slopes, strict=True))
+    return combined((of_x, x), *terms)
+
+
+@kept
+def _map(schedule: Schedule, t: Time, s: Time) -> tuple[float, float]:
+    """The coefficients of x_t and eps' in the module's map."""
     (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
-    return combined((alpha_s / alpha_t, x), (sigma_s - alpha_s * sigma_t / alpha_t, eps))
-
-
-def _mean(shares: Tensor, past: tuple[tuple[Tensor, Tensor], ...]) -> Tensor:
-    return combined(*zip(shares, (eps for _, eps in past), strict=True))
+    return float(alpha_s / alpha_t), float(sigma_s - alpha_s * sigma_t / alpha_t)

@@ -40,7 +40,7 @@ from diffusion_math.schedule import Schedule, Time
 from diffusion_math.solvers.step import State, Step
 
 Kind: TypeAlias = Literal["x0", "eps"]
-Past: TypeAlias = Sequence[tuple[Tensor, Tensor]]
+Past: TypeAlias = Sequence[tuple[float, Tensor]]
 """Predictions as pairs (lambda, x0 or eps)."""
 
 SINGLE: dict[int, tuple[tuple[float, tuple[int, ...]], ...]] = {
@@ -54,16 +54,22 @@ interpolated through (0 is the one at t, k the one at stage k). DPM-Solver's Alg
 
 @dataclass(frozen=True)
 class Level:
-    """A noise level: alpha, sigma and lambda, which is log(alpha / sigma); float64, `()`."""
+    """A noise level: alpha, sigma and lambda, which is log(alpha / sigma)."""
 
-    alpha: Tensor
-    sigma: Tensor
-    lam: Tensor
+    alpha: float
+    sigma: float
+    lam: float
 
     @classmethod
     def at(cls, schedule: Schedule, t: Tensor) -> "Level":
         """The level of a time."""
-        return cls(*schedule(t), schedule.log_snr(t) / 2)
+        return cls(*_level(schedule, t))
+
+
+@kept
+def _level(schedule: Schedule, t: Time) -> tuple[float, ...]:
+    """Alpha, sigma and lambda."""
+    return tuple(float(one) for one in (*schedule(t), schedule.log_snr(t) / 2))
 
 
 def phi(z: float, count: int) -> list[float]:
@@ -143,38 +149,38 @@ def exponential_step(
 def _coefficients(
     kind: Kind,
     eta: Number,
-    alpha_t: Time,
-    sigma_t: Time,
-    lam_t: Time,
-    alpha_s: Time,
-    sigma_s: Time,
-    lam_s: Time,
-    *lams: Time,
+    alpha_t: float,
+    sigma_t: float,
+    lam_t: float,
+    alpha_s: float,
+    sigma_s: float,
+    lam_s: float,
+    *lams: float,
 ) -> tuple[float, ...]:
     """The coefficients of x and of each prediction in `exponential_step`."""
-    h = float(lam_s - lam_t)
+    h = lam_s - lam_t
     decay = math.exp(-eta * h) if eta > 0 else 1.0
     if not math.isfinite(h):
-        ratio = float(sigma_s / sigma_t) * decay
-        return ratio, float(alpha_s - ratio * alpha_t)
+        ratio = sigma_s / sigma_t * decay
+        return ratio, alpha_s - ratio * alpha_t
     if kind == "x0":
         rate, retained, gain = 1 + eta, sigma_s / sigma_t * decay, alpha_s
     else:
         rate, retained, gain = -1.0, alpha_s / alpha_t, (1 + eta) * sigma_s
     found = weights(lams, lam_t, lam_s, rate)
-    return (float(retained), *(float(gain) * weight for weight in found.tolist()))
+    return (retained, *(gain * weight for weight in found.tolist()))
 
 
-def noise_std(kind: Kind, here: Level, there: Level, eta: Number) -> Tensor:
+def noise_std(kind: Kind, here: Level, there: Level, eta: Number) -> float:
     """The standard deviation of the noise that `exponential_step` adds; 0 into clean data.
 
     Derivation: (exponential.3), (exponential.4).
     """
     if eta == 0 or there.sigma == 0:
-        return torch.zeros((), dtype=torch.float64)
-    h = there.lam - here.lam
+        return 0.0
+    h = torch.tensor(there.lam - here.lam, dtype=torch.float64)
     share = -torch.expm1(-2 * eta * h) if kind == "x0" else eta * torch.expm1(2 * h)
-    return there.sigma * share.sqrt()
+    return there.sigma * float(share.sqrt())
 
 
 @checked
@@ -232,7 +238,7 @@ def stages(
     h = there.lam - here.lam
     stages = SINGLE[order] if math.isfinite(h) else SINGLE[1]
     inner = [here.lam + share * h for share, _ in stages[:-1]]
-    most = schedule.log_snr(schedule.t_min) / 2
+    most = float(schedule.log_snr(schedule.t_min)) / 2
     if any(lam > max(most, here.lam) for lam in inner):
         stages, inner = SINGLE[1], []
     if not math.isfinite(h):
@@ -291,7 +297,7 @@ def multistep(schedule: Schedule, order: int, kind: Kind = "x0", eta: Number = 0
         if len(past) < starts:
             x_s = stages(schedule, starts, kind, denoise, state.x, t, there, x0)
             return State(x_s, s, past)
-        nodes = [(schedule.log_snr(time) / 2, value) for time, value in past]
+        nodes = [(_level(schedule, time)[2], value) for time, value in past]
         return State(exponential_step(kind, state.x, here, there, nodes, eta, z), s, past)
 
     return step
@@ -384,7 +390,7 @@ def unipc(schedule: Schedule, order: int = 2) -> Step:
         past = (*state.history, (t, x0))[-order:]
         if len(past) < order - 1:
             return State(stages(schedule, order, "x0", denoise, x, t, there, x0), s, past)
-        nodes = [(schedule.log_snr(time) / 2, value) for time, value in past]
+        nodes = [(_level(schedule, time)[2], value) for time, value in past]
         return State(exponential_step("x0", x, here, there, nodes), s, past)
 
     return step

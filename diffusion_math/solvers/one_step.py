@@ -49,10 +49,9 @@ def ddpm(schedule: Schedule, variance: StepVariance | None = None) -> Step:
     """
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
-        _, sigma_s = schedule(s)
         x0 = denoise(state.x, t)
         posterior = gaussian.posterior(schedule, state.x, x0, t, s)
-        if sigma_s == 0:
+        if schedule(s)[1] == 0:
             return State(posterior.mean, s)
         beta = posterior.variance if variance is None else variance(state.x, t, s)
         return State(Gaussian(posterior.mean, beta).sample(noise(state.x, t, s)), s)
@@ -171,16 +170,24 @@ def heun(schedule: Schedule) -> Step:
     """
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
         x_s, x0 = _euler(schedule, denoise, state.x, t, s)
-        if alpha_t > 0 and sigma_s > 0:
+        half = _half(schedule, t, s)
+        if half is not None:
             eps_t = prediction.eps_from_x0(schedule, state.x, x0, t)
             eps_s = prediction.eps_from_x0(schedule, x_s, denoise(x_s, s), s)
-            half = (sigma_s - alpha_s / alpha_t * sigma_t) / 2
             x_s = combined((1.0, x_s), (half, eps_s), (-half, eps_t))
         return State(x_s, s)
 
     return step
+
+
+@kept
+def _half(schedule: Schedule, t: Time, s: Time) -> float | None:
+    """alpha_s (r_s - r_t) / 2, or None where a slope does not exist."""
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+    if alpha_t == 0 or sigma_s == 0:
+        return None
+    return float(sigma_s - alpha_s / alpha_t * sigma_t) / 2
 
 
 @checked

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from diffusion_math import prediction
+from diffusion_math._batching import combined
+from diffusion_math._kept import kept
 from diffusion_math.checks import Number, between, checked, require, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise, zeros
-from diffusion_math.schedule import Schedule
+from diffusion_math.schedule import Schedule, Time
 from diffusion_math.solvers.exponential import Kind, Level, check_kind, exponential_step, stages
 from diffusion_math.solvers.one_step import heun
 from diffusion_math.solvers.step import State, Step
@@ -57,19 +59,26 @@ def ancestral(schedule: Schedule, order: int, kind: Kind = "eps", eta: float | i
     between("eta", float(eta), 0.0, 1.0)
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
-        alpha_s, sigma_s = schedule(s)
-        log_rho2 = schedule.log_snr(t) - schedule.log_snr(s)
-        retained = (1 - eta**2 + eta**2 * log_rho2.exp()).sqrt()  # r_down / r_s
-        fresh = eta * sigma_s * (-log_rho2.expm1()).sqrt()
-        lower = Level(alpha_s, sigma_s * retained, schedule.log_snr(s) / 2 - retained.log())
-        if not (lower.sigma > 0 and math.isfinite(lower.lam)):  # eta = 1 out of pure noise
-            lower = Level(alpha_s, lower.sigma, torch.tensor(math.inf, dtype=torch.float64))
-        x_s = stages(schedule, order, kind, denoise, state.x, t, lower)
+        *lower, fresh = _lower(schedule, t, s, eta)
+        x_s = stages(schedule, order, kind, denoise, state.x, t, Level(*lower))
         if fresh > 0:
-            x_s = x_s + fresh * noise(state.x, t, s)
+            x_s = combined((1.0, x_s), (fresh, noise(state.x, t, s)))
         return State(x_s, s)
 
     return step
+
+
+@kept
+def _lower(schedule: Schedule, t: Time, s: Time, eta: Number) -> tuple[float, ...]:
+    """The level below s that `ancestral` goes to, and the noise's standard deviation."""
+    alpha_s, sigma_s = schedule(s)
+    log_rho2 = schedule.log_snr(t) - schedule.log_snr(s)
+    retained = (1 - eta**2 + eta**2 * log_rho2.exp()).sqrt()  # r_down / r_s
+    fresh = eta * sigma_s * (-log_rho2.expm1()).sqrt()
+    sigma, lam = sigma_s * retained, schedule.log_snr(s) / 2 - retained.log()
+    if not (sigma > 0 and math.isfinite(lam)):  # eta = 1 out of pure noise
+        lam = torch.full_like(lam, math.inf)
+    return tuple(float(one) for one in (alpha_s, sigma, lam, fresh))
 
 
 @checked
