@@ -70,15 +70,6 @@ class Table:
             found.append(line)
         return found
 
-    def worse(self, before: "Table | None") -> list[str]:
-        """Names of the rows whose ratio got worse by a tenth."""
-        last = {} if before is None else before.ratios()
-        return [
-            row.name
-            for row in self.rows
-            if row.ratio > WORSE * last.get((row.name, row.peer), torch.inf)
-        ]
-
     def ratios(self) -> dict[tuple[str, str], float]:
         """Ratios by name and peer."""
         return {(row.name, row.peer): row.ratio for row in self.rows}
@@ -104,7 +95,7 @@ class Table:
             "| --- | --- | --- | --- | --- |",
             *rows,
         ]
-        return "\n".join([head.rstrip(), "", BEGIN, *body, END, tail.lstrip("\n")])
+        return "\n".join([head.rstrip(), "", BEGIN, *body, END, "", tail.lstrip("\n")])
 
 
 def _machine() -> str:

@@ -236,7 +236,7 @@ def posterior(
     same_shape("x0", x0, x_t)
     of_x_t, of_x0, variance = _posterior(schedule, s, t)
     mean = combined((of_x_t, x_t), (of_x0, x0))
-    return Gaussian(mean, shape_like(torch.as_tensor(variance), wide(x_t)))
+    return Gaussian(mean, shape_like(torch.as_tensor(variance, dtype=torch.float64), wide(x_t)))
 
 
 @kept

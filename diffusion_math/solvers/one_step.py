@@ -9,6 +9,7 @@ the posterior mean replaces the flow from t to 0.
 Derivation: (one_step.2).
 """
 
+import torch
 from torch import Tensor
 
 from diffusion_math import checks, gaussian, prediction
@@ -107,12 +108,15 @@ def _ddim(schedule: Schedule, t: Time, s: Time, eta: Number) -> tuple[float | Te
 
     Derivation: (one_step.17).
     """
-    (_, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+    if alpha_s == 0:  # up into pure noise, where the flow alone goes
+        return numbers(sigma_s / sigma_t, -sigma_s / sigma_t * alpha_t, alpha_s)
     log_rho2 = schedule.log_snr(t) - schedule.log_snr(s)
     rho2, rest = log_rho2.exp(), -log_rho2.expm1()
     retained = (1 - eta**2 + eta**2 * rho2).sqrt()
     of_x0 = alpha_s * rest * (1 + eta**2 * rho2) / (1 + rho2.sqrt() * retained)
-    return numbers(sigma_s * retained / sigma_t, of_x0, eta * sigma_s * rest.sqrt())
+    fresh = eta * sigma_s * rest.sqrt() if eta > 0 else torch.zeros_like(sigma_s)
+    return numbers(sigma_s * retained / sigma_t, of_x0, fresh)
 
 
 @checked

@@ -27,6 +27,7 @@ EVERY_STEP = {
     "gaussian.Gaussian.log_density",
     "gaussian.Gaussian.sample",
     "gaussian.Gaussian.score",
+    "inpainting.check_known",
     "langevin.Particles",
     "langevin.log_acceptance",
     "langevin.proposal",

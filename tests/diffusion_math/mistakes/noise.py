@@ -96,7 +96,7 @@ def too_little_noise(schedule: Any, order: int, kind: Any = "x0", eta: float = 0
 
     def step(denoise: Any, state: State, t: Any, s: Any, noise: Any) -> State:
         here, there = Level.at(schedule, t), Level.at(schedule, s)
-        wrong = there.sigma * (-torch.expm1(-eta * (there.lam - here.lam))).sqrt()
+        wrong = there.sigma * math.sqrt(-math.expm1(-eta * (there.lam - here.lam)))
         less = wrong / exponential.noise_std(kind, here, there, eta)
         return right(denoise, state, t, s, lambda x, t, s: less * noise(x, t, s))
 

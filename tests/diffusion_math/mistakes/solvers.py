@@ -1,5 +1,6 @@
 """Mistakes in multistep, single-step and adaptive solvers, inpainting, and the forward process."""
 
+import math
 from typing import Any
 
 import torch
@@ -141,7 +142,7 @@ def arithmetic_midpoint(schedule: Any, order: int, kind: Any) -> Any:
 
     def step(denoise: Any, state: State, t: Any, s: Any, noise: Any) -> State:
         here, there = Level.at(schedule, t), Level.at(schedule, s)
-        time = schedule.time(-2 * ((torch.exp(-here.lam) + torch.exp(-there.lam)) / 2).log())
+        time = schedule.time(-2 * math.log((math.exp(-here.lam) + math.exp(-there.lam)) / 2))
         eps = eps_from_x0(schedule, state.x, denoise(state.x, t), t)
         x = exponential_step(kind, state.x, here, Level.at(schedule, time), [(here.lam, eps)])
         middle = eps_from_x0(schedule, x, denoise(x, time), time)

@@ -83,7 +83,7 @@ def test_what_is_kept_and_what_is_drawn(kind, schedule, parts, noisy):
     wanted = float(there.sigma / here.sigma) * float(exactly(kept, values)) * X
     torch.testing.assert_close(got, wanted, rtol=1e-11, atol=0)
     deviation = float(there.sigma) * math.sqrt(float(exactly(variance, values)))
-    assert noise_std(kind, here, there, noisy).item() == pytest.approx(deviation, rel=1e-11)
+    assert noise_std(kind, here, there, noisy) == pytest.approx(deviation, rel=1e-11)
     noise = exponential_step(kind, X, here, there, nothing, noisy, torch.ones_like(X)) - got
     torch.testing.assert_close(noise, torch.full_like(X, deviation), rtol=1e-9, atol=1e-12)
 
@@ -97,7 +97,7 @@ def test_a_constant_x0_is_solved_exactly(schedule, parts, noisy):
     here, there = ends(schedule, parts)
     e = torch.ones_like(X)
     x_t = here.alpha * X + here.sigma * e
-    decay = torch.exp(-noisy * (there.lam - here.lam))
+    decay = math.exp(-noisy * (there.lam - here.lam))
     got = exponential_step("x0", x_t, here, there, [(here.lam, X)], noisy)
     torch.testing.assert_close(
         got, there.alpha * X + there.sigma * decay * e, rtol=1e-12, atol=1e-12
@@ -126,8 +126,8 @@ def test_two_halves_are_a_whole(kind, schedule, parts, noisy):
     carried = exponential_step(
         kind, noise_std(kind, here, half, noisy) * torch.ones_like(X), half, there, zero, noisy
     )
-    total = carried.square() + noise_std(kind, half, there, noisy).square()
-    wanted = noise_std(kind, here, there, noisy).square().expand_as(X)
+    total = carried.square() + noise_std(kind, half, there, noisy) ** 2
+    wanted = torch.full_like(X, noise_std(kind, here, there, noisy) ** 2)
     torch.testing.assert_close(total, wanted, rtol=1e-10, atol=0)
 
 
@@ -165,7 +165,7 @@ def test_a_level_is_a_time_s(schedule):
     t = time_at(schedule, 0.4)
     got = Level.at(schedule, t)
     assert (got.alpha, got.sigma) == schedule(t)
-    assert got.lam.item() == pytest.approx(math.log(got.alpha / got.sigma), abs=1e-13)
+    assert got.lam == pytest.approx(math.log(got.alpha / got.sigma), abs=1e-13)
 
 
 # walk: to a level that need not be a time's
@@ -184,12 +184,12 @@ def test_stages_beyond_t_min_are_left_out(order, kind):
         asked.append(t.item())
         return MIXTURE.posterior_mean(schedule, x, t)
 
-    one = schedule.log_snr(1.0) / 2
+    one = float(schedule.log_snr(1.0)) / 2
     t = f64(2.0)[0]
     here = Level.at(schedule, t)
 
     def reach(lam):
-        alpha, sigma = (torch.sigmoid(sign * 2 * lam).sqrt() for sign in (1, -1))
+        alpha, sigma = (math.sqrt(1 / (1 + math.exp(-sign * 2 * lam))) for sign in (1, -1))
         return Level(alpha, sigma, lam)
 
     beyond = reach(here.lam + 3.001 * (one - here.lam))
