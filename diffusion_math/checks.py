@@ -152,6 +152,14 @@ def all_between(argument: str, values: Tensor, low: Number, high: Number) -> Non
         require(False, argument, wanted, values[~inside].flatten()[0].item())
 
 
+def real(argument: str, value: Any) -> Tensor:
+    """The value as a float64 CPU tensor; ValueError for what is no number and no tensor."""
+    try:
+        return torch.as_tensor(value, dtype=torch.float64, device="cpu").detach()
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{argument}: wanted numbers, got {shown(value)}") from None
+
+
 def same_shape(argument: str, value: Any, reference: Tensor) -> None:
     """Raise ValueError unless both are tensors of one shape, floating-point as the reference is."""
     if not isinstance(value, Tensor):

@@ -22,6 +22,7 @@ from diffusion_math.checks import (
     Number,
     all_between,
     checked,
+    real,
     require,
     scalar_or_batch,
     shown,
@@ -65,8 +66,12 @@ class Schedule(ABC):
         return self.T
 
     fixed: ClassVar[bool] = False
-    """Whether the values at a time never change, so that steps may keep them. A schedule with
-    parameters that are trained must leave it False."""
+    """Whether the values at a time never change, so that they and a step's coefficients are kept.
+    A schedule with parameters that are trained must leave it False."""
+
+    def __init_subclass__(cls) -> None:
+        for name in {"__call__", "log_snr", "time"} & vars(cls).keys():
+            setattr(cls, name, kept(vars(cls)[name]))
 
     @abstractmethod
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
@@ -259,13 +264,11 @@ class Discrete(Schedule):
         log_abar = _running_sums(torch.log1p(-self.betas))
         return pad(log_abar - torch.log(-torch.expm1(log_abar)), (1, 0), value=math.inf)
 
-    @kept
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
         """(sqrt(sigmoid(log_snr)), sqrt(sigmoid(-log_snr))): VDM (arXiv:2107.00630) eq. 3."""
         log_snr = self.log_snr(t)
         return torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt()
 
-    @kept
     def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
         time = _valid_time(t, self.T)
         node, part = time.long(), time.frac()
@@ -277,7 +280,6 @@ class Discrete(Schedule):
         after = self._log_snr_table[(node + 1).clamp(max=len(self.betas))]
         return torch.where(part == 0, here, (1 - part) * here + part * after)
 
-    @kept
     def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
         value = _valid_log_snr(log_snr, self)
         table = self._log_snr_table[1:]
@@ -320,17 +322,14 @@ class VPLinear(Schedule):
         wanted, got = "0 < beta_min <= beta_max <= 1000", (self.beta_min, self.beta_max)
         require(0 < self.beta_min <= self.beta_max <= 1000, "beta_min, beta_max", wanted, got)
 
-    @kept
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
         integral = self._integral(t)
         return torch.exp(-integral / 2), torch.sqrt(-torch.expm1(-integral))
 
-    @kept
     def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
         integral = self._integral(t)
         return -integral - torch.log(-torch.expm1(-integral))
 
-    @kept
     def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
         # B = log(1 + exp(-log_snr)), then the root of the quadratic that does not cancel.
         integral = logsigmoid(_valid_log_snr(log_snr, self)).abs()
@@ -365,17 +364,14 @@ class VPCosine(Schedule):
     t_min = 1e-3
     t_max = 1 - 1e-3
 
-    @kept
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
         time = _valid_time(t, self.T)
         return torch.sin(math.pi / 2 * (1 - time)), torch.sin(math.pi / 2 * time)
 
-    @kept
     def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
         alpha_t, sigma_t = self(t)
         return 2 * (alpha_t.log() - sigma_t.log())
 
-    @kept
     def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
         value = _valid_log_snr(log_snr, self)
         return (2 / math.pi * torch.atan(torch.exp(-value / 2))).clamp(max=self.T)
@@ -407,16 +403,13 @@ class VE(Schedule):
     def T(self) -> float:
         return float(self.sigma_max)
 
-    @kept
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
         time = _valid_time(t, self.T)
         return torch.ones_like(time), time
 
-    @kept
     def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
         return -2 * _valid_time(t, self.T).log()
 
-    @kept
     def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
         return torch.exp(-_valid_log_snr(log_snr, self) / 2).clamp(max=self.T)
 
@@ -442,17 +435,14 @@ class RectifiedFlow(Schedule):
     t_min = 1e-3
     t_max = 1 - 1e-3
 
-    @kept
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
         time = _valid_time(t, self.T)
         return 1 - time, time
 
-    @kept
     def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
         time = _valid_time(t, self.T)
         return 2 * (torch.log1p(-time) - time.log())
 
-    @kept
     def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
         return torch.sigmoid(-_valid_log_snr(log_snr, self) / 2)
 
@@ -474,21 +464,13 @@ def _running_sums(each: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
 
 def _valid_time(t: Time, T: float) -> Float64[Tensor, "*shape"]:
     """A copy of t as a float64 CPU tensor; ValueError outside [0, T]."""
-    time = _real("t", t).clone()
+    time = real("t", t).clone()
     all_between("t", time, 0.0, T)
     return time
 
 
 def _valid_log_snr(log_snr: Time, schedule: Schedule) -> Float64[Tensor, "*shape"]:
     """log_snr as a float64 CPU tensor; ValueError below the schedule's smallest value."""
-    value = _real("log_snr", log_snr)
+    value = real("log_snr", log_snr)
     all_between("log_snr", value, schedule.log_snr(schedule.T).item(), math.inf)
     return value
-
-
-def _real(argument: str, value: Time) -> Float64[Tensor, "*shape"]:
-    """The value as a float64 CPU tensor; ValueError for what is no number and no tensor."""
-    try:
-        return torch.as_tensor(value, dtype=torch.float64, device="cpu").detach()
-    except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"{argument}: wanted numbers, got {shown(value)}") from None

@@ -27,7 +27,7 @@ OTHERS = {
     "numbers, times, weights and schedules, which are float64 throughout": """
         checks.checked checks.described checks.shown
         checks.require checks.finite checks.between checks.interval checks.whole
-        checks.all_between checks.same_shape checks.symmetric checks.differentiable
+        checks.all_between checks.real checks.same_shape checks.symmetric checks.differentiable
         inpainting.check_known _kept.kept _kept.numbers
         checks.scalar_or_batch checks.strictly_decreasing checks.earlier denoiser.network_time
         variance.large_variance variance.small_variance variance.optimal_variance
