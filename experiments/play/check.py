@@ -132,7 +132,7 @@ def _process(command: list[str], folder: str) -> Iterator["subprocess.Popen[str]
     """A process in the folder that imports these packages; it and its children end with this."""
     paths = [str(Path(experiments.__file__).parents[1]), os.environ.get("PYTHONPATH")]
     place = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command,
         cwd=folder,
         env={**os.environ, **place, "OMP_NUM_THREADS": "1"},
@@ -142,10 +142,9 @@ def _process(command: list[str], folder: str) -> Iterator["subprocess.Popen[str]
         text=True,
         errors="replace",
         start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    ) as process:
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
