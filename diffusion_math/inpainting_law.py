@@ -140,7 +140,7 @@ def log_density(
         down = _reverse(mixture, known, schedule, t, s, here.x, there.x) * here.cell
         back = gaussian.transition(schedule, there.x, s, t)
         again = (
-            Normal(back.mean, back.variance.sqrt()).log_prob(here.x[:, 0]).exp() * there.cell @ down
+            Normal(back.mean, back.variance.sqrt()).log_prob(here.x[:, 0]).exp() * there.cell @ down  # type: ignore[no-untyped-call]
         )
         powers = [torch.linalg.matrix_power(again, each - 1) for each in repeats]
         densities = torch.stack(
@@ -174,7 +174,7 @@ def _reverse(
         side, width = float(after[1, 0] - after[0, 0]), float(variance.sqrt())
         needed = math.ceil(len(after) * side / width)
         require(side <= width, "count", f"at least {needed} for this grid", len(after))
-        kernel = Normal(mean, variance.sqrt()).log_prob(after[:, 0]).exp()
+        kernel = Normal(mean, variance.sqrt()).log_prob(after[:, 0]).exp()  # type: ignore[no-untyped-call]
         total += torch.einsum("up,upa->ua", r[..., i], kernel)
     return total
 

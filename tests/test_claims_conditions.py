@@ -19,6 +19,7 @@ from sd.config import SHAPES_CONFIG, VAEConfig
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.vae import VAE, Latent
 from sd.text.tokenizer import Tokenizer
+from sd.train.source import Shapes
 from sd.train.unet import UNetTraining, train_unet
 from tests.support.chance import Count, rare, shifted
 from tests.support.measuring import Measured
@@ -123,8 +124,9 @@ def test_c28_prompts_are_dropped_at_random(
     small = replace(SHAPES_CONFIG.unet, channels=(8, 8), heads=2, groups=4, attention=(True, True))
     tokenizer, seen = Tokenizer.embedded(), []
 
-    def latents(vae: object, seed: int, count: int, *_: object, **__: object) -> Latent:
-        return Latent(torch.zeros(count, 4, 2, 2), torch.ones(count, 4, 2, 2))
+    def latents(vae: object, source: Shapes, *_: object, **__: object) -> Latent:
+        of_all = (source.count, 4, 2, 2)
+        return Latent(torch.zeros(of_all), torch.ones(of_all))
 
     def draw(unet: object, batch: Callable[[int], Any], *_: object) -> dict[str, Tensor]:
         seen.extend(batch(step)[1] for step in range(20))

@@ -143,7 +143,7 @@ def processes(workers: int, threads: int = 1) -> Iterator[Executor]:
 def cluster(scheduler: str) -> Iterator[Executor]:
     """The workers of a dask scheduler.
 
-    Each needs this project, the same file system, and one thread (`dask worker --nthreads 1`).
+    Each needs this project, the same file system, and one thread (an option of `dask worker`).
     Raises ValueError if no scheduler answers, or dask is not installed.
     """
     try:

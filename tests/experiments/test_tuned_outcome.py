@@ -8,7 +8,7 @@ import torch
 
 from experiments.tuned import baselines, figures, problems
 from experiments.tuned import run as tuned
-from experiments.tuned.baselines import Evaluation, rms, typical
+from experiments.tuned.baselines import BaselineGrids, Evaluation, rms, typical
 from experiments.tuned.outcome import Outcome
 from tests.support.tiny_tuned import TINY
 
@@ -115,8 +115,9 @@ def test_what_is_best_is_chosen_on_the_training_starts(monkeypatch, place):
         ),
     )
     config = replace(TINY, rounds=0, s4s=0, more=(), beside=("unipc",))
-    found = tuned._found(config, problem, ("fitted",), lambda: None)
-    picked, measure = found.picked["fitted"][4][place], (typical, rms)[place]
+    candidates = BaselineGrids.of(problem, config.seed)
+    _, pairs = tuned._made(config, problem, candidates, ("fitted",), (tuned.BUDGET, 4))
+    picked, measure = pairs["fitted"][place], (typical, rms)[place]
     best = {side: min(range(40), key=lambda k, side=side: measure(named(k, side))) for side in seen}
     assert picked.grid == str(best["train"]) != str(best["test"])
     assert torch.equal(picked.errors, named(best["train"], "test").errors)

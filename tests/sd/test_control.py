@@ -156,7 +156,7 @@ def test_a_file_in_the_pipeline(pipeline: TextToImage, tmp_path: Path) -> None:
     assert torch.equal(found, run(pipeline, EDGES))
 
 
-@pytest.mark.claim("C27", "sd.train.control.train_control")
+@pytest.mark.claim("C27", "sd.control.Control")
 def test_c27_things_are_where_the_map_has_them(measured: Measured) -> None:
     """The embedded ControlNet, on fresh scenes; without it they are elsewhere."""
     pipeline, net = TextToImage.load("shapes", device="cpu"), load_controlnet("shapes")
