@@ -54,7 +54,7 @@ def theirs(pipeline: TextToImage, *given: Given, **call: Any) -> Tensor:
     return control_run.theirs(pipeline, made["unet"], made["vae"], nets, given, SIDE, **call)
 
 
-SLOW = ("weaker", "early", "two")
+SLOW = ("weaker", "early", "two", "late")
 """Each of what these show is in the others too."""
 
 RUNS = {

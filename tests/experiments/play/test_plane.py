@@ -53,6 +53,7 @@ def error(**given: Any) -> str:
     return work(settings, lambda report: None)[1]
 
 
+@pytest.mark.slow
 def test_the_error_falls_with_the_steps() -> None:
     few, many = (
         float(re.findall(r"steps: ([\d.e-]+)", error(solver="ddim", steps=n, points=50))[0])
@@ -68,6 +69,7 @@ def test_the_frames_are_the_nodes() -> None:
         assert gif.n_frames == len(moments) == 3
 
 
+@pytest.mark.slow
 def test_a_stochastic_solver_and_a_chain_are_compared_as_distributions() -> None:
     noisy = error(solver="ddpm", steps=2, schedule="VE", grid="karras", points=50)
     chain = error(process="Langevin", chain="unadjusted", steps=3, points=50)
