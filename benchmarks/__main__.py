@@ -14,7 +14,6 @@ starts or draws its noise otherwise is compared by its time alone.
 import argparse
 import sys
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -107,7 +106,7 @@ def main() -> None:
             rows += [*langevin_rows(rounds), *solver_rows(rounds), *network_rows(rounds)]
         if not asked.no_full_size:
             rows += full_size_rows(min(rounds, 3))
-    before, table = Table.read(DOCS / "benchmarks.json"), Table.of(rows, rounds)
+    before, table = Table.read(DOCS / "benchmarks.json"), Table.of(rows)
     print("\n".join(table.lines(before, colour=sys.stdout.isatty())))
     write(table, before, asked.out or Path("out/benchmarks"))
 
@@ -115,10 +114,7 @@ def main() -> None:
 def write(table: Table, before: Table | None, out: Path) -> None:
     """The table as JSON, with the last one's rows that were not timed now; and its page, if any."""
     out.mkdir(parents=True, exist_ok=True)
-    if before is not None:
-        timed = table.ratios()
-        rest = [row for row in before.rows if (row.name, row.peer) not in timed]
-        table = replace(table, rows=(*table.rows, *rest))
+    table = table.beside(before)
     table.write(out / "benchmarks.json")
     page = out / "benchmarks.md"
     if page.exists():

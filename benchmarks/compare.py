@@ -19,6 +19,7 @@ class Row:
     low: float
     ratio: float
     high: float
+    rounds: int
     memory: str = ""
     """What the two sides held at most, where that was measured."""
 
@@ -60,6 +61,7 @@ def compare(
         low,
         ratio,
         high,
+        rounds,
     )
 
 

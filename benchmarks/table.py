@@ -4,7 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -25,11 +25,10 @@ class Table:
 
     machine: str
     versions: dict[str, str]
-    rounds: int
     rows: tuple[Row, ...]
 
     @classmethod
-    def of(cls, rows: Sequence[Row], rounds: int) -> "Table":
+    def of(cls, rows: Sequence[Row]) -> "Table":
         """The rows with this machine and what is installed on it."""
         found = {}
         for name in PEERS:
@@ -37,7 +36,7 @@ class Table:
                 found[name] = version(name)
             except PackageNotFoundError:
                 continue
-        return cls(_machine(), found, rounds, tuple(rows))
+        return cls(_machine(), found, tuple(rows))
 
     @classmethod
     def read(cls, path: Path) -> "Table | None":
@@ -74,10 +73,20 @@ class Table:
         """Ratios by name and peer."""
         return {(row.name, row.peer): row.ratio for row in self.rows}
 
+    def beside(self, before: "Table | None") -> "Table":
+        """This table, with rows of one of the same machine and versions that are not timed here."""
+        if before is None or (before.machine, before.versions) != (self.machine, self.versions):
+            return self
+        timed = self.ratios()
+        rest = [row for row in before.rows if (row.name, row.peer) not in timed]
+        return replace(self, rows=(*self.rows, *rest))
+
     def said(self) -> str:
         """Versions and rounds in words."""
         named = ", ".join(f"{name} {number}" for name, number in self.versions.items())
-        return f"{named}; medians of {self.rounds} rounds"
+        rounds = sorted({row.rounds for row in self.rows})
+        each = f"{rounds[0]}" if len(rounds) == 1 else f"{rounds[0]} to {rounds[-1]}"
+        return f"{named}; medians of {each} rounds"
 
     def page(self, text: str) -> str:
         """A page with its table, between two marks, replaced by this one."""

@@ -116,6 +116,23 @@ def share_of(verdicts: Sequence[bool]) -> tuple[float, Interval]:
     return right / len(verdicts), wilson(right, len(verdicts))
 
 
+def share_of_groups(groups: Sequence[Sequence[bool]]) -> tuple[float, Interval]:
+    """The share of all verdicts that hold, and its interval, of independent groups.
+
+    Verdicts of one group may depend on each other: the variance is that of a ratio of sums over
+    groups, to first order. Where all hold or none, the interval is `wilson`'s of the groups.
+    Source: Cochran 1977, "Sampling Techniques", section 3.12 (cluster sampling).
+    """
+    total, right = sum(map(len, groups)), sum(map(sum, groups))
+    share, count = right / total, len(groups)
+    if right in (0, total) or count < 2:
+        return share, wilson(count * (right > 0), count)
+    squared = sum((sum(group) - share * len(group)) ** 2 for group in groups)
+    error = math.sqrt(squared * count / (count - 1)) / total
+    low, high = normal_interval(share, error)
+    return share, (max(low, 0.0), min(high, 1.0))
+
+
 def plus_minus(value: float, error: float, digits: str = ".4f", of_error: str = "") -> str:
     """The estimate and half of its `normal_interval` as text, "0.1235 ± 0.0067"."""
     return f"{value:{digits}} ± {Z * error:{of_error or digits}}"

@@ -6,7 +6,7 @@ import numpy as np
 from PIL.Image import Image
 
 from experiments import plots
-from experiments.common.statistics import share_of
+from experiments.common.statistics import share_of, share_of_groups
 from experiments.conditions.measure import Case, Outcome
 from experiments.output.result import Figure, Table, bracketed
 from experiments.plots.charts import Axis, Chart, line, side_by_side
@@ -102,13 +102,12 @@ def winners(groups: Mapping[str, Sequence[Outcome]]) -> Table:
             [one.map for one in outcomes],
             [not one.prompt and not one.map for one in outcomes],
         ]
-        placed = [near for one in outcomes for near in one.placed]
-        rows.append(
-            (name, str(len(outcomes)), *(bracketed(*share_of(one)) for one in (*each, placed)))
-        )
+        shares = [share_of(one) for one in each]
+        shares.append(share_of_groups([one.placed for one in outcomes]))
+        rows.append((name, str(len(outcomes)), *(bracketed(*one) for one in shares)))
     header = ("the prompt names", "images", "show the prompt", "show the map", "neither", "placed")
     caption = (
-        "Images of a map and a prompt that contradict each other, with Wilson's 95% intervals. "
+        "Images of a map and a prompt that contradict each other, with 95% intervals. "
         "An image shows the map if it has the map's shapes in their places and nothing else. "
         f"Placed: share of the map's things with a thing, of whatever shape, within {NEAR:g} "
         "pixels."

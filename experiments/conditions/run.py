@@ -11,7 +11,13 @@ from tqdm import tqdm
 from diffusion_math.schedule import Discrete
 from experiments.common.model import load
 from experiments.common.model_options import Model
-from experiments.common.statistics import median_interval, paired_difference, seeded, share_of
+from experiments.common.statistics import (
+    median_interval,
+    paired_difference,
+    seeded,
+    share_of,
+    share_of_groups,
+)
 from experiments.conditions import Config, figures, measure
 from experiments.conditions.measure import Outcome
 from experiments.digits import data as digit_data
@@ -84,16 +90,17 @@ def _named(found: dict[str, list[Outcome]]) -> dict[str, list[Outcome]]:
 def _rows(
     mapped: Sequence[Outcome], plain: Sequence[Outcome], found: dict[str, list[Outcome]]
 ) -> tuple[Measurement, ...]:
-    placed = [near for one in mapped for near in one.placed]
+    placed = [one.placed for one in mapped]
+    things = sum(map(len, placed))
     errors = [error for one in mapped for error in one.errors if math.isfinite(error)]
     right, before = ([one.prompt for one in each] for each in (mapped, plain))
     gain = sum(right) / len(right) - sum(before) / len(before)
     rows = [
         estimated(
             "conditions",
-            f"C27: with a class-index map, share of {len(placed)} things whose centroid is within "
+            f"C27: with a class-index map, share of {things} things whose centroid is within "
             f"{NEAR:g} pixels (of 64) of the map's, at least {PLACED:g}",
-            share_of(placed),
+            share_of_groups(placed),
             least=PLACED,
         ),
         *(
@@ -102,8 +109,8 @@ def _rows(
         ),
         estimated(
             "conditions-placed-without",
-            f"The same share of {len(placed)} things without the map",
-            share_of([near for one in plain for near in one.placed]),
+            f"The same share of {things} things without the map",
+            share_of_groups([one.placed for one in plain]),
         ),
         estimated(
             "conditions-accuracy",

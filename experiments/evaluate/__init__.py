@@ -16,8 +16,9 @@ class TrainedModel(Model):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.low_memory or self.engine != "eager":
-            refuse(self, "engine" if self.engine != "eager" else "low_memory", "its default here")
+        for name in ("engine", "low_memory", "dtype"):
+            if getattr(self, name) != getattr(Model, name):
+                refuse(self, name, "its default here")
 
 
 @validated
@@ -47,3 +48,5 @@ class Config:
     def __post_init__(self) -> None:
         if self.data is None:
             unused(self, ["held_out"], "without --data")
+            if self.model.weights != "shapes":
+                refuse(self, "data", "the folder that the model was trained on")

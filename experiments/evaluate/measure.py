@@ -46,8 +46,9 @@ def frechet_distance(x: Features, y: Features) -> float:
 def kernel_distance(x: Features, y: Features) -> tuple[float, float]:
     """KID: the unbiased squared MMD of the kernel (a.b / D + 1)^3, with a standard error.
 
-    It may be negative. The error is that of half the samples over random halves, divided by
-    sqrt(2). Source: Binkowski et al. 2018, arXiv:1801.01401, section 4.
+    It may be negative. The error is the standard deviation over random halves: the mean of half of
+    n samples, drawn without replacement, deviates from the mean of all by s / sqrt(n).
+    Source: Binkowski et al. 2018, arXiv:1801.01401, section 4.
     """
     value = _mmd(x, y)
     generator = torch.Generator().manual_seed(0)
@@ -55,7 +56,7 @@ def kernel_distance(x: Features, y: Features) -> tuple[float, float]:
     for _ in range(SUBSETS):
         a, b = (z[torch.randperm(len(z), generator=generator)[: len(z) // 2]] for z in (x, y))
         halves.append(_mmd(a, b))
-    return value, float(torch.tensor(halves).std()) / math.sqrt(2)
+    return value, float(torch.tensor(halves).std())
 
 
 def _mmd(x: Features, y: Features) -> float:

@@ -1,7 +1,10 @@
 """Runs the evaluation: losses and reconstructions of held-out images, and generated images."""
 
+import json
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from experiments.evaluate.measure import features, frechet_distance, kernel_dist
 from experiments.output.result import MEASURED, Figure, Measurement, Result
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from experiments.plots.gallery import image_rows
+from sd.command_line.flags import refuse
 from sd.files.image_tensor import signed
 from sd.pipeline import TextToImage
 from sd.shapes.data import FRESH, example
@@ -23,6 +27,7 @@ from sd.train.folder import read_folder
 from sd.train.held_out import loss_by_level
 from sd.train.source import Own
 from sd.train.vae import psnr
+from sd.weights import read_metadata
 
 SHOWN = 8
 LEAST = 4
@@ -88,19 +93,46 @@ def captioned(config: Config, side: int) -> dict[str, Captioned]:
         }
         return found | {"all": _of_shapes(0, range(SHAPES))}
     folder = read_folder(config.data, side, size="the model's")
-    source = Own(folder, config.held_out)
+    source = _of_training(config, Own(folder, config.held_out))
     places = {"held-out": source.held_out, "training": source.trained}
     if min(map(len, places.values())) < LEAST:
         got = " and ".join(f"{len(some)} {name}" for name, some in places.items())
         raise ValueError(f"held_out: wanted {LEAST} or more images on both sides, got {got}")
     sets = {name: some[: config.count] for name, some in places.items()}
-    return {
+    found = {
         name: Captioned(
             _stack([folder.image(place) for place in some]),
             [folder.captions[place][0] for place in some],
         )
-        for name, some in {**sets, "all": source.trained}.items()
+        for name, some in sets.items()
     }
+    return found | {"all": _everything(source)}
+
+
+def _everything(source: Own) -> Captioned:
+    """All images of the training, mirrored ones among them, and their captions."""
+    said = [source.folder.captions[place][0] for place in source.trained]
+    images = source.images(range(source.count))
+    return Captioned(images, said * (len(images) // len(said)))
+
+
+def _of_training(config: Config, source: Own) -> Own:
+    """The source, with mirrored images if the model of `train --data` has learned from those.
+
+    Raises ValueError for another share held out than in the training; warns of another folder.
+    """
+    path = Path(config.model.weights) / "unet.safetensors"
+    made = read_metadata(path).get("settings", "{}") if path.is_file() else "{}"
+    fingerprint, *rest = str(json.loads(made).get("data", "")).rsplit(" ", 2)
+    if len(rest) != 2:
+        return source
+    share, flip = rest
+    if fingerprint != source.folder.fingerprint:
+        said = "--data: not the folder that the model was trained on"
+        warnings.warn(f"{said}: 'training' images are the rest of this one", stacklevel=2)
+    elif float(share) != config.held_out:
+        refuse(config, "held_out", f"{share}, that of the training")
+    return replace(source, flip=flip == "True")
 
 
 def _of_shapes(seed: int, indices: range) -> Captioned:

@@ -102,7 +102,7 @@ def sample(settings: Settings, model: Model, pipeline: TextToImage, every: int, 
     be read or is too large.
     """
     if settings.image is not None:
-        _bounded(settings.image)
+        bounded(settings.image)
     sides = {ON: settings.config(True, model)}
     if settings.side_by_side:
         sides[OFF] = settings.config(False, model)
@@ -122,7 +122,7 @@ def sample(settings: Settings, model: Model, pipeline: TextToImage, every: int, 
         tell(Drawn(side, figure.name, figure.image))
 
 
-def _bounded(path: Path) -> None:
+def bounded(path: Path) -> None:
     """Raise ValueError for an image of more pixels than `LARGEST`, or none at all."""
     try:
         image = open_image(path)

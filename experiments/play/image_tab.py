@@ -91,6 +91,7 @@ def tab(gr: Any, config: Config, pipeline: TextToImage, folder: Path) -> None:
         if path is None:
             return ""
         try:
+            image.bounded(Path(_uploaded(path, folder) or ""))
             small = read_image(_uploaded(path, folder) or "")
         except ValueError as error:
             return messages.error(str(error).replace(f" {path}", ""))

@@ -139,7 +139,6 @@ class Animated:
 
 def animate(settings: Settings, tell: Tell) -> None:
     """Sample, tell each `Moment` as it is drawn, and then what is `Animated`."""
-    torch.set_num_threads(1)  # of this thread; the tensors are small
     run = reverse if settings.process == REVERSE else langevin
     moments, error = run(settings, tell)
     density, reach = _contours(settings.data())

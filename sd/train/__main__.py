@@ -10,7 +10,6 @@ import json
 import os
 import shlex
 import sys
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
@@ -23,7 +22,7 @@ import torch
 from torch import nn
 
 from diffusion_math.schedule import Discrete
-from sd import device, weights
+from sd import weights
 from sd.command_line import flags
 from sd.command_line.entry import guarded, parsed
 from sd.command_line.flags import Range, Several, Words
@@ -49,7 +48,7 @@ from sd.train.control import ControlTraining
 from sd.train.own import train_own
 from sd.train.own_options import OwnModel
 from sd.train.settings import FREE, Training, agreed
-from sd.train.shard import WHOLE, Shard, fair, joined, left
+from sd.train.shard import WHOLE, Shard, joined, left, startable
 from sd.train.trainer import rounded
 from sd.train.unet import UNetTraining
 from sd.train.vae import VAETraining
@@ -179,15 +178,7 @@ def check(options: All, config: ModelConfig, processes: int = 1) -> None:
         raise ValueError("--unet.fsdp: wanted several processes, got 1 (see torchrun)")
     if fsdp.asked() and not options.unet.fsdp:
         raise ValueError("the configuration of accelerate asks for FSDP: give --unet.fsdp too")
-    for training in todo:
-        fair(training, processes)
-        if training.warmup >= training.steps:
-            said = f"--{training.prefix}warmup {training.warmup} is not below the number of steps"
-            warnings.warn(f"{said}: the learning rate does not reach its peak", stacklevel=2)
-    if device.available()[0] != "cpu" and len({one.cpu for one in todo}) > 1:
-        raise ValueError(
-            "--clip.cpu, --vae.cpu, --unet.cpu and --control.cpu: give all of them or none"
-        )
+    startable(todo, processes)
     networks: dict[str, tuple[type[nn.Module], AnyConfig]] = {
         "text_encoder": (TextEncoder, config.text),
         "vae": (VAE, config.vae),

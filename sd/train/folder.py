@@ -238,9 +238,9 @@ Row = tuple[int, Any, Sequence[Any]]
 
 
 def _of_text(text: str) -> Iterator[Row]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(io.StringIO(text, newline=None), 1):
         if line.strip():
-            name, _, caption = line.partition("\t")
+            name, _, caption = line.rstrip("\n").partition("\t")
             yield number, name, [caption]
 
 
@@ -260,7 +260,7 @@ def _of_table(path: Path, text: str, unread: set[str]) -> Iterator[Row]:
 
 
 def _of_json(text: str, unread: set[str]) -> Iterator[Row]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(io.StringIO(text, newline=None), 1):
         if not line.strip():
             continue
         try:

@@ -32,7 +32,7 @@ def loss_by_level(
     that two networks are compared on the same numbers.
     """
     generator = torch.Generator().manual_seed(0)
-    eps = torch.randn(x0.shape, generator=generator)
+    eps = torch.randn(x0.shape, generator=generator).to(x0)
     found = []
     for level in range(levels):
         time = max(1, round(len(schedule.betas) * (level + 0.5) / levels))

@@ -5,6 +5,7 @@
 Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from sd.checkpoint.lora_config import METADATA
 from sd.command_line.flags import Range
+from sd.config import to_json
 from sd.digest import weights_digest
 from sd.files import output_folder
 from sd.loading import Parts
@@ -55,6 +57,20 @@ class LoRATraining(Training):
     """Probability that the empty prompt replaces the caption."""
 
 
+def _adapted(unet: nn.Module) -> dict[str, nn.Linear]:
+    """The layers that are adapted, by name."""
+    return {
+        name: layer
+        for name, layer in unet.named_modules()
+        if isinstance(layer, nn.Linear) and name.endswith(TARGETS)
+    }
+
+
+def largest_rank(unet: nn.Module) -> int:
+    """The width of the narrowest adapted layer."""
+    return min(min(layer.weight.shape) for layer in _adapted(unet).values())
+
+
 class Adapters(nn.Module):
     """The factors of the update of each attention layer of a U-Net.
 
@@ -69,12 +85,8 @@ class Adapters(nn.Module):
         Raises ValueError if a layer is narrower than the rank.
         """
         super().__init__()
-        found = {
-            name: layer
-            for name, layer in unet.named_modules()
-            if isinstance(layer, nn.Linear) and name.endswith(TARGETS)
-        }
-        narrow = min(min(layer.weight.shape) for layer in found.values())
+        found = _adapted(unet)
+        narrow = largest_rank(unet)
         if rank > narrow:
             raise ValueError(f"rank: wanted at most {narrow}, the narrowest layer's, got {rank}")
         self.layers = tuple(found)
@@ -173,7 +185,14 @@ def context(base: Parts, rank: int, source: Source) -> dict[str, str]:
     """What changes the adapters besides the flags of their training."""
     networks = base.config, base.vae, base.text_encoder, source
     own = weights_digest(base.unet.state_dict().items())
-    return {**unet_context(*networks), "unet": own, "--lora": str(rank)}
+    words = hashlib.sha256(base.tokenizer.to_json().encode()).hexdigest()[:16]
+    return {
+        **unet_context(*networks),
+        "model": to_json(base.config),
+        "vocabulary": words,
+        "unet": own,
+        "--lora": str(rank),
+    }
 
 
 def save_lora(folder: Path, adapters: Adapters, metadata: Mapping[str, str]) -> list[Path]:

@@ -5,6 +5,7 @@ encoder, autoencoder, U-Net, each from nothing. The first two may be a checkpoin
 all three are, and adapters of the U-Net are trained.
 """
 
+import hashlib
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -32,13 +33,13 @@ from sd.networks.vae import VAE
 from sd.noise_schedule import named_schedule
 from sd.text.own_vocabulary import learned_rules
 from sd.text.tokenizer import Tokenizer
-from sd.train import clip, lora, unet, vae
+from sd.train import clip, fsdp, lora, unet, vae
 from sd.train.folder import read_folder
 from sd.train.held_out import loss_by_level
 from sd.train.own_options import OwnModel
 from sd.train.preview import previews
 from sd.train.settings import agreed
-from sd.train.shard import Shard, fair, joined, left
+from sd.train.shard import Shard, joined, left, startable
 from sd.train.source import Own
 from sd.train.trainer import rounded
 
@@ -65,6 +66,10 @@ class _Run:
 
     def settings(self, name: str, context: Mapping[str, Any]) -> dict[str, Any]:
         return {**self.options.stages[name].settings(), **context}
+
+    def seeded(self, name: str) -> Own:
+        """The images in the order of a stage's seed."""
+        return replace(self.source, seed=self.options.stages[name].seed)
 
     def ready(self, name: str, settings: Mapping[str, Any]) -> bool:
         """Whether a network is there. Raises ValueError if it was made with other settings."""
@@ -105,8 +110,9 @@ def train_own(options: OwnModel, command: str) -> None:
     shard = joined(any(one.cpu for one in options.stages.values()))
     with ExitStack() as held:
         held.callback(left)
-        for training in options.stages.values():
-            fair(training, shard.process.count)
+        startable(list(options.stages.values()), shard.process.count)
+        if fsdp.asked():
+            raise ValueError("the configuration of accelerate asks for FSDP, which --data has not")
         base = None
         if options.lora is not None and options.size is None:
             base = _loaded(options)  # its size is that of the images
@@ -118,6 +124,9 @@ def train_own(options: OwnModel, command: str) -> None:
         source = Own(folder, options.held_out, options.flip)
         if source.count < 1:
             flags.refuse(options, "held_out", "a share that leaves images to learn from")
+        if options.held_out > 0 and not source.held_out:
+            said = f"--held-out {options.held_out:g} of {len(folder.names)} images is none"
+            warnings.warn(f"{said}: nothing is evaluated", stacklevel=2)
         if base is None and options.checkpoint is not None:  # after the folder: it may take long
             base = _loaded(options)
         _sized(options, size, base)
@@ -151,11 +160,16 @@ def _sized(options: OwnModel, size: int, base: loading.Parts | None) -> None:
         if size % step:
             said = f"a multiple of {step}, which the VAE and the U-Net halve, got {size}"
             raise FlagError(f"--size: wanted {said}")
-        if options.lora is not None:
+        if options.lora is not None and base is not None:
+            if options.lora > (most := lora.largest_rank(base.unet)):
+                said = f"at most {most}, the width of the narrowest layer"
+                raise FlagError(f"--lora: wanted {said}, got {options.lora}")
             return
-        width = options.networks.text_width
+        sizes = options.networks
         text = base.config.text if "text_encoder" in options.taken and base else None
-        text = text or TextConfig(width=width, heads=options.networks.heads, layers=2)
+        text = text or TextConfig(
+            width=sizes.text_width, heads=sizes.heads, layers=sizes.text_layers
+        )
         options.networks.model(size, text, autoencoder)
     except FlagError:
         raise
@@ -165,14 +179,18 @@ def _sized(options: OwnModel, size: int, base: loading.Parts | None) -> None:
 
 def _model(run: _Run, base: loading.Parts | None, size: int) -> None:
     """Text encoder, autoencoder, U-Net."""
-    options, source, sizes = run.options, run.source, run.options.networks
+    options, sizes = run.options, run.options.networks
     tokenizer = _tokenizer(run, base)
     if "text_encoder" in options.taken and base is not None:
         text_encoder = _take(run, "text_encoder", base.text_encoder, base.config.text)
+        _keep(run, tokenizer)
     else:
-        own = sizes.text(tokenizer)
-        settings = run.settings("text_encoder", clip.context(own, source))
-        if not run.ready("text_encoder", settings):
+        own, source = sizes.text(tokenizer), run.seeded("text_encoder")
+        context = {**clip.context(own, source), "vocabulary": _digest(tokenizer)}
+        settings = run.settings("text_encoder", context)
+        ready = run.ready("text_encoder", settings)
+        _keep(run, tokenizer)  # after the line before, which refuses to change a finished model
+        if not ready:
             training: Any = options.stages["text_encoder"]
             state, figures = clip.train_clip(training, own, 1, source, tokenizer)
             run.write("text_encoder", rounded(TextEncoder(own), state), own, settings,
@@ -183,6 +201,7 @@ def _model(run: _Run, base: loading.Parts | None, size: int) -> None:
     else:
         autoencoder = _vae(run, sizes.autoencoder())
     config = sizes.model(size, text_encoder.config, autoencoder.config)
+    source = run.seeded("unet")
     settings = run.settings("unet", unet.context(config, autoencoder, text_encoder, source))
     if run.ready("unet", settings):
         return
@@ -201,22 +220,28 @@ def _model(run: _Run, base: loading.Parts | None, size: int) -> None:
 
 
 def _tokenizer(run: _Run, base: loading.Parts | None) -> Tokenizer:
-    """The checkpoint's, or one learned from the captions; in `tokenizer.json` of the folder."""
-    path = run.options.out / "tokenizer.json"
+    """The checkpoint's, or one learned from the captions."""
     if "text_encoder" in run.options.taken and base is not None:
-        tokenizer = base.tokenizer
-    else:
-        said = [text for index in run.source.trained for text in run.source.folder.captions[index]]
-        rules = learned_rules(said, run.options.networks.merges)
-        longest = max(len(one.ids) for one in rules.encode_batch(said, add_special_tokens=False))
-        if longest + 2 > LONGEST:
-            what = f"captions of more than {LONGEST - 2} tokens are cut"
-            warnings.warn(f"--data: {what}; the longest has {longest}", stacklevel=2)
-        tokenizer = Tokenizer(rules, min(LONGEST, longest + 2))
+        return base.tokenizer
+    said = [text for index in run.source.trained for text in run.source.folder.captions[index]]
+    rules = learned_rules(said, run.options.networks.merges)
+    longest = max(len(one.ids) for one in rules.encode_batch(said, add_special_tokens=False))
+    if longest + 2 > LONGEST:
+        what = f"captions of more than {LONGEST - 2} tokens are cut"
+        warnings.warn(f"--data: {what}; the longest has {longest}", stacklevel=2)
+    return Tokenizer(rules, min(LONGEST, longest + 2))
+
+
+def _keep(run: _Run, tokenizer: Tokenizer) -> None:
+    """Write `tokenizer.json` of the folder."""
     if run.shard.process.main:
+        path = run.options.out / "tokenizer.json"
         output_folder.write_file(path, tokenizer.to_json().encode())
     run.shard.wait()
-    return tokenizer
+
+
+def _digest(tokenizer: Tokenizer) -> str:
+    return hashlib.sha256(tokenizer.to_json().encode()).hexdigest()[:16]
 
 
 def _take(run: _Run, name: str, network: Any, own: AnyConfig) -> Any:
@@ -231,7 +256,7 @@ def _take(run: _Run, name: str, network: Any, own: AnyConfig) -> Any:
 
 def _vae(run: _Run, own: VAEConfig) -> VAE:
     """The trained autoencoder, its latents standardised."""
-    options, source = run.options, run.source
+    options, source = run.options, run.seeded("vae")
     settings = run.settings("vae", vae.context(own, source))
     if not run.ready("vae", settings):
         trained = VAE(own)
@@ -289,7 +314,7 @@ def _prompts(run: _Run) -> list[str]:
 
 def _lora(run: _Run, base: loading.Parts, size: int) -> None:
     """Adapters of the checkpoint's U-Net, in two files."""
-    options, source = run.options, run.source
+    options, source = run.options, run.seeded("lora")
     base = base._replace(config=replace(base.config, image_size=size))
     training, rank = options.stages["lora"], options.lora
     assert isinstance(training, lora.LoRATraining) and rank is not None

@@ -122,6 +122,7 @@ class OwnModel:
     def check(self) -> None:
         """Raise FlagError for a value out of range, or a flag without effect beside the others."""
         flags.check(self)
+        flags.check(self.networks)
         flags.files(self)
         for training in (self.clip, self.vae, self.unet, self.adapter):
             flags.unused(training, ["out"], "with --data, whose --out holds it all")

@@ -4,6 +4,7 @@ A batch and its random numbers are functions of the step alone. Each process tak
 consecutive examples of them, so that N processes train as one process does, up to rounding.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,12 +14,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from sd import device
 from sd.command_line.entry import WRONG
 from sd.command_line.flags import named
 from sd.processes import ALONE, Process, launched
 from sd.train.settings import Training
 
-__all__ = ["WHOLE", "Shard", "fair", "joined", "left"]
+__all__ = ["WHOLE", "Shard", "fair", "joined", "left", "startable"]
 
 PATIENCE = timedelta(hours=6)
 """How long a process waits for another, as for an evaluation on the main process."""
@@ -151,6 +153,21 @@ def fair(training: Training, processes: int) -> None:
             more = f" in each of {processes} processes" if processes > 1 else ""
             wanted = f"a multiple of {named(training, 'accumulate')} {parts}{more}"
         raise ValueError(f"{flag}: wanted {wanted}, got {training.batch_size}")
+
+
+def startable(trainings: Sequence[Training], processes: int) -> None:
+    """Raise ValueError for trainings that can't run one after the other with that many processes.
+
+    Warns if a learning rate does not reach its peak.
+    """
+    for training in trainings:
+        fair(training, processes)
+        if training.warmup >= training.steps:
+            said = f"--{training.prefix}warmup {training.warmup} is not below the number of steps"
+            warnings.warn(f"{said}: the learning rate does not reach its peak", stacklevel=3)
+    if device.available()[0] != "cpu" and len({one.cpu for one in trainings}) > 1:
+        names = ", ".join(f"--{one.prefix}cpu" for one in trainings)
+        raise ValueError(f"{names}: give all of them or none")
 
 
 class _Gathered(torch.autograd.Function):

@@ -9,12 +9,12 @@ from benchmarks.__main__ import write
 from benchmarks.compare import Row, compare
 from benchmarks.table import BEGIN, END, RED, Table
 
-ROW = Row("a step", "diffusers", 0.1, 0.2, 0.45, 0.5, 0.55)
-OTHER = Row("a pass", "diffusers", 7.0, 7.0, 0.9, 1.0, 1.1)
+ROW = Row("a step", "diffusers", 0.1, 0.2, 0.45, 0.5, 0.55, 3)
+OTHER = Row("a pass", "diffusers", 7.0, 7.0, 0.9, 1.0, 1.1, 5)
 
 
 def test_a_table_is_read_back(tmp_path: Path) -> None:
-    table = Table.of([ROW, OTHER], rounds=3)
+    table = Table.of([ROW, OTHER])
     table.write(tmp_path / "table.json")
     assert Table.read(tmp_path / "table.json") == table
     assert Table.read(tmp_path / "none.json") is None
@@ -23,8 +23,8 @@ def test_a_table_is_read_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("ratio", "worse"), [(0.54, False), (0.56, True), (0.3, False)])
 def test_a_ratio_worse_by_a_tenth_is_red(ratio: float, worse: bool) -> None:
-    before = Table.of([ROW, OTHER], rounds=3)
-    now = Table.of([replace(ROW, ratio=ratio), OTHER], rounds=3)
+    before = Table.of([ROW, OTHER])
+    now = Table.of([replace(ROW, ratio=ratio), OTHER])
     lines = now.lines(before, colour=True)
     assert [RED in line for line in lines] == [False, False, worse, False]
     assert ("worse: was 0.50" in lines[2]) == worse
@@ -35,13 +35,17 @@ def test_a_ratio_worse_by_a_tenth_is_red(ratio: float, worse: bool) -> None:
 def test_a_page_gets_the_new_table_and_keeps_its_text(tmp_path: Path) -> None:
     page = tmp_path / "benchmarks.md"
     page.write_text(f"# Title\n\n{BEGIN}\nold\n{END}\n\nAfter.\n", encoding="utf-8")
-    before = Table.of([OTHER], rounds=3)
-    write(Table.of([ROW], rounds=5), before, tmp_path)
+    before = Table.of([OTHER])
+    write(Table.of([ROW]), before, tmp_path)
     text = page.read_text(encoding="utf-8")
     assert text.startswith("# Title\n\n") and text.endswith("\n\nAfter.\n") and "old" not in text
     assert "| a step | diffusers | 0.1 | 0.2 | 0.50 [0.45, 0.55] |" in text
     kept = Table.read(tmp_path / "benchmarks.json")
     assert kept is not None and kept.rows == (ROW, OTHER)  # what was not timed now stays
+    assert "medians of 3 to 5 rounds" in text
+    write(Table.of([ROW]), replace(before, machine="another"), tmp_path)
+    kept = Table.read(tmp_path / "benchmarks.json")
+    assert kept is not None and kept.rows == (ROW,)
 
 
 def test_units_may_differ() -> None:

@@ -24,6 +24,7 @@ from experiments.common.statistics import (
     ratio_of_means,
     seeded,
     share_of,
+    share_of_groups,
     wilson,
     with_interval,
 )
@@ -62,6 +63,18 @@ def test_mean_interval_is_students(values: list[float], level: float) -> None:
         return
     wanted = stats.t.interval(level, len(values) - 1, np.mean(values), sem)
     assert got == pytest.approx(wanted, rel=1e-9, abs=1e-9)
+
+
+def test_verdicts_of_one_group_count_as_one() -> None:
+    """Of n equal groups the interval is that of n verdicts; single ones are a binomial's."""
+    verdicts = [True] * 80 + [False] * 20
+    error = math.sqrt(0.8 * 0.2 / 99)
+    for size in (1, 3):
+        share, interval = share_of_groups([[one] * size for one in verdicts])
+        assert share == 0.8
+        assert interval == pytest.approx((0.8 - 1.959964 * error, 0.8 + 1.959964 * error), abs=1e-6)
+    assert share_of_groups([[True, True]] * 9) == (1.0, wilson(9, 9))
+    assert share_of_groups([[False]] * 9) == (0.0, wilson(0, 9))
 
 
 def test_mean_interval_of_one_and_of_none() -> None:

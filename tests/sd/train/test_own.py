@@ -32,6 +32,8 @@ REFUSED = {
     "adapters": ({"--adapter.steps": "3"}, "--adapter.steps: has no effect without --lora"),
     "no checkpoint": ({"--lora": "3"}, "--checkpoint: wanted a checkpoint with --lora"),
     "nothing to learn": ({"--held-out": "1"}, "--held-out: wanted a share that leaves images"),
+    "merges": ({"--networks.merges": "-5"}, "--networks.merges: wanted"),
+    "layers": ({"--networks.text-layers": "1"}, "--networks.text-layers: wanted"),
     "no folder": ({"--data": "nothing"}, "nothing"),
     "parts": ({"--vae.accumulate": "3"}, "--vae.batch-size: wanted a multiple of --vae.accumulate"),
 }
@@ -92,11 +94,13 @@ def test_a_run_gives_a_model_that_loads_and_a_lora_that_merges(
     ]  # fmt: skip
     with Image.open(out / "preview-000003.png") as grid:
         assert grid.size == (len(SEEDS) * 18 - 2, 4 * 18 - 2)
-    before = {path.name: path.read_bytes() for path in out.glob("*.safetensors")}
+    files = sorted([*out.glob("*.safetensors"), out / "tokenizer.json"])
+    before = [path.read_bytes() for path in files]
     assert own_run.run(words) == 0 and capsys.readouterr().out == ""
-    assert own_run.run([*words, "--flip"]) == 2
-    assert "was made with other settings" in capsys.readouterr().err
-    assert {path.name: path.read_bytes() for path in out.glob("*.safetensors")} == before
+    for other in (["--flip"], ["--networks.merges", "3"], ["--clip.seed", "5"]):
+        assert own_run.run([*words, *other]) == 2
+        assert "was made with other settings" in capsys.readouterr().err
+        assert [path.read_bytes() for path in files] == before
 
     model = TextToImage.load(out, device="cpu")
     assert model.config.image_size == own_run.SIDE and model.config.unet.channels == (8, 8)

@@ -29,6 +29,13 @@ def test_the_held_out_images_are_a_share_and_in_no_training(tmp_path: Path) -> N
     assert {image.tobytes() for image in fresh} == held and len(source.fresh(2)) == 2
 
 
+def test_the_seed_is_of_the_order_and_the_pairs(tmp_path: Path) -> None:
+    first, other = own(tmp_path), own(tmp_path, seed=1)
+    assert sorted(first.order(0, 20)) == sorted(other.order(0, 20)) == list(range(20))
+    assert first.order(0, 20) != other.order(0, 20)
+    assert first.pairs(0, 8).captions != other.pairs(0, 8).captions
+
+
 def test_equal_images_are_on_one_side(tmp_path: Path) -> None:
     captioned(tmp_path, SAID)
     for i in range(10):
