@@ -58,8 +58,8 @@ def swept(
         executor: where it runs.
         tick: called after each unit.
 
-    Raises SweepError, with the unit's name, for the first unit that fails; what has not begun is
-    cancelled.
+    Raises SweepError, with the unit's name, for the first unit that fails; where it leaves the
+    executor's block, what has not begun is cancelled.
     """
     found: dict[int, Made] = {}
     for one in each(_Second(work), enumerate(units), executor):
@@ -83,7 +83,7 @@ def each(
     """`work(unit)` for every unit, begun in this order, given as they end, with their errors.
 
     Without an executor they run one after the other in this process; with one, `tick` is called
-    about once a second. What has not begun is cancelled if the caller stops.
+    about once a second. An error that leaves the executor's block cancels what has not begun.
     """
     if executor is None:
         yield from (attempt(work, unit) for unit in units)
@@ -91,20 +91,16 @@ def each(
     waiting: dict[Future[Done[Unit, Made]], Unit] = {
         executor.submit(attempt, work, unit): unit for unit in units
     }
-    try:
-        while waiting:
-            ended, _ = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
-            tick()
-            for one in ended:
-                unit = waiting.pop(one)
-                error = one.exception()  # of the executor: its process was killed, or can't pickle
-                if isinstance(error, Exception):
-                    yield Done(unit, None, error, 0.0)
-                else:
-                    yield one.result()
-    finally:
-        for one in waiting:
-            one.cancel()
+    while waiting:
+        ended, _ = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+        tick()
+        for one in ended:
+            unit = waiting.pop(one)
+            error = one.exception()  # of the executor: its process was killed, or can't pickle
+            if isinstance(error, Exception):
+                yield Done(unit, None, error, 0.0)
+            else:
+                yield one.result()
 
 
 def attempt(work: Callable[[Unit], Made], name: Unit) -> Done[Unit, Made]:
@@ -156,7 +152,12 @@ def cluster(scheduler: str) -> Iterator[Executor]:
         said = f"wanted the address of a dask scheduler, such as 10.0.0.5:8786, got {scheduler}"
         raise ValueError(f"--scheduler: {said} ({type(error).__name__})") from error
     with client:
-        yield client.get_executor(pure=False, retries=0)
+        executor = client.get_executor(pure=False, retries=0)
+        try:
+            yield executor
+        except BaseException:
+            executor.shutdown(wait=False)  # cancels what has not begun
+            raise
 
 
 @dataclass(frozen=True)
