@@ -16,8 +16,7 @@ from tests.support.controlnets import peer_of
 from tests.support.full_size import large, whole
 from tests.support.tensors import far, normal
 
-# One group: two of these models at a time do not fit into the memory of a small machine.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full size")]
+pytestmark = [pytest.mark.slow, pytest.mark.full_size]
 SIDE = 512
 CONFIG = ControlNetConfig(V15.unet)
 GIVEN = Given(7, control_run.hint(SIDE, 4), 0.8, 0.0, 0.75)

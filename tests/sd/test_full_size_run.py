@@ -11,8 +11,7 @@ from tests.support.whole_run import OTHER, Run, apart
 
 diffusers = pytest.importorskip("diffusers")
 
-# One group: two of these models at a time do not fit into the memory of a small machine.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full size")]
+pytestmark = [pytest.mark.slow, pytest.mark.full_size]
 SIDE = 512
 WAYS = {
     "v1.5": (("ddim", False), ("dpmpp_2m", True)),

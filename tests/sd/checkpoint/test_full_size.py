@@ -15,8 +15,7 @@ from tests.support.tensors import far, normal
 
 diffusers = pytest.importorskip("diffusers")
 
-# One group: two of these models at a time do not fit into the memory of a small machine.
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("full size")]
+pytestmark = [pytest.mark.slow, pytest.mark.full_size]
 TOLERANCE = 1e-4  # a thousand roundings (6e-8) of float32 through a hundred layers
 
 

@@ -153,7 +153,7 @@ LARGE = replace(
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("full size")
+@pytest.mark.full_size
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_peak_is_one_copy(tmp_path: Path) -> None:
     """Anonymous memory, which copies take and mapped pages do not; over a file of some 200 MB."""
