@@ -5,7 +5,6 @@
 Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +29,7 @@ from sd.train.source import Source
 from sd.train.trainer import Preview, fit
 from sd.train.unet import captioned_latents, device_of, encode, unet_loss
 from sd.train.unet import context as unet_context
+from sd.train.vocabulary import digest
 
 __all__ = ["FILES", "Adapters", "LoRATraining", "context", "save_lora", "train_lora"]
 
@@ -185,7 +185,7 @@ def context(base: Parts, rank: int, source: Source) -> dict[str, str]:
     """What changes the adapters besides the flags of their training."""
     networks = base.config, base.vae, base.text_encoder, source
     own = weights_digest(base.unet.state_dict().items())
-    words = hashlib.sha256(base.tokenizer.to_json().encode()).hexdigest()[:16]
+    words = digest(base.tokenizer)
     return {
         **unet_context(*networks),
         "model": to_json(base.config),

@@ -5,7 +5,6 @@ encoder, autoencoder, U-Net, each from nothing. The first two may be a checkpoin
 all three are, and adapters of the U-Net are trained.
 """
 
-import hashlib
 import json
 import warnings
 from collections.abc import Callable, Mapping
@@ -31,7 +30,6 @@ from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE
 from sd.noise_schedule import named_schedule
-from sd.text.own_vocabulary import learned_rules
 from sd.text.tokenizer import Tokenizer
 from sd.train import clip, fsdp, lora, unet, vae
 from sd.train.folder import read_folder
@@ -42,6 +40,7 @@ from sd.train.settings import agreed
 from sd.train.shard import Shard, joined, left, startable
 from sd.train.source import Own
 from sd.train.trainer import rounded
+from sd.train.vocabulary import digest, vocabulary
 
 __all__ = ["train_own"]
 
@@ -49,8 +48,6 @@ STANDARD = 2000
 """The most images that standardise the latents."""
 JUDGED = 256
 """The most held-out images that evaluate a network."""
-LONGEST = 77
-"""The longest context in tokens, as CLIP's."""
 SHOWN = 4
 """Captions that are prompts of the previews, without `--prompts`."""
 
@@ -186,7 +183,7 @@ def _model(run: _Run, base: loading.Parts | None, size: int) -> None:
         _keep(run, tokenizer)
     else:
         own, source = sizes.text(tokenizer), run.seeded("text_encoder")
-        context = {**clip.context(own, source), "vocabulary": _digest(tokenizer)}
+        context = {**clip.context(own, source), "vocabulary": digest(tokenizer)}
         settings = run.settings("text_encoder", context)
         ready = run.ready("text_encoder", settings)
         _keep(run, tokenizer)  # after the line before, which refuses to change a finished model
@@ -223,13 +220,7 @@ def _tokenizer(run: _Run, base: loading.Parts | None) -> Tokenizer:
     """The checkpoint's, or one learned from the captions."""
     if "text_encoder" in run.options.taken and base is not None:
         return base.tokenizer
-    said = [text for index in run.source.trained for text in run.source.folder.captions[index]]
-    rules = learned_rules(said, run.options.networks.merges)
-    longest = max(len(one.ids) for one in rules.encode_batch(said, add_special_tokens=False))
-    if longest + 2 > LONGEST:
-        what = f"captions of more than {LONGEST - 2} tokens are cut"
-        warnings.warn(f"--data: {what}; the longest has {longest}", stacklevel=2)
-    return Tokenizer(rules, min(LONGEST, longest + 2))
+    return vocabulary(run.source, run.options.networks.merges)
 
 
 def _keep(run: _Run, tokenizer: Tokenizer) -> None:
@@ -238,10 +229,6 @@ def _keep(run: _Run, tokenizer: Tokenizer) -> None:
         path = run.options.out / "tokenizer.json"
         output_folder.write_file(path, tokenizer.to_json().encode())
     run.shard.wait()
-
-
-def _digest(tokenizer: Tokenizer) -> str:
-    return hashlib.sha256(tokenizer.to_json().encode()).hexdigest()[:16]
 
 
 def _take(run: _Run, name: str, network: Any, own: AnyConfig) -> Any:

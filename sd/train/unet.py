@@ -75,7 +75,6 @@ def encode(
 
     Each process encodes some of the batches, and has the latents of all.
     """
-    own = next(vae.parameters()).device
     vae = vae.to(device).eval()
     quiet = None if shard.process.main else True
     starts = range(0, source.count, batch)
@@ -87,7 +86,6 @@ def encode(
         first = starts[number]
         x = source.images(range(first, min(first + batch, source.count))).to(device)
         found[number] = [y.cpu() for y in vae.encode(signed(x))]
-    vae.to(own)
     mean, variance = (torch.cat(y) for y in zip(*shard.collected(found), strict=True))
     return Latent(mean, variance)
 

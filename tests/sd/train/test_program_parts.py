@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from diffusion_math.schedule import Discrete
-from sd import weights
+from sd import device, weights
 from sd.networks.vae import VAE
 from sd.text.tokenizer import Tokenizer
 from sd.train import __main__ as program
@@ -164,11 +164,11 @@ def test_what_is_finished_is_asked_with_its_settings(monkeypatch: pytest.MonkeyP
 def test_one_device_trains_all(
     unmade: list[Any], monkeypatch: pytest.MonkeyPatch, devices: tuple[str, ...], alike: bool
 ) -> None:
-    monkeypatch.setattr(program.device, "available", lambda: devices)
+    monkeypatch.setattr(device, "available", lambda: devices)
     mixed = replace(OPTIONS, unet=replace(OPTIONS.unet, cpu=not alike))
     if alike or devices == ("cpu",):
         return check(mixed, CONFIG)
-    message = "^--clip.cpu, --vae.cpu, --unet.cpu and --control.cpu: give all of them or none$"
+    message = "^--clip.cpu, --vae.cpu, --unet.cpu, --control.cpu: give all of them or none$"
     with pytest.raises(ValueError, match=message):
         check(mixed, CONFIG)
 
