@@ -276,7 +276,7 @@ def _train(options: All, command: str, config: ModelConfig, shard: Shard = WHOLE
             options.unet, config, autoencoder, text_encoder, tokenizer, schedule
         )
         network = rounded(UNet(config.unet), state)
-        networks = (text_encoder.cpu(), autoencoder.cpu(), network)
+        networks = (text_encoder, autoencoder, network)
         model = TextToImage(config, tokenizer, *networks, device=torch.device("cpu"))
         judge = partial(evaluation.accuracy, model, options.judged)
         write("unet", network, config.unet, settings, judge)
@@ -290,7 +290,7 @@ def _train(options: All, command: str, config: ModelConfig, shard: Shard = WHOLE
         )
         own = control.control_config(config)
         branch = rounded(ControlNet(own), state)
-        networks = (text_encoder.cpu(), autoencoder.cpu(), denoiser.cpu())
+        networks = (text_encoder, autoencoder, denoiser)
         model = TextToImage(config, tokenizer, *networks, device=torch.device("cpu"))
         judge = partial(evaluation.controlled, model, branch, options.judged)
         write("control", branch, own, settings, judge)
