@@ -34,7 +34,7 @@ from sd.text.tokenizer import Tokenizer
 from sd.train import clip, fsdp, lora, unet, vae
 from sd.train.folder import read_folder
 from sd.train.held_out import loss_by_level
-from sd.train.own_options import OwnModel
+from sd.train.own_options import JUDGED, SHOWN, STANDARD, OwnModel
 from sd.train.preview import previews
 from sd.train.settings import agreed
 from sd.train.shard import Shard, joined, left, startable
@@ -43,13 +43,6 @@ from sd.train.trainer import rounded
 from sd.train.vocabulary import digest, vocabulary
 
 __all__ = ["train_own"]
-
-STANDARD = 2000
-"""The most images that standardise the latents."""
-JUDGED = 256
-"""The most held-out images that evaluate a network."""
-SHOWN = 4
-"""Captions that are prompts of the previews, without `--prompts`."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,14 @@ from sd.train.settings import Share, Steps, Training
 from sd.train.unet import UNetTraining
 from sd.train.vae import VAETraining
 
-__all__ = ["Networks", "OwnModel"]
+__all__ = ["JUDGED", "SHOWN", "STANDARD", "Networks", "OwnModel"]
+
+STANDARD = 2000
+"""The most images that standardise the latents."""
+JUDGED = 256
+"""The most held-out images that evaluate a network."""
+SHOWN = 4
+"""Captions that are prompts of the previews, without `--prompts`."""
 
 Widths = Annotated[tuple[Annotated[int, Range(1, 8192)], ...], Several(1, distinct=False)]
 Taken = Literal["text_encoder", "vae"]
