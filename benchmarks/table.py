@@ -60,7 +60,7 @@ class Table:
         for row in self.rows:
             line = (
                 f"{row.name:<62}{row.peer:<42}{row.ours:>9.3f}{row.theirs:>9.3f}{row.ratio:>7.2f}"
-                f"  {row.low:.2f} .. {row.high:.2f}"
+                f"  {row.low:.2f} .. {row.high:.2f}  {row.memory}".rstrip()
             )
             was = last.get((row.name, row.peer))
             if was is not None and row.ratio > WORSE * was:
@@ -94,14 +94,14 @@ class Table:
         _, tail = rest.split(END)
         rows = [
             f"| {row.name} | {row.peer} | {row.ours:.3g} | {row.theirs:.3g} "
-            f"| {row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}] |"
+            f"| {row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}] | {row.memory} |"
             for row in self.rows
         ]
         body = [
             f"{self.machine}; {self.said()}.",
             "",
-            "| what | peer | ours, ms | peer, ms | ratio [quartiles] |",
-            "| --- | --- | --- | --- | --- |",
+            "| what | peer | ours, ms | peer, ms | ratio [quartiles] | memory |",
+            "| --- | --- | --- | --- | --- | --- |",
             *rows,
         ]
         return "\n".join([head.rstrip(), "", BEGIN, *body, END, "", tail.lstrip("\n")])

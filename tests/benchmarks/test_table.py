@@ -39,7 +39,10 @@ def test_a_page_gets_the_new_table_and_keeps_its_text(tmp_path: Path) -> None:
     write(Table.of([ROW]), before, tmp_path)
     text = page.read_text(encoding="utf-8")
     assert text.startswith("# Title\n\n") and text.endswith("\n\nAfter.\n") and "old" not in text
-    assert "| a step | diffusers | 0.1 | 0.2 | 0.50 [0.45, 0.55] |" in text
+    assert "| a step | diffusers | 0.1 | 0.2 | 0.50 [0.45, 0.55] |  |" in text
+    held = replace(ROW, memory="ours 1 MiB, peer 2 MiB")
+    assert "| ours 1 MiB, peer 2 MiB |" in Table.of([held]).page(text)
+    assert Table.of([held]).lines(None, colour=False)[-1].endswith("peer 2 MiB")
     kept = Table.read(tmp_path / "benchmarks.json")
     assert kept is not None and kept.rows == (ROW, OTHER)  # what was not timed now stays
     assert "medians of 3 to 5 rounds" in text
