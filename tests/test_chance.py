@@ -275,13 +275,13 @@ def test_fickle():
 
 @pytest.mark.slow
 def test_the_run_under_many_seeds_finds_what_one_seed_hides(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A test that fails under seed 3 alone is named; the other files are left out from there on."""
     (tmp_path / "test_fickle.py").write_text(FICKLE, encoding="utf-8")
     (tmp_path / "test_firm.py").write_text("def test_firm():\n    pass\n", encoding="utf-8")
     assert flaky.main(["--seeds", "3", "--out", str(tmp_path / "table.json"), str(tmp_path)]) == 1
-    said = capsys.readouterr().out
+    said = capfd.readouterr().out
     assert "of 2 tests 1 can depend on a seed" in said
     assert "test_fickle.py::test_fickle" in said
     table = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))
