@@ -30,7 +30,7 @@ from sd.shapes.placement import NEAR
 PLACED = 0.9
 """Least share of things in their places."""
 LEAST = 40
-"""With fewer scenes no claim is decided."""
+"""With fewer scenes the verdict is "too few samples"."""
 SHOWN = 5
 """Images of each kind in a figure."""
 SHAPES, NUMBER = "other shapes", "another number of things"

@@ -129,7 +129,9 @@ def _of_training(config: Config, source: Own) -> Own:
     share, flip = rest
     if fingerprint != source.folder.fingerprint:
         said = "--data: not the folder that the model was trained on"
-        warnings.warn(f"{said}: 'training' images are the rest of this one", stacklevel=2)
+        warnings.warn(
+            f"{said}: 'training' images are all of this one but the held-out ones", stacklevel=2
+        )
     elif float(share) != config.held_out:
         refuse(config, "held_out", f"{share}, that of the training")
     return replace(source, flip=flip == "True")

@@ -44,7 +44,7 @@ CAP = 50.0
 
 @dataclass(frozen=True)
 class GuidanceProblem:
-    """Data with two labels: the first component is the other class, the rest are the class's."""
+    """Data with two labels: component 0 is the other class, those after it are the class."""
 
     name: str
     data: Labelled

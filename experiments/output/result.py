@@ -24,7 +24,7 @@ class Measurement:
     verdict: str
 
     def needing(self, least: int, samples: int) -> "Measurement":
-        """The same; with fewer samples than `least`, drawn or trained on, no claim is decided."""
+        """The same, or "too few samples" with fewer than `least`, drawn or trained on."""
         few = samples < least and self.verdict != MEASURED
         return replace(self, verdict=TOO_FEW) if few else self
 
@@ -80,7 +80,7 @@ class Result:
 
 
 def holds_if(condition: bool) -> str:
-    """The verdict on what is exact, or is decided by an interval of its own."""
+    """The verdict by a condition that is exact, or has compared an interval with a bound."""
     return HOLDS if condition else FAILS
 
 

@@ -23,7 +23,7 @@ __all__ = ["BLOCKS", "Blocks", "accelerator", "asked", "local", "optimizer_parts
 Blocks: TypeAlias = tuple[type[nn.Module], ...]
 
 BLOCKS: Blocks = (ResBlock, SpatialTransformer, Downsample, Upsample)
-"""The modules of a U-Net that are gathered one at a time; the rest is gathered once a pass."""
+"""The modules of a U-Net that are gathered one at a time; its other weights, once a pass."""
 
 ASKED = "ACCELERATE_USE_FSDP"
 """The variable by which `accelerate launch` says that its configuration asks for FSDP."""
