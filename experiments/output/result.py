@@ -1,6 +1,6 @@
 """What an experiment returns: measurements with verdicts, figures, tables, paragraphs."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, TypeVar
 
@@ -116,6 +116,17 @@ def estimated(
         return Measurement(name, claim, value, interval, MEASURED)
     verdict = HOLDS if sure else INCONCLUSIVE if possible else FAILS
     return Measurement(name, claim, value, interval, verdict)
+
+
+def integrating(name: str, masses: Sequence[float], most: float) -> Measurement:
+    """The row of densities whose integrals over their nodes differ from 1 by at most `most`."""
+    return estimated(
+        name,
+        f"Each of {len(masses)} densities integrates to 1 over its nodes. Largest difference, "
+        f"at most {most:g}",
+        max(abs(mass - 1) for mass in masses),
+        most=most,
+    )
 
 
 def bracketed(value: float, interval: tuple[float, float], digits: str = ".1%") -> str:
