@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffusion_math import checks
+from diffusion_math._made_on import require_one_schedule
 from diffusion_math.checks import checked
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise, required
@@ -39,8 +40,9 @@ def trajectory(
         An iterator of `nodes` states: the start itself, then the state after each step.
 
     Raises:
-        ValueError: immediately, when `grid` is no strictly decreasing 1-D tensor; at the first
-            step of a stochastic solver, without `noise`.
+        ValueError: immediately, when `grid` is no strictly decreasing 1-D tensor, or `step` and
+            `denoise` were made on schedules whose noise levels on it differ (what is not made by
+            this package is not checked); at the first step of a stochastic solver, without `noise`.
 
     Derivation: (sample.1).
     Source: DDPM (arXiv:2006.11239), Algorithm 2, with the step left open.
@@ -56,6 +58,7 @@ def trajectory(
            dtype=torch.float64))
     """
     checks.strictly_decreasing("grid", grid)
+    require_one_schedule(step, denoise, grid)
     return _states(step, denoise, x, grid, noise)
 
 
@@ -111,8 +114,8 @@ def inversion(
         An iterator of `nodes` states: the start itself, then the state after each step.
 
     Raises:
-        ValueError: immediately, when `grid` is no strictly decreasing 1-D tensor that ends above 0;
-            at the first step, for a stochastic solver.
+        ValueError: immediately, when `grid` is no strictly decreasing 1-D tensor that ends above 0,
+            and for two schedules as `trajectory`; at the first step, for a stochastic solver.
 
     Derivation: (sample.4).
     Source: DDIM (arXiv:2010.02502), section 4.3.
@@ -128,6 +131,7 @@ def inversion(
     """
     checks.strictly_decreasing("grid", grid)
     checks.require(bool(grid[-1] > 0), "grid", "a last node above 0", float(grid[-1]))
+    require_one_schedule(step, denoise, grid)
     return _states(step, denoise, x, grid.flip(0), required)
 
 
