@@ -1,8 +1,14 @@
 """The devices of this machine, and the choice of one."""
 
-import torch
+import copy
+from typing import TypeVar
 
-__all__ = ["available", "pick"]
+import torch
+from torch import nn
+
+__all__ = ["available", "pick", "placed"]
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def available() -> list[str]:
@@ -26,3 +32,9 @@ def pick(name: str) -> torch.device:
     if not valid:
         raise ValueError(f"device: wanted auto or one of {', '.join(found)}, got {name!r}")
     return torch.device(name)
+
+
+def placed(network: Network, device: torch.device) -> Network:
+    """The network if it is on the device, else a copy there; the network stays where it is."""
+    there = {weight.device for weight in network.parameters()} <= {device}
+    return network if there else copy.deepcopy(network).to(device)

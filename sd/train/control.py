@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_math.schedule import Discrete
+from sd import device as devices
 from sd import weights
 from sd.config import ControlNetConfig, ModelConfig, to_json
 from sd.digest import weights_digest
@@ -99,7 +100,8 @@ def train_control(
     control = copy_encoder(unet, control_config(config))
     if training.initial is not None:
         control.load_state_dict(weights.read_tensors(training.initial, control))
-    unet = unet.requires_grad_(False).eval().to(device, memory_format=torch.channels_last)
+    frozen = devices.placed(unet.requires_grad_(False).eval(), device)
+    frozen = frozen.to(memory_format=torch.channels_last)
     examples = base_training.captioned_latents(
         training, source, latent, text_encoder, tokenizer, shard
     )
@@ -110,7 +112,7 @@ def train_control(
         hint = torch.from_numpy(colors[labels[chosen]]).permute(0, 3, 1, 2)
         return x0, words, hint
 
-    loss = control_loss(unet, schedule, config.prediction, shard)
+    loss = control_loss(frozen, schedule, config.prediction, shard)
     return fit(control, batch, loss, training, None, context(config, vae, text_encoder, unet))
 
 

@@ -1,6 +1,5 @@
 """Previews of a training: images of fixed prompts and seeds, in a grid."""
 
-import copy
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from sd import device as devices
 from sd.config import ModelConfig
 from sd.files import output_folder
 from sd.networks.text_encoder import TextEncoder
@@ -46,15 +46,13 @@ def previews(
     """What writes `preview-STEP.png` to the folder: a row for each prompt, a column for each seed.
 
     Args:
-        config, tokenizer, text_encoder, vae: the rest of the model.
+        config, tokenizer, text_encoder, vae: the parts of the model besides the U-Net.
         prompts: a row each.
     """
 
     def show(network: nn.Module, step: int) -> None:
         device = next(network.parameters()).device
-        others = (text_encoder, vae)
-        if device.type != "cpu":  # batches are encoded on the CPU meanwhile
-            others = tuple(copy.deepcopy(one).to(device) for one in others)
+        others = [devices.placed(one, device) for one in (text_encoder, vae)]
         training = network.training
         model = TextToImage(config, tokenizer, *others, network.eval(), device=device)
         with torch.no_grad():

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from diffusion_math.loss import training_loss, uniform_times
 from diffusion_math.schedule import Discrete
+from sd import device as devices
 from sd import weights
 from sd.command_line.flags import Range
 from sd.config import PREDICTIONS, ModelConfig, to_json
@@ -73,9 +74,9 @@ def encode(
 ) -> Latent:
     """q(z | x) of the images of a source, on the CPU.
 
-    Each process encodes some of the batches, and has the latents of all.
+    Each process encodes some of the batches, and has the latents of all. The VAE stays where it is.
     """
-    vae = vae.to(device).eval()
+    vae = devices.placed(vae, device).eval()
     quiet = None if shard.process.main else True
     starts = range(0, source.count, batch)
     found: list[list[Tensor]] = [[] for _ in starts]

@@ -19,7 +19,7 @@ from diffusion_math.noise import start_noise
 from diffusion_math.solvers.registry import SOLVERS
 from sd import weights
 from sd.config import SHAPES_CONFIG, TextConfig, UNetConfig, VAEConfig
-from sd.device import available, pick
+from sd.device import available, pick, placed
 from sd.files.image_tensor import from_tensor, to_tensor
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
@@ -230,6 +230,13 @@ def test_devices() -> None:
     for name in (*absent, "cuda:99", "cpu:", "cpu:1", "tpu", ""):
         with pytest.raises(ValueError, match=f"device: wanted auto or one of .*, got '{name}'"):
             pick(name)
+
+
+def test_a_network_on_another_device_is_a_copy() -> None:
+    network, cpu, meta = torch.nn.Linear(2, 2), torch.device("cpu"), torch.device("meta")
+    assert placed(network, cpu) is network
+    there = placed(network, meta)
+    assert there.weight.device == meta and network.weight.device == cpu
 
 
 def test_shapes_need_no_torch() -> None:

@@ -109,6 +109,17 @@ def test_a_map_is_that_of_its_own_image(monkeypatch: pytest.MonkeyPatch, tmp_pat
             assert np.array_equal(classes(pixels), class_map(scene))
 
 
+def test_the_u_net_stays_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The training uses a copy on its own device, of which "meta" is one without numbers."""
+    used: list[nn.Module] = []
+    monkeypatch.setattr(unet, "device_of", lambda _: torch.device("meta"))
+    monkeypatch.setattr(control, "control_loss", lambda unet, *_: used.append(unet))
+    monkeypatch.setattr(control, "fit", lambda *_: {})
+    base, _ = trained(tmp_path)
+    assert [one.device.type for one in used[0].parameters()] == ["meta"] * len(base.state_dict())
+    assert {one.device.type for one in base.parameters()} == {"cpu"}
+
+
 def test_it_starts_from_the_u_nets_encoder_or_from_given_weights(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -114,14 +114,13 @@ def test_images_are_encoded_on_a_gpu_if_there_is_one(
 
 
 class Flat(VAE):
-    """Encodes an image to one number, 1/2, on the CPU; keeps where the images were."""
+    """Encodes an image to one number, 1/2, on the CPU; the class keeps where all was."""
 
-    def __init__(self) -> None:
-        super().__init__(TINY.vae)
-        self.places: list[str] = []
+    places: ClassVar[list[set[str]]] = []
 
     def encode(self, x: Tensor) -> Latent:
-        self.places.append(x.device.type)
+        assert not self.training
+        self.places.append({one.device.type for one in (x, *self.parameters())})
         number = torch.full((len(x), 1, 1, 1), 0.5)
         return Latent(number, number)
 
@@ -134,16 +133,17 @@ class Terminal(StringIO):
 def test_images_are_encoded_where_asked_and_shown_as_batches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A device without numbers stands for a GPU; latents come back to the CPU."""
+    """A device without numbers stands for a GPU; latents and the network are on the CPU."""
     shown = Terminal()
     monkeypatch.setattr(unet, "tqdm", partial(tqdm, file=shown, ncols=80))
     monkeypatch.setattr(source.Shapes, "images", lambda self, some: torch.zeros(len(some), 3, 8, 8))
     monkeypatch.setattr(unet, "signed", lambda x: x)
-    network = Flat()
+    network = Flat(TINY.vae)
+    monkeypatch.setattr(Flat, "places", [])
     found = unet.encode(network, source.Shapes(0, 250), torch.device("meta"))
     assert found.mean.shape == found.variance.shape == (250, 1, 1, 1)
-    assert network.places == 3 * ["meta"]
-    assert {one.device.type for one in network.parameters()} == {"meta"} and not network.training
+    assert network.places == 3 * [{"meta"}]
+    assert {one.device.type for one in network.parameters()} == {"cpu"}
     assert shown.getvalue().startswith("\rencode:   0%|") and " 0/3 " in shown.getvalue()
     assert "?batch/s]" in shown.getvalue()
 
