@@ -19,6 +19,7 @@ from sd.files.regular_file import require_regular
 __all__ = [
     "Network",
     "blank",
+    "exact_dtype",
     "load_network",
     "read_config",
     "read_metadata",
@@ -61,6 +62,15 @@ def save_network(
     words = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
     words |= {"config": to_json(config), "sha256": _digest(tensors)}
     output_folder.write_file(Path(path), save(tensors, words))
+
+
+def exact_dtype(module: nn.Module) -> torch.dtype:
+    """The first of float16, bfloat16 and float32 in which all weights of a network are exact."""
+    for dtype in (torch.float16, torch.bfloat16):
+        values = module.state_dict().values()
+        if all(torch.equal(value.to(dtype).to(value.dtype), value) for value in values):
+            return dtype
+    return torch.float32
 
 
 def read_metadata(path: Path | str) -> dict[str, str]:

@@ -76,7 +76,7 @@ class _Run:
         own: AnyConfig,
         settings: Mapping[str, Any],
         measure: Callable[[], Mapping[str, float]],
-        **more: str,
+        **more: Any,
     ) -> None:
         """Save a network with its settings and figures, on the main process."""
         if self.shard.process.main:
@@ -225,12 +225,12 @@ def _keep(run: _Run, tokenizer: Tokenizer) -> None:
 
 
 def _take(run: _Run, name: str, network: Any, own: AnyConfig) -> Any:
-    """A network of the checkpoint, written to the folder, as that file gives it."""
+    """A network of the checkpoint, written to the folder with every weight as it is."""
     options = run.options
     kind, settings_kind = {"vae": (VAE, VAEConfig), "text_encoder": (TextEncoder, TextConfig)}[name]
     settings = {"taken": weights_digest(network.state_dict().items())}
     if not run.ready(name, settings):
-        run.write(name, network, own, settings, dict)
+        run.write(name, network, own, settings, dict, dtype=weights.exact_dtype(network))
     return weights.load_network(options.file(name), kind, settings_kind)
 
 

@@ -13,9 +13,16 @@ from safetensors.torch import load_file
 from sd import weights
 from sd.checkpoint.lora import merge
 from sd.checkpoint.parameterization import CONFIG_KEY
+from sd.config import VAEConfig
+from sd.networks.vae import VAE
 from sd.pipeline import TextToImage
+from sd.train import own
+from sd.train.folder import read_folder
 from sd.train.lora import FILES
+from sd.train.own_options import OwnModel
 from sd.train.preview import SEEDS, image_grid
+from sd.train.shard import WHOLE
+from sd.train.source import Own
 from tests.support import own_run
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -135,10 +142,29 @@ def test_networks_of_a_checkpoint_are_taken_as_they_are(tmp_path: Path) -> None:
     assert own_run.run(words) == 0
     shapes, model = (TextToImage.load(name, device="cpu") for name in ("shapes", out))
     for name in ("text_encoder", "vae"):
-        taken, own = (getattr(one, name).state_dict() for one in (shapes, model))
-        assert all(torch.equal(own[key], value) for key, value in taken.items())
+        taken, kept = (getattr(one, name).state_dict() for one in (shapes, model))
+        assert all(torch.equal(kept[key], value) for key, value in taken.items())
     assert model.tokenizer.words == shapes.tokenizer.words
     assert model.config.unet.channels == (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"), [(torch.float16, 1.0), (torch.bfloat16, 2.0**-20), (torch.float32, 1.0)]
+)
+def test_a_taken_network_keeps_every_bit(dtype: torch.dtype, size: float, tmp_path: Path) -> None:
+    """It is saved in a dtype that holds its weights; float16 does not hold small ones."""
+    config = VAEConfig(channels=(8,), layers_per_block=1, groups=4)
+    network = VAE(config)
+    network.load_state_dict(
+        {name: (size * value).to(dtype) for name, value in network.state_dict().items()}
+    )
+    options = OwnModel(data=tmp_path, out=tmp_path)
+    folder = read_folder(own_run.data(tmp_path / "data"), own_run.SIDE)
+    run = own._Run(options, Own(folder, 0.1, False), WHOLE, "the command")
+    taken = own._take(run, "vae", network, config).state_dict()
+    assert all(torch.equal(taken[name], value) for name, value in network.state_dict().items())
+    saved = load_file(options.file("vae")).values()
+    assert {value.dtype for value in saved} == {dtype}
 
 
 @pytest.mark.slow
