@@ -47,7 +47,7 @@ from sd.train.clip import CLIPTraining
 from sd.train.control import ControlTraining
 from sd.train.own import train_own
 from sd.train.own_options import OwnModel
-from sd.train.settings import FREE, Training, agreed
+from sd.train.settings import FREE, Training, agreed, require_fit
 from sd.train.shard import WHOLE, Shard, joined, left, startable
 from sd.train.trainer import rounded
 from sd.train.unet import UNetTraining
@@ -186,10 +186,9 @@ def check(options: All, config: ModelConfig, processes: int = 1) -> None:
         "control": (ControlNet, control.control_config(config)),
     }
     for name, (network, own) in networks.items():
-        initial = getattr(options.stages[name], "initial", None)
-        for path in (options.file(name), initial):
-            if path is not None and path.exists():
-                weights.read_tensors(path, weights.blank(network, own))
+        if options.file(name).exists():
+            weights.read_tensors(options.file(name), weights.blank(network, own))
+        require_fit(options.stages[name], network, own)
 
 
 def wanted(

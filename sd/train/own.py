@@ -36,7 +36,7 @@ from sd.train.folder import read_folder
 from sd.train.held_out import loss_by_level
 from sd.train.own_options import JUDGED, SHOWN, STANDARD, OwnModel
 from sd.train.preview import previews
-from sd.train.settings import agreed
+from sd.train.settings import agreed, require_fit
 from sd.train.shard import Shard, joined, left, startable
 from sd.train.source import Own
 from sd.train.trainer import rounded
@@ -64,8 +64,7 @@ class _Run:
     def ready(self, name: str, settings: Mapping[str, Any]) -> bool:
         """Whether a network is there. Raises ValueError if it was made with other settings."""
         path = self.options.file(name)
-        there = path.exists()
-        if there:
+        if there := path.exists():
             agreed(path, settings, "give another --out, or delete the file")
         return there
 
@@ -139,32 +138,36 @@ def _loaded(options: OwnModel) -> loading.Parts:
 
 
 def _sized(options: OwnModel, size: int, base: loading.Parts | None) -> None:
-    """Raise FlagError unless the networks can be made, and halve the size as often as they do."""
+    """Raise FlagError unless the networks can be made, and halve the size as often as they do.
+
+    Raises ValueError for initial weights that do not fit.
+    """
+    sizes, rank = options.networks, options.lora
     try:
-        own = base is None or ("vae" not in options.taken and options.lora is None)
-        autoencoder = options.networks.autoencoder() if own or base is None else base.vae.config
-        levels = options.networks.unet_channels
-        if options.lora is not None and base is not None:
-            levels = base.config.unet.channels
+        own = base is None or (rank is None and "vae" not in options.taken)
+        autoencoder = sizes.autoencoder() if own or base is None else base.vae.config
+        adapted = base if rank is not None else None
+        levels = sizes.unet_channels if adapted is None else adapted.config.unet.channels
         step = autoencoder.factor * 2 ** (len(levels) - 1)
         if size % step:
             said = f"a multiple of {step}, which the VAE and the U-Net halve, got {size}"
             raise FlagError(f"--size: wanted {said}")
-        if options.lora is not None and base is not None:
-            if options.lora > (most := lora.largest_rank(base.unet)):
+        if adapted is not None and rank is not None:
+            if rank > (most := lora.largest_rank(adapted.unet)):
                 said = f"at most {most}, the width of the narrowest layer"
-                raise FlagError(f"--lora: wanted {said}, got {options.lora}")
+                raise FlagError(f"--lora: wanted {said}, got {rank}")
             return
-        sizes = options.networks
         text = base.config.text if "text_encoder" in options.taken and base else None
         text = text or TextConfig(
             width=sizes.text_width, heads=sizes.heads, layers=sizes.text_layers
         )
-        options.networks.model(size, text, autoencoder)
+        config = sizes.model(size, text, autoencoder)
     except FlagError:
         raise
     except ValueError as error:
         raise FlagError(f"--networks: {error}") from error
+    require_fit(options.vae, VAE, config.vae)
+    require_fit(options.unet, UNet, config.unet)
 
 
 def _model(run: _Run, base: loading.Parts | None, size: int) -> None:

@@ -7,9 +7,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
+from torch import nn
+
 from sd import weights
 from sd.command_line import flags
 from sd.command_line.flags import File, Range
+from sd.config import AnyConfig
 from sd.files.regular_file import parse_json
 from sd.shapes.data import FRESH
 
@@ -24,6 +27,7 @@ __all__ = [
     "Warmup",
     "agree",
     "agreed",
+    "require_fit",
 ]
 
 Steps: TypeAlias = Annotated[int, Range(1, 1_000_000_000)]
@@ -94,6 +98,17 @@ class Training:
                     _content(value) if isinstance(value, Path) else value
                 )
         return found
+
+
+def require_fit(training: Training, network: type[nn.Module], config: AnyConfig) -> None:
+    """Raise ValueError, naming the flag, if a training's initial weights do not fit its network."""
+    path = getattr(training, "initial", None)
+    if path is None:
+        return
+    try:
+        weights.read_tensors(path, weights.blank(network, config))
+    except ValueError as error:
+        raise ValueError(f"{flags.named(training, 'initial')}: {error}") from error
 
 
 def agree(where: Path, made: object, wanted: Mapping[str, Any], advice: str) -> None:

@@ -67,6 +67,21 @@ def test_a_faulty_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["vae", "unet"])
+def test_initial_weights_that_do_not_fit_are_refused_before_any_work(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = VAEConfig(channels=(8,), layers_per_block=1, groups=4)
+    path = tmp_path / "other.safetensors"
+    weights.save_network(path, VAE(config), config)
+    changed = {f"--{name}.initial": str(path)}
+    words = own_run.flags(own_run.data(tmp_path / "data"), tmp_path / "out", changed)
+    assert own_run.run(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: --{name}.initial: weights file {path} does not fit")
+    assert said.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
 def test_a_grid_has_a_row_for_each_prompt() -> None:
     rows = [[Image.new("RGB", (4, 4), c) for c in ("red", "lime")], [Image.new("RGB", (4, 4))]]
     grid = image_grid(rows, gap=1)

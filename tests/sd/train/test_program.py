@@ -165,7 +165,8 @@ def test_an_initial_file_that_does_not_fit_is_refused_before_any_work(
     weights.save_network(path, TextEncoder(CONFIG.text), CONFIG.text)
     with pytest.MonkeyPatch.context() as patch:
         assert run(patch, *flags(tmp_path, {"--unet.initial": str(path)})) == 2
-    assert "does not fit UNet" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: --unet.initial: weights file {path} does not fit UNet")
     assert quick == {} and [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
