@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -65,6 +66,23 @@ def test_tables_as_people_write_them_pass_in_float32(betas: Tensor) -> None:
     levels = lambda i: (signal[i], noise[i])  # noqa: E731
     assert_forward(q_sample, levels, range(len(betas)), dtype=torch.float32)
     assert_transition(q, levels, range(len(betas)), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("schedule", [Discrete.linear(), Discrete.cosine()], ids=repr)
+def test_a_slightly_wrong_alpha_is_seen_in_float32(schedule: Schedule) -> None:
+    """At the first time it is off by 1e-4, which is 1000 roundings.
+
+    sigma^2 = 1 - alpha^2 may be off by as much there: 10^4 roundings, relatively.
+    """
+    times = range(1, 1001)
+
+    def q_sample(x0: Tensor, t: Tensor, noise: Tensor, wrong: float = 1e-4) -> Tensor:
+        alpha, sigma = columns(schedule, t, torch.float32)
+        return torch.where(t[:, None] == 1, 1 - wrong, 1.0) * alpha * x0 + sigma * noise
+
+    assert_forward(partial(q_sample, wrong=0.0), schedule, times, dtype=torch.float32)
+    with pytest.raises(MistakeError, match="the coefficient of x0 differs at 1 of 1000"):
+        assert_forward(q_sample, schedule, times, dtype=torch.float32)
 
 
 def test_one_time_at_a_time_passes() -> None:
