@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--mutants", type=Path, help="names of mutants, one a line")
     parser.addoption("--verdicts", type=Path, help="where verdicts are appended")
     parser.addoption("--reached", type=Path, help="where it is noted what tests reach")
-    parser.addoption("--longest", type=float, default=20.0, help="seconds of a test that is run")
+    parser.addoption("--longest", type=float, default=math.inf, help="most seconds of a test")
     parser.addoption("--jobs", type=int, default=1)
 
 
