@@ -51,7 +51,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     if len(bad) == len(session.items):
         raise session.Interrupted("no test passes without a mutation")
     cost = {name: note["seconds"] for name, note in known.items() if name not in bad}
-    items = [item for item in session.items if cost.get(item.nodeid, math.inf) <= option.longest]
+    cost = {name: seconds for name, seconds in cost.items() if seconds <= option.longest}
+    items = [item for item in session.items if item.nodeid in cost]
     items.sort(key=lambda item: cost[item.nodeid])
     reach = {_function(one["mutant"]): list[pytest.Item]() for one in due}
     for item in items:
