@@ -1,17 +1,18 @@
 """Row-wise functions in blocks that fit the cache, and grouped by time."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffusion_math._kept import scalar
 from diffusion_math.schedule import shape_like
 
 __all__ = [
-    "Rows", "by_time", "combined", "in_blocks", "inner", "length", "normalised", "over_event",
-    "places", "softmax", "sums", "wide",
+    "Part", "Rows", "Sum", "Term", "by_time", "combined", "in_blocks", "inner", "length",
+    "normalised", "over_event", "parts", "places", "softmax", "sums", "wide",
 ]  # fmt: skip
 
 Rows: TypeAlias = Callable[[Tensor], Tensor]
@@ -45,6 +46,8 @@ def normalised(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def wide(x: Tensor) -> Tensor:
     """x in float32 or wider: float16 ends at 65504, where 2048 + 1 is 2048."""
+    if x.dtype in (torch.float32, torch.float64):
+        return x
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -70,23 +73,50 @@ def length(x: Tensor) -> Tensor:
     return largest[:, 0] * squares.clamp(min=1).sqrt()  # below 1, it is all zeros: no slope there
 
 
-def combined(*terms: tuple[float | Tensor, Float[Tensor, "*shape"]]) -> Float[Tensor, "*shape"]:
+Part: TypeAlias = tuple[float | Tensor, Tensor]
+"""A coefficient, `()` or `(batch,)`, and the tensor that it multiplies."""
+Sum: TypeAlias = Tensor | tuple[Part, ...]
+"""A tensor, or the parts of a sum that is not computed yet."""
+Term: TypeAlias = tuple[float | Tensor, Sum]
+
+
+def combined(*terms: Term) -> Float[Tensor, "*shape"]:
     """sum_i c_i x_i of coefficients as in `shape_like`: in float32 or wider, then like the first x.
 
     Rounded once, to the nearest: in float16 a coefficient may be too large (1 / alpha_t) or too
-    small (sigma_t^2), and products may overflow where their sum does not. One pass over the data
-    for each term; numbers are not copied to a device.
+    small (sigma_t^2), and products may overflow where their sum does not. An x that is a sum itself
+    is not computed: its parts are added. One pass over the data for each tensor; numbers are not
+    copied to a device.
     """
-    (c, like), *others = terms
-    total = wide(like) * (c if isinstance(c, float) else shape_like(c, wide(like)))
+    (c, like), *others = parts(*terms)
+    first = wide(like)
+    total = first * _factor(c, first)
     for c, x in others:
-        if isinstance(c, Tensor):
-            total = torch.addcmul(total, wide(x), shape_like(c, wide(x)))
-        elif x.device.type == "cpu":  # the same bits as by a coefficient for each row
-            total = torch.addcmul(total, wide(x), torch.tensor(c, dtype=total.dtype))
+        if like.is_cpu or isinstance(c, Tensor):  # the same bits as by a number for each row
+            total = torch.addcmul(total, wide(x), _factor(c, first))
         else:
             total = torch.add(total, wide(x), alpha=c)
     return total.to(like)
+
+
+def parts(*terms: Term) -> tuple[Part, ...]:
+    """The same sum without sums in it: these are multiplied out, and each tensor is named once."""
+    if tuple not in {type(x) for _, x in terms}:
+        return cast(tuple[Part, ...], terms)
+    found: dict[int, Part] = {}
+    for c, x in terms:
+        for share, part in x if isinstance(x, tuple) else ((1.0, x),):
+            before = found[id(part)][0] if id(part) in found else 0.0
+            found[id(part)] = (before + c * share, part)
+    return tuple(found.values())
+
+
+def _factor(c: float | Tensor, x: Tensor) -> Tensor:
+    """A coefficient as a tensor that multiplies x."""
+    if isinstance(c, Tensor):
+        return shape_like(c, x)
+    made = scalar if type(x) is Tensor else scalar.__wrapped__  # a FakeTensor wants its own
+    return made(c, x.dtype)
 
 
 def in_blocks(function: Rows, x: Tensor, width: int) -> Tensor:

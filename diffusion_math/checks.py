@@ -9,7 +9,7 @@ import math
 import numbers
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from types import NoneType, UnionType
+from types import FunctionType, NoneType, UnionType
 from typing import (
     Any,
     Literal,
@@ -264,6 +264,8 @@ def _function(count: int | None) -> _Rule:
     def valid(value: Any) -> bool:
         if not callable(value):
             return False
+        if count is not None and _plainly_takes(value, count):
+            return True
         try:
             signature = inspect.signature(value)
         except ValueError:  # a built-in function that has none
@@ -276,6 +278,15 @@ def _function(count: int | None) -> _Rule:
 
     wanted = "a function" if count is None else f"a function of {count} arguments"
     return _Rule(wanted.replace("1 arguments", "one argument"), valid, set())
+
+
+def _plainly_takes(value: Any, count: int) -> bool:
+    """Whether it is a plain function of so many arguments: a signature is slow to ask for."""
+    if type(value) is not FunctionType or value.__dict__:  # which may name another signature
+        return False
+    code = value.__code__
+    least = code.co_argcount - len(value.__defaults__ or ())
+    return least <= count <= code.co_argcount and code.co_kwonlyargcount == 0
 
 
 def _is_number(value: Any) -> bool:

@@ -45,11 +45,13 @@ def network_time(schedule: Schedule, x_t: Tensor, t: Tensor) -> Tensor:
     tensor([999., 999.])
     """
     checks.scalar_or_batch("t", t, x_t)
-    if isinstance(schedule, Discrete):
-        checks.all_between("t", t, 1.0, schedule.T)
-        t = t - 1
+    first = 1 if isinstance(schedule, Discrete) else 0
+    if first:
+        checks.all_between("t", t, first, schedule.T)
     dtype = torch.promote_types(x_t.dtype, torch.float32)
-    return t.to(dtype).to(x_t.device).expand(x_t.shape[0])
+    if t.ndim == 0 and not t.requires_grad:  # a number is not copied to a device
+        return x_t.new_full(x_t.shape[:1], t.item() - first, dtype=dtype)
+    return (t - first).to(dtype).to(x_t.device).expand(x_t.shape[0])
 
 
 @checked

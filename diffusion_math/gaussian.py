@@ -52,7 +52,8 @@ class Gaussian:
         Derivation: (gaussian.1).
         """
         same_shape("z", z, self.mean)
-        return (wide(self.mean) + wide(self.variance).sqrt() * wide(z)).to(self.mean)
+        std = wide(self.variance).sqrt().to(self.mean.device)
+        return torch.addcmul(wide(self.mean), wide(z), std).to(self.mean)
 
     def log_density(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, " batch"]:
         """log N(x; mean, variance), summed over the event; needs variance > 0.

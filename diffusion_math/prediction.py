@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from diffusion_math._batching import combined
+from diffusion_math._batching import Part, combined
 from diffusion_math._kept import kept, numbers
 from diffusion_math.checks import checked, require, same_shape
 from diffusion_math.schedule import Schedule, Time
@@ -73,11 +73,33 @@ def coefficients(schedule: Schedule, kind: str, t: Time) -> tuple[Coefficient, C
     flow   -1.00  1.00
     score   0.00 -4.00
     """
-    require(kind in KINDS, "kind", f"one of {', '.join(KINDS)}", repr(kind))
+    parts = _kind(kind)
     alpha_t, sigma_t = schedule(t)
     exists = kind != "score" or bool((sigma_t > 0).all())
     require(exists, "t", "sigma_t > 0 for a score", t)
-    return KINDS[kind](alpha_t, sigma_t)
+    return parts(alpha_t, sigma_t)
+
+
+@checked
+def terms_from_x0(
+    schedule: Schedule, x_t: Value, x0: Value, t: Time, kind: str
+) -> tuple[Part, ...]:
+    """`eps_from_x0` and its like as a sum of x_t and x0 that is not computed yet.
+
+        ((c, x_t), (c', x0)) of kind = c x_t + c' x0
+
+    A solver's step is linear in eps, so it is one sum over x_t and x0, without a pass for eps.
+    kind: "eps", "v", "flow" or "score". Raises ValueError where sigma_t = 0, and for another kind.
+
+    Derivation: (prediction.2).
+
+    >>> import torch
+    >>> import diffusion_math as dm
+    >>> x_t, x0 = torch.tensor([1.5]), torch.tensor([2.0])
+    >>> dm.prediction.terms_from_x0(dm.RectifiedFlow(), x_t, x0, t=0.5, kind="eps")
+    ((2.0, tensor([1.5000])), (-1.0, tensor([2.])))
+    """
+    return _terms(schedule, x_t, x0, t, _x0, _kind(kind))
 
 
 @checked
@@ -395,6 +417,12 @@ def _score(alpha_t: Tensor, sigma_t: Tensor) -> tuple[Tensor, Tensor]:
 KINDS: dict[str, _Parts] = {"x0": _x0, "eps": _eps, "v": _v, "flow": _flow, "score": _score}
 
 
+def _kind(kind: str) -> _Parts:
+    if kind not in KINDS:
+        require(False, "kind", f"one of {', '.join(KINDS)}", repr(kind))
+    return KINDS[kind]
+
+
 def _det(p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
     return p[0] * q[1] - p[1] * q[0]
 
@@ -402,20 +430,27 @@ def _det(p: tuple[Tensor, Tensor], q: tuple[Tensor, Tensor]) -> Tensor:
 def _convert(
     schedule: Schedule, x_t: Value, value: Value, t: Time, given: _Parts, wanted: _Parts
 ) -> Value:
+    """The sum of `_terms`."""
+    return combined(*_terms(schedule, x_t, value, t, given, wanted))
+
+
+def _terms(
+    schedule: Schedule, x_t: Value, value: Value, t: Time, given: _Parts, wanted: _Parts
+) -> tuple[Part, ...]:
     """wanted = (det(wanted, given) x_t + det(x_t, wanted) value) / det(x_t, given).
 
     Derivation: (prediction.2).
     """
     same_shape(given.__name__.lstrip("_"), value, x_t)
     of_x_t, of_value = _weights(schedule, t, given, wanted)
-    return combined((of_x_t, x_t), (of_value, value))
+    return (of_x_t, x_t), (of_value, value)
 
 
 @kept
 def _weights(
     schedule: Schedule, t: Time, given: _Parts, wanted: _Parts
 ) -> tuple[float | Tensor, ...]:
-    """The two coefficients of `_convert`."""
+    """The two coefficients of `_terms`."""
     place = schedule(t)
     p, q = given(*place), wanted(*place)
     volume = _det(place, p)

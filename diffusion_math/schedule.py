@@ -115,8 +115,9 @@ def shape_like(coefficient: Tensor, x: Float[Tensor, "*shape"]) -> Float[Tensor,
     torch.Size([2, 1, 1, 1])
     """
     scalar_or_batch("coefficient", coefficient, x)
-    shape = coefficient.shape + (1,) * (x.ndim - 1) if coefficient.ndim else ()
-    return coefficient.to(x.device, x.dtype).reshape(shape)
+    if coefficient.is_cpu and not (x.is_cpu or coefficient.ndim or coefficient.requires_grad):
+        return x.new_full((), coefficient.item())  # written by the device: nothing is copied to it
+    return coefficient.reshape(coefficient.shape + (1,) * coefficient.ndim * (x.ndim - 1)).to(x)
 
 
 @final

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diffusion_math import gaussian
 from diffusion_math._batching import wide
+from diffusion_math._kept import kept
 from diffusion_math.checks import Number, all_between, checked, require
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.schedule import Schedule, Time, shape_like
@@ -27,6 +28,7 @@ StepVariance: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @checked
+@kept
 def large_variance(schedule: Schedule, t: Time, s: Time) -> Float64[Tensor, "*shape"]:
     """v = sigma_{t|s}^2, that of q(x_t | x_s): beta_t on neighbours. Derivation: (elbo.11).
 

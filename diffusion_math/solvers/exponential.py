@@ -31,7 +31,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from diffusion_math import prediction
-from diffusion_math._batching import combined
+from diffusion_math._batching import Part, Sum, combined, parts
 from diffusion_math._kept import kept, numbers
 from diffusion_math.checks import Number, between, checked, require, whole
 from diffusion_math.denoiser import Denoiser
@@ -40,7 +40,7 @@ from diffusion_math.schedule import Schedule, Time
 from diffusion_math.solvers.step import State, Step
 
 Kind: TypeAlias = Literal["x0", "eps"]
-Past: TypeAlias = Sequence[tuple[float, Tensor]]
+Past: TypeAlias = Sequence[tuple[float, Sum]]
 """Predictions as pairs (lambda, x0 or eps)."""
 
 SINGLE: dict[int, tuple[tuple[float, tuple[int, ...]], ...]] = {
@@ -115,13 +115,26 @@ def weights(
 
 def exponential_step(
     kind: Kind,
-    x: Tensor,
+    x: Sum,
     here: Level,
     there: Level,
     past: Past,
     eta: Number = 0.0,
     z: Tensor | None = None,
 ) -> Tensor:
+    """The sum of `exponential_terms`."""
+    return combined(*exponential_terms(kind, x, here, there, past, eta, z))
+
+
+def exponential_terms(
+    kind: Kind,
+    x: Sum,
+    here: Level,
+    there: Level,
+    past: Past,
+    eta: Number = 0.0,
+    z: Tensor | None = None,
+) -> tuple[Part, ...]:
     """x moved from one noise level to another by the module's formula.
 
     An infinite h takes the last prediction alone, an x0, by (x - alpha_t x0) / sigma_t.
@@ -139,10 +152,9 @@ def exponential_step(
         kind, eta, here.alpha, here.sigma, here.lam, there.alpha, there.sigma, there.lam,
         *(lam for lam, _ in past),
     )  # fmt: skip
-    terms = [(of_x, x), *zip(of_past, (value for _, value in past), strict=True)]
-    if z is not None:
-        terms.append((noise_std(kind, here, there, eta), z))
-    return combined(*terms)
+    terms = ((of_x, x), *zip(of_past, (value for _, value in past), strict=True))
+    fresh = () if z is None else ((noise_std(kind, here, there, eta), z),)
+    return parts(*terms, *fresh)
 
 
 @kept
@@ -228,6 +240,20 @@ def stages(
     there: Level,
     first: Tensor | None = None,
 ) -> Tensor:
+    """The sum of `stage_terms`."""
+    return combined(*stage_terms(schedule, order, kind, denoise, x, t, there, first))
+
+
+def stage_terms(
+    schedule: Schedule,
+    order: int,
+    kind: Kind,
+    denoise: Denoiser,
+    x: Tensor,
+    t: Tensor,
+    there: Level,
+    first: Tensor | None = None,
+) -> tuple[Part, ...]:
     """x at t moved to any noise level by the stages of `SINGLE`.
 
     Where a stage's level has no time in [t_min, T], one stage is used. `first` is x0 at t, if it
@@ -238,11 +264,10 @@ def stages(
     h = there.lam - here.lam
     stages = SINGLE[order] if math.isfinite(h) else SINGLE[1]
     inner = [here.lam + share * h for share, _ in stages[:-1]]
-    most = float(schedule.log_snr(schedule.t_min)) / 2
-    if any(lam > max(most, here.lam) for lam in inner):
+    if inner and max(inner) > max(_level(schedule, schedule.t_min)[2], here.lam):
         stages, inner = SINGLE[1], []
     if not math.isfinite(h):
-        return exponential_step("x0", x, here, there, [(here.lam, x0)])
+        return exponential_terms("x0", x, here, there, [(here.lam, x0)])
     found = [(here.lam, _of(kind, schedule, x, x0, t))]
     for lam, (_, through) in zip(inner, stages, strict=False):
         time = schedule.time(2 * lam)
@@ -251,7 +276,7 @@ def stages(
         )
         x0 = denoise(x_stage, time)
         found.append((lam, _of(kind, schedule, x_stage, x0, time)))
-    return exponential_step(kind, x, here, there, [found[k] for k in stages[-1][1]])
+    return exponential_terms(kind, x, here, there, [found[k] for k in stages[-1][1]])
 
 
 @checked
@@ -293,7 +318,8 @@ def multistep(schedule: Schedule, order: int, kind: Kind = "x0", eta: Number = 0
         z = noise(state.x, t, s) if eta > 0 and there.sigma > 0 else None
         if not math.isfinite(there.lam - here.lam):
             return State(exponential_step("x0", state.x, here, there, [(here.lam, x0)], eta, z), s)
-        past = (*state.history, (t, _of(kind, schedule, state.x, x0, t)))[-order:]
+        latest = x0 if kind == "x0" else prediction.eps_from_x0(schedule, state.x, x0, t)
+        past = (*state.history, (t, latest))[-order:]
         if len(past) < starts:
             x_s = stages(schedule, starts, kind, denoise, state.x, t, there, x0)
             return State(x_s, s, past)
@@ -389,21 +415,24 @@ def unipc(schedule: Schedule, order: int = 2) -> Step:
             return State(exponential_step("x0", x, here, there, [(here.lam, x0)]), s)
         past = (*state.history, (t, x0))[-order:]
         if len(past) < order - 1:
-            return State(stages(schedule, order, "x0", denoise, x, t, there, x0), s, past)
+            x_s = stages(schedule, order, "x0", denoise, state.x, t, there, x0)
+            return State(x_s, s, past)
         nodes = [(_level(schedule, time)[2], value) for time, value in past]
         return State(exponential_step("x0", x, here, there, nodes), s, past)
 
     return step
 
 
-def _corrected(schedule: Schedule, order: int, state: State, t: Tensor, x0: Tensor) -> Tensor:
+def _corrected(
+    schedule: Schedule, order: int, state: State, t: Tensor, x0: Tensor
+) -> tuple[Part, ...]:
     """The predictor's x_t with the weights replaced by those of a polynomial through x0 too."""
     past = state.history
     if not past or len(past) < order - 1:
-        return state.x
+        return ((1.0, state.x),)
     changes = _correction(schedule, t, *(time for time, _ in past))
     values = [*(value for _, value in past), x0]
-    return combined((1.0, state.x), *zip(changes, values, strict=True))
+    return (1.0, state.x), *zip(changes, values, strict=True)
 
 
 @kept
@@ -416,8 +445,8 @@ def _correction(schedule: Schedule, t: Time, *times: Time) -> tuple[float, ...]:
     return tuple(alpha_t * (new - old) for new, old in zip(more, less, strict=True))
 
 
-def _of(kind: Kind, schedule: Schedule, x: Tensor, x0: Tensor, t: Tensor) -> Tensor:
-    return x0 if kind == "x0" else prediction.eps_from_x0(schedule, x, x0, t)
+def _of(kind: Kind, schedule: Schedule, x: Tensor, x0: Tensor, t: Tensor) -> Sum:
+    return x0 if kind == "x0" else prediction.terms_from_x0(schedule, x, x0, t, kind)
 
 
 @checked

@@ -177,8 +177,8 @@ def heun(schedule: Schedule) -> Step:
         x_s, x0 = _euler(schedule, denoise, state.x, t, s)
         half = _half(schedule, t, s)
         if half is not None:
-            eps_t = prediction.eps_from_x0(schedule, state.x, x0, t)
-            eps_s = prediction.eps_from_x0(schedule, x_s, denoise(x_s, s), s)
+            eps_t = prediction.terms_from_x0(schedule, state.x, x0, t, "eps")
+            eps_s = prediction.terms_from_x0(schedule, x_s, denoise(x_s, s), s, "eps")
             x_s = combined((1.0, x_s), (half, eps_s), (-half, eps_t))
         return State(x_s, s)
 
@@ -221,16 +221,24 @@ def flow_heun(schedule: Schedule) -> Step:
     """
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
         x_s, x0 = _euler(schedule, denoise, state.x, t, s)
-        if sigma_s > 0:
-            flow_t = prediction.flow_from_x0(schedule, state.x, x0, t)
-            flow_s = prediction.flow_from_x0(schedule, x_s, denoise(x_s, s), s)
-            half = (sigma_s - (alpha_s + sigma_s) * sigma_t / (alpha_t + sigma_t)) / 2
+        half = _half_of_flow(schedule, t, s)
+        if half is not None:
+            flow_t = prediction.terms_from_x0(schedule, state.x, x0, t, "flow")
+            flow_s = prediction.terms_from_x0(schedule, x_s, denoise(x_s, s), s, "flow")
             x_s = combined((1.0, x_s), (half, flow_s), (-half, flow_t))
         return State(x_s, s)
 
     return step
+
+
+@kept
+def _half_of_flow(schedule: Schedule, t: Time, s: Time) -> float | None:
+    """(alpha_s + sigma_s) (tau_s - tau_t) / 2, or None into clean data."""
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+    if sigma_s == 0:
+        return None
+    return float(sigma_s - (alpha_s + sigma_s) * sigma_t / (alpha_t + sigma_t)) / 2
 
 
 def _euler(

@@ -17,7 +17,14 @@ from diffusion_math.checks import Number, between, checked, require, whole
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise, zeros
 from diffusion_math.schedule import Schedule, Time
-from diffusion_math.solvers.exponential import Kind, Level, check_kind, exponential_step, stages
+from diffusion_math.solvers.exponential import (
+    Kind,
+    Level,
+    check_kind,
+    exponential_step,
+    exponential_terms,
+    stage_terms,
+)
 from diffusion_math.solvers.one_step import heun
 from diffusion_math.solvers.step import State, Step
 
@@ -60,10 +67,10 @@ def ancestral(schedule: Schedule, order: int, kind: Kind = "eps", eta: float | i
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
         *lower, fresh = _lower(schedule, t, s, eta)
-        x_s = stages(schedule, order, kind, denoise, state.x, t, Level(*lower))
+        terms = stage_terms(schedule, order, kind, denoise, state.x, t, Level(*lower))
         if fresh > 0:
-            x_s = combined((1.0, x_s), (fresh, noise(state.x, t, s)))
-        return State(x_s, s)
+            terms = (*terms, (fresh, noise(state.x, t, s)))
+        return State(combined(*terms), s)
 
     return step
 
@@ -125,21 +132,32 @@ def churn(
     down = heun(schedule)
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
-        (alpha_t, sigma_t), (_, sigma_s) = schedule(t), schedule(s)
-        if alpha_t == 0 or sigma_s == 0 or not low <= sigma_t / alpha_t <= high:
+        found = _churned(schedule, t, s, share, low, high)
+        if found is None:
             return down(denoise, state, t, s, zeros)
-        here, there = schedule.log_snr(t), schedule.log_snr(s)
-        climb = (share * (there - here)).clamp(max=math.log(2))
-        higher = (here - climb).clamp(min=schedule.log_snr(schedule.T))
-        if higher == here:
-            return down(denoise, state, t, s, zeros)
-        up = schedule.time(higher)
-        alpha, sigma = schedule(up)
-        added = sigma * (-torch.expm1(higher - here)).sqrt()
-        x = alpha / alpha_t * state.x + inflation * added * noise(state.x, t, s)
+        up, of_x, of_z = found
+        x = combined((of_x, state.x), (inflation * of_z, noise(state.x, t, s)))
         return down(denoise, State(x, up), up, s, zeros)
 
     return step
+
+
+@kept
+def _churned(
+    schedule: Schedule, t: Time, s: Time, share: Number, low: Number, high: Number
+) -> tuple[Tensor, float, float] | None:
+    """The time that `churn` goes up to and the coefficients of x and z, or None for no noise."""
+    (alpha_t, sigma_t), (_, sigma_s) = schedule(t), schedule(s)
+    if alpha_t == 0 or sigma_s == 0 or not low <= sigma_t / alpha_t <= high:
+        return None
+    here, there = schedule.log_snr(t), schedule.log_snr(s)
+    climb = (share * (there - here)).clamp(max=math.log(2))
+    higher = (here - climb).clamp(min=schedule.log_snr(schedule.T))
+    if higher == here:
+        return None
+    up = schedule.time(higher)
+    alpha, sigma = schedule(up)
+    return up, float(alpha / alpha_t), float(sigma * (-torch.expm1(higher - here)).sqrt())
 
 
 @checked
@@ -179,8 +197,8 @@ def dpmpp_sde(schedule: Schedule, eta: float | int = 1.0) -> Step:
         x_m = exponential_step("x0", state.x, here, between_them, first, eta, early)
         second = [(between_them.lam, denoise(x_m, middle))]
         # One x0 for the two halves is one x0 for the whole.
-        x_m = exponential_step("x0", state.x, here, between_them, second, eta, early)
-        return State(exponential_step("x0", x_m, between_them, there, second, eta, late), s)
+        half = exponential_terms("x0", state.x, here, between_them, second, eta, early)
+        return State(exponential_step("x0", half, between_them, there, second, eta, late), s)
 
     return step
 
@@ -260,11 +278,11 @@ def corrected(predictor: Step, schedule: Schedule, share: Number = 0.5, rounds: 
     whole("rounds", rounds, 1)
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
-        (alpha_t, _), (_, sigma_s) = schedule(t), schedule(s)
-        if sigma_s == 0 or alpha_t == 0:
+        here, there = Level.at(schedule, t), Level.at(schedule, s)
+        sigma_s = there.sigma
+        if sigma_s == 0 or here.alpha == 0:
             return predictor(denoise, state, t, s, noise)
-        fall = float(schedule.log_snr(s) - schedule.log_snr(t)) / 2
-        d = min(share * fall, 1) / rounds
+        d = min(share * (there.lam - here.lam), 1) / rounds
         # The normals come from parts of the step, which are independent in every `Noise`: the first
         # is the predictor's, whose own parts keep their proportions in it.
         parts = [t + (s - t) * k / (rounds + 1) for k in range(rounds + 1)] + [s]
@@ -274,9 +292,9 @@ def corrected(predictor: Step, schedule: Schedule, share: Number = 0.5, rounds: 
 
         x = predictor(denoise, state, t, s, own).x
         for upper, lower in pairwise(parts[1:]):
-            eps = prediction.eps_from_x0(schedule, x, denoise(x, s), s)
+            eps = prediction.terms_from_x0(schedule, x, denoise(x, s), s, "eps")
             z = noise(x, upper, lower)
-            x = x - d * sigma_s * eps + math.sqrt(2 * d) * sigma_s * z
+            x = combined((1.0, x), (-d * sigma_s, eps), (math.sqrt(2 * d) * sigma_s, z))
         return State(x, s)
 
     return step

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from diffusion_math import _batching
 from diffusion_math.schedule import VPLinear
@@ -86,3 +87,29 @@ def test_density_and_score_in_one_pass(form, event):
             rounding = torch.finfo(point.dtype).eps
             scale = wanted.abs().max().item()
             torch.testing.assert_close(score, wanted, rtol=0, atol=8 * rounding * scale)
+
+
+def test_a_sum_within_a_sum_is_multiplied_out():
+    """c (a x + b y) + d x is (c a + d) x + c b y, in one rounding of each coefficient."""
+    x, y = normal(seeded(1), 2, 3, 4)
+    each = torch.tensor([0.5, -2.0, 4.0], dtype=torch.float64)
+    for c in (0.25, torch.tensor(0.25, dtype=torch.float64), each):
+        inside = ((2.0, x), (-0.5, y))
+        found = _batching.combined((c, inside), (3.0, x))
+        column = c[:, None] if c is each else c
+        torch.testing.assert_close(found, (2 * column + 3) * x - column / 2 * y)
+        merged = _batching.parts((c, inside), (3.0, x))
+        assert [part is one for (_, part), one in zip(merged, (x, y), strict=True)] == [True] * 2
+    assert torch.equal(_batching.combined((1.0, inside)), _batching.combined(*inside))
+
+
+def test_a_number_serves_inside_and_outside_inference_mode():
+    """It is made once: what one mode makes must carry gradients in the other."""
+    with torch.inference_mode():
+        _batching.combined((0.8125, torch.ones(2)), (0.6875, torch.ones(2)))
+    x = torch.ones(2, requires_grad=True)
+    _batching.combined((0.8125, x), (0.6875, x.square())).sum().backward()
+    assert x.grad.tolist() == [0.8125 + 2 * 0.6875] * 2
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        _batching.combined((0.15625, torch.ones(2)), (0.34375, torch.ones(2)))
+    assert _batching.combined((0.15625, x), (0.34375, x)).tolist() == [0.5] * 2

@@ -114,6 +114,13 @@ def test_times_survive_the_network_s_dtype(dtype):
     assert denoiser.from_eps(lambda x, time: x, schedule)(x, t).dtype == dtype
 
 
+def test_a_time_with_gradients_hands_them_on():
+    t = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    x0 = denoiser.from_x0(lambda x, time: x * time[:, None], VPLinear())(torch.ones(2, 3), t)
+    x0.sum().backward()
+    assert t.grad == 6
+
+
 @pytest.mark.parametrize("t", [0.0, [1.0, 0.0]])
 def test_clean_data_has_no_index(t):
     """At t = 0 a discrete network would be fed -1: an error, not a wrap-around."""

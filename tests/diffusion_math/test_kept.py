@@ -62,6 +62,19 @@ def test_a_value_is_computed_once_for_a_time(calls) -> None:
     assert seen == [(0.5, 0.0), (0.5, 0.0), (0.5, 1.0)]  # VE() equals VE()
 
 
+def test_arguments_by_name_are_those_by_place(calls) -> None:
+    function, seen = calls
+    for t in (f64(0.5)[0], f64(0.5)[0]):
+        assert function(schedule=VE(), t=t) == function(VE(), t) == function(VE(), t=t) == 0.5
+    assert len(seen) == 1
+    changing = Trained()
+    assert function(t=0.5, schedule=changing) == 0.5
+    changing.scale = 2.0
+    assert function(t=0.5, schedule=changing) == 0.25
+    with pytest.raises(TypeError, match="got an unexpected keyword argument 'time'"):
+        function(VE(), time=0.5)
+
+
 def test_times_of_a_batch_are_computed_anew(calls) -> None:
     function, seen = calls
     for _ in range(2):

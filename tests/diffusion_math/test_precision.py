@@ -39,7 +39,8 @@ OTHERS = {
         loss.truncated_snr loss.snr_plus_one loss.min_snr loss.variational loss.uniform_times
         loss.stratified_times noise.UnitNoise.rows prediction.coefficients
         published_grids.align_your_steps published_grids.error_weighted
-        published_grids.weighted_error _batching.places shortest_path.shortest grids.cosines
+        published_grids.weighted_error _batching.places _batching.parts shortest_path.shortest
+        grids.cosines
         grids.grid_of_logits grids.logits_of_grid grids.blended grids.in_medians
         diffusers_scheduler.DiffusersScheduler.from_config
         diffusers_scheduler.DiffusersScheduler.set_timesteps

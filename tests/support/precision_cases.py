@@ -119,9 +119,15 @@ CASES = {
     "exponential.exponential_step": lambda to: exponential.exponential_step(
         "x0", to(X), *LEVELS, [(WAY.log_snr(T) / 2, to(Y))], 1.0, to(Z)
     ),
+    "exponential.exponential_terms": lambda to: _batching.combined(
+        *exponential.exponential_terms("x0", to(X), *LEVELS, [(WAY.log_snr(T) / 2, to(Y))])
+    ),
     "exponential.singlestep": partial(ended, partial(exponential.singlestep, order=3)),
     "exponential.stages": lambda to: exponential.stages(
         WAY, 2, "x0", halved, to(X), T, exponential.Level.at(WAY, S)
+    ),
+    "exponential.stage_terms": lambda to: _batching.combined(
+        *exponential.stage_terms(WAY, 2, "eps", halved, to(X), T, exponential.Level.at(WAY, S))
     ),
     "exponential.multistep": partial(ended, partial(exponential.multistep, order=2, eta=1.0)),
     "exponential.unipc": partial(ended, exponential.unipc),
@@ -213,6 +219,9 @@ CASES = {
     ),
     "reverse_kernel.path_log_density": lambda to: reverse_kernel.path_log_density(
         MIX, WAY, [to(A), to(B)], torch.stack([T, S])
+    ),
+    "prediction.terms_from_x0": lambda to: _batching.combined(
+        *prediction.terms_from_x0(WAY, to(X), to(Y), T, "eps")
     ),
     "prediction.target": lambda to: prediction.target(WAY, "v", to(X), to(Y), T),
     **{

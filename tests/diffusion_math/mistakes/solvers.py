@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from diffusion_math import inpainting, sample
+from diffusion_math._batching import combined
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.noise import zeros
 from diffusion_math.prediction import eps_from_x0
@@ -126,7 +127,7 @@ def corrected_over(ratio: Any) -> Any:
         def step(denoise: Any, state: State, t: Any, s: Any, noise: Any) -> State:
             x0, x = denoise(state.x, t), state.x
             if state.history:
-                good = exponential._corrected(schedule, order, state, t, x0)
+                good = combined(*exponential._corrected(schedule, order, state, t, x0))
                 before = schedule.log_snr(t) - schedule.log_snr(state.history[-1][0])
                 x = x + ratio(before, schedule.log_snr(s) - schedule.log_snr(t)) * (good - x)
             known = State(x, t, state.history)
