@@ -42,7 +42,7 @@ $(PY):
 	done; echo "make: no Python 3.11 or newer with venv found; set PYTHON=/path/to/python3.11" >&2; exit 2
 
 $(READY): pyproject.toml constraints.txt | $(PY)
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,docs,train,cluster,control,digits,openvino,play]'
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,docs,train,cluster,control,digits,openvino-int8,play]'
 	@touch $@
 
 # The demo needs no test, docs or OpenVINO package.

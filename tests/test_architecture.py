@@ -42,6 +42,7 @@ EXTRAS = (
     "control",
     "digits",
     "openvino",
+    "openvino-int8",
     "play",
     "audit",
     "test",
@@ -218,7 +219,7 @@ def test_every_dependency_is_declared() -> None:
         "diffusers",
         "control",
         "digits",
-        "openvino",
+        "openvino-int8",
         "play",
         "audit",
     )

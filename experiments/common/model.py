@@ -36,7 +36,7 @@ def load(model: Model) -> TextToImage:
     for path in model.embedding:
         word = literal(textual_inversion.add_embedding(pipeline, path).name)
         say(f"--embedding: in prompts {path} is the word {word}", error=True)
-    return engine.with_engine(pipeline, model.engine)
+    return engine.with_engine(pipeline, model.engine, model.calibration)
 
 
 def draw(

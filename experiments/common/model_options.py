@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from tyro.conf import arg
 
-from sd.command_line.flags import File, FlagError, Several, unused, validated
+from sd.command_line.flags import File, FlagError, Several, Words, unused, validated
 
 PROMPT = "a large red circle left of a small blue square on a white background"
 """The default prompt; the embedded model knows its words."""
@@ -15,7 +15,7 @@ PROMPT = "a large red circle left of a small blue square on a white background"
 OPTIONS = ("tokenizer", "vae", "config", "prediction", "ema", "variant")
 """Options of `TextToImage.load` besides the weights."""
 
-KEPT = ("weights", "dtype", "engine", *OPTIONS, "lora", "embedding")
+KEPT = ("weights", "dtype", "engine", "calibration", *OPTIONS, "lora", "embedding")
 """The settings that identify a model."""
 
 PATHS = ("weights", "tokenizer", "vae", "config", "embedding")
@@ -65,14 +65,18 @@ class Model:
     """`cpu`, `cuda`, `mps`, or `auto`: the fastest one found."""
     dtype: Precision = "float32"
     """Precision of the networks; coefficients are always float64."""
-    engine: Literal["eager", "openvino", "compile"] = "eager"
-    """What runs U-Net and decoder: PyTorch, OpenVINO (CPU) or torch.compile."""
+    engine: Literal["eager", "openvino", "openvino-int8", "compile"] = "eager"
+    """What runs U-Net and decoder: PyTorch, OpenVINO (CPU), or torch.compile; int8: 8-bit U-Net."""
+    calibration: Annotated[tuple[str, ...], Words(), Several(0), default("built in")] = ()
+    """Prompts that calibrate the 8-bit U-Net of `--engine openvino-int8`."""
     low_memory: bool = False
     """Keep one network in memory at a time: slower, the same image."""
 
     def __post_init__(self) -> None:
         if self.weights == "shapes":
             unused(self, OPTIONS, "on the embedded model `shapes`: name a checkpoint by --model")
+        if self.engine != "openvino-int8":
+            unused(self, ["calibration"], "without --engine openvino-int8")
 
     def kept(self) -> dict[str, Any]:
         """The settings that identify the model, as plain JSON values."""

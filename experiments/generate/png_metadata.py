@@ -159,6 +159,7 @@ def _determining(settings: dict[str, Any]) -> dict[str, Any]:
         "image": settings["image"],
         "mask": settings.get("mask"),
         "controls": settings.get("controls", []),
+        "calibration": [],
         **settings["model"],
         "the model's weights": settings["made_with"]["weights"],
     }

@@ -29,6 +29,7 @@ EXTRAS = {
     "gradio": "play",
     "jax": "bench",
     "markdown": "docs",
+    "nncf": "openvino-int8",
     "openvino": "openvino",
     "sklearn": "digits",
     "sympy": "docs",

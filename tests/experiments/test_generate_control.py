@@ -148,6 +148,7 @@ REFUSED = {
     f"{CONTROL} --control-start 0.5 --control-end 0.5": "--control-end: wanted an end above its",
     f"{CONTROL} --control-map depth": "--control-map",
     f"{CONTROL} --engine openvino": "--engine: wanted eager with --control, got 'openvino'",
+    f"{CONTROL} --engine openvino-int8": "--engine: wanted eager with --control, got 'openvino-i",
     f"{MODEL} --control {{net}} --control-image {{small}}": "--control-image: ",
     f"{MODEL} --control {{net}} --control-image {{missing}}": "--control-image: ",
     f"{MODEL} --control {{net}} --control-image {{text}}": "--control-image ",

@@ -37,9 +37,9 @@ SETTINGS: dict[str, Any] = {
         "do_cfg": True, "strength": None, "height": None, "width": None,
     },
     "model": {
-        "weights": "shapes", "dtype": "float32", "engine": "eager", "tokenizer": None, "vae": None,
-        "config": None, "prediction": None, "ema": False, "variant": None, "lora": [],
-        "embedding": [],
+        "weights": "shapes", "dtype": "float32", "engine": "eager", "calibration": [],
+        "tokenizer": None, "vae": None, "config": None, "prediction": None, "ema": False,
+        "variant": None, "lora": [], "embedding": [],
     },
     "made_with": {"device": "cpu", "torch": "x", "threads": 1, "weights": "x"},
 }  # fmt: skip

@@ -81,6 +81,19 @@ def test_openvino_in_bfloat16(eager: TextToImage) -> None:
     assert drawn(pipeline, image=picture, strength=0.5)[1].shape == (64, 64, 3)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_openvino_in_8_bits(eager: TextToImage) -> None:
+    """Another rounding of the same image, also at a size that it was not calibrated at."""
+    pytest.importorskip("nncf")
+    given = TextToImage.load("shapes", device="cpu")
+    pipeline = with_engine(given, "openvino-int8", ["a small green star", "a blue square"])
+    for call in ({}, {"height": 48, "width": 72}):
+        (x, _), (wanted, _) = drawn(pipeline, **call), drawn(eager, **call)
+        assert 1e-3 < float((x - wanted).norm() / wanted.norm()) < 0.5  # of another seed: 1.4
+    assert model_digest(pipeline) == model_digest(eager)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", [pytest.param("openvino", marks=pytest.mark.slow), "compile"])
 def test_the_digest_is_the_weights_not_the_engines(name: str, eager: TextToImage) -> None:
@@ -98,12 +111,18 @@ def test_the_digest_is_the_weights_not_the_engines(name: str, eager: TextToImage
 
 def test_refusals(eager: TextToImage, monkeypatch: pytest.MonkeyPatch) -> None:
     assert with_engine(eager, "eager") is eager
-    with pytest.raises(ValueError, match=r"engine: wanted one of \('eager', 'openvino', 'comp"):
+    with pytest.raises(ValueError, match=r"engine: wanted one of \('eager', 'openvino', 'openv"):
         with_engine(eager, "tensorrt")
     with pytest.raises(ValueError, match="engine: wanted float32 or bfloat16 with openvino"):
         with_engine(replace(eager, dtype=torch.float64), "openvino")
     with pytest.raises(ValueError, match="engine: wanted device cpu with openvino, got cuda"):
         with_engine(replace(eager, device=torch.device("cuda")), "openvino")
+    with pytest.raises(ValueError, match="calibration: wanted openvino-int8 with it, got 'compil"):
+        with_engine(eager, "compile", ["a red circle"])
     monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install diffusion-math\[openvino\], got no such"):
         with_engine(eager, "openvino")
+    monkeypatch.setattr(engine.importlib.util, "find_spec", lambda name: name == "openvino" or None)
+    wanted = r"engine: wanted nncf, by pip install diffusion-math\[openvino-int8\], got no such"
+    with pytest.raises(ValueError, match=wanted):
+        with_engine(eager, "openvino-int8")
