@@ -86,8 +86,7 @@ def final(
     >>> x0.norm(dim=1)
     tensor([1.7486, 2.1324, 1.9368, 2.2664], dtype=torch.float64)
     """
-    checks.strictly_decreasing("grid", grid)
-    for state in _states(step, denoise, x, grid, noise):
+    for state in trajectory(step, denoise, x, grid, noise):
         x = state.x
     return x
 
