@@ -80,7 +80,6 @@ def coefficients(schedule: Schedule, kind: str, t: Time) -> tuple[Coefficient, C
     return parts(alpha_t, sigma_t)
 
 
-@checked
 def terms_from_x0(
     schedule: Schedule, x_t: Value, x0: Value, t: Time, kind: str
 ) -> tuple[Part, ...]:

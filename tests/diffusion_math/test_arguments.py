@@ -33,6 +33,7 @@ EVERY_STEP = {
     "langevin.proposal",
     "noise.required",
     "noise.zeros",
+    "prediction.terms_from_x0",
     "schedule.shape_like",
     "solvers.exponential.Level",
     "solvers.exponential.Level.at",
