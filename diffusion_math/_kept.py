@@ -58,10 +58,11 @@ def _key(given: Sequence[Any]) -> list[Any] | None:
         if isinstance(one, Tensor):
             if one.ndim:
                 return None
-            one = one.item()
-        elif not getattr(one, "fixed", True):
+            key.append(one.item())
+        elif isinstance(one, float) or getattr(one, "fixed", True):
+            key.append(one)
+        else:
             return None
-        key.append(one)
     return key
 
 

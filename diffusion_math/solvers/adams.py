@@ -56,7 +56,8 @@ def lms(schedule: Schedule, order: int = 4) -> Step:
     whole("order", order, 1, 4)
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
-        if _open(schedule, t, s):
+        across = _map(schedule, t, s)
+        if across is None:
             return euler(schedule)(denoise, state, t, s, noise)
         x0 = denoise(state.x, t)
         past = (*state.history, (t, prediction.eps_from_x0(schedule, state.x, x0, t)))[-order:]
@@ -65,7 +66,7 @@ def lms(schedule: Schedule, order: int = 4) -> Step:
             x_s = stages(schedule, order - 1, "eps", denoise, state.x, t, target, x0)
             return State(x_s, s, past)
         shares = _shares(schedule, s, *(time for time, _ in past))
-        return State(_moved(schedule, state.x, shares, past, t, s), s, past)
+        return State(_moved(across, state.x, shares, [eps for _, eps in past]), s, past)
 
     return step
 
@@ -103,34 +104,28 @@ def plms(schedule: Schedule, runge_kutta: bool = False) -> Step:
     """
 
     def step(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
-        if _open(schedule, t, s):
+        across = _map(schedule, t, s)
+        if across is None:
             return euler(schedule)(denoise, state, t, s, noise)
         first = _eps(schedule, denoise, state.x, t)
         past = (*state.history, (t, first))[-4:]
 
-        def at(time: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
-            moved = _moved(schedule, state.x, (1.0,), [(t, eps)], t, time)
-            return time, _eps(schedule, denoise, moved, time)
+        def at(time: Tensor, eps: Tensor) -> Tensor:
+            moved = _moved(_map(schedule, t, time), state.x, (1.0,), [eps])
+            return _eps(schedule, denoise, moved, time)
 
         shares: tuple[float, ...] = PLMS[len(past) - 1][::-1]
-        slopes = past
+        slopes = [eps for _, eps in past]
         if runge_kutta and len(past) < 4:
             middle = (t + s) / 2
             second = at(middle, first)
-            third = at(middle, second[1])
-            shares, slopes = SIMPSON, ((t, first), second, third, at(s, third[1]))
+            third = at(middle, second)
+            shares, slopes = SIMPSON, [first, second, third, at(s, third)]
         elif len(past) == 1:
-            shares, slopes = (1 / 2, 1 / 2), ((t, first), at(s, first))
-        return State(_moved(schedule, state.x, shares, slopes, t, s), s, past)
+            shares, slopes = (1 / 2, 1 / 2), [first, at(s, first)]
+        return State(_moved(across, state.x, shares, slopes), s, past)
 
     return step
-
-
-@kept
-def _open(schedule: Schedule, t: Time, s: Time) -> bool:
-    """Whether there is pure noise at an end of the step, or clean data at s."""
-    (alpha_t, _), (alpha_s, sigma_s) = schedule(t), schedule(s)
-    return bool(alpha_t == 0 or alpha_s == 0 or sigma_s == 0)
 
 
 def _eps(schedule: Schedule, denoise: Denoiser, x: Tensor, t: Tensor) -> Tensor:
@@ -138,21 +133,19 @@ def _eps(schedule: Schedule, denoise: Denoiser, x: Tensor, t: Tensor) -> Tensor:
 
 
 def _moved(
-    schedule: Schedule,
-    x: Tensor,
-    shares: Sequence[float],
-    slopes: Sequence[tuple[Tensor, Tensor]],
-    t: Tensor,
-    s: Tensor,
+    across: tuple[float, float] | None, x: Tensor, shares: Sequence[float], slopes: Sequence[Tensor]
 ) -> Tensor:
     """The module's map at eps' = sum_j share_j eps_j."""
-    of_x, of_eps = _map(schedule, t, s)
-    terms = ((of_eps * share, eps) for share, (_, eps) in zip(shares, slopes, strict=True))
-    return combined((of_x, x), *terms)
+    assert across is not None  # for the type checker: between the ends of a step it is as at them
+    of_x, of_eps = across
+    weights = [of_eps * share for share in shares]
+    return combined((of_x, x), *zip(weights, slopes, strict=True))
 
 
 @kept
-def _map(schedule: Schedule, t: Time, s: Time) -> tuple[float, float]:
-    """The coefficients of x_t and eps' in the module's map."""
+def _map(schedule: Schedule, t: Time, s: Time) -> tuple[float, float] | None:
+    """The coefficients of x_t and eps' in the module's map, or None where it does not exist."""
     (alpha_t, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+    if alpha_t == 0 or alpha_s == 0 or sigma_s == 0:
+        return None
     return float(alpha_s / alpha_t), float(sigma_s - alpha_s * sigma_t / alpha_t)
