@@ -8,7 +8,8 @@ A B A B, on the same tensors says which of the two is slower. Both sides of a ro
 arithmetic on the same input, and the run fails unless they agree on the result; a solver whose peer
 starts or draws its noise otherwise is compared by its time alone.
 
-`python -m benchmarks scale` measures and models costs against sizes.
+`python -m benchmarks scale` measures and models costs against sizes, `python -m benchmarks engines`
+times the engines and measures what they err by.
 """
 
 import argparse
@@ -17,70 +18,25 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from benchmarks.compare import Row, compare
+from benchmarks import engines
+from benchmarks.compare import Row
 from benchmarks.full_size import full_size_rows
 from benchmarks.langevin import langevin_rows
+from benchmarks.network import network_rows
 from benchmarks.oracle import oracle_rows
 from benchmarks.scale import run as scale
 from benchmarks.solvers import solver_rows
 from benchmarks.table import Table
 from benchmarks.trace import trace_rows
-from sd.config import SHAPES_CONFIG as PRESET
-from sd.networks.unet import UNet
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-def network_rows(rounds: int) -> list[Row]:
-    """One pass of the embedded model's U-Net beside diffusers', with the same random weights."""
-    from diffusers import UNet2DConditionModel
-
-    model = PRESET
-    config = model.unet
-    torch.manual_seed(0)
-    mine = UNet(config).eval()
-    peer = UNet2DConditionModel(
-        sample_size=model.latent_shape[-1],
-        in_channels=config.in_channels,
-        out_channels=config.out_channels,
-        block_out_channels=config.channels,
-        layers_per_block=config.layers_per_block,
-        attention_head_dim=config.heads,
-        cross_attention_dim=config.context_width,
-        norm_num_groups=config.groups,
-        norm_eps=config.eps,
-        down_block_types=_blocks("Down", config.attention),
-        up_block_types=_blocks("Up", config.attention[::-1]),
-    ).eval()
-    peer.load_state_dict(mine.state_dict(), strict=True)
-    rows = []
-    for batch in (2, 16):  # one guided picture, eight guided pictures
-        x = torch.randn(batch, *model.latent_shape)
-        t = torch.full((batch,), 500.0)
-        context = torch.randn(batch, model.text.context_length, config.context_width)
-
-        def ours(x: Tensor = x, t: Tensor = t, context: Tensor = context) -> Tensor:
-            return mine(x, t, context)
-
-        def theirs(x: Tensor = x, t: Tensor = t, context: Tensor = context) -> Tensor:
-            return peer(x, t, context).sample
-
-        # The same float32 sums, taken in another order.
-        name = f"a pass of the embedded U-Net, batch {batch}"
-        rows.append(compare(name, "diffusers", ours, theirs, rounds, 1, 1e-4))
-    return rows
-
-
-def _blocks(half: str, attention: tuple[bool, ...]) -> tuple[str, ...]:
-    return tuple(f"CrossAttn{half}Block2D" if attend else f"{half}Block2D" for attend in attention)
-
-
 def main() -> None:
-    """Print ours beside peers, or with `scale` write costs against sizes, measured and modelled."""
+    """Print ours beside peers; `scale`: write costs against sizes; `engines`: engines compared."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
-    parser.add_argument("what", nargs="?", choices=("peers", "scale"), default="peers")
+    parser.add_argument("what", nargs="?", choices=("peers", "scale", "engines"), default="peers")
     parser.add_argument("--out", type=Path, help="folder for the results (out/benchmarks)")
     parser.add_argument("--rounds", type=int, default=15, help="timings a side, at least 2")
     parser.add_argument("--only-full-size", action="store_true", help="Stable Diffusion alone")
@@ -97,6 +53,10 @@ def main() -> None:
         return
     if asked.only_full_size and asked.no_full_size:
         parser.error("--only-full-size, --no-full-size: nothing is left to time")
+    if asked.what == "engines":
+        out = asked.out or Path("out/engines")
+        engines.run(rounds, out, not asked.only_full_size, not asked.no_full_size)
+        return
     warnings.simplefilter("ignore", FutureWarning)
     rows: list[Row] = []
     if not asked.only_full_size:

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -63,6 +63,24 @@ def compare(
         high,
         rounds,
     )
+
+
+def in_turns(
+    sides: Mapping[str, Callable[[], object]], rounds: int
+) -> dict[str, list[tuple[float, float]]]:
+    """Wall and processor seconds of each side in each round, after one warm-up each.
+
+    A processor's seconds are those of all threads: other work on the machine adds little to them.
+    """
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
+    for side in sides.values():
+        side()
+    for _ in range(rounds):
+        for name, side in sides.items():
+            start = time.process_time()
+            wall = _seconds(side)
+            spent[name].append((wall, time.process_time() - start))
+    return spent
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -90,8 +90,6 @@ class Table:
 
     def page(self, text: str) -> str:
         """A page with its table, between two marks, replaced by this one."""
-        head, rest = text.split(BEGIN)
-        _, tail = rest.split(END)
         rows = [
             f"| {row.name} | {row.peer} | {row.ours:.3g} | {row.theirs:.3g} "
             f"| {row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}] | {row.memory} |"
@@ -104,7 +102,14 @@ class Table:
             "| --- | --- | --- | --- | --- | --- |",
             *rows,
         ]
-        return "\n".join([head.rstrip(), "", BEGIN, *body, END, "", tail.lstrip("\n")])
+        return between(text, body)
+
+
+def between(text: str, body: Sequence[str]) -> str:
+    """A page with these lines between its two marks."""
+    head, rest = text.split(BEGIN)
+    _, tail = rest.split(END)
+    return "\n".join([head.rstrip(), "", BEGIN, *body, END, "", tail.lstrip("\n")])
 
 
 def _machine() -> str:

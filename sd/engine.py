@@ -116,13 +116,18 @@ def _compiled(network: nn.Module, inputs: Sequence[Inputs], example: Inputs, pre
     import openvino
 
     model = openvino.convert_model(network.float(), example_input=example)
+    return compiled(quantized(model, inputs) if inputs else model, precision)
+
+
+def compiled(model: Any, precision: str) -> Any:
+    """An inference request of an `openvino.Model` or its file, on the CPU in "f32" or "bf16"."""
+    import openvino
+
     words = {
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
-    if inputs:
-        model = quantized(model, inputs)
     return openvino.Core().compile_model(model, "CPU", words).create_infer_request()
 
 

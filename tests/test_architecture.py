@@ -29,6 +29,7 @@ FOREIGN = {
 DISTRIBUTION = {
     "PIL": "pillow",
     "huggingface_hub": "huggingface-hub",
+    "openvino_genai": "openvino-genai",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",

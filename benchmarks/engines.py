@@ -1,0 +1,269 @@
+"""The engines side by side: `python -m benchmarks engines` writes engines.json, engines.md's table.
+
+Time: one evaluation of the U-Net, all sides in turns. Error: the latents x_t of guided trajectories
+against those of float32 PyTorch from the same noise, step by step. Accuracy: prompts of the
+embedded model whose image shows them, by the rule-based reader.
+"""
+
+import json
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import genai
+from benchmarks.compare import in_turns
+from benchmarks.network import diffusers_unet
+from benchmarks.table import Table, between
+from experiments.common.statistics import Interval, share_of
+from sd.config import V15
+from sd.engine import OpenVINO, compiled, with_engine
+from sd.networks.unet import UNet
+from sd.pipeline import TextToImage
+from sd.quantization import plain, quantized
+from sd.shapes.accuracy import fresh_prompts, matches_prompt
+from sd.weights import blank
+
+Network: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+REFERENCE, FLOAT, HALF, EIGHT = (
+    "PyTorch, float32",
+    "OpenVINO, float32",
+    "OpenVINO, bfloat16",
+    "OpenVINO, 8 bits",
+)
+ENGINES = {
+    REFERENCE: ("eager", torch.float32),
+    FLOAT: ("openvino", torch.float32),
+    HALF: ("openvino", torch.bfloat16),
+    EIGHT: ("openvino-int8", torch.bfloat16),
+}
+"""Engine and dtype of each side; what is not of 8 bits is in bfloat16."""
+BATCHES = (2, 16)
+PROMPTS, BATCH = 200, 50
+"""Prompts of each kind, and images sampled at once."""
+TIMES = (999.0, 500.0, 10.0)
+"""Times at which the full-size U-Net, of random weights, is calibrated."""
+
+
+@dataclass(frozen=True)
+class Time:
+    """Medians of an evaluation in milliseconds, and quartiles of its ratio to OpenVINO bfloat16."""
+
+    what: str
+    side: str
+    wall: float
+    processor: float
+    low: float
+    ratio: float
+    high: float
+    processor_ratio: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Prompt accuracy with 95% intervals, and sqrt(mean |x - y|^2 / mean |y_end|^2) by step."""
+
+    side: str
+    seen: tuple[float, Interval]
+    unseen: tuple[float, Interval]
+    error: tuple[float, ...]
+
+
+def run(rounds: int, out: Path, embedded: bool, full_size: bool) -> None:
+    """Time, measure and write; the full-size networks are kept in `out` for the next run.
+
+    What an earlier run in `out` measured, and this one does not, stays in the tables if it was on
+    this machine with the same versions.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    times: list[Time] = []
+    found: list[Quality] = []
+    with torch.inference_mode():
+        if embedded:
+            pipelines = {name: _pipeline(*engine) for name, engine in ENGINES.items()}
+            for batch in BATCHES:
+                times += embedded_times(pipelines, batch, rounds)
+            found = qualities(pipelines)
+        if full_size:
+            times += full_size_times(out, min(rounds, 5))
+    data: dict[str, Any] = {
+        "machine": Table.of(()).machine,
+        "versions": versions(),
+        "rounds": rounds,
+    }
+    path = out / "engines.json"
+    last = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if (last.get("machine"), last.get("versions")) == (data["machine"], data["versions"]):
+        timed_now = {one.what for one in times}
+        times += [Time(**one) for one in last["times"] if one["what"] not in timed_now]
+        found = found or [Quality(**one) for one in last["qualities"]]
+    data["times"], data["qualities"] = map(list, (map(asdict, times), map(asdict, found)))
+    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    body = lines(times, found)
+    print("\n".join(body))
+    page = out / "engines.md"
+    if page.exists():
+        page.write_text(between(page.read_text(encoding="utf-8"), body), encoding="utf-8")
+
+
+def _pipeline(engine: str, dtype: torch.dtype) -> TextToImage:
+    return with_engine(TextToImage.load("shapes", device="cpu", dtype=dtype), engine)
+
+
+def embedded_times(pipelines: Mapping[str, TextToImage], batch: int, rounds: int) -> list[Time]:
+    """The embedded U-Net of every engine, and diffusers' with its weights."""
+    eager = pipelines[REFERENCE]
+    networks: dict[str, Network] = {name: one.unet for name, one in pipelines.items()}
+    peer = diffusers_unet(eager.unet)
+    networks["diffusers, float32"] = lambda *given: peer(*given).sample
+    torch.manual_seed(0)
+    contexts = eager.encode_prompts(["", "a small red circle"])
+    x = torch.randn(batch, *eager.config.latent_shape)
+    context = contexts.repeat_interleave(batch // 2, dim=0)
+    given = x, torch.full((batch,), 500.0), context
+    with tempfile.TemporaryDirectory() as folder:
+        if genai.installed():
+            networks["OpenVINO GenAI, bfloat16"] = genai.genai_unet(
+                eager.unet, eager.config, given, Path(folder), "bf16"
+            )
+        return timed(f"embedded U-Net, batch {batch}", networks, given, rounds)
+
+
+def timed(
+    what: str, networks: Mapping[str, Network], given: tuple[Tensor, ...], rounds: int
+) -> list[Time]:
+    """Each network's time on one input, in turns."""
+    spent = in_turns(
+        {name: lambda network=network: network(*given) for name, network in networks.items()},
+        rounds,
+    )
+    base = spent[HALF]
+    rows = []
+    for name, pairs in spent.items():
+        walls, processor = ([pair[i] for pair in pairs] for i in (0, 1))
+        ratios = [pair[0] / other[0] for pair, other in zip(pairs, base, strict=True)]
+        work = [pair[1] / other[1] for pair, other in zip(pairs, base, strict=True)]
+        low, ratio, high = statistics.quantiles(ratios, n=4)
+        row = Time(
+            what, name, 1e3 * statistics.median(walls), 1e3 * statistics.median(processor),
+            low, ratio, high, statistics.median(work),
+        )  # fmt: skip
+        rows.append(row)
+    return rows
+
+
+def qualities(pipelines: Mapping[str, TextToImage], count: int = PROMPTS) -> list[Quality]:
+    """Accuracy and trajectory error of each engine, at the embedded model's own settings."""
+    prompts = [*fresh_prompts(0, count), *fresh_prompts(0, count, held_out=True)]
+    found: list[Quality] = []
+    reference: Tensor | None = None
+    for name, pipeline in pipelines.items():
+        verdicts: list[bool] = []
+        paths: list[Tensor] = []
+        for start in range(0, len(prompts), BATCH):
+            some = prompts[start : start + BATCH]
+            states: list[Tensor] = []
+
+            def watch(state: Any, states: list[Tensor] = states) -> None:
+                states.append(state.x.clone())
+
+            seeds = range(start, start + len(some))
+            images = pipeline(some, seed=list(seeds), progress=False, watch=watch)
+            pairs = zip(images, some, strict=True)
+            verdicts += [matches_prompt(np.asarray(image), text) for image, text in pairs]
+            paths.append(torch.stack(states))
+        path = torch.cat(paths, dim=1)
+        reference = path if reference is None else reference
+        error = trajectory_error(path, reference)
+        seen, unseen = share_of(verdicts[:count]), share_of(verdicts[count:])
+        found.append(Quality(name, seen, unseen, error))
+    return found
+
+
+def trajectory_error(path: Tensor, reference: Tensor) -> tuple[float, ...]:
+    """sqrt(mean |x_k - y_k|^2 / mean |y_end|^2), k >= 1, of states `(step, image, ...)`."""
+    squares = (path - reference).double().square().flatten(1).mean(1)
+    scale = reference[-1].double().square().mean()
+    return tuple((squares / scale).sqrt().tolist()[1:])
+
+
+def full_size_times(out: Path, rounds: int) -> list[Time]:
+    """Stable Diffusion v1.5's U-Net with random weights, on latents of 64 x 64, a guided pair."""
+    unet = _random_unet()
+    torch.manual_seed(0)
+    x, context = torch.randn(2, 4, 64, 64), torch.randn(2, 77, 768)
+    given = x, torch.tensor(500.0), context
+    files = _full_size_files(out, unet, given)
+    peer = diffusers_unet(unet)
+    networks: dict[str, Network] = {
+        REFERENCE: unet,
+        "diffusers, float32": lambda *some: peer(*some).sample,
+    }
+    for name, (path, precision) in {
+        FLOAT: (files[0], "f32"), HALF: (files[0], "bf16"), EIGHT: (files[1], "bf16"),
+    }.items():  # fmt: skip
+        engine = OpenVINO(unet, torch.float32)
+        engine.request = compiled(path, precision)
+        networks[name] = engine
+    return timed("v1.5 U-Net, 64 x 64, batch 2", networks, given, rounds)
+
+
+def _random_unet() -> UNet:
+    unet: UNet = blank(UNet, V15.unet).to_empty(device="cpu").eval()
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in unet.named_parameters():
+        fan = weight[0].numel() if weight.ndim > 1 else 25
+        weight.data.normal_(0, fan**-0.5, generator=generator)
+        if "norm" in name and name.endswith("weight"):
+            weight.data.add_(1)
+    return unet
+
+
+def _full_size_files(out: Path, unet: UNet, given: tuple[Tensor, ...]) -> tuple[Path, Path]:
+    """OpenVINO's files of the U-Net, in float32 and in 8 bits; made where they are missing."""
+    import openvino
+
+    float32, eight = out / "full_size_float32.xml", out / "full_size_int8.xml"
+    if not float32.exists():
+        model = openvino.convert_model(unet, example_input=plain(*given))
+        openvino.save_model(model, float32, compress_to_fp16=False)
+    if not eight.exists():
+        inputs = [plain(given[0], torch.tensor(t), given[2]) for t in TIMES]
+        model = quantized(openvino.Core().read_model(float32), inputs)
+        openvino.save_model(model, eight, compress_to_fp16=False)
+    return float32, eight
+
+
+def versions() -> dict[str, str]:
+    """What is compared, by package."""
+    named = ["nncf", *(["openvino-genai"] if genai.installed() else [])]
+    return Table.of(()).versions | {name: version(name) for name in named}
+
+
+def lines(times: list[Time], found: list[Quality]) -> list[str]:
+    """The tables in Markdown."""
+    named = ", ".join(f"{name} {number}" for name, number in versions().items())
+    ratio = "ratio to OpenVINO bfloat16 [quartiles] | of processor time"
+    head = f"| what | engine | ms | processor ms | {ratio} |"
+    body = [f"{Table.of(()).machine}; {named}.", "", head, "| --- | --- | --- | --- | --- | --- |"]
+    body += [
+        f"| {one.what} | {one.side} | {one.wall:.3g} | {one.processor:.3g} "
+        f"| {one.ratio:.2f} [{one.low:.2f}, {one.high:.2f}] | {one.processor_ratio:.2f} |"
+        for one in times
+    ]
+    if found:
+        head = "| engine | seen pairs | unseen pairs | error after 1 step | 5 | 15 | 25 |"
+        body += ["", head, "| --- | --- | --- | --- | --- | --- | --- |"]
+        for one in found:
+            shares = (f"{p:.3f} [{a:.3f}, {b:.3f}]" for p, (a, b) in (one.seen, one.unseen))
+            errors = (f"{one.error[k - 1]:.2g}" for k in (1, 5, 15, 25))
+            body.append(f"| {one.side} | {' | '.join((*shares, *errors))} |")
+    return body

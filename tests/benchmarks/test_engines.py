@@ -1,0 +1,67 @@
+"""The engines' table: times in turns, the error of a trajectory, and what is read off both."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import engines
+from benchmarks.compare import in_turns
+from benchmarks.table import BEGIN, END
+
+
+def test_the_sides_take_turns_after_a_warm_up() -> None:
+    called: list[str] = []
+    sides = {name: lambda name=name: called.append(name) for name in ("a", "b")}
+    spent = in_turns(sides, rounds=2)
+    assert called == ["a", "b"] * 3
+    assert all(len(pairs) == 2 for pairs in spent.values())
+    assert all(wall >= 0 and work >= 0 for pairs in spent.values() for wall, work in pairs)
+
+
+def test_the_error_of_a_trajectory_is_in_units_of_its_end() -> None:
+    """A difference d in every entry of one of two images, against an end of size r."""
+    d, r = 0.3, 5.0
+    reference = torch.stack(
+        [torch.randn(2, 4, 8, 8), torch.ones(2, 4, 8, 8), r * torch.ones(2, 4, 8, 8)]
+    )
+    path = reference.clone()
+    path[1:, 0] += d
+    assert engines.trajectory_error(path, reference) == pytest.approx([d / r / math.sqrt(2)] * 2)
+
+
+def test_the_table_has_a_row_for_each_side() -> None:
+    pytest.importorskip("nncf")
+    time = engines.Time("a pass", engines.HALF, 2.0, 3.0, 0.9, 1.0, 1.1, 1.0)
+    share = (0.5, (0.4, 0.6))
+    quality = engines.Quality(engines.EIGHT, share, share, tuple(k / 100 for k in range(1, 26)))
+    text = "\n".join(engines.lines([time], [quality]))
+    assert f"| a pass | {engines.HALF} | 2 | 3 | 1.00 [0.90, 1.10] | 1.00 |" in text
+    row = "0.500 [0.400, 0.600] | 0.500 [0.400, 0.600] | 0.01 | 0.05 | 0.15 | 0.25 |"
+    assert f"| {engines.EIGHT} | {row}" in text
+
+
+def test_a_partial_run_keeps_what_the_last_one_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same machine and versions; the page gets both."""
+    pytest.importorskip("nncf")
+    page = tmp_path / "engines.md"
+    page.write_text(f"# Title\n\n{BEGIN}\nold\n{END}\n", encoding="utf-8")
+    one = engines.Time("one", engines.HALF, 2.0, 3.0, 0.9, 1.0, 1.1, 1.0)
+    two = replace(one, what="two")
+    quality = engines.Quality(engines.EIGHT, (0.5, (0.4, 0.6)), (0.5, (0.4, 0.6)), (0.1,) * 25)
+    monkeypatch.setattr(engines, "_pipeline", lambda *_: None)
+    monkeypatch.setattr(engines, "BATCHES", (2,))
+    monkeypatch.setattr(engines, "embedded_times", lambda *_: [one])
+    monkeypatch.setattr(engines, "qualities", lambda *_: [quality])
+    monkeypatch.setattr(engines, "full_size_times", lambda *_: [two])
+    engines.run(3, tmp_path, embedded=True, full_size=False)
+    engines.run(3, tmp_path, embedded=False, full_size=True)
+    text = page.read_text(encoding="utf-8")
+    assert all(row in text for row in ("| one |", "| two |", f"| {engines.EIGHT} | 0.500"))
+    monkeypatch.setattr(engines, "versions", lambda: {"openvino": "1"})
+    engines.run(3, tmp_path, embedded=False, full_size=True)
+    assert "| one |" not in page.read_text(encoding="utf-8")
