@@ -1,5 +1,6 @@
 """A vocabulary of one's own captions: CLIP's rules, learned merges, every text has tokens."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,9 @@ def test_it_is_written_and_read(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
     again = Tokenizer.from_file(tmp_path / "tokenizer.json", 20)
     assert again.encode(CAPTIONS).tolist() == tokenizer.encode(CAPTIONS).tolist()
+
+
+def test_the_same_captions_give_the_same_rules() -> None:
+    """Pairs are often equally frequent, and a resumed training needs the same tokens."""
+    words = ["".join(word) for word in itertools.product("abcde", "fghij", "klm")]
+    assert len({learned_rules(2 * words, 60).to_str() for _ in range(6)}) == 1
