@@ -13,6 +13,7 @@ Importing this package draws no random number, sets no global and opens no file.
 from diffusion_math import (
     checks,
     densities,
+    distillation,
     elbo,
     fitting,
     gaussian,
@@ -90,6 +91,7 @@ __all__ = [
     "ddim",
     "ddpm",
     "densities",
+    "distillation",
     "dpmpp_2m",
     "elbo",
     "euler",

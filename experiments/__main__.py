@@ -52,6 +52,7 @@ GROUPS = {
         "strength": "X2: image to image at rising strengths",
         "timing": "X3: time and memory of every device and precision found",
         "tradeoff": "error against seconds: solvers, steps and guidance intervals",
+        "few-steps": "the distilled model: prompt accuracy against network calls",
         "autoencoder": "reconstruction error of the VAE",
         TRAIN: "train a model on your own images, a LoRA, or the embedded model again",
         "evaluate": "held-out loss, FID, KID and nearest training images of a model",

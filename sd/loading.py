@@ -17,6 +17,7 @@ from sd.checkpoint.hub import resolve
 from sd.checkpoint.offload import Offload, Parked
 from sd.checkpoint.parameterization import CONFIG_KEY
 from sd.config import SHAPES_CONFIG, ModelConfig, TextConfig, UNetConfig, VAEConfig, from_json
+from sd.embedded import UNETS, is_embedded
 from sd.files.regular_file import path_kind
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
@@ -61,9 +62,9 @@ def load_model(
     """The model of a name or a path.
 
     Args:
-        model: "shapes"; a folder with text_encoder, vae and unet as `.safetensors` with metadata
-            and tokenizer.json; or a Stable Diffusion checkpoint: a file, a diffusers folder, a hub
-            id (see `sd.checkpoint`).
+        model: the name of an embedded model (`sd.embedded`); a folder with text_encoder, vae and
+            unet as `.safetensors` with metadata and tokenizer.json; or a Stable Diffusion
+            checkpoint: a file, a diffusers folder, a hub id (see `sd.checkpoint`).
         device, dtype: of the networks; the VAE is in float32 if `dtype` is float16.
         tokenizer: CLIP's vocabulary, if the checkpoint has none (see `sd.text.clip_vocabulary`).
         vae, config, prediction, ema, variant: see `sd.checkpoint.load`.
@@ -81,23 +82,31 @@ def load_model(
         "ema": ema,
         "variant": variant,
     }
-    embedded = model == "shapes"
+    embedded = is_embedded(model)
     native = any(path_kind(Path(model) / f"{name}.safetensors", "model") for name in NATIVE)
     if not embedded and not native:
         return _checkpoint(model, device, dtype, tokenizer, options, low_memory)
     asked = [name for name, value in {"tokenizer": tokenizer, **options}.items() if value]
     require(not asked, ", ".join(asked), "a checkpoint with it", repr(str(model)))
     with as_file(files("sd") / "assets" / "shapes" if embedded else Path(model)) as folder:
+        paths = {name: folder / f"{name}.safetensors" for name in NATIVE}
+        if embedded:
+            paths["unet"] = folder / f"{UNETS[str(model)]}.safetensors"
         text, own_vae, unet = (
-            weights.load_network(folder / f"{name}.safetensors", network, settings)
-            for name, network, settings in zip(
-                NATIVE, (TextEncoder, VAE, UNet), (TextConfig, VAEConfig, UNetConfig), strict=True
+            weights.load_network(path, network, settings)
+            for path, network, settings in zip(
+                paths.values(),
+                (TextEncoder, VAE, UNet),
+                (TextConfig, VAEConfig, UNetConfig),
+                strict=True,
             )
         )
         networks = dict(zip(NATIVE, (text, own_vae, unet), strict=True))
-        homes = {name: _home(folder, name, network, dtype) for name, network in networks.items()}
+        homes = {
+            name: _home(paths[name], name, network, dtype) for name, network in networks.items()
+        }
         whole = SHAPES_CONFIG
-        words_of = weights.read_metadata(folder / "unet.safetensors")
+        words_of = weights.read_metadata(paths["unet"])
         if CONFIG_KEY in words_of:
             whole = from_json(ModelConfig, words_of[CONFIG_KEY])
         own = replace(whole, text=text.config, vae=own_vae.config, unet=unet.config)
@@ -116,8 +125,8 @@ def load_model(
     return Parts(own, words, text, own_vae, unet, offload)
 
 
-def _home(folder: Path, name: str, network: nn.Module, dtype: torch.dtype) -> Parked:
-    with safetensors_file.opened(folder / f"{name}.safetensors") as source:
+def _home(path: Path, name: str, network: nn.Module, dtype: torch.dtype) -> Parked:
+    with safetensors_file.opened(path) as source:
         part = Component(name, NATIVE[name], "", source)
     return Parked(network, part, vae_dtype(dtype) if name == "vae" else dtype)
 
@@ -132,7 +141,7 @@ def _checkpoint(
 ) -> Parts:
     """A checkpoint; a missing vocabulary is reported before its weights are read."""
     place = resolve(model, (options["variant"],))
-    wanted = "'shapes', a folder of weights, a checkpoint or a hub id"
+    wanted = f"{', '.join(map(repr, UNETS))}, a folder of weights, a checkpoint or a hub id"
     require(path_kind(place, "model") is not None, "model", wanted, repr(str(model)))
     words = clip_vocabulary.find_tokenizer(place, tokenizer, TextConfig().context_length, None)
     found = checkpoint.load(

@@ -93,8 +93,9 @@ class TextToImage:
         """Read a model from disk.
 
         Args:
-            model: "shapes", the embedded model of captioned shapes; a folder in its layout; or a
-                Stable Diffusion checkpoint.
+            model: "shapes", the embedded model of captioned shapes; "shapes-distilled", the same
+                for 6 network calls an image; a folder in its layout; or a Stable Diffusion
+                checkpoint.
             device: "auto" (the fastest found), "cpu", "cuda", "cuda:1" or "mps".
             dtype: a floating-point type for the networks.
             options: see `sd.loading.load_model`.
@@ -155,7 +156,7 @@ class TextToImage:
             guidance_scale: w >= 0 in x0 = x0_u + w (x0_c - x0_u); default: the model's.
             guidance_interval: (low, high), the noise levels sigma_t / alpha_t at which w holds. At
                 others w is 1, which halves the cost. Default: all.
-            steps: the number of steps, 1..T; default: 25.
+            steps: the number of steps, 1..T; default: 25, or the model's `distilled_steps`.
             solver: a name in `diffusion_math.SOLVERS`, or a function of the schedule that returns a
                 step `(denoise, state, t, s, noise) -> State`; default: the model's.
             grid: a name in `diffusion_math.GRIDS`, or decreasing times, which replace `steps` and
@@ -210,7 +211,7 @@ class TextToImage:
         require(not named or grid in GRIDS, "grid", f"one of {', '.join(GRIDS)}", repr(grid))
         require(named or strength is None, "grid", "a name, with strength", grid)
         require(named or steps in (None, len(grid) - 1), "grid", "a name, with steps", grid)
-        steps = 25 if steps is None else steps
+        steps = self.config.sampling_steps if steps is None else steps
         whole("steps", steps, 1, int(self.schedule.T))
         wide, high = self._side("width", width), self._side("height", height)
         wanted = "a number in (0, 1]"
@@ -241,6 +242,7 @@ class TextToImage:
         unused_arguments.warn_controls([one.weights(len(times) - 1) for one in controls])
         residuals = Residuals(controls, self.schedule, times, precise) if controls else None
         scale = scale if do_cfg else 1
+        unused_arguments.warn_distilled(self.config, self.schedule, times, make, scale)
         denoise = self.denoiser(pair, scale, guidance_interval, beside, residuals)
         seen = hole is None or (amount < 1 if named else times[0] < self.schedule.T)
         if image is not None and (seen or beside is None):

@@ -1,17 +1,20 @@
-"""Warnings about arguments of a pipeline call that have no effect."""
+"""Warnings about arguments of a pipeline call without effect, or not those of the training."""
 
 import warnings
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from diffusion_math.checks import Number
+from diffusion_math.grid import trailing
 from diffusion_math.schedule import Schedule
-from diffusion_math.solvers import Solver, Step
+from diffusion_math.solvers import SOLVERS, Solver, Step, ddim
+from sd.config import ModelConfig
 from sd.text.prompt import foreign_marks, words
 from sd.text.tokenizer import Tokenizer
 
-__all__ = ["warn_controls", "warn_guidance", "warn_interval", "warn_prompts"]
+__all__ = ["warn_controls", "warn_distilled", "warn_guidance", "warn_interval", "warn_prompts"]
 
 OUTSIDE = 4
 """Stack frames between a warning and the code that called the pipeline."""
@@ -63,6 +66,33 @@ def warn_controls(weights: Sequence[Sequence[float]]) -> None:
     if idle:
         which = f"controls {', '.join(idle)} of {len(weights)}"
         message = f"{which}: no effect, since no step lies between start and end"
+        warnings.warn(message, stacklevel=OUTSIDE - 1)
+
+
+def warn_distilled(
+    config: ModelConfig,
+    schedule: Schedule,
+    times: Tensor,
+    solver: Callable[[Schedule], Step],
+    scale: Number,
+) -> None:
+    """Warn if a distilled model is sampled otherwise than it was distilled for.
+
+    Its grid may begin at any node of its own, as with a `strength` of 1/2.
+    """
+    if not config.distilled_steps:
+        return
+    own = trailing(schedule, config.distilled_steps)
+    strange = {
+        "guidance_scale": scale != 1,
+        "solver": solver not in (SOLVERS[config.solver], ddim),
+        "grid, steps, strength": not torch.equal(times.to(own), own[-len(times) :]),
+    }
+    given = ", ".join(name for name, other in strange.items() if other)
+    if given:
+        nodes = ", ".join(f"{float(t):g}" for t in own)
+        wanted = f"the scale 1, {config.solver}, and a grid that ends {nodes} or begins within it"
+        message = f"{given}: the model was distilled for {wanted}; elsewhere its images are worse"
         warnings.warn(message, stacklevel=OUTSIDE - 1)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from tyro.conf import arg
 
 from sd.command_line.flags import File, FlagError, Several, Words, unused, validated
+from sd.embedded import UNETS, Embedded, is_embedded
 
 PROMPT = "a large red circle left of a small blue square on a white background"
 """The default prompt; the embedded model knows its words."""
@@ -43,8 +44,8 @@ FILES, NONE, OWN = default("what its files say"), default("none"), default("the 
 class Model:
     """Which model, and where it runs."""
 
-    weights: Annotated[Literal["shapes"] | Path, arg(aliases=("--model",))] = "shapes"
-    """The embedded model, or a checkpoint: a file, folder or hub id."""
+    weights: Annotated[Embedded | Path, arg(aliases=("--model",))] = "shapes"
+    """An embedded model, or a checkpoint: a file, folder or hub id."""
     tokenizer: Annotated[Path | None, File(folder=True), default("searched for")] = None
     """CLIP's tokenizer.json or its folder, for a single file."""
     vae: Annotated[Path | None, OWN] = None
@@ -73,8 +74,9 @@ class Model:
     """Keep one network in memory at a time: slower, the same image."""
 
     def __post_init__(self) -> None:
-        if self.weights == "shapes":
-            unused(self, OPTIONS, "on the embedded model `shapes`: name a checkpoint by --model")
+        if is_embedded(self.weights):
+            why = f"on the embedded model `{self.weights}`: name a checkpoint by --model"
+            unused(self, OPTIONS, why)
         if self.engine != "openvino-int8":
             unused(self, ["calibration"], "without --engine openvino-int8")
 
@@ -108,14 +110,14 @@ class Model:
     def named(self) -> dict[str, Any]:
         """What of `kept` would be read from a disk or the hub; nothing of the embedded model."""
         kept = self.kept()
-        return {name: kept[name] for name in NAMED if kept[name] not in (None, "shapes", [])}
+        return {name: kept[name] for name in NAMED if kept[name] not in (None, *UNETS, [])}
 
 
 def _read(value: Any, path: bool) -> Any:
     """A value of JSON: lists as tuples, text as a path; any other as it is, to be refused."""
     if isinstance(value, list | tuple):
         return tuple(_read(one, path) for one in value)
-    return Path(value) if path and isinstance(value, str) and value != "shapes" else value
+    return Path(value) if path and isinstance(value, str) and value not in UNETS else value
 
 
 def weighed(text: str) -> tuple[Path, float]:

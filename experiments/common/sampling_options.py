@@ -32,7 +32,7 @@ Interval: TypeAlias = Annotated[
 class Sampling:
     """How the model samples."""
 
-    steps: Annotated[int, Range(1, 1000)] = 25
+    steps: Annotated[int | None, Range(1, 1000), default("25, or the distilled model's")] = None
     """Sampling steps, 1 to 1000."""
     solver: Annotated[Solver | None, OWN] = None
     """The solver. Most make one evaluation of the U-Net a step, heun two."""
@@ -54,7 +54,7 @@ class Sampling:
     def call(self, pipeline: "TextToImage") -> dict[str, Any]:
         """The keywords of a call of the pipeline that these settings fix, defaults filled in."""
         return {
-            "steps": self.steps,
+            "steps": pipeline.config.sampling_steps if self.steps is None else self.steps,
             "solver": pipeline.config.solver if self.solver is None else self.solver,
             "grid": self.grid,
             "guidance_scale": scale_of(self.guidance_scale, pipeline),

@@ -8,6 +8,7 @@ from tyro.conf import arg
 
 from experiments.common.model_options import Model, default
 from sd.command_line.flags import File, Range, Seed, refuse, unused, validated
+from sd.embedded import is_embedded
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,8 @@ class TrainedModel(Model):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.weights == "shapes-distilled":  # it does not predict E[x_0 | x_t]
+            refuse(self, "weights", "a model that is not distilled")
         for name in ("engine", "low_memory", "dtype"):
             if getattr(self, name) != getattr(Model, name):
                 refuse(self, name, "its default here")
@@ -48,5 +51,5 @@ class Config:
     def __post_init__(self) -> None:
         if self.data is None:
             unused(self, ["held_out"], "without --data")
-            if self.model.weights != "shapes":
+            if not is_embedded(self.model.weights):
                 refuse(self, "data", "the folder that the model was trained on")

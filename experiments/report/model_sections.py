@@ -13,6 +13,7 @@ from experiments.generate import run as generate
 from experiments.output import page
 from experiments.output.result import Figure, Result, Table, bracketed
 from experiments.plots.gallery import image_rows
+from sd.embedded import is_embedded
 from sd.files.image_file import open_image
 from sd.pipeline import TextToImage
 from sd.weights import read_metadata
@@ -55,7 +56,7 @@ def pictures(model: Model, pipeline: TextToImage, prompts: tuple[str, ...] = PRO
 
 def weights(model: Model) -> Result:
     """What the weights' files say of themselves: how they were made, what they reached."""
-    embedded = model.weights == "shapes"
+    embedded = is_embedded(model.weights)
     source = files("sd") / "assets" / "shapes" if embedded else Path(model.weights)
     with as_file(source) as folder:  # type: ignore[arg-type]
         found = {

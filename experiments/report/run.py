@@ -18,6 +18,7 @@ from experiments.report import Config
 from experiments.report.sections import ALONE, SECONDS, make
 from sd.command_line.entry import line, reason
 from sd.command_line.terminal import say
+from sd.embedded import is_embedded
 
 TITLE = "From equations to images: the report"
 
@@ -97,7 +98,7 @@ class Report:
 def run(config: Config) -> Report:
     """Every experiment, as many at a time as there are cores; written as they end."""
     report = Report(config)
-    workers = config.workers or (cores() if config.model.weights == "shapes" else 1)
+    workers = config.workers or (cores() if is_embedded(config.model.weights) else 1)
     names = sorted(set(SECONDS) - {ALONE}, key=lambda name: -SECONDS[name])
     names.sort(key=lambda name: name != "pictures")  # something to look at comes first
     work = partial(make, config=config)

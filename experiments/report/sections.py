@@ -24,6 +24,7 @@ QUICK: dict[str, dict[str, Any]] = {
         "reference": 16,
         "judged": 4,
     },
+    "few-steps": {"count": 4, "steps": (3, 6)},
     "autoencoder": {"count": 16},
     "forward": {"samples": 500, "frames": 4},
     "posterior": {"times": (500,), "steps": (1, 350), "points": 2, "samples": 4000, "curve": 2},
@@ -54,6 +55,7 @@ QUICK: dict[str, dict[str, Any]] = {
 
 SHORTER: dict[str, dict[str, Any]] = {
     "tradeoff": {"counts": (4, 8, 14, 25), "reference": 60},
+    "few-steps": {"count": 40, "steps": (3, 6, 12)},
     "audit": {"quick": True},
     "reverse": {"steps": 1500},
     "digits": {"steps": 1500, "seeds": 4, "pair_steps": 500, "bound_steps": 100},
@@ -63,7 +65,7 @@ SHORTER: dict[str, dict[str, Any]] = {
 
 SECONDS: dict[str, float] = {
     "pictures": 2, "cfg": 130, "conditions": 100, "strength": 10, "timing": 26, "tradeoff": 89,
-    "autoencoder": 5,
+    "few-steps": 20, "autoencoder": 5,
     "forward": 4, "posterior": 5, "bound": 23, "likelihood": 17, "score-field": 4,
     "langevin": 13, "reverse": 29, "densities": 11, "errata": 6, "digits": 69, "families": 37,
     "guidance-truth": 38, "inpainting": 14, "audit": 43, "weights": 1,

@@ -52,6 +52,7 @@ class Measured:
     unet_step: Timed
     decode: Timed
     image: Timed
+    distilled: Timed | None
     memory: float
     memory_of: str
 
@@ -69,7 +70,7 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     trajectories: list[device_drift.Trajectory] = []
     for name, dtype in tqdm(jobs, unit="setting", disable=None):
         try:
-            one, path, solver = _setting(config, pipeline, name, dtype)
+            one, path, call = _setting(config, pipeline, name, dtype)
         except (RuntimeError, NotImplementedError, FloatingPointError) as error:
             refused.append(f"{name}, {dtype}: {str(error).splitlines()[0]}")
         else:
@@ -80,7 +81,8 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     started = _cold_starts(config) if cold else []
     first = next((one for one in trajectories if one.label == "cpu, float32"), trajectories[0])
     found = [device_drift.drift(one, first) for one in trajectories if one is not first]
-    rows = (*_rows(config, measured, started), *device_drift.rows(found))
+    steps = call["steps"]
+    rows = (*_rows(steps, measured, started), *device_drift.rows(found))
     machine = describe(names)
     data: dict[str, Any] = {
         "settings": config,
@@ -90,8 +92,8 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
         "refused": refused,
         "cold_start_seconds": started,
     }
-    nfe = config.sampling.steps * SOLVERS[solver].calls
-    parts = (*_parts(nfe, config, measured, refused, machine), *device_drift.parts(found))
+    nfe = steps * SOLVERS[call["solver"]].calls
+    parts = (*_parts(nfe, steps, config, measured, refused, machine), *device_drift.parts(found))
     return Result("timing", "X3: time on every device", rows, parts, data)
 
 
@@ -114,23 +116,32 @@ def _jobs(model: Model, names: list[str]) -> tuple[list[tuple[str, Precision]], 
 
 def _setting(
     config: Config, pipeline: TextToImage | None, name: str, dtype: Precision
-) -> tuple[Measured, device_drift.Trajectory, str]:
-    """The model, or a copy of this one, on one device in one precision: times, path, solver."""
+) -> tuple[Measured, device_drift.Trajectory, dict[str, Any]]:
+    """The model, or a copy of this one, on one device in one precision: times, path, arguments."""
     where, kind = torch.device(name), getattr(torch, dtype)
+    few = None
     if pipeline is None:
-        own = load(replace(config.model, device=name, dtype=dtype))
+        model = replace(config.model, device=name, dtype=dtype)
+        own = load(model)
+        if model.weights == "shapes" and not (model.lora or model.embedding):
+            few = load(replace(model, weights="shapes-distilled"))
     else:
         moved = {
             part: copy.deepcopy(getattr(pipeline, part)).to(where, own_kind)
             for part, own_kind in (("text_encoder", kind), ("vae", vae_dtype(kind)), ("unet", kind))
         }
         own = replace(pipeline, device=where, dtype=kind, **moved)
-    one, call = _measure(config, own, name, dtype), config.sampling.call(own)
-    return one, device_drift.trajectory(one.label, own, config.prompt, **call), call["solver"]
+    one, call = _measure(config, own, few, name, dtype), config.sampling.call(own)
+    return one, device_drift.trajectory(one.label, own, config.prompt, **call), call
 
 
-def _measure(config: Config, own: TextToImage, name: str, dtype: str) -> Measured:
-    """The time of each part and of a whole image, on one device in one precision."""
+def _measure(
+    config: Config, own: TextToImage, few: TextToImage | None, name: str, dtype: str
+) -> Measured:
+    """The time of each part and of a whole image, on one device in one precision.
+
+    few: the distilled model; its image is timed as a whole.
+    """
     where = own.device
     reset_peak(where)
     scale = scale_of(config.sampling.guidance_scale, own)
@@ -154,6 +165,7 @@ def _measure(config: Config, own: TextToImage, name: str, dtype: str) -> Measure
         timed(step),
         timed(lambda: own.decode(x)),
         timed(lambda: own(config.prompt, progress=False, **call)),
+        timed(lambda: few(config.prompt, progress=False)) if few else None,
         *peak_memory(where),
     )
 
@@ -189,12 +201,10 @@ def _cold_starts(config: Config) -> list[float]:
     return seconds
 
 
-def _rows(
-    config: Config, measured: list[Measured], started: list[float]
-) -> tuple[Measurement, ...]:
+def _rows(steps: int, measured: list[Measured], started: list[float]) -> tuple[Measurement, ...]:
     """The time of an image on a CPU against its bound, at other settings, and the cold start."""
     first = next((m for m in measured if m.device == "cpu"), measured[0])
-    rows, steps = [], config.sampling.steps
+    rows = []
     for one in (first, *(m for m in measured if m is not first)):
         middle, (low, high) = one.image
         claim = f"Seconds for one image on {one.label}: {steps} steps, guidance on"
@@ -218,7 +228,12 @@ def _rows(
 
 
 def _parts(
-    nfe: int, config: Config, measured: list[Measured], refused: list[str], machine: dict[str, str]
+    nfe: int,
+    steps: int,
+    config: Config,
+    measured: list[Measured],
+    refused: list[str],
+    machine: dict[str, str],
 ) -> tuple[Part, ...]:
     bars = {
         "text encoder": [m.text_encoder[0] for m in measured],
@@ -230,8 +245,12 @@ def _parts(
     bars["solver, other"] = other
     share = min(1.0, nfe * measured[0].unet_step[0] / measured[0].image[0])
     spread = "95% intervals" if config.repeats >= 6 else "their ranges"
-    title = f"Time of one image, {config.sampling.steps} steps, guidance on"
+    title = f"Time of one image, {steps} steps, guidance on"
     chart = stacked_bars([m.label for m in measured], bars, "milliseconds (median)", title)
+    distilled: dict[str, Callable[[Measured], str]] = {}
+    if measured[0].distilled:
+        calls = "whole image by `shapes-distilled`"
+        distilled[calls] = lambda one: _text(one.distilled) if one.distilled else "–"
     lines: list[Part] = [
         "The machine: " + "; ".join(f"{key} {value}" for key, value in machine.items()) + ".",
         Figure(
@@ -250,6 +269,7 @@ def _parts(
                 "U-Net, NFE 1": lambda one: _text(one.unet_step),
                 "VAE decode": lambda one: _text(one.decode),
                 "whole image": lambda one: _text(one.image),
+                **distilled,
                 "peak memory": lambda one: f"{one.memory:,.0f} MiB ({one.memory_of})",
             },
             f"Medians of {config.repeats} runs in milliseconds with {spread}, after "

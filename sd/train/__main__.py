@@ -1,9 +1,10 @@
 """`python -m sd.train`: train the embedded model from nothing, in the lecture's order.
 
 First the text encoder, contrastively with images (C30); then the autoencoder (C31); then, with both
-frozen, the U-Net (C19, C28); last, with all three frozen, a ControlNet (C27). A finished stage is
-not repeated and a killed one resumes, so the same command continues where it stopped. A network
-made with other settings raises an error.
+frozen, the U-Net (C19, C28); with all three frozen, a ControlNet (C27); last, a U-Net for few
+network calls, distilled from the guided one. A finished stage is not repeated and a killed one
+resumes, so the same command continues where it stopped. A network made with other settings raises
+an error.
 """
 
 import json
@@ -12,7 +13,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -23,6 +24,7 @@ from torch import nn
 
 from diffusion_math.schedule import Discrete
 from sd import weights
+from sd.checkpoint.parameterization import CONFIG_KEY
 from sd.command_line import flags
 from sd.command_line.entry import guarded, parsed
 from sd.command_line.flags import Range, Several, Words
@@ -34,6 +36,7 @@ from sd.config import (
     TextConfig,
     UNetConfig,
     VAEConfig,
+    to_json,
 )
 from sd.files.output_folder import locked, output_folder
 from sd.networks.controlnet import ControlNet
@@ -42,9 +45,10 @@ from sd.networks.unet import UNet
 from sd.networks.vae import VAE
 from sd.pipeline import TextToImage
 from sd.text.tokenizer import Tokenizer
-from sd.train import checkpoint, clip, control, evaluation, fsdp, source, unet, vae
+from sd.train import checkpoint, clip, control, distillation, evaluation, fsdp, source, unet, vae
 from sd.train.clip import CLIPTraining
 from sd.train.control import ControlTraining
+from sd.train.distillation import Distillation
 from sd.train.own import train_own
 from sd.train.own_options import OwnModel
 from sd.train.settings import FREE, Training, agreed, require_fit
@@ -56,12 +60,13 @@ from sd.train.vae import VAETraining
 STANDARD = 2000
 """The number of images that standardise the latents."""
 
-Stage = Literal["text_encoder", "vae", "unet", "control"]
+Stage = Literal["text_encoder", "vae", "unet", "control", "distilled"]
 
 
 @dataclass(frozen=True)
 class All:
-    """Train the embedded model of shapes: text encoder, autoencoder, U-Net, ControlNet.
+    """Train the embedded model of shapes: text encoder, autoencoder, U-Net, ControlNet, and a
+    U-Net distilled to few network calls.
 
     To train on your own images: `--data FOLDER`; `--data FOLDER --help` lists its flags.
     """
@@ -76,6 +81,8 @@ class All:
     """The U-Net's training."""
     control: ControlTraining = field(default_factory=ControlTraining)
     """The ControlNet's training."""
+    distilled: Distillation = field(default_factory=Distillation)
+    """The distillation of the U-Net."""
     judged: Annotated[int, Range(1, 1_000_000)] = 500
     """Prompts, and images, outside the training data that evaluate each network."""
     keep: Annotated[tuple[Stage, ...], Several(0)] = ()
@@ -105,6 +112,7 @@ class All:
             "vae": self.vae,
             "unet": self.unet,
             "control": self.control,
+            "distilled": self.distilled,
         }
 
     def file(self, name: str) -> Path:
@@ -184,6 +192,7 @@ def check(options: All, config: ModelConfig, processes: int = 1) -> None:
         "vae": (VAE, config.vae),
         "unet": (UNet, config.unet),
         "control": (ControlNet, control.control_config(config)),
+        "distilled": (UNet, config.unet),
     }
     for name, (network, own) in networks.items():
         if options.file(name).exists():
@@ -208,7 +217,7 @@ def wanted(
         return {**found, **vae.context(config.vae)}
     if networks is None:
         return found
-    own = {"unet": unet, "control": control}[name]
+    own = {"unet": unet, "control": control, "distilled": distillation}[name]
     return {**found, **own.context(config, *networks)}
 
 
@@ -232,6 +241,7 @@ def _train(options: All, command: str, config: ModelConfig, shard: Shard = WHOLE
         own: AnyConfig,
         settings: Mapping[str, Any],
         measure: Callable[[], Mapping[str, float | int]],
+        **more: object,
     ) -> None:
         """Save a trained network with its settings and figures, on the main process."""
         if shard.process.main:
@@ -246,6 +256,7 @@ def _train(options: All, command: str, config: ModelConfig, shard: Shard = WHOLE
                 seed=options.stages[name].seed,
                 settings=settings,
                 figures=measured,
+                **more,
             )
         shard.wait()
 
@@ -293,6 +304,16 @@ def _train(options: All, command: str, config: ModelConfig, shard: Shard = WHOLE
         model = TextToImage(config, tokenizer, *networks, device=torch.device("cpu"))
         judge = partial(evaluation.controlled, model, branch, options.judged)
         write("control", branch, own, settings, judge)
+
+    settings = wanted(options, config, "distilled", (autoencoder, text_encoder, denoiser))
+    if not finished(options, "distilled", settings):
+        networks = (text_encoder, autoencoder, denoiser)
+        model = TextToImage(config, tokenizer, *networks, device=torch.device("cpu"))
+        student = rounded(UNet(config.unet), distillation.distil(options.distilled, model))
+        few = config.distilled(options.distilled.calls)
+        model = replace(model, config=few, unet=student)
+        judge = partial(evaluation.accuracy, model, options.judged)
+        write("distilled", student, config.unet, settings, judge, **{CONFIG_KEY: to_json(few)})
 
 
 if __name__ == "__main__":
