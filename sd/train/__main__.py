@@ -13,7 +13,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -279,40 +279,38 @@ def _train(options: All, command: str, config: ModelConfig, shard: Shard = WHOLE
         write("vae", trained, config.vae, settings, judge)
     autoencoder = weights.load_network(options.file("vae"), VAE, VAEConfig)
 
+    schedule = Discrete.scaled_linear(config.steps)
+
+    def model(network: UNet, own: ModelConfig = config) -> TextToImage:
+        parts = (own, tokenizer, text_encoder, autoencoder, network)
+        return TextToImage(*parts, device=torch.device("cpu"))
+
     settings = wanted(options, config, "unet", (autoencoder, text_encoder))
     if not finished(options, "unet", settings):
-        schedule = Discrete.scaled_linear(config.steps)
         state = unet.train_unet(
             options.unet, config, autoencoder, text_encoder, tokenizer, schedule
         )
         network = rounded(UNet(config.unet), state)
-        networks = (text_encoder, autoencoder, network)
-        model = TextToImage(config, tokenizer, *networks, device=torch.device("cpu"))
-        judge = partial(evaluation.accuracy, model, options.judged)
+        judge = partial(evaluation.accuracy, model(network), options.judged)
         write("unet", network, config.unet, settings, judge)
     denoiser = weights.load_network(options.file("unet"), UNet, UNetConfig)
 
     settings = wanted(options, config, "control", (autoencoder, text_encoder, denoiser))
     if not finished(options, "control", settings):
-        schedule = Discrete.scaled_linear(config.steps)
         state = control.train_control(
             options.control, config, autoencoder, text_encoder, denoiser, tokenizer, schedule
         )
         own = control.control_config(config)
         branch = rounded(ControlNet(own), state)
-        networks = (text_encoder, autoencoder, denoiser)
-        model = TextToImage(config, tokenizer, *networks, device=torch.device("cpu"))
-        judge = partial(evaluation.controlled, model, branch, options.judged)
+        judge = partial(evaluation.controlled, model(denoiser), branch, options.judged)
         write("control", branch, own, settings, judge)
 
     settings = wanted(options, config, "distilled", (autoencoder, text_encoder, denoiser))
     if not finished(options, "distilled", settings):
-        networks = (text_encoder, autoencoder, denoiser)
-        model = TextToImage(config, tokenizer, *networks, device=torch.device("cpu"))
-        student = rounded(UNet(config.unet), distillation.distil(options.distilled, model))
+        state = distillation.distil(options.distilled, model(denoiser))
+        student = rounded(UNet(config.unet), state)
         few = config.distilled(options.distilled.calls)
-        model = replace(model, config=few, unet=student)
-        judge = partial(evaluation.accuracy, model, options.judged)
+        judge = partial(evaluation.accuracy, model(student, few), options.judged)
         write("distilled", student, config.unet, settings, judge, **{CONFIG_KEY: to_json(few)})
 
 

@@ -6,8 +6,7 @@ is in what it learns.
 """
 
 from collections.abc import Callable, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -27,6 +26,7 @@ from diffusion_math.solvers import dpmpp_2m
 from sd import weights
 from sd.command_line.flags import Range, Several
 from sd.config import PREDICTIONS, ModelConfig
+from sd.device import placed
 from sd.digest import weights_digest
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
@@ -138,6 +138,9 @@ def taught(
     parts = [part for part in shard.collected(found) if part is not None]
     grid = trailing(model.schedule, training.calls)
     said = [prompt for _, own in parts for prompt in own]
+    if not said:
+        wanted = f"at which images are right, got {training.scales}: no image shows its prompt"
+        raise ValueError(f"--distilled.scales: wanted scales {wanted}")
     return Paths(grid, torch.cat([x for x, _ in parts]), said)
 
 
@@ -194,9 +197,8 @@ def distil(training: Distillation, model: TextToImage) -> dict[str, Tensor]:
     training.check()
     shard = joined(training.cpu)
     device = base_training.device_of(training)
-    networks = [deepcopy(one).to(device) for one in (model.text_encoder, model.vae, model.unet)]
-    teacher = TextToImage(model.config, model.tokenizer, *networks, device=device)
-    paths = taught(training, teacher, shard)
+    parts = {name: placed(getattr(model, name), device) for name in ("text_encoder", "vae", "unet")}
+    paths = taught(training, replace(model, device=device, **parts), shard)
     student = UNet(model.config.unet)
     student.load_state_dict(
         model.unet.state_dict()

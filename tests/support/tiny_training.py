@@ -10,7 +10,7 @@ import pytest
 
 from sd.config import SHAPES_CONFIG, TextConfig, VAEConfig
 from sd.train import __main__ as program
-from sd.train import clip
+from sd.train import clip, distillation
 
 CONFIG = replace(
     SHAPES_CONFIG,
@@ -20,17 +20,23 @@ CONFIG = replace(
 )
 
 
+TRAININGS = ("clip", "vae", "unet", "control", "distilled")
+"""The prefixes of their flags, in order."""
+
+
 def flags(folder: Path, changed: dict[str, str] | None = None) -> list[str]:
-    """A command line that trains all four networks in seconds; some of its flags changed."""
+    """A command line that trains all five networks in seconds; some of its flags changed."""
     found = {"--model": str(folder / "model"), "--judged": "2"}
     found |= {"--unet.latents": "100", "--control.latents": "100"}
-    for name, size in (("clip", 8), ("vae", 2), ("unet", 4), ("control", 4)):
+    found |= {"--distilled.trajectories": "100", "--distilled.scales": "1"}
+    found |= {"--distilled.calls": "2", "--distilled.substeps": "1"}
+    for name, size in zip(TRAININGS, (8, 2, 4, 4, 4), strict=True):
         own = {"steps": "3", "batch-size": str(size), "warmup": "1", "checkpoint-every": "2"}
         own |= {"log-every": "1", "out": str(folder / name)}
         found |= {f"--{name}.{flag}": value for flag, value in own.items()}
     found |= changed or {}
     words = [word for pair in found.items() for word in pair]
-    return [*words, "--clip.cpu", "--vae.cpu", "--unet.cpu", "--control.cpu"]
+    return [*words, *(f"--{name}.cpu" for name in TRAININGS)]
 
 
 def run(patch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -42,11 +48,12 @@ def run(patch: pytest.MonkeyPatch, *arguments: str) -> int:
 
     with patch.context() as context:
         context.setattr(program, "STANDARD", 4)
+        context.setattr(distillation, "read_rightly", lambda _, __, prompts: [True] * len(prompts))
         context.setattr(clip, "train_clip", partial(clip.train_clip, evaluation=1))
         context.setattr(program, "train", small)
         return program.main(list(arguments))
 
 
-def log(folder: Path, names: Sequence[str] = ("clip", "vae", "unet", "control")) -> dict[str, str]:
+def log(folder: Path, names: Sequence[str] = TRAININGS) -> dict[str, str]:
     """Each training's log."""
     return {name: (folder / name / "log.jsonl").read_text(encoding="utf-8") for name in names}

@@ -18,11 +18,12 @@ from sd.config import to_json
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE
+from sd.pipeline import TextToImage
 from sd.train import __main__ as program
-from sd.train import clip, control, evaluation, trainer, unet, vae
-from tests.support.tiny_training import CONFIG, flags, run
+from sd.train import clip, control, distillation, evaluation, trainer, unet, vae
+from tests.support.tiny_training import CONFIG, TRAININGS, flags, run
 
-NAMES = ("text_encoder", "vae", "unet", "control")
+NAMES = ("text_encoder", "vae", "unet", "control", "distilled")
 
 
 def odd(network: nn.Module, seed: int) -> dict[str, Tensor]:
@@ -47,10 +48,16 @@ def untrained(patch: pytest.MonkeyPatch) -> dict[str, Mapping[str, Tensor]]:
     patch.setattr(vae, "fit", lambda module, *_: odd(module, 2))
     patch.setattr(unet, "fit", lambda module, *_: odd(module, 3))
     patch.setattr(control, "fit", lambda module, *_: odd(module, 4))
+    patch.setattr(distillation, "fit", lambda module, *_: odd(module, 5))
     patch.setattr(evaluation, "reconstruction", lambda module, _: note("vae", module))
-    patch.setattr(evaluation, "accuracy", lambda model, _: note("unet", model.unet))
+    patch.setattr(evaluation, "accuracy", lambda model, _: note(which(model), model.unet))
     patch.setattr(evaluation, "controlled", lambda model, network, _: note("control", network))
     return judged
+
+
+def which(model: TextToImage) -> str:
+    """The name of its U-Net."""
+    return "distilled" if model.config.distilled_steps else "unet"
 
 
 @pytest.fixture
@@ -145,8 +152,10 @@ def test_networks_of_unknown_make_are_kept_only_where_asked(
         assert "--vae.seed: has no effect with --keep vae" in capsys.readouterr().err
         latest = ["--unet.latents", "100", "--unet.out", str(tmp_path / "unet")]
         latest += ["--control.latents", "100", "--control.out", str(tmp_path / "control")]
+        latest += ["--distilled.trajectories", "100", "--distilled.calls", "1"]
+        latest += ["--distilled.scales", "1", "--distilled.out", str(tmp_path / "distilled")]
         assert run(patch, *unet_alone, *latest) == 0
-    assert sorted(quick) == ["control", "unet"]
+    assert sorted(quick) == ["control", "distilled", "unet"]
 
 
 def test_a_network_to_keep_has_to_be_there(
@@ -235,7 +244,7 @@ def test_a_run_that_is_stopped_says_one_line_and_resumes(
     again = untrained(untrained_again)
     assert run(untrained_again, *flags(tmp_path)) == 0
     untrained_again.undo()
-    assert sorted(again) == ["control", "unet", "vae"]
+    assert sorted(again) == ["control", "distilled", "unet", "vae"]
 
 
 @pytest.mark.slow
@@ -254,9 +263,9 @@ def test_the_whole_program_ends_alike_interrupted_or_not(
         return update(training, step)
 
     monkeypatch.setattr(trainer, "learning_rate", stopping)
-    codes = [run(monkeypatch, *flags(tmp_path / "stopped", changed)) for _ in range(5)]
-    assert codes == [130, 130, 130, 130, 0]
-    for name in ("clip", "vae", "unet", "control"):
+    codes = [run(monkeypatch, *flags(tmp_path / "stopped", changed)) for _ in range(6)]
+    assert codes == [130, 130, 130, 130, 130, 0]
+    for name in TRAININGS:
         logs = [(tmp_path / one / name / "log.jsonl").read_text() for one in ("whole", "stopped")]
         assert logs[0] == logs[1]
     for name in NAMES:

@@ -13,19 +13,33 @@ from torch import nn
 
 from diffusion_math.schedule import Discrete
 from sd import device, weights
+from sd.config import to_json
 from sd.networks.vae import VAE
 from sd.text.tokenizer import Tokenizer
 from sd.train import __main__ as program
-from sd.train import clip, control, evaluation, settings, source, unet, vae
+from sd.train import clip, control, distillation, evaluation, settings, source, unet, vae
 from sd.train.__main__ import All, check, finished, main, train, wanted
 from sd.train.checkpoint import Log, load_checkpoint, machine
 from sd.train.settings import agree
-from tests.support.tiny_training import CONFIG
+from tests.support.tiny_training import CONFIG, TRAININGS
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
 OPTIONS = All(model=Path("made"), judged=7)
-STAGES = ("text_encoder", "vae", "unet", "control")
+STAGES = ("text_encoder", "vae", "unet", "control", "distilled")
+
+
+class Made(SimpleNamespace):
+    """Stands for the model: keeps its parts."""
+
+    def __init__(self, *parts: Any, **more: Any) -> None:
+        super().__init__(parts=parts, **more)
+
+
+def accuracy(models: list[Any], words: tuple[Any, ...]) -> dict[str, int]:
+    """Keep what is judged; the first is the U-Net, the second the student."""
+    models.append(words)
+    return {"figure": 3 if len(models) % 2 else 5}
 
 
 def test_each_network_is_made_from_the_ones_before(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +71,7 @@ def test_each_network_is_made_from_the_ones_before(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(program, "finished", unfinished)
     monkeypatch.setattr(program, "say", said.append)
     monkeypatch.setattr(program, "rounded", lambda network, state: network)
-    monkeypatch.setattr(program, "TextToImage", lambda *a, **b: SimpleNamespace(parts=a, **b))
+    monkeypatch.setattr(program, "TextToImage", Made)
     monkeypatch.setattr(weights, "save_network", save)
     monkeypatch.setattr(weights, "load_network", lambda path, *_: loaded[path.stem])
     monkeypatch.setattr(clip, "train_clip", note("clip", ("state", {"figure": 1})))
@@ -66,19 +80,23 @@ def test_each_network_is_made_from_the_ones_before(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(vae, "standardise", note("standardise", None))
     monkeypatch.setattr(evaluation, "reconstruction", note("reconstruction", {"figure": 2}))
     monkeypatch.setattr(unet, "train_unet", note("unet", "state"))
-    monkeypatch.setattr(evaluation, "accuracy", note("accuracy", {"figure": 3}))
+    judged_models: list[Any] = []
+    monkeypatch.setattr(evaluation, "accuracy", lambda *words: accuracy(judged_models, words))
     monkeypatch.setattr(control, "train_control", note("control", "state"))
     monkeypatch.setattr(evaluation, "controlled", note("controlled", {"figure": 4}))
+    monkeypatch.setattr(distillation, "distil", note("distil", "state"))
 
     program._train(OPTIONS, "the command", CONFIG)
 
     before = loaded["vae"], loaded["text_encoder"]
     all_three = (*before, loaded["unet"])
-    networks = {"text_encoder": None, "vae": None, "unet": before, "control": all_three}
+    networks = {"text_encoder": None, "vae": None, "unet": before}
+    networks |= {"control": all_three, "distilled": all_three}
     assert asked == {name: {"of": name, "networks": networks[name]} for name in STAGES}
     assert said == [f'{name}.safetensors {{"figure": {k}}}' for k, name in enumerate(STAGES, 1)]
     own = {"text_encoder": CONFIG.text, "vae": CONFIG.vae, "unet": CONFIG.unet}
-    own["control"] = control.control_config(CONFIG)
+    own |= {"control": control.control_config(CONFIG), "distilled": CONFIG.unet}
+    few = CONFIG.distilled(OPTIONS.distilled.calls)
     for k, name in enumerate(STAGES, 1):
         _, config, words = saved[f"{name}.safetensors"]
         assert config == own[name]
@@ -88,6 +106,7 @@ def test_each_network_is_made_from_the_ones_before(monkeypatch: pytest.MonkeyPat
             "seed": 0,
             "settings": asked[name],
             "figures": {"figure": k},
+            **({"model_config": to_json(few)} if name == "distilled" else {}),
         }
     assert calls["clip"] == (OPTIONS.clip, CONFIG.text)
     assert calls["vae"] == (OPTIONS.vae, CONFIG.vae)
@@ -99,8 +118,8 @@ def test_each_network_is_made_from_the_ones_before(monkeypatch: pytest.MonkeyPat
     assert tokenizer.words == Tokenizer.embedded().words
     assert tokenizer.context_length == CONFIG.text.context_length
     assert torch.equal(schedule.betas, Discrete.scaled_linear(CONFIG.steps).betas)
-    model, judged = calls["accuracy"]
-    assert judged == 7 and model.device == torch.device("cpu")
+    (model, judged), (student, again) = judged_models
+    assert judged == again == 7 and model.device == torch.device("cpu")
     network = saved["unet.safetensors"][0]
     assert model.parts == (CONFIG, tokenizer, loaded["text_encoder"], loaded["vae"], network)
     training, config, *three, words, same = calls["control"]
@@ -109,6 +128,10 @@ def test_each_network_is_made_from_the_ones_before(monkeypatch: pytest.MonkeyPat
     model, branch, judged = calls["controlled"]
     assert judged == 7 and branch is saved["control.safetensors"][0]
     assert model.parts == (CONFIG, tokenizer, *(loaded[name] for name in STAGES[:3]))
+    training, teacher = calls["distil"]
+    assert training == OPTIONS.distilled and teacher.parts == model.parts
+    network = saved["distilled.safetensors"][0]
+    assert student.parts == (few, tokenizer, loaded["text_encoder"], loaded["vae"], network)
 
     calls.clear()
     decoder = replace(OPTIONS, vae=replace(OPTIONS.vae, decoder_only=True))
@@ -123,6 +146,7 @@ def test_a_network_depends_on_its_training_its_data_and_the_networks_before(
     monkeypatch.setattr(vae, "context", lambda config: {"vae": config})
     monkeypatch.setattr(unet, "context", lambda config, *networks: {"unet": networks})
     monkeypatch.setattr(control, "context", lambda config, *networks: {"control": networks})
+    monkeypatch.setattr(distillation, "context", lambda config, *networks: {"student": networks})
     own = {name: training.settings() for name, training in OPTIONS.stages.items()}
     judged = {"--judged": 7}
     found = {name: wanted(OPTIONS, CONFIG, name) for name in STAGES}
@@ -134,6 +158,8 @@ def test_a_network_depends_on_its_training_its_data_and_the_networks_before(
     assert wanted(OPTIONS, CONFIG, "unet", judged=False) == own["unet"]
     three: Any = (*pair, "unet")
     assert wanted(OPTIONS, CONFIG, "control", three) == own["control"] | judged | {"control": three}
+    student = own["distilled"] | judged | {"student": three}
+    assert wanted(OPTIONS, CONFIG, "distilled", three) == student
 
 
 @pytest.fixture
@@ -168,7 +194,8 @@ def test_one_device_trains_all(
     mixed = replace(OPTIONS, unet=replace(OPTIONS.unet, cpu=not alike))
     if alike or devices == ("cpu",):
         return check(mixed, CONFIG)
-    message = "^--clip.cpu, --vae.cpu, --unet.cpu, --control.cpu: give all of them or none$"
+    flags = ", ".join(f"--{name}.cpu" for name in TRAININGS)
+    message = f"^{flags}: give all of them or none$"
     with pytest.raises(ValueError, match=message):
         check(mixed, CONFIG)
 
@@ -231,6 +258,7 @@ def test_folders_are_named_by_their_flags(monkeypatch: pytest.MonkeyPatch, tmp_p
         (options.clip.out, "--clip.out"),
         (options.unet.out, "--unet.out"),
         (options.control.out, "--control.out"),
+        (options.distilled.out, "--distilled.out"),
     ]
 
 

@@ -17,6 +17,7 @@ from sd.train import __main__ as program
 from sd.train.__main__ import All
 from sd.train.clip import CLIPTraining
 from sd.train.control import ControlTraining
+from sd.train.distillation import Distillation
 from sd.train.settings import FREE, Training
 from sd.train.trainer import fit
 from sd.train.unet import UNetTraining
@@ -27,6 +28,7 @@ KINDS = {
     "vae": VAETraining,
     "unet": UNetTraining,
     "control": ControlTraining,
+    "distilled": Distillation,
 }
 WORDS = ("", "text", "-1", "nan", "inf", "-inf", "1e400", "9" * 31, "1" * 5000, "0x10", "1,5", "\0")
 NUMBERS = [

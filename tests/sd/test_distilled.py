@@ -1,0 +1,111 @@
+"""A distilled model: what it is sampled with, and what is said where that is another thing."""
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from diffusion_math.solvers import ddim
+from sd.config import SHAPES_CONFIG, ModelConfig, from_json, to_json
+from sd.networks.text_encoder import TextEncoder
+from sd.networks.unet import UNet
+from sd.networks.vae import VAE
+from sd.pipeline import TextToImage
+from sd.text.tokenizer import Tokenizer
+from tests.support.small_models import scramble
+from tests.support.tiny_training import CONFIG
+
+FEW = replace(CONFIG, image_size=16).distilled(6)
+
+
+@pytest.fixture(scope="module")
+def model() -> TextToImage:
+    """A tiny one with random weights."""
+    networks = TextEncoder(FEW.text), VAE(FEW.vae), UNet(FEW.unet)
+    for place, one in enumerate(networks):
+        scramble(one.eval(), place)
+    tokenizer = Tokenizer.embedded(FEW.text.context_length)
+    return TextToImage(FEW, tokenizer, *networks, device=torch.device("cpu"))
+
+
+def drawn(model: TextToImage, **call: Any) -> tuple[list[float], list[str]]:
+    """The times of a sampling, and its warnings."""
+    times: list[float] = []
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        model("a red circle", progress=False, watch=lambda one: times.append(float(one.t)), **call)
+    return times, [str(one.message) for one in said]
+
+
+def test_it_makes_its_own_steps_without_guidance(
+    model: TextToImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six network calls, each on one row, between the nodes that it was distilled for."""
+    rows: list[int] = []
+    forward = model.unet.forward
+    monkeypatch.setattr(
+        model.unet, "forward", lambda x, *rest: rows.append(len(x)) or forward(x, *rest)
+    )
+    times, said = drawn(model)
+    assert times == [1000, 833, 667, 500, 333, 167, 0] and said == []
+    assert rows == [1] * 6
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        ({"steps": 5}, "grid, steps, strength"),
+        ({"grid": "leading"}, "grid, steps, strength"),
+        ({"solver": "dpmpp_2m"}, "solver"),
+        ({"guidance_scale": 3.0}, "guidance_scale"),
+        ({"solver": "euler", "steps": 12}, "solver, grid, steps, strength"),
+    ],
+)
+def test_other_settings_than_its_own_are_named(
+    call: dict[str, Any], named: str, model: TextToImage
+) -> None:
+    _, said = drawn(model, **call)
+    assert len(said) == 1 and said[0].startswith(f"{named}: the model was distilled for ")
+    assert "1000, 833, 667, 500, 333, 167, 0" in said[0]
+
+
+NODES = torch.tensor([1000.0, 833, 667, 500, 333, 167, 0])
+
+
+@pytest.mark.parametrize("call", [{"solver": ddim}, {"do_cfg": False}, {"grid": NODES}])
+def test_its_own_settings_may_be_given(call: dict[str, Any], model: TextToImage) -> None:
+    times, said = drawn(model, **call)
+    assert len(times) == 7 and said == []
+
+
+@pytest.mark.parametrize(
+    ("strength", "own"),
+    [(0.5, True), (1.0, True), (2 / 3, True), (1 / 3, True), (0.4, False), (0.8, False)],
+)
+def test_a_strength_may_begin_at_a_node(strength: float, own: bool, model: TextToImage) -> None:
+    _, said = drawn(model, image=Image.new("RGB", (16, 16), "red"), strength=strength)
+    assert (said == []) == own
+
+
+def test_a_plain_model_takes_any_settings(model: TextToImage) -> None:
+    plain = replace(model, config=replace(CONFIG, image_size=16))
+    times, said = drawn(plain, solver="euler", steps=5, grid="leading")
+    assert len(times) == 6 and said == []
+    assert plain.config.sampling_steps == 25
+
+
+def test_the_configuration_is_checked_and_written() -> None:
+    few = SHAPES_CONFIG.distilled(4)
+    assert (few.guidance_scale, few.solver, few.sampling_steps) == (1.0, "ddim", 4)
+    assert from_json(ModelConfig, to_json(few)) == few
+    for changed, named in (
+        ({"guidance_scale": 2.0}, "guidance_scale"),
+        ({"solver": "ddpm"}, "solver"),
+        ({"distilled_steps": -1}, "distilled_steps"),
+        ({"distilled_steps": 1001}, "distilled_steps"),
+    ):
+        with pytest.raises(ValueError, match=f"ModelConfig.{named}: wanted"):
+            replace(few, **changed)
