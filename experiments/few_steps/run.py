@@ -86,7 +86,7 @@ def _rows(guided: Sequence[Outcome], few: Outcome) -> tuple[Measurement, ...]:
     """The accuracy of each, and the differences from the guided model at few calls and at many."""
     rows = []
     count = len(few.right["seen"])
-    for name, other in (("fewest", guided[0]), ("most", guided[-1])):
+    for name, other in (("few-steps", guided[0]), ("few-steps-most", guided[-1])):
         a, b = ([v for kind in KINDS for v in one.right[kind]] for one in (few, other))
         claim = (
             f"Difference of the prompt accuracy over {len(a)} fresh prompts: distilled with "
@@ -94,9 +94,9 @@ def _rows(guided: Sequence[Outcome], few: Outcome) -> tuple[Measurement, ...]:
         )
         gain = (sum(a) / len(a) - sum(b) / len(b), paired_difference(a, b))
         rows.append(
-            estimated(f"few-steps-{name}", f"{claim}, greater than 0", gain, more=0.0)
+            estimated(name, f"{claim}, greater than 0", gain, more=0.0)
             if other.calls <= few.calls
-            else estimated(f"few-steps-{name}", claim, gain)
+            else estimated(name, claim, gain)
         )
     for one in (few, *guided):
         for kind, named in KINDS.items():

@@ -307,7 +307,8 @@ def _train(options: All, command: str, config: ModelConfig, shard: Shard = WHOLE
 
     settings = wanted(options, config, "distilled", (autoencoder, text_encoder, denoiser))
     if not finished(options, "distilled", settings):
-        state = distillation.distil(options.distilled, model(denoiser))
+        networks = (autoencoder, text_encoder, denoiser)
+        state = distillation.distil(options.distilled, config, *networks, tokenizer)
         student = rounded(UNet(config.unet), state)
         few = config.distilled(options.distilled.calls)
         judge = partial(evaluation.accuracy, model(student, few), options.judged)

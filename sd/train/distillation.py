@@ -6,7 +6,7 @@ is in what it learns.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -33,6 +33,7 @@ from sd.networks.unet import UNet
 from sd.networks.vae import VAE
 from sd.pipeline import TextToImage
 from sd.shapes.accuracy import matches_prompt
+from sd.text.tokenizer import Tokenizer
 from sd.train import unet as base_training
 from sd.train.settings import Initial, Rate, Share, Size, Steps, Training, Warmup
 from sd.train.shard import WHOLE, Shard, joined
@@ -192,16 +193,24 @@ def student_loss(schedule: Schedule, prediction: str) -> Callable[..., dict[str,
     return loss
 
 
-def distil(training: Distillation, model: TextToImage) -> dict[str, Tensor]:
-    """Train the student of a model whose U-Net is the teacher; the averaged weights."""
+def distil(
+    training: Distillation,
+    config: ModelConfig,
+    vae: VAE,
+    text_encoder: TextEncoder,
+    unet: UNet,
+    tokenizer: Tokenizer,
+) -> dict[str, Tensor]:
+    """Train the student of a U-Net, which stays as it is; the averaged weights."""
     training.check()
     shard = joined(training.cpu)
     device = base_training.device_of(training)
-    parts = {name: placed(getattr(model, name), device) for name in ("text_encoder", "vae", "unet")}
-    paths = taught(training, replace(model, device=device, **parts), shard)
-    student = UNet(model.config.unet)
+    parts = [placed(one, device) for one in (text_encoder, vae, unet)]
+    teacher = TextToImage(config, tokenizer, *parts, device=device)
+    paths = taught(training, teacher, shard)
+    student = UNet(config.unet)
     student.load_state_dict(
-        model.unet.state_dict()
+        unet.state_dict()
         if training.initial is None
         else weights.read_tensors(training.initial, student)
     )
@@ -213,13 +222,13 @@ def distil(training: Distillation, model: TextToImage) -> dict[str, Tensor]:
         node = torch.from_numpy(rng.integers(training.calls, size=training.batch_size))
         own = shard.of(training.batch_size)
         chosen, node = chosen[own], node[own]
-        words = model.encode_prompts([paths.prompts[index] for index in chosen]).cpu()
+        words = teacher.encode_prompts([paths.prompts[index] for index in chosen]).cpu()
         x = paths.x[chosen]
         rows = torch.arange(len(x))
         return x[rows, node], x[rows, node + 1], paths.times[node], paths.times[node + 1], words
 
-    loss = student_loss(model.schedule, model.config.prediction)
-    settings = context(model.config, model.vae, model.text_encoder, model.unet)
+    loss = student_loss(teacher.schedule, config.prediction)
+    settings = context(config, vae, text_encoder, unet)
     return fit(student, batch, loss, training, None, settings)
 
 

@@ -17,7 +17,7 @@ from sd.train.own_options import OwnModel
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGES = ("bring-your-own-model", "own-solver", "load-a-checkpoint", "controlnet")
-PAGES += ("class-labels", "train")
+PAGES += ("class-labels", "train", "few-steps")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
 

@@ -122,6 +122,8 @@ NEAR: dict[str, list[tuple[str, Any, Any]]] = {
                  ("strengths", (0.1, 0.2, 0.3, 1.1), (0.1, 0.2, 0.3, 1.0))],
     "conditions": [("count", 1, 100), ("conflicts", 1, 2), ("conflicts", 61, 60),
                    ("digit_steps", 0, 1)],
+    "few-steps": [("count", 3, 4), ("steps", (), (1,)), ("steps", (6, 3), (3, 6)),
+                  ("steps", (0, 3), (1, 3)), ("seed", -1, 0)],
     "timing": [("repeats", 2, 3), ("warmup", 0, 1)],
     "tradeoff": [("counts", (4,), (4, 7)), ("counts", (7, 4), (4, 7)), ("counts", (4, 4), (4, 5)),
                  ("solvers", ("euler", "heun"), ("euler", "dpmpp_2m")), ("grids", (), ("karras",)),

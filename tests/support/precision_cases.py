@@ -10,6 +10,7 @@ import torch
 from diffusion_math import (
     _batching,
     denoiser,
+    distillation,
     elbo,
     gaussian,
     langevin,
@@ -181,6 +182,7 @@ CASES = {
     "linear.from_weights": lambda to: linear_end(to, WEIGHTS),
     "linear.grouped": lambda to: [one for (one,) in linear.grouped([to(X)], 3)],
     "linear.mixed": lambda to: linear.mixed(WEIGHTS[1][:, None], to(X), [to(Y), to(Z)]),
+    "distillation.target": lambda to: distillation.target(WAY, to(X), to(Y), T, S),
     "loss.training_loss": lambda to: loss.training_loss(WAY, halved, "v", to(X), to(Y), T),
     "metrics.energy_distance": lambda to: torch.tensor(
         metrics.energy_distance(*map(to, FEW)), dtype=torch.float64

@@ -164,7 +164,8 @@ def handed(
     with patch.context() as context:
         context.setattr(distillation, "fit", take)
         context.setattr(distillation, "read_rightly", lambda _, __, prompts: [True] * len(prompts))
-        distil(training, model)
+        parts: Any = (model.vae, model.text_encoder, model.unet)
+        distil(training, CONFIG, *parts, model.tokenizer)
     network, examples = given[0]
     return network, examples
 

@@ -128,8 +128,7 @@ def test_each_network_is_made_from_the_ones_before(monkeypatch: pytest.MonkeyPat
     model, branch, judged = calls["controlled"]
     assert judged == 7 and branch is saved["control.safetensors"][0]
     assert model.parts == (CONFIG, tokenizer, *(loaded[name] for name in STAGES[:3]))
-    training, teacher = calls["distil"]
-    assert training == OPTIONS.distilled and teacher.parts == model.parts
+    assert calls["distil"] == (OPTIONS.distilled, CONFIG, *all_three, tokenizer)
     network = saved["distilled.safetensors"][0]
     assert student.parts == (few, tokenizer, loaded["text_encoder"], loaded["vae"], network)
 
