@@ -199,10 +199,10 @@ class ControlNetConfig:
 class ModelConfig:
     """A text-to-image model: three networks, the U-Net's prediction and its noise schedule.
 
-    `guidance_scale`, `solver` and `long_prompt` (see `sd.text.conditioning`) are defaults of a
-    call. `zero_terminal_snr`: the schedule is rescaled to an SNR of zero at its last step (see
-    `sd.noise_schedule`). `distilled_steps`: the steps of `ddim` on the grid `trailing` that the
-    U-Net was distilled for, without guidance; 0 if it was not (see `distilled`).
+    `guidance_scale`, `solver`, `sampling_steps` and `long_prompt` (see `sd.text.conditioning`) are
+    defaults of a call. `distilled`: the U-Net was distilled for these steps of this solver on the
+    grid `trailing`, at this scale. `zero_terminal_snr`: the schedule is rescaled to an SNR of zero
+    at its last step (see `sd.noise_schedule`).
     """
 
     text: TextConfig = field(default_factory=TextConfig)
@@ -216,7 +216,8 @@ class ModelConfig:
     solver: str = "dpmpp_2m"
     long_prompt: str = "chunk"
     zero_terminal_snr: bool = False
-    distilled_steps: int = 0
+    sampling_steps: int = 25
+    distilled: bool = False
 
     def __post_init__(self) -> None:
         for name, kind in (("text", TextConfig), ("vae", VAEConfig), ("unet", UNetConfig)):
@@ -236,12 +237,8 @@ class ModelConfig:
             wanted = "at least 2, with zero_terminal_snr"
             require(self.steps >= 2, "ModelConfig.steps", wanted, self.steps)
         validation.positive(self, "guidance_scale", zero=True)
-        validation.whole(self, "distilled_steps", least=0, most=self.steps)
-        if self.distilled_steps:
-            few = "with distilled_steps"
-            scale, solver = self.guidance_scale, repr(self.solver)
-            require(scale == 1, "ModelConfig.guidance_scale", f"1 {few}", scale)
-            require(self.solver == "ddim", "ModelConfig.solver", f"'ddim' {few}", solver)
+        validation.whole(self, "sampling_steps", most=self.steps)
+        validation.boolean(self, "distilled")
         factor = self.vae.factor
         wanted = f"a multiple of {factor} (the VAE halves it)"
         require(self.image_size % factor == 0, "ModelConfig.image_size", wanted, self.image_size)
@@ -259,15 +256,6 @@ class ModelConfig:
     def reads_mask(self) -> bool:
         """Whether the U-Net is trained to inpaint: beside x_t it reads a mask and a latent."""
         return self.unet.in_channels != self.vae.latent_channels
-
-    def distilled(self, steps: int) -> "ModelConfig":
-        """The configuration of a model distilled from this one to that many network calls."""
-        return replace(self, guidance_scale=1.0, solver="ddim", distilled_steps=steps)
-
-    @property
-    def sampling_steps(self) -> int:
-        """The default number of sampling steps."""
-        return self.distilled_steps or 25
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -156,7 +156,7 @@ class TextToImage:
             guidance_scale: w >= 0 in x0 = x0_u + w (x0_c - x0_u); default: the model's.
             guidance_interval: (low, high), the noise levels sigma_t / alpha_t at which w holds. At
                 others w is 1, which halves the cost. Default: all.
-            steps: the number of steps, 1..T; default: 25, or the model's `distilled_steps`.
+            steps: the number of steps, 1..T; default: the model's, 25 if not distilled.
             solver: a name in `diffusion_math.SOLVERS`, or a function of the schedule that returns a
                 step `(denoise, state, t, s, noise) -> State`; default: the model's.
             grid: a name in `diffusion_math.GRIDS`, or decreasing times, which replace `steps` and

@@ -8,7 +8,7 @@ from torch import Tensor
 from diffusion_math.checks import Number
 from diffusion_math.grid import trailing
 from diffusion_math.schedule import Schedule
-from diffusion_math.solvers import SOLVERS, Solver, Step, ddim
+from diffusion_math.solvers import SOLVERS, Solver, Step
 from sd.config import ModelConfig
 from sd.text.prompt import foreign_marks, words
 from sd.text.tokenizer import Tokenizer
@@ -80,19 +80,20 @@ def warn_distilled(
     Its grid may begin at any node of its own, as with a `strength` of 1/2, and differ by the
     rounding of times to whole ones.
     """
-    if not config.distilled_steps:
+    if not config.distilled:
         return
-    own = trailing(schedule, config.distilled_steps)
+    own = trailing(schedule, config.sampling_steps)
     near = len(times) <= len(own) and bool(((times.to(own) - own[-len(times) :]).abs() <= 1).all())
     strange = {
-        "guidance_scale": scale != 1,
-        "solver": solver not in (SOLVERS[config.solver], ddim),
+        "guidance_scale": scale != config.guidance_scale,
+        "solver": solver != SOLVERS[config.solver],
         "grid, steps, strength": not near,
     }
     given = ", ".join(name for name, other in strange.items() if other)
     if given:
         nodes = ", ".join(f"{float(t):g}" for t in own)
-        wanted = f"the scale 1, {config.solver}, and a grid that ends {nodes} or begins within it"
+        own_scale = f"guidance_scale={config.guidance_scale:g}"
+        wanted = f"{own_scale}, solver={config.solver!r}, nodes {nodes}"
         message = f"{given}: the model was distilled for {wanted}; elsewhere its images are worse"
         warnings.warn(message, stacklevel=OUTSIDE - 1)
 

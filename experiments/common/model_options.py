@@ -44,8 +44,8 @@ FILES, NONE, OWN = default("what its files say"), default("none"), default("the 
 class Model:
     """Which model, and where it runs."""
 
-    weights: Annotated[Embedded | Path, arg(aliases=("--model",))] = "shapes"
-    """An embedded model, or a checkpoint: a file, folder or hub id."""
+    weights: Annotated[Embedded | Path, arg(aliases=("--model",), metavar="NAME|PATH")] = "shapes"
+    """`shapes`, `shapes-distilled` (embedded), or a checkpoint's file, folder or hub id."""
     tokenizer: Annotated[Path | None, File(folder=True), default("searched for")] = None
     """CLIP's tokenizer.json or its folder, for a single file."""
     vae: Annotated[Path | None, OWN] = None
@@ -65,7 +65,7 @@ class Model:
     device: str = "auto"
     """`cpu`, `cuda`, `mps`, or `auto`: the fastest one found."""
     dtype: Precision = "float32"
-    """Precision of the networks; coefficients are always float64."""
+    """Precision of the networks; coefficients are float64."""
     engine: Literal["eager", "openvino", "openvino-int8", "compile"] = "eager"
     """What runs U-Net and decoder: PyTorch, OpenVINO (CPU), or torch.compile; int8: 8-bit U-Net."""
     calibration: Annotated[tuple[str, ...], Words(), Several(0), default("built in")] = ()

@@ -1,22 +1,19 @@
 """The figures of `few-steps`: accuracy against network calls, and images."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from experiments import plots
 from experiments.common.statistics import share_of
+from experiments.few_steps.measure import Outcome
 from experiments.output.result import Figure
 from experiments.plots.charts import Axis, Chart, Series, dots, side_by_side
 from experiments.plots.gallery import image_rows
-
-if TYPE_CHECKING:
-    from experiments.few_steps.run import Outcome
 
 SHOWN = 4
 """Images of each kind of prompt in the figure."""
 
 
-def accuracies(guided: Sequence["Outcome"], few: "Outcome", kinds: Mapping[str, str]) -> Figure:
+def accuracies(guided: Sequence[Outcome], few: Outcome, kinds: Mapping[str, str]) -> Figure:
     """Prompt accuracy against network calls, a panel for each kind of prompt."""
     calls = sorted({one.calls for one in (*guided, few)})
     x = Axis("network calls for one image", calls[0] / 1.3, calls[-1] * 1.3, "log", calls)
@@ -45,7 +42,7 @@ def accuracies(guided: Sequence["Outcome"], few: "Outcome", kinds: Mapping[str, 
 
 
 def images(
-    found: Sequence["Outcome"], prompts: Mapping[str, Sequence[str]], kinds: Mapping[str, str]
+    found: Sequence[Outcome], prompts: Mapping[str, Sequence[str]], kinds: Mapping[str, str]
 ) -> Figure:
     """The first images of each kind, a row for each of the outcomes."""
     shown = [(kind, index) for kind in kinds for index in range(min(SHOWN, len(prompts[kind])))]

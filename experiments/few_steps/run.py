@@ -1,16 +1,15 @@
 """Runs the experiment: the same prompts by the guided and the distilled model, read."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from PIL.Image import Image
 from tqdm import tqdm
 
 from experiments.common.model import draw, load, shows
 from experiments.common.model_options import Model
 from experiments.common.statistics import paired_difference, share_of
 from experiments.few_steps import Config, figures
+from experiments.few_steps.measure import Outcome
 from experiments.output.result import Heading, Measurement, Result, estimated
 from sd.shapes import accuracy
 
@@ -19,22 +18,6 @@ KINDS = {"seen": "pairs seen in training", "new": "pairs never seen together"}
 """The kinds of prompts, and what each is called."""
 LEAST = 40
 """With fewer prompts no claim is decided."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Images of some prompts.
-
-    Attributes:
-        name: of the model and its steps.
-        calls: network calls for one image.
-        images, right: of each kind of prompt, in its order.
-    """
-
-    name: str
-    calls: int
-    images: dict[str, list[Image]]
-    right: dict[str, list[bool]]
 
 
 def run(config: Config) -> Result:
@@ -47,7 +30,7 @@ def run(config: Config) -> Result:
         (f"guided, {steps} steps", 2 * steps, guided, {"solver": SOLVER, "steps": steps})
         for steps in config.steps
     ]
-    calls = distilled.config.distilled_steps
+    calls = distilled.config.sampling_steps
     ways.append(("distilled", calls, distilled, {}))
     with tqdm(total=len(ways) * 2 * config.count, unit="image", disable=None) as bar:
         found = [_outcome(config, prompts, bar, *way) for way in ways]

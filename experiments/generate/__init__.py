@@ -38,9 +38,9 @@ class Config:
     image: Annotated[Path | None, File(), NONE] = None
     """An image to start from (PNG, JPEG, WebP, GIF, BMP, TIFF, PPM, AVIF)."""
     mask: Annotated[Path | None, File(), NONE] = None
-    """Repaint `--image` where this image is white or transparent."""
+    """Repaint `--image` where this is white or transparent."""
     strength: Annotated[float | None, Range(0, 1, above=True), default("0.8; with --mask 1")] = None
-    """How much of `--image` to change, in (0, 1]."""
+    """Share of `--image` to change, in (0, 1]."""
     height: Annotated[Side | None, OWN] = None
     """Height of the images in pixels."""
     width: Annotated[Side | None, OWN] = None

@@ -6,7 +6,7 @@ is in what it learns.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -230,6 +230,11 @@ def distil(
     loss = student_loss(teacher.schedule, config.prediction)
     settings = context(config, vae, text_encoder, unet)
     return fit(student, batch, loss, training, None, settings)
+
+
+def distilled(config: ModelConfig, calls: int) -> ModelConfig:
+    """The configuration of the student of a model of this one."""
+    return replace(config, guidance_scale=1.0, solver="ddim", sampling_steps=calls, distilled=True)
 
 
 def context(config: ModelConfig, vae: VAE, text_encoder: TextEncoder, unet: UNet) -> dict[str, str]:

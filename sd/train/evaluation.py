@@ -48,7 +48,7 @@ def accuracy(model: TextToImage, count: int) -> dict[str, float | int]:
     ways = {"_guided": True, "_unguided": False}
     for pairs in ("seen", "held_out"):
         asked = fresh_prompts(0, count, held_out=pairs == "held_out")
-        for name, guided in {"": False}.items() if model.config.distilled_steps else ways.items():
+        for name, guided in {"": False}.items() if model.config.distilled else ways.items():
 
             def generate(some: Sequence[str], seeds: Sequence[int], guided: bool = guided):
                 drawn = model(some, seed=list(seeds), do_cfg=guided, progress=False)

@@ -24,7 +24,7 @@ class Drawing:
 
     def __init__(self, enough: int, distilled: int) -> None:
         self.enough = enough
-        self.config = SimpleNamespace(distilled_steps=distilled)
+        self.config = SimpleNamespace(sampling_steps=distilled)
         self.asked: list[tuple[Any, ...]] = []
         whole = [example(FRESH + 3, i, held) for held in (False, True) for i in range(COUNT)]
         self.images = {one.caption: one.image for one in whole}

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from diffusion_math.gaussian import marginal
 from diffusion_math.schedule import Discrete
+from sd.config import SHAPES_CONFIG
 from sd.pipeline import TextToImage
 from sd.shapes.caption import parse
 from sd.shapes.data import FRESH, example
@@ -38,6 +39,7 @@ class Drawing(TextToImage):
     """Stands for the model: draws prompts rightly if they are seen or held-out, guided or not."""
 
     def __init__(self, seen: bool, held_out: bool, guided: bool | None = None) -> None:
+        self.config = SHAPES_CONFIG
         self.right = {False: seen, True: held_out}
         self.guided = guided
         self.seeds: list[int] = []

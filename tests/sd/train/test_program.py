@@ -57,7 +57,7 @@ def untrained(patch: pytest.MonkeyPatch) -> dict[str, Mapping[str, Tensor]]:
 
 def which(model: TextToImage) -> str:
     """The name of its U-Net."""
-    return "distilled" if model.config.distilled_steps else "unet"
+    return "distilled" if model.config.distilled else "unet"
 
 
 @pytest.fixture

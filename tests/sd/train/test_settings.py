@@ -79,7 +79,7 @@ def test_odd_numbers_are_one_line_before_any_work(
 
 
 def leaves() -> Iterator[tuple[type, str, flags.Range]]:
-    """Every number of every training, with what is valid."""
+    """Every number of every training, with what is valid; a list of numbers has its first one."""
     for kind in (*KINDS.values(), All):
         for name, hint in get_type_hints(kind, include_extras=True).items():
             ranges = [note for note in flags._notes(hint) if isinstance(note, flags.Range)]
@@ -91,12 +91,14 @@ def test_every_number_has_a_range_and_both_its_ends_are_valid() -> None:
     ranged = {(kind, name) for kind, name, _ in leaves()}
     for kind in (*KINDS.values(), All):
         for name, hint in get_type_hints(kind).items():
-            assert (hint in (int, float)) == ((kind, name) in ranged), (kind, name)
+            numeric = hint in (int, float, tuple[float, ...])
+            assert numeric == ((kind, name) in ranged), (kind, name)
     for kind, name, valid in leaves():
-        number = type(getattr(kind(), name))
+        several = isinstance(getattr(kind(), name), tuple)
+        number = float if several else type(getattr(kind(), name))
         low = number(math.nextafter(valid.low, 1) if valid.above else valid.low)
         for value in (low, number(valid.high)):
-            replace(kind(), **{name: value}).check()
+            replace(kind(), **{name: (value,) if several else value}).check()
         step = 1 if number is int else 1e-9
         outside = [
             number(valid.high + step),
@@ -104,7 +106,7 @@ def test_every_number_has_a_range_and_both_its_ends_are_valid() -> None:
         ]
         for value in outside:
             with pytest.raises(ValueError, match="wanted a"):
-                replace(kind(), **{name: value}).check()
+                replace(kind(), **{name: (value,) if several else value}).check()
 
 
 def test_a_seed_for_judging_is_none_for_training() -> None:
