@@ -9,7 +9,7 @@ from experiments.output.result import Figure
 from experiments.plots.charts import Axis, Chart, Series, dots, side_by_side
 from experiments.plots.gallery import image_rows
 
-SHOWN = 4
+SHOWN = 3
 """Images of each kind of prompt in the figure."""
 
 
@@ -27,7 +27,7 @@ def accuracies(guided: Sequence[Outcome], few: Outcome, kinds: Mapping[str, str]
             Series("guided, dpmpp_2m", xs, values, ends),
             dots("distilled", [few.calls], [share], [interval], color=1, marker="D", size=9),
         ]
-        y = Axis("share of images that show their prompt", 0.0, 1.03)
+        y = Axis("share of right images", 0.0, 1.03)
         panels.append(Chart(f"Prompts of {named}", x, y, series, legend="lower right"))
     count = len(few.right["seen"])
     return Figure(
@@ -49,7 +49,8 @@ def images(
     figure = image_rows(
         [[one.images[kind][index] for kind, index in shown] for one in found],
         rows=[f"{one.name}\n({one.calls} calls)" for one in found],
-        texts=[[prompts[kind][index] for kind, index in shown] for _ in found],
+        texts=[*([] for _ in found[1:]), [prompts[kind][index] for kind, index in shown]],
+        side=2.0,
         verdicts=[[one.right[kind][index] for kind, index in shown] for one in found],
     )
     return Figure(

@@ -38,8 +38,9 @@ class Knowing(nn.Module):
 class Drawing(TextToImage):
     """Stands for the model: draws prompts rightly if they are seen or held-out, guided or not."""
 
+    config = SHAPES_CONFIG
+
     def __init__(self, seen: bool, held_out: bool, guided: bool | None = None) -> None:
-        self.config = SHAPES_CONFIG
         self.right = {False: seen, True: held_out}
         self.guided = guided
         self.seeds: list[int] = []
