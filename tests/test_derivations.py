@@ -16,7 +16,7 @@ from tests.support.small_project import lay
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN = {  # no mathematics
-    "__init__", "_kept", "_memo", "checks", "diffusers_scheduler", "k_diffusion", "pulled",
+    "__init__", "_kept", "_made_on", "_memo", "checks", "diffusers_scheduler", "k_diffusion", "pulled",
     "registry", "step",
 }  # fmt: skip
 APART = {"README", "errata"}  # the index, and the page of errata, which derives for no module
