@@ -16,8 +16,8 @@ from tests.support.small_project import lay
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN = {  # no mathematics
-    "__init__", "_kept", "_made_on", "_memo", "checks", "diffusers_scheduler", "k_diffusion", "pulled",
-    "registry", "step",
+    "__init__", "_kept", "_made_on", "_memo", "checks", "diffusers_scheduler", "k_diffusion",
+    "pulled", "registry", "step",
 }  # fmt: skip
 APART = {"README", "errata"}  # the index, and the page of errata, which derives for no module
 CLAIMS = {f"C{number:02d}" for number in range(2, 30)}  # those of the mathematics
