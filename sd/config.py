@@ -237,7 +237,7 @@ class ModelConfig:
             wanted = "at least 2, with zero_terminal_snr"
             require(self.steps >= 2, "ModelConfig.steps", wanted, self.steps)
         validation.positive(self, "guidance_scale", zero=True)
-        validation.whole(self, "sampling_steps", most=self.steps)
+        validation.whole(self, "sampling_steps")
         validation.boolean(self, "distilled")
         factor = self.vae.factor
         wanted = f"a multiple of {factor} (the VAE halves it)"

@@ -11,9 +11,13 @@ from diffusion_math.schedule import Discrete
 __all__ = ["default_strength", "img2img_grid"]
 
 
-def default_strength(masked: bool) -> float:
-    """The strength of an image without a given one: 0.8, and 1 with a mask."""
-    return 1.0 if masked else 0.8
+def default_strength(masked: bool, steps: int | None = None) -> float:
+    """The strength of an image without a given one: 0.8, and 1 with a mask.
+
+    steps: of a distilled model; the strength is then that of the nearest of its nodes.
+    """
+    strength = 1.0 if masked else 0.8
+    return strength if steps is None else round(strength * steps) / steps
 
 
 def img2img_grid(

@@ -230,7 +230,9 @@ class TextToImage:
         shape = (self.config.vae.latent_channels, high // factor, wide // factor)
         precise = torch.promote_types(self.dtype, torch.float32)
         z = x = start_noise(seeds, shape, precise).to(self.device)
-        amount = strengths.default_strength(hole is not None) if strength is None else strength
+        own_steps = self.config.sampling_steps if self.config.distilled else None
+        usual = strengths.default_strength(hole is not None, own_steps)
+        amount = usual if strength is None else strength
         if not isinstance(grid, str):
             times = grid
         elif image is None:

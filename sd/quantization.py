@@ -9,7 +9,6 @@ import contextlib
 import io
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias, final
@@ -65,7 +64,9 @@ def calibration_prompts(tokenizer: Tokenizer) -> tuple[str, ...]:
     raise ValueError("calibration: wanted prompts in the model's own words, got none")
 
 
-def recorded(pipeline: TextToImage, prompts: Sequence[str], steps: int = STEPS) -> list[Inputs]:
+def recorded(
+    pipeline: TextToImage, prompts: Sequence[str], steps: int | None = None
+) -> list[Inputs]:
     """The inputs of the U-Net in each evaluation, as prompt i is sampled from seed i.
 
     The model's own solver, size and guidance scale are used.
@@ -73,13 +74,15 @@ def recorded(pipeline: TextToImage, prompts: Sequence[str], steps: int = STEPS) 
     Args:
         pipeline: an eager one.
         prompts: one or more.
-        steps: the steps of each prompt.
+        steps: the steps of each prompt; default: `STEPS`, or those of a distilled model.
 
     Raises ValueError for no prompts, and for an inpainting model, whose inputs no prompt gives.
     """
     require(len(prompts) > 0, "calibration", "one prompt or more", "none")
     wanted = "another than openvino-int8 with an inpainting model"
     require(not pipeline.config.reads_mask, "engine", wanted, "openvino-int8")
+    if steps is None:
+        steps = pipeline.config.sampling_steps if pipeline.config.distilled else STEPS
     watched = _Recorder(pipeline.unet)
     own = replace(pipeline, unet=watched)
     for seed, prompt in enumerate(tqdm(prompts, "calibrating", unit="prompt", disable=None)):
@@ -102,8 +105,7 @@ def quantized(model: Any, inputs: Sequence[Inputs]) -> Any:
     nncf.set_log_level(logging.ERROR)
     smooth = advanced.AdvancedSmoothQuantParameters(convolution=SMOOTH, matmul=SMOOTH)
     attention = ["ScaledDotProductAttention"]
-    bars = sys.stderr if sys.stderr.isatty() else io.StringIO()
-    with contextlib.redirect_stdout(bars):
+    with contextlib.redirect_stdout(io.StringIO()):  # its own bars
         return nncf.quantize(
             model,
             nncf.Dataset([[one.numpy() for one in some] for some in inputs]),

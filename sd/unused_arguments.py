@@ -15,6 +15,9 @@ from sd.text.tokenizer import Tokenizer
 
 __all__ = ["warn_controls", "warn_distilled", "warn_guidance", "warn_interval", "warn_prompts"]
 
+NEAR = 5.0
+"""Times by which a grid may miss the nodes of a distilled model: a strength of 0.17 for 1/6."""
+
 OUTSIDE = 4
 """Stack frames between a warning and the code that called the pipeline."""
 
@@ -77,16 +80,17 @@ def warn_distilled(
 ) -> None:
     """Warn if a distilled model is sampled otherwise than it was distilled for.
 
-    Its grid may begin at any node of its own, as with a `strength` of 1/2, and differ by the
-    rounding of times to whole ones.
+    Its grid may begin at any node of its own, as with a `strength` of 1/2, and differ by rounding
+    (`NEAR`). A solver that is no name is the caller's own affair.
     """
     if not config.distilled:
         return
     own = trailing(schedule, config.sampling_steps)
-    near = len(times) <= len(own) and bool(((times.to(own) - own[-len(times) :]).abs() <= 1).all())
+    last = own[-len(times) :]
+    near = len(times) == len(last) and bool(((times.to(own) - last).abs() <= NEAR).all())
     strange = {
         "guidance_scale": scale != config.guidance_scale,
-        "solver": solver != SOLVERS[config.solver],
+        "solver": isinstance(solver, Solver) and solver != SOLVERS[config.solver],
         "grid, steps, strength": not near,
     }
     given = ", ".join(name for name, other in strange.items() if other)

@@ -25,8 +25,8 @@ DATA = "GaussianMixture DENSITIES"
 STEPS = "SOLVERS ddpm ddim euler heun flow_heun dpmpp_2m singlestep multistep unipc"
 LOOP = "trajectory inversion final start_noise from_seeds training_loss __version__"
 MODULES = """
-densities solvers fitting testing checks noise prediction gaussian guidance loss elbo likelihood
-score_matching langevin metrics grid variance guidance_law langevin_law inpainting
+densities distillation solvers fitting testing checks noise prediction gaussian guidance loss elbo
+likelihood score_matching langevin metrics grid variance guidance_law langevin_law inpainting
 inpainting_law
 """
 PUBLIC = " ".join((TYPES, SCHEDULES, MAKERS, DENOISERS, DATA, STEPS, LOOP, MODULES)).split()

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from experiments import plots
 from experiments.cfg import Config
-from experiments.common.model import distance, draw, load, shows
+from experiments.common.model import distance, draw, load, require_plain, shows
 from experiments.common.sampling_options import scale_of
 from experiments.common.statistics import (
     Interval,
@@ -59,6 +59,7 @@ class Point:
 def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     """Sample with guidance on and off, sweep the scale, and read the images."""
     pipeline = pipeline or load(config.model)
+    require_plain(pipeline, "guidance is in its weights")
     own = scale_of(config.sampling.guidance_scale, pipeline)
     scales = sorted({*config.scales, 1.0, own})
     by_kind = {

@@ -39,6 +39,12 @@ def load(model: Model) -> TextToImage:
     return engine.with_engine(pipeline, model.engine, model.calibration)
 
 
+def require_plain(pipeline: TextToImage, why: str) -> None:
+    """Raise ValueError for a distilled model, with the reason."""
+    if pipeline.config.distilled:
+        raise ValueError(f"--model: wanted a model that is not distilled: {why}")
+
+
 def draw(
     pipeline: TextToImage,
     prompts: Sequence[str],

@@ -32,9 +32,9 @@ BATCH = 16
 """Images sampled at once: more gains little on a CPU."""
 
 
-def default(words: str) -> Any:
-    """What `--help` calls the default of a flag whose value is found later."""
-    return arg(help_behavior_hint=f"(default: {words})")
+def default(words: str, kind: str | None = None) -> Any:
+    """What `--help` calls the default of a flag whose value is found later, and its values."""
+    return arg(help_behavior_hint=f"(default: {words})", metavar=kind)
 
 
 FILES, NONE, OWN = default("what its files say"), default("none"), default("the model's")
@@ -45,7 +45,7 @@ class Model:
     """Which model, and where it runs."""
 
     weights: Annotated[Embedded | Path, arg(aliases=("--model",), metavar="NAME|PATH")] = "shapes"
-    """`shapes`, `shapes-distilled` (embedded), or a checkpoint's file, folder or hub id."""
+    """`shapes`, `shapes-distilled`, or a checkpoint's file, folder or hub id."""
     tokenizer: Annotated[Path | None, File(folder=True), default("searched for")] = None
     """CLIP's tokenizer.json or its folder, for a single file."""
     vae: Annotated[Path | None, OWN] = None
@@ -63,15 +63,15 @@ class Model:
     embedding: Annotated[tuple[Path, ...], File(), Several(0), NONE] = ()
     """Textual-inversion files; each adds a word, named in or after the file."""
     device: str = "auto"
-    """`cpu`, `cuda`, `mps`, or `auto`: the fastest one found."""
+    """`cpu`, `cuda`, `mps`, or `auto`: the fastest found."""
     dtype: Precision = "float32"
     """Precision of the networks; coefficients are float64."""
     engine: Literal["eager", "openvino", "openvino-int8", "compile"] = "eager"
-    """What runs U-Net and decoder: PyTorch, OpenVINO (CPU), or torch.compile; int8: 8-bit U-Net."""
+    """Runs U-Net and decoder: PyTorch, OpenVINO (int8: 8 bits), or torch.compile."""
     calibration: Annotated[tuple[str, ...], Words(), Several(0), default("built in")] = ()
-    """Prompts that calibrate the 8-bit U-Net of `--engine openvino-int8`."""
+    """Prompts that calibrate the U-Net of openvino-int8."""
     low_memory: bool = False
-    """Keep one network in memory at a time: slower, the same image."""
+    """One network in memory at a time: slower, same image."""
 
     def __post_init__(self) -> None:
         if is_embedded(self.weights):

@@ -34,8 +34,8 @@ class Sampling:
 
     steps: Annotated[int | None, Range(1, 1000), default("25, or the distilled model's")] = None
     """Sampling steps, 1 to 1000."""
-    solver: Annotated[Solver | None, OWN] = None
-    """The solver. Most make one evaluation of the U-Net a step, heun two."""
+    solver: Annotated[Solver | None, default("the model's", "NAME")] = None
+    """A solver of `diffusion_math.SOLVERS`: ddpm, ddim, heun, dpmpp_2m, unipc, ..."""
     grid: Grid = "trailing"
     """Spacing of the time steps."""
     guidance_scale: Annotated[Scale | None, OWN] = None

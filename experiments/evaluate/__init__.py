@@ -17,8 +17,6 @@ class TrainedModel(Model):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.weights == "shapes-distilled":  # it does not predict E[x_0 | x_t]
-            refuse(self, "weights", "a model that is not distilled")
         for name in ("engine", "low_memory", "dtype"):
             if getattr(self, name) != getattr(Model, name):
                 refuse(self, name, "its default here")

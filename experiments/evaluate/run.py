@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from experiments import plots
-from experiments.common.model import draw, load
+from experiments.common.model import draw, load, require_plain
 from experiments.evaluate import Config
 from experiments.evaluate.measure import features, frechet_distance, kernel_distance, nearest
 from experiments.output.result import MEASURED, Figure, Measurement, Result
@@ -38,6 +38,7 @@ SHAPES = 1000
 
 def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     model = pipeline or load(config.model)
+    require_plain(model, "it does not predict E[x_0 | x_t]")
     known = captioned(config, model.config.image_size)
     images = {name: one.images for name, one in known.items() if name != "all"}
     losses = {name: _losses(model, known[name]) for name in ("held-out", "training")}

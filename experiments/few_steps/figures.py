@@ -34,8 +34,8 @@ def accuracies(guided: Sequence[Outcome], few: Outcome, kinds: Mapping[str, str]
         "few-steps.png",
         plots.png(side_by_side(panels, 5.6, 4.2)),
         f"Prompt accuracy against network calls (logarithmic axis) over {count} fresh prompts in "
-        "each panel, with 95% intervals. The distilled model's diamond lies above the "
-        "guided model's curve where that has as few calls.",
+        "each panel, with 95% intervals: a curve for the guided model at several numbers of "
+        "steps, and a diamond for the distilled one.",
         "Share of right images against network calls, a curve for the guided model and a point "
         "for the distilled one, in two panels.",
     )

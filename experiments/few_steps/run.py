@@ -17,7 +17,7 @@ SOLVER = "dpmpp_2m"
 KINDS = {"seen": "pairs seen in training", "new": "pairs never seen together"}
 """The kinds of prompts, and what each is called."""
 LEAST = 40
-"""With fewer prompts no claim is decided."""
+"""With fewer prompts of each kind there are too few samples."""
 
 
 def run(config: Config) -> Result:
@@ -42,7 +42,7 @@ def run(config: Config) -> Result:
         f"two a step. The guided model is sampled by `{SOLVER}`.",
         figures.accuracies(guided_ones, few, KINDS),
         Heading("Images"),
-        figures.images([best, guided_ones[0], few], prompts, KINDS),
+        figures.images([*[best, guided_ones[0]][: len(guided_ones)], few], prompts, KINDS),
     )
     data: dict[str, Any] = {
         "settings": config,
@@ -69,7 +69,8 @@ def _rows(guided: Sequence[Outcome], few: Outcome) -> tuple[Measurement, ...]:
     """The accuracy of each, and the differences from the guided model at few calls and at many."""
     rows = []
     count = len(few.right["seen"])
-    for name, other in (("few-steps", guided[0]), ("few-steps-most", guided[-1])):
+    beside = {"few-steps": guided[0], "few-steps-most": guided[-1]}
+    for name, other in list(beside.items())[: len(guided)]:
         a, b = ([v for kind in KINDS for v in one.right[kind]] for one in (few, other))
         claim = (
             f"Difference of the prompt accuracy over {len(a)} fresh prompts: distilled with "

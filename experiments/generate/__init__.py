@@ -24,7 +24,7 @@ class Config:
     prompt: Annotated[tuple[str, ...], Words(), Several(distinct=False), default("an example")] = (
         PROMPT,
     )
-    """What to generate; several prompts give several images."""
+    """What to generate, one image for each."""
     prompts: Annotated[Path | None, File(), NONE] = None
     """A file of prompts, one a line; prompt n gives 0000n.png; a rerun resumes."""
     negative_prompt: Annotated[str, Words(empty=True)] = ""
@@ -32,7 +32,7 @@ class Config:
     do_cfg: bool = True
     """Classifier-free guidance on or off."""
     seed: Annotated[tuple[int, ...], Range(0, 2**64 - 1), Several(distinct=False)] = (0,)
-    """The first image's seed (the next count up), or one for each image."""
+    """The first image's seed, or one for each image."""
     batch: Annotated[int, Range(1, MOST)] = BATCH
     """Images sampled at once; fewer take less memory."""
     image: Annotated[Path | None, File(), NONE] = None

@@ -68,7 +68,9 @@ def run(
     controls = control.opened(config.controls, hints, pipeline, size)
     strength = config.strength
     if strength is None and config.image is not None:
-        strength = default_strength(config.mask is not None)
+        own = pipeline.config
+        steps = own.sampling_steps if own.distilled else None
+        strength = default_strength(config.mask is not None, steps)
     call = {
         **config.sampling.call(pipeline),
         "negative_prompt": config.negative_prompt,

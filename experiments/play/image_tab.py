@@ -29,7 +29,9 @@ def tab(gr: Any, config: Config, pipeline: TextToImage, folder: Path) -> None:
                 )
                 seed = gr.Number(own.seed, label="Seed", min_width=100)
                 steps = gr.Number(
-                    own.steps, label=f"Steps (1 to {image.MOST_STEPS})", min_width=100
+                    pipeline.config.sampling_steps,
+                    label=f"Steps (1 to {image.MOST_STEPS})",
+                    min_width=100,
                 )
             with gr.Row():
                 solver = gr.Dropdown(SOLVERS, value=pipeline.config.solver, label="Solver")

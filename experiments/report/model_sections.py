@@ -13,7 +13,7 @@ from experiments.generate import run as generate
 from experiments.output import page
 from experiments.output.result import Figure, Result, Table, bracketed
 from experiments.plots.gallery import image_rows
-from sd.embedded import is_embedded
+from sd.embedded import UNETS, is_embedded
 from sd.files.image_file import open_image
 from sd.pipeline import TextToImage
 from sd.weights import read_metadata
@@ -73,26 +73,35 @@ def weights(model: Model) -> Result:
     text = "The weights that ship were trained by this project's own commands; their files say how."
     caption = "From the safetensors files' metadata; figures were measured when training ended."
     table = Table(("network", "what", "value"), tuple(lines), caption)
-    parts = (text, *judged(found), table) if lines else (text,)
+    own = UNETS.get(str(model.weights), "unet")
+    parts = (text, *judged(found.get(own, {})), table) if lines else (text,)
     return Result("weights", "The weights", (), parts, {"metadata": found})
 
 
-def judged(found: dict[str, dict[str, str]]) -> tuple[Table, ...]:
-    """How often the weights' own last examination found all that a prompt names."""
-    figures = json.loads(found.get("unet", {}).get("figures", "{}"))
+WAYS = {"_guided": "right with guidance", "_unguided": "right without", "": "right"}
+"""The ends of the names of figures, and what each is; a distilled model has one without an end."""
+
+
+def judged(words: dict[str, str]) -> tuple[Table, ...]:
+    """How often the U-Net's own last examination found all that a prompt names.
+
+    words: the metadata of its file.
+    """
+    figures = json.loads(words.get("figures", "{}"))
     if "judged" not in figures:
         return ()
     count = figures["judged"]
 
     def cell(kind: str, how: str) -> str:
-        share = figures[f"{kind}_{how}"]
+        share = figures[f"{kind}{how}"]
         return bracketed(share, wilson(round(share * count), count))
 
+    ways = [how for how in WAYS if f"seen{how}" in figures]
     lines = tuple(
-        (words, cell(kind, "guided"), cell(kind, "unguided"))
-        for kind, words in (("seen", "seen in training"), ("held_out", "never seen together"))
+        (named, *(cell(kind, how) for how in ways))
+        for kind, named in (("seen", "seen in training"), ("held_out", "never seen together"))
     )
-    header = ("pairs of color and shape", "right with guidance", "right without")
+    header = ("pairs of color and shape", *(WAYS[how] for how in ways))
     caption = (
         f"{count} fresh prompts of each kind at the model's own solver and scale, drawn when "
         "training ended; Wilson's 95% intervals."

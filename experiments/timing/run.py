@@ -52,9 +52,9 @@ class Measured:
     unet_step: Timed
     decode: Timed
     image: Timed
-    distilled: Timed | None
     memory: float
     memory_of: str
+    distilled: Timed | None = None
 
     @property
     def label(self) -> str:
@@ -82,7 +82,8 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     first = next((one for one in trajectories if one.label == "cpu, float32"), trajectories[0])
     found = [device_drift.drift(one, first) for one in trajectories if one is not first]
     steps = call["steps"]
-    rows = (*_rows(steps, measured, started), *device_drift.rows(found))
+    what = f"{steps} steps, guidance {'off' if call['guidance_scale'] == 1 else 'on'}"
+    rows = (*_rows(what, measured, started), *device_drift.rows(found))
     machine = describe(names)
     data: dict[str, Any] = {
         "settings": config,
@@ -93,7 +94,7 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
         "cold_start_seconds": started,
     }
     nfe = steps * SOLVERS[call["solver"]].calls
-    parts = (*_parts(nfe, steps, config, measured, refused, machine), *device_drift.parts(found))
+    parts = (*_parts(nfe, what, config, measured, refused, machine), *device_drift.parts(found))
     return Result("timing", "X3: time on every device", rows, parts, data)
 
 
@@ -119,29 +120,27 @@ def _setting(
 ) -> tuple[Measured, device_drift.Trajectory, dict[str, Any]]:
     """The model, or a copy of this one, on one device in one precision: times, path, arguments."""
     where, kind = torch.device(name), getattr(torch, dtype)
-    few = None
+    model = replace(config.model, device=name, dtype=dtype)
     if pipeline is None:
-        model = replace(config.model, device=name, dtype=dtype)
         own = load(model)
-        if model.weights == "shapes" and not (model.lora or model.embedding):
-            few = load(replace(model, weights="shapes-distilled"))
     else:
         moved = {
             part: copy.deepcopy(getattr(pipeline, part)).to(where, own_kind)
             for part, own_kind in (("text_encoder", kind), ("vae", vae_dtype(kind)), ("unet", kind))
         }
         own = replace(pipeline, device=where, dtype=kind, **moved)
-    one, call = _measure(config, own, few, name, dtype), config.sampling.call(own)
+    one, call = _measure(config, own, name, dtype), config.sampling.call(own)
+    if pipeline is None and model.weights == "shapes" and not (model.lora or model.embedding):
+        few = load(replace(model, weights="shapes-distilled"))
+        image = _timed(
+            lambda: few(config.prompt, progress=False), where, config.repeats, config.warmup
+        )
+        one = replace(one, distilled=image)
     return one, device_drift.trajectory(one.label, own, config.prompt, **call), call
 
 
-def _measure(
-    config: Config, own: TextToImage, few: TextToImage | None, name: str, dtype: str
-) -> Measured:
-    """The time of each part and of a whole image, on one device in one precision.
-
-    few: the distilled model; its image is timed as a whole.
-    """
+def _measure(config: Config, own: TextToImage, name: str, dtype: str) -> Measured:
+    """The time of each part and of a whole image, on one device in one precision."""
     where = own.device
     reset_peak(where)
     scale = scale_of(config.sampling.guidance_scale, own)
@@ -165,7 +164,6 @@ def _measure(
         timed(step),
         timed(lambda: own.decode(x)),
         timed(lambda: own(config.prompt, progress=False, **call)),
-        timed(lambda: few(config.prompt, progress=False)) if few else None,
         *peak_memory(where),
     )
 
@@ -201,13 +199,13 @@ def _cold_starts(config: Config) -> list[float]:
     return seconds
 
 
-def _rows(steps: int, measured: list[Measured], started: list[float]) -> tuple[Measurement, ...]:
+def _rows(what: str, measured: list[Measured], started: list[float]) -> tuple[Measurement, ...]:
     """The time of an image on a CPU against its bound, at other settings, and the cold start."""
     first = next((m for m in measured if m.device == "cpu"), measured[0])
     rows = []
     for one in (first, *(m for m in measured if m is not first)):
         middle, (low, high) = one.image
-        claim = f"Seconds for one image on {one.label}: {steps} steps, guidance on"
+        claim = f"Seconds for one image on {one.label}: {what}"
         main = one is first
         bound = f", at most {MOST_SECONDS:g}" if main and one.device == "cpu" else ""
         name = "timing" if main else f"timing-{one.device}-{one.dtype}"
@@ -229,7 +227,7 @@ def _rows(steps: int, measured: list[Measured], started: list[float]) -> tuple[M
 
 def _parts(
     nfe: int,
-    steps: int,
+    what: str,
     config: Config,
     measured: list[Measured],
     refused: list[str],
@@ -245,7 +243,7 @@ def _parts(
     bars["solver, other"] = other
     share = min(1.0, nfe * measured[0].unet_step[0] / measured[0].image[0])
     spread = "95% intervals" if config.repeats >= 6 else "their ranges"
-    title = f"Time of one image, {steps} steps, guidance on"
+    title = f"Time of one image, {what}"
     chart = stacked_bars([m.label for m in measured], bars, "milliseconds (median)", title)
     distilled: dict[str, Callable[[Measured], str]] = {}
     if measured[0].distilled:

@@ -8,7 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from experiments.common.machine import describe
-from experiments.common.model import draw, load, shows
+from experiments.common.model import draw, load, require_plain, shows
 from experiments.common.sampling_options import Interval, scale_of
 from experiments.common.statistics import geometric_ratio, paired_difference
 from experiments.output.result import Measurement, Result, estimated
@@ -28,6 +28,7 @@ COMPARED = ("dpmpp_2m", "euler")
 def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     """Compute the reference ends, sample by every solver, and read the images."""
     pipeline = pipeline or load(config.model)
+    require_plain(pipeline, "it follows no flow between its own nodes")
     scale = scale_of(config.guidance_scale, pipeline)
 
     def sampling(count: int) -> TimedSampling:

@@ -72,6 +72,12 @@ class Distillation(Training):
     """Guidance scales of the teacher: of each start the first one whose image shows its prompt, as
     the image reader sees it. A start without one is left out."""
 
+    def fit_schedule(self, steps: int) -> None:
+        """Raise ValueError for more steps of the teacher than the schedule's number of them."""
+        if self.calls * self.substeps > steps:
+            said = f"at most {steps} steps of the teacher, got {self.calls} x {self.substeps}"
+            raise ValueError(f"--distilled.calls, --distilled.substeps: wanted {said}")
+
 
 @dataclass(frozen=True)
 class Paths:
@@ -208,6 +214,8 @@ def distil(
     parts = [placed(one, device) for one in (text_encoder, vae, unet)]
     teacher = TextToImage(config, tokenizer, *parts, device=device)
     paths = taught(training, teacher, shard)
+    with torch.no_grad():
+        words = text_encoder.eval()(tokenizer.encode(paths.prompts))
     student = UNet(config.unet)
     student.load_state_dict(
         unet.state_dict()
@@ -215,17 +223,21 @@ def distil(
         else weights.read_tensors(training.initial, student)
     )
 
-    @torch.no_grad()
     def batch(step: int) -> tuple[Tensor, ...]:
         rng = np.random.default_rng([training.seed, 3, step])
         chosen = rng.integers(len(paths.x), size=training.batch_size)
         node = torch.from_numpy(rng.integers(training.calls, size=training.batch_size))
         own = shard.of(training.batch_size)
         chosen, node = chosen[own], node[own]
-        words = teacher.encode_prompts([paths.prompts[index] for index in chosen]).cpu()
         x = paths.x[chosen]
         rows = torch.arange(len(x))
-        return x[rows, node], x[rows, node + 1], paths.times[node], paths.times[node + 1], words
+        return (
+            x[rows, node],
+            x[rows, node + 1],
+            paths.times[node],
+            paths.times[node + 1],
+            words[chosen],
+        )
 
     loss = student_loss(teacher.schedule, config.prediction)
     settings = context(config, vae, text_encoder, unet)

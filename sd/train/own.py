@@ -36,7 +36,7 @@ from sd.train.folder import read_folder
 from sd.train.held_out import loss_by_level
 from sd.train.own_options import JUDGED, SHOWN, STANDARD, OwnModel
 from sd.train.preview import previews
-from sd.train.settings import agreed, require_fit
+from sd.train.settings import agreed, require_fit, require_plain
 from sd.train.shard import Shard, joined, left, startable
 from sd.train.source import Own
 from sd.train.trainer import rounded
@@ -133,8 +133,10 @@ def train_own(options: OwnModel, command: str) -> None:
 
 
 def _loaded(options: OwnModel) -> loading.Parts:
-    """The model of `--checkpoint`, in float32 on the CPU."""
-    return loading.load_model(str(options.checkpoint), torch.device("cpu"), torch.float32)
+    """The model of `--checkpoint`, in float32 on the CPU. Raises FlagError if it is distilled."""
+    base = loading.load_model(str(options.checkpoint), torch.device("cpu"), torch.float32)
+    require_plain(base.config, options.checkpoint)
+    return base
 
 
 def _sized(options: OwnModel, size: int, base: loading.Parts | None) -> None:
@@ -200,13 +202,10 @@ def _model(run: _Run, base: loading.Parts | None, size: int) -> None:
         return
     schedule = named_schedule(config.schedule, config.steps)
     judge = _judge(run, config, tokenizer, text_encoder, autoencoder)
-    parts = config, tokenizer, text_encoder, autoencoder
-    show = previews(options.out, *parts, _prompts(run))
+    show = previews(options.out, config, tokenizer, text_encoder, autoencoder, _prompts(run))
     chosen: Any = options.stages["unet"]
-    state = unet.train_unet(
-        chosen, config, autoencoder, text_encoder, tokenizer, schedule, source, judge,
-        (options.preview_every, show),
-    )  # fmt: skip
+    given = config, autoencoder, text_encoder, tokenizer, schedule, source, judge
+    state = unet.train_unet(chosen, *given, (options.preview_every, show))
     network = rounded(UNet(config.unet), state)
     measure = (lambda: {}) if judge is None else partial(judge, network)
     run.write("unet", network, config.unet, settings, measure, **{CONFIG_KEY: to_json(config)})

@@ -12,7 +12,7 @@ from torch import nn
 from sd import weights
 from sd.command_line import flags
 from sd.command_line.flags import File, Range
-from sd.config import AnyConfig
+from sd.config import AnyConfig, ModelConfig
 from sd.files.regular_file import parse_json
 from sd.shapes.data import FRESH
 
@@ -109,6 +109,12 @@ def require_fit(training: Training, network: type[nn.Module], config: AnyConfig)
         weights.read_tensors(path, weights.blank(network, config))
     except ValueError as error:
         raise ValueError(f"{flags.named(training, 'initial')}: {error}") from error
+
+
+def require_plain(config: ModelConfig, path: object) -> None:
+    """Raise FlagError, naming `--checkpoint`, for a distilled model: training would undo that."""
+    if config.distilled:
+        raise flags.FlagError(f"--checkpoint: wanted a model that is not distilled, got {path}")
 
 
 def agree(where: Path, made: object, wanted: Mapping[str, Any], advice: str) -> None:

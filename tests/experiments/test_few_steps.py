@@ -1,6 +1,7 @@
 """Few network calls: who is asked what, and what is counted."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.__main__ import main
 from experiments.common.model_options import Model
 from experiments.few_steps import Config
 from experiments.few_steps import run as few_steps
@@ -84,3 +86,18 @@ def test_all_have_the_same_prompts_and_seeds(models: dict[str, Drawing]) -> None
 def test_few_prompts_decide_nothing(models: dict[str, Drawing]) -> None:
     result = few_steps.run(Config(count=4, steps=(3,)))
     assert {row.verdict for row in result.rows} == {"too few samples", "measured"}
+
+
+@pytest.mark.parametrize("name", ["cfg", "tradeoff", "evaluate"])
+def test_experiments_on_the_flow_or_on_guidance_refuse_a_distilled_model(
+    name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main([name, "--model", "shapes-distilled", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: --model: wanted a model that is not distilled: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_number_of_steps_is_compared_once(models: dict[str, Drawing]) -> None:
+    result = few_steps.run(Config(count=4, steps=(3,)))
+    assert [row.name for row in result.rows[:2]] == ["few-steps", "few-steps-seen-distilled"]

@@ -159,16 +159,14 @@ def test_every_section_is_an_experiment_or_the_reports_own() -> None:
 
 
 def test_the_report_says_how_often_the_weights_were_right() -> None:
-    (table,) = model_sections.judged(
-        {
-            "unet": {
-                "figures": '{"judged": 200, "seen_guided": 0.955, "seen_unguided": 0.5, '
-                '"held_out_guided": 0.0, "held_out_unguided": 1.0}'
-            }
-        }
-    )
+    figures = '{"judged": 200, "seen_guided": 0.955, "seen_unguided": 0.5, '
+    figures += '"held_out_guided": 0.0, "held_out_unguided": 1.0}'
+    (table,) = model_sections.judged({"figures": figures})
     # Wilson's interval of 191 of 200.
     assert table.rows[0][1:] == ("95.5% [91.7%, 97.6%]", "50.0% [43.1%, 56.9%]")
     assert table.rows[1][1:] == ("0.0% [0.0%, 1.9%]", "100.0% [98.1%, 100.0%]")
     assert model_sections.judged({}) == ()
-    assert model_sections.judged({"unet": {"figures": '{"loss": 0.1}'}}) == ()
+    assert model_sections.judged({"figures": '{"loss": 0.1}'}) == ()
+    few = {"figures": '{"judged": 200, "seen": 0.955, "held_out": 0.5}'}
+    (table,) = model_sections.judged(few)
+    assert table.header[1:] == ("right",) and table.rows[0][1:] == ("95.5% [91.7%, 97.6%]",)

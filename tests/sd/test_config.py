@@ -104,7 +104,7 @@ def test_the_layers_left_out_are_fewer_than_the_layers(value: Any) -> None:
 
 
 def test_all_counts_are_covered() -> None:
-    assert len(WHOLE) == 6 + 4 + 5 + 2
+    assert len(WHOLE) == 6 + 4 + 5 + 3
 
 
 def test_the_presets_are_what_they_are_named_after() -> None:

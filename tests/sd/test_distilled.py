@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from diffusion_math.solvers import ddim
 from sd.config import SHAPES_CONFIG, ModelConfig, from_json, to_json
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
@@ -75,7 +76,9 @@ def test_other_settings_than_its_own_are_named(
 NODES = torch.tensor([1000.0, 833, 667, 500, 333, 167, 0])
 
 
-@pytest.mark.parametrize("call", [{"solver": "ddim"}, {"do_cfg": False}, {"grid": NODES}])
+@pytest.mark.parametrize(
+    "call", [{"solver": "ddim"}, {"solver": ddim}, {"do_cfg": False}, {"grid": NODES}]
+)
 def test_its_own_settings_may_be_given(call: dict[str, Any], model: TextToImage) -> None:
     times, said = drawn(model, **call)
     assert len(times) == 7 and said == []
@@ -83,11 +86,24 @@ def test_its_own_settings_may_be_given(call: dict[str, Any], model: TextToImage)
 
 @pytest.mark.parametrize(
     ("strength", "own"),
-    [(0.5, True), (1.0, True), (2 / 3, True), (1 / 3, True), (0.4, False), (0.8, False)],
+    [
+        (0.5, True),
+        (1.0, True),
+        (2 / 3, True),
+        (0.17, True),
+        (0.83, True),
+        (0.4, False),
+        (0.8, False),
+    ],
 )
 def test_a_strength_may_begin_at_a_node(strength: float, own: bool, model: TextToImage) -> None:
     _, said = drawn(model, image=Image.new("RGB", (16, 16), "red"), strength=strength)
     assert (said == []) == own
+
+
+def test_an_image_without_a_strength_begins_at_a_node(model: TextToImage) -> None:
+    times, said = drawn(model, image=Image.new("RGB", (16, 16), "red"))
+    assert times[0] == 833 and len(times) == 6 and said == []
 
 
 def test_a_plain_model_takes_any_settings(model: TextToImage) -> None:
@@ -101,7 +117,5 @@ def test_the_configuration_is_checked_and_written() -> None:
     few = distilled(SHAPES_CONFIG, 4)
     assert (few.guidance_scale, few.solver, few.sampling_steps) == (1.0, "ddim", 4)
     assert from_json(ModelConfig, to_json(few)) == few and few.distilled
-    for changed in ({"sampling_steps": 0}, {"sampling_steps": 1001}):
-        (name,) = changed
-        with pytest.raises(ValueError, match=f"ModelConfig.{name}: wanted"):
-            replace(few, **changed)
+    with pytest.raises(ValueError, match=r"ModelConfig\.sampling_steps: wanted"):
+        replace(few, sampling_steps=0)

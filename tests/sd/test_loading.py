@@ -92,7 +92,8 @@ def test_options_are_a_checkpoints(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="ema, variant: wanted a checkpoint with it, got 'shapes'"):
         TextToImage.load("shapes", device="cpu", ema=True, variant="fp16")
     with pytest.raises(
-        ValueError, match="model: wanted 'shapes', a folder of weights, a checkpoint"
+        ValueError,
+        match="model: wanted 'shapes', 'shapes-distilled', a folder of weights, a checkpoint",
     ):
         TextToImage.load(tmp_path / "nowhere", device="cpu")
 

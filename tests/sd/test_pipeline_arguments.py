@@ -207,7 +207,7 @@ def test_a_folder_becomes_a_pipeline(folder: Path) -> None:
 
 
 def test_bad_folders_are_named(folder: Path) -> None:
-    with pytest.raises(ValueError, match="model: wanted 'shapes', a folder of weights, a"):
+    with pytest.raises(ValueError, match="model: wanted 'shapes', 'shapes-distilled', a folder"):
         TextToImage.load(folder / "nowhere", device="cpu")
     with pytest.raises(ValueError, match=r"dtype: wanted a floating-point type, got torch.int32"):
         TextToImage.load(folder, dtype=torch.int32)

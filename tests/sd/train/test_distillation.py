@@ -20,6 +20,7 @@ from sd.networks.unet import UNet
 from sd.networks.vae import VAE
 from sd.pipeline import TextToImage
 from sd.text.tokenizer import Tokenizer
+from sd.train import __main__ as program
 from sd.train import distillation
 from sd.train.distillation import Distillation, distil, guided_paths, student_loss, taught
 from tests.support.small_models import scramble
@@ -213,3 +214,14 @@ def test_no_right_image_is_an_error(
 ) -> None:
     with pytest.raises(ValueError, match=r"--distilled.scales: .* no image shows its prompt"):
         kept_by(lambda *_: False, monkeypatch, small(tmp_path), model)
+
+
+def test_more_steps_of_the_teacher_than_times_are_refused_before_any_work(
+    tmp_path: Path,
+) -> None:
+    small(tmp_path, calls=10, substeps=100).fit_schedule(1000)
+    with pytest.raises(ValueError, match=r"^--distilled.calls, --distilled.substeps: .* 11 x 100$"):
+        small(tmp_path, calls=11, substeps=100).fit_schedule(1000)
+    options = program.All(distilled=small(tmp_path, calls=11, substeps=100))
+    with pytest.raises(ValueError, match=r"^--distilled.calls, --distilled.substeps"):
+        program.check(options, CONFIG)

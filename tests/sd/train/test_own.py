@@ -82,6 +82,18 @@ def test_initial_weights_that_do_not_fit_are_refused_before_any_work(
     assert said.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
+def test_a_distilled_checkpoint_is_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A LoRA on it would learn what it no longer predicts."""
+    data = own_run.data(tmp_path / "data")
+    words = ["--data", str(data), "--out", str(tmp_path / "out"), "--lora", "2"]
+    assert own_run.run([*words, "--checkpoint", "shapes-distilled"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: --checkpoint: wanted a model that is not distilled, got shapes-")
+    assert said.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
 def test_a_grid_has_a_row_for_each_prompt() -> None:
     rows = [[Image.new("RGB", (4, 4), c) for c in ("red", "lime")], [Image.new("RGB", (4, 4))]]
     grid = image_grid(rows, gap=1)

@@ -135,7 +135,7 @@ MISTAKES = [
     m("guided and unguided accuracy swapped", "figures:accuracy",
       "do_cfg=guided", "do_cfg=not guided", accuracy),
     m("guidance everywhere", "figures:accuracy",
-      '("unguided", False)', '("unguided", True)', accuracy),
+      '"_unguided": False', '"_unguided": True', accuracy),
     m("reconstructions read beside other images", "figures:reconstruction",
       "describe(example(FRESH, index).scene)", "describe(example(FRESH, index + 1).scene)", read),
     m("the text encoder is judged unrounded", "clip:train_clip",
