@@ -39,6 +39,12 @@ def test_the_inputs_are_those_of_the_sampling(eager: TextToImage) -> None:
     assert torch.equal(found[2][0][:1], start_noise([1], eager.config.latent_shape))
 
 
+def test_a_distilled_model_is_recorded_at_its_own_nodes(recwarn: pytest.WarningsRecorder) -> None:
+    found = quantization.recorded(TextToImage.load("shapes-distilled", device="cpu"), PROMPTS[:1])
+    assert [float(t.flatten()[0]) for _, t, _ in found] == [999, 832, 666, 499, 332, 166]
+    assert list(recwarn) == []
+
+
 def test_prompts_of_a_model_are_in_its_words(eager: TextToImage) -> None:
     captions = quantization.calibration_prompts(eager.tokenizer)
     assert len(set(captions)) == quantization.CAPTIONS
