@@ -70,7 +70,8 @@ def in_turns(
 ) -> dict[str, list[tuple[float, float]]]:
     """Wall and processor seconds of each side in each round, after one warm-up each.
 
-    A processor's seconds are those of all threads: other work on the machine adds little to them.
+    A processor's seconds are those of all threads, also of those that wait in a loop, as OpenMP's
+    do for a thread that other work on the machine keeps from its core.
     """
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
     for side in sides.values():

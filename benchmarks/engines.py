@@ -22,7 +22,7 @@ from benchmarks import genai
 from benchmarks.compare import in_turns
 from benchmarks.network import diffusers_unet
 from benchmarks.table import Table, between
-from experiments.common.statistics import Interval, share_of
+from experiments.common.statistics import Interval, paired_difference, share_of
 from sd.config import V15
 from sd.engine import OpenVINO, compiled, with_engine
 from sd.networks.unet import UNet
@@ -49,6 +49,8 @@ ENGINES = {
 BATCHES = (2, 16)
 PROMPTS, BATCH = 200, 50
 """Prompts of each kind, and images sampled at once."""
+SPREAD = 2.0
+"""Quartiles of a ratio further apart than this factor: other work on the machine decides it."""
 TIMES = (999.0, 500.0, 10.0)
 """Times at which the full-size U-Net, of random weights, is calibrated."""
 
@@ -69,11 +71,18 @@ class Time:
 
 @dataclass(frozen=True)
 class Quality:
-    """Prompt accuracy with 95% intervals, and sqrt(mean |x - y|^2 / mean |y_end|^2) by step."""
+    """Prompt accuracy with 95% intervals, and sqrt(mean |x - y|^2 / mean |y_end|^2) by step.
+
+    lost, gained: prompts that the reference alone, and this side alone, shows; difference: the 95%
+    interval of the accuracy's change over all prompts, paired by prompt and seed.
+    """
 
     side: str
     seen: tuple[float, Interval]
     unseen: tuple[float, Interval]
+    lost: int
+    gained: int
+    difference: Interval
     error: tuple[float, ...]
 
 
@@ -81,7 +90,7 @@ def run(rounds: int, out: Path, embedded: bool, full_size: bool) -> None:
     """Time, measure and write; the full-size networks are kept in `out` for the next run.
 
     What an earlier run in `out` measured, and this one does not, stays in the tables if it was on
-    this machine with the same versions.
+    this machine and no version has changed.
     """
     out.mkdir(parents=True, exist_ok=True)
     times: list[Time] = []
@@ -101,7 +110,8 @@ def run(rounds: int, out: Path, embedded: bool, full_size: bool) -> None:
     }
     path = out / "engines.json"
     last = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if (last.get("machine"), last.get("versions")) == (data["machine"], data["versions"]):
+    changed = [k for k, v in last.get("versions", {}).items() if data["versions"].get(k, v) != v]
+    if last.get("machine") == data["machine"] and not changed:
         timed_now = {one.what for one in times}
         times += [Time(**one) for one in last["times"] if one["what"] not in timed_now]
         found = found or [Quality(**one) for one in last["qualities"]]
@@ -165,6 +175,7 @@ def qualities(pipelines: Mapping[str, TextToImage], count: int = PROMPTS) -> lis
     prompts = [*fresh_prompts(0, count), *fresh_prompts(0, count, held_out=True)]
     found: list[Quality] = []
     reference: Tensor | None = None
+    known: list[bool] = []
     for name, pipeline in pipelines.items():
         verdicts: list[bool] = []
         paths: list[Tensor] = []
@@ -181,10 +192,14 @@ def qualities(pipelines: Mapping[str, TextToImage], count: int = PROMPTS) -> lis
             verdicts += [matches_prompt(np.asarray(image), text) for image, text in pairs]
             paths.append(torch.stack(states))
         path = torch.cat(paths, dim=1)
-        reference = path if reference is None else reference
+        if reference is None:
+            reference, known = path, verdicts
+        both = list(zip(known, verdicts, strict=True))
+        lost, gained = both.count((True, False)), both.count((False, True))
+        change = paired_difference(verdicts, known)
         error = trajectory_error(path, reference)
         seen, unseen = share_of(verdicts[:count]), share_of(verdicts[count:])
-        found.append(Quality(name, seen, unseen, error))
+        found.append(Quality(name, seen, unseen, lost, gained, change, error))
     return found
 
 
@@ -242,6 +257,14 @@ def _full_size_files(out: Path, unet: UNet, given: tuple[Tensor, ...]) -> tuple[
     return float32, eight
 
 
+def _ratio(one: Time) -> str:
+    """Both ratios; of one that other work on the machine decides, the quartiles alone."""
+    quartiles = f"[{one.low:.2f}, {one.high:.2f}]"
+    if one.high > SPREAD * one.low:
+        return f"inconclusive {quartiles} |"
+    return f"{one.ratio:.2f} {quartiles} | {one.processor_ratio:.2f}"
+
+
 def versions() -> dict[str, str]:
     """What is compared, by package."""
     named = ["nncf", *(["openvino-genai"] if genai.installed() else [])]
@@ -255,15 +278,19 @@ def lines(times: list[Time], found: list[Quality]) -> list[str]:
     head = f"| what | engine | ms | processor ms | {ratio} |"
     body = [f"{Table.of(()).machine}; {named}.", "", head, "| --- | --- | --- | --- | --- | --- |"]
     body += [
-        f"| {one.what} | {one.side} | {one.wall:.3g} | {one.processor:.3g} "
-        f"| {one.ratio:.2f} [{one.low:.2f}, {one.high:.2f}] | {one.processor_ratio:.2f} |"
+        f"| {one.what} | {one.side} | {one.wall:.3g} | {one.processor:.3g} | {_ratio(one)} |"
         for one in times
     ]
     if found:
-        head = "| engine | seen pairs | unseen pairs | error after 1 step | 5 | 15 | 25 |"
-        body += ["", head, "| --- | --- | --- | --- | --- | --- | --- |"]
+        head = (
+            "| engine | seen pairs | unseen pairs | lost, gained | change of both "
+            "| error after 1 step | 5 | 15 | 25 |"
+        )
+        body += ["", head, "| --- " * 9 + "|"]
         for one in found:
             shares = (f"{p:.3f} [{a:.3f}, {b:.3f}]" for p, (a, b) in (one.seen, one.unseen))
             errors = (f"{one.error[k - 1]:.2g}" for k in (1, 5, 15, 25))
-            body.append(f"| {one.side} | {' | '.join((*shares, *errors))} |")
+            change = "[{:+.3f}, {:+.3f}]".format(*one.difference)
+            cells = (one.side, *shares, f"{one.lost}, {one.gained}", change, *errors)
+            body.append(f"| {' | '.join(cells)} |")
     return body

@@ -3,7 +3,9 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -33,14 +35,17 @@ def test_the_error_of_a_trajectory_is_in_units_of_its_end() -> None:
 
 
 def test_the_table_has_a_row_for_each_side() -> None:
+    """And no ratio where its quartiles are further apart than a factor of two."""
     pytest.importorskip("nncf")
-    time = engines.Time("a pass", engines.HALF, 2.0, 3.0, 0.9, 1.0, 1.1, 1.0)
-    share = (0.5, (0.4, 0.6))
-    quality = engines.Quality(engines.EIGHT, share, share, tuple(k / 100 for k in range(1, 26)))
-    text = "\n".join(engines.lines([time], [quality]))
-    assert f"| a pass | {engines.HALF} | 2 | 3 | 1.00 [0.90, 1.10] | 1.00 |" in text
-    row = "0.500 [0.400, 0.600] | 0.500 [0.400, 0.600] | 0.01 | 0.05 | 0.15 | 0.25 |"
-    assert f"| {engines.EIGHT} | {row}" in text
+    time = engines.Time("a pass", engines.HALF, 2.0, 3.0, 0.9, 1.0, 1.1, 1.25)
+    noisy = replace(time, what="noisy", low=0.9, ratio=78.0, high=1.9)
+    share, errors = (0.5, (0.4, 0.6)), tuple(k / 100 for k in range(1, 26))
+    quality = engines.Quality(engines.EIGHT, share, share, 2, 1, (-0.01, 0.02), errors)
+    text = "\n".join(engines.lines([time, noisy], [quality]))
+    assert f"| a pass | {engines.HALF} | 2 | 3 | 1.00 [0.90, 1.10] | 1.25 |" in text
+    assert "inconclusive [0.90, 1.90] |" in text and "78" not in text
+    row = f"| {engines.EIGHT} | 0.500 [0.400, 0.600] | 0.500 [0.400, 0.600] | 2, 1 "
+    assert f"{row}| [-0.010, +0.020] | 0.01 | 0.05 | 0.15 | 0.25 |" in text
 
 
 def test_a_partial_run_keeps_what_the_last_one_measured(
@@ -52,7 +57,8 @@ def test_a_partial_run_keeps_what_the_last_one_measured(
     page.write_text(f"# Title\n\n{BEGIN}\nold\n{END}\n", encoding="utf-8")
     one = engines.Time("one", engines.HALF, 2.0, 3.0, 0.9, 1.0, 1.1, 1.0)
     two = replace(one, what="two")
-    quality = engines.Quality(engines.EIGHT, (0.5, (0.4, 0.6)), (0.5, (0.4, 0.6)), (0.1,) * 25)
+    share = (0.5, (0.4, 0.6))
+    quality = engines.Quality(engines.EIGHT, share, share, 0, 0, (0.0, 0.0), (0.1,) * 25)
     monkeypatch.setattr(engines, "_pipeline", lambda *_: None)
     monkeypatch.setattr(engines, "BATCHES", (2,))
     monkeypatch.setattr(engines, "embedded_times", lambda *_: [one])
@@ -65,3 +71,23 @@ def test_a_partial_run_keeps_what_the_last_one_measured(
     monkeypatch.setattr(engines, "versions", lambda: {"openvino": "1"})
     engines.run(3, tmp_path, embedded=False, full_size=True)
     assert "| one |" not in page.read_text(encoding="utf-8")
+
+
+def test_verdicts_are_compared_prompt_by_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal totals hide flips: one lost and one gained are said."""
+
+    def drawn(right: set[int]):  # an image is its own verdict
+        def pipeline(prompts, seed, progress, watch):
+            watch(SimpleNamespace(x=torch.ones(len(prompts), 1)))
+            watch(SimpleNamespace(x=torch.ones(len(prompts), 1)))
+            return [np.array(one in right) for one in seed]
+
+        return pipeline
+
+    monkeypatch.setattr(engines, "matches_prompt", lambda image, _: bool(image))
+    sides = {"reference": drawn({0, 1, 4}), "other": drawn({0, 2, 4})}
+    reference, other = engines.qualities(sides, count=3)
+    assert (reference.lost, reference.gained) == (0, 0)
+    assert (other.lost, other.gained) == (1, 1)
+    assert other.seen == reference.seen and other.seen[0] == pytest.approx(2 / 3)
+    assert other.difference[0] < 0 < other.difference[1]
