@@ -1,6 +1,6 @@
 """The weights that ship, through the path a user takes: are they as good as their file says?
 
-The file's share of prompts that come true was measured on 500 other prompts. Sixty fresh ones
+The file's share of prompts that come true was measured on 500 other prompts. Eighty fresh ones
 agree with it unless they fall in either tail of 5e-9 of the difference of the two counts; a model
 that draws a fifth of them right, or none, is rejected. The goals themselves, 95% of seen and 80% of
 held-out pairs, are judged in the report.
@@ -23,7 +23,7 @@ from sd.shapes.accuracy import fresh_prompts
 from tests.support.chance import rare, shifted, spend
 from tests.support.measuring import Measured
 
-COUNT, FALSE_ALARM = 60, 5e-9
+COUNT, FALSE_ALARM = 80, 5e-9
 
 
 def tails(right: int, share: float, judged: int) -> tuple[float, float]:
