@@ -46,6 +46,7 @@ def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     prompts = [held[i % len(held)] for i in range(config.count)]
     seeds = range(config.seed, config.seed + config.count)
     call = {"solver": "dpmpp_2m", "steps": config.steps, "guidance_scale": config.guidance_scale}
+    call["long_prompt"] = "truncate"  # as the training does
     with tqdm(total=config.count, unit="image", disable=None) as bar:
         drawn = draw(model, prompts, seeds, bar, **call)
     images["generated"] = _stack([np.asarray(one) for one in drawn])

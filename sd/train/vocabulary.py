@@ -12,9 +12,13 @@ LONGEST = 77
 
 
 def vocabulary(source: Own, merges: int) -> Tokenizer:
-    """Learned from the captions of the training; warns if captions are cut."""
-    said = [text for index in source.trained for text in source.folder.captions[index]]
-    rules = learned_rules(said, merges)
+    """Learned from the captions of the training, for captions as long as any of the folder.
+
+    Warns if captions are cut.
+    """
+    captions = source.folder.captions
+    rules = learned_rules([text for index in source.trained for text in captions[index]], merges)
+    said = [text for some in captions for text in some]
     longest = max(len(one.ids) for one in rules.encode_batch(said, add_special_tokens=False))
     if longest + 2 > LONGEST:
         what = f"captions of more than {LONGEST - 2} tokens are cut"
