@@ -54,6 +54,8 @@ QUICK: dict[str, dict[str, Any]] = {
 """What makes each of the experiments quick."""
 
 SHORTER: dict[str, dict[str, Any]] = {
+    "cfg": {"swept": 24},
+    "conditions": {"conflicts": 20, "digit_steps": 600},
     "tradeoff": {"counts": (4, 8, 14, 25), "reference": 60},
     "few-steps": {"count": 40, "steps": (3, 6, 12)},
     "audit": {"quick": True},
@@ -64,7 +66,7 @@ SHORTER: dict[str, dict[str, Any]] = {
 """What the report does for less time than the experiment on its own."""
 
 SECONDS: dict[str, float] = {
-    "pictures": 2, "cfg": 130, "conditions": 100, "strength": 10, "timing": 26, "tradeoff": 89,
+    "pictures": 2, "cfg": 110, "conditions": 55, "strength": 10, "timing": 26, "tradeoff": 89,
     "few-steps": 20, "autoencoder": 5,
     "forward": 4, "posterior": 5, "bound": 23, "likelihood": 17, "score-field": 4,
     "langevin": 13, "reverse": 29, "densities": 11, "errata": 6, "digits": 69, "families": 37,
