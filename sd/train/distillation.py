@@ -212,6 +212,7 @@ def distil(
     shard = joined(training.cpu)
     device = base_training.device_of(training)
     parts = [placed(one, device) for one in (text_encoder, vae, unet)]
+    parts[2].to(memory_format=torch.channels_last)  # which kernels run depends on it
     teacher = TextToImage(config, tokenizer, *parts, device=device)
     paths = taught(training, teacher, shard)
     with torch.no_grad():
