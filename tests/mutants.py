@@ -10,6 +10,11 @@ function is written as `f = property(f)` below it in the copy.
     python -m tests.mutants              run what is stale
     python -m tests.mutants --survivors  run what is alive as well: tests may have come
     python -m tests.mutants --note       run nothing; what is stale counts as alive, "not run"
+    python -m tests.mutants --scheduler 10.0.0.5:8786   run on the workers of a dask scheduler
+
+Mutants are a sweep (experiments/common/sweep.py). Here they are one unit, which forks a process for
+each mutant: a fork costs little, but to collect the tests takes longer than most mutants do. On a
+cluster they are units of whole functions (tests/mutant_units.py), each a pytest of its own.
 """
 
 import argparse
@@ -18,24 +23,28 @@ import difflib
 import json
 import os
 import shutil
-import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+from tqdm import tqdm
+
+from experiments.common.sweep import cluster, swept
 from experiments.output.files import to_json, write_files
 from experiments.verify.mutation import SCOPE, Entry, counts, ledger
 from experiments.verify.run import commit
 from tests.mutant_sources import bare, files, named, sources
+from tests.mutant_units import SIZE, Due, Unit, attempt, divided, refuse_running, verdicts
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("diffusion_math", "sd", "experiments", "tests", "docs", "benchmarks")
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HYPOTHESIS_PROFILE": "ci"}
-"""A forked process must not wait for threads of its parent; examples are the same each time."""
-
 LONGEST = 1.0
 """Seconds of CPU that a test may take to be among those that mutants meet."""
 
@@ -68,33 +77,62 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", default=[""], help="functions whose names begin so")
     parser.add_argument("--tests", nargs="+", help="some of the package's tests")
     parser.add_argument("--longest", default=str(LONGEST), help="seconds of a test")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes here")
+    parser.add_argument("--scheduler", help="address of a dask scheduler, whose workers run units")
     asked = parser.parse_args(arguments)
+    if asked.note and asked.scheduler:
+        parser.error("--scheduler: wanted none with --note, which runs nothing")
     if unknown := sorted(set(asked.packages) - set(SCOPE)):
         parser.error(f"packages: wanted some of {', '.join(SCOPE)}, got {', '.join(unknown)}")
-    low = False
-    for package in asked.packages or SCOPE:
-        tree = asked.folder.resolve() / package
-        lines = prepare(package, tree)
-        if not asked.note:
-            partial = bool(asked.tests or float(asked.longest) < LONGEST)
-            due = [
-                {"mutant": one.name, "digest": one.digest, "partial": partial}
-                for one in mutants(package, lines, tree)
-                if one.function.startswith(tuple(asked.only))
-                and (one.killed is None or (asked.survivors and not one.killed))
-            ]
-            near = [f"tests/{package}", *BESIDE.get(package, ())]
-            tests = [*(asked.tests or near), f"--longest={asked.longest}"]
-            attempt(tree, due, tests, asked.jobs)
-        known = ledger(ROOT)
-        known["tool"] = f"mutmut {version('mutmut')}"
-        known["packages"][package] = renewed(package, lines, tree)
-        write_files(ROOT / "docs", {"mutants.json": to_json(known)})
-        total, alive, left = counts(known["packages"][package])
-        low |= total - alive - left < 0.97 * total
-        sys.stdout.write(f"{package}: {total} mutants, {alive} alive, {left} not run\n")
-    return int(low)
+    trees = {package: asked.folder.resolve() / package for package in asked.packages or SCOPE}
+    with ExitStack() as stack:
+        try:
+            executor = stack.enter_context(cluster(asked.scheduler)) if asked.scheduler else None
+            for tree in trees.values():
+                refuse_running(tree)
+        except (ValueError, RuntimeError) as error:
+            parser.error(str(error))
+        low = [scored(package, tree, asked, executor) for package, tree in trees.items()]
+    return int(any(low))
+
+
+def scored(package: str, tree: Path, asked: Namespace, executor: Executor | None) -> bool:
+    """Run what is due of a package and write its part of the ledger; whether it is below 97%."""
+    lines = prepare(package, tree)
+    if not asked.note:
+        some = bool(asked.tests or float(asked.longest) < LONGEST)
+        due: list[Due] = [
+            {"mutant": one.name, "digest": one.digest, "partial": some}
+            for one in mutants(package, lines, tree)
+            if one.function.startswith(tuple(asked.only))
+            and (one.killed is None or (asked.survivors and not one.killed))
+        ]
+        near = [f"tests/{package}", *BESIDE.get(package, ())]
+        run(due, tree, [*(asked.tests or near), f"--longest={asked.longest}"], asked.jobs, executor)
+    known = ledger(ROOT)
+    known["tool"] = f"mutmut {version('mutmut')}"
+    known["packages"][package] = renewed(package, lines, tree)
+    write_files(ROOT / "docs", {"mutants.json": to_json(known)})
+    total, alive, left = counts(known["packages"][package])
+    sys.stdout.write(f"{package}: {total} mutants, {alive} alive, {left} not run\n")
+    return total - alive - left < 0.97 * total
+
+
+def run(
+    due: Sequence[Due], tree: Path, tests: Sequence[str], jobs: int, executor: Executor | None
+) -> None:
+    """Try mutants: here as one unit, or as several on an executor once the tests are traced here.
+
+    Raises SweepError, with the unit's name, for a unit that fails; verdicts stay in their files.
+    """
+    work = partial(attempt, tree=tree, tests=tests)
+    if executor is None:
+        swept(partial(work, jobs=jobs, trace=True), divided(due, len(due)), None)
+    elif due:
+        work(Unit(due), jobs=jobs, trace=True, tries=False)
+        units = list(divided(due, SIZE))
+        with tqdm(total=len(units), unit="unit", disable=None) as bar:
+            swept(work, units, executor, bar.update)
 
 
 def prepare(package: str, tree: Path) -> Lines:
@@ -128,28 +166,6 @@ def mutants(package: str, lines: Lines, tree: Path) -> Iterator[Mutant]:
             name = full(package, function, number)
             killed = have.get((name, code), number not in alive if fresh else None)
             yield Mutant(function, code, number, name, line, mutation, killed)
-
-
-def attempt(tree: Path, due: Sequence[dict[str, str]], tests: Sequence[str], jobs: int) -> None:
-    """Run mutants; the verdicts lie in a file of the tree."""
-    if not due:
-        return
-    names = tree / "due.jsonl"
-    names.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in due), "utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.mutating", "-p", "no:xdist"]
-    command += [
-        "-p",
-        "no:cacheprovider",
-        "--tb=no",
-        "--rootdir=.",
-        f"--mutants={names}",
-        f"--jobs={jobs}",
-    ]
-    command += [f"--verdicts={tree / 'verdicts.jsonl'}", f"--reached={tree / 'reached.jsonl'}"]
-    path = {"PYTHONPATH": str(tree)}
-    subprocess.run(
-        [*command, *tests], cwd=tree, env={**os.environ, **ENVIRONMENT, **path}, check=True
-    )
 
 
 def renewed(package: str, lines: Lines, tree: Path) -> dict[str, Entry]:
@@ -239,21 +255,6 @@ def full(package: str, name: str, number: int) -> str:
     if owner.lstrip("_")[:1].isupper():
         return f"{package}.{outer}.xǁ{owner}ǁ{last}__mutmut_{number}"
     return f"{package}.{module}.x_{last}__mutmut_{number}"
-
-
-def verdicts(tree: Path) -> dict[tuple[str, str], bool]:
-    """Whether a mutant was killed, by its name and its function's digest, by any tests it met.
-
-    What a part of the tests has not killed is as if it had not been run.
-    """
-    found: dict[tuple[str, str], bool] = {}
-    path = tree / "verdicts.jsonl"
-    for line in path.read_text("utf-8").splitlines() if path.is_file() else ():
-        row = json.loads(line)
-        key = row["mutant"], row["digest"]
-        if row["killed"] or not row.get("partial"):
-            found[key] = row["killed"] or found.get(key, False)
-    return found
 
 
 if __name__ == "__main__":

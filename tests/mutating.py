@@ -4,6 +4,9 @@ Tests are collected once. A first process runs each of them without a mutation a
 it takes and which functions it reaches. Then each mutant has a process of its own, forked before
 any test ran, that runs the tests which reach the mutant's function, the fastest first, until one
 fails. Verdicts and what tests reach are appended to files, so that an interrupted run goes on.
+
+With --trace-tests it is noted what tests reach where that is not known, which is else an error.
+Without --verdicts no mutant is tried. A file `lock` beside NAMES is locked until the process ends.
 """
 
 import gc
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import BaseFileLock, FileLock
 
 SLACK = 10
 """Seconds of CPU that a mutant has beside ten times what its tests take without it."""
@@ -32,8 +36,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--mutants", type=Path, help="names of mutants, one a line")
     parser.addoption("--verdicts", type=Path, help="where verdicts are appended")
     parser.addoption("--reached", type=Path, help="where it is noted what tests reach")
+    parser.addoption(
+        "--trace-tests", action="store_true", help="note what tests reach, if not known"
+    )
     parser.addoption("--longest", type=float, default=math.inf, help="most seconds of a test")
     parser.addoption("--jobs", type=int, default=1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hold the lock until this process ends: the sources must not change while it works."""
+    config.stash[_LOCK] = FileLock(config.option.mutants.with_name("lock"), timeout=0)
+    config.stash[_LOCK].acquire()
+
+
+_LOCK = pytest.StashKey[BaseFileLock]()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -50,6 +66,8 @@ def pytest_runtestloop(session: pytest.Session) -> bool:
     sys.stdout.write(f"left out, since they fail in the copy: {sorted(bad)}\n")
     if len(bad) == len(session.items):
         raise session.Interrupted("no test passes without a mutation")
+    if option.verdicts is None:
+        return True
     cost = {name: note["seconds"] for name, note in known.items() if name not in bad}
     cost = {name: seconds for name, seconds in cost.items() if seconds <= option.longest}
     items = [item for item in session.items if item.nodeid in cost]
@@ -89,6 +107,8 @@ def _reached(session: pytest.Session, functions: set[str], path: Path) -> dict[s
     if functions - {name for row in fresh.values() for name in row["functions"]}:
         fresh = {}
     new = [item for item in session.items if item.nodeid not in fresh]
+    if new and not session.config.option.trace_tests:
+        raise session.Interrupted(f"{len(new)} tests not traced, such as {new[0].nodeid}")
     if new:
         files = sorted({item.path for item in new})
         jobs = session.config.option.jobs

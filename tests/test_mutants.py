@@ -1,18 +1,22 @@
 """Mutation testing itself: what is copied, named and written, without the tool that breaks code."""
 
 import json
-import os
-import subprocess
+import shutil
 import sys
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
+from experiments.common.sweep import SweepError, swept
 from tests import mutants
 from tests.mutant_sources import named
+from tests.mutant_units import Due, Unit, attempt, divided, verdicts
 from tests.mutants import difference, full, undecorated
+from tests.support.small_project import lay
 
 DECORATED = """
 from functools import cache, cached_property
@@ -99,17 +103,24 @@ LINES = {"fit.f": [("return x + 1", f"return x + {n}") for n in range(2, 6)]}
 def noted(root: Path, killed: dict[int, bool], digest: str | None = None) -> dict[str, object]:
     """The function's entry after these verdicts, which is then the ledger's."""
     code = digest or mutants.sources(root)["diffusion_math"]["fit.f"]
-    rows = [
+    rows: list[dict[str, object]] = [
         {"mutant": full("diffusion_math", "fit.f", n), "digest": code, "killed": dead}
         for n, dead in killed.items()
     ]
-    (root / "verdicts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judged(root, rows)
     entries = mutants.renewed("diffusion_math", LINES, root)
     (root / "docs" / "mutants.json").write_text(
         json.dumps({"packages": {"diffusion_math": entries}})
     )
     entry: dict[str, object] = entries["fit.f"]
     return entry
+
+
+def judged(tree: Path, rows: list[dict[str, object]]) -> None:
+    """The verdicts of one unit of an earlier run."""
+    (tree / "units" / "earlier").mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tree / "units" / "earlier" / "verdicts.jsonl").write_text(text, encoding="utf-8")
 
 
 def alive(entry: dict[str, object]) -> list[int]:
@@ -148,7 +159,7 @@ def test_verdicts_on_other_code_do_not_count(root: Path) -> None:
 
 def test_what_a_part_of_the_tests_lets_live_is_not_run(root: Path) -> None:
     noted(root, {})
-    rows = [
+    rows: list[dict[str, object]] = [
         {
             "mutant": full("diffusion_math", "fit.f", n),
             "digest": d,
@@ -158,7 +169,7 @@ def test_what_a_part_of_the_tests_lets_live_is_not_run(root: Path) -> None:
         for n in (1, 2)
         for d in mutants.sources(root)["diffusion_math"].values()
     ]
-    (root / "verdicts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judged(root, rows)
     entry = mutants.renewed("diffusion_math", LINES, root)["fit.f"]
     assert (entry["left"], alive(entry)) == (3, [])
 
@@ -224,14 +235,106 @@ def test_each_mutant_meets_the_tests_that_reach_it(tmp_path: Path) -> None:
     wanted = {1: True, 2: True, 3: True, 4: False}
     names = {f"thing.x_f__mutmut_{number}": killed for number, killed in wanted.items()}
     names |= {"thing.x_g__mutmut_1": False, "thing.x_h__mutmut_1": False}
-    due = [{"mutant": name, "digest": "d"} for name in names]
-    for file, rows in (("reached", notes), ("due", due)):
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (tmp_path / f"{file}.jsonl").write_text(text, encoding="utf-8")
-    files = ("--mutants=due.jsonl", "--verdicts=verdicts.jsonl", "--reached=reached.jsonl")
-    plugins = ("-p", "tests.mutating", "-p", "no:cacheprovider", "--rootdir=.")
-    command = [sys.executable, "-m", "pytest", "-q", *plugins, *files, "test_thing.py"]
-    path = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    subprocess.run(command, cwd=tmp_path, env=path, check=True, capture_output=True, timeout=120)
-    lines = (tmp_path / "verdicts.jsonl").read_text(encoding="utf-8").splitlines()
-    assert {row["mutant"]: row["killed"] for row in map(json.loads, lines)} == names
+    due: list[Due] = [{"mutant": name, "digest": "d"} for name in names]
+    text = "".join(json.dumps(row) + "\n" for row in notes)
+    (tmp_path / "reached.jsonl").write_text(text, encoding="utf-8")
+    with_plugin(tmp_path)
+    mutants.run(due, tmp_path, ["test_thing.py"], 2, None)
+    assert verdicts(tmp_path) == {(name, "d"): killed for name, killed in names.items()}
+
+
+def with_plugin(tree: Path) -> None:
+    (tree / "tests").mkdir(exist_ok=True)
+    shutil.copy(Path(__file__).with_name("mutating.py"), tree / "tests")
+
+
+def test_a_unit_that_fails_is_named_and_leaves_the_verdicts(tmp_path: Path) -> None:
+    """A worker's unit does not note what tests reach, since others would do so at the same time."""
+    with_plugin(tmp_path)
+    (tmp_path / "test_thing.py").write_text("def test_it():\n    pass\n", encoding="utf-8")
+    judged(tmp_path, [{"mutant": "thing.x_f__mutmut_1", "digest": "d", "killed": True}])
+    units = [Unit([{"mutant": "thing.x_g__mutmut_1", "digest": "d"}])]
+    said = r"^thing.x_g to thing.x_g, 1 mutants: RuntimeError: .* 1 tests not traced, such as test_"
+    with pytest.raises(SweepError, match=said):
+        swept(partial(attempt, tree=tmp_path, tests=["test_thing.py"]), units, None)
+    assert verdicts(tmp_path) == {("thing.x_f__mutmut_1", "d"): True}
+    assert not (tmp_path / "reached.jsonl").exists()
+
+
+def test_units_are_of_whole_functions() -> None:
+    numbers = {"x_a": 2, "x_b": 1, "x_c": 9, "x_d": 1}
+    due: list[Due] = [
+        {"mutant": f"{name}__mutmut_{k}"} for name, count in numbers.items() for k in range(count)
+    ]
+    assert [str(unit) for unit in divided(due, 3)] == [
+        "x_a to x_b, 3 mutants",
+        "x_c to x_c, 9 mutants",
+        "x_d to x_d, 1 mutants",
+    ]
+    assert [unit.due for unit in divided(due, len(due))] == [due]
+    assert list(divided([], 0)) == []
+
+
+def test_a_copy_that_a_unit_still_uses_is_left_alone(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_work = root / "diffusion_math" / "units" / "one"
+    at_work.mkdir(parents=True)
+    with FileLock(at_work / "lock"), pytest.raises(SystemExit):
+        mutants.main(["diffusion_math", "--folder", str(root)])
+    assert f"--folder: a unit of an earlier run is at work in {at_work}" in capsys.readouterr().err
+
+
+FUNCTIONS = """
+def above(x):
+    return x + 1
+
+def below(x):
+    return x - 1 if x > 5 else x - 2
+"""
+CHECKS = """
+from diffusion_math.fit import above, below
+
+def test_above():
+    assert above(1) == 2
+
+def test_below():
+    assert below(7) == 6
+"""
+
+
+@pytest.mark.slow
+def test_two_workers_give_what_this_process_gives(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every verdict, each function in a unit of its own, and each test traced once in either order;
+    what was interrupted goes on."""
+    pytest.importorskip("mutmut")
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(mutants, "COPIED", ("diffusion_math", "tests"))
+    monkeypatch.setattr(mutants, "SIZE", 1)
+    lay(root, diffusion_math__fit=FUNCTIONS, tests__diffusion_math__test_fit=CHECKS)
+    with_plugin(root)
+    (root / "pyproject.toml").write_text('[tool.pytest.ini_options]\npythonpath = ["."]\n')
+    machine = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    with machine:
+        found = {}
+        for name, more in (
+            ("here", ["--jobs=1"]),
+            ("there", [f"--scheduler={machine.scheduler_address}"]),
+        ):
+            (root / "docs" / "mutants.json").write_text('{"packages": {}}')
+            mutants.main(["diffusion_math", "--folder", str(root / name), *more])
+            tree = root / name / "diffusion_math"
+            units = len(list(tree.glob("units/*/verdicts.jsonl")))
+            traced = (tree / "reached.jsonl").read_text().count('"passed"')
+            found[name] = verdicts(tree), traced, units
+        next(tree.glob("units/*/verdicts.jsonl")).unlink()
+        (root / "docs" / "mutants.json").write_text('{"packages": {}}')
+        mutants.main(["diffusion_math", "--folder", str(tree.parent), *more])
+        assert verdicts(tree) == found["there"][0]
+        assert len(list(tree.glob("units/*/verdicts.jsonl"))) == 2
+    killed, traced, units = found["here"]
+    assert set(killed.values()) == {True, False} and (traced, units) == (4, 1)
+    assert found["there"] == (killed, 4, 2)
