@@ -35,6 +35,14 @@ def weighted(run: Program, reduce: bool = False, weight: str | None = "min-SNR")
     testing.assert_loss(loss, levels, TIMES, weight=weight)
 
 
+def told(run: Program) -> None:
+    def loss(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        given = {**at(t), "x0": x0, "noise": noise, "t": t, "network": network}
+        return run(**given, x_t=given["alpha"] * x0 + given["sigma"] * noise)["loss"]
+
+    testing.assert_loss(loss, levels, TIMES)
+
+
 def average(run: Program, every: int = 1, first: int | None = None, debiased: bool = False) -> None:
     if debiased:
         decay: Callable[[int], float] = lambda n: 0.9  # noqa: E731
@@ -123,6 +131,29 @@ SUBJECTS = (
             "loss = (w * error.mean(1)).mean()",
         ),
         partial(weighted, reduce=True),
+    ),
+    Subject(
+        "Time that the network is told, and its gradient",
+        "assert_loss",
+        "Of the squared error in eps, by",
+        ("told = t", "out = network(x_t, told)", "loss = (noise - out).square().mean()"),
+        (
+            "told = t[:1].expand(len(t))",
+            "told = t.flip(0)",
+            "told = t + 1",
+            "told = t - 1",
+            "told = 1 - t",
+            "told = 1000 * t",
+            "told = 1000 * (1 - t)",
+            "told = t / 19",
+            "told = t / 20",
+            "told = (sigma / alpha)[:, 0]",
+            "told = log(sigma / alpha)[:, 0]",
+            "told = log(sigma / alpha)[:, 0] / 4",
+            "told = 2 * log(alpha / sigma)[:, 0]",
+            "out = network(x_t, told).detach()",
+        ),
+        told,
     ),
     Subject(
         "Average of parameters",

@@ -9,13 +9,16 @@ from torch import Tensor
 
 from diffusion_math.checks import require
 from diffusion_math.testing.assertions.network import KINDS, Network
+from diffusion_math.testing.assertions.told import Told, check_told, told_times
 from diffusion_math.testing.assertions.units import UNITS, check_unit, of_other_units
 from diffusion_math.testing.mistakes.catalogue import QUANTITIES, Mistake
 from diffusion_math.testing.mistakes.diagnosis import compare
 from diffusion_math.testing.mistakes.levels import Levels, LevelsOf, Rows, Step, Times
 from diffusion_math.testing.mistakes.probes import (
+    MIXED,
     VECTORS,
     coefficients,
+    events,
     guarded,
     name_of,
     snapped,
@@ -39,6 +42,7 @@ def assert_bound(
     variance: str | Callable[[Step], Tensor] = "beta~",
     predicts: str = "eps",
     unit: str = "nats",
+    told: Told = "t",
     dtype: torch.dtype = torch.float64,
 ) -> None:
     """Check `term(network, x0, t, noise)`, KL(q(x_s | x_t, x_0), p(x_s | x_t)) of each time.
@@ -60,6 +64,7 @@ def assert_bound(
         variance: v: "beta", "beta~", or a function of a `Step`.
         predicts: what the network predicts: "x0", "eps", "v", "flow", "velocity" or "score".
         unit: "nats", "nats/dim" or "bits/dim".
+        told: the time that the network is told, as in `assert_loss`.
         dtype: that of x0 and noise.
 
     Raises MistakeError, an AssertionError, with the mistake's name where the catalogue has it, and
@@ -79,6 +84,7 @@ def assert_bound(
     named = not isinstance(variance, str) or variance in VARIANCES
     require(named, "variance", f"one of {', '.join(VARIANCES)}, or a function", repr(variance))
     v = VARIANCES[variance] if isinstance(variance, str) else variance
+    told_times(told, [])
     table, subject = Levels.read(levels, times), name_of(term, "term")
     require(len(table.times) > 2, "times", "two at least", table.times[1:])
     t = torch.arange(2, len(table.times))
@@ -92,8 +98,8 @@ def assert_bound(
     def at(x0: Tensor, noise: Tensor, error: Tensor) -> tuple[Tensor, float]:
         seen.clear()
 
-        def network(x_t: Any, *_: Any) -> Tensor:
-            seen.append(x_t)
+        def network(x_t: Any, *others: Any) -> Tensor:
+            seen.append((x_t, others))
             a, b = (each[:, None] for each in KINDS[predicts](step.alpha_t, step.sigma_t))
             alpha, sigma = step.alpha_t[:, None], step.sigma_t[:, None]
             x = x0 + error
@@ -103,13 +109,19 @@ def assert_bound(
         value, eps = tensor(subject, given, vector[:, :1])
         return value[:, 0], eps
 
-    zero = torch.zeros_like(vector)
+    zero, own = torch.zeros_like(vector), events(len(t))
     exact = at(vector, vector.flip(1), zero)[0]
+    apart, eps = at(own, own.flip(1), zero)
+    reach = 256 * eps * (1 + exact.abs()) * SIZE * UNITS[unit](SIZE)
+    unmixed = ((apart - exact).abs() <= reach) | ~exact.isfinite()
+    assert bool(unmixed.all()), f"{subject}: {MIXED}"
+    assert seen, f"{subject}: the network is not evaluated"
+    beside = seen[0][1]
     (middle, eps), (above, _), (below, _) = (at(zero, zero, k * size) for k in (0, 1, -1))
 
     def noised(given: Mapping[str, Tensor]) -> Any:
         at(given["x0"].double(), given["noise"].double(), zero)
-        return seen[0]
+        return seen[0][0]
 
     once = len(seen) == 1
     x_t = coefficients(subject, noised, ("x0", "noise"), len(t), dtype)[0] if once else {}
@@ -138,6 +150,7 @@ def assert_bound(
         known=known,
         right=f"KL(q(x_s | x_t, x_0), p(x_s | x_t)), in {unit} ({DDPM})",
     )
+    check_told(subject, beside, told, table, rows, dtype)
 
 
 def assert_prior_term(

@@ -18,6 +18,7 @@ from diffusion_math.testing.mistakes.catalogue import QUANTITIES, Formula, Mista
 from diffusion_math.testing.mistakes.diagnosis import compare
 from diffusion_math.testing.mistakes.levels import Levels, LevelsOf, Step, Times, neighbours
 from diffusion_math.testing.mistakes.probes import (
+    MIXED,
     called,
     name_of,
     tensor,
@@ -94,6 +95,11 @@ def assert_learned_variance(
     inputs = [low + share * (high - low) for share in SHARES]
     v = torch.tensor(inputs, dtype=dtype).expand(len(t), -1)
     found, eps = tensor(subject, call(v, t), v)
+    turns = (torch.arange(len(t))[:, None] + torch.arange(len(inputs))) % len(inputs)
+    turned = tensor(subject, call(v.gather(1, turns), t), v)[0]
+    unmixed = (turned - found.gather(1, turns)).abs() <= 64 * eps * (1 + turned.abs())
+    finite = turned.isfinite() & found.isfinite().gather(1, turns)
+    assert bool((unmixed | ~finite).all()), f"{subject}: {MIXED}"
 
     def formula(mix: Mix, least: Callable[[Step], Tensor] = small) -> Formula:
         def values(step: Step) -> Mapping[str, Tensor]:

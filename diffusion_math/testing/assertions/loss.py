@@ -11,6 +11,7 @@ from diffusion_math.checks import require
 from diffusion_math.testing.assertions.batches import check_batch
 from diffusion_math.testing.assertions.network import KINDS
 from diffusion_math.testing.assertions.squares import Losses, parabola
+from diffusion_math.testing.assertions.told import Told, check_told, told_times
 from diffusion_math.testing.assertions.weights import WEIGHTS, Weight, snr, x0_weight
 from diffusion_math.testing.mistakes.catalogue import Mistake
 from diffusion_math.testing.mistakes.diagnosis import compare
@@ -36,13 +37,15 @@ def assert_loss(
     predicts: str = "eps",
     weight: str | Weight | None = None,
     event: str = "mean",
+    told: Told = "t",
     dtype: torch.dtype = torch.float64,
 ) -> None:
     """Check `loss(network, x0, t, noise)`, a weighted squared error of a network's prediction.
 
     w(t) norm(y - network(alpha_t x0 + sigma_t noise, ...))^2 with y = a x0 + b noise. The network
     is ours: it tells what it is given, and returns the exact y and what is beside it. So the
-    loss's minimum is the target, and its second difference is the weight.
+    loss's minimum is the target, and its second difference is the weight. Of a loss of torch the
+    gradient in the network's output is looked at too.
 
     Args:
         loss: takes x0 and noise of shape `(batch, 4)` and t of shape `(batch,)`; returns the
@@ -54,6 +57,8 @@ def assert_loss(
         weight: on the squared error in x0: a name of `WEIGHTS`, or a function of a `Step`, the
             levels of t and of the time before it. By default 1 on the error in the prediction.
         event: "mean" or "sum" over the entries of an example.
+        told: the time that the network is told: "t", the row's own; a function of one of `times`,
+            such as `lambda t: 1000 * t`; "nothing" where it is told none or an embedding.
         dtype: that of x0 and noise.
 
     Raises MistakeError, an AssertionError, with the mistake's name where the catalogue has it;
@@ -82,11 +87,13 @@ def assert_loss(
     require(named, "weight", f"one of {', '.join(WEIGHTS)}, or a function", repr(weight))
     on_x0 = x0_weight(predicts) if weight is None else weight
     on_x0 = WEIGHTS[on_x0] if isinstance(on_x0, str) else on_x0
+    told_times(told, [])
     table, subject = Levels.read(levels, times), name_of(loss, "loss")
     rows, t = neighbours(table), time_batch(table.times[1:])
     losses = Losses(subject, guarded(subject, loss), t, event, dtype)
 
     noised, eps = coefficients(subject, losses.noised, ("x0", "noise"), len(t), dtype)
+    beside = losses.seen[0][1]
     found = {f"x_t's coefficient of {name}": value for name, value in noised.items()}
     a, b = KINDS[predicts](*table.at(rows)[:2])
     vector = torch.tensor(VECTORS, dtype=torch.float64).expand(len(t), -1)
@@ -110,6 +117,7 @@ def assert_loss(
         right=f"w(t) on the squared error in {predicts} = a x0 + b noise, "
         f"over the event its {event}",
     )
+    check_told(subject, beside, told, table, rows, dtype)
     check_batch(losses, a, b)
 
 

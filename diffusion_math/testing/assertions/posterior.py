@@ -19,8 +19,8 @@ from diffusion_math.testing.mistakes.levels import (
     pairs_of,
 )
 from diffusion_math.testing.mistakes.probes import (
-    VECTORS,
     coefficients,
+    events,
     fields,
     guarded,
     moments,
@@ -121,7 +121,7 @@ def assert_posterior(
         len(rows.t),
         dtype,
     )
-    x = torch.tensor(VECTORS, dtype=dtype).expand(len(rows.t), -1)
+    x = events(len(rows.t)).to(dtype)
     variance, its = tensor(subject, call(x, x, *at)[1], x)
     same = (variance == variance[:, :1]) | variance.isnan()
     assert bool(same.all()), f"{subject}: the {spread} depends on x0 or x_t"

@@ -1,14 +1,16 @@
 """A squared error read off around its minimum: where that is, and how steep its walls are."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from diffusion_math.testing.assertions.network import Network
-from diffusion_math.testing.mistakes.probes import VECTORS, tensor
+from diffusion_math.testing.mistakes.probes import VECTORS, first, tensor
 
 __all__ = ["Losses", "parabola"]
 
@@ -32,21 +34,11 @@ class Losses:
     dtype: torch.dtype
     eps: float = 2.0**-52
     whole: bool = False
-    seen: list[Any] = field(default_factory=list)
+    seen: list[tuple[Any, tuple[Any, ...]]] = field(default_factory=list)
 
     def batch(self, x0: Tensor, noise: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         """What is returned for a batch of these rows, `()` or `(rows,)`: the network returns y."""
-        self.seen.clear()
-        y = y.to(self.dtype)
-
-        def network(x_t: Any, *_: Any) -> Tensor:
-            self.seen.append(x_t.clone() if isinstance(x_t, Tensor) else x_t)
-            return y.clone()
-
-        given = self.call(
-            Network(network), x0.to(self.dtype), self.times[rows], noise.to(self.dtype)
-        )
-        assert self.seen, f"{self.subject}: the network is not evaluated"
+        given = self._given(x0, noise, y.to(self.dtype), rows)
         shape = tuple(getattr(given, "shape", ()))
         if shape == ():
             found, eps = tensor(self.subject, given, torch.zeros(()))
@@ -56,7 +48,47 @@ class Losses:
         like = torch.zeros(shape if whole else (len(rows), 1))
         found, eps = tensor(self.subject, given, like)
         self.eps = max(eps, torch.finfo(self.dtype).eps)
-        return found.mean(1) if self.event == "mean" else found.sum(1)
+        return self._of_events(found)
+
+    def gradient(self, x0: Tensor, noise: Tensor, y: Tensor, rows: Tensor) -> Tensor | None:
+        """That of the sum of what is returned in y, `(rows, 4)`; 0 where there is none.
+
+        None for a loss that is not of torch, whose gradient torch does not see.
+        """
+        y = y.to(self.dtype).requires_grad_()
+        with torch.enable_grad(), warnings.catch_warnings(), _Leaving() as leaving:
+            warnings.simplefilter("ignore")  # of a number that is made of the loss, for a log
+            try:
+                given = first(self._given(x0, noise, y, rows))
+            except AssertionError:
+                if leaving.seen:  # numpy takes no tensor that has a gradient
+                    return None
+                raise
+            if not isinstance(given, Tensor) or (leaving.seen and not given.requires_grad):
+                return None
+            if not given.requires_grad:
+                return torch.zeros_like(y).double()
+            whole = given.shape == y.shape
+            total = (self._of_events(given) if whole else given).double().sum()
+            (found,) = torch.autograd.grad(total, y, allow_unused=True, materialize_grads=True)
+        return found.double()
+
+    def _given(self, x0: Tensor, noise: Tensor, y: Tensor, rows: Tensor) -> Any:
+        """What is returned; notes what the network is given."""
+        self.seen.clear()
+
+        def network(x_t: Any, *others: Any) -> Tensor:
+            self.seen.append((x_t.clone() if isinstance(x_t, Tensor) else x_t, others))
+            return y.clone()
+
+        given = self.call(
+            Network(network), x0.to(self.dtype), self.times[rows], noise.to(self.dtype)
+        )
+        assert self.seen, f"{self.subject}: the network is not evaluated"
+        return given
+
+    def _of_events(self, entries: Tensor) -> Tensor:
+        return entries.mean(1) if self.event == "mean" else entries.sum(1)
 
     def each(self, x0: Tensor, noise: Tensor, y: Tensor) -> Tensor:
         """The loss of each row, `(rows,)`."""
@@ -71,8 +103,24 @@ class Losses:
         """x_t, as the network is given it."""
         every = torch.arange(len(self.times))
         self.batch(given["x0"], given["noise"], torch.zeros_like(given["x0"]), every)
-        x_t: Tensor = self.seen[0]
+        x_t: Tensor = self.seen[0][0]
         return x_t
+
+
+@final
+class _Leaving(TorchFunctionMode):
+    """Notes whether a tensor becomes an array of another library."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Any] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in (Tensor.numpy, Tensor.__array__, Tensor.__dlpack__):
+            self.seen.append(func)
+        return func(*args, **(kwargs or {}))
 
 
 def parabola(

@@ -10,7 +10,7 @@ from torch import Tensor
 from diffusion_math.checks import require
 from diffusion_math.testing.mistakes.catalogue import Mistake
 from diffusion_math.testing.mistakes.diagnosis import compare
-from diffusion_math.testing.mistakes.probes import guarded, name_of, tensor
+from diffusion_math.testing.mistakes.probes import MIXED, guarded, name_of, tensor
 from diffusion_math.testing.mistakes.table import Table
 
 __all__ = ["assert_stationary"]
@@ -136,6 +136,9 @@ def _affine(
         f"{subject}: is not affine in x and z "
         f"(off by {float(off):.3g}, tolerance {float(limit):.2g})"
     )
+    same = moved(2 * unit[:1].expand(size, -1), -unit[:1].expand(size, -1)) - c
+    unmixed = (same - (2 * A - B).T[:1]).abs().amax() <= limit
+    assert bool(unmixed), f"{subject}: {MIXED}"
     return (A, B, c[0]), eps
 
 

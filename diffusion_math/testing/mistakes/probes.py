@@ -1,6 +1,7 @@
 """Coefficients of code that is affine in its arguments, read off with a few vectors."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import permutations
 from textwrap import shorten
 from traceback import walk_tb
 from typing import Any, final
@@ -14,7 +15,9 @@ from diffusion_math.checks import Number, require
 __all__ = [
     "called",
     "coefficients",
+    "events",
     "fields",
+    "first",
     "guarded",
     "moments",
     "name_of",
@@ -27,6 +30,9 @@ __all__ = [
 
 VECTORS = (1.0, -2.0, 0.5, 3.0)
 """The entries of an event: different, so that a mixture of entries shows; exact in any dtype."""
+
+MIXED = "rows of the batch are mixed: a row changes with the other rows"
+"""What is said where a row's result depends on other rows."""
 
 CANCELLED = 1024
 """Roundings of an argument that may be left where terms of its size cancel."""
@@ -41,12 +47,13 @@ def coefficients(
     """Result = sum of coefficient x argument + offset: each coefficient `(rows,)`, in float64.
 
     Returns them with the relative rounding of the result's dtype. Raises AssertionError where the
-    result is of another shape, or is no such sum, entry by entry.
+    result is of another shape, or is no such sum, entry by entry and row by row: every row has
+    events of its own.
     """
     vector = torch.tensor(VECTORS, dtype=dtype).expand(rows, -1)
     zero = torch.zeros_like(vector)
     offset, eps = tensor(subject, call(dict.fromkeys(names, zero)), vector)
-    found, total, left = {}, offset.clone(), min(CANCELLED * eps, 1e-3)
+    found, left = {}, min(CANCELLED * eps, 1e-3)
     for name in names:
         result, _ = tensor(subject, call({**dict.fromkeys(names, zero), name: vector}), vector)
         each = (result - offset) / vector.double()
@@ -58,15 +65,32 @@ def coefficients(
             f"{subject}: {name} does not act entry by entry: an event of {VECTORS} gives "
             f"{result[int(mixed.int().argmax())].tolist()}"
         )
-        total += result - offset
-    result, _ = tensor(subject, call(dict.fromkeys(names, vector)), vector)
+    own = {name: events(rows, 5 * k).to(dtype) for k, name in enumerate(names)}
     size = sum((found[name].abs() for name in names), offset.abs().amax(1))
-    straight = (result - total).abs().amax(1) <= 256 * eps * 3 * size + left
-    broken = ~straight & result.isfinite().all(1)
-    assert not bool(broken.any()), f"{subject}: wanted a sum of multiples of {', '.join(names)}"
+
+    def off(given: Mapping[str, Tensor]) -> Tensor:
+        """The rows that are not the sum of these multiples."""
+        result, _ = tensor(subject, call(given), vector)
+        total = sum((found[name][:, None] * given[name].double() for name in names), offset)
+        straight = (result - total).abs().amax(1) <= 256 * eps * 3 * size + left
+        return ~straight & result.isfinite().all(1) & total.isfinite().all(1)
+
+    broken = off(own)
+    if bool(broken.any()):
+        k = int(broken.int().argmax())
+        alone = {name: own[name][k].expand(rows, -1).clone() for name in names}
+        assert bool(off(alone)[k]), f"{subject}: {MIXED} (row {k})"
+        raise AssertionError(f"{subject}: wanted a sum of multiples of {', '.join(names)}")
     if bool(offset.any()):
         found["offset"] = offset[:, 0]
     return found, eps
+
+
+def events(rows: int, shift: int = 0) -> Tensor:
+    """An event for each row, `(rows, 4)`: `VECTORS` in all orders and signs, none like the next."""
+    orders = torch.tensor(list(permutations(VECTORS)), dtype=torch.float64)
+    every = torch.cat([orders, -orders])
+    return every[(7 * torch.arange(rows) + shift) % len(every)]  # 7 has no factor of 48
 
 
 def fields(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -83,7 +107,7 @@ def tensor(subject: str, value: Any, like: Tensor) -> tuple[Tensor, float]:
     return full.double(), float(eps)
 
 
-def snapped(value: Tensor, candidates: Sequence[Tensor], rounding: float) -> Tensor:
+def snapped(value: Tensor, candidates: Sequence[Tensor], rounding: float | Tensor) -> Tensor:
     """The last of `candidates` that is within `rounding` of `value`, else `value` itself.
 
     For a difference of numbers near 1: its relative error says nothing. The right value stands
@@ -203,7 +227,7 @@ def name_of(function: Callable[..., Any], otherwise: str) -> str:
 
 def _broadcast(subject: str, value: Any, like: Tensor) -> Tensor:
     """What was returned, in its dtype and `like`'s shape."""
-    value = _first(value)
+    value = first(value)
     try:
         found = value if isinstance(value, Tensor) else torch.tensor(np.array(value))
     except (TypeError, ValueError):
@@ -221,7 +245,7 @@ def _broadcast(subject: str, value: Any, like: Tensor) -> Tensor:
         ) from None
 
 
-def _first(value: Any) -> Any:
+def first(value: Any) -> Any:
     """The array of a result that has more beside it: a tuple's first, or what is a loss."""
     if isinstance(value, tuple) and any(isinstance(one, Tensor | np.ndarray) for one in value):
         return value[0]

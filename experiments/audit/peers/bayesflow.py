@@ -173,7 +173,8 @@ def _loss(kind: str, weight: Any, options: dict[str, Any]) -> None:
         weight = lambda step: weights.x0_weight("v")(step) * base(_snr(step).log())  # noqa: E731
     times = torch.linspace(0.1, 0.9, 9, dtype=torch.float64).tolist()
     levels = _levels(noise, training=True)
-    testing.assert_loss(loss, levels, times, predicts="x0", weight=weight, dtype=torch.float32)
+    options = {"weight": weight, "told": "nothing", "dtype": torch.float32}  # a scaled log-SNR
+    testing.assert_loss(loss, levels, times, predicts="x0", **options)
 
 
 def _density(options: dict[str, Any]) -> None:

@@ -38,6 +38,10 @@ def continuous(where: str, name: str, predicts: str, **options: Any) -> Found:
         found = found.float() if options.get("noise_schedule") == "learned" else found  # a network
         return found.sigmoid().sqrt(), (-found).sigmoid().sqrt()
 
+    def told(t: float) -> Tensor:
+        found: Tensor = log_snr(torch.tensor(t, dtype=torch.float64)).detach()
+        return found
+
     times = [k / 20 for k in range(1, 20)]
     weight = "min-SNR" if getattr(thing, "min_snr_loss_weight", False) else None
     weight = "simple" if weight is None and where == "simple_diffusion" else weight
@@ -59,7 +63,7 @@ def continuous(where: str, name: str, predicts: str, **options: Any) -> Found:
             lambda *given: thing.q_sample(*given)[0], levels, times
         ),
         (f"{name}.p_losses", "loss"): lambda: assert_loss(
-            loss, levels, times, predicts=PREDICTS[predicts], weight=weight
+            loss, levels, times, predicts=PREDICTS[predicts], weight=weight, told=told
         ),
         (f"{name}.p_sample", "posterior"): lambda: assert_posterior(
             at, levels, times, spread="deviation", batched=False, pairs=pairwise(times[::-1])

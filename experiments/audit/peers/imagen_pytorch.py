@@ -163,6 +163,7 @@ def losses(predicts: str, gamma: float | None) -> Found:
             TIMES,
             predicts=PREDICTS[predicts],
             weight="min-SNR" if gamma else "simple",
+            told=lambda t: table.get_condition(torch.tensor([t], dtype=torch.float64)),
         ),
         ("Imagen.p_losses", "self-conditioning"): itself,
         ("Imagen.p_sample", "posterior"): lambda: assert_posterior(

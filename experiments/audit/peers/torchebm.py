@@ -149,7 +149,7 @@ def _denoising() -> None:
                 return energy
 
         matching = losses.DenoisingScoreMatching(Energy(), noise_scale=0.3, dtype=torch.float64)
-        return drawn(matching)(x0, noise).detach()
+        return drawn(matching)(x0, noise)
 
     assert_loss(
         loss,

@@ -35,6 +35,11 @@ OURS = {
 }
 
 
+def index(t: float) -> float:
+    """What a network of a discrete schedule is told of t: indices count from 0."""
+    return t - 1
+
+
 def levels(t: int) -> tuple[Tensor, Tensor]:
     return ABAR[t].sqrt(), (1 - ABAR[t]).sqrt()
 
@@ -86,7 +91,9 @@ def test_our_losses_pass(name: str, kind: str, dtype: torch.dtype) -> None:
             ours = None if weight is None else OURS[weight]
             return dm.training_loss(schedule, network, kind, x0, noise, t.double(), ours)
 
-        assert_loss(loss, schedule, times, predicts=kind, weight=weight, event="sum", dtype=dtype)
+        told = index if name == "linear" else "t"
+        claims = {"predicts": kind, "weight": weight, "told": told, "dtype": dtype}
+        assert_loss(loss, schedule, times, event="sum", **claims)
 
     for weight in (None, *OURS):
         run(weight)
@@ -101,7 +108,7 @@ def test_our_losses_pass_on_any_betas(table: Tensor, kind: str) -> None:
         return dm.training_loss(schedule, network, kind, x0, noise, t.double(), dm.loss.min_snr())
 
     times = range(1, len(table) + 1)
-    assert_loss(loss, schedule, times, predicts=kind, weight="min-SNR", event="sum")
+    assert_loss(loss, schedule, times, predicts=kind, weight="min-SNR", event="sum", told=index)
 
 
 def test_our_bound_is_the_weight_of_ddpm() -> None:
@@ -112,7 +119,7 @@ def test_our_bound_is_the_weight_of_ddpm() -> None:
             schedule, network, "eps", x0, noise, t.double(), dm.loss.variational
         ).mean()
 
-    assert_loss(loss, schedule, range(1, 21), weight="ELBO", event="sum")
+    assert_loss(loss, schedule, range(1, 21), weight="ELBO", event="sum", told=index)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
