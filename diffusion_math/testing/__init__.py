@@ -33,12 +33,12 @@ from diffusion_math.testing.assertions.stationary import assert_stationary
 from diffusion_math.testing.assertions.transition import assert_transition
 from diffusion_math.testing.draws import Draws, drawn
 from diffusion_math.testing.mistakes.catalogue import Mistake
+from diffusion_math.testing.mistakes.coarse import UncheckedWarning
 from diffusion_math.testing.mistakes.diagnosis import Difference, MistakeError
 from diffusion_math.testing.moments import exact_moments
 from diffusion_math.testing.objects.checks import (
     FormulaCheck,
     FormulaChecks,
-    UncheckedWarning,
     assert_diffusion,
     of,
 )

@@ -1,5 +1,6 @@
 """`assert_average`: a moving average of parameters, the decay that it realises at every step."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeAlias
@@ -9,8 +10,9 @@ from torch import Tensor
 
 from diffusion_math.checks import Number, require, whole
 from diffusion_math.testing.mistakes.catalogue import Mistake
+from diffusion_math.testing.mistakes.coarse import UncheckedWarning
 from diffusion_math.testing.mistakes.diagnosis import compare
-from diffusion_math.testing.mistakes.probes import guarded, name_of, tensor
+from diffusion_math.testing.mistakes.probes import guarded, name_of, tensor, unchanged
 from diffusion_math.testing.mistakes.table import Table
 
 __all__ = ["Profile", "assert_average"]
@@ -31,7 +33,7 @@ def assert_average(
     start: Callable[..., Any],
     decay: Profile,
     *,
-    steps: int = 30,
+    steps: int | None = None,
     every: int = 1,
     first: int | None = None,
     debiased: bool = False,
@@ -43,10 +45,12 @@ def assert_average(
     weight of each. From these d_n and the weight of W_n are read off at every step.
 
     Args:
-        start: takes W_0, a vector of shape `(steps + 1,)`, and returns `update`; `update(W_n)` is
-            called after each training step and returns the average, like W_n.
+        start: takes W_0, a vector, and returns `update`; `update(W_n)` is called after each
+            training step and returns the average, like W_n. Both leave what they are given as it
+            is.
         decay: d_n, or a function of the number of the update, which counts from 1 to any.
-        steps: the number of training steps.
+        steps: the number of training steps; by default 30, or as many as the decay takes to its
+            last value, up to 1000. With fewer steps than that, `UncheckedWarning` says how many.
         every: the average is updated after each `every`-th step, and stays as it is between.
         first: the step of the first update, in 1 .. every; by default `every`. A decay of 0 copies
             W_n.
@@ -71,24 +75,26 @@ def assert_average(
     Traceback (most recent call last):
     ...
     diffusion_math.testing.mistakes.diagnosis.MistakeError: start: wrong
-      the decay differs at 30 of 30 indices, most at step 1: got 0.9, expected 0.181818 ...
-      the weight of the new parameters differs at 30 of 30 indices, most at step 1: ...
+      the decay differs at 79 of 82 indices, most at step 1: got 0.9, expected 0.181818 ...
+      the weight of the new parameters differs at 79 of 82 indices, most at step 1: ...
       diagnosis: there is no warm-up: the decay of late updates is used at every step
     ...
     """
-    whole("steps", steps, 3)
+    if steps is not None:
+        whole("steps", steps, 3)
     whole("every", every, 1, steps)
     first = every if first is None else first
     whole("first", first, 1, every)
     claimed = decay if callable(decay) else lambda n: decay
+    subject = name_of(start, "start")
+    steps = _enough(subject, claimed, steps, every, first)
     decays = [float(claimed(n)) for n in (*range(1, steps + 2), LATE)]
     bounded = all(0 <= d <= 1 for d in decays)
     require(bounded, "decay", "numbers in [0, 1] at every update", decays[:3])
     starts = not debiased or (first == 1 and decays[0] < 1)
     require(starts, "first", "1, and a decay below 1, where a bias is corrected", first)
     table = _table(decays, steps, every, first, debiased)
-    subject = name_of(start, "start")
-    found, eps = _measured(subject, start, steps, dtype)
+    found, eps = _measured(subject, start, steps, every, dtype)
     if debiased:  # 1 - d_1 may be rounded, and is divided by
         eps = max(eps, min(eps / max(1 - decays[0], eps), 3e-4))
     right = _fields("right", table.columns)
@@ -106,6 +112,30 @@ def assert_average(
         right="A_n = d_n A_(n-1) + (1 - d_n) W_n"
         + (", A_0 = 0, divided by 1 - d_1 ... d_n (arXiv:1412.6980)" if debiased else ""),
     )
+
+
+USUAL, MOST = 30, 1000
+"""Training steps by default, and at most where nobody asks for more."""
+
+
+def _enough(
+    subject: str, decay: Callable[[int], Number], steps: int | None, every: int, first: int
+) -> int:
+    """The number of steps; warns where the decay's last value comes later."""
+    last = decay(LATE)
+    if any(decay(n) != last for n in (LATE // 2, *range(LATE - USUAL, LATE))):  # it never stays
+        return max(USUAL, 2 * every) if steps is None else steps
+    low, high = 0, LATE // 2
+    while high - low > 1:  # the last update of another decay, and the first of the last one
+        middle = (low + high) // 2
+        low, high = (low, middle) if decay(middle) == last else (middle, high)
+    enough = first + (high + 1) * every
+    if steps is None:
+        steps = max(USUAL, 2 * every, enough if enough <= MOST else 0)
+    if steps < enough:
+        said = f"the decay is {float(last):g} from update {high} on: steps={enough} looks at it"
+        warnings.warn(f"{subject}: {said}", UncheckedWarning, stacklevel=3)
+    return steps
 
 
 COPIES = "pytorch.org/docs/stable/optim.html, AveragedModel"
@@ -129,6 +159,11 @@ KNOWN: Mapping[str, str] = {
     "the correction of the bias is that of the next step: 1 - d^(n + 1)": DEBIASED,
 }
 """Mistakes in an average, each with a source where one is known."""
+
+LARGEST = 256
+"""Parameters at most: each is 1 after one step of so many."""
+
+LIVE = "parameters that it is given are changed in place: the average shares their memory"
 
 Three: TypeAlias = tuple[Tensor, Tensor, Tensor]
 """d_n, the weight of W_n and that of W_(n-1)."""
@@ -201,38 +236,51 @@ def _debiased(decay: Tensor, further: Tensor | None = None) -> Three:
 
 
 def _measured(
-    subject: str, start: Callable[..., Any], steps: int, dtype: torch.dtype
+    subject: str, start: Callable[..., Any], steps: int, every: int, dtype: torch.dtype
 ) -> tuple[dict[str, Tensor], float]:
     """d_n, the weight of W_n and that of W_(n-1) beside it, at each step."""
-    unit = torch.eye(steps + 1, dtype=dtype)
-    started = guarded(subject, start)(unit[0].clone())
+    size = min(steps + 1, max(LARGEST, every + 2))
+    unit = torch.eye(size, dtype=dtype)
+    held: dict[int, Tensor] = {}  # W_0 and the last two, as they were given
+
+    def given(n: int) -> Tensor:
+        held.pop(n - 2 if n > 2 else -1, None)
+        held[n] = unit[n % size].clone()
+        return held[n]
+
+    started = guarded(subject, lambda: start(given(0)))()
     assert callable(started), (
         f"{subject}: wanted `update`, a function, got {type(started).__name__}"
     )
-    update = guarded(subject, started)
     average, eps = unit[0].double(), 2.0**-52
     rows: list[tuple[Tensor, ...]] = []
     for n in range(1, steps + 1):
-        result = update(unit[n].clone())
+        result = guarded(subject, partial(lambda n: started(given(n)), n))()
         assert result is not None, f"{subject}: wanted `update` to return the average, got None"
-        given, eps = tensor(subject, result, unit[n : n + 1])
-        given = given[0].clone()  # the average may be changed in place
-        before, kept = average[:n], given[:n].clone()
-        earlier = before[:-1].norm() > 0
-        part = slice(None, -1) if earlier else slice(None)
-        square = before[part].square().sum()
-        rest = (kept[part] * before[part]).sum() / square if square > 0 else square
-        late = kept[-1] - rest * before[-1] if earlier else torch.zeros(())
-        late = torch.where(late.abs() <= 64 * eps * kept[-1].abs(), 0.0, late.double())
-        kept -= rest * before
-        kept[-1] -= late
-        off = float(max(kept.abs().max(), given[n + 1 :].abs().sum()))
+        now, before_it = n % size, (n - 1) % size
+        found, eps = tensor(subject, result, unit[now : now + 1])
+        found = found[0].clone()  # the average may be changed in place
+        for k, one in held.items():
+            assert unchanged(one, unit[k % size]), f"{subject}: {LIVE} (step {n})"
+        others = torch.ones(size, dtype=torch.bool)
+        others[[now, before_it]] = False
+        earlier = bool(average[others].norm() > 0)
+        part = others if earlier else torch.arange(size) != now
+        square = average[part].square().sum()
+        rest = (found[part] * average[part]).sum() / square if square > 0 else square
+        left = found - rest * average
+        late = left[before_it] if earlier else torch.zeros(())
+        late = torch.where(late.abs() <= 64 * eps * found[before_it].abs(), 0.0, late.double())
+        fresh = left[now].clone()
+        left[now] = 0
+        left[before_it] -= late
+        off = float(left.abs().max())
         assert off <= 64 * eps, (
             f"{subject}: after step {n} the average is no d A + c W of the average before it and "
             f"of the parameters (off by {off:.3g}, tolerance {64 * eps:.2g})"
         )
-        rows.append((rest, given[n], late))
-        average = given
+        rows.append((rest, fresh, late))
+        average = found
     decay, fresh, late = torch.tensor(rows, dtype=torch.float64).T
     return {
         "decay": decay,

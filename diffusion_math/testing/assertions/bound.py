@@ -106,7 +106,7 @@ def assert_bound(
             return (a * x + b * (torch.as_tensor(x_t).double() - alpha * x) / sigma).to(dtype)
 
         given = guarded(subject, term)(Network(network), x0.to(dtype), batch, noise.to(dtype))
-        value, eps = tensor(subject, given, vector[:, :1])
+        value, eps = tensor(subject, given, vector[:, :1].to(dtype), table.eps)
         return value[:, 0], eps
 
     zero, own = torch.zeros_like(vector), events(len(t))
@@ -124,7 +124,9 @@ def assert_bound(
         return seen[0][0]
 
     once = len(seen) == 1
-    x_t = coefficients(subject, noised, ("x0", "noise"), len(t), dtype)[0] if once else {}
+    x_t = (
+        coefficients(subject, noised, ("x0", "noise"), len(t), dtype, table.eps)[0] if once else {}
+    )
     factor = UNITS[unit](SIZE)
     formula = partial(_terms, v, factor)
     right = formula(step)["term of the exact network"]

@@ -85,7 +85,8 @@ def assert_decoder(
     batch = [each.to(dtype)[:, None].expand(-1, SIZE).clone() for each in given]
     result = guarded(subject, log_probability)(*batch)
     whole = tuple(getattr(result, "shape", ())) == tuple(batch[0].shape)
-    found, _ = tensor(subject, result, batch[0] if whole else batch[0][:, :1])
+    like = batch[0] if whole else batch[0][:, :1]
+    found, _ = tensor(subject, result, like, tolerance)
     names = (f"level {k}, mean off by {by:g} deviations of {s:g}" for k, by, s in cases)
     table = Table(tuple(names), columns, tolerance / 64)
     factor = UNITS[unit](SIZE) * (1 if unit == "nats" else -1)

@@ -70,7 +70,12 @@ def assert_forward(
     subject, t = name_of(q_sample, "q_sample"), time_batch(table.times[1:])
     call = called(subject, q_sample, batched)
     found, eps = coefficients(
-        subject, lambda given: call(given["x0"], t, given["noise"]), ("x0", "noise"), len(t), dtype
+        subject,
+        lambda given: call(given["x0"], t, given["noise"]),
+        ("x0", "noise"),
+        len(t),
+        dtype,
+        table.eps,
     )
 
     def exact(step: Step) -> dict[str, Tensor]:

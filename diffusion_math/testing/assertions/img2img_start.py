@@ -81,7 +81,9 @@ def assert_img2img_start(
             told.append(t)
             return x
 
-        found, its = coefficients(f"{subject} at {setting}", state, ("x0", "noise"), 1, dtype)
+        found, its = coefficients(
+            f"{subject} at {setting}", state, ("x0", "noise"), 1, dtype, table.eps
+        )
         at = f"{subject} at {setting}"
         t = _time(at, told[0])
         apart = (all_times - t).abs()

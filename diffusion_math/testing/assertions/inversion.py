@@ -94,7 +94,8 @@ def assert_inversion(
             return _predicted(predicts, denoise(x, a, s), x, a, s).to(x)
 
         ends = (table.times[k] for k in at)
-        return tensor(subject, guarded(subject, function)(Network(network), x, *ends), x)[0].to(x)
+        result = guarded(subject, function)(Network(network), x, *ends)
+        return tensor(subject, result, x, table.eps)[0].to(x)
 
     steps = [partial(step, *pair) for pair in zip(subjects, (up, down), strict=True)]
     for which, (subject, run) in enumerate(zip(subjects, steps, strict=True)):

@@ -94,9 +94,9 @@ def assert_learned_variance(
     call = called(subject, variance, batched)
     inputs = [low + share * (high - low) for share in SHARES]
     v = torch.tensor(inputs, dtype=dtype).expand(len(t), -1)
-    found, eps = tensor(subject, call(v, t), v)
+    found, eps = tensor(subject, call(v, t), v, table.eps)
     turns = (torch.arange(len(t))[:, None] + torch.arange(len(inputs))) % len(inputs)
-    turned = tensor(subject, call(v.gather(1, turns), t), v)[0]
+    turned = tensor(subject, call(v.gather(1, turns), t), v, table.eps)[0]
     unmixed = (turned - found.gather(1, turns)).abs() <= 64 * eps * (1 + turned.abs())
     finite = turned.isfinite() & found.isfinite().gather(1, turns)
     assert bool((unmixed | ~finite).all()), f"{subject}: {MIXED}"

@@ -86,7 +86,8 @@ def assert_likelihood(
     def network(x_t: Any, time: Any, *_: Any) -> Tensor:
         return _exact_network(predicts, levels, x_t, time)
 
-    found, _ = tensor(subject, guarded(subject, log_density)(Network(network), x), x[:, :1])
+    given = guarded(subject, log_density)(Network(network), x)
+    found, _ = tensor(subject, given, x[:, :1], tolerance)
     grown = (a**2 * SPREAD**2 + s**2) / (alpha**2 * SPREAD**2 + sigma**2)
     z = a * MEAN + grown**0.5 * (x.double() - alpha * MEAN)
     fast = grown * alpha / a if a > 0 else 1.0  # of twice the score's part

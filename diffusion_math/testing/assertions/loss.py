@@ -90,9 +90,9 @@ def assert_loss(
     told_times(told, [])
     table, subject = Levels.read(levels, times), name_of(loss, "loss")
     rows, t = neighbours(table), time_batch(table.times[1:])
-    losses = Losses(subject, guarded(subject, loss), t, event, dtype)
+    losses = Losses(subject, guarded(subject, loss), t, event, dtype, rounding=table.eps)
 
-    noised, eps = coefficients(subject, losses.noised, ("x0", "noise"), len(t), dtype)
+    noised, eps = coefficients(subject, losses.noised, ("x0", "noise"), len(t), dtype, table.eps)
     beside = losses.seen[0][1]
     found = {f"x_t's coefficient of {name}": value for name, value in noised.items()}
     a, b = KINDS[predicts](*table.at(rows)[:2])

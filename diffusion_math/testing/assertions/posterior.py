@@ -120,9 +120,10 @@ def assert_posterior(
         ("x0", "x_t"),
         len(rows.t),
         dtype,
+        table.eps,
     )
     x = events(len(rows.t)).to(dtype)
-    variance, its = tensor(subject, call(x, x, *at)[1], x)
+    variance, its = tensor(subject, call(x, x, *at)[1], x, table.eps)
     same = (variance == variance[:, :1]) | variance.isnan()
     assert bool(same.all()), f"{subject}: the {spread} depends on x0 or x_t"
     compare(

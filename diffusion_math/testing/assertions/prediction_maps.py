@@ -163,7 +163,7 @@ def _mistakes(
     def convert(of: Mapping[str, Tensor]) -> Any:
         return call(of[one], of[other], t)
 
-    found, eps = coefficients(name, convert, (one, other), len(t), dtype)
+    found, eps = coefficients(name, convert, (one, other), len(t), dtype, table.eps)
     measured = _fields(name, found[one], found[other], found.get("offset"))
     try:
         compare(name, measured, _map(name, KINDS), table, rows, eps=eps, known=_known(name))
@@ -245,7 +245,7 @@ def _assert_inverse(
     at = time_batch([levels.times[k] for k in t.tolist()])
     x_t = torch.tensor(VECTORS, dtype=dtype).expand(len(t), -1)
     value, both = x_t.flip(1), f"{back} after {name}"
-    found, eps = tensor(both, again(x_t, there(x_t, value, at), at), x_t)
+    found, eps = tensor(both, again(x_t, there(x_t, value, at), at), x_t, levels.eps)
     (a, b), (c, d) = (
         [each.abs()[:, None] for each in list(_map(one, KINDS)(step).values())[:2]]
         for one in (name, back)

@@ -25,6 +25,7 @@ class Losses:
         event: "mean" or "sum" over an event's entries, where these are given.
         eps: the relative rounding of what was returned.
         whole: whether only the mean of a batch is given.
+        rounding: the relative rounding of the levels, which a loss may have too.
     """
 
     subject: str
@@ -34,19 +35,21 @@ class Losses:
     dtype: torch.dtype
     eps: float = 2.0**-52
     whole: bool = False
+    rounding: float = 0.0
     seen: list[tuple[Any, tuple[Any, ...]]] = field(default_factory=list)
 
     def batch(self, x0: Tensor, noise: Tensor, y: Tensor, rows: Tensor) -> Tensor:
         """What is returned for a batch of these rows, `()` or `(rows,)`: the network returns y."""
-        given = self._given(x0, noise, y.to(self.dtype), rows)
+        y = y.to(self.dtype)
+        given = self._given(x0, noise, y, rows)
         shape = tuple(getattr(given, "shape", ()))
         if shape == ():
-            found, eps = tensor(self.subject, given, torch.zeros(()))
+            found, eps = tensor(self.subject, given, y.new_zeros(()), self.rounding)
             self.eps = max(eps, torch.finfo(self.dtype).eps)  # y is rounded, whatever is returned
             return found
         whole = shape == (len(rows), len(VECTORS))
-        like = torch.zeros(shape if whole else (len(rows), 1))
-        found, eps = tensor(self.subject, given, like)
+        like = y.new_zeros(shape if whole else (len(rows), 1))
+        found, eps = tensor(self.subject, given, like, self.rounding)
         self.eps = max(eps, torch.finfo(self.dtype).eps)
         return self._of_events(found)
 

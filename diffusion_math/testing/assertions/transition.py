@@ -79,7 +79,12 @@ def assert_transition(
 
     t, s = at(rows.t), at(rows.s)
     found, eps = coefficients(
-        subject, lambda given: call(given["x"], s, t, given["noise"]), ("x", "noise"), len(t), dtype
+        subject,
+        lambda given: call(given["x"], s, t, given["noise"]),
+        ("x", "noise"),
+        len(t),
+        dtype,
+        table.eps,
     )
     check(subject, fields(found), rows, eps)
     if len(table.times) == 3:
@@ -90,7 +95,7 @@ def assert_transition(
     def twice(given: Mapping[str, Tensor]) -> Any:
         return call(call(given["x"], s, u, given["first"]), u, t, given["noise"])
 
-    found, eps = coefficients(subject, twice, ("x", "first", "noise"), len(t), dtype)
+    found, eps = coefficients(subject, twice, ("x", "first", "noise"), len(t), dtype, table.eps)
     found["noise"] = torch.hypot(found.pop("first"), found["noise"])
     check(f"{subject}, from s to t by way of the time before t", fields(found), rows, 2 * eps)
 

@@ -1,6 +1,6 @@
 """Exact values beside measured ones; where they differ, the mistake that explains every row."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -18,6 +18,7 @@ from diffusion_math.testing.mistakes.catalogue import (
     likely,
     power,
 )
+from diffusion_math.testing.mistakes.coarse import COARSE, warn_of_coarse
 from diffusion_math.testing.mistakes.levels import Levels, Rows
 from diffusion_math.testing.mistakes.table import Table
 
@@ -139,6 +140,27 @@ def compare(
         if nowhere_else and not _covers(names, wrong, levels, rows):
             names = (Mistake(NO_NUMBER, lambda levels, rows: {}),)
         raise MistakeError(subject, found, names, right)
+    if eps * ROUNDINGS > COARSE:
+        untold = _untold(known, measured, formula, levels, rows, eps)
+        warn_of_coarse(subject, eps * ROUNDINGS, untold)
+
+
+def _untold(
+    known: Iterable[Mistake],
+    measured: Mapping[str, Tensor],
+    formula: Formula,
+    levels: Levels | Table,
+    rows: Rows,
+    eps: float,
+) -> Iterator[str]:
+    """The mistakes that would pass in arithmetic of rounding eps, and not in float64."""
+    for one in known:
+        values = {f: v for f, v in one.values(levels, rows).items() if f in measured}
+        coarse, fine = (
+            not _differences(values, formula, levels, rows, rounding) for rounding in (eps, 2**-52)
+        )
+        if coarse and not fine:
+            yield one.name
 
 
 def _covers(

@@ -26,6 +26,7 @@ __all__ = [
     "snapped",
     "tensor",
     "time_batch",
+    "unchanged",
 ]
 
 VECTORS = (1.0, -2.0, 0.5, 3.0)
@@ -42,20 +43,26 @@ Call = Callable[[Mapping[str, Tensor]], Any]
 
 
 def coefficients(
-    subject: str, call: Call, names: Sequence[str], rows: int, dtype: torch.dtype
+    subject: str,
+    call: Call,
+    names: Sequence[str],
+    rows: int,
+    dtype: torch.dtype,
+    rounding: float = 0.0,
 ) -> tuple[dict[str, Tensor], float]:
     """Result = sum of coefficient x argument + offset: each coefficient `(rows,)`, in float64.
 
     Returns them with the relative rounding of the result's dtype. Raises AssertionError where the
     result is of another shape, or is no such sum, entry by entry and row by row: every row has
-    events of its own.
+    events of its own. The result may be in dtype, or as coarse as `rounding`, that of the levels.
     """
     vector = torch.tensor(VECTORS, dtype=dtype).expand(rows, -1)
     zero = torch.zeros_like(vector)
-    offset, eps = tensor(subject, call(dict.fromkeys(names, zero)), vector)
+    offset, eps = tensor(subject, call(dict.fromkeys(names, zero)), vector, rounding)
     found, left = {}, min(CANCELLED * eps, 1e-3)
     for name in names:
-        result, _ = tensor(subject, call({**dict.fromkeys(names, zero), name: vector}), vector)
+        given = {**dict.fromkeys(names, zero), name: vector}
+        result, _ = tensor(subject, call(given), vector, rounding)
         each = (result - offset) / vector.double()
         found[name] = each[:, 0]
         slack = 64 * eps * (each.abs().amax(1) + offset.abs().amax(1))
@@ -70,7 +77,7 @@ def coefficients(
 
     def off(given: Mapping[str, Tensor]) -> Tensor:
         """The rows that are not the sum of these multiples."""
-        result, _ = tensor(subject, call(given), vector)
+        result, _ = tensor(subject, call(given), vector, rounding)
         total = sum((found[name][:, None] * given[name].double() for name in names), offset)
         straight = (result - total).abs().amax(1) <= 256 * eps * 3 * size + left
         return ~straight & result.isfinite().all(1) & total.isfinite().all(1)
@@ -100,11 +107,18 @@ def fields(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def tensor(subject: str, value: Any, like: Tensor) -> tuple[Tensor, float]:
-    """What was returned, in float64 and `like`'s shape, with the relative rounding of its dtype."""
+def tensor(subject: str, value: Any, like: Tensor, rounding: float = 0.0) -> tuple[Tensor, float]:
+    """What was returned, in float64 and `like`'s shape, with the relative rounding of its dtype.
+
+    Raises AssertionError for a dtype coarser than that of `like`, unless `rounding` is as coarse.
+    """
     full = _broadcast(subject, value, like)
-    eps = torch.finfo(full.dtype).eps if full.is_floating_point() else 2.0**-52
-    return full.double(), float(eps)
+    eps = float(torch.finfo(full.dtype).eps) if full.is_floating_point() else 2.0**-52
+    got, wanted = str(full.dtype), str(like.dtype)
+    assert eps <= max(torch.finfo(like.dtype).eps, rounding), (
+        f"{subject}: wanted a result in {wanted[6:]}, got {got[6:]} (dtype={got} allows it)"
+    )
+    return full.double(), eps
 
 
 def snapped(value: Tensor, candidates: Sequence[Tensor], rounding: float | Tensor) -> Tensor:
@@ -122,17 +136,30 @@ def snapped(value: Tensor, candidates: Sequence[Tensor], rounding: float | Tenso
 def guarded(subject: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """Code under test, whose exceptions are AssertionErrors of one line that name it.
 
-    It is given tensors of its own, which it may change in place.
+    It is given tensors of its own; AssertionError where it changes one of them in place.
     """
 
     def call(*arguments: Any) -> Any:
         own = [each.clone() if isinstance(each, Tensor) else each for each in arguments]
         try:
-            return function(*own)
+            result = function(*own)
         except (Exception, SystemExit) as error:
             raise AssertionError(_said(subject, error, arguments)) from error
+        for k, (one, given) in enumerate(zip(own, arguments, strict=True)):
+            assert unchanged(one, given), f"{subject}: {CHANGED.format(k + 1)}"
+        return result
 
     return call
+
+
+CHANGED = "argument {} is changed in place: whoever calls it goes on with other values"
+
+
+def unchanged(value: Any, given: Any) -> bool:
+    """Whether a tensor is as it was given; other arguments are not looked at."""
+    return not isinstance(value, Tensor) or (
+        value.shape == given.shape and bool(((value == given) | given.isnan()).all())
+    )
 
 
 LONG = 200

@@ -11,22 +11,14 @@ from torch import Tensor
 from diffusion_math.checks import require
 from diffusion_math.testing.assertions.schedule import assert_schedule
 from diffusion_math.testing.assertions.schedule_table import TABLES, assert_table
+from diffusion_math.testing.mistakes.coarse import UncheckedWarning
 from diffusion_math.testing.mistakes.diagnosis import MistakeError
 from diffusion_math.testing.mistakes.levels import Levels, LevelsOf
 from diffusion_math.testing.objects.functions import Case, driven
 from diffusion_math.testing.objects.levels import Noise, found, of_sigmas, of_tables, tables
 from diffusion_math.testing.objects.names import FUNCTIONS, SAMPLERS
 
-__all__ = ["FormulaCheck", "FormulaChecks", "UncheckedWarning", "assert_diffusion", "of"]
-
-
-class UncheckedWarning(UserWarning):
-    """Something of an object has a known name, and nothing checks it.
-
-    >>> from diffusion_math.testing import UncheckedWarning
-    >>> issubclass(UncheckedWarning, UserWarning)
-    True
-    """
+__all__ = ["FormulaCheck", "FormulaChecks", "assert_diffusion", "of"]
 
 
 @final

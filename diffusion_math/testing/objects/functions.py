@@ -140,7 +140,7 @@ def _assert_posterior(
     at = time_batch([time]) if options["batched"] else time
     subject = posterior.__name__
     given = parts(subject, guarded(subject, posterior)(x, x, at), 2)[1]
-    value = tensor(subject, given, x)[0][0, 0]
+    value = tensor(subject, given, x, 1.0)[0][0, 0]
     variance = float(value.exp() if spread == "log-variance" else value)
     first = first_in_use(variance, Levels.read(case.noise.levels, case.noise.times))
     assert_posterior(posterior, spread=spread, first=first, **options)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from diffusion_math.testing.assertions.average import KNOWN, assert_average
+from diffusion_math.testing.mistakes.coarse import UncheckedWarning
 from diffusion_math.testing.mistakes.diagnosis import MistakeError
 
 FLOATS = [torch.float32, torch.float64]
@@ -238,3 +239,64 @@ def test_decay_is_known_to_the_rounding_of_one(dtype: torch.dtype) -> None:
         return float((1 - 10 / (10 * n - 9)) ** 7.94) if n > 1 else 0.0
 
     assert_average(start, profile, dtype=dtype)
+
+
+def test_a_decay_is_followed_to_its_last_value() -> None:
+    """Right in its warm-up, and wrong after it: update 80 is the first of the last decay."""
+    assert_average(plain(warm), warm)
+    capped = plain(lambda n: min(0.89, warm(n)))
+    with pytest.raises(MistakeError, match="at 11 of 82 indices"):
+        assert_average(capped, warm)
+    with pytest.raises(MistakeError):
+        assert_average(plain(lambda n: min(0.89, warm(n)), every=3), warm, every=3)
+    with pytest.warns(UncheckedWarning, match="the decay is 0.9 from update 80 on: steps=82 looks"):
+        assert_average(capped, warm, steps=30)
+
+
+def test_a_long_warm_up_is_told() -> None:
+    slow = lambda n: min(0.999, (1 + n) / (10 + n))  # noqa: E731
+    with pytest.warns(UncheckedWarning, match="start: the decay is 0.999 from update 8990 on"):
+        assert_average(plain(slow), slow)
+
+
+@pytest.mark.parametrize("every", [1, 7])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_more_steps_than_parameters(every: int, dtype: torch.dtype) -> None:
+    """Each parameter is 1 again and again."""
+    middle = lambda n: min(0.99, (1 + n) / (10 + n))  # noqa: E731
+    steps = 400 * every if every == 1 else 1000
+    constant = lambda n: 0.99  # noqa: E731
+    for decay in (constant, lambda n: n / (n + 10)):
+        assert_average(plain(decay, every=every), decay, steps=steps, every=every, dtype=dtype)
+    if every == 1:
+        with pytest.raises(MistakeError):
+            assert_average(plain(lambda n: min(0.989, middle(n))), constant, steps=steps)
+
+
+def test_live_parameters_that_are_changed_are_told() -> None:
+    def shared(w: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda new: w.mul_(BETA).add_((1 - BETA) * new)  # W_0's own memory
+
+    def copied(w: Tensor) -> Callable[[Tensor], Tensor]:
+        kept: list[Tensor] = []
+
+        def update(w: Tensor) -> Tensor:
+            kept[:] = [kept[0].mul_(BETA).add_((1 - BETA) * w)] if kept else [w]
+            return kept[0]
+
+        return update
+
+    def live(w: Tensor) -> Callable[[Tensor], Tensor]:
+        kept = w.clone()
+
+        def update(w: Tensor) -> Tensor:
+            w.mul_(1 - BETA)
+            return kept.mul_(BETA).add_(w)
+
+        return update
+
+    for start in (shared, live):
+        with pytest.raises(AssertionError, match=r"parameters .* changed in place.* \(step 1\)"):
+            assert_average(start, BETA)
+    with pytest.raises(AssertionError, match=r"parameters .* changed in place.* \(step 2\)"):
+        assert_average(copied, lambda n: 0.0 if n == 1 else BETA)

@@ -51,53 +51,81 @@ def loss(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
 
 
 class TestChangedInPlace:
-    """An argument that code changes in place is a copy of its own."""
+    """An argument that code changes in place is another for whoever calls it."""
 
     def test_forward(self) -> None:
         def changed(x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-            alpha, sigma = levels(t.clone()[:, None])
-            t.add_(1)
-            return x0.mul_(alpha).add_(noise.mul_(sigma))
+            alpha, sigma = levels(t[:, None])
+            return x0.mul_(alpha).add_(sigma * noise)
 
-        assert_forward(changed, levels, TIMES)
-        assert_img2img_start(
-            lambda x0, t, noise: (changed(x0, torch.tensor([t]), noise), t), levels, TIMES, [3, 9]
-        )
+        def late(x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+            found = q_sample(x0, t, noise)
+            t.add_(1)
+            return found
+
+        def start(x0: Tensor, t: int, noise: Tensor) -> tuple[Tensor, int]:
+            return changed(x0, torch.tensor([t]), noise), t
+
+        with pytest.raises(AssertionError, match=r"^changed: argument 1 is changed in place"):
+            assert_forward(changed, levels, TIMES)
+        with pytest.raises(AssertionError, match=r"^late: argument 2 is changed in place"):
+            assert_forward(late, levels, TIMES)
+        with pytest.raises(AssertionError, match=r"^start: argument 1 is changed in place"):
+            assert_img2img_start(start, levels, TIMES, [3, 9])
 
     def test_transition(self) -> None:
         def changed(x: Tensor, s: Tensor, t: Tensor, noise: Tensor) -> Tensor:
             ratio = (ABAR[t] / ABAR[s]).sqrt()[:, None]
             variance = (1 - ABAR[t, None]) - ratio**2 * (1 - ABAR[s, None])
-            return x.mul_(ratio).add_(noise.mul_(variance.sqrt()))
+            return ratio * x + noise.mul_(variance.sqrt())
 
-        assert_transition(changed, levels, TIMES)
+        with pytest.raises(AssertionError, match="argument 4 is changed in place"):
+            assert_transition(changed, levels, TIMES)
 
     def test_maps_posterior_and_guidance(self) -> None:
         def x0_from_eps(x_t: Tensor, eps: Tensor, t: Tensor) -> Tensor:
             alpha, sigma = levels(t[:, None])
-            return x_t.sub_(eps.mul_(sigma)).div_(alpha)
+            return x_t.sub(eps.mul_(sigma)).div_(alpha)
 
         def changed(x0: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
             mean, variance = posterior(x0.clone(), x_t.clone(), t)
             x_t.zero_()
-            return x0.copy_(mean), variance
+            return mean, variance
 
-        assert_prediction_maps({"x0_from_eps": x0_from_eps}, levels, TIMES)
-        assert_posterior(changed, levels, TIMES)
-        assert_guidance(lambda cond, uncond, w: cond.sub_(uncond).mul_(w).add_(uncond))
+        with pytest.raises(AssertionError, match="argument 2 is changed in place"):
+            assert_prediction_maps({"x0_from_eps": x0_from_eps}, levels, TIMES)
+        with pytest.raises(AssertionError, match="argument 2 is changed in place"):
+            assert_posterior(changed, levels, TIMES)
+        with pytest.raises(AssertionError, match="argument 1 is changed in place"):
+            assert_guidance(lambda cond, uncond, w: cond.sub_(uncond).mul_(w).add_(uncond))
 
     def test_loss_and_prior_term(self) -> None:
-        def changed(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        def own(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
             x_t = q_sample(x0, t, noise)
             error = network(x_t, t).sub_(noise).square_()
             x_t.zero_()
             return error.mean()
 
+        def changed(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+            return noise.sub_(network(q_sample(x0, t, noise), t)).square().mean()
+
         def prior(x0: Tensor) -> Tensor:
             return (x0.square_().mul_(0.25) + 0.75 - 1 - np.log(0.75)).sum(1) / 2
 
-        assert_loss(changed, levels, TIMES)
-        assert_prior_term(prior, 0.5, 0.75**0.5)
+        assert_loss(own, levels, TIMES)
+        with pytest.raises(AssertionError, match="argument 4 is changed in place"):
+            assert_loss(changed, levels, TIMES)
+        with pytest.raises(AssertionError, match="argument 1 is changed in place"):
+            assert_prior_term(prior, 0.5, 0.75**0.5)
+
+    def test_numpy_s_arrays(self) -> None:
+        def changed(x0: np.ndarray, t: np.ndarray, noise: np.ndarray) -> np.ndarray:
+            abar = ABAR.numpy()[t][:, None]
+            x0 *= np.sqrt(abar)
+            return x0 + np.sqrt(1 - abar) * noise
+
+        with pytest.raises(AssertionError, match="argument 1 is changed in place"):
+            assert_forward(adaptors.arrays(changed), levels, TIMES)
 
 
 class TestNetwork:
