@@ -33,8 +33,8 @@ MIXTURE = GaussianMixture(
 
 
 def point_denoiser(x: Tensor, t: Tensor) -> Tensor:
-    """E[x_0 | x_t] of `POINT`, whatever x_t."""
-    return POINT.expand_as(x).clone()
+    """E[x_0 | x_t] of `POINT`, whatever x_t, in the dtype of x_t."""
+    return POINT.to(x).expand_as(x).clone()
 
 
 def starts(count: int = 16) -> Tensor:

@@ -60,7 +60,7 @@ class Sampler:
         rounding: the dtype whose rounding `precision` and `level_tolerance` are, where `audit` has
             found it. Left at their defaults they are found: see `diffusion_math.testing.rounding`.
 
-    Raises ValueError for an attribute of another type.
+    Raises ValueError for an attribute of another type, such as a str for a bool.
     """
 
     name: str
@@ -86,6 +86,10 @@ class Sampler:
         for name in ("precision", "level_tolerance"):
             got = getattr(self, name)
             require(isinstance(got, int | float) and got >= 0, name, "a number of at least 0", got)
+        for name in ("noisy", "any_grid", "exact", "grouped"):
+            got = getattr(self, name)
+            require(isinstance(got, bool), name, "True or False", repr(got))
+        require(isinstance(self.name, str), "name", "a str", described(self.name))
         whole("order", self.order, 1, 8)
 
     def times(self, n: int) -> Tensor:
@@ -103,19 +107,22 @@ class Sampler:
     def states(self, denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> list[Tensor]:
         """The states at grid[1:], or the last alone where the sampler shows no others.
 
+        The sampler may change the x and the grid that it is given, and a state that it has shown.
+
         Raises InvalidSamplerError where their number is neither, where one is no floating-point
         tensor of x's shape, or the grid rises somewhere.
         """
         falls = grid.ndim == 1 and len(grid) > 1 and bool((grid[1:] <= grid[:-1]).all())
         _require(falls, "grid", "2 times or more that do not rise", grid)
         with _exits():
-            found: Any = self.sample(denoise, x, grid, noise)
+            found: Any = self.sample(denoise, x.clone(), grid.clone(), noise)
         one = isinstance(found, Tensor)
         _require(
             one or isinstance(found, Iterable), f"{self.name}: states", "tensors", described(found)
         )
         with _exits():
-            states = [found] if one else list(islice(found, len(grid)))  # a generator may not end
+            shown = [found] if one else islice(found, len(grid))  # a generator may not end
+            states = [_kept(state) for state in shown]
         wanted = f"1 state or one for each of {len(grid) - 1} steps"
         got = len(states) if len(states) < len(grid) else f"{len(states)} or more"
         _require(len(states) in (1, len(grid) - 1), f"{self.name}: states", wanted, got)
@@ -124,11 +131,16 @@ class Sampler:
             right = isinstance(state, Tensor) and state.shape == x.shape
             right = right and state.is_floating_point()
             _require(right, f"{self.name}: states", wanted, described(state))
-        return [state.detach().cpu() for state in states]
+        return [state.cpu() for state in states]
 
     def end(self, denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Tensor:
         """The last state."""
         return self.states(denoise, x, grid, noise)[-1]
+
+
+def _kept(state: Any) -> Any:
+    """A state as it is now: the sampler may write the next one into it."""
+    return state.detach().clone() if isinstance(state, Tensor) else state
 
 
 @contextmanager

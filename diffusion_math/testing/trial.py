@@ -59,7 +59,7 @@ def _run(sampler: Sampler, n: int, seed: int) -> Trial:
     operands = _Operands()
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
-        inputs.append(x)
+        inputs.append(x.clone())
         return operands.unseen(lambda: exact(x, t))
 
     def noise(x: Tensor, t: Tensor, s: Tensor) -> Tensor:

@@ -232,7 +232,7 @@ class _Run:
 
     def at(self, t: Tensor, x: Tensor) -> None:
         """The network is evaluated at x_t = x."""
-        self.seen[float(t)], self.evaluated = x, True
+        self.seen[float(t)], self.evaluated = x.clone(), True  # it may be changed in place
         if float(t) in self.times:
             self.step = self.times.index(float(t))
 

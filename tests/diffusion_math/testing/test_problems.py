@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffusion_math.schedule import RectifiedFlow, VPLinear
-from diffusion_math.testing.problems import _f64, flow, starts
+from diffusion_math.testing.problems import MIXTURE, POINT, _f64, flow, point_denoiser, starts
 from tests.support.tensors import f64
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # shapes have tests of their own
@@ -47,3 +47,11 @@ def test_the_flow_ends_at_a_tau_that_is_told():
 
 def test_there_are_sixteen_starts():
     assert starts().shape == (16, 2) and starts().dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_each_denoiser_answers_in_the_dtype_of_x(dtype):
+    x, t = torch.ones(3, 2, dtype=dtype), f64(0.5)[0]
+    for exact in (point_denoiser, MIXTURE.denoiser(VPLinear())):
+        assert exact(x, t).dtype == dtype
+    assert torch.equal(point_denoiser(x, t), POINT.to(dtype).expand(3, 2))

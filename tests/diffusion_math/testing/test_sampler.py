@@ -146,3 +146,39 @@ def test_an_unknown_name_of_ours_is_told():
     message = f"names: wanted names among {', '.join(SOLVERS)}, got dim$"
     with pytest.raises(ValueError, match=message):
         ours(SCHEDULE, ["dim"])
+
+
+def in_place(denoise, x, grid, noise):
+    """DDIM that writes each state into its x and shows that, and spoils its grid."""
+    for t, s in zip(grid[:-1].tolist(), grid[1:].tolist(), strict=True):
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = SCHEDULE(t), SCHEDULE(s)
+        x0 = denoise(x, torch.tensor(t, dtype=torch.float64))
+        x.sub_(alpha_t * x0).mul_(sigma_s / sigma_t).add_(alpha_s * x0)
+        grid.fill_(0.5)
+        yield x
+
+
+def test_a_sampler_may_change_its_arguments_and_its_states_in_place():
+    """Its states are DDIM's, which keeps x / sigma for a denoiser of 0, to rounding."""
+    start, grid = X.clone(), GRID.clone()
+    found = sampler(in_place).states(denoise, start, grid, zeros)
+    assert torch.equal(start, X) and torch.equal(grid, GRID)
+    sigma = SCHEDULE(GRID)[1]
+    wanted = X * (sigma[1:] / sigma[0])[:, None, None]
+    torch.testing.assert_close(torch.stack(found), wanted, rtol=1e-14, atol=0)
+
+
+@pytest.mark.usefixtures("unchecked")  # another type is what is tested
+@pytest.mark.parametrize(
+    ("name", "given", "wanted"),
+    [
+        ("noisy", "no", "True or False, got 'no'"),
+        ("any_grid", None, "True or False, got None"),
+        ("exact", 1, "True or False, got 1"),
+        ("grouped", [], r"True or False, got \[\]"),
+        ("name", None, "a str, got a NoneType"),
+    ],
+)
+def test_a_claim_of_another_type_is_refused(name, given, wanted):
+    with pytest.raises(ValueError, match=f"^{name}: wanted {wanted}$"):
+        replace(sampler(), **{name: given})

@@ -94,6 +94,18 @@ def test_a_sigma_between_two_nodes() -> None:
     assert worst(mine) < 1e-9
 
 
+def test_a_sampler_that_writes_its_state_in_place_is_right() -> None:
+    def euler(v: Any, x: Tensor, times: Tensor) -> Tensor:
+        for t, s in pairwise(times):
+            x += (s - t) * v(x, t)
+        return x
+
+    flow = dm.RectifiedFlow()
+    mine = Sampler("euler", flow, adaptors.of_velocity(euler), partial(dm.trailing, flow))
+    assert worst(mine) < 1e-9
+    assert_order(mine, 1, LADDER)
+
+
 @pytest.mark.parametrize("data_at", [0, 1])
 def test_velocities_either_way(data_at: int) -> None:
     def euler(v: Any, x: Tensor, times: Tensor) -> Tensor:
