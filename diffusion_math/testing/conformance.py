@@ -6,7 +6,7 @@ sampler gives back shows which noise level it thinks a node has, to rounding.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
@@ -111,7 +111,7 @@ def levels(sampler: Sampler, counts: Iterable[int], part: float = 1.0) -> Findin
         try:
             grid = sampler.times(n)
             at = grid[-1 - max(1, round(part * (len(grid) - 1))) :]
-            found = _level_errors(sampler, at)
+            found = _state_errors(sampler, at)
         except UnsupportedError:
             refused += 1
             continue
@@ -130,8 +130,21 @@ def _rank(value: float) -> float:
     return math.inf if math.isnan(value) else value
 
 
-def _level_errors(sampler: Sampler, grid: Tensor) -> list[float]:
-    found = _off_levels(sampler, grid, _on_a_point(sampler, grid, point_denoiser))
+def _state_errors(sampler: Sampler, grid: Tensor) -> list[float]:
+    def look(denoise: Denoiser) -> Tensor:
+        found = on_a_point(sampler, grid, denoise)
+        alpha, sigma = sampler.schedule(grid)
+        return off_levels(found, alpha[-len(found.means) :], sigma[-len(found.means) :])
+
+    return level_errors(sampler, look)
+
+
+def level_errors(sampler: Sampler, look: Callable[[Denoiser], Tensor]) -> list[float]:
+    """The largest error in each row of `look(point_denoiser)`; 0 where it is rounding.
+
+    `look`: with a denoiser of data that are one point, how far off each level is, `(rows, 2, D)`.
+    """
+    found = look(point_denoiser)
     if bool((found.abs() > sampler.level_tolerance).any()):  # or nan: it stays
         eps = sampler.precision if sampler.rounding else 2.0**-52
 
@@ -140,7 +153,7 @@ def _level_errors(sampler: Sampler, grid: Tensor) -> list[float]:
             turns = 1 - 2 * (torch.arange(x.numel()).reshape(x.shape) % 2).to(x)
             return point_denoiser(x, t) + eps * turns * x.abs()
 
-        reach = _off_levels(sampler, grid, _on_a_point(sampler, grid, rounded)) - found
+        reach = look(rounded) - found
         found = torch.where(found.abs() <= ROUNDINGS * reach.abs(), 0.0, found)
     errors: list[float] = found.abs().amax((1, 2)).tolist()
     return errors
@@ -153,26 +166,27 @@ Heun's step in sigma from 80 to 0.002 amplifies them a million times.
 """
 
 
-def _off_levels(sampler: Sampler, grid: Tensor, found: Moments) -> Tensor:
+def off_levels(found: Moments, alpha: Tensor, sigma: Tensor) -> Tensor:
     """How far mean and deviation of each entry of each state are off, `(states, 2, D)`."""
-    shown = len(found.means)
-    alpha, sigma = (level[-shown:, None] for level in sampler.schedule(grid))
+    alpha, sigma = alpha[:, None], sigma[:, None]
     means = (found.means - alpha * POINT) / sigma.clamp(min=0.01)
     deviations = torch.linalg.diagonal(found.covariances).sqrt()
     spreads = torch.where(sigma > 0, deviations / sigma - 1, deviations)
     return torch.stack([means, spreads], 1)
 
 
-def _on_a_point(sampler: Sampler, grid: Tensor, denoise: Denoiser = point_denoiser) -> Moments:
+def on_a_point(sampler: Sampler, grid: Tensor, denoise: Denoiser = point_denoiser) -> Moments:
     """The moments of its states on data without spread, from N(alpha m, sigma^2 I) at grid[0]."""
     alpha, sigma = sampler.schedule(grid[0])
     covariance = sigma**2 * torch.eye(len(POINT), dtype=torch.float64)
     return exact_moments(sampler, denoise, alpha * POINT, covariance, grid)
 
 
-def image_to_image(
-    sampler: Sampler, n: int, parts: Sequence[float] = (0.1, 0.34, 0.5, 0.75)
-) -> Finding:
+PARTS = (0.1, 0.34, 0.5, 0.75)
+"""Strengths of image-to-image runs."""
+
+
+def image_to_image(sampler: Sampler, n: int, parts: Sequence[float] = PARTS) -> Finding:
     """`levels` of image-to-image runs of the given strengths, the worst of them."""
     found = [levels(sampler, (n,), part) for part in parts]
     worst = max(range(len(parts)), key=lambda i: _rank(found[i].worst))
@@ -185,7 +199,8 @@ def residual_noise(sampler: Sampler, counts: Sequence[int]) -> Finding | None:
     """Noise in a last step that goes to clean data: the largest standard deviation it leaves.
 
     Nothing may be left there: x_0 is the mean. Where the grid ends above 0 noise is in order.
-    None where no number of steps can be run.
+    Of a sampler that is not `exact`, whose level may be off, the noise of the steps into 0 is
+    taken alone. None where no number of steps can be run.
     """
     failed = 0
     worst = Finding(0.0, None, "no noise is left on clean data")
@@ -194,11 +209,14 @@ def residual_noise(sampler: Sampler, counts: Sequence[int]) -> Finding | None:
             grid = sampler.times(n)
             if float(grid[-1]) > 0:
                 continue
-            found = _on_a_point(sampler, grid)
+            found = on_a_point(sampler, grid)
         except Exception:  # reported by `levels`
             failed += 1
             continue
-        left = float(found.covariances[-1].diagonal().amax().sqrt())
+        of_noise = [s == 0 for _, s in found.times]
+        kept = torch.tensor([sampler.exact, *of_noise]) | sampler.exact
+        columns = found.columns[-1][kept.repeat_interleave(len(POINT))]
+        left = float(columns.square().sum(0).amax().sqrt())
         if _rank(left) > worst.worst:
             worst = Finding(left, n, f"noise of standard deviation {left:.3g} on clean data")
     return worst if failed < len(counts) else None

@@ -38,14 +38,25 @@ class Units:
 @final
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Of each state that the sampler shows: `means` (states, D), `covariances` (states, D, D).
+    """Of each state that the sampler shows: `means` (states, D), `columns` (states, D + D k, D).
 
+    `columns`: what the start's unit vectors, then those of each of the k normals add to the state.
     `times`: the (t, s) of each evaluation of the noise.
     """
 
     means: Tensor
-    covariances: Tensor
+    columns: Tensor
     times: tuple[tuple[float, float], ...]
+
+    @property
+    def covariances(self) -> Tensor:
+        """`(states, D, D)`."""
+        return self.columns.mT @ self.columns
+
+    @classmethod
+    def of_rows(cls, rows: Tensor, times: tuple[tuple[float, float], ...] = ()) -> "Moments":
+        """From states `(states, 1 + D + D k, D)` whose first row has the mean's start, no noise."""
+        return cls(rows[:, 0], rows[:, 1:] - rows[:, :1], times)
 
 
 def exact_moments(
@@ -64,5 +75,4 @@ def exact_moments(
     x = mean.repeat(1 + size * (1 + len(counter.times)), 1)
     x[1 : 1 + size] += torch.linalg.cholesky(covariance).T
     rows = torch.stack(sampler.states(denoise, x, grid, Units(1 + size))).to(torch.float64)
-    columns = rows[:, 1:] - rows[:, :1]
-    return Moments(rows[:, 0], columns.mT @ columns, tuple(counter.times))
+    return Moments.of_rows(rows, tuple(counter.times))

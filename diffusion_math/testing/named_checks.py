@@ -133,7 +133,8 @@ def _of_sampler(sampler: Sampler) -> dict[str, Run]:
     report = cache(lambda: audit(sampler))
     order = "weak order" if sampler.noisy else "order"
     names = ["grid", "finite", "noise"]
-    names += ["levels", "image-to-image", "last noise"] if sampler.exact else []
+    names += ["levels", "image-to-image"] if sampler.exact else []
+    names += ["times told", "last noise"]
     names += [order] if sampler.noisy else [order, "order of a step"]
     names += [f"{order}, uneven steps"] if sampler.any_grid else []
 

@@ -1,13 +1,15 @@
 """The audit of one sampler: every check, with its verdict; and the same as assertions."""
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import final
 
 from diffusion_math.checks import described, require, whole
 from diffusion_math.schedule import Discrete
-from diffusion_math.testing import conformance, order
+from diffusion_math.testing import conformance, order, times_told
 from diffusion_math.testing.conformance import FEW, Finding
 from diffusion_math.testing.convergence import Fit
 from diffusion_math.testing.noise_use import noise_use
@@ -15,7 +17,7 @@ from diffusion_math.testing.report import Check, Report, Verdict
 from diffusion_math.testing.rounding import rounded
 from diffusion_math.testing.sampler import Sampler, UnsupportedError
 
-__all__ = ["SLACK", "Origin", "assert_order", "assert_sound", "audit"]
+__all__ = ["CHECKS", "SLACK", "Origin", "assert_order", "assert_sound", "audit"]
 
 SLACK = 0.35
 """How far below the claimed order a measured one may lie: what ladders of such steps leave."""
@@ -24,13 +26,30 @@ TELLING = 0.01
 """A tolerance beyond which a level that is within it says nothing of the sampler."""
 
 
+CHECKS = (
+    "grid",
+    "idle steps",
+    "finite",
+    "noise",
+    "levels",
+    "image-to-image",
+    "times told",
+    "last noise",
+    *(f"{kind}{where}" for kind in ("order", "weak order") for where in ("", ", uneven steps")),
+    "order of a step",
+)
+"""Every row that an audit may have."""
+
+INEXACT = "exact=False is for a method that is not exact where x0 is constant"
+
+
 @final
 @dataclass(frozen=True)
 class Origin:
     """Where a sampler comes from, and what is known of it.
 
     Attributes:
-        limits: check -> why it is no defect that it fails.
+        limits: check, one of `CHECKS` -> why it is no defect that it fails.
     """
 
     library: str = ""
@@ -46,37 +65,48 @@ def audit(
     sweep: tuple[int, ...] | None = None,
     ladder: tuple[int, ...] = order.COUNTS,
 ) -> Report:
-    """Grids, levels, last noise, image-to-image, and orders against exact solutions.
+    """Grids, levels, image-to-image, times told, last noise, and orders against exact solutions.
 
     Args:
         sampler: what is audited, with what it claims. Unless it declares a `precision` or a
             `level_tolerance` of its own, they are those of the dtype that it is seen to compute in.
         who: for the report's rows.
         counts: numbers of steps that are sampled with on data without spread; those that a discrete
-            schedule has.
-        sweep: numbers of steps whose grids are looked at, by default 1..1000 as far as the
-            schedule has them.
+            schedule has, one at least.
+        sweep: numbers of steps whose grids are looked at, one at least; by default 1..1000 as far
+            as the schedule has them.
         ladder: numbers of steps of the order's ladder, at least three, rising.
 
     Returns:
-        A `Report`; `print` it, or ask it whether it is `sound`.
+        A `Report`; `print` it, or ask it whether it is `sound`. A sampler that refuses every number
+        of steps is not.
+
+    Raises ValueError for a wrong argument.
     """
     _valid(sampler, ladder)
     require(isinstance(who, Origin), "who", "an Origin", described(who))
+    for name in who.limits:
+        require(name in CHECKS, "limits", f"names among {'; '.join(CHECKS)}", repr(name))
     _numbers("counts", counts)
     sampler = rounded(sampler)
     most = int(sampler.schedule.T) if isinstance(sampler.schedule, Discrete) else sys.maxsize
     if sweep is None:
         sweep = tuple(range(1, min(most, 1000) + 1))
     _numbers("sweep", sweep)
+    wanted = "a number of steps" if most == sys.maxsize else f"a number of steps up to {most}"
+    require(any(n <= most for n in counts), "counts", wanted, counts)
+    require(len(sweep) > 0, "sweep", "a number of steps", sweep)
     counts = tuple(n for n in counts if n <= most)
-    rows = _conformance(sampler, who, "grid", lambda: conformance.grid_faults(sampler, sweep), 0.0)
+    runs = len(counts)
+    look = partial(conformance.grid_faults, sampler, sweep)
+    rows = _conformance(sampler, who, "grid", look, 0.0, len(sweep))
     idle = conformance.idle(sampler, counts)
     if idle.worst:
         note = f"n = {idle.steps}: {idle.words}"
         expected = f"0 of {len(counts)} grids"
         rows.append(_row(sampler, who, "idle steps", expected, idle.worst, "limit", note))
-    rows += _conformance(sampler, who, "finite", lambda: conformance.finite(sampler, counts), 0.0)
+    look = partial(conformance.finite, sampler, counts)
+    rows += _conformance(sampler, who, "finite", look, 0.0, runs)
     use = noise_use(sampler)
     if use is not None:
         expected = "noise(x, t, s) alone" if sampler.noisy else "none"
@@ -86,14 +116,18 @@ def audit(
         rows.append(_row(sampler, who, "noise", expected, measured, verdict, note))
         if not use.judged:
             return Report(tuple(rows))
+    most_off, parts = sampler.level_tolerance, conformance.PARTS
     if sampler.exact:
-        looks: dict[str, Callable[[], Finding | None]] = {
-            "levels": lambda: conformance.levels(sampler, counts),
-            "image-to-image": lambda: conformance.image_to_image(sampler, min(20, most)),
-            "last noise": lambda: conformance.residual_noise(sampler, counts),
-        }
-        for check, look in looks.items():
-            rows += _conformance(sampler, who, check, look, sampler.level_tolerance)
+        look = partial(conformance.levels, sampler, counts)
+        rows += _conformance(sampler, who, "levels", look, most_off, runs)
+        look = partial(conformance.image_to_image, sampler, min(20, most), parts)
+        rows += _conformance(sampler, who, "image-to-image", look, most_off, len(parts))
+    on_level = sampler.exact and all(r.verdict == "sound" for r in rows if r.check == "levels")
+    told = partial(times_told.times_told, sampler, counts, every=on_level)
+    most_told = max(most_off, times_told.TOLERANCE)
+    rows += _conformance(sampler, who, "times told", told, most_told, runs)
+    left = partial(conformance.residual_noise, sampler, counts)
+    rows += _conformance(sampler, who, "last noise", left, most_off, runs)
     return Report((*rows, *_orders(sampler, who, ladder)))
 
 
@@ -230,19 +264,33 @@ def _judged(sampler: Sampler, found: Fit, ladder: tuple[int, ...]) -> tuple[Verd
 
 
 def _conformance(
-    sampler: Sampler, who: Origin, check: str, look: Callable[[], Finding | None], most: float
+    sampler: Sampler,
+    who: Origin,
+    check: str,
+    look: Callable[[], Finding | None],
+    most: float,
+    runs: int,
 ) -> list[Check]:
-    """A conformance check as a row, sound where no more than `most` was found; none if no run."""
+    """A conformance check as a row, sound where no more than `most` was found; none if no run.
+
+    A sampler that refuses all runs has a limit, and a defect where they are of the first checks.
+    """
     found = look()
     if found is None:
         return []
     expected = "0 faults" if most == 0 else f"at most {most:g}"
+    if found.refused >= runs:
+        note = f"all of {runs} runs are refused openly, so that nothing was run"
+        refused: Verdict = "defect" if most == 0 else "limit"
+        return [_row(sampler, who, check, expected, "refused", refused, note)]
     verdict: Verdict = "sound" if found.worst <= most else "defect"
     note = found.words if found.steps is None else f"n = {found.steps}: {found.words}"
     if most > 0 and sampler.rounding:
         expected += f", rounding of {sampler.rounding}"
         if most > TELLING and 0 < found.worst <= most:
             verdict, note = "limit", f"{sampler.rounding} is too coarse to tell ({note})"
+    if verdict == "defect" and check in ("levels", "image-to-image") and found.worst < math.inf:
+        note += f"; {INEXACT}"
     if found.refused:
         note += f"; {found.refused} refused openly"
     return [_row(sampler, who, check, expected, found.worst, verdict, note)]

@@ -33,7 +33,7 @@ KINDS = {
     "guidance": r"guid|classifier|cond_scale|posterior's score",
     "start": r"start$|image-to-image|inversion",
     "kernel": r"invariant|stationary|chain|covariance|restarts",
-    "levels": r"levels?$|last|finite|noise|idle|one step|timesteps|spread|evaluations|deviation"
+    "levels": r"levels?$|last|told|finite|noise|idle|one step|timesteps|spread|evaluations|deviation"
     r"|dtype",
     "order": r"\border\b",
 }

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusion_math import prediction
-from diffusion_math.checks import require
+from diffusion_math.checks import described, require
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Discrete, RectifiedFlow, Schedule
@@ -22,7 +22,8 @@ def of_edm(sampler: Callable[..., Any], schedule: Schedule | None = None) -> Sam
     """`sampler(D, x, sigmas) -> x` with D(x, sigma) = E[x0 | x], as `Sampler` takes it.
 
     k-diffusion's and EDM's convention: x is x0 + sigma eps. Normals that it draws by torch or
-    numpy are those of the step, and each state is what D is given at its sigma.
+    numpy are those of the step. Each state is what D is given last at its sigma; but the last state
+    alone is shown where that is no state, as of a predictor whose correction D never sees.
 
     Args:
         sampler: takes D, whose sigma is a number or `(batch,)`; x; and sigmas that fall to 0.
@@ -38,9 +39,9 @@ def of_edm(sampler: Callable[..., Any], schedule: Schedule | None = None) -> Sam
     >>> assert_order(Sampler("euler", dm.VE(), adaptors.of_edm(euler), grid), 1)
     """
 
-    def sample(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Tensor | list[Tensor]:
+    def run(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> _Run:
         alpha, sigma = (grid.new_ones(len(grid)), grid) if schedule is None else schedule(grid)
-        run = _Run(x, grid, noise)
+        now = _Run(x, grid, noise)
 
         def network(u: Tensor, level: Any, **_: Any) -> Tensor:
             level = torch.as_tensor(level, dtype=torch.float64).flatten()[0]
@@ -48,21 +49,21 @@ def of_edm(sampler: Callable[..., Any], schedule: Schedule | None = None) -> Sam
             if t is None:  # between two nodes
                 t = level if schedule is None else schedule.time(-2 * level.log())
             scale = 1.0 if schedule is None else float(schedule(t)[0])
-            run.at(t, scale * u)
+            now.at(t, scale * u)
             return denoise(scale * u, t)
 
-        with run.draws.everywhere():
+        with now.draws.everywhere():
             end = sampler(network, x / alpha[0].to(x), sigma / alpha)
-        return run.states(alpha[-1].to(x) * end)
+        return now.ended(alpha[-1].to(x) * end)
 
-    return sample
+    return _showing(run)
 
 
 def of_velocity(sampler: Callable[..., Any], data_at: int = 1) -> SampleFunction:
     """`sampler(v, x, times) -> x` of dx/dt = v(x, t), on `RectifiedFlow`'s times.
 
     v = x0 - eps at x = t x0 + (1 - t) eps where the data is at 1, as in flow matching; eps - x0 at
-    x = (1 - t) x0 + t eps where it is at 0.
+    x = (1 - t) x0 + t eps where it is at 0. Noise and states are as in `of_edm`.
 
     Args:
         sampler: takes v(x, t), whose t is a number or `(batch,)`; x; and times from noise to data.
@@ -81,18 +82,46 @@ def of_velocity(sampler: Callable[..., Any], data_at: int = 1) -> SampleFunction
     require(data_at in (0, 1), "data_at", "0 or 1", data_at)
     flow, sign = RectifiedFlow(), 1 - 2 * data_at
 
-    def sample(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Tensor | list[Tensor]:
-        run, times = _Run(x, grid, noise), data_at + sign * grid
+    def run(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> _Run:
+        now, times = _Run(x, grid, noise), data_at + sign * grid
 
         def velocity(x: Tensor, tau: Any, **_: Any) -> Tensor:
             tau = torch.as_tensor(tau, dtype=torch.float64).flatten()[0]
             t = _nearest(times, grid, tau)
             t = data_at + sign * tau if t is None else t
-            run.at(t, x)
+            now.at(t, x)
             return sign * prediction.flow_from_x0(flow, x, denoise(x, t), t)
 
-        with run.draws.everywhere():
-            return run.states(sampler(velocity, x, times))
+        with now.draws.everywhere():
+            return now.ended(sampler(velocity, x.clone(), times))
+
+    return _showing(run)
+
+
+def _showing(run: Callable[[Denoiser, Tensor, Tensor, Noise], "_Run"]) -> SampleFunction:
+    """The sampler of a run, with the states that the network saw where they are its states.
+
+    Whether they are is seen in its first step: a run that ends there gives back the state that a
+    run of two steps shows at that node.
+    """
+
+    def curved(x: Tensor, t: Tensor) -> Tensor:
+        return x.cos()
+
+    def constant(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        return torch.full_like(x, 0.5)
+
+    def sees_states(x: Tensor, grid: Tensor) -> bool:
+        try:
+            one, two = (run(curved, x, grid[: k + 1], constant) for k in (1, 2))
+            off = (two.seen[float(grid[1])] - one.end).abs().max()
+        except Exception:  # code that is audited may raise anything
+            return False
+        return bool(off <= 16 * torch.finfo(torch.float32).eps * one.end.abs().max())
+
+    def sample(denoise: Denoiser, x: Tensor, grid: Tensor, noise: Noise) -> Tensor | list[Tensor]:
+        now = run(denoise, x, grid, noise)
+        return now.states() if len(grid) > 2 and sees_states(x, grid) else now.end
 
     return sample
 
@@ -111,8 +140,8 @@ def of_scheduler(
     It has `set_timesteps(n)`, `timesteps`, and `step(prediction, t, x)`, which gives x, a tuple
     with x first, or an object with `prev_sample`. Noise levels are read off one of two tables.
 
-    `alphas_cumprod` `(T,)`: index t is time t + 1, and the last step ends at 0, or at 1 by a
-    `final_alpha_cumprod` below 1. With `sigmas` too, one more than calls, the levels are those:
+    `alphas_cumprod` `(T,)`, whose last may be 0 (zero terminal SNR): index t is time t + 1, and
+    the last step ends at 0, or at 1 by a `final_alpha_cumprod` below 1. With `sigmas` too, one more than calls, the levels are those:
     sigma / alpha, of x / alpha where `init_noise_sigma` is not 1.
 
     `sigmas` alone: those of a rectified flow.
@@ -203,7 +232,12 @@ def _schedule_of(scheduler: Any) -> Schedule:
     """What its tables say."""
     if hasattr(scheduler, "alphas_cumprod"):
         abar = torch.as_tensor(scheduler.alphas_cumprod).double().cpu()
-        return Discrete(1 - abar / torch.cat([abar.new_ones(1), abar[:-1]]))
+        betas = 1 - abar / torch.cat([abar.new_ones(1), abar[:-1]])
+        betas[-1] = betas[-1].clamp(max=1 - 2.0**-53)  # zero terminal SNR, to float64's rounding
+        wrong = (~((betas > 0) & (betas < 1))).nonzero()[:1, 0].tolist()
+        wanted = "alphas_cumprod that fall from below 1, and to 0 at the last index alone"
+        require(not wrong, "make", wanted, f"{[float(abar[k]) for k in wrong]} at index {wrong}")
+        return Discrete(betas)
     wanted = "a scheduler with alphas_cumprod or sigmas"
     require(hasattr(scheduler, "sigmas"), "make", wanted, type(scheduler).__name__)
     return RectifiedFlow()
@@ -229,6 +263,7 @@ class _Run:
         self.seen: dict[float, Tensor] = {}
         self.step, self.used, self.evaluated = 0, -1, True
         self.draws = Draws(self._normal)
+        self.end = x
 
     def at(self, t: Tensor, x: Tensor) -> None:
         """The network is evaluated at x_t = x."""
@@ -243,12 +278,16 @@ class _Run:
         self.used, self.evaluated = self.step, False
         return self.normals[self.step]
 
-    def states(self, end: Tensor) -> Tensor | list[Tensor]:
+    def ended(self, end: Tensor) -> "_Run":
+        """Itself, with the last state."""
+        self.end = end
+        return self
+
+    def states(self) -> Tensor | list[Tensor]:
         """All states, where the network saw each but the last; else the last alone."""
         inner = [float(t) for t in self.grid[1:-1]]
-        if all(t in self.seen for t in inner):
-            return [*(self.seen[t] for t in inner), end]
-        return end
+        seen = all(t in self.seen for t in inner)
+        return [*(self.seen[t] for t in inner), self.end] if seen else self.end
 
 
 def _nearest(levels: Tensor, grid: Tensor, level: Tensor) -> Tensor | None:
@@ -261,5 +300,8 @@ def _nearest(levels: Tensor, grid: Tensor, level: Tensor) -> Tensor | None:
 def _sample_of(result: Any) -> Tensor:
     """The state after a step, of what `step` returns."""
     found = getattr(result, "prev_sample", result)
-    state: Tensor = found[0] if isinstance(found, tuple | list) else found
-    return state
+    state: Any = found[0] if isinstance(found, tuple | list) and found else found
+    wanted = "x, a tuple with x first, or an object with prev_sample"
+    require(isinstance(state, Tensor), "step", wanted, described(result))
+    given: Tensor = state
+    return given

@@ -31,6 +31,7 @@ SLOW = ("KDPM2DiscreteScheduler", "KDPM2AncestralDiscreteScheduler")
 CHECKS = (
     "levels",
     "image-to-image",
+    "times told",
     "last noise",
     "order",
     "order of a step",

@@ -20,10 +20,12 @@ from diffusion_math.testing import (
     audit,
     conformance,
     order,
+    times_told,
 )
 from diffusion_math.testing.conformance import Finding
 from diffusion_math.testing.convergence import Fit
 from diffusion_math.testing.report import Check
+from diffusion_math.testing.verdicts import CHECKS, INEXACT
 
 LADDER = (5, 9, 17)
 HALF = (2, 4, 8)
@@ -50,7 +52,7 @@ def fit(of, trend=None):
 EXACT = Finding(0.0, None, "exact")
 SOUND = {
     "grid_faults": EXACT, "idle": EXACT, "finite": EXACT, "levels": EXACT, "image_to_image": EXACT,
-    "residual_noise": EXACT, "flow_order": fit(2.0), "weak_order": fit(2.0),
+    "times_told": EXACT, "residual_noise": EXACT, "flow_order": fit(2.0), "weak_order": fit(2.0),
     "running_order": fit(2.0), "start_order": fit(2.0), "uneven": fit(2.0),
 }  # fmt: skip
 MINE = Sampler("mine", VPLinear(), never, never, order=2, precision=1e-12)
@@ -67,16 +69,17 @@ def given(monkeypatch):
         found = {**SOUND, **found}
 
         def measure(name):
-            def measured(seen, *arguments):
+            def measured(seen, *arguments, **options):
                 assert seen is sampler
                 key = "uneven" if arguments[1:] == (True,) else name
-                asked[key] = arguments[:1]
+                asked[key] = (*arguments[:1], *options.values())
                 return raised(found[key]) if isinstance(found[key], Exception) else found[key]
 
             return measured
 
         for name in found:
             module = order if name.endswith("order") else conformance
+            module = times_told if name == "times_told" else module
             if name != "uneven":
                 monkeypatch.setattr(module, name, measure(name))
         return asked
@@ -99,13 +102,13 @@ def row(given):
 
 
 def test_the_checks_of_an_audit(given):
-    flow = ["grid", "finite", "levels", "image-to-image", "last noise"]
+    flow = ["grid", "finite", "levels", "image-to-image", "times told", "last noise"]
     flow += ["order", "order of a step", "order, uneven steps"]
-    noisy = [*flow[:5], "weak order", "weak order, uneven steps"]
+    noisy = [*flow[:6], "weak order", "weak order, uneven steps"]
     for sampler, checks in (
         (MINE, flow),
         (NOISY, noisy),
-        (replace(MINE, exact=False), [*flow[:2], *flow[5:]]),
+        (replace(MINE, exact=False), [*flow[:2], *flow[4:]]),
         (replace(MINE, any_grid=False), flow[:-1]),
     ):
         given(sampler)
@@ -153,6 +156,69 @@ def test_steps_that_are_refused_openly_are_told(row):
 
 
 @pytest.mark.parametrize(
+    ("check", "name", "runs", "verdict"),
+    [
+        ("grid", "grid_faults", 2, "defect"),
+        ("finite", "finite", 3, "defect"),
+        ("levels", "levels", 3, "limit"),
+        ("image-to-image", "image_to_image", 4, "limit"),
+    ],
+)
+def test_what_is_refused_altogether_is_not_sound(given, check, name, runs, verdict):
+    def told(refused):
+        given(MINE, **{name: replace(EXACT, refused=refused)})
+        rows = audit(MINE, counts=(1, 2, 3), sweep=(4, 5)).rows
+        [one] = [row for row in rows if row.check == check]
+        return one.measured, one.verdict, one.note
+
+    note = f"all of {runs} runs are refused openly, so that nothing was run"
+    assert told(runs) == ("refused", verdict, note)
+    assert told(runs - 1) == (0.0, "sound", f"exact; {runs - 1} refused openly")
+
+
+def test_the_time_told_may_be_off_by_the_rounding_of_float32(given, row):
+    def told(worst, sampler=MINE):
+        return row("times told", sampler, times_told=Finding(worst, 4, "call 2"))
+
+    edge = times_told.TOLERANCE
+    assert told(edge) == ("at most 0.000488281", edge, "sound", "n = 4: call 2")
+    assert told(1.1 * edge) == ("at most 0.000488281", 1.1 * edge, "defect", "n = 4: call 2")
+    assert told(0.05, replace(MINE, level_tolerance=0.1))[2] == "sound"
+
+
+def test_every_call_is_judged_where_the_levels_are_exact(given):
+    for every, sampler, found in (
+        (True, MINE, {}),
+        (False, MINE, {"levels": Finding(0.5, 4, "step 2")}),
+        (False, replace(MINE, exact=False), {}),
+    ):
+        asked = given(sampler, **found)
+        audit(sampler, counts=(1, 2))
+        assert asked["times_told"] == ((1, 2), every)
+
+
+def test_names_that_are_no_checks_are_told():
+    with pytest.raises(ValueError, match=r"^limits: wanted names among grid; .*, got 'lvels'$"):
+        audit(MINE, Origin(limits={"lvels": "known"}))
+    assert len(set(CHECKS)) == 13
+
+
+@pytest.mark.parametrize(
+    ("asked", "wanted"),
+    [
+        ({"counts": ()}, r"counts: wanted a number of steps up to 6, got \(\)"),
+        ({"counts": (7, 8)}, r"counts: wanted a number of steps up to 6, got \(7, 8\)"),
+        ({"sweep": ()}, r"sweep: wanted a number of steps, got \(\)"),
+    ],
+)
+def test_at_least_one_number_of_steps_is_run(given, asked, wanted):
+    few = replace(MINE, schedule=Discrete(torch.linspace(0.1, 0.3, 6, dtype=torch.float64)))
+    given(few)
+    with pytest.raises(ValueError, match=f"^{wanted}$"):
+        audit(few, **asked)
+
+
+@pytest.mark.parametrize(
     ("check", "name"),
     [("levels", "levels"), ("image-to-image", "image_to_image"), ("last noise", "residual_noise")],
 )
@@ -162,11 +228,13 @@ def test_a_level_may_be_off_by_its_tolerance(row, check, name):
 
     fine = replace(MINE, level_tolerance=1e-5)
     assert told(1e-5, fine) == ("at most 1e-05", 1e-5, "sound", "n = 4: step 2")
-    assert told(1.1e-5, fine) == ("at most 1e-05", 1.1e-5, "defect", "n = 4: step 2")
+    hint = f"; {INEXACT}" if check != "last noise" else ""
+    assert told(1.1e-5, fine) == ("at most 1e-05", 1.1e-5, "defect", f"n = 4: step 2{hint}")
     single = replace(fine, rounding="float32")
     expected = "at most 1e-05, rounding of float32"
     assert told(1e-5, single) == (expected, 1e-5, "sound", "n = 4: step 2")
-    assert told(1.1e-5, single) == (expected, 1.1e-5, "defect", "n = 4: step 2")
+    assert told(1.1e-5, single) == (expected, 1.1e-5, "defect", f"n = 4: step 2{hint}")
+    assert INEXACT not in told(math.inf, fine)[3]  # a crash
 
 
 def test_a_tolerance_beyond_a_hundredth_tells_nothing_of_a_level_within(row):
@@ -179,7 +247,7 @@ def test_a_tolerance_beyond_a_hundredth_tells_nothing_of_a_level_within(row):
     assert told(0.05) == (expected, 0.05, "limit", vague)
     assert told(0.1) == (expected, 0.1, "limit", vague)
     assert told(0.0) == (expected, 0.0, "sound", "n = 4: step 2")
-    assert told(0.11) == (expected, 0.11, "defect", "n = 4: step 2")
+    assert told(0.11) == (expected, 0.11, "defect", f"n = 4: step 2; {INEXACT}")
     assert told(0.005, 0.01)[2:] == ("sound", "n = 4: step 2")
 
 

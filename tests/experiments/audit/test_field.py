@@ -153,6 +153,7 @@ def test_every_check_of_a_sampler_has_a_column():
         "noise": "levels",
         "levels": "levels",
         "image-to-image": "start",
+        "times told": "levels",
         "last noise": "levels",
         "order": "order",
         "order of a step": "order",

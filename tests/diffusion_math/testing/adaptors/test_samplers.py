@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 
 import diffusion_math as dm
-from diffusion_math.testing import Sampler, UnsupportedError, adaptors, assert_order, conformance
+from diffusion_math.testing import (
+    Sampler,
+    UnsupportedError,
+    adaptors,
+    assert_order,
+    audit,
+    conformance,
+)
 from diffusion_math.testing.noise_use import noise_use
 from diffusion_math.testing.order import weak_order
 
@@ -106,6 +113,52 @@ def test_a_sampler_that_writes_its_state_in_place_is_right() -> None:
     assert_order(mine, 1, LADDER)
 
 
+def evaluated_once(D: Any, x: Tensor, sigmas: Tensor) -> Tensor:
+    """A second-order predictor whose corrected states D never sees (UniPC's form, in x0)."""
+    x0, before, last = D(x, sigmas[0]), None, 1.0
+    for sigma, after in pairwise(sigmas):
+        if after == 0:
+            return x0
+        h = (sigma / after).log()
+        slope = 0 if before is None else (x0 - before) / last
+        guess = after / sigma * x - (-h).expm1() * (x0 + h / 2 * slope)
+        new = D(guess, after)
+        x = after / sigma * x - (-h).expm1() * (x0 + new) / 2
+        before, x0, last = x0, new, h
+    return x
+
+
+def test_a_predictor_is_not_shown_as_a_state() -> None:
+    grid = partial(dm.karras, dm.VE(10.0))
+    x = torch.ones(2, 2, dtype=torch.float64)
+
+    def shown(sampler: Any, order: int, schedule: Any = None) -> int:
+        mine = Sampler("mine", dm.VE(10.0), adaptors.of_edm(sampler), grid, order)
+        return len(mine.states(lambda x, t: x.sin(), x, mine.times(5), dm.noise.zeros))
+
+    assert shown(evaluated_once, 2) == 1
+    assert shown(heun, 2) == shown(ancestral, 1) == 5
+    mine = Sampler("once", dm.VE(10.0), adaptors.of_edm(evaluated_once), grid, 2)
+    checks = {row.check: row.verdict for row in audit(mine, sweep=(5,), counts=(1, 2, 5)).rows}
+    assert set(checks.values()) == {"sound"} and "order of a step" not in checks
+
+
+def test_a_predictor_of_a_velocity_is_not_shown_as_a_state() -> None:
+    def once(v: Any, x: Tensor, times: Tensor) -> Tensor:
+        slope = v(x, times[0])
+        for t, s in pairwise(times):
+            after = v(x + (s - t) * slope, s)
+            x, slope = x + (s - t) * (slope + after) / 2, after
+        return x
+
+    flow = dm.RectifiedFlow()
+    mine = Sampler(
+        "once", flow, adaptors.of_velocity(once), lambda n: dm.trailing(flow, n, end=0.1)
+    )
+    x = torch.ones(2, 2, dtype=torch.float64)
+    assert len(mine.states(lambda x, t: x.sin(), x, mine.times(5), dm.noise.zeros)) == 1
+
+
 @pytest.mark.parametrize("data_at", [0, 1])
 def test_velocities_either_way(data_at: int) -> None:
     def euler(v: Any, x: Tensor, times: Tensor) -> Tensor:
@@ -173,6 +226,47 @@ def test_the_last_node_is_the_first_index_where_the_scheduler_says_so() -> None:
     mine = adaptors.of_scheduler("ddim", partial(Scheduler, first=0.5))
     assert mine.times(2).tolist() == [1000, 500, 1]
     assert worst(mine) < 1e-9
+
+
+class ZeroTerminal(Scheduler):
+    """The same of v, with alphas_cumprod that end at 0."""
+
+    def __init__(self, zeros: int = 1) -> None:
+        super().__init__("bare")
+        alpha = self.alphas_cumprod.sqrt()
+        alpha = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
+        alpha[-zeros:] = 0
+        self.alphas_cumprod = alpha.square()
+
+    def step(self, v: Tensor, t: Tensor, x: Tensor, sign: int = 1) -> Tensor:
+        before = [*self.timesteps.tolist(), -1][self.timesteps.tolist().index(t) + 1]
+        a = self.alphas_cumprod[t]
+        b = self.alphas_cumprod[before] if before >= 0 else self.final_alpha_cumprod
+        x0, eps = a.sqrt() * x - (1 - a).sqrt() * v, a.sqrt() * v + (1 - a).sqrt() * x
+        return b.sqrt() * x0 + (1 - b).sqrt() * eps
+
+
+def test_a_table_of_zero_terminal_snr_is_taken() -> None:
+    mine = adaptors.of_scheduler("zero", ZeroTerminal, predicts="v")
+    assert worst(mine) < 1e-9
+    assert_order(mine, 1, LADDER)
+
+
+def test_a_table_that_is_0_before_its_end_is_one_line() -> None:
+    wanted = r"^make: wanted alphas_cumprod that fall .* alone, got \[0\.0\] at index \[998\]$"
+    with pytest.raises(ValueError, match=wanted):
+        adaptors.of_scheduler("zeros", partial(ZeroTerminal, 2), predicts="v")
+
+
+@pytest.mark.parametrize("result", [{"prev_sample": 0}, (), None])
+def test_what_a_step_gives_back_is_told(result: Any) -> None:
+    class Mine(Scheduler):
+        def step(self, eps: Tensor, t: Tensor, x: Tensor, sign: int = 1) -> Any:
+            return result
+
+    mine = adaptors.of_scheduler("mine", Mine)
+    wanted = "step: wanted x, a tuple with x first, or an object with prev_sample, got "
+    assert wanted in conformance.levels(mine, (3,)).words
 
 
 def test_other_grids_are_refused() -> None:
