@@ -41,8 +41,9 @@ class _Calls:
 
     def __call__(self, x: Tensor, t: Any) -> Tensor:
         told = torch.as_tensor(t).detach().double().cpu().flatten()
+        one = len(set(told.nan_to_num().tolist())) == 1
         self.inputs.append(x.detach().double().cpu().clone())
-        self.times.append(float(told[0]) if len(told.unique()) == 1 else None)
+        self.times.append(float(told[0]) if one else None)
         return self.denoise(x, t)
 
     def like(self, shape: tuple[int, ...]) -> list[tuple[Tensor, float]]:

@@ -33,8 +33,8 @@ KINDS = {
     "guidance": r"guid|classifier|cond_scale|posterior's score",
     "start": r"start$|image-to-image|inversion",
     "kernel": r"invariant|stationary|chain|covariance|restarts",
-    "levels": r"levels?$|last|told|finite|noise|idle|one step|timesteps|spread|evaluations|deviation"
-    r"|dtype",
+    "levels": r"levels?$|last|told|finite|noise|idle|one step|timesteps|spread|evaluations"
+    r"|deviation|dtype",
     "order": r"\border\b",
 }
 """The table's columns: the first whose words a check's name has, else its function's name."""

@@ -140,8 +140,9 @@ def of_scheduler(
     It has `set_timesteps(n)`, `timesteps`, and `step(prediction, t, x)`, which gives x, a tuple
     with x first, or an object with `prev_sample`. Noise levels are read off one of two tables.
 
-    `alphas_cumprod` `(T,)`, whose last may be 0 (zero terminal SNR): index t is time t + 1, and
-    the last step ends at 0, or at 1 by a `final_alpha_cumprod` below 1. With `sigmas` too, one more than calls, the levels are those:
+    `alphas_cumprod` `(T,)`, whose last may be 0 (zero terminal SNR): index t is time t + 1, and the
+    last step ends at 0, or at 1 by a `final_alpha_cumprod` below 1. With `sigmas` too, one more
+    than calls, the levels are those:
     sigma / alpha, of x / alpha where `init_noise_sigma` is not 1.
 
     `sigmas` alone: those of a rectified flow.
