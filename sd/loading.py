@@ -1,7 +1,7 @@
 """Load a model by name or path: the embedded model, a folder in its layout, any checkpoint."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from sd.checkpoint.parameterization import CONFIG_KEY
 from sd.config import SHAPES_CONFIG, ModelConfig, TextConfig, UNetConfig, VAEConfig, from_json
 from sd.embedded import UNETS, is_embedded
 from sd.files.regular_file import path_kind
+from sd.loading_options import LoadingOptions
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE
@@ -26,7 +27,7 @@ from sd.nonfinite import vae_dtype
 from sd.text import clip_vocabulary
 from sd.text.tokenizer import END, Tokenizer
 
-__all__ = ["Parts", "load_model"]
+__all__ = ["Parts", "arguments", "load_model"]
 
 NATIVE = {"text_encoder": "transformers", "vae": "diffusers", "unet": "diffusers"}
 """The files of a folder in our layout, and the library whose tensor names they use."""
@@ -123,6 +124,27 @@ def load_model(
             home.network.to(device, home.dtype)
     offload = Offload(homes, device) if low_memory else None
     return Parts(own, words, text, own_vae, unet, offload)
+
+
+def arguments(given: LoadingOptions) -> dict[str, Any]:
+    """The arguments of `load_model` that the flags give.
+
+    Raises FileNotFoundError or ValueError, naming `--config`, for a file without a configuration.
+    """
+    found = {field.name: getattr(given, field.name) for field in fields(LoadingOptions)}
+    if given.config is not None:
+        found["config"] = _configuration(given.config)
+    return found
+
+
+def _configuration(path: Path) -> ModelConfig:
+    """A model's configuration from a file of JSON."""
+    try:
+        return from_json(ModelConfig, path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"--config: {path} is missing") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"--config: {path} holds no model configuration: {error}") from error
 
 
 def _home(path: Path, name: str, network: nn.Module, dtype: torch.dtype) -> Parked:

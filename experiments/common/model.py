@@ -1,7 +1,6 @@
 """The text-to-image model of an experiment: loaded, sampled in batches, its images measured."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,12 +8,11 @@ import torch
 from PIL.Image import Image
 from tqdm import tqdm
 
-from experiments.common.model_options import BATCH, OPTIONS, Model, weighed
-from sd import device, engine
+from experiments.common.model_options import BATCH, Model, weighed
+from sd import device, engine, loading
 from sd.checkpoint import lora, textual_inversion
 from sd.command_line.flags import files
 from sd.command_line.terminal import say
-from sd.config import ModelConfig, from_json
 from sd.pipeline import TextToImage
 from sd.shapes import accuracy
 from sd.shapes.caption import parse
@@ -27,10 +25,8 @@ def load(model: Model) -> TextToImage:
     engine.require_engine(model.engine, device.pick(model.device), dtype, model.low_memory)
     files(model)
     loras = [weighed(text) for text in model.lora]
-    options = {name: getattr(model, name) for name in (*OPTIONS, "low_memory")}
-    if model.config is not None:
-        options["config"] = _configuration(model.config)
-    pipeline = TextToImage.load(model.weights, device=model.device, dtype=dtype, **options)
+    options = {"device": model.device, "dtype": dtype, "low_memory": model.low_memory}
+    pipeline = TextToImage.load(model.weights, **options, **loading.arguments(model))
     if loras:
         lora.merge(pipeline, loras)
     for path in model.embedding:
@@ -81,13 +77,3 @@ def distance(a: Image, b: Image) -> float:
     """Root mean square difference of two images' pixels, in levels of 0..255."""
     x, y = (np.asarray(one.convert("RGB"), dtype=np.float64) for one in (a, b))
     return float(np.sqrt(np.mean((x - y) ** 2)))
-
-
-def _configuration(path: Path) -> ModelConfig:
-    """A model's configuration from a file of JSON."""
-    try:
-        return from_json(ModelConfig, path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"--config: {path} is missing") from None
-    except (OSError, ValueError, TypeError) as error:
-        raise ValueError(f"--config: {path} holds no model configuration: {error}") from error

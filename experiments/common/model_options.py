@@ -2,18 +2,20 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from tyro.conf import arg
 
-from sd.command_line.flags import File, FlagError, Several, Words, unused, validated
+from sd.command_line.flags import File, FlagError, Several, Words, default, unused, validated
 from sd.embedded import UNETS, Embedded, is_embedded
+from sd.loading_options import LoadingOptions
 
 PROMPT = "a large red circle left of a small blue square on a white background"
 """The default prompt; the embedded model knows its words."""
 
-OPTIONS = ("tokenizer", "vae", "config", "prediction", "ema", "variant")
+OPTIONS = tuple(field.name for field in fields(LoadingOptions))
 """Options of `TextToImage.load` besides the weights."""
 
 KEPT = ("weights", "dtype", "engine", "calibration", *OPTIONS, "lora", "embedding")
@@ -31,33 +33,21 @@ STRONGEST = 100
 BATCH = 16
 """Images sampled at once: more gains little on a CPU."""
 
-
-def default(words: str, kind: str | None = None) -> Any:
-    """What `--help` calls the default of a flag whose value is found later, and its values."""
-    return arg(help_behavior_hint=f"(default: {words})", metavar=kind)
+NONE, OWN = default("none"), default("the model's")
 
 
-FILES, NONE, OWN = default("what its files say"), default("none"), default("the model's")
-
-
-@validated
-class Model:
-    """Which model, and where it runs."""
+@dataclass(frozen=True)
+class Weights:
+    """The name of a model."""
 
     weights: Annotated[Embedded | Path, arg(aliases=("--model",), metavar="NAME|PATH")] = "shapes"
     """`shapes`, `shapes-distilled`, or a checkpoint's file, folder or hub id."""
-    tokenizer: Annotated[Path | None, File(folder=True), default("searched for")] = None
-    """CLIP's tokenizer.json or its folder, for a single file."""
-    vae: Annotated[Path | None, OWN] = None
-    """A VAE to use instead of the checkpoint's."""
-    config: Annotated[Path | None, File(), FILES] = None
-    """The checkpoint's configuration as JSON."""
-    prediction: Annotated[Literal["epsilon", "v_prediction", "sample"] | None, FILES] = None
-    """What the checkpoint's U-Net predicts."""
-    ema: bool = False
-    """Use the averaged (EMA) weights of the U-Net in a single-file checkpoint."""
-    variant: Annotated[str | None, NONE] = None
-    """Which files of a checkpoint's folder, such as fp16."""
+
+
+@validated
+class Model(LoadingOptions, Weights):  # the fields of the last base come first
+    """Which model, and where it runs."""
+
     lora: Annotated[tuple[str, ...], File(path=lambda text: weighed(text)[0]), NONE] = ()
     """LoRA files to merge: PATH or PATH:STRENGTH; PATH alone has strength 1."""
     embedding: Annotated[tuple[Path, ...], File(), Several(0), NONE] = ()

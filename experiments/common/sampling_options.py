@@ -3,8 +3,8 @@
 import math
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from experiments.common.model_options import OWN, default
-from sd.command_line.flags import Range, Several, unused, validated
+from experiments.common.model_options import OWN
+from sd.command_line.flags import Range, Several, default, unused, validated
 
 if TYPE_CHECKING:
     from sd.pipeline import TextToImage

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from tyro.conf import arg
 
-from experiments.common.model_options import Model, default
-from sd.command_line.flags import File, Range, Seed, refuse, unused, validated
+from experiments.common.model_options import Model
+from sd.command_line.flags import File, Range, Seed, default, refuse, unused, validated
 from sd.embedded import is_embedded
 
 

@@ -1,10 +1,7 @@
 """Runs the evaluation: losses and reconstructions of held-out images, and generated images."""
 
-import json
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +13,7 @@ from experiments import plots
 from experiments.common.model import draw, load, require_plain
 from experiments.evaluate import Config
 from experiments.evaluate.measure import features, frechet_distance, kernel_distance, nearest
+from experiments.evaluate.training import of_training, trained_side
 from experiments.output.result import MEASURED, Figure, Measurement, Result
 from experiments.plots.charts import Axis, Chart, Series, side_by_side
 from experiments.plots.gallery import image_rows
@@ -23,11 +21,12 @@ from sd.command_line.flags import refuse
 from sd.files.image_tensor import signed
 from sd.pipeline import TextToImage
 from sd.shapes.data import FRESH, example
+from sd.text.prompt import literal
 from sd.train.folder import read_folder
 from sd.train.held_out import loss_by_level
 from sd.train.source import Own
 from sd.train.vae import psnr
-from sd.weights import read_metadata
+from sd.train.vocabulary import captions_told, warn_captions
 
 SHOWN = 8
 LEAST = 4
@@ -39,15 +38,20 @@ SHAPES = 1000
 def run(config: Config, pipeline: TextToImage | None = None) -> Result:
     model = pipeline or load(config.model)
     require_plain(model, "it does not predict E[x_0 | x_t]")
-    known = captioned(config, model.config.image_size)
+    if model.config.reads_mask:
+        refuse(config.model, "weights", "a text-to-image model, not one for inpainting")
+    side = trained_side(config, model.config.image_size)
+    model = replace(model, config=replace(model.config, image_size=side))
+    known = captioned(config, side)
     images = {name: one.images for name, one in known.items() if name != "all"}
-    losses = {name: _losses(model, known[name]) for name in ("held-out", "training")}
     held = known["held-out"].captions
-    prompts = [held[i % len(held)] for i in range(config.count)]
+    warn_captions(list(dict.fromkeys([*held, *known["all"].captions])), model.tokenizer)
+    losses = {name: _losses(model, known[name]) for name in ("held-out", "training")}
+    prompts = [literal(held[i % len(held)]) for i in range(config.count)]
     seeds = range(config.seed, config.seed + config.count)
     call = {"solver": "dpmpp_2m", "steps": config.steps, "guidance_scale": config.guidance_scale}
     call["long_prompt"] = "truncate"  # as the training does
-    with tqdm(total=config.count, unit="image", disable=None) as bar:
+    with tqdm(total=config.count, unit="image", disable=None) as bar, captions_told():
         drawn = draw(model, prompts, seeds, bar, **call)
     images["generated"] = _stack([np.asarray(one) for one in drawn])
     everything = known["all"].images
@@ -95,7 +99,7 @@ def captioned(config: Config, side: int) -> dict[str, Captioned]:
         }
         return found | {"all": _of_shapes(0, range(SHAPES))}
     folder = read_folder(config.data, side, size="the model's")
-    source = _of_training(config, Own(folder, config.held_out))
+    source = of_training(config, Own(folder, config.held_out))
     places = {"held-out": source.held_out, "training": source.trained}
     if min(map(len, places.values())) < LEAST:
         got = " and ".join(f"{len(some)} {name}" for name, some in places.items())
@@ -118,27 +122,6 @@ def _everything(source: Own) -> Captioned:
     return Captioned(images, said * (len(images) // len(said)))
 
 
-def _of_training(config: Config, source: Own) -> Own:
-    """The source, with mirrored images if the model of `train --data` has learned from those.
-
-    Raises ValueError for another share held out than in the training; warns of another folder.
-    """
-    path = Path(config.model.weights) / "unet.safetensors"
-    made = read_metadata(path).get("settings", "{}") if path.is_file() else "{}"
-    fingerprint, *rest = str(json.loads(made).get("data", "")).rsplit(" ", 2)
-    if len(rest) != 2:
-        return source
-    share, flip = rest
-    if fingerprint != source.folder.fingerprint:
-        said = "--data: not the folder that the model was trained on"
-        warnings.warn(
-            f"{said}: 'training' images are all of this one but the held-out ones", stacklevel=2
-        )
-    elif float(share) != config.held_out:
-        refuse(config, "held_out", f"{share}, that of the training")
-    return replace(source, flip=flip == "True")
-
-
 def _of_shapes(seed: int, indices: range) -> Captioned:
     found = [example(seed, index) for index in indices]
     return Captioned(_stack([one.image for one in found]), [one.caption for one in found])
@@ -154,8 +137,8 @@ def _losses(model: TextToImage, known: Captioned) -> list[tuple[int, float]]:
     images, said = known.images, known.captions
     where, dtype = model.device, model.dtype
     means = [model.vae.encode(signed(one).to(where, dtype)).mean for one in images.split(50)]
-    tokens = model.tokenizer.encode(said, truncate=True).to(where)
-    context = model.text_encoder(tokens)
+    with captions_told():
+        context = model.encode_prompts(list(map(literal, said)), "truncate")  # as is sampled
     x0 = torch.cat(means).float().cpu()
 
     def network(x: Tensor, time: Tensor, words: Tensor) -> Tensor:

@@ -5,10 +5,10 @@ from typing import Annotated, TypeAlias
 
 from tyro.conf import arg
 
-from experiments.common.model_options import BATCH, NONE, OWN, PROMPT, Model, default
+from experiments.common.model_options import BATCH, NONE, OWN, PROMPT, Model
 from experiments.common.sampling_options import Sampling
 from experiments.generate.control_options import Controls
-from sd.command_line.flags import File, Range, Several, Words, refuse, unused, validated
+from sd.command_line.flags import File, Range, Several, Words, default, refuse, unused, validated
 
 MOST = 4096
 """Images of a batch."""

@@ -36,6 +36,7 @@ __all__ = [
     "Words",
     "by_flag",
     "check",
+    "default",
     "fault_of",
     "files",
     "flags_of",
@@ -137,6 +138,14 @@ class File:
 
 
 Seed: TypeAlias = Annotated[int, Range(0, 2**62 - 1)]
+
+
+def default(words: str, kind: str | None = None) -> Any:
+    """What `--help` calls the default of a flag whose value is found later, and its values."""
+    from tyro.conf import arg
+
+    return arg(help_behavior_hint=f"(default: {words})", metavar=kind)
+
 
 ANY = Several(0, distinct=False)
 """The declaration of a list without one."""

@@ -2,7 +2,7 @@
 
     (a cat)      weight 1.1         (a cat:1.3)  weight 1.3         ((a cat))  1.1^2
     [a cat]      weight 1 / 1.1     \\( \\) \\[ \\]  the characters themselves
-    BREAK        starts a new chunk
+    BREAK        starts a new chunk          \\BREAK       the word itself
 
 These are AUTOMATIC1111's marks for weights, with one difference: a bracket without a partner is a
 plain character (there, an open bracket reaches to the end). Its other marks, and those of other
@@ -22,6 +22,7 @@ __all__ = [
     "encodable",
     "foreign_marks",
     "literal",
+    "marked",
     "paired",
     "parse",
     "require_text",
@@ -31,7 +32,9 @@ __all__ = [
 STRONGER = 1.1
 """The factor of a pair of round brackets; square brackets divide by it."""
 
-_MARKS = re.compile(r"\\[\\()\[\]]|[()\[\]]|:\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*\)|\bBREAK\b")
+_MARKS = re.compile(
+    r"\\(?:[\\()\[\]]|BREAK\b)|[()\[\]]|:\s*([+-]?(?:\d+(?:\.\d*)?|\.\d+))\s*\)|\bBREAK\b"
+)
 
 _NUMBER = r"[+-]?(?:[\d.,]+(?:[eE][+-]?\d+)?%?|nan|inf)"
 _FOREIGN = (
@@ -158,8 +161,16 @@ def require_text(name: str, text: object) -> None:
 
 
 def literal(text: str) -> str:
-    """The text with the marks of the grammar escaped, for use in a prompt."""
-    return re.sub(r"[\\()\[\]]", r"\\\g<0>", text)
+    """The prompt that is read as the text itself: its marks escaped."""
+    return re.sub(r"[\\()\[\]]|\bBREAK\b", r"\\\g<0>", text)
+
+
+def marked(text: str) -> bool:
+    """Whether the text as a prompt is not read as itself, since marks of the grammar act."""
+    try:
+        return parse(text) != parse(literal(text))
+    except ValueError:  # a weight that is not finite
+        return True
 
 
 def words(prompt: str) -> str:

@@ -243,7 +243,8 @@ class Tokenizer:
 
         Args:
             prompts: any number of prompts; an empty one gives start, end and padding.
-            truncate: truncate a prompt that is too long, but not the end token.
+            truncate: of a prompt that is too long, keep the first words that fit, or the beginning
+                of a single longer one. The row is that of `sd.text.conditioning.rows`.
 
         Raises:
             ValueError: a prompt is not a string, or has more than `context_length - 2` tokens and
@@ -257,14 +258,18 @@ class Tokenizer:
     def _row(self, prompt: str, truncate: bool) -> list[int]:
         if not isinstance(prompt, str):
             raise ValueError(f"prompt: wanted a string, got {prompt!r}")
-        found = [token for token in self._encoded(prompt).ids if token != self._unknown]
-        ids = [vector for token in found for vector in self._vectors.get(token, (token,))]
-        room = self.context_length - 2
-        if len(ids) > room and not truncate:
+        words = [ids for _, ids in self._own_words(prompt)]
+        count, room = sum(map(len, words)), self.context_length - 2
+        if count > room and not truncate:
             shown = prompt if len(prompt) <= 60 else prompt[:57] + "..."
             raise ValueError(
-                f"the prompt {shown!r} has {len(ids)} tokens; this model reads at most {room}"
+                f"the prompt {shown!r} has {count} tokens; this model reads at most {room}"
             )
+        ids: list[int] = []
+        for word in words:
+            if ids and len(ids) + len(word) > room:
+                break
+            ids += word
         row = [self.start_token, *ids[:room], self.end_token]
         return row + [self.pad_token] * (self.context_length - len(row))
 

@@ -24,6 +24,7 @@ from sd.command_line.terminal import escaped
 from sd.files import image_tensor
 from sd.files.image_file import open_image
 from sd.files.regular_file import parse_json, read_bytes
+from sd.text.prompt import encodable
 
 __all__ = ["Folder", "read_folder"]
 
@@ -219,7 +220,7 @@ def _captions(
         if not isinstance(name, str) or not name.strip() or _outside(name):
             _add(faults, "line", "without the name of a file in the folder", [at])
             continue
-        texts = [" ".join(one.split()) if isinstance(one, str) else "" for one in given]
+        texts = [" ".join(one.split()) if encodable(one) else "" for one in given]
         if not texts or not all(texts):
             _add(
                 faults,

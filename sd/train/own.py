@@ -17,10 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from sd import loading, weights
+from sd import weights
 from sd.checkpoint.parameterization import CONFIG_KEY
-from sd.command_line import flags
-from sd.command_line.flags import FlagError
 from sd.command_line.terminal import say
 from sd.config import AnyConfig, ModelConfig, TextConfig, VAEConfig, to_json
 from sd.digest import weights_digest
@@ -32,15 +30,15 @@ from sd.networks.vae import VAE
 from sd.noise_schedule import named_schedule
 from sd.text.tokenizer import Tokenizer
 from sd.train import clip, fsdp, lora, unet, vae
-from sd.train.folder import read_folder
 from sd.train.held_out import loss_by_level
-from sd.train.own_options import JUDGED, SHOWN, STANDARD, OwnModel
+from sd.train.own_options import JUDGED, STANDARD, OwnModel
+from sd.train.own_start import Start, started
 from sd.train.preview import previews
-from sd.train.settings import agreed, require_fit, require_plain
+from sd.train.settings import agreed
 from sd.train.shard import Shard, joined, left, startable
 from sd.train.source import Own
 from sd.train.trainer import rounded
-from sd.train.vocabulary import digest, vocabulary
+from sd.train.vocabulary import digest
 
 __all__ = ["train_own"]
 
@@ -102,80 +100,24 @@ def train_own(options: OwnModel, command: str) -> None:
         startable(list(options.stages.values()), shard.process.count)
         if fsdp.asked():
             raise ValueError("the configuration of accelerate asks for FSDP, which --data has not")
-        base = None
-        if options.lora is not None and options.size is None:
-            base = _loaded(options)  # its size is that of the images
-        size = options.size or (64 if base is None else base.config.image_size)
         with warnings.catch_warnings():
             if not shard.process.main:  # the main process warns
                 warnings.simplefilter("ignore")
-            folder = read_folder(options.data, size)
-        source = Own(folder, options.held_out, options.flip)
-        if source.count < 1:
-            flags.refuse(options, "held_out", "a share that leaves images to learn from")
-        if options.held_out > 0 and not source.held_out:
-            said = f"--held-out {options.held_out:g} of {len(folder.names)} images is none"
-            warnings.warn(f"{said}: nothing is evaluated", stacklevel=2)
-        if base is None and options.checkpoint is not None:  # after the folder: it may take long
-            base = _loaded(options)
-        _sized(options, size, base)
+            start = started(options)
 
         def prepare() -> None:
             held.enter_context(output_folder.output_folder(options.out))
             held.enter_context(output_folder.locked(options.out, "--out"))
 
         shard.first(prepare)
-        run = _Run(options, source, shard, command)
-        if options.lora is not None and base is not None:
-            _lora(run, base, size)
-        else:
-            _model(run, base, size)
+        run = _Run(options, start.source, shard, command)
+        (_model if options.lora is None else _lora)(run, start)
 
 
-def _loaded(options: OwnModel) -> loading.Parts:
-    """The model of `--checkpoint`, in float32 on the CPU. Raises FlagError if it is distilled."""
-    base = loading.load_model(str(options.checkpoint), torch.device("cpu"), torch.float32)
-    require_plain(base.config, options.checkpoint)
-    return base
-
-
-def _sized(options: OwnModel, size: int, base: loading.Parts | None) -> None:
-    """Raise FlagError unless the networks can be made, and halve the size as often as they do.
-
-    Raises ValueError for initial weights that do not fit.
-    """
-    sizes, rank = options.networks, options.lora
-    try:
-        own = base is None or (rank is None and "vae" not in options.taken)
-        autoencoder = sizes.autoencoder() if own or base is None else base.vae.config
-        adapted = base if rank is not None else None
-        levels = sizes.unet_channels if adapted is None else adapted.config.unet.channels
-        step = autoencoder.factor * 2 ** (len(levels) - 1)
-        if size % step:
-            said = f"a multiple of {step}, which the VAE and the U-Net halve, got {size}"
-            raise FlagError(f"--size: wanted {said}")
-        if adapted is not None and rank is not None:
-            if rank > (most := lora.largest_rank(adapted.unet)):
-                said = f"at most {most}, the width of the narrowest layer"
-                raise FlagError(f"--lora: wanted {said}, got {rank}")
-            return
-        text = base.config.text if "text_encoder" in options.taken and base else None
-        text = text or TextConfig(
-            width=sizes.text_width, heads=sizes.heads, layers=sizes.text_layers
-        )
-        config = sizes.model(size, text, autoencoder)
-    except FlagError:
-        raise
-    except ValueError as error:
-        raise FlagError(f"--networks: {error}") from error
-    require_fit(options.vae, VAE, config.vae)
-    require_fit(options.unet, UNet, config.unet)
-
-
-def _model(run: _Run, base: loading.Parts | None, size: int) -> None:
+def _model(run: _Run, start: Start) -> None:
     """Text encoder, autoencoder, U-Net."""
     options, sizes = run.options, run.options.networks
-    tokenizer = _tokenizer(run, base)
+    base, tokenizer = start.base, start.tokenizer
     if "text_encoder" in options.taken and base is not None:
         text_encoder = _take(run, "text_encoder", base.text_encoder, base.config.text)
         _keep(run, tokenizer)
@@ -195,27 +137,20 @@ def _model(run: _Run, base: loading.Parts | None, size: int) -> None:
         autoencoder = _take(run, "vae", base.vae, base.config.vae)
     else:
         autoencoder = _vae(run, sizes.autoencoder())
-    config = sizes.model(size, text_encoder.config, autoencoder.config)
+    config = sizes.model(start.size, text_encoder.config, autoencoder.config)
     source = run.seeded("unet")
     settings = run.settings("unet", unet.context(config, autoencoder, text_encoder, source))
     if run.ready("unet", settings):
         return
     schedule = named_schedule(config.schedule, config.steps)
     judge = _judge(run, config, tokenizer, text_encoder, autoencoder)
-    show = previews(options.out, config, tokenizer, text_encoder, autoencoder, _prompts(run))
+    show = previews(options.out, config, tokenizer, text_encoder, autoencoder, start.prompts)
     chosen: Any = options.stages["unet"]
     given = config, autoencoder, text_encoder, tokenizer, schedule, source, judge
     state = unet.train_unet(chosen, *given, (options.preview_every, show))
     network = rounded(UNet(config.unet), state)
     measure = (lambda: {}) if judge is None else partial(judge, network)
     run.write("unet", network, config.unet, settings, measure, **{CONFIG_KEY: to_json(config)})
-
-
-def _tokenizer(run: _Run, base: loading.Parts | None) -> Tokenizer:
-    """The checkpoint's, or one learned from the captions."""
-    if "text_encoder" in run.options.taken and base is not None:
-        return base.tokenizer
-    return vocabulary(run.source, run.options.networks.merges)
 
 
 def _keep(run: _Run, tokenizer: Tokenizer) -> None:
@@ -287,19 +222,12 @@ def _judge(
     return judge
 
 
-def _prompts(run: _Run) -> list[str]:
-    """The prompts of the previews: those of the flag, or held-out captions, or others."""
-    source = run.source
-    places = (source.held_out + source.trained)[:SHOWN]
-    return list(run.options.prompts) or [source.folder.captions[place][0] for place in places]
-
-
-def _lora(run: _Run, base: loading.Parts, size: int) -> None:
+def _lora(run: _Run, start: Start) -> None:
     """Adapters of the checkpoint's U-Net, in two files."""
-    options, source = run.options, run.seeded("lora")
-    base = base._replace(config=replace(base.config, image_size=size))
+    options, source, base = run.options, run.seeded("lora"), start.base
     training, rank = options.stages["lora"], options.lora
-    assert isinstance(training, lora.LoRATraining) and rank is not None
+    assert isinstance(training, lora.LoRATraining) and rank is not None and base is not None
+    base = base._replace(config=replace(base.config, image_size=start.size))
     settings = run.settings("lora", lora.context(base, rank, source))
     files = [options.out / name for name in lora.FILES.values()]
     if all(path.exists() for path in files):
@@ -308,7 +236,7 @@ def _lora(run: _Run, base: loading.Parts, size: int) -> None:
         return
     judge = _judge(run, base.config, base.tokenizer, base.text_encoder, base.vae)
     parts = base.config, base.tokenizer, base.text_encoder, base.vae
-    show = previews(options.out, *parts, _prompts(run))
+    show = previews(options.out, *parts, start.prompts)
     adapters = lora.train_lora(training, rank, base, source, judge, (options.preview_every, show))
     if run.shard.process.main:
         words = {"command": run.command, "settings": json.dumps(settings)}

@@ -10,6 +10,7 @@ from tyro.conf import arg
 from sd.command_line import flags
 from sd.command_line.flags import File, Range, Several, Words
 from sd.config import SHAPES_CONFIG, ModelConfig, TextConfig, UNetConfig, VAEConfig
+from sd.loading_options import LoadingOptions
 from sd.text.tokenizer import Tokenizer
 from sd.train.clip import CLIPTraining
 from sd.train.lora import LoRATraining
@@ -107,6 +108,8 @@ class OwnModel:
     """Learn from mirrored images too; not where captions name left or right."""
     checkpoint: Annotated[str | None, Words()] = None
     """A checkpoint (file, folder, hub id): its networks in --take are used, or --lora adapts it."""
+    loading: Annotated[LoadingOptions, arg(name="")] = field(default_factory=LoadingOptions)
+    """How --checkpoint is read."""
     take: Annotated[tuple[Taken, ...], Several(1)] = ("text_encoder", "vae")
     """Networks of --checkpoint to use as they are; the others are trained."""
     lora: Annotated[int | None, Range(1, 4096)] = None
@@ -141,8 +144,9 @@ class OwnModel:
             self.adapter.check()
             return
         flags.unused(self, ["adapter"], "without --lora")
+        flags.unused(self.loading, ["ema"], "without --lora, since the U-Net is not used")
         if self.checkpoint is None:
-            flags.unused(self, ["take"], "without --checkpoint")
+            flags.unused(self, ["take", "loading"], "without --checkpoint")
         if "text_encoder" in self.taken:
             flags.unused(self, ["clip"], "with --take text_encoder")
             flags.unused(self.networks, ["text_width", "text_layers", "merges"],

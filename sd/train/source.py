@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache, partial
-from typing import Protocol, final, runtime_checkable
+from typing import NamedTuple, Protocol, final, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from sd.shapes.scene import Scene
 from sd.train.contrastive_pairs import Pairs, contrastive_pairs
 from sd.train.folder import Folder
 
-__all__ = ["Own", "Shapes", "Source", "images"]
+__all__ = ["Own", "Shapes", "Source", "Split", "images"]
 
 Images = UInt8[Tensor, "batch 3 side side"]
 JUDGED_PAIRS = 256
@@ -150,6 +150,30 @@ class Shapes:
         return {"fresh": partial(fresh, alike=0.0), "fresh_alike": partial(fresh, alike=1.0)}
 
 
+class Split(NamedTuple):
+    """The images of a training on one's own: of which folder, the share held out, and mirroring."""
+
+    folder: str
+    share: float
+    flip: bool
+
+    @property
+    def written(self) -> str:
+        """As the settings of a training have it."""
+        return f"{self.folder} {self.share} {self.flip}"
+
+    @classmethod
+    def read(cls, text: object) -> "Split | None":
+        """The inverse of `written`; None for anything else."""
+        folder, *rest = str(text).rsplit(" ", 2)
+        if len(rest) != 2 or rest[1] not in ("True", "False"):
+            return None
+        try:
+            return cls(folder, float(rest[0]), rest[1] == "True")
+        except ValueError:
+            return None
+
+
 @final
 @dataclass(frozen=True)
 class Own:
@@ -175,7 +199,7 @@ class Own:
 
     @cached_property
     def fingerprint(self) -> str:
-        return f"{self.folder.fingerprint} {self.share} {self.flip}"
+        return Split(self.folder.fingerprint, self.share, self.flip).written
 
     @cached_property
     def _split(self) -> tuple[list[int], list[int]]:

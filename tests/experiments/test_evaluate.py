@@ -13,7 +13,9 @@ from torch import Tensor
 
 from experiments.evaluate import Config, TrainedModel
 from experiments.evaluate.measure import features, frechet_distance, kernel_distance, nearest
-from experiments.evaluate.run import Captioned, captioned
+from experiments.evaluate.run import Captioned, captioned, run
+from experiments.evaluate.training import trained_side
+from sd.pipeline import TextToImage
 from sd.shapes.data import FRESH, example
 from sd.train.folder import read_folder
 from tests.support.captioned import captioned as folder_of
@@ -119,6 +121,76 @@ def test_the_share_is_that_of_the_training(tmp_path: Path) -> None:
     assert len(known(own, 0.25)["all"].images) == 30  # mirrored ones too
     with pytest.warns(UserWarning, match="--data: not the folder that the model was trained on"):
         known("another", 0.25)
+
+
+def lora(path: Path, data: str, side: int = 8) -> str:
+    """A LoRA file with the settings of a training."""
+    settings = {"data": data, "model": json.dumps({"image_size": side})}
+    save_file({"x": torch.zeros(1)}, path, {"settings": json.dumps(settings)})
+    return str(path)
+
+
+def test_the_share_is_that_of_a_loras_training(tmp_path: Path) -> None:
+    """Also where another program's LoRA, which says nothing, stands beside it."""
+    data = folder_of(tmp_path / "data", {f"{i}.png": [f"n {i}"] for i in range(20)})
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors", {"settings": "rank 4"})
+    other = str(tmp_path / "other.safetensors")
+    own = lora(tmp_path / "own.safetensors", f"{read_folder(data, 8).fingerprint} 0.25 True")
+
+    def known(share: float, *loras: str) -> dict[str, Captioned]:
+        model = TrainedModel(weights=tmp_path / "none", lora=loras)
+        return captioned(Config(data=data, held_out=share, model=model), 8)
+
+    with pytest.raises(
+        ValueError, match=r"^--held-out: wanted 0\.25, .*own\.safetensors, got 0\.5"
+    ):
+        known(0.5, other, f"{own}:0.5")
+    assert len(known(0.25, own)["all"].images) == 30  # mirrored ones too
+    assert len(known(0.5, other)["all"].images) == 10
+    elsewhere = lora(tmp_path / "far.safetensors", "another 0.25 False")
+    with pytest.warns(UserWarning, match=r"--data: not the folder that the LoRA .*far\.safe"):
+        known(0.5, elsewhere)
+
+
+def test_the_size_is_that_of_a_loras_training(tmp_path: Path) -> None:
+    """At another size other images would be held out."""
+    one, two = (lora(tmp_path / f"{side}.safetensors", "x 0.1 False", side) for side in (16, 24))
+
+    def side(*loras: str) -> int:
+        return trained_side(Config(data=tmp_path, model=TrainedModel(lora=loras)), 64)
+
+    assert (side(), side(one), side(one, f"{one}:2")) == (64, 16, 16)
+    with pytest.raises(ValueError, match=r"^--lora: wanted .* at one size, got 16 and 24"):
+        side(one, two)
+
+
+class DrawnError(Exception):
+    """Stops an evaluation where it would sample."""
+
+
+@pytest.mark.filterwarnings("ignore:--data. ")
+def test_the_images_and_the_loss_are_of_the_captions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A caption's marks are text: its tokens are those of the training in every call."""
+    captions = [f"a large (red) circle [{colour}] BREAK" for colour in ("blue", "green")]
+    data = folder_of(tmp_path, {f"{i}.png": [captions[i % 2]] for i in range(8)}, side=64)
+    model = TextToImage.load("shapes", device="cpu")
+    encode, seen = model.text_encoder.forward, set()
+
+    def counted(tokens: Tensor) -> Tensor:
+        seen.update(map(tuple, tokens.tolist()))
+        return encode(tokens)
+
+    def draw(pipeline: TextToImage, prompts: list[str], *_: object, **call: Any) -> None:
+        pipeline.encode_prompts(prompts, call["long_prompt"])
+        raise DrawnError
+
+    monkeypatch.setattr(model.text_encoder, "forward", counted)
+    monkeypatch.setattr("experiments.evaluate.run.draw", draw)
+    with pytest.raises(DrawnError):
+        run(Config(data=data, held_out=0.5, count=4), model)
+    assert seen == {tuple(row) for row in model.tokenizer.encode(captions).tolist()}
 
 
 def test_the_sides_of_a_folder_are_those_of_its_training(tmp_path: Path) -> None:

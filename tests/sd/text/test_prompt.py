@@ -8,8 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sd.text.clip_vocabulary import rules_of_merges
 from sd.text.conditioning import context, rows
-from sd.text.prompt import Piece, foreign_marks, literal, paired, parse, require_text, words
+from sd.text.prompt import (
+    Piece,
+    foreign_marks,
+    literal,
+    marked,
+    paired,
+    parse,
+    require_text,
+    words,
+)
 from sd.text.tokenizer import Tokenizer, word_level
 
 WORDS = ("cat", "dog", "red", "blue", "a", ",")
@@ -98,10 +108,40 @@ def test_plain_words_and_the_own_marks_are_none(prompt: str) -> None:
     assert foreign_marks(prompt) == {}
 
 
-@given(st.text(alphabet="ab ()[]:\\.0123456789|AND{}_<>", max_size=40))
+MARKS = st.sampled_from(["BREAK", *"ab ()[]:\\.0123456789|{}_<>", "AND"])
+
+
+@given(st.lists(MARKS, max_size=30).map("".join))
 def test_what_is_escaped_is_typed_as_it_stands(text: str) -> None:
-    """`literal` is undone by `parse`."""
-    assert words(literal(text)) == (text if text.strip() else "")
+    """`literal` is undone by `parse`: one piece of weight 1."""
+    wanted = (Piece(text),) if text.strip() else ()
+    assert parse(literal(text)) == (wanted,)
+
+
+@given(st.lists(MARKS, max_size=30).map("".join))
+def test_an_escaped_text_has_the_tokens_of_the_text(text: str) -> None:
+    """Also where it is cut: a caption is trained and sampled as the same row."""
+    letters = Tokenizer(rules_of_merges([("a", "b"), ("b", "a")]), 8)
+    (trained,) = letters.encode([text], truncate=True)
+    sampled = rows(letters, literal(text), "truncate")
+    assert torch.equal(sampled.tokens, trained[None]) and bool((sampled.weights == 1).all())
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("a (b)", True),
+        ("[a]", True),
+        (r"a \(b", True),
+        ("a BREAK b", True),
+        ("(a:" + "9" * 400 + ")", True),
+        ("smile :) 1) first", False),
+        ("a {b} AND c", False),
+        (r"a \ b", False),
+    ],
+)
+def test_marks_that_act_are_found(text: str, wanted: bool) -> None:
+    assert marked(text) == wanted
 
 
 @pytest.mark.parametrize("text", ["caf\udce9", "\ud83d", "a\0b", None, 3, b"cat"])

@@ -157,7 +157,7 @@ def test_a_faulty_line_of_json_is_named(line: str, tmp_path: Path) -> None:
         quiet(tmp_path)
 
 
-@pytest.mark.parametrize("text", [3, None, [], ["a", ""], {"a": 1}])
+@pytest.mark.parametrize("text", [3, None, [], ["a", ""], {"a": 1}, "a\0b", "\ud800"])
 def test_a_caption_of_json_is_text(text: object, tmp_path: Path) -> None:
     captioned(tmp_path, layout="metadata.jsonl")
     with (tmp_path / "metadata.jsonl").open("a") as file:

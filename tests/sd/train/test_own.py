@@ -41,6 +41,9 @@ REFUSED = {
     "nothing to learn": ({"--held-out": "1"}, "--held-out: wanted a share that leaves images"),
     "merges": ({"--networks.merges": "-5"}, "--networks.merges: wanted"),
     "layers": ({"--networks.text-layers": "1"}, "--networks.text-layers: wanted"),
+    "prompts": ({"--prompts": "number a(BREAK)b"}, "--prompts: the prompt 'a(BREAK)b' has a BREAK"),
+    "prediction": ({"--prediction": "sample"}, "--prediction: has no effect without --checkpoint"),
+    "another VAE": ({"--vae": "x"}, "--vae: has no effect without --checkpoint"),
     "no folder": ({"--data": "nothing"}, "nothing"),
     "parts": ({"--vae.accumulate": "3"}, "--vae.batch-size: wanted a multiple of --vae.accumulate"),
 }

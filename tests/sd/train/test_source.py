@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sd.train.folder import read_folder
-from sd.train.source import Own
+from sd.train.source import Own, Shapes, Split
 from tests.support.captioned import captioned, picture
 
 SIDE = 8
@@ -92,6 +92,13 @@ def test_held_out_pairs_evaluate_the_text_encoder(tmp_path: Path) -> None:
     (found,) = own(tmp_path, share=0.2).judged().values()
     assert found(0).captions == found(5).captions and len(found(0).images) == 4
     assert own(tmp_path).judged() == {}
+
+
+def test_a_split_is_read_from_the_fingerprint(tmp_path: Path) -> None:
+    source = own(tmp_path, share=0.25, flip=True)
+    assert Split.read(source.fingerprint) == (source.folder.fingerprint, 0.25, True)
+    for other in (None, "", "ab 0.1", "ab x True", "ab 0.1 yes", Shapes().fingerprint):
+        assert Split.read(other) is None
 
 
 @pytest.mark.parametrize("changed", [{"share": 0.2}, {"flip": True}])
