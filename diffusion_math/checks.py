@@ -7,7 +7,7 @@ import functools
 import inspect
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from types import FunctionType, NoneType, UnionType
 from typing import (
@@ -90,7 +90,7 @@ def described(value: object) -> str:
 
 def shown(value: object) -> str:
     """A value itself where it is short, what it is elsewhere, for a message."""
-    if isinstance(value, NoneType | bool | int | float | str):
+    if isinstance(value, NoneType | bool | int | float | str | torch.dtype):
         return repr(value)
     return described(value)
 
@@ -227,6 +227,8 @@ def _rule(annotation: Any) -> _Rule:
         return _function(len(parts[0]) if parts and isinstance(parts[0], list) else None)
     if origin in (Sequence, list, tuple):
         return _SEQUENCE
+    if origin is Iterable:
+        return _ITERABLE
     return _of_class(origin or annotation) if isinstance(origin or annotation, type) else _ANYTHING
 
 
@@ -298,12 +300,17 @@ def _is_sequence(value: Any) -> bool:
     return isinstance(value, Sequence | Tensor | np.ndarray) and not isinstance(value, str)
 
 
+def _is_iterable(value: Any) -> bool:
+    return isinstance(value, Iterable) and not (isinstance(value, str) or _is_number(value))
+
+
 def _is_floating(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
 _ANYTHING = _Rule("anything", lambda _: True, set())
 _SEQUENCE = _Rule("a sequence", _is_sequence, set())
+_ITERABLE = _Rule("a sequence", _is_iterable, {range, list, tuple})
 _TENSOR = _Rule("a tensor", lambda value: isinstance(value, Tensor), {Tensor})
 _FLOATING = _Rule("a floating-point tensor", _is_floating, set())
 _NUMBER = _Rule("a number", _is_number, {int, float})
@@ -317,5 +324,10 @@ _CLASSES: dict[type, _Rule] = {
     int: _WHOLE,
     bool: _Rule("True or False", lambda value: isinstance(value, bool | np.bool_), {bool}),
     str: _Rule("a string", lambda value: isinstance(value, str), {str}),
+    torch.dtype: _Rule(
+        "torch.float64, float32, float16 or bfloat16",
+        lambda value: value in (torch.float64, torch.float32, torch.float16, torch.bfloat16),
+        set(),
+    ),
     NoneType: _Rule("None", lambda value: value is None, {NoneType}),
 }

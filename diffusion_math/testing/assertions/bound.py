@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import require
+from diffusion_math.checks import checked, require
 from diffusion_math.testing.assertions.network import KINDS, Network
-from diffusion_math.testing.assertions.told import Told, check_told, told_times
+from diffusion_math.testing.assertions.told import Told, check_told
 from diffusion_math.testing.assertions.units import UNITS, check_unit, of_other_units
 from diffusion_math.testing.mistakes.catalogue import QUANTITIES, Mistake
 from diffusion_math.testing.mistakes.diagnosis import compare
@@ -34,6 +34,7 @@ SIZE = len(VECTORS)
 VARIANCES = {"beta": QUANTITIES["beta"], "beta~": QUANTITIES["beta~"]}
 
 
+@checked
 def assert_bound(
     term: Callable[..., Any],
     levels: LevelsOf,
@@ -84,7 +85,6 @@ def assert_bound(
     named = not isinstance(variance, str) or variance in VARIANCES
     require(named, "variance", f"one of {', '.join(VARIANCES)}, or a function", repr(variance))
     v = VARIANCES[variance] if isinstance(variance, str) else variance
-    told_times(told, [])
     table, subject = Levels.read(levels, times), name_of(term, "term")
     require(len(table.times) > 2, "times", "two at least", table.times[1:])
     t = torch.arange(2, len(table.times))
@@ -155,6 +155,7 @@ def assert_bound(
     check_told(subject, beside, told, table, rows, dtype)
 
 
+@checked
 def assert_prior_term(
     term: Callable[..., Any],
     alpha: float,

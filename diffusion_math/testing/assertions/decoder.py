@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import require
+from diffusion_math.checks import checked, require
 from diffusion_math.elbo import quantized_log_probability
 from diffusion_math.gaussian import Gaussian
 from diffusion_math.testing.assertions.units import UNITS, check_unit, of_other_units
@@ -34,6 +34,7 @@ SPREADS: Mapping[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tenso
 """From a deviation to what is given, and back."""
 
 
+@checked
 def assert_decoder(
     log_probability: Callable[..., Any],
     *,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffusion_math.checks import checked
 from diffusion_math.testing.mistakes.catalogue import QUANTITIES, Mistake
 from diffusion_math.testing.mistakes.diagnosis import compare
 from diffusion_math.testing.mistakes.levels import (
@@ -30,6 +31,7 @@ __all__ = ["assert_forward", "signal_and_noise"]
 DDPM = "arXiv:2006.11239, eq. 4"
 
 
+@checked
 def assert_forward(
     q_sample: Callable[..., Any],
     levels: LevelsOf,

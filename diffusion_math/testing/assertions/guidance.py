@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import Number, require
+from diffusion_math.checks import Number, checked, real, require
 from diffusion_math.testing.assertions import rescaling
 from diffusion_math.testing.mistakes.catalogue import Mistake
 from diffusion_math.testing.mistakes.diagnosis import compare
@@ -36,6 +36,7 @@ CFG = "arXiv:2207.12598, eq. 6"
 THREAD = "github.com/huggingface/diffusers/issues/5882"
 
 
+@checked
 def assert_guidance(
     combine: Callable[..., Any],
     scales: Sequence[Number] = SCALES,
@@ -95,8 +96,9 @@ def assert_guidance(
 def scale_table(scales: Sequence[Number]) -> Table:
     """The scales as a table; ValueError for none, or for one that is not finite."""
     require(len(scales) > 0, "scales", "at least one w", "none")
-    column = torch.tensor([float(w) for w in scales], dtype=torch.float64)
-    require(bool(column.isfinite().all()), "scales", "finite numbers", tuple(scales))
+    column = torch.stack([real("scales", w) for w in scales])
+    finite = column.ndim == 1 and bool(column.isfinite().all())
+    require(finite, "scales", "finite numbers", tuple(scales))
     return Table(tuple(f"w = {w:g}" for w in scales), {"w": column})
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import Number, require
+from diffusion_math.checks import Number, checked, require
 from diffusion_math.testing.assertions.guidance import (
     SCALES,
     compare_weights,
@@ -18,6 +18,7 @@ from diffusion_math.testing.mistakes.probes import guarded, name_of, tensor
 __all__ = ["assert_guided"]
 
 
+@checked
 def assert_guided(
     guided: Callable[..., Any],
     scales: Sequence[Number] = SCALES,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import require
+from diffusion_math.checks import checked, require
 from diffusion_math.testing.assertions.forward import signal_and_noise
 from diffusion_math.testing.mistakes.catalogue import Mistake
 from diffusion_math.testing.mistakes.diagnosis import compare
@@ -27,6 +27,7 @@ __all__ = ["assert_img2img_start"]
 SDEDIT = "arXiv:2108.01073, algorithm 1"
 
 
+@checked
 def assert_img2img_start(
     start: Callable[..., Any],
     levels: LevelsOf,

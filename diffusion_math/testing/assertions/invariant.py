@@ -8,7 +8,7 @@ import torch
 from scipy.special import ndtri
 from torch import Tensor
 
-from diffusion_math.checks import require, whole
+from diffusion_math.checks import checked, require, whole
 from diffusion_math.densities.mixture import GaussianMixture
 from diffusion_math.schedule import RectifiedFlow
 from diffusion_math.testing.mistakes.probes import guarded, name_of, tensor
@@ -50,6 +50,7 @@ def torch_stream(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+@checked
 def assert_invariant(
     make: Callable[..., Any],
     *,

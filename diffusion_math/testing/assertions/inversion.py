@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import require, whole
+from diffusion_math.checks import checked, require, whole
 from diffusion_math.schedule import RectifiedFlow
 from diffusion_math.testing.assertions.network import KINDS, Network
 from diffusion_math.testing.convergence import fit_order
@@ -28,6 +28,7 @@ COARSEST = 8
 """The coarsest of the ladder's steps, in steps of the table."""
 
 
+@checked
 def assert_inversion(
     up: Callable[..., Any],
     down: Callable[..., Any],

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import Number, require
+from diffusion_math.checks import Number, checked, real, require
 from diffusion_math.testing.assertions.posterior import (
     SPREADS,
     First,
@@ -37,6 +37,7 @@ Mix = Callable[[float, Tensor, Tensor], Tensor]
 """`(v, beta~, beta) -> variance`."""
 
 
+@checked
 def assert_learned_variance(
     variance: Callable[..., Any],
     levels: LevelsOf,
@@ -85,8 +86,10 @@ def assert_learned_variance(
       diagnosis: the mean of beta and beta~ is arithmetic, not geometric (arXiv:2102.09672, eq. 15)
     """
     require(spread in SPREADS, "spread", f"one of {', '.join(SPREADS)}", spread)
-    low, high = ends
-    require(low < high, "ends", "two numbers, the v of beta~ below that of beta", ends)
+    both = real("ends", ends)
+    rising = both.shape == (2,) and bool(both[0] < both[1])
+    require(rising, "ends", "two numbers, the v of beta~ below that of beta", ends)
+    low, high = both.tolist()
     table = Levels.read(levels, times)
     small = clipped(first_variance(first, table))
     require(first != 0, "first", "'second' or a positive number", first)

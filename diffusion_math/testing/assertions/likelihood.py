@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import Number, require
+from diffusion_math.checks import Number, checked, require
 from diffusion_math.testing.assertions.network import KINDS, Network
 from diffusion_math.testing.assertions.units import UNITS, check_unit, of_other_units
 from diffusion_math.testing.mistakes.catalogue import Mistake
 from diffusion_math.testing.mistakes.diagnosis import compare
-from diffusion_math.testing.mistakes.levels import LevelsOf
+from diffusion_math.testing.mistakes.levels import LevelsOf, pair_of
 from diffusion_math.testing.mistakes.probes import VECTORS, guarded, name_of, tensor
 from diffusion_math.testing.mistakes.table import Table
 
@@ -24,6 +24,7 @@ MEAN, SPREAD = 0.3, 0.8
 """Every entry of the data is N(MEAN, SPREAD^2), independently."""
 
 
+@checked
 def assert_likelihood(
     log_density: Callable[..., Any],
     levels: LevelsOf,
@@ -76,7 +77,7 @@ def assert_likelihood(
     require(predicts in KINDS, "predicts", f"one of {', '.join(KINDS)}", repr(predicts))
     require(prior > 0, "prior", "a positive deviation", prior)
     require(0 < tolerance < 1e-2, "tolerance", "a number in (0, 0.01)", tolerance)
-    (alpha, sigma), (a, s) = (_pair(levels, time) for time in (first, last))
+    (alpha, sigma), (a, s) = (pair_of(levels, time)[:2] for time in (first, last))
     subject = name_of(log_density, "log_density")
     x = torch.tensor(VECTORS, dtype=dtype) * torch.tensor(
         [[0.0], [0.5], [-0.7], [1.0]], dtype=dtype
@@ -119,11 +120,6 @@ def assert_likelihood(
 
 
 OFFSET = "github.com/yang-song/score_sde_pytorch, likelihood.py"
-
-
-def _pair(levels: LevelsOf, time: Any) -> tuple[float, float]:
-    alpha, sigma = levels(time)
-    return float(alpha), float(sigma)
 
 
 def _exact_network(predicts: str, levels: LevelsOf, x_t: Any, time: Any) -> Tensor:

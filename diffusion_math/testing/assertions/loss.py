@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import require
+from diffusion_math.checks import checked, require
 from diffusion_math.testing.assertions.batches import check_batch
 from diffusion_math.testing.assertions.network import KINDS
 from diffusion_math.testing.assertions.squares import Losses, parabola
-from diffusion_math.testing.assertions.told import Told, check_told, told_times
+from diffusion_math.testing.assertions.told import Told, check_told
 from diffusion_math.testing.assertions.weights import WEIGHTS, Weight, snr, x0_weight
 from diffusion_math.testing.mistakes.catalogue import Mistake
 from diffusion_math.testing.mistakes.diagnosis import compare
@@ -29,6 +29,7 @@ __all__ = ["assert_loss"]
 MIN_SNR = "github.com/huggingface/diffusers/issues/5654"
 
 
+@checked
 def assert_loss(
     loss: Callable[..., Any],
     levels: LevelsOf,
@@ -87,7 +88,6 @@ def assert_loss(
     require(named, "weight", f"one of {', '.join(WEIGHTS)}, or a function", repr(weight))
     on_x0 = x0_weight(predicts) if weight is None else weight
     on_x0 = WEIGHTS[on_x0] if isinstance(on_x0, str) else on_x0
-    told_times(told, [])
     table, subject = Levels.read(levels, times), name_of(loss, "loss")
     rows, t = neighbours(table), time_batch(table.times[1:])
     losses = Losses(subject, guarded(subject, loss), t, event, dtype, rounding=table.eps)
@@ -129,8 +129,15 @@ def _exact(step: Step, predicts: str, on_x0: Weight) -> dict[str, Tensor]:
         "x_t's coefficient of offset": torch.zeros_like(a),
         "target's coefficient of x0": a,
         "target's coefficient of noise": b,
-        "weight": on_x0(step) / x0_weight(predicts)(step),
+        "weight": _over(on_x0, x0_weight(predicts), step),
     }
+
+
+def _over(one: Weight, other: Weight, step: Step) -> Tensor:
+    """The quotient of two weights; where both are 0, at alpha_t = 0, its limit from below."""
+    found = one(step) / other(step)
+    near = step._replace(alpha_t=torch.where(step.alpha_t == 0, 1e-9, step.alpha_t))
+    return torch.where(found.isnan(), one(near) / other(near), found)
 
 
 def _targets(predicts: str) -> Iterator[Mistake]:
@@ -180,10 +187,7 @@ def _weights(predicts: str, on_x0: Weight, event: str) -> Iterator[Mistake]:
     def weight(of: Callable[[Step], Tensor]) -> Callable[[Step], Mapping[str, Tensor]]:
         return lambda step: {"weight": of(step)}
 
-    def over(one: Weight, other: Weight, step: Step) -> Tensor:
-        return one(step) / other(step)
-
-    right = partial(over, on_x0, x0_weight(predicts))
+    right = partial(_over, on_x0, x0_weight(predicts))
 
     count = len(VECTORS)
     said, factor = ("summed", count) if event == "mean" else ("averaged", 1 / count)
@@ -193,14 +197,14 @@ def _weights(predicts: str, on_x0: Weight, event: str) -> Iterator[Mistake]:
     for name, other in WEIGHTS.items():
         yield Mistake.of(
             f"the weight is that of {name}",
-            weight(partial(over, other, x0_weight(predicts))),
+            weight(partial(_over, other, x0_weight(predicts))),
         )
     for kind in KINDS:
         other = x0_weight(kind)
         if kind not in (predicts, "velocity"):  # whose weight is a flow's
             yield Mistake.of(
                 f"the weight is for a network of {kind}, where {predicts} is predicted",
-                weight(partial(over, on_x0, other)),
+                weight(partial(_over, on_x0, other)),
                 MIN_SNR,
             )
     yield Mistake.of(

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import Number, require
+from diffusion_math.checks import Number, checked, require
 from diffusion_math.testing.mistakes.catalogue import QUANTITIES, Evaluated, Formula, Mistake
 from diffusion_math.testing.mistakes.diagnosis import compare
 from diffusion_math.testing.mistakes.levels import (
@@ -55,6 +55,7 @@ RIGHT = (
 )
 
 
+@checked
 def assert_posterior(
     posterior: Callable[..., Any],
     levels: LevelsOf,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import require
+from diffusion_math.checks import checked, require, shown
 from diffusion_math.testing.assertions import network
 from diffusion_math.testing.mistakes.catalogue import Formula, Mistake
 from diffusion_math.testing.mistakes.diagnosis import MistakeError, compare
@@ -87,6 +87,7 @@ WRONG: Mapping[str, Mapping[str, tuple[Parts, str]]] = {
 """What people take a kind for."""
 
 
+@checked
 def assert_prediction_maps(
     maps: Mapping[str, Callable[..., Any]],
     levels: LevelsOf,
@@ -130,6 +131,9 @@ def assert_prediction_maps(
       diagnosis: v is sigma_t x0 - alpha_t eps, of the other sign (
     """
     require(len(maps) > 0, "maps", "at least one map", "none")
+    for name, function in maps.items():
+        require(isinstance(name, str), "maps", "names such as 'x0_from_eps'", repr(name))
+        require(callable(function), "maps", f"a function {name}", shown(function))
     table = Levels.read(levels, times)
     calls = {name: called(name, function, batched) for name, function in maps.items()}
     wrong = [

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import require
+from diffusion_math.checks import checked, real, require
 from diffusion_math.testing.mistakes.catalogue import Formula, Mistake
 from diffusion_math.testing.mistakes.diagnosis import compare
 from diffusion_math.testing.mistakes.levels import Levels, LevelsOf, Step, Times, neighbours
@@ -31,6 +31,7 @@ PATHS: Mapping[str, tuple[str, Callable[[Step], Tensor]]] = {
 """What is 1 at every time of a path."""
 
 
+@checked
 def assert_schedule(
     levels: LevelsOf,
     times: Times,
@@ -99,7 +100,10 @@ def assert_schedule(
     ends = {name: end for name, end in (("first", first), ("last", last)) if end is not None}
     if ends:
         places = [1 if name == "first" else -1 for name in ends]
-        claimed = torch.tensor([[float(c) for c in end] for end in ends.values()]).double().T
+        pairs = {name: real(name, end) for name, end in ends.items()}
+        for name, pair in pairs.items():
+            require(pair.shape == (2,), name, "(alpha, sigma)", ends[name])
+        claimed = torch.stack(list(pairs.values()), 1)
         column = dict(zip(("alpha", "sigma"), claimed, strict=True))
         _compare(
             f"{subject} at its ends",

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import require
+from diffusion_math.checks import checked, require
 from diffusion_math.testing.assertions.posterior import clipped, first_in_use, first_variance
 from diffusion_math.testing.mistakes.catalogue import QUANTITIES, Formula
 from diffusion_math.testing.mistakes.diagnosis import compare
@@ -86,6 +86,7 @@ TABLES: Mapping[str, ScheduleTable] = {
 """Tables by the names that most code has for them; s is the time before t, clean data at first."""
 
 
+@checked
 def assert_table(values: Any, levels: LevelsOf, times: Times, name: str) -> None:
     """Check a table that has an entry for each time, such as `posterior_variance`.
 

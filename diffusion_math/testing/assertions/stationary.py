@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import require
+from diffusion_math.checks import checked, require
 from diffusion_math.testing.mistakes.catalogue import Mistake
 from diffusion_math.testing.mistakes.diagnosis import compare
 from diffusion_math.testing.mistakes.probes import MIXED, guarded, name_of, tensor
@@ -18,6 +18,7 @@ __all__ = ["assert_stationary"]
 LANGEVIN = "Roberts and Tweedie (1996), Bernoulli 2(4)"
 
 
+@checked
 def assert_stationary(
     kernel: Callable[..., Any],
     mean: Tensor,

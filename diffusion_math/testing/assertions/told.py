@@ -8,14 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import require
 from diffusion_math.testing.mistakes.catalogue import Mistake
 from diffusion_math.testing.mistakes.diagnosis import SINGLE, compare
 from diffusion_math.testing.mistakes.levels import Levels, Rows
 from diffusion_math.testing.mistakes.probes import snapped
 from diffusion_math.testing.mistakes.table import Table
 
-__all__ = ["Told", "check_told", "told_times"]
+__all__ = ["Told", "check_told"]
 
 Told: TypeAlias = Literal["t", "nothing"] | Callable[[Any], Any]
 """The time that a network is told at t: t itself, none that is looked at, or a function of t."""
@@ -38,13 +37,11 @@ CLOCKS: Mapping[str, Callable[[Tensor, Tensor, float], Tensor]] = {
 """What networks are told in t's place, as code, with sigma / alpha of t and the last time."""
 
 
-def told_times(told: Told, times: Sequence[Any]) -> Tensor | None:
+def _told_times(told: Told, times: Sequence[Any]) -> Tensor | None:
     """What the network should be told at each time, float64; None where that is not looked at.
 
-    Raises ValueError for what is no function of a time that gives a number.
+    Raises ValueError for a function that gives no number.
     """
-    wanted = "'t', 'nothing', or a function of a time"
-    require(told in ("t", "nothing") or callable(told), "told", wanted, repr(told))
     if told == "nothing":
         return None
     found = []
@@ -70,7 +67,7 @@ def check_told(
     given: what it is given beside x_t; one of these is the time. It may be in float32.
     """
     times = [levels.times[k] for k in rows.t.tolist()]
-    wanted = told_times(told, times)
+    wanted = _told_times(told, times)
     if wanted is None:
         return
     seen = [one for each in given if (one := _numbers(each, len(times))) is not None]

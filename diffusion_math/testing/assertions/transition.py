@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import require
+from diffusion_math.checks import checked, require
 from diffusion_math.testing.assertions.forward import signal_and_noise
 from diffusion_math.testing.mistakes.catalogue import QUANTITIES, Mistake
 from diffusion_math.testing.mistakes.diagnosis import compare
@@ -19,6 +19,7 @@ __all__ = ["assert_transition"]
 VDM = "arXiv:2107.00630, appendix A"
 
 
+@checked
 def assert_transition(
     q: Callable[..., Any],
     levels: LevelsOf,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, NamedTuple, TypeAlias, final
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from diffusion_math.checks import Number, require
 
-__all__ = ["Levels", "LevelsOf", "Rows", "Step", "Times", "neighbours", "pairs_of"]
+__all__ = ["Levels", "LevelsOf", "Rows", "Step", "Times", "neighbours", "pair_of", "pairs_of"]
 
 LevelsOf: TypeAlias = Callable[[Any], tuple[Any, Any]]
 """`levels(i) -> (alpha, sigma)` of their index or time i: x_t = alpha x_0 + sigma eps."""
@@ -67,12 +68,12 @@ class Levels:
         Raises ValueError for no time, for levels that are not two finite numbers with alpha >= 0
         and sigma > 0, and for a signal-to-noise ratio that does not fall from time to time.
         """
-        names = tuple(time.item() if hasattr(time, "item") else time for time in times)
+        names = tuple(_number(time) for time in times)
         require(len(names) > 0, "times", "at least one time", "none")
         require(len(set(names)) == len(names), "times", "each time once", names)
         rows, eps = [(1.0, 0.0)], 0.0
         for time in names:
-            alpha, sigma, rounding = _pair(levels, time)
+            alpha, sigma, rounding = pair_of(levels, time)
             wanted = "finite alpha >= 0 and sigma > 0"
             good = 0 <= alpha < np.inf and 0 < sigma < np.inf
             require(good, f"levels({time})", wanted, (alpha, sigma))
@@ -129,21 +130,34 @@ def neighbours(levels: Levels) -> Rows:
     return Rows(t, t - 1)
 
 
-def pairs_of(levels: Levels, given: Iterable[Sequence[Any]]) -> Rows:
+def pairs_of(levels: Levels, given: Iterable[Any]) -> Rows:
     """The rows of pairs (t, s) of their times; ValueError unless s is less noisy than t."""
     place = {time: k for k, time in enumerate(levels.times)}
     rows = []
     for pair in given:
-        known = len(pair) == 2 and all(time is not None and time in place for time in pair)
-        require(known, "pairs", "two of the times each", pair)
-        t, s = (place[time] for time in pair)
+        wanted = "two of the times each"
+        known = isinstance(pair, Sequence | Tensor | np.ndarray) and len(pair) == 2
+        require(known, "pairs", wanted, pair)
+        t, s = (place.get(_number(time, "pairs", wanted), -1) for time in pair)
+        require(min(t, s) >= 0, "pairs", wanted, pair)
         require(s < t, "pairs", "s less noisy than t in each (t, s)", pair)
         rows.append((t, s))
     require(len(rows) > 0, "pairs", "at least one pair", "none")
     return Rows(*torch.tensor(rows).T)
 
 
-def _pair(levels: LevelsOf, time: Number) -> tuple[float, float, float]:
+def _number(time: Any, argument: str = "times", wanted: str = "numbers") -> Number:
+    """A time as a plain number; ValueError for what is none."""
+    try:
+        found = time.item() if hasattr(time, "item") else time
+    except (RuntimeError, ValueError):
+        found = None
+    require(isinstance(found, Real), argument, wanted, repr(time))
+    number: Number = found
+    return number
+
+
+def pair_of(levels: LevelsOf, time: Number) -> tuple[float, float, float]:
     """alpha, sigma and the relative rounding of their type."""
     try:
         given = levels(time)

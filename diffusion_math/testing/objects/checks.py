@@ -8,7 +8,7 @@ from typing import Any, final, overload
 import torch
 from torch import Tensor
 
-from diffusion_math.checks import require
+from diffusion_math.checks import checked, require
 from diffusion_math.testing.assertions.schedule import assert_schedule
 from diffusion_math.testing.assertions.schedule_table import TABLES, assert_table
 from diffusion_math.testing.mistakes.coarse import UncheckedWarning
@@ -16,7 +16,7 @@ from diffusion_math.testing.mistakes.diagnosis import MistakeError
 from diffusion_math.testing.mistakes.levels import Levels, LevelsOf
 from diffusion_math.testing.objects.functions import Case, driven
 from diffusion_math.testing.objects.levels import Noise, found, of_sigmas, of_tables, tables
-from diffusion_math.testing.objects.names import FUNCTIONS, SAMPLERS
+from diffusion_math.testing.objects.names import FUNCTIONS, PREDICTIONS, SAMPLERS, TABLE_NAMES
 
 __all__ = ["FormulaCheck", "FormulaChecks", "assert_diffusion", "of"]
 
@@ -95,6 +95,7 @@ class FormulaChecks(Sequence[FormulaCheck]):
         return "\n".join([f"{self.subject}: {self.noise}", *lines])
 
 
+@checked
 def of(
     thing: Any,
     *,
@@ -120,10 +121,11 @@ def of(
         first: the time of its tables' first entry: 0, or 1 where times are counted from 1. A
             first entry abar = 1 is of clean data and left out; then the next is of time 1.
         predicts: what its network predicts, "eps", "x0" or "v", where it does not say.
-        skip: names that are left out.
+        skip: names that are left out, of those that it has.
         dtype: that of the samples that methods are given.
 
-    Raises ValueError where the object says nothing of its noise levels. A method that is known and
+    Raises ValueError for arguments that are none, or that would not be used, and where the object
+    says nothing of its noise levels. A method that is known and
     can't be driven is listed with the reason; its check warns `UncheckedWarning`.
 
     >>> import torch
@@ -144,6 +146,11 @@ def of(
     subject = type(thing).__name__ if not kind else thing.__name__
     require(not kind, "thing", f"an instance, such as {subject}()", f"the class {subject}")
     require((levels is None) == (times is None), "levels", "levels and times, or neither", levels)
+    wanted = "None where levels are given: these say what each time is"
+    require(levels is None or first is None, "first", wanted, first)
+    kinds = sorted({*PREDICTIONS.values()})
+    require(predicts is None or predicts in kinds, "predicts", f"one of {kinds}", predicts)
+    require(not isinstance(skip, str), "skip", "names in a list", repr(skip))
     have = tables(thing)
     table = of_tables(have, first)
     noise = of_sigmas(thing, table) or table
@@ -154,9 +161,20 @@ def of(
         raise ValueError(f"thing: wanted {wanted}, got {subject}")
     require(len(noise.times) > 0, "times", "at least one time", "none")
     checks = [*_tables(have, table), *_functions(Case(thing, noise, predicts, dtype))]
+    names = [one.name for one in checks]
+    unknown = [name for name in skip if name not in (*names, *KNOWN)]
+    require(not unknown, "skip", f"names among {', '.join(names)}", ", ".join(map(str, unknown)))
     low, high = noise.times[0], noise.times[-1]
     said = f"times {low:g} to {high:g}, noise levels of {noise.source}"
     return FormulaChecks(subject, said, tuple(one for one in checks if one.name not in skip))
+
+
+KNOWN = frozenset(
+    name
+    for names in (*TABLE_NAMES.values(), *(one.names for one in FUNCTIONS), SAMPLERS)
+    for name in names
+)
+"""All names that `of` knows, which an object may have or not."""
 
 
 def assert_diffusion(thing: Any, **options: Any) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from inspect import Parameter, signature
 from typing import Any, final
 
 import torch
@@ -197,13 +198,13 @@ def _loss(case: Case, method: Method) -> Run | str:
     if predicts not in PREDICTIONS.values():
         return f"its network predicts {predicts}"
     for attribute, plain in PLAIN.items():
-        value = found(case.thing, attribute)
+        value = _said(case, method, attribute)
         kind = str(getattr(value, "name", value))
         if value is not None and not any(one in kind.upper() for one in plain):
             return f"its {attribute} is {kind}"
     for attribute in EXTRAS:
-        if found(case.thing, attribute):
-            return f"its {attribute} is {found(case.thing, attribute)}"
+        if value := _said(case, method, attribute):
+            return f"its {attribute} is {value}"
     for attribute in WEIGHTS:
         weight = found(case.thing, attribute)
         if isinstance(weight, Tensor) and not bool((weight == 1).all()):
@@ -242,6 +243,13 @@ def _loss(case: Case, method: Method) -> Run | str:
         assert_loss(checked, noise.levels, noise.times, predicts=predicts, dtype=case.dtype)
 
     return run
+
+
+def _said(case: Case, method: Method, name: str) -> Any:
+    """A parameter's default in the method, else the object's attribute."""
+    parameter = signature(getattr(case.thing, method.name)).parameters.get(name)
+    default = None if parameter is None else parameter.default
+    return found(case.thing, name) if default in (None, Parameter.empty) else default
 
 
 def _prediction(thing: Any) -> str:

@@ -75,6 +75,7 @@ def learned(predicts: str, levels: driven.Levels) -> Found:
             variance=name,
             predicts=PREDICTS[predicts],
             unit="nats/dim",
+            told="nothing",
             dtype=F32,
         )
     return runs

@@ -79,6 +79,7 @@ def learned() -> Found:
             times,
             variance=said_of,
             unit="bits/dim",
+            told="nothing",
             dtype=F32,
         )
     return runs

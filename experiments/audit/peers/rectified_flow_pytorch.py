@@ -56,6 +56,7 @@ def losses(name: str, predicts: str) -> Found:
             lambda t: (cap * t, 1 - cap * t),
             TIMES,
             predicts=kind,
+            told=lambda t: cap * t,
             weight=None if predicts == "noise" else lambda step: 1 / step.sigma_t**2,
         )
     }

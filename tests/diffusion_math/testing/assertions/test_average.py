@@ -300,3 +300,16 @@ def test_live_parameters_that_are_changed_are_told() -> None:
             assert_average(start, BETA)
     with pytest.raises(AssertionError, match=r"parameters .* changed in place.* \(step 2\)"):
         assert_average(copied, lambda n: 0.0 if n == 1 else BETA)
+
+
+def test_live_parameters_that_are_trained_further_pass() -> None:
+    def start(w: Tensor) -> Callable[[Tensor], Tensor]:
+        weights, kept = torch.nn.Parameter(w), w.clone()
+
+        def update(w: Tensor) -> Tensor:
+            weights.data.copy_(w)  # the training step
+            return kept.lerp_(weights.detach(), 1 - BETA)
+
+        return update
+
+    assert_average(start, BETA)

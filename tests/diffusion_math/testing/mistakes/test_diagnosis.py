@@ -209,5 +209,5 @@ def test_float32_within_float64_is_told() -> None:
     step = LEVELS.at(ROWS)
     given = {"variance": QUANTITIES["beta~"](step).float().double()}
     found = error(given, variance)
-    assert [one.name[:30] for one in found.mistakes] == ["right to float32's rounding: th"[:30]]
+    assert [one.name[:30] for one in found.mistakes] == ["right to float32's rounding, as"[:30]]
     compare("mine", given, variance, LEVELS, ROWS, eps=2.0**-23)

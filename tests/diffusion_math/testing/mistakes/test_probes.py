@@ -11,6 +11,7 @@ from torch import Tensor
 from diffusion_math.testing.mistakes.probes import (
     VECTORS,
     coefficients,
+    events,
     guarded,
     name_of,
     one_by_one,
@@ -103,7 +104,6 @@ def test_nan_is_a_coefficient() -> None:
         (np.float32(2.5), 2.5, 2.0**-23),
         (np.full((3, 1), 2.5), 2.5, 2.0**-52),
         (torch.full((3,), 2.5), 2.5, 2.0**-23),
-        (torch.full((1, 4), 2.5, dtype=torch.bfloat16), 2.5, 2.0**-7),
         ([[2.5] * 4] * 3, 2.5, 2.0**-52),
         (torch.full((3, 4), 2.5, requires_grad=True), 2.5, 2.0**-23),
     ],
@@ -111,6 +111,24 @@ def test_nan_is_a_coefficient() -> None:
 def test_any_array_becomes_a_tensor(value: object, wanted: float, eps: float) -> None:
     found, its = tensor("mine", value, torch.zeros(3, 4))
     assert torch.equal(found, torch.full((3, 4), wanted, dtype=torch.float64)) and its == eps
+
+
+def test_a_coarser_array_is_refused() -> None:
+    half = torch.full((1, 4), 2.5, dtype=torch.bfloat16)
+    for rounding, like in ((0.0, half), (2.0**-7, torch.zeros(1, 4))):
+        assert tensor("mine", half, like, rounding)[1] == 2.0**-7
+    for like in (torch.zeros(1, 4), half.half()):
+        with pytest.raises(
+            AssertionError, match=r"^mine: wanted a result in float.., got bfloat16"
+        ):
+            tensor("mine", half, like)
+
+
+def test_rows_have_events_of_their_own() -> None:
+    rows = [tuple(row) for row in events(48).tolist()]
+    assert len(set(rows)) == 48 and {tuple(sorted(map(abs, row))) for row in rows} == {
+        tuple(sorted(map(abs, VECTORS)))
+    }
 
 
 def test_a_read_only_array_is_taken_without_a_warning() -> None:
