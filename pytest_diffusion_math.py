@@ -78,13 +78,32 @@ def pytest_collection_finish() -> None:
 def pytest_pycollect_makeitem(
     collector: pytest.Module | pytest.Class, name: str, obj: object
 ) -> pytest.Collector | None:
+    wanted = f"{MARK}: wanted the mark on a function or a class"
+    if isinstance(collector, pytest.Module) and _marked(_marks(collector.obj)):
+        raise collector.CollectError(f"{wanted}, got pytestmark of the module")
     if not inspect.isfunction(obj) and not inspect.isclass(obj):
         return None
-    marks = vars(obj).get("pytestmark", [])
-    marks = marks if isinstance(marks, list) else [marks]
-    if not any(getattr(mark, "name", "") == MARK for mark in marks):
-        return None
-    return Subject.from_parent(collector, name=name, obj=obj, marks=marks)
+    marks = _marks(obj)
+    if _marked(marks):
+        return Subject.from_parent(collector, name=name, obj=obj, marks=marks)
+    if inspect.isclass(obj) and not collector.istestclass(obj, name):  # pytest looks at none of it
+        for inner, one in vars(obj).items():
+            if inspect.isfunction(one) and _marked(_marks(one)):
+                raise collector.CollectError(f"{wanted}, got the method {name}.{inner}")
+    return None
+
+
+def _marks(obj: Any) -> list[Any]:
+    """The marks of a module, of a function, or of a class and its bases, those of bases first."""
+    found: list[Any] = []
+    for one in reversed(obj.__mro__) if inspect.isclass(obj) else (obj,):
+        marks = vars(one).get("pytestmark", [])
+        found += marks if isinstance(marks, list | tuple) else [marks]
+    return found
+
+
+def _marked(marks: Iterable[Any]) -> bool:
+    return any(getattr(mark, "name", "") == MARK for mark in marks)
 
 
 class Subject(pytest.Collector):
@@ -104,6 +123,9 @@ class Subject(pytest.Collector):
         except TypeError as error:
             wanted = f"{MARK}: wanted {called} that takes no argument"
             raise self.CollectError(f"{wanted}, got {self.name} with a {error}") from None
+        for mark in self.iter_markers("usefixtures"):  # checks are items without fixtures
+            wanted = f"{MARK}: wanted no mark usefixtures, for checks take no fixtures"
+            raise self.CollectError(f"{wanted}, got {', '.join(mark.args)} of {self.name}")
         made = subject()
         made = list(made) if inspect.isgenerator(made) else made
         try:

@@ -107,10 +107,19 @@ def _name(run: Any) -> Any:
     return name
 
 
+SETUP = ("setup_method", "teardown_method", "setup_class", "teardown_class", "setUp", "tearDown")
+"""Methods that test runners call around others, and this one does not."""
+
+
 def _methods(subject: Any) -> Iterable[tuple[str, Run]]:
-    """Public methods by their names, those of base classes first, in the order of definition."""
+    """Public methods by their names, those of base classes first, in the order of definition.
+
+    Raises ValueError for one of `SETUP`.
+    """
     names = dict.fromkeys(name for kind in reversed(type(subject).__mro__) for name in vars(kind))
     for name in names:
+        if name in SETUP:
+            raise ValueError(f"checks: wanted __init__ for what comes before them, got {name}")
         if not name.startswith("_") and inspect.isroutine(getattr(type(subject), name)):
             yield name, getattr(subject, name)
 

@@ -7,9 +7,10 @@ state which the sampler shows: it is told the time of its node.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, final
+from functools import partial
+from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -28,6 +29,21 @@ TOLERANCE = 4096 * 2.0**-23
 
 LEAST = 1e-3
 """The error of alpha or sigma at a node is relative to it, or to this where it is below."""
+
+
+Result = TypeVar("Result")
+
+
+class _NotRunError(Exception):
+    """A run of the sampler raised."""
+
+
+def _ran(run: Callable[[], Result]) -> Result:
+    """What a run of code that is audited gives, which may raise anything."""
+    try:
+        return run()
+    except Exception as crash:
+        raise _NotRunError from crash
 
 
 @final
@@ -64,9 +80,9 @@ def times_told(sampler: Sampler, counts: Iterable[int], every: bool = True) -> F
     worst, judged = Finding(0.0, None, "every time told is that of its x"), False
     for n in counts:
         try:
-            grid = sampler.times(n)
+            grid = _ran(partial(sampler.times, n))
             found = [*_of_nodes(sampler, grid), *(_of_levels(sampler, grid) if every else ())]
-        except Exception:  # code that is audited may raise anything
+        except _NotRunError:
             continue
         judged = judged or bool(found)
         for off, words in found:
@@ -82,9 +98,9 @@ def _of_nodes(sampler: Sampler, grid: Tensor) -> Iterator[tuple[float, str]]:
     def noise(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         return torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype)
 
-    alpha, sigma = sampler.schedule(grid)
+    alpha, sigma = _ran(partial(sampler.schedule, grid))
     x, calls = alpha[0] * POINT + sigma[0] * starts(), _Calls(point_denoiser)
-    states = [x, *sampler.states(calls, x, grid, noise)]
+    states = [x, *_ran(partial(sampler.states, calls, x, grid, noise))]
     nodes = torch.stack(states if len(states) == len(grid) else states[:1]).double()
     close = max(64 * sampler.precision, 1e-9) * nodes.abs().amax((1, 2))
     for k, (seen, t) in enumerate(calls.like(tuple(x.shape)), 1):
@@ -113,31 +129,40 @@ def _of_levels(sampler: Sampler, grid: Tensor) -> list[tuple[float, str]]:
 
     def look(denoise: Denoiser) -> Tensor:
         calls = _Calls(denoise)
-        drawn = len(on_a_point(sampler, grid, calls).times)
+        drawn = len(_ran(partial(on_a_point, sampler, grid, calls)).times)
         found = calls.like((1 + len(POINT) * (1 + drawn), len(POINT)))
         if not found:
             return torch.zeros(0, 2, len(POINT))
         moments = Moments.of_rows(torch.stack([x for x, _ in found]))
-        levels = [_levels(sampler.schedule, t) for _, t in found]
-        alpha, sigma = (
-            torch.tensor(each, dtype=torch.float64) for each in zip(*levels, strict=True)
-        )
+        levels = [_levels(sampler.schedule, t, _seen(moments, k)) for k, (_, t) in enumerate(found)]
+        alpha, sigma = torch.tensor(levels, dtype=torch.float64).T
         words[:] = [_words(moments, k, t, len(found)) for k, (_, t) in enumerate(found)]
         return off_levels(moments, alpha, sigma).nan_to_num(nan=math.inf)
 
     return list(zip(level_errors(sampler, look), words, strict=True))
 
 
-def _levels(schedule: Schedule, t: float) -> tuple[float, float]:
-    """alpha and sigma at a time that is told; nan where the schedule has no such time."""
+def _levels(schedule: Schedule, t: float, seen: tuple[float, float]) -> tuple[float, float]:
+    """alpha and sigma at a time that is told; nan where the schedule has no such time.
+
+    Where what is `seen` is noisier than all of the schedule, as after churn at its first node, no
+    time of it is right, and the levels are those that are seen.
+    """
     try:
         alpha, sigma = schedule(torch.tensor(t, dtype=torch.float64))
     except ValueError:
-        return math.nan, math.nan
+        most = [float(level) for level in schedule(torch.tensor(schedule.T, dtype=torch.float64))]
+        beyond = t > schedule.T and seen[1] * most[0] > (1 + TOLERANCE) * abs(seen[0]) * most[1]
+        return seen if beyond else (math.nan, math.nan)
     return float(alpha), float(sigma)
 
 
+def _seen(found: Moments, k: int) -> tuple[float, float]:
+    """alpha and sigma of the k-th input."""
+    spread = found.columns[k][:, 0].square().sum().sqrt()
+    return float(found.means[k, 0] / POINT[0]), float(spread)
+
+
 def _words(found: Moments, k: int, t: float, calls: int) -> str:
-    alpha = float(found.means[k, 0] / POINT[0])
-    sigma = float(found.columns[k][:, 0].square().sum().sqrt())
+    alpha, sigma = _seen(found, k)
     return f"call {k + 1} of {calls} is told t = {t:.6g}; its x is {alpha:.4g} x0 + {sigma:.4g} eps"

@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
 
+from diffusion_math import gaussian
 from diffusion_math.schedule import Discrete, RectifiedFlow, VPLinear
 from diffusion_math.testing import Origin, UnsupportedError, assert_order, assert_sound, audit, ours
 from diffusion_math.testing.convergence import fit_order
@@ -75,6 +77,25 @@ def test_a_variance_for_its_root_is_a_defect():
 def test_noise_in_the_last_step_is_a_defect():
     assert "last noise" in defects(LATE)
     assert "last noise" not in defects(right("ddpm"))
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_wider_variance_is_right_with_exact_false_but_for_noise_in_its_last_step(last):
+    """DDPM with the variance beta_t; the row of its levels says which claim is for it."""
+
+    def sample(denoise, x, grid, noise):
+        for t, s in pairwise(grid):
+            q = gaussian.posterior(TABLE, x, denoise(x, t), t, s)
+            (alpha_t, sigma_t), (alpha_s, sigma_s) = TABLE(t), TABLE(s)
+            wide = sigma_t**2 - (alpha_t / alpha_s * sigma_s) ** 2
+            x = q.mean + wide.sqrt() * noise(x, t, s) * float(s > 0 or last)
+            yield x
+
+    mine = replace(right("ddpm", TABLE), sample=sample)
+    [row] = [row for row in audit(mine, **SHORT).rows if row.check == "levels"]
+    assert row.verdict == "defect" and "exact=False" in row.note
+    loose = replace(mine, exact=False)
+    assert defects(loose) == ({"last noise"} if last else set())
 
 
 def test_a_grid_that_rises_is_a_defect():

@@ -1,6 +1,9 @@
 """The single checks of grids, levels and last noise: what they count, and what they say of it."""
 
 import math
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -274,6 +277,22 @@ def test_the_most_noise_on_clean_data_is_told():
     assert residual_noise(subject(), (1, 2, 3)) == Finding(
         0.0, None, "no noise is left on clean data"
     )
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_level_that_is_off_is_no_noise_where_none_is_claimed(exact):
+    """0.4 of the start is left, and 0.3 of the last normal; 0.5 together."""
+
+    def sample(denoise, x, grid, noise, last=0.3):
+        for t, s in pairwise(grid):
+            z = noise(x, t, s)
+        return denoise(x, t) + 0.4 * (x - x[:1]) + last * z
+
+    mine = Sampler("mine", PATH, sample, even, noisy=True, exact=exact)
+    wanted = 0.5 if exact else 0.3
+    assert residual_noise(mine, (1, 3)).worst == pytest.approx(wanted, rel=1e-12)
+    quiet = replace(mine, sample=partial(sample, last=0.0))
+    assert residual_noise(quiet, (1, 3)).worst == pytest.approx(0.4 if exact else 0.0)
 
 
 def test_runs_that_are_not_finite_are_counted_and_the_first_is_told():

@@ -253,7 +253,49 @@ WRONG = {
         body("check").replace("def mine():", "def mine(tmp_path):"),
         "diffusion: wanted a function that takes no argument, got mine with a missing a required",
     ),
+    "a mark of the module": (
+        "import pytest\npytestmark = pytest.mark.diffusion\ndef mine(): pass",
+        "diffusion: wanted the mark on a function or a class, got pytestmark of the module",
+    ),
+    "marks of the module": (
+        "import pytest\npytestmark = [pytest.mark.slow, pytest.mark.diffusion]\n",
+        "diffusion: wanted the mark on a function or a class, got pytestmark of the module",
+    ),
+    "a mark of a method": (
+        "import pytest\nclass Mine:\n    @pytest.mark.diffusion\n    def inner(self): pass",
+        "diffusion: wanted the mark on a function or a class, got the method Mine.inner",
+    ),
+    "fixtures": (
+        body("check").replace("def mine", "@pytest.mark.usefixtures('disk')\ndef mine"),
+        "diffusion: wanted no mark usefixtures, for checks take no fixtures, got disk of mine",
+    ),
+    "a method before each": (
+        "import pytest\n@pytest.mark.diffusion\nclass Mine:\n"
+        "    def setup_method(self): pass\n    def one(self): pass",
+        "Mine: checks: wanted __init__ for what comes before them, got setup_method",
+    ),
 }
+
+
+def test_a_class_has_the_marks_of_its_bases(project: pytest.Pytester) -> None:
+    text = """
+import pytest
+
+@pytest.mark.diffusion(limits={"one": "known"})
+class First:
+    def one(self): assert False
+
+class Second(First):
+    def two(self): assert False, "two is wrong"
+
+@pytest.mark.diffusion(defects={"two": "issue 3"})
+class Third(Second):
+    pass
+"""
+    shown = lines(run(project, text, "-v"))
+    assert "First::one KNOWN LIMITATION" in shown and "Second::one KNOWN LIMITATION" in shown
+    assert "Second::two FAILED" in shown and "Third::two XFAIL" in shown
+    assert "1 failed, 1 xfailed, 3 known limitation in" in shown
 
 
 @pytest.mark.parametrize("name", WRONG)
