@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,14 @@ def test_the_images_and_the_loss_are_of_the_captions(
     with pytest.raises(DrawnError):
         run(Config(data=data, held_out=0.5, count=4), model)
     assert seen == {tuple(row) for row in model.tokenizer.encode(captions).tolist()}
+
+
+def test_an_inpainting_model_is_refused() -> None:
+    model = TextToImage.load("shapes", device="cpu")
+    unet = replace(model.config.unet, in_channels=9)
+    model = replace(model, config=replace(model.config, unet=unet))
+    with pytest.raises(ValueError, match=r"^--model: wanted a text-to-image model, not one for"):
+        run(Config(count=4), model)
 
 
 def test_the_sides_of_a_folder_are_those_of_its_training(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from sd.text.tokenizer import word_level
 from sd.train.lora import FILES
 from sd.train.own_options import OwnModel
 from sd.train.own_start import Start, started
+from sd.train.preview import Prompts, of_captions
 from tests.support import own_run
 from tests.support.captioned import captioned
 
@@ -76,6 +77,21 @@ def test_flags_that_the_checkpoint_does_not_take_are_refused(place: Path) -> Non
         started(model)
     with pytest.raises(FlagError, match=r"^--ema: has no effect without --lora"):
         replace(model, lora=None, loading=LoadingOptions(ema=True)).check()
+
+
+def test_the_prompts_of_the_previews(tmp_path: Path) -> None:
+    """Held-out captions first, as text; or those of the flag."""
+    data = captioned(tmp_path, {f"{i}.png": [f"{i} (old) BREAK"] for i in range(9)}, side=16)
+    options = OwnModel(data=data, size=16, held_out=0.2)
+    with pytest.warns(UserWarning, match="9 of 9 captions have marks"):
+        found = started(options)
+    source = found.source
+    first = [source.folder.captions[place][0] for place in source.held_out + source.trained]
+    assert found.prompts == of_captions(first[:4]) and len(source.held_out) == 2
+    assert found.prompts.texts[0].endswith(r"\(old\) \BREAK")
+    with pytest.warns(UserWarning, match="captions have marks"):
+        found = started(replace(options, prompts=("(5)",)))
+    assert found.prompts == Prompts(("(5)",), captions=False)
 
 
 def test_an_inpainting_model_is_refused_before_any_work(
