@@ -222,7 +222,8 @@ def _rule(annotation: Any) -> _Rule:
     if origin in (Union, UnionType):
         return _any_of([_rule(part) for part in parts])
     if origin is Literal:
-        return _Rule(f"one of {', '.join(map(str, parts))}", lambda value: value in parts, set())
+        wanted = f"one of {', '.join(map(str, parts))}" if len(parts) > 1 else repr(parts[0])
+        return _Rule(wanted, lambda value: value in parts, set())
     if origin is Callable or getattr(annotation, "_is_protocol", False):
         return _function(len(parts[0]) if parts and isinstance(parts[0], list) else None)
     if origin in (Sequence, list, tuple):

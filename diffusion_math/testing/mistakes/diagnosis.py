@@ -124,14 +124,16 @@ def compare(
     """
     eps = max(eps, levels.eps)
     found = _differences(measured, formula, levels, rows, eps)
-    single = eps < SINGLE and _may_be_single(levels, measured.values())
-    if found and single and not _differences(measured, formula, levels, rows, SINGLE):
+    near = bool(found) and eps < SINGLE
+    near = near and not _differences(measured, formula, levels, rows, SINGLE)
+    if near and _may_be_single(levels, measured.values()):
         raise MistakeError(subject, found, (Mistake(SINGLE_NAME, lambda levels, rows: {}),), right)
     if found:
         wrong = {one.field: measured[one.field] for one in found}
         known = list(known)
         names: tuple[Mistake, ...] = ()
-        for rounding in (eps, max(eps, SINGLE)):  # a mistake in tables of float32 has a name too
+        coarser = () if near else (max(eps, SINGLE),)  # in tables of float32 it has a name too
+        for rounding in (eps, *coarser):
             names = names or diagnosis(
                 wrong, measured, formula, levels, rows, eps=rounding, known=known
             )

@@ -263,8 +263,8 @@ def test_what_is_no_posterior_is_one_line(posterior: Callable[..., Any], message
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"spread": "std"}, "spread: wanted one of variance, deviation, log-variance, got std"),
-        ({"first": "third"}, "first: wanted a number of at least 0, or 'second'"),
+        ({"spread": "std"}, "spread: wanted one of variance, deviation, log-variance, got 'std'"),
+        ({"first": "third"}, "first: wanted a number or 'second', got 'third'"),
         ({"first": -1}, "first: wanted a number of at least 0, or 'second'"),
         ({"pairs": []}, "pairs: wanted at least one pair"),
         ({"pairs": [(3, 5)]}, "pairs: wanted s less noisy"),
