@@ -53,7 +53,7 @@ def sampler(name: str, claimed: int, noisy: bool, **options: Any) -> Sampler:
 
             def __call__(self, x: Tensor, t: Tensor, **_: Any) -> SimpleNamespace:
                 now[:] = pairs.get(float(t), now)
-                seen[float(t)] = x
+                seen[float(t)] = x.clone()
                 return SimpleNamespace(mean=denoise(x, t))
 
         on_grid = type(name, (kind,), {"timesteps": grid})

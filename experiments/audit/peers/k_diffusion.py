@@ -59,7 +59,7 @@ def sampler(name: str, claimed: int, noisy: bool, **options: Any) -> Sampler:
 
         def model(x: Tensor, sigma: Tensor, **_: Any) -> Tensor:
             now[:] = pairs.get(float(sigma[0]), now)
-            seen[float(sigma[0])] = x
+            seen[float(sigma[0])] = x.clone()
             return denoise(x, sigma[0].double())
 
         given = dict(options)

@@ -99,7 +99,7 @@ def sampler(
         def network(x: Tensor, timesteps: Tensor, context: Any = None) -> Tensor:
             told = timesteps.double()[0]
             t = told / count if straight else told + 1
-            seen[float(t)] = x
+            seen[float(t)] = x.clone()
             draws.noise = normals.get(float(t), draws.noise)
             x0 = denoise(x, t)
             if straight:
