@@ -29,11 +29,14 @@ class Network(nn.Module):
         self.answer = answer
 
     def forward(self, *given: Any, **named: Any) -> Any:
-        """The answer, in a tuple where code in diffusers' way asks for no dict."""
+        """The answer; in a tuple, or as its own `sample`, for code in diffusers' way."""
         plain = named.pop("return_dict", True)
         events = (name for name, value in named.items() if getattr(value, "ndim", 0) > 1)
         first = next(events, None) if not given else None
         if first is not None:
             given = (named.pop(first),)
         found = self.answer(*given, *named.values())
+        if isinstance(found, Tensor):
+            result: Any = found
+            result.sample = found.view_as(found)
         return found if plain else (found,)

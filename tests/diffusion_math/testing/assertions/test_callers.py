@@ -138,9 +138,10 @@ class TestNetwork:
             lambda network, x, t: network(timestep=t, sample=x),
             lambda network, x, t: network(x, t, y=torch.zeros(len(x), dtype=torch.int64)),
             lambda network, x, t: network(x, t, None, return_dict=False)[0],
+            lambda network, x, t: network(x, t).sample,
             lambda network, x, t: network.train().to(x.dtype)(x, t),
         ],
-        ids=["by name", "in another order", "with classes", "without a dict", "as a module"],
+        ids=["by name", "otherwise", "with classes", "without a dict", "a sample", "as a module"],
     )
     def test_of_a_loss(self, evaluate: Any) -> None:
         def own(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
