@@ -81,6 +81,7 @@ def _time(t: Any) -> Tensor:
 
 
 def _spread(value: Any, x: Tensor) -> Tensor:
-    """One number, or one an entry, in x's shape."""
-    found: Tensor = torch.as_tensor(value)
+    """One number, or one an entry, in x's shape; a number of Python in x's dtype."""
+    plain = isinstance(value, int | float)
+    found: Tensor = torch.as_tensor(value, dtype=x.dtype if plain else None)
     return found.reshape(1, -1).expand_as(x) if found.numel() in (1, x.numel()) else found

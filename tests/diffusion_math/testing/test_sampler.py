@@ -165,7 +165,7 @@ def test_a_sampler_may_change_its_arguments_and_its_states_in_place():
     assert torch.equal(start, X) and torch.equal(grid, GRID)
     sigma = SCHEDULE(GRID)[1]
     wanted = X * (sigma[1:] / sigma[0])[:, None, None]
-    torch.testing.assert_close(torch.stack(found), wanted, rtol=1e-14, atol=0)
+    assert torch.allclose(torch.stack(found), wanted, rtol=1e-14, atol=0)
 
 
 @pytest.mark.usefixtures("unchecked")  # another type is what is tested
