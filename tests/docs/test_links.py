@@ -1,4 +1,4 @@
-"""Links of the docs lead somewhere, on GitHub as on the site, and each page says for whom it is."""
+"""Links of the docs lead somewhere, and each page says for whom it is, and nothing twice."""
 
 import re
 from pathlib import Path
@@ -28,6 +28,12 @@ def test_the_first_line_says_for_whom(path: Path) -> None:
     assert paragraphs[0].startswith("# ")
     if path.stem != "verification":  # written by `python -m experiments verify`
         assert paragraphs[1].startswith("For "), paragraphs[1]
+
+
+@pytest.mark.parametrize("path", pages(DOCS), ids=lambda path: str(path.relative_to(DOCS)))
+def test_no_page_says_a_line_twice(path: Path) -> None:
+    lines = [line for line in text(path).splitlines() if len(line) > 100 and line[0] != "|"]
+    assert sorted(lines) == sorted(set(lines))
 
 
 def test_every_page_is_in_the_navigation() -> None:
