@@ -40,6 +40,8 @@ MOST = 10**6
 class Schedule(ABC):
     """A map from time to (alpha_t, sigma_t), strictly decreasing in log-SNR.
 
+    What it returns is a constant of autograd with respect to t: no gradient reaches a time.
+
     >>> import torch
     >>> import diffusion_math as dm
     >>> schedule = dm.VPCosine()

@@ -200,9 +200,10 @@ class ModelConfig:
     """A text-to-image model: three networks, the U-Net's prediction and its noise schedule.
 
     `guidance_scale`, `solver`, `sampling_steps` and `long_prompt` (see `sd.text.conditioning`) are
-    defaults of a call. `distilled`: the U-Net was distilled for these steps of this solver on the
-    grid `trailing`, at this scale. `zero_terminal_snr`: the schedule is rescaled to an SNR of zero
-    at its last step (see `sd.noise_schedule`).
+    defaults of a call. `eta` is that of the solver `ddim`, if it is the model's own. `distilled`:
+    the U-Net was distilled for these steps of this solver on the grid `trailing`, at this scale.
+    `zero_terminal_snr`: the schedule is rescaled to an SNR of zero at its last step (see
+    `sd.noise_schedule`).
     """
 
     text: TextConfig = field(default_factory=TextConfig)
@@ -218,6 +219,7 @@ class ModelConfig:
     zero_terminal_snr: bool = False
     sampling_steps: int = 25
     distilled: bool = False
+    eta: float = 0.0
 
     def __post_init__(self) -> None:
         for name, kind in (("text", TextConfig), ("vae", VAEConfig), ("unet", UNetConfig)):
@@ -230,7 +232,7 @@ class ModelConfig:
         validation.one_of(self, "long_prompt", get_args(LongPrompt))
         validation.whole(self, "image_size")
         validation.whole(self, "steps", most=10**6)
-        validation.boolean(self, "zero_terminal_snr")
+        validation.boolean(self, "zero_terminal_snr", "distilled")
         if self.zero_terminal_snr:  # at an SNR of zero, a noise prediction does not give x_0
             wanted = "v_prediction or sample, with zero_terminal_snr"
             require(self.prediction != "epsilon", "ModelConfig.prediction", wanted, "'epsilon'")
@@ -238,7 +240,9 @@ class ModelConfig:
             require(self.steps >= 2, "ModelConfig.steps", wanted, self.steps)
         validation.positive(self, "guidance_scale", zero=True)
         validation.whole(self, "sampling_steps")
-        validation.boolean(self, "distilled")
+        checks.between("ModelConfig.eta", self.eta, 0.0, 1.0)
+        wanted = "0, with a solver other than ddim"
+        require(self.solver == "ddim" or self.eta == 0, "ModelConfig.eta", wanted, self.eta)
         factor = self.vae.factor
         wanted = f"a multiple of {factor} (the VAE halves it)"
         require(self.image_size % factor == 0, "ModelConfig.image_size", wanted, self.image_size)

@@ -58,9 +58,26 @@ class Control:
         return [float(self.scale) * one for one in inside]
 
 
-def require_fit(controls: Sequence[Control], config: ModelConfig, size: tuple[int, int]) -> None:
-    """Raise ValueError for a ControlNet of another U-Net, or a map not of that (width, height)."""
+def require_fit(
+    controls: Sequence[Control],
+    config: ModelConfig,
+    size: tuple[int, int],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    """Raise ValueError for a ControlNet of another U-Net, device, dtype, or a map of another size.
+
+    size: (width, height) of the images.
+    """
+    several = isinstance(controls, Sequence) and all(isinstance(one, Control) for one in controls)
+    require(several, "controls", "a sequence of Control", type(controls).__name__)
     for control in controls:
+        weight = control.network.conv_in.weight
+        own, there = (
+            f"{weight.dtype} on {weight.device.type}",
+            f"{dtype} on {device.type}",
+        )
+        require(own == there, "controls", f"a network of {there}, as the pipeline's", own)
         control.network.settings.require_fit(config)
         wanted, got = (f"{width} x {height} pixels" for width, height in (size, control.image.size))
         require(control.image.size == size, "control.image", f"{wanted}, as the images", got)

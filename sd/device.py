@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-__all__ = ["available", "pick", "placed"]
+__all__ = ["available", "exists", "pick", "placed"]
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -32,6 +32,15 @@ def pick(name: str) -> torch.device:
     if not valid:
         raise ValueError(f"device: wanted auto or one of {', '.join(found)}, got {name!r}")
     return torch.device(name)
+
+
+def exists(name: str) -> bool:
+    """Whether this machine has the device of that name."""
+    try:
+        pick(name)
+    except ValueError:
+        return False
+    return True
 
 
 def placed(network: Network, device: torch.device) -> Network:

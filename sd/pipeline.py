@@ -24,7 +24,6 @@ from diffusion_math.guidance import cfg, cfg_batched, limited
 from diffusion_math.noise import from_seeds, start_noise
 from diffusion_math.sample import trajectory
 from diffusion_math.schedule import Discrete, Schedule
-from diffusion_math.solvers.registry import SOLVERS
 from diffusion_math.solvers.step import State, Step
 from sd import device as devices
 from sd import img2img as strengths
@@ -39,6 +38,8 @@ from sd.networks.unet import UNet
 from sd.networks.vae import Autoencoder
 from sd.noise_schedule import named_schedule
 from sd.nonfinite import finite_states, require_finite, vae_dtype
+from sd.solver import solver_of
+from sd.text.alike import alike, apart
 from sd.text.conditioning import context
 from sd.text.prompt import paired, require_text
 from sd.text.tokenizer import Tokenizer
@@ -46,6 +47,8 @@ from sd.text.tokenizer import Tokenizer
 __all__ = ["TextToImage"]
 
 _DENOISERS = {"epsilon": from_eps, "v_prediction": from_v, "sample": from_x0}
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 _AT_ONCE = 2**12
 """Pixels of latents that are decoded at once: one image of 512 x 512, or many small ones."""
@@ -104,7 +107,8 @@ class TextToImage:
             FileNotFoundError: a weights file is missing.
             ValueError: a file is damaged or does not fit, or there is no such device.
         """
-        require(dtype.is_floating_point, "dtype", "a floating-point type", dtype)
+        wanted = ", ".join(map(str, DTYPES))
+        require(dtype in DTYPES, "dtype", f"one of {wanted}", dtype)
         where = devices.pick(device)
         parts = loading.load_model(model, where, dtype, **options)
         return cls(**parts._asdict(), device=where, dtype=dtype)
@@ -195,16 +199,17 @@ class TextToImage:
         """
         prompts, seeds = paired(prompt, seed)
         require_text("negative_prompt", negative_prompt)
+        for name, given in (("image", image), ("mask", mask)):
+            right = given is None or isinstance(given, Image.Image)
+            require(right, name, "an image of Pillow", type(given).__name__)
         scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
-        valid = 0 <= scale < float("inf")
-        require(valid, "guidance_scale", "a finite number of at least 0", scale)
+        valid = isinstance(scale, int | float) and 0 <= scale < float("inf")
+        require(valid, "guidance_scale", "a finite number of at least 0", repr(scale))
         if guidance_interval is not None:
             interval("guidance_interval", guidance_interval)
-        own, given = self.config.guidance_scale, bool(guidance_interval)
-        unused_arguments.warn_guidance(
-            do_cfg, scale, own, negative_prompt=negative_prompt, guidance_interval=given
-        )
-        make = _solver(self.config.solver if solver is None else solver)
+        limits = {"negative_prompt": negative_prompt, "guidance_interval": bool(guidance_interval)}
+        unused_arguments.warn_guidance(do_cfg, scale, self.config.guidance_scale, **limits)
+        make = solver_of(self.config, solver)
         step = make(self.schedule)
         require(callable(step), "solver", "a function that returns a step", type(step).__name__)
         named = isinstance(grid, str)
@@ -218,13 +223,14 @@ class TextToImage:
         require(strength is None or 0 < strength <= 1, "strength", wanted, strength)
         require(image is not None or strength is None, "strength", "an image with it", strength)
         hole = Inpainting.wanted(self.config, image, mask, wide, high)
-        require_fit(controls, self.config, (wide, high))
+        require_fit(controls, self.config, (wide, high), self.device, self.dtype)
         plain = not controls or isinstance(self.unet, UNet)
         require(plain, "controls", "the engine eager with them", type(self.unet).__name__)
 
-        texts = [negative_prompt, *prompts]
-        contexts = self.encode_prompts(texts, long_prompt or self.config.long_prompt, clip_skip)
-        pair = contexts[:1], contexts[1:]
+        long = long_prompt or self.config.long_prompt
+        encoder = self._encoder([negative_prompt, *prompts], long, clip_skip)
+        groups = alike(self.tokenizer, negative_prompt, prompts, long)
+        encoded = [encoder([negative_prompt, *(prompts[k] for k in group)]) for group in groups]
         factor = self.config.vae.factor
         beside = hole.channels(self._encoded) if hole and self.config.reads_mask else None
         shape = (self.config.vae.latent_channels, high // factor, wide // factor)
@@ -245,7 +251,9 @@ class TextToImage:
         residuals = Residuals(controls, self.schedule, times, precise) if controls else None
         scale = scale if do_cfg else 1
         unused_arguments.warn_distilled(self.config, self.schedule, times, make, scale)
-        denoise = self.denoiser(pair, scale, guidance_interval, beside, residuals)
+        more = scale, guidance_interval, beside, residuals
+        denoisers = [self.denoiser((one[:1], one[1:]), *more) for one in encoded]
+        denoise = apart(groups, denoisers, self.device)
         seen = hole is None or (amount < 1 if named else times[0] < self.schedule.T)
         if image is not None and (seen or beside is None):
             (latent,) = self.encode_image(image, wide, high)
@@ -270,6 +278,9 @@ class TextToImage:
     ) -> Context:
         """Encode prompts to the context `(batch, token, width)` of the U-Net's cross-attention.
 
+        All get as many tokens as the longest prompt. A call of the pipeline does not: there each
+        prompt has its own number, or that of the negative prompt.
+
         Weights and breaks are applied as in `sd.text.conditioning`.
 
         Args:
@@ -281,12 +292,14 @@ class TextToImage:
         ValueError for a prompt beyond the context length if `long` is "refuse", and for an invalid
         `long` or `clip_skip`.
         """
-        require(
-            long in get_args(LongPrompt),
-            "long_prompt",
-            f"one of {get_args(LongPrompt)}",
-            repr(long),
-        )
+        return self._encoder(prompts, long, clip_skip)(prompts)
+
+    def _encoder(
+        self, prompts: Sequence[str], long: str, clip_skip: int | None
+    ) -> Callable[[Sequence[str]], Context]:
+        """What encodes some of the prompts; warns of all of them."""
+        wanted = f"one of {get_args(LongPrompt)}"
+        require(long in get_args(LongPrompt), "long_prompt", wanted, repr(long))
         skip = self.config.text.skip if clip_skip is None else clip_skip
         whole("clip_skip", skip, 0, self.config.text.layers - 1)
         unused_arguments.warn_prompts(self.tokenizer, prompts)
@@ -297,8 +310,11 @@ class TextToImage:
                 return states
             return self.text_encoder.states(tokens, self.config.text.layers - skip)
 
-        found = context(encoder, self.tokenizer, prompts, long, device=self.device)
-        return require_finite(found, "text encoder")
+        def encode(some: Sequence[str]) -> Context:
+            found = context(encoder, self.tokenizer, some, long, device=self.device)
+            return require_finite(found, "text encoder")
+
+        return encode
 
     def denoiser(
         self,
@@ -377,14 +393,6 @@ class TextToImage:
         """The width or height in pixels, checked."""
         side = self.config.image_size if pixels is None else pixels
         least = self.config.vae.factor
-        require(side > 0 and side % least == 0, name, f"a multiple of {least}", side)
+        whole(name, side, least)
+        require(side % least == 0, name, f"a multiple of {least}", side)
         return side
-
-
-def _solver(given: str | Callable[[Schedule], Step]) -> Callable[[Schedule], Step]:
-    """The solver of that name, or the given function."""
-    if isinstance(given, str) and given in SOLVERS:
-        return SOLVERS[given]
-    wanted = f"one of {', '.join(SOLVERS)}, or a function of a schedule that returns a step"
-    require(callable(given), "solver", wanted, repr(given))
-    return given  # type: ignore[return-value]

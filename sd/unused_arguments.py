@@ -8,8 +8,9 @@ from torch import Tensor
 from diffusion_math.checks import Number
 from diffusion_math.grid import trailing
 from diffusion_math.schedule import Schedule
-from diffusion_math.solvers import SOLVERS, Solver, Step
+from diffusion_math.solvers import Solver, Step
 from sd.config import ModelConfig
+from sd.solver import own_solver
 from sd.text.prompt import foreign_marks, words
 from sd.text.tokenizer import Tokenizer
 
@@ -90,7 +91,7 @@ def warn_distilled(
     near = len(times) == len(last) and bool(((times.to(own) - last).abs() <= NEAR).all())
     strange = {
         "guidance_scale": scale != config.guidance_scale,
-        "solver": isinstance(solver, Solver) and solver != SOLVERS[config.solver],
+        "solver": isinstance(solver, Solver) and solver != own_solver(config),
         "grid, steps, strength": not near,
     }
     given = ", ".join(name for name, other in strange.items() if other)

@@ -34,11 +34,12 @@ def one_of(owner: object, name: str, valid: tuple[str, ...]) -> None:
     checks.require(value in valid, f"{type(owner).__name__}.{name}", wanted, repr(value))
 
 
-def boolean(owner: object, name: str) -> None:
-    """Raise ValueError unless the named field is True or False."""
-    value = getattr(owner, name)
-    argument = f"{type(owner).__name__}.{name}"
-    checks.require(isinstance(value, bool), argument, "a boolean", repr(value))
+def boolean(owner: object, *names: str) -> None:
+    """Raise ValueError unless the named fields are True or False."""
+    for name in names:
+        value = getattr(owner, name)
+        argument = f"{type(owner).__name__}.{name}"
+        checks.require(isinstance(value, bool), argument, "a boolean", repr(value))
 
 
 def divides(owner: object, divisor: str, width: int, of: str) -> None:

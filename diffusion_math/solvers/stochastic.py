@@ -75,6 +75,34 @@ def ancestral(schedule: Schedule, order: int, kind: Kind = "eps", eta: float | i
     return step
 
 
+@checked
+def down_time(schedule: Schedule, t: Time, s: Time, eta: float | int) -> Tensor:
+    """The time of r_down, to which `ancestral` and `ddim(eta)` follow the flow, before the noise.
+
+        log SNR = log SNR(s) - log(1 - eta^2 + eta^2 rho^2),    rho = r_s / r_t
+
+    It is s with eta = 0, and 0 with s = 0.
+
+    Args:
+        schedule: gives the log-SNR, and the time of one.
+        t, s: numbers, s < t.
+        eta: as of `ddim`, in [0, 1].
+
+    Raises:
+        ValueError: `eta` is outside [0, 1]; the time is between 0 and 1 on a discrete schedule.
+
+    Derivation: (stochastic.2), (distillation.3).
+
+    >>> import diffusion_math as dm
+    >>> from diffusion_math.solvers.stochastic import down_time
+    >>> down_time(dm.Discrete.scaled_linear(), 1000, 833, eta=0.7)
+    tensor(775.6806, dtype=torch.float64)
+    """
+    between("eta", float(eta), 0.0, 1.0)
+    lam = _lower(schedule, t, s, eta)[2]
+    return schedule.time(torch.tensor(2 * lam, dtype=torch.float64))
+
+
 @kept
 def _lower(schedule: Schedule, t: Time, s: Time, eta: Number) -> tuple[float, ...]:
     """The level below s that `ancestral` goes to, and the noise's standard deviation."""

@@ -128,4 +128,6 @@ def weighed(text: str) -> tuple[Path, float]:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(one) for one in value]
-    return str(value) if isinstance(value, Path) else value
+    if isinstance(value, Path):  # a folder that is named as an embedded model is
+        return f"./{value}" if str(value) in UNETS else str(value)
+    return value

@@ -17,6 +17,7 @@ from experiments.generate.jobs import Job, batches, listed, read
 from experiments.generate.shared_work import claimed, finishing
 from experiments.output.files import write_files
 from experiments.output.result import Figure, Result
+from sd import device as devices
 from sd.checkpoint.network import EMBEDDED
 from sd.command_line.flags import FlagError, refuse
 from sd.command_line.terminal import say
@@ -247,15 +248,18 @@ def _repeat(config: Config, pipeline: TextToImage | None) -> Result:
     """Sample the batch of the PNG again, and keep its image."""
     assert config.like is not None
     own = {name: getattr(config.model, name) for name in config.model.named()}
-    given = Model(low_memory=config.model.low_memory, **own)
+    device = config.model.device
+    given = Model(low_memory=config.model.low_memory, device=device, **own)
     allowed = {"like": None, "like_files": False, "out": Config.out}
     if replace(config, **allowed) != Config(model=given):
         kinds = ", ".join(f"--{name}" for name in NAMED)
-        others = f"leave out all but --out, --low-memory, --like-files, {kinds}"
+        others = f"leave out all but --out, --low-memory, --device, --like-files, {kinds}"
         raise ValueError(f"--like repeats an image with its own settings: {others}")
     kept = png_metadata.read(config.like)
     checked = png_metadata.checked(kept)
-    model = replace(checked.model, low_memory=given.low_memory, **own)
+    if device == "auto" and devices.exists(checked.model.device):
+        device = checked.model.device
+    model = replace(checked.model, low_memory=given.low_memory, device=device, **own)
     kept["model"] |= {name: given.kept()[name] for name in own}
     unasked = {name: kept["model"][name] for name in checked.model.named() if name not in own}
     nets = [one.control for one in checked.controls if one.control != EMBEDDED]

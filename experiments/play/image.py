@@ -12,7 +12,6 @@ from torch import Tensor
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Schedule
-from diffusion_math.solvers.registry import SOLVERS
 from diffusion_math.solvers.step import State, Step
 from experiments import generate
 from experiments.common.model_options import Model
@@ -22,6 +21,7 @@ from experiments.play.jobs import Tell
 from sd.command_line.flags import FlagError, Range, Words, refuse, validated
 from sd.files.image_file import open_image
 from sd.pipeline import TextToImage
+from sd.solver import solver_of
 
 __all__ = ["Drawn", "Preview", "Settings", "sample"]
 
@@ -111,7 +111,8 @@ def sample(settings: Settings, model: Model, pipeline: TextToImage, every: int, 
         def see(step: int, time: float, x0: Tensor, side: str = side) -> None:
             tell(Preview(side, step, time, pipeline.decode(x0)[0]))
 
-        solver = _watched(settings.solver, every, see)
+        own = solver_of(pipeline.config, settings.solver)
+        solver = _watched(own, every, see)
         try:
             result = run(config, pipeline, hold=True, solver=solver, progress=False)
         except ValueError as error:
@@ -134,15 +135,15 @@ def bounded(path: Path) -> None:
 
 
 def _watched(
-    name: str, every: int, see: Callable[[int, float, Tensor], None]
+    own: Callable[[Schedule], Step], every: int, see: Callable[[int, float, Tensor], None]
 ) -> Callable[[Schedule], Step]:
-    """The solver of that name; `see(step, time, x0_hat)` of the last evaluation in each step.
+    """The solver; `see(step, time, x0_hat)` of the last evaluation in each step.
 
     every: of every so many steps.
     """
 
     def solver(schedule: Schedule) -> Step:
-        step, count = SOLVERS[name](schedule), itertools.count(1)
+        step, count = own(schedule), itertools.count(1)
 
         def watched(denoise: Denoiser, state: State, t: Tensor, s: Tensor, noise: Noise) -> State:
             latest: list[tuple[float, Tensor]] = []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from diffusion_math.checks import require
 from sd.checkpoint.key_map import Skeleton, file_key
 from sd.checkpoint.parameterization import BETA_SCHEDULES, CONFIG_KEY
+from sd.checkpoint.textual_inversion import TABLE
 from sd.config import ModelConfig, TextConfig, UNetConfig, VAEConfig, to_json
 from sd.noise_schedule import named_schedule
 
@@ -24,6 +26,9 @@ PREFIXES = {
     "transformers": "cond_stage_model.transformer.text_model.",
     "openclip": "cond_stage_model.model.",
 }
+OUTSIDE = 4
+"""Stack frames between a warning and the code that saves."""
+
 MODELSPEC = {"epsilon": "epsilon", "v_prediction": "v"}
 
 
@@ -37,6 +42,8 @@ def save_single(path: Path | str, model: Any, *, dtype: torch.dtype | None = Non
         path: ends in `.safetensors`, or in `.ckpt` for a zip of torch.save.
         model: a `Loaded`, or any object with its config and three networks.
         dtype: the dtype of the tensors; default: their own.
+
+    Warns that the words of embeddings are left out: the file has no tokenizer to name them.
 
     Raises:
         ValueError: the path has another ending, or the model is offloaded.
@@ -68,7 +75,7 @@ def original_tensors(
         layout = "openclip" if openclip else "transformers"
     bones = config_skeleton(kind, config)
     packed: dict[str, dict[int, Tensor]] = {}
-    for name, value in network.state_dict().items():
+    for name, value in _state(kind, network, config).items():
         found = file_key(kind, layout, name, bones)
         thirds = packed.setdefault(PREFIXES.get(kind, PREFIXES.get(layout, "")) + found.name, {})
         tensor = value.detach().to("cpu", dtype or value.dtype)
@@ -99,7 +106,8 @@ def save_folder(
 ) -> None:
     """Write the networks, with their configurations and the scheduler's, as diffusers does.
 
-    The folder has no tokenizer; give one to a diffusers pipeline of the folder.
+    The folder has no tokenizer; give one to a diffusers pipeline of the folder. Warns as
+    `save_single`.
 
     Args:
         folder: is made if it does not exist.
@@ -122,7 +130,7 @@ def save_folder(
     }
     for kind, (stem, words) in described.items():
         prefix = "text_model." if kind == "text_encoder" else ""
-        state = getattr(model, kind).state_dict()
+        state = _state(kind, getattr(model, kind), config)
         tensors = {
             prefix + name: value.detach().to("cpu", dtype or value.dtype).contiguous()
             for name, value in state.items()
@@ -134,6 +142,16 @@ def save_folder(
     _json(folder / "scheduler" / "scheduler_config.json", scheduler_json(config))
     pipeline = "StableDiffusionInpaintPipeline" if config.reads_mask else "StableDiffusionPipeline"
     _json(folder / "model_index.json", {"_class_name": pipeline, **INDEX})
+
+
+def _state(kind: str, network: nn.Module, config: ModelConfig) -> dict[str, Tensor]:
+    """A network's tensors, without the tokens that embeddings have added."""
+    found = network.state_dict()
+    if kind == "text_encoder" and (added := len(found[TABLE]) - config.text.vocab_size):
+        said = f"{added} tokens of added embeddings are left out; add them again to what is loaded"
+        warnings.warn(said, stacklevel=OUTSIDE)
+        found[TABLE] = found[TABLE][: config.text.vocab_size]
+    return found
 
 
 INDEX: dict[str, Any] = {

@@ -182,6 +182,8 @@ def paired(
     prompt: str | Sequence[str], seed: int | Sequence[int]
 ) -> tuple[list[str], tuple[int, ...]]:
     """The prompts and as many seeds: one prompt is repeated, one seed counts up."""
+    several = isinstance(prompt, Sequence)
+    require(several, "prompt", "text, or a sequence of texts", type(prompt).__name__)
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     require(len(prompts) > 0, "prompt", "at least one", "none")
     for text in prompts:

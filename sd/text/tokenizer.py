@@ -145,9 +145,9 @@ class Tokenizer:
 
     def unknown_words(self, prompt: str) -> list[str]:
         """The words of a prompt without a token, once each, in order, without punctuation."""
+        known = self._split(prompt)  # notes learned words as used
         if self._unknown is None:
             return []
-        known = self._split(prompt)
         prompt = " ".join(text for text, ids in known if not ids)
         found = self._encoded(prompt)
         spans = zip(found.ids, found.offsets, strict=True)

@@ -145,6 +145,21 @@ def test_the_user_s_own_file_takes_the_place(like: Like, tiny: Path, tmp_path: P
     assert code == 2 and "lora" in error and "/elsewhere/model" not in error
 
 
+@pytest.mark.parametrize("more", [(), ("--device", "cpu")])
+def test_a_device_that_is_not_here_is_replaced(more: tuple[str, ...], like: Like) -> None:
+    kept = changed(("made_with", "device"), "cuda:7")
+    code, error = like(kept, *more)
+    assert code == 0 and error.count("\n") == 1 and "made with other device" in error
+
+
+def test_a_folder_named_as_an_embedded_model_stays_a_folder() -> None:
+    kept = Model(weights=Path("shapes")).kept()
+    assert kept["weights"] == "./shapes"
+    assert Model.of(kept, "cpu").weights == Path("shapes")
+    assert Model.of(kept, "cpu").named() == {"weights": "./shapes"}
+    assert Model.of(Model().kept(), "cpu").weights == "shapes"
+
+
 def test_other_flags_beside_like_are_refused(like: Like) -> None:
     assert like(SETTINGS, "--dtype", "bfloat16")[0] == 2
     assert like(SETTINGS, "--prompt", "a red ring")[0] == 2

@@ -131,6 +131,11 @@ def test_what_does_not_fit_is_refused(pipeline: TextToImage) -> None:
     small = Control(ours(EDGES).network, hint(16, 1))
     with pytest.raises(ValueError, match=r"control.image: wanted 32 x 32 pixels.* got 16 x 16"):
         pipeline("word1", controls=[small], **call)
+    half = replace(pipeline, dtype=torch.bfloat16)
+    with pytest.raises(
+        ValueError, match=r"controls: wanted .*bfloat16 on cpu, as the pipeline's, got .*float32"
+    ):
+        half("word1", controls=[ours(EDGES)], **call)
     wide = ControlNetConfig(V1.unet, hint_channels=(4, 4, 4))
     with pytest.raises(ValueError, match=r"control: wanted a map downsampled by 2.* got by 4"):
         wide.require_fit(V1)

@@ -88,6 +88,22 @@ def test_prompts_longer_than_a_row_and_weights(folder: Path) -> None:
     assert not torch.allclose(end(pipeline, "word1", clip_skip=1), end(pipeline, "word1"))
 
 
+def test_an_image_does_not_depend_on_longer_prompts_beside_it(folder: Path) -> None:
+    """Not by empty rows that fill its context up, with and without a long negative prompt."""
+    pipeline = TextToImage.load(folder, device="cpu")
+    long, longest = " ".join(WORDS[:30]), " ".join(WORDS[:50])
+
+    def images(prompts: list[str], seeds: list[int], **call: object) -> list[bytes]:
+        own = {"steps": 2, "height": 32, "width": 32, "progress": False, **call}
+        return [one.tobytes() for one in pipeline(prompts, seed=seeds, **own)]  # type: ignore[arg-type]
+
+    for call in ({}, {"negative_prompt": long}, {"guidance_scale": 1.0}):
+        beside = images([longest, "word1", long, "word2"], [1, 2, 3, 4], **call)
+        alone = [images([p], [k], **call)[0] for p, k in (("word1", 2), (long, 3), (longest, 1))]
+        assert [beside[1], beside[2], beside[0]] == alone
+    assert images(["word1"], [2]) != images(["word1"], [2], negative_prompt=long)
+
+
 def test_options_are_a_checkpoints(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="ema, variant: wanted a checkpoint with it, got 'shapes'"):
         TextToImage.load("shapes", device="cpu", ema=True, variant="fp16")

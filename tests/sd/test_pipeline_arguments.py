@@ -138,8 +138,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"seed": 2**64}, "seed: wanted a whole number"),
     ({"seed": []}, "seed: wanted at least one, got 0"),
     ({"prompt": ["red", "blue"], "seed": [1, 2, 3]}, "seed: wanted 2 seeds, .*, got 3"),
-    ({"height": 0}, "height: wanted a multiple of 1, got 0"),
-    ({"width": -2}, "width: wanted a multiple of 1, got -2"),
+    ({"height": 0}, "height: wanted a whole number of at least 1, got 0"),
+    ({"width": -2}, "width: wanted a whole number of at least 1, got -2"),
 ]
 
 
@@ -148,6 +148,24 @@ def test_bad_arguments_are_named_in_one_line(options: dict[str, Any], message: s
     with pytest.raises(ValueError, match=message) as caught:
         model(Nothing())(**{"prompt": "red", "progress": False, **options})
     assert "\n" not in str(caught.value)
+
+
+OF_ANOTHER_TYPE: list[tuple[dict[str, Any], str]] = [
+    ({"prompt": None}, "prompt: wanted text, or a sequence of texts, got NoneType"),
+    ({"image": "x.png"}, "image: wanted an image of Pillow, got str"),
+    ({"image": photo(1), "mask": "m.png"}, "mask: wanted an image of Pillow, got str"),
+    ({"guidance_scale": "7"}, "guidance_scale: wanted a finite number of at least 0, got '7'"),
+    ({"height": 32.0}, "height: wanted a whole number of at least 1, got 32.0"),
+    ({"controls": 7}, "controls: wanted a sequence of Control, got int"),
+]
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(("options", "message"), OF_ANOTHER_TYPE)
+def test_arguments_of_another_type_are_named_in_one_line(
+    options: dict[str, Any], message: str
+) -> None:
+    test_bad_arguments_are_named_in_one_line(options, message)
 
 
 def test_unknown_words_are_warned_of() -> None:
@@ -209,7 +227,7 @@ def test_a_folder_becomes_a_pipeline(folder: Path) -> None:
 def test_bad_folders_are_named(folder: Path) -> None:
     with pytest.raises(ValueError, match="model: wanted 'shapes', 'shapes-distilled', a folder"):
         TextToImage.load(folder / "nowhere", device="cpu")
-    with pytest.raises(ValueError, match=r"dtype: wanted a floating-point type, got torch.int32"):
+    with pytest.raises(ValueError, match=r"dtype: wanted one of torch.float32, .* got torch.int32"):
         TextToImage.load(folder, dtype=torch.int32)
     word_level(["red"]).save(str(folder / "tokenizer.json"))
     with pytest.raises(ValueError, match="tokenizer: it has 4 tokens, the text encoder 29 rows"):

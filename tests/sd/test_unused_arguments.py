@@ -1,10 +1,14 @@
 """What has no effect on a picture is warned of before it is drawn."""
 
+import warnings
 from typing import Any
 
 import pytest
 import torch
 
+from sd.text import clip_vocabulary
+from sd.text.tokenizer import Tokenizer
+from sd.unused_arguments import warn_prompts
 from tests.support.pixel_pipeline import SCHEDULE, Nothing, model
 
 
@@ -15,6 +19,19 @@ def test_a_word_that_was_learned_is_missed_until_a_prompt_has_it() -> None:
         pipeline("red", steps=1, progress=False)
     pipeline("red", negative_prompt="a <TOY>", steps=1, progress=False)
     pipeline("red", steps=1, progress=False)
+
+
+def test_a_learned_word_counts_where_every_word_is_known() -> None:
+    """CLIP's vocabulary has no unknown word; the first prompt with the learned one is enough."""
+    rules = clip_vocabulary.rules_of_merges([("c", "a"), ("ca", "t</w>")])
+    tokenizer = Tokenizer(rules, 20)
+    tokenizer.learn("cat-toy", [1, 2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_prompts(tokenizer, ["a cat-toy"])
+    tokenizer.learn("dog-toy", [3])
+    with pytest.warns(UserWarning, match="no prompt so far has 'dog-toy'"):
+        warn_prompts(tokenizer, ["a cat-toy"])
 
 
 def test_marks_of_other_interfaces_are_warned_of_once() -> None:

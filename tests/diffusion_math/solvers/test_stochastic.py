@@ -5,16 +5,25 @@ import math
 import pytest
 import torch
 
+from diffusion_math import gaussian
 from diffusion_math.densities.mixture import GaussianMixture
-from diffusion_math.noise import zeros
+from diffusion_math.noise import from_seeds, zeros
+from diffusion_math.sample import final
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, VPLinear
 from diffusion_math.solvers.exponential import multistep
 from diffusion_math.solvers.one_step import ddim, ddpm, heun
 from diffusion_math.solvers.step import State
-from diffusion_math.solvers.stochastic import ancestral, churn, corrected, dpmpp_sde, sde_heun
+from diffusion_math.solvers.stochastic import (
+    ancestral,
+    churn,
+    corrected,
+    down_time,
+    dpmpp_sde,
+    sde_heun,
+)
 from tests.support.counted_noise import law
 from tests.support.solver_step import MIXTURE, X, forbidden_noise
-from tests.support.tensors import f64
+from tests.support.tensors import f64, normal
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # long walks; shapes have tests of their own
 
@@ -49,6 +58,28 @@ def test_euler_ancestral_is_ddim(eta):
         got = one(ancestral(schedule, 1, eta=eta), draws(Z), t, s, schedule=schedule)
         wanted = one(ddim(schedule, eta), draws(Z), t, s, schedule=schedule)
         torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("schedule", [VPLinear(), RectifiedFlow(), Discrete.scaled_linear()])
+@pytest.mark.parametrize("eta", [0.0, 0.3, 0.7, 1.0])
+def test_down_time_is_where_the_flow_of_ddim_ends(eta, schedule):
+    """A step of ddim(eta) is one without noise to that time, then q(x_s | x_down)."""
+    t, s = (0.8 * float(schedule.T), 0.5 * float(schedule.T))
+    down = down_time(schedule, t, s, eta)
+    assert 0 < down < s or (eta == 0 and torch.isclose(down, torch.tensor(s).double()))
+    x, x0 = normal(3, 2).double(), normal(3, 2, seed=1).double()
+    z = from_seeds([0, 1, 2])(x, f64(t)[0], f64(s)[0])
+    there = final(ddim(schedule), lambda *_: x0, x, torch.stack([f64(t)[0], down]))
+    if eta > 0:
+        there = gaussian.transition(schedule, there, down, s).sample(z)
+    wanted = final(ddim(schedule, eta), lambda *_: x0, x, f64(t, s), from_seeds([0, 1, 2]))
+    torch.testing.assert_close(there, wanted, rtol=0, atol=1e-10)
+    assert down_time(schedule, t, 0.0, eta) == 0
+
+
+def test_down_time_checks_eta():
+    with pytest.raises(ValueError, match=r"eta: wanted .*1\.5"):
+        down_time(VPLinear(), 0.5, 0.2, 1.5)
 
 
 def test_at_eta_one_it_is_ddpm():

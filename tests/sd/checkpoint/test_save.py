@@ -1,5 +1,6 @@
 """Both layouts are written so that we and the peers read the same bits, and the same outputs."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,13 +8,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from sd.checkpoint import load, save_folder, save_single
+from sd.checkpoint.textual_inversion import add_embedding
 from sd.config import SHAPES_CONFIG, ModelConfig
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE
 from sd.noise_schedule import named_schedule
+from sd.text.tokenizer import Tokenizer, word_level
 from tests.support import small_models
 from tests.support.small_models import V1, V2
 from tests.support.tensors import far, normal
@@ -155,6 +159,21 @@ def test_any_numbers_come_back_from_a_single_file(shapes: SimpleNamespace, tmp_p
         save_single(tmp_path / name, shapes)
         found = load(tmp_path / name)
         assert found.config == SHAPES_CONFIG and bits(found, shapes)
+
+
+@pytest.mark.parametrize("target", ["a.safetensors", "a.ckpt", "folder"])
+def test_tokens_of_embeddings_are_left_out(target: str, tmp_path: Path) -> None:
+    """The vocabulary of a file has no word for them; what is saved loads, and a line says so."""
+    plain = model(CONFIGS["v1"])
+    given = deepcopy(plain)
+    width = given.config.text.width
+    save_file({"emb_params": torch.ones(2, width)}, tmp_path / "toy.safetensors")
+    given.tokenizer = Tokenizer(word_level(["a", "b"]), 20)
+    add_embedding(given, tmp_path / "toy.safetensors")
+    save = save_folder if target == "folder" else save_single
+    with pytest.warns(UserWarning, match="^2 tokens of added embeddings are left out"):
+        save(tmp_path / target, given)
+    assert bits(load(tmp_path / target), plain)
 
 
 def test_what_a_folder_cannot_say_is_refused(shapes: SimpleNamespace, tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""The solver of a call: the model's own, one by name, or the caller's function."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from typing import TypeAlias
+
+from diffusion_math.checks import require
+from diffusion_math.schedule import Schedule
+from diffusion_math.solvers.one_step import ddim
+from diffusion_math.solvers.registry import SOLVERS, Solver
+from diffusion_math.solvers.step import Step
+from sd.config import ModelConfig
+
+__all__ = ["Maker", "own_solver", "solver_of"]
+
+Maker: TypeAlias = Callable[[Schedule], Step]
+"""A solver, or any function of a schedule that returns a step."""
+
+
+def own_solver(config: ModelConfig) -> Solver:
+    """The model's own solver, with the model's `eta`; the same object for the same `eta`."""
+    return SOLVERS[config.solver] if config.eta == 0 else _stochastic_ddim(config.eta)
+
+
+def solver_of(config: ModelConfig, given: str | Maker | None) -> Maker:
+    """The solver of that name, or the given function; the model's own if it is named, or None.
+
+    Raises ValueError, naming `solver`, for another name, and for what can't be called.
+    """
+    if given is None or given == config.solver:
+        return own_solver(config)
+    if isinstance(given, str) and given in SOLVERS:
+        return SOLVERS[given]
+    wanted = f"one of {', '.join(SOLVERS)}, or a function of a schedule that returns a step"
+    require(callable(given), "solver", wanted, repr(given))
+    return given  # type: ignore[return-value]
+
+
+@cache
+def _stochastic_ddim(eta: float) -> Solver:
+    return replace(SOLVERS["ddim"], make=partial(ddim, eta=eta), noisy=True)
