@@ -2,34 +2,27 @@
 
 import warnings
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from diffusion_math.solvers import ddim
 from sd.config import SHAPES_CONFIG, ModelConfig, from_json, to_json
-from sd.networks.text_encoder import TextEncoder
-from sd.networks.unet import UNet
-from sd.networks.vae import VAE
 from sd.pipeline import TextToImage
-from sd.text.tokenizer import Tokenizer
 from sd.train.distillation import distilled
-from tests.support.small_models import scramble
-from tests.support.tiny_training import CONFIG
+from tests.support.tiny_training import CONFIG, tiny_model
 
-FEW = distilled(replace(CONFIG, image_size=16), 6)
+FEW = distilled(replace(CONFIG, image_size=16), 6, 0.7)
 
 
 @pytest.fixture(scope="module")
 def model() -> TextToImage:
     """A tiny one with random weights."""
-    networks = TextEncoder(FEW.text), VAE(FEW.vae), UNet(FEW.unet)
-    for place, one in enumerate(networks):
-        scramble(one.eval(), place)
-    tokenizer = Tokenizer.embedded(FEW.text.context_length)
-    return TextToImage(FEW, tokenizer, *networks, device=torch.device("cpu"))
+    return tiny_model(FEW)
 
 
 def drawn(model: TextToImage, **call: Any) -> tuple[list[float], list[str]]:
@@ -84,6 +77,20 @@ def test_its_own_settings_may_be_given(call: dict[str, Any], model: TextToImage)
     assert len(times) == 7 and said == []
 
 
+@pytest.mark.parametrize("call", [{}, {"solver": "ddim"}])
+def test_its_solver_has_its_own_eta(call: dict[str, Any], model: TextToImage) -> None:
+    """Whether it is named or not; a function is taken as it is."""
+
+    def states(**call: Any) -> list[Tensor]:
+        found: list[Tensor] = []
+        model("a red circle", progress=False, watch=lambda one: found.append(one.x), **call)
+        return found
+
+    wanted = states(solver=partial(ddim, eta=0.7))
+    assert all(map(torch.equal, states(**call), wanted))
+    assert not torch.equal(states(solver=ddim)[1], wanted[1])
+
+
 @pytest.mark.parametrize(
     ("strength", "own"),
     [
@@ -114,8 +121,12 @@ def test_a_plain_model_takes_any_settings(model: TextToImage) -> None:
 
 
 def test_the_configuration_is_checked_and_written() -> None:
-    few = distilled(SHAPES_CONFIG, 4)
-    assert (few.guidance_scale, few.solver, few.sampling_steps) == (1.0, "ddim", 4)
+    few = distilled(SHAPES_CONFIG, 4, 0.5)
+    assert (few.guidance_scale, few.solver, few.eta, few.sampling_steps) == (1.0, "ddim", 0.5, 4)
     assert from_json(ModelConfig, to_json(few)) == few and few.distilled
+    with pytest.raises(ValueError, match=r"ModelConfig\.eta: .* other than ddim, .*0\.5"):
+        replace(few, solver="euler")
+    with pytest.raises(ValueError, match=r"ModelConfig\.eta: .*1\.5"):
+        replace(few, eta=1.5)
     with pytest.raises(ValueError, match=r"ModelConfig\.sampling_steps: wanted"):
         replace(few, sampling_steps=0)

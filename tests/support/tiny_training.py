@@ -7,10 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from sd.config import SHAPES_CONFIG, TextConfig, VAEConfig
+from sd import weights
+from sd.config import SHAPES_CONFIG, ModelConfig, TextConfig, VAEConfig
+from sd.networks.text_encoder import TextEncoder
+from sd.networks.unet import UNet
+from sd.networks.vae import VAE
+from sd.pipeline import TextToImage
+from sd.text.tokenizer import Tokenizer
 from sd.train import __main__ as program
-from sd.train import clip, distillation
+from sd.train import clip, teacher
+from sd.train.distillation import Distillation
+from tests.support.small_models import scramble
 
 CONFIG = replace(
     SHAPES_CONFIG,
@@ -48,10 +57,35 @@ def run(patch: pytest.MonkeyPatch, *arguments: str) -> int:
 
     with patch.context() as context:
         context.setattr(program, "STANDARD", 4)
-        context.setattr(distillation, "read_rightly", lambda _, __, prompts: [True] * len(prompts))
+        context.setattr(teacher, "read_rightly", lambda _, __, prompts: [True] * len(prompts))
         context.setattr(clip, "train_clip", partial(clip.train_clip, evaluation=1))
         context.setattr(program, "train", small)
         return program.main(list(arguments))
+
+
+def tiny_model(config: ModelConfig = CONFIG) -> TextToImage:
+    """A tiny pipeline with random weights."""
+    networks = TextEncoder(config.text), VAE(config.vae), UNet(config.unet)
+    for place, one in enumerate(networks):
+        scramble(one.eval(), place)
+    tokenizer = Tokenizer.embedded(config.text.context_length)
+    return TextToImage(config, tokenizer, *networks, device=torch.device("cpu"))
+
+
+def other_student(model: TextToImage, path: Path) -> TextToImage:
+    """A pipeline with a U-Net of other random weights, which are written to the file."""
+    other = UNet(model.config.unet)
+    scramble(other.eval(), 9)
+    weights.save_network(path, other, model.config.unet, dtype=torch.float32)
+    parts = (model.text_encoder, model.vae, other)
+    return TextToImage(model.config, model.tokenizer, *parts, device=model.device)
+
+
+def small_distillation(out: Path, **changed: Any) -> Distillation:
+    """A distillation of a few steps."""
+    settings = {"steps": 3, "batch_size": 4, "warmup": 1, "trajectories": 100, "calls": 3}
+    settings |= {"substeps": 2, "scales": (2.0,), "bfloat16": False, "cpu": True, "out": out}
+    return Distillation(**{**settings, **changed})
 
 
 def log(folder: Path, names: Sequence[str] = TRAININGS) -> dict[str, str]:

@@ -35,7 +35,7 @@ NUMBERS = [
     *(f"--{name}.{one.name}" for name, kind in KINDS.items()
       for one in dataclasses.fields(kind)
       if one.name not in (
-          "out", "initial", "bfloat16", "cpu", "decoder_only", "fsdp", "tensorboard",
+          "out", "initial", "bfloat16", "cpu", "decoder_only", "fsdp", "tensorboard", "on_policy",
       )),
     "--judged",
 ]  # fmt: skip
