@@ -96,7 +96,7 @@ def test_each_network_is_made_from_the_ones_before(monkeypatch: pytest.MonkeyPat
     assert said == [f'{name}.safetensors {{"figure": {k}}}' for k, name in enumerate(STAGES, 1)]
     own = {"text_encoder": CONFIG.text, "vae": CONFIG.vae, "unet": CONFIG.unet}
     own |= {"control": control.control_config(CONFIG), "distilled": CONFIG.unet}
-    few = distillation.distilled(CONFIG, OPTIONS.distilled.calls)
+    few = distillation.distilled(CONFIG, OPTIONS.distilled.calls, OPTIONS.distilled.eta)
     for k, name in enumerate(STAGES, 1):
         _, config, words = saved[f"{name}.safetensors"]
         assert config == own[name]
