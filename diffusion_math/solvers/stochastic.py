@@ -96,7 +96,7 @@ def down_time(schedule: Schedule, t: Time, s: Time, eta: float | int) -> Tensor:
     >>> import diffusion_math as dm
     >>> from diffusion_math.solvers.stochastic import down_time
     >>> down_time(dm.Discrete.scaled_linear(), 1000, 833, eta=0.7)
-    tensor(775.6806, dtype=torch.float64)
+    tensor(775.6515, dtype=torch.float64)
     """
     between("eta", float(eta), 0.0, 1.0)
     lam = _lower(schedule, t, s, eta)[2]

@@ -89,7 +89,7 @@ def _control(
     network = load_controlnet(path, dtype=pipeline.dtype, device=pipeline.device)
     control = Control(network, drawn, *numbers)
     try:
-        require_fit([control], pipeline.config, size)
+        require_fit([control], pipeline.config, size, pipeline.device, pipeline.dtype)
     except ValueError as error:
         raise ValueError(f"--control: {path} does not fit: {error}") from error
     return control

@@ -48,6 +48,7 @@ OTHERS = {
         diffusers_scheduler.DiffusersScheduler.set_begin_index
         diffusers_scheduler.DiffusersScheduler.begin_index
         diffusers_scheduler.DiffusersScheduler.step_index pulled.evaluations
+        stochastic.down_time
         """,
     "data distributions and parts of them, which are float64 throughout": """
         checkerboard.Checkerboard.sample toy.Density.log_density toy.Density.score
