@@ -54,8 +54,8 @@ def test_its_plugin_makes_an_item_of_every_check(mine, pytester, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{PAGE.parents[1]}:{mine.parent}")
     pytester.makepyfile(test_mine=code_with("@pytest.mark.diffusion\ndef my_sampler"))
     shown = pytester.runpytest_inprocess("-p", "pytest_diffusion_math", "-p", "no:xdist", "-v")
-    shown.assert_outcomes(passed=10)
-    for check in ("grid", "levels", "order of a step", "other checks"):
+    shown.assert_outcomes(passed=11)
+    for check in ("grid", "levels", "times told", "order of a step", "other checks"):
         assert f"test_mine.py::my_sampler::{check} PASSED" in shown.stdout.str()
 
 
