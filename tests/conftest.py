@@ -25,6 +25,7 @@ from contextlib import contextmanager
 import jaxtyping
 import mpmath
 import pytest
+import torch.distributed.tensor  # noqa: F401  (lazy in torch.testing; it can be imported once)
 from hypothesis import HealthCheck, settings
 
 from tests import shapes  # noqa: F401  (pyproject.toml names it to the hook)
