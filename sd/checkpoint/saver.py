@@ -26,9 +26,6 @@ PREFIXES = {
     "transformers": "cond_stage_model.transformer.text_model.",
     "openclip": "cond_stage_model.model.",
 }
-OUTSIDE = 4
-"""Stack frames between a warning and the code that saves."""
-
 MODELSPEC = {"epsilon": "epsilon", "v_prediction": "v"}
 
 
@@ -147,9 +144,7 @@ def save_folder(
 def _state(kind: str, network: nn.Module, config: ModelConfig) -> dict[str, Tensor]:
     """A network's tensors, without the tokens that embeddings have added."""
     found = network.state_dict()
-    if kind == "text_encoder" and (added := len(found[TABLE]) - config.text.vocab_size):
-        said = f"{added} tokens of added embeddings are left out; add them again to what is loaded"
-        warnings.warn(said, stacklevel=OUTSIDE)
+    if kind == "text_encoder":
         found[TABLE] = found[TABLE][: config.text.vocab_size]
     return found
 
@@ -245,9 +240,12 @@ def scheduler_json(config: ModelConfig) -> dict[str, Any]:
 
 
 def _all_there(model: Any) -> None:
-    """Raise ValueError if the model is offloaded."""
+    """Raise ValueError if the model is offloaded; warn of tokens that no file has words for."""
     offload = getattr(model, "offload", None)
     require(offload is None, "model", "one loaded without low_memory", "low_memory=True")
+    if added := len(model.text_encoder.state_dict()[TABLE]) - model.config.text.vocab_size:
+        said = f"{added} tokens of added embeddings are left out; add them again to what is loaded"
+        warnings.warn(said, stacklevel=3)
 
 
 def _json(path: Path, words: Mapping[str, Any]) -> None:

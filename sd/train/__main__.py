@@ -174,7 +174,7 @@ def check(options: All, config: ModelConfig, processes: int = 1) -> None:
     """
     import accelerate  # noqa: F401
 
-    options.distilled.fit_schedule(config.steps)
+    options.distilled.fit_schedule(Discrete.scaled_linear(config.steps))
     todo: list[Training] = []
     for name, training in options.stages.items():
         if not finished(options, name, wanted(options, config, name)):

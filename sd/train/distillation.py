@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from diffusion_math import distillation
 from diffusion_math import prediction as predict
 from diffusion_math.loss import training_loss
-from diffusion_math.schedule import Schedule
+from diffusion_math.schedule import Discrete, Schedule
 from sd import weights
 from sd.config import PREDICTIONS, ModelConfig
 from sd.device import placed
@@ -31,7 +31,7 @@ from sd.text.tokenizer import Tokenizer
 from sd.train import unet as base_training
 from sd.train.settings import Rate, Share, Size, Steps, Warmup
 from sd.train.shard import WHOLE, Shard, joined
-from sd.train.teacher import Teaching, taught
+from sd.train.teacher import Teaching, step_times, taught
 from sd.train.trainer import fit
 
 
@@ -54,11 +54,17 @@ class Distillation(Teaching):
         if self.on_policy and self.initial is None:
             raise ValueError("--distilled.on-policy: wanted a student, --distilled.initial FILE")
 
-    def fit_schedule(self, steps: int) -> None:
-        """Raise ValueError for more steps of the teacher than the schedule's number of them."""
+    def fit_schedule(self, schedule: Discrete) -> None:
+        """Raise ValueError for times that the schedule does not have: those below t = 1."""
+        steps = len(schedule.betas)
         if self.calls * self.substeps > steps:
             said = f"at most {steps} steps of the teacher, got {self.calls} x {self.substeps}"
             raise ValueError(f"--distilled.calls, --distilled.substeps: wanted {said}")
+        try:
+            step_times(self, schedule)
+        except ValueError as error:
+            said = f"steps that end at t = 1 or above, got {self.calls} calls, eta = {self.eta:g}"
+            raise ValueError(f"--distilled.calls, --distilled.eta: wanted {said}") from error
 
 
 def student_loss(schedule: Schedule, prediction: str) -> Callable[..., dict[str, Tensor]]:

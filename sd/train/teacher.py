@@ -206,10 +206,10 @@ def taught(
         found[number] = part
     parts = [part for part in shard.collected(found) if part is not None]
     said = [prompt for _, own in parts for prompt in own]
-    if not said:
+    calls = training.calls
+    if not any(len(x) and x.shape[1] == calls for x, _ in parts):  # none begins at the first node
         wanted = f"at which images are right, got {training.scales}: no image shows its prompt"
         raise ValueError(f"--distilled.scales: wanted scales {wanted}")
-    calls = training.calls
     first = torch.cat([torch.full([len(x)], calls - x.shape[1]) for x, _ in parts])
     order = first.argsort(stable=True)
     x = torch.cat([_from_step_0(x, calls) for x, _ in parts])[order]

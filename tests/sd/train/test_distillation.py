@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from diffusion_math import distillation as target
 from diffusion_math import prediction
 from diffusion_math.sample import final
+from diffusion_math.schedule import Discrete
 from diffusion_math.solvers import dpmpp_2m
 from sd.pipeline import TextToImage
 from sd.train import __main__ as program
@@ -127,9 +128,18 @@ def test_on_policy_without_a_student_is_refused(tmp_path: Path) -> None:
 def test_more_steps_of_the_teacher_than_times_are_refused_before_any_work(
     tmp_path: Path,
 ) -> None:
-    small_distillation(tmp_path, calls=10, substeps=100).fit_schedule(1000)
+    schedule = Discrete.scaled_linear(1000)
+    small_distillation(tmp_path, calls=10, substeps=100).fit_schedule(schedule)
     with pytest.raises(ValueError, match=r"^--distilled.calls, --distilled.substeps: .* 11 x 100$"):
-        small_distillation(tmp_path, calls=11, substeps=100).fit_schedule(1000)
+        small_distillation(tmp_path, calls=11, substeps=100).fit_schedule(schedule)
     options = program.All(distilled=small_distillation(tmp_path, calls=11, substeps=100))
     with pytest.raises(ValueError, match=r"^--distilled.calls, --distilled.substeps"):
         program.check(options, CONFIG)
+
+
+def test_steps_that_end_below_the_first_time_are_refused_before_any_work(tmp_path: Path) -> None:
+    """With noise a step ends below its node, and a table has nothing between 0 and 1."""
+    short = Discrete.scaled_linear(6)
+    small_distillation(tmp_path, calls=6, substeps=1, eta=0.0).fit_schedule(short)
+    with pytest.raises(ValueError, match=r"^--distilled.calls, --distilled.eta: .*, eta = 0.7$"):
+        small_distillation(tmp_path, calls=6, substeps=1, eta=0.7).fit_schedule(short)

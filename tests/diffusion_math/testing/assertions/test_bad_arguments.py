@@ -11,24 +11,9 @@ from torch import Tensor
 
 from diffusion_math import testing
 from tests.support.diffusions import Buffers
+from tests.support.right_diffusion import ABAR, TIMES, levels, loss, q_sample
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # the assertions look at their own arguments
-
-ABAR = (1 - torch.linspace(1e-3, 0.2, 10, dtype=torch.float64)).cumprod(0)
-TIMES = range(10)
-
-
-def levels(t: Any) -> tuple[Tensor, Tensor]:
-    return ABAR[t].sqrt(), (1 - ABAR[t]).sqrt()
-
-
-def q_sample(x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    alpha, sigma = levels(t[:, None])
-    return alpha * x0 + sigma * noise
-
-
-def loss(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    return (noise - network(q_sample(x0, t, noise), t)).square().mean()
 
 
 def combine(cond: Tensor, uncond: Tensor, w: float) -> Tensor:

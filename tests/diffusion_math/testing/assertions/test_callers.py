@@ -24,30 +24,7 @@ from diffusion_math.testing import (
     assert_transition,
     drawn,
 )
-
-ABAR = (1 - torch.linspace(1e-3, 0.2, 30, dtype=torch.float64)).cumprod(0)
-BEFORE = torch.cat([torch.ones(1, dtype=torch.float64), ABAR[:-1]])
-TIMES = range(30)
-
-
-def levels(t: Any) -> tuple[Tensor, Tensor]:
-    return ABAR[t].sqrt(), (1 - ABAR[t]).sqrt()
-
-
-def q_sample(x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    alpha, sigma = levels(t[:, None])
-    return alpha * x0 + sigma * noise
-
-
-def posterior(x0: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    abar, before = ABAR[t, None], BEFORE[t, None]
-    beta = 1 - abar / before
-    mean = before.sqrt() * beta * x0 + (1 - beta).sqrt() * (1 - before) * x_t
-    return mean / (1 - abar), beta * (1 - before) / (1 - abar)
-
-
-def loss(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    return (network(q_sample(x0, t, noise), t) - noise).square().mean()
+from tests.support.right_diffusion import ABAR, TIMES, levels, loss, posterior, q_sample
 
 
 class TestChangedInPlace:

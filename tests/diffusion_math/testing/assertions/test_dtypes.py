@@ -1,7 +1,6 @@
 """A result in a coarser dtype than is asked for fails; a dtype that is too coarse to tell warns."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -19,25 +18,11 @@ from diffusion_math.testing import (
     assert_prediction_maps,
     assert_table,
 )
+from tests.support.right_diffusion import ABAR, TIMES, levels, loss, q_sample
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # many calls; shapes have tests of their own
 
-ABAR = (1 - torch.linspace(1e-3, 0.2, 20, dtype=torch.float64)).cumprod(0)
-TIMES = range(20)
 NARROW = [torch.float32, torch.float16, torch.bfloat16]
-
-
-def levels(t: Any) -> tuple[Tensor, Tensor]:
-    return ABAR[t].sqrt(), (1 - ABAR[t]).sqrt()
-
-
-def q_sample(x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    alpha, sigma = levels(t[:, None])
-    return (alpha * x0 + sigma * noise).to(x0.dtype)
-
-
-def loss(network: Any, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    return (noise - network(q_sample(x0, t, noise), t)).square().mean()
 
 
 @pytest.mark.parametrize("dtype", NARROW)

@@ -21,29 +21,11 @@ from diffusion_math.testing import (
     assert_stationary,
 )
 from tests.support.diffusions import Buffers
+from tests.support.right_diffusion import ABAR, BEFORE, TIMES, levels, posterior, q_sample
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # many calls; shapes have tests of their own
 
-ABAR = (1 - torch.linspace(1e-3, 0.2, 30, dtype=torch.float64)).cumprod(0)
-BEFORE = torch.cat([torch.ones(1, dtype=torch.float64), ABAR[:-1]])
-TIMES = range(30)
 MIXED = "rows of the batch are mixed"
-
-
-def levels(t: Any) -> tuple[Tensor, Tensor]:
-    return ABAR[t].sqrt(), (1 - ABAR[t]).sqrt()
-
-
-def q_sample(x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-    alpha, sigma = levels(t[:, None])
-    return alpha * x0 + sigma * noise
-
-
-def posterior(x0: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    abar, before = ABAR[t, None], BEFORE[t, None]
-    beta = 1 - abar / before
-    mean = before.sqrt() * beta * x0 + (1 - beta).sqrt() * (1 - before) * x_t
-    return mean / (1 - abar), beta * (1 - before) / (1 - abar)
 
 
 def one(x: Tensor) -> Tensor:
