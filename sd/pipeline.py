@@ -106,10 +106,14 @@ class TextToImage:
         Raises:
             FileNotFoundError: a weights file is missing.
             ValueError: a file is damaged or does not fit, or there is no such device.
+
+        Warns of bfloat16 on a CPU that has no instructions for it, where it saves memory alone.
         """
         wanted = ", ".join(map(str, DTYPES))
         require(dtype in DTYPES, "dtype", f"one of {wanted}", dtype)
         where = devices.pick(device)
+        if dtype == torch.bfloat16:
+            devices.warn_slow_bfloat16(where, "dtype", "it saves memory alone")
         parts = loading.load_model(model, where, dtype, **options)
         return cls(**parts._asdict(), device=where, dtype=dtype)
 

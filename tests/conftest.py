@@ -118,3 +118,11 @@ def module_unchecked() -> Iterator[None]:
     """`unchecked` for a whole file, what its fixtures make included."""
     with _without_checks():
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _computes_in_bfloat16() -> Iterator[None]:
+    """No machine warns of its slow bfloat16, which would fail a test there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sd.device.slow_bfloat16", lambda device: False)
+        yield

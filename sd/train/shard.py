@@ -144,7 +144,14 @@ def left() -> None:
 
 
 def fair(training: Training, processes: int) -> None:
-    """Raise ValueError, with the flag, if a batch is not divisible among processes and parts."""
+    """Raise ValueError, with the flag, if a batch is not divisible among processes and parts.
+
+    Warns, on the main process, of bfloat16 on a CPU where it is slow.
+    """
+    where = torch.device("cpu" if training.cpu else device.available()[0])
+    if training.bfloat16 and launched().main:
+        advice = f"give --{training.prefix}no-bfloat16"
+        device.warn_slow_bfloat16(where, named(training, "bfloat16"), advice)
     parts = training.accumulate
     if training.batch_size % (processes * parts):
         flag = named(training, "batch_size")
