@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from diffusion_math.testing.assertions.network import Network
-from diffusion_math.testing.mistakes.probes import VECTORS, first, tensor
+from diffusion_math.testing.mistakes.probes import LARGE, VECTORS, first, tensor
 
 __all__ = ["Losses", "parabola"]
 
@@ -131,13 +131,13 @@ def parabola(
 ) -> tuple[Tensor, Tensor]:
     """Where the minimum is, as a multiple of the vector, and the weight, each `(rows,)`.
 
-    L(y) = w mean (y - y*)^2 at y, y + e, y - e and y + 2 e, with y the right target and e a vector
-    of its size; again around the minimum where that is far from y, as differences of large numbers
-    say little. AssertionError where these four are on no parabola of that kind.
+    L(y) = w mean (y - y*)^2 at y, y + e, y - e, y + 2 e and y + `LARGE` e, with y the right target
+    and e a vector of its size; again around the minimum where that is far from y, as differences of
+    large numbers say little. AssertionError where these five are on no parabola of that kind.
     """
     vector = torch.tensor(VECTORS, dtype=torch.float64).expand(len(size), -1)
     y, e = right[:, None] * vector, size[:, None] * vector
-    at = [losses.each(x0, noise, y + k * e) for k in (0, 1, -1, 2)]
+    at = [losses.each(x0, noise, y + k * e) for k in (0, 1, -1, 2, LARGE)]
     entries = e.square().mean(1) if losses.event == "mean" else e.square().sum(1)
     weight = (at[1] + at[2] - 2 * at[0]) / 2 / entries
     part = ((at[2] - at[1]) / (4 * weight * entries)).nan_to_num(0.0, 0.0, 0.0)
@@ -154,4 +154,11 @@ def parabola(
             f"{at[1][row]:.6g}, {at[2][row]:.6g} and {at[3][row]:.6g} at y, y + e, y - e and "
             f"y + 2 e (t = {losses.times[row]})"
         )
+    far = weight * entries * (LARGE - part) ** 2
+    bent = ((at[4] - far).abs() > LARGE**2 * slack) & at[4].isfinite()
+    row = int(bent.int().argmax())
+    assert not bool(bent.any()), (
+        f"{losses.subject}: a squared error near its minimum, but not {LARGE} times as far from it:"
+        f" got {at[4][row]:.6g}, expected {far[row]:.6g} (t = {losses.times[row]})"
+    )
     return minimum, weight

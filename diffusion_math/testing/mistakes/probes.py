@@ -38,6 +38,9 @@ MIXED = "rows of the batch are mixed: a row changes with the other rows"
 CANCELLED = 1024
 """Roundings of an argument that may be left where terms of its size cancel."""
 
+LARGE = 64
+"""The factor of a second look, at large events: few bounds are hidden beyond it."""
+
 Call = Callable[[Mapping[str, Tensor]], Any]
 """Arguments by name, each `(rows, 4)`, to the result of that shape."""
 
@@ -75,11 +78,12 @@ def coefficients(
     own = {name: events(rows, 5 * k).to(dtype) for k, name in enumerate(names)}
     size = sum((found[name].abs() for name in names), offset.abs().amax(1))
 
-    def off(given: Mapping[str, Tensor]) -> Tensor:
-        """The rows that are not the sum of these multiples."""
+    def off(given: Mapping[str, Tensor], factor: int = 1) -> Tensor:
+        """The rows that are not the sum of these multiples, of events of 3 times this factor."""
+        given = {name: factor * each for name, each in given.items()}
         result, _ = tensor(subject, call(given), vector, rounding)
         total = sum((found[name][:, None] * given[name].double() for name in names), offset)
-        straight = (result - total).abs().amax(1) <= 256 * eps * 3 * size + left
+        straight = (result - total).abs().amax(1) <= factor * (256 * eps * 3 * size + left)
         return ~straight & result.isfinite().all(1) & total.isfinite().all(1)
 
     broken = off(own)
@@ -88,6 +92,10 @@ def coefficients(
         alone = {name: own[name][k].expand(rows, -1).clone() for name in names}
         assert bool(off(alone)[k]), f"{subject}: {MIXED} (row {k})"
         raise AssertionError(f"{subject}: wanted a sum of multiples of {', '.join(names)}")
+    assert not bool(off(own, LARGE).any()), (
+        f"{subject}: a sum of multiples of {', '.join(names)} for entries of up to 3, but not for "
+        f"{3 * LARGE}: is one clamped?"
+    )
     if bool(offset.any()):
         found["offset"] = offset[:, 0]
     return found, eps

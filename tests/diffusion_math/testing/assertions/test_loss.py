@@ -1,6 +1,7 @@
 """`assert_loss` passes right losses and names wrong targets, weights and reductions."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -260,6 +261,26 @@ def test_what_is_no_squared_error_is_told() -> None:
         assert_loss(huber, levels, range(COUNT))
     with pytest.raises(AssertionError, match="wanted a squared error with minimum 0"):
         assert_loss(plain(eps, reduce=lambda e, w: e.mean() + 0.1), levels, range(COUNT))
+
+
+def bounded(
+    network: Any, x0: Tensor, t: Tensor, noise: Tensor, most: float, delta: float
+) -> Tensor:
+    """Huber's loss of an x_t that is clamped."""
+    a, s, _ = tensors(x0.dtype)
+    x_t = (a[t][:, None] * x0 + s[t][:, None] * noise).clamp(-most, most)
+    return 2 * torch.nn.functional.huber_loss(network(x_t, t), noise, delta=delta)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_bound_beyond_usual_events_is_told(dtype: torch.dtype) -> None:
+    inf = float("inf")
+    check = partial(assert_loss, levels=levels, times=range(COUNT), dtype=dtype)
+    check(partial(bounded, most=1e4, delta=1e4))
+    with pytest.raises(AssertionError, match=r"but not for 192: is one clamped\?$"):
+        check(partial(bounded, most=5.0, delta=inf))
+    with pytest.raises(AssertionError, match="a squared error near its minimum, but not 64 times"):
+        check(partial(bounded, most=inf, delta=10.0))
 
 
 def test_one_percent_is_an_error_in_float32() -> None:
