@@ -115,8 +115,9 @@ def _factor(c: float | Tensor, x: Tensor) -> Tensor:
     """A coefficient as a tensor that multiplies x."""
     if isinstance(c, Tensor):
         return shape_like(c, x)
-    made = scalar if type(x) is Tensor else scalar.__wrapped__  # a FakeTensor wants its own
-    return made(c, x.dtype)
+    if type(x) is Tensor:
+        return scalar(c, x.dtype)
+    return torch.scalar_tensor(c, dtype=x.dtype, device="cpu")  # a FakeTensor wants its own
 
 
 def in_blocks(function: Rows, x: Tensor, width: int) -> Tensor:

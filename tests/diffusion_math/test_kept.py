@@ -1,11 +1,14 @@
 """Coefficients that are kept: computed once, never stale, never shared."""
 
+import gc
+import weakref
 from collections.abc import Iterator
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from diffusion_math._kept import kept
+from diffusion_math._kept import forget, kept, scalar
 from diffusion_math.sample import final
 from diffusion_math.schedule import VE, Discrete, RectifiedFlow, Schedule, VPCosine, VPLinear
 from diffusion_math.solvers.registry import SOLVERS
@@ -117,6 +120,35 @@ def test_a_value_kept_in_inference_mode_has_gradients_outside(schedule: Schedule
     alpha_t, sigma_t = schedule(t)
     (alpha_t * x + sigma_t * schedule.log_snr(t) * x.square()).sum().backward()
     assert x.grad is not None and bool(x.grad.isfinite().all())
+
+
+def test_a_table_of_levels_ends_with_its_last_user() -> None:
+    schedule = Discrete.linear(50)
+    schedule(5.0), VPLinear()(0.5)
+    gone = weakref.ref(schedule)
+    del schedule
+    gc.collect()
+    assert gone() is None
+
+
+@by_schedule
+def test_what_a_fake_mode_computes_is_not_kept(schedule: Schedule) -> None:
+    """Fake tensors have no numbers, and a later call would be given one."""
+    forget()
+    t = 15.0 if isinstance(schedule, Discrete) else 0.37
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert any(type(one) is not torch.Tensor for one in (*schedule(t), scalar(t, torch.float32)))
+    found = *schedule(t), scalar(t, torch.float32)
+    assert {type(one) for one in found} == {torch.Tensor}
+
+
+def test_what_is_forgotten_is_computed_again(calls) -> None:
+    function, seen = calls
+    for _ in range(2):
+        function(VE(), 0.5)
+    forget()
+    function(VE(), 0.5)
+    assert len(seen) == 2
 
 
 def test_a_message_names_what_was_given() -> None:
