@@ -57,8 +57,8 @@ class Teaching(Training):
     initial: Initial = None
     """A `.safetensors` file with the student's initial weights; without it the U-Net's."""
     on_policy: bool = False
-    """Begin the teacher's trajectories where the student of `--distilled.initial` leads, at each of
-    its nodes in turn."""
+    """Begin half of the teacher's trajectories where the student of `--distilled.initial` leads, at
+    each of its later nodes in turn."""
     calls: Annotated[int, Range(1, 50)] = 6
     """Network calls, that is steps, of the student."""
     eta: Share = 0.7
@@ -154,6 +154,14 @@ def student_state(
         return final(ddim(schedule, training.eta), denoise, x, times, noise).cpu()
 
 
+def first_node(batch: int, calls: int) -> int:
+    """The node at which a batch of on-policy paths begins: the first for half of them.
+
+    The others begin at each of the other nodes in turn, so few of them have the first steps.
+    """
+    return max(0, batch % (2 * calls - 1) - (calls - 1))
+
+
 def read_rightly(model: TextToImage, latents: Tensor, prompts: Sequence[str]) -> list[bool]:
     """Whether the image of each latent shows its prompt."""
     pairs = zip(model.decode(latents), prompts, strict=True)
@@ -169,8 +177,8 @@ def taught(
 ) -> Paths:
     """The paths that the student learns, the same on every process, which share the work.
 
-    With a student each batch of paths begins at one of its nodes, the next batch at the next. Each
-    batch is a file in the folder `paths` of `training.out`. A file that is there, made with the
+    With a student each batch of paths begins at one of its nodes (`first_node`). Each batch is a
+    file in the folder `paths` of `training.out`. A file that is there, made with the
     same settings and context, is read.
     """
     source = Shapes(training.seed, training.trajectories, training.two)
@@ -186,7 +194,7 @@ def taught(
         seeds = range(start, start + len(some))
         x, first = start_noise(seeds, model.config.latent_shape), 0
         if student is not None:
-            first = number % training.calls
+            first = first_node(number, training.calls)
             x = student_state(training, student, some, x, from_seeds(seeds), first)
         return _right(training, model, some, x, seeds, first)
 
