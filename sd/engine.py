@@ -8,6 +8,10 @@ which take nearly all the time. It compiles them at the first call, for all size
 
 import copy
 import importlib.util
+import os
+import shlex
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias, final, get_args
@@ -20,6 +24,7 @@ from sd.digest import model_digest
 from sd.networks.vae import Autoencoder, Latent
 from sd.pipeline import TextToImage
 from sd.quantization import Inputs, calibration_prompts, plain, quantized, recorded
+from sd.text.prompt import require_texts
 
 __all__ = ["Engine", "require_engine", "with_engine"]
 
@@ -35,7 +40,8 @@ def require_engine(
     """Raise ValueError for an unknown engine, or one without support for the device or dtype.
 
     OpenVINO must be installed and needs a CPU and float32 or bfloat16; `openvino-int8` needs NNCF,
-    and computes in that dtype what is not of 8 bits. Only `eager` supports
+    and computes in that dtype what is not of 8 bits. `compile` needs a C++ compiler on a CPU, the
+    one that `CXX` names or the system's. Only `eager` supports
     offloading (`low_memory`): compiled networks hold their weights.
     """
     require(engine in get_args(Engine), "engine", f"one of {get_args(Engine)}", repr(engine))
@@ -49,6 +55,11 @@ def require_engine(
             there = importlib.util.find_spec(name) is not None
             wanted = f"{name}, by pip install diffusion-math[{engine}]"
             require(there, "engine", wanted, "no such package")
+    if engine == "compile" and device.type == "cpu" and os.name == "posix":
+        usual = "clang++" if sys.platform == "darwin" else "g++"  # as torch.compile looks for it
+        name = os.environ.get("CXX", usual)
+        there = shutil.which((shlex.split(name) or [""])[0]) is not None
+        require(there, "engine", "a C++ compiler with compile, CXX or the system's", repr(name))
 
 
 def with_engine(pipeline: TextToImage, engine: str, calibration: Sequence[str] = ()) -> TextToImage:
@@ -63,8 +74,9 @@ def with_engine(pipeline: TextToImage, engine: str, calibration: Sequence[str] =
 
     Raises:
         ValueError: see `require_engine` and `sd.quantization.recorded`; or `calibration` with
-            another engine.
+            another engine, or one string.
     """
+    require_texts("calibration", calibration)
     eight_bits = engine == "openvino-int8"
     require(eight_bits or not calibration, "calibration", "openvino-int8 with it", repr(engine))
     require_engine(engine, pipeline.device, pipeline.dtype, pipeline.offload is not None)
@@ -98,7 +110,7 @@ class OpenVINO(nn.Module):
     ) -> None:
         super().__init__()
         # Until it is compiled; no submodule.
-        self._source: list[tuple[nn.Module, Sequence[Inputs]]] = [(network, inputs)]
+        self._source: tuple[Any, ...] = (network, inputs)
         self._precision = "bf16" if dtype == torch.bfloat16 else "f32"
         self.request: Any = None
 
@@ -106,7 +118,8 @@ class OpenVINO(nn.Module):
         """The output of the network, in the dtype of the first argument."""
         given = plain(*arguments)
         if self.request is None:
-            self.request = _compiled(*self._source.pop(), given, self._precision)
+            self.request = _compiled(*self._source, given, self._precision)
+            self._source = ()  # not before: a first call may fail, or be interrupted
         (answer,) = self.request.infer([x.numpy() for x in given]).values()
         return torch.from_numpy(answer.copy()).to(arguments[0].dtype)
 

@@ -1,14 +1,26 @@
-"""Image to image: the time grid of a given strength."""
+"""The time grid of a call: whether it is one, and that of a strength."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffusion_math.checks import Number
+from diffusion_math.checks import Number, require, strictly_decreasing
 from diffusion_math.grid import GRIDS
 from diffusion_math.schedule import Discrete
 
-__all__ = ["default_strength", "img2img_grid"]
+__all__ = ["default_strength", "img2img_grid", "require_grid"]
+
+
+def require_grid(grid: str | Tensor, steps: int | None, strength: Number | None) -> None:
+    """Raise ValueError unless the grid is a name, or times, which replace steps and strength."""
+    if isinstance(grid, str):
+        require(grid in GRIDS, "grid", f"one of {', '.join(GRIDS)}", repr(grid))
+        return
+    floating = isinstance(grid, Tensor) and grid.is_floating_point()
+    require(floating, "grid", "a name, or a floating-point tensor", type(grid).__name__)
+    strictly_decreasing("grid", grid)
+    require(strength is None, "grid", "a name, with strength", grid)
+    require(steps in (None, len(grid) - 1), "grid", "a name, with steps", grid)
 
 
 def default_strength(masked: bool, steps: int | None = None) -> float:

@@ -41,7 +41,7 @@ from sd.nonfinite import finite_states, require_finite, vae_dtype
 from sd.solver import solver_of
 from sd.text.alike import alike, apart
 from sd.text.conditioning import context
-from sd.text.prompt import paired, require_text
+from sd.text.prompt import paired, require_text, require_texts
 from sd.text.tokenizer import Tokenizer
 
 __all__ = ["TextToImage"]
@@ -217,9 +217,8 @@ class TextToImage:
         step = make(self.schedule)
         require(callable(step), "solver", "a function that returns a step", type(step).__name__)
         named = isinstance(grid, str)
-        require(not named or grid in GRIDS, "grid", f"one of {', '.join(GRIDS)}", repr(grid))
-        require(named or strength is None, "grid", "a name, with strength", grid)
-        require(named or steps in (None, len(grid) - 1), "grid", "a name, with steps", grid)
+        strengths.require_grid(grid, steps, strength)
+        unused_arguments.warn_unfinished(grid)
         steps = self.config.sampling_steps if steps is None else steps
         whole("steps", steps, 1, int(self.schedule.T))
         wide, high = self._side("width", width), self._side("height", height)
@@ -293,9 +292,10 @@ class TextToImage:
             clip_skip: the number of last layers to skip, in 0..layers - 1; default: the model's.
 
         Warns as `sd.unused_arguments.warn_prompts` does, and if a prompt is truncated. Raises
-        ValueError for a prompt beyond the context length if `long` is "refuse", and for an invalid
-        `long` or `clip_skip`.
+        ValueError for a prompt beyond the context length if `long` is "refuse", for one string in
+        place of prompts, and for an invalid `long` or `clip_skip`.
         """
+        require_texts("prompts", prompts)
         return self._encoder(prompts, long, clip_skip)(prompts)
 
     def _encoder(

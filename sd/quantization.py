@@ -19,6 +19,7 @@ from tqdm import tqdm
 from diffusion_math.checks import require
 from sd.pipeline import TextToImage
 from sd.shapes.data import described
+from sd.text.prompt import require_texts
 from sd.text.tokenizer import Tokenizer
 
 __all__ = ["Inputs", "calibration_prompts", "plain", "quantized", "recorded"]
@@ -76,8 +77,10 @@ def recorded(
         prompts: one or more.
         steps: the steps of each prompt; default: `STEPS`, or those of a distilled model.
 
-    Raises ValueError for no prompts, and for an inpainting model, whose inputs no prompt gives.
+    Raises ValueError for no prompts or one string, and for an inpainting model, whose inputs no
+    prompt gives.
     """
+    require_texts("calibration", prompts)
     require(len(prompts) > 0, "calibration", "one prompt or more", "none")
     wanted = "another than openvino-int8 with an inpainting model"
     require(not pipeline.config.reads_mask, "engine", wanted, "openvino-int8")

@@ -14,7 +14,14 @@ from sd.solver import own_solver
 from sd.text.prompt import foreign_marks, words
 from sd.text.tokenizer import Tokenizer
 
-__all__ = ["warn_controls", "warn_distilled", "warn_guidance", "warn_interval", "warn_prompts"]
+__all__ = [
+    "warn_controls",
+    "warn_distilled",
+    "warn_guidance",
+    "warn_interval",
+    "warn_prompts",
+    "warn_unfinished",
+]
 
 NEAR = 5.0
 """Times by which a grid may miss the nodes of a distilled model: a strength of 0.17 for 1/6."""
@@ -101,6 +108,13 @@ def warn_distilled(
         wanted = f"{own_scale}, solver={config.solver!r}, nodes {nodes}"
         message = f"{given}: the model was distilled for {wanted}; elsewhere its images are worse"
         warnings.warn(message, stacklevel=OUTSIDE - 1)
+
+
+def warn_unfinished(grid: str | Tensor) -> None:
+    """Warn of times that end before clean data."""
+    if not isinstance(grid, str) and grid[-1] > 0:
+        message = f"grid: it ends at t = {float(grid[-1]):g}, so noise is left in the image"
+        warnings.warn(f"{message}; to remove it, end at 0", stacklevel=OUTSIDE - 1)
 
 
 def warn_interval(

@@ -187,7 +187,7 @@ class Encoder(nn.Module):
         labels: Int[Tensor, "*some"] | None = None,
     ) -> Float[Tensor, "any time_width"]:
         """The embedding of the network times `t`, plus that of the labels; in the dtype of `x`."""
-        known = valid_labels(labels, self.config.num_class_embeds, len(x))
+        known = valid_labels(labels, self.config.num_class_embeds, x.shape[0])
         features = time_features(t.to(x.device).reshape(-1), self.config.channels[0])
         time = self.time_embedding(features.to(x.dtype))
         return time if known is None else time + self.class_embedding(known.to(x.device))

@@ -160,6 +160,11 @@ def require_text(name: str, text: object) -> None:
     require(encodable(text), name, "text, in UTF-8", repr(text))
 
 
+def require_texts(name: str, texts: Sequence[str]) -> None:
+    """Raise ValueError, with the argument's name, for one text in place of several."""
+    require(not isinstance(texts, str), name, "a sequence of texts", repr(texts))
+
+
 def literal(text: str) -> str:
     """The prompt that is read as the text itself: its marks escaped."""
     return re.sub(r"[\\()\[\]]|\bBREAK\b", r"\\\g<0>", text)

@@ -38,7 +38,7 @@ from sd.config import (
     VAEConfig,
     to_json,
 )
-from sd.files.output_folder import locked, output_folder
+from sd.files.output_folder import locked, output_folder, write_file
 from sd.networks.controlnet import ControlNet
 from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
@@ -262,6 +262,8 @@ def _train(options: All, command: str, config: ModelConfig, shard: Shard = WHOLE
         shard.wait()
 
     tokenizer = Tokenizer.embedded(config.text.context_length)
+    if shard.process.main:
+        write_file(options.model / "tokenizer.json", tokenizer.to_json().encode())
     settings = wanted(options, config, "text_encoder")
     if not finished(options, "text_encoder", settings):
         state, measured = clip.train_clip(options.clip, config.text)

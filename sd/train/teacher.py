@@ -32,7 +32,7 @@ from sd.command_line.flags import Range, Several, named
 from sd.files.output_folder import write_file
 from sd.pipeline import TextToImage
 from sd.shapes.accuracy import matches_prompt
-from sd.train.settings import Initial, Share, Training
+from sd.train.settings import Initial, Share, Training, agree
 from sd.train.shard import WHOLE, Shard
 from sd.train.source import Shapes
 
@@ -178,15 +178,15 @@ def taught(
     """The paths that the student learns, the same on every process, which share the work.
 
     With a student each batch of paths begins at one of its nodes (`first_node`). Each batch is a
-    file in the folder `paths` of `training.out`. A file that is there, made with the
-    same settings and context, is read.
+    file in the folder `paths` of `training.out`. A file that is there is read; a damaged one is
+    made anew. Raises ValueError for one that was made with other settings or another context.
     """
     source = Shapes(training.seed, training.trajectories, training.two)
     rng = np.random.default_rng([training.seed, 2])
     chosen = source.chosen(rng, 0, training.trajectories)
     prompts = [source.caption(int(index), rng) for index in chosen]
     first_seed = SEED + training.seed * len(prompts)
-    made = json.dumps({**training.of_paths(), "batch": BATCH, **(context or {})}, sort_keys=True)
+    settings = {**training.of_paths(), "batch": BATCH, **(context or {})}
 
     def sampled(number: int) -> Part:
         some = prompts[number * BATCH :][:BATCH]
@@ -206,10 +206,10 @@ def taught(
         unit="batch", desc="teacher", disable=None if shard.process.main else True,
     ):  # fmt: skip
         path = training.out / FOLDER / f"{number:05}.safetensors"
-        part = _read(path, made)
+        part = _read(path, settings)
         if part is None:
             part = sampled(number)
-            words = {"settings": made, "prompts": json.dumps(part[1])}
+            words = {"settings": json.dumps(settings), "prompts": json.dumps(part[1])}
             write_file(path, save({"x": part[0]}, words))
         found[number] = part
     parts = [part for part in shard.collected(found) if part is not None]
@@ -225,15 +225,15 @@ def taught(
     return Paths(times, x, first[order], [said[place] for place in order.tolist()])
 
 
-def _read(path: Path, settings: str) -> Part | None:
-    """The paths in a file, if it is whole and was made with these settings."""
+def _read(path: Path, settings: Mapping[str, Any]) -> Part | None:
+    """The paths in a file, if it is whole. Raises ValueError for one of other settings."""
     if not path.exists():
         return None
     try:
         with safe_open(path, framework="pt") as file:
             words = file.metadata() or {}
-            if words.get("settings") != settings:
-                return None
+            made = json.loads(words.get("settings", "null"))
+            agree(path, made, settings, f"delete the folder {path.parent}")
             return file.get_tensor("x"), json.loads(words["prompts"])
     except SafetensorError:
         return None

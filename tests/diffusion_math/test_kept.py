@@ -137,7 +137,9 @@ def test_what_a_fake_mode_computes_is_not_kept(schedule: Schedule) -> None:
     forget()
     t = 15.0 if isinstance(schedule, Discrete) else 0.37
     with FakeTensorMode(allow_non_fake_inputs=True):
-        assert any(type(one) is not torch.Tensor for one in (*schedule(t), scalar(t, torch.float32)))
+        assert any(
+            type(one) is not torch.Tensor for one in (*schedule(t), scalar(t, torch.float32))
+        )
     found = *schedule(t), scalar(t, torch.float32)
     assert {type(one) for one in found} == {torch.Tensor}
 

@@ -44,6 +44,51 @@ def test_openvino_draws_the_same_picture(eager: TextToImage) -> None:
         assert (other - wanted).abs().max() > 1e-3 * wanted.abs().max()
 
 
+class Interrupted:
+    """A compilation that is interrupted once."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, network: torch.nn.Module, *_: object) -> "Interrupted":
+        self.calls += 1
+        if self.calls == 1:
+            raise KeyboardInterrupt
+        return self
+
+    def infer(self, given: list[np.ndarray]) -> dict[str, np.ndarray]:
+        return {"y": 2 * given[0]}
+
+
+def test_an_interrupted_first_call_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = Interrupted()
+    monkeypatch.setattr(engine, "_compiled", compiled)
+    network = engine.OpenVINO(torch.nn.Identity(), torch.float32)
+    x = torch.ones(1, 3)
+    with pytest.raises(KeyboardInterrupt):
+        network(x)
+    for _ in range(2):
+        assert torch.equal(network(x), 2 * x)
+    assert compiled.calls == 2
+
+
+def test_compile_wants_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any work: torch.compile says so after a minute, in a page of text."""
+    monkeypatch.setenv("CXX", "ccache-of-nobody g++")
+    with pytest.raises(ValueError, match=r"^engine: wanted a C\+\+ compiler .*, got 'ccache-of-no"):
+        engine.require_engine("compile", torch.device("cpu"), torch.float32)
+    monkeypatch.setenv("CXX", f"{sys.executable} -c")
+    engine.require_engine("compile", torch.device("cpu"), torch.float32)
+    engine.require_engine("compile", torch.device("cuda"), torch.float32)
+
+
+def test_one_string_is_not_many_prompts(eager: TextToImage) -> None:
+    with pytest.raises(ValueError, match="calibration: wanted a sequence of texts, got 'red'"):
+        with_engine(eager, "openvino-int8", "red")
+    with pytest.raises(ValueError, match="prompts: wanted a sequence of texts, got 'red'"):
+        eager.encode_prompts("red")
+
+
 COMPILED = """
 from sd.engine import with_engine
 from sd.pipeline import TextToImage

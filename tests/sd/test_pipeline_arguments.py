@@ -156,6 +156,8 @@ OF_ANOTHER_TYPE: list[tuple[dict[str, Any], str]] = [
     ({"image": photo(1), "mask": "m.png"}, "mask: wanted an image of Pillow, got str"),
     ({"guidance_scale": "7"}, "guidance_scale: wanted a finite number of at least 0, got '7'"),
     ({"height": 32.0}, "height: wanted a whole number of at least 1, got 32.0"),
+    ({"grid": [1000.0, 0.0]}, "grid: wanted a name, or a floating-point tensor, got list"),
+    ({"grid": torch.tensor([9, 0])}, "grid: wanted a name, or a floating-point tensor, got Tensor"),
     ({"controls": 7}, "controls: wanted a sequence of Control, got int"),
 ]
 
@@ -185,6 +187,10 @@ def test_times_come_in_place_of_steps() -> None:
     assert len(sampled(pipeline, "red", grid=times, steps=2)) == 3
     with pytest.raises(ValueError, match="grid: wanted a name, with steps"):
         sampled(pipeline, "red", grid=times, steps=5)
+    with pytest.raises(ValueError, match="grid: wanted a non-empty, strictly decreasing"):
+        sampled(pipeline, "red", grid=times.flip(0))
+    with pytest.warns(UserWarning, match=r"^grid: it ends at t = 400, so noise is left in"):
+        assert len(sampled(pipeline, "red", grid=times[:2])) == 2
 
 
 def test_a_side_must_be_a_multiple_of_the_vaes_halvings() -> None:

@@ -58,6 +58,8 @@ def test_prompts_of_a_model_are_in_its_words(eager: TextToImage) -> None:
 
 
 def test_refusals(eager: TextToImage) -> None:
+    with pytest.raises(ValueError, match="calibration: wanted a sequence of texts, got 'red'"):
+        quantization.recorded(eager, "red")
     with pytest.raises(ValueError, match="calibration: wanted one prompt or more, got none"):
         quantization.recorded(eager, ())
     channels = 2 * eager.config.vae.latent_channels + 1

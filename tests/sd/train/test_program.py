@@ -19,6 +19,7 @@ from sd.networks.text_encoder import TextEncoder
 from sd.networks.unet import UNet
 from sd.networks.vae import VAE
 from sd.pipeline import TextToImage
+from sd.text.tokenizer import Tokenizer
 from sd.train import __main__ as program
 from sd.train import clip, control, distillation, evaluation, trainer, unet, vae
 from tests.support.tiny_training import CONFIG, TRAININGS, flags, run
@@ -77,6 +78,8 @@ def test_what_is_judged_is_what_ships(tmp_path: Path) -> None:
         for key, value in network.items():
             assert shipped[key].dtype == torch.float16
             assert torch.equal(shipped[key].float(), value), (name, key)
+    own = json.loads((tmp_path / "model" / "tokenizer.json").read_text())
+    assert own == json.loads(Tokenizer.embedded().to_json())
     given = odd(UNet(CONFIG.unet), 3)
     assert all(torch.equal(judged["unet"][key], given[key].half().float()) for key in given)
 

@@ -113,10 +113,10 @@ def test_starts_and_prompts_are_those_of_the_seed(
     def starts(seed: int, batch: int) -> tuple[Tensor, Sequence[str]]:
         with monkeypatch.context() as patch:
             always = kept_by(
-                lambda *_: True, patch, small_distillation(tmp_path, seed=seed), model
+                lambda *_: True, patch, small_distillation(tmp_path / f"{seed}", seed=seed), model
             )[0]
             patch.setattr(teacher, "BATCH", batch)
-            again = taught(small_distillation(tmp_path / str(batch), seed=seed), model)
+            again = taught(small_distillation(tmp_path / f"in {batch}", seed=seed), model)
         assert torch.equal(always.x, again.x) and always.prompts == again.prompts
         return always.x[:, 0, 0], always.prompts
 
@@ -130,7 +130,7 @@ def test_starts_and_prompts_are_those_of_the_seed(
 def test_on_policy_paths_begin_where_the_student_leads(
     model: TextToImage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Half of them at the first node, then at each in turn; from there on they are the teacher's."""
+    """Half at the first node, others at each in turn; from there on they are the teacher's."""
     path = tmp_path / "student.safetensors"
     student = other_student(model, path)
     training = small_distillation(tmp_path, on_policy=True, initial=path)
@@ -173,7 +173,7 @@ def test_no_right_image_is_an_error(
 def test_a_killed_run_goes_on_with_the_paths_it_has(
     model: TextToImage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A damaged file, or one of other settings, is made anew; one of other steps is not."""
+    """A damaged file is made anew, one of other steps is read; other settings are refused."""
     monkeypatch.setattr(teacher, "BATCH", 40)
     monkeypatch.setattr(teacher, "read_rightly", lambda _, __, prompts: [True] * len(prompts))
     calls: list[int] = []
@@ -199,6 +199,10 @@ def test_a_killed_run_goes_on_with_the_paths_it_has(
     file.write_bytes(file.read_bytes()[:999])
     assert torch.equal(found.x, taught(small_distillation(tmp_path), model).x)
     assert calls.pop() == 40
-    assert not torch.equal(found.x, taught(small_distillation(tmp_path, seed=1), model).x)
-    other = taught(small_distillation(tmp_path, seed=1), model, context={"unet": "another"})
-    assert len(other.x) == 100 and calls == [40, 40, 20, 20] + 2 * [40, 40, 20]
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match=r"00000.safetensors was made .*--distilled.seed 0 there"):
+        taught(small_distillation(tmp_path, seed=1), model)
+    with pytest.raises(ValueError, match=r"unet null there, \"another\" now; .*delete the folder"):
+        taught(small_distillation(tmp_path), model, context={"unet": "another"})
+    assert calls == [40, 40, 20, 20] and file.read_bytes() == before
+    assert not torch.equal(found.x, taught(small_distillation(tmp_path / "1", seed=1), model).x)
