@@ -1,5 +1,6 @@
 """Two ways to one result, timed in turns."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -32,6 +33,7 @@ def compare(
     rounds: int,
     units: int | tuple[int, int],
     tolerance: float,
+    before: Callable[[], object] = lambda: None,
 ) -> Row:
     """Time two ways to one result, in turns after one warm-up each.
 
@@ -41,17 +43,21 @@ def compare(
         ours, theirs: the two computations; each returns its result.
         rounds: how often each is timed.
         units: steps in one computation, or in each of the two; times are per step.
-        tolerance: largest difference of the results, relative to the largest entry.
+        tolerance: largest difference of the results, relative to the largest entry of theirs.
+        before: called before each timing, and not timed.
 
     Raises:
-        ArithmeticError: the two results differ by more than `tolerance`.
+        ArithmeticError: the two results differ by more than `tolerance`, or in their shapes, or
+            are not numbers.
     """
-    a, b = ours(), theirs()
-    difference = float((a - b).abs().max() / b.abs().max())
-    if difference > tolerance:
-        raise ArithmeticError(f"{name}: results differ by {difference:.1e}, more than {tolerance}")
+    require_agreement(name, ours(), theirs(), tolerance)
     own, other = (units, units) if isinstance(units, int) else units
-    pairs = [(1e3 * _seconds(ours) / own, 1e3 * _seconds(theirs) / other) for _ in range(rounds)]
+    pairs = []
+    for _ in range(rounds):
+        before()
+        x = _seconds(ours)
+        before()
+        pairs.append((1e3 * x / own, 1e3 * _seconds(theirs) / other))
     low, ratio, high = statistics.quantiles([x / y for x, y in pairs], n=4)
     return Row(
         name,
@@ -63,6 +69,20 @@ def compare(
         high,
         rounds,
     )
+
+
+def require_agreement(name: str, ours: Tensor, theirs: Tensor, tolerance: float) -> None:
+    """Raise ArithmeticError unless |ours - theirs| <= tolerance max |theirs| and shapes are equal.
+
+    An infinite tolerance is that of results which need not agree, but must be numbers.
+    """
+    if ours.shape != theirs.shape:
+        shapes = f"{tuple(ours.shape)} and {tuple(theirs.shape)}"
+        raise ArithmeticError(f"{name}: results have the shapes {shapes}")
+    difference, largest = float((ours - theirs).abs().max()), float(theirs.abs().max())
+    if not (math.isfinite(difference) and difference <= tolerance * largest):
+        found = f"by {difference:.1e} at a size of {largest:.1e}"
+        raise ArithmeticError(f"{name}: results differ {found}, more than {tolerance:g} of it")
 
 
 def in_turns(

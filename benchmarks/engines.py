@@ -5,7 +5,6 @@ against those of float32 PyTorch from the same noise, step by step. Accuracy: pr
 embedded model whose image shows them, by the rule-based reader.
 """
 
-import json
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping
@@ -20,16 +19,23 @@ from torch import Tensor
 
 from benchmarks import genai
 from benchmarks.compare import in_turns
+from benchmarks.engine_files import EIGHT as EIGHT_FILE
+from benchmarks.engine_files import FLOAT32, full_size_files, random_unet
 from benchmarks.network import diffusers_unet
-from benchmarks.table import Table, between
+from benchmarks.output import (
+    beside,
+    damaged,
+    is_timed,
+    read_json,
+    require_page,
+    write_results,
+)
+from benchmarks.packages import require_packages
+from benchmarks.table import Table
 from experiments.common.statistics import Interval, paired_difference, share_of
-from sd.config import V15
 from sd.engine import OpenVINO, compiled, with_engine
-from sd.networks.unet import UNet
 from sd.pipeline import TextToImage
-from sd.quantization import plain, quantized
 from sd.shapes.accuracy import fresh_prompts, matches_prompt
-from sd.weights import blank
 
 Network: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -51,8 +57,6 @@ PROMPTS, BATCH = 200, 50
 """Prompts of each kind, and images sampled at once."""
 SPREAD = 2.0
 """Quartiles of a ratio further apart than this factor: other work on the machine decides it."""
-TIMES = (999.0, 500.0, 10.0)
-"""Times at which the full-size U-Net, of random weights, is calibrated."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +90,26 @@ class Quality:
     error: tuple[float, ...]
 
 
-def run(rounds: int, out: Path, embedded: bool, full_size: bool) -> None:
-    """Time, measure and write; the full-size networks are kept in `out` for the next run.
+def run(rounds: int, out: Path, embedded: bool, full_size: bool, drop: bool = False) -> None:
+    """Time, measure and write.
 
-    What an earlier run in `out` measured, and this one does not, stays in the tables if it was on
-    this machine and no version has changed.
+    Args:
+        rounds: timings a side.
+        out: an existing folder. Rows of its tables that are not measured now stay.
+        embedded, full_size: whether to measure the embedded model, and to time Stable Diffusion.
+        drop: drop rows that are not measured now, if their machine or versions differ.
+
+    Raises ValueError, before any work, for missing packages, for files in `out` that no run wrote,
+    and for rows that could not stay.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    require_packages("diffusers", "nncf", "openvino")
+    require_page(out / "engines.md")
+    data: dict[str, Any] = {
+        "machine": Table.of(()).machine,
+        "versions": versions(),
+        "rounds": rounds,
+    }
+    rest, known = last_measured(out / "engines.json", embedded, full_size, data, drop)
     times: list[Time] = []
     found: list[Quality] = []
     with torch.inference_mode():
@@ -102,26 +119,33 @@ def run(rounds: int, out: Path, embedded: bool, full_size: bool) -> None:
                 times += embedded_times(pipelines, batch, rounds)
             found = qualities(pipelines)
         if full_size:
-            times += full_size_times(out, min(rounds, 5))
-    data: dict[str, Any] = {
-        "machine": Table.of(()).machine,
-        "versions": versions(),
-        "rounds": rounds,
-    }
-    path = out / "engines.json"
-    last = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    changed = [k for k, v in last.get("versions", {}).items() if data["versions"].get(k, v) != v]
-    if last.get("machine") == data["machine"] and not changed:
-        timed_now = {one.what for one in times}
-        times += [Time(**one) for one in last["times"] if one["what"] not in timed_now]
-        found = found or [Quality(**one) for one in last["qualities"]]
-    data["times"], data["qualities"] = map(list, (map(asdict, times), map(asdict, found)))
-    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+            times += full_size_times(min(rounds, 5))
+    times, found = [*times, *rest], [*found, *known]
     body = lines(times, found)
     print("\n".join(body))
-    page = out / "engines.md"
-    if page.exists():
-        page.write_text(between(page.read_text(encoding="utf-8"), body), encoding="utf-8")
+    data["times"], data["qualities"] = map(list, (map(asdict, times), map(asdict, found)))
+    print(write_results(out, "engines", data, body))
+
+
+def last_measured(
+    path: Path, embedded: bool, full_size: bool, now: Mapping[str, Any], drop: bool
+) -> tuple[list[Time], list[Quality]]:
+    """What an earlier run wrote into `path` and this one does not measure; see `beside`."""
+    last = read_json(path)
+    if last is None:
+        return [], []
+    try:
+        times = [Time(**one) for one in last["times"]]
+        found = [Quality(**one) for one in last["qualities"]]
+        lines(times, found)
+        times = [one for one in times if not is_timed(one.what, embedded, full_size)]
+        found = [] if embedded else found
+        made = {name: last[name] for name in ("machine", "versions")}
+        dict(made["versions"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise damaged(path, f"{type(error).__name__}: {error}") from error
+    kept = beside(path, [*times, *found], made, now, drop)
+    return times[: len(kept)], found[: len(kept)]
 
 
 def _pipeline(engine: str, dtype: torch.dtype) -> TextToImage:
@@ -210,51 +234,25 @@ def trajectory_error(path: Tensor, reference: Tensor) -> tuple[float, ...]:
     return tuple((squares / scale).sqrt().tolist()[1:])
 
 
-def full_size_times(out: Path, rounds: int) -> list[Time]:
+def full_size_times(rounds: int) -> list[Time]:
     """Stable Diffusion v1.5's U-Net with random weights, on latents of 64 x 64, a guided pair."""
-    unet = _random_unet()
+    unet = random_unet()
     torch.manual_seed(0)
     x, context = torch.randn(2, 4, 64, 64), torch.randn(2, 77, 768)
     given = x, torch.tensor(500.0), context
-    files = _full_size_files(out, unet, given)
+    files = full_size_files(unet, given)
     peer = diffusers_unet(unet)
     networks: dict[str, Network] = {
         REFERENCE: unet,
         "diffusers, float32": lambda *some: peer(*some).sample,
     }
     for name, (path, precision) in {
-        FLOAT: (files[0], "f32"), HALF: (files[0], "bf16"), EIGHT: (files[1], "bf16"),
+        FLOAT: (FLOAT32, "f32"), HALF: (FLOAT32, "bf16"), EIGHT: (EIGHT_FILE, "bf16"),
     }.items():  # fmt: skip
         engine = OpenVINO(unet, torch.float32)
-        engine.request = compiled(path, precision)
+        engine.request = compiled(files / path, precision)
         networks[name] = engine
     return timed("v1.5 U-Net, 64 x 64, batch 2", networks, given, rounds)
-
-
-def _random_unet() -> UNet:
-    unet: UNet = blank(UNet, V15.unet).to_empty(device="cpu").eval()
-    generator = torch.Generator().manual_seed(0)
-    for name, weight in unet.named_parameters():
-        fan = weight[0].numel() if weight.ndim > 1 else 25
-        weight.data.normal_(0, fan**-0.5, generator=generator)
-        if "norm" in name and name.endswith("weight"):
-            weight.data.add_(1)
-    return unet
-
-
-def _full_size_files(out: Path, unet: UNet, given: tuple[Tensor, ...]) -> tuple[Path, Path]:
-    """OpenVINO's files of the U-Net, in float32 and in 8 bits; made where they are missing."""
-    import openvino
-
-    float32, eight = out / "full_size_float32.xml", out / "full_size_int8.xml"
-    if not float32.exists():
-        model = openvino.convert_model(unet, example_input=plain(*given))
-        openvino.save_model(model, float32, compress_to_fp16=False)
-    if not eight.exists():
-        inputs = [plain(given[0], torch.tensor(t), given[2]) for t in TIMES]
-        model = quantized(openvino.Core().read_model(float32), inputs)
-        openvino.save_model(model, eight, compress_to_fp16=False)
-    return float32, eight
 
 
 def _ratio(one: Time) -> str:

@@ -1,21 +1,20 @@
 """The table of all rows: printed, written as JSON and into the docs, beside the one before."""
 
-import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
 from benchmarks.compare import Row
+from benchmarks.output import damaged, read_json
 
 WORSE = 1.1
 """A ratio this many times the last one is printed in red."""
 RED, PLAIN = "\x1b[31m", "\x1b[0m"
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 PEERS = ("torch", "diffusers", "jax", "blackjax", "openvino")
 
 
@@ -40,26 +39,32 @@ class Table:
 
     @classmethod
     def read(cls, path: Path) -> "Table | None":
-        """The table of a file that `write` made, or none where there is no file."""
-        if not path.exists():
-            return None
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        return cls(**kept | {"rows": tuple(Row(**row) for row in kept["rows"])})
+        """The table of a file of an earlier run, or none where there is no file.
 
-    def write(self, path: Path) -> None:
-        """As JSON, by a temporary name."""
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
+        Raises ValueError, which names the file, if it holds something else.
+        """
+        kept = read_json(path)
+        if kept is None:
+            return None
+        try:
+            rows = tuple(Row(**row) for row in kept["rows"])
+            table = cls(kept["machine"], dict(kept["versions"]), rows)
+            table.body()
+        except (LookupError, TypeError, ValueError) as error:
+            raise damaged(path, f"{type(error).__name__}: {error}") from error
+        return table
 
     def lines(self, before: "Table | None", colour: bool) -> list[str]:
         """The printed table; a ratio that got worse by a tenth says what it was."""
         last = {} if before is None else before.ratios()
         found = [f"{self.machine}; {self.said()}"]
-        found.append(f"{'what':<62}{'peer':<42}{'ours ms':>9}{'peer ms':>9}{'ratio':>7}  quartiles")
+        what, who = (2 + max(map(len, some)) for some in zip(*self.ratios(), strict=True))
+        heads = f"{'ours ms':>9}{'peer ms':>9}{'ratio':>7}  quartiles"
+        found.append(f"{'what':<{what}}{'peer':<{who}}{heads}")
         for row in self.rows:
             line = (
-                f"{row.name:<62}{row.peer:<42}{row.ours:>9.3f}{row.theirs:>9.3f}{row.ratio:>7.2f}"
+                f"{row.name:<{what}}{row.peer:<{who}}"
+                f"{row.ours:>9.3f}{row.theirs:>9.3f}{row.ratio:>7.2f}"
                 f"  {row.low:.2f} .. {row.high:.2f}  {row.memory}".rstrip()
             )
             was = last.get((row.name, row.peer))
@@ -73,14 +78,6 @@ class Table:
         """Ratios by name and peer."""
         return {(row.name, row.peer): row.ratio for row in self.rows}
 
-    def beside(self, before: "Table | None") -> "Table":
-        """This table, with rows of one of the same machine and versions that are not timed here."""
-        if before is None or (before.machine, before.versions) != (self.machine, self.versions):
-            return self
-        timed = self.ratios()
-        rest = [row for row in before.rows if (row.name, row.peer) not in timed]
-        return replace(self, rows=(*self.rows, *rest))
-
     def said(self) -> str:
         """Versions and rounds in words."""
         named = ", ".join(f"{name} {number}" for name, number in self.versions.items())
@@ -88,28 +85,19 @@ class Table:
         each = f"{rounds[0]}" if len(rounds) == 1 else f"{rounds[0]} to {rounds[-1]}"
         return f"{named}; medians of {each} rounds"
 
-    def page(self, text: str) -> str:
-        """A page with its table, between two marks, replaced by this one."""
-        rows = [
-            f"| {row.name} | {row.peer} | {row.ours:.3g} | {row.theirs:.3g} "
-            f"| {row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}] | {row.memory} |"
-            for row in self.rows
-        ]
-        body = [
+    def body(self) -> list[str]:
+        """The lines of the page's table."""
+        return [
             f"{self.machine}; {self.said()}.",
             "",
             "| what | peer | ours, ms | peer, ms | ratio [quartiles] | memory |",
             "| --- | --- | --- | --- | --- | --- |",
-            *rows,
+            *(
+                f"| {row.name} | {row.peer} | {row.ours:.3g} | {row.theirs:.3g} "
+                f"| {row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}] | {row.memory} |"
+                for row in self.rows
+            ),
         ]
-        return between(text, body)
-
-
-def between(text: str, body: Sequence[str]) -> str:
-    """A page with these lines between its two marks."""
-    head, rest = text.split(BEGIN)
-    _, tail = rest.split(END)
-    return "\n".join([head.rstrip(), "", BEGIN, *body, END, "", tail.lstrip("\n")])
 
 
 def _machine() -> str:

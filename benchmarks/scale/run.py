@@ -36,8 +36,7 @@ MEMORY = 80
 
 
 def run(rounds: int, out: Path) -> None:
-    """Measure, model, check and write."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Measure, model, check and write into an existing folder."""
     scalings = measured(list(cases(TextToImage.load(device="cpu"))), rounds)
     training = Training.of(V15.unet, SIDE, TOKENS)
     devices = table(training, BATCH, COUNTS)

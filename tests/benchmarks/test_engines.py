@@ -1,6 +1,7 @@
 """The engines' table: times in turns, the error of a trajectory, and what is read off both."""
 
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import torch
 
 from benchmarks import engines
 from benchmarks.compare import in_turns
-from benchmarks.table import BEGIN, END
+from benchmarks.output import BEGIN, END
 
 
 def test_the_sides_take_turns_after_a_warm_up() -> None:
@@ -51,12 +52,12 @@ def test_the_table_has_a_row_for_each_side() -> None:
 def test_a_partial_run_keeps_what_the_last_one_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the same machine and versions; the page gets both."""
+    """Of the same machine and versions, else it stops; the page gets both."""
     pytest.importorskip("nncf")
     page = tmp_path / "engines.md"
     page.write_text(f"# Title\n\n{BEGIN}\nold\n{END}\n", encoding="utf-8")
     one = engines.Time("one", engines.HALF, 2.0, 3.0, 0.9, 1.0, 1.1, 1.0)
-    two = replace(one, what="two")
+    two = replace(one, what="v1.5 two")
     share = (0.5, (0.4, 0.6))
     quality = engines.Quality(engines.EIGHT, share, share, 0, 0, (0.0, 0.0), (0.1,) * 25)
     monkeypatch.setattr(engines, "_pipeline", lambda *_: None)
@@ -67,10 +68,33 @@ def test_a_partial_run_keeps_what_the_last_one_measured(
     engines.run(3, tmp_path, embedded=True, full_size=False)
     engines.run(3, tmp_path, embedded=False, full_size=True)
     text = page.read_text(encoding="utf-8")
-    assert all(row in text for row in ("| one |", "| two |", f"| {engines.EIGHT} | 0.500"))
+    assert all(row in text for row in ("| one |", "| v1.5 two |", f"| {engines.EIGHT} | 0.500"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["engines.json", "engines.md"]
     monkeypatch.setattr(engines, "versions", lambda: {"openvino": "1"})
-    engines.run(3, tmp_path, embedded=False, full_size=True)
+    for parts in ((True, False), (False, True)):
+        with pytest.raises(ValueError, match=r"rows of .*engines\.json .*openvino was .*, is 1"):
+            engines.run(3, tmp_path, *parts)
+    assert page.read_text(encoding="utf-8") == text
+    engines.run(3, tmp_path, embedded=False, full_size=True, drop=True)
     assert "| one |" not in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["engines.json", "engines.md"])
+@pytest.mark.parametrize("text", ['{"machine": ', '{"times": [], "qualities": []}', "[]"])
+def test_damaged_files_are_named_before_the_work(tmp_path: Path, name: str, text: str) -> None:
+    pytest.importorskip("nncf")
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"{name}: wanted"):
+        engines.run(3, tmp_path, embedded=True, full_size=True)
+
+
+def test_missing_packages_are_named_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("nncf", "diffusers", "openvino"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValueError, match=r"not installed: diffusers, nncf, openvino; .*\[bench\]"):
+        engines.run(3, tmp_path, embedded=True, full_size=True)
 
 
 def test_verdicts_are_compared_prompt_by_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
