@@ -73,7 +73,7 @@ def kept(function: _Function) -> _Function:
 
 def _key(given: Sequence[Any]) -> list[Any] | None:
     """Arguments with numbers for single times, or None if their values are not kept."""
-    key = []
+    key: list[Any] = []
     for one in given:
         if isinstance(one, Tensor):
             if one.ndim:
@@ -83,7 +83,8 @@ def _key(given: Sequence[Any]) -> list[Any] | None:
             key.append(one)
         elif one.fixed:
             # The values of a schedule that equals itself alone are of no use after its end.
-            alone = type(one).__hash__ is object.__hash__
+            kind: Any = type(one)
+            alone = kind.__hash__ is object.__hash__
             key.append(weakref.ref(one) if alone else one)
         else:
             return None
