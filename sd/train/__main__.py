@@ -313,7 +313,7 @@ def _train(options: All, command: str, config: ModelConfig, shard: Shard = WHOLE
         networks = (autoencoder, text_encoder, denoiser)
         state = distillation.distil(options.distilled, config, *networks, tokenizer)
         student = rounded(UNet(config.unet), state)
-        few = distillation.distilled(config, options.distilled.calls, options.distilled.eta)
+        few = distillation.distilled(config, options.distilled.calls, options.distilled.own_eta)
         judge = partial(evaluation.accuracy, model(student, few), options.judged)
         write("distilled", student, config.unet, settings, judge, **{CONFIG_KEY: to_json(few)})
 

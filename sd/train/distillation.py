@@ -10,6 +10,7 @@ Source: Ross et al. (arXiv:1011.0686), learning from the states that the learner
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from diffusion_math import prediction as predict
 from diffusion_math.loss import training_loss
 from diffusion_math.schedule import Discrete, Schedule
 from sd import weights
+from sd.command_line.flags import Range
 from sd.config import PREDICTIONS, ModelConfig
 from sd.device import placed
 from sd.digest import weights_digest
@@ -47,6 +49,13 @@ class Distillation(Teaching):
     out: Path = Path("runs/distilled")
     warmup: Warmup = 100
     ema: Share = 0.998
+    sampling_eta: Annotated[float | None, Range(0, 1)] = None
+    """Of `ddim` with the finished student; default: `--distilled.eta`, which it learns with."""
+
+    @property
+    def own_eta(self) -> float:
+        """The eta of the finished student's solver."""
+        return self.eta if self.sampling_eta is None else self.sampling_eta
 
     def check(self) -> None:
         """As for every training; a student that leads must be given."""

@@ -20,12 +20,13 @@ from sd.train import __main__ as program
 from sd.train import clip, control, distillation, evaluation, settings, source, unet, vae
 from sd.train.__main__ import All, check, finished, main, train, wanted
 from sd.train.checkpoint import Log, load_checkpoint, machine
+from sd.train.distillation import Distillation
 from sd.train.settings import agree
 from tests.support.tiny_training import CONFIG, TRAININGS
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
-OPTIONS = All(model=Path("made"), judged=7)
+OPTIONS = All(model=Path("made"), judged=7, distilled=Distillation(sampling_eta=0.9))
 STAGES = ("text_encoder", "vae", "unet", "control", "distilled")
 
 
@@ -70,6 +71,7 @@ def test_each_network_is_made_from_the_ones_before(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(program, "wanted", settings)
     monkeypatch.setattr(program, "finished", unfinished)
     monkeypatch.setattr(program, "say", said.append)
+    monkeypatch.setattr(program, "write_file", note("write_file", None))
     monkeypatch.setattr(program, "rounded", lambda network, state: network)
     monkeypatch.setattr(program, "TextToImage", Made)
     monkeypatch.setattr(weights, "save_network", save)
@@ -96,7 +98,7 @@ def test_each_network_is_made_from_the_ones_before(monkeypatch: pytest.MonkeyPat
     assert said == [f'{name}.safetensors {{"figure": {k}}}' for k, name in enumerate(STAGES, 1)]
     own = {"text_encoder": CONFIG.text, "vae": CONFIG.vae, "unet": CONFIG.unet}
     own |= {"control": control.control_config(CONFIG), "distilled": CONFIG.unet}
-    few = distillation.distilled(CONFIG, OPTIONS.distilled.calls, OPTIONS.distilled.eta)
+    few = distillation.distilled(CONFIG, OPTIONS.distilled.calls, 0.9)
     for k, name in enumerate(STAGES, 1):
         _, config, words = saved[f"{name}.safetensors"]
         assert config == own[name]

@@ -91,11 +91,12 @@ def test_every_number_has_a_range_and_both_its_ends_are_valid() -> None:
     ranged = {(kind, name) for kind, name, _ in leaves()}
     for kind in (*KINDS.values(), All):
         for name, hint in get_type_hints(kind).items():
-            numeric = hint in (int, float, tuple[float, ...])
+            numeric = hint in (int, float, float | None, tuple[float, ...])
             assert numeric == ((kind, name) in ranged), (kind, name)
     for kind, name, valid in leaves():
-        several = isinstance(getattr(kind(), name), tuple)
-        number = float if several else type(getattr(kind(), name))
+        given = getattr(kind(), name)
+        several = isinstance(given, tuple)
+        number = float if several or given is None else type(given)
         low = number(math.nextafter(valid.low, 1) if valid.above else valid.low)
         for value in (low, number(valid.high)):
             replace(kind(), **{name: (value,) if several else value}).check()
