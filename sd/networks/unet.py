@@ -140,15 +140,16 @@ def transformer(width: int, config: UNetConfig) -> SpatialTransformer:
     )
 
 
-def valid_labels(labels: Tensor | None, classes: int, batch: int) -> Tensor | None:
+def valid_labels(labels: Tensor | None, classes: int, x: Tensor) -> Tensor | None:
     """The labels `(rows,)`, of a network with so many classes. Raises ValueError unless they fit.
 
     With no classes there must be no labels; else integers in 0..classes - 1, one for all or one for
-    each of the batch.
+    each of the batch x.
     """
     if classes == 0:
         require(labels is None, "labels", "none: the U-Net has no class embedding", "labels")
         return None
+    batch = len(x)  # no tracer comes here, which would warn of a number that it keeps
     wanted = f"one integer, or one for each of {batch}: the U-Net is class-conditional"
     given = type(labels).__name__
     if isinstance(labels, Tensor):
@@ -187,7 +188,7 @@ class Encoder(nn.Module):
         labels: Int[Tensor, "*some"] | None = None,
     ) -> Float[Tensor, "any time_width"]:
         """The embedding of the network times `t`, plus that of the labels; in the dtype of `x`."""
-        known = valid_labels(labels, self.config.num_class_embeds, x.shape[0])
+        known = valid_labels(labels, self.config.num_class_embeds, x)
         features = time_features(t.to(x.device).reshape(-1), self.config.channels[0])
         time = self.time_embedding(features.to(x.dtype))
         return time if known is None else time + self.class_embedding(known.to(x.device))
