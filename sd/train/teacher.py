@@ -57,8 +57,8 @@ class Teaching(Training):
     initial: Initial = None
     """A `.safetensors` file with the student's initial weights; without it the U-Net's."""
     on_policy: bool = False
-    """Begin half of the teacher's trajectories where the student of `--distilled.initial` leads, at
-    each of its later nodes in turn."""
+    """Begin nearly half of the teacher's trajectories where the student of `--distilled.initial`
+    leads, at each of its later nodes in turn."""
     calls: Annotated[int, Range(1, 50)] = 6
     """Network calls, that is steps, of the student."""
     eta: Share = 0.7
@@ -155,7 +155,7 @@ def student_state(
 
 
 def first_node(batch: int, calls: int) -> int:
-    """The node at which a batch of on-policy paths begins: the first for half of them.
+    """The node at which a batch of on-policy paths begins: the first for calls of 2 calls - 1.
 
     The others begin at each of the other nodes in turn, so few of them have the first steps.
     """

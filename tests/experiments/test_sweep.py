@@ -85,7 +85,7 @@ def test_a_process_that_dies_is_named(engine) -> None:
 def same(a: Any, b: Any) -> bool:
     """Whether all is equal, and numbers up to rounding: workers have fewer threads."""
     if isinstance(a, float):
-        return math.isclose(a, b, rel_tol=1e-9) or a != a
+        return math.isclose(a, b, rel_tol=1e-9) or (a != a and b != b)
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, list | tuple):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sd.device import slow_bfloat16  # the function itself, which conftest replaces
+from sd.device import BFLOAT16, slow_bfloat16  # the function itself, which conftest replaces
 from sd.pipeline import TextToImage
 from sd.train.lora import LoRATraining
 from sd.train.settings import Training
@@ -47,7 +47,7 @@ def test_pytorch_tells_by_the_names_that_are_read() -> None:
     """A name that it does not know would never be found."""
     found = torch.cpu.get_capabilities()
     if found["architecture"] == "x86_64":
-        assert {"avx512_bf16", "amx_bf16"} <= set(found)
+        assert set(BFLOAT16) <= set(found)
 
 
 def test_a_pipeline_in_slow_bfloat16_warns(slow: None) -> None:
