@@ -74,6 +74,7 @@ def from_seeds(seeds: Sequence[int]) -> Noise:
 
     The returned noise takes x of shape (len(seeds), *event) and t, s of shape () or (batch,). It is
     generated on the CPU in float32 and then moved, so all devices and dtypes get the same numbers.
+    Times count to 10 significant digits: the last bits of a grid differ from one CPU to another.
     Raises ValueError for a seed outside [0, 2^64) or a batch that is not len(seeds).
     Derivation: (noise.1).
 
@@ -273,8 +274,9 @@ def _stack(samples: list[Tensor], shape: Sequence[int], dtype: torch.dtype) -> T
 
 
 def _each(t: Tensor, seeds: tuple[int, ...]) -> list[float]:
-    times: list[float] = torch.as_tensor(t, dtype=torch.float64).expand(len(seeds)).tolist()
-    return times
+    """The time of each sample, to 10 significant digits."""
+    times = torch.as_tensor(t, dtype=torch.float64).expand(len(seeds)).tolist()
+    return [float(f"{time:.10g}") for time in times]
 
 
 def _valid_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
