@@ -278,7 +278,7 @@ def _conformance(
     found = look()
     if found is None:
         return []
-    expected = "0 faults" if most == 0 else f"at most {most:g}"
+    expected = "0 faults" if most == 0 else f"at most {most:.2g}"
     if found.refused >= runs:
         note = f"all of {runs} runs are refused openly, so that nothing was run"
         refused: Verdict = "defect" if most == 0 else "limit"

@@ -120,11 +120,11 @@ def test_noise_of_seeds_keeps_what_it_is_given() -> None:
 
 
 def test_seeds_tell_times_apart_that_differ_in_float64_only() -> None:
-    """0.1 and its neighbour give other noise; -0.0 and 0.0 are one time."""
-    x, near = torch.zeros(1, 3), torch.nextafter(S, T)
+    """Times of equal float32 give other noise; -0.0 and 0.0 are one time."""
+    x, near = torch.zeros(1, 3), S * (1 + 1e-9)
     noise = from_seeds([4])
     assert not torch.equal(noise(x, T, S), noise(x, T, near))
-    assert not torch.equal(noise(x, 0.1 * T, 0.05 * T), noise(x, (0.1 + 1e-12) * T, 0.05 * T))
+    assert not torch.equal(noise(x, 0.1 * T, 0.05 * T), noise(x, (0.1 + 1e-10) * T, 0.05 * T))
     zero = torch.tensor(0.0, dtype=torch.float64)
     assert torch.equal(noise(x, T, zero), noise(x, T, -zero))
 

@@ -181,8 +181,8 @@ def test_the_time_told_may_be_off_by_the_rounding_of_float32(given, row):
         return row("times told", sampler, times_told=Finding(worst, 4, "call 2"))
 
     edge = times_told.TOLERANCE
-    assert told(edge) == ("at most 0.000488281", edge, "sound", "n = 4: call 2")
-    assert told(1.1 * edge) == ("at most 0.000488281", 1.1 * edge, "defect", "n = 4: call 2")
+    assert told(edge) == ("at most 0.00049", edge, "sound", "n = 4: call 2")
+    assert told(1.1 * edge) == ("at most 0.00049", 1.1 * edge, "defect", "n = 4: call 2")
     assert told(0.05, replace(MINE, level_tolerance=0.1))[2] == "sound"
 
 

@@ -67,7 +67,7 @@ def test_a_table_in_float32_is_no_defect(way):
     found = audit(sampler, **SHORT)
     assert found.sound, found
     assert {row.expected for row in found.rows if row.check == "levels"} == {
-        "at most 0.000488281, rounding of float32"
+        "at most 0.00049, rounding of float32"
     }
 
 
