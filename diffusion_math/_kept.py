@@ -4,6 +4,7 @@ import functools
 import inspect
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar, cast
 
 import torch
@@ -54,6 +55,8 @@ def kept(function: _Function) -> _Function:
 
     @functools.wraps(function)
     def call(*given: Any, **named: Any) -> Any:
+        if torch.compiler.is_compiling():  # what is traced has no cache
+            return function(*given, **named)
         try:
             key = _key(signature.bind(*given, **named).args if named else given)
             found = None if key is None else at(*key)
@@ -99,10 +102,10 @@ def _require_plain(*tensors: Tensor) -> None:
 
 def scalar(value: float, dtype: torch.dtype) -> Tensor:
     """A number as a tensor `()` on the CPU, made once; it must not be changed."""
-    try:
-        return _scalar(value, dtype)
-    except TypeError:
-        return torch.scalar_tensor(value, dtype=dtype, device="cpu")
+    if not torch.compiler.is_compiling():
+        with suppress(TypeError):
+            return _scalar(value, dtype)
+    return torch.scalar_tensor(value, dtype=dtype, device="cpu")
 
 
 @_cached

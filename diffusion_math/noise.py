@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from struct import pack
+from struct import Struct
 from typing import TypeAlias, final
 
 import numpy as np
@@ -21,6 +21,9 @@ from diffusion_math.checks import Number, checked, require, strictly_decreasing,
 
 Noise: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`(x, t, s) -> z`: standard normal like x (shape, dtype, device) for the step from t to s."""
+
+
+_KEY = Struct("<8sQdd")  # torch.compile breaks on struct.pack
 
 
 def zeros(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -262,7 +265,8 @@ def _normal(key: tuple[str, int, float, float], shape: Sequence[int]) -> Tensor:
     """
     name, seed, t, s = key
     # Adding 0.0 turns -0.0 into 0.0, which would otherwise be another key.
-    digest = blake2b(pack("<8sQdd", name.encode(), seed, t + 0.0, s + 0.0), digest_size=16).digest()
+    packed = _KEY.pack(name.encode(), seed, t + 0.0, s + 0.0)
+    digest = blake2b(packed, digest_size=16).digest()
     stream = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
     samples = stream.standard_normal(tuple(shape), np.float32)
     return torch.from_numpy(np.asarray(samples))

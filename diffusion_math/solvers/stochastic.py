@@ -180,7 +180,7 @@ def _churned(
         return None
     here, there = schedule.log_snr(t), schedule.log_snr(s)
     climb = (share * (there - here)).clamp(max=math.log(2))
-    higher = (here - climb).clamp(min=schedule.log_snr(schedule.T))
+    higher = torch.maximum(here - climb, schedule.log_snr(schedule.T))
     if higher == here:
         return None
     up = schedule.time(higher)
