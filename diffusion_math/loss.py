@@ -81,6 +81,7 @@ def training_loss(
     >>> losses.shape, layer.weight.grad.shape
     (torch.Size([2]), torch.Size([3, 3]))
     """
+    same_shape("eps", eps, x0)
     x_t = gaussian.marginal(schedule, x0, t).sample(eps)
     predicted = network(x_t, network_time(schedule, x_t, t))
     same_shape("the network's output", predicted, x0)

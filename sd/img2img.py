@@ -7,6 +7,7 @@ from torch import Tensor
 from diffusion_math.checks import Number, require, strictly_decreasing
 from diffusion_math.grid import GRIDS
 from diffusion_math.schedule import Discrete
+from sd.config import ModelConfig
 
 __all__ = ["default_strength", "img2img_grid", "require_grid"]
 
@@ -23,13 +24,13 @@ def require_grid(grid: str | Tensor, steps: int | None, strength: Number | None)
     require(steps in (None, len(grid) - 1), "grid", "a name, with steps", grid)
 
 
-def default_strength(masked: bool, steps: int | None = None) -> float:
+def default_strength(config: ModelConfig, masked: bool) -> float:
     """The strength of an image without a given one: 0.8, and 1 with a mask.
 
-    steps: of a distilled model; the strength is then that of the nearest of its nodes.
+    That of a distilled model is the nearest of its nodes.
     """
-    strength = 1.0 if masked else 0.8
-    return strength if steps is None else round(strength * steps) / steps
+    strength, steps = 1.0 if masked else 0.8, config.sampling_steps
+    return round(strength * steps) / steps if config.distilled else strength
 
 
 def img2img_grid(

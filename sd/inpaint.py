@@ -7,7 +7,7 @@ from typing import final
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -131,9 +131,14 @@ def require_mask(mask: Image.Image, image: Image.Image, name: str = "mask") -> N
     white = _white(mask)
     got = f"{white.shape[1]} x {white.shape[0]}"
     require(white.shape == (high, wide), name, f"the image's size, {wide} x {high}", got)
-    require(bool(white.any()), name, "white pixels, to be repainted", "black pixels alone")
+    wanted = f"white pixels, to be repainted: of brightness {HALF} or more"
+    require(bool(white.any()), name, wanted, f"at most {_brightness(mask).max()}")
 
 
 def _white(mask: Image.Image) -> Bool[np.ndarray, "height width"]:
     """Where a mask is white by at least half; a transparent pixel is white."""
-    return np.asarray(image_tensor.rgb(mask, "mask").convert("L")) >= HALF
+    return _brightness(mask) >= HALF
+
+
+def _brightness(mask: Image.Image) -> UInt8[np.ndarray, "height width"]:
+    return np.asarray(image_tensor.rgb(mask, "mask").convert("L"))

@@ -7,6 +7,7 @@ the denoiser. This module takes no step and computes no noise level itself.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import unwrap
 from pathlib import Path
 from typing import Any, final, get_args
 
@@ -214,7 +215,7 @@ class TextToImage:
         limits = {"negative_prompt": negative_prompt, "guidance_interval": bool(guidance_interval)}
         unused_arguments.warn_guidance(do_cfg, scale, self.config.guidance_scale, **limits)
         make = solver_of(self.config, solver)
-        step = make(self.schedule)
+        step, named_solver = make(self.schedule), unwrap(make)
         require(callable(step), "solver", "a function that returns a step", type(step).__name__)
         named = isinstance(grid, str)
         strengths.require_grid(grid, steps, strength)
@@ -239,8 +240,7 @@ class TextToImage:
         shape = (self.config.vae.latent_channels, high // factor, wide // factor)
         precise = torch.promote_types(self.dtype, torch.float32)
         z = x = start_noise(seeds, shape, precise).to(self.device)
-        own_steps = self.config.sampling_steps if self.config.distilled else None
-        usual = strengths.default_strength(hole is not None, own_steps)
+        usual = strengths.default_strength(self.config, hole is not None)
         amount = usual if strength is None else strength
         if not isinstance(grid, str):
             times = grid
@@ -249,11 +249,13 @@ class TextToImage:
         else:
             times = strengths.img2img_grid(self.schedule, grid, steps, amount)
         if guidance_interval is not None and do_cfg:
-            unused_arguments.warn_interval(self.schedule, times, make, guidance_interval)
+            unused_arguments.warn_interval(self.schedule, times, named_solver, guidance_interval)
         unused_arguments.warn_controls([one.weights(len(times) - 1) for one in controls])
         residuals = Residuals(controls, self.schedule, times, precise) if controls else None
         scale = scale if do_cfg else 1
-        unused_arguments.warn_distilled(self.config, self.schedule, times, make, scale)
+        unused_arguments.warn_distilled(
+            self.config, self.schedule, times, named_solver, scale, image is not None
+        )
         more = scale, guidance_interval, beside, residuals
         denoisers = [self.denoiser((one[:1], one[1:]), *more) for one in encoded]
         denoise = apart(groups, denoisers, self.device)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
+from inspect import signature
 from typing import TypeAlias
 
 from diffusion_math.checks import require
@@ -34,7 +35,19 @@ def solver_of(config: ModelConfig, given: str | Maker | None) -> Maker:
         return SOLVERS[given]
     wanted = f"one of {', '.join(SOLVERS)}, or a function of a schedule that returns a step"
     require(callable(given), "solver", wanted, repr(given))
+    require(_takes_one(given), "solver", wanted, "one that does not take a schedule alone")
     return given  # type: ignore[return-value]
+
+
+def _takes_one(function: object) -> bool:
+    """Whether it can be called with one argument, as a step that is made already can't."""
+    try:
+        signature(function).bind(None)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature to look at
+        return True
+    return True
 
 
 @cache

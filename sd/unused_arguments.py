@@ -85,6 +85,7 @@ def warn_distilled(
     times: Tensor,
     solver: Callable[[Schedule], Step],
     scale: Number,
+    strength: bool,
 ) -> None:
     """Warn if a distilled model is sampled otherwise than it was distilled for.
 
@@ -99,13 +100,16 @@ def warn_distilled(
     strange = {
         "guidance_scale": scale != config.guidance_scale,
         "solver": isinstance(solver, Solver) and solver != own_solver(config),
-        "grid, steps, strength": not near,
+        "grid, steps, strength" if strength else "grid, steps": not near,
     }
     given = ", ".join(name for name, other in strange.items() if other)
     if given:
         nodes = ", ".join(f"{float(t):g}" for t in own)
         own_scale = f"guidance_scale={config.guidance_scale:g}"
         wanted = f"{own_scale}, solver={config.solver!r}, nodes {nodes}"
+        if strength:
+            parts = range(1, len(own))
+            wanted += f" (strength {', '.join(f'{part / len(parts):.2g}' for part in parts)})"
         message = f"{given}: the model was distilled for {wanted}; elsewhere its images are worse"
         warnings.warn(message, stacklevel=OUTSIDE - 1)
 

@@ -69,9 +69,7 @@ def run(
     controls = control.opened(config.controls, hints, pipeline, size)
     strength = config.strength
     if strength is None and config.image is not None:
-        own = pipeline.config
-        steps = own.sampling_steps if own.distilled else None
-        strength = default_strength(config.mask is not None, steps)
+        strength = default_strength(pipeline.config, config.mask is not None)
     call = {
         **config.sampling.call(pipeline),
         "negative_prompt": config.negative_prompt,

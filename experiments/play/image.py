@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, final
 
@@ -142,6 +143,7 @@ def _watched(
     every: of every so many steps.
     """
 
+    @wraps(own)
     def solver(schedule: Schedule) -> Step:
         step, count = own(schedule), itertools.count(1)
 

@@ -11,6 +11,7 @@ from experiments.play import Config, image, messages
 from experiments.play.answers import GRIDS, SOLVERS, answers, figure, number, png
 from experiments.play.jobs import Tell
 from sd.files.image_tensor import read_image
+from sd.img2img import default_strength
 from sd.pipeline import TextToImage
 
 __all__ = ["tab"]
@@ -40,7 +41,8 @@ def tab(gr: Any, config: Config, pipeline: TextToImage, folder: Path) -> None:
             with gr.Accordion("Start from an image", open=False):
                 start = gr.File(label="Image, at most 8 MB", file_types=["image"], height=110)
                 thumbnail = gr.HTML()
-                strength = gr.Number(own.strength, label="Strength, above 0 up to 1")
+                usual = round(default_strength(pipeline.config, False), 2)
+                strength = gr.Number(usual, label="Strength, above 0 up to 1")
             with gr.Row():
                 draw = gr.Button("Sample", variant="primary", elem_id="image-sample")
                 stop = gr.Button("Stop")

@@ -132,6 +132,8 @@ class OwnModel:
     def check(self) -> None:
         """Raise FlagError for a value out of range, or a flag without effect beside the others."""
         flags.check(self)
+        if self.out.resolve().is_relative_to(self.data.resolve()):  # its images would be data
+            flags.refuse(self, "out", f"a folder outside --data {self.data}")
         flags.check(self.networks)
         flags.files(self)
         for training in (self.clip, self.vae, self.unet, self.adapter):

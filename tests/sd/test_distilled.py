@@ -2,7 +2,7 @@
 
 import warnings
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from diffusion_math.solvers import ddim
+from diffusion_math.solvers import SOLVERS, ddim
 from sd.config import SHAPES_CONFIG, ModelConfig, from_json, to_json
 from sd.pipeline import TextToImage
 from sd.train.distillation import distilled
@@ -51,11 +51,12 @@ def test_it_makes_its_own_steps_without_guidance(
 @pytest.mark.parametrize(
     ("call", "named"),
     [
-        ({"steps": 5}, "grid, steps, strength"),
-        ({"grid": "leading"}, "grid, steps, strength"),
+        ({"steps": 5}, "grid, steps"),
+        ({"grid": "leading"}, "grid, steps"),
         ({"solver": "dpmpp_2m"}, "solver"),
+        ({"solver": wraps(SOLVERS["heun"])(lambda schedule: SOLVERS["heun"](schedule))}, "solver"),
         ({"guidance_scale": 3.0}, "guidance_scale"),
-        ({"solver": "euler", "steps": 12}, "solver, grid, steps, strength"),
+        ({"solver": "euler", "steps": 12}, "solver, grid, steps"),
     ],
 )
 def test_other_settings_than_its_own_are_named(
@@ -106,6 +107,9 @@ def test_its_solver_has_its_own_eta(call: dict[str, Any], model: TextToImage) ->
 def test_a_strength_may_begin_at_a_node(strength: float, own: bool, model: TextToImage) -> None:
     _, said = drawn(model, image=Image.new("RGB", (16, 16), "red"), strength=strength)
     assert (said == []) == own
+    if not own:
+        assert said[0].startswith("grid, steps, strength: ")
+        assert "strength 0.17, 0.33, 0.5, 0.67, 0.83, 1)" in said[0]
 
 
 def test_an_image_without_a_strength_begins_at_a_node(model: TextToImage) -> None:

@@ -43,7 +43,7 @@ def test_a_solver_written_here_draws(pipeline: TextToImage) -> None:
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("wrong", ["dpm++", 3, ("ddim",), dm.SOLVERS])
+@pytest.mark.parametrize("wrong", ["dpm++", 3, ("ddim",), dm.SOLVERS, dm.ddim(dm.VPLinear())])
 def test_what_is_no_solver_is_refused(pipeline: TextToImage, wrong: object) -> None:
     with pytest.raises(ValueError, match=r"solver: wanted one of ddpm.*or a function of a sched"):
         pixels(pipeline, wrong)

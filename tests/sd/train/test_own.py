@@ -70,6 +70,19 @@ def test_a_faulty_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("inside", [".", "runs/one", "../data"])
+def test_the_output_lies_outside_the_data(
+    inside: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its previews would be images without a caption when the run is resumed."""
+    data = own_run.data(tmp_path / "data")
+    before = sorted(data.rglob("*"))
+    assert own_run.run(own_run.flags(data, data / inside)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: --out: wanted a folder outside --data {data}, got ")
+    assert sorted(data.rglob("*")) == before
+
+
 @pytest.mark.parametrize("name", ["vae", "unet"])
 def test_initial_weights_that_do_not_fit_are_refused_before_any_work(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
