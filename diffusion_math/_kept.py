@@ -95,8 +95,9 @@ def _key(given: Sequence[Any]) -> list[Any] | None:
 
 
 def _require_plain(*tensors: Tensor) -> None:
-    """Raise TypeError for what stands for a tensor, as in a `FakeTensorMode`, and ends with it."""
-    if any(type(one) is not Tensor for one in tensors):
+    """Raise TypeError for what stands for a tensor and ends with it, as in a `FakeTensorMode`."""
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # by torch.func
+    if any(type(one) is not Tensor or wrapped(one) for one in tensors):
         raise TypeError("wanted plain tensors")
 
 

@@ -193,7 +193,8 @@ def _uniform_in(
     wanted = f"times around part of [t_min, t_max] for {steps} steps"
     require(last < first, "start, end", wanted, (start, end))
     # Two steps between two ends beyond have one inner node, which is put in the middle.
-    parts = torch.linspace(0, 1, count, dtype=torch.float64) if count > 1 else torch.tensor([0.5])
+    ends = (0.0, 1.0) if count > 1 else (0.5, 0.5)
+    parts = torch.linspace(*ends, count, dtype=torch.float64)
     low, high = schedule.log_snr(first), schedule.log_snr(last)
     log_snr = unwarp(warp(low) + (warp(high) - warp(low)) * parts).clamp(low, high)
     nodes = schedule.time(log_snr)

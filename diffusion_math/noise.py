@@ -247,7 +247,8 @@ class UnitNoise:
         Derivation: (noise.6).
         """
         columns = (wide(x[1:]) - wide(x[0])).reshape(self.rows - 1, math.prod(self.event))
-        return columns.T @ columns
+        precise = columns.double()  # autocast leaves it as it is
+        return (precise.T @ precise).to(columns)
 
     def _units(self, x: Tensor, block: int) -> Tensor:
         """Zeros like x with the D unit vectors in the rows of one block."""

@@ -275,7 +275,7 @@ class Discrete(Schedule):
     def log_snr(self, t: Time) -> Float64[Tensor, "*shape"]:
         time = _valid_time(t, self.T)
         node, part = time.long(), time.frac()
-        here = self._log_snr_table[node]
+        here = self._log_snr_table.take(node)  # a copy, of a single time too
         if not bool(part.any()):
             return here
         wanted = "0 or a time in [1, T]: a discrete schedule has nothing between 0 and 1"
@@ -324,6 +324,8 @@ class VPLinear(Schedule):
     def __post_init__(self) -> None:
         wanted, got = "0 < beta_min <= beta_max <= 1000", (self.beta_min, self.beta_max)
         require(0 < self.beta_min <= self.beta_max <= 1000, "beta_min, beta_max", wanted, got)
+        for name in ("beta_min", "beta_max"):  # of a coarser type, equal schedules would differ
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
         integral = self._integral(t)
@@ -401,6 +403,7 @@ class VE(Schedule):
 
     def __post_init__(self) -> None:
         require(self.t_min < self.sigma_max < math.inf, "sigma_max", "> 0.002", self.sigma_max)
+        object.__setattr__(self, "sigma_max", float(self.sigma_max))
 
     @property
     def T(self) -> float:

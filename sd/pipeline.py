@@ -7,7 +7,6 @@ the denoiser. This module takes no step and computes no noise level itself.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from inspect import unwrap
 from pathlib import Path
 from typing import Any, final, get_args
 
@@ -215,7 +214,7 @@ class TextToImage:
         limits = {"negative_prompt": negative_prompt, "guidance_interval": bool(guidance_interval)}
         unused_arguments.warn_guidance(do_cfg, scale, self.config.guidance_scale, **limits)
         make = solver_of(self.config, solver)
-        step, named_solver = make(self.schedule), unwrap(make)
+        step = make(self.schedule)
         require(callable(step), "solver", "a function that returns a step", type(step).__name__)
         named = isinstance(grid, str)
         strengths.require_grid(grid, steps, strength)
@@ -249,12 +248,12 @@ class TextToImage:
         else:
             times = strengths.img2img_grid(self.schedule, grid, steps, amount)
         if guidance_interval is not None and do_cfg:
-            unused_arguments.warn_interval(self.schedule, times, named_solver, guidance_interval)
+            unused_arguments.warn_interval(self.schedule, times, make, guidance_interval)
         unused_arguments.warn_controls([one.weights(len(times) - 1) for one in controls])
         residuals = Residuals(controls, self.schedule, times, precise) if controls else None
         scale = scale if do_cfg else 1
         unused_arguments.warn_distilled(
-            self.config, self.schedule, times, named_solver, scale, image is not None
+            self.config, self.schedule, times, make, scale, image is not None
         )
         more = scale, guidance_interval, beside, residuals
         denoisers = [self.denoiser((one[:1], one[1:]), *more) for one in encoded]

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from inspect import unwrap
 
 from torch import Tensor
 
@@ -94,12 +95,12 @@ def warn_distilled(
     """
     if not config.distilled:
         return
-    own = trailing(schedule, config.sampling_steps)
+    own, named = trailing(schedule, config.sampling_steps), unwrap(solver)
     last = own[-len(times) :]
     near = len(times) == len(last) and bool(((times.to(own) - last).abs() <= NEAR).all())
     strange = {
         "guidance_scale": scale != config.guidance_scale,
-        "solver": isinstance(solver, Solver) and solver != own_solver(config),
+        "solver": isinstance(named, Solver) and named != own_solver(config),
         "grid, steps, strength" if strength else "grid, steps": not near,
     }
     given = ", ".join(name for name, other in strange.items() if other)
@@ -138,7 +139,8 @@ def warn_interval(
     levels = sigma / alpha
     inside = (low <= levels) & (levels <= high)
     between = low <= levels.max() and levels.min() <= high
-    once = isinstance(solver, Solver) and solver.calls == 1
+    named = unwrap(solver)
+    once = isinstance(named, Solver) and named.calls == 1
     if not bool(inside.any()) and (once or not bool(between)):
         span = f"{float(levels.min()):.3g} to {float(levels.max()):.3g}"
         message = f"guidance_interval: no step has a noise level in ({low}, {high}); theirs: {span}"

@@ -144,9 +144,9 @@ def load_network(path: Path | str, network: type[Network], kind: type[Config]) -
 
 
 def blank(network: type[Network], settings: AnyConfig) -> Network:
-    """The network on the meta device: names and shapes without any memory for weights."""
+    """The network on the meta device: names and shapes without any memory for weights; float32."""
     with torch.device("meta"), _Unfilled():
-        return network(settings)
+        return network(settings).float()
 
 
 class _Unfilled(TorchFunctionMode):

@@ -82,6 +82,7 @@ class GaussianMixture:
             symmetric("covariances", given)
         variances = self._spectrum[0]
         require(bool((variances >= 0).all()), "covariances", "no negative variance", variances)
+        _ = self._centred.squares  # made in a transform of torch.func it would end with that
 
     @checked
     def log_density(
@@ -343,6 +344,6 @@ class GaussianMixture:
         require(x.ndim > 0 and got == event, "x", f"shape (batch, *{event})", f"{tuple(x.shape)}")
         t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
         scalar_or_batch("t", t, x)
-        t = t if len(x) else torch.tensor(schedule.T)  # no rows: any valid time
+        t = t if len(x) else torch.tensor(schedule.T, dtype=torch.float64)  # no rows: any
         flattened = x.to(self.means).reshape(len(x), self._size)
         return by_time(at_one_time, flattened, t, len(self.means))

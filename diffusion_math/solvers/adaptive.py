@@ -88,7 +88,7 @@ def _solve(
         u_3 = u + h * (2 * first + 3 * second + 4 * third) / 9
         fourth = slope(u_3, there)
         off = h * (-5 * first / 72 + second / 12 + third / 9 - fourth / 8)
-        scaled = off / (atol + rtol * torch.maximum(u.abs(), u_3.abs()))
+        scaled = (off / (atol + rtol * torch.maximum(u.abs(), u_3.abs()))).detach()
         error = (inner(scaled, scaled) / entries).sqrt().to("cpu", torch.float64)
         good = (error <= 1) & (left != 0)
         taken = good.reshape(-1, *(1,) * (u.ndim - 1)).to(u.device)

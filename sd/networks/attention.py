@@ -16,7 +16,8 @@ Keys: TypeAlias = tuple[Float[Tensor, "batch head key part"], Float[Tensor, "bat
 class Conditioning:
     """The context of all cross-attentions, `(batch, token, context_width)`, with a cache.
 
-    Keys and values depend on the prompt alone, so each layer computes them once per sampling.
+    Keys and values depend on the prompt alone, so each layer computes them once per sampling; in
+    each call where gradients are recorded.
     """
 
     def __init__(self, states: Float[Tensor, "batch token context_width"]) -> None:
@@ -25,6 +26,8 @@ class Conditioning:
 
     def of(self, layer: "Attention") -> Keys:
         """The layer's keys and values."""
+        if torch.is_grad_enabled():
+            return layer.keys(self.states)
         if layer not in self._made:
             self._made[layer] = layer.keys(self.states)
         return self._made[layer]

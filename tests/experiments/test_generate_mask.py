@@ -96,7 +96,7 @@ BAD = {
         {"image": "wide.png"},
         "--mask: wanted the image's size, 80 x 64, got 64 x 64",
     ),
-    "black": ({"mask": "black.png"}, "--mask: wanted white pixels, to be repainted, got black pix"),
+    "black": ({"mask": "black.png"}, "--mask: wanted white pixels, to be repainted: of bright"),
 }
 
 

@@ -47,6 +47,16 @@ def test_what_is_written_is_read(tmp_path: Path, dtype: torch.dtype) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["vae.safetensors"]
 
 
+def test_a_network_is_in_float32_whatever_the_default(path: Path) -> None:
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        found = weights.load_network(path, VAE, VAEConfig).state_dict()
+    finally:
+        torch.set_default_dtype(before)
+    assert all(torch.equal(value, found[name]) for name, value in SMALL.state_dict().items())
+
+
 def test_a_file_without_our_metadata_is_read_too(path: Path) -> None:
     save_file(SMALL.state_dict(), path)
     assert weights.read_metadata(path) == {}

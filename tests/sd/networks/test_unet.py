@@ -267,6 +267,17 @@ def test_one_time_for_all_or_one_for_each() -> None:
     assert torch.equal(ours(x, torch.tensor(37.0), kept), one)
 
 
+def test_kept_keys_take_no_gradient_away() -> None:
+    """A call without gradients, which keeps the keys, leaves those of a later one as they are."""
+    ours, _ = V1_PAIR
+    x, context = normal(2, 4, 8, 8), Conditioning(normal(2, 5, 12).requires_grad_())
+    with torch.no_grad():
+        ours(x, torch.tensor(37.0), context)
+    for _ in range(2):
+        (slope,) = torch.autograd.grad(ours(x, torch.tensor(37.0), context).sum(), context.states)
+        assert slope.abs().max() > 0
+
+
 @torch.no_grad()
 def test_a_row_does_not_depend_on_its_batch() -> None:
     ours, _ = V1_PAIR
