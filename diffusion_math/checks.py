@@ -8,6 +8,7 @@ import inspect
 import math
 import numbers
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from difflib import get_close_matches
 from types import FunctionType, NoneType, UnionType
 from typing import (
@@ -158,6 +159,15 @@ def real(argument: str, value: Any) -> Tensor:
         return torch.as_tensor(value, dtype=torch.float64, device="cpu").detach()
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{argument}: wanted numbers, got {shown(value)}") from None
+
+
+def as_floats(frozen: Any) -> None:
+    """Turn all fields of a frozen dataclass, numbers of any type, into floats.
+
+    Of a coarser type, as `np.float16`, equal objects would compute different results.
+    """
+    for field in fields(frozen):
+        object.__setattr__(frozen, field.name, float(getattr(frozen, field.name)))
 
 
 def same_shape(argument: str, value: Any, reference: Tensor) -> None:

@@ -21,11 +21,11 @@ from diffusion_math._kept import kept
 from diffusion_math.checks import (
     Number,
     all_between,
+    as_floats,
     checked,
     real,
     require,
     scalar_or_batch,
-    shown,
     whole,
 )
 
@@ -247,7 +247,7 @@ class Discrete(Schedule):
         Raises ValueError for a schedule of fewer than two steps. Derivation: (schedule.20).
         Source: Lin et al. (arXiv:2305.08891) algorithm 1; the last value as in diffusers.
         """
-        require(isinstance(self, Discrete), "self", "a Discrete", shown(self))
+        require(isinstance(self, Discrete), "self", "a Discrete", f"a {type(self).__name__}")
         steps = len(self.betas)
         require(steps > 1, "steps", "2 or more for a zero terminal SNR", steps)
         alpha, _ = self(torch.arange(1, steps + 1, dtype=torch.float64))
@@ -324,8 +324,7 @@ class VPLinear(Schedule):
     def __post_init__(self) -> None:
         wanted, got = "0 < beta_min <= beta_max <= 1000", (self.beta_min, self.beta_max)
         require(0 < self.beta_min <= self.beta_max <= 1000, "beta_min, beta_max", wanted, got)
-        for name in ("beta_min", "beta_max"):  # of a coarser type, equal schedules would differ
-            object.__setattr__(self, name, float(getattr(self, name)))
+        as_floats(self)
 
     def __call__(self, t: Time) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
         integral = self._integral(t)
@@ -338,8 +337,7 @@ class VPLinear(Schedule):
     def time(self, log_snr: Time) -> Float64[Tensor, "*shape"]:
         # B = log(1 + exp(-log_snr)), then the root of the quadratic that does not cancel.
         integral = logsigmoid(_valid_log_snr(log_snr, self)).abs()
-        slope = self.beta_max - self.beta_min
-        root = torch.sqrt(self.beta_min**2 + 2 * slope * integral)
+        root = torch.sqrt(self.beta_min**2 + 2 * (self.beta_max - self.beta_min) * integral)
         return (2 * integral / (self.beta_min + root)).clamp(max=self.T)
 
     def _integral(self, t: Time) -> Float64[Tensor, "*shape"]:
@@ -403,7 +401,7 @@ class VE(Schedule):
 
     def __post_init__(self) -> None:
         require(self.t_min < self.sigma_max < math.inf, "sigma_max", "> 0.002", self.sigma_max)
-        object.__setattr__(self, "sigma_max", float(self.sigma_max))
+        as_floats(self)
 
     @property
     def T(self) -> float:
@@ -462,8 +460,7 @@ def _running_sums(each: Float64[Tensor, " n"]) -> Float64[Tensor, " n"]:
     for one in each.tolist():
         longer = total + one
         larger, smaller = (total, one) if abs(total) >= abs(one) else (one, total)
-        rest += (larger - longer) + smaller
-        total = longer
+        rest, total = rest + ((larger - longer) + smaller), longer
         sums.append(total + rest)
     return torch.tensor(sums, dtype=torch.float64, device="cpu")
 

@@ -2,6 +2,7 @@
 
 from typing import TypeAlias, final
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn

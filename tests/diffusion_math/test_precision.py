@@ -27,7 +27,8 @@ OTHERS = {
     "numbers, times, weights and schedules, which are float64 throughout": """
         checks.checked checks.described checks.shown
         checks.require checks.finite checks.between checks.interval checks.whole
-        checks.all_between checks.real checks.same_shape checks.symmetric checks.differentiable
+        checks.all_between checks.as_floats checks.real checks.same_shape checks.symmetric
+        checks.differentiable
         inpainting.check_known _kept.forget _kept.kept _kept.numbers _kept.scalar _made_on.made_on
         _made_on.require_one_schedule
         checks.scalar_or_batch checks.strictly_decreasing checks.earlier denoiser.network_time

@@ -177,6 +177,7 @@ def test_a_denoiser_of_half_precision_answers_in_the_dtype_of_its_question(predi
     assert denoise(torch.ones(1, *EVENT), torch.tensor(400.0)).dtype == torch.float32
 
 
+@torch.no_grad()
 def test_keys_of_the_prompt_are_computed_once_for_all_steps() -> None:
     one = model(Nothing())
     width = one.config.text.width

@@ -54,7 +54,8 @@ def test_a_network_is_in_float32_whatever_the_default(path: Path) -> None:
         found = weights.load_network(path, VAE, VAEConfig).state_dict()
     finally:
         torch.set_default_dtype(before)
-    assert all(torch.equal(value, found[name]) for name, value in SMALL.state_dict().items())
+    for name, value in SMALL.state_dict().items():
+        assert torch.equal(found[name], value.half().float()), name
 
 
 def test_a_file_without_our_metadata_is_read_too(path: Path) -> None:

@@ -47,12 +47,12 @@ def check(
         return lambda at: {"rescaling": phi * spreads(at, of) ** power + 1 - phi}
 
     guided = guided_by(table.columns, cond, uncond)
-    results = [tensor(subject, call(cond, uncond, w), cond)[0] for w in scales]
-    each = torch.cat(results) / guided
-    measured = (torch.cat(results) * guided).sum(1) / guided.square().sum(1)
+    results = torch.cat([tensor(subject, call(cond, uncond, w), cond)[0] for w in scales])
+    measured = (results * guided).sum(1) / guided.square().sum(1)
     eps = torch.finfo(dtype).eps
-    along = (each - measured[:, None]).abs() <= 256 * eps * each.abs().amax()
-    if not bool((along | (guided.abs() < 1e-6)).all()):
+    most = 256 * eps * results.abs().amax(1, keepdim=True)
+    along = (results - measured[:, None] * guided).abs() <= most
+    if not bool(along.all()):
         k = int((~along).any(1).int().argmax())
         right = f"a multiple of the guided prediction at {table.times[k]}"
         raise MistakeError(subject, (), (), right)
