@@ -48,7 +48,11 @@ def test_a_table_is_first_used_in_a_transform() -> None:
 
 
 def test_the_adaptive_solver_has_the_gradient_of_its_steps() -> None:
-    """Also of a row that is finished before the others, and at any tolerance."""
+    """Also of a row that is finished before the others.
+
+    The fine grid is 1e-4 from the limit, the tolerance of 1e-5 gives 6e-5. A gradient through the
+    step sizes is off by 0.5 or NaN, and more so for tighter tolerances.
+    """
     schedule, denoise = dm.VPLinear(), dm.DENSITIES["ring"]().denoiser(dm.VPLinear())
     start = torch.tensor([[1.0, 0.5], [0.2, -0.3]], dtype=torch.float64)
 
@@ -59,8 +63,8 @@ def test_the_adaptive_solver_has_the_gradient_of_its_steps() -> None:
 
     fine = gradient(dm.flow_heun(schedule), dm.uniform_log_snr(schedule, 400))
     ends = torch.tensor([1.0, 1e-3, 0.0], dtype=torch.float64)
-    adaptive = gradient(dm.SOLVERS["adaptive"](schedule), ends)
-    torch.testing.assert_close(adaptive, fine, rtol=0.03, atol=0.03)
+    adaptive = gradient(dm.solvers.bogacki_shampine(schedule, 1e-5, 1e-5), ends)
+    torch.testing.assert_close(adaptive, fine, rtol=0, atol=5e-4)
 
 
 def test_a_schedule_of_coarse_numbers_is_the_same_schedule() -> None:
