@@ -222,7 +222,7 @@ def strictly_decreasing(argument: str, grid: Tensor) -> None:
 
 def earlier(s: Tensor, t: Tensor) -> None:
     """Raise ValueError unless s < t everywhere: s is the time closer to clean data."""
-    if not bool(torch.as_tensor(s < t).all()):
+    if not bool(torch.as_tensor(s < t, device="cpu").all()):
         require(False, "s", f"s < t = {t.tolist()}", s.tolist())
 
 

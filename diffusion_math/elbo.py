@@ -60,7 +60,7 @@ def reverse_step(
     >>> p.mean, p.variance
     (tensor([[1.0067, 1.0067]]), tensor(0.0021))
     """
-    x0_hat = denoise(x_t, torch.as_tensor(t, dtype=torch.float64))
+    x0_hat = denoise(x_t, torch.as_tensor(t, dtype=torch.float64, device="cpu"))
     v = _positive(variance, schedule, t, s)
     mean = gaussian.posterior(schedule, x_t, x0_hat, t, s).mean
     return Gaussian(mean, shape_like(v, wide(x_t)))
@@ -277,7 +277,7 @@ def lambda_t(
     >>> dm.elbo.lambda_t(dm.Discrete.linear(), torch.tensor([1, 10, 1000]))
     tensor([0.5001, 0.0737, 0.0102], dtype=torch.float64)
     """
-    time = torch.as_tensor(t, dtype=torch.float64)
+    time = torch.as_tensor(t, dtype=torch.float64, device="cpu")
     checks.all_between("t", time, 1, schedule.T)
     require(bool((time.frac() == 0).all()), "t", "whole times", t)
     beta = schedule.betas[time.long() - 1]
@@ -315,7 +315,7 @@ def continuous_integrand(
     same_shape("denoise's result", x0_hat, x0)
     error = wide(x0) - wide(x0_hat)
     squared = inner(error, error)
-    snr = torch.as_tensor(log_snr, dtype=torch.float64).exp()
+    snr = torch.as_tensor(log_snr, dtype=torch.float64, device="cpu").exp()
     return shape_like(snr / 2, squared) * squared
 
 

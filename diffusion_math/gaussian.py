@@ -237,7 +237,9 @@ def posterior(
     same_shape("x0", x0, x_t)
     of_x_t, of_x0, variance = _posterior(schedule, s, t)
     mean = combined((of_x_t, x_t), (of_x0, x0))
-    return Gaussian(mean, shape_like(torch.as_tensor(variance, dtype=torch.float64), wide(x_t)))
+    return Gaussian(
+        mean, shape_like(torch.as_tensor(variance, dtype=torch.float64, device="cpu"), wide(x_t))
+    )
 
 
 @kept
@@ -259,7 +261,10 @@ _Pair = tuple[Tensor, Tensor]
 
 def _between(schedule: Schedule, s: Time, t: Time) -> tuple[Tensor, _Pair, Tensor, _Pair]:
     """alpha_{t|s}, (alpha_s, sigma_s), sigma_{t|s}^2 / sigma_t^2, (alpha_t, sigma_t)."""
-    earlier(torch.as_tensor(s, dtype=torch.float64), torch.as_tensor(t, dtype=torch.float64))
+    earlier(
+        torch.as_tensor(s, dtype=torch.float64, device="cpu"),
+        torch.as_tensor(t, dtype=torch.float64, device="cpu"),
+    )
     at_s, at_t = schedule(s), schedule(t)
     fresh = -torch.expm1(schedule.log_snr(t) - schedule.log_snr(s))
     return at_t[0] / at_s[0], at_s, fresh, at_t

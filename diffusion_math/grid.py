@@ -54,7 +54,7 @@ def trailing(
     tensor([0.5000, 0.4000, 0.3000, 0.2000, 0.1000], dtype=torch.float64)
     """
     start, end = _ends(schedule, steps, start, end, whole_ends=True)
-    counts = torch.arange(steps, -1, -1, dtype=torch.float64)
+    counts = torch.arange(steps, -1, -1, dtype=torch.float64, device="cpu")
     return _between(start, end, _rounded(schedule, end + (start - end) * counts / steps)[1:-1])
 
 
@@ -79,8 +79,10 @@ def leading(
     require(steps == 1 or stride >= schedule.t_min, "steps", wanted, steps)
     stride = float(int(stride)) if isinstance(schedule, Discrete) else stride
     least = min(end + schedule.t_min, start)
-    counts = torch.arange(steps - 1, 0, -1, dtype=torch.float64)
-    inner = torch.cat([least + counts * stride, torch.tensor([least], dtype=torch.float64)])
+    counts = torch.arange(steps - 1, 0, -1, dtype=torch.float64, device="cpu")
+    inner = torch.cat(
+        [least + counts * stride, torch.tensor([least], dtype=torch.float64, device="cpu")]
+    )
     return _between(float(inner[0]), end, inner[1:])
 
 
@@ -103,7 +105,7 @@ def linspace(
         return _between(start, end)
     least = end + schedule.t_min
     require(least < start, "start", f"more than end + t_min = {least:g} for two steps", start)
-    counts = torch.arange(steps - 1, -1, -1, dtype=torch.float64)
+    counts = torch.arange(steps - 1, -1, -1, dtype=torch.float64, device="cpu")
     nodes = least + _rounded(schedule, (start - least) * counts / (steps - 1))
     return _between(start, end, nodes[1:])
 
@@ -194,7 +196,7 @@ def _uniform_in(
     require(last < first, "start, end", wanted, (start, end))
     # Two steps between two ends beyond have one inner node, which is put in the middle.
     ends = (0.0, 1.0) if count > 1 else (0.5, 0.5)
-    parts = torch.linspace(*ends, count, dtype=torch.float64)
+    parts = torch.linspace(*ends, count, dtype=torch.float64, device="cpu")
     low, high = schedule.log_snr(first), schedule.log_snr(last)
     log_snr = unwarp(warp(low) + (warp(high) - warp(low)) * parts).clamp(low, high)
     nodes = schedule.time(log_snr)
@@ -229,7 +231,7 @@ def _rounded(schedule: Schedule, nodes: Tensor) -> Tensor:
 
 def _between(start: Number, end: Number, inner: Tensor | None = None) -> Tensor:
     """start, the inner nodes, end; ValueError where two nodes are equal in float64."""
-    inner = torch.empty(0, dtype=torch.float64) if inner is None else inner
+    inner = torch.empty(0, dtype=torch.float64, device="cpu") if inner is None else inner
     nodes = torch.cat([inner.new_tensor([start]), inner, inner.new_tensor([end])])
     strictly_decreasing("steps (the grid they give)", nodes)
     return nodes

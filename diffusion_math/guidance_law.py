@@ -143,7 +143,7 @@ def box(low: Sequence[Number], high: Sequence[Number], count: int) -> Nodes:
     valid = len(low) == len(high) > 0 and all(a < b for a, b in zip(low, high, strict=True))
     require(valid, "low, high", "as many numbers, low < high", (tuple(low), tuple(high)))
     sides = [(b - a) / count for a, b in zip(low, high, strict=True)]
-    middles = torch.arange(count, dtype=torch.float64) + 0.5
+    middles = torch.arange(count, dtype=torch.float64, device="cpu") + 0.5
     lines = [a + side * middles for a, side in zip(low, sides, strict=True)]
     mesh = torch.meshgrid(*lines, indexing="ij")
     return Nodes(torch.stack([one.flatten() for one in mesh], dim=1), math.prod(sides))
@@ -163,8 +163,8 @@ def ball(dimensions: int) -> Float64[Tensor, "n D"]:
     """
     checks.whole("dimensions", dimensions, 1, 2)
     if dimensions == 1:
-        return torch.tensor([[-RADIUS], [RADIUS]], dtype=torch.float64)
-    angle = torch.arange(48, dtype=torch.float64) * (2 * math.pi / 48)
+        return torch.tensor([[-RADIUS], [RADIUS]], dtype=torch.float64, device="cpu")
+    angle = torch.arange(48, dtype=torch.float64, device="cpu") * (2 * math.pi / 48)
     circle = torch.stack([angle.cos(), angle.sin()], dim=1)
     return torch.cat([RADIUS * part / 3 * circle for part in (1, 2, 3)])
 
@@ -337,7 +337,9 @@ def gaussian_guided(unconditional: Gaussian, conditional: Gaussian, scale: Numbe
         one.variance.to(torch.float64).expand_as(one.mean) for one in (unconditional, conditional)
     )
     variance = guided_variance(v_u, v_c, scale)
-    factor = torch.as_tensor(hyp2f1((1 - scale) / 2, 1.0, 1.5, (1 - v_c / v_u).numpy()))
+    factor = torch.as_tensor(
+        hyp2f1((1 - scale) / 2, 1.0, 1.5, (1 - v_c / v_u).numpy()), device="cpu"
+    )
     mean = unconditional.mean + scale * (conditional.mean - unconditional.mean) * factor
     return Gaussian(mean, variance)
 
@@ -370,7 +372,7 @@ def gaussian_tilted(unconditional: Gaussian, conditional: Gaussian, scale: Numbe
 
 
 def _standard_normal(z: Tensor) -> Tensor:
-    return Gaussian(torch.zeros_like(z), torch.ones((), dtype=z.dtype)).log_density(z)
+    return Gaussian(torch.zeros_like(z), torch.ones((), dtype=z.dtype, device="cpu")).log_density(z)
 
 
 def _pieces(jumps: Sequence[Number]) -> list[tuple[float, float]]:

@@ -165,7 +165,7 @@ def _reverse(
     x = torch.cartesian_prod(u[:, 0], k).flip(1)  # (k, u), k fastest
     r = mixture.responsibilities(schedule, x, t).reshape(len(u), POINTS, -1)
     r = r * weights[:, None] / math.sqrt(2 * math.pi)
-    total = torch.zeros(len(u), len(after), dtype=torch.float64)
+    total = torch.zeros(len(u), len(after), dtype=torch.float64, device="cpu")
     for i in range(len(mixture.means)):
         one = mixture.among([i])
         clean = one.posterior_mean(schedule, x, t)

@@ -323,7 +323,7 @@ def proposal(
     """
     same_shape("score", score, x)
     mean = (wide(x) + delta * wide(score)).to(x)
-    return Gaussian(mean, torch.tensor(2 * delta, dtype=torch.float64))
+    return Gaussian(mean, torch.tensor(2 * delta, dtype=torch.float64, device="cpu"))
 
 
 def log_acceptance(
@@ -377,4 +377,4 @@ def _fresh(here: Particles, noise: Noise) -> Tensor:
 
 
 def _clock(moves: Number) -> Tensor:
-    return torch.tensor(-moves, dtype=torch.float64)
+    return torch.tensor(-moves, dtype=torch.float64, device="cpu")

@@ -137,7 +137,7 @@ def _straight_flow(
     schedule: Schedule, denoise: Denoiser, tau: float, s: float, t: float, x: Tensor
 ) -> Score:
     """u -> eps - x0_hat at tau, float64 on the CPU around a denoiser of x's dtype and device."""
-    place = torch.tensor(tau, dtype=torch.float64)
+    place = torch.tensor(tau, dtype=torch.float64, device="cpu")
     log_snr = 2 * (torch.log1p(-place) - place.log())
     # Rounding may carry tau past the ends, where the schedule has no time.
     time = schedule.time(log_snr.clamp(schedule.log_snr(t), schedule.log_snr(s)))

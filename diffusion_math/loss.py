@@ -246,9 +246,13 @@ def uniform_times(
     """
     whole("batch", batch, 0)
     if isinstance(schedule, Discrete):
-        samples = torch.randint(1, len(schedule.betas) + 1, (batch,), generator=generator)
+        samples = torch.randint(
+            1, len(schedule.betas) + 1, (batch,), generator=generator, device="cpu"
+        )
         return samples.double()
-    return _spread(schedule, torch.rand(batch, generator=generator, dtype=torch.float64))
+    return _spread(
+        schedule, torch.rand(batch, generator=generator, dtype=torch.float64, device="cpu")
+    )
 
 
 @checked
@@ -270,15 +274,17 @@ def stratified_times(
     tensor([0., 1., 2., 3.], dtype=torch.float64)
     """
     whole("batch", batch, 1)
-    u = torch.rand((), generator=generator, dtype=torch.float64)
-    return _spread(schedule, (u + torch.arange(batch, dtype=torch.float64) / batch) % 1)
+    u = torch.rand((), generator=generator, dtype=torch.float64, device="cpu")
+    return _spread(
+        schedule, (u + torch.arange(batch, dtype=torch.float64, device="cpu") / batch) % 1
+    )
 
 
 def _spread(schedule: Schedule, u: Tensor) -> Tensor:
     """Uniforms on [0, 1) as times."""
     if isinstance(schedule, Discrete):
         return 1 + (u * len(schedule.betas)).floor()
-    ends = torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64)
+    ends = torch.tensor([schedule.t_min, schedule.t_max], dtype=torch.float64, device="cpu")
     return torch.lerp(ends[0], ends[1], u)
 
 
@@ -292,7 +298,7 @@ def _area_rate(schedule: Schedule, t: Time) -> Tensor:
         case VPLinear(
             beta_min=low, beta_max=high
         ):  # alpha' = -beta alpha / 2, alpha^2 + sigma^2 = 1
-            beta = low + torch.as_tensor(t, dtype=torch.float64) * (high - low)
+            beta = low + torch.as_tensor(t, dtype=torch.float64, device="cpu") * (high - low)
             return beta * alpha_t / (2 * sigma_t)
         case VPCosine():
             return torch.full_like(alpha_t, math.pi / 2)

@@ -57,7 +57,7 @@ def energy_distance(x: Float[Tensor, "n *event"], y: Float[Tensor, "m *other"]) 
     own_x, own_y = (pairwise_distances(z, z).sum(1) / (len(z) - 1) for z in (x, y))
     value = 2 * between.mean() - own_x.mean() - own_y.mean()
     parts = 2 * (between.mean(1) - own_x), 2 * (between.mean(0) - own_y)
-    variance = sum((part.var() / len(part) for part in parts), torch.zeros(()))
+    variance = sum((part.var() / len(part) for part in parts), torch.zeros((), device="cpu"))
     return Estimate(float(value), float(variance.sqrt()))
 
 

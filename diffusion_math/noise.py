@@ -172,7 +172,7 @@ class BrownianPath:
     def _value(self, seed: int, node: int, shape: Sequence[int]) -> Tensor:
         """W at a lattice point, in units of sqrt(T), by bisection of [0, 1]."""
         low, high = 0, 2**self.levels
-        at_low = torch.zeros(tuple(shape), dtype=torch.float64)
+        at_low = torch.zeros(tuple(shape), dtype=torch.float64, device="cpu")
         at_high = _normal(("path", seed, 1.0, 0.0), shape).double()
         while node not in (low, high):
             mid = (low + high) // 2
@@ -254,7 +254,7 @@ class UnitNoise:
         """Zeros like x with the D unit vectors in the rows of one block."""
         size = math.prod(self.event)
         z = torch.zeros(self.rows, size, dtype=x.dtype, device=x.device)
-        z[1 + block * size : 1 + (block + 1) * size] = torch.eye(size, dtype=x.dtype)
+        z[1 + block * size : 1 + (block + 1) * size] = torch.eye(size, dtype=x.dtype, device="cpu")
         return z.reshape(x.shape)
 
 
@@ -275,12 +275,16 @@ def _normal(key: tuple[str, int, float, float], shape: Sequence[int]) -> Tensor:
 
 def _stack(samples: list[Tensor], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """The samples as one batch, which may be empty."""
-    return torch.stack(samples).to(dtype) if samples else torch.zeros(tuple(shape), dtype=dtype)
+    return (
+        torch.stack(samples).to(dtype)
+        if samples
+        else torch.zeros(tuple(shape), dtype=dtype, device="cpu")
+    )
 
 
 def _each(t: Tensor, seeds: tuple[int, ...]) -> list[float]:
     """The time of each sample, to 10 significant digits."""
-    times = torch.as_tensor(t, dtype=torch.float64).expand(len(seeds)).tolist()
+    times = torch.as_tensor(t, dtype=torch.float64, device="cpu").expand(len(seeds)).tolist()
     return [float(f"{time:.10g}") for time in times]
 
 

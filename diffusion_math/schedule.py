@@ -172,7 +172,7 @@ class Discrete(Schedule):
     def linear(cls, steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> "Discrete":
         """beta_t linear in t; the defaults are DDPM's section 4. Derivation: (schedule.12)."""
         whole("steps", steps, 1, MOST)
-        return cls(torch.linspace(first, last, steps, dtype=torch.float64))
+        return cls(torch.linspace(first, last, steps, dtype=torch.float64, device="cpu"))
 
     @classmethod
     @checked
@@ -184,8 +184,8 @@ class Discrete(Schedule):
         Source: Rombach et al. (arXiv:2112.10752), as released. Derivation: (schedule.12).
         """
         whole("steps", steps, 1, MOST)
-        roots = torch.linspace(math.sqrt(first), math.sqrt(last), steps, dtype=torch.float64)
-        return cls(roots.square())
+        ends = math.sqrt(first), math.sqrt(last)
+        return cls(torch.linspace(*ends, steps, dtype=torch.float64, device="cpu").square())
 
     @classmethod
     @checked
@@ -197,7 +197,7 @@ class Discrete(Schedule):
         """
         whole("steps", steps, 1, MOST)
         unit = math.pi / 2 / (1 + offset) / steps
-        b = unit * (torch.arange(1, steps + 1, dtype=torch.float64) + steps * offset)
+        b = unit * (torch.arange(1, steps + 1, dtype=torch.float64, device="cpu") + steps * offset)
         a = b - unit
         return cls((math.sin(unit) * (a + b).sin() / a.cos().square()).clamp(max=largest))
 
@@ -228,7 +228,7 @@ class Discrete(Schedule):
             got = config.get(name)
             require(got in (None, plain), "config", f"{name} = {plain}", got)
         if config.get("trained_betas") is not None:
-            found = cls(torch.as_tensor(config["trained_betas"], dtype=torch.float64))
+            found = cls(torch.as_tensor(config["trained_betas"], dtype=torch.float64, device="cpu"))
         else:
             kinds = {"linear": cls.linear, "scaled_linear": cls.scaled_linear}
             steps, kind = given("num_train_timesteps"), given("beta_schedule")
@@ -250,7 +250,7 @@ class Discrete(Schedule):
         require(isinstance(self, Discrete), "self", "a Discrete", f"a {type(self).__name__}")
         steps = len(self.betas)
         require(steps > 1, "steps", "2 or more for a zero terminal SNR", steps)
-        alpha, _ = self(torch.arange(1, steps + 1, dtype=torch.float64))
+        alpha, _ = self(torch.arange(1, steps + 1, dtype=torch.float64, device="cpu"))
         scaled = (alpha - alpha[-1]) * alpha[0] / (alpha[0] - alpha[-1])
         scaled[-1] = min(TERMINAL_ALPHA, float(scaled[-2]) / 2)
         before = torch.cat([scaled.new_ones(1), scaled[:-1]])

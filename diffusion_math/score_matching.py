@@ -193,7 +193,7 @@ def tweedie_covariance(model: Score, x_hat: _X, sigma: Time) -> Float[Tensor, "b
     """
     variance = _level(sigma, x_hat).square().reshape(-1, 1, 1)
     slope = wide(jacobian(model, x_hat))
-    return variance * (torch.eye(slope.shape[-1]).to(slope) + variance * slope)
+    return variance * (torch.eye(slope.shape[-1], device="cpu").to(slope) + variance * slope)
 
 
 @checked
@@ -268,7 +268,7 @@ def _checked(field: Score, x: Tensor) -> Tensor:
 
 
 def _level(sigma: Time, x: Tensor) -> Tensor:
-    value = torch.as_tensor(sigma, dtype=torch.float64)
+    value = torch.as_tensor(sigma, dtype=torch.float64, device="cpu")
     valid = (value > 0) & value.isfinite()
     require(bool(valid.all()), "sigma", "positive and finite", sigma)
     return shape_like(value, wide(x))

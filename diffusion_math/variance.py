@@ -98,7 +98,7 @@ def constant_variance(value: Number) -> Variance:
     tensor(0.0100, dtype=torch.float64)
     """
     require(0 < value < math.inf, "value", "a positive finite number", value)
-    return lambda schedule, t, s: torch.tensor(value, dtype=torch.float64)
+    return lambda schedule, t, s: torch.tensor(value, dtype=torch.float64, device="cpu")
 
 
 @checked
@@ -189,5 +189,5 @@ def analytic(schedule: Schedule, gamma: Callable[[Tensor], Tensor]) -> StepVaria
 
 def _link(schedule: Schedule, t: Time, s: Time) -> Gaussian:
     """q(x_t | x_s = 1): its mean is alpha_{t|s}, its variance sigma_{t|s}^2."""
-    later, earlier = (torch.as_tensor(time, dtype=torch.float64) for time in (t, s))
+    later, earlier = (torch.as_tensor(time, dtype=torch.float64, device="cpu") for time in (t, s))
     return gaussian.transition(schedule, torch.ones_like(later - earlier), earlier, later)

@@ -108,9 +108,11 @@ class Residuals:
     ) -> None:
         starts = times[:-1]
         # In the dtype in which the network reads its time, so that nodes compare as equal.
-        self._starts = network_time(schedule, torch.empty(len(starts), dtype=dtype), starts)
+        self._starts = network_time(
+            schedule, torch.empty(len(starts), dtype=dtype, device="cpu"), starts
+        )
         each = [one.weights(len(starts)) for one in controls]
-        self._weights = torch.tensor(each, dtype=torch.float64)
+        self._weights = torch.tensor(each, dtype=torch.float64, device="cpu")
         self._networks = [one.network for one in controls]
         self._features = []
         for control in controls:

@@ -46,6 +46,6 @@ def img2img_grid(
     """
     level = round(strength * schedule.T)
     if level == 0:
-        return torch.zeros(1, dtype=torch.float64)
+        return torch.zeros(1, dtype=torch.float64, device="cpu")
     fewer = max(1, min(level, round(strength * steps)))
     return GRIDS[grid](schedule, fewer, start=level)

@@ -155,6 +155,29 @@ def too_long(root: Path, *rooms: str, most: int = LONGEST) -> list[str]:
     ]
 
 
+FACTORIES = re.compile(
+    r"torch\.(arange|as_tensor|empty|eye|full|linspace|logspace|ones|rand|randint|randn|randperm"
+    r"|scalar_tensor|tensor|zeros)"
+)
+
+
+def of_default_device(root: Path) -> list[str]:
+    """Tensors made where `torch.set_default_device` says; of a module's parameter it is meant."""
+    found = []
+    for path in sources(root, "diffusion_math", "sd"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        meant = {
+            id(one) for node in calls if "Parameter" in ast.dump(node.func) for one in node.args
+        }
+        for call in calls:
+            package, _, name = ast.unparse(call.func).partition(".")
+            bare = all(given.arg != "device" for given in call.keywords)
+            if package == "torch" and name in FACTORIES and bare and id(call) not in meant:
+                found.append(f"{path.relative_to(root)}: {name}")
+    return found
+
+
 RUNS_TESTS = ("claims", "diffusion_math/mistakes", "sd/train/mistakes")
 """Folders of tests/ that run test modules on wrong versions of what these test."""
 
@@ -246,6 +269,10 @@ def test_no_file_grows_a_second_noun() -> None:
     assert too_long(ROOT, "tests", most=300) == []  # tables of cases are code here
 
 
+def test_a_tensor_is_made_on_a_device_that_is_named() -> None:
+    assert of_default_device(ROOT) == []
+
+
 def test_the_project_speaks_of_itself_alone() -> None:
     texts = [
         *sources(ROOT, *ROOMS, "benchmarks"),
@@ -318,6 +345,8 @@ def test_checks_reject_what_breaks_the_rules(tmp_path: Path) -> None:
         diffusion_math__a="def late():\n    from sd import unet\n",
         diffusion_math__b="from . import c\nimport matplotlib.pyplot\n",
         diffusion_math__c="from .b import x\nimport elsewhere\n",
+        diffusion_math__made="x = torch.zeros(1), torch.ones(1, device=d)\n"
+        + "y = nn.Parameter(torch.full(1, 2)), np.zeros(1)\n",
         sd__unet="from experiments.report.run import run\n"
         + '"""Words."""\n# and\n\nx = 1\n' * LONGEST,
         sd__path="'the " + "session'\nwhere = '/" + "root/x'\nfine = 'https://a.b/" + "home/c'\n",
@@ -343,6 +372,7 @@ def test_checks_reject_what_breaks_the_rules(tmp_path: Path) -> None:
     assert [line.split(": ")[1] for line in undeclared(root, ROOMS, declared)] == ["elsewhere"]
     assert too_long(root, *ROOMS) == [f"{Path('sd/unet.py')}: {LONGEST + 1} lines of code"]
     assert len(workplace_words([root / "sd" / "path.py"])) == 2
+    assert of_default_device(root) == [f"{Path('diffusion_math/made.py')}: zeros"]
 
 
 def test_probe_notices(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ class Ribbon:
 
         Derivation: (toy.17).
         """
-        z = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+        z = torch.randn(n, 2, generator=generator, dtype=torch.float64, device="cpu")
         u = self.std * z[:, 0]
         f, _, g, _ = self.across(u)
         return torch.stack([u, f + g.sqrt() * z[:, 1]], dim=1)

@@ -105,15 +105,15 @@ class Checkerboard:
     @checked
     def sample(self, generator: torch.Generator, n: int) -> Float64[Tensor, "n 2"]:
         """`n` independent samples of x_0: a random full square, a point in it, plus a normal."""
-        odd = torch.randint(2, (n, 1), generator=generator)
-        pair = torch.randint(self.squares // 2, (n, 2), generator=generator)
-        inside = torch.rand(n, 2, generator=generator, dtype=torch.float64) - 0.5
-        z = torch.randn(n, 2, generator=generator, dtype=torch.float64)
+        odd = torch.randint(2, (n, 1), generator=generator, device="cpu")
+        pair = torch.randint(self.squares // 2, (n, 2), generator=generator, device="cpu")
+        inside = torch.rand(n, 2, generator=generator, dtype=torch.float64, device="cpu") - 0.5
+        z = torch.randn(n, 2, generator=generator, dtype=torch.float64, device="cpu")
         return self._middles()[2 * pair + odd] + self.width * inside + self.std * z
 
     def _middles(self) -> Float64[Tensor, " squares"]:
         """The centres of the columns, equal to those of the rows."""
-        places = torch.arange(self.squares, dtype=torch.float64)
+        places = torch.arange(self.squares, dtype=torch.float64, device="cpu")
         return self.width * (places - (self.squares - 1) / 2)
 
     def _parts(

@@ -201,7 +201,7 @@ class GaussianMixture:
         link = gaussian.transition(schedule, self.means.new_ones(1), s, t)  # mean a, variance b^2
         (alpha_s, _), noisy_s = schedule(s), self._noisy(schedule, s)
         gain = noisy_s / self._noisy(schedule, t)
-        one_each = torch.eye(len(log_r)).to(self.means)
+        one_each = torch.eye(len(log_r), device="cpu").to(self.means)
         every = flattened.expand(len(log_r), self._size)
         on_mean = link.variance * alpha_s / self._noisy(schedule, t)
         means = self._blend(on_mean, link.mean * gain)(one_each, every)
@@ -251,9 +251,11 @@ class GaussianMixture:
         """
         variances, basis = self._spectrum
         edges = self.log_weights.exp().cumsum(0)[:-1].cpu()
-        uniform = torch.rand(n, generator=generator, dtype=torch.float64)
+        uniform = torch.rand(n, generator=generator, dtype=torch.float64, device="cpu")
         k = torch.bucketize(uniform, edges, right=True).to(self.means.device)
-        z = torch.randn(n, self._size, generator=generator, dtype=torch.float64).to(self.means)
+        z = torch.randn(n, self._size, generator=generator, dtype=torch.float64, device="cpu").to(
+            self.means
+        )
         z = variances.sqrt()[k] * z
         if basis is not None:
             z = torch.cat([z[k == i] @ Q.mT for i, Q in enumerate(basis)])[places(k)]
@@ -342,8 +344,10 @@ class GaussianMixture:
         event = tuple(self.means.shape[1:])
         got = tuple(x.shape[1:])
         require(x.ndim > 0 and got == event, "x", f"shape (batch, *{event})", f"{tuple(x.shape)}")
-        t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
+        t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64, device="cpu")
         scalar_or_batch("t", t, x)
-        t = t if len(x) else torch.tensor(schedule.T, dtype=torch.float64)  # no rows: any
+        t = (
+            t if len(x) else torch.tensor(schedule.T, dtype=torch.float64, device="cpu")
+        )  # no rows: any
         flattened = x.to(self.means).reshape(len(x), self._size)
         return by_time(at_one_time, flattened, t, len(self.means))

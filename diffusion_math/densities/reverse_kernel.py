@@ -44,7 +44,9 @@ def sample_clean(
     tensor(2., dtype=torch.float64)
     """
     edges = mixture.responsibilities(schedule, x, t).cumsum(1)[:, :-1].contiguous()
-    uniform = torch.rand(len(x), 1, generator=generator, dtype=torch.float64).to(edges)
+    uniform = torch.rand(len(x), 1, generator=generator, dtype=torch.float64, device="cpu").to(
+        edges
+    )
     chosen = torch.searchsorted(edges, uniform, right=True)[:, 0]
     samples = torch.empty_like(x, dtype=torch.float64)
     for k in set(chosen.tolist()):
@@ -86,7 +88,9 @@ def sample_reverse(
     """
     x_0 = sample_clean(mixture, generator, schedule, x, t)
     bridge = gaussian.posterior(schedule, x.double(), x_0, t, s)
-    return bridge.sample(torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x_0))
+    return bridge.sample(
+        torch.randn(x.shape, generator=generator, dtype=torch.float64, device="cpu").to(x_0)
+    )
 
 
 @checked

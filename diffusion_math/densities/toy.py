@@ -67,7 +67,7 @@ def ring(modes: int = 8, radius: float = 2.0, std: float = 0.15) -> GaussianMixt
     (torch.Size([8, 2]), tensor([2., 2., 2., 2., 2., 2., 2., 2.], dtype=torch.float64))
     """
     whole("modes", modes, 1)
-    angles = 2 * math.pi / modes * torch.arange(modes, dtype=torch.float64)
+    angles = 2 * math.pi / modes * torch.arange(modes, dtype=torch.float64, device="cpu")
     return _isotropic(radius * _on_circle(angles), std)
 
 
@@ -83,7 +83,7 @@ def grid25(spacing: float = 1.0, std: float = 0.1) -> GaussianMixture:
     >>> dm.densities.grid25(spacing=1.0, std=0.1).means.shape
     torch.Size([25, 2])
     """
-    line = spacing * torch.arange(-2, 3, dtype=torch.float64)
+    line = spacing * torch.arange(-2, 3, dtype=torch.float64, device="cpu")
     return _isotropic(torch.cartesian_prod(line, line), std)
 
 
@@ -104,8 +104,8 @@ def two_moons(modes: int = 32, std: float = 0.1) -> GaussianMixture:
     (torch.Size([1000, 2]), tensor([0., 0.], dtype=torch.float64))
     """
     whole("modes", modes, 2)
-    angles = torch.linspace(0, math.pi, modes, dtype=torch.float64)
-    upper = _on_circle(angles) - torch.tensor([0.5, 0.25], dtype=torch.float64)
+    angles = torch.linspace(0, math.pi, modes, dtype=torch.float64, device="cpu")
+    upper = _on_circle(angles) - torch.tensor([0.5, 0.25], dtype=torch.float64, device="cpu")
     return _isotropic(torch.cat([upper, -upper]), std)
 
 
@@ -129,8 +129,8 @@ def pinwheel(
     """
     whole("arms", arms, 1)
     whole("modes", modes, 2)
-    r = 1 + torch.linspace(-0.7, 0.7, modes, dtype=torch.float64).repeat(arms)
-    turns = torch.arange(arms, dtype=torch.float64).repeat_interleave(modes) / arms
+    r = 1 + torch.linspace(-0.7, 0.7, modes, dtype=torch.float64, device="cpu").repeat(arms)
+    turns = torch.arange(arms, dtype=torch.float64, device="cpu").repeat_interleave(modes) / arms
     angles = 2 * math.pi * turns + twist * r.exp()
     points = radius * r[:, None] * _on_circle(angles)
     # dp/dr, by da/dr = twist e^r
@@ -158,14 +158,14 @@ def spirals(
     """
     whole("arms", arms, 1)
     whole("modes", modes, 2)
-    v = torch.linspace(1 / 16, 1, modes, dtype=torch.float64).sqrt().repeat(arms)
-    firsts = torch.arange(arms, dtype=torch.float64).repeat_interleave(modes) / arms
+    v = torch.linspace(1 / 16, 1, modes, dtype=torch.float64, device="cpu").sqrt().repeat(arms)
+    firsts = torch.arange(arms, dtype=torch.float64, device="cpu").repeat_interleave(modes) / arms
     angles = 2 * math.pi * (firsts + turns * v)
     points = radius * v[:, None] * _on_circle(angles)
     # dp/dv times dv between modes: v dv = (1 - 1/16) / (2 (modes - 1))
     along = radius * (_on_circle(angles) + (2 * math.pi * turns * v)[:, None] * _leftward(angles))
     step = 15 / 32 / (modes - 1) / v[:, None]
-    return _chain(torch.zeros(arms * modes), points, step * along, std)
+    return _chain(torch.zeros(arms * modes, device="cpu"), points, step * along, std)
 
 
 DENSITIES: dict[str, Callable[[], Density]] = Registry(
@@ -201,10 +201,10 @@ def _chain(log_weights: Tensor, means: Tensor, along: Tensor, std: Number) -> Ga
     unit = along / along.norm(dim=1, keepdim=True)
     across = torch.stack([-unit[:, 1], unit[:, 0]], dim=1)
     covariances = sum(v[:, :, None] * v[:, None, :] for v in (along, std * across))
-    return GaussianMixture(log_weights, means, torch.as_tensor(covariances))
+    return GaussianMixture(log_weights, means, torch.as_tensor(covariances, device="cpu"))
 
 
 def _isotropic(means: Tensor, std: float) -> GaussianMixture:
     require(0 < std < math.inf, "std", "a positive number", std)
-    variances = torch.full((len(means),), std**2, dtype=torch.float64)
-    return GaussianMixture(torch.zeros(len(means)), means, variances)
+    variances = torch.full((len(means),), std**2, dtype=torch.float64, device="cpu")
+    return GaussianMixture(torch.zeros(len(means), device="cpu"), means, variances)

@@ -162,7 +162,11 @@ def fit_grid_of(
         return off(sample(moved(phi)))
 
     found, after = robust_least_squares(
-        difference, torch.zeros(waves.shape[1], dtype=torch.float64), scale, rounds, nudge
+        difference,
+        torch.zeros(waves.shape[1], dtype=torch.float64, device="cpu"),
+        scale,
+        rounds,
+        nudge,
     )
     before = robust_residuals(off(sample(grid)), scale).square().sum()
     return moved(found) if after < before else grid.clone()
@@ -196,20 +200,23 @@ def robust_least_squares(
     whole("rounds", rounds, 1)
 
     def one_by_one(free: Tensor) -> Iterator[Tensor]:
-        return (difference(free + nudge * unit) for unit in torch.eye(len(free), dtype=free.dtype))
+        return (
+            difference(free + nudge * unit)
+            for unit in torch.eye(len(free), dtype=free.dtype, device="cpu")
+        )
 
     def residuals(free: Any) -> Any:
-        return robust_residuals(difference(torch.as_tensor(free)), scale).numpy()
+        return robust_residuals(difference(torch.as_tensor(free, device="cpu")), scale).numpy()
 
     def slopes(free: Any) -> Any:
         here = residuals(free)
-        each = (nudged or one_by_one)(torch.as_tensor(free))
+        each = (nudged or one_by_one)(torch.as_tensor(free, device="cpu"))
         return np.stack(
             [(robust_residuals(one, scale).numpy() - here) / nudge for one in each], axis=1
         )
 
     found = least_squares(residuals, first.numpy(), slopes, max_nfev=rounds)
-    return torch.as_tensor(found.x), 2 * float(found.cost)
+    return torch.as_tensor(found.x, device="cpu"), 2 * float(found.cost)
 
 
 @checked
@@ -223,8 +230,8 @@ def cosines(gaps: int, modes: int) -> Float64[Tensor, "inner modes"]:
 
     Derivation: (grids.5).
     """
-    middle = torch.arange(gaps, dtype=torch.float64) + 0.5
-    m = torch.arange(1, modes + 1, dtype=torch.float64)
+    middle = torch.arange(gaps, dtype=torch.float64, device="cpu") + 0.5
+    m = torch.arange(1, modes + 1, dtype=torch.float64, device="cpu")
     waves = torch.cos(math.pi * m * middle[:, None] / gaps)
     return (waves - waves[-1])[:-1]
 

@@ -62,8 +62,8 @@ def align_your_steps(
     """
     require(model in ALIGNED, "model", f"one of {', '.join(ALIGNED)}", repr(model))
     whole("steps", steps, 1)
-    logs = torch.tensor(ALIGNED[model], dtype=torch.float64).log()
-    place = torch.arange(steps, dtype=torch.float64) * (len(logs) - 1) / steps
+    logs = torch.tensor(ALIGNED[model], dtype=torch.float64, device="cpu").log()
+    place = torch.arange(steps, dtype=torch.float64, device="cpu") * (len(logs) - 1) / steps
     node = place.floor().long()
     levels = logs[node] + (place - node) * (logs[node + 1] - logs[node])
     inner = schedule.time(-2 * levels[1:])
@@ -102,7 +102,9 @@ def error_weighted(
         return nodes
 
     def moved(theta: Any) -> Tensor:
-        return grid_of_logits(schedule, grid, torch.as_tensor(theta, dtype=torch.float64))
+        return grid_of_logits(
+            schedule, grid, torch.as_tensor(theta, dtype=torch.float64, device="cpu")
+        )
 
     found = minimize(
         lambda theta: weighted_error(schedule, moved(theta), order, power),
@@ -137,7 +139,7 @@ def weighted_error(
     lam = schedule.log_snr(grid) / 2
     alphas, sigmas = schedule(grid)
     steps = len(grid) - 1
-    total = torch.zeros(steps, dtype=torch.float64)
+    total = torch.zeros(steps, dtype=torch.float64, device="cpu")
     for n in range(steps):
         some = range(n + 1 - min(order, n + 1, steps - n), n + 1)
         here = weights([lam[i] for i in some], lam[n], lam[n + 1], 1.0)

@@ -51,7 +51,7 @@ def shortest(costs: Float64[Tensor, "nodes nodes"], steps: int) -> list[int]:
     whole("steps", steps, 1, count - 1)
     ahead = torch.ones_like(costs, dtype=torch.bool).triu(1)
     costs = torch.where(ahead, costs, torch.inf)
-    best = torch.full((count,), torch.inf, dtype=costs.dtype)
+    best = torch.full((count,), torch.inf, dtype=costs.dtype, device="cpu")
     best[0] = 0.0
     predecessors: list[dict[int, int]] = []
     for _ in range(steps):
@@ -101,9 +101,9 @@ def kl_upper_bound(
     require(bool(((alphas > 0) & (sigmas > 0)).all()), "nodes", "alpha, sigma > 0", nodes)
     levels = sigmas / alphas
     y, seen = x.to(torch.float64), []
-    before = torch.zeros((), dtype=torch.float64)
+    before = torch.zeros((), dtype=torch.float64, device="cpu")
     for k in reversed(range(len(nodes))):
-        z = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(y)
+        z = torch.randn(x.shape, generator=generator, dtype=torch.float64, device="cpu").to(y)
         y = y + (levels[k].square() - before.square()).sqrt() * z
         seen.append(denoise((alphas[k] * y).to(x), nodes[k]).flatten(1).to("cpu"))
         before = levels[k]

@@ -200,7 +200,7 @@ def _fit(
     for state in states:
         same_shape("states", state, states[0])
     targets = grouped(states, groups)
-    weights = torch.zeros(len(grid) - 1, len(grid), groups, dtype=torch.float64)
+    weights = torch.zeros(len(grid) - 1, len(grid), groups, dtype=torch.float64, device="cpu")
     x, seen = states[0], list[Tensor]()
     for i in range(len(weights)):
         with torch.no_grad():

@@ -71,7 +71,9 @@ def fit_weights_to_ends(
     """
     _check(grid, weights, starts, ends, order, scale)
     steps = len(weights)
-    back = torch.arange(steps)[:, None] - torch.arange(-1, steps)  # i - j; column 0 is a_i
+    back = torch.arange(steps, device="cpu")[:, None] - torch.arange(
+        -1, steps, device="cpu"
+    )  # i - j; column 0 is a_i
     free = (back >= 0) & (back < order)
     free[:, 0] = True
     free = free.reshape(*free.shape, *[1] * (weights.ndim - 2)).expand_as(weights)
@@ -91,7 +93,9 @@ def fit_weights_to_ends(
         states = list(trajectory(from_weights(grid, moved(numbers)), denoise, starts, grid))
         cached = [Once(denoise) for _ in range(steps)]
         every = []
-        for row, unit in zip(row_of, torch.eye(len(numbers), dtype=numbers.dtype), strict=True):
+        for row, unit in zip(
+            row_of, torch.eye(len(numbers), dtype=numbers.dtype, device="cpu"), strict=True
+        ):
             step, state = from_weights(grid, moved(numbers + NUDGE * unit)), states[row]
             for t, s in pairwise(grid[row:]):
                 state = step(cached[row], state, t, s, required)

@@ -113,12 +113,12 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self.schedule = Discrete.from_diffusers(self.config)
         self.order = SOLVERS[solver].calls
         self.betas = self.schedule.betas.float()
-        times = torch.arange(1, len(self) + 1)
+        times = torch.arange(1, len(self) + 1, device="cpu")
         self.alphas_cumprod = self.schedule(times)[0].square().float()
         self.timesteps = times.flip(0).float() - 1
-        self.sigmas = self._ratios([*times.flip(0), torch.tensor(0)])
+        self.sigmas = self._ratios([*times.flip(0), torch.tensor(0, device="cpu")])
         self.num_inference_steps: int | None = None
-        self.nodes = torch.zeros(0, dtype=torch.float64)
+        self.nodes = torch.zeros(0, dtype=torch.float64, device="cpu")
         """The grid, in times t of `schedule`."""
         self.starts: list[int] = []
         """The entry of `timesteps` at which each step starts, of those that the run has."""
@@ -163,7 +163,7 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         if num_inference_steps is not None:
             nodes = GRIDS[self.config["grid"]](self.schedule, num_inference_steps)
         else:
-            starts = torch.as_tensor(given[0], dtype=torch.float64).flatten()
+            starts = torch.as_tensor(given[0], dtype=torch.float64, device="cpu").flatten()
             if sigmas is None:
                 starts = starts + 1
             else:
@@ -309,7 +309,9 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self._run, self._step_index = Pulled.start(self.schedule, step, nodes, x), entry
 
     def _network_times(self, times: Sequence[Tensor]) -> Tensor:
-        return network_time(self.schedule, torch.zeros(len(times)), torch.stack(list(times)))
+        return network_time(
+            self.schedule, torch.zeros(len(times), device="cpu"), torch.stack(list(times))
+        )
 
     def _ratios(self, times: Sequence[Tensor]) -> Tensor:
         """sigma / alpha, on the CPU."""
@@ -317,5 +319,5 @@ class DiffusersScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
 
     def _times(self, timesteps: Any) -> Tensor:
         """Our times of diffusers', `()` for a single one."""
-        t = torch.as_tensor(timesteps).detach().to("cpu", torch.float64) + 1
+        t = torch.as_tensor(timesteps, device="cpu").detach().to("cpu", torch.float64) + 1
         return t.reshape(()) if t.numel() == 1 else t

@@ -119,6 +119,6 @@ def evaluations(step: Step, grid: Tensor) -> tuple[list[Tensor], list[int]]:
         times.append(t)
         return torch.zeros_like(x)
 
-    start = torch.zeros(1, dtype=torch.float64)
+    start = torch.zeros(1, dtype=torch.float64, device="cpu")
     first = [len(times) for _ in trajectory(step, denoise, start, grid, zeros)]
     return times, first[:-1]

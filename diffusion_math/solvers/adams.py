@@ -75,8 +75,10 @@ def lms(schedule: Schedule, order: int = 4) -> Step:
 def _shares(schedule: Schedule, s: Time, *times: Time) -> tuple[float, ...]:
     """The shares of the eps at `times`, the last of which is t, in the mean slope from t to s."""
     *r, there = (float(torch.exp(-schedule.log_snr(time) / 2)) for time in (*times, s))
-    xi = torch.tensor([(one - r[-1]) / (there - r[-1]) for one in r], dtype=torch.float64)
-    powers = torch.arange(len(r), dtype=torch.float64)
+    xi = torch.tensor(
+        [(one - r[-1]) / (there - r[-1]) for one in r], dtype=torch.float64, device="cpu"
+    )
+    powers = torch.arange(len(r), dtype=torch.float64, device="cpu")
     solved: list[float] = torch.linalg.solve(xi ** powers[:, None], 1 / (powers + 1)).tolist()
     return tuple(solved)
 

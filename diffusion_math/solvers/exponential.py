@@ -104,8 +104,11 @@ def weights(
     section 3.1, at B(h) = h.
     """
     h = float(stop - start)
-    powers = torch.arange(len(nodes), dtype=torch.float64)
-    xi = (torch.tensor([float(node) for node in nodes], dtype=torch.float64) - float(start)) / h
+    powers = torch.arange(len(nodes), dtype=torch.float64, device="cpu")
+    xi = (
+        torch.tensor([float(node) for node in nodes], dtype=torch.float64, device="cpu")
+        - float(start)
+    ) / h
     moments = [
         rate * h * math.factorial(m) * value for m, value in enumerate(phi(-rate * h, len(nodes)))
     ]
@@ -190,7 +193,7 @@ def noise_std(kind: Kind, here: Level, there: Level, eta: Number) -> float:
     """
     if eta == 0 or there.sigma == 0:
         return 0.0
-    h = torch.tensor(there.lam - here.lam, dtype=torch.float64)
+    h = torch.tensor(there.lam - here.lam, dtype=torch.float64, device="cpu")
     share = -torch.expm1(-2 * eta * h) if kind == "x0" else eta * torch.expm1(2 * h)
     return there.sigma * float(share.sqrt())
 

@@ -100,7 +100,7 @@ def down_time(schedule: Schedule, t: Time, s: Time, eta: float | int) -> Tensor:
     """
     between("eta", float(eta), 0.0, 1.0)
     lam = _lower(schedule, t, s, eta)[2]
-    return schedule.time(torch.tensor(2 * lam, dtype=torch.float64))
+    return schedule.time(torch.tensor(2 * lam, dtype=torch.float64, device="cpu"))
 
 
 @kept

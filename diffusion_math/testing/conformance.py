@@ -150,7 +150,7 @@ def level_errors(sampler: Sampler, look: Callable[[Denoiser], Tensor]) -> list[f
 
         def rounded(x: Tensor, t: Tensor) -> Tensor:
             """As far off as a state of x's size is rounded, up and down by turns."""
-            turns = 1 - 2 * (torch.arange(x.numel()).reshape(x.shape) % 2).to(x)
+            turns = 1 - 2 * (torch.arange(x.numel(), device="cpu").reshape(x.shape) % 2).to(x)
             return point_denoiser(x, t) + eps * turns * x.abs()
 
         reach = look(rounded) - found
@@ -178,7 +178,7 @@ def off_levels(found: Moments, alpha: Tensor, sigma: Tensor) -> Tensor:
 def on_a_point(sampler: Sampler, grid: Tensor, denoise: Denoiser = point_denoiser) -> Moments:
     """The moments of its states on data without spread, from N(alpha m, sigma^2 I) at grid[0]."""
     alpha, sigma = sampler.schedule(grid[0])
-    covariance = sigma**2 * torch.eye(len(POINT), dtype=torch.float64)
+    covariance = sigma**2 * torch.eye(len(POINT), dtype=torch.float64, device="cpu")
     return exact_moments(sampler, denoise, alpha * POINT, covariance, grid)
 
 
@@ -214,7 +214,7 @@ def residual_noise(sampler: Sampler, counts: Sequence[int]) -> Finding | None:
             failed += 1
             continue
         of_noise = [s == 0 for _, s in found.times]
-        kept = torch.tensor([sampler.exact, *of_noise]) | sampler.exact
+        kept = torch.tensor([sampler.exact, *of_noise], device="cpu") | sampler.exact
         columns = found.columns[-1][kept.repeat_interleave(len(POINT))]
         left = float(columns.square().sum(0).amax().sqrt())
         if _rank(left) > worst.worst:

@@ -63,7 +63,7 @@ class Draws:
     """
 
     def __init__(self, noise: Any) -> None:
-        self.noise = noise if callable(noise) else torch.as_tensor(noise)
+        self.noise = noise if callable(noise) else torch.as_tensor(noise, device="cpu")
         self.count = 0
 
     def next(self, size: Any) -> Tensor:

@@ -30,7 +30,7 @@ class Units:
         z = torch.zeros_like(x).reshape(len(x), -1)
         size = z.shape[1]
         rows = z[self.first + len(self.times) * size :][:size]
-        rows += torch.eye(size, dtype=x.dtype)[: len(rows)]
+        rows += torch.eye(size, dtype=x.dtype, device="cpu")[: len(rows)]
         self.times.append((float(t), float(s)))
         return z.reshape(x.shape)
 

@@ -37,7 +37,7 @@ def ladder(sampler: Sampler, counts: tuple[int, ...], uneven: bool = False) -> l
     first = max(float(schedule.log_snr(schedule.t_max)), -4.0)
     grids = []
     for n in counts:
-        part = torch.arange(n + 1, dtype=torch.float64)
+        part = torch.arange(n + 1, dtype=torch.float64, device="cpu")
         if uneven:
             part[1:-1:2] += 0.4
         part = part / n

@@ -17,7 +17,7 @@ FIRST, LAST = 1.0, 1e-4
 
 
 def _f64(*values: object) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
+    return torch.tensor(values, dtype=torch.float64, device="cpu")
 
 
 POINT = _f64(0.7, -0.4)

@@ -345,7 +345,7 @@ def _lists(each: SearchStrategy[float], count: int) -> SearchStrategy[list[float
 
 
 def _f64(values: Numbers) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
+    return torch.tensor(values, dtype=torch.float64, device="cpu")
 
 
 def _vp_linear(low: float, rise: float) -> VPLinear:

@@ -60,7 +60,7 @@ class _Calls:
     times: list[float | None] = field(default_factory=list)
 
     def __call__(self, x: Tensor, t: Any) -> Tensor:
-        told = torch.as_tensor(t).detach().double().cpu().flatten()
+        told = torch.as_tensor(t, device="cpu").detach().double().cpu().flatten()
         one = len(set(told.nan_to_num().tolist())) == 1
         self.inputs.append(x.detach().double().cpu().clone())
         self.times.append(float(told[0]) if one else None)
@@ -100,7 +100,9 @@ def _of_nodes(sampler: Sampler, grid: Tensor) -> Iterator[tuple[float, str]]:
     generator = torch.Generator().manual_seed(0)
 
     def noise(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        return torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype)
+        return torch.randn(x.shape, generator=generator, dtype=torch.float64, device="cpu").to(
+            x.dtype
+        )
 
     alpha, sigma = _ran(partial(sampler.schedule, grid))
     x, calls = alpha[0] * POINT + sigma[0] * starts(), _Calls(point_denoiser)
@@ -119,7 +121,7 @@ def _of_nodes(sampler: Sampler, grid: Tensor) -> Iterator[tuple[float, str]]:
 def _of_two(schedule: Schedule, t: float, alpha: Tensor, sigma: Tensor) -> float:
     """How far the levels at t are from these."""
     try:
-        told = schedule(torch.tensor(t, dtype=torch.float64))
+        told = schedule(torch.tensor(t, dtype=torch.float64, device="cpu"))
     except ValueError:  # no time of the schedule
         return math.inf
     pairs = zip(told, (alpha, sigma), strict=True)
@@ -136,10 +138,10 @@ def _of_levels(sampler: Sampler, grid: Tensor) -> list[tuple[float, str]]:
         drawn = len(_ran(partial(on_a_point, sampler, grid, calls)).times)
         found = calls.like((1 + len(POINT) * (1 + drawn), len(POINT)))
         if not found:
-            return torch.zeros(0, 2, len(POINT))
+            return torch.zeros(0, 2, len(POINT), device="cpu")
         moments = Moments.of_rows(torch.stack([x for x, _ in found]))
         levels = [_levels(sampler.schedule, t, _seen(moments, k)) for k, (_, t) in enumerate(found)]
-        alpha, sigma = torch.tensor(levels, dtype=torch.float64).T
+        alpha, sigma = torch.tensor(levels, dtype=torch.float64, device="cpu").T
         words[:] = [_words(moments, k, t, len(found)) for k, (_, t) in enumerate(found)]
         return off_levels(moments, alpha, sigma).nan_to_num(nan=math.inf)
 
@@ -153,9 +155,12 @@ def _levels(schedule: Schedule, t: float, seen: tuple[float, float]) -> tuple[fl
     time of it is right, and the levels are those that are seen.
     """
     try:
-        alpha, sigma = schedule(torch.tensor(t, dtype=torch.float64))
+        alpha, sigma = schedule(torch.tensor(t, dtype=torch.float64, device="cpu"))
     except ValueError:
-        most = [float(level) for level in schedule(torch.tensor(schedule.T, dtype=torch.float64))]
+        most = [
+            float(level)
+            for level in schedule(torch.tensor(schedule.T, dtype=torch.float64, device="cpu"))
+        ]
         beyond = t > schedule.T and seen[1] * most[0] > (1 + TOLERANCE) * abs(seen[0]) * most[1]
         return seen if beyond else (math.nan, math.nan)
     return float(alpha), float(sigma)

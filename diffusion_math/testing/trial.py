@@ -65,7 +65,7 @@ def _run(sampler: Sampler, n: int, seed: int) -> Trial:
     def noise(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         nonlocal calls
         calls += 1
-        normal = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+        normal = torch.randn(x.shape, generator=generator, dtype=torch.float64, device="cpu")
         return operands.unseen(lambda: normal.to(x.dtype))
 
     x = sampler.schedule(grid[0])[1] * starts()

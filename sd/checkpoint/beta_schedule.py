@@ -147,7 +147,9 @@ def _matching(abar: Tensor, tolerance: float) -> dict[str, Any] | None:
     for zero in (False, True)[: 1 + (steps > 1)]:
         for name in SCHEDULES:
             try:
-                alpha_t, _ = named_schedule(name, steps, zero)(torch.arange(1, steps + 1).double())
+                alpha_t, _ = named_schedule(name, steps, zero)(
+                    torch.arange(1, steps + 1, device="cpu").double()
+                )
             except ValueError:  # a cosine of very many steps
                 continue
             if torch.allclose(alpha_t**2, abar, rtol=tolerance, atol=NOTHING):

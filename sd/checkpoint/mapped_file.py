@@ -27,7 +27,7 @@ class Mapped:
         self._let_go(self._last)
         self._last = slice(start, start + count * dtype.itemsize)
         if not count:
-            return torch.empty(0, dtype=dtype)
+            return torch.empty(0, dtype=dtype, device="cpu")
         return torch.frombuffer(self._data, dtype=dtype, count=count, offset=start)
 
     def release(self) -> None:

@@ -70,7 +70,7 @@ def rows(tokenizer: Tokenizer, prompt: str, long: LongPrompt = "chunk") -> Rows:
     start, end, pad = tokenizer.start_token, tokenizer.end_token, tokenizer.pad_token
     laid = [[start, *(i for i, _ in row), end, *[pad] * (room - len(row))] for row in filled]
     heavy = [[1.0, *(w for _, w in row), *[1.0] * (1 + room - len(row))] for row in filled]
-    return Rows(torch.tensor(laid), torch.tensor(heavy), cut)
+    return Rows(torch.tensor(laid, device="cpu"), torch.tensor(heavy, device="cpu"), cut)
 
 
 def context(

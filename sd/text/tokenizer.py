@@ -253,7 +253,9 @@ class Tokenizer:
         if isinstance(prompts, str):
             raise ValueError(f"prompts: wanted a list of strings, got the string {prompts!r}")
         rows = [self._row(prompt, truncate) for prompt in prompts]
-        return torch.tensor(rows, dtype=torch.long).reshape(len(rows), self.context_length)
+        return torch.tensor(rows, dtype=torch.long, device="cpu").reshape(
+            len(rows), self.context_length
+        )
 
     def _row(self, prompt: str, truncate: bool) -> list[int]:
         if not isinstance(prompt, str):

@@ -130,7 +130,9 @@ def distil(
         leading = TextToImage(config, tokenizer, *parts[:2], own, device=device)
     settings = context(config, vae, text_encoder, unet)
     paths = taught(training, teacher, leading, shard, settings)
-    having = torch.searchsorted(paths.first, torch.arange(training.calls), right=True).numpy()
+    having = torch.searchsorted(
+        paths.first, torch.arange(training.calls, device="cpu"), right=True
+    ).numpy()
     with torch.no_grad():
         words = text_encoder.eval()(tokenizer.encode(paths.prompts))
 

@@ -75,7 +75,7 @@ def whole(state: Any, keep: bool = True) -> Any:
 
     def gathered(x: DTensor) -> Tensor:
         found = x.full_tensor()
-        return found.cpu() if keep else torch.zeros(())
+        return found.cpu() if keep else torch.zeros((), device="cpu")
 
     with torch.no_grad():
         return tree_map_only(DTensor, gathered, state)

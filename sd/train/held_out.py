@@ -32,14 +32,14 @@ def loss_by_level(
     that two networks are compared on the same numbers.
     """
     generator = torch.Generator().manual_seed(0)
-    eps = torch.randn(x0.shape, generator=generator).to(x0)
+    eps = torch.randn(x0.shape, generator=generator, device="cpu").to(x0)
     found = []
     for level in range(levels):
         time = max(1, round(len(schedule.betas) * (level + 0.5) / levels))
         total = 0.0
         for first in range(0, len(x0), batch):
             own = slice(first, first + batch)
-            t = torch.full((len(x0[own]),), time)
+            t = torch.full((len(x0[own]),), time, device="cpu")
 
             def network(x: Tensor, time: Tensor, own: slice = own) -> Tensor:
                 return unet(x, time, context[own].to(x.device)).float()

@@ -212,7 +212,7 @@ def save_lora(folder: Path, adapters: Adapters, metadata: Mapping[str, str]) -> 
         down, up = (x.detach().to("cpu", torch.float32).contiguous() for x in (down, up))
         stem = f"lora_unet_{name.replace('.', '_')}"
         kohya |= {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up.clone()}
-        kohya[f"{stem}.alpha"] = torch.tensor(alpha)
+        kohya[f"{stem}.alpha"] = torch.tensor(alpha, device="cpu")
         diffusers |= {f"unet.{name}.lora_A.weight": down, f"unet.{name}.lora_B.weight": up}
     peft = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": list(TARGETS)}
     own = {

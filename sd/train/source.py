@@ -251,7 +251,7 @@ class Own:
 
     def fresh(self, count: int) -> Images:
         some = self.held_out[:count]
-        none = torch.zeros((0, 3, self.side, self.side), dtype=torch.uint8)
+        none = torch.zeros((0, 3, self.side, self.side), dtype=torch.uint8, device="cpu")
         return _batch([self.folder.image(index) for index in some]) if some else none
 
     def judged(self) -> Mapping[str, Callable[[int], Pairs]]:

@@ -127,7 +127,9 @@ def guided_path(
         for number, (t, end) in enumerate(step_times(training, schedule)):
             if number < first:
                 continue
-            times = torch.linspace(float(t), float(end), training.substeps + 1, dtype=t.dtype)
+            times = torch.linspace(
+                float(t), float(end), training.substeps + 1, dtype=t.dtype, device="cpu"
+            )
             ended = final(dpmpp_2m(schedule), denoise, x, times)
             found.append(torch.stack([x, ended], dim=1).cpu())
             s = nodes[number + 1]
@@ -218,7 +220,7 @@ def taught(
     if not any(len(x) and x.shape[1] == calls for x, _ in parts):  # none begins at the first node
         wanted = f"at which images are right, got {training.scales}: no image shows its prompt"
         raise ValueError(f"--distilled.scales: wanted scales {wanted}")
-    first = torch.cat([torch.full([len(x)], calls - x.shape[1]) for x, _ in parts])
+    first = torch.cat([torch.full([len(x)], calls - x.shape[1], device="cpu") for x, _ in parts])
     order = first.argsort(stable=True)
     x = torch.cat([_from_step_0(x, calls) for x, _ in parts])[order]
     times = step_times(training, model.schedule)

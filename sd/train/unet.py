@@ -113,7 +113,7 @@ def unet_loss(
         x0, *conditions = examples
 
         def normal(count: int) -> Tensor:
-            return torch.randn((count, *x0.shape[1:]), generator=generator)
+            return torch.randn((count, *x0.shape[1:]), generator=generator, device="cpu")
 
         t = shard.drawn(partial(uniform_times, schedule, generator), len(x0))
         eps = shard.drawn(normal, len(x0)).to(x0.device)

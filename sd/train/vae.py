@@ -70,10 +70,10 @@ def vae_loss(
     mean, log_variance = (y.float() for y in vae.moments(x))
 
     def normal(count: int) -> Tensor:
-        return torch.randn((count, *mean.shape[1:]), generator=generator)
+        return torch.randn((count, *mean.shape[1:]), generator=generator, device="cpu")
 
     def uniform(count: int) -> Tensor:
-        return torch.rand((count, 1, 1, 1), generator=generator)
+        return torch.rand((count, 1, 1, 1), generator=generator, device="cpu")
 
     z = shard.drawn(normal, len(mean)).to(mean.device)
     off = noise * shard.drawn(uniform, len(mean)).to(mean.device)

@@ -10,6 +10,7 @@ from torch import Tensor
 import diffusion_math as dm
 from diffusion_math import _kept
 from diffusion_math.noise import UnitNoise
+from tests.support.precision_cases import CASES
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -107,3 +108,45 @@ def test_a_covariance_is_not_of_autocast() -> None:
     plain = noise.covariance(x)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(noise.covariance(x), plain)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_default_device_changes_nothing(name: str) -> None:
+    """With "meta", what is made without a device has no numbers, as it would be far away with
+    "cuda"."""
+
+    def answers() -> list[Tensor]:
+        _kept.forget()
+        answer = CASES[name](lambda x: x.to(torch.float64))
+        return [answer] if isinstance(answer, Tensor) else list(answer)
+
+    wanted = answers()
+    with torch.device("meta"):
+        got = answers()
+    assert all(torch.equal(*pair) for pair in zip(got, wanted, strict=True))
+
+
+@pytest.mark.parametrize("name", dm.SOLVERS)
+@pytest.mark.parametrize("grid", dm.GRIDS)
+def test_a_default_device_is_not_a_sample_s(name: str, grid: str) -> None:
+    def sampled() -> Tensor:
+        _kept.forget()
+        schedule = dm.Discrete.linear()
+        x, noise = dm.start_noise(range(2), (2,), torch.float64), dm.from_seeds(range(2))
+        nodes = dm.GRIDS[grid](schedule, 4)
+        denoise = dm.DENSITIES["checkerboard"]().denoiser(schedule)
+        return dm.final(dm.SOLVERS[name](schedule), denoise, x, nodes, noise)
+
+    wanted = sampled()
+    with torch.device("meta"):
+        assert torch.equal(sampled(), wanted)
+
+
+@pytest.mark.parametrize("name", dm.DENSITIES)
+def test_a_default_device_is_not_a_density_s(name: str) -> None:
+    def drawn() -> Tensor:
+        return dm.DENSITIES[name]().sample(torch.Generator().manual_seed(0), 3)
+
+    wanted = drawn()
+    with torch.device("meta"):
+        assert torch.equal(drawn(), wanted)

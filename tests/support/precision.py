@@ -15,14 +15,14 @@ from diffusion_math.solvers import linear
 from tests.support.chance import pinned
 
 WAY = schedule.VPLinear()
-T, S = (torch.tensor(time, dtype=torch.float64) for time in (0.5, 0.3))
-TIMES = torch.tensor([0.5, 0.7], dtype=torch.float64)
-GRID = torch.tensor([0.8, 0.6, 0.4, 0.2], dtype=torch.float64)
+T, S = (torch.tensor(time, dtype=torch.float64, device="cpu") for time in (0.5, 0.3))
+TIMES = torch.tensor([0.5, 0.7], dtype=torch.float64, device="cpu")
+GRID = torch.tensor([0.8, 0.6, 0.4, 0.2], dtype=torch.float64, device="cpu")
 
 
 def held(seed, *shape, scale=1.0):
     """Normals that both narrow dtypes hold, in float64."""
-    z = scale * torch.randn(shape, generator=pinned(seed), dtype=torch.float64)
+    z = scale * torch.randn(shape, generator=pinned(seed), dtype=torch.float64, device="cpu")
     return z.bfloat16().half().double()
 
 
@@ -31,10 +31,14 @@ X, Y, Z = (held(k, 2, 3, 32, 64, scale=4.0) for k in range(3))
 A, B, C = (held(k, 2, 3) for k in range(3))
 PLANE = held(9, 2, 2)
 TABLE = schedule.Discrete.scaled_linear(40)
-MIX = mixture.GaussianMixture(torch.zeros(2), held(5, 2, 3), torch.tensor([0.5, 2.0]))
-ONE = mixture.GaussianMixture(torch.zeros(1), held(5, 1, 3), torch.tensor([0.5]))
-LABELLED = Labelled(MIX, torch.tensor([0, 1]))
-WIDE = multivariate.Multivariate(held(6, 3), torch.eye(3, dtype=torch.float64))
+MIX = mixture.GaussianMixture(
+    torch.zeros(2, device="cpu"), held(5, 2, 3), torch.tensor([0.5, 2.0], device="cpu")
+)
+ONE = mixture.GaussianMixture(
+    torch.zeros(1, device="cpu"), held(5, 1, 3), torch.tensor([0.5], device="cpu")
+)
+LABELLED = Labelled(MIX, torch.tensor([0, 1], device="cpu"))
+WIDE = multivariate.Multivariate(held(6, 3), torch.eye(3, dtype=torch.float64, device="cpu"))
 
 
 def halved(x, t=None):
@@ -57,7 +61,7 @@ def pair(to):
 
 def normals(to, x=X, y=Y):
     """Two Gaussians, of other means and variances."""
-    one = to(torch.tensor(1.5, dtype=torch.float64))
+    one = to(torch.tensor(1.5, dtype=torch.float64, device="cpu"))
     return Gaussian(to(x), one), Gaussian(to(y), 2 * one)
 
 
@@ -91,9 +95,13 @@ def turned(maker):
 FEW = held(7, 20, 3), held(8, 20, 3)
 TARGET, START = (Gaussian(held(k, 2, 3), held(k, 2, 3).abs() + 1) for k in (10, 11))
 UNITS = noise.UnitNoise(GRID, (3,))
-WEIGHTS = torch.tensor([[0.5, 0.25, 0, 0], [0.5, 0.25, 0.5, 0], [0.75, 0.5, 0.25, 0.5]]).double()
+WEIGHTS = torch.tensor(
+    [[0.5, 0.25, 0, 0], [0.5, 0.25, 0.5, 0], [0.75, 0.5, 0.25, 0.5]], device="cpu"
+).double()
 QUADRATIC = _quadratic_forms.forms(
-    torch.tensor(0.5).double(), _quadratic_forms.Means(A), torch.ones(2, 3).double()
+    torch.tensor(0.5, device="cpu").double(),
+    _quadratic_forms.Means(A),
+    torch.ones(2, 3, device="cpu").double(),
 )
 
 

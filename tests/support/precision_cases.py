@@ -111,7 +111,7 @@ CASES = {
             WAY,
             halved,
             to(X),
-            torch.tensor([1.0, 0.5, 0.0]).double(),
+            torch.tensor([1.0, 0.5, 0.0], device="cpu").double(),
             replayed,
             log_likelihood=Gaussian.log_density,
         ).nats
@@ -155,7 +155,7 @@ CASES = {
     "langevin.ula": lambda to: last(langevin.ula(lambda x: -x, 0.25), to),
     "langevin.mala": lambda to: last(langevin.mala(energy, 2**-14), to),
     "langevin.annealed": lambda to: last(
-        langevin.annealed(lambda x, sigma: -x, torch.tensor([2.0, 1.0]), 1, 0.1), to
+        langevin.annealed(lambda x, sigma: -x, torch.tensor([2.0, 1.0], device="cpu"), 1, 0.1), to
     ),
     "langevin.baoab": lambda to: last(langevin.baoab(lambda x: -x, 0.5, 1.0), to),
     "langevin.proposal": lambda to: both(langevin.proposal(to(X), to(Y), 0.25)),
@@ -185,7 +185,7 @@ CASES = {
     "distillation.target": lambda to: distillation.target(WAY, to(X), to(Y), T, S),
     "loss.training_loss": lambda to: loss.training_loss(WAY, halved, "v", to(X), to(Y), T),
     "metrics.energy_distance": lambda to: torch.tensor(
-        metrics.energy_distance(*map(to, FEW)), dtype=torch.float64
+        metrics.energy_distance(*map(to, FEW)), dtype=torch.float64, device="cpu"
     ),
     "metrics.empirical_wasserstein2": lambda to: metrics.empirical_wasserstein2(*map(to, FEW)),
     "metrics.pairwise_distances": lambda to: metrics.pairwise_distances(*map(to, FEW)),
@@ -302,7 +302,7 @@ CASES = {
     "grids.flattened": lambda to: grids.flattened(to(X)),
     "variance.fixed": lambda to: variance.fixed(WAY)(to(X), T, S),
     "variance.learned_range": lambda to: variance.learned_range(WAY, lambda x, t: x.abs() / 16)(
-        to(X), T, torch.tensor(1e-4).double()
+        to(X), T, torch.tensor(1e-4, device="cpu").double()
     ),
     "variance.analytic": lambda to: variance.analytic(WAY, lambda t: T)(to(X), T, S),
 }

@@ -44,7 +44,7 @@ def of_edm(sampler: Callable[..., Any], schedule: Schedule | None = None) -> Sam
         now = _Run(x, grid, noise)
 
         def network(u: Tensor, level: Any, **_: Any) -> Tensor:
-            level = torch.as_tensor(level, dtype=torch.float64).flatten()[0]
+            level = torch.as_tensor(level, dtype=torch.float64, device="cpu").flatten()[0]
             t = _nearest(sigma / alpha, grid, level)
             if t is None:  # between two nodes
                 t = level if schedule is None else schedule.time(-2 * level.log())
@@ -86,7 +86,7 @@ def of_velocity(sampler: Callable[..., Any], data_at: int = 1) -> SampleFunction
         now, times = _Run(x, grid, noise), data_at + sign * grid
 
         def velocity(x: Tensor, tau: Any, **_: Any) -> Tensor:
-            tau = torch.as_tensor(tau, dtype=torch.float64).flatten()[0]
+            tau = torch.as_tensor(tau, dtype=torch.float64, device="cpu").flatten()[0]
             t = _nearest(times, grid, tau)
             t = data_at + sign * tau if t is None else t
             now.at(t, x)
@@ -178,7 +178,7 @@ def of_scheduler(
     predicts = predicts or ("flow" if straight else "eps")
     known = ("eps", "v", "x0", "flow")
     require(predicts in known, "predicts", f"one of {', '.join(known)}", repr(predicts))
-    calls = torch.as_tensor(first.timesteps).tolist()
+    calls = torch.as_tensor(first.timesteps, device="cpu").tolist()
     levels = len(getattr(first, "sigmas", [])) or len(calls) + 1
     once = len(set(calls)) == len(calls) == levels - 1
     require(once, "make", "a scheduler of one call a level", f"times {calls}")
@@ -193,9 +193,9 @@ def of_scheduler(
         except ValueError as error:
             raise UnsupportedError(f"{n} steps: {error}") from error
         if hasattr(scheduler, "sigmas"):
-            sigmas = torch.as_tensor(scheduler.sigmas).double().cpu()
+            sigmas = torch.as_tensor(scheduler.sigmas, device="cpu").double().cpu()
             return scheduler, sigmas if straight else _times_of(schedule, sigmas)
-        nodes = torch.as_tensor(scheduler.timesteps).double().cpu() + 1
+        nodes = torch.as_tensor(scheduler.timesteps, device="cpu").double().cpu() + 1
         return scheduler, torch.cat([nodes, nodes.new_tensor([last])])
 
     def grid(n: int) -> Tensor:
@@ -212,7 +212,7 @@ def of_scheduler(
             raise UnsupportedError("it runs on its own times alone")
         run, states = _Run(x, grid, noise), []
         scale = schedule(grid)[0].to(x) if divided else torch.ones_like(grid).to(x)
-        indices = torch.as_tensor(scheduler.timesteps)[-(len(grid) - 1) :]
+        indices = torch.as_tensor(scheduler.timesteps, device="cpu")[-(len(grid) - 1) :]
         with run.draws.everywhere():
             for k, (index, t) in enumerate(zip(indices, grid[:-1], strict=True)):
                 run.at(t, x)
@@ -232,7 +232,7 @@ def of_scheduler(
 def _schedule_of(scheduler: Any) -> Schedule:
     """What its tables say."""
     if hasattr(scheduler, "alphas_cumprod"):
-        abar = torch.as_tensor(scheduler.alphas_cumprod).double().cpu()
+        abar = torch.as_tensor(scheduler.alphas_cumprod, device="cpu").double().cpu()
         betas = 1 - abar / torch.cat([abar.new_ones(1), abar[:-1]])
         betas[-1] = betas[-1].clamp(max=1 - 2.0**-53)  # zero terminal SNR, to float64's rounding
         wrong = (~((betas > 0) & (betas < 1))).nonzero()[:1, 0].tolist()

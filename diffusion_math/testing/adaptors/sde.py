@@ -46,7 +46,7 @@ def rates_of_sde(sde: Callable[..., Any]) -> tuple[Rate, Rate]:
     def g2(t: Any) -> float:
         found = column(1, t)
         assert float(found["x"]) == 0, f"{name}: wanted a diffusion that is a function of t alone"
-        return float(found.get("offset", torch.zeros(1))) ** 2
+        return float(found.get("offset", torch.zeros(1, device="cpu"))) ** 2
 
     return drift, g2
 
@@ -69,19 +69,19 @@ def levels_of_marginal(marginal: Callable[..., Any]) -> LevelsOf:
             return _spread(parts(name, safe(given["x0"], _time(t)), 2)[0], given["x0"])
 
         found = coefficients(name, call, ("x0",), 1, torch.float64)[0]
-        one = torch.ones(1, 4, dtype=torch.float64)
-        sigma = torch.as_tensor(parts(name, safe(one, _time(t)), 2)[1]).flatten()[0]
+        one = torch.ones(1, 4, dtype=torch.float64, device="cpu")
+        sigma = torch.as_tensor(parts(name, safe(one, _time(t)), 2)[1], device="cpu").flatten()[0]
         return float(found["x0"]), float(sigma)
 
     return levels
 
 
 def _time(t: Any) -> Tensor:
-    return torch.tensor([t], dtype=torch.float64)
+    return torch.tensor([t], dtype=torch.float64, device="cpu")
 
 
 def _spread(value: Any, x: Tensor) -> Tensor:
     """One number, or one an entry, in x's shape; a number of Python in x's dtype."""
     plain = isinstance(value, int | float)
-    found: Tensor = torch.as_tensor(value, dtype=x.dtype if plain else None)
+    found: Tensor = torch.as_tensor(value, dtype=x.dtype if plain else None, device="cpu")
     return found.reshape(1, -1).expand_as(x) if found.numel() in (1, x.numel()) else found

@@ -187,8 +187,8 @@ def _fields(name: str, at: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _table(decays: list[float], steps: int, every: int, first: int, debiased: bool) -> Table:
     """The right average, and each of `KNOWN`, by their weights at each step."""
-    n = torch.arange(1, steps + 1)
-    by_number = torch.tensor([decays[0], *decays], dtype=torch.float64)
+    n = torch.arange(1, steps + 1, device="cpu")
+    by_number = torch.tensor([decays[0], *decays], dtype=torch.float64, device="cpu")
 
     def when(number: Tensor, start: int = first) -> Tensor:
         """The decay of these updates, at the steps where there is one."""
@@ -235,7 +235,7 @@ def _plain(decay: Tensor) -> Three:
 
 def _debiased(decay: Tensor, further: Tensor | None = None) -> Three:
     """Of A_n / (1 - d_1 ... d_n) with A_0 = 0; `further`: with one decay more in each product."""
-    products = torch.cat([torch.ones(1, dtype=torch.float64), decay.cumprod(0)])
+    products = torch.cat([torch.ones(1, dtype=torch.float64, device="cpu"), decay.cumprod(0)])
     products = products if further is None else products * further
     now, before = 1 - products[1:], 1 - products[:-1]
     kept = decay * before / now
@@ -248,7 +248,7 @@ def _measured(
 ) -> tuple[dict[str, Tensor], float]:
     """d_n, the weight of W_n and that of W_(n-1) beside it, at each step."""
     size = min(steps + 1, max(LARGEST, every + 2))
-    unit = torch.eye(size, dtype=dtype)
+    unit = torch.eye(size, dtype=dtype, device="cpu")
     held: dict[int, Tensor] = {}  # W_0 and the last two, as they were given
 
     def given(n: int) -> Tensor:
@@ -271,14 +271,14 @@ def _measured(
         for k, one in held.items():
             kept = unchanged(one, unit[k % size]) or unchanged(one, unit[now])  # trained further
             assert kept, f"{subject}: {LIVE} (step {n})"
-        others = torch.ones(size, dtype=torch.bool)
+        others = torch.ones(size, dtype=torch.bool, device="cpu")
         others[[now, before_it]] = False
         earlier = bool(average[others].norm() > 0)
-        part = others if earlier else torch.arange(size) != now
+        part = others if earlier else torch.arange(size, device="cpu") != now
         square = average[part].square().sum()
         rest = (found[part] * average[part]).sum() / square if square > 0 else square
         left = found - rest * average
-        late = left[before_it] if earlier else torch.zeros(())
+        late = left[before_it] if earlier else torch.zeros((), device="cpu")
         late = torch.where(late.abs() <= 64 * eps * found[before_it].abs(), 0.0, late.double())
         fresh = left[now].clone()
         left[now] = 0
@@ -290,7 +290,7 @@ def _measured(
         )
         rows.append((rest, fresh, late))
         average = found
-    decay, fresh, late = torch.tensor(rows, dtype=torch.float64).T
+    decay, fresh, late = torch.tensor(rows, dtype=torch.float64, device="cpu").T
     return {
         "decay": decay,
         "weight of the new parameters": fresh,

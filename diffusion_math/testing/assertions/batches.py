@@ -19,15 +19,17 @@ def check_batch(losses: Losses, a: Tensor, b: Tensor) -> None:
 
     a, b: the target's coefficients at each row.
     """
-    rows = torch.linspace(0, len(a) - 1, 3).round().long()
-    size = torch.tensor([[1.0], [-2.0], [3.0]], dtype=torch.float64)
-    x0 = size * torch.tensor(VECTORS, dtype=torch.float64)
+    rows = torch.linspace(0, len(a) - 1, 3, device="cpu").round().long()
+    size = torch.tensor([[1.0], [-2.0], [3.0]], dtype=torch.float64, device="cpu")
+    x0 = size * torch.tensor(VECTORS, dtype=torch.float64, device="cpu")
     noise = x0.flip(1)
     spread = (a.abs() + b.abs())[rows, None]
     error = spread * x0
     y = a[rows, None] * x0 + b[rows, None] * noise + error
     whole = losses.batch(x0, noise, y, rows)
-    ones = [losses.batch(x0[k], noise[k], y[k], rows[k]) for k in torch.arange(3)[:, None]]
+    ones = [
+        losses.batch(x0[k], noise[k], y[k], rows[k]) for k in torch.arange(3, device="cpu")[:, None]
+    ]
     each = torch.stack(ones).flatten()
     mixed = _mixed(losses, x0, noise, y, rows, each, whole)
     if whole.ndim:

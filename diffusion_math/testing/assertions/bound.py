@@ -87,10 +87,10 @@ def assert_bound(
     v = VARIANCES[variance] if isinstance(variance, str) else variance
     table, subject = Levels.read(levels, times), name_of(term, "term")
     require(len(table.times) > 2, "times", "two at least", table.times[1:])
-    t = torch.arange(2, len(table.times))
+    t = torch.arange(2, len(table.times), device="cpu")
     rows = Rows(t, t - 1)
     step, batch = table.at(rows), time_batch(table.times[2:])
-    vector = torch.tensor(VECTORS, dtype=torch.float64).expand(len(t), -1)
+    vector = torch.tensor(VECTORS, dtype=torch.float64, device="cpu").expand(len(t), -1)
     size = (v(step).sqrt() / _mean(step))[:, None] * vector  # errors that add about a nat
 
     seen: list[Any] = []
@@ -103,7 +103,9 @@ def assert_bound(
             a, b = (each[:, None] for each in KINDS[predicts](step.alpha_t, step.sigma_t))
             alpha, sigma = step.alpha_t[:, None], step.sigma_t[:, None]
             x = x0 + error
-            return (a * x + b * (torch.as_tensor(x_t).double() - alpha * x) / sigma).to(dtype)
+            return (
+                a * x + b * (torch.as_tensor(x_t, device="cpu").double() - alpha * x) / sigma
+            ).to(dtype)
 
         given = guarded(subject, term)(Network(network), x0.to(dtype), batch, noise.to(dtype))
         value, eps = tensor(subject, given, vector[:, :1].to(dtype), table.eps)
@@ -182,9 +184,11 @@ def assert_prior_term(
     check_unit(unit)
     require(0 < sigma < torch.inf, "sigma", "a positive number", sigma)
     subject = name_of(term, "term")
-    x0 = torch.tensor([[0.0], [1.0], [-2.0]], dtype=dtype) * torch.tensor(VECTORS, dtype=dtype)
+    x0 = torch.tensor([[0.0], [1.0], [-2.0]], dtype=dtype, device="cpu") * torch.tensor(
+        VECTORS, dtype=dtype, device="cpu"
+    )
     value, eps = tensor(subject, guarded(subject, term)(x0), x0[:, :1])
-    ones = torch.ones(3, dtype=torch.float64)
+    ones = torch.ones(3, dtype=torch.float64, device="cpu")
     columns = {
         "squares": x0.double().square().sum(1),
         "alpha": alpha * ones,

@@ -78,7 +78,7 @@ def assert_decoder(
     require(spread in SPREADS, "spread", f"one of {', '.join(SPREADS)}", repr(spread))
     require(0 < tolerance < 1e-2, "tolerance", "a number in (0, 0.01)", tolerance)
     cases = list(product((0, 1, 100, 254, 255), (0.0, 0.9, -0.6), (0.004, 0.02, 0.1)))
-    level, offset, std = torch.tensor(cases, dtype=torch.float64).T
+    level, offset, std = torch.tensor(cases, dtype=torch.float64, device="cpu").T
     x = 2 * level / 255 - 1
     columns = {"x": x, "offset": offset * std, "std": std}
     subject = name_of(log_probability, "log_probability")

@@ -181,9 +181,10 @@ def _rows_alone(
     subject: str, call: Callable[..., Any], scales: Sequence[Number], dtype: torch.dtype
 ) -> None:
     """AssertionError unless the rows of a batch are what each is alone."""
-    size = torch.tensor([[1.0], [-3.0], [10.0]], dtype=dtype)
+    size = torch.tensor([[1.0], [-3.0], [10.0]], dtype=dtype, device="cpu")
     cond, uncond = (
-        size * torch.tensor([row], dtype=dtype) for row in (rescaling.COND, rescaling.UNCOND)
+        size * torch.tensor([row], dtype=dtype, device="cpu")
+        for row in (rescaling.COND, rescaling.UNCOND)
     )
     cond[1] = cond[1].flip(0)
     for rows, w in ((rows, w) for rows in (2, 3) for w in scales):

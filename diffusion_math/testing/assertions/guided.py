@@ -58,7 +58,7 @@ def assert_guided(
             results = []
             for w in scales:
                 seen = [0]
-                x = 1.0 + torch.arange(4 * rows, dtype=dtype).reshape(rows, 4)
+                x = 1.0 + torch.arange(4 * rows, dtype=dtype, device="cpu").reshape(rows, 4)
                 network = partial(_network, wanted, seen)
                 result, _ = tensor(subject, guarded(subject, guided)(network, x, w), x)
                 assert seen[0] <= evaluations * rows, (
@@ -79,5 +79,5 @@ def assert_guided(
 def _network(wanted: bool, seen: list[int], x: Tensor, conditional: Any, *_: Any) -> Tensor:
     """x where the condition is the wanted one, else 0; counts the rows."""
     seen[0] += len(x)
-    on = torch.as_tensor(conditional).reshape(-1).bool() == wanted
+    on = torch.as_tensor(conditional, device="cpu").reshape(-1).bool() == wanted
     return torch.where(on[:, None], x, torch.zeros_like(x))

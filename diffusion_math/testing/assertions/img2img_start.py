@@ -97,10 +97,10 @@ def assert_img2img_start(
             f"{at}: the first call is told {t:g}, wanted {promised:g}"
         )
         rows.append(k)
-        found.setdefault("offset", torch.zeros(1, dtype=torch.float64))
+        found.setdefault("offset", torch.zeros(1, dtype=torch.float64, device="cpu"))
         measured.append(fields(found))
         eps = max(eps, its)
-    t_rows = torch.tensor(rows)
+    t_rows = torch.tensor(rows, device="cpu")
     found = {name: torch.cat([each[name] for each in measured]) for name in measured[0]}
     at_rows = _at_times(table, found)
     k = int((at_rows != t_rows).int().argmax())
@@ -130,7 +130,7 @@ def _of_other_times(told: Tensor, at: Tensor) -> Mistake:
     place = dict(zip(told.tolist(), at.tolist(), strict=True))
 
     def values(levels: Levels, rows: Rows) -> dict[str, Tensor]:
-        k = torch.tensor([place[t] for t in rows.t.tolist()])
+        k = torch.tensor([place[t] for t in rows.t.tolist()], device="cpu")
         return _x0(levels.alpha[k], levels.sigma[k])
 
     return Mistake(

@@ -18,9 +18,9 @@ __all__ = ["Target", "assert_invariant"]
 
 SEED = 0x5EED
 NORMAL = GaussianMixture(
-    torch.zeros(1, dtype=torch.float64),
-    torch.tensor([[0.7, -0.4]], dtype=torch.float64),
-    torch.tensor([[[1.0, 0.6], [0.6, 0.8]]], dtype=torch.float64),
+    torch.zeros(1, dtype=torch.float64, device="cpu"),
+    torch.tensor([[0.7, -0.4]], dtype=torch.float64, device="cpu"),
+    torch.tensor([[[1.0, 0.6], [0.6, 0.8]]], dtype=torch.float64, device="cpu"),
 )
 TARGETS = {"a normal": NORMAL, "a mixture": MIXTURE}
 
@@ -34,14 +34,14 @@ class Target:
 
     def log_density(self, x: Any) -> Tensor:
         """log q(x), `(n,)`, normalised; differentiable."""
-        given = torch.as_tensor(x)
-        zero = torch.zeros((), dtype=torch.float64)
+        given = torch.as_tensor(x, device="cpu")
+        zero = torch.zeros((), dtype=torch.float64, device="cpu")
         return self.density.log_density(RectifiedFlow(), given.double(), zero).to(given)
 
     def score(self, x: Any) -> Tensor:
         """grad log q(x), `(n, 2)`."""
-        given = torch.as_tensor(x)
-        zero = torch.zeros((), dtype=torch.float64)
+        given = torch.as_tensor(x, device="cpu")
+        zero = torch.zeros((), dtype=torch.float64, device="cpu")
         return self.density.score(RectifiedFlow(), given.double(), zero).to(given)
 
 

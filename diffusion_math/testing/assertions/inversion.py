@@ -74,7 +74,7 @@ def assert_inversion(
     table = Levels.read(levels, times)
     require(len(table.times) > 3, "times", "three at least", table.times[1:])
     numbers = [float(time) for time in table.times if time is not None]
-    noisier = torch.arange(2, len(table.times))
+    noisier = torch.arange(2, len(table.times), device="cpu")
     rows = Rows(noisier, noisier - 1)
     names = name_of(up, "up"), name_of(down, "down")
     subjects = names if names[0] != names[1] else (f"{names[0]}, up", f"{names[1]}, down")
@@ -126,7 +126,7 @@ def assert_inversion(
 
 def _predicted(kind: str, x0: Tensor, x: Tensor, alpha: float, sigma: float) -> Tensor:
     """a x0 + b eps with the eps that x and x0 leave."""
-    a, b = KINDS[kind](*torch.tensor([alpha, sigma], dtype=torch.float64))
+    a, b = KINDS[kind](*torch.tensor([alpha, sigma], dtype=torch.float64, device="cpu"))
     return a * x0.double() + b * (x.double() - alpha * x0.double()) / sigma
 
 
@@ -207,7 +207,7 @@ def _check_order(
     straight = RectifiedFlow()
 
     def denoise(x: Tensor, alpha: float, sigma: float) -> Tensor:
-        tau = torch.tensor(sigma / (alpha + sigma), dtype=torch.float64)
+        tau = torch.tensor(sigma / (alpha + sigma), dtype=torch.float64, device="cpu")
         return MIXTURE.posterior_mean(straight, x.double() / (alpha + sigma), tau)
 
     def along(which: int, x: Tensor, grid: list[int]) -> Tensor:

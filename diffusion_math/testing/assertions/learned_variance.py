@@ -96,9 +96,11 @@ def assert_learned_variance(
     subject, t = name_of(variance, "variance"), time_batch(table.times[1:])
     call = called(subject, variance, batched)
     inputs = [low + share * (high - low) for share in SHARES]
-    v = torch.tensor(inputs, dtype=dtype).expand(len(t), -1)
+    v = torch.tensor(inputs, dtype=dtype, device="cpu").expand(len(t), -1)
     found, eps = tensor(subject, call(v, t), v, table.eps)
-    turns = (torch.arange(len(t))[:, None] + torch.arange(len(inputs))) % len(inputs)
+    turns = (
+        torch.arange(len(t), device="cpu")[:, None] + torch.arange(len(inputs), device="cpu")
+    ) % len(inputs)
     turned = tensor(subject, call(v.gather(1, turns), t), v, table.eps)[0]
     unmixed = (turned - found.gather(1, turns)).abs() <= 64 * eps * (1 + turned.abs())
     finite = turned.isfinite() & found.isfinite().gather(1, turns)

@@ -79,8 +79,8 @@ def assert_likelihood(
     require(0 < tolerance < 1e-2, "tolerance", "a number in (0, 0.01)", tolerance)
     (alpha, sigma), (a, s) = (pair_of(levels, time)[:2] for time in (first, last))
     subject = name_of(log_density, "log_density")
-    x = torch.tensor(VECTORS, dtype=dtype) * torch.tensor(
-        [[0.0], [0.5], [-0.7], [1.0]], dtype=dtype
+    x = torch.tensor(VECTORS, dtype=dtype, device="cpu") * torch.tensor(
+        [[0.0], [0.5], [-0.7], [1.0]], dtype=dtype, device="cpu"
     )
     size = x.shape[1]
 
@@ -93,7 +93,7 @@ def assert_likelihood(
     z = a * MEAN + grown**0.5 * (x.double() - alpha * MEAN)
     fast = grown * alpha / a if a > 0 else 1.0  # of twice the score's part
     fast_z = a * MEAN + fast * (x.double() - alpha * MEAN)
-    ones = torch.ones(len(x), dtype=torch.float64)
+    ones = torch.ones(len(x), dtype=torch.float64, device="cpu")
     columns = {
         "squares": z.square().sum(1) / (2 * prior**2),
         "unit squares": z.square().sum(1) / 2,
@@ -124,9 +124,9 @@ OFFSET = "github.com/yang-song/score_sde_pytorch, likelihood.py"
 
 def _exact_network(predicts: str, levels: LevelsOf, x_t: Any, time: Any) -> Tensor:
     """a E[x0 | x_t] + b E[eps | x_t] of the Gaussian, differentiable in x_t."""
-    pair = (torch.as_tensor(each, dtype=torch.float64) for each in levels(time))
+    pair = (torch.as_tensor(each, dtype=torch.float64, device="cpu") for each in levels(time))
     alpha, sigma = (each[..., None] if each.ndim else each for each in pair)
-    x = torch.as_tensor(x_t)
+    x = torch.as_tensor(x_t, device="cpu")
     off = (x.double() - alpha * MEAN) / (alpha**2 * SPREAD**2 + sigma**2)
     a, b = KINDS[predicts](alpha, sigma)
     return (a * (MEAN + alpha * SPREAD**2 * off) + b * sigma * off).to(x)

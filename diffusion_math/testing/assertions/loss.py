@@ -96,7 +96,7 @@ def assert_loss(
     beside = losses.seen[0][1]
     found = {f"x_t's coefficient of {name}": value for name, value in noised.items()}
     a, b = KINDS[predicts](*table.at(rows)[:2])
-    vector = torch.tensor(VECTORS, dtype=torch.float64).expand(len(t), -1)
+    vector = torch.tensor(VECTORS, dtype=torch.float64, device="cpu").expand(len(t), -1)
     for name, right, given in (("x0", a, (1.0, 0.0)), ("noise", b, (0.0, 1.0))):
         x0, noise = (part * vector for part in given)
         minimum, found["weight"] = parabola(losses, x0, noise, right, a.abs() + b.abs())

@@ -156,7 +156,7 @@ def first_variance(first: First, levels: Levels) -> float:
     if isinstance(first, str):
         wanted = "a number of at least 0, or 'second' with two times or more"
         require({"second": len(levels.times) > 2}.get(first, False), "first", wanted, first)
-        second = Rows(torch.tensor([2]), torch.tensor([1]))
+        second = Rows(torch.tensor([2], device="cpu"), torch.tensor([1], device="cpu"))
         return float(QUANTITIES["beta~"](levels.at(second)))
     require(first >= 0, "first", "a number of at least 0, or 'second'", first)
     return float(first)

@@ -192,7 +192,7 @@ def _arguments(given: str) -> tuple[str, str]:
 
 def _defined(levels: Levels, given: str) -> Rows:
     """The times at which x_t and what is given are not parallel."""
-    t = torch.arange(1, len(levels.times))
+    t = torch.arange(1, len(levels.times), device="cpu")
     if given == BOTH:
         return Rows(t, t - 1)
     step = levels.at(Rows(t, t - 1))
@@ -247,7 +247,7 @@ def _assert_inverse(
     t = one[torch.isin(one, other)]
     step = levels.at(Rows(t, t - 1))
     at = time_batch([levels.times[k] for k in t.tolist()])
-    x_t = torch.tensor(VECTORS, dtype=dtype).expand(len(t), -1)
+    x_t = torch.tensor(VECTORS, dtype=dtype, device="cpu").expand(len(t), -1)
     value, both = x_t.flip(1), f"{back} after {name}"
     found, eps = tensor(both, again(x_t, there(x_t, value, at), at), x_t, levels.eps)
     (a, b), (c, d) = (

@@ -32,7 +32,7 @@ def check(
     dtype: torch.dtype,
 ) -> None:
     """Raise MistakeError unless the result is phi (std cond / std g) g + (1 - phi) g."""
-    cond, uncond = (torch.tensor([row], dtype=dtype) for row in (COND, UNCOND))
+    cond, uncond = (torch.tensor([row], dtype=dtype, device="cpu") for row in (COND, UNCOND))
 
     def spreads(columns: Mapping[str, Tensor], of: Callable[[Tensor], Tensor]) -> Tensor:
         """of(cond) / of(guided) at each w."""

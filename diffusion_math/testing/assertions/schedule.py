@@ -155,7 +155,7 @@ def _compare(
 
 def _numbers(name: str, function: Callable[[Any], Any], given: Any) -> tuple[Tensor, float]:
     """What a function of one number gives, float64 `(rows,)`, with its rounding."""
-    safe, like = guarded(name, function), torch.zeros(1, 1)
+    safe, like = guarded(name, function), torch.zeros(1, 1, device="cpu")
     found = [tensor(name, safe(each), like) for each in given]
     return torch.cat([value[0] for value, _ in found]), max(eps for _, eps in found)
 
@@ -186,7 +186,10 @@ def _in_float32(subject: str, levels: LevelsOf, table: Levels) -> None:
     for time in ends:
         k = table.times.index(time)
         try:
-            alpha, sigma = (float(each) for each in levels(torch.tensor(time, dtype=torch.float32)))
+            alpha, sigma = (
+                float(each)
+                for each in levels(torch.tensor(time, dtype=torch.float32, device="cpu"))
+            )
         except AssertionError:  # they take plain numbers, which have no float32
             return
         for name, got, wanted in (
@@ -204,7 +207,7 @@ def _inverse(inverse: Callable[[Any], Any], table: Levels, step: Step) -> None:
     log_snr = 2 * (step.alpha_t / step.sigma_t).log()
     finite = log_snr.isfinite()
     times = [time for time, good in zip(table.times[1:], finite.tolist(), strict=True) if good]
-    column = torch.tensor(times, dtype=torch.float64)
+    column = torch.tensor(times, dtype=torch.float64, device="cpu")
     subject, given = name_of(inverse, "inverse"), log_snr[finite]
     rounding = 8 * max(table.eps, 2.0**-52) * (1 + given.abs())
     given[0] -= rounding[0]  # an inverse may refuse what lies a rounding beyond its ends

@@ -114,7 +114,7 @@ def assert_table(values: Any, levels: LevelsOf, times: Times, name: str) -> None
     require(name in TABLES, "name", f"one of {', '.join(TABLES)}", name)
     table = replace(Levels.read(levels, times), divides=name not in UNDIVIDED)
     rows = neighbours(table)
-    found, eps = tensor(name, values, torch.zeros(len(rows.t), 1), table.eps)
+    found, eps = tensor(name, values, torch.zeros(len(rows.t), 1, device="cpu"), table.eps)
     value, formula, source = TABLES[name]
     compare(
         name,

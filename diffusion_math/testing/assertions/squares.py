@@ -95,7 +95,7 @@ class Losses:
 
     def each(self, x0: Tensor, noise: Tensor, y: Tensor) -> Tensor:
         """The loss of each row, `(rows,)`."""
-        every = torch.arange(len(self.times))
+        every = torch.arange(len(self.times), device="cpu")
         found = self.batch(x0, noise, y, every)
         self.whole = found.ndim == 0
         if not self.whole:
@@ -104,7 +104,7 @@ class Losses:
 
     def noised(self, given: Mapping[str, Tensor]) -> Tensor:
         """x_t, as the network is given it."""
-        every = torch.arange(len(self.times))
+        every = torch.arange(len(self.times), device="cpu")
         self.batch(given["x0"], given["noise"], torch.zeros_like(given["x0"]), every)
         x_t: Tensor = self.seen[0][0]
         return x_t
@@ -135,7 +135,7 @@ def parabola(
     and e a vector of its size; again around the minimum where that is far from y, as differences of
     large numbers say little. AssertionError where these five are on no parabola of that kind.
     """
-    vector = torch.tensor(VECTORS, dtype=torch.float64).expand(len(size), -1)
+    vector = torch.tensor(VECTORS, dtype=torch.float64, device="cpu").expand(len(size), -1)
     y, e = right[:, None] * vector, size[:, None] * vector
     at = [losses.each(x0, noise, y + k * e) for k in (0, 1, -1, 2, LARGE)]
     entries = e.square().mean(1) if losses.event == "mean" else e.square().sum(1)

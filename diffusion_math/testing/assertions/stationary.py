@@ -61,7 +61,7 @@ def assert_stationary(
     require(bool(torch.allclose(C, C.T)), "covariance", "a symmetric matrix", C.tolist())
     subject = name_of(kernel, "kernel")
     (A, B, c), eps = _affine(subject, kernel, len(m), dtype)
-    moves = not torch.equal(A, torch.eye(len(m)).double()) or bool(B.any())
+    moves = not torch.equal(A, torch.eye(len(m), device="cpu").double()) or bool(B.any())
     assert moves, f"{subject}: moves nothing: it is x and a constant, whatever z"
     moved, after = A @ m + c, A @ C @ A.T + B @ B.T
     scale = C.diagonal().sqrt()
@@ -121,7 +121,10 @@ def _affine(
 ) -> tuple[tuple[Tensor, Tensor, Tensor], float]:
     """A, B and c of the kernel; AssertionError where it is not affine."""
     call = guarded(subject, kernel)
-    zero, unit = torch.zeros(size, size, dtype=dtype), torch.eye(size, dtype=dtype)
+    zero, unit = (
+        torch.zeros(size, size, dtype=dtype, device="cpu"),
+        torch.eye(size, dtype=dtype, device="cpu"),
+    )
 
     def moved(x: Tensor, z: Tensor) -> Tensor:
         return tensor(subject, call(x.clone(), z.clone()), x)[0]

@@ -51,7 +51,7 @@ def _told_times(told: Told, times: Sequence[Any]) -> Tensor | None:
         except Exception as error:
             said = f"{type(error).__name__}: {error}"
             raise ValueError(f"told: wanted a number at t = {time}, got {said}") from error
-    return torch.tensor(found, dtype=torch.float64)
+    return torch.tensor(found, dtype=torch.float64, device="cpu")
 
 
 def check_told(
@@ -75,7 +75,7 @@ def check_told(
     eps = max(SINGLE, torch.finfo(dtype).eps)
     near = [snapped(one, (wanted,), 16 * eps * (1 + wanted.abs())) for one in seen]
     found = next((one for one in near if torch.equal(one, wanted)), near[0])
-    step, t = levels.at(rows), torch.tensor(times, dtype=torch.float64)
+    step, t = levels.at(rows), torch.tensor(times, dtype=torch.float64, device="cpu")
     last = float(t[-1])
     columns = {"right": wanted, "t": t, "first": t[:1].expand(len(t)), "reversed": wanted.flip(0)}
     for code, clock in CLOCKS.items():
@@ -114,7 +114,11 @@ def _numbers(value: Any, rows: int) -> Tensor | None:
     if value is None or isinstance(value, bool | str | bytes):
         return None
     try:
-        array = value.detach().cpu() if isinstance(value, Tensor) else torch.tensor(np.array(value))
+        array = (
+            value.detach().cpu()
+            if isinstance(value, Tensor)
+            else torch.tensor(np.array(value), device="cpu")
+        )
         found = array.double().flatten()
     except (TypeError, ValueError, RuntimeError):
         return None

@@ -90,7 +90,10 @@ def assert_transition(
     check(subject, fields(found), rows, eps)
     if len(table.times) == 3:
         return
-    rows = Rows(torch.arange(3, len(table.times)), torch.ones(len(table.times) - 3).long())
+    rows = Rows(
+        torch.arange(3, len(table.times), device="cpu"),
+        torch.ones(len(table.times) - 3, device="cpu").long(),
+    )
     t, u, s = at(rows.t), at(rows.t - 1), at(rows.s)
 
     def twice(given: Mapping[str, Tensor]) -> Any:
@@ -103,7 +106,7 @@ def assert_transition(
 
 def _default(levels: Levels) -> Rows:
     """Each time with the one before it, and with the first."""
-    t = torch.arange(2, len(levels.times))
+    t = torch.arange(2, len(levels.times), device="cpu")
     return Rows(torch.cat([t, t[1:]]), torch.cat([t - 1, torch.ones_like(t[1:])]))
 
 

@@ -152,7 +152,9 @@ Likely: TypeAlias = Callable[[Callable[[Rows, int], Rows], list[Callable[[Step],
 def generated(field: str, formula: Formula) -> Iterator[Mistake]:
     """Mistakes in one field: the right formula and other quantities, each altered in each way."""
     shape = len(QUANTITIES) + 1, len(TRANSFORMS), len(FACTORS)
-    yield from _generated(field, formula, lambda index, values: torch.ones(shape, dtype=torch.bool))
+    yield from _generated(
+        field, formula, lambda index, values: torch.ones(shape, dtype=torch.bool, device="cpu")
+    )
 
 
 def likely(
@@ -162,7 +164,7 @@ def likely(
 
     All values are found at once, many times faster than by making each mistake.
     """
-    factors = torch.tensor(list(FACTORS.values()), dtype=torch.float64)[:, None]
+    factors = torch.tensor(list(FACTORS.values()), dtype=torch.float64, device="cpu")[:, None]
 
     def which(index: Callable[[Rows, int], Rows], values: list[Callable[[Step], Tensor]]) -> Tensor:
         step = levels.at(index(rows, len(levels.times) - 1))
@@ -272,4 +274,6 @@ def _transformed(
 
 
 def _constant(field: str, constant: float) -> Evaluated:
-    return lambda levels, rows: {field: torch.full(rows.t.shape, constant, dtype=torch.float64)}
+    return lambda levels, rows: {
+        field: torch.full(rows.t.shape, constant, dtype=torch.float64, device="cpu")
+    }

@@ -221,7 +221,7 @@ def diagnosis(
     The least change is named. A mistake that says something of a field that is right is none.
     """
     exact = _Exact(levels, rows, eps)
-    few = torch.linspace(0, len(rows.t) - 1, min(FEW, len(rows.t))).round().long()
+    few = torch.linspace(0, len(rows.t) - 1, min(FEW, len(rows.t)), device="cpu").round().long()
     there = Rows(rows.t[few], rows.s[few])
 
     def near(field: str, values: Tensor) -> Tensor:

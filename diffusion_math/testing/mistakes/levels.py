@@ -79,7 +79,7 @@ class Levels:
             require(good, f"levels({time})", wanted, (alpha, sigma))
             rows.append((alpha, sigma))
             eps = max(eps, rounding)
-        alpha, sigma = torch.tensor(rows, dtype=torch.float64).T.contiguous()
+        alpha, sigma = torch.tensor(rows, dtype=torch.float64, device="cpu").T.contiguous()
         rises = ~(alpha[1:] * sigma[:-1] < alpha[:-1] * sigma[1:])
         if bool(rises.any()):
             wanted = "a signal-to-noise ratio that falls from time to time, little noise first"
@@ -126,7 +126,7 @@ class Levels:
 
 def neighbours(levels: Levels) -> Rows:
     """Each time with the one before it; the first goes to clean data."""
-    t = torch.arange(1, len(levels.times))
+    t = torch.arange(1, len(levels.times), device="cpu")
     return Rows(t, t - 1)
 
 
@@ -143,7 +143,7 @@ def pairs_of(levels: Levels, given: Iterable[Any]) -> Rows:
         require(s < t, "pairs", "s less noisy than t in each (t, s)", pair)
         rows.append((t, s))
     require(len(rows) > 0, "pairs", "at least one pair", "none")
-    return Rows(*torch.tensor(rows).T)
+    return Rows(*torch.tensor(rows, device="cpu").T)
 
 
 def _number(time: Any, argument: str = "times", wanted: str = "numbers") -> Number:

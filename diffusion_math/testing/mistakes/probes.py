@@ -59,7 +59,7 @@ def coefficients(
     result is of another shape, or is no such sum, entry by entry and row by row: every row has
     events of its own. The result may be in dtype, or as coarse as `rounding`, that of the levels.
     """
-    vector = torch.tensor(VECTORS, dtype=dtype).expand(rows, -1)
+    vector = torch.tensor(VECTORS, dtype=dtype, device="cpu").expand(rows, -1)
     zero = torch.zeros_like(vector)
     offset, eps = tensor(subject, call(dict.fromkeys(names, zero)), vector, rounding)
     found, left = {}, min(CANCELLED * eps, 1e-3)
@@ -103,9 +103,11 @@ def coefficients(
 
 def events(rows: int, shift: int = 0) -> Tensor:
     """An event for each row, `(rows, 4)`: `VECTORS` in all orders and signs, none like the next."""
-    orders = torch.tensor(list(permutations(VECTORS)), dtype=torch.float64)
+    orders = torch.tensor(list(permutations(VECTORS)), dtype=torch.float64, device="cpu")
     every = torch.cat([orders, -orders])
-    return every[(7 * torch.arange(rows) + shift) % len(every)]  # 7 has no factor of 48
+    return every[
+        (7 * torch.arange(rows, device="cpu") + shift) % len(every)
+    ]  # 7 has no factor of 48
 
 
 def fields(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -264,7 +266,7 @@ def _broadcast(subject: str, value: Any, like: Tensor) -> Tensor:
     """What was returned, in its dtype and `like`'s shape."""
     value = first(value)
     try:
-        found = value if isinstance(value, Tensor) else torch.tensor(np.array(value))
+        found = value if isinstance(value, Tensor) else torch.tensor(np.array(value), device="cpu")
     except (TypeError, ValueError):
         raise AssertionError(f"{subject}: wanted an array, got {_kind(value)}") from None
     assert not found.is_complex(), f"{subject}: wanted real numbers, got {found.dtype}"
@@ -300,4 +302,4 @@ def time_batch(times: Sequence[Number | None]) -> Tensor:
     given = [time for time in times if time is not None]
     require(len(given) == len(times), "times", "times of their own", "clean data, which has none")
     whole = all(isinstance(time, int) for time in given)
-    return torch.tensor(given, dtype=torch.int64 if whole else torch.float64)
+    return torch.tensor(given, dtype=torch.int64 if whole else torch.float64, device="cpu")

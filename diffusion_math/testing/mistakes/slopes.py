@@ -45,11 +45,15 @@ def slopes(levels: LevelsOf, times: Sequence[float], rounding: float) -> Slopes:
         h = min(share * (high - low), near * min(t - low, high - t))
         at = [levels(t + k * h) for k in (-2, -1, 0, 1, 2)]
         alpha, sigma = torch.tensor(
-            [[float(c) for c in pair] for pair in at], dtype=torch.float64
+            [[float(c) for c in pair] for pair in at], dtype=torch.float64, device="cpu"
         ).T
-        weights = torch.tensor([1.0, -8.0, 0.0, 8.0, -1.0], dtype=torch.float64) / (12 * h)
+        weights = torch.tensor([1.0, -8.0, 0.0, 8.0, -1.0], dtype=torch.float64, device="cpu") / (
+            12 * h
+        )
         f, sigma2 = (weights * alpha.log()).sum(), (weights * sigma.square()).sum()
         found.append(torch.stack([alpha[2], sigma[2], f, sigma2 - 2 * f * sigma[2] ** 2, sigma2]))
-    columns = torch.stack(found, 1) if found else torch.empty(5, 0, dtype=torch.float64)
+    columns = (
+        torch.stack(found, 1) if found else torch.empty(5, 0, dtype=torch.float64, device="cpu")
+    )
     alpha, sigma, f, g2, sigma2 = columns
     return Slopes(tuple(inner), alpha, sigma, f, g2, sigma2, eps)

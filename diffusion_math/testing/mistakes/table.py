@@ -30,7 +30,7 @@ class Table:
     @property
     def rows(self) -> Rows:
         """Every row, which is a place of its own."""
-        every = torch.arange(len(self.times))
+        every = torch.arange(len(self.times), device="cpu")
         return Rows(every, every)
 
     def at(self, rows: Rows) -> Mapping[str, Tensor]:
@@ -39,7 +39,7 @@ class Table:
 
     def rounding(self, eps: float) -> Tensor:
         """The relative rounding of each row's values."""
-        return torch.full((len(self.times),), eps, dtype=torch.float64)
+        return torch.full((len(self.times),), eps, dtype=torch.float64, device="cpu")
 
     def nudged(self, eps: float) -> "list[Table]":
         """The same with each column off by its rounding: one at a time, up and down."""

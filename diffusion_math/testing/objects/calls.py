@@ -102,7 +102,7 @@ class Method:
 
     def styled(self, *sample: Tensor) -> "Method":
         """In the first style that gives an event for each row; the plain one if none does."""
-        like = torch.zeros(len(sample[0]), len(VECTORS))
+        like = torch.zeros(len(sample[0]), len(VECTORS), device="cpu")
         for style in STYLES:
             one = replace(self, style=style)
             run = one if style.batched else one_by_one(self.name, one)

@@ -40,7 +40,7 @@ class Case:
         """What a method takes, three rows of each."""
         times = self.noise.times
         t = time_batch([times[k % len(times)] for k in range(3)])
-        x = torch.tensor(VECTORS, dtype=self.dtype).expand(3, -1)
+        x = torch.tensor(VECTORS, dtype=self.dtype, device="cpu").expand(3, -1)
         return [t if what == "t" else x.clone() for what in takes]
 
     def options(self, method: Method) -> dict[str, Any]:
@@ -109,7 +109,10 @@ def _mean_variance(case: Case, method: Method) -> Run:
 
                 def q_sample(x0: Tensor, t: Any, eps: Tensor, k: int = place) -> Tensor:
                     mean, *spreads = parts(method.name, styled(x0, t), k + 1)
-                    return torch.as_tensor(mean) + SPREADS[k][1](torch.as_tensor(spreads[-1])) * eps
+                    return (
+                        torch.as_tensor(mean, device="cpu")
+                        + SPREADS[k][1](torch.as_tensor(spreads[-1], device="cpu")) * eps
+                    )
 
                 q_sample.__name__ = f"{method.name}, {said}"
                 assert_forward(q_sample, **case.options(styled))
@@ -137,7 +140,7 @@ def _assert_posterior(
     case: Case, posterior: Callable[..., Any], spread: Any, options: dict[str, Any]
 ) -> None:
     """With what stands for the first variance, 0, of what is in use the nearest to theirs."""
-    x, time = torch.tensor([VECTORS], dtype=case.dtype), case.noise.times[0]
+    x, time = torch.tensor([VECTORS], dtype=case.dtype, device="cpu"), case.noise.times[0]
     at = time_batch([time]) if options["batched"] else time
     subject = posterior.__name__
     given = parts(subject, guarded(subject, posterior)(x, x, at), 2)[1]
@@ -273,7 +276,7 @@ def _prior(case: Case, method: Method) -> Run:
 
 def _results(case: Case, method: Method) -> int:
     """How many results a method gives."""
-    t, x = case.noise.times[0], torch.tensor([VECTORS], dtype=case.dtype)
+    t, x = case.noise.times[0], torch.tensor([VECTORS], dtype=case.dtype, device="cpu")
     at = time_batch([t]) if method.style.batched else t
     result = guarded(method.name, method)(*(at if what == "t" else x for what in method.takes))
     return len(result) if isinstance(result, tuple) else 1

@@ -58,7 +58,9 @@ def tables(thing: Any) -> dict[str, tuple[str, Tensor]]:
 def _entries(value: Any) -> Tensor | None:
     """A table's entries, `(entries,)` in their dtype, on the CPU; None for what is no table."""
     try:
-        entries = value.detach().cpu() if isinstance(value, Tensor) else torch.tensor(value)
+        entries = (
+            value.detach().cpu() if isinstance(value, Tensor) else torch.tensor(value, device="cpu")
+        )
     except (TypeError, ValueError, RuntimeError):
         return None
     return entries.reshape(-1) if entries.is_floating_point() and entries.numel() > 1 else None
@@ -105,7 +107,9 @@ def of_sigmas(thing: Any, table: Noise | None) -> Noise | None:
     given, steps = found(thing, "sigmas"), found(thing, "timesteps")
     if given is None or steps is None:
         return None
-    sigmas, timesteps = (np.array(torch.as_tensor(each).cpu().tolist()) for each in (given, steps))
+    sigmas, timesteps = (
+        np.array(torch.as_tensor(each, device="cpu").cpu().tolist()) for each in (given, steps)
+    )
     straight = table is None and hasattr(thing, "scale_noise")
     start = found(thing, "init_noise_sigma")  # the deviation of what sampling starts from
     scale = start is not None and float(start) > 1 and not straight
