@@ -167,14 +167,12 @@ def of_default_device(root: Path) -> list[str]:
     for path in sources(root, "diffusion_math", "sd"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-        meant = {
-            id(one) for node in calls if "Parameter" in ast.dump(node.func) for one in node.args
-        }
+        owned = [call for call in calls if ast.unparse(call.func).endswith("Parameter")]
+        meant = {id(part) for call in owned for part in ast.walk(call)}
         for call in calls:
-            package, _, name = ast.unparse(call.func).partition(".")
-            bare = all(given.arg != "device" for given in call.keywords)
-            if package == "torch" and name in FACTORIES and bare and id(call) not in meant:
-                found.append(f"{path.relative_to(root)}: {name}")
+            bare = all(given.arg != "device" for given in call.keywords) and id(call) not in meant
+            if bare and (made := FACTORIES.fullmatch(ast.unparse(call.func))):
+                found.append(f"{path.relative_to(root)}: {made[1]}")
     return found
 
 

@@ -147,20 +147,22 @@ def _over_interval(c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     the mass is: by Gauss and Legendre's rule, exact to rounding however short or far.
     Derivation: (toy.12), (toy.13), (toy.14), (toy.15), (toy.16).
     """
-    near = c.abs() - h / 2
+    side = torch.where(c < 0, -1.0, 1.0)  # not c.sign(): its slopes, at c = 0 too
+    near = side * c - h / 2
     summed = (h <= 1) | (near >= 8)
     log_long, k_long = _by_tails(torch.where(summed, 0.0, c), torch.where(summed, 2.0, h))
     log_sum, k_sum = _from_edge(torch.where(summed, near, 8.0), torch.where(summed, h, 1.0))
-    return torch.where(summed, log_sum, log_long), torch.where(summed, c.sign() * k_sum, k_long)
+    return torch.where(summed, log_sum, log_long), torch.where(summed, side * k_sum, k_long)
 
 
 def _by_tails(c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     """Both by Phi. Derivation: (toy.13), (toy.14)."""
-    low, high = -c.abs() - h / 2, -c.abs() + h / 2
+    side = torch.where(c < 0, -1.0, 1.0)
+    low, high = -side * c - h / 2, -side * c + h / 2
     log_high = torch.special.log_ndtr(high)
     log_mass = log_high + torch.log(-torch.expm1(torch.special.log_ndtr(low) - log_high))
     log_normal = -(high.square() + math.log(2 * math.pi)) / 2
-    slope = -c.sign() * torch.exp(log_normal - log_mass) * -torch.expm1(-c.abs() * h)
+    slope = -side * torch.exp(log_normal - log_mass) * -torch.expm1(-side * c * h)
     return log_mass - h.log(), (c + slope) / h
 
 

@@ -76,6 +76,23 @@ def test_the_difference_as_printed_has_no_digits_left_there(c, h):
     assert not torch.isclose(plain.log(), log_mean, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("h", [0.5, 1.0, 2.0, 10.0])
+def test_the_slopes_at_the_exact_centre_of_an_interval(h):
+    """Where an absolute value has none: k' = (1 - var) / h of a truncated normal, by differences.
+
+    (log mean)'' = h k' - 1, and the score's slope at a square's centre is made of it.
+    """
+    c, step = scalar(0.0).requires_grad_(), 1e-5
+    log_mean, k = _over_interval(c, scalar(h))
+    ends = [_over_interval(scalar(c), scalar(h))[1] for c in (-step, step)]
+    wanted = (ends[1] - ends[0]) / (2 * step)
+    (slope,) = torch.autograd.grad(log_mean, c, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope, c, retain_graph=True)
+    (k_slope,) = torch.autograd.grad(k, c)
+    torch.testing.assert_close(k_slope, wanted, rtol=1e-7, atol=0)
+    torch.testing.assert_close(curvature, h * wanted - 1, rtol=1e-6, atol=0)
+
+
 def test_full_and_empty_squares():
     """Inside a full square the density is 1 / area, inside an empty one or outside next to none;
     on an edge it is half, on a corner half again from both colours.
