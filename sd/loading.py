@@ -161,11 +161,18 @@ def _checkpoint(
     options: Mapping[str, Any],
     low_memory: bool,
 ) -> Parts:
-    """A checkpoint; a missing vocabulary is reported before its weights are read."""
+    """A checkpoint; a missing vocabulary is reported before its weights are read.
+
+    What is wrong with the weights' files themselves is reported before that.
+    """
     place = resolve(model, (options["variant"],))
     wanted = f"{', '.join(map(repr, UNETS))}, a folder of weights, a checkpoint or a hub id"
-    require(path_kind(place, "model") is not None, "model", wanted, repr(str(model)))
-    words = clip_vocabulary.find_tokenizer(place, tokenizer, TextConfig().context_length, None)
+    require(path_kind(place, "model") is not None, "model", wanted, repr(model))
+    try:
+        words = clip_vocabulary.find_tokenizer(place, tokenizer, TextConfig().context_length, None)
+    except ValueError:
+        checkpoint.load(place, device=device, low_memory=True, **options)  # it reads no weights
+        raise
     found = checkpoint.load(
         place,
         dtype=dtype,

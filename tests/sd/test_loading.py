@@ -1,5 +1,6 @@
 """Checkpoints as pipelines: diffusers' own files, run beside diffusers."""
 
+import re
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sd import checkpoint
@@ -77,6 +79,16 @@ def test_a_single_file_is_the_same_model(folder: Path, tmp_path: Path) -> None:
     assert torch.equal(end(one, "word1"), end(two, "word1"))
     with pytest.raises(ValueError, match="has no vocabulary of its own; name one with --tokenizer"):
         TextToImage.load(file, device="cpu")
+
+
+def test_what_is_no_checkpoint_is_said_before_a_missing_vocabulary(tmp_path: Path) -> None:
+    file = tmp_path / "other.safetensors"
+    save_file({"x": torch.ones(1)}, file)
+    for place in (tmp_path, file):
+        with pytest.raises(ValueError, match=rf"^checkpoint {re.escape(str(place))}: "):
+            TextToImage.load(place, device="cpu")
+    with pytest.raises(ValueError, match=r"^model: wanted 'shapes', .*, got \w+Path\('shapes'\)"):
+        TextToImage.load(Path("shapes"), device="cpu")
 
 
 @pytest.mark.slow
