@@ -18,20 +18,32 @@ class Conditioning:
     """The context of all cross-attentions, `(batch, token, context_width)`, with a cache.
 
     Keys and values depend on the prompt alone, so each layer computes them once per sampling; in
-    each call where gradients are recorded.
+    each call where gradients are recorded, and again where its weights have changed.
     """
 
     def __init__(self, states: Float[Tensor, "batch token context_width"]) -> None:
         self.states = states
-        self._made: dict[Attention, Keys] = {}
+        self._made: dict[Attention, tuple[object, Keys]] = {}
 
     def of(self, layer: "Attention") -> Keys:
         """The layer's keys and values."""
         if torch.is_grad_enabled():
             return layer.keys(self.states)
-        if layer not in self._made:
-            self._made[layer] = layer.keys(self.states)
-        return self._made[layer]
+        version, (known, keys) = _version(layer), self._made.get(layer, (None, None))
+        if keys is None or known != version:
+            keys = layer.keys(self.states)
+            self._made[layer] = version, keys
+        return keys
+
+
+def _version(layer: "Attention") -> tuple[object, ...]:
+    """Another one after each change of the weights that make keys and values."""
+    if torch.compiler.is_compiling():
+        return ()
+    weights = (*layer.to_k.parameters(), *layer.to_v.parameters())
+    return tuple(
+        (id(one), one.data_ptr(), None if one.is_inference() else one._version) for one in weights
+    )
 
 
 class Attention(nn.Module):

@@ -279,6 +279,24 @@ def test_kept_keys_take_no_gradient_away() -> None:
 
 
 @torch.no_grad()
+def test_kept_keys_are_of_the_weights_of_now() -> None:
+    """Changed in place, as an optimizer does, or other ones in their place."""
+    layer, x, states = Attention(8, 12, 2), normal(2, 4, 8), normal(2, 5, 12)
+    kept = Conditioning(states)
+
+    def changed() -> None:
+        assert torch.equal(layer(x, kept), layer(x, states))
+
+    changed()
+    layer.to_k.weight.add_(1.0)
+    changed()
+    layer.to_v.weight = torch.nn.Parameter(normal(8, 12))
+    changed()
+    layer.to_k.weight.data = normal(8, 12)
+    changed()
+
+
+@torch.no_grad()
 def test_a_row_does_not_depend_on_its_batch() -> None:
     ours, _ = V1_PAIR
     x, t, context = normal(3, 4, 8, 8), torch.tensor([0.0, 500.0, 999.0]), normal(3, 5, 12)
