@@ -33,6 +33,7 @@ from benchmarks.output import (
 from benchmarks.packages import require_packages
 from benchmarks.table import Table
 from experiments.common.statistics import Interval, paired_difference, share_of
+from sd.device import slow_bfloat16
 from sd.engine import OpenVINO, compiled, with_engine
 from sd.pipeline import TextToImage
 from sd.shapes.accuracy import fresh_prompts, matches_prompt
@@ -45,13 +46,6 @@ REFERENCE, FLOAT, HALF, EIGHT = (
     "OpenVINO, bfloat16",
     "OpenVINO, 8 bits",
 )
-ENGINES = {
-    REFERENCE: ("eager", torch.float32),
-    FLOAT: ("openvino", torch.float32),
-    HALF: ("openvino", torch.bfloat16),
-    EIGHT: ("openvino-int8", torch.bfloat16),
-}
-"""Engine and dtype of each side; what is not of 8 bits is in bfloat16."""
 BATCHES = (2, 16)
 PROMPTS, BATCH = 200, 50
 """Prompts of each kind, and images sampled at once."""
@@ -59,9 +53,24 @@ SPREAD = 2.0
 """Quartiles of a ratio further apart than this factor: other work on the machine decides it."""
 
 
+def base() -> str:
+    """The side that ratios are to: OpenVINO in bfloat16, or in float32 where a CPU imitates it."""
+    return FLOAT if slow_bfloat16(torch.device("cpu")) else HALF
+
+
+def sides() -> dict[str, tuple[str, torch.dtype]]:
+    """Engine and dtype of each side here; what is not of 8 bits is in the dtype of `base`."""
+    half = base() == HALF
+    found = {REFERENCE: ("eager", torch.float32), FLOAT: ("openvino", torch.float32)}
+    if half:
+        found[HALF] = ("openvino", torch.bfloat16)
+    found[EIGHT] = ("openvino-int8", torch.bfloat16 if half else torch.float32)
+    return found
+
+
 @dataclass(frozen=True)
 class Time:
-    """Medians of an evaluation in milliseconds, and quartiles of its ratio to OpenVINO bfloat16."""
+    """Medians of an evaluation in milliseconds, and quartiles of its ratio to that of `base`."""
 
     what: str
     side: str
@@ -114,7 +123,7 @@ def run(rounds: int, out: Path, embedded: bool, full_size: bool, drop: bool = Fa
     found: list[Quality] = []
     with torch.inference_mode():
         if embedded:
-            pipelines = {name: _pipeline(*engine) for name, engine in ENGINES.items()}
+            pipelines = {name: _pipeline(*engine) for name, engine in sides().items()}
             for batch in BATCHES:
                 times += embedded_times(pipelines, batch, rounds)
             found = qualities(pipelines)
@@ -165,8 +174,9 @@ def embedded_times(pipelines: Mapping[str, TextToImage], batch: int, rounds: int
     given = x, torch.full((batch,), 500.0), context
     with tempfile.TemporaryDirectory() as folder:
         if genai.installed():
-            networks["OpenVINO GenAI, bfloat16"] = genai.genai_unet(
-                eager.unet, eager.config, given, Path(folder), "bf16"
+            precision = "bf16" if base() == HALF else "f32"
+            networks[base().replace("OpenVINO", "OpenVINO GenAI")] = genai.genai_unet(
+                eager.unet, eager.config, given, Path(folder), precision
             )
         return timed(f"embedded U-Net, batch {batch}", networks, given, rounds)
 
@@ -179,12 +189,11 @@ def timed(
         {name: lambda network=network: network(*given) for name, network in networks.items()},
         rounds,
     )
-    base = spent[HALF]
     rows = []
     for name, pairs in spent.items():
         walls, processor = ([pair[i] for pair in pairs] for i in (0, 1))
-        ratios = [pair[0] / other[0] for pair, other in zip(pairs, base, strict=True)]
-        work = [pair[1] / other[1] for pair, other in zip(pairs, base, strict=True)]
+        ratios = [pair[0] / other[0] for pair, other in zip(pairs, spent[base()], strict=True)]
+        work = [pair[1] / other[1] for pair, other in zip(pairs, spent[base()], strict=True)]
         low, ratio, high = statistics.quantiles(ratios, n=4)
         row = Time(
             what, name, 1e3 * statistics.median(walls), 1e3 * statistics.median(processor),
@@ -246,12 +255,12 @@ def full_size_times(rounds: int) -> list[Time]:
         REFERENCE: unet,
         "diffusers, float32": lambda *some: peer(*some).sample,
     }
-    for name, (path, precision) in {
-        FLOAT: (FLOAT32, "f32"), HALF: (FLOAT32, "bf16"), EIGHT: (EIGHT_FILE, "bf16"),
-    }.items():  # fmt: skip
-        engine = OpenVINO(unet, torch.float32)
-        engine.request = compiled(files / path, precision)
-        networks[name] = engine
+    for name, (kind, dtype) in sides().items():
+        if kind != "eager":
+            path = EIGHT_FILE if kind == "openvino-int8" else FLOAT32
+            engine = OpenVINO(unet, torch.float32)
+            engine.request = compiled(files / path, "bf16" if dtype == torch.bfloat16 else "f32")
+            networks[name] = engine
     return timed("v1.5 U-Net, 64 x 64, batch 2", networks, given, rounds)
 
 
@@ -272,7 +281,7 @@ def versions() -> dict[str, str]:
 def lines(times: list[Time], found: list[Quality]) -> list[str]:
     """The tables in Markdown."""
     named = ", ".join(f"{name} {number}" for name, number in versions().items())
-    ratio = "ratio to OpenVINO bfloat16 [quartiles] | of processor time"
+    ratio = f"ratio to {base().replace(',', '')} [quartiles] | of processor time"
     head = f"| what | engine | ms | processor ms | {ratio} |"
     body = [f"{Table.of(()).machine}; {named}.", "", head, "| --- | --- | --- | --- | --- | --- |"]
     body += [

@@ -49,6 +49,24 @@ def test_the_table_has_a_row_for_each_side() -> None:
     assert f"{row}| [-0.010, +0.020] | 0.01 | 0.05 | 0.15 | 0.25 |" in text
 
 
+@pytest.mark.parametrize("slow", [False, True])
+def test_a_cpu_that_imitates_bfloat16_is_timed_without(
+    slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ratios are to OpenVINO's fastest floating point, and 8 bits have that beside them."""
+    pytest.importorskip("nncf")
+    monkeypatch.setattr(engines, "slow_bfloat16", lambda _: slow)
+    dtypes = {name: dtype for name, (_, dtype) in engines.sides().items()}
+    assert (engines.HALF in dtypes) is not slow
+    assert dtypes[engines.EIGHT] == (torch.float32 if slow else torch.bfloat16)
+    networks = dict.fromkeys(dtypes, torch.square)
+    times = {one.side: one for one in engines.timed("a pass", networks, (torch.ones(1),), 2)}
+    against = engines.FLOAT if slow else engines.HALF
+    assert (times[against].ratio, times[against].processor_ratio) == (1.0, 1.0)
+    said = "ratio to OpenVINO float32" if slow else "ratio to OpenVINO bfloat16"
+    assert any(said in line for line in engines.lines(list(times.values()), []))
+
+
 def test_a_partial_run_keeps_what_the_last_one_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
