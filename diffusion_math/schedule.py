@@ -116,7 +116,7 @@ def shape_like(coefficient: Tensor, x: Float[Tensor, "*shape"]) -> Float[Tensor,
     >>> dm.schedule.shape_like(torch.tensor([1.0, 2.0]), torch.zeros(2, 3, 8, 8)).shape
     torch.Size([2, 1, 1, 1])
     """
-    scalar_or_batch("coefficient", coefficient, x)
+    scalar_or_batch("t or a coefficient", coefficient, x)
     if coefficient.is_cpu and not (x.is_cpu or coefficient.ndim or coefficient.requires_grad):
         return x.new_full((), coefficient.item())  # written by the device: nothing is copied to it
     return coefficient.reshape(coefficient.shape + (1,) * coefficient.ndim * (x.ndim - 1)).to(x)
@@ -131,7 +131,8 @@ class Discrete(Schedule):
     sigma_t^2 = 1 - abar_t.
 
     betas: shape (T,), beta_t = betas[t - 1] in (0, 1). Times are 0, 1, ..., T; a fractional t >= 1
-    interpolates the log-SNR linearly; 0 < t < 1 is rejected. Raises ValueError for betas that
+    interpolates the log-SNR linearly; 0 < t < 1 is rejected. Betas are copied, and constants of
+    autograd. Raises ValueError for betas that
     float64 cannot tell from 0 or 1, for a product that underflows, and for T above a million.
     Derivation: (schedule.6).
     Source: DDPM (arXiv:2006.11239) eq. 4.

@@ -37,7 +37,8 @@ class GaussianMixture:
 
     Methods take `x` as `(batch, *event)` in any floating dtype and `t` as a number, `()` or
     `(batch,)`. Computations are in float64 on the device of `means`. At t = 0 they raise ValueError
-    if a component has a zero variance (a point mass has a density only at t > 0).
+    if a component has a zero variance (a point mass has a density only at t > 0). Its parameters
+    are copies, constants of autograd: gradients reach x alone.
 
     Attributes:
         log_weights: `(K,)` log w_k up to a common constant; stored normalised.

@@ -57,7 +57,7 @@ class Multivariate:
     def __post_init__(self) -> None:
         given, wanted = self.covariance, (*self.mean.shape, self.mean.shape[-1])
         for name in ("mean", "covariance"):
-            value = getattr(self, name).to(torch.float64)
+            value = getattr(self, name).to(torch.float64, copy=True)
             require(bool(value.isfinite().all()), name, "finite numbers", value)
             object.__setattr__(self, name, value)
         require(given.shape == wanted, "covariance", f"shape {tuple(wanted)}", tuple(given.shape))

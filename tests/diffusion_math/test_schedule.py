@@ -255,5 +255,5 @@ def test_coefficients_take_the_samples_dtype_and_shape(
             assert (c * x).shape == x.shape
             flat = (c * x).reshape(4, -1)[:, 0] if event else c * x
             assert torch.equal(flat, exact.to(dtype).expand(4))
-    with pytest.raises(ValueError, match="coefficient: wanted shape"):
+    with pytest.raises(ValueError, match="t or a coefficient: wanted shape"):
         shape_like(torch.ones(3), x)

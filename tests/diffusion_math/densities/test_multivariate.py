@@ -192,6 +192,14 @@ def test_a_product_of_densities(drawing: tuple[int, int, int]) -> None:
     assert weight.item() == pytest.approx(q.log_density(p.mean).item(), rel=1e-11, abs=1e-11)
 
 
+def test_parameters_that_change_later_change_nothing() -> None:
+    mean, covariance = torch.zeros(2).double(), torch.eye(2).double()
+    q = Multivariate(mean, covariance)
+    mean.add_(5.0)
+    covariance.mul_(7.0)
+    assert torch.equal(q.sample(torch.ones(2).double()), torch.ones(2).double())
+
+
 def test_batches_are_their_members() -> None:
     some, others = [drawn(i, 2) for i in range(3)], [drawn(i + 9, 2) for i in range(3)]
     q, p = (
