@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from diffusion_math.noise import start_noise
@@ -210,6 +212,24 @@ def test_load_reads_the_embedded_model_on_the_fastest_device(
     with pytest.raises(ReachedError):
         TextToImage.load(low_memory=True)
     assert seen == ["auto", (("shapes", where, torch.float32), {"low_memory": True})]
+
+
+def test_a_default_device_is_not_an_image_s() -> None:
+    """With "meta", what is made without a device has no numbers: loading, a photo, a mask."""
+    photo_of, mask = Image.new("RGB", (64, 64), "red"), Image.new("L", (64, 64))
+    mask.paste(255, (0, 0, 32, 64))
+
+    def drawn() -> np.ndarray:
+        loaded = TextToImage.load("shapes", device="cpu")
+        call: dict[str, Any] = {"seed": 0, "steps": 2, "progress": False}
+        one = loaded("a (small:1.2) red circle", **call)
+        two = loaded("a blue square", **call, image=photo_of, strength=0.5)
+        three = loaded("a blue square", **call, image=photo_of, mask=mask, strength=1.0)
+        return np.stack([np.asarray(image) for (image,) in (one, two, three)])
+
+    wanted = drawn()
+    with torch.device("meta"):
+        assert np.array_equal(drawn(), wanted)
 
 
 def test_a_loaded_pipeline_knows_its_device() -> None:
