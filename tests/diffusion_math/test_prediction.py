@@ -221,7 +221,7 @@ def test_shapes_must_agree(given_name: str, wanted: str) -> None:
         ValueError, match=rf"^{given_name}: wanted shape \(2, 3\), got shape \(3,\)"
     ):
         convert(VPCosine(), x, torch.ones(3), 0.5, given_name, wanted)
-    with pytest.raises(ValueError, match=r"^coefficient: wanted shape \(\) or \(batch,\)"):
+    with pytest.raises(ValueError, match=r"^t or a coefficient: wanted shape \(\) or \(batch,\)"):
         convert(VPCosine(), x, x, torch.full((3,), 0.5), given_name, wanted)
     with pytest.raises(ValueError, match=r"^t: wanted"):
         convert(VPCosine(), torch.ones(2), torch.ones(2), math.nan, given_name, wanted)
