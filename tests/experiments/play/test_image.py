@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from PIL import Image
 from experiments.__main__ import main
 from experiments.common.model_options import Model
 from experiments.generate import png_metadata
-from experiments.play import image
+from experiments.play import Config, image, image_tab
 from experiments.play.image import Drawn, Preview, Settings
 from experiments.play.jobs import Failure, live
 from sd.pipeline import TextToImage
@@ -59,6 +60,19 @@ def test_side_by_side_is_one_seed_with_guidance_and_without(
         assert kept.call.do_cfg is guided and kept.batch == (("a red ring", 0),)
         assert kept.call.negative_prompt == ("blue" if guided else "")
     assert found[1].png != found[3].png
+
+
+@pytest.mark.parametrize(("steps", "strength"), [(None, 0.8), (6, 0.83), (4, 0.75)])
+def test_the_strength_begins_at_a_node_of_a_distilled_model(
+    pipeline: TextToImage, tmp_path: Path, steps: int | None, strength: float
+) -> None:
+    """The nearest to 0.8, which is the default of other models. gradio leaves loops open here."""
+    config, gr = pipeline.config, MagicMock()
+    if steps is not None:
+        config = replace(config, distilled=True, sampling_steps=steps)
+    image_tab.tab(gr, Config(), replace(pipeline, config=config), tmp_path)
+    numbers = {one.kwargs.get("label"): one.args[0] for one in gr.Number.call_args_list}
+    assert numbers["Strength, above 0 up to 1"] == strength
 
 
 def test_it_starts_from_an_image(tiny: Path, pipeline: TextToImage, tmp_path: Path) -> None:
