@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
+from benchmarks import cpp
 from benchmarks.compare import Row, compare
 from diffusion_math.noise import start_noise
 from sd import checkpoint
@@ -37,6 +38,7 @@ def full_size_rows(rounds: int) -> list[Row]:
     """Text encoder, guided U-Net step, decoder and whole picture, in float32 and bfloat16.
 
     The pictures' times differ (trailing, leading), so of these the time alone is compared.
+    stable-diffusion.cpp is a peer of the whole picture where it is installed.
     """
     found: list[Row] = []
     with tempfile.TemporaryDirectory() as place:
@@ -89,6 +91,10 @@ def _rows(folder: Path, dtype: torch.dtype, rounds: int) -> Iterator[Row]:
     )
     yield replace(row, memory=", ".join(peaks))
     del peer
+    if dtype == torch.float32 and cpp.installed():
+        drawn = cpp.cpp_image(folder, PROMPT, STEPS, SCALE, SIDE)
+        yield compare(whole, cpp.name(), lambda: _ours(pipeline), drawn, rounds, 1, torch.inf)
+        del drawn
     if importlib.util.find_spec("openvino") is None:
         return
     engine, unet = OpenVINO(copy.deepcopy(pipeline.unet), dtype), pipeline.unet

@@ -32,6 +32,7 @@ DISTRIBUTION = {
     "openvino_genai": "openvino-genai",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
+    "stable_diffusion_cpp": "stable-diffusion-cpp-python",
     "yaml": "pyyaml",
 }
 EXTRAS = (
@@ -48,6 +49,7 @@ EXTRAS = (
     "audit",
     "test",
     "bench",
+    "bench-cpp",
     "mutants",
 )
 LONGEST = 250
