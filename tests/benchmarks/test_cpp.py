@@ -1,4 +1,4 @@
-"""What stable-diffusion.cpp is asked for, where it is installed: our threads, dtype and settings."""
+"""What stable-diffusion.cpp, if installed, is asked for: our threads, dtype and settings."""
 
 import sys
 from pathlib import Path
