@@ -31,3 +31,4 @@ def test_it_is_asked_for_the_same_image(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert asked["n_threads"] == torch.get_num_threads()
     assert (asked["prompt"], asked["sample_steps"], asked["cfg_scale"]) == ("a word", 4, 7.5)
     assert (asked["width"], asked["height"]) == (64, 64)
+    assert (asked["sample_method"], asked["seed"]) == ("euler", 0)  # one call of the network a step

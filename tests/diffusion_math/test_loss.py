@@ -239,7 +239,10 @@ def test_ends_and_bad_input() -> None:
         (lambda: training_loss(table, echo, "eps", x, x, 0 * end), r"^t: wanted"),
         (lambda: training_loss(flow, lambda x, t: x[0], "v", x, x, half), r"^the network's output"),
         (lambda: training_loss(flow, echo, "v", x, x[0], half), r"^eps: wanted shape"),
-        (lambda: training_loss(flow, echo, "v", x, x, tensor(0.5, 0.5)), r"^t or a coefficient"),
+        (
+            lambda: training_loss(flow, echo, "v", x, x, tensor(0.5, 0.5)),
+            r"^t or a coefficient: wanted",
+        ),
         (lambda: x0_weight(flow, "x0", 0.0), r"^t: wanted sigma_t > 0"),
         (lambda: x0_weight(flow, "noise", 0.5), r"^kind: wanted one of x0, eps, v, flow, score"),
         (lambda: prediction.target(flow, "v", x, x[0], 0.5), r"^eps: wanted shape"),

@@ -209,7 +209,10 @@ def test_bad_input_is_named() -> None:
         (lambda: denoising(torch.neg, x, x, 0.0), r"^sigma: wanted positive and finite, got 0"),
         (lambda: denoising(torch.neg, x, x, math.nan), r"^sigma: wanted positive"),
         (lambda: tweedie_mean(torch.neg, x, math.inf), r"^sigma: wanted positive"),
-        (lambda: tweedie_covariance(torch.neg, x, torch.ones(2)), r"^t or a coefficient: wanted"),
+        (
+            lambda: tweedie_covariance(torch.neg, x, torch.ones(2)),
+            r"^t or a coefficient: wanted shape",
+        ),
         (lambda: denoising(torch.neg, x, x[0], 1.0), r"^eps: wanted shape \(3, 2\), got"),
         (lambda: explicit(torch.neg, lambda x: x[0], x), r"^the model's output: wanted shape"),
         (lambda: implicit(lambda x: x[:, :1], x), r"^the model's output: wanted shape"),

@@ -112,8 +112,7 @@ def test_a_covariance_is_not_of_autocast() -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_default_device_changes_nothing(name: str) -> None:
-    """With "meta", what is made without a device has no numbers, as it would be far away with
-    "cuda"."""
+    """With "meta", what is made without a device has no numbers; with "cuda" it would be there."""
 
     def answers() -> list[Tensor]:
         _kept.forget()

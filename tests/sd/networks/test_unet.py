@@ -284,16 +284,16 @@ def test_kept_keys_are_of_the_weights_of_now() -> None:
     layer, x, states = Attention(8, 12, 2), normal(2, 4, 8), normal(2, 5, 12)
     kept = Conditioning(states)
 
-    def changed() -> None:
+    def agree() -> None:
         assert torch.equal(layer(x, kept), layer(x, states))
 
-    changed()
+    agree()
     layer.to_k.weight.add_(1.0)
-    changed()
+    agree()
     layer.to_v.weight = torch.nn.Parameter(normal(8, 12))
-    changed()
+    agree()
     layer.to_k.weight.data = normal(8, 12)
-    changed()
+    agree()
 
 
 @torch.no_grad()
