@@ -169,14 +169,11 @@ def mutants(package: str, lines: Lines, tree: Path) -> Iterator[Mutant]:
 
 
 def renewed(package: str, lines: Lines, tree: Path) -> dict[str, Entry]:
-    """The package's entries: kept where the code is the same, else from the verdicts."""
+    """The package's entries from the verdicts, of today's commit where they say something new."""
     known, now = entries(package), commit(ROOT)
     found: dict[str, Entry] = {}
     for function, code in sorted(sources(ROOT)[package].items()):
-        entry = known.get(function, {})
-        fresh = entry.get("digest") == code and not entry["left"]
-        made = entry["commit"] if fresh else now
-        found[function] = {"digest": code, "commit": made, "total": 0, "left": 0, "survivors": []}
+        found[function] = {"digest": code, "commit": now, "total": 0, "left": 0, "survivors": []}
     for one in mutants(package, lines, tree):
         entry = found[one.function]
         entry["total"] += 1
@@ -186,6 +183,10 @@ def renewed(package: str, lines: Lines, tree: Path) -> dict[str, Entry]:
             same = (each["reason"] for each in old if each["mutation"] == one.mutation)
             row = {"mutant": one.number, "line": one.line, "mutation": one.mutation}
             entry["survivors"].append({**row, "reason": next(same, "")})
+    for function, entry in found.items():
+        old = known.get(function, entry)
+        if old == {**entry, "commit": old["commit"]}:
+            entry["commit"] = old["commit"]
     return found
 
 

@@ -338,3 +338,18 @@ def test_two_workers_give_what_this_process_gives(
     killed, traced, units = found["here"]
     assert set(killed.values()) == {True, False} and (traced, units) == (4, 1)
     assert found["there"] == (killed, 4, 2)
+
+
+def test_an_entry_is_of_the_commit_that_changed_it(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A note that says nothing new changes nothing in the ledger."""
+
+    def made(at: str, killed: dict[int, bool]) -> object:
+        monkeypatch.setattr(mutants, "commit", lambda _: at)
+        return noted(root, killed)["commit"]
+
+    one = {1: True}
+    assert [made("1", {}), made("2", {}), made("3", one), made("4", one)] == list("1133")
+    whole = dict.fromkeys(range(1, 5), True)
+    assert [made("5", whole), made("6", {}), made("7", {2: False})] == list("557")
