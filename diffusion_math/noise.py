@@ -289,9 +289,10 @@ def _each(t: Tensor, seeds: tuple[int, ...]) -> list[float]:
 
 
 def _valid_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
-    for seed in seeds:
+    listed = [each.tolist() if isinstance(each, Tensor | np.integer) else each for each in seeds]
+    for seed in listed:
         whole("seeds", seed, 0, 2**64 - 1)
-    return tuple(seeds)
+    return tuple(listed)
 
 
 def _check_batch(x: Tensor, seeds: tuple[int, ...]) -> None:

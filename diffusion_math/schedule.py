@@ -132,9 +132,8 @@ class Discrete(Schedule):
 
     betas: shape (T,), beta_t = betas[t - 1] in (0, 1). Times are 0, 1, ..., T; a fractional t >= 1
     interpolates the log-SNR linearly; 0 < t < 1 is rejected. Betas are copied, and constants of
-    autograd. Raises ValueError for betas that
-    float64 cannot tell from 0 or 1, for a product that underflows, and for T above a million.
-    Derivation: (schedule.6).
+    autograd. Raises ValueError for betas that float64 cannot tell from 0 or 1, for a product that
+    underflows, and for T above a million. Derivation: (schedule.6).
     Source: DDPM (arXiv:2006.11239) eq. 4.
 
     >>> import torch

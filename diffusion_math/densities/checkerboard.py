@@ -147,7 +147,7 @@ def _over_interval(c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     the mass is: by Gauss and Legendre's rule, exact to rounding however short or far.
     Derivation: (toy.12), (toy.13), (toy.14), (toy.15), (toy.16).
     """
-    side = torch.where(c < 0, -1.0, 1.0)  # not c.sign(): its slopes, at c = 0 too
+    side = _side(c)
     near = side * c - h / 2
     summed = (h <= 1) | (near >= 8)
     log_long, k_long = _by_tails(torch.where(summed, 0.0, c), torch.where(summed, 2.0, h))
@@ -155,9 +155,14 @@ def _over_interval(c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(summed, log_sum, log_long), torch.where(summed, side * k_sum, k_long)
 
 
+def _side(c: Tensor) -> Tensor:
+    """1 or -1, for c = 0 too, where the slopes that `c.sign()` would give are wrong."""
+    return torch.where(c < 0, -1.0, 1.0)
+
+
 def _by_tails(c: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     """Both by Phi. Derivation: (toy.13), (toy.14)."""
-    side = torch.where(c < 0, -1.0, 1.0)
+    side = _side(c)
     low, high = -side * c - h / 2, -side * c + h / 2
     log_high = torch.special.log_ndtr(high)
     log_mass = log_high + torch.log(-torch.expm1(torch.special.log_ndtr(low) - log_high))

@@ -14,6 +14,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from diffusion_math.checks import checked, require, same_shape, symmetric
+from diffusion_math.densities._matrix_roots import polar, root
 
 __all__ = [
     "Multivariate",
@@ -75,7 +76,7 @@ class Multivariate:
         Derivation: (multivariate.2).
         """
         same_shape("z", z, self.mean)
-        return self.mean + (_root(self.covariance) @ z.to(self.mean)[..., None])[..., 0]
+        return self.mean + (root(self.covariance) @ z.to(self.mean)[..., None])[..., 0]
 
     @checked
     def log_density(self, x: Float[Tensor, "*batch D"]) -> Float64[Tensor, "*batch"]:
@@ -166,10 +167,9 @@ def wasserstein2(q: Multivariate, p: Multivariate) -> Float64[Tensor, "*batch"]:
     tensor(2., dtype=torch.float64)
     """
     same_shape("p.mean", p.mean, q.mean)
-    A, B = _root(q.covariance), _root(p.covariance)
-    W, _, Vh = torch.linalg.svd(B.mT @ A)
-    spread = (A - B @ (W @ Vh)).square().sum((-2, -1))
-    distance: Tensor = ((q.mean - p.mean).square().sum(-1) + spread).sqrt()
+    A, B = root(q.covariance), root(p.covariance)
+    spread = A - B @ polar(B.mT @ A)
+    distance: Tensor = torch.cat([q.mean - p.mean, spread.flatten(-2)], -1).norm(dim=-1)
     return distance
 
 
@@ -258,13 +258,6 @@ def _cholesky(name: str, C: Tensor) -> Tensor:
     L, info = torch.linalg.cholesky_ex(C)
     require(not bool(info.any()), name, "a matrix that is not singular", C)
     return L
-
-
-def _root(C: Tensor) -> Tensor:
-    """The symmetric square root, an eigenvalue that rounding made negative taken as 0."""
-    values, Q = torch.linalg.eigh(C)
-    root: Tensor = (Q * values.clamp(min=0).sqrt()[..., None, :]) @ Q.mT
-    return root
 
 
 def _whitened(L: Tensor, C: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, final
 import torch
 from torch import Tensor
 
+from diffusion_math.checks import real
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.schedule import Schedule
 from diffusion_math.testing.conformance import Finding, level_errors, off_levels, on_a_point
@@ -60,7 +61,7 @@ class _Calls:
     times: list[float | None] = field(default_factory=list)
 
     def __call__(self, x: Tensor, t: Any) -> Tensor:
-        told = torch.as_tensor(t, device="cpu").detach().double().cpu().flatten()
+        told = real("t", t).flatten()
         one = len(set(told.nan_to_num().tolist())) == 1
         self.inputs.append(x.detach().double().cpu().clone())
         self.times.append(float(told[0]) if one else None)

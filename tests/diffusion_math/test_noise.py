@@ -6,7 +6,9 @@ their thresholds hold for fresh seeds, so they do not depend on luck either.
 
 import itertools
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -221,6 +223,25 @@ def test_the_global_random_state_is_left_alone() -> None:
     from_seeds([1])(torch.zeros(1, 4), time(1.0), time(0.0))
     start_noise([1], (4,))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "several", [np.arange(3), torch.arange(3), [*np.arange(3, dtype=np.uint64)]]
+)
+def test_seeds_may_be_an_array_of_whole_numbers(several: Any) -> None:
+    x, t, s = torch.zeros(3, 2), time(1.0), time(0.5)
+    assert torch.equal(from_seeds(several)(x, t, s), from_seeds(range(3))(x, t, s))
+    assert torch.equal(start_noise(several, (2,)), start_noise(range(3), (2,)))
+    assert BrownianPath(several, 1.0).seeds == (0, 1, 2)
+    for bad in (
+        np.zeros(3),
+        torch.zeros(3),
+        np.zeros((3, 2), int),
+        torch.zeros(3, 2, dtype=torch.int),
+    ):
+        with pytest.raises(ValueError, match=r"^seeds: wanted a whole number of at least 0"):
+            start_noise(bad, (2,))
 
 
 def test_illegal_arguments() -> None:

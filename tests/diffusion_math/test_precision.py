@@ -66,7 +66,7 @@ OTHERS = {
         _quadratic_forms.Products.pull _quadratic_forms.Differences.energy
         _quadratic_forms.Differences.pull banana_funnel.Ribbon.sample banana_funnel.banana
         banana_funnel.funnel _quadratic_forms.spectrum _batching.sums _batching.softmax
-        _batching.normalised
+        _batching.normalised _matrix_roots.root _matrix_roots.polar
         """,
     "points that its signature wants in float64": """
         guidance_law.log_density guidance_law.Nodes.integral guidance_law.box guidance_law.ball

@@ -1,4 +1,4 @@
-"""A ControlNet at full size beside diffusers': every residual and a whole run, 512 x 512."""
+"""A ControlNet at full size beside diffusers': every residual and a whole run, 256 x 256."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.support.full_size import large, whole
 from tests.support.tensors import far, normal
 
 pytestmark = [pytest.mark.slow, pytest.mark.full_size]
-SIDE = 512
+SIDE = 256
 CONFIG = ControlNetConfig(V15.unet)
 GIVEN = Given(7, control_run.hint(SIDE, 4), 0.8, 0.0, 0.75)
 RESIDUALS = 1e-4  # a thousand roundings (6e-8) of float32 through a hundred layers

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from diffusion_math import prediction
-from diffusion_math.checks import described, require
+from diffusion_math.checks import described, real, require
 from diffusion_math.denoiser import Denoiser
 from diffusion_math.noise import Noise
 from diffusion_math.schedule import Discrete, RectifiedFlow, Schedule
@@ -193,9 +193,9 @@ def of_scheduler(
         except ValueError as error:
             raise UnsupportedError(f"{n} steps: {error}") from error
         if hasattr(scheduler, "sigmas"):
-            sigmas = torch.as_tensor(scheduler.sigmas, device="cpu").double().cpu()
+            sigmas = real("sigmas", scheduler.sigmas)
             return scheduler, sigmas if straight else _times_of(schedule, sigmas)
-        nodes = torch.as_tensor(scheduler.timesteps, device="cpu").double().cpu() + 1
+        nodes = real("timesteps", scheduler.timesteps) + 1
         return scheduler, torch.cat([nodes, nodes.new_tensor([last])])
 
     def grid(n: int) -> Tensor:
@@ -232,7 +232,7 @@ def of_scheduler(
 def _schedule_of(scheduler: Any) -> Schedule:
     """What its tables say."""
     if hasattr(scheduler, "alphas_cumprod"):
-        abar = torch.as_tensor(scheduler.alphas_cumprod, device="cpu").double().cpu()
+        abar = real("alphas_cumprod", scheduler.alphas_cumprod)
         betas = 1 - abar / torch.cat([abar.new_ones(1), abar[:-1]])
         betas[-1] = betas[-1].clamp(max=1 - 2.0**-53)  # zero terminal SNR, to float64's rounding
         wrong = (~((betas > 0) & (betas < 1))).nonzero()[:1, 0].tolist()

@@ -108,7 +108,7 @@ def of_sigmas(thing: Any, table: Noise | None) -> Noise | None:
     if given is None or steps is None:
         return None
     sigmas, timesteps = (
-        np.array(torch.as_tensor(each, device="cpu").cpu().tolist()) for each in (given, steps)
+        np.array(torch.as_tensor(each, device="cpu").tolist()) for each in (given, steps)
     )
     straight = table is None and hasattr(thing, "scale_noise")
     start = found(thing, "init_noise_sigma")  # the deviation of what sampling starts from
