@@ -21,17 +21,20 @@ __all__ = ["polar", "root"]
 
 
 def root(C: Tensor) -> Tensor:
-    """The symmetric R with R R = C, an eigenvalue that rounding made negative taken as 0."""
+    """The symmetric R with R R = C, an eigenvalue that rounding made negative taken as 0.
+
+    Derivation: (multivariate.12).
+    """
     return cast(Tensor, _Root.apply(C))
 
 
 def polar(M: Tensor) -> Tensor:
-    """The orthogonal U that is nearest to M, which is square."""
+    """The orthogonal U that is nearest to M, which is square. Derivation: (multivariate.12)."""
     return cast(Tensor, _Polar.apply(M))
 
 
 def _between(R: Tensor, G: Tensor) -> Tensor:
-    """S_R(G), for a symmetric R."""
+    """S_R(G), for a symmetric R. Derivation: (multivariate.13)."""
     return cast(Tensor, _Sylvester.apply(R, G))
 
 

@@ -219,10 +219,11 @@ def files(config: Any) -> None:
 
 
 def by_flag(config: Any, message: str) -> str:
-    """A message about a setting, "name: ...", with its flag in the place of the name."""
-    name, colon, rest = message.partition(": ")
-    flag, _ = flags_of(type(config)).get("--" + name.replace("_", "-"), ("", None))
-    return f"{flag}: {rest}" if colon and flag else message
+    """A message about settings, "name, other: ...", with their flags in the place of the names."""
+    names, colon, rest = message.partition(": ")
+    known = flags_of(type(config))
+    flags = [known.get("--" + one.replace("_", "-"), ("", None))[0] for one in names.split(", ")]
+    return f"{', '.join(flags)}: {rest}" if colon and all(flags) else message
 
 
 def own(error: BaseException | None) -> ValueError | None:

@@ -247,7 +247,9 @@ def test_a_setting_in_a_message_is_named_by_its_flag() -> None:
     assert by_flag(config, "model: wanted a, got b") == "--model: wanted a, got b"
     assert by_flag(config, "low_memory: wanted a: b, got c") == "--low-memory: wanted a: b, got c"
     assert by_flag(generate.Config(), "low_memory: wanted a") == "--low-memory: wanted a"
-    for other in ("seed: wanted a", "model", "a model.safetensors: wanted a"):
+    several = by_flag(generate.Config(), "solver, grid, steps: the model was distilled for a")
+    assert several == "--solver, --grid, --steps: the model was distilled for a"
+    for other in ("seed: wanted a", "model", "a model.safetensors: wanted a", "model, seed: a"):
         assert by_flag(config, other) == other
 
 

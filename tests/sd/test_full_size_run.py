@@ -1,4 +1,4 @@
-"""Whole runs at full size beside diffusers': from text and after an image 512 x 512, in a hole 256."""
+"""Whole runs at full size beside diffusers': 512 x 512; in a hole, 256 x 256."""
 
 from dataclasses import replace
 from pathlib import Path
