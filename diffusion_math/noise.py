@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from struct import Struct
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 import torch
@@ -289,7 +289,10 @@ def _each(t: Tensor, seeds: tuple[int, ...]) -> list[float]:
 
 
 def _valid_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
-    listed = [each.tolist() if isinstance(each, Tensor | np.integer) else each for each in seeds]
+    several: Sequence[Any] = seeds
+    listed: list[Any] = [
+        one.tolist() if isinstance(one, Tensor | np.integer) else one for one in several
+    ]
     for seed in listed:
         whole("seeds", seed, 0, 2**64 - 1)
     return tuple(listed)

@@ -25,17 +25,22 @@ def root(C: Tensor) -> Tensor:
 
     Derivation: (multivariate.12).
     """
-    return cast(Tensor, _Root.apply(C))
+    return _applied(_Root, C)
 
 
 def polar(M: Tensor) -> Tensor:
     """The orthogonal U that is nearest to M, which is square. Derivation: (multivariate.12)."""
-    return cast(Tensor, _Polar.apply(M))
+    return _applied(_Polar, M)
 
 
 def _between(R: Tensor, G: Tensor) -> Tensor:
     """S_R(G), for a symmetric R. Derivation: (multivariate.13)."""
-    return cast(Tensor, _Sylvester.apply(R, G))
+    return _applied(_Sylvester, R, G)
+
+
+def _applied(function: Any, *matrices: Tensor) -> Tensor:
+    found: Tensor = function.apply(*matrices)  # torch does not tell its types
+    return found
 
 
 class _Root(Function):
@@ -52,11 +57,13 @@ class _Root(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return _between(*ctx.saved_tensors, grad)
+        (R,) = ctx.saved_tensors
+        return _between(R, grad)
 
     @staticmethod
     def jvp(ctx: Any, dC: Tensor) -> Tensor:
-        return _between(*ctx.saved_tensors, dC)
+        (R,) = ctx.saved_tensors
+        return _between(R, dC)
 
 
 class _Polar(Function):
