@@ -66,10 +66,8 @@ class Run:
         """The times of that scheduler, counted from 1 on, and the end."""
         scheduler = self.scheduler(prediction)
         scheduler.set_timesteps(self.steps)
-        kept = (
-            scheduler.timesteps[int(self.steps * (1 - self.strength)) :] if self.redraws else None
-        )
-        kept = scheduler.timesteps if kept is None else kept
+        count = int(self.steps * self.strength) if self.redraws else self.steps
+        kept = scheduler.timesteps[self.steps - count :]
         return torch.tensor([*(float(t) + 1 for t in kept), 0.0], dtype=torch.float64)
 
     def noise(self, pipeline: TextToImage, dtype: torch.dtype = torch.float32) -> Tensor:
