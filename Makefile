@@ -2,7 +2,7 @@
 # make play    set up what it needs, serve the playground on http://127.0.0.1:7860
 # make test    set everything up, run the tests
 # make docs    build the docs site, out/docs/index.html; it needs no network to read
-# make lint    style, types, import directions
+# make lint    style, types, import directions, and whether the pages of figures are of the code as it is
 # make bench   our steps beside a peer's, timed in the same run
 # make peers   the libraries that `python -m experiments audit --target field` audits
 # make mutants break the functions that changed, line by line, and see that a test notices (MUTANTS_FLAGS=--help)
@@ -74,6 +74,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(PY) -m pytest -q -k "complete_and_fresh or code_as_it_is" tests/experiments/test_verify.py tests/experiments/test_mutation.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix $(SOURCES)
