@@ -78,6 +78,7 @@ def from_seeds(seeds: Sequence[int]) -> Noise:
     The returned noise takes x of shape (len(seeds), *event) and t, s of shape () or (batch,). It is
     generated on the CPU in float32 and then moved, so all devices and dtypes get the same numbers.
     Times count to 10 significant digits: the last bits of a grid differ from one CPU to another.
+    Seeds are whole numbers in a sequence, an array or a tensor.
     Raises ValueError for a seed outside [0, 2^64) or a batch that is not len(seeds).
     Derivation: (noise.1).
 

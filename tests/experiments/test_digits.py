@@ -60,7 +60,7 @@ def test_digits_holds() -> None:
 def test_the_unet_learns_the_labels_and_is_guided(monkeypatch: pytest.MonkeyPatch) -> None:
     """1000 steps: the samples are read as their label, and without it at chance."""
     pytest.importorskip("sklearn")
-    monkeypatch.setattr(digits, "EXAMPLES", 0)  # of the networks that compare the weights
+    monkeypatch.setattr(digits, "EXAMPLES", 0)  # 3 steps for the pairs, whose rows are not asked
     config = digits.Config(
         unet=True, steps=1000, scales=(2.0,), seeds=2, pair_steps=3, bound_steps=5
     )

@@ -41,13 +41,14 @@ def test_what_they_are(seed: int, D: int) -> None:
     rng = np.random.default_rng(seed)
     M = torch.from_numpy(rng.standard_normal((2, D, D)))
     R, U = root(M @ M.mT), polar(M)
-    size = M.square().sum((-2, -1)).max().item()
-    near = {"rtol": 0, "atol": 1e-13 * size}
-    torch.testing.assert_close(R @ R, M @ M.mT, **near)
-    torch.testing.assert_close(U @ U.mT, torch.eye(D, dtype=torch.float64).expand_as(U), **near)
-    # No H >= 0 but the root of M^T M has U H = M.
-    torch.testing.assert_close(U @ root(M.mT @ M), M, rtol=0, atol=1e-7 * size)
+    one = torch.eye(D, dtype=torch.float64).expand_as(U)
+    size = M.norm(dim=(-2, -1)).max().item()
+    # Some hundred roundings of numbers as large as the matrices'.
+    torch.testing.assert_close(R @ R, M @ M.mT, rtol=0, atol=1e-13 * size**2)
+    torch.testing.assert_close(U @ U.mT, one, rtol=0, atol=1e-13)
     assert (torch.linalg.eigvalsh(R) >= -1e-13 * size).all()
+    # No H >= 0 but the root of M^T M has U H = M; the square has lost half of the digits.
+    torch.testing.assert_close(U @ root(M.mT @ M), M, rtol=0, atol=1e-7 * size)
 
 
 @pytest.mark.parametrize("values", VALUES, ids=str)
